@@ -1,0 +1,123 @@
+"""Mainspring: the production half of machine learning in one Python package.
+
+`import mainspring as ms` gives the words a project is written in. Each is imported when it is first used, so the
+import itself costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "mainspring.core.schema": ["Boolean", "Float32", "Float64", "Int32", "Int64", "String", "Timestamp"],
+    "mainspring.core.expr": ["col", "days", "hours", "minutes", "seconds", "when"],
+    "mainspring.core.errors": ["MainspringError"],
+    "mainspring.data.model": ["Source", "fresh", "in_range", "not_null", "one_of", "unique"],
+    "mainspring.features.model": [
+        "Entity", "Observations", "count", "feature_view", "last", "max", "mean", "min", "request_features", "std",
+        "sum", "variance",
+    ],
+    "mainspring.training.model": ["at_least", "at_most", "beats", "model"],
+    "mainspring.training.run": ["Run"],
+    "mainspring.training.sets": ["TrainingSet"],
+    "mainspring.serving.model": ["Endpoint"],
+}  # fmt: skip
+_RENAMED = {"sum": "sum_", "min": "min_", "max": "max_"}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: RUF022
+    "Boolean",
+    "Endpoint",
+    "Entity",
+    "Float32",
+    "Float64",
+    "Int32",
+    "Int64",
+    "MainspringError",
+    "Observations",
+    "Run",
+    "Source",
+    "String",
+    "Timestamp",
+    "TrainingSet",
+    "at_least",
+    "at_most",
+    "beats",
+    "col",
+    "count",
+    "days",
+    "feature_view",
+    "fresh",
+    "hours",
+    "in_range",
+    "last",
+    "max",
+    "mean",
+    "min",
+    "minutes",
+    "model",
+    "not_null",
+    "one_of",
+    "request_features",
+    "seconds",
+    "std",
+    "sum",
+    "unique",
+    "variance",
+    "when",
+]
+
+if TYPE_CHECKING:
+    from mainspring.core.errors import MainspringError as MainspringError
+    from mainspring.core.expr import col as col
+    from mainspring.core.expr import days as days
+    from mainspring.core.expr import hours as hours
+    from mainspring.core.expr import minutes as minutes
+    from mainspring.core.expr import seconds as seconds
+    from mainspring.core.expr import when as when
+    from mainspring.core.schema import Boolean as Boolean
+    from mainspring.core.schema import Float32 as Float32
+    from mainspring.core.schema import Float64 as Float64
+    from mainspring.core.schema import Int32 as Int32
+    from mainspring.core.schema import Int64 as Int64
+    from mainspring.core.schema import String as String
+    from mainspring.core.schema import Timestamp as Timestamp
+    from mainspring.data.model import Source as Source
+    from mainspring.data.model import fresh as fresh
+    from mainspring.data.model import in_range as in_range
+    from mainspring.data.model import not_null as not_null
+    from mainspring.data.model import one_of as one_of
+    from mainspring.data.model import unique as unique
+    from mainspring.features.model import Entity as Entity
+    from mainspring.features.model import Observations as Observations
+    from mainspring.features.model import count as count
+    from mainspring.features.model import feature_view as feature_view
+    from mainspring.features.model import last as last
+    from mainspring.features.model import max_ as max
+    from mainspring.features.model import mean as mean
+    from mainspring.features.model import min_ as min
+    from mainspring.features.model import request_features as request_features
+    from mainspring.features.model import std as std
+    from mainspring.features.model import sum_ as sum
+    from mainspring.features.model import variance as variance
+    from mainspring.serving.model import Endpoint as Endpoint
+    from mainspring.training.model import at_least as at_least
+    from mainspring.training.model import at_most as at_most
+    from mainspring.training.model import beats as beats
+    from mainspring.training.model import model as model
+    from mainspring.training.run import Run as Run
+    from mainspring.training.sets import TrainingSet as TrainingSet
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'mainspring' has no attribute {name!r}")
+    return getattr(import_module(home), _RENAMED.get(name, name))
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

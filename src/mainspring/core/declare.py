@@ -1,0 +1,65 @@
+"""How a project's modules declare things: building a definition is enough, whoever loads the project collects it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_PACKAGE = str(Path(__file__).parent.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a definition stands, for error messages."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(slots=True)
+class Declared:
+    """What was declared while a project was loaded, in order, with the place of each."""
+
+    items: list[tuple[object, Place]] = field(default_factory=list)
+
+    def of(self, kind: type) -> list[object]:
+        return [item for item, _ in self.items if isinstance(item, kind)]
+
+    def place(self, item: object) -> Place:
+        return next((place for other, place in self.items if other is item), Place("<unknown>", 0))
+
+
+_collector: ContextVar[Declared | None] = ContextVar("mainspring_declared", default=None)
+
+
+@contextmanager
+def collecting() -> Iterator[Declared]:
+    """Collect every definition that is built inside the block."""
+    declared = Declared()
+    token = _collector.set(declared)
+    try:
+        yield declared
+    finally:
+        _collector.reset(token)
+
+
+def declare(item: object) -> None:
+    """Record that user code built `item`; without a collector (a notebook, a test) nothing happens."""
+    declared = _collector.get()
+    if declared is not None:
+        declared.items.append((item, caller()))
+
+
+def caller() -> Place:
+    """Return the nearest place on the stack outside this package."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return Place(frame.f_code.co_filename, frame.f_lineno)

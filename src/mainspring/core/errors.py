@@ -1,0 +1,108 @@
+"""One root for everything that can go wrong, and the few kinds an edge must tell apart.
+
+A message names the values that are wrong; the fix is a command where one exists. A kind says what a caller can do
+about an error, never how an edge reports it: the command line chooses the exit code (cli/exits.py), the HTTP edges
+choose the status.
+"""
+
+from __future__ import annotations
+
+
+class MainspringError(Exception):
+    """Something went wrong that a person can act on.
+
+    Args:
+        what: One sentence that names the values.
+        fix: What to do about it, a command where one exists.
+        retryable: Whether the same call may succeed later, unchanged.
+    """
+
+    def __init__(self, what: str, *, fix: str | None = None, retryable: bool = False) -> None:
+        super().__init__(what)
+        self.what = what
+        self.fix = fix
+        self.retryable = retryable
+
+    def __str__(self) -> str:
+        return f"{self.what} Fix: {self.fix}" if self.fix else self.what
+
+
+class Invalid(MainspringError):
+    """An argument, a request or a setting is wrong; the same call will always fail."""
+
+
+class InvalidDefinition(Invalid):
+    """A project's definitions do not hold together. `problems` has one line each: file, line, what, fix."""
+
+    def __init__(self, problems: list[str]) -> None:
+        count = len(problems)
+        super().__init__(f"The project has {count} {'problem' if count == 1 else 'problems'}:\n" + "\n".join(problems))
+        self.problems = problems
+
+
+class InvalidData(Invalid):
+    """Data does not fit what was declared of it."""
+
+
+class NotFound(MainspringError):
+    """What was asked for by name or id does not exist."""
+
+
+class Conflict(MainspringError):
+    """Somebody else holds what is needed: a lock, a port, a name."""
+
+
+class Corrupt(MainspringError):
+    """Stored state is damaged or was tampered with; nothing was read from it."""
+
+
+class StorageFull(MainspringError):
+    """A disk or quota is full; what was being written is not there at all."""
+
+
+class Denied(MainspringError):
+    """The caller is not who they must be (`authenticated` is False) or may not do this (it is True)."""
+
+    def __init__(self, what: str, *, authenticated: bool = False, fix: str | None = None) -> None:
+        super().__init__(what, fix=fix)
+        self.authenticated = authenticated
+
+
+class NotConvertible(MainspringError):
+    """A model cannot become a bundle that answers as the estimator does."""
+
+
+class GateNotPassed(MainspringError):
+    """A version fell short of its model's gates; no alias moved."""
+
+
+class Unavailable(MainspringError):
+    """A backend did not answer; retrying may help."""
+
+    def __init__(self, what: str, *, fix: str | None = None) -> None:
+        super().__init__(what, fix=fix, retryable=True)
+
+
+class Overloaded(MainspringError):
+    """No room for the request now. `retry_after_ms` is when it is worth trying again."""
+
+    def __init__(self, what: str, *, retry_after_ms: int) -> None:
+        super().__init__(what, retryable=True)
+        self.retry_after_ms = retry_after_ms
+
+
+class DeadlineExceeded(MainspringError):
+    """The answer would have come too late."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, retryable=True)
+
+
+class MissingExtra(MainspringError):
+    """An optional dependency is needed and not installed."""
+
+    def __init__(self, needed_for: str, extra: str) -> None:
+        super().__init__(
+            f"{needed_for} needs the extra {extra!r}, which is not installed.",
+            fix=f"pip install 'mainspring[{extra}]'",
+        )

@@ -1,0 +1,217 @@
+"""The expression tree: what a feature, a filter or a check says about a row.
+
+A tree is data. `core.expr.sql` compiles it for the offline read, `core.expr.evaluate` computes it online, and both give
+the same value for every input (tests/property). Its JSON travels in a bundle, so serving needs none of the project's
+code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from mainspring.core.errors import Invalid
+from mainspring.core.schema import DType
+from mainspring.core.time import DAY, HOUR, MICROSECOND, MINUTE, SECOND
+
+Scalar = bool | int | float | str | None
+
+
+class Expr(msgspec.Struct, frozen=True, eq=False):
+    """A value computed from one row's columns. Operators build larger expressions; nothing is computed yet.
+
+    Null in gives null out, except for `is_null`, `coalesce`, `when`, and Kleene's `and` and `or`. NaN is a value, not
+    null; comparisons follow IEEE 754. Division is of floats; division by zero is null.
+    """
+
+    def __add__(self, other: Any) -> Call:
+        return _call("add", self, other)
+
+    def __radd__(self, other: Any) -> Call:
+        return _call("add", other, self)
+
+    def __sub__(self, other: Any) -> Call:
+        return _call("sub", self, other)
+
+    def __rsub__(self, other: Any) -> Call:
+        return _call("sub", other, self)
+
+    def __mul__(self, other: Any) -> Call:
+        return _call("mul", self, other)
+
+    def __rmul__(self, other: Any) -> Call:
+        return _call("mul", other, self)
+
+    def __truediv__(self, other: Any) -> Call:
+        return _call("div", self, other)
+
+    def __rtruediv__(self, other: Any) -> Call:
+        return _call("div", other, self)
+
+    def __neg__(self) -> Call:
+        return _call("neg", self)
+
+    def __abs__(self) -> Call:
+        return _call("abs", self)
+
+    def __eq__(self, other: object) -> Call:  # type: ignore[override]
+        return _call("eq", self, other)
+
+    def __ne__(self, other: object) -> Call:  # type: ignore[override]
+        return _call("ne", self, other)
+
+    def __lt__(self, other: Any) -> Call:
+        return _call("lt", self, other)
+
+    def __le__(self, other: Any) -> Call:
+        return _call("le", self, other)
+
+    def __gt__(self, other: Any) -> Call:
+        return _call("gt", self, other)
+
+    def __ge__(self, other: Any) -> Call:
+        return _call("ge", self, other)
+
+    def __and__(self, other: Any) -> Call:
+        return _call("and", self, other)
+
+    def __or__(self, other: Any) -> Call:
+        return _call("or", self, other)
+
+    def __invert__(self) -> Call:
+        return _call("not", self)
+
+    def __bool__(self) -> bool:
+        raise Invalid("An expression has no truth value yet.", fix="combine conditions with & | ~, not and/or/not.")
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def is_null(self) -> Call:
+        """True where the value is null; never null itself."""
+        return _call("is_null", self)
+
+    def coalesce(self, other: Any) -> Call:
+        """This value, or `other` where it is null."""
+        return _call("coalesce", self, other)
+
+    def one_of(self, values: list[Scalar]) -> Call:
+        """True where the value equals one of `values`."""
+        return _call("one_of", self, *values)
+
+    def cast(self, dtype: DType) -> Cast:
+        """The value as another type; null where it does not fit."""
+        return Cast(as_expr(self), dtype)
+
+    def lower(self) -> Call:
+        """The string in lower case (ASCII letters only, so that every engine agrees)."""
+        return _call("lower", self)
+
+    def upper(self) -> Call:
+        """The string in upper case (ASCII letters only)."""
+        return _call("upper", self)
+
+    def length(self) -> Call:
+        """The string's length in Unicode code points."""
+        return _call("length", self)
+
+    def hour(self, zone: str = "UTC") -> TimePart:
+        """The hour of the day, 0 to 23, on a wall clock in `zone` (an IANA name)."""
+        return TimePart(as_expr(self), "hour", zone)
+
+    def minute(self, zone: str = "UTC") -> TimePart:
+        """The minute of the hour, 0 to 59, on a wall clock in `zone`."""
+        return TimePart(as_expr(self), "minute", zone)
+
+    def weekday(self, zone: str = "UTC") -> TimePart:
+        """The day of the week, Monday 1 to Sunday 7 (ISO 8601), in `zone`."""
+        return TimePart(as_expr(self), "weekday", zone)
+
+    def month(self, zone: str = "UTC") -> TimePart:
+        """The month, 1 to 12, in `zone`."""
+        return TimePart(as_expr(self), "month", zone)
+
+
+class Column(Expr, frozen=True, eq=False, tag="column"):
+    """A column of the row."""
+
+    name: str
+
+
+class Literal(Expr, frozen=True, eq=False, tag="literal"):
+    """A constant. `dtype` is given where Python's type does not say it (a duration)."""
+
+    value: Scalar
+    dtype: DType | None = None
+
+
+class Call(Expr, frozen=True, eq=False, tag="call"):
+    """A function of other expressions. The names and their rules stand in `core.expr.types`."""
+
+    function: str
+    arguments: tuple[Node, ...]
+
+
+class Cast(Expr, frozen=True, eq=False, tag="cast"):
+    """A change of type."""
+
+    argument: Node
+    dtype: DType
+
+
+class TimePart(Expr, frozen=True, eq=False, tag="time_part"):
+    """A field of an instant as a wall clock in `zone` shows it."""
+
+    argument: Node
+    part: str
+    zone: str
+
+
+Node = Column | Literal | Call | Cast | TimePart
+
+
+def _call(function: str, *arguments: Any) -> Call:
+    return Call(function, tuple(as_expr(argument) for argument in arguments))
+
+
+def as_expr(value: Any) -> Node:
+    """Return `value` if it is an expression, else a literal.
+
+    Raises:
+        Invalid: It is neither an expression nor a bool, int, float, str or None.
+    """
+    if isinstance(value, (Column, Literal, Call, Cast, TimePart)):
+        return value
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return Literal(value)
+    raise Invalid(f"{value!r} of type {type(value).__name__} cannot stand in an expression.", fix="use a plain value.")
+
+
+def col(name: str) -> Column:
+    """The column `name` of the row."""
+    return Column(name)
+
+
+def when(condition: Expr, then: Any, otherwise: Any = None) -> Call:
+    """`then` where `condition` is true, `otherwise` where it is false or null."""
+    return _call("when", condition, then, otherwise)
+
+
+def days(number: int) -> Literal:
+    return Literal(number * DAY, DType.Duration)
+
+
+def hours(number: int) -> Literal:
+    return Literal(number * HOUR, DType.Duration)
+
+
+def minutes(number: int) -> Literal:
+    return Literal(number * MINUTE, DType.Duration)
+
+
+def seconds(number: int) -> Literal:
+    return Literal(number * SECOND, DType.Duration)
+
+
+def microseconds(number: int) -> Literal:
+    return Literal(number * MICROSECOND, DType.Duration)

@@ -1,0 +1,82 @@
+"""Mutual exclusion between processes. A lock's holder may die at any moment: its lock is free at once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from mainspring.core.errors import Conflict
+from mainspring.core.ids import check_id
+
+
+class Locks(Protocol):
+    """Named locks, one holder each, across every process of a project."""
+
+    def hold(self, name: str, *, wait_s: float = 60.0) -> AbstractContextManager[None]:
+        """Hold the lock inside the block.
+
+        Raises:
+            Conflict: Somebody else held it for all of `wait_s`.
+        """
+        ...
+
+
+def _busy(name: str, holder: str) -> Conflict:
+    return Conflict(f"{name} is in use by {holder}.", fix="wait until it is done, or stop it.")
+
+
+class MemoryLocks:
+    """Locks between the threads of one process."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    @contextmanager
+    def hold(self, name: str, *, wait_s: float = 60.0) -> Iterator[None]:
+        lock = self._locks[check_id(name, "lock")]
+        if not lock.acquire(timeout=wait_s):
+            raise _busy(name, "another thread")
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+class FileLocks:
+    """Locks between the processes of one machine, by `flock`: the kernel frees a dead holder's."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @contextmanager
+    def hold(self, name: str, *, wait_s: float = 60.0) -> Iterator[None]:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self._folder / f"{check_id(name, 'lock')}.lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            deadline = time.monotonic() + wait_s
+            while not _try_lock(descriptor):
+                if time.monotonic() >= deadline:
+                    pid = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+                    raise _busy(name, f"process {pid or 'unknown'}")
+                time.sleep(0.01)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,54 @@
+"""The types a column can have. Each has one name everywhere: in definitions, in the lake, in a request."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from mainspring.core.errors import Invalid
+
+
+class DType(Enum):
+    """A column's type. Values are nullable unless a check says otherwise; `Timestamp` is UTC, in microseconds."""
+
+    String = "string"
+    Boolean = "boolean"
+    Int32 = "int32"
+    Int64 = "int64"
+    Float32 = "float32"
+    Float64 = "float64"
+    Timestamp = "timestamp"
+    Duration = "duration"  # of an expression only: a difference of timestamps, in microseconds
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @property
+    def numeric(self) -> bool:
+        return self in (DType.Int32, DType.Int64, DType.Float32, DType.Float64)
+
+
+String = DType.String
+Boolean = DType.Boolean
+Int32 = DType.Int32
+Int64 = DType.Int64
+Float32 = DType.Float32
+Float64 = DType.Float64
+Timestamp = DType.Timestamp
+
+Schema = dict[str, DType]
+
+
+def check_schema(schema: Schema, owner: str) -> Schema:
+    """Return `schema` if every name can be a column and every type is one of ours.
+
+    Raises:
+        Invalid: A name begins with `_` (ours) or cannot be a name, or a type is not a `DType`.
+    """
+    for name, dtype in schema.items():
+        if not name.isidentifier() or name.startswith("_"):
+            raise Invalid(
+                f"{owner} has a column {name!r}.", fix="name columns like Python variables, not beginning with '_'."
+            )
+        if not isinstance(dtype, DType) or dtype == DType.Duration:
+            raise Invalid(f"{owner} gives column {name!r} the type {dtype!r}.", fix="use ms.String, ms.Float32, ...")
+    return schema

@@ -1,0 +1,74 @@
+"""The one frozen set of settings that every process is built from. `app.settings` reads it; nothing else reads the
+environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mainspring.core.errors import Invalid
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """Where a backend lives. `sqlite:///x.db` and `file:///folder` name local paths, `memory://` nothing."""
+
+    text: str
+
+    @property
+    def scheme(self) -> str:
+        return urlsplit(self.text).scheme
+
+    @property
+    def path(self) -> Path:
+        return Path(urlsplit(self.text).path)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host and port to listen on. Port 0 asks for any free one."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        host, _, port = text.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise Invalid(f"{text!r} is not an address.", fix="write host:port, such as 127.0.0.1:8080.")
+        return cls(host.strip("[]"), int(port))
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        return self.host in ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a process needs to know about where things live."""
+
+    project: str  # its name
+    root: Path  # the folder of mainspring.toml
+    modules: tuple[str, ...]
+    profile: str
+    state: Path  # root / ".mainspring"
+    catalog: Url
+    lake: Url
+    online: Url
+    tracking: Url
+    blobs: Url
+    ledger: Url
+    gateway: Address
+    control: Address
+    allowed_hosts: tuple[str, ...]  # beside the addresses listened on
+    clock: str  # "system", or "replay" for the demo's loopback profile
+    max_body_bytes: int
+    monitor_window_us: int
+    materialise_every_us: int
+    debug: bool

@@ -1,0 +1,146 @@
+"""Instants, durations and clocks. An instant is UTC epoch microseconds, a duration is microseconds: both plain `int`.
+
+Nothing else in the package reads the machine's time: what needs it is given a `Clock`, so a test or a replay decides
+what time it is.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+import struct
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+from mainspring.core.errors import Invalid
+
+MICROSECOND = 1
+MILLISECOND = 1_000
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+WEEK = 7 * DAY
+
+_UNITS = {"us": MICROSECOND, "ms": MILLISECOND, "s": SECOND, "m": MINUTE, "min": MINUTE, "h": HOUR, "d": DAY, "w": WEEK}
+_DURATION = re.compile(r"(\d+)\s*(us|ms|s|min|m|h|d|w)")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Clock(Protocol):
+    """What time it is. Every process takes its clock from the settings."""
+
+    def now(self) -> int:
+        """Return the present instant, UTC epoch microseconds."""
+        ...
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    def now(self) -> int:
+        return time.time_ns() // 1_000
+
+
+class ManualClock:
+    """A clock that a test sets."""
+
+    def __init__(self, now: int = 0) -> None:
+        self._now = now
+
+    def now(self) -> int:
+        return self._now
+
+    def set(self, now: int) -> None:
+        self._now = now
+
+    def advance(self, duration: int) -> None:
+        self._now += duration
+
+
+class ReplayClock:
+    """A clock that several processes share and one of them advances, kept in eight bytes of a mapped file."""
+
+    def __init__(self, path: Path, *, start: int | None = None) -> None:
+        """Map the clock at `path`; with `start`, create it (or set it) first."""
+        if start is not None and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(struct.pack("<q", start))
+        with path.open("r+b") as file:
+            self._memory = mmap.mmap(file.fileno(), 8)
+        if start is not None:
+            self.set(start)
+
+    def now(self) -> int:
+        return int(struct.unpack_from("<q", self._memory)[0])
+
+    def set(self, now: int) -> None:
+        struct.pack_into("<q", self._memory, 0, now)
+
+
+def parse_duration(text: str | int) -> int:
+    """Return a duration in microseconds from `"90s"`, `"1h"`, `"1h 30m"` or a plain number of microseconds.
+
+    Raises:
+        Invalid: `text` is not a positive duration.
+    """
+    if isinstance(text, int):
+        return text
+    parts = _DURATION.findall(text)
+    if not parts or _DURATION.sub("", text).strip():
+        raise Invalid(f"{text!r} is not a duration.", fix='write a number and a unit, such as "5m", "1h" or "30d".')
+    return sum(int(number) * _UNITS[unit] for number, unit in parts)
+
+
+def format_duration(duration: int) -> str:
+    """Return the shortest exact form that `parse_duration` reads back: `"1h"`, `"1h 30m"`, `"250ms"`."""
+    if duration == 0:
+        return "0s"
+    parts = []
+    rest = abs(duration)
+    for unit in ("d", "h", "m", "s", "ms", "us"):
+        number, rest = divmod(rest, _UNITS[unit])
+        if number:
+            parts.append(f"{number}{unit}")
+    return ("-" if duration < 0 else "") + " ".join(parts)
+
+
+def parse_instant(text: str) -> int:
+    """Return the instant that an ISO 8601 text with a UTC offset names; a date alone is its midnight UTC.
+
+    Raises:
+        Invalid: `text` is not ISO 8601, or has a time but no offset (a naive time names no instant).
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise Invalid(f"{text!r} is not an ISO 8601 time.", fix="write 2013-07-01T00:00:00Z.") from None
+    if moment.tzinfo is None:
+        if len(text) > len("2013-07-01"):
+            raise Invalid(f"{text!r} has no UTC offset, so it names no instant.", fix=f"write {text}Z or {text}-05:00.")
+        moment = moment.replace(tzinfo=UTC)
+    return from_datetime(moment)
+
+
+def from_datetime(moment: datetime) -> int:
+    """Return the instant of an aware datetime, exact to the microsecond.
+
+    Raises:
+        Invalid: `moment` is naive.
+    """
+    if moment.tzinfo is None:
+        raise Invalid(f"{moment.isoformat()} has no UTC offset, so it names no instant.", fix="give it a tzinfo.")
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * SECOND + since.microseconds
+
+
+def to_datetime(instant: int) -> datetime:
+    """Return the instant as an aware datetime in UTC."""
+    return _EPOCH + timedelta(microseconds=instant)
+
+
+def format_instant(instant: int) -> str:
+    """Return `2013-07-01T00:00:00Z`, with microseconds only where there are any."""
+    return to_datetime(instant).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,182 @@
+"""What a source is, what its rows must satisfy, and what a version of the data is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mainspring.core.declare import declare
+from mainspring.core.errors import Invalid
+from mainspring.core.ids import check_id
+from mainspring.core.schema import DType, Schema, check_schema
+from mainspring.core.time import parse_duration
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# The columns that ingestion adds to a source's own.
+VISIBLE_AT = "_visible_at"  # timestamp: when the row could first be known
+SEQUENCE = "_seq"  # int64: the order of arrival, unique in the table
+BATCH = "_batch"  # string: the batch that brought the row
+RECORD_PREFIX = "_record_"  # + keying name, bool: whether the row counts for last values (cases: record-setting rule)
+REASON = "_reason"  # string, in the quarantine only: why the row failed
+QUARANTINE_SUFFIX = "__quarantine"
+
+
+class Check(msgspec.Struct, frozen=True):
+    """A rule for rows. `kind`: not_null, in_range, one_of, unique; or `fresh`, a rule for the whole source."""
+
+    kind: str
+    columns: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    values: tuple[str | int | float | bool, ...] = ()
+    within: int = 0  # microseconds
+
+    def __str__(self) -> str:
+        names = ", ".join(self.columns)
+        if self.kind == "in_range":
+            return f"{names} in [{self.low}, {self.high}]"
+        if self.kind == "one_of":
+            return f"{names} one of {list(self.values)}"
+        return f"{self.kind}({names})"
+
+
+def not_null(*columns: str) -> Check:
+    """None of `columns` is null."""
+    return Check("not_null", columns)
+
+
+def in_range(column: str, low: float | None = None, high: float | None = None) -> Check:
+    """`low <= column <= high`; null passes, NaN does not."""
+    return Check("in_range", (column,), low=low, high=high)
+
+
+def one_of(column: str, values: list[str | int | float | bool]) -> Check:
+    """`column` is one of `values`; null passes."""
+    return Check("one_of", (column,), values=tuple(values))
+
+
+def unique(*columns: str) -> Check:
+    """No two rows of the source agree in all of `columns`; the row that came first stays."""
+    return Check("unique", columns)
+
+
+def fresh(within: str) -> Check:
+    """The source's newest event is at most `within` old. Reported after ingestion; no row fails it."""
+    return Check("fresh", within=parse_duration(within))
+
+
+@dataclass(frozen=True, eq=False)
+class SourceColumn:
+    """One column of a source, such as a model's label: `arrivals.late`."""
+
+    source: Source
+    column: str
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A stream of facts, landed in one table.
+
+    Columns are reached as attributes: `arrivals.late` is `SourceColumn(arrivals, "late")`.
+
+    Args:
+        name: Its name, an id.
+        schema: Column names and types, without `event_time` and `recorded_time`, which are always timestamps.
+        event_time: The column that says when a fact became true in the world.
+        recorded_time: The column that says when it could have been known; without it, facts are known as they happen.
+        lag: How much later than `recorded_time` a row is really available, a duration.
+        checks: Rules each row must satisfy; a row that fails goes to the quarantine with the reason.
+        pii: The columns that identify a person.
+
+    Raises:
+        Invalid: A name or type cannot be one, a check names an unknown column, `lag` is no duration.
+    """
+
+    name: str
+    _: KW_ONLY
+    schema: Schema
+    event_time: str
+    recorded_time: str | None = None
+    lag: str | int = 0
+    checks: Sequence[Check] = ()
+    description: str = ""
+    owner: str = ""
+    pii: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        check_id(self.name, "source")
+        check_schema(self.schema, f"Source {self.name!r}")
+        for time in self.times:
+            if time in self.schema:
+                raise Invalid(
+                    f"Source {self.name!r} lists its time {time!r} in the schema too.",
+                    fix="leave it out of the schema.",
+                )
+        unknown = {name for check in self.checks for name in check.columns} | set(self.pii)
+        unknown -= set(self.columns)
+        if unknown:
+            raise Invalid(
+                f"Source {self.name!r} has checks or marks on columns it does not have: {sorted(unknown)}.",
+                fix=f"its columns are {sorted(self.columns)}.",
+            )
+        _ = self.lag_us
+        declare(self)
+
+    @property
+    def times(self) -> tuple[str, ...]:
+        return (self.event_time,) if self.recorded_time is None else (self.event_time, self.recorded_time)
+
+    @property
+    def columns(self) -> Schema:
+        """Every column a row has to bring, with its type; the times first."""
+        return {**dict.fromkeys(self.times, DType.Timestamp), **self.schema}
+
+    @property
+    def lag_us(self) -> int:
+        return parse_duration(self.lag)
+
+    def __getattr__(self, name: str) -> SourceColumn:
+        if not name.startswith("_") and name in self.columns:
+            return SourceColumn(self, name)
+        raise AttributeError(f"Source {self.name!r} has no column {name!r}; it has {sorted(self.columns)}.")
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What one ingestion did. `already` counts rows of batches that were there before: they changed nothing."""
+
+    source: str
+    rows: int
+    quarantined: int
+    already: int
+    version: int
+    reasons: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TableScan:
+    """How to read one version of a table: the Parquet files it is made of, or, in memory, its rows.
+
+    Exactly one of the two is set; files may lack columns that were added later.
+    """
+
+    version: int
+    files: tuple[str, ...] | None = None
+    rows: pa.Table | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetCommit:
+    """One version of each table, under one id (the digest of its content and parent)."""
+
+    id: str
+    versions: Mapping[str, int]
+    parent: str | None
+    message: str
+    at: int  # UTC epoch microseconds

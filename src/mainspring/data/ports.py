@@ -1,0 +1,88 @@
+"""What the data package needs of a backend: versioned tables, and a place for commits and tags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from mainspring.data.model import DatasetCommit, TableScan
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class LakeTables(Protocol):
+    """Versioned tables of rows. A write is one new version or nothing; a version never changes."""
+
+    def append(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:
+        """Add `rows` as one version and return it; `None`, and no version, if `key` was written before.
+
+        The table is created with the first append. `rows` is consumed in bounded memory. Columns that the table lacks
+        are added, null in earlier rows. Two appends with one key at once leave the rows there once.
+
+        Raises:
+            InvalidData: A column's type differs from the table's.
+            StorageFull: No space; the table is as it was.
+        """
+        ...
+
+    def rewrite(self, table: str, rows: pa.Table, changes: pa.Table, on: str, *, key: str) -> int | None:
+        """As `append`, and in the same version set the columns of `changes` where its column `on` matches."""
+        ...
+
+    def version(self, table: str) -> int | None:
+        """Return the newest version, `None` where there is no such table."""
+        ...
+
+    def tables(self) -> list[str]:
+        """Return the names of all tables, sorted."""
+        ...
+
+    def scan(self, table: str, version: int | None = None) -> TableScan:
+        """Return how to read a version, the newest by default.
+
+        Raises:
+            NotFound: No such table, or that version was vacuumed or never was.
+            Corrupt: The table's log or files are damaged.
+        """
+        ...
+
+    def vacuum(self, table: str, keep: Sequence[int], *, dry_run: bool = False) -> int:
+        """Delete what no version in `keep` and not the newest needs; return how many files that is."""
+        ...
+
+
+class Snapshots(Protocol):
+    """Dataset commits and the tags that name them."""
+
+    def add(self, commit: DatasetCommit) -> None:
+        """Store a commit; storing it again changes nothing."""
+        ...
+
+    def get(self, name: str) -> DatasetCommit:
+        """Return the commit with this id or tag.
+
+        Raises:
+            NotFound: There is none.
+        """
+        ...
+
+    def log(self, limit: int = 100) -> list[DatasetCommit]:
+        """Return commits, newest first."""
+        ...
+
+    def tag(self, name: str, commit: str) -> None:
+        """Let `name` name the commit; a name that is taken moves.
+
+        Raises:
+            NotFound: There is no such commit.
+        """
+        ...
+
+    def untag(self, name: str) -> None:
+        """Forget a tag; an unknown one is no error."""
+        ...
+
+    def tags(self) -> Mapping[str, str]:
+        """Return tag -> commit id."""
+        ...

@@ -1,0 +1,43 @@
+"""What the feature engine needs of an online store, and of a place for materialisation positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from mainspring.features.model import EntityState
+
+
+class OnlineStore(Protocol):
+    """One state per (view, entity key). Keys are the canonical bytes of `features.keys.encode_key`."""
+
+    def write(self, view: str, rows: Sequence[tuple[bytes, EntityState]]) -> None:
+        """Keep each entity's state with the largest position: an older one loses, an equal one replaces.
+
+        All rows are there afterwards, or none (one transaction).
+
+        Raises:
+            Unavailable: The store did not answer.
+            StorageFull: No space; nothing was written.
+        """
+        ...
+
+    def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
+        """Return shape (len(wanted),), in the order asked, in one round trip; `None` where never written.
+
+        Raises:
+            Unavailable: The store did not answer.
+        """
+        ...
+
+    def position(self, view: str) -> int | None:
+        """Return how far the view has been materialised (see `advance`), `None` where never."""
+        ...
+
+    def advance(self, view: str, position: int) -> None:
+        """Record that the view is materialised through `position`; it never goes back."""
+        ...
+
+    def clear(self, view: str) -> None:
+        """Forget the view's states and position."""
+        ...

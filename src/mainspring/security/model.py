@@ -1,0 +1,48 @@
+"""Who calls, with which key, and what they may do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """What can be done with an installation. Every route and verb names one."""
+
+    PREDICT = "predict"  # ask an endpoint for predictions and read its schema
+    VIEW = "view"  # look at models, data, predictions, monitors
+    SCRAPE = "scrape"  # read metrics
+    MANAGE = "manage"  # change anything
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What is stored of a key: never its secret, only an HMAC of it."""
+
+    id: str
+    name: str
+    scopes: frozenset[Action]
+    digest: bytes  # HMAC-SHA-256 of the whole token under the installation's pepper
+    created_at: int  # UTC epoch microseconds
+    expires_at: int
+    revoked_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An authenticated caller."""
+
+    id: str
+    name: str
+    scopes: frozenset[Action]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """One thing that somebody did."""
+
+    at: int  # UTC epoch microseconds
+    actor: str
+    action: str
+    resource: str
+    detail: str = ""

@@ -1,0 +1,40 @@
+"""Every place for windows behaves alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mainspring.core.catalog import metadata, open_engine
+from mainspring.monitoring.adapters.catalog import CatalogMonitors
+from mainspring.monitoring.adapters.memory import MemoryMonitors
+from mainspring.monitoring.conformance import MonitorStoreConformance
+from mainspring.monitoring.model import Window
+from mainspring.monitoring.ports import MonitorStore
+
+
+class TestMemoryMonitors(MonitorStoreConformance):
+    @pytest.fixture
+    def monitors(self) -> MonitorStore:
+        return MemoryMonitors()
+
+
+class TestCatalogMonitors(MonitorStoreConformance):
+    @pytest.fixture
+    def monitors(self, tmp_path: Path) -> MonitorStore:
+        engine = open_engine(f"sqlite:///{tmp_path / 'catalog.db'}")
+        metadata.create_all(engine)
+        return CatalogMonitors(engine)
+
+    def test_another_process_sees_what_was_saved(self, tmp_path: Path) -> None:
+        address = f"sqlite:///{tmp_path / 'catalog.db'}"
+        engine = open_engine(address)
+        metadata.create_all(engine)
+        window = Window(
+            endpoint="a", start=1, end=2, predictions=0, p50_ms=None, p99_ms=None, labels=0, coverage=0.0,
+            lag_p50_s=None, quality={}, columns=(), versions={},
+        )  # fmt: skip
+        CatalogMonitors(engine).save([window])
+        engine.dispose()
+        assert CatalogMonitors(open_engine(address)).windows("a") == [window]

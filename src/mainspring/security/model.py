@@ -46,3 +46,13 @@ class AuditEvent:
     action: str
     resource: str
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A person in a browser who has shown the key `principal_id`. Whether that key still stands is asked each time."""
+
+    id: str
+    principal_id: str
+    opened_at: int  # UTC epoch microseconds
+    expires_at: int

@@ -1,0 +1,103 @@
+"""Keys and audit events in the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from mainspring.core.catalog import catalog_errors, metadata
+from mainspring.core.errors import Conflict, NotFound
+from mainspring.security.model import Action, ApiKey, AuditEvent
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", sa.String(26), primary_key=True),
+    sa.Column("name", sa.String(128), nullable=False),
+    sa.Column("scopes", sa.String(128), nullable=False),  # sorted, one space between
+    sa.Column("digest", sa.LargeBinary(32), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),  # UTC epoch microseconds, as every instant
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Column("revoked_at", sa.BigInteger),
+)
+
+audit_events = sa.Table(
+    "audit_events",
+    metadata,
+    # A plain INTEGER on SQLite, where only that type counts up by itself.
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("resource", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+)
+
+
+class CatalogKeyStore:
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def add(self, key: ApiKey) -> None:
+        row = {
+            "id": key.id,
+            "name": key.name,
+            "scopes": " ".join(sorted(key.scopes)),
+            "digest": key.digest,
+            "created_at": key.created_at,
+            "expires_at": key.expires_at,
+            "revoked_at": key.revoked_at,
+        }
+        with catalog_errors("api_keys"):
+            try:
+                with self._engine.begin() as connection:
+                    connection.execute(api_keys.insert().values(row))
+            except sa.exc.IntegrityError as error:
+                raise Conflict(f"There is a key {key.id} already.") from error
+
+    def find(self, key_id: str) -> ApiKey | None:
+        with catalog_errors("api_keys"), self._engine.connect() as connection:
+            row = connection.execute(sa.select(api_keys).where(api_keys.c.id == key_id)).one_or_none()
+        return None if row is None else _key(row)
+
+    def all(self) -> list[ApiKey]:
+        query = sa.select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
+        with catalog_errors("api_keys"), self._engine.connect() as connection:
+            return [_key(row) for row in connection.execute(query)]
+
+    def revoke(self, key_id: str, at: int) -> None:
+        mine = api_keys.c.id == key_id
+        with catalog_errors("api_keys"), self._engine.begin() as connection:
+            connection.execute(api_keys.update().where(mine, api_keys.c.revoked_at.is_(None)).values(revoked_at=at))
+            known = connection.execute(sa.select(api_keys.c.id).where(mine)).one_or_none()
+        if known is None:
+            raise NotFound(f"There is no key {key_id}.", fix="run `mainspring keys list`.")
+
+
+def _key(row: Any) -> ApiKey:
+    scopes = frozenset(Action(scope) for scope in row.scopes.split())
+    return ApiKey(row.id, row.name, scopes, bytes(row.digest), row.created_at, row.expires_at, row.revoked_at)
+
+
+class CatalogAuditLog:
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def append(self, events: Sequence[AuditEvent]) -> None:
+        if not events:
+            return
+        rows = [
+            {"at": e.at, "actor": e.actor, "action": e.action, "resource": e.resource, "detail": e.detail}
+            for e in events
+        ]
+        with catalog_errors("audit_events"), self._engine.begin() as connection:
+            connection.execute(audit_events.insert(), rows)
+
+    def read(self, limit: int = 100) -> list[AuditEvent]:
+        query = sa.select(audit_events).order_by(audit_events.c.seq.desc()).limit(limit)
+        with catalog_errors("audit_events"), self._engine.connect() as connection:
+            return [
+                AuditEvent(row.at, row.actor, row.action, row.resource, row.detail) for row in connection.execute(query)
+            ]

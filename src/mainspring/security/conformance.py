@@ -1,0 +1,101 @@
+"""What every key store, audit log and authoriser must do. Derive a test class and give it the fixture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mainspring.core.errors import Conflict, Denied, NotFound
+from mainspring.security.model import Action, ApiKey, AuditEvent, Principal
+from mainspring.security.ports import AuditLog, Authoriser, KeyStore
+
+_ANA = ApiKey("ana", "Ana's laptop", frozenset({Action.PREDICT, Action.VIEW}), b"\x00\xffana", 10, 20)
+_BOB = ApiKey("bob", "nightly <batch>", frozenset({Action.PREDICT}), b"bob", 5, 2**53)
+
+
+class KeyStoreConformance:
+    """Takes a fixture `store`: an empty key store."""
+
+    def test_a_key_comes_back_as_it_was(self, store: KeyStore) -> None:
+        store.add(_ANA)
+        assert store.find("ana") == _ANA
+        assert store.find("bob") is None
+
+    def test_all_are_listed_oldest_first(self, store: KeyStore) -> None:
+        store.add(_ANA)
+        store.add(_BOB)
+        assert store.all() == [_BOB, _ANA]
+
+    def test_an_id_is_taken_once(self, store: KeyStore) -> None:
+        store.add(_ANA)
+        try:
+            store.add(replace(_BOB, id="ana"))
+        except Conflict:
+            assert store.find("ana") == _ANA
+        else:
+            raise AssertionError("a second key took the id of the first")
+
+    def test_a_revoked_key_stays_with_the_instant(self, store: KeyStore) -> None:
+        store.add(_ANA)
+        store.add(_BOB)
+        store.revoke("ana", 15)
+        assert store.find("ana") == replace(_ANA, revoked_at=15)
+        assert store.find("bob") == _BOB
+
+    def test_the_first_revocation_counts(self, store: KeyStore) -> None:
+        store.add(_ANA)
+        store.revoke("ana", 15)
+        store.revoke("ana", 99)
+        assert store.find("ana") == replace(_ANA, revoked_at=15)
+
+    def test_an_unknown_key_cannot_be_revoked(self, store: KeyStore) -> None:
+        try:
+            store.revoke("nobody", 1)
+        except NotFound:
+            return
+        raise AssertionError("revoking an unknown key went through")
+
+
+class AuditLogConformance:
+    """Takes a fixture `log`: an empty audit log."""
+
+    def test_the_newest_comes_first(self, log: AuditLog) -> None:
+        first, second, third = (AuditEvent(at, "ana", "promote", "model/late") for at in (3, 1, 2))
+        log.append([first, second])
+        log.append([])
+        log.append([third])
+        assert log.read() == [third, second, first]
+
+    def test_a_limit_keeps_the_newest(self, log: AuditLog) -> None:
+        log.append([AuditEvent(at, "ana", "key.create", f"key/{at}", "naïve <b>") for at in range(5)])
+        assert [event.at for event in log.read(2)] == [4, 3]
+        assert log.read(0) == []
+
+    def test_an_empty_log_reads_empty(self, log: AuditLog) -> None:
+        assert log.read() == []
+
+
+class AuthoriserConformance:
+    """Takes a fixture `authoriser`."""
+
+    def test_a_scope_permits_its_action_and_no_other(self, authoriser: Authoriser) -> None:
+        for scope in Action:
+            for action in Action:
+                principal = Principal("id", "name", frozenset({scope}))
+                assert _may(authoriser, principal, action) == (scope == action)
+
+    def test_all_scopes_permit_all_actions(self, authoriser: Authoriser) -> None:
+        administrator = Principal("id", "name", frozenset(Action))
+        assert all(_may(authoriser, administrator, action) for action in Action)
+
+    def test_no_scope_permits_nothing(self, authoriser: Authoriser) -> None:
+        assert not any(_may(authoriser, Principal("id", "name", frozenset()), action) for action in Action)
+
+
+def _may(authoriser: Authoriser, principal: Principal, action: Action) -> bool:
+    try:
+        authoriser.check(principal, action, "endpoint/late-arrival")
+    except Denied as denied:
+        if not denied.authenticated:
+            raise AssertionError("a known caller was refused as an unknown one") from denied
+        return False
+    return True

@@ -1,0 +1,65 @@
+"""Which names a server answers to, and which pages may send it something.
+
+A page of an attacker's domain whose address is changed to 127.0.0.1 (DNS rebinding) still sends the attacker's name in
+`Host`: so the name is checked, not the address.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from urllib.parse import urlsplit
+
+from mainspring.core.errors import Denied
+from mainspring.core.settings import Address
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::(\d{1,5}))?")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_ANY = ("0.0.0.0", "::")  # noqa: S104  (listened on elsewhere; here they are names that no client may use)
+
+
+def allowed_hosts(address: Address, extra: Iterable[str] = ()) -> frozenset[str]:
+    """Return the host names, without ports, under which a server that listens on `address` may be called."""
+    own = () if address.host in _ANY else (address.host,)
+    return frozenset(name.strip("[]").lower() for name in (*own, *_LOOPBACK, *extra))
+
+
+def check_host(host_header: str | None, allowed: Collection[str]) -> None:
+    """Return if the `Host` header's name is in `allowed` (lower case, without ports); its port does not matter.
+
+    Raises:
+        Denied: It is another name, or there is none.
+    """
+    parts = _HOST.fullmatch((host_header or "").lower())
+    if parts is None or parts[1].strip("[]") not in allowed:
+        raise Denied(
+            f"This server does not answer to the host {(host_header or '')[:100]!r}.",
+            fix="add the name to `allowed_hosts` in mainspring.toml if it is yours.",
+        )
+
+
+def check_origin(origin_header: str | None, host_header: str | None) -> None:
+    """Return if a request may come from a page of this origin: from the host it is sent to, or from no page at all.
+
+    Ports count here: another server on this machine is another origin, although cookies are shared with it.
+
+    Raises:
+        Denied: It comes from another page, or from one that hides where it is (`null`).
+    """
+    if origin_header is None:
+        return
+    try:
+        origin = urlsplit(origin_header.lower())
+        port = origin.port or {"http": 80, "https": 443}.get(origin.scheme)
+    except ValueError:
+        origin, port = urlsplit(""), None
+    own = _HOST.fullmatch((host_header or "").lower())
+    default = 443 if origin.scheme == "https" else 80
+    same = (
+        own is not None
+        and origin.scheme in ("http", "https")
+        and origin.hostname == own[1].strip("[]")
+        and port == int(own[2] or default)
+    )
+    if not same:
+        raise Denied(f"This request comes from the page {origin_header[:100]!r}, which is not of this server.")

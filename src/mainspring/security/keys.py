@@ -1,0 +1,132 @@
+"""API keys: made once, shown once, kept as an HMAC.
+
+A token is `msp_<id>_<secret><crc32>`: the prefix lets scanners find a leaked one, the id finds its row, the secret has
+256 random bits, and the checksum refuses typing errors before anything is looked up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+import zlib
+from collections.abc import Callable, Iterable
+
+from mainspring.core.errors import Denied, Invalid
+from mainspring.core.ids import new_id
+from mainspring.core.time import Clock
+from mainspring.security.model import Action, ApiKey, Principal
+from mainspring.security.ports import KeyStore
+
+_TOKEN = re.compile(r"(msp_([0-9a-z]{26})_[0-9A-Za-z]{43})([0-9a-f]{8})")
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # 43 of these are 256 bits
+_KEEP_S = 1.0  # how long a key found in the store is trusted; a revocation bites this late at most
+_KEEP_KEYS = 4096
+_GET_ONE = "run `mainspring keys create`, or ask who runs this installation."
+
+
+def issue(
+    store: KeyStore, *, name: str, scopes: Iterable[Action], lifetime_us: int, clock: Clock, pepper: bytes
+) -> str:
+    """Store a new key and return its token. Nobody can show the token again.
+
+    Args:
+        name: For people: who or what uses the key; 1 to 128 printable characters.
+        scopes: What it may do, at least one action.
+        lifetime_us: Microseconds until it expires, counted from now.
+
+    Raises:
+        Invalid: The name is empty or not printable, there is no scope, or the lifetime is not positive.
+    """
+    allowed = frozenset(Action(scope) for scope in scopes)
+    if not (0 < len(name) <= 128 and name.isprintable() and name.strip()):
+        raise Invalid(f"{name[:140]!r} cannot name a key.", fix="use 1 to 128 printable characters.")
+    if not allowed:
+        raise Invalid(f"Key {name!r} has no scope.", fix=f"give it some of: {', '.join(Action)}.")
+    if lifetime_us <= 0:
+        raise Invalid(f"Key {name!r} has a lifetime of {lifetime_us} µs.", fix="give it a positive one, such as 90d.")
+    key_id = new_id()
+    body = f"msp_{key_id}_{''.join(secrets.choice(_ALPHABET) for _ in range(43))}"
+    token = f"{body}{_checksum(body)}"
+    now = clock.now()
+    store.add(ApiKey(key_id, name, allowed, _digest(pepper, token), now, now + lifetime_us))
+    return token
+
+
+def _checksum(body: str) -> str:
+    return f"{zlib.crc32(body.encode()):08x}"
+
+
+def _digest(pepper: bytes, token: str) -> bytes:
+    return hmac.digest(pepper, token.encode(), hashlib.sha256)
+
+
+class Authenticator:
+    """Says who calls. A key's row is remembered for a second; its secret is compared on every call."""
+
+    def __init__(
+        self, store: KeyStore, pepper: bytes, clock: Clock, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._pepper = pepper
+        self._monotonic = monotonic
+        self._rows: dict[str, tuple[float, ApiKey]] = {}
+        self.clock = clock
+
+    def authenticate(self, authorization_header: str | None) -> Principal:
+        """Return who sent this `Authorization` header.
+
+        Raises:
+            Denied: There is none, it is not a key of ours, or the key was revoked or has expired.
+        """
+        scheme, _, token = (authorization_header or "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Denied("No API key was given.", fix="send the header `Authorization: Bearer msp_...`.")
+        return self.identify(token.strip())
+
+    def identify(self, token: str) -> Principal:
+        """Return whose token this is. Raises as `authenticate` does."""
+        parts = _TOKEN.fullmatch(token)
+        if parts is None or not hmac.compare_digest(_checksum(parts[1]), parts[3]):
+            raise Denied("That is not an API key: it is mistyped or cut off.", fix="copy it whole, from msp_ on.")
+        key = self._find(parts[2])
+        digest = _digest(self._pepper, token)
+        # An unknown id takes as long as a wrong secret, and says the same.
+        if not hmac.compare_digest(digest, key.digest if key else bytes(len(digest))) or key is None:
+            raise Denied("That API key is not known here.", fix=_GET_ONE)
+        return self._standing(key)
+
+    def principal(self, key_id: str) -> Principal:
+        """Return whose key this id names, for a session that was opened with it.
+
+        Raises:
+            Denied: The key is unknown, revoked or has expired.
+        """
+        key = self._find(key_id)
+        if key is None:
+            raise Denied("That API key is not known here.", fix=_GET_ONE)
+        return self._standing(key)
+
+    def _standing(self, key: ApiKey) -> Principal:
+        now = self.clock.now()
+        if key.revoked_at is not None and key.revoked_at <= now:
+            raise Denied(f"The API key {key.name!r} was revoked.", fix=_GET_ONE)
+        if key.expires_at <= now:
+            raise Denied(f"The API key {key.name!r} has expired.", fix=_GET_ONE)
+        return Principal(key.id, key.name, key.scopes)
+
+    def _find(self, key_id: str) -> ApiKey | None:
+        now = self._monotonic()
+        kept = self._rows.get(key_id)
+        if kept is not None and now - kept[0] < _KEEP_S:
+            return kept[1]
+        key = self._store.find(key_id)
+        if key is None:
+            self._rows.pop(key_id, None)
+            return None
+        if len(self._rows) >= _KEEP_KEYS:
+            self._rows.clear()
+        self._rows[key_id] = (now, key)
+        return key

@@ -1,0 +1,76 @@
+"""Console sessions: what a browser holds instead of an API key.
+
+A cookie carries the session, signed with an HMAC; no store is needed, and a restart does not end it. It names the key
+it was opened with, so revoking the key ends the session: `keys.Authenticator.principal` is asked on every request.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+
+import msgspec
+
+from mainspring.core.errors import Denied
+from mainspring.core.time import HOUR, Clock
+from mainspring.security.model import Principal, Session
+
+LIFETIME = 12 * HOUR
+_MAC_BYTES = 32
+
+
+class Sessions:
+    """Opens, reads and closes sessions."""
+
+    def __init__(self, secret: bytes, clock: Clock, *, lifetime_us: int = LIFETIME) -> None:
+        self._secret = secret
+        self._clock = clock
+        self._lifetime_us = lifetime_us
+        self._closed: dict[str, int] = {}  # id -> when it would have expired
+
+    def open(self, principal: Principal) -> str:
+        """Return a cookie for somebody who has just shown their key."""
+        now = self._clock.now()
+        session = Session(secrets.token_hex(16), principal.id, now, now + self._lifetime_us)
+        content = msgspec.json.encode(session)
+        return base64.urlsafe_b64encode(self._mac("session", content) + content).decode()
+
+    def read(self, cookie: str | None) -> Session | None:
+        """Return the session, `None` if it is not one of ours, was changed, has expired or was closed."""
+        try:
+            raw = base64.b64decode((cookie or "").encode(), altchars=b"-_", validate=True)
+        except ValueError:
+            return None
+        mac, content = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
+        if not hmac.compare_digest(mac, self._mac("session", content)):
+            return None
+        session = msgspec.json.decode(content, type=Session)
+        if session.id in self._closed or session.expires_at <= self._clock.now():
+            return None
+        return session
+
+    def close(self, session: Session) -> None:
+        """End a session before its time. A restart forgets this: the browser is told to forget the cookie as well."""
+        now = self._clock.now()
+        self._closed = {key: expires for key, expires in self._closed.items() if expires > now}
+        self._closed[session.id] = session.expires_at
+
+    def csrf(self, session: Session) -> str:
+        """Return the token that the session's own pages send along with whatever changes something."""
+        return self._mac("csrf", session.id.encode()).hex()
+
+    def check_csrf(self, session: Session, token: str | None) -> None:
+        """Return if `token` is the session's.
+
+        Raises:
+            Denied: It is missing or another's.
+        """
+        if not hmac.compare_digest(self.csrf(session).encode(), (token or "").encode()):
+            raise Denied(
+                "This form is not from your session.", authenticated=True, fix="load the page again and retry."
+            )
+
+    def _mac(self, purpose: str, content: bytes) -> bytes:
+        return hmac.digest(self._secret, purpose.encode() + b"\0" + content, hashlib.sha256)

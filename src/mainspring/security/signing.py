@@ -1,0 +1,47 @@
+"""Signatures by an installation's own key: Ed25519 (RFC 8032)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from mainspring.core.errors import Corrupt
+from mainspring.security import secrets
+
+
+class SigningKey:
+    """A private key. Its seed is a secret of 32 bytes in a file."""
+
+    def __init__(self, seed: bytes) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+
+    @classmethod
+    def load_or_create(cls, path: Path) -> SigningKey:
+        """Return the key at `path`, made if there is none yet. Raises as `secrets.load_or_create` does."""
+        return cls(secrets.load_or_create(path, 32))
+
+    @property
+    def public(self) -> bytes:
+        """The 32 bytes that `verify` takes."""
+        return self._key.public_key().public_bytes_raw()
+
+    def sign(self, content: bytes) -> bytes:
+        """Return the signature, 64 bytes."""
+        return self._key.sign(content)
+
+
+def verify(public: bytes, signature: bytes, content: bytes) -> None:
+    """Return if `signature` is the key's signature of `content`.
+
+    Raises:
+        Corrupt: It is not, or it or the key is no such thing at all.
+    """
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, content)
+    except (InvalidSignature, ValueError):
+        raise Corrupt(
+            "A signature does not fit what it signs: it was made by another key, or the content was changed.",
+            fix="restore the content from a backup, or make it again with this project's key.",
+        ) from None

@@ -1,0 +1,128 @@
+"""Predictions in the lake: compaction of the segments into one table, and reads over table and segments."""
+
+from __future__ import annotations
+
+import os
+from itertools import chain
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from mainspring.core.errors import NotFound
+from mainspring.core.ids import check_id
+from mainspring.core.locks import Locks
+from mainspring.data.ports import LakeTables
+from mainspring.ledger import frames
+from mainspring.ledger.adapters.unread import Progress, Segment, forget_orphans, segments, unread
+from mainspring.ledger.columns import INSTANT, READ, SCHEMA, from_table, to_batch
+from mainspring.ledger.model import PREDICTIONS, Prediction
+
+LOCK = "predictions"
+
+
+class LakePredictions:
+    """`PredictionStore` over the segments of `SegmentLog` and a lake table.
+
+    Args:
+        folder: Where the segments are.
+        lake: Where predictions end up, in the table `predictions`.
+        locks: One compaction at a time: the lock is `predictions`.
+
+    Attributes:
+        torn_bytes: What dead writers left half-written, and had told nobody of, as far as this object has seen.
+        damaged_frames: Batches whose bytes are not what was written; their segment is kept as `.damaged`.
+    """
+
+    def __init__(self, folder: Path, lake: LakeTables, locks: Locks) -> None:
+        self._folder = folder
+        self._lake = lake
+        self._locks = locks
+        self.torn_bytes = 0
+        self.damaged_frames = 0
+
+    def compact(self) -> int:
+        with self._locks.hold(LOCK):
+            forget_orphans(self._folder)
+            return sum(self._compact(segment) for segment in segments(self._folder))
+
+    def _compact(self, segment: Segment) -> int:
+        # Asked before reading: what is behind the last frame of a segment that was dead by then is torn.
+        live = segment.live()
+        moved, progress = 0, segment.progress()
+        if progress.planned > progress.done:  # somebody was killed here
+            moved = self._carry_out(segment, progress, segment.read(progress.done, progress.planned))
+            progress = segment.progress()
+        found = segment.read(progress.done)
+        if found.end > progress.done:
+            progress = Progress(progress.done, found.end, progress.damaged + found.damaged)
+            segment.advance(progress)
+            moved += self._carry_out(segment, progress, found)
+        if not live:
+            self._retire(segment, found.torn, progress.damaged)
+        return moved
+
+    def _carry_out(self, segment: Segment, plan: Progress, found: frames.Frames) -> int:
+        """Move the planned range; return how many predictions that added, 0 if the lake had it."""
+        predictions = list(chain.from_iterable(frames.decode(payload) for payload in found.payloads))
+        version = None
+        if predictions:
+            key = f"{segment.name}:{plan.done}-{plan.planned}"
+            version = self._lake.append(PREDICTIONS, [to_batch(predictions)], SCHEMA, key=key)
+        segment.advance(Progress(plan.planned, plan.planned, plan.damaged))
+        return 0 if version is None else len(predictions)
+
+    def _retire(self, segment: Segment, torn_bytes: int, damaged_frames: int) -> None:
+        self.torn_bytes += torn_bytes
+        self.damaged_frames += damaged_frames
+        # The lake's files may still be in the page cache only, where the segment was durable.
+        os.sync()
+        if damaged_frames:
+            segment.set_aside()
+        else:
+            segment.forget()
+
+    def find(self, prediction_id: str) -> Prediction:
+        check_id(prediction_id, "prediction")
+        # The segments first: what is compacted meanwhile is in the lake before it leaves them.
+        for prediction in unread(self._folder, containing=prediction_id):
+            if prediction.id == prediction_id:
+                return prediction
+        dataset = self._dataset()
+        if dataset is not None:
+            found = from_table(dataset.to_table(filter=pc.field("id") == prediction_id))
+            if found:
+                return found[0]
+        raise NotFound(f"There is no prediction {prediction_id!r}.")
+
+    def recent(self, endpoint: str | None = None, limit: int = 50) -> list[Prediction]:
+        newest = {each.id: each for each in unread(self._folder) if endpoint in (None, each.endpoint)}
+        dataset = self._dataset()
+        if dataset is not None and limit > 0:
+            wanted = None if endpoint is None else pc.field("endpoint") == endpoint
+            instants = dataset.to_table(columns=["at"], filter=wanted)
+            if instants.num_rows:
+                rank = pc.top_k_unstable(instants, min(limit, instants.num_rows), [("at", "descending")])
+                since = pc.field("at") >= instants["at"][rank[-1].as_py()]
+                table = dataset.to_table(filter=since if wanted is None else since & wanted)
+                newest |= {each.id: each for each in from_table(table)}
+        return sorted(newest.values(), key=lambda each: (each.at, each.id), reverse=True)[:limit]
+
+    def read(self, endpoint: str, since: int, until: int) -> pa.Table:
+        dataset = self._dataset()
+        if dataset is None:
+            return SCHEMA.empty_table().select(list(READ))
+        at = pc.field("at")
+        wanted = (
+            (pc.field("endpoint") == endpoint) & (at >= pa.scalar(since, INSTANT)) & (at < pa.scalar(until, INSTANT))
+        )
+        return dataset.to_table(columns=list(READ), filter=wanted).sort_by("at")
+
+    def _dataset(self) -> ds.Dataset | None:
+        if self._lake.version(PREDICTIONS) is None:
+            return None
+        scan = self._lake.scan(PREDICTIONS)
+        if scan.rows is not None:
+            return ds.dataset(scan.rows)
+        return ds.dataset(list(scan.files or ()), schema=SCHEMA, format="parquet") if scan.files else None

@@ -44,11 +44,12 @@ def check_schema(schema: Schema, owner: str) -> Schema:
     Raises:
         Invalid: A name begins with `_` (ours) or cannot be a name, or a type is not a `DType`.
     """
+    dtype: object  # what a user wrote may be anything
     for name, dtype in schema.items():
         if not name.isidentifier() or name.startswith("_"):
             raise Invalid(
                 f"{owner} has a column {name!r}.", fix="name columns like Python variables, not beginning with '_'."
             )
-        if not isinstance(dtype, DType) or dtype == DType.Duration:
+        if not isinstance(dtype, DType) or dtype is DType.Duration:
             raise Invalid(f"{owner} gives column {name!r} the type {dtype!r}.", fix="use ms.String, ms.Float32, ...")
     return schema

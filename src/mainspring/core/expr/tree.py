@@ -7,6 +7,7 @@ code.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -178,10 +179,12 @@ def as_expr(value: Any) -> Node:
     """Return `value` if it is an expression, else a literal.
 
     Raises:
-        Invalid: It is neither an expression nor a bool, int, float, str or None.
+        Invalid: It is neither an expression nor a bool, int, finite float, str or None.
     """
     if isinstance(value, (Column, Literal, Call, Cast, TimePart)):
         return value
+    if isinstance(value, float) and not math.isfinite(value):  # JSON has no such number
+        raise Invalid(f"The constant {value!r} cannot stand in an expression.", fix="compare with a finite number.")
     if value is None or isinstance(value, (bool, int, float, str)):
         return Literal(value)
     raise Invalid(f"{value!r} of type {type(value).__name__} cannot stand in an expression.", fix="use a plain value.")

@@ -6,21 +6,33 @@ import msgspec
 
 
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One gate's verdict. `short_by` is how much was missing, 0 where it passed."""
+    """One gate's verdict. `short_by` is how much was missing, 0 where it passed.
+
+    The three numbers are null where there is nothing to compare; `note` then says why, and the gate has not passed.
+    """
 
     gate: str
     against: str  # "baseline", "champion 3", "limit"
-    value: float
-    needed: float
+    value: float | None
+    needed: float | None
     passed: bool
-    short_by: float
+    short_by: float | None
+    note: str = ""
+
+    def __str__(self) -> str:
+        verdict = "passed" if self.passed else "not passed"
+        if self.value is None or self.needed is None:
+            return f"{self.gate} against {self.against}: {verdict}: {self.note}"
+        short = f", short by {self.short_by:.4g}" if self.short_by else ""
+        return f"{self.gate} against {self.against}: {self.value:.4f}, needs {self.needed:.4f}: {verdict}{short}"
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of asking for a version to go live."""
+    """The outcome of asking for a version to go live, or of taking one back."""
 
     model: str
     version: str
     previous: str | None
     promoted: bool
     results: tuple[GateResult, ...]
+    revision: int = 0  # of the routing table that was published, 0 where none was

@@ -1,12 +1,20 @@
-"""What a monitor finds in one window of time."""
+"""What a monitor finds in one window of time, and where the labels it waits for come from."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import msgspec
+
+from mainspring.core.errors import Invalid
+from mainspring.core.schema import Schema
+from mainspring.data.model import SourceColumn, TableScan
+from mainspring.features.model import Entity
 
 
 class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):
-    """How one feature differs from the reference in one window."""
+    """How one column, a feature or the score, differs from the reference in one window."""
 
     column: str
     ks: float  # the largest distance of the two cumulative distributions over the reference's bins
@@ -31,5 +39,37 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     coverage: float  # share of predictions with a label
     lag_p50_s: float | None  # from prediction to label
     quality: dict[str, float]  # metric -> value, empty without labels
-    columns: tuple[ColumnDrift, ...]
+    columns: tuple[ColumnDrift, ...]  # empty where the window holds too few predictions to judge
     versions: dict[str, int]  # version -> predictions
+    score: ColumnDrift | None = None  # the score's own drift; null where the reference does not have it
+    reference_version: str | None = None  # the version against whose reference the columns were compared
+    reference_rows: int = 0  # how many predictions were compared: those of that version
+    computed_at: int = 0  # UTC epoch microseconds: labels visible by then are in
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRows:
+    """Where an endpoint's labels land: one version of a source's table, and how its rows find their predictions.
+
+    `keys` are the entity key columns that the source has, with their types; a prediction and a label belong together
+    where all of them are equal.
+    """
+
+    label: SourceColumn
+    keys: Schema
+    scan: TableScan
+
+
+def label_rows(label: SourceColumn, entities: Iterable[Entity], scan: TableScan) -> LabelRows:
+    """Return the label rows of a model that predicts for `entities`, joined by each entity that the source knows.
+
+    Raises:
+        Invalid: The label's source has the keys of none of the entities.
+    """
+    known = [entity for entity in entities if all(name in label.source.columns for name in entity.keys)]
+    if not known:
+        raise Invalid(
+            f"The label {label.source.name}.{label.column} has the keys of no entity of the observations.",
+            fix=f"give the source {label.source.name!r} the key columns of what is predicted for.",
+        )
+    return LabelRows(label, {name: dtype for entity in known for name, dtype in entity.keys.items()}, scan)

@@ -1,0 +1,119 @@
+"""The join of predictions with the labels that arrive after them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from mainspring.core.schema import DType, Schema
+from mainspring.core.time import format_instant
+from mainspring.data import duck
+from mainspring.data.model import SEQUENCE, VISIBLE_AT
+from mainspring.monitoring.model import LabelRows
+
+_INSTANT = pa.timestamp("us", tz="UTC")
+
+# What a key of each type looks like in the log's JSON, and how Arrow holds it. An int is never the text "1", and a
+# boolean never the int 1: such a key is no key, and joins nothing.
+_KEYS: dict[DType, tuple[Callable[[Any], bool], pa.DataType]] = {
+    DType.String: (lambda value: isinstance(value, str), pa.string()),
+    DType.Boolean: (lambda value: isinstance(value, bool), pa.bool_()),
+    DType.Int32: (lambda value: type(value) is int and -(2**63) <= value < 2**63, pa.int64()),
+    DType.Int64: (lambda value: type(value) is int and -(2**63) <= value < 2**63, pa.int64()),
+    DType.Float32: (lambda value: type(value) in (int, float), pa.float64()),
+    DType.Float64: (lambda value: type(value) in (int, float), pa.float64()),
+    DType.Timestamp: (lambda value: type(value) is int and -(2**63) <= value < 2**63, pa.int64()),
+}
+
+
+def join_labels(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
+    """Return the predictions whose label was known by `now` and not yet when they were made, each once.
+
+    Of several label rows for one entity the last record-setting one counts: the largest `(event_time, recorded_time,
+    sequence)` of those visible by `now` (cases: the record-setting rule). If its label is null, there is none.
+
+    Args:
+        predictions: `id`, `version`, `at`, `score` and `keys` (a JSON object), as the ledger reads them.
+        labels: The label's table, and the key columns it shares with the predictions.
+        now: The instant of the join, UTC epoch microseconds.
+
+    Returns:
+        `id`, `version`, `at`, `score`, `label` (float64, or string for a class), `lag_us` (int64: from the prediction
+        to when its label could be known), in order of `at`.
+    """
+    source, column = labels.label.source, labels.label.column
+    kind = "VARCHAR" if source.columns[column] is DType.String else "DOUBLE"
+    keys = list(labels.keys)
+    order = ", ".join(f'labels."{name}" DESC' for name in (*source.times, SEQUENCE))
+    matches = " AND ".join(f'asked."{name}" = {_comparable(name, labels.keys)}' for name in keys)
+    with duck.connect() as connection:
+        connection.register("asked", _asked(distinct(predictions), labels.keys))
+        duck.register(connection, "labels", labels.scan)
+        return connection.execute(
+            f"""
+            WITH known AS (
+                SELECT {", ".join(f'{_comparable(name, labels.keys)} AS "{name}"' for name in keys)},
+                       CAST(labels."{column}" AS {kind}) AS _label, epoch_us(labels.{VISIBLE_AT}) AS _known_at
+                FROM labels SEMI JOIN asked ON {matches}
+                WHERE labels.{VISIBLE_AT} <= TIMESTAMPTZ '{format_instant(now)}'
+                QUALIFY row_number() OVER (
+                    PARTITION BY {", ".join(f'labels."{name}"' for name in keys)} ORDER BY {order}
+                ) = 1
+            )
+            SELECT _id AS id, _version AS version, _at AS at, _score AS score,
+                   _label AS label, _known_at - epoch_us(_at) AS lag_us
+            FROM asked JOIN known USING ({", ".join(f'"{name}"' for name in keys)})
+            WHERE _label IS NOT NULL AND _known_at > epoch_us(_at)
+            ORDER BY _at, _id
+            """
+        ).to_arrow_table()
+
+
+def arrived(labels: LabelRows, since: int, until: int) -> bool:
+    """Return whether any label row became visible in `(since, until]`, UTC epoch microseconds."""
+    with duck.connect() as connection:
+        duck.register(connection, "labels", labels.scan)
+        found = connection.execute(
+            f"SELECT 1 FROM labels WHERE {VISIBLE_AT} > TIMESTAMPTZ '{format_instant(since)}'"
+            f" AND {VISIBLE_AT} <= TIMESTAMPTZ '{format_instant(until)}' LIMIT 1"
+        ).fetchone()
+    return found is not None
+
+
+def distinct(predictions: pa.Table) -> pa.Table:
+    """Return the table with each `id` once, where it first stands."""
+    positions = pa.array(range(predictions.num_rows), pa.int64())
+    first = pa.table({"id": predictions["id"], "position": positions}).group_by("id").aggregate([("position", "min")])
+    if first.num_rows == predictions.num_rows:
+        return predictions
+    return predictions.take(first["position_min"].sort())
+
+
+def json_rows(documents: pa.ChunkedArray) -> list[dict[str, Any]]:
+    """Return a column of JSON objects as dictionaries; a null is an empty one."""
+    texts = [text or "{}" for text in documents.to_pylist()]
+    decoded: list[dict[str, Any]] = msgspec.json.decode("[" + ",".join(texts) + "]")
+    return decoded
+
+
+def _comparable(name: str, keys: Schema) -> str:
+    # Floats meet as doubles, instants as their microseconds: the forms in which the log has them.
+    if keys[name] is DType.Timestamp:
+        return f'epoch_us(labels."{name}")'
+    return f'CAST(labels."{name}" AS DOUBLE)' if keys[name] is DType.Float32 else f'labels."{name}"'
+
+
+def _asked(predictions: pa.Table, keys: Schema) -> pa.Table:
+    rows = json_rows(predictions["keys"])
+    columns = {name: _key_column([row.get(name) for row in rows], dtype) for name, dtype in keys.items()}
+    # A key may be called "id" or "score", but no source's column begins with an underscore.
+    own = {f"_{name}": predictions[name] for name in ("id", "version", "at", "score")}
+    return pa.table({**own, **columns})
+
+
+def _key_column(values: Sequence[Any], dtype: DType) -> pa.Array:
+    fits, arrow_type = _KEYS[dtype]
+    return pa.array([value if fits(value) else None for value in values], arrow_type)

@@ -1,0 +1,83 @@
+"""Only app reads the environment, and only core.time reads the machine's time."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "src" / "mainspring"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+ENVIRONMENT = {"os.environ", "os.environb", "os.getenv", "os.getenvb", "os.putenv", "os.unsetenv"}
+TIME = {
+    "time.time", "time.time_ns", "time.gmtime", "time.localtime", "datetime.now", "datetime.utcnow", "datetime.today",
+    "date.today", "datetime.datetime.now", "datetime.datetime.utcnow", "datetime.date.today", "pd.Timestamp.now",
+}  # fmt: skip
+
+
+def _uses(source: str, wanted: set[str]) -> list[str]:
+    """Return the uses of `wanted` (dotted names) in this Python source, also where they were imported by name."""
+    tree = ast.parse(source)
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.asname: alias.name for alias in node.names if alias.asname}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Name):
+            written = ast.unparse(node)
+            first, dot, rest = written.partition(".")
+            if {written, names.get(first, first) + dot + rest} & wanted:
+                found.append(f"line {node.lineno}: {written}")
+    return found
+
+
+def reads_environment(source: str) -> list[str]:
+    return _uses(source, ENVIRONMENT)
+
+
+def reads_time(source: str) -> list[str]:
+    return _uses(source, TIME)
+
+
+def _inside(path: Path, allowed: tuple[str, ...]) -> bool:
+    return path.relative_to(PACKAGE).as_posix().startswith(allowed)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_only_app_reads_the_environment(path: Path) -> None:
+    if not _inside(path, ("app/",)):
+        assert reads_environment(path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_only_the_clock_reads_the_time(path: Path) -> None:
+    # An id's first bits only make ids sort; no window, limit or log depends on them.
+    if not _inside(path, ("core/time.py", "core/ids.py")):
+        assert reads_time(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("search", "source"),
+    [
+        (reads_environment, "import os\nx = os.environ['A']"),
+        (reads_environment, "from os import environ\nenviron.get('A')"),
+        (reads_environment, "import os as o\no.getenv('A')"),
+        (reads_time, "import time\ntime.time()"),
+        (reads_time, "from time import time_ns\ntime_ns()"),
+        (reads_time, "from datetime import datetime\ndatetime.now(UTC)"),
+        (reads_time, "import datetime as dt\ndt.datetime.now()"),
+    ],
+)
+def test_the_search_sees_it(search: Callable[[str], list[str]], source: str) -> None:
+    assert search(source)
+
+
+def test_the_search_lets_the_rest_pass() -> None:
+    assert reads_environment("import os\nos.getpid()") == []
+    assert reads_time("import time\ntime.monotonic(); time.perf_counter_ns(); clock.now()") == []

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from mainspring.core.errors import Conflict, Invalid
+from mainspring.core.ids import check_id
 from mainspring.core.schema import DType
 
 
@@ -51,6 +53,31 @@ class AliasMove:
     at: int
 
 
+def check_alias(alias: str) -> str:
+    """Return `alias` if it can name a version.
+
+    Raises:
+        Invalid: It cannot be an id, or could be taken for a version's number.
+    """
+    check_id(alias, "alias")
+    if alias.isdigit() or alias.lower() == "latest" or (alias[:1] in "vV" and alias[1:].isdigit()):
+        raise Invalid(f"The alias {alias!r} could be taken for a version.", fix="use a word, such as champion.")
+    return alias
+
+
+def alias_conflict(move: AliasMove, present: str | None) -> Conflict:
+    """What to raise when `move.old` is not what the alias names."""
+    return Conflict(
+        f"The alias {move.model}@{move.alias} names {_version(present)} by now, not {_version(move.old)}; "
+        f"it was not moved to {_version(move.new)}.",
+        fix="look at `mainspring status` and run the command again.",
+    )
+
+
+def _version(version: str | None) -> str:
+    return "no version" if version is None else f"version {version}"
+
+
 class Input(msgspec.Struct, frozen=True):
     """One input of a model: a feature's full name and its type. `categories` are those seen in training (strings)."""
 
@@ -59,16 +86,16 @@ class Input(msgspec.Struct, frozen=True):
     categories: tuple[str, ...] = ()
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a bundle is: the SHA-256 of each of its files, and where it came from. Its own SHA-256 is its digest."""
 
-    format: int
+    format: int = 1
     model: str
     task: str  # binary, multiclass, regression
     flavour: str
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...]  # "probability" for binary, "value" for regression, class names for multiclass
-    files: dict[str, str]  # file name -> SHA-256, hex
+    files: dict[str, str] = {}  # file name -> SHA-256, hex
     run_id: str
     dataset_commit: str
     features_digest: str
@@ -90,3 +117,4 @@ class Bundle:
     digest: str
     manifest: Manifest
     files: Mapping[str, bytes]
+    signature: bytes = b""  # Ed25519, of the manifest's canonical JSON

@@ -9,7 +9,7 @@ from mainspring.registry.model import AliasMove, ModelVersion, RunRecord
 
 
 class Tracking(Protocol):
-    """Runs: parameters, metrics, tags, artefacts."""
+    """Runs: parameters, metrics, tags, artefacts. Instants are kept to the millisecond at least."""
 
     def start(self, model: str, tags: Mapping[str, str], at: int) -> str:
         """Open a run and return its id."""
@@ -23,11 +23,23 @@ class Tracking(Protocol):
         metrics: Sequence[tuple[str, float, int, int]] = (),
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Add to a run. A metric is (name, value, step, instant in µs)."""
+        """Add to a run. A metric is (name, value, step, instant in µs).
+
+        A tag or metric that is there is replaced (`RunRecord.metrics` holds the newest); a parameter stays as it is.
+
+        Raises:
+            NotFound: There is no such run.
+        """
         ...
 
     def log_artefact(self, run_id: str, name: str, content: bytes) -> None:
-        """Keep a file with the run."""
+        """Keep a file with the run; a file of that name is replaced.
+
+        Raises:
+            Invalid: `name` cannot name a file.
+            NotFound: There is no such run.
+            StorageFull: No space.
+        """
         ...
 
     def artefact(self, run_id: str, name: str) -> bytes:
@@ -59,7 +71,10 @@ class ModelVersions(Protocol):
     """Names for bundles: numbered versions of a model, and aliases that move between them."""
 
     def register(self, model: str, digest: str, run_id: str, tags: Mapping[str, str], at: int) -> ModelVersion:
-        """Give the digest the model's next version; a digest that is registered already keeps its version."""
+        """Give the digest the model's next version; a digest that is registered already keeps its version.
+
+        The version is there whole or not at all, also when two processes register at once.
+        """
         ...
 
     def get(self, model: str, reference: str) -> ModelVersion:
@@ -78,6 +93,7 @@ class ModelVersions(Protocol):
         """Let the alias name version `move.new`, and keep the move.
 
         Raises:
+            Invalid: The alias could be taken for a version's number.
             NotFound: There is no such version.
             Conflict: The alias does not name `move.old` any more.
         """

@@ -1,0 +1,94 @@
+"""Alias moves in the catalog: the newest move of an alias says what it names.
+
+The moves are the truth about aliases; a tracking store's own aliases mirror them. So a crash between the two stores can
+leave the mirror behind, never the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+
+from mainspring.core.catalog import catalog_errors, metadata
+from mainspring.registry.model import AliasMove, alias_conflict
+
+alias_moves = sa.Table(
+    "alias_moves",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.String(128), nullable=False),
+    sa.Column("alias", sa.String(128), nullable=False),
+    sa.Column("old", sa.String(32)),
+    sa.Column("new", sa.String(32), nullable=False),
+    sa.Column("actor", sa.String(256), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Index("alias_moves_by_alias", "model", "alias", "id"),
+)
+
+
+class AliasMoves:
+    """The table above, read and appended to."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    @contextmanager
+    def exclusively(self) -> Iterator[sa.Connection]:
+        """One transaction that no other writer of the table overlaps; an exception undoes it."""
+        with catalog_errors(str(self._engine.url.database)), self._engine.connect() as connection:
+            if self._engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                connection.execute(sa.text("LOCK TABLE alias_moves IN EXCLUSIVE MODE"))
+            yield connection
+            connection.commit()
+
+    def append(self, move: AliasMove, connection: sa.Connection) -> None:
+        """Add a move if `move.old` is what the alias names.
+
+        Raises:
+            Conflict: It is not.
+        """
+        newest = (
+            sa.select(alias_moves.c.new)
+            .where(alias_moves.c.model == move.model, alias_moves.c.alias == move.alias)
+            .order_by(alias_moves.c.id.desc())
+            .limit(1)
+        )
+        present = connection.execute(newest).scalar_one_or_none()
+        if present != move.old:
+            raise alias_conflict(move, present)
+        connection.execute(
+            alias_moves.insert().values(
+                model=move.model,
+                alias=move.alias,
+                old=move.old,
+                new=move.new,
+                actor=move.actor,
+                reason=move.reason,
+                at=move.at,
+            )
+        )
+
+    def current(self, model: str | None = None) -> dict[tuple[str, str], str]:
+        """Return (model, alias) -> version."""
+        last = sa.select(sa.func.max(alias_moves.c.id)).group_by(alias_moves.c.model, alias_moves.c.alias)
+        if model is not None:
+            last = last.where(alias_moves.c.model == model)
+        query = sa.select(alias_moves.c.model, alias_moves.c.alias, alias_moves.c.new).where(alias_moves.c.id.in_(last))
+        with catalog_errors(str(self._engine.url.database)), self._engine.connect() as connection:
+            return {(row.model, row.alias): row.new for row in connection.execute(query)}
+
+    def moves(self, model: str, alias: str | None = None) -> list[AliasMove]:
+        """Return the moves, newest first."""
+        query = sa.select(alias_moves).where(alias_moves.c.model == model).order_by(alias_moves.c.id.desc())
+        if alias is not None:
+            query = query.where(alias_moves.c.alias == alias)
+        with catalog_errors(str(self._engine.url.database)), self._engine.connect() as connection:
+            return [
+                AliasMove(row.model, row.alias, row.old, row.new, row.actor, row.reason, row.at)
+                for row in connection.execute(query)
+            ]

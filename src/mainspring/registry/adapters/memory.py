@@ -1,0 +1,160 @@
+"""The registry's ports in memory: for tests and for trying things out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from mainspring.core.errors import NotFound
+from mainspring.core.ids import check_id, new_id
+from mainspring.registry.bundles import check_digest
+from mainspring.registry.model import AliasMove, ModelVersion, RunRecord, alias_conflict, check_alias
+
+
+@dataclass
+class _Run:
+    record: RunRecord
+    artefacts: dict[str, bytes] = field(default_factory=dict)
+
+
+class MemoryTracking:
+    """Runs in a dictionary, safe between threads."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, _Run] = {}
+        self._lock = threading.Lock()
+
+    def start(self, model: str, tags: Mapping[str, str], at: int) -> str:
+        run_id = new_id()
+        record = RunRecord(run_id, check_id(model, "model"), "RUNNING", at, None, {}, {}, dict(tags))
+        with self._lock:
+            self._runs[run_id] = _Run(record)
+        return run_id
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        metrics: Sequence[tuple[str, float, int, int]] = (),
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        with self._lock:
+            run = self._run(run_id)
+            newest = {**run.record.metrics, **{name: value for name, value, _, _ in metrics}}
+            run.record = replace(
+                run.record,
+                params={**run.record.params, **(params or {})},
+                metrics=newest,
+                tags={**run.record.tags, **(tags or {})},
+            )
+
+    def log_artefact(self, run_id: str, name: str, content: bytes) -> None:
+        with self._lock:
+            self._run(run_id).artefacts[check_id(name, "file of a run")] = bytes(content)
+
+    def artefact(self, run_id: str, name: str) -> bytes:
+        with self._lock:
+            artefacts = self._run(run_id).artefacts
+            if name not in artefacts:
+                raise NotFound(f"Run {run_id} keeps no file {name!r}; it has {sorted(artefacts)}.")
+            return artefacts[name]
+
+    def finish(self, run_id: str, status: str, at: int) -> None:
+        with self._lock:
+            run = self._run(run_id)
+            run.record = replace(run.record, status=status, ended_at=at)
+
+    def get(self, run_id: str) -> RunRecord:
+        with self._lock:
+            return self._run(run_id).record
+
+    def search(self, model: str | None = None, *, status: str | None = None, limit: int = 50) -> list[RunRecord]:
+        with self._lock:
+            records = [run.record for run in self._runs.values()]
+        wanted = [record for record in records if model in (None, record.model) and status in (None, record.status)]
+        wanted.reverse()  # of equal instants the later one comes first
+        return sorted(wanted, key=lambda record: -record.started_at)[:limit]
+
+    def _run(self, run_id: str) -> _Run:
+        if run_id not in self._runs:
+            raise NotFound(f"There is no run {run_id!r}.", fix="`mainspring runs` lists them.")
+        return self._runs[run_id]
+
+
+class MemoryVersions:
+    """Versions and aliases in lists, safe between threads."""
+
+    def __init__(self) -> None:
+        self._versions: list[ModelVersion] = []
+        self._moves: list[AliasMove] = []
+        self._lock = threading.Lock()
+
+    def register(self, model: str, digest: str, run_id: str, tags: Mapping[str, str], at: int) -> ModelVersion:
+        check_digest(digest)
+        with self._lock:
+            of_model = [version for version in self._versions if version.model == check_id(model, "model")]
+            for version in of_model:
+                if version.digest == digest:
+                    return self._with_aliases(version)
+            made = ModelVersion(model, str(len(of_model) + 1), digest, run_id, at, dict(tags))
+            self._versions.append(made)
+            return made
+
+    def get(self, model: str, reference: str) -> ModelVersion:
+        with self._lock:
+            number = reference if reference.isdigit() else self._aliases(model).get(reference)
+            for version in self._versions:
+                if version.model == model and version.version == number:
+                    return self._with_aliases(version)
+        raise NotFound(f"There is no {model}@{reference}.", fix="`mainspring status` lists versions and aliases.")
+
+    def all(self, model: str | None = None) -> list[ModelVersion]:
+        with self._lock:
+            wanted = [self._with_aliases(version) for version in self._versions if model in (None, version.model)]
+        wanted.reverse()  # of equal instants the later one comes first
+        return sorted(wanted, key=lambda version: -version.created_at)
+
+    def set_alias(self, move: AliasMove) -> None:
+        check_alias(move.alias)
+        self.get(move.model, move.new)
+        with self._lock:
+            present = self._aliases(move.model).get(move.alias)
+            if present != move.old:
+                raise alias_conflict(move, present)
+            self._moves.append(move)
+
+    def moves(self, model: str, alias: str | None = None) -> list[AliasMove]:
+        with self._lock:
+            return [move for move in reversed(self._moves) if move.model == model and alias in (None, move.alias)]
+
+    def _aliases(self, model: str) -> dict[str, str]:
+        return {move.alias: move.new for move in self._moves if move.model == model}
+
+    def _with_aliases(self, version: ModelVersion) -> ModelVersion:
+        named = sorted(alias for alias, number in self._aliases(version.model).items() if number == version.version)
+        return replace(version, aliases=tuple(named))
+
+
+class MemoryBlobs:
+    """Blobs in a dictionary."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[str, dict[str, bytes]] = {}
+
+    def put(self, digest: str, files: Mapping[str, bytes]) -> None:
+        for name in files:
+            check_id(name, "file of a blob")
+        self._blobs.setdefault(check_digest(digest), dict(files))
+
+    def get(self, digest: str) -> Mapping[str, bytes]:
+        if check_digest(digest) not in self._blobs:
+            raise NotFound(f"The blob {digest[:12]} does not exist.")
+        return dict(self._blobs[digest])
+
+    def all(self) -> list[str]:
+        return sorted(self._blobs)
+
+    def delete(self, digest: str) -> None:
+        self._blobs.pop(check_digest(digest), None)

@@ -1,0 +1,130 @@
+"""Opening MLflow's own SQLAlchemy stores: quietly, privately, and only when they are first needed.
+
+Importing MLflow takes seconds, logs, warns, and would report usage to its makers; all of that ends here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from mainspring.core.catalog import catalog_errors
+from mainspring.core.errors import MainspringError, MissingExtra, NotFound
+from mainspring.core.files import disk_errors
+
+ENTITIES = "mlflow.entities"
+_importing = threading.Lock()
+
+
+def mlflow(module: str) -> Any:
+    """Return one of MLflow's modules, imported with its telemetry off, its log silent and its warnings held back.
+
+    Raises:
+        MissingExtra: MLflow is not installed.
+    """
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before the import: it reads them then
+    os.environ["DO_NOT_TRACK"] = "true"
+    with _importing, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            loaded = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "mlflow":
+                raise
+            raise MissingExtra("The MLflow store of runs and versions", "local") from error
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL + 1)  # it logs what it also raises
+        return loaded
+
+
+def open_store(module: str, url: str, *arguments: str) -> Any:
+    """Return MLflow's `SqlAlchemyStore` of `module` on `url`. A SQLite file is made private (0600) and uses WAL.
+
+    Raises:
+        Corrupt: The SQLite file is not a database.
+    """
+    parsed = sa.make_url(url)
+    store_class = mlflow(module).SqlAlchemyStore
+    if parsed.get_backend_name() == "sqlite":
+        _prepare_sqlite(Path(str(parsed.database)))
+    with _importing, warnings.catch_warnings(), store_errors(url):
+        warnings.simplefilter("ignore")
+        return store_class(url, *arguments)
+
+
+def _prepare_sqlite(path: Path) -> None:
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600)
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 20.0})
+    try:
+        with catalog_errors(str(path)), engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # kept in the file
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def store_errors(url: str) -> Iterator[None]:
+    """Turn MLflow's errors inside the block into ours: not found, damaged, full, or not answering."""
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        _raise(error, url)
+    except MainspringError:
+        raise
+    except Exception as error:
+        if type(error).__module__ != "mlflow.exceptions":
+            raise
+        cause = _database_error(error)
+        if cause is not None:
+            _raise(cause, url)
+        if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+            raise NotFound(str(error)) from error
+        raise MainspringError(f"MLflow's store refused: {error}") from error
+
+
+def _database_error(error: BaseException) -> sa.exc.DBAPIError | None:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, sa.exc.DBAPIError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _raise(error: sa.exc.DBAPIError, url: str) -> None:
+    with catalog_errors(str(sa.make_url(url).database)):
+        raise error
+
+
+def analyse(engine: sa.Engine, table: str, *, at_least: int = 64) -> bool:
+    """Bring SQLite's statistics up to date if `table` has doubled since they were made; return whether it was done.
+
+    Without them a search ordered by a metric visits every metric for every run.
+    """
+    if engine.dialect.name != "sqlite":
+        return False
+    with engine.connect() as connection:
+        rows = connection.execute(sa.text(f"SELECT count(*) FROM {table}")).scalar_one()
+        if rows < at_least or rows < 2 * _analysed_rows(connection, table):
+            return False
+        connection.exec_driver_sql("ANALYZE")
+        connection.commit()
+    return True
+
+
+def _analysed_rows(connection: sa.Connection, table: str) -> int:
+    try:
+        found = connection.execute(sa.text("SELECT stat FROM sqlite_stat1 WHERE tbl = :table"), {"table": table})
+        return max((int(stat.split()[0]) for (stat,) in found), default=0)
+    except sa.exc.OperationalError:  # never analysed: the table is not there
+        return 0

@@ -1,0 +1,123 @@
+"""Versions in MLflow's model registry. Aliases are its registered-model aliases, decided by the catalog's moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import sqlalchemy as sa
+
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.ids import check_id
+from mainspring.registry.adapters.catalog import AliasMoves
+from mainspring.registry.adapters.mlflow_store import mlflow, open_store, store_errors
+from mainspring.registry.bundles import check_digest
+from mainspring.registry.model import AliasMove, ModelVersion, check_alias
+
+_DIGEST, _CREATED = "mainspring.digest", "mainspring.created_at"
+_PAGE = 1000
+
+
+class MlflowVersions:
+    """Versions in MLflow's SQLAlchemy store; opened, and MLflow imported, with the first call.
+
+    Args:
+        url: SQLAlchemy URL of MLflow's database: not the catalog's own, which is locked while an alias moves.
+        engine: The catalog.
+    """
+
+    def __init__(self, url: str, engine: sa.Engine) -> None:
+        if sa.make_url(url).database == engine.url.database and engine.dialect.name == "sqlite":
+            raise Invalid(
+                f"The tracking store and the catalog are both {engine.url.database}.",
+                fix="give them a file each in mainspring.toml.",
+            )
+        self._url = url
+        self._moves = AliasMoves(engine)
+
+    @cached_property
+    def _store(self) -> Any:
+        return open_store("mlflow.store.model_registry.sqlalchemy_store", self._url)
+
+    def register(self, model: str, digest: str, run_id: str, tags: Mapping[str, str], at: int) -> ModelVersion:
+        check_digest(digest)
+        store, entities = self._store, mlflow("mlflow.entities.model_registry")
+        kept = {**tags, _DIGEST: digest, _CREATED: str(at)}
+        with self._moves.exclusively(), store_errors(self._url):  # so that a digest gets one version
+            self._create_model(check_id(model, "model"))
+            known = store.search_model_versions(
+                f"name = '{model}' AND tags.`{_DIGEST}` = '{digest}'", max_results=_PAGE
+            )
+            made = (
+                known[0]
+                if known
+                else store.create_model_version(
+                    model,
+                    source=f"bundle:{digest}",
+                    run_id=run_id,
+                    tags=[entities.ModelVersionTag(key, value) for key, value in kept.items()],
+                )
+            )
+        return self._version(made, self._moves.current(model))
+
+    def get(self, model: str, reference: str) -> ModelVersion:
+        aliases = self._moves.current(check_id(model, "model"))
+        number = reference if reference.isdigit() else aliases.get((model, reference))
+        if number is None:
+            raise _unknown(model, reference)
+        try:
+            with store_errors(self._url):
+                return self._version(self._store.get_model_version(model, number), aliases)
+        except NotFound:
+            raise _unknown(model, reference) from None
+
+    def all(self, model: str | None = None) -> list[ModelVersion]:
+        wanted = f"name = '{check_id(model, 'model')}'" if model is not None else ""
+        aliases = self._moves.current(model)
+        found: list[ModelVersion] = []
+        token = None
+        with store_errors(self._url):
+            while True:
+                page = self._store.search_model_versions(wanted, max_results=_PAGE, page_token=token)
+                found += [self._version(version, aliases) for version in page]
+                token = page.token
+                if not token:
+                    break
+        return sorted(found, key=lambda version: (-version.created_at, version.model, -int(version.version)))
+
+    def set_alias(self, move: AliasMove) -> None:
+        check_alias(move.alias)
+        self.get(move.model, move.new)
+        with self._moves.exclusively() as connection:
+            self._moves.append(move, connection)
+            with store_errors(self._url):
+                self._store.set_registered_model_alias(move.model, move.alias, move.new)
+
+    def moves(self, model: str, alias: str | None = None) -> list[AliasMove]:
+        return self._moves.moves(model, alias)
+
+    def _create_model(self, model: str) -> None:
+        try:
+            self._store.create_registered_model(model)
+        except Exception as error:
+            if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _version(self, version: Any, aliases: Mapping[tuple[str, str], str]) -> ModelVersion:
+        number = str(version.version)
+        return ModelVersion(
+            model=version.name,
+            version=number,
+            digest=version.tags.get(_DIGEST, ""),
+            run_id=version.run_id or "",
+            created_at=int(version.tags.get(_CREATED, version.creation_timestamp * 1000)),
+            tags={key: value for key, value in version.tags.items() if key not in (_DIGEST, _CREATED)},
+            aliases=tuple(
+                sorted(alias for (model, alias), named in aliases.items() if (model, named) == (version.name, number))
+            ),
+        )
+
+
+def _unknown(model: str, reference: str) -> NotFound:
+    return NotFound(f"There is no {model}@{reference}.", fix="`mainspring status` lists versions and aliases.")

@@ -1,0 +1,159 @@
+"""Bundles: a model as files that cannot run code, addressed by a digest and signed by the project's key.
+
+On disk a bundle is a blob named by its digest: the payload files, `manifest.json`, which lists the SHA-256 of each,
+and `signature`, the Ed25519 signature of `manifest.json`. The digest is the SHA-256 of `manifest.json`, so it decides
+every byte. Nothing is read from a bundle before all of that has been checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from mainspring.core.errors import Corrupt, Invalid
+from mainspring.registry.model import Bundle, Manifest
+from mainspring.registry.onnx_file import check_onnx
+from mainspring.registry.ports import Blobs
+from mainspring.security import signing
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+SIGNATURE = "signature"
+MODEL = "model.onnx"
+FEATURES = "features.json"
+REFERENCE = "reference.json"
+GOLDEN = "golden.json"
+HOLDOUT = "holdout.parquet"
+REQUIRED = frozenset({MODEL})
+ALLOWED = frozenset({MODEL, FEATURES, REFERENCE, GOLDEN, HOLDOUT})
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def check_digest(text: str) -> str:
+    """Return `text` if it is a digest.
+
+    Raises:
+        Invalid: It is not 64 lower-case hexadecimal digits.
+    """
+    if not _DIGEST.fullmatch(text):
+        raise Invalid(f"{text[:80]!r} is not a bundle's digest.", fix="give 64 hexadecimal digits.")
+    return text
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the manifest's canonical JSON: fields and keys sorted, no spaces, UTF-8."""
+    return msgspec.json.encode(manifest, order="sorted")
+
+
+def seal(manifest: Manifest, files: Mapping[str, bytes], key: signing.SigningKey) -> Bundle:
+    """Return the bundle of `files`, signed. `manifest.format` and `manifest.files` are filled in here.
+
+    Raises:
+        Invalid: A file's name is not one of a bundle's, or the model is missing.
+        Corrupt: The model file is not an ONNX model whose data and operators are its own.
+    """
+    wrong, missing = set(files) - ALLOWED, REQUIRED - set(files)
+    if wrong or missing:
+        what = f"may not hold {sorted(wrong)}" if wrong else f"lacks {sorted(missing)}"
+        raise Invalid(f"The bundle of {manifest.model!r} {what}.", fix=f"a bundle's files are {sorted(ALLOWED)}.")
+    check_onnx(files[MODEL])
+    hashes = {name: sha256(files[name]) for name in sorted(files)}
+    sealed = msgspec.structs.replace(manifest, format=FORMAT, files=hashes)
+    content = encode_manifest(sealed)
+    return Bundle(sha256(content), sealed, dict(files), key.sign(content))
+
+
+class Bundles:
+    """Bundles in a blob store, checked on the way in and on the way out.
+
+    Args:
+        public_key: Raw Ed25519 public key of the project, 32 bytes: only what it signed is loaded.
+    """
+
+    def __init__(self, blobs: Blobs, public_key: bytes) -> None:
+        self._blobs = blobs
+        self._public_key = public_key
+
+    def save(self, bundle: Bundle) -> None:
+        """Store a bundle whole; one that is there already stays as it is.
+
+        Raises:
+            Corrupt: The bundle does not hold together, or another key signed it.
+            StorageFull: No space; nothing is there.
+        """
+        blob = {**bundle.files, MANIFEST: encode_manifest(bundle.manifest), SIGNATURE: bundle.signature}
+        open_blob(bundle.digest, blob, self._public_key)
+        self._blobs.put(bundle.digest, blob)
+
+    def load(self, digest: str) -> Bundle:
+        """Return the bundle with this digest, verified.
+
+        Raises:
+            Invalid: `digest` cannot be one.
+            NotFound: There is no such bundle.
+            Corrupt: A byte, a file, or the signature is not as it was sealed; the message says which.
+        """
+        return open_blob(digest, self._blobs.get(check_digest(digest)), self._public_key)
+
+
+def open_blob(digest: str, blob: Mapping[str, bytes], public_key: bytes) -> Bundle:
+    """Return the bundle that a blob's files are, after checking all of them against `digest` and the key.
+
+    Raises:
+        Corrupt: See `Bundles.load`.
+    """
+    bundle = f"bundle {digest[:12]}"
+    for name in (MANIFEST, SIGNATURE):
+        if name not in blob:
+            raise _damaged(f"The {bundle} lacks the file {name}.")
+    content = blob[MANIFEST]
+    if sha256(content) != digest:
+        raise _damaged(f"The manifest of {bundle} was changed: its SHA-256 is {sha256(content)[:12]}….")
+    try:
+        signing.verify(public_key, blob[SIGNATURE], content)
+    except Corrupt as error:
+        raise _damaged(f"The signature of {bundle} is not one of this project's key.") from error
+    manifest = _read_manifest(content, bundle)
+    payload = {name: blob[name] for name in blob if name not in (MANIFEST, SIGNATURE)}
+    _check_names(set(payload), set(manifest.files), bundle)
+    for name, expected in manifest.files.items():
+        if sha256(payload[name]) != expected:
+            raise _damaged(f"The file {name} of {bundle} was changed.")
+    check_onnx(payload[MODEL], f"{MODEL} of {bundle}")
+    return Bundle(digest, manifest, payload, blob[SIGNATURE])
+
+
+def _read_manifest(content: bytes, bundle: str) -> Manifest:
+    try:
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise _damaged(f"The manifest of {bundle} cannot be read: {error}.") from error
+    if manifest.format != FORMAT:
+        raise Corrupt(
+            f"The {bundle} has the format {manifest.format}; this version reads {FORMAT}.",
+            fix="upgrade mainspring, or train the model again.",
+        )
+    return manifest
+
+
+def _check_names(present: set[str], listed: set[str], bundle: str) -> None:
+    for names, what in (
+        (listed - present, "lacks the file"),
+        (present - listed, "has a file that its manifest does not list:"),
+        (listed - ALLOWED, "lists a file that no bundle may hold:"),
+        (REQUIRED - listed, "lists no"),
+    ):
+        if names:
+            raise _damaged(f"The {bundle} {what} {', '.join(sorted(names))}.")
+
+
+def _damaged(what: str) -> Corrupt:
+    return Corrupt(what, fix="restore the bundle from a backup, or train the model again; it is not served.")

@@ -1,0 +1,250 @@
+"""What every adapter of the registry's ports has to do. Derive a test class and give it the fixture."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mainspring.core.errors import Conflict, Invalid, NotFound
+from mainspring.core.time import SECOND
+from mainspring.registry.model import AliasMove
+from mainspring.registry.ports import Blobs, ModelVersions, Tracking
+
+A, B = "a" * 64, "b" * 64
+
+
+class TrackingConformance:
+    """The fixture `tracking` is an empty store."""
+
+    def test_a_run_begins_running_with_its_tags(self, tracking: Tracking) -> None:
+        run_id = tracking.start("late", {"seed": "7"}, 3 * SECOND)
+        run = tracking.get(run_id)
+        assert (run.model, run.status, run.started_at, run.ended_at) == ("late", "RUNNING", 3 * SECOND, None)
+        assert (dict(run.tags), dict(run.params), dict(run.metrics)) == ({"seed": "7"}, {}, {})
+
+    def test_what_is_logged_is_there(self, tracking: Tracking) -> None:
+        run_id = tracking.start("late", {"kept": "1"}, SECOND)
+        tracking.log(run_id, params={"depth": "3"}, metrics=[("auc", 0.5, 0, SECOND)], tags={"note": "x"})
+        tracking.log(run_id, metrics=[("auc", 0.75, 1, 2 * SECOND), ("brier", 0.1, 0, 2 * SECOND)])
+        run = tracking.get(run_id)
+        assert dict(run.params) == {"depth": "3"}
+        assert dict(run.metrics) == {"auc": 0.75, "brier": 0.1}
+        assert dict(run.tags) == {"kept": "1", "note": "x"}
+
+    def test_more_than_one_batch_is_logged(self, tracking: Tracking) -> None:
+        run_id = tracking.start("late", {}, SECOND)
+        metrics = [("loss", float(step), step, SECOND + step * 1000) for step in range(2_500)]
+        params = {f"p{number}": str(number) for number in range(250)}
+        tracking.log(run_id, metrics=metrics, params=params, tags=params)
+        run = tracking.get(run_id)
+        assert run.metrics["loss"] == 2_499.0
+        assert dict(run.params) == params
+        assert dict(run.tags) == params
+
+    def test_nan_stays_nan(self, tracking: Tracking) -> None:
+        run_id = tracking.start("late", {}, SECOND)
+        tracking.log(run_id, metrics=[("nothing", math.nan, 0, SECOND)])
+        assert math.isnan(tracking.get(run_id).metrics["nothing"])
+
+    def test_a_tag_is_replaced(self, tracking: Tracking) -> None:
+        run_id = tracking.start("late", {"stage": "read"}, SECOND)
+        tracking.log(run_id, tags={"stage": "fit"})
+        assert tracking.get(run_id).tags["stage"] == "fit"
+
+    def test_a_finished_run_can_still_be_tagged(self, tracking: Tracking) -> None:
+        run_id = tracking.start("late", {}, SECOND)
+        tracking.finish(run_id, "FINISHED", 5 * SECOND)
+        tracking.log(run_id, tags={"version": "1"})
+        run = tracking.get(run_id)
+        assert (run.status, run.ended_at, run.tags["version"]) == ("FINISHED", 5 * SECOND, "1")
+
+    def test_artefacts_come_back_byte_for_byte_and_are_replaced(self, tracking: Tracking) -> None:
+        run_id = tracking.start("late", {}, SECOND)
+        tracking.log_artefact(run_id, "environment.json", b"{}")
+        tracking.log_artefact(run_id, "environment.json", b"\x00\xff\n")
+        assert tracking.artefact(run_id, "environment.json") == b"\x00\xff\n"
+
+    @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/b", "", ".hidden", "a..b"])
+    def test_an_artefact_is_no_path(self, tracking: Tracking, name: str) -> None:
+        run_id = tracking.start("late", {}, SECOND)
+        with pytest.raises(Invalid):
+            tracking.log_artefact(run_id, name, b"x")
+        with pytest.raises((Invalid, NotFound)):
+            tracking.artefact(run_id, name)
+
+    def test_the_unknown_is_not_found(self, tracking: Tracking) -> None:
+        unknown = "0" * 32
+        run_id = tracking.start("late", {}, SECOND)
+        with pytest.raises(NotFound, match=unknown):
+            tracking.get(unknown)
+        with pytest.raises(NotFound):
+            tracking.log(unknown, params={"a": "1"})
+        with pytest.raises(NotFound):
+            tracking.finish(unknown, "FINISHED", SECOND)
+        with pytest.raises(NotFound, match=r"plot\.png"):
+            tracking.artefact(run_id, "plot.png")
+
+    def test_search_is_newest_first_and_filters(self, tracking: Tracking) -> None:
+        runs = [tracking.start(model, {}, at * SECOND) for at, model in enumerate(["late", "fraud", "late", "late"])]
+        tracking.finish(runs[2], "FAILED", 9 * SECOND)
+        assert [run.id for run in tracking.search()] == runs[::-1]
+        assert [run.id for run in tracking.search("late")] == [runs[3], runs[2], runs[0]]
+        assert [run.id for run in tracking.search("late", status="RUNNING")] == [runs[3], runs[0]]
+        assert [run.id for run in tracking.search(limit=1)] == [runs[3]]
+        assert tracking.search("nobody") == []
+
+
+class VersionsConformance:
+    """The fixture `versions` is an empty store."""
+
+    def test_versions_count_up_by_model(self, versions: ModelVersions) -> None:
+        first = versions.register("late", A, "run1", {"dataset": "d1"}, SECOND)
+        second = versions.register("late", B, "run2", {}, 2 * SECOND)
+        other = versions.register("fraud", A, "run3", {}, 3 * SECOND)
+        assert [version.version for version in (first, second, other)] == ["1", "2", "1"]
+        assert versions.get("late", "1") == first
+        assert (first.digest, first.run_id, first.created_at, dict(first.tags)) == (
+            A,
+            "run1",
+            SECOND,
+            {"dataset": "d1"},
+        )
+
+    def test_a_digest_keeps_its_version(self, versions: ModelVersions) -> None:
+        first = versions.register("late", A, "run1", {}, SECOND)
+        versions.register("late", B, "run2", {}, 2 * SECOND)
+        assert versions.register("late", A, "run3", {"x": "y"}, 3 * SECOND) == first
+        assert len(versions.all("late")) == 2
+
+    def test_the_same_digest_registered_at_once_gets_one_version(self, versions: ModelVersions) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            made = list(pool.map(lambda number: versions.register("late", A, f"run{number}", {}, SECOND), range(4)))
+        assert {version.version for version in made} == {"1"}
+        assert len(versions.all("late")) == 1
+
+    def test_all_is_newest_first(self, versions: ModelVersions) -> None:
+        versions.register("late", A, "run1", {}, SECOND)
+        versions.register("fraud", A, "run2", {}, 2 * SECOND)
+        versions.register("late", B, "run3", {}, 3 * SECOND)
+        assert [(version.model, version.version) for version in versions.all()] == [
+            ("late", "2"),
+            ("fraud", "1"),
+            ("late", "1"),
+        ]
+        assert [version.version for version in versions.all("late")] == ["2", "1"]
+        assert versions.all("nobody") == []
+
+    def test_what_is_no_digest_is_refused(self, versions: ModelVersions) -> None:
+        with pytest.raises(Invalid, match="digest"):
+            versions.register("late", "../../etc", "run1", {}, SECOND)
+
+    def test_an_alias_moves_and_every_move_is_kept(self, versions: ModelVersions) -> None:
+        versions.register("late", A, "run1", {}, SECOND)
+        versions.register("late", B, "run2", {}, 2 * SECOND)
+        up = AliasMove("late", "champion", None, "1", "ana", "first", 3 * SECOND)
+        on = AliasMove("late", "champion", "1", "2", "ana", "better", 4 * SECOND)
+        back = AliasMove("late", "champion", "2", "1", "ben", "rollback", 5 * SECOND)
+        for move, named in ((up, "1"), (on, "2"), (back, "1")):
+            versions.set_alias(move)
+            assert versions.get("late", "champion").version == named
+        assert versions.moves("late") == [back, on, up]
+        assert versions.moves("late", "challenger") == []
+        assert versions.get("late", "1").aliases == ("champion",)
+        assert [version.aliases for version in versions.all("late")] == [(), ("champion",)]
+
+    def test_a_version_has_several_aliases(self, versions: ModelVersions) -> None:
+        versions.register("late", A, "run1", {}, SECOND)
+        for alias in ("champion", "challenger"):
+            versions.set_alias(AliasMove("late", alias, None, "1", "ana", "", SECOND))
+        assert versions.get("late", "challenger").aliases == ("challenger", "champion")
+        assert versions.moves("late", "challenger") == [AliasMove("late", "challenger", None, "1", "ana", "", SECOND)]
+
+    def test_a_move_from_what_is_no_longer_so_is_refused(self, versions: ModelVersions) -> None:
+        versions.register("late", A, "run1", {}, SECOND)
+        versions.register("late", B, "run2", {}, SECOND)
+        versions.set_alias(AliasMove("late", "champion", None, "1", "ana", "", SECOND))
+        for old in (None, "2"):
+            with pytest.raises(Conflict, match="names version 1 by now"):
+                versions.set_alias(AliasMove("late", "champion", old, "2", "ben", "", SECOND))
+        assert versions.get("late", "champion").version == "1"
+        assert len(versions.moves("late")) == 1
+
+    def test_of_moves_at_once_one_wins(self, versions: ModelVersions) -> None:
+        for digest in (A, B):
+            versions.register("late", digest, "run", {}, SECOND)
+
+        def move(number: int) -> bool:
+            try:
+                versions.set_alias(AliasMove("late", "champion", None, str(1 + number % 2), f"p{number}", "", SECOND))
+            except Conflict:
+                return False
+            return True
+
+        with ThreadPoolExecutor(4) as pool:
+            won = list(pool.map(move, range(8)))
+        assert won.count(True) == 1
+        (only,) = versions.moves("late")
+        assert versions.get("late", "champion").version == only.new
+
+    def test_the_unknown_is_not_found(self, versions: ModelVersions) -> None:
+        versions.register("late", A, "run1", {}, SECOND)
+        for model, reference in (("late", "champion"), ("late", "2"), ("fraud", "1")):
+            with pytest.raises(NotFound, match=f"{model}@{reference}"):
+                versions.get(model, reference)
+        with pytest.raises(NotFound):
+            versions.set_alias(AliasMove("late", "champion", None, "9", "ana", "", SECOND))
+        assert versions.moves("late") == []
+
+    @pytest.mark.parametrize("alias", ["3", "v3", "latest", "", "a/b", "x' OR '1'='1"])
+    def test_what_could_be_taken_for_a_number_is_no_alias(self, versions: ModelVersions, alias: str) -> None:
+        versions.register("late", A, "run1", {}, SECOND)
+        with pytest.raises(Invalid):
+            versions.set_alias(AliasMove("late", alias, None, "1", "ana", "", SECOND))
+
+
+class BlobsConformance:
+    """The fixture `blobs` is an empty store."""
+
+    def test_what_is_put_comes_back(self, blobs: Blobs) -> None:
+        files = {"model.onnx": bytes(range(256)), "manifest.json": b"", "signature": b"s"}
+        blobs.put(A, files)
+        assert dict(blobs.get(A)) == files
+
+    def test_a_blob_never_changes(self, blobs: Blobs) -> None:
+        blobs.put(A, {"x": b"1"})
+        blobs.put(A, {"x": b"2", "y": b"3"})
+        assert dict(blobs.get(A)) == {"x": b"1"}
+
+    def test_put_at_once_is_there_once(self, blobs: Blobs) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: blobs.put(A, {"x": b"1" * 100_000, "y": b"2"}), range(16)))
+        assert dict(blobs.get(A)) == {"x": b"1" * 100_000, "y": b"2"}
+        assert blobs.all() == [A]
+
+    def test_all_and_delete(self, blobs: Blobs) -> None:
+        assert blobs.all() == []
+        blobs.put(B, {"x": b"1"})
+        blobs.put(A, {"x": b"1"})
+        assert sorted(blobs.all()) == [A, B]
+        blobs.delete(A)
+        blobs.delete(A)
+        assert blobs.all() == [B]
+        with pytest.raises(NotFound):
+            blobs.get(A)
+
+    @pytest.mark.parametrize("digest", ["../x", "", "A" * 64, "a" * 63, f"{'a' * 63}/", "a" * 65, f"{'a' * 64}\n"])
+    def test_a_digest_is_no_path(self, blobs: Blobs, digest: str) -> None:
+        with pytest.raises(Invalid):
+            blobs.put(digest, {"x": b"1"})
+        with pytest.raises(Invalid):
+            blobs.get(digest)
+        with pytest.raises(Invalid):
+            blobs.delete(digest)
+
+    @pytest.mark.parametrize("name", ["../x", "", "/x", "a/b", ".x"])
+    def test_a_file_is_no_path(self, blobs: Blobs, name: str) -> None:
+        with pytest.raises(Invalid):
+            blobs.put(A, {name: b"1"})
+        assert blobs.all() == []

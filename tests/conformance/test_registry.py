@@ -1,0 +1,67 @@
+"""The registry's adapters against its conformance suites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mainspring.core.catalog import metadata, open_engine
+from mainspring.registry.adapters.folder import FolderBlobs
+from mainspring.registry.adapters.memory import MemoryBlobs, MemoryTracking, MemoryVersions
+from mainspring.registry.adapters.mlflow import MlflowTracking, MlflowVersions
+from mainspring.registry.conformance import BlobsConformance, TrackingConformance, VersionsConformance
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An MLflow database without runs: making one takes a second, copying it does not."""
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    store = MlflowTracking(f"sqlite:///{path}", path.parent / "runs")
+    assert store.search() == []
+    store.close()
+    return path.read_bytes()
+
+
+@pytest.fixture
+def store_url(tmp_path: Path, empty_store: bytes) -> str:
+    (tmp_path / "tracking.db").write_bytes(empty_store)
+    return f"sqlite:///{tmp_path / 'tracking.db'}"
+
+
+class TestMemoryTracking(TrackingConformance):
+    @pytest.fixture
+    def tracking(self) -> MemoryTracking:
+        return MemoryTracking()
+
+
+class TestMlflowTracking(TrackingConformance):
+    @pytest.fixture
+    def tracking(self, store_url: str, tmp_path: Path) -> MlflowTracking:
+        return MlflowTracking(store_url, tmp_path / "runs")
+
+
+class TestMemoryVersions(VersionsConformance):
+    @pytest.fixture
+    def versions(self) -> MemoryVersions:
+        return MemoryVersions()
+
+
+class TestMlflowVersions(VersionsConformance):
+    @pytest.fixture
+    def versions(self, store_url: str, tmp_path: Path) -> MlflowVersions:
+        engine = open_engine(f"sqlite:///{tmp_path / 'catalog.db'}")
+        metadata.create_all(engine)
+        return MlflowVersions(store_url, engine)
+
+
+class TestMemoryBlobs(BlobsConformance):
+    @pytest.fixture
+    def blobs(self) -> MemoryBlobs:
+        return MemoryBlobs()
+
+
+class TestFolderBlobs(BlobsConformance):
+    @pytest.fixture
+    def blobs(self, tmp_path: Path) -> FolderBlobs:
+        return FolderBlobs(tmp_path / "blobs")

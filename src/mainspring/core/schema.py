@@ -37,6 +37,8 @@ Timestamp = DType.Timestamp
 
 Schema = dict[str, DType]
 
+_OF_COLUMNS = tuple(dtype for dtype in DType if dtype is not DType.Duration)
+
 
 def check_schema(schema: Schema, owner: str) -> Schema:
     """Return `schema` if every name can be a column and every type is one of ours.
@@ -44,12 +46,11 @@ def check_schema(schema: Schema, owner: str) -> Schema:
     Raises:
         Invalid: A name begins with `_` (ours) or cannot be a name, or a type is not a `DType`.
     """
-    dtype: object  # what a user wrote may be anything
     for name, dtype in schema.items():
         if not name.isidentifier() or name.startswith("_"):
             raise Invalid(
                 f"{owner} has a column {name!r}.", fix="name columns like Python variables, not beginning with '_'."
             )
-        if not isinstance(dtype, DType) or dtype is DType.Duration:
+        if dtype not in _OF_COLUMNS:
             raise Invalid(f"{owner} gives column {name!r} the type {dtype!r}.", fix="use ms.String, ms.Float32, ...")
     return schema

@@ -1,1 +1,1 @@
-"""TODO face"""
+"""Pure statistics: metrics, reference profiles with mergeable counts, drift tests. NumPy only; no I/O, no clock."""

@@ -221,15 +221,32 @@ class Status(StrEnum):
     MISSING = "MISSING"  # never seen for this entity
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Mark:
+    """How far a view has been materialised: through which instant, and over which rows of the lake.
+
+    Marks are ordered as pairs, so that of two materialisations at once the one that saw less never hides the other's.
+    """
+
+    position: int  # UTC epoch microseconds
+    landed: int = -1  # the largest `_seq` seen; -1 for an empty table
+
+
 @dataclass(frozen=True, slots=True)
 class EntityState:
-    """What an online store holds for one (view, entity): an opaque payload and the position it was built at.
+    """What an online store holds for one (view, entity): an opaque payload, and the mark it was built at.
 
-    `position` is UTC epoch microseconds: everything visible by then is in the payload. A store keeps the largest.
+    `position` is UTC epoch microseconds: everything visible by then is in the payload. `landed` is the `_seq` of the
+    newest row that the lake held. A store keeps the state with the largest mark.
     """
 
     position: int
     payload: bytes
+    landed: int = -1
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.position, self.landed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,21 @@
-"""What the feature engine needs of an online store, and of a place for materialisation positions."""
+"""What the feature engine needs of an online store.
+
+A view is named here by its slot (`features.layout.slot`): its name and a digest of what is stored for it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
 
-from mainspring.features.model import EntityState
+from mainspring.features.model import EntityState, Mark
 
 
 class OnlineStore(Protocol):
     """One state per (view, entity key). Keys are the canonical bytes of `features.keys.encode_key`."""
 
     def write(self, view: str, rows: Sequence[tuple[bytes, EntityState]]) -> None:
-        """Keep each entity's state with the largest position: an older one loses, an equal one replaces.
+        """Keep each entity's state with the largest mark: an older one loses, an equal one replaces.
 
         All rows are there afterwards, or none (one transaction).
 
@@ -30,14 +33,18 @@ class OnlineStore(Protocol):
         """
         ...
 
-    def position(self, view: str) -> int | None:
-        """Return how far the view has been materialised (see `advance`), `None` where never."""
+    def mark(self, view: str) -> Mark | None:
+        """Return how far the view has been materialised, `None` where never."""
         ...
 
-    def advance(self, view: str, position: int) -> None:
-        """Record that the view is materialised through `position`; it never goes back."""
+    def position(self, view: str) -> int | None:
+        """Return the mark's instant, `None` where never."""
+        ...
+
+    def advance(self, view: str, mark: Mark) -> None:
+        """Record that the view is materialised through `mark`; it never goes back."""
         ...
 
     def clear(self, view: str) -> None:
-        """Forget the view's states and position."""
+        """Forget the view's states and mark."""
         ...

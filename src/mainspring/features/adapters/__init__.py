@@ -1,1 +1,1 @@
-
+"""Online stores."""

@@ -1,0 +1,149 @@
+"""The embedded online store: one SQLite file in WAL mode, read by many processes while one writes."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mainspring.core.errors import Corrupt, MainspringError, StorageFull, Unavailable
+from mainspring.features.model import EntityState, Mark
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS state (
+    view TEXT NOT NULL, key BLOB NOT NULL, position INTEGER NOT NULL, landed INTEGER NOT NULL, payload BLOB NOT NULL,
+    PRIMARY KEY (view, key)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS mark (
+    view TEXT NOT NULL PRIMARY KEY, position INTEGER NOT NULL, landed INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+_WRITE = """
+INSERT INTO state (view, key, position, landed, payload) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (view, key) DO UPDATE
+SET position = excluded.position, landed = excluded.landed, payload = excluded.payload
+WHERE (excluded.position, excluded.landed) >= (position, landed)
+"""
+_ADVANCE = """
+INSERT INTO mark (view, position, landed) VALUES (?, ?, ?)
+ON CONFLICT (view) DO UPDATE SET position = excluded.position, landed = excluded.landed
+WHERE (excluded.position, excluded.landed) >= (position, landed)
+"""
+_AT_ONCE = 10_000  # keys in one statement; SQLite takes 32,766 parameters, and a key needs two
+
+
+class SqliteOnlineStore:
+    """States in one file, private to its owner. Each thread has its own connection; `close` ends them all.
+
+    Raises:
+        Corrupt: The file is not a database.
+        Unavailable: It cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+        self._open: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600)
+        with self._errors():
+            self._connection().executescript(_SCHEMA)
+
+    def write(self, view: str, rows: Sequence[tuple[bytes, EntityState]]) -> None:
+        with self._transaction() as connection:
+            connection.executemany(
+                _WRITE, [(view, key, state.position, state.landed, state.payload) for key, state in rows]
+            )
+
+    def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
+        found: dict[tuple[str, bytes], EntityState] = {}
+        with self._errors():
+            connection = self._connection()
+            for start in range(0, len(wanted), _AT_ONCE):
+                part = wanted[start : start + _AT_ONCE]
+                # One statement, so one snapshot: rows of a write are seen together or not at all.
+                rows = connection.execute(
+                    "WITH wanted(v, k) AS (VALUES " + ",".join(["(?,?)"] * len(part)) + ") "
+                    "SELECT view, key, position, landed, payload FROM wanted CROSS JOIN state ON view = v AND key = k",
+                    [value for pair in part for value in pair],
+                )
+                for name, key, position, landed, payload in rows:
+                    found[name, key] = EntityState(position, payload, landed)
+        return [found.get(key) for key in wanted]
+
+    def mark(self, view: str) -> Mark | None:
+        with self._errors():
+            row = self._connection().execute("SELECT position, landed FROM mark WHERE view = ?", (view,)).fetchone()
+        return None if row is None else Mark(*row)
+
+    def position(self, view: str) -> int | None:
+        mark = self.mark(view)
+        return None if mark is None else mark.position
+
+    def advance(self, view: str, mark: Mark) -> None:
+        with self._transaction() as connection:
+            connection.execute(_ADVANCE, (view, mark.position, mark.landed))
+
+    def clear(self, view: str) -> None:
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM state WHERE view = ?", (view,))
+            connection.execute("DELETE FROM mark WHERE view = ?", (view,))
+
+    def close(self) -> None:
+        """Close every thread's connection; the next call opens a new one."""
+        with self._lock:
+            for connection in self._open:
+                connection.close()
+            self._open.clear()
+            self._local = threading.local()
+
+    def _connection(self) -> sqlite3.Connection:
+        # A connection does not survive a fork.
+        if getattr(self._local, "process", None) != os.getpid():
+            connection = sqlite3.connect(self._path, timeout=10.0, isolation_level=None, check_same_thread=False)
+            with self._lock:
+                self._open.append(connection)
+            # Losing the last moments to a power cut is fine: the states are computed from the lake again.
+            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "mmap_size=268435456", "temp_store=MEMORY"):
+                connection.execute(f"PRAGMA {pragma}")
+            self._local.connection = connection
+            self._local.process = os.getpid()
+        held: sqlite3.Connection = self._local.connection
+        return held
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._errors():
+            connection = self._connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: sqlite3.Error) -> MainspringError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            return Corrupt(
+                f"The online store {self._path} is damaged: {error}.",
+                fix=f"stop Mainspring, delete {self._path} and run `mainspring materialize`: it is made from the lake.",
+            )
+        if code == sqlite3.SQLITE_FULL:
+            return StorageFull(
+                f"No space left for the online store {self._path}.", fix="free some space and run the command again."
+            )
+        return Unavailable(f"The online store {self._path} did not answer: {error}.")

@@ -1,0 +1,145 @@
+"""The online read of one entity: its state and an instant in, its features' values and statuses out."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from typing import Any
+
+from mainspring.core.expr.types import dtype_of
+from mainspring.core.schema import DType
+from mainspring.features.layout import PARTS, Layout, WindowFeature
+from mainspring.features.model import Status, hop
+from mainspring.features.state import Candidates, State
+from mainspring.features.tiles import merge, single, variance
+from mainspring.features.types import feature_dtype
+
+PRESENT, NULL, EXPIRED, MISSING = (
+    status.value for status in (Status.PRESENT, Status.NULL, Status.EXPIRED, Status.MISSING)
+)
+Read = tuple[list[Any], list[str]]  # values and statuses, in the order of the view's features
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The features of one window width: where their parts lie in the tiles of its hop."""
+
+    width: int
+    hop: int
+    tiles: int  # index into State.tiles
+    parts: tuple[tuple[int, str, int, bool], ...]  # measure, part, its list in the tiles, whether it may be NaN
+    features: tuple[tuple[int, WindowFeature, bool], ...]  # place in the view, feature, whether it is Float32
+
+
+class EntityReader:
+    """Reads the states of one view."""
+
+    def __init__(self, layout: Layout) -> None:
+        order = {name: place for place, name in enumerate(layout.view.features)}
+        self._count = len(order)
+        self._lasts = [(order[last.name], last) for last in layout.lasts]
+        self._windows = [
+            _window(layout, width, order) for width in sorted({feature.window for feature in layout.windows})
+        ]
+        self._missing: Read = self._nothing(order, layout)
+
+    def read(self, state: State | None, now: int) -> Read:
+        """Return what is known at `now`, exactly, if `now` is not before the state's position less `SETTLING`."""
+        if state is None or now < state.since:
+            return self._missing
+        values: list[Any] = [None] * self._count
+        statuses = [NULL] * self._count
+        if self._lasts:
+            self._read_lasts(state.lasts, now, values, statuses)
+        if self._windows:
+            visible = bisect_right(state.recent.visible, now)
+            for window in self._windows:
+                _read_window(window, state, visible, now, values, statuses)
+        return values, statuses
+
+    def _read_lasts(self, rows: Candidates, now: int, values: list[Any], statuses: list[str]) -> None:
+        row = bisect_right(rows.visible, now) - 1
+        age = now - rows.event[row]
+        for place, last in self._lasts:
+            if last.ttl is not None and age > last.ttl:
+                statuses[place] = EXPIRED
+            else:
+                value = rows.values[last.column][row]
+                if value is not None:
+                    values[place] = value
+                    statuses[place] = PRESENT
+
+    def _nothing(self, order: dict[str, int], layout: Layout) -> Read:
+        values: list[Any] = [None] * len(order)
+        for feature in layout.windows:
+            values[order[feature.name]] = 0 if feature.kind == "count" else _default(layout, feature)
+        return values, [MISSING] * len(order)
+
+
+def _default(layout: Layout, feature: WindowFeature) -> float | None:
+    if feature.default is None:
+        return None
+    dtype = feature_dtype(layout.view, feature.name)
+    if dtype == DType.Float32:
+        return single(feature.default)
+    return float(feature.default) if dtype == DType.Float64 else int(feature.default)
+
+
+def _window(layout: Layout, width: int, order: dict[str, int]) -> _Window:
+    step = hop(width)
+    stored = layout.parts(layout.of_hop(step))
+    features = [feature for feature in layout.windows if feature.window == width]
+    dtypes = [
+        DType.Boolean if measure.of is None else dtype_of(measure.of, layout.view.source.columns)
+        for measure in layout.measures
+    ]
+    floats = {index for index, dtype in enumerate(dtypes) if dtype in (DType.Float32, DType.Float64)}
+    return _Window(
+        width,
+        step,
+        list(layout.hops).index(step),
+        tuple(
+            (measure, part, stored.index((measure, part)), measure in floats)
+            for measure, part in layout.parts(features)
+        ),
+        tuple((order[f.name], f, feature_dtype(layout.view, f.name) == DType.Float32) for f in features),
+    )
+
+
+def _read_window(window: _Window, state: State, visible: int, now: int, values: list[Any], statuses: list[str]) -> None:
+    first = (now - window.width) // window.hop  # in hops since the epoch
+    tiles = state.tiles[window.tiles]
+    start = bisect_left(tiles.starts, first)
+    recent = state.recent
+    low = first * window.hop
+    rows = [row for row in range(visible) if low <= recent.event[row] < now] if visible else ()
+    merged: dict[tuple[int, str], Any] = {}
+    for measure, part, column, floats in window.parts:
+        singles: list[Any] = []
+        if rows:
+            of = recent.values[measure]
+            singles = [of[row] for row in rows if of[row] is not None]
+        merged[measure, part] = merge(part, tiles.parts[column][start:], singles, floats=floats)
+    for place, feature, narrow in window.features:
+        value = _value(feature, merged)
+        if value is None:
+            value = feature.default
+        else:
+            statuses[place] = PRESENT
+        values[place] = single(value) if narrow and value is not None else value
+
+
+def _value(feature: WindowFeature, merged: dict[tuple[int, str], Any]) -> Any:
+    kind, measure = feature.kind, feature.measure
+    if kind in ("sum", "mean"):
+        n = merged[measure, "n"]
+        if not n:
+            return None
+        total = float(merged[measure, "sum"])
+        return total if kind == "sum" else total / n
+    value = merged[measure, PARTS[kind][0]]
+    if kind in ("variance", "std"):
+        spread = variance(value)
+        return math.sqrt(spread) if kind == "std" and spread is not None else spread
+    return value

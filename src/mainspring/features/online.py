@@ -1,0 +1,145 @@
+"""The online read: the same features as the offline read, for the entities of a request, as of now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mainspring.core.errors import Invalid
+from mainspring.core.expr import evaluate
+from mainspring.core.expr import types as expr_types
+from mainspring.core.schema import DType, Schema
+from mainspring.features import state as stored
+from mainspring.features.entity import EntityReader, Read
+from mainspring.features.keys import encode_key
+from mainspring.features.layout import Layout
+from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures
+from mainspring.features.ports import OnlineStore
+
+Value = bool | int | float | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineRows:
+    """Features of the rows of one request, by full name; statuses of the stored ones (`model.Status` values)."""
+
+    features: dict[str, list[Any]]
+    statuses: dict[str, list[str]]
+
+
+class _View:
+    def __init__(self, view: FeatureView) -> None:
+        layout = Layout(view)
+        self.keys = list(view.entity.keys)
+        self.columns = view.columns
+        self.slot = layout.slot
+        self.reader = EntityReader(layout)
+
+
+class OnlineReader:
+    """Reads the stored and computes the requested features of `groups`, in one round trip to the store.
+
+    Args:
+        groups: The features wanted, in order.
+        store: Holds the states of the views.
+        schema: The fields of a request (`observations.source.columns`); needed where `groups` has request features.
+
+    Raises:
+        Invalid: There are request features and no `schema`.
+    """
+
+    def __init__(self, groups: Sequence[FeatureGroup], store: OnlineStore, *, schema: Schema | None = None) -> None:
+        self._store = store
+        self._groups = [_View(group) if isinstance(group, FeatureView) else group for group in groups]
+        self._schema = schema or {}
+        requests = [group for group in groups if isinstance(group, RequestFeatures)]
+        if requests and schema is None:
+            raise Invalid(
+                f"{requests[0].name} computes features from the request, whose fields are not given.",
+                fix="pass schema=observations.source.columns.",
+            )
+        used = {
+            name
+            for group in requests
+            for expression in group.features.values()
+            for name in expr_types.columns_of(expression)
+        }
+        self._fields = sorted(used)
+
+    def read(self, columns: Mapping[str, Sequence[Value]], now: int) -> OnlineRows:
+        """Return the features of every row, in order, as they are known at `now`.
+
+        Args:
+            columns: The key columns of the entities and the fields of the request, each of shape (rows,); instants as
+                UTC epoch microseconds. A null key, or one never seen, is MISSING.
+            now: UTC epoch microseconds; from `materialise`'s position less a minute on, the answer is exact.
+
+        Raises:
+            Invalid: A column is missing, or lengths differ.
+            Unavailable: The store did not answer.
+            Corrupt: The store holds a damaged state.
+        """
+        rows = self._rows(columns)
+        entities = self._entities(columns, rows, now)
+        found = OnlineRows({}, {})
+        vectors: dict[str, evaluate.Vector] | None = None
+        for group in self._groups:
+            if isinstance(group, _View):
+                read = entities[group.slot]
+                for place, name in enumerate(group.columns):
+                    found.features[name] = [values[place] for values, _ in read]
+                    found.statuses[name] = [statuses[place] for _, statuses in read]
+            else:
+                if vectors is None:
+                    vectors = {name: evaluate.vector(columns[name], self._dtype(name)) for name in self._fields}
+                for name, expression in group.features.items():
+                    vector = evaluate.evaluate(expression, vectors, self._schema, rows)
+                    found.features[f"{group.name}.{name}"] = vector.to_list()
+        return found
+
+    def _dtype(self, name: str) -> DType:
+        return self._schema[name]
+
+    def _rows(self, columns: Mapping[str, Sequence[Value]]) -> int:
+        needed = [*self._fields, *(key for group in self._groups if isinstance(group, _View) for key in group.keys)]
+        missing = [name for name in needed if name not in columns]
+        if missing:
+            raise Invalid(f"The request lacks {missing}; it has {sorted(columns)}.")
+        lengths = {len(columns[name]) for name in needed} or {len(values) for values in columns.values()}
+        if len(lengths) > 1:
+            raise Invalid(f"The request's columns have different lengths: {sorted(lengths)}.")
+        return lengths.pop() if lengths else 0
+
+    def _entities(self, columns: Mapping[str, Sequence[Value]], rows: int, now: int) -> dict[str, list[Read]]:
+        """Read each view's entities, one answer a row; an entity that several rows name is read once."""
+        places: dict[tuple[str, bytes], int] = {}
+        asked: list[tuple[_View, list[int | None]]] = []
+        for group in self._groups:
+            if isinstance(group, _View):
+                slot = group.slot
+                row_places: list[int | None] = []
+                for values in zip(*(columns[key] for key in group.keys), strict=True):
+                    if None in values:
+                        row_places.append(None)
+                    else:
+                        row_places.append(places.setdefault((slot, encode_key(values)), len(places)))  # type: ignore[arg-type]
+                asked.append((group, row_places))
+        states = self._store.read(list(places)) if places else []
+        known: list[Read | None] = [None] * len(states)
+        answers: dict[str, list[Read]] = {}
+        for group, row_places in asked:
+            nothing = group.reader.read(None, now)
+            answer: list[Read] = []
+            for place in row_places:
+                if place is None:
+                    answer.append(nothing)
+                    continue
+                read = known[place]
+                if read is None:
+                    held = states[place]
+                    state = None if held is None else stored.decode(held.payload, group.slot)
+                    read = known[place] = group.reader.read(state, now)
+                answer.append(read)
+            answers[group.slot] = answer
+        return answers

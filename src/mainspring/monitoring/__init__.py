@@ -3,7 +3,6 @@
 from mainspring.monitoring.model import ColumnDrift as ColumnDrift
 from mainspring.monitoring.model import LabelRows as LabelRows
 from mainspring.monitoring.model import Window as Window
-from mainspring.monitoring.model import label_rows as label_rows
 from mainspring.monitoring.ports import MonitorStore as MonitorStore
 
-__all__ = ["ColumnDrift", "LabelRows", "MonitorStore", "Window", "label_rows"]
+__all__ = ["ColumnDrift", "LabelRows", "MonitorStore", "Window"]

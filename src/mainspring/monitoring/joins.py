@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,8 +11,10 @@ import pyarrow as pa
 from mainspring.core.schema import DType, Schema
 from mainspring.core.time import format_instant
 from mainspring.data import duck
-from mainspring.data.model import SEQUENCE, VISIBLE_AT
+from mainspring.data.model import SEQUENCE, VISIBLE_AT, SourceColumn, TableScan
+from mainspring.features.model import Observations
 from mainspring.monitoring.model import LabelRows
+from mainspring.training.labels import label_keys
 
 _INSTANT = pa.timestamp("us", tz="UTC")
 
@@ -27,6 +29,16 @@ _KEYS: dict[DType, tuple[Callable[[Any], bool], pa.DataType]] = {
     DType.Float64: (lambda value: type(value) in (int, float), pa.float64()),
     DType.Timestamp: (lambda value: type(value) is int and -(2**63) <= value < 2**63, pa.int64()),
 }
+
+
+def label_rows(label: SourceColumn, observations: Observations, scan: TableScan) -> LabelRows:
+    """Return the label rows of a model, joined by the keys by which training joins them.
+
+    Raises:
+        Invalid: The label's source is keyed by none of the entities.
+    """
+    types = {name: dtype for entity in observations.keys for name, dtype in entity.keys.items()}
+    return LabelRows(label, {name: types[name] for name in label_keys(observations, label)}, scan)
 
 
 def join_labels(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
@@ -52,7 +64,7 @@ def join_labels(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
     with duck.connect() as connection:
         connection.register("asked", _asked(distinct(predictions), labels.keys))
         duck.register(connection, "labels", labels.scan)
-        return connection.execute(
+        found: pa.Table = connection.sql(
             f"""
             WITH known AS (
                 SELECT {", ".join(f'{_comparable(name, labels.keys)} AS "{name}"' for name in keys)},
@@ -70,6 +82,7 @@ def join_labels(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
             ORDER BY _at, _id
             """
         ).to_arrow_table()
+    return found
 
 
 def arrived(labels: LabelRows, since: int, until: int) -> bool:
@@ -86,13 +99,14 @@ def arrived(labels: LabelRows, since: int, until: int) -> bool:
 def distinct(predictions: pa.Table) -> pa.Table:
     """Return the table with each `id` once, where it first stands."""
     positions = pa.array(range(predictions.num_rows), pa.int64())
-    first = pa.table({"id": predictions["id"], "position": positions}).group_by("id").aggregate([("position", "min")])
+    numbered = predictions.select(["id"]).append_column("position", positions)
+    first = numbered.group_by("id").aggregate([("position", "min")])
     if first.num_rows == predictions.num_rows:
         return predictions
     return predictions.take(first["position_min"].sort())
 
 
-def json_rows(documents: pa.ChunkedArray) -> list[dict[str, Any]]:
+def json_rows(documents: pa.ChunkedArray[Any]) -> list[dict[str, Any]]:
     """Return a column of JSON objects as dictionaries; a null is an empty one."""
     texts = [text or "{}" for text in documents.to_pylist()]
     decoded: list[dict[str, Any]] = msgspec.json.decode("[" + ",".join(texts) + "]")
@@ -108,12 +122,10 @@ def _comparable(name: str, keys: Schema) -> str:
 
 def _asked(predictions: pa.Table, keys: Schema) -> pa.Table:
     rows = json_rows(predictions["keys"])
-    columns = {name: _key_column([row.get(name) for row in rows], dtype) for name, dtype in keys.items()}
     # A key may be called "id" or "score", but no source's column begins with an underscore.
-    own = {f"_{name}": predictions[name] for name in ("id", "version", "at", "score")}
-    return pa.table({**own, **columns})
-
-
-def _key_column(values: Sequence[Any], dtype: DType) -> pa.Array:
-    fits, arrow_type = _KEYS[dtype]
-    return pa.array([value if fits(value) else None for value in values], arrow_type)
+    own = predictions.select(["id", "version", "at", "score"]).rename_columns(["_id", "_version", "_at", "_score"])
+    for name, dtype in keys.items():
+        fits, arrow_type = _KEYS[dtype]
+        values = [row.get(name) for row in rows]
+        own = own.append_column(name, pa.array([value if fits(value) else None for value in values], arrow_type))
+    return own

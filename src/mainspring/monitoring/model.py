@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
 
-from mainspring.core.errors import Invalid
 from mainspring.core.schema import Schema
 from mainspring.data.model import SourceColumn, TableScan
-from mainspring.features.model import Entity
 
 
 class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,18 +55,3 @@ class LabelRows:
     label: SourceColumn
     keys: Schema
     scan: TableScan
-
-
-def label_rows(label: SourceColumn, entities: Iterable[Entity], scan: TableScan) -> LabelRows:
-    """Return the label rows of a model that predicts for `entities`, joined by each entity that the source knows.
-
-    Raises:
-        Invalid: The label's source has the keys of none of the entities.
-    """
-    known = [entity for entity in entities if all(name in label.source.columns for name in entity.keys)]
-    if not known:
-        raise Invalid(
-            f"The label {label.source.name}.{label.column} has the keys of no entity of the observations.",
-            fix=f"give the source {label.source.name!r} the key columns of what is predicted for.",
-        )
-    return LabelRows(label, {name: dtype for entity in known for name, dtype in entity.keys.items()}, scan)

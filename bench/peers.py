@@ -1,0 +1,64 @@
+"""Make the peers' virtual environments, one each, under `.venv-peers/`.
+
+python bench/peers.py               those that bench/install.py compares
+python bench/peers.py --all         those and the rest of the command lines that bench/cli.py compares
+python bench/peers.py mlflow feast  these
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from environments import PEERS, create, recorded
+
+
+@dataclass(frozen=True)
+class Peer:
+    requirements: tuple[str, ...]
+    command: str | None = None  # its command line, where it has one
+    usual: bool = True
+
+
+KNOWN = {
+    "litserve": Peer(("litserve",)),
+    "bentoml": Peer(("bentoml",), "bentoml"),
+    "mlserver": Peer(("mlserver",), "mlserver"),
+    "feast": Peer(("feast",), "feast"),
+    "mlflow": Peer(("mlflow",), "mlflow"),
+    "ray": Peer(("ray[serve,data,train]",), "ray", usual=False),
+    "zenml": Peer(("zenml[local]",), "zenml", usual=False),
+    "prefect": Peer(("prefect",), "prefect", usual=False),
+    "dagster": Peer(("dagster", "dagster-webserver"), "dagster", usual=False),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Make the peers' virtual environments.")
+    parser.add_argument("peers", nargs="*", help=f"any of {', '.join(KNOWN)}")
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--again", action="store_true", help="make those anew that exist")
+    arguments = parser.parse_args()
+    unknown = set(arguments.peers) - set(KNOWN)
+    if unknown:
+        parser.error(f"no such peer: {', '.join(sorted(unknown))}; known are {', '.join(KNOWN)}")
+    wanted = arguments.peers or [name for name, peer in KNOWN.items() if peer.usual or arguments.all]
+    failed = 0
+    for name in wanted:
+        if recorded(PEERS / name) and not arguments.again:
+            print(f"{name}: there already")
+            continue
+        try:
+            installed = create(PEERS / name, KNOWN[name].requirements)
+        except subprocess.CalledProcessError as error:
+            failed += 1
+            print(f"{name}: failed: {(error.stderr or error.output).strip().splitlines()[-1]}", file=sys.stderr)
+        else:
+            print(f"{name}: {installed.packages} packages, {installed.megabytes} MB, {installed.seconds} s", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

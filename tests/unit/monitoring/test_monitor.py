@@ -1,0 +1,356 @@
+"""The monitor over whole windows: what was planted is found, and nothing else; and it keeps up with time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+from mainspring.core.time import ManualClock
+from mainspring.ledger.adapters.memory import MemoryLedger
+from mainspring.ledger.model import Prediction
+from mainspring.monitoring.adapters.memory import MemoryMonitors
+from mainspring.monitoring.model import LabelRows, Window
+from mainspring.monitoring.monitor import Monitor
+from mainspring.registry.model import Bundle
+from unit.monitoring.worlds import arrivals, bundle, label, normal_reference, prediction
+
+WINDOW = 1_000_000
+COLUMNS = [f"View.f{i}" for i in range(12)]
+
+
+class World:
+    """Predictions, labels and bundles that a test changes, and the monitor over them."""
+
+    def __init__(self, *bundles: Bundle, now: int = 0, wait: int = 100 * WINDOW) -> None:
+        self.ledger = MemoryLedger()
+        self.monitors = MemoryMonitors()
+        self.clock = ManualClock(now)
+        self.labels: LabelRows | None = None
+        self.bundles = {each.digest: each for each in bundles or (bundle(),)}
+        self.monitor = Monitor(
+            self.ledger,
+            self.monitors,
+            labels=lambda endpoint: self.labels,
+            load=self.bundles.__getitem__,
+            clock=self.clock,
+            window_us=WINDOW,
+            label_wait_us=wait,
+        )
+
+    def predict(self, predictions: Sequence[Prediction]) -> None:
+        self.ledger.append(predictions)
+        self.ledger.compact()
+
+    def run(self, until: int | None = None) -> list[Window]:
+        return self.monitor.run("late", until)
+
+    @property
+    def windows(self) -> list[Window]:
+        return self.monitors.windows("late")
+
+
+Features = Callable[[np.random.Generator, int, int], dict[str, Any]]
+
+
+def steady(rng: np.random.Generator, window: int, rows: int) -> dict[str, Any]:
+    """Columns as the reference has them."""
+    columns: dict[str, Any] = {name: rng.normal(size=rows) for name in COLUMNS}
+    return {**columns, "View.kind": rng.choice(["a", "b", "c"], rows, p=[0.6, 0.3, 0.1]), "score": rng.random(rows)}
+
+
+def traffic(windows: int, rows: int, make: Features, seed: int = 1, **changes: Any) -> list[Prediction]:
+    rng = np.random.default_rng(seed)
+    made = []
+    for window in range(windows):
+        columns = {name: values.tolist() for name, values in make(rng, window, rows).items()}
+        scores = columns.pop("score")
+        for row in range(rows):
+            features = {name: values[row] for name, values in columns.items()}
+            number = window * rows + row
+            at = window * WINDOW + row * WINDOW // rows
+            made.append(prediction(number, at, scores[row], features=features, **changes))
+    return made
+
+
+REFERENCE = normal_reference(COLUMNS, np.random.default_rng(0))
+
+
+def drifted(window: Window) -> set[str]:
+    return {each.column for each in window.columns if each.drifted}
+
+
+def alerts(window: Window) -> set[str]:
+    return {each.column for each in window.columns if each.alert}
+
+
+def test_a_planted_shift_is_found_in_exactly_the_planted_columns() -> None:
+    def shifted(rng: np.random.Generator, window: int, rows: int) -> dict[str, Any]:
+        columns = steady(rng, window, rows)
+        if window >= 2:
+            columns["View.f3"] = columns["View.f3"] + 0.25
+            columns["View.f7"] = columns["View.f7"] * 1.6
+            columns["View.kind"] = rng.choice(["a", "b", "new"], rows, p=[0.4, 0.4, 0.2])
+        return columns
+
+    world = World(bundle(REFERENCE), now=5 * WINDOW)
+    world.predict(traffic(5, 1500, shifted))
+    windows = world.run()
+
+    planted = {"View.f3", "View.f7", "View.kind"}
+    assert [drifted(window) for window in windows] == [set(), set(), planted, planted, planted]
+    # One window is no news: two in a row are.
+    assert [alerts(window) for window in windows] == [set(), set(), set(), planted, planted]
+    by_name = {each.column: each for each in windows[3].columns}
+    assert by_name["View.f3"].shift_sd == pytest.approx(0.25, abs=0.08)
+    assert by_name["View.f7"].shift_sd == pytest.approx(0.0, abs=0.08)
+    assert by_name["View.kind"].shift_sd is None
+    assert by_name["View.kind"].ks == pytest.approx(0.3, abs=0.05)  # a: .6 -> .4, c: .1 -> 0, new: 0 -> .2
+    assert [window.score is not None and window.score.drifted for window in windows] == [False] * 5
+
+
+def test_without_drift_there_is_no_alert() -> None:
+    world = World(bundle(REFERENCE), now=40 * WINDOW)
+    world.predict(traffic(40, 300, steady))
+    windows = world.run()
+    assert len(windows) == 40
+    assert all(len(window.columns) == len(COLUMNS) + 1 for window in windows)
+    assert [alerts(window) for window in windows] == [set()] * 40
+
+
+def test_the_score_has_a_drift_of_its_own() -> None:
+    def bolder(rng: np.random.Generator, window: int, rows: int) -> dict[str, Any]:
+        return {**steady(rng, window, rows), "score": rng.random(rows) ** 0.5}
+
+    world = World(bundle(REFERENCE), now=2 * WINDOW)
+    world.predict(traffic(2, 1500, bolder))
+    first, second = world.run()
+    assert first.score is not None
+    assert second.score is not None
+    assert (first.score.drifted, first.score.alert) == (True, False)
+    assert (second.score.drifted, second.score.alert) == (True, True)
+    assert drifted(second) == set()
+    assert "score" not in {each.column for each in second.columns}
+
+
+def test_a_column_that_goes_missing_drifts() -> None:
+    def lost(rng: np.random.Generator, window: int, rows: int) -> dict[str, Any]:
+        columns = steady(rng, window, rows)
+        columns["View.f1"] = np.where(rng.random(rows) < 0.3, None, columns["View.f1"])
+        del columns["View.f2"]
+        return columns
+
+    world = World(bundle(REFERENCE), now=WINDOW)
+    world.predict(traffic(1, 1500, lost))
+    (window,) = world.run()
+    assert drifted(window) == {"View.f1", "View.f2"}
+    shares = {each.column: each.null_share for each in window.columns}
+    assert shares["View.f1"] == pytest.approx(0.3, abs=0.04)
+    assert shares["View.f2"] == 1.0
+    assert shares["View.f3"] == 0.0
+
+
+def test_too_few_predictions_are_not_judged_and_passed_over() -> None:
+    def shifted(rng: np.random.Generator, window: int, rows: int) -> dict[str, Any]:
+        columns = steady(rng, window, rows)
+        return {**columns, "View.f0": columns["View.f0"] + 2}
+
+    world = World(bundle(REFERENCE), now=3 * WINDOW)
+    made = traffic(3, 500, shifted)
+    world.predict([each for each in made if each.at < WINDOW or each.at >= 2 * WINDOW] + made[500:510])
+    first, second, third = world.run()
+    assert second.predictions == 10
+    assert second.columns == ()
+    assert (alerts(first), alerts(third)) == (set(), {"View.f0"})
+
+
+def test_live_quality_is_what_scikit_learn_says() -> None:
+    rng = np.random.default_rng(3)
+    truth, scores = rng.random(400) < 0.3, np.round(rng.random(400), 2)  # with ties
+    world = World(now=WINDOW)
+    world.predict([prediction(i, at=i, score=float(scores[i])) for i in range(400)])
+    world.labels = arrivals([label(f"f{i}", bool(truth[i]), 1000 + i) for i in range(0, 400, 2)])
+    (window,) = world.run()
+    assert window.quality["auc"] == pytest.approx(roc_auc_score(truth[::2], scores[::2]), abs=1e-12)
+    assert window.quality["brier"] == pytest.approx(brier_score_loss(truth[::2], scores[::2]), abs=1e-12)
+    assert (window.labels, window.coverage, window.lag_p50_s) == (200, 0.5, 0.001)
+
+
+def test_regression_is_judged_by_its_own_metrics() -> None:
+    world = World(bundle(task="regression"), now=WINDOW)
+    world.predict([prediction(1, at=1, score=10.0), prediction(2, at=2, score=20.0)])
+    rows = [{**label(f"f{i}", None, 50), "delay": 13.0} for i in (1, 2)]
+    world.labels = arrivals(rows, column="delay")
+    (window,) = world.run()
+    assert window.quality == {"rmse": pytest.approx(np.sqrt((9 + 49) / 2)), "mae": pytest.approx(5.0)}
+
+
+def test_one_class_has_no_auc_but_a_brier_score() -> None:
+    world = World(now=WINDOW)
+    world.predict([prediction(1, at=1, score=0.5), prediction(2, at=2, score=None)])
+    world.labels = arrivals([label("f1", True, 50), label("f2", True, 50)])
+    (window,) = world.run()
+    assert "auc" not in window.quality
+    assert window.quality["brier"] == 0.25
+    assert window.labels == 2
+    assert msgspec.json.decode(msgspec.json.encode(window), type=Window) == window
+
+
+def test_traffic_latency_and_versions_are_counted() -> None:
+    world = World(bundle(), bundle(digest="d2"), now=WINDOW)
+    world.predict([prediction(i, at=i, latency_us=(i + 1) * 1000) for i in range(99)])
+    world.predict([prediction(99, at=500, version="2", digest="d2", latency_us=100_000)])
+    (window,) = world.run()
+    assert (window.start, window.end, window.predictions) == (0, WINDOW, 100)
+    assert (window.p50_ms, window.p99_ms) == (pytest.approx(50.5), pytest.approx(99.01))
+    assert window.versions == {"1": 99, "2": 1}
+
+
+def test_each_version_is_compared_with_its_own_reference() -> None:
+    far = normal_reference(COLUMNS, np.random.default_rng(5))
+    far.columns["View.f0"] = normal_reference(["x"], np.random.default_rng(6)).columns["View.kind"]
+    world = World(bundle(REFERENCE), bundle(far, digest="d2"), now=2 * WINDOW)
+    made = traffic(2, 400, steady)
+    old, new = made[:400], made[400:]
+    world.predict([*old, *(msgspec.structs.replace(each, version="2", digest="d2") for each in new[:300]), *new[300:]])
+    first, second = world.run()
+    assert (first.reference_version, first.reference_rows, drifted(first)) == ("1", 400, set())
+    assert (second.reference_version, second.reference_rows, drifted(second)) == ("2", 300, {"View.f0"})
+
+
+def test_windows_are_aligned_and_silence_is_a_window() -> None:
+    world = World(now=int(5.5 * WINDOW))
+    world.predict([prediction(1, at=int(1.7 * WINDOW)), prediction(2, at=int(3.2 * WINDOW))])
+    windows = world.run()
+    assert [(window.start, window.end) for window in windows] == [(i * WINDOW, (i + 1) * WINDOW) for i in range(1, 6)]
+    assert [window.predictions for window in windows] == [1, 0, 1, 0, 0]
+    assert windows[1].p50_ms is None
+
+
+def test_a_silence_of_years_is_not_a_million_windows() -> None:
+    world = World(now=10**6 * WINDOW)
+    world.predict([prediction(1, at=5)])
+    windows = world.run()
+    assert windows[0].start == 0
+    assert 400 < len(windows) < 600
+    assert windows[-1].end == 10**6 * WINDOW
+
+
+def test_nobody_asked_yet() -> None:
+    world = World(now=5 * WINDOW)
+    assert world.run() == []
+    assert world.windows == []
+
+
+def test_the_same_run_twice_changes_nothing() -> None:
+    world = World(bundle(REFERENCE), now=3 * WINDOW)
+    world.predict(traffic(3, 200, steady))
+    world.labels = arrivals([label(f"f{i}", i % 3 == 0, 2 * WINDOW + i) for i in range(200)])
+    world.run()
+    before = world.windows
+    world.run()
+    assert world.windows == before
+
+
+def test_the_open_window_is_computed_again_and_settled_ones_are_left() -> None:
+    world = World(now=WINDOW // 2)
+    world.predict([prediction(1, at=10)])
+    (window,) = world.run()
+    assert window.predictions == 1
+    world.predict([prediction(2, at=20), prediction(3, at=WINDOW + 5)])
+    world.clock.set(int(1.5 * WINDOW))
+    assert [each.predictions for each in world.run()] == [2, 1]
+    world.clock.set(4 * WINDOW)
+    assert [each.start for each in world.run()] == [0, WINDOW, 2 * WINDOW, 3 * WINDOW]
+    world.clock.set(int(4.5 * WINDOW))
+    assert [each.start // WINDOW for each in world.run()] == [3, 4]
+
+
+def test_windows_whose_labels_arrived_since_are_computed_again() -> None:
+    world = World(bundle(REFERENCE), now=6 * WINDOW)
+    world.predict(traffic(3, 200, steady))
+    rows = [label(f"f{i}", i % 3 == 0, 2 * WINDOW + i) for i in range(100)]
+    world.labels = arrivals(rows)
+    world.run()
+    assert [window.labels for window in world.windows] == [100, 0, 0, 0, 0, 0]
+    before = world.windows[0]
+
+    world.clock.set(10 * WINDOW)
+    world.run()
+    world.clock.set(11 * WINDOW)
+    untouched = world.windows[0]
+    # The rest of the first window's labels, one correction, and some of the second's.
+    rows += [label(f"f{i}", i % 3 == 0, 10 * WINDOW + i, landed=1) for i in range(99, 250)]
+    world.labels = arrivals(rows)
+    changed = world.run()
+
+    assert untouched == before
+    assert [window.start // WINDOW for window in changed] == [0, 1, 2, 9, 10]
+    assert [window.labels for window in world.windows[:4]] == [200, 50, 0, 0]
+    assert world.windows[0].quality != before.quality
+    assert world.windows[0].columns == before.columns
+    assert world.windows[0].computed_at == 11 * WINDOW
+
+
+def test_a_label_is_not_seen_before_its_time() -> None:
+    world = World(now=10 * WINDOW)
+    world.predict([prediction(1, at=10)])
+    world.labels = arrivals([label("f1", True, 5 * WINDOW)])
+    assert world.run(until=5 * WINDOW - 1)[0].labels == 0
+    assert world.run(until=5 * WINDOW)[0].labels == 1
+
+
+def test_predictions_that_were_compacted_late_are_counted() -> None:
+    world = World(now=int(1.5 * WINDOW))
+    world.predict([prediction(1, at=10)])
+    world.run()
+    world.predict([prediction(2, at=20)])
+    world.clock.set(2 * WINDOW - 1)
+    assert world.run()[0].predictions == 2
+
+
+def test_labels_that_come_after_the_wait_change_nothing() -> None:
+    world = World(now=3 * WINDOW, wait=5 * WINDOW)
+    world.predict([prediction(1, at=10)])
+    world.labels = arrivals([label("f1", True, 9 * WINDOW)])
+    world.run()
+    world.clock.set(10 * WINDOW)
+    world.run()
+    assert world.windows[0].labels == 0
+
+
+def test_an_alert_follows_when_the_window_before_it_changes() -> None:
+    world = World(bundle(REFERENCE), now=5 * WINDOW)
+
+    def shifted(rng: np.random.Generator, window: int, rows: int) -> dict[str, Any]:
+        columns = steady(rng, window, rows)
+        return {**columns, "View.f0": columns["View.f0"] + 1}
+
+    made = traffic(2, 300, shifted)
+    world.predict([*made[280:300], *made[300:]])  # of the first window only a few are there yet
+    world.run()
+    assert alerts(world.windows[1]) == set()
+    world.predict(made[:280])
+    world.clock.set(6 * WINDOW)
+    world.labels = arrivals([label("f1", True, 5 * WINDOW + 1)])  # makes it look again
+    world.run()
+    assert alerts(world.windows[1]) == {"View.f0"}
+
+
+def test_progress_is_told() -> None:
+    world = World(now=3 * WINDOW)
+    world.predict([prediction(1, at=10)])
+    told: list[tuple[int, int]] = []
+    world.monitor.run("late", progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_bundle_without_reference_is_watched_without_drift() -> None:
+    world = World(now=WINDOW)
+    world.predict(traffic(1, 50, steady))
+    (window,) = world.run()
+    assert (window.predictions, window.columns, window.score, window.reference_version) == (50, (), None, None)

@@ -1,0 +1,63 @@
+"""What every routing table must do. Derive a test class and give it a fixture `routes`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mainspring.core.errors import Invalid
+from mainspring.serving.model import Arm, Route
+from mainspring.serving.ports import Routes
+
+
+def route(endpoint: str, *versions: str) -> Route:
+    """Return a route with an arm a version, of equal weights."""
+    arms = tuple(Arm(version, version * 64) for version in versions)
+    return Route(endpoint=endpoint, model="late-arrival", arms=arms, deadline_us=50_000, max_queue_rows=64)
+
+
+class RoutesConformance:
+    """An empty routing table. `same` is another view of it, as another process would open."""
+
+    def test_nothing_is_published_at_first(self, routes: Routes) -> None:
+        assert routes.revision() == 0
+        assert routes.current() == {}
+
+    def test_a_table_is_replaced_whole(self, routes: Routes) -> None:
+        routes.publish([route("a", "1"), route("b", "1")])
+        routes.publish([route("b", "2"), route("c", "1", "2")])
+        table = routes.current()
+        assert sorted(table) == ["b", "c"]
+        assert [arm.version for arm in table["c"].arms] == ["1", "2"]
+        assert {each.revision for each in table.values()} == {routes.revision()}
+
+    def test_an_equal_table_keeps_its_revision(self, routes: Routes) -> None:
+        first = routes.publish([route("a", "1"), route("b", "1")])
+        assert routes.publish([route("b", "1"), route("a", "1")]) == first
+        assert routes.publish(list(routes.current().values())) == first
+        assert routes.publish([route("a", "1"), route("b", "2")]) == first + 1
+
+    def test_publishing_nothing_is_a_change_too(self, routes: Routes) -> None:
+        assert routes.publish([]) == 1
+        routes.publish([route("a", "1")])
+        assert routes.publish([]) == 3
+        assert routes.current() == {}
+
+    @pytest.mark.parametrize("wrong", [[route("a")], [route("a", "1"), route("a", "2")]])
+    def test_a_table_that_cannot_be_served_is_refused_whole(self, routes: Routes, wrong: list[Route]) -> None:
+        routes.publish([route("a", "1")])
+        with pytest.raises(Invalid, match="'a'"):
+            routes.publish(wrong)
+        assert [arm.version for arm in routes.current()["a"].arms] == ["1"]
+
+    def test_another_view_sees_it(self, routes: Routes, same: Callable[[], Routes]) -> None:
+        revision = routes.publish([route("a", "1")])
+        other = same()
+        assert (other.revision(), other.current()) == (revision, routes.current())
+
+    def test_publishers_at_once_each_get_a_revision_of_their_own(self, same: Callable[[], Routes]) -> None:
+        with ThreadPoolExecutor(4) as threads:
+            revisions = list(threads.map(lambda number: same().publish([route("a", f"{number}")]), range(12)))
+        assert sorted(revisions) == list(range(1, 13))

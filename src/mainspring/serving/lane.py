@@ -1,0 +1,281 @@
+"""One version behind one endpoint: its queue, and how a batch of it runs.
+
+Everything here happens on the event loop, but for models that are slow enough to be worth a thread. A batch is one read
+of the online store, one call of the model, one append to the log; then its requests are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mainspring.core.errors import DeadlineExceeded, Invalid, MainspringError, Overloaded
+from mainspring.core.ids import new_id
+from mainspring.core.time import Clock
+from mainspring.ledger.model import Prediction
+from mainspring.ledger.ports import PredictionLog
+from mainspring.serving.batcher import Batcher, Job
+from mainspring.serving.executor import ModelFailed
+from mainspring.serving.metrics import EndpointMetrics
+from mainspring.serving.runtime import Runtime
+from mainspring.serving.schema import Rows
+
+INLINE_US = 200.0  # a model call predicted to take longer runs in a thread
+
+_log = logging.getLogger(__name__)
+
+
+def monotonic_us() -> int:
+    return time.monotonic_ns() // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one request is told."""
+
+    ids: list[str]
+    outputs: dict[str, list[Any]]
+    statuses: dict[str, list[str]]
+
+
+@dataclass(eq=False, slots=True)
+class Ask:
+    """One request as it waits. `received` is monotonic, µs."""
+
+    rows: Rows
+    principal: str
+    received: int
+    future: asyncio.Future[Answer]
+
+
+@dataclass(eq=False, slots=True)
+class _Work:
+    """A batch on its way."""
+
+    jobs: list[Job[Ask]]
+    rows: int
+    begun: int
+    features: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    statuses: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of the keyed rows, which come first
+
+
+class Lane:
+    """Runs the requests of one (endpoint, version).
+
+    Args:
+        version: The version's number, for replies and the log.
+        log: Gets every prediction before its caller does.
+        clock: Says what time it is for features and the log; deadlines go by the monotonic time.
+        threads: Where slow models run.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        version: str,
+        runtime: Runtime,
+        *,
+        log: PredictionLog,
+        clock: Clock,
+        metrics: EndpointMetrics,
+        threads: Executor,
+        max_queue_rows: int,
+    ) -> None:
+        self.version = version
+        self.runtime = runtime
+        self._endpoint = endpoint
+        self._log = log
+        self._clock = clock
+        self._metrics = metrics
+        self._threads = threads
+        self._loop = asyncio.get_running_loop()
+        self._compute = runtime.warm.cost
+        self._scheduled = False
+        self._names = tuple(each.name for each in runtime.manifest.inputs)
+        self.batcher: Batcher[Ask] = Batcher(
+            monotonic_us, max_queue_rows=max_queue_rows, max_batch_rows=runtime.max_batch_rows
+        )
+
+    def submit(self, rows: Rows, *, received: int, deadline: int, priority: int, principal: str) -> Job[Ask]:
+        """Let a request wait for its batch. Its future gives the answer; the caller may set the job's `cancelled`.
+
+        Raises:
+            Overloaded: The queue is full.
+            DeadlineExceeded: It would be answered too late.
+        """
+        job = Job(Ask(rows, principal, received, self._loop.create_future()), rows.count, deadline, priority)
+        try:
+            self.batcher.offer(job)
+        except Overloaded:
+            self._metrics.rejections["queue_full"] += 1
+            raise
+        except DeadlineExceeded:
+            self._metrics.rejections["too_late"] += 1
+            raise
+        self._wake()
+        return job
+
+    def _wake(self) -> None:
+        # By the next turn of the loop every request that this turn has decoded is in the queue: they run together.
+        if self.batcher.idle and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        self._scheduled = False
+        batch = self.batcher.take()
+        for job in batch.late:
+            self._metrics.rejections["expired"] += 1
+            _fail(job, DeadlineExceeded("The deadline passed while the request waited."))
+        if batch.jobs:
+            self._start(_Work(batch.jobs, batch.rows, monotonic_us()))
+
+    def _start(self, work: _Work) -> None:
+        queue = self._metrics.stages["queue"]
+        for job in work.jobs:
+            queue.observe((work.begun - job.arrived) / 1e6)
+        self._metrics.batch_rows.observe(work.rows)
+        try:
+            self._read_features(work)
+            read = monotonic_us()
+            self._metrics.stages["features"].observe((read - work.begun) / 1e6)
+            if self._compute.predict(work.rows) > INLINE_US:
+                running = self._loop.run_in_executor(self._threads, self._predict, work)
+                running.add_done_callback(lambda done: self._computed(work, done))
+                return
+            self._finish(work, *self._predict(work))
+        except Exception as error:
+            self._failed(work, error)
+
+    def _computed(self, work: _Work, done: asyncio.Future[tuple[dict[str, np.ndarray[Any, Any]], float]]) -> None:
+        try:
+            self._finish(work, *done.result())
+        except Exception as error:
+            self._failed(work, error)
+
+    def _read_features(self, work: _Work) -> None:
+        # Keyed rows first, so that statuses line up; a batch is mostly of one kind.
+        work.jobs.sort(key=lambda job: not job.payload.rows.keyed)
+        keyed = [job.payload.rows for job in work.jobs if job.payload.rows.keyed]
+        full = [job.payload.rows for job in work.jobs[len(keyed) :]]
+        parts: list[Mapping[str, Sequence[Any]]] = [rows.columns for rows in full]
+        if keyed:
+            names = self.runtime.schema.keyed
+            read = self.runtime.reader.read(_joined(keyed, names), self._clock.now())
+            parts.insert(0, read.features)
+            work.statuses = read.statuses
+        if len(parts) == 1:
+            work.features = parts[0]
+        else:
+            work.features = {name: [value for part in parts for value in part[name]] for name in self._names}
+
+    def _predict(self, work: _Work) -> tuple[dict[str, np.ndarray[Any, Any]], float]:
+        begun = time.perf_counter_ns()
+        outputs = self.runtime.executor.predict(work.features, work.rows)
+        return outputs, (time.perf_counter_ns() - begun) / 1000
+
+    def _finish(self, work: _Work, outputs: Mapping[str, np.ndarray[Any, Any]], took_us: float) -> None:
+        self._compute.observe(work.rows, took_us)
+        self._metrics.stages["compute"].observe(took_us / 1e6)
+        values = {name: array.tolist() for name, array in outputs.items()}
+        predictions = self._predictions(work, values)
+        self._log.append(predictions)
+        self._metrics.rows += len(predictions)
+        self.batcher.done(work.rows, monotonic_us() - work.begun)
+        start = 0
+        for job in work.jobs:
+            end = start + job.rows
+            if not job.payload.future.done():
+                keyed = job.payload.rows.keyed
+                job.payload.future.set_result(
+                    Answer(
+                        ids=[prediction.id for prediction in predictions[start:end]],
+                        outputs={name: column[start:end] for name, column in values.items()},
+                        statuses={name: list(column[start:end]) for name, column in work.statuses.items()}
+                        if keyed
+                        else {},
+                    )
+                )
+            start = end
+        if self.batcher.waiting_rows:
+            self._wake()
+
+    def _predictions(self, work: _Work, values: Mapping[str, Sequence[Any]]) -> list[Prediction]:
+        runtime, names, at, now = self.runtime, self._names, self._clock.now(), monotonic_us()
+        features = zip(*(work.features[name] for name in names), strict=True)
+        outputs = zip(*values.values(), strict=True)
+        output_names = tuple(values)
+        statuses = zip(*work.statuses.values(), strict=True)
+        found = []
+        for job in work.jobs:
+            ask = job.payload
+            keyed = ask.rows.keyed
+            sent = zip(*ask.rows.columns.values(), strict=True)
+            sent_names = tuple(ask.rows.columns)
+            for _ in range(job.rows):
+                row = dict(zip(sent_names, next(sent), strict=True)) if keyed else {}
+                found.append(
+                    Prediction(
+                        id=new_id(),
+                        endpoint=self._endpoint,
+                        model=runtime.manifest.model,
+                        version=self.version,
+                        digest=runtime.digest,
+                        at=at,
+                        keys={name: row.pop(name) for name in runtime.key_names} if keyed else {},
+                        request=row,
+                        features=dict(zip(names, next(features), strict=True)),
+                        statuses=dict(zip(work.statuses, next(statuses), strict=True))
+                        if keyed and work.statuses
+                        else {},
+                        outputs=dict(zip(output_names, next(outputs), strict=True)),
+                        latency_us=now - ask.received,
+                        principal=ask.principal,
+                    )
+                )
+        return found
+
+    def _failed(self, work: _Work, error: Exception) -> None:
+        self.batcher.failed()
+        if len(work.jobs) > 1 and not _shared(error):
+            # One request's rows made the batch fail: each answers for itself.
+            for job in work.jobs:
+                self._start(_Work([job], job.rows, monotonic_us()))
+        else:
+            if not isinstance(error, MainspringError):
+                _log.error("A batch of endpoint %s failed.", self._endpoint, exc_info=error)
+                error = ModelFailed("The model failed.")
+            for job in work.jobs:
+                _fail(job, error)
+        if self.batcher.waiting_rows:
+            self._wake()
+
+
+def _shared(error: Exception) -> bool:
+    """Return whether an error would meet every request of the batch: a store or a disk, not a value."""
+    return isinstance(error, MainspringError) and not isinstance(error, (Invalid, ModelFailed))
+
+
+def _fail(job: Job[Ask], error: Exception) -> None:
+    if not job.payload.future.done():
+        job.payload.future.set_exception(error)
+
+
+def _joined(parts: Sequence[Rows], names: Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:
+    """Return the columns of several requests below one another; null where a request left a column out."""
+    if len(parts) == 1:
+        return parts[0].columns
+    joined: dict[str, Sequence[Any]] = {}
+    for name in names:
+        column: list[Any] = []
+        for rows in parts:
+            column.extend(rows.columns.get(name) or [None] * rows.count)
+        joined[name] = column
+    return joined

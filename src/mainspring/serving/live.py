@@ -1,0 +1,156 @@
+"""What this process serves right now, and how it follows the routing table.
+
+The table is watched off the event loop. A change is prepared beside what serves (bundles loaded, verified, warmed),
+then takes its place in one assignment: a request sees the table before or after, and one that began before is answered
+by what it began with. An endpoint whose new route cannot be prepared keeps its old one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from mainspring.core.errors import MainspringError
+from mainspring.serving.lane import Lane, monotonic_us
+from mainspring.serving.model import Arm, Route
+from mainspring.serving.ports import Routes
+from mainspring.serving.router import Router
+from mainspring.serving.runtime import Runtime
+
+POLL_S = 0.2
+_RETRY_FIRST_US = 1_000_000
+_RETRY_LAST_US = 60_000_000
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One endpoint as it is served: a lane a version."""
+
+    route: Route
+    router: Router
+    lanes: Mapping[str, Lane]
+
+    @property
+    def heaviest(self) -> str:
+        """The version with the largest weight."""
+        return max(self.route.arms, key=lambda arm: arm.weight).version
+
+    @property
+    def waiting_rows(self) -> int:
+        return sum(lane.batcher.waiting_rows for lane in self.lanes.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Everything that is served. `refused` says for each endpoint whose newest route is not, why."""
+
+    revision: int = 0
+    served: Mapping[str, Served] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+class Live:
+    """Follows the routing table.
+
+    Args:
+        load: Makes a bundle ready by its digest; called in a thread.
+        lane: Makes a lane for an arm of a route; called on the event loop.
+    """
+
+    def __init__(
+        self, routes: Routes, *, load: Callable[[str], Runtime], lane: Callable[[Route, Arm, Runtime], Lane]
+    ) -> None:
+        self._routes = routes
+        self._load = load
+        self._lane = lane
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="routes")
+        self._runtimes: dict[str, Runtime] = {}
+        self._retry_at = 0
+        self._retry_after = _RETRY_FIRST_US
+        self._task: asyncio.Task[None] | None = None
+        self.table = Table()
+        self.trouble: str | None = "The routing table has not been read yet."
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._follow())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await self.refresh()
+                self.trouble = None
+            except Exception as error:
+                # The table that serves goes on serving; whatever is wrong with its source may pass.
+                self.trouble = "The routing table does not answer."
+                _log.error("The routing table does not answer: %s", error, exc_info=not _ours(error))
+            await asyncio.sleep(POLL_S)
+
+    async def refresh(self) -> None:
+        """Look once whether the routing table changed, and follow it."""
+        loop = asyncio.get_running_loop()
+        revision = await loop.run_in_executor(self._thread, self._routes.revision)
+        changed = revision != self.table.revision
+        if not changed and not (self.table.refused and monotonic_us() >= self._retry_at):
+            return
+        routes, runtimes, refused = await loop.run_in_executor(self._thread, self._prepare)
+        self._swap(revision, routes, runtimes, refused)
+        self._retry_after = _RETRY_FIRST_US if changed else min(2 * self._retry_after, _RETRY_LAST_US)
+        self._retry_at = monotonic_us() + self._retry_after
+
+    def _prepare(self) -> tuple[Mapping[str, Route], dict[str, Runtime], dict[str, str]]:
+        """Load what the table needs and is not loaded yet. Returns the table, runtimes by digest, reasons by digest."""
+        routes = self._routes.current()
+        runtimes, refused = dict(self._runtimes), {}
+        for digest in sorted({arm.digest for route in routes.values() for arm in route.arms}):
+            if digest in runtimes:
+                continue
+            try:
+                runtimes[digest] = self._load(digest)
+            except Exception as error:
+                refused[digest] = str(error)
+                _log.error("Bundle %s is not served: %s", digest[:12], error, exc_info=not _ours(error))
+        return routes, runtimes, refused
+
+    def _swap(
+        self, revision: int, routes: Mapping[str, Route], runtimes: dict[str, Runtime], reasons: Mapping[str, str]
+    ) -> None:
+        served: dict[str, Served] = {}
+        refused: dict[str, str] = {}
+        for name, route in routes.items():
+            old = self.table.served.get(name)
+            missing = [arm for arm in route.arms if arm.digest not in runtimes]
+            if missing:
+                refused[name] = f"Version {missing[0].version} is not served: {reasons.get(missing[0].digest)}"
+                if old is not None:
+                    served[name] = old
+            else:
+                served[name] = self._serve(route, runtimes, old)
+        in_use = {lane.runtime.digest for each in served.values() for lane in each.lanes.values()}
+        self._runtimes = {digest: runtime for digest, runtime in runtimes.items() if digest in in_use}
+        self.table = Table(revision, served, refused)
+
+    def _serve(self, route: Route, runtimes: Mapping[str, Runtime], old: Served | None) -> Served:
+        lanes: dict[str, Lane] = {}
+        for arm in route.arms:
+            kept = old.lanes.get(arm.version) if old is not None else None
+            if kept is not None and kept.runtime.digest == arm.digest:
+                kept.batcher.max_queue_rows = route.max_queue_rows
+                lanes[arm.version] = kept
+            else:
+                lanes[arm.version] = self._lane(route, arm, runtimes[arm.digest])
+        return Served(route, Router(route.endpoint, route.arms), lanes)
+
+
+def _ours(error: Exception) -> bool:
+    return isinstance(error, MainspringError)

@@ -1,0 +1,56 @@
+"""A request past the gate, and what is sent back. Made for each request, so neither is frozen, which costs time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mainspring.core.errors import MainspringError
+from mainspring.security.model import Principal
+from mainspring.serving.codec import ErrorResponse, encode
+from mainspring.serving.status import public_text, retry_after_s, status_of
+
+JSON = ("content-type", "application/json")
+JSON_ONLY = (JSON,)
+
+
+class Gone(Exception):
+    """The caller has hung up; nothing is sent."""
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """`model` and `version` are as in the path, empty where it has none; `received` is monotonic, µs."""
+
+    scope: Any
+    protocol: Any
+    model: str
+    version: str
+    received: int
+    principal: Principal | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Reply:
+    """Status, body and headers."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = JSON_ONLY
+
+
+def reply(status: int, value: Any) -> Reply:
+    """Return `value` as JSON."""
+    return Reply(status, encode(value))
+
+
+def refusal(error: MainspringError) -> Reply:
+    """Return what a caller is told of an error."""
+    status = status_of(error)
+    headers = [JSON]
+    if status == 401:
+        headers.append(("www-authenticate", 'Bearer realm="mainspring"'))
+    after = retry_after_s(error)
+    if after is not None:
+        headers.append(("retry-after", str(after)))
+    return Reply(status, encode(ErrorResponse(public_text(error))), tuple(headers))

@@ -1,0 +1,141 @@
+"""What the gateway counts, and its Prometheus text.
+
+Labels are endpoints of the routing table, statuses, stages and causes: all of them ours and few, so a scrape never
+grows with traffic. The counters are plain numbers of one event loop; Prometheus's own take three locks an observation.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+STAGES = ("queue", "features", "compute", "total")
+_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0)
+
+
+class Histogram:
+    """Counts by bucket. An observation is one bisection and three additions."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def cumulative(self) -> tuple[list[tuple[str, float]], float]:
+        """Return the buckets as Prometheus wants them (upper bound, count up to it), and the sum."""
+        buckets, count = [], 0
+        for bound, within in zip((*map(str, self._bounds), "+Inf"), self._counts, strict=True):
+            count += within
+            buckets.append((bound, float(count)))
+        return buckets, self._sum
+
+
+class EndpointMetrics:
+    """The numbers of one endpoint."""
+
+    def __init__(self) -> None:
+        self.requests: dict[int, int] = defaultdict(int)  # by status
+        self.rejections: dict[str, int] = defaultdict(int)  # by cause
+        self.stages = {stage: Histogram(_SECONDS) for stage in STAGES}
+        self.batch_rows = Histogram(_ROWS)
+        self.rows = 0
+
+
+class Metrics(Collector):
+    """The numbers of one gateway process.
+
+    Args:
+        ready: Whether it takes traffic.
+        served: Endpoint -> the versions behind it.
+        waiting: Endpoint -> rows that wait.
+        refused: How many versions of the routing table cannot be served.
+    """
+
+    def __init__(
+        self,
+        *,
+        ready: Callable[[], bool],
+        served: Callable[[], Mapping[str, tuple[str, ...]]],
+        waiting: Callable[[], Mapping[str, int]],
+        refused: Callable[[], int],
+    ) -> None:
+        self._ready = ready
+        self._served = served
+        self._waiting = waiting
+        self._refused = refused
+        self._endpoints: dict[str, EndpointMetrics] = {}
+        self.outside: dict[int, int] = defaultdict(int)  # replies that belong to no endpoint, by status
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def of(self, endpoint: str) -> EndpointMetrics:
+        """Return the numbers of an endpoint of the routing table."""
+        found = self._endpoints.get(endpoint)
+        if found is None:
+            found = self._endpoints[endpoint] = EndpointMetrics()
+        return found
+
+    def text(self) -> bytes:
+        """Return the exposition format."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("mainspring_gateway_ready", "Whether the gateway takes traffic.", float(self._ready()))
+        yield GaugeMetricFamily(
+            "mainspring_refused_versions",
+            "Versions of the routing table that cannot be served; what served before goes on.",
+            float(self._refused()),
+        )
+        version = GaugeMetricFamily(
+            "mainspring_served_version", "1 for each version behind an endpoint.", labels=["endpoint", "version"]
+        )
+        for endpoint, versions in self._served().items():
+            for each in versions:
+                version.add_metric([endpoint, each], 1.0)
+        yield version
+        waiting = GaugeMetricFamily("mainspring_waiting_rows", "Rows in the queue.", labels=["endpoint"])
+        for endpoint, rows in self._waiting().items():
+            waiting.add_metric([endpoint], float(rows))
+        yield waiting
+        yield from self._counters()
+        yield from self._histograms()
+
+    def _counters(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily("mainspring_requests", "Requests by status.", labels=["endpoint", "status"])
+        rejections = CounterMetricFamily(
+            "mainspring_rejections", "Requests refused to protect the others.", labels=["endpoint", "cause"]
+        )
+        rows = CounterMetricFamily("mainspring_predictions", "Rows predicted and logged.", labels=["endpoint"])
+        for status, count in self.outside.items():
+            requests.add_metric(["", str(status)], float(count))
+        for name, endpoint in self._endpoints.items():
+            for status, count in endpoint.requests.items():
+                requests.add_metric([name, str(status)], float(count))
+            for cause, count in endpoint.rejections.items():
+                rejections.add_metric([name, cause], float(count))
+            rows.add_metric([name], float(endpoint.rows))
+        yield from (requests, rejections, rows)
+
+    def _histograms(self) -> Iterator[Metric]:
+        stages = HistogramMetricFamily(
+            "mainspring_stage_seconds", "Time of a request by stage.", labels=["endpoint", "stage"]
+        )
+        batches = HistogramMetricFamily("mainspring_batch_rows", "Rows of a batch.", labels=["endpoint"])
+        for name, endpoint in self._endpoints.items():
+            for stage, histogram in endpoint.stages.items():
+                stages.add_metric([name, stage], *histogram.cumulative())
+            batches.add_metric([name], *endpoint.batch_rows.cumulative())
+        yield from (stages, batches)

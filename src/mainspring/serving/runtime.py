@@ -1,0 +1,71 @@
+"""A bundle made ready to answer: its session warm, its golden rows answered, its inputs known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mainspring.core.expr.types import columns_of
+from mainspring.features import definitions
+from mainspring.features.model import FeatureGroup, FeatureView, Observations
+from mainspring.features.online import OnlineReader
+from mainspring.features.ports import OnlineStore
+from mainspring.registry.model import Bundle, Manifest
+from mainspring.serving.executor import OnnxExecutor
+from mainspring.serving.golden import WarmUp, warm_up
+from mainspring.serving.schema import Field, RequestSchema
+
+MAX_ROWS = 1024  # of one request, and of one batch
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """One bundle, shared by every endpoint that serves it."""
+
+    digest: str
+    manifest: Manifest
+    executor: OnnxExecutor
+    reader: OnlineReader
+    schema: RequestSchema
+    key_names: tuple[str, ...]
+    datatypes: dict[str, str]  # of the outputs, in the protocol's words
+    warm: WarmUp
+
+    @property
+    def max_batch_rows(self) -> int:
+        """1 where a row's answer would depend on its batch mates: requests run one by one."""
+        return MAX_ROWS if self.warm.batchable else 1
+
+
+def load(bundle: Bundle, online: OnlineStore) -> Runtime:
+    """Return the bundle, ready.
+
+    Raises:
+        Corrupt: It does not load, does not answer its golden rows, or its feature definitions cannot be read.
+    """
+    groups, observations = definitions.load(bundle.files["features.json"])
+    executor = OnnxExecutor(bundle)
+    warm = warm_up(bundle, executor)
+    features = [Field(each.name, each.dtype, nullable=executor.nullable(each.name)) for each in bundle.manifest.inputs]
+    return Runtime(
+        digest=bundle.digest,
+        manifest=bundle.manifest,
+        executor=executor,
+        reader=OnlineReader(groups, online, schema=observations.source.columns),
+        schema=RequestSchema(features, _keyed_fields(groups, observations), max_rows=MAX_ROWS),
+        key_names=tuple(name for entity in observations.keys for name in entity.keys),
+        datatypes=executor.datatypes,
+        warm=warm,
+    )
+
+
+def _keyed_fields(groups: Sequence[FeatureGroup], observations: Observations) -> list[Field]:
+    """Return what a request by key brings: all keys, also those that no view reads, because labels are joined by them,
+    and the fields that request features are computed from. The source's other columns may be sent, and are logged."""
+    required = {name for entity in observations.keys for name in entity.keys}
+    for group in groups:
+        if isinstance(group, FeatureView):
+            required.update(group.entity.keys)
+        else:
+            required.update(name for expression in group.features.values() for name in columns_of(expression))
+    return [Field(name, dtype, required=name in required) for name, dtype in observations.source.columns.items()]

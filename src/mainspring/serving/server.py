@@ -1,0 +1,97 @@
+"""The gateway as a process: one Granian server on this event loop, and a clean end at SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+from collections.abc import Callable
+
+from granian.constants import HTTPModes
+from granian.server.embed import Server
+
+from mainspring.core.errors import Conflict
+from mainspring.core.settings import Address
+from mainspring.serving.gateway import Gateway
+
+_BACKLOG = 1024
+
+
+def check_free(address: Address) -> None:
+    """Return if nobody listens on `address`: the server would start beside another and both would answer.
+
+    Raises:
+        Conflict: Somebody does.
+    """
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address.host, address.port))
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
+                raise Conflict(
+                    f"Cannot listen on {address.host}:{address.port}: {error.strerror}.",
+                    fix="stop what uses it, or choose another address under [gateway] in mainspring.toml.",
+                ) from error
+            raise
+
+
+async def serve(
+    gateway: Gateway,
+    address: Address,
+    *,
+    stop: asyncio.Event | None = None,
+    started: Callable[[], None] | None = None,
+    drain_s: float = 10.0,
+) -> None:
+    """Serve until SIGTERM, SIGINT or `stop`; then answer what is in flight, for up to `drain_s`, and return.
+
+    Args:
+        started: Called once the socket listens.
+
+    Raises:
+        Conflict: The address is taken.
+    """
+    check_free(address)
+    stop = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = Server(
+        gateway,
+        address=address.host,
+        port=address.port,
+        interface="rsgi",
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=_BACKLOG,
+        log_enabled=False,
+        log_access=False,
+    )
+    gateway.start()
+    serving = loop.create_task(server.serve())
+    stopping = loop.create_task(stop.wait())
+    try:
+        if started is not None:
+            loop.call_soon(started)
+        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not serving.done():
+            await _drain(gateway, drain_s)
+            server.stop()
+        await serving
+    finally:
+        stopping.cancel()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        await gateway.stop()
+
+
+async def _drain(gateway: Gateway, drain_s: float) -> None:
+    """Wait until nothing is in flight. Connections are closed with their next reply meanwhile."""
+    gateway.draining = True
+    deadline = asyncio.get_running_loop().time() + drain_s
+    await asyncio.sleep(0.05)
+    while gateway.in_flight and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.005)

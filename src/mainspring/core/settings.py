@@ -12,7 +12,7 @@ from mainspring.core.errors import Invalid
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """Where a backend lives. `sqlite:///x.db` and `file:///folder` name local paths, `memory://` nothing."""
+    """Where a backend lives: `sqlite:////absolute/x.db` (as SQLAlchemy writes it), `file:///folder`, `memory://`."""
 
     text: str
 
@@ -22,7 +22,7 @@ class Url:
 
     @property
     def path(self) -> Path:
-        return Path(urlsplit(self.text).path)
+        return Path("/" + urlsplit(self.text).path.lstrip("/"))
 
 
 @dataclass(frozen=True, slots=True)

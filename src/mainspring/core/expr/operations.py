@@ -230,9 +230,10 @@ def _parse_int(bits: int) -> Callable[[str], int | None]:
     limit = 1 << (bits - 1)
 
     def parse(text: str) -> int | None:
-        if not _INTEGER(text) or len(text.lstrip("+-0")) > 19:  # int() refuses thousands of digits
+        digits = text.lstrip("+-").lstrip("0") or "0"
+        if not _INTEGER(text) or len(digits) > 19:  # int() refuses thousands of digits
             return None
-        number = int(text[0].strip("+") + text[1:].lstrip("0") or 0) if text.lstrip("+-0") else 0
+        number = -int(digits) if text[0] == "-" else int(digits)
         return number if -limit <= number < limit else None
 
     return parse

@@ -81,7 +81,7 @@ def expected(columns: Mapping[str, Sequence[Any]], bias: float = 0.0) -> list[fl
 
 
 def model(bias: float = 0.0) -> bytes:
-    """Return the ONNX model, with one input a feature of shape (rows, 1) and the output `probability`, shape (rows,)."""
+    """Return the ONNX model: an input of shape (rows, 1) a feature, and the output `probability`, shape (rows,)."""
     names = [each.name for each in INPUTS]
     zeros = [helper.make_node("IsNaN", [name], [f"{name}_null"]) for name in names]
     zeros += [helper.make_node("Where", [f"{name}_null", "zero", name], [f"{name}_filled"]) for name in names]

@@ -1,4 +1,4 @@
-"""What a model takes: its features themselves, or what they are looked up and computed from; checked by name and type."""
+"""What a model takes, checked by name and type: its features, or what they are looked up and computed from."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import os
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -101,10 +102,10 @@ class LakePredictions:
         dataset = self._dataset()
         if dataset is not None and limit > 0:
             wanted = None if endpoint is None else pc.field("endpoint") == endpoint
-            instants = dataset.to_table(columns=["at"], filter=wanted)
-            if instants.num_rows:
-                rank = pc.top_k_unstable(instants, min(limit, instants.num_rows), [("at", "descending")])
-                since = pc.field("at") >= instants["at"][rank[-1].as_py()]
+            instants = dataset.to_table(columns=["at"], filter=wanted)["at"].cast(pa.int64()).to_numpy()
+            if instants.size:
+                smallest = np.partition(instants, -min(limit, instants.size))[-min(limit, instants.size)]
+                since = pc.field("at") >= pa.scalar(int(smallest), INSTANT)
                 table = dataset.to_table(filter=since if wanted is None else since & wanted)
                 newest |= {each.id: each for each in from_table(table)}
         return sorted(newest.values(), key=lambda each: (each.at, each.id), reverse=True)[:limit]

@@ -1,0 +1,93 @@
+"""A candidate against the present champion, on the candidate's held-out rows: both score the same rows, now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mainspring.core.errors import Invalid
+from mainspring.delivery.gates import Comparison
+from mainspring.registry.bundles import HOLDOUT
+from mainspring.registry.model import Bundle
+from mainspring.stats import metrics
+from mainspring.training.labels import LABEL
+from mainspring.training.scoring import score_bundle
+
+# Makes a bundle's inputs for held-out rows that lack some: (the champion's bundle, the candidate's held-out rows) -> as
+# many rows, in the same order, with the champion's inputs as columns.
+Rebuild = Callable[[Bundle, pa.Table], pa.Table]
+
+
+def compare(candidate: Bundle, champion: Bundle, version: str, rebuild: Rebuild | None = None) -> Comparison:
+    """Return both bundles' metrics on the candidate's held-out rows, or why there are none.
+
+    Args:
+        version: The champion's.
+        rebuild: Used where the champion needs inputs that the held-out rows do not have.
+
+    Raises:
+        Invalid: `rebuild` returned other rows.
+    """
+    if candidate.manifest.task != champion.manifest.task:
+        return _incomparable(
+            version, f"champion {version} does the task {champion.manifest.task!r}, not {candidate.manifest.task!r}."
+        )
+    if HOLDOUT not in candidate.files:
+        return _incomparable(version, "the candidate's bundle holds no held-out rows.")
+    held_out = pq.read_table(BytesIO(candidate.files[HOLDOUT]))
+    rows = held_out
+    missing = _missing(champion, held_out)
+    if missing:
+        if rebuild is None:
+            return _incomparable(
+                version,
+                f"champion {version} needs {', '.join(missing)}, which the candidate's held-out rows do not have, "
+                "and nothing can rebuild them.",
+            )
+        rows = rebuild(champion, held_out)
+        _check_rebuilt(champion, held_out, rows)
+    try:
+        ours, theirs = _metrics(candidate, held_out, held_out), _metrics(champion, rows, held_out)
+    except _UnknownClass as error:
+        return _incomparable(version, str(error))
+    return Comparison(version, ours, theirs)
+
+
+def _metrics(bundle: Bundle, rows: pa.Table, held_out: pa.Table) -> Mapping[str, float]:
+    labels = held_out[LABEL].to_pylist()
+    truth = _classes(labels, bundle) if bundle.manifest.task == "multiclass" else np.array(labels, dtype=np.float64)
+    return metrics.score(bundle.manifest.task, truth, score_bundle(bundle, rows))
+
+
+class _UnknownClass(Exception):
+    pass
+
+
+def _classes(labels: list[Any], bundle: Bundle) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return each label's place among the bundle's outputs."""
+    places = {name: place for place, name in enumerate(bundle.manifest.outputs)}
+    unknown = sorted({str(label) for label in labels} - set(places))
+    if unknown:
+        raise _UnknownClass(f"bundle {bundle.digest[:12]} does not know the held-out classes {', '.join(unknown)}.")
+    return np.array([places[str(label)] for label in labels], dtype=np.int64)
+
+
+def _missing(bundle: Bundle, rows: pa.Table) -> list[str]:
+    return [each.name for each in bundle.manifest.inputs if each.name not in rows.column_names]
+
+
+def _check_rebuilt(champion: Bundle, held_out: pa.Table, rebuilt: pa.Table) -> None:
+    if rebuilt.num_rows != held_out.num_rows or _missing(champion, rebuilt):
+        raise Invalid(
+            f"The rebuilt inputs of bundle {champion.digest[:12]} have {rebuilt.num_rows} rows "
+            f"and lack {_missing(champion, rebuilt)}; {held_out.num_rows} rows with all inputs were needed."
+        )
+
+
+def _incomparable(version: str, note: str) -> Comparison:
+    return Comparison(version, {}, {}, note)

@@ -1,0 +1,100 @@
+"""Gates as verdicts: pure comparisons of metrics, each with how much was missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from mainspring.core.errors import Invalid
+from mainspring.delivery.model import GateResult
+from mainspring.registry.model import Manifest
+from mainspring.stats.metrics import HIGHER_IS_BETTER
+from mainspring.training.model import Gate
+
+# Two ways to add the same numbers may differ in their last bits; nobody's gate means those.
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A candidate and the present champion, scored on the same held-out rows.
+
+    Where that cannot be done, the metrics are empty and `note` says why.
+    """
+
+    champion: str  # its version
+    candidate: Mapping[str, float]
+    metrics: Mapping[str, float]
+    note: str = ""
+
+
+def judge(
+    gates: Sequence[Gate],
+    metrics: Mapping[str, float],
+    baseline: Mapping[str, float],
+    comparison: Comparison | None,
+) -> tuple[GateResult, ...]:
+    """Return the verdict of every gate; `beats` gives two where there is a champion.
+
+    Args:
+        gates: The model's gates.
+        metrics: The candidate's, on its held-out rows.
+        baseline: The baseline's, on the same rows.
+        comparison: With the present champion, `None` where there is none.
+
+    Raises:
+        Invalid: A gate names a metric that does not exist.
+    """
+    results: list[GateResult] = []
+    for gate in gates:
+        if gate.metric not in HIGHER_IS_BETTER:
+            raise Invalid(
+                f"A gate names the metric {gate.metric!r}.", fix=f"use one of {', '.join(sorted(HIGHER_IS_BETTER))}."
+            )
+        value = metrics.get(gate.metric)
+        if gate.kind == "beats":
+            margin = gate.value if HIGHER_IS_BETTER[gate.metric] else -gate.value
+            level = baseline.get(gate.metric)
+            needed = None if level is None else level + margin
+            results.append(_compare(gate, "baseline", value, needed, HIGHER_IS_BETTER[gate.metric]))
+            if comparison is not None:
+                results.append(_against_champion(gate, comparison))
+        else:
+            results.append(_compare(gate, "limit", value, gate.value, gate.kind == "at_least"))
+    return tuple(results)
+
+
+def _against_champion(gate: Gate, comparison: Comparison) -> GateResult:
+    against = f"champion {comparison.champion}"
+    if comparison.note:
+        return _nothing(gate, against, comparison.note)
+    value, needed = comparison.candidate.get(gate.metric), comparison.metrics.get(gate.metric)
+    return _compare(gate, against, value, needed, HIGHER_IS_BETTER[gate.metric])
+
+
+def _compare(gate: Gate, against: str, value: float | None, needed: float | None, higher: bool) -> GateResult:
+    if value is None or not isfinite(value):
+        return _nothing(gate, against, f"the candidate has no {gate.metric} on its held-out rows.")
+    if needed is None or not isfinite(needed):
+        return _nothing(gate, against, f"the {against} has no {gate.metric} on the held-out rows.")
+    missing = needed - value if higher else value - needed
+    passed = missing <= _ROUNDING
+    return GateResult(
+        gate=str(gate),
+        against=against,
+        value=value,
+        needed=needed,
+        passed=passed,
+        short_by=0.0 if passed else missing,
+    )
+
+
+def _nothing(gate: Gate, against: str, note: str) -> GateResult:
+    return GateResult(gate=str(gate), against=against, value=None, needed=None, passed=False, short_by=None, note=note)
+
+
+def baseline_of(manifest: Manifest) -> Mapping[str, float]:
+    """Return the baseline's metrics on the held-out rows, as the training left them in the manifest."""
+    found = manifest.extra.get("baseline", {})
+    return {str(name): float(value) for name, value in found.items()} if isinstance(found, Mapping) else {}

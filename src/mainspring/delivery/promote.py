@@ -1,0 +1,196 @@
+"""Putting a version live: on evidence, by one compare-and-set, audited and published. And taking it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mainspring.core.errors import Conflict, NotFound
+from mainspring.core.time import Clock
+from mainspring.delivery.compare import Rebuild, compare
+from mainspring.delivery.gates import baseline_of, judge
+from mainspring.delivery.model import GateResult, Promotion
+from mainspring.delivery.routing import publish
+from mainspring.registry.model import AliasMove, Bundle, ModelVersion
+from mainspring.registry.ports import ModelVersions
+from mainspring.security.model import AuditEvent
+from mainspring.security.ports import AuditLog
+from mainspring.serving.model import Endpoint
+from mainspring.serving.ports import Routes
+from mainspring.training.model import Gate
+
+CHAMPION = "champion"
+_PROMOTE = "promote"  # how the reason of a move begins; a rollback finds its way back by it
+_ROLLBACK = "rollback"
+_TRIES = 3
+
+
+def promote(
+    model: str,
+    version: str,
+    *,
+    gates: Sequence[Gate],
+    versions: ModelVersions,
+    load: Callable[[str], Bundle],
+    routes: Routes,
+    endpoints: Sequence[Endpoint],
+    audit: AuditLog,
+    clock: Clock,
+    actor: str,
+    reason: str = "",
+    rebuild: Rebuild | None = None,
+) -> Promotion:
+    """Judge a version by its model's gates and, if it passes all, let `champion` name it and publish the routes.
+
+    A gate that is not passed raises nothing: the result says by how much it fell short, and no alias moved. A version
+    that is champion already stays it without being judged again; its routes are published, which heals a crash
+    between a move and its publication. If another promotion comes between, the version is judged against the new
+    champion.
+
+    Args:
+        version: A version's number, or an alias of the model.
+        load: Returns the verified bundle of a digest.
+        endpoints: All of the project's: the routing table is replaced whole.
+        actor: Who asks, for the alias's history and the audit log.
+        rebuild: Makes the champion's inputs for the candidate's held-out rows where the two use other features.
+
+    Raises:
+        NotFound: There is no such version.
+        Corrupt: The version's bundle is damaged.
+        Conflict: The alias kept moving while the version was being judged.
+    """
+    candidate = versions.get(model, version)
+    bundle = load(candidate.digest)
+    for _ in range(_TRIES):
+        champion = _champion(versions, model)
+        if champion is not None and champion.version == candidate.version:
+            revision = publish(endpoints, versions, routes)
+            return _promotion(candidate, champion, promoted=True, revision=revision)
+        results = _verdicts(gates, bundle, champion, load, rebuild)
+        if not all(result.passed for result in results):
+            failed = "; ".join(str(result) for result in results if not result.passed)
+            _audit(audit, clock, actor, _PROMOTE, model, f"version {candidate.version} refused: {failed}")
+            return _promotion(candidate, champion, promoted=False, results=results)
+        try:
+            _move(versions, audit, clock, actor, _PROMOTE, reason, champion, candidate)
+        except Conflict:
+            continue
+        revision = publish(endpoints, versions, routes)
+        return _promotion(candidate, champion, promoted=True, results=results, revision=revision)
+    raise Conflict(
+        f"The alias {model}@{CHAMPION} moved {_TRIES} times while version {candidate.version} was being judged.",
+        fix=f"run `mainspring promote {model} {candidate.version}` again.",
+    )
+
+
+def rollback(
+    model: str,
+    *,
+    versions: ModelVersions,
+    load: Callable[[str], Bundle],
+    routes: Routes,
+    endpoints: Sequence[Endpoint],
+    audit: AuditLog,
+    clock: Clock,
+    actor: str,
+    reason: str = "",
+) -> Promotion:
+    """Let `champion` name the version that it named before, and publish the routes.
+
+    Again, it goes back one further: a rollback is no step that could be rolled back to. The version is not judged, but
+    its bundle must be whole.
+
+    Raises:
+        NotFound: There is no champion, or none before it.
+        Corrupt: The bundle of the version before is damaged; nothing moved.
+        Conflict: The alias moved meanwhile.
+    """
+    champion = _champion(versions, model)
+    before = previous_version(versions, model)
+    if champion is None or before is None:
+        raise NotFound(
+            f"The alias {model}@{CHAMPION} names {'nothing' if champion is None else f'version {champion.version}'},"
+            " and named no other version before.",
+            fix=f"run `mainspring promote {model}` to put a version live.",
+        )
+    target = versions.get(model, before)
+    load(target.digest)
+    _move(versions, audit, clock, actor, _ROLLBACK, reason, champion, target)
+    return _promotion(target, champion, promoted=True, revision=publish(endpoints, versions, routes))
+
+
+def previous_version(versions: ModelVersions, model: str) -> str | None:
+    """Return the version to which a rollback would go, `None` where there is none."""
+    live: list[str] = []
+    for move in reversed(versions.moves(model, CHAMPION)):
+        if move.reason.startswith(_ROLLBACK) and live[-2:-1] == [move.new]:
+            live.pop()
+        else:
+            live.append(move.new)
+    return live[-2] if len(live) > 1 else None
+
+
+def _champion(versions: ModelVersions, model: str) -> ModelVersion | None:
+    try:
+        return versions.get(model, CHAMPION)
+    except NotFound:
+        return None
+
+
+def _verdicts(
+    gates: Sequence[Gate],
+    candidate: Bundle,
+    champion: ModelVersion | None,
+    load: Callable[[str], Bundle],
+    rebuild: Rebuild | None,
+) -> tuple[GateResult, ...]:
+    comparison = None
+    if champion is not None and any(gate.kind == "beats" for gate in gates):
+        comparison = compare(candidate, load(champion.digest), champion.version, rebuild)
+    return judge(gates, candidate.manifest.metrics, baseline_of(candidate.manifest), comparison)
+
+
+def _move(
+    versions: ModelVersions,
+    audit: AuditLog,
+    clock: Clock,
+    actor: str,
+    action: str,
+    reason: str,
+    old: ModelVersion | None,
+    new: ModelVersion,
+) -> None:
+    versions.set_alias(
+        AliasMove(
+            model=new.model,
+            alias=CHAMPION,
+            old=None if old is None else old.version,
+            new=new.version,
+            actor=actor,
+            reason=f"{action}: {reason}" if reason else action,
+            at=clock.now(),
+        )
+    )
+    came_from = "nothing" if old is None else f"version {old.version}"
+    _audit(audit, clock, actor, action, new.model, f"{came_from} -> version {new.version}, bundle {new.digest[:12]}")
+
+
+def _audit(audit: AuditLog, clock: Clock, actor: str, action: str, model: str, detail: str) -> None:
+    audit.append([AuditEvent(at=clock.now(), actor=actor, action=action, resource=f"model/{model}", detail=detail)])
+
+
+def _promotion(
+    version: ModelVersion,
+    previous: ModelVersion | None,
+    *,
+    promoted: bool,
+    results: tuple[GateResult, ...] = (),
+    revision: int = 0,
+) -> Promotion:
+    return Promotion(
+        model=version.model,
+        version=version.version,
+        previous=None if previous is None else previous.version,
+        promoted=promoted,
+        results=results,
+        revision=revision,
+    )

@@ -1,0 +1,243 @@
+"""A version goes live on evidence, in one step, or stays where it is; and it can be taken back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
+from mainspring.delivery.promote import previous_version
+from mainspring.registry.adapters.memory import MemoryVersions
+from mainspring.registry.model import AliasMove, Bundle
+from mainspring.serving.model import Endpoint
+from mainspring.training.model import at_most, beats
+from unit.delivery.stage import Stage, fitted, frame, rows
+
+GATES = (beats("auc", by=0.05), at_most("brier", 0.24))
+ALL = ("V.a", "V.b", "V.c")
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+def test_the_first_version_goes_live_against_the_baseline(stage: Stage) -> None:
+    version = stage.register(ALL).version
+    promotion = stage.promote(version, GATES, reason="the first")
+    assert (promotion.promoted, promotion.version, promotion.previous) == (True, "1", None)
+    assert [(each.against, each.passed) for each in promotion.results] == [("baseline", True), ("limit", True)]
+    assert stage.champion == "1"
+    assert stage.live == {"late": "1"}
+    assert promotion.revision == stage.routes.revision() == 1
+
+
+def test_a_version_that_falls_short_moves_nothing_and_says_by_how_much(stage: Stage) -> None:
+    stage.promote(stage.register(ALL).version, GATES)
+    second = stage.register(ALL, baseline={"auc": 0.99}, run_id="again").version
+    promotion = stage.promote(second, GATES)
+    assert not promotion.promoted
+    assert promotion.previous == "1"
+    failed = [each for each in promotion.results if not each.passed]
+    assert [each.against for each in failed] == ["baseline"]
+    assert failed[0].value is not None
+    assert failed[0].short_by == pytest.approx(0.99 + 0.05 - failed[0].value)
+    assert (stage.champion, stage.live, stage.routes.revision()) == ("1", {"late": "1"}, 1)
+    assert stage.audit.read(1)[0].detail.startswith("version 2 refused: auc beats by 0.05 against baseline")
+
+
+def test_the_champion_is_scored_on_the_candidates_rows(stage: Stage) -> None:
+    """Both numbers are those that scikit-learn gives on the candidate's held-out rows."""
+    stage.promote(stage.register(ALL).version)
+    held_out = rows(seed=9)
+    second = stage.register(("V.a", "V.b"), held_out=held_out.select(["V.a", "V.b", "_label"])).version
+
+    def rebuild(champion: Bundle, lacking: pa.Table) -> pa.Table:
+        assert [each.name for each in champion.manifest.inputs] == list(ALL)
+        assert lacking.column_names == ["V.a", "V.b", "_label"]
+        return lacking.append_column("V.c", held_out["V.c"])
+
+    promotion = stage.promote(second, [beats("auc")], rebuild=rebuild)
+    against = next(each for each in promotion.results if each.against == "champion 1")
+    truth, training = held_out["_label"].to_numpy(), rows(seed=0)
+
+    def auc(features: tuple[str, ...]) -> float:
+        scores = fitted(features, training).predict_proba(frame(held_out, features))[:, 1]
+        return float(roc_auc_score(truth, scores.astype(np.float32)))
+
+    assert against.value == pytest.approx(auc(("V.a", "V.b")), abs=1e-3)
+    assert against.needed == pytest.approx(auc(ALL), abs=1e-3)
+    assert against.needed != pytest.approx(auc(("V.a", "V.b")), abs=1e-4)
+
+
+def test_a_worse_version_does_not_replace_the_champion(stage: Stage) -> None:
+    stage.promote(stage.register(("V.a",)).version)
+    held_out = rows(seed=2)
+    weak = stage.register(("V.b",), held_out=held_out.select(["V.b", "_label"])).version
+    promotion = stage.promote(weak, [beats("auc")], rebuild=lambda champion, table: held_out)
+    failed = [each for each in promotion.results if not each.passed]
+    assert [each.against for each in failed] == ["champion 1"]
+    assert failed[0].short_by is not None
+    assert 0.05 < failed[0].short_by < 0.4
+    assert stage.champion == "1"
+    # The other way round it goes.
+    other = Stage(stage.folder)
+    other.promote(other.register(("V.b",)).version)
+    strong = other.register(ALL, held_out=held_out).version
+    assert other.promote(strong, [beats("auc")]).promoted
+
+
+def test_inputs_that_nothing_can_rebuild_are_named(stage: Stage) -> None:
+    stage.promote(stage.register(ALL).version)
+    promotion = stage.promote(stage.register(("V.a",)).version, [beats("auc")])
+    against = next(each for each in promotion.results if each.against == "champion 1")
+    assert not promotion.promoted
+    assert (against.passed, against.value) == (False, None)
+    assert "champion 1 needs V.b, V.c" in against.note
+    with pytest.raises(Invalid, match=r"have 3 rows and lack \['V.b', 'V.c'\]; 600 rows"):
+        stage.promote("2", [beats("auc")], rebuild=lambda champion, table: table.slice(0, 3))
+
+
+def test_without_beats_the_champion_is_not_asked(stage: Stage) -> None:
+    stage.promote(stage.register(ALL).version)
+    assert stage.promote(stage.register(("V.a",)).version, [at_most("brier", 0.3)]).promoted
+
+
+def test_a_champion_of_another_task_is_incomparable(stage: Stage) -> None:
+    stage.promote(stage.register(ALL, task="regression", outputs=("value",), measured={"rmse": 1.0}).version)
+    promotion = stage.promote(stage.register(ALL).version, [beats("auc")])
+    assert "does the task 'regression', not 'binary'" in promotion.results[1].note
+
+
+def test_promoting_the_champion_again_heals_its_routes(stage: Stage) -> None:
+    stage.promote(stage.register(ALL).version)
+    second = stage.register(("V.a",))
+    stage.versions.set_alias(AliasMove("late", "champion", "1", second.version, "ana", "promote", 5))  # then it died
+    assert stage.live == {"late": "1"}
+    promotion = stage.promote(second.version, [beats("auc", by=0.9)])
+    assert (promotion.promoted, promotion.results) == (True, ())
+    assert stage.live == {"late": "2"}
+    assert len(stage.versions.moves("late")) == 2
+
+
+def test_every_endpoint_that_names_the_champion_follows(stage: Stage) -> None:
+    stage.endpoints = (
+        Endpoint("late", model="late@champion"),
+        Endpoint("canary", model="late@1"),
+        Endpoint("second", model="late@champion"),
+    )
+    stage.promote(stage.register(ALL).version)
+    stage.promote(stage.register(("V.a",)).version)
+    assert stage.live == {"canary": "1", "late": "2", "second": "2"}
+
+
+def test_a_move_is_recorded_and_audited(stage: Stage) -> None:
+    stage.promote(stage.register(ALL).version)
+    stage.clock.set(2_000)
+    version = stage.register(("V.a",))
+    stage.promote(version.version, reason="smaller", actor="bob")
+    assert stage.versions.moves("late")[0] == AliasMove("late", "champion", "1", "2", "bob", "promote: smaller", 2_000)
+    event = stage.audit.read(1)[0]
+    assert (event.at, event.actor, event.action, event.resource) == (2_000, "bob", "promote", "model/late")
+    assert event.detail == f"version 1 -> version 2, bundle {version.digest[:12]}"
+
+
+def test_a_promotion_that_comes_between_is_judged_against(stage: Stage) -> None:
+    """While version 2 is judged, somebody promotes version 3, which is better: version 2 must not replace it unseen."""
+    held_out = rows(seed=2)
+    stage.promote(stage.register(("V.c",)).version)
+    weak = stage.register(("V.b",), held_out=held_out).version
+    strong = stage.register(ALL, held_out=held_out).version
+
+    class Meanwhile(MemoryVersions):
+        def set_alias(self, move: AliasMove) -> None:
+            if move.new == weak and move.old == "1":
+                super().set_alias(AliasMove("late", "champion", "1", strong, "bob", "promote", 1))
+            super().set_alias(move)
+
+    versions = Meanwhile()
+    for registered in reversed(stage.versions.all("late")):
+        versions.register("late", registered.digest, "r", {}, 0)
+    versions.set_alias(AliasMove("late", "champion", None, "1", "ana", "promote", 0))
+    promotion = stage.promote(weak, [beats("auc")], versions=versions, rebuild=lambda champion, table: held_out)
+    assert not promotion.promoted
+    assert promotion.previous == strong
+    assert [each.against for each in promotion.results] == ["baseline", f"champion {strong}"]
+
+
+def test_an_alias_that_keeps_moving_is_a_conflict(stage: Stage) -> None:
+    version = stage.register(ALL).version
+
+    class Restless(MemoryVersions):
+        def set_alias(self, move: AliasMove) -> None:
+            raise Conflict("moved")
+
+    versions = Restless()
+    versions.register("late", stage.versions.get("late", version).digest, "r", {}, 0)
+    with pytest.raises(Conflict, match="moved 3 times"):
+        stage.promote(version, versions=versions)
+    assert stage.live == {}
+
+
+def test_an_unknown_or_damaged_version_does_not_go_live(stage: Stage) -> None:
+    with pytest.raises(NotFound):
+        stage.promote("1")
+    version = stage.register(ALL)
+    content = dict(stage.blobs.get(version.digest))
+    stage.blobs.delete(version.digest)
+    stage.blobs.put(version.digest, {**content, "holdout.parquet": b"other"})
+    with pytest.raises(Corrupt, match=r"holdout.parquet"):
+        stage.promote(version.version)
+    assert stage.live == {}
+
+
+def test_a_rollback_goes_to_the_version_before(stage: Stage) -> None:
+    for features in (("V.c",), ("V.b",), ("V.a",)):
+        stage.promote(stage.register(features).version)
+    assert stage.live == {"late": "3"}
+    back = stage.rollback(reason="too many complaints")
+    assert (back.promoted, back.version, back.previous, back.results) == (True, "2", "3", ())
+    assert stage.live == {"late": "2"}
+    assert stage.versions.moves("late")[0].reason == "rollback: too many complaints"
+    event = stage.audit.read(1)[0]
+    assert (event.action, event.detail[:22]) == ("rollback", "version 3 -> version 2")
+
+
+def test_a_second_rollback_goes_one_further_and_not_forth_again(stage: Stage) -> None:
+    for features in (("V.c",), ("V.b",), ("V.a",)):
+        stage.promote(stage.register(features).version)
+    stage.rollback()
+    assert stage.rollback().version == "1"
+    with pytest.raises(NotFound, match="named no other version before"):
+        stage.rollback()
+    assert stage.live == {"late": "1"}
+    # What is promoted after a rollback is rolled back to where it came from.
+    stage.promote("3")
+    assert stage.rollback().version == "1"
+
+
+def test_without_a_champion_there_is_nothing_to_roll_back(stage: Stage) -> None:
+    with pytest.raises(NotFound, match="names nothing"):
+        stage.rollback()
+
+
+def test_a_rollback_to_a_damaged_bundle_moves_nothing(stage: Stage) -> None:
+    first = stage.register(("V.a",))
+    stage.promote(first.version)
+    stage.promote(stage.register(("V.b",)).version)
+    stage.blobs.delete(first.digest)
+    with pytest.raises(NotFound):
+        stage.rollback()
+    assert (stage.champion, stage.live) == ("2", {"late": "2"})
+
+
+def test_the_previous_version_is_known_without_rolling_back(stage: Stage) -> None:
+    assert previous_version(stage.versions, "late") is None
+    stage.promote(stage.register(("V.a",)).version)
+    assert previous_version(stage.versions, "late") is None
+    stage.promote(stage.register(("V.b",)).version)
+    assert previous_version(stage.versions, "late") == "1"

@@ -13,6 +13,11 @@ from urllib.parse import urlsplit
 from mainspring.core.errors import Denied
 from mainspring.core.settings import Address
 
+
+class Foreign(Denied):
+    """A request under a name that is not ours, or from a page that is not ours."""
+
+
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::(\d{1,5}))?")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ANY = ("0.0.0.0", "::")  # noqa: S104  (listened on elsewhere; here they are names that no client may use)
@@ -28,11 +33,11 @@ def check_host(host_header: str | None, allowed: Collection[str]) -> None:
     """Return if the `Host` header's name is in `allowed` (lower case, without ports); its port does not matter.
 
     Raises:
-        Denied: It is another name, or there is none.
+        Foreign: It is another name, or there is none.
     """
     parts = _HOST.fullmatch((host_header or "").lower())
     if parts is None or parts[1].strip("[]") not in allowed:
-        raise Denied(
+        raise Foreign(
             f"This server does not answer to the host {(host_header or '')[:100]!r}.",
             fix="add the name to `allowed_hosts` in mainspring.toml if it is yours.",
         )
@@ -44,7 +49,7 @@ def check_origin(origin_header: str | None, host_header: str | None) -> None:
     Ports count here: another server on this machine is another origin, although cookies are shared with it.
 
     Raises:
-        Denied: It comes from another page, or from one that hides where it is (`null`).
+        Foreign: It comes from another page, or from one that hides where it is (`null`).
     """
     if origin_header is None:
         return
@@ -62,4 +67,4 @@ def check_origin(origin_header: str | None, host_header: str | None) -> None:
         and port == int(own[2] or default)
     )
     if not same:
-        raise Denied(f"This request comes from the page {origin_header[:100]!r}, which is not of this server.")
+        raise Foreign(f"This request comes from the page {origin_header[:100]!r}, which is not of this server.")

@@ -1,0 +1,35 @@
+"""The control plane as a process: `python -m mainspring.console --project ROOT [--profile P]`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+from mainspring.app.project import open_project
+from mainspring.app.settings import load_settings
+from mainspring.console.app import create_app
+from mainspring.console.server import serve
+from mainspring.core.errors import MainspringError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT. Return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m mainspring.console", description="Serve the console and its API.")
+    parser.add_argument("--project", type=Path, default=Path.cwd(), help="the folder of mainspring.toml")
+    parser.add_argument("--profile", default=None)
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        project = open_project(load_settings(chosen.project, chosen.profile, {}))
+        asyncio.run(serve(create_app(project), project.settings.control))
+    except MainspringError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

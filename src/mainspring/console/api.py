@@ -1,0 +1,179 @@
+"""The control plane's JSON API. Instants are UTC epoch microseconds; ids that could not be one are refused unread."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+
+from mainspring.console.answers import Json
+from mainspring.console.evidence import evidence
+from mainspring.console.guard import caller
+from mainspring.console.live import live
+from mainspring.console.overview import endpoints
+from mainspring.console.project import ConsoleProject
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.ids import ID_PATTERN, check_id
+from mainspring.core.time import DAY, parse_duration
+from mainspring.security.keys import issue
+from mainspring.security.model import Action, ApiKey, AuditEvent
+
+Id = Annotated[str, Path(pattern=f"^{ID_PATTERN}$")]
+MaybeId = Annotated[str | None, Query(pattern=f"^{ID_PATTERN}$")]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+_LONGEST_LIFETIME = 10 * 366 * DAY
+
+
+class NewKey(msgspec.Struct, forbid_unknown_fields=True):
+    """What a new key is asked for with."""
+
+    name: str
+    scopes: list[Action]
+    lifetime: str  # a duration: "90d"
+
+
+def api(project: ConsoleProject) -> APIRouter:
+    """Return the routes under /api."""
+    router = APIRouter(prefix="/api", default_response_class=Json)
+
+    @router.get("/status")
+    def status() -> Response:
+        """The project, and what is live behind each endpoint."""
+        settings, table = project.settings, project.routes.current()
+        return Json(
+            {
+                "project": settings.project,
+                "profile": settings.profile,
+                "now": project.clock.now(),
+                "revision": project.routes.revision(),
+                "endpoints": [live(project, name, table.get(name)) for name in endpoints(project)],
+            }
+        )
+
+    @router.get("/endpoints")
+    def list_endpoints() -> Response:
+        """Every endpoint, declared or routed, with its route; null where nothing stands behind it."""
+        table = project.routes.current()
+        return Json({"endpoints": [{"name": name, "route": table.get(name)} for name in endpoints(project)]})
+
+    @router.get("/endpoints/{name}/windows")
+    def list_windows(name: Id, since: int = 0, until: int | None = None) -> Response:
+        """What the monitors found in windows that start in `[since, until)`, oldest first."""
+        if check_id(name, "endpoint") not in endpoints(project):
+            raise NotFound(f"There is no endpoint {name!r}.", fix="GET /api/endpoints lists them.")
+        return Json({"endpoint": name, "windows": project.monitors.windows(name, since, until)})
+
+    @router.get("/predictions")
+    def list_predictions(endpoint: MaybeId = None, limit: Limit = 50) -> Response:
+        """The newest predictions, newest first."""
+        return Json({"predictions": project.predictions.recent(endpoint, limit)})
+
+    @router.get("/predictions/{prediction_id}")
+    def show_prediction(prediction_id: Id) -> Response:
+        """One prediction with everything that made it, and its label."""
+        view = evidence(project, check_id(prediction_id, "prediction"))
+        return Json(
+            {
+                "prediction": view.prediction,
+                "label": view.label,
+                "version": view.version,
+                "manifest": view.manifest,
+                "run": view.run,
+                "dataset_commit": view.commit,
+                "missing": view.missing,
+            }
+        )
+
+    @router.get("/models")
+    def list_models() -> Response:
+        """Every model, declared or registered, with its aliases."""
+        versions = project.versions.all()
+        names = sorted({*project.definitions.models, *(version.model for version in versions)})
+        aliases: dict[str, dict[str, str]] = {name: {} for name in names}
+        for version in versions:
+            aliases[version.model].update(dict.fromkeys(version.aliases, version.version))
+        counts = {name: sum(version.model == name for version in versions) for name in names}
+        return Json({"models": [{"name": n, "versions": counts[n], "aliases": aliases[n]} for n in names]})
+
+    @router.get("/models/{model}/versions")
+    def list_versions(model: Id) -> Response:
+        """A model's versions and alias moves, newest first."""
+        versions = project.versions.all(check_id(model, "model"))
+        if not versions and model not in project.definitions.models:
+            raise NotFound(f"There is no model {model!r}.", fix="GET /api/models lists them.")
+        return Json({"model": model, "versions": versions, "moves": project.versions.moves(model)})
+
+    @router.get("/runs")
+    def list_runs(model: MaybeId = None, limit: Limit = 50) -> Response:
+        """Training runs, newest first."""
+        return Json({"runs": project.tracking.search(model, limit=limit)})
+
+    @router.get("/keys")
+    def list_keys() -> Response:
+        """API keys, revoked and expired ones included, without anything secret. Needs the scope manage."""
+        return Json({"keys": [_shown(key) for key in project.key_store.all()]})
+
+    @router.post("/keys", status_code=201)
+    async def create_key(request: Request) -> Response:
+        """Make a key from `{"name", "scopes", "lifetime"}`. The answer's token cannot be shown again."""
+        try:
+            wanted = msgspec.json.decode(await request.body(), type=NewKey)
+        except msgspec.MsgspecError as error:
+            raise Invalid(
+                f"That is no request for a key: {error}.", fix='send {"name", "scopes", "lifetime"}.'
+            ) from None
+        token = await run_in_threadpool(_create, project, wanted)
+        await run_in_threadpool(_note, project, request, "key.create", f"key/{_id_of(token)}", ",".join(wanted.scopes))
+        return Json({"id": _id_of(token), "token": token}, 201)
+
+    @router.delete("/keys/{key_id}")
+    def revoke_key(request: Request, key_id: Id) -> Response:
+        """Revoke a key. It stops working within a second."""
+        project.key_store.revoke(check_id(key_id, "key"), project.authenticator.clock.now())
+        _note(project, request, "key.revoke", f"key/{key_id}")
+        return Json({"id": key_id, "revoked": True})
+
+    @router.get("/audit")
+    def list_audit(limit: Limit = 100) -> Response:
+        """What was done, newest first."""
+        return Json({"events": project.audit.read(limit)})
+
+    return router
+
+
+def _create(project: ConsoleProject, wanted: NewKey) -> str:
+    lifetime = parse_duration(wanted.lifetime)
+    if lifetime > _LONGEST_LIFETIME:
+        raise Invalid(f"A key cannot live {wanted.lifetime!r}.", fix="give it at most ten years, such as 90d.")
+    # By the authenticator's clock: it is the one that will say when the key has expired.
+    return issue(
+        project.key_store,
+        name=wanted.name,
+        scopes=wanted.scopes,
+        lifetime_us=lifetime,
+        clock=project.authenticator.clock,
+        pepper=project.pepper,
+    )
+
+
+def _id_of(token: str) -> str:
+    return token.split("_")[1]
+
+
+def _shown(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "scopes": sorted(key.scopes),
+        "created_at": key.created_at,
+        "expires_at": key.expires_at,
+        "revoked_at": key.revoked_at,
+    }
+
+
+def _note(project: ConsoleProject, request: Request, action: str, resource: str, detail: str = "") -> None:
+    who = caller(request).principal
+    project.audit.append([AuditEvent(project.clock.now(), f"{who.name} ({who.id})", action, resource, detail)])

@@ -1,0 +1,86 @@
+"""The control plane's application: routes, errors, and the guard in front of them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from mainspring.console.answers import Json, error_json
+from mainspring.console.api import api
+from mainspring.console.guard import Guard
+from mainspring.console.pages import pages
+from mainspring.console.project import ConsoleProject
+from mainspring.console.render import error_page, wants_page
+from mainspring.core.errors import Invalid, MainspringError, NotFound
+from mainspring.core.time import SystemClock
+from mainspring.security.sessions import Sessions
+
+
+def create_app(project: ConsoleProject) -> FastAPI:
+    """Return the ASGI application of one project's control plane and console."""
+    app = FastAPI(
+        title=f"Mainspring: {project.settings.project}",
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # their pages come from a CDN
+        redoc_url=None,
+    )
+    # A session is a person's: it ages by the wall clock, whatever the project's clock replays.
+    secret = hmac.digest(project.pepper, b"console sessions", hashlib.sha256)
+    sessions = Sessions(secret, SystemClock())
+    app.include_router(_health(project))
+    app.include_router(api(project))
+    app.include_router(pages(project, sessions))
+    app.add_exception_handler(MainspringError, _stated)
+    app.add_exception_handler(HTTPException, _unrouted)
+    app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_middleware(Guard, project=project, sessions=sessions)
+    return app
+
+
+def _health(project: ConsoleProject) -> APIRouter:
+    router = APIRouter(prefix="/health", default_response_class=Json)
+
+    @router.get("/live")
+    def live() -> Response:
+        """The process answers."""
+        return Json({"live": True})
+
+    @router.get("/ready")
+    def ready() -> Response:
+        """The catalog answers too; 503 where it does not."""
+        try:
+            project.routes.revision()
+        except MainspringError:
+            return Json({"ready": False}, 503)
+        return Json({"ready": True})
+
+    return router
+
+
+def _answer(request: Request, error: MainspringError) -> Response:
+    return error_page(request.scope, error) if wants_page(request.scope) else error_json(error)
+
+
+def _stated(request: Request, error: Exception) -> Response:
+    if not isinstance(error, MainspringError):
+        raise error
+    return _answer(request, error)
+
+
+def _unrouted(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        response = error_json(Invalid(f"{request.method} is not for this address."))
+        response.status_code = 405
+        return response
+    return _answer(request, NotFound("There is nothing at this address."))
+
+
+def _malformed(request: Request, error: Exception) -> Response:
+    """Name the fields that are wrong, never what was sent."""
+    fields = [".".join(map(str, each["loc"])) for each in getattr(error, "errors", list)()]
+    return _answer(request, Invalid(f"These are not what they must be: {', '.join(fields)}."))

@@ -1,0 +1,193 @@
+"""A chart is one set of numbers shown three ways: drawn in the browser, drawn here as SVG, and as a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+from markupsafe import Markup
+
+from mainspring.console import formats
+
+WIDTH, HEIGHT = 600, 150  # of the SVG's own units; it is stretched to its place
+_PAD = 6
+_UNITS: dict[str, Callable[[float], str | Markup]] = {
+    "count": lambda value: formats.whole(math.floor(value)),
+    "ms": formats.milliseconds,
+    "score": lambda value: formats.fixed(value, 3),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of numbers of a chart. `tone` names a colour of the stylesheet: `first`, `second`, `alert`."""
+
+    name: str
+    values: tuple[float | None, ...]
+    tone: str = "first"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The numbers behind a chart, as text; the first cell of each row heads it."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str | Markup, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Numbers over time.
+
+    Args:
+        id: Unique in the page.
+        kind: `bars` or `lines`.
+        unit: How the browser writes a value: `count`, `ms`, `score`.
+        starts, ends: The windows, UTC epoch microseconds.
+        lines: Of as many values as there are windows.
+        from_zero: Whether the scale begins at 0 (always for bars).
+        empty: What to say, and do, where there is nothing to draw.
+    """
+
+    id: str
+    title: str
+    kind: str
+    unit: str
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
+    lines: tuple[Line, ...]
+    table: Table
+    from_zero: bool = True
+    note: str = ""
+    empty: str = ""
+    stacked: bool = False  # bars stand on each other
+    marks: tuple[tuple[int, str], ...] = ()  # instants worth a line: a new version
+
+    @property
+    def drawable(self) -> bool:
+        return any(value is not None for line in self.lines for value in line.values)
+
+    @property
+    def low(self) -> float:
+        """The lower end of the scale."""
+        if self.from_zero:
+            return 0.0
+        low, high = min(self._values), max(self._values)
+        return low - _margin(low, high)
+
+    @property
+    def high(self) -> float:
+        high = max(self._values)
+        if self.from_zero:
+            return high * 1.06 or 1.0
+        return high + _margin(min(self._values), high)
+
+    @property
+    def top(self) -> str | Markup:
+        """The upper end of the scale, as text."""
+        return _UNITS[self.unit](self.high)
+
+    @property
+    def bottom(self) -> str | Markup:
+        return _UNITS[self.unit](self.low)
+
+    @property
+    def data(self) -> str:
+        """What the script draws from, as JSON. Times are epoch seconds, in the middle of each window."""
+        return msgspec.json.encode(
+            {
+                "kind": self.kind,
+                "unit": self.unit,
+                "zero": self.from_zero,
+                "stacked": self.stacked,
+                "x": [(start + end) / 2e6 for start, end in zip(self.starts, self.ends, strict=True)],
+                "width": (self.ends[0] - self.starts[0]) / 1e6 if self.starts else 0,
+                "lines": [{"name": line.name, "tone": line.tone, "y": line.values} for line in self.lines],
+                "marks": [{"x": at / 1e6, "text": text} for at, text in self.marks],
+            }
+        ).decode()
+
+    @property
+    def svg(self) -> Markup:
+        """The same as a picture that needs no script."""
+        if self.kind == "bars":
+            floors = [0.0] * len(self.starts)
+            inside = Markup("").join(_bars(self, line, floors) for line in self.lines)
+        else:
+            inside = Markup("").join(_lines(self, line) for line in self.lines)
+        return Markup(
+            '<svg class="still" viewBox="0 0 {} {}" preserveAspectRatio="none" aria-hidden="true" focusable="false">'
+            "{}{}</svg>"
+        ).format(WIDTH, HEIGHT, _grid(), inside)
+
+    @property
+    def _values(self) -> list[float]:
+        if self.stacked:
+            return [sum(value or 0 for value in at) for at in zip(*(line.values for line in self.lines), strict=True)]
+        return [value for line in self.lines for value in line.values if value is not None]
+
+    def x(self, index: int) -> float:
+        """Where a window's middle is drawn."""
+        begin, end = self.starts[0], self.ends[-1]
+        return WIDTH * ((self.starts[index] + self.ends[index]) / 2 - begin) / max(1, end - begin)
+
+    def y(self, value: float) -> float:
+        usable = HEIGHT - 2 * _PAD
+        return _PAD + usable * (1 - (value - self.low) / ((self.high - self.low) or 1))
+
+
+def spark(values: Sequence[float | None], *, width: int = 96, height: int = 24, tone: str = "first") -> Markup:
+    """Return a line small enough to stand in a table's cell, from 0 to its highest value."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return Markup("")
+    high, step = max(known) or 1.0, width / max(1, len(values) - 1)
+    points = [(i * step, height - 3 - (height - 6) * v / high) for i, v in enumerate(values) if v is not None]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return Markup(
+        '<svg class="spark {}" viewBox="-3 0 {} {}" width="{}" height="{}" aria-hidden="true" focusable="false">'
+        '<polyline points="{}"/><circle cx="{:.1f}" cy="{:.1f}" r="2.2"/></svg>'
+    ).format(tone, width + 6, height, width + 6, height, path, *points[-1])
+
+
+def _margin(low: float, high: float) -> float:
+    return (high - low) * 0.25 or abs(high) * 0.1 or 1.0
+
+
+def _grid() -> Markup:
+    rows = (round(_PAD + (HEIGHT - 2 * _PAD) * i / 3, 1) for i in range(4))
+    return Markup("").join(
+        Markup('<line class="grid" x1="0" x2="{}" y1="{}" y2="{}"/>').format(WIDTH, y, y) for y in rows
+    )
+
+
+def _bars(chart: Chart, line: Line, floors: list[float]) -> Markup:
+    """Draw one row of bars; `floors` is where each begins, and is raised where bars stand on each other."""
+    bars, width = Markup(""), 0.62 * WIDTH / max(1, len(chart.starts))
+    for index, value in enumerate(line.values):
+        if value:
+            bottom, top = chart.y(floors[index]), chart.y(floors[index] + value)
+            bars += Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
+                line.tone, chart.x(index) - width / 2, top, width, bottom - top
+            )
+            floors[index] += value if chart.stacked else 0
+    return bars
+
+
+def _lines(chart: Chart, line: Line) -> Markup:
+    parts: list[list[str]] = [[]]
+    for index, value in enumerate(line.values):
+        if value is None or not math.isfinite(value):
+            parts.append([])
+        else:
+            parts[-1].append(f"{chart.x(index):.1f},{chart.y(value):.1f}")
+    drawn = Markup("")
+    for points in parts:
+        if len(points) == 1:
+            # A single point is a line of no length: round ends make it a dot.
+            points = points * 2  # noqa: PLW2901
+        if points:
+            drawn += Markup('<polyline class="{}" points="{}"/>').format(line.tone, " ".join(points))
+    return drawn

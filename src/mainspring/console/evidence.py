@@ -1,0 +1,106 @@
+"""Everything that made one prediction, gathered from where it lies. What is gone is named, never passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from mainspring.console.labels import Label, label_of
+from mainspring.console.live import put_live
+from mainspring.console.place import Place, places
+from mainspring.console.project import ConsoleProject
+from mainspring.core.errors import MainspringError
+from mainspring.data.model import DatasetCommit
+from mainspring.ledger.model import Prediction, Value
+from mainspring.registry.model import AliasMove, Bundle, Manifest, ModelVersion, RunRecord
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One input of the model, as it was. `status` is None for what was computed from the request."""
+
+    name: str  # without its group
+    value: Value
+    status: str | None
+    dtype: str | None
+    place: Place | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The features of one view, or of one group of request features."""
+
+    name: str
+    features: tuple[Feature, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One prediction and its makers; `missing` has a line for each that could not be read."""
+
+    prediction: Prediction
+    groups: tuple[Group, ...]
+    label: Label
+    version: ModelVersion | None
+    put_live: AliasMove | None
+    manifest: Manifest | None
+    run: RunRecord | None
+    commit: DatasetCommit | None
+    missing: tuple[str, ...]
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        """How many stored features had which status."""
+        counted: dict[str, int] = {}
+        for status in self.prediction.statuses.values():
+            counted[status] = counted.get(status, 0) + 1
+        return counted
+
+
+def evidence(project: ConsoleProject, prediction_id: str) -> Evidence:
+    """Return a prediction with everything that made it.
+
+    Raises:
+        NotFound: It was never logged.
+    """
+    prediction = project.predictions.find(prediction_id)
+    missing: list[str] = []
+
+    def read(what: str, of: Callable[[], _T]) -> _T | None:
+        try:
+            return of()
+        except MainspringError as error:
+            missing.append(f"{what}: {error}")
+            return None
+
+    bundle = read("The bundle", lambda: project.bundles.load(prediction.digest))
+    version = read("The version", lambda: project.versions.get(prediction.model, prediction.version))
+    run_id = bundle.manifest.run_id if bundle else version.run_id if version else None
+    commit_id = bundle.manifest.dataset_commit if bundle else None
+    declared = project.definitions.endpoints.get(prediction.endpoint)
+    alias = declared.reference if declared else ""
+    return Evidence(
+        prediction=prediction,
+        groups=_groups(prediction, bundle),
+        label=label_of(project, prediction),
+        version=version,
+        put_live=put_live(project, prediction.model, alias, prediction.version),
+        manifest=bundle.manifest if bundle else None,
+        run=read("The run", lambda: project.tracking.get(run_id)) if run_id else None,
+        commit=read("The dataset commit", lambda: project.snapshots.get(commit_id)) if commit_id else None,
+        missing=tuple(missing),
+    )
+
+
+def _groups(prediction: Prediction, bundle: Bundle | None) -> tuple[Group, ...]:
+    types = {each.name: each.dtype.value for each in bundle.manifest.inputs} if bundle else {}
+    found = places(bundle, prediction.features) if bundle else {}
+    groups: dict[str, list[Feature]] = {}
+    for full, value in prediction.features.items():
+        group, _, name = full.rpartition(".")
+        feature = Feature(name, value, prediction.statuses.get(full), types.get(full), found.get(full))
+        groups.setdefault(group or "Inputs", []).append(feature)
+    return tuple(Group(name, tuple(features)) for name, features in groups.items())

@@ -1,0 +1,149 @@
+"""Numbers, instants and durations as a person reads them. Nothing is rounded that a title does not give in full."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from mainspring.core.time import DAY, HOUR, MILLISECOND, MINUTE, SECOND, format_instant, to_datetime
+
+_THIN = " "  # between a number and its unit, a narrow no-break space
+
+
+def missing(why: str = "no value") -> Markup:
+    """Return the dash that stands for a null, with the reason as its title."""
+    return Markup('<span class="none" title="{}">–<span class="unseen"> ({})</span></span>').format(why, why)
+
+
+def whole(count: int | None) -> str | Markup:
+    """`58,752`."""
+    return missing() if count is None else f"{count:,}"
+
+
+def number(value: float | None, digits: int = 4) -> str | Markup:
+    """At most `digits` significant digits, never fewer than the whole part has: `0.7412`, `1,043`, `3.2e-08`."""
+    if value is None or not math.isfinite(value):
+        return missing("not a number" if value is not None else "no value")
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if size < 1e-4 or size >= 1e15:
+        return f"{value:.1e}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(size)))
+    return _trimmed(f"{value:,.{decimals}f}")
+
+
+def fixed(value: float | None, decimals: int = 3) -> str | Markup:
+    """A fixed number of decimals, so that a column of them lines up."""
+    return missing() if value is None or not math.isfinite(value) else f"{value:,.{decimals}f}"
+
+
+def share(value: float | None, decimals: int = 1) -> str | Markup:
+    """`97.2%`; what is above 0 or below 1 never rounds to it."""
+    if value is None or not math.isfinite(value):
+        return missing()
+    text = f"{100 * value:.{decimals}f}%"
+    least = 10.0**-decimals
+    if value > 0 and 100 * value < least / 2:
+        return f"<{least:g}%"
+    if value < 1 and float(text[:-1]) == 100:
+        return f">{100 - least:g}%"
+    return text
+
+
+def milliseconds(value: float | None) -> str | Markup:
+    """`1.24 ms`, `840 µs`, `2.1 s`."""
+    if value is None or not math.isfinite(value):
+        return missing("no predictions")
+    if value < 1:
+        return f"{value * 1000:.0f}{_THIN}µs"
+    return f"{number(value, 3)}{_THIN}ms" if value < 1000 else f"{number(value / 1000, 3)}{_THIN}s"
+
+
+def duration(us: int | float | None) -> str | Markup:
+    """The two largest units: `5 h 12 min`, `9 d`, `40 s`."""
+    if us is None:
+        return missing()
+    size = abs(int(us))
+    sign = "−" if us < 0 else ""
+    if size < SECOND:
+        return f"{sign}{size / MILLISECOND:.3g}{_THIN}ms"
+    rest, parts = size, []
+    for unit, name in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min"), (SECOND, "s")):
+        amount, rest = divmod(rest, unit)
+        if amount:
+            parts.append(f"{amount}{_THIN}{name}")
+        elif parts:
+            break
+        if len(parts) == 2:
+            break
+    return sign + " ".join(parts)
+
+
+def instant(at: int | None) -> Markup:
+    """`31 Aug 2013, 23:00 UTC`, with the exact instant as its title."""
+    return missing() if at is None else _time(at, f"{to_datetime(at):%-d %b %Y, %H:%M} UTC")
+
+
+def exact(at: int | None) -> Markup:
+    """`31 Aug 2013, 23:00:07.250 UTC`."""
+    if at is None:
+        return missing()
+    moment = to_datetime(at)
+    return _time(at, f"{moment:%-d %b %Y, %H:%M:%S}.{moment.microsecond // 1000:03d} UTC")
+
+
+def day(at: int) -> str:
+    """`31 Aug`."""
+    return f"{to_datetime(at):%-d %b}"
+
+
+def span(start: int, end: int) -> str:
+    """A window: `1 Jul – 8 Jul 2013 UTC` for whole days, else with the times."""
+    first, last = to_datetime(start), to_datetime(end)
+    if start % DAY == 0 and end % DAY == 0:
+        return f"{first:%-d %b} – {last:%-d %b %Y} UTC"
+    if first.date() == last.date():
+        return f"{first:%-d %b %Y, %H:%M} – {last:%H:%M} UTC"
+    return f"{first:%-d %b, %H:%M} – {last:%-d %b %Y, %H:%M} UTC"
+
+
+def ago(at: int | None, now: int) -> str | Markup:
+    """`5 min ago`, `just now`; what lies ahead is `in 3 d`."""
+    if at is None:
+        return missing("never")
+    away = now - at
+    if abs(away) < SECOND:
+        return "just now"
+    return f"{duration(away)} ago" if away > 0 else f"in {duration(-away)}"
+
+
+def value(of: Any) -> str | Markup:
+    """Any value of a prediction: numbers trimmed with the full one as title, texts as they are, null as a dash."""
+    if of is None:
+        return missing("null")
+    if isinstance(of, bool):
+        return "true" if of else "false"
+    if isinstance(of, int):
+        return Markup("<span title='{}'>{}</span>").format(of, f"{of:,}")
+    if isinstance(of, float):
+        return Markup("<span title='{}'>{}</span>").format(repr(of), number(of, 5))
+    if isinstance(of, (list, tuple)):
+        return Markup("[{}]").format(Markup(", ").join(escape(value(each)) for each in of))
+    return str(of) if of != "" else missing("an empty text")
+
+
+def short(digest: str) -> Markup:
+    """The first twelve characters of a digest or id, the whole as title."""
+    return Markup('<code class="digest" title="{}">{}</code>').format(digest, digest[:12])
+
+
+def _time(at: int, text: str) -> Markup:
+    exactly = format_instant(at)
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(exactly, exactly, text)
+
+
+def _trimmed(text: str) -> str:
+    return text.rstrip("0").rstrip(".") if "." in text else text

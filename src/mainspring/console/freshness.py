@@ -1,0 +1,97 @@
+"""How fresh the data is: the newest event of each source, and how far each feature view is materialised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mainspring.console.project import ConsoleProject
+from mainspring.core.errors import MainspringError, NotFound
+from mainspring.core.time import from_datetime
+from mainspring.data.model import Source, TableScan
+from mainspring.features.model import FeatureView
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """One source or view. `newest` is None where there is no data yet; `late` where it is older than it may be."""
+
+    name: str
+    kind: str  # source, view
+    newest: int | None  # UTC epoch microseconds
+    rows: int | None
+    allowed_us: int | None  # how old it may be, where somebody said so
+    late: bool
+    problem: str | None = None
+
+
+def freshness(project: ConsoleProject, model: str, now: int) -> tuple[Freshness, ...]:
+    """Return the sources and views of a model, or of the whole project where the model is not declared."""
+    definitions = project.definitions
+    known = definitions.models.get(model)
+    if known is None:
+        views, sources = list(definitions.views.values()), list(definitions.sources.values())
+    else:
+        views = [group for group in known.features if isinstance(group, FeatureView)]
+        wanted = [known.observations.source, *(view.source for view in views), known.label.source]
+        sources = list({source.name: source for source in wanted}.values())
+    return (
+        *(_source(project, source, now) for source in sources),
+        *(_view(project, view, project.settings.materialise_every_us, now) for view in views),
+    )
+
+
+def _source(project: ConsoleProject, source: Source, now: int) -> Freshness:
+    allowed = min((check.within for check in source.checks if check.kind == "fresh"), default=None)
+    try:
+        newest, rows = _newest(project.lake.scan(source.name), source.event_time)
+    except NotFound:
+        return Freshness(source.name, "source", None, None, allowed, allowed is not None)
+    except MainspringError as error:
+        return Freshness(source.name, "source", None, None, allowed, True, str(error))
+    late = allowed is not None and (newest is None or now - newest > allowed)
+    return Freshness(source.name, "source", newest, rows, allowed, late)
+
+
+def _view(project: ConsoleProject, view: FeatureView, every: int, now: int) -> Freshness:
+    # Twice the schedule: one round may be under way.
+    allowed = 2 * every
+    try:
+        through = project.online.position(view.name)
+    except MainspringError as error:
+        return Freshness(view.name, "view", None, None, allowed, True, str(error))
+    return Freshness(view.name, "view", through, None, allowed, through is None or now - through > allowed)
+
+
+def _newest(scan: TableScan, column: str) -> tuple[int | None, int]:
+    """Return the largest value of a timestamp column and the number of rows; of files, only the footers are read."""
+    if scan.rows is not None:
+        return _largest(scan.rows, column), scan.rows.num_rows
+    import pyarrow.parquet as pq
+
+    newest, rows = None, 0
+    for file in scan.files or ():
+        metadata = pq.read_metadata(file)
+        rows += metadata.num_rows
+        for group in range(metadata.num_row_groups):
+            statistics = _statistics(metadata.row_group(group), column)
+            if statistics is not None and statistics.has_min_max and statistics.max is not None:
+                largest = from_datetime(statistics.max)
+                newest = largest if newest is None else max(newest, largest)
+    return newest, rows
+
+
+def _statistics(group: pa.parquet.RowGroupMetaData, column: str) -> pa.parquet.Statistics | None:
+    columns = (group.column(index) for index in range(group.num_columns))
+    return next((each.statistics for each in columns if each.path_in_schema == column), None)
+
+
+def _largest(rows: pa.Table, column: str) -> int | None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    value = pc.max(rows[column].cast(pa.int64())).as_py() if rows.num_rows else None
+    return None if value is None else int(value)

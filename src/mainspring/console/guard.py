@@ -1,0 +1,191 @@
+"""The gate in front of every route: who may come through, and what every answer carries.
+
+In this order: the Host allow-list, the Origin of what changes something, who calls (a key, or a session), whether they
+may, and for a session the CSRF token of what changes something. A new route is behind it without doing anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request, cookie_parser
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mainspring.console.answers import TooLarge, error_json, status_of
+from mainspring.console.project import ConsoleProject
+from mainspring.console.render import error_page, login_page, wants_page
+from mainspring.core.errors import MainspringError
+from mainspring.security.hosts import allowed_hosts, check_host, check_origin
+from mainspring.security.model import Action, Principal, Session
+from mainspring.security.sessions import Sessions
+
+PUBLIC = frozenset({"/health/live", "/health/ready", "/login"})
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_FORM = "application/x-www-form-urlencoded"
+_MAX_BODY = 64 * 1024
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is behind a request; `session` where it is a browser."""
+
+    principal: Principal
+    session: Session | None
+    csrf: str = ""
+
+
+def caller(request: Request) -> Caller:
+    """Return who sent a request that came through the guard."""
+    found: Caller = request.scope["mainspring.caller"]
+    return found
+
+
+def form(body: bytes) -> dict[str, str]:
+    """Return the fields of an encoded form, the first value of each."""
+    return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace"), max_num_fields=20).items()}
+
+
+def cookie_name(project: ConsoleProject) -> str:
+    """Return the session cookie's name: browsers share cookies between ports, so the port is in it."""
+    return f"mainspring_{project.settings.control.port}"
+
+
+def action_for(method: str, path: str) -> Action:
+    """Return what a caller must be allowed to do for this request. Whoever may list keys may also make them."""
+    if path == "/logout":
+        return Action.VIEW
+    return Action.VIEW if method in _SAFE and not path.startswith("/api/keys") else Action.MANAGE
+
+
+class Guard:
+    """ASGI middleware, outermost."""
+
+    def __init__(self, app: ASGIApp, *, project: ConsoleProject, sessions: Sessions) -> None:
+        self._app = app
+        self._project = project
+        self._sessions = sessions
+        self._hosts = allowed_hosts(project.settings.control, project.settings.allowed_hosts)
+        self._cookie = cookie_name(project)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, _Fortified(send, scope))
+        else:  # there are no websockets here
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _http(self, scope: Scope, receive: Receive, send: _Fortified) -> None:
+        try:
+            receive = await self._admit(scope, receive)
+        except MainspringError as error:
+            await _refusal(scope, error)(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        except Exception:
+            _log.exception("%s %s failed", scope["method"], scope["path"])
+            if not send.started:
+                broken = MainspringError("Something went wrong here.", fix="see the console's log.")
+                await _refusal(scope, broken)(scope, receive, send)
+
+    async def _admit(self, scope: Scope, receive: Receive) -> Receive:
+        """Return a `receive` for the route behind, with the caller noted in the scope. Raises `Denied`, `TooLarge`."""
+        headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
+        check_host(headers.get("host"), self._hosts)
+        if method not in _SAFE:
+            check_origin(headers.get("origin"), headers.get("host"))
+        known = None
+        if path not in PUBLIC:
+            known = await run_in_threadpool(self._identify, headers)
+            self._project.authoriser.check(known.principal, action_for(method, path), "console")
+            scope["mainspring.caller"] = known
+        if method in _SAFE:
+            return receive
+        body = await _read(receive)
+        if known is not None and known.session is not None:
+            token = headers.get("x-csrf-token")
+            if token is None and headers.get("content-type", "").partition(";")[0] == _FORM:
+                token = form(body).get("csrf")
+            self._sessions.check_csrf(known.session, token)
+        return _replay(body, receive)
+
+    def _identify(self, headers: Headers) -> Caller:
+        authorization = headers.get("authorization")
+        session = None
+        if authorization is None:
+            session = self._sessions.read(cookie_parser(headers.get("cookie", "")).get(self._cookie))
+        if session is None:
+            return Caller(self._project.authenticator.authenticate(authorization), None)
+        principal = self._project.authenticator.principal(session.principal_id)
+        return Caller(principal, session, self._sessions.csrf(session))
+
+
+def _refusal(scope: Scope, error: MainspringError) -> Response:
+    status = status_of(error)
+    if not wants_page(scope):
+        return error_json(error)
+    if status == 401:
+        return login_page(scope, status=401)
+    return error_page(scope, error)
+
+
+async def _read(receive: Receive) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return bytes(body)
+        body += message.get("body", b"")
+        if len(body) > _MAX_BODY:
+            raise TooLarge(f"The request's body is over {_MAX_BODY // 1024} KiB.")
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replayed
+
+
+class _Fortified:
+    """`send` with the headers that every answer carries."""
+
+    def __init__(self, send: Send, scope: Scope) -> None:
+        self._send = send
+        self.started = False
+        scope["mainspring.nonce"] = self._nonce = secrets.token_urlsafe(16)
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = MutableHeaders(scope=message)
+            for name, value in self._fixed().items():
+                headers[name] = value
+        await self._send(message)
+
+    def _fixed(self) -> dict[str, Any]:
+        return {
+            # The nonce is for the login page alone, whose style is inline: nothing else is served without a key.
+            "content-security-policy": "default-src 'none'; script-src 'self'; connect-src 'self'; "
+            f"img-src 'self' data:; style-src 'self' 'nonce-{self._nonce}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+            "x-content-type-options": "nosniff",
+            "x-frame-options": "DENY",
+            # Not `no-referrer`: with it a browser sends `Origin: null` along with our own forms.
+            "referrer-policy": "same-origin",
+            "cross-origin-opener-policy": "same-origin",
+            "cross-origin-resource-policy": "same-origin",
+            "cache-control": "no-store",
+        }

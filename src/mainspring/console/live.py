@@ -1,0 +1,105 @@
+"""What is live behind an endpoint: which version, since when, by whom, and how it did when it was held to its gates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mainspring.console.project import ConsoleProject
+from mainspring.core.errors import MainspringError, NotFound
+from mainspring.registry.model import AliasMove, Bundle, ModelVersion, RunRecord
+from mainspring.serving.model import Arm, Route
+
+
+@dataclass(frozen=True, slots=True)
+class GateMetric:
+    """One figure of the held-out rows. `gate` is the condition it had to meet, empty for a figure without one."""
+
+    metric: str
+    value: float
+    baseline: float | None
+    gate: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiveVersion:
+    """One version that answers requests. What could not be read is None; `problem` says why."""
+
+    number: str
+    digest: str
+    weight: float
+    version: ModelVersion | None
+    since: int | None
+    by: str | None
+    reason: str | None
+    metrics: tuple[GateMetric, ...]
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """An endpoint's route, resolved."""
+
+    endpoint: str
+    model: str
+    alias: str
+    task: str | None
+    deadline_us: int | None
+    arms: tuple[LiveVersion, ...]
+
+
+def live(project: ConsoleProject, endpoint: str, route: Route | None) -> Live:
+    """Return what is behind the endpoint now; without a route, `arms` is empty."""
+    declared = project.definitions.endpoints.get(endpoint)
+    model = route.model if route else declared.model_name if declared else ""
+    alias = declared.reference if declared else ""
+    definition = project.definitions.models.get(model)
+    arms = tuple(_arm(project, model, alias, arm) for arm in route.arms) if route else ()
+    deadline = route.deadline_us if route else None
+    return Live(endpoint, model, alias, definition.task if definition else None, deadline, arms)
+
+
+def _arm(project: ConsoleProject, model: str, alias: str, arm: Arm) -> LiveVersion:
+    version = bundle = run = problem = None
+    try:
+        version = project.versions.get(model, arm.version)
+        bundle = project.bundles.load(arm.digest)
+        run = project.tracking.get(bundle.manifest.run_id)
+    except MainspringError as error:
+        problem = str(error)
+    move = put_live(project, model, alias, arm.version)
+    return LiveVersion(
+        number=arm.version,
+        digest=arm.digest,
+        weight=arm.weight,
+        version=version,
+        since=move.at if move else version.created_at if version else None,
+        by=move.actor if move else None,
+        reason=move.reason if move else None,
+        metrics=_metrics(project, model, bundle, run),
+        problem=problem,
+    )
+
+
+def put_live(project: ConsoleProject, model: str, alias: str, number: str) -> AliasMove | None:
+    """Return the newest move that let the alias name this version."""
+    try:
+        moves = project.versions.moves(model, alias or None)
+    except NotFound:
+        return None
+    return next((move for move in moves if move.new == number), None)
+
+
+def _metrics(
+    project: ConsoleProject, model: str, bundle: Bundle | None, run: RunRecord | None
+) -> tuple[GateMetric, ...]:
+    if bundle is None:
+        return ()
+    definition = project.definitions.models.get(model)
+    gates = {
+        gate.metric: str(gate).removeprefix(f"{gate.metric} ") for gate in (definition.gates if definition else ())
+    }
+    found = [
+        GateMetric(name, value, run.metrics.get(f"baseline_{name}") if run else None, gates.get(name, ""))
+        for name, value in bundle.manifest.metrics.items()
+    ]
+    return tuple(sorted(found, key=lambda metric: (not metric.gate, metric.metric)))

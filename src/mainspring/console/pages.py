@@ -1,0 +1,119 @@
+"""The pages for people, the door to them, and the few files they are made of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import RedirectResponse, Response
+from starlette.concurrency import run_in_threadpool
+
+from mainspring.console.evidence import evidence
+from mainspring.console.guard import caller, cookie_name, form
+from mainspring.console.overview import SHOWN_COLUMNS, endpoints, overview
+from mainspring.console.project import ConsoleProject
+from mainspring.console.render import login_page, page
+from mainspring.core.errors import Denied, NotFound
+from mainspring.core.ids import check_id
+from mainspring.security.model import Action, AuditEvent, Principal
+from mainspring.security.sessions import LIFETIME, Sessions
+
+# Each file that is served, under the name it is served as: no path from a client ever reaches a folder.
+_STATIC: Mapping[str, tuple[str, str]] = {
+    "console.css": ("console.css", "text/css"),
+    "console.js": ("console.js", "text/javascript"),
+    "uplot.css": ("uplot-1.6.32/uPlot.min.css", "text/css"),
+    "uplot.js": ("uplot-1.6.32/uPlot.iife.min.js", "text/javascript"),
+}
+_OWN_PAGE = re.compile(r"/(\?endpoint=[A-Za-z0-9_.-]{1,128}|predictions/[A-Za-z0-9_.-]{1,128})?")
+
+
+def pages(project: ConsoleProject, sessions: Sessions) -> APIRouter:
+    """Return the routes of the pages."""
+    router = APIRouter(include_in_schema=False)
+    cookie, release = cookie_name(project), version("mainspring")
+    static = {
+        name: (files(__package__).joinpath("static", path).read_bytes(), kind) for name, (path, kind) in _STATIC.items()
+    }
+
+    def frame(request: Request) -> dict[str, Any]:
+        settings = project.settings
+        return {
+            "project": settings.project,
+            "profile": settings.profile,
+            "now": project.clock.now(),
+            "caller": caller(request),
+            "release": release,
+        }
+
+    @router.get("/")
+    def show_overview(request: Request, endpoint: str | None = None) -> Response:
+        names = endpoints(project)
+        chosen = check_id(endpoint, "endpoint") if endpoint is not None else names[0] if names else None
+        view = overview(project, chosen) if chosen else None
+        return page("overview.html", {**frame(request), "view": view, "shown_columns": SHOWN_COLUMNS})
+
+    @router.get("/predictions/{prediction_id}")
+    def show_prediction(request: Request, prediction_id: str) -> Response:
+        view = evidence(project, check_id(prediction_id, "prediction"))
+        asker = _name_of(project, view.prediction.principal)
+        return page("prediction.html", {**frame(request), "view": view, "asker": asker})
+
+    @router.get("/static/{name}")
+    def show_file(name: str) -> Response:
+        if name not in static:
+            raise NotFound(f"There is no file {name[:100]!r}.")
+        content, kind = static[name]
+        return Response(content, media_type=kind)
+
+    @router.get("/login")
+    def show_login(request: Request) -> Response:
+        return login_page(request.scope, wanted="/")
+
+    @router.post("/login")
+    async def log_in(request: Request) -> Response:
+        fields = form(await request.body())
+        wanted = fields.get("next", "/")
+        wanted = wanted if _OWN_PAGE.fullmatch(wanted) else "/"
+        try:
+            principal = await run_in_threadpool(project.authenticator.identify, fields.get("key", "").strip())
+            project.authoriser.check(principal, Action.VIEW, "console")
+        except Denied as denied:
+            return login_page(request.scope, status=401, refused=str(denied), wanted=wanted)
+        await run_in_threadpool(_note, project, principal, "console.login")
+        response = RedirectResponse(wanted, status_code=303)
+        response.set_cookie(
+            cookie,
+            sessions.open(principal),
+            max_age=LIFETIME // 1_000_000,
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
+        return response
+
+    @router.post("/logout")
+    def log_out(request: Request) -> Response:
+        known = caller(request)
+        if known.session is not None:
+            sessions.close(known.session)
+            _note(project, known.principal, "console.logout")
+        response = RedirectResponse("/login", status_code=303)
+        response.delete_cookie(cookie, httponly=True, samesite="strict")
+        return response
+
+    return router
+
+
+def _note(project: ConsoleProject, principal: Principal, action: str) -> None:
+    at = project.clock.now()
+    project.audit.append([AuditEvent(at, f"{principal.name} ({principal.id})", action, "console")])
+
+
+def _name_of(project: ConsoleProject, principal_id: str) -> str:
+    key = project.key_store.find(principal_id)
+    return key.name if key else principal_id

@@ -1,0 +1,86 @@
+"""Templates into pages. Everything is escaped unless a function here built it as markup."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from starlette.datastructures import Headers
+from starlette.responses import HTMLResponse
+from starlette.types import Scope
+
+from mainspring.console import formats
+from mainspring.console.answers import status_of
+from mainspring.core.errors import MainspringError
+
+_PACKAGE = files(__package__)
+_TITLES = {400: "That request is not right", 403: "Not allowed", 404: "Not found", 503: "Not available just now"}
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(str(__package__)),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for filter_ in (
+        formats.whole,
+        formats.number,
+        formats.fixed,
+        formats.share,
+        formats.milliseconds,
+        formats.duration,
+        formats.instant,
+        formats.exact,
+        formats.day,
+        formats.ago,
+        formats.value,
+        formats.short,
+    ):
+        environment.filters[filter_.__name__] = filter_
+    environment.globals["missing"] = formats.missing
+    environment.globals["span"] = formats.span
+    return environment
+
+
+_ENVIRONMENT = _environment()
+
+
+def page(template: str, content: Mapping[str, Any], *, status: int = 200) -> HTMLResponse:
+    """Return the rendered template."""
+    return HTMLResponse(_ENVIRONMENT.get_template(template).render(content), status)
+
+
+def login_page(
+    scope: Scope, *, status: int = 200, refused: str | None = None, wanted: str | None = None
+) -> HTMLResponse:
+    """Return the form that takes a key; after it, the browser goes to `wanted` (the page asked for, by default)."""
+    content = {"refused": refused, "wanted": wanted or scope["path"], **_inline_style(scope)}
+    response = page("login.html", content, status=status)
+    if status == 401:
+        response.headers["www-authenticate"] = "Bearer"
+    return response
+
+
+def error_page(scope: Scope, error: MainspringError) -> HTMLResponse:
+    """Return the error for a person."""
+    status = status_of(error)
+    title = _TITLES.get(status, "Something went wrong")
+    return page("error.html", {"title": title, "error": error, "status": status, **_inline_style(scope)}, status=status)
+
+
+def _inline_style(scope: Scope) -> dict[str, Any]:
+    # Under the nonce of the answer's policy: a linked stylesheet would be a route without a key.
+    style = Markup(_PACKAGE.joinpath("static/console.css").read_text("utf-8"))  # noqa: S704  (our own file)
+    return {"style": style, "nonce": scope["mainspring.nonce"]}
+
+
+def wants_page(scope: Scope) -> bool:
+    """Return whether a person in a browser asks, rather than a program."""
+    path: str = scope["path"]
+    return not path.startswith(("/api", "/health", "/static")) and "text/html" in Headers(scope=scope).get("accept", "")

@@ -1,0 +1,116 @@
+"""The four charts of the overview, from a monitor's windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from markupsafe import Markup
+
+from mainspring.console import formats
+from mainspring.console.charts import Chart, Line, Table
+from mainspring.monitoring.model import Window
+
+Marks = tuple[tuple[int, str], ...]
+
+
+def charts(windows: Sequence[Window], metric: str | None, marks: Marks) -> tuple[Chart, ...]:
+    """Return traffic, latency, quality and drift, oldest window first; `metric` is the one that is drawn."""
+    starts, ends = tuple(w.start for w in windows), tuple(w.end for w in windows)
+
+    def chart(id_: str, title: str, kind: str, unit: str, lines: Sequence[Line], **more: object) -> Chart:
+        return Chart(id_, title, kind, unit, starts, ends, tuple(lines), marks=marks, **more)  # type: ignore[arg-type]
+
+    return (
+        chart(
+            "traffic",
+            "Traffic",
+            "bars",
+            "count",
+            [_line("predictions", windows, lambda w: w.predictions)],
+            note="predictions in each window",
+            table=_table(windows, ("Predictions", "By version"), _traffic),
+        ),
+        chart(
+            "latency",
+            "Latency",
+            "lines",
+            "ms",
+            [
+                _line("p50", windows, lambda w: w.p50_ms),
+                _line("p99", windows, lambda w: w.p99_ms, "second"),
+            ],
+            note="from request to answer, in the gateway",
+            table=_table(windows, ("p50", "p99"), _latency),
+        ),
+        chart(
+            "quality",
+            f"Quality: {metric}" if metric else "Quality",
+            "lines",
+            "score",
+            [_line(metric or "quality", windows, lambda w: w.quality.get(metric or ""))],
+            from_zero=False,
+            note="on the predictions whose label has arrived",
+            empty="No labels have arrived yet. They are joined when they land: run `mainspring ingest` with them.",
+            table=_quality_table(windows, metric),
+        ),
+        chart(
+            "drift",
+            "Drift",
+            "bars",
+            "count",
+            [
+                _line(
+                    "drifted",
+                    windows,
+                    lambda w: sum(c.drifted and not c.alert for c in w.columns) if w.columns else None,
+                ),
+                _line("in alert", windows, lambda w: sum(c.alert for c in w.columns) if w.columns else None, "alert"),
+            ],
+            note="columns that differ from the reference; in alert from the second window in a row",
+            empty="No window holds enough predictions to judge drift yet.",
+            stacked=True,
+            table=_table(windows, ("Columns", "Drifted", "In alert", "Worst column", "KS"), _drift),
+        ),
+    )
+
+
+def _line(name: str, windows: Sequence[Window], of: Callable[[Window], float | None], tone: str = "first") -> Line:
+    return Line(name, tuple(of(window) for window in windows), tone)
+
+
+def _table(
+    windows: Sequence[Window], head: tuple[str, ...], cells: Callable[[Window], Sequence[str | Markup]]
+) -> Table:
+    # The newest window first: it is what one looks for.
+    rows = tuple((formats.span(w.start, w.end), *cells(w)) for w in reversed(windows))
+    return Table(("Window", *head), rows)
+
+
+def _traffic(window: Window) -> Sequence[str | Markup]:
+    versions = sorted(window.versions.items(), key=lambda item: (len(item[0]), item[0]))
+    spread = ", ".join(f"version {version}: {count:,}" for version, count in versions)
+    return formats.whole(window.predictions), spread or formats.missing("no predictions")
+
+
+def _latency(window: Window) -> Sequence[str | Markup]:
+    return formats.milliseconds(window.p50_ms), formats.milliseconds(window.p99_ms)
+
+
+def _quality_table(windows: Sequence[Window], metric: str | None) -> Table:
+    known = sorted({name for w in windows for name in w.quality}, key=lambda name: (name != metric, name))
+
+    def cells(window: Window) -> Sequence[str | Markup]:
+        figures = [formats.fixed(window.quality.get(name), 4) for name in known]
+        lag = None if window.lag_p50_s is None else round(window.lag_p50_s * 1e6)
+        return *figures, formats.whole(window.labels), formats.share(window.coverage), formats.duration(lag)
+
+    return _table(windows, (*known, "Labels", "Coverage", "Median lag"), cells)
+
+
+def _drift(window: Window) -> Sequence[str | Markup]:
+    if not window.columns:
+        return (formats.missing("too few predictions to judge"),) * 5
+    worst = max(window.columns, key=lambda column: (column.drifted, column.ks))
+    drifted = sum(column.drifted for column in window.columns)
+    alerts = sum(column.alert for column in window.columns)
+    return str(len(window.columns)), str(drifted), str(alerts), worst.column, formats.fixed(worst.ks, 3)

@@ -1,0 +1,129 @@
+/* Draws the charts. Without it the same charts stand in the page as SVG, with a table behind each. */
+(() => {
+  "use strict";
+  const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
+  const minute = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", timeZone: "UTC" });
+  const count = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+  const DAY = 86400;
+
+  const units = {
+    count: (v) => count.format(v),
+    ms: (v) => (v < 1 && v > 0 ? `${Math.round(v * 1000)} µs` : v < 1000 ? `${+v.toPrecision(3)} ms` : `${+(v / 1000).toPrecision(3)} s`),
+    score: (v) => v.toFixed(3),
+  };
+
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+  // Bars that stand on each other are drawn as totals, the tallest first.
+  function columns(chart) {
+    const values = chart.lines.map((line) => line.y);
+    if (!chart.stacked) return { order: chart.lines.map((_, i) => i), drawn: values };
+    const totals = values.map((_, i) => values[i].map((v, at) => (v === null ? null : values.slice(0, i + 1).reduce((sum, each) => sum + each[at], 0))));
+    const order = chart.lines.map((_, i) => i).reverse();
+    return { order, drawn: order.map((i) => totals[i]) };
+  }
+
+  // uPlot leaves no room beside the first and last bar by itself.
+  function range(chart) {
+    const half = chart.width / 2;
+    return [chart.x[0] - half, chart.x[chart.x.length - 1] + half];
+  }
+
+  function marks(chart) {
+    return (u) => {
+      const { ctx } = u;
+      ctx.save();
+      ctx.strokeStyle = ctx.fillStyle = colour("brass");
+      ctx.font = `${11 * devicePixelRatio}px ${getComputedStyle(document.body).fontFamily}`;
+      for (const mark of chart.marks) {
+        const x = Math.round(u.valToPos(mark.x, "x", true));
+        ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
+        ctx.beginPath();
+        ctx.moveTo(x, u.bbox.top);
+        ctx.lineTo(x, u.bbox.top + u.bbox.height);
+        ctx.stroke();
+        const left = x + 5 * devicePixelRatio + ctx.measureText(mark.text).width > u.bbox.left + u.bbox.width;
+        ctx.textAlign = left ? "right" : "left";
+        ctx.fillText(mark.text, x + (left ? -5 : 5) * devicePixelRatio, u.bbox.top + 10 * devicePixelRatio);
+      }
+      ctx.restore();
+    };
+  }
+
+  function tip(chart, place) {
+    const box = document.createElement("div");
+    box.className = "tip";
+    box.hidden = true;
+    const label = (at) => {
+      const from = new Date((chart.x[at] - chart.width / 2) * 1000), to = new Date((chart.x[at] + chart.width / 2) * 1000);
+      const whole = chart.width % DAY === 0;
+      return whole ? `${day.format(from)} – ${day.format(to)}` : `${day.format(from)}, ${minute.format(from)} – ${minute.format(to)}`;
+    };
+    return {
+      init: (u) => u.over.append(box),
+      setCursor: (u) => {
+        const at = u.cursor.idx;
+        box.hidden = at === null || at === undefined;
+        if (box.hidden) return;
+        box.replaceChildren(label(at));
+        for (const line of chart.lines) {
+          const value = document.createElement("b");
+          value.textContent = line.y[at] === null ? "–" : units[chart.unit](line.y[at]);
+          box.append(document.createElement("br"), `${line.name} `, value);
+        }
+        const x = u.valToPos(chart.x[at], "x"), flip = x > place.clientWidth / 2;
+        box.style.transform = `translate(${Math.round(flip ? x - box.offsetWidth - 12 : x + 12)}px, 4px)`;
+      },
+    };
+  }
+
+  function draw(place, chart) {
+    const { order, drawn } = columns(chart);
+    const bars = chart.kind === "bars";
+    const axis = { stroke: colour("soft"), font: `12px ${getComputedStyle(document.body).fontFamily}`, ticks: { show: false } };
+    const options = {
+      width: place.clientWidth,
+      height: place.clientHeight,
+      padding: [10, 6, 0, 0],
+      legend: { show: false },
+      cursor: { y: false, drag: { x: false, y: false }, points: { show: !bars, size: 7 } },
+      scales: {
+        x: { time: true, range: range(chart) },
+        y: { range: (_u, low, high) => {
+          if (chart.zero) return [0, high > 0 ? high * 1.1 : 1];
+          const room = (high - low) * 0.25 || Math.abs(high) * 0.1 || 1;
+          return [low - room, high + room];
+        } },
+      },
+      axes: [
+        { ...axis, grid: { show: false }, size: 26, space: 70, values: (_u, at) => at.map((x) => (chart.width < DAY / 2 ? minute.format(x * 1000) : day.format(x * 1000))) },
+        { ...axis, grid: { stroke: colour("line"), width: 1 }, size: 58, space: 36, values: (_u, at) => at.map((v) => (chart.unit === "count" && v % 1 ? "" : units[chart.unit](v))) },
+      ],
+      series: [
+        {},
+        ...order.map((i) => {
+          const line = chart.lines[i], ink = colour(line.tone);
+          return bars
+            ? { label: line.name, stroke: ink, fill: ink, width: 0, points: { show: false }, paths: uPlot.paths.bars({ size: [0.62, 60], radius: 0.12 }) }
+            : { label: line.name, stroke: ink, width: 2, spanGaps: false, fill: chart.lines.length === 1 ? colour("first-fill") : undefined, points: { show: true, size: 5, fill: ink } };
+        }),
+      ],
+      tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),
+      plugins: [{ hooks: { ...tip(chart, place), draw: marks(chart) } }],
+    };
+    return new uPlot(options, [chart.x, ...drawn], place);
+  }
+
+  function start(place) {
+    const chart = JSON.parse(place.dataset.chart);
+    place.classList.add("drawn");
+    let plot = draw(place, chart);
+    new ResizeObserver(() => plot.setSize({ width: place.clientWidth, height: place.clientHeight })).observe(place);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+      plot.destroy();
+      plot = draw(place, chart);
+    });
+  }
+
+  document.querySelectorAll(".plot[data-chart]").forEach(start);
+})();

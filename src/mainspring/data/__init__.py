@@ -1,1 +1,29 @@
-"""TODO face"""
+"""Data: sources, the tables they land in, their versions, and what a commit of all of them is."""
+
+from mainspring.data.model import (
+    Check,
+    DatasetCommit,
+    IngestReport,
+    Source,
+    SourceColumn,
+    TableScan,
+    fresh,
+    in_range,
+    not_null,
+    one_of,
+    unique,
+)
+
+__all__ = [
+    "Check",
+    "DatasetCommit",
+    "IngestReport",
+    "Source",
+    "SourceColumn",
+    "TableScan",
+    "fresh",
+    "in_range",
+    "not_null",
+    "one_of",
+    "unique",
+]

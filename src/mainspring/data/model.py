@@ -25,6 +25,15 @@ RECORD_PREFIX = "_record_"  # + keying name, bool: whether the row counts for la
 REASON = "_reason"  # string, in the quarantine only: why the row failed
 QUARANTINE_SUFFIX = "__quarantine"
 
+_FITTING = {
+    DType.String: (str,),
+    DType.Boolean: (bool,),
+    DType.Int32: (int,),
+    DType.Int64: (int,),
+    DType.Float32: (int, float),
+    DType.Float64: (int, float),
+}
+
 
 class Check(msgspec.Struct, frozen=True):
     """A rule for rows. `kind`: not_null, in_range, one_of, unique; or `fresh`, a rule for the whole source."""
@@ -39,7 +48,8 @@ class Check(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         names = ", ".join(self.columns)
         if self.kind == "in_range":
-            return f"{names} in [{self.low}, {self.high}]"
+            low = "-inf" if self.low is None else f"{self.low:g}"
+            return f"{names} in [{low}, {'inf' if self.high is None else f'{self.high:g}'}]"
         if self.kind == "one_of":
             return f"{names} one of {list(self.values)}"
         return f"{self.kind}({names})"
@@ -109,8 +119,13 @@ class Source:
     pii: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        check_id(self.name, "source")
+        check_id(self.name + QUARANTINE_SUFFIX, "source")
+        if self.name.endswith(QUARANTINE_SUFFIX):
+            raise Invalid(
+                f"Source {self.name!r} would share a table with what another source's rows failed.", fix="rename it."
+            )
         check_schema(self.schema, f"Source {self.name!r}")
+        check_schema(dict.fromkeys(self.times, DType.Timestamp), f"Source {self.name!r}")
         for time in self.times:
             if time in self.schema:
                 raise Invalid(
@@ -124,8 +139,24 @@ class Source:
                 f"Source {self.name!r} has checks or marks on columns it does not have: {sorted(unknown)}.",
                 fix=f"its columns are {sorted(self.columns)}.",
             )
+        for check in self.checks:
+            self._check_types(check)
         _ = self.lag_us
         declare(self)
+
+    def _check_types(self, check: Check) -> None:
+        for name in check.columns:
+            dtype = self.columns[name]
+            if check.kind == "in_range" and not dtype.numeric:
+                raise Invalid(
+                    f"Source {self.name!r} checks {check}, but {name} is a {dtype.value}.", fix="check a number."
+                )
+            wrong = [value for value in check.values if not _fits(value, dtype)]
+            if wrong:
+                raise Invalid(
+                    f"Source {self.name!r} checks {check}, but {name} is a {dtype.value}, which {wrong[0]!r} is not.",
+                    fix=f"list values of type {dtype.value}.",
+                )
 
     @property
     def times(self) -> tuple[str, ...]:
@@ -146,9 +177,18 @@ class Source:
         raise AttributeError(f"Source {self.name!r} has no column {name!r}; it has {sorted(self.columns)}.")
 
 
+def _fits(value: str | int | float | bool, dtype: DType) -> bool:
+    kinds = _FITTING.get(dtype, ())
+    return isinstance(value, kinds) and (dtype is DType.Boolean or not isinstance(value, bool))
+
+
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What one ingestion did. `already` counts rows of batches that were there before: they changed nothing."""
+    """What one ingestion did.
+
+    `rows` landed in the table, `quarantined` in the quarantine, `already` were there from before and changed nothing;
+    the three add up to the rows that came in. `reasons` counts the quarantined rows by reason (a row may have several).
+    """
 
     source: str
     rows: int
@@ -163,12 +203,14 @@ class IngestReport:
 class TableScan:
     """How to read one version of a table: the Parquet files it is made of, or, in memory, its rows.
 
-    Exactly one of the two is set; files may lack columns that were added later.
+    Exactly one of `files` and `rows` is set. Files may lack columns that were added later, and a table without rows
+    has no file: `schema` is the version's, whole (`data.duck.register` gives every column of it).
     """
 
     version: int
     files: tuple[str, ...] | None = None
     rows: pa.Table | None = None
+    schema: pa.Schema | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,18 @@ class LakeTables(Protocol):
         ...
 
     def rewrite(self, table: str, rows: pa.Table, changes: pa.Table, on: str, *, key: str) -> int | None:
-        """As `append`, and in the same version set the columns of `changes` where its column `on` matches."""
+        """As `append`, and in the same version set the columns of `changes` in the rows there whose `on` matches.
+
+        A null in `changes` leaves the value; a change that matches no row does nothing.
+        """
+        ...
+
+    def replace(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:
+        """As `append`, but `rows` and `schema` take the place of all that the newest version has."""
+        ...
+
+    def has(self, table: str, key: str) -> bool:
+        """Return whether a write with this key is in the table. Cheap."""
         ...
 
     def version(self, table: str) -> int | None:

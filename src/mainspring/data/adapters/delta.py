@@ -1,0 +1,260 @@
+"""Tables as Delta tables in a folder: `delta-rs` writes, whoever scans gets the names of Parquet files.
+
+An append's `key` is kept as the identifier of a Delta transaction, in the very commit that adds the rows. Deletion
+vectors and the expiry of old log entries stay off: readers refuse the former, the latter would break tags.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+
+from mainspring.core.errors import Conflict, Corrupt, Invalid, MainspringError, NotFound, StorageFull
+from mainspring.core.files import disk_errors
+from mainspring.core.ids import ID_PATTERN, check_id
+from mainspring.core.locks import FileLocks
+from mainspring.data.arrow import check_types
+from mainspring.data.model import TableScan
+
+_CONFIGURATION = {"delta.enableDeletionVectors": "false", "delta.enableExpiredLogCleanup": "false"}
+_HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+_ID = re.compile(ID_PATTERN)
+_FULL = ("No space left", "os error 28", "Disk quota", "os error 122", "File too large", "os error 27")
+_ATTEMPTS = 20
+_NEW = "_is_new"  # in the source of a merge: whether a row is to be added, not a change
+
+
+class DeltaLake:
+    """`LakeTables` in a folder, one Delta table a subfolder.
+
+    One process writes a table at a time (a lock beside it, which the kernel frees); where locks do not reach, Delta's own
+    commit protocol keeps two writers apart.
+
+    Raises:
+        Invalid: The folder's name has a character that delta-rs cannot address.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.absolute()
+        wrong = sorted(set(str(self._folder)) & set("[]|^\\"))
+        if wrong:
+            raise Invalid(f"Tables cannot live in {self._folder}: its name has {wrong}.", fix="use another folder.")
+        self._locks = FileLocks(self._folder / ".locks")
+
+    def append(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:
+        def write(at: DeltaTable | None) -> None:
+            merge = at is not None and _arrow(at) != schema
+            self._write(table, at, rows, schema, key, mode="append", schema_mode="merge" if merge else None)
+
+        return self._commit(table, schema, key, write)
+
+    def replace(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:
+        def write(at: DeltaTable | None) -> None:
+            mode, schema_mode = ("append", None) if at is None else ("overwrite", "overwrite")
+            self._write(table, at, rows, schema, key, mode=mode, schema_mode=schema_mode)
+
+        return self._commit(table, None, key, write)
+
+    def rewrite(self, table: str, rows: pa.Table, changes: pa.Table, on: str, *, key: str) -> int | None:
+        def write(at: DeltaTable | None) -> None:
+            if at is None:
+                raise NotFound(f"There is no table {table!r} to change.")
+            source = pa.concat_tables(
+                [
+                    changes.append_column(_NEW, pa.array([False] * len(changes), pa.bool_())),
+                    rows.append_column(_NEW, pa.array([True] * len(rows), pa.bool_())),
+                ],
+                promote_options="default",
+            )
+            changed = [name for name in changes.column_names if name != on]
+            with _delta_errors(self._path(table)):
+                at.merge(
+                    source.to_reader(),
+                    predicate=f'kept."{on}" = arrived."{on}" AND NOT arrived."{_NEW}"',
+                    source_alias="arrived",
+                    target_alias="kept",
+                    merge_schema=not set(rows.column_names) <= set(_arrow(at).names),
+                    commit_properties=_properties(key),
+                    post_commithook_properties=_HOOKS,
+                ).when_matched_update(
+                    {f'"{name}"': f'coalesce(arrived."{name}", kept."{name}")' for name in changed}
+                ).when_not_matched_insert(
+                    {f'"{name}"': f'arrived."{name}"' for name in rows.column_names}, predicate=f'arrived."{_NEW}"'
+                ).execute()
+
+        return self._commit(table, rows.schema, key, write)
+
+    def has(self, table: str, key: str) -> bool:
+        at = self._open(table)
+        return at is not None and at.transaction_version(key) is not None
+
+    def version(self, table: str) -> int | None:
+        at = self._open(table)
+        return None if at is None else int(at.version())
+
+    def tables(self) -> list[str]:
+        logs = self._folder.glob("*/_delta_log")
+        return sorted(log.parent.name for log in logs if _ID.fullmatch(log.parent.name) and any(log.iterdir()))
+
+    def scan(self, table: str, version: int | None = None) -> TableScan:
+        newest = self._open(table)
+        if newest is None:
+            raise NotFound(f"There is no table {table!r}.", fix=f"the lake has {self.tables()}.")
+        at = newest
+        gone = NotFound(
+            f"Table {table!r} has no version {version} any more, or never had.",
+            fix=f"its newest version is {newest.version()}.",
+        )
+        if version is not None and version != newest.version():
+            if not 0 <= version < newest.version():
+                raise gone
+            with _delta_errors(self._path(table)):
+                at = DeltaTable(self._path(table), version=version)
+        files = self._files(table, at)
+        for file in files:
+            if not Path(file).exists():
+                if at is not newest:
+                    raise gone
+                raise Corrupt(f"Table {table!r} lacks its file {file}.", fix="restore it from a backup.")
+        return TableScan(int(at.version()), files=files, schema=_arrow(at))
+
+    def vacuum(self, table: str, keep: Sequence[int], *, dry_run: bool = False) -> int:
+        with self._locks.hold(check_id(table, "table")):
+            kept = {*self._scan_files(table, None)}
+            for version in set(keep):
+                kept.update(self._scan_files(table, version))
+            # Whatever else lies in the table's folder is of no use: files of versions that are not kept, what a killed
+            # writer left, change data. No writer is at work while we hold the lock.
+            doomed = [file for file in self._lying(table) if str(file) not in kept]
+            if not dry_run:
+                for file in doomed:
+                    file.unlink(missing_ok=True)
+        return len(doomed)
+
+    def _scan_files(self, table: str, version: int | None) -> tuple[str, ...]:
+        return self.scan(table, version).files or ()
+
+    def _lying(self, table: str) -> list[Path]:
+        folder = self._path(table)
+        return [path for path in folder.rglob("*") if path.is_file() and folder / "_delta_log" not in path.parents]
+
+    def _path(self, table: str) -> Path:
+        return self._folder / check_id(table, "table")
+
+    def _files(self, table: str, at: DeltaTable) -> tuple[str, ...]:
+        folder = self._path(table)
+        return tuple(str(folder / unquote(uri.rsplit("/", 1)[-1])) for uri in at.file_uris())
+
+    def _open(self, table: str) -> DeltaTable | None:
+        path = self._path(table)
+        log = path / "_delta_log"
+        if not log.is_dir() or not any(log.iterdir()):
+            return None
+        with _delta_errors(path):
+            try:
+                return DeltaTable(path)
+            except TableNotFoundError:
+                return None
+
+    def _write(
+        self,
+        table: str,
+        at: DeltaTable | None,
+        rows: Iterable[pa.RecordBatch],
+        schema: pa.Schema,
+        key: str,
+        *,
+        mode: Any,
+        schema_mode: Any,
+    ) -> None:
+        stream = _Stream(rows)
+        with _delta_errors(self._path(table), stream):
+            write_deltalake(
+                self._path(table) if at is None else at,
+                pa.RecordBatchReader.from_batches(schema, stream),
+                mode=mode,
+                schema_mode=schema_mode,
+                configuration=_CONFIGURATION if at is None else None,
+                commit_properties=_properties(key),
+                post_commithook_properties=_HOOKS,
+            )
+
+    def _commit(
+        self, table: str, schema: pa.Schema | None, key: str, write: Callable[[DeltaTable | None], None]
+    ) -> int | None:
+        path = self._path(table)
+        with disk_errors(path), self._locks.hold(table, wait_s=600.0):
+            before = set(self._lying(table)) if path.exists() else set()
+            at = self._open(table)
+            if at is not None and at.transaction_version(key) is not None:
+                return None
+            if at is not None and schema is not None:
+                check_types(table, _arrow(at), schema)
+            try:
+                write(at)
+            except BaseException as error:
+                self._forget(table, before)
+                if isinstance(error, Conflict) and self.has(table, key):
+                    return None
+                raise
+            return self.version(table)
+
+    def _forget(self, table: str, before: set[Path]) -> None:
+        """Remove what a failed write left: nothing names it, and nobody else writes while we hold the lock."""
+        named = set(self._files(table, at)) if (at := self._open(table)) is not None else set()
+        for file in self._lying(table):
+            if file not in before and str(file) not in named:
+                file.unlink(missing_ok=True)
+
+
+class _Stream:
+    """Batches on their way through delta-rs, which loses what goes wrong in them: kept here."""
+
+    def __init__(self, rows: Iterable[pa.RecordBatch]) -> None:
+        self._rows = rows
+        self.error: BaseException | None = None
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._rows
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def _properties(key: str) -> CommitProperties:
+    return CommitProperties(app_transactions=[Transaction(key, 1)], max_commit_retries=_ATTEMPTS)
+
+
+def _arrow(at: DeltaTable) -> pa.Schema:
+    return pa.schema(at.schema().to_arrow())
+
+
+@contextmanager
+def _delta_errors(path: Path, stream: _Stream | None = None) -> Iterator[None]:
+    """Turn what delta-rs raises inside the block into our errors; what `stream` raised stays what it was."""
+    try:
+        yield
+    except (MainspringError, TableNotFoundError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # delta-rs panics with a BaseException
+        if stream is not None and stream.error is not None:
+            raise stream.error from None
+        raise _translated(error, path) from error
+
+
+def _translated(error: BaseException, path: Path) -> MainspringError:
+    what = (str(error).splitlines() or [""])[0]
+    if any(sign in str(error) for sign in _FULL):
+        return StorageFull(f"No space left for {path}.", fix="free some space and run the command again.")
+    if isinstance(error, CommitFailedError):
+        return Conflict(f"Somebody else wrote to {path} at the same time: {what}", retryable=True)
+    return Corrupt(f"The table in {path} cannot be used: {what}", fix="run `mainspring doctor`, or restore it.")

@@ -1,0 +1,147 @@
+"""Tables, commits and tags in memory, for tests: ours and those of whoever uses the package."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mainspring.core.errors import NotFound
+from mainspring.core.ids import check_id
+from mainspring.data.arrow import check_types
+from mainspring.data.model import DatasetCommit, TableScan
+
+
+@dataclass(slots=True)
+class _Table:
+    versions: list[pa.Table | None] = field(default_factory=list)  # None where vacuumed
+    keys: set[str] = field(default_factory=set)
+
+
+class MemoryLake:
+    """`LakeTables` in this process; safe between threads."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, _Table] = {}
+        self._lock = threading.RLock()
+
+    def append(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:
+        arrived = pa.Table.from_batches(rows, schema)
+        with self._lock:
+            if self.has(table, key):
+                return None
+            return self._write(table, _joined(table, self._newest(table), arrived), key)
+
+    def rewrite(self, table: str, rows: pa.Table, changes: pa.Table, on: str, *, key: str) -> int | None:
+        with self._lock:
+            if self.has(table, key):
+                return None
+            return self._write(table, _joined(table, _changed(self._required(table), changes, on), rows), key)
+
+    def replace(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:
+        arrived = pa.Table.from_batches(rows, schema)
+        with self._lock:
+            return None if self.has(table, key) else self._write(table, arrived, key)
+
+    def has(self, table: str, key: str) -> bool:
+        return table in self._tables and key in self._tables[table].keys
+
+    def version(self, table: str) -> int | None:
+        return len(self._tables[table].versions) - 1 if table in self._tables else None
+
+    def tables(self) -> list[str]:
+        return sorted(self._tables)
+
+    def scan(self, table: str, version: int | None = None) -> TableScan:
+        check_id(table, "table")
+        with self._lock:
+            newest = self.version(table)
+            if newest is None:
+                raise NotFound(f"There is no table {table!r}.", fix=f"the lake has {self.tables()}.")
+            wanted = newest if version is None else version
+            rows = self._tables[table].versions[wanted] if 0 <= wanted <= newest else None
+        if rows is None:
+            raise NotFound(
+                f"Table {table!r} has no version {wanted} any more, or never had.",
+                fix=f"its newest version is {newest}.",
+            )
+        return TableScan(wanted, rows=rows, schema=rows.schema)
+
+    def vacuum(self, table: str, keep: Sequence[int], *, dry_run: bool = False) -> int:
+        with self._lock:
+            self.scan(table)
+            versions = self._tables[table].versions
+            kept = {*keep, len(versions) - 1}
+            doomed = [n for n, rows in enumerate(versions) if rows is not None and n not in kept]
+            if not dry_run:
+                for number in doomed:
+                    versions[number] = None
+        return len(doomed)
+
+    def _newest(self, table: str) -> pa.Table | None:
+        return self._tables[table].versions[-1] if table in self._tables else None
+
+    def _required(self, table: str) -> pa.Table:
+        rows = self.scan(table).rows
+        assert rows is not None
+        return rows
+
+    def _write(self, table: str, rows: pa.Table, key: str) -> int:
+        kept = self._tables.setdefault(check_id(table, "table"), _Table())
+        kept.versions.append(rows)
+        kept.keys.add(key)
+        return len(kept.versions) - 1
+
+
+def _joined(table: str, old: pa.Table | None, new: pa.Table) -> pa.Table:
+    if old is None:
+        return new
+    check_types(table, old.schema, new.schema)
+    return pa.concat_tables([old, new], promote_options="default")
+
+
+def _changed(rows: pa.Table, changes: pa.Table, on: str) -> pa.Table:
+    place = pc.index_in(rows[on], changes[on].combine_chunks())
+    for name in changes.column_names:
+        if name != on:
+            column = pc.coalesce(pc.take(changes[name].combine_chunks(), place), rows[name])
+            index = rows.schema.get_field_index(name)
+            rows = rows.set_column(index, rows.schema.field(index), column)
+    return rows
+
+
+class MemorySnapshots:
+    """`Snapshots` in this process."""
+
+    def __init__(self) -> None:
+        self._commits: dict[str, DatasetCommit] = {}
+        self._tags: dict[str, str] = {}
+
+    def add(self, commit: DatasetCommit) -> None:
+        self._commits.setdefault(commit.id, commit)
+
+    def get(self, name: str) -> DatasetCommit:
+        commit = self._commits.get(name) or self._commits.get(self._tags.get(name, ""))
+        if commit is None:
+            raise NotFound(
+                f"No dataset commit or tag is named {name!r}.", fix=f"there are the tags {sorted(self._tags)}."
+            )
+        return commit
+
+    def log(self, limit: int = 100) -> list[DatasetCommit]:
+        return list(reversed(self._commits.values()))[:limit]
+
+    def tag(self, name: str, commit: str) -> None:
+        check_id(name, "tag")
+        if commit not in self._commits:
+            raise NotFound(f"There is no dataset commit {commit!r}.")
+        self._tags[name] = commit
+
+    def untag(self, name: str) -> None:
+        self._tags.pop(name, None)
+
+    def tags(self) -> Mapping[str, str]:
+        return dict(self._tags)

@@ -1,0 +1,68 @@
+"""Our column types as Arrow's, and the schemas of the tables that ingestion fills."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from mainspring.core.errors import InvalidData
+from mainspring.core.schema import DType, Schema
+from mainspring.data.model import BATCH, REASON, RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source
+
+INSTANT = pa.timestamp("us", tz="UTC")
+
+ARROW_TYPES: Mapping[DType, pa.DataType] = {
+    DType.String: pa.string(),
+    DType.Boolean: pa.bool_(),
+    DType.Int32: pa.int32(),
+    DType.Int64: pa.int64(),
+    DType.Float32: pa.float32(),
+    DType.Float64: pa.float64(),
+    DType.Timestamp: INSTANT,
+    DType.Duration: pa.int64(),
+}
+
+_KEYS = b"keys"  # in the metadata of a record-setting flag: the columns it was computed for
+
+
+def arrow_schema(schema: Schema) -> pa.Schema:
+    """Return the Arrow schema of columns of our types."""
+    return pa.schema([pa.field(name, ARROW_TYPES[dtype]) for name, dtype in schema.items()])
+
+
+def landed_schema(source: Source, keyings: Mapping[str, tuple[str, ...]]) -> pa.Schema:
+    """Return what the source's table holds: its columns, ours, and one record-setting flag for each keying."""
+    ours = [pa.field(VISIBLE_AT, INSTANT), pa.field(SEQUENCE, pa.int64()), pa.field(BATCH, pa.string())]
+    flags = [
+        pa.field(RECORD_PREFIX + name, pa.bool_(), metadata={_KEYS: ",".join(keys).encode()})
+        for name, keys in keyings.items()
+    ]
+    return pa.schema([*arrow_schema(source.columns), *ours, *flags])
+
+
+def keyings_of(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
+    """Return the keyings whose flags a table has, read from its schema."""
+    return {
+        field.name.removeprefix(RECORD_PREFIX): tuple(field.metadata[_KEYS].decode().split(","))
+        for field in schema
+        if field.name.startswith(RECORD_PREFIX) and _KEYS in (field.metadata or {})
+    }
+
+
+def quarantine_schema(source: Source) -> pa.Schema:
+    """Return what the quarantine holds: every column as the text that came, the reason, the place in the batch."""
+    columns = [pa.field(name, pa.string()) for name in source.columns]
+    ours = [pa.field(REASON, pa.string()), pa.field(SEQUENCE, pa.int64()), pa.field(BATCH, pa.string())]
+    return pa.schema([*columns, *ours])
+
+
+def check_types(table: str, old: pa.Schema, new: pa.Schema) -> None:
+    """Raise `InvalidData` where a column of `new` is in `old` with another type."""
+    for column in new:
+        index = old.get_field_index(column.name)
+        if index >= 0 and not old.field(index).type.equals(column.type):
+            raise InvalidData(
+                f"Column {column.name!r} of table {table!r} is {old.field(index).type}; these rows bring {column.type}.",
+                fix="declare the type that the table has, or land the rows in a source with another name.",
+            )

@@ -1,0 +1,68 @@
+"""CSV files: every value as text, so that one that does not fit costs its row and not the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pv
+
+from mainspring.data.fitting import FAULT
+from mainspring.data.model import Source
+from mainspring.data.refusals import check_columns, unreadable
+
+# How an absent value is written, where it is not in quotes. In quotes it is text.
+NULLS = ["", "NA", "N/A", "NULL", "null"]
+_BLOCK = 8 << 20  # bytes
+_SUFFIXES = {".csv": ",", ".tsv": "\t"}
+
+
+def is_csv(path: Path) -> bool:
+    """Return whether the name says so; a compressed file has a second suffix, as in `flights.csv.gz`."""
+    return any(suffix in _SUFFIXES for suffix in path.suffixes[-2:])
+
+
+def pieces(path: Path, source: Source) -> tuple[Iterator[pa.Table], int | None, tuple[str, ...]]:
+    """Return the rows of a file, how many they are (unknown), and the columns that the source does not declare."""
+    broken: list[str] = []
+
+    def keep(row: pv.InvalidRow) -> str:
+        broken.append(f"a line has {row.actual_columns} fields, not {row.expected_columns}: {row.text}")
+        return "skip"
+
+    delimiter = next(_SUFFIXES[suffix] for suffix in path.suffixes[-2:] if suffix in _SUFFIXES)
+    parse = pv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=keep)
+    read = pv.ReadOptions(block_size=_BLOCK, use_threads=False)
+    with pv.open_csv(pa.input_stream(str(path)), read, parse, pv.ConvertOptions(column_types={})) as opened:
+        names = opened.schema.names
+    extra = check_columns(str(path), names, source)
+    broken.clear()
+    convert = pv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()),
+        include_columns=list(source.columns),
+        null_values=NULLS,
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )
+
+    def batches() -> Iterator[pa.Table]:
+        try:
+            with pv.open_csv(pa.input_stream(str(path)), read, parse, convert) as reader:
+                for batch in reader:
+                    piece = pa.Table.from_batches([batch])
+                    yield piece.append_column(FAULT, pa.nulls(len(piece), pa.string()))
+                    if broken:
+                        yield _broken(broken, source)
+                        broken.clear()
+            if broken:
+                yield _broken(broken, source)
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(path, error) from error
+
+    return batches(), None, extra
+
+
+def _broken(lines: list[str], source: Source) -> pa.Table:
+    nothing = {name: pa.nulls(len(lines), pa.string()) for name in source.columns}
+    return pa.table({**nothing, FAULT: pa.array(lines, pa.string())})

@@ -1,0 +1,78 @@
+"""Which Arrow types can hold values of our types, and the plain form in which ingestion takes them on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mainspring.core.errors import InvalidData
+from mainspring.core.schema import DType
+from mainspring.data.arrow import INSTANT
+
+FAULT = "_fault"  # a column that readers add: what is wrong with the row as it came, mostly null
+
+
+def fits(kind: pa.DataType, dtype: DType) -> bool:
+    """Return whether single values of an Arrow type can be values of ours: text can be anything, row by row."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_null(kind) or is_text(kind):
+        return True
+    if dtype.numeric:
+        return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+    if dtype is DType.Boolean:
+        return bool(pa.types.is_boolean(kind))
+    if dtype is DType.Timestamp:
+        return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+    return False
+
+
+def is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def plain(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Return a column that `fits` as text, booleans, integers, floats or UTC microseconds.
+
+    Raises:
+        InvalidData: An instant is too far away for microseconds.
+    """
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = pc.cast(column, kind.value_type)
+        kind = kind.value_type
+    if pa.types.is_null(kind) or pa.types.is_decimal(kind) or (is_text(kind) and not pa.types.is_string(kind)):
+        return pc.cast(column, pa.string())
+    if pa.types.is_float16(kind):
+        return pc.cast(column, pa.float32())
+    if pa.types.is_date(kind):  # a date alone is its midnight in UTC, as in core.time
+        column = pc.assume_timezone(_instants(column, pa.timestamp("us"), name), "UTC")
+        return column.cast(INSTANT)
+    if pa.types.is_timestamp(kind):
+        return _instants(column, INSTANT, name)
+    return column
+
+
+def _instants(column: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.ChunkedArray:
+    if getattr(column.type, "unit", "us") == "ns":
+        column = pc.floor_temporal(column, unit="microsecond")
+    try:
+        return pc.cast(column, kind)
+    except pa.ArrowInvalid:
+        raise InvalidData(
+            f"Column {name!r} has an instant that is too far from 1970 to be counted in microseconds.",
+            fix="leave it null.",
+        ) from None
+
+
+def together(pieces: Sequence[pa.Table]) -> pa.Table:
+    """Return pieces with the same columns as one table; a column whose type differs among them becomes text."""
+    differing = [
+        name for name in pieces[0].column_names if len({piece.schema.field(name).type for piece in pieces}) > 1
+    ]
+    for name in differing:
+        index = pieces[0].column_names.index(name)
+        pieces = [piece.set_column(index, name, piece[name].cast(pa.string())) for piece in pieces]
+    return pa.concat_tables(pieces)

@@ -1,0 +1,163 @@
+"""Whatever a user may bring, as pieces of rows with exactly a source's columns, in bounded memory.
+
+What is wrong with the whole of it (no such file, a column that is missing or of another kind, times without a UTC
+offset) is refused here, before anything lands. What is wrong with single values is for `data.staging`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mainspring.core.errors import InvalidData, NotFound
+from mainspring.core.schema import DType
+from mainspring.data import csv, pydicts
+from mainspring.data.content import digest_file
+from mainspring.data.fitting import FAULT, fits, plain
+from mainspring.data.model import Source
+from mainspring.data.refusals import check_columns, naive, unreadable
+
+_ROWS = 65_536  # in a piece
+
+
+@dataclass(frozen=True)
+class Input:
+    """Rows to land, read once."""
+
+    name: str  # for messages: the file's path, or "the rows"
+    pieces: Iterator[pa.Table]  # the source's columns in the forms of `data.fitting.plain`, then `FAULT`
+    total: int | None  # rows, where that is known beforehand
+    digest: str | None  # of a file's content; None where only the rows themselves can tell
+    extra: tuple[str, ...] = ()  # columns that the source does not declare: left out
+
+
+def open_input(data: Any, source: Source, batch_rows: int = _ROWS) -> Input:
+    """Open a file's path, anything that speaks Arrow's C stream interface, or an iterable of mappings.
+
+    Files may be Parquet, Arrow IPC (both forms) or CSV, told apart by their first bytes. Text becomes values row by
+    row, as `data.casting` says. In mappings an instant is an aware datetime, ISO 8601 text or UTC epoch microseconds.
+
+    Raises:
+        NotFound: There is no such file.
+        InvalidData: It cannot be read, or its columns are not the source's.
+    """
+    rows = min(batch_rows, _ROWS)
+    if isinstance(data, (str, Path)):
+        return _open_file(Path(data), source, rows)
+    if hasattr(data, "__arrow_c_stream__"):
+        reader = pa.RecordBatchReader.from_stream(data)
+        total = data.num_rows if isinstance(data, pa.Table) else None
+        return _typed("the rows", reader.schema, reader, source, rows, total=total, digest=None)
+    if isinstance(data, Mapping) or not isinstance(data, Iterable):
+        raise InvalidData(
+            f"Source {source.name!r} was given a {type(data).__name__}.",
+            fix="give a file's path, an Arrow table or reader, a data frame, or an iterable of mappings.",
+        )
+    total = len(data) if hasattr(data, "__len__") else None
+    return Input("the rows", pydicts.pieces(data, source, rows), total, None)
+
+
+def _open_file(path: Path, source: Source, rows: int) -> Input:
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except FileNotFoundError:
+        raise NotFound(
+            f"There is no file {path}.", fix="check the path; it is relative to the present folder."
+        ) from None
+    except OSError as error:
+        raise InvalidData(f"{path} cannot be read: {error.strerror}.", fix="name a file that you may read.") from None
+    try:
+        if start.startswith(b"PAR1"):
+            return _parquet(path, source, rows)
+        if start.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
+            return _ipc(path, source, rows, stream=not start.startswith(b"ARROW1"))
+        if csv.is_csv(path):
+            pieces, total, extra = csv.pieces(path, source)
+            return Input(str(path), pieces, total, digest_file(path), extra)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, error) from error
+    raise InvalidData(f"{path} is neither Parquet, nor Arrow, nor CSV.", fix="convert it to .parquet, .arrow or .csv.")
+
+
+def _parquet(path: Path, source: Source, rows: int) -> Input:
+    file = pq.ParquetFile(path)
+    wanted = [name for name in source.columns if name in file.schema_arrow.names]
+    batches = file.iter_batches(batch_size=rows, columns=wanted, use_threads=False)
+    return _typed(str(path), file.schema_arrow, batches, source, rows, total=file.metadata.num_rows, path=path)
+
+
+def _ipc(path: Path, source: Source, rows: int, *, stream: bool) -> Input:
+    mapped = pa.memory_map(str(path))
+    if stream:
+        reader = pa.ipc.open_stream(mapped)
+        return _typed(str(path), reader.schema, reader, source, rows, total=None, path=path)
+    file = pa.ipc.open_file(mapped)
+    batches = (file.get_batch(index) for index in range(file.num_record_batches))
+    return _typed(str(path), file.schema, batches, source, rows, total=None, path=path)
+
+
+def _typed(
+    name: str,
+    schema: pa.Schema,
+    batches: Iterable[pa.RecordBatch],
+    source: Source,
+    rows: int,
+    *,
+    total: int | None,
+    path: Path | None = None,
+    digest: str | None = None,
+) -> Input:
+    extra = check_columns(name, schema.names, source)
+    for column, dtype in source.columns.items():
+        _check_kind(name, column, schema.field(column).type, dtype)
+
+    def pieces() -> Iterator[pa.Table]:
+        try:
+            for batch in batches:
+                table = pa.Table.from_batches([batch]).select(list(source.columns))
+                for start in range(0, len(table), rows):
+                    piece = table.slice(start, rows)
+                    yield pa.table({column: plain(piece[column], column) for column in source.columns})
+        except (pa.ArrowException, OSError) as error:
+            if path is None:
+                raise
+            raise unreadable(path, error) from error
+
+    return Input(name, _padded(pieces()), total, digest_file(path) if path else digest, extra)
+
+
+def _check_kind(name: str, column: str, kind: pa.DataType, dtype: DType) -> None:
+    if not fits(kind, dtype):
+        raise InvalidData(
+            f"Column {column!r} of {name} is {kind}, and the source declares {dtype.value}.",
+            fix="convert the column, or declare the type that it has.",
+        )
+    if pa.types.is_timestamp(kind) and kind.tz is None:
+        raise naive(name, column)
+
+
+def _padded(pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    for piece in pieces:
+        yield piece.append_column(FAULT, pa.nulls(len(piece), pa.string()))
+
+
+def loads(pieces: Iterator[pa.Table], rows: int) -> Iterator[list[pa.Table]]:
+    """Regroup pieces so that each group but the last has exactly `rows` rows."""
+    group: list[pa.Table] = []
+    room = rows
+    for piece in itertools.chain(pieces):
+        while len(piece) >= room:
+            yield [*group, piece.slice(0, room)]
+            piece, group, room = piece.slice(room), [], rows
+        if len(piece):
+            group.append(piece)
+            room -= len(piece)
+    if group:
+        yield group

@@ -1,0 +1,58 @@
+"""The record-setting rule as SQL: which rows count for last values.
+
+Of an entity's rows, one counts if its (event time, recorded time, `_seq`) exceeds that of every other row that was
+visible by then. Rows that do not count can never make a difference to others, so new rows are compared with the
+counting rows that are there, and of these only with the last before an entity's first new row and those after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mainspring.data.duck import identifier
+from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source
+
+
+def rank_columns(source: Source) -> tuple[str, str, str]:
+    """Return the columns by which rows of one entity are ranked, quoted; facts without a recorded time repeat theirs."""
+    return identifier(source.event_time), identifier(source.recorded_time or source.event_time), identifier(SEQUENCE)
+
+
+def counting(source: Source, rows: str, keys: Sequence[str]) -> str:
+    """Return SQL: the relation `rows` (rows without a null key) with the column `counts`, true where a row counts.
+
+    Ranks are numbered once, so the running maximum is of one integer; of rows visible at one instant the highest
+    comes first, so it shadows the others.
+    """
+    partition = ", ".join(map(identifier, keys))
+    return f"""
+        SELECT * EXCLUDE (rank), rank = max(rank) OVER (
+            PARTITION BY {partition} ORDER BY {VISIBLE_AT}, rank DESC ROWS UNBOUNDED PRECEDING) AS counts
+        FROM (SELECT *, row_number() OVER (ORDER BY {", ".join(rank_columns(source))}) AS rank FROM ({rows}))"""
+
+
+def competitors(source: Source, kept: str, arriving: str, name: str, keys: Sequence[str]) -> str:
+    """Return SQL: the counting rows of table `kept` that rows of `arriving` may have to be compared with."""
+    columns = ", ".join(f"kept.{identifier(key)}" for key in keys)
+    same = " AND ".join(f"kept.{identifier(key)} = first.{identifier(key)}" for key in keys)
+    event, recorded, seq = rank_columns(source)
+    times = ", ".join(dict.fromkeys((event, recorded)))
+    return f"""
+        WITH first AS (
+            SELECT {_list(keys)}, min({VISIBLE_AT}) AS since FROM {arriving} WHERE {present(keys)} GROUP BY ALL),
+        known AS MATERIALIZED (
+            SELECT {columns}, {times}, {VISIBLE_AT}, {seq}, since
+            FROM {kept} AS kept JOIN first ON {same} WHERE kept.{identifier(RECORD_PREFIX + name)})
+        SELECT * EXCLUDE (since) FROM known WHERE {VISIBLE_AT} >= since
+        UNION ALL BY NAME
+        SELECT * EXCLUDE (since) FROM known WHERE {VISIBLE_AT} < since
+        QUALIFY row_number() OVER (PARTITION BY {_list(keys)} ORDER BY {VISIBLE_AT} DESC) = 1"""
+
+
+def present(keys: Sequence[str]) -> str:
+    """Return SQL: no key is null."""
+    return " AND ".join(f"{identifier(key)} IS NOT NULL" for key in keys)
+
+
+def _list(keys: Sequence[str]) -> str:
+    return ", ".join(map(identifier, keys))

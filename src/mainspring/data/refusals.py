@@ -1,0 +1,46 @@
+"""What is refused as a whole, with one sentence that names the data, the column and the fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mainspring.core.errors import InvalidData
+from mainspring.core.schema import DType
+from mainspring.data.model import Source
+
+
+def unreadable(path: Path | str, error: BaseException) -> InvalidData:
+    what = (str(error).splitlines() or [type(error).__name__])[0]
+    return InvalidData(f"{path} cannot be read: {what.rstrip('.')}.", fix="make the file again; it is damaged.")
+
+
+def check_columns(name: str, columns: list[str], source: Source) -> tuple[str, ...]:
+    """Return the columns that the source does not declare.
+
+    Raises:
+        InvalidData: One that it declares is missing, or there twice.
+    """
+    missing = [column for column in source.columns if column not in columns]
+    if missing:
+        raise InvalidData(
+            f"{name} lacks the column {missing[0]!r}, which source {source.name!r} declares; it has {sorted(columns)}.",
+            fix=f"add {', '.join(missing)} to the data, or take it out of the source.",
+        )
+    twice = [column for column in source.columns if columns.count(column) > 1]
+    if twice:
+        raise InvalidData(f"{name} has the column {twice[0]!r} twice.", fix="rename one of them.")
+    return tuple(column for column in columns if column not in source.columns)
+
+
+def naive(name: str, column: str) -> InvalidData:
+    return InvalidData(
+        f"Column {column!r} of {name} has times without a UTC offset, so they name no instants.",
+        fix="write them in UTC, such as 2013-07-01T00:00:00Z, or give the column a time zone.",
+    )
+
+
+def wrong_type(name: str, column: str, dtype: DType, example: object) -> InvalidData:
+    return InvalidData(
+        f"Column {column!r} of {name} holds no value that is a {dtype.value}: the first is {example!r}.",
+        fix="declare the type that it has, or correct the column.",
+    )

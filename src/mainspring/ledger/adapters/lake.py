@@ -16,7 +16,7 @@ from mainspring.core.ids import check_id
 from mainspring.core.locks import Locks
 from mainspring.data.ports import LakeTables
 from mainspring.ledger import frames
-from mainspring.ledger.adapters.unread import Progress, Segment, forget_orphans, segments, unread
+from mainspring.ledger.adapters.unread import Progress, Segment, segments, tidy, unread
 from mainspring.ledger.columns import INSTANT, READ, SCHEMA, from_table, to_batch
 from mainspring.ledger.model import PREDICTIONS, Prediction
 
@@ -45,7 +45,7 @@ class LakePredictions:
 
     def compact(self) -> int:
         with self._locks.hold(LOCK):
-            forget_orphans(self._folder)
+            tidy(self._folder)
             return sum(self._compact(segment) for segment in segments(self._folder))
 
     def _compact(self, segment: Segment) -> int:

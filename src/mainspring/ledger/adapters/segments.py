@@ -16,6 +16,7 @@ from mainspring.ledger import frames
 from mainspring.ledger.model import Prediction
 
 SUFFIX = ".segment"
+UNNAMED = ".new"
 
 
 class SegmentLog:
@@ -84,21 +85,30 @@ class SegmentLog:
         self._size += written
 
     def _open(self) -> None:
-        # A compactor takes a segment that nobody holds for a dead writer's, so the name appears when the lock is held.
+        while not self._try_open():
+            pass
+
+    def _try_open(self) -> bool:
+        """Begin a segment. False if a compactor took its file for a dead writer's before it was locked."""
         path = self._folder / f"{new_id()}{SUFFIX}"
-        beside = path.with_suffix(".new")
+        beside = path.with_suffix(UNNAMED)
         self._descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = 0
         self._begun = time.monotonic()
         try:
+            # The name appears when the lock is held: a segment that nobody holds never grows again.
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             self._write(frames.MAGIC)
             beside.rename(path)
             sync_folder(self._folder)
+        except FileNotFoundError:
+            os.close(self._descriptor)
+            return False
         except OSError:
             beside.unlink(missing_ok=True)
             os.close(self._descriptor)
             raise
+        return True
 
     def _rotate(self) -> None:
         full, size, begun = self._descriptor, self._size, self._begun

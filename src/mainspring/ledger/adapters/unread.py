@@ -18,7 +18,7 @@ import msgspec
 from mainspring.core.errors import Corrupt
 from mainspring.core.files import write_atomic
 from mainspring.ledger import frames
-from mainspring.ledger.adapters.segments import SUFFIX
+from mainspring.ledger.adapters.segments import SUFFIX, UNNAMED
 from mainspring.ledger.model import Prediction
 
 
@@ -96,10 +96,18 @@ def segments(folder: Path) -> list[Segment]:
     return [Segment(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
 
 
-def forget_orphans(folder: Path) -> None:
-    """Delete progress whose segment is gone."""
+def tidy(folder: Path) -> None:
+    """Delete what the killed left: progress without its segment, files that were never given their name.
+
+    Only who holds the compaction's lock may call this.
+    """
     for path in folder.glob("*.progress"):
         if not path.with_suffix(SUFFIX).exists():
+            path.unlink(missing_ok=True)
+    for path in folder.glob(".*.partial"):
+        path.unlink(missing_ok=True)
+    for path in folder.glob(f"*{UNNAMED}"):
+        if not Segment(path).live():
             path.unlink(missing_ok=True)
 
 

@@ -1,0 +1,154 @@
+"""Compaction: each prediction once, whatever happens on the way."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mainspring.core.errors import Corrupt, Unavailable
+from mainspring.core.locks import FileLocks, MemoryLocks
+from mainspring.data.adapters.memory import MemoryLake
+from mainspring.ledger import frames
+from mainspring.ledger.adapters.lake import LakePredictions
+from mainspring.ledger.adapters.segments import SegmentLog
+from mainspring.ledger.adapters.unread import Progress, segments
+from mainspring.ledger.conformance import prediction
+from mainspring.ledger.model import PREDICTIONS
+
+
+class StoppingLake(MemoryLake):
+    """A lake during whose append the process dies: `before` it has written, or after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stops: str | None = None
+
+    def append(self, table, rows, schema, *, key):
+        if self.stops == "before":
+            raise Unavailable("killed before")
+        version = super().append(table, rows, schema, key=key)
+        if self.stops == "after":
+            raise Unavailable("killed after")
+        return version
+
+
+def compacted(lake: MemoryLake) -> list[str]:
+    return sorted(lake.scan(PREDICTIONS).rows["id"].to_pylist())
+
+
+def written(folder: Path, *numbers: int, close: bool = True) -> SegmentLog:
+    log = SegmentLog(folder)
+    for number in numbers:
+        log.append([prediction(number)])
+    if close:
+        log.close()
+    return log
+
+
+@pytest.mark.parametrize("stops", ["before", "after"])
+@pytest.mark.parametrize("live", [False, True])
+def test_a_killed_compaction_is_carried_out_once_by_the_next(tmp_path: Path, stops: str, live: bool) -> None:
+    log = written(tmp_path, 1, 2, close=not live)
+    lake = StoppingLake()
+    lake.stops = stops
+    with pytest.raises(Unavailable):
+        LakePredictions(tmp_path, lake, MemoryLocks()).compact()
+    lake.stops = None
+    if live:
+        log.append([prediction(3)])  # the range that was planned must not grow by it
+    store = LakePredictions(tmp_path, lake, MemoryLocks())
+    assert store.compact() == (2 if stops == "before" else 0) + live
+    assert compacted(lake) == ["p1", "p2", "p3"][: 2 + live]
+    log.close()
+    assert store.compact() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_between_deleting_a_segment_and_its_progress_counts_nothing_again(tmp_path: Path) -> None:
+    written(tmp_path, 1)
+    lake = MemoryLake()
+    (segment,) = segments(tmp_path)
+    store = LakePredictions(tmp_path, lake, MemoryLocks())
+    assert store.compact() == 1
+    segment.advance(Progress(500, 500))  # what the kill left
+    assert store.compact() == 0
+    assert compacted(lake) == ["p1"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_live_segment_is_read_to_its_last_whole_frame_and_stays(tmp_path: Path) -> None:
+    log = written(tmp_path, 1, close=False)
+    (segment,) = segments(tmp_path)
+    half = frames.encode([prediction(2)])
+    with segment.path.open("ab") as file:
+        file.write(half[:20])
+    lake = MemoryLake()
+    store = LakePredictions(tmp_path, lake, MemoryLocks())
+    assert (store.compact(), store.compact(), store.torn_bytes) == (1, 0, 0)
+    with segment.path.open("ab") as file:
+        file.write(half[20:])
+    assert store.compact() == 1
+    assert compacted(lake) == ["p1", "p2"]
+    log.close()
+
+
+def test_a_torn_tail_of_a_dead_writer_is_counted_and_dropped(tmp_path: Path) -> None:
+    written(tmp_path, 1, 2)
+    (segment,) = segments(tmp_path)
+    with segment.path.open("ab") as file:
+        file.write(frames.encode([prediction(3)])[:-1])
+    lake = MemoryLake()
+    store = LakePredictions(tmp_path, lake, MemoryLocks())
+    assert store.compact() == 2
+    assert store.torn_bytes == len(frames.encode([prediction(3)])) - 1
+    assert compacted(lake) == ["p1", "p2"]
+    assert segments(tmp_path) == []
+
+
+def test_a_damaged_frame_is_counted_and_its_segment_kept(tmp_path: Path) -> None:
+    written(tmp_path, 1, 2, 3)
+    (segment,) = segments(tmp_path)
+    content = bytearray(segment.path.read_bytes())
+    content[len(frames.MAGIC) + len(frames.encode([prediction(1)])) + 30] ^= 1
+    segment.path.write_bytes(content)
+    lake = MemoryLake()
+    store = LakePredictions(tmp_path, lake, MemoryLocks())
+    assert store.compact() == 2
+    assert store.damaged_frames == 1
+    assert compacted(lake) == ["p1", "p3"]
+    assert [path.suffix for path in tmp_path.iterdir()] == [".damaged"]
+    assert store.compact() == 0
+
+
+def test_what_the_killed_left_half_made_is_tidied_up(tmp_path: Path) -> None:
+    log = written(tmp_path, 1, close=False)
+    (tmp_path / "01x.new").write_bytes(b"")
+    (tmp_path / ".01x.progress.123.partial").write_bytes(b"{")
+    LakePredictions(tmp_path, MemoryLake(), MemoryLocks()).compact()
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".progress", ".segment"]
+    log.close()
+
+
+def test_a_file_that_is_no_segment_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "stranger.segment").write_bytes(b"something else entirely, long enough")
+    with pytest.raises(Corrupt, match=r"stranger\.segment"):
+        LakePredictions(tmp_path, MemoryLake(), MemoryLocks()).compact()
+
+
+def test_compactors_at_once_move_each_prediction_once(tmp_path: Path) -> None:
+    log = SegmentLog(tmp_path / "ledger", max_bytes=1_500)
+    lake = MemoryLake()
+
+    def compact(_: int) -> int:
+        return LakePredictions(tmp_path / "ledger", lake, FileLocks(tmp_path / "locks")).compact()
+
+    with ThreadPoolExecutor(4) as threads:
+        moving = [threads.submit(compact, 0)]
+        for number in range(60):
+            log.append([prediction(number)])
+            if number % 6 == 0:
+                moving.append(threads.submit(compact, number))
+        moved = sum(each.result() for each in moving)
+    log.close()
+    assert moved + compact(0) == 60
+    assert compacted(lake) == sorted(f"p{number}" for number in range(60))

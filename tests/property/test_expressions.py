@@ -6,7 +6,6 @@ First every function alone on every pair of hostile values, then random trees.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +14,13 @@ import msgspec
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
+
+from mainspring.core.errors import Invalid
+from mainspring.core.expr import Expr, Literal, Node, as_expr, col, when
+from mainspring.core.expr.evaluate import evaluate, vector
+from mainspring.core.expr.sql import to_sql
+from mainspring.core.expr.types import TIME_PARTS, columns_of, dtype_of
+from mainspring.core.schema import DType, Schema
 from property.expressions import (
     ARITHMETIC,
     COMPARISONS,
@@ -26,13 +32,6 @@ from property.expressions import (
     expressions,
     rows,
 )
-
-from mainspring.core.errors import Invalid
-from mainspring.core.expr import Expr, Literal, Node, as_expr, col, when
-from mainspring.core.expr.evaluate import evaluate, vector
-from mainspring.core.expr.sql import to_sql
-from mainspring.core.expr.types import TIME_PARTS, columns_of, dtype_of
-from mainspring.core.schema import DType, Schema
 
 ARROW = {
     DType.Float32: pa.float32(),

@@ -28,11 +28,11 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     Raises:
         StorageFull: There is no room; `path` is as it was.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    beside = path.with_name(f".{path.name}.{os.urandom(6).hex()}.partial")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
                 file.flush()

@@ -6,13 +6,13 @@ import fcntl
 import os
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 from mainspring.core.errors import Conflict
+from mainspring.core.files import disk_errors
 from mainspring.core.ids import check_id
 
 
@@ -36,11 +36,11 @@ class MemoryLocks:
     """Locks between the threads of one process."""
 
     def __init__(self) -> None:
-        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._locks: dict[str, threading.Lock] = {}
 
     @contextmanager
     def hold(self, name: str, *, wait_s: float = 60.0) -> Iterator[None]:
-        lock = self._locks[check_id(name, "lock")]
+        lock = self._locks.setdefault(check_id(name, "lock"), threading.Lock())
         if not lock.acquire(timeout=wait_s):
             raise _busy(name, "another thread")
         try:
@@ -57,9 +57,10 @@ class FileLocks:
 
     @contextmanager
     def hold(self, name: str, *, wait_s: float = 60.0) -> Iterator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._folder / f"{check_id(name, 'lock')}.lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with disk_errors(path):
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             deadline = time.monotonic() + wait_s
             while not _try_lock(descriptor):
@@ -67,8 +68,9 @@ class FileLocks:
                     pid = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
                     raise _busy(name, f"process {pid or 'unknown'}")
                 time.sleep(0.01)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            with suppress(OSError):  # the name of the holder is a courtesy; a full disk must not stop a command
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
             yield
         finally:
             os.close(descriptor)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 import re
-import struct
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -67,26 +66,29 @@ class ReplayClock:
         """Map the clock at `path`; with `start`, create it (or set it) first."""
         if start is not None and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(struct.pack("<q", start))
+            path.write_bytes(bytes(8))
         with path.open("r+b") as file:
-            self._memory = mmap.mmap(file.fileno(), 8)
+            # One aligned machine word: another process reads the old instant or the new one, never half of each.
+            self._word = memoryview(mmap.mmap(file.fileno(), 8)).cast("q")
         if start is not None:
             self.set(start)
 
     def now(self) -> int:
-        return int(struct.unpack_from("<q", self._memory)[0])
+        return self._word[0]
 
     def set(self, now: int) -> None:
-        struct.pack_into("<q", self._memory, 0, now)
+        self._word[0] = now
 
 
 def parse_duration(text: str | int) -> int:
     """Return a duration in microseconds from `"90s"`, `"1h"`, `"1h 30m"` or a plain number of microseconds.
 
     Raises:
-        Invalid: `text` is not a positive duration.
+        Invalid: `text` is not a duration, or is negative.
     """
     if isinstance(text, int):
+        if text < 0:
+            raise Invalid(f"{text} microseconds is not a duration.", fix="use zero or more.")
         return text
     parts = _DURATION.findall(text)
     if not parts or _DURATION.sub("", text).strip():

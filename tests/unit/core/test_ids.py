@@ -1,0 +1,37 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mainspring.core.errors import Invalid
+from mainspring.core.ids import check_id, new_id
+
+
+@pytest.mark.parametrize("text", ["a", "A-1_b.c", "0", "x" * 128, "late-arrival", "OriginTraffic"])
+def test_a_name_is_returned(text: str) -> None:
+    assert check_id(text, "model") == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "..", "a..b", "../etc", "a/b", "a b", "-a", "_a", "a\n", "é", "x" * 129, "a\0", "a%2fb", "a;b"]
+)
+def test_what_could_be_a_path_or_a_query_is_refused(text: str) -> None:
+    with pytest.raises(Invalid, match="cannot name a model"):
+        check_id(text, "model")
+
+
+@given(st.text(max_size=140))
+def test_no_name_leaves_its_folder(text: str) -> None:
+    try:
+        check_id(text, "model")
+    except Invalid:
+        return
+    assert not set(text) & set("/\\\0 \n\"'")
+    assert ".." not in text
+    assert not text.startswith((".", "-"))
+
+
+def test_fresh_ids_are_names_unique_and_sorted_by_time() -> None:
+    ids = [new_id() for _ in range(2_000)]
+    assert len(set(ids)) == 2_000
+    assert {len(check_id(each, "prediction")) for each in ids} == {26}
+    assert [each[:10] for each in ids] == sorted(each[:10] for each in ids)

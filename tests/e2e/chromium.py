@@ -156,7 +156,7 @@ class Page:
 
     @property
     def complaints(self) -> list[str]:
-        """Uncaught exceptions, console errors, and what the browser logged: blocked styles and scripts, failed loads."""
+        """Uncaught exceptions, console errors, and what the browser logged: blocked styles, failed loads."""
         thrown = [each["exceptionDetails"]["text"] for each in self._of("Runtime.exceptionThrown")]
         said = [
             str(each["args"]) for each in self._of("Runtime.consoleAPICalled") if each["type"] in ("error", "warning")

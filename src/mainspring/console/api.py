@@ -48,6 +48,7 @@ def api(project: ConsoleProject) -> APIRouter:
                 "project": settings.project,
                 "profile": settings.profile,
                 "now": project.clock.now(),
+                "wall": project.wall.now(),
                 "revision": project.routes.revision(),
                 "endpoints": [live(project, name, table.get(name)) for name in endpoints(project)],
             }
@@ -176,4 +177,4 @@ def _shown(key: ApiKey) -> dict[str, Any]:
 
 def _note(project: ConsoleProject, request: Request, action: str, resource: str, detail: str = "") -> None:
     who = caller(request).principal
-    project.audit.append([AuditEvent(project.clock.now(), f"{who.name} ({who.id})", action, resource, detail)])
+    project.audit.append([AuditEvent(project.wall.now(), f"{who.name} ({who.id})", action, resource, detail)])

@@ -17,7 +17,6 @@ from mainspring.console.pages import pages
 from mainspring.console.project import ConsoleProject
 from mainspring.console.render import error_page, wants_page
 from mainspring.core.errors import Invalid, MainspringError, NotFound
-from mainspring.core.time import SystemClock
 from mainspring.security.sessions import Sessions
 
 
@@ -29,9 +28,8 @@ def create_app(project: ConsoleProject) -> FastAPI:
         docs_url=None,  # their pages come from a CDN
         redoc_url=None,
     )
-    # A session is a person's: it ages by the wall clock, whatever the project's clock replays.
     secret = hmac.digest(project.pepper, b"console sessions", hashlib.sha256)
-    sessions = Sessions(secret, SystemClock())
+    sessions = Sessions(secret, project.wall)
     app.include_router(_health(project))
     app.include_router(api(project))
     app.include_router(pages(project, sessions))

@@ -60,9 +60,10 @@ class Chart:
     lines: tuple[Line, ...]
     table: Table
     from_zero: bool = True
-    note: str = ""
+    note: str | Markup = ""
     empty: str = ""
     stacked: bool = False  # bars stand on each other
+    level: tuple[float, str] | None = None  # a value to compare with, drawn across
     marks: tuple[tuple[int, str], ...] = ()  # instants worth a line: a new version
 
     @property
@@ -105,6 +106,7 @@ class Chart:
                 "x": [(start + end) / 2e6 for start, end in zip(self.starts, self.ends, strict=True)],
                 "width": (self.ends[0] - self.starts[0]) / 1e6 if self.starts else 0,
                 "lines": [{"name": line.name, "tone": line.tone, "y": line.values} for line in self.lines],
+                "level": None if self.level is None else {"y": self.level[0], "text": self.level[1]},
                 "marks": [{"x": at / 1e6, "text": text} for at, text in self.marks],
             }
         ).decode()
@@ -117,6 +119,9 @@ class Chart:
             inside = Markup("").join(_bars(self, line, floors) for line in self.lines)
         else:
             inside = Markup("").join(_lines(self, line) for line in self.lines)
+        if self.level is not None:
+            y = round(self.y(self.level[0]), 1)
+            inside += Markup('<line class="level" x1="0" x2="{}" y1="{}" y2="{}"/>').format(WIDTH, y, y)
         return Markup(
             '<svg class="still" viewBox="0 0 {} {}" preserveAspectRatio="none" aria-hidden="true" focusable="false">'
             "{}{}</svg>"
@@ -126,7 +131,8 @@ class Chart:
     def _values(self) -> list[float]:
         if self.stacked:
             return [sum(value or 0 for value in at) for at in zip(*(line.values for line in self.lines), strict=True)]
-        return [value for line in self.lines for value in line.values if value is not None]
+        drawn = [value for line in self.lines for value in line.values if value is not None]
+        return drawn if self.level is None else [*drawn, self.level[0]]
 
     def x(self, index: int) -> float:
         """Where a window's middle is drawn."""
@@ -138,13 +144,13 @@ class Chart:
         return _PAD + usable * (1 - (value - self.low) / ((self.high - self.low) or 1))
 
 
-def spark(values: Sequence[float | None], *, width: int = 96, height: int = 24, tone: str = "first") -> Markup:
-    """Return a line small enough to stand in a table's cell, from 0 to its highest value."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return Markup("")
-    high, step = max(known) or 1.0, width / max(1, len(values) - 1)
+def spark(values: Sequence[float | None], high: float, *, tone: str = "first") -> Markup:
+    """Return a line small enough to stand in a table's cell; its scale is 0 to `high`."""
+    width, height = 96, 24
+    step = width / max(1, len(values) - 1)
     points = [(i * step, height - 3 - (height - 6) * v / high) for i, v in enumerate(values) if v is not None]
+    if not points:
+        return Markup("")
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     return Markup(
         '<svg class="spark {}" viewBox="-3 0 {} {}" width="{}" height="{}" aria-hidden="true" focusable="false">'

@@ -40,6 +40,16 @@ def fixed(value: float | None, decimals: int = 3) -> str | Markup:
     return missing() if value is None or not math.isfinite(value) else f"{value:,.{decimals}f}"
 
 
+def signed(value: float | None, decimals: int = 2) -> str | Markup:
+    """`+0.86`, `−1.20`; what rounds to nothing has no sign."""
+    if value is None or not math.isfinite(value):
+        return missing()
+    text = f"{abs(value):,.{decimals}f}"
+    if float(text.replace(",", "")) == 0:
+        return text
+    return f"{'+' if value > 0 else '−'}{text}"
+
+
 def share(value: float | None, decimals: int = 1) -> str | Markup:
     """`97.2%`; what is above 0 or below 1 never rounds to it."""
     if value is None or not math.isfinite(value):
@@ -57,7 +67,7 @@ def milliseconds(value: float | None) -> str | Markup:
     """`1.24 ms`, `840 µs`, `2.1 s`."""
     if value is None or not math.isfinite(value):
         return missing("no predictions")
-    if value < 1:
+    if 0 < value < 1:
         return f"{value * 1000:.0f}{_THIN}µs"
     return f"{number(value, 3)}{_THIN}ms" if value < 1000 else f"{number(value / 1000, 3)}{_THIN}s"
 
@@ -133,6 +143,13 @@ def value(of: Any) -> str | Markup:
     if isinstance(of, (list, tuple)):
         return Markup("[{}]").format(Markup(", ").join(escape(value(each)) for each in of))
     return str(of) if of != "" else missing("an empty text")
+
+
+def answer(of: Any) -> str | Markup:
+    """A model's output: a float with three decimals, so that a column lines up, where that shows what it is."""
+    if isinstance(of, float) and 0.001 <= abs(of) < 1000:
+        return Markup("<span title='{}'>{}</span>").format(repr(of), fixed(of, 3))
+    return value(of)
 
 
 def short(digest: str) -> Markup:

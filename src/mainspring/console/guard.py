@@ -30,6 +30,10 @@ PUBLIC = frozenset({"/health/live", "/health/ready", "/login"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _FORM = "application/x-www-form-urlencoded"
 _MAX_BODY = 64 * 1024
+_POLICY = (
+    "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -179,8 +183,7 @@ class _Fortified:
     def _fixed(self) -> dict[str, Any]:
         return {
             # The nonce is for the login page alone, whose style is inline: nothing else is served without a key.
-            "content-security-policy": "default-src 'none'; script-src 'self'; connect-src 'self'; "
-            f"img-src 'self' data:; style-src 'self' 'nonce-{self._nonce}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+            "content-security-policy": f"{_POLICY}; style-src 'self' 'nonce-{self._nonce}'",
             "x-content-type-options": "nosniff",
             "x-frame-options": "DENY",
             # Not `no-referrer`: with it a browser sends `Origin: null` along with our own forms.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError, NotFound
+from mainspring.core.schema import DType
 from mainspring.ledger.model import Prediction
 
 
@@ -14,7 +15,7 @@ class Label:
     """What became true. `value` is None while it has not arrived; `why` then says what is known."""
 
     column: str | None
-    value: float | str | None
+    value: bool | float | str | None
     arrived_at: int | None  # UTC epoch microseconds
     lag_us: int | None
     why: str | None
@@ -37,6 +38,8 @@ def label_of(project: ConsoleProject, prediction: Prediction) -> Label:
     if found is None:
         return Label(column, None, None, None, "it has not arrived yet")
     value, lag = found
+    if model.label.source.columns[model.label.column] is DType.Boolean:
+        value = bool(value)
     return Label(column, value, prediction.at + lag, lag, None)
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError, NotFound
-from mainspring.registry.model import AliasMove, Bundle, ModelVersion, RunRecord
+from mainspring.delivery.gates import baseline_of
+from mainspring.registry.model import AliasMove, Bundle, ModelVersion
 from mainspring.serving.model import Arm, Route
 
 
@@ -59,11 +60,10 @@ def live(project: ConsoleProject, endpoint: str, route: Route | None) -> Live:
 
 
 def _arm(project: ConsoleProject, model: str, alias: str, arm: Arm) -> LiveVersion:
-    version = bundle = run = problem = None
+    version = bundle = problem = None
     try:
         version = project.versions.get(model, arm.version)
         bundle = project.bundles.load(arm.digest)
-        run = project.tracking.get(bundle.manifest.run_id)
     except MainspringError as error:
         problem = str(error)
     move = put_live(project, model, alias, arm.version)
@@ -75,7 +75,7 @@ def _arm(project: ConsoleProject, model: str, alias: str, arm: Arm) -> LiveVersi
         since=move.at if move else version.created_at if version else None,
         by=move.actor if move else None,
         reason=move.reason if move else None,
-        metrics=_metrics(project, model, bundle, run),
+        metrics=_metrics(project, model, bundle),
         problem=problem,
     )
 
@@ -89,17 +89,16 @@ def put_live(project: ConsoleProject, model: str, alias: str, number: str) -> Al
     return next((move for move in moves if move.new == number), None)
 
 
-def _metrics(
-    project: ConsoleProject, model: str, bundle: Bundle | None, run: RunRecord | None
-) -> tuple[GateMetric, ...]:
+def _metrics(project: ConsoleProject, model: str, bundle: Bundle | None) -> tuple[GateMetric, ...]:
     if bundle is None:
         return ()
     definition = project.definitions.models.get(model)
+    baseline = baseline_of(bundle.manifest)
     gates = {
         gate.metric: str(gate).removeprefix(f"{gate.metric} ") for gate in (definition.gates if definition else ())
     }
     found = [
-        GateMetric(name, value, run.metrics.get(f"baseline_{name}") if run else None, gates.get(name, ""))
+        GateMetric(name, value, baseline.get(name), gates.get(name, ""))
         for name, value in bundle.manifest.metrics.items()
     ]
     return tuple(sorted(found, key=lambda metric: (not metric.gate, metric.metric)))

@@ -27,6 +27,7 @@ class DriftRow:
 
     drift: ColumnDrift
     history: tuple[float | None, ...]
+    scale: float  # one for all rows, so that their lines can be compared
     is_score: bool = False
 
     @property
@@ -35,7 +36,7 @@ class DriftRow:
 
     @property
     def spark(self) -> Markup:
-        return spark(self.history, tone="alert" if self.drift.alert else "first")
+        return spark(self.history, self.scale, tone="alert" if self.drift.alert else "first")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Overview:
     live: Live
     windows: tuple[Window, ...]
     metric: str | None  # the one that counts first
+    held_out: float | None  # the same on the held-out rows, of the version with the most traffic
     judged: Window | None
     labelled: Window | None
     charts: tuple[Chart, ...]
@@ -77,13 +79,6 @@ class Overview:
         return sum(row.drift.drifted for row in self.drift)
 
     @property
-    def held_out(self) -> float | None:
-        """The first metric on the held-out rows, of the version with the most traffic."""
-        arm = max(self.live.arms, key=lambda arm: arm.weight, default=None)
-        figures = arm.metrics if arm else ()
-        return next((figure.value for figure in figures if figure.metric == self.metric), None)
-
-    @property
     def stale(self) -> tuple[Freshness, ...]:
         return tuple(row for row in self.freshness if row.late)
 
@@ -106,6 +101,7 @@ def overview(project: ConsoleProject, endpoint: str) -> Overview:
     now = project.clock.now()
     state = live(project, endpoint, project.routes.current().get(endpoint))
     metric = _metric(project, state, windows)
+    held_out = _held_out(state, metric)
     judged = next((window for window in reversed(windows) if window.columns), None)
     return Overview(
         endpoint=endpoint,
@@ -114,9 +110,10 @@ def overview(project: ConsoleProject, endpoint: str) -> Overview:
         live=state,
         windows=tuple(windows),
         metric=metric,
+        held_out=held_out,
         judged=judged,
         labelled=next((window for window in reversed(windows) if window.quality), None),
-        charts=series.charts(windows, metric, _marks(project, state, windows)),
+        charts=series.charts(windows, metric, held_out, _marks(project, state, windows)),
         drift=_drift(windows, judged),
         freshness=freshness(project, state.model, now),
         recent=tuple(project.predictions.recent(endpoint, SHOWN_PREDICTIONS)),
@@ -132,6 +129,11 @@ def _metric(project: ConsoleProject, state: Live, windows: Sequence[Window]) -> 
     return next((name for name in wanted if name in known), known[0] if known else None)
 
 
+def _held_out(state: Live, metric: str | None) -> float | None:
+    arm = max(state.arms, key=lambda arm: arm.weight, default=None)
+    return next((figure.value for figure in (arm.metrics if arm else ()) if figure.metric == metric), None)
+
+
 def _marks(project: ConsoleProject, state: Live, windows: Sequence[Window]) -> tuple[tuple[int, str], ...]:
     if not windows or not state.alias:
         return ()
@@ -144,11 +146,13 @@ def _drift(windows: Sequence[Window], judged: Window | None) -> tuple[DriftRow, 
     """All columns of the judged window, the worst first."""
     if judged is None:
         return ()
+    judged_columns = [column for window in windows for column in (*window.columns, window.score) if column]
+    scale = max(0.1, *(column.ks for column in judged_columns))
     past = [{column.column: column.ks for column in window.columns} for window in windows]
-    rows = [DriftRow(column, tuple(ks.get(column.column) for ks in past)) for column in judged.columns]
+    rows = [DriftRow(column, tuple(ks.get(column.column) for ks in past), scale) for column in judged.columns]
     if judged.score is not None:
         scores = tuple(window.score.ks if window.score else None for window in windows)
-        rows.append(DriftRow(judged.score, scores, is_score=True))
+        rows.append(DriftRow(judged.score, scores, scale, is_score=True))
     return tuple(sorted(rows, key=_severity, reverse=True))
 
 

@@ -46,6 +46,8 @@ def pages(project: ConsoleProject, sessions: Sessions) -> APIRouter:
             "project": settings.project,
             "profile": settings.profile,
             "now": project.clock.now(),
+            "wall": project.wall.now(),
+            "replayed": settings.clock == "replay",
             "caller": caller(request),
             "release": release,
         }
@@ -110,7 +112,7 @@ def pages(project: ConsoleProject, sessions: Sessions) -> APIRouter:
 
 
 def _note(project: ConsoleProject, principal: Principal, action: str) -> None:
-    at = project.clock.now()
+    at = project.wall.now()
     project.audit.append([AuditEvent(at, f"{principal.name} ({principal.id})", action, "console")])
 
 

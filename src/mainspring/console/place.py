@@ -74,13 +74,14 @@ def _number(column: ColumnReference, value: float) -> Place:
     if bin_ == 0 or bin_ == len(column.edges):
         where = "lowest" if bin_ == 0 else "highest"
         beyond = inside < 1 / 256  # the bin holds a 64th, unless nothing in training was out there
-        text = f"beyond what training saw, {where}" if beyond else f"among the {where} {formats.share(inside)}"
+        side = "below" if bin_ == 0 else "above"
+        text = f"{side} everything in training" if beyond else f"among the {where} {formats.share(inside)}"
         return Place(text, picture, beyond or not _thin(column, bin_))
     if _thin(column, bin_):
         return Place(f"the same as {formats.share(inside)} of training", picture, inside < _RARE)
     low, high = column.edges[bin_ - 1], column.edges[bin_]
     rank = below + inside * (value - low) / (high - low)
-    return Place(f"{_ordinal(round(100 * rank))} percentile", picture, False)
+    return Place(f"{_ordinal(min(99, max(1, round(100 * rank))))} percentile", picture, False)
 
 
 def _thin(column: ColumnReference, bin_: int) -> bool:
@@ -148,6 +149,8 @@ def _density(column: ColumnReference, low: float, high: float) -> list[float]:
     width = (high - low) / _COLUMNS
     bounds = [low, *column.edges, high]
     for bin_, mass in enumerate(column.bins):
+        if bin_ in (0, len(column.edges)) and mass < 1.5 * column.n / len(column.bins):
+            continue  # a tail of unknown length: drawn at its edge it would look like a peak
         begin, end = bounds[bin_], bounds[bin_ + 1]
         if width <= 0:
             heights[_COLUMNS // 2] += mass

@@ -47,7 +47,9 @@ class ConsoleProject(Protocol):
     @property
     def settings(self) -> Settings: ...
     @property
-    def clock(self) -> Clock: ...
+    def clock(self) -> Clock: ...  # the domain's time: of predictions, windows, data
+    @property
+    def wall(self) -> Clock: ...  # the machine's: of keys, sessions, runs, promotions, audit events
     @property
     def pepper(self) -> bytes: ...
     @property

@@ -40,6 +40,8 @@ def _environment() -> jinja2.Environment:
         formats.day,
         formats.ago,
         formats.value,
+        formats.answer,
+        formats.signed,
         formats.short,
     ):
         environment.filters[filter_.__name__] = filter_

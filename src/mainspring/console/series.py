@@ -13,8 +13,13 @@ from mainspring.monitoring.model import Window
 Marks = tuple[tuple[int, str], ...]
 
 
-def charts(windows: Sequence[Window], metric: str | None, marks: Marks) -> tuple[Chart, ...]:
-    """Return traffic, latency, quality and drift, oldest window first; `metric` is the one that is drawn."""
+def charts(windows: Sequence[Window], metric: str | None, held_out: float | None, marks: Marks) -> tuple[Chart, ...]:
+    """Return traffic, latency, quality and drift, oldest window first.
+
+    Args:
+        metric: The quality that is drawn; `held_out` is what it was on the held-out rows.
+        marks: Instants that are drawn into each chart, with their names.
+    """
     starts, ends = tuple(w.start for w in windows), tuple(w.end for w in windows)
 
     def chart(id_: str, title: str, kind: str, unit: str, lines: Sequence[Line], **more: object) -> Chart:
@@ -49,7 +54,8 @@ def charts(windows: Sequence[Window], metric: str | None, marks: Marks) -> tuple
             "score",
             [_line(metric or "quality", windows, lambda w: w.quality.get(metric or ""))],
             from_zero=False,
-            note="on the predictions whose label has arrived",
+            note=_labelled(windows),
+            level=None if held_out is None else (held_out, f"held out {held_out:.3f}"),
             empty="No labels have arrived yet. They are joined when they land: run `mainspring ingest` with them.",
             table=_quality_table(windows, metric),
         ),
@@ -71,6 +77,16 @@ def charts(windows: Sequence[Window], metric: str | None, marks: Marks) -> tuple
             stacked=True,
             table=_table(windows, ("Columns", "Drifted", "In alert", "Worst column", "KS"), _drift),
         ),
+    )
+
+
+def _labelled(windows: Sequence[Window]) -> str | Markup:
+    newest = next((window for window in reversed(windows) if window.quality), None)
+    if newest is None:
+        return "on the predictions whose label has arrived"
+    lag = None if newest.lag_p50_s is None else round(newest.lag_p50_s * 1e6)
+    return Markup("where the label has arrived: {} of the newest window, after {} (median)").format(
+        formats.share(newest.coverage, 0), formats.duration(lag)
     )
 
 

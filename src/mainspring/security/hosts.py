@@ -24,19 +24,27 @@ _ANY = ("0.0.0.0", "::")  # noqa: S104  (listened on elsewhere; here they are na
 
 
 def allowed_hosts(address: Address, extra: Iterable[str] = ()) -> frozenset[str]:
-    """Return the host names, without ports, under which a server that listens on `address` may be called."""
+    """Return the names under which a server that listens on `address` may be called, as `check_host` takes them."""
     own = () if address.host in _ANY else (address.host,)
-    return frozenset(name.strip("[]").lower() for name in (*own, *_LOOPBACK, *extra))
+    return frozenset(_plain(name) for name in (*own, *_LOOPBACK, *extra))
+
+
+def _plain(name: str) -> str:
+    parts = _HOST.fullmatch(name.lower())
+    return parts[0] if parts and parts[2] else name.lower().strip("[]")
 
 
 def check_host(host_header: str | None, allowed: Collection[str]) -> None:
-    """Return if the `Host` header's name is in `allowed` (lower case, without ports); its port does not matter.
+    """Return if the `Host` header's name is in `allowed`.
+
+    Args:
+        allowed: Lower-case names: `example.org` and `::1` stand for any port, `example.org:8080` for that one.
 
     Raises:
         Foreign: It is another name, or there is none.
     """
     parts = _HOST.fullmatch((host_header or "").lower())
-    if parts is None or parts[1].strip("[]") not in allowed:
+    if parts is None or not (parts[1].strip("[]") in allowed or parts[0] in allowed):
         raise Foreign(
             f"This server does not answer to the host {(host_header or '')[:100]!r}.",
             fix="add the name to `allowed_hosts` in mainspring.toml if it is yours.",

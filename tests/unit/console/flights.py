@@ -1,5 +1,6 @@
-"""A project in memory with nine weeks of traffic: flights out of New York, a model that three columns drift away from."""
+"""A project in memory with nine weeks of traffic: flights out of New York, and three columns that drift away."""
 
+import hashlib
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import pyarrow as pa
 from mainspring.core.expr import col, hours
 from mainspring.core.schema import Boolean, DType, Float32, String
 from mainspring.core.settings import Address, Settings, Url
-from mainspring.core.time import DAY, HOUR, MINUTE, WEEK, Clock, ManualClock, SystemClock, parse_instant
+from mainspring.core.time import DAY, HOUR, MINUTE, WEEK, Clock, ManualClock, parse_instant
 from mainspring.data.adapters.memory import MemoryLake, MemorySnapshots
 from mainspring.data.model import SEQUENCE, VISIBLE_AT, DatasetCommit, Source
 from mainspring.features.adapters.memory import MemoryOnlineStore
@@ -125,6 +126,7 @@ class Project:
 
     settings: Settings = field(default_factory=_settings)
     clock: Clock = field(default_factory=lambda: ManualClock(NOW))
+    wall: Clock = field(default_factory=lambda: ManualClock(NOW))
     pepper: bytes = PEPPER
     key_store: MemoryKeyStore = field(default_factory=MemoryKeyStore)
     authoriser: CedarAuthoriser = field(default_factory=CedarAuthoriser)
@@ -142,7 +144,7 @@ class Project:
     definitions: Definitions = field(default_factory=Definitions)
 
     def __post_init__(self) -> None:
-        authenticator = Authenticator(self.key_store, self.pepper, SystemClock())
+        authenticator = Authenticator(self.key_store, self.pepper, self.wall)
         object.__setattr__(self, "authenticator", authenticator)
         object.__setattr__(self, "bundles", Bundles(self.blobs, self.signing_key.public))
 
@@ -153,7 +155,7 @@ class Project:
             name=name,
             scopes=scopes or tuple(Action),
             lifetime_us=30 * DAY,
-            clock=SystemClock(),
+            clock=self.wall,
             pepper=self.pepper,
         )
 
@@ -201,9 +203,8 @@ def populated(endpoint: str = "late-arrival") -> Project:
     """Return the project after nine weeks: 60,000 predictions, a third version live, three drifted columns."""
     project = Project(definitions=definitions(endpoint))
     content, inputs = reference()
-    commit = DatasetCommit(
-        "9c41e07f5b" * 6 + "9c41", {"schedule": 4, "departures": 61, "weather": 12}, None, "", START - DAY
-    )
+    tables = {"schedule": 4, "departures": 61, "weather": 12, "arrivals": 58}
+    commit = DatasetCommit(hashlib.sha256(b"commit").hexdigest(), tables, None, "", START - DAY)
     project.snapshots.add(commit)
     metrics = [
         {"auc": 0.7312, "brier": 0.1633, "log_loss": 0.4986},
@@ -215,12 +216,7 @@ def populated(endpoint: str = "late-arrival") -> Project:
         project.tracking.log(
             run,
             params={"learning_rate": "0.08", "max_leaf_nodes": "31", "max_iter": "220"},
-            metrics=[(name, value, 0, at) for name, value in figures.items()]
-            + [
-                ("baseline_auc", 0.6821, 0, at),
-                ("baseline_brier", 0.1779, 0, at),
-                ("baseline_log_loss", 0.5402, 0, at),
-            ],
+            metrics=[(name, value, 0, at) for name, value in figures.items()],
         )
         project.tracking.finish(run, "FINISHED", at + 41_000_000)
         manifest = Manifest(
@@ -233,10 +229,11 @@ def populated(endpoint: str = "late-arrival") -> Project:
             files={},
             run_id=run,
             dataset_commit=commit.id,
-            features_digest="5be2d9" * 10 + "77aa",
+            features_digest=hashlib.sha256(b"features").hexdigest(),
             code_version="3f2c8a91d4e7b6a05c1d2e3f4a5b6c7d8e9f0a1b",
             created_at=at + 40_000_000,
             metrics=figures,
+            extra={"baseline": {"auc": 0.6821, "brier": 0.1779, "log_loss": 0.5402}},
         )
         bundle = seal(manifest, {"model.onnx": _onnx(), "reference.json": content}, project.signing_key)
         project.bundles.save(bundle)
@@ -256,7 +253,8 @@ def populated(endpoint: str = "late-arrival") -> Project:
         [Route(endpoint=endpoint, model="late-arrival", arms=(arm,), deadline_us=50_000, max_queue_rows=4096)]
     )
     _land(project)
-    project.predictions.append(_predictions(endpoint, version.digest, version.version))
+    asker = project.key(Action.PREDICT, name="check-in desk").split("_")[1]
+    project.predictions.append(_predictions(endpoint, version.digest, version.version, asker))
     project.monitors.save(windows(endpoint))
     return project
 
@@ -299,7 +297,7 @@ def _flight(index: int) -> str:
     return f"2013-08-31/{('UA', 'B6', 'DL', 'EV')[index % 4]}{1000 + 37 * index % 900}/{index:03d}"
 
 
-def _predictions(endpoint: str, digest: str, version: str) -> list[Prediction]:
+def _predictions(endpoint: str, digest: str, version: str, asker: str) -> list[Prediction]:
     rng = random.Random(3)
     made = []
     for index in range(240):
@@ -333,7 +331,7 @@ def _predictions(endpoint: str, digest: str, version: str) -> list[Prediction]:
                 statuses=statuses,
                 outputs={"probability": rng.betavariate(2, 5)},
                 latency_us=rng.randint(880, 2900),
-                principal="nobody-we-know",
+                principal=asker,
             )
         )
     return made

@@ -31,20 +31,31 @@
 
   function marks(chart) {
     return (u) => {
-      const { ctx } = u;
+      const { ctx } = u, { left: start, top, width, height } = u.bbox;
       ctx.save();
-      ctx.strokeStyle = ctx.fillStyle = colour("brass");
       ctx.font = `${11 * devicePixelRatio}px ${getComputedStyle(document.body).fontFamily}`;
+      if (chart.level) {
+        const y = Math.round(u.valToPos(chart.level.y, "y", true));
+        ctx.strokeStyle = ctx.fillStyle = colour("soft");
+        ctx.setLineDash([2 * devicePixelRatio, 4 * devicePixelRatio]);
+        ctx.beginPath();
+        ctx.moveTo(start, y);
+        ctx.lineTo(start + width, y);
+        ctx.stroke();
+        ctx.textAlign = "right";
+        ctx.fillText(chart.level.text, start + width, y - 5 * devicePixelRatio);
+      }
+      ctx.strokeStyle = ctx.fillStyle = colour("brass");
       for (const mark of chart.marks) {
         const x = Math.round(u.valToPos(mark.x, "x", true));
         ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
         ctx.beginPath();
-        ctx.moveTo(x, u.bbox.top);
-        ctx.lineTo(x, u.bbox.top + u.bbox.height);
+        ctx.moveTo(x, top);
+        ctx.lineTo(x, top + height);
         ctx.stroke();
-        const left = x + 5 * devicePixelRatio + ctx.measureText(mark.text).width > u.bbox.left + u.bbox.width;
+        const left = x + 5 * devicePixelRatio + ctx.measureText(mark.text).width > start + width;
         ctx.textAlign = left ? "right" : "left";
-        ctx.fillText(mark.text, x + (left ? -5 : 5) * devicePixelRatio, u.bbox.top + 10 * devicePixelRatio);
+        ctx.fillText(mark.text, x + (left ? -5 : 5) * devicePixelRatio, top + 10 * devicePixelRatio);
       }
       ctx.restore();
     };
@@ -77,26 +88,34 @@
     };
   }
 
+  // One label a window, under its middle, naming its start; every second, third... where there is no room.
+  function under(chart, width) {
+    const every = Math.max(1, Math.ceil((chart.x.length * 64) / width));
+    return chart.x.filter((_, at) => (chart.x.length - 1 - at) % every === 0);
+  }
+
   function draw(place, chart) {
+    const label = (at) => (chart.width < DAY ? minute : day).format(at);
     const { order, drawn } = columns(chart);
     const bars = chart.kind === "bars";
     const axis = { stroke: colour("soft"), font: `12px ${getComputedStyle(document.body).fontFamily}`, ticks: { show: false } };
     const options = {
       width: place.clientWidth,
       height: place.clientHeight,
-      padding: [10, 6, 0, 0],
+      padding: [10, 10, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { show: !bars, size: 7 } },
       scales: {
         x: { time: true, range: range(chart) },
         y: { range: (_u, low, high) => {
           if (chart.zero) return [0, high > 0 ? high * 1.1 : 1];
+          if (chart.level) [low, high] = [Math.min(low, chart.level.y), Math.max(high, chart.level.y)];
           const room = (high - low) * 0.25 || Math.abs(high) * 0.1 || 1;
           return [low - room, high + room];
         } },
       },
       axes: [
-        { ...axis, grid: { show: false }, size: 26, space: 70, values: (_u, at) => at.map((x) => (chart.width < DAY / 2 ? minute.format(x * 1000) : day.format(x * 1000))) },
+        { ...axis, grid: { show: false }, size: 26, splits: (u) => under(chart, u.width), values: (_u, at) => at.map((x) => label((x - chart.width / 2) * 1000)) },
         { ...axis, grid: { stroke: colour("line"), width: 1 }, size: 58, space: 36, values: (_u, at) => at.map((v) => (chart.unit === "count" && v % 1 ? "" : units[chart.unit](v))) },
       ],
       series: [
@@ -105,7 +124,7 @@
           const line = chart.lines[i], ink = colour(line.tone);
           return bars
             ? { label: line.name, stroke: ink, fill: ink, width: 0, points: { show: false }, paths: uPlot.paths.bars({ size: [0.62, 60], radius: 0.12 }) }
-            : { label: line.name, stroke: ink, width: 2, spanGaps: false, fill: chart.lines.length === 1 ? colour("first-fill") : undefined, points: { show: true, size: 5, fill: ink } };
+            : { label: line.name, stroke: ink, width: 2, spanGaps: false, points: { show: true, size: 5, fill: ink } };
         }),
       ],
       tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),

@@ -1,1 +1,5 @@
-"""TODO face"""
+"""Training: from pinned data to a registered bundle that was proved to answer as its estimator does."""
+
+from mainspring.training.model import Gate, Model, TrainReport, at_least, at_most, beats, model
+
+__all__ = ["Gate", "Model", "TrainReport", "at_least", "at_most", "beats", "model"]

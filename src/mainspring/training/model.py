@@ -58,11 +58,16 @@ class Model:
     task: str
     gates: Sequence[Gate] = ()
     baseline: Sequence[FeatureGroup] = ()  # trained by the same function on these alone; empty: a constant predictor
-    holdout: float | str = 0.2  # the last part of the time in `[start, until)`: a share of the rows, or a duration
+    holdout: float | str = 0.2  # the last part of the time in `[since, until)`: a share of the rows, or a duration
+    embargo: str | int = 0  # rows less than this before the next part are left out, a duration
     seed: int = 0
     description: str = ""
     owner: str = ""
     tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def embargo_us(self) -> int:
+        return parse_duration(self.embargo)
 
 
 def model(
@@ -75,24 +80,36 @@ def model(
     gates: Sequence[Gate] = (),
     baseline: Sequence[FeatureGroup] = (),
     holdout: float | str = 0.2,
+    embargo: str | int = 0,
     seed: int = 0,
     description: str = "",
     owner: str = "",
 ) -> Callable[[Callable[..., Any]], Model]:
     """Turn a training function into a `Model`.
 
+    Args:
+        features: What the model is given.
+        label: The column of a source keyed by one of the observations' entities.
+        task: `binary`, `multiclass` or `regression`.
+        gates: What a version must meet to go live.
+        baseline: The features on which the same function makes the model to compare with; none: a constant.
+        holdout: What is held out to judge the model: the last share of the rows, or the last duration.
+        embargo: How long before the next part rows are left out, where labels overlap in time.
+
     Raises:
-        Invalid: `task` is unknown, `holdout` is no share in (0, 1) and no duration, or there are no features.
+        Invalid: `task` is unknown, `holdout` is no share in (0, 0.6] and no duration, `embargo` is no duration, or
+            there are no features.
     """
     check_id(name, "model")
     if task not in TASKS:
         raise Invalid(f"Model {name!r} has the task {task!r}.", fix=f"use one of {', '.join(TASKS)}.")
     if isinstance(holdout, str):
         parse_duration(holdout)
-    elif not 0 < holdout < 1:
+    elif not 0 < holdout <= 0.6:  # half as much goes to validation
         raise Invalid(
             f"Model {name!r} holds out {holdout}.", fix='use a share such as 0.2, or a duration such as "30d".'
         )
+    parse_duration(embargo)
     if not features:
         raise Invalid(f"Model {name!r} has no features.", fix="name at least one feature view.")
 
@@ -107,6 +124,7 @@ def model(
             gates=tuple(gates),
             baseline=tuple(baseline),
             holdout=holdout,
+            embargo=embargo,
             seed=seed,
             description=description or (train.__doc__ or "").strip(),
             owner=owner,

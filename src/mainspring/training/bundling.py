@@ -1,0 +1,102 @@
+"""From a fitted estimator to a sealed bundle: converted, proved, judged, packed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from mainspring.registry import bundles
+from mainspring.registry.model import Bundle, Input, Manifest
+from mainspring.security.signing import SigningKey
+from mainspring.training import contents
+from mainspring.training.convert import to_onnx
+from mainspring.training.equivalence import TOLERANCE, Proof, prove
+from mainspring.training.frames import Array
+from mainspring.training.judge import evaluate
+from mainspring.training.model import Model
+from mainspring.training.pinned import Pinned
+from mainspring.training.scoring import open_session, output_names, session_scores
+from mainspring.training.sets import TrainingSet
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """An estimator as an ONNX model that was proved to answer as it does, and its answers to the held-out rows."""
+
+    content: bytes
+    inputs: tuple[Input, ...]
+    outputs: tuple[str, ...]
+    wide: tuple[str, ...]
+    proof: Proof
+    scores: Array  # (held-out rows, outputs)
+    metrics: dict[str, float]
+
+
+def convert(model: Model, estimator: Any, data: TrainingSet, tell: Callable[[str, float], None]) -> Converted:
+    """Convert, prove and judge an estimator that was fitted on `data.train`.
+
+    Raises:
+        NotConvertible: See `convert.to_onnx` and `equivalence.prove`.
+    """
+    tell("convert", 0.75)
+    dtypes = dict(data.dtypes)
+    wide = contents.wide_columns([data.train, data.validation, data.holdout], dtypes)
+    inputs, outputs = contents.inputs_of(data.train, dtypes), output_names(estimator, model.task)
+    content = to_onnx(estimator, inputs, model.task, wide=wide)
+    tell("prove", 0.8)
+    held_out = data.holdout.X
+    proof = prove(estimator, content, held_out, inputs, model.task, wide=wide, seed=model.seed)
+    scores = session_scores(open_session(content), held_out, outputs, len(held_out))
+    metrics = evaluate(model.task, data.holdout.y, scores, outputs)
+    return Converted(content, inputs, outputs, tuple(wide), proof, scores, metrics)
+
+
+def pack(
+    model: Model,
+    converted: Converted,
+    data: TrainingSet,
+    held_out: pa.Table,
+    pinned: Pinned,
+    key: SigningKey,
+    *,
+    baseline: Mapping[str, float],
+    run_id: str,
+    at: int,
+) -> Bundle:
+    """Return the signed bundle of a converted model."""
+    files = {
+        bundles.MODEL: converted.content,
+        bundles.FEATURES: pinned.features,
+        bundles.REFERENCE: contents.reference_file(data.train, converted.scores, converted.outputs),
+        bundles.GOLDEN: contents.golden_file(data.holdout.X, data.dtypes, converted.scores, converted.outputs),
+        bundles.HOLDOUT: contents.parquet_file(held_out),
+    }
+    manifest = Manifest(
+        model=model.name,
+        task=model.task,
+        flavour="onnx",
+        inputs=converted.inputs,
+        outputs=converted.outputs,
+        run_id=run_id,
+        dataset_commit=pinned.commit.id,
+        features_digest=pinned.tags["features_digest"],
+        code_version=pinned.code_version,
+        created_at=at,
+        tolerance=TOLERANCE,
+        metrics={**converted.metrics, **{f"baseline.{name}": value for name, value in baseline.items()}},
+        extra={
+            "seed": model.seed,
+            "training_rows": len(data.train),
+            "holdout_rows": len(data.holdout),
+            "dropped_rows": data.dropped,
+            "label": f"{model.label.source.name}.{model.label.column}",
+            "float64": list(converted.wide),
+            "proof": asdict(converted.proof),
+            "environment": pinned.tags["environment"],
+        },
+    )
+    return bundles.seal(manifest, files, key)

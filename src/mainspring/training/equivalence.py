@@ -1,0 +1,180 @@
+"""Equivalence: a bundle's model answers as the estimator does, or it is refused with the rows that say so.
+
+The estimator answers in the process that trained it, the model in a fresh one; arrays without pickle are all that
+passes between them. Compared are at least 10,000 rows that training did not see, and the probes of
+`probes.probe_rows`; each of them in a large batch and in a small one, some also alone.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mainspring.core.errors import NotConvertible
+from mainspring.registry.model import Input
+from mainspring.training import fresh
+from mainspring.training.frames import Array, to_feeds
+from mainspring.training.probes import probe_rows
+from mainspring.training.scoring import estimator_scores, graph_inputs, open_session, output_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TOLERANCE = 1e-5
+ROWS = 10_000
+_MOST_ROWS = 40_000
+_LIMIT_S = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was compared: how many rows, how many of them probes, and the largest difference found."""
+
+    rows: int
+    probes: int
+    worst: float
+
+
+def prove(
+    estimator: Any,
+    content: bytes,
+    held_out: pd.DataFrame,
+    inputs: Sequence[Input],
+    task: str,
+    *,
+    wide: Collection[str] = (),
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+) -> Proof:
+    """Compare an estimator with the ONNX model made of it.
+
+    Args:
+        content: The model, as `convert.to_onnx` returns it.
+        held_out: Rows that the estimator was not fitted on; drawn again with replacement if fewer than 10,000.
+        wide: The columns that enter the model as float64.
+        tolerance: The largest difference of any output that counts as equal: absolute for probabilities; for a
+            regression in standard deviations of the estimator's answers where those are over 1, since a sum of float32
+            is as exact as its parts are large.
+
+    Raises:
+        NotConvertible: A row differs by more, or depends on the rows beside it, or the estimator has no answer to it;
+            the message has the worst row's values.
+    """
+    import pandas as pd
+
+    rng = np.random.default_rng(seed)
+    probes, words = probe_rows(estimator, held_out, inputs, wide, rng)
+    plain = held_out.iloc[_drawn(len(held_out), rng)]
+    frame = pd.concat([plain, probes], ignore_index=True)
+    what = ["held out"] * len(plain) + words
+    expected = _expected(estimator, frame, probes, words, task)
+    answers = answer_afresh(content, frame)
+    outputs = output_names(estimator, task)
+    unit = max(1.0, float(np.std(expected))) if task == "regression" else 1.0
+    for given, rows, how in (
+        (answers["whole"], np.arange(len(frame)), "in one batch"),
+        (answers["mixed"], np.arange(len(frame)), "in small batches"),
+        (answers["alone"], answers["alone_rows"], "one by one"),
+    ):
+        _compare(given, expected[rows], frame.iloc[rows], [what[row] for row in rows], how, outputs, tolerance * unit)
+    return Proof(len(frame), len(probes), float(np.max(_difference(answers["whole"], expected)) / unit))
+
+
+def answer_afresh(content: bytes, frame: pd.DataFrame | Mapping[str, Array]) -> dict[str, Array]:
+    """Return a model's answers to the rows of `frame` from a fresh process; see `fresh` for their names and shapes.
+
+    Raises:
+        NotConvertible: The process failed.
+    """
+    feeds = to_feeds(frame, graph_inputs(open_session(content)))
+    with tempfile.TemporaryDirectory(prefix="mainspring-proof-") as name:
+        folder = Path(name)
+        (folder / "model.onnx").write_bytes(content)
+        np.savez(
+            folder / "inputs.npz",
+            allow_pickle=False,
+            **{each: values.astype(str) if values.dtype == object else values for each, values in feeds.items()},
+        )
+        done = subprocess.run(
+            [sys.executable, "-P", str(fresh.__file__), name],
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+            raise NotConvertible(f"The model does not run in a fresh process: {last}")
+        with np.load(folder / "answers.npz", allow_pickle=False) as stored:
+            return {each: stored[each] for each in stored.files}
+
+
+def _drawn(rows: int, rng: np.random.Generator) -> Array:
+    if rows > _MOST_ROWS:
+        return rng.choice(rows, _MOST_ROWS, replace=False)
+    again = rng.integers(0, rows, max(0, ROWS - rows))
+    return np.concatenate([np.arange(rows), again])
+
+
+def _expected(estimator: Any, frame: pd.DataFrame, probes: pd.DataFrame, words: Sequence[str], task: str) -> Array:
+    try:
+        return estimator_scores(estimator, frame, task)
+    except Exception as error:  # find out which kind of row it has no answer to
+        for row, word in enumerate(words):
+            try:
+                estimator_scores(estimator, probes.iloc[[row]], task)
+            except Exception as refused:
+                reason = (str(refused).strip() or type(refused).__name__).splitlines()[0]
+                raise NotConvertible(
+                    f"The estimator has no answer to a row with {word}: {reason}",
+                    fix="such rows come in serving: put a SimpleImputer, or an encoder that ignores what it does not "
+                    "know, before it.",
+                ) from refused
+        raise NotConvertible(f"The estimator failed on held-out rows: {error}") from error
+
+
+def _compare(
+    given: Array,
+    expected: Array,
+    frame: pd.DataFrame,
+    what: Sequence[str],
+    how: str,
+    outputs: Sequence[str],
+    tolerance: float,
+) -> None:
+    if given.shape != expected.shape:
+        raise NotConvertible(f"The model gives {given.shape[1]} outputs, the estimator {expected.shape[1]}.")
+    difference = _difference(given, expected)
+    by_row = difference.max(axis=1)
+    wrong = int(np.sum(by_row > tolerance))
+    if not wrong:
+        return
+    row = int(by_row.argmax())
+    output = int(difference[row].argmax())
+    values = ", ".join(f"{name}={_shown(value)}" for name, value in frame.iloc[row].items())
+    raise NotConvertible(
+        f"The bundle answers {wrong} of {len(by_row)} rows differently from the estimator ({how}). The worst "
+        f"({what[row]}): {outputs[output]} is {given[row, output]:.9g}, the estimator says "
+        f"{expected[row, output]:.9g}, for {values}.",
+        fix="impute nulls before the estimator, so that both read them alike."
+        if "null" in what[row]
+        else "declare such columns Float32 or round them, leave scalers out before trees, or use another estimator.",
+    )
+
+
+def _difference(given: Array, expected: Array) -> Array:
+    difference: Array = np.abs(given - expected)
+    difference[np.isnan(given) & np.isnan(expected)] = 0.0
+    difference[np.isnan(difference)] = np.inf
+    return difference
+
+
+def _shown(value: Any) -> str:
+    return repr(value.item() if isinstance(value, np.generic) else value)

@@ -1,0 +1,96 @@
+"""Feature columns as a training function takes them (pandas) and as a bundle's model takes them (NumPy arrays).
+
+Both read the same nulls the same way: NaN among numbers; among strings `None` for the estimator and "" for the bundle,
+and an empty string counts as null from the start, so that the two can never differ by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mainspring.core.errors import Invalid
+from mainspring.core.schema import DType
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+Array = np.ndarray[Any, Any]
+
+FRAME_DTYPES: dict[DType, Any] = {
+    DType.Float32: np.float32,
+    DType.Boolean: np.float32,
+    DType.Float64: np.float64,
+    DType.Int32: np.float64,
+    DType.Int64: np.float64,
+    DType.String: np.object_,
+}
+_GRAPH_DTYPES: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(string)": np.object_,
+}
+
+
+def check_feature_types(dtypes: Mapping[str, DType]) -> None:
+    """Return if a model can take all of the columns.
+
+    Raises:
+        Invalid: One is an instant or a duration.
+    """
+    for name, dtype in dtypes.items():
+        if dtype not in FRAME_DTYPES:
+            raise Invalid(
+                f"Feature {name!r} is a {dtype!r}, which no model takes.",
+                fix="make a number of it: its hour(), or a difference of times cast to ms.Float32.",
+            )
+
+
+def to_frame(table: pa.Table, dtypes: Mapping[str, DType]) -> pd.DataFrame:
+    """Return the columns named in `dtypes` as a frame of shape (rows, columns), with the types of `FRAME_DTYPES`."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            name: pd.Series(to_array(table.column(name), dtype), dtype=FRAME_DTYPES[dtype])
+            for name, dtype in dtypes.items()
+        }
+    )
+
+
+def to_array(column: pa.ChunkedArray[Any], dtype: DType) -> Array:
+    """Return one column of a frame, shape (rows,)."""
+    import pyarrow as pa
+
+    if dtype == DType.String:
+        values = np.array(column.to_pylist(), np.object_)
+        values[values == ""] = None
+        return values
+    kind = pa.float32() if FRAME_DTYPES[dtype] is np.float32 else pa.float64()
+    return np.asarray(column.cast(kind).to_numpy())
+
+
+def to_feeds(frame: pd.DataFrame | Mapping[str, Array], graph: Sequence[tuple[str, str]]) -> dict[str, Array]:
+    """Return what a model takes, input -> array of shape (rows, 1).
+
+    Args:
+        frame: The columns by name, as `to_frame` makes them.
+        graph: (name, ONNX type) of each input, such as `("View.count", "tensor(float)")`.
+    """
+    return {name: _feed(np.asarray(frame[name]), _GRAPH_DTYPES[kind]).reshape(-1, 1) for name, kind in graph}
+
+
+def _feed(values: Array, dtype: Any) -> Array:
+    if dtype is np.object_:
+        return np.array(["" if value is None else value for value in values], np.object_)
+    return values.astype(dtype)
+
+
+def exact_in_float32(values: Array) -> bool:
+    """Return whether every value is also a float32 (NaN is)."""
+    wide = values.astype(np.float64)
+    return bool(np.all((wide.astype(np.float32).astype(np.float64) == wide) | np.isnan(wide)))

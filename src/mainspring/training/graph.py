@@ -1,0 +1,142 @@
+"""A converted graph, put in order: our names for inputs and outputs, nothing that no output needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mainspring.core.errors import NotConvertible
+
+Array = np.ndarray[Any, Any]
+
+
+def name_inputs(model: Any, names: Sequence[str]) -> None:
+    """Rename the graph's inputs, which are in the order of `names`, to exactly those. Converters replace dots."""
+    graph = model.graph
+    if len(graph.input) != len(names):
+        raise NotConvertible(f"The converted graph has {len(graph.input)} inputs for {len(names)} features.")
+    renamed = {given.name: name for given, name in zip(graph.input, names, strict=True)}
+    inner = {
+        name: f"{name}__inner"
+        for name in (*(output for node in graph.node for output in node.output), *(i.name for i in graph.initializer))
+        if name in names
+    }
+    _rename(graph, {**inner, **renamed})
+
+
+def _rename(graph: Any, names: dict[str, str]) -> None:
+    for values in (graph.input, graph.output, graph.initializer):
+        for value in values:
+            value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        for references in (node.input, node.output):
+            for position, name in enumerate(references):
+                references[position] = names.get(name, name)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _rename(attribute.g, names)
+
+
+def name_outputs(model: Any, answer: str, columns: Sequence[int], names: Sequence[str]) -> None:
+    """Make `names` the graph's outputs, each of shape (rows,): columns of its tensor `answer`, shape (rows, n)."""
+    from onnx import TensorProto, helper
+
+    graph = model.graph
+    clash = {each.name for each in graph.input} & set(names)
+    if clash:
+        raise NotConvertible(f"{sorted(clash)} are names of features and of classes.", fix="rename the classes.")
+    clash = {output for node in graph.node for output in node.output} & set(names)
+    if clash:
+        _rename(graph, {name: f"{name}__inner" for name in clash})
+        answer = f"{answer}__inner" if answer in clash else answer
+    del graph.output[:]
+    graph.initializer.append(helper.make_tensor("__flat", TensorProto.INT64, [1], [-1]))
+    for position, (column, name) in enumerate(zip(columns, names, strict=True)):
+        index, picked, flat = f"__index{position}", f"__picked{position}", f"__flat{position}"
+        graph.initializer.append(helper.make_tensor(index, TensorProto.INT64, [1], [column]))
+        graph.node.append(helper.make_node("Gather", [answer, index], [picked], axis=1))
+        graph.node.append(helper.make_node("Reshape", [picked, "__flat"], [flat]))
+        # converters declare float64 where the runtime gives float32, and the other way round: a cast settles it
+        graph.node.append(helper.make_node("Cast", [flat], [name], to=TensorProto.FLOAT))
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None]))
+    _prune(graph)
+
+
+def _prune(graph: Any) -> None:
+    """Drop the nodes and constants that no output needs, such as the predicted label's."""
+    needed = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            needed |= set(node.input)
+            kept.append(node)
+    constants = [each for each in graph.initializer if each.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(constants)
+
+
+def set_thresholds(model: Any, thresholds: Array, *, wide: bool) -> None:
+    """Give the graph's only tree ensemble these split thresholds, one a node in the graph's order, 0 for leaves.
+
+    Where the ensemble compares float64 (`wide`), they stand there as they are, and so do its other numbers. Where it
+    compares float32, the largest float32 not above a threshold decides alike for every float32. (skl2onnx rounds those
+    of HistGradientBoosting to the nearest float32 in either case.)
+    """
+    from onnx import helper, numpy_helper
+
+    ensembles = [node for node in model.graph.node if node.op_type.startswith("TreeEnsemble")]
+    if len(ensembles) != 1:
+        raise NotConvertible(f"The converted graph has {len(ensembles)} tree ensembles for one estimator.")
+    attributes = {attribute.name: attribute for attribute in ensembles[0].attribute}
+    if len(attributes["nodes_modes"].strings) != len(thresholds):
+        raise NotConvertible("The converted trees do not have the nodes of the estimator's.")
+    if not wide:
+        attributes["nodes_values"].floats[:] = _at_most(thresholds).tolist()
+        return
+    numbers = {"nodes_values": thresholds}
+    for name in ("nodes_hitrates", "class_weights", "target_weights", "base_values"):
+        if name in attributes:
+            numbers[name] = np.array(attributes[name].floats, np.float64)
+    kept = [each for name, each in attributes.items() if name.removesuffix("_as_tensor") not in numbers]
+    del ensembles[0].attribute[:]
+    ensembles[0].attribute.extend(kept)
+    for name, values in numbers.items():
+        tensor = numpy_helper.from_array(values, name)
+        ensembles[0].attribute.append(helper.make_attribute(f"{name}_as_tensor", tensor))
+    for operators in model.opset_import:
+        if operators.domain == "ai.onnx.ml":
+            operators.version = max(operators.version, 3)  # the first with tensors there
+
+
+def _at_most(values: Array) -> Array:
+    narrow = values.astype(np.float32)
+    return np.where(narrow.astype(np.float64) > values, np.nextafter(narrow, np.float32(-np.inf)), narrow)
+
+
+def constant_model(inputs: Sequence[tuple[str, int]], values: Sequence[float], names: Sequence[str]) -> Any:
+    """Return an ONNX model that answers `values` whatever it is given.
+
+    Args:
+        inputs: (name, ONNX element type) of each.
+    """
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Shape", [inputs[0][0]], ["__shape"]),
+        helper.make_node("Gather", ["__shape", "__zero"], ["__rows"], axis=0),
+    ]
+    constants = [helper.make_tensor("__zero", TensorProto.INT64, [1], [0])]
+    for position, (value, name) in enumerate(zip(values, names, strict=True)):
+        constants.append(helper.make_tensor(f"__value{position}", TensorProto.FLOAT, [1], [value]))
+        nodes.append(helper.make_node("Expand", [f"__value{position}", "__rows"], [name]))
+    graph = helper.make_graph(
+        nodes,
+        "constant",
+        [helper.make_tensor_value_info(name, kind, [None, 1]) for name, kind in inputs],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None]) for name in names],
+        constants,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)

@@ -1,0 +1,182 @@
+"""One training, from pinned data to a registered version.
+
+A kill at any moment leaves no half-registered version: the bundle is stored whole before the run is closed, and the
+version is registered, in one step, last of all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mainspring.core.time import Clock
+from mainspring.data.ports import LakeTables, Snapshots
+from mainspring.registry.bundles import Bundles
+from mainspring.registry.model import Bundle, ModelVersion
+from mainspring.registry.ports import ModelVersions, Tracking
+from mainspring.registry.processes import process_tags
+from mainspring.security.signing import SigningKey
+from mainspring.training.assemble import columns_of, labelled_observations, training_set
+from mainspring.training.bundling import convert, pack
+from mainspring.training.fitting import fit
+from mainspring.training.judge import constant_scores, evaluate
+from mainspring.training.model import Model, TrainReport
+from mainspring.training.pinned import Pinned, pin, pinned_scan
+from mainspring.training.run import Run
+from mainspring.training.scoring import estimator_scores, output_names, score_bundle
+from mainspring.training.sets import TrainingSet
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Trainer", "score_bundle"]
+
+Progress = Callable[[str, float], None]
+
+
+class Trainer:
+    """Trains models of one project.
+
+    Args:
+        root: The project's folder, of which the code version is taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        lake: LakeTables,
+        snapshots: Snapshots,
+        tracking: Tracking,
+        versions: ModelVersions,
+        bundles: Bundles,
+        signing_key: SigningKey,
+        clock: Clock,
+        root: Path,
+    ) -> None:
+        self._lake = lake
+        self._snapshots = snapshots
+        self._tracking = tracking
+        self._versions = versions
+        self._bundles = bundles
+        self._key = signing_key
+        self._clock = clock
+        self._root = root
+
+    def train(
+        self, model: Model, *, since: int | None = None, until: int | None = None, progress: Progress | None = None
+    ) -> TrainReport:
+        """Train on the observations made in `[since, until)` and register what comes of it.
+
+        Args:
+            since: UTC epoch microseconds, `None` from the first.
+            until: Likewise; labels that became visible later are not used either.
+            progress: Told a stage's name and the share of all that is done, from 0 to 1.
+
+        Raises:
+            InvalidData: There is too little to train on, or the labels do not fit the task.
+            NotConvertible: The estimator cannot become a bundle that answers as it does.
+            MainspringError: The training function failed; the message says where.
+        """
+        begun = time.monotonic()
+        tell = progress or _nobody
+        tell("pin the data", 0.0)
+        pinned = pin(model, self._lake, self._snapshots, self._clock, self._root)
+        tags = {**process_tags(), **pinned.tags, "seed": str(model.seed)}
+        run_id = self._tracking.start(model.name, tags, self._clock.now())
+        with Run(self._tracking, run_id, self._clock, seed=model.seed) as run:
+            self._tracking.log_artefact(run_id, "environment.json", msgspec.json.encode(pinned.packages))
+            run.log_params({"since": since, "until": until, "holdout": model.holdout, "task": model.task})
+            tell("read the features", 0.05)
+            everything, held_out = self._data(model, pinned, since, until)
+            data = everything.only(columns_of(model.features, everything.dtypes))
+            bundle, baseline = self._bundle(model, data, everything, held_out, pinned, run, tell)
+            tell("store", 0.95)
+            self._bundles.save(bundle)
+        self._tracking.finish(run_id, "FINISHED", self._clock.now())
+        version = self._register(model, bundle, pinned)
+        tell("done", 1.0)
+        return TrainReport(
+            model=model.name,
+            version=version.version,
+            digest=bundle.digest,
+            run_id=run_id,
+            training_rows=len(data.train),
+            holdout_rows=len(data.holdout),
+            metrics={k: v for k, v in bundle.manifest.metrics.items() if not k.startswith("baseline.")},
+            baseline=baseline,
+            seconds=time.monotonic() - begun,
+        )
+
+    def _data(self, model: Model, pinned: Pinned, since: int | None, until: int | None) -> tuple[TrainingSet, pa.Table]:
+        scan = partial(pinned_scan, self._lake, pinned.commit)
+        table, dropped = labelled_observations(model, scan, since=since, until=until)
+        return training_set(model, table, dropped, until=until)
+
+    def _bundle(
+        self,
+        model: Model,
+        data: TrainingSet,
+        everything: TrainingSet,
+        held_out: pa.Table,
+        pinned: Pinned,
+        run: Run,
+        tell: Progress,
+    ) -> tuple[Bundle, dict[str, float]]:
+        tell("fit", 0.3)
+        estimator = fit(model, data, run)
+        outputs = output_names(estimator, model.task)
+        tell("fit the baseline", 0.6)
+        baseline = _baseline(model, everything, run, outputs)
+        converted = convert(model, estimator, data, tell)
+        run.log_metrics({f"holdout.{name}": value for name, value in converted.metrics.items()})
+        run.log_metrics({f"baseline.{name}": value for name, value in baseline.items()})
+        run.log_params({"training_rows": len(data.train), "holdout_rows": len(data.holdout), "dropped": data.dropped})
+        tell("seal", 0.9)
+        rows = held_out.select([*data.features, "_at", "_label"])
+        bundle = pack(
+            model,
+            converted,
+            data,
+            rows,
+            pinned,
+            self._key,
+            baseline=baseline,
+            run_id=run.id,
+            at=self._clock.now(),
+        )
+        run.log_param("digest", bundle.digest)
+        return bundle, baseline
+
+    def _register(self, model: Model, bundle: Bundle, pinned: Pinned) -> ModelVersion:
+        manifest = bundle.manifest
+        lineage = {
+            "dataset_commit": manifest.dataset_commit,
+            "code_version": manifest.code_version,
+            "features_digest": manifest.features_digest,
+            "files_digest": pinned.files,
+        }
+        version = self._versions.register(model.name, bundle.digest, manifest.run_id, lineage, self._clock.now())
+        self._tracking.log(manifest.run_id, tags={"version": version.version})
+        return version
+
+
+def _baseline(model: Model, data: TrainingSet, run: Run, outputs: tuple[str, ...]) -> dict[str, float]:
+    """Return the held-out metrics of the same function on the baseline's features, or of a constant."""
+    judged = data.holdout
+    if not model.baseline:
+        scores = constant_scores(model.task, data.train.y, len(judged), outputs)
+        return evaluate(model.task, judged.y, scores, outputs)
+    few = data.only(columns_of(model.baseline, data.dtypes))
+    with run.child("baseline.") as told:
+        estimator: Any = fit(model, few, told)
+    scores = estimator_scores(estimator, few.holdout.X, model.task)
+    return evaluate(model.task, judged.y, scores, output_names(estimator, model.task))
+
+
+def _nobody(_stage: str, _share: float) -> None:
+    """Nobody is told."""

@@ -183,6 +183,15 @@ def test_times_and_durations_of_every_pair(duck: duckdb.DuckDBPyConnection) -> N
     check_pairs(duck, lambda a, b: b * span(a), DType.Int64, DType.Int64, constants=0x7FFF)
 
 
+def test_deep_nesting_computes_each_part_once(duck: duckdb.DuckDBPyConnection) -> None:
+    schema, columns = pairs(DType.Float64, DType.Float64)
+    expr: Any = col("a")
+    for _ in range(6):
+        expr = when(expr > col("b"), expr - col("b"), abs(expr))
+    assert "lambda" in to_sql(expr, schema)
+    check(duck, expr, columns, schema)
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(expr=expressions(), columns=rows())
 def test_random_trees(duck: duckdb.DuckDBPyConnection, expr: Node, columns: dict[str, list[Any]]) -> None:

@@ -1,1 +1,1 @@
-"""Feature views and the two reads of them: as of each observation's time from the lake, as of now from an online store."""
+"""Feature views and their two reads: as of each observation's time from the lake, as of now from an online store."""

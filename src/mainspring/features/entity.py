@@ -12,8 +12,8 @@ from mainspring.core.schema import DType
 from mainspring.features.layout import PARTS, Layout, WindowFeature
 from mainspring.features.model import Status, hop
 from mainspring.features.state import Candidates, State
-from mainspring.features.tiles import merge, single, variance
-from mainspring.features.types import feature_dtype
+from mainspring.features.tiles import merge, variance
+from mainspring.features.types import default_of, feature_dtype, single
 
 PRESENT, NULL, EXPIRED, MISSING = (
     status.value for status in (Status.PRESENT, Status.NULL, Status.EXPIRED, Status.MISSING)
@@ -29,7 +29,7 @@ class _Window:
     hop: int
     tiles: int  # index into State.tiles
     parts: tuple[tuple[int, str, int, bool], ...]  # measure, part, its list in the tiles, whether it may be NaN
-    features: tuple[tuple[int, WindowFeature, bool], ...]  # place in the view, feature, whether it is Float32
+    features: tuple[tuple[int, WindowFeature, bool, Any], ...]  # place in the view, feature, is Float32, default
 
 
 class EntityReader:
@@ -73,17 +73,8 @@ class EntityReader:
     def _nothing(self, order: dict[str, int], layout: Layout) -> Read:
         values: list[Any] = [None] * len(order)
         for feature in layout.windows:
-            values[order[feature.name]] = 0 if feature.kind == "count" else _default(layout, feature)
+            values[order[feature.name]] = default_of(layout.view, feature.name)
         return values, [MISSING] * len(order)
-
-
-def _default(layout: Layout, feature: WindowFeature) -> float | None:
-    if feature.default is None:
-        return None
-    dtype = feature_dtype(layout.view, feature.name)
-    if dtype == DType.Float32:
-        return single(feature.default)
-    return float(feature.default) if dtype == DType.Float64 else int(feature.default)
 
 
 def _window(layout: Layout, width: int, order: dict[str, int]) -> _Window:
@@ -103,7 +94,10 @@ def _window(layout: Layout, width: int, order: dict[str, int]) -> _Window:
             (measure, part, stored.index((measure, part)), measure in floats)
             for measure, part in layout.parts(features)
         ),
-        tuple((order[f.name], f, feature_dtype(layout.view, f.name) == DType.Float32) for f in features),
+        tuple(
+            (order[f.name], f, feature_dtype(layout.view, f.name) == DType.Float32, default_of(layout.view, f.name))
+            for f in features
+        ),
     )
 
 
@@ -121,13 +115,13 @@ def _read_window(window: _Window, state: State, visible: int, now: int, values: 
             of = recent.values[measure]
             singles = [of[row] for row in rows if of[row] is not None]
         merged[measure, part] = merge(part, tiles.parts[column][start:], singles, floats=floats)
-    for place, feature, narrow in window.features:
+    for place, feature, narrow, default in window.features:
         value = _value(feature, merged)
         if value is None:
-            value = feature.default
+            values[place] = default
         else:
+            values[place] = single(value) if narrow else value
             statuses[place] = PRESENT
-        values[place] = single(value) if narrow and value is not None else value
 
 
 def _value(feature: WindowFeature, merged: dict[tuple[int, str], Any]) -> Any:

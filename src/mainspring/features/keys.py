@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -31,9 +30,3 @@ def encode_key(values: Sequence[str | int | bool]) -> bytes:
         return _encode(tuple(values))
     except (OverflowError, UnicodeEncodeError):
         raise Invalid(f"{values!r} cannot be an entity's key.", fix="use 64-bit integers and valid Unicode.") from None
-
-
-def check_key_types(name: str, keys: Any) -> str | None:
-    """Return what is wrong with the types of an entity's keys, `None` where they can identify something."""
-    wrong = [f"{key} ({dtype!r})" for key, dtype in keys.items() if dtype not in KEY_TYPES]
-    return f"Entity {name!r} has keys that identify nothing exactly: {', '.join(wrong)}" if wrong else None

@@ -22,7 +22,6 @@ from mainspring.features.rebuild import rebuild
 from mainspring.features.slices import Slice
 from mainspring.features.state import SETTLING, encode
 
-ENTITIES_AT_ONCE = 5_000
 _SLICES_KEPT = 32
 
 
@@ -34,15 +33,23 @@ class Materialiser:
         store: Where the states go.
         clock: What time it is: nothing that is not knowable yet is settled.
         memory_limit: What DuckDB may use before it spills to disk.
+        entities_at_once: How many entities' states are in this process's memory together, and in one write.
     """
 
     def __init__(
-        self, scan: Callable[[str], TableScan], store: OnlineStore, clock: Clock, *, memory_limit: str = "2GB"
+        self,
+        scan: Callable[[str], TableScan],
+        store: OnlineStore,
+        clock: Clock,
+        *,
+        memory_limit: str = "2GB",
+        entities_at_once: int = 5_000,
     ) -> None:
         self._scan = scan
         self._store = store
         self._clock = clock
         self._memory_limit = memory_limit
+        self._at_once = entities_at_once
         self._con: Any = None
         self._slices: OrderedDict[str, tuple[Layout, Slice]] = OrderedDict()
         self._made = 0
@@ -76,20 +83,25 @@ class Materialiser:
             now = self._clock.now()
             wanted = now if through is None else through
             mark = self._store.mark(layout.slot)
-            if mark is not None and rows.landed < mark.landed:
+            before = 0 if mark is None else rows.landed_by(mark.newest)
+            if mark is not None and before < mark.landed:
                 # The lake went back to an earlier version: what came after it must not be served.
                 self._store.clear(layout.slot)
                 mark = None
             position = min(wanted, now) if mark is None else max(min(wanted, now), mark.position)
             until = max(position, wanted) + horizon
-            new = Mark(position, rows.landed)
-            changed, count = self._changed(rows, mark, until)
+            if mark is not None:
+                until = max(until, mark.until)  # what is pending stays so
+            new = Mark(position, rows.landed, rows.newest, until)
+            # The rest of an ingestion that was cut short lands with older numbers: then any entity may have changed.
+            known = mark if mark is not None and before == mark.landed else None
+            changed, count = self._changed(rows, known, until)
             if progress is not None:
                 progress(0, changed)
-            for start in range(0, changed, ENTITIES_AT_ONCE):
+            for start in range(0, changed, self._at_once):
                 self._con.execute(
                     "CREATE OR REPLACE TEMP TABLE chunk AS SELECT kid FROM changed "
-                    f"WHERE place > {start} AND place <= {start + ENTITIES_AT_ONCE}"
+                    f"WHERE place > {start} AND place <= {start + self._at_once}"
                 )
                 states = rebuild(self._con, layout, rows, position - SETTLING, until)
                 self._store.write(
@@ -97,9 +109,13 @@ class Materialiser:
                     [(key, EntityState(new.position, encode(state), new.landed)) for key, state in states],
                 )
                 if progress is not None:
-                    progress(min(start + ENTITIES_AT_ONCE, changed), changed)
+                    progress(min(start + self._at_once, changed), changed)
             self._store.advance(layout.slot, new)
             return MaterialiseReport(view.name, position, changed, count)
+
+    def position(self, view: FeatureView) -> int | None:
+        """Return the instant through which the view is materialised, `None` where it never was."""
+        return self._store.position(Layout(view).slot)
 
     def close(self) -> None:
         """Give back the memory; the next run loads again."""
@@ -125,7 +141,7 @@ class Materialiser:
 
     def _changed(self, rows: Slice, mark: Mark | None, until: int) -> tuple[int, int]:
         """Make table `changed` (place, kid) of the entities whose state may differ from what is stored."""
-        since = "" if mark is None else f"AND (v >= {mark.position - SETTLING} OR seq > {mark.landed})"
+        since = "" if mark is None else f"AND (v >= {mark.position - SETTLING} OR seq > {mark.newest})"
         self._con.execute(
             "CREATE OR REPLACE TEMP TABLE changed AS SELECT row_number() OVER (ORDER BY kid) AS place, kid, rows "
             f"FROM (SELECT kid, count(*) AS rows FROM {rows.rows} WHERE v <= {until} {since} GROUP BY kid)"

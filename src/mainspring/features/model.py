@@ -181,7 +181,7 @@ def _attributes(body: type, kind: Any) -> dict[str, Any]:
     if wrong or not found:
         raise Invalid(
             f"{body.__name__} has {f'{wrong[0]} = {found[wrong[0]]!r}' if wrong else 'no features'}.",
-            fix="its attributes must be features: ms.count(window='1h'), ms.last('x'), or an expression of ms.col('x').",
+            fix="make its attributes features: ms.count(window='1h'), ms.last('x'), or an expression of ms.col('x').",
         )
     return found
 
@@ -225,28 +225,27 @@ class Status(StrEnum):
 class Mark:
     """How far a view has been materialised: through which instant, and over which rows of the lake.
 
-    Marks are ordered as pairs, so that of two materialisations at once the one that saw less never hides the other's.
+    Marks are ordered, the instant first, so that of two materialisations at once the one that saw less never hides
+    the other's.
     """
 
     position: int  # UTC epoch microseconds
-    landed: int = -1  # the largest `_seq` seen; -1 for an empty table
+    landed: int = 0  # how many rows the lake held
+    newest: int = -1  # the largest `_seq` among them
+    until: int = 0  # rows that become visible by then are in the states, as pending; UTC epoch microseconds
 
 
 @dataclass(frozen=True, slots=True)
 class EntityState:
-    """What an online store holds for one (view, entity): an opaque payload, and the mark it was built at.
+    """What an online store holds for one (view, entity): an opaque payload, and how new it is.
 
-    `position` is UTC epoch microseconds: everything visible by then is in the payload. `landed` is the `_seq` of the
-    newest row that the lake held. A store keeps the state with the largest mark.
+    `position` is UTC epoch microseconds: everything visible by then is in the payload. `landed` is how many rows the
+    lake held. A store keeps the state with the largest (position, landed).
     """
 
     position: int
     payload: bytes
-    landed: int = -1
-
-    @property
-    def mark(self) -> Mark:
-        return Mark(self.position, self.landed)
+    landed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

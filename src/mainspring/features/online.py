@@ -81,7 +81,7 @@ class OnlineReader:
             Corrupt: The store holds a damaged state.
         """
         rows = self._rows(columns)
-        entities = self._entities(columns, rows, now)
+        entities = self._entities(columns, now)
         found = OnlineRows({}, {})
         vectors: dict[str, evaluate.Vector] | None = None
         for group in self._groups:
@@ -111,7 +111,7 @@ class OnlineReader:
             raise Invalid(f"The request's columns have different lengths: {sorted(lengths)}.")
         return lengths.pop() if lengths else 0
 
-    def _entities(self, columns: Mapping[str, Sequence[Value]], rows: int, now: int) -> dict[str, list[Read]]:
+    def _entities(self, columns: Mapping[str, Sequence[Value]], now: int) -> dict[str, list[Read]]:
         """Read each view's entities, one answer a row; an entity that several rows name is read once."""
         places: dict[tuple[str, bytes], int] = {}
         asked: list[tuple[_View, list[int | None]]] = []
@@ -123,7 +123,7 @@ class OnlineReader:
                     if None in values:
                         row_places.append(None)
                     else:
-                        row_places.append(places.setdefault((slot, encode_key(values)), len(places)))  # type: ignore[arg-type]
+                        row_places.append(places.setdefault((slot, encode_key(values)), len(places)))
                 asked.append((group, row_places))
         states = self._store.read(list(places)) if places else []
         known: list[Read | None] = [None] * len(states)

@@ -10,20 +10,12 @@ from collections.abc import Iterable, Sequence
 
 from mainspring.core.expr.sql import to_sql
 from mainspring.core.schema import DType, Schema
+from mainspring.data.duck import DUCK_TYPES
 from mainspring.features.layout import Measure
 
 Part = tuple[int, str]  # (measure, part)
 
 _FLOAT32_LIMIT = "3.4028235677973366e38"  # from here on a double rounds to infinity
-SQL_TYPES = {
-    DType.String: "VARCHAR",
-    DType.Boolean: "BOOLEAN",
-    DType.Int32: "INTEGER",
-    DType.Int64: "BIGINT",
-    DType.Float32: "FLOAT",
-    DType.Float64: "DOUBLE",
-    DType.Timestamp: "TIMESTAMPTZ",
-}
 
 
 def measure_sql(measure: Measure, schema: Schema) -> str:
@@ -132,12 +124,13 @@ def value_sql(kind: str, measure: int) -> str:
     return f"{'n' if kind == 'count' else kind}_{measure}"
 
 
-def as_type(value: str, dtype: DType) -> str:
-    """The column `value` in its feature's type; a double beyond Float32 becomes infinite, as IEEE 754 rounds it."""
+def as_type(name: str, dtype: DType) -> str:
+    """The column `name` in its feature's type; a double beyond Float32 becomes infinite, as IEEE 754 rounds it."""
+    value = f'"{name}"'
     if dtype == DType.Float32:
         return (
             f"CASE WHEN isnan({value}) THEN CAST({value} AS FLOAT) "
             f"WHEN {value} >= {_FLOAT32_LIMIT} THEN CAST('inf' AS FLOAT) "
             f"WHEN {value} <= -{_FLOAT32_LIMIT} THEN CAST('-inf' AS FLOAT) ELSE CAST({value} AS FLOAT) END"
         )
-    return f"CAST({value} AS {SQL_TYPES[dtype]})"
+    return f"CAST({value} AS {DUCK_TYPES[dtype]})"

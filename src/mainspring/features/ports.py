@@ -15,7 +15,7 @@ class OnlineStore(Protocol):
     """One state per (view, entity key). Keys are the canonical bytes of `features.keys.encode_key`."""
 
     def write(self, view: str, rows: Sequence[tuple[bytes, EntityState]]) -> None:
-        """Keep each entity's state with the largest mark: an older one loses, an equal one replaces.
+        """Keep each entity's state with the largest (position, landed): a smaller one loses, an equal one replaces.
 
         All rows are there afterwards, or none (one transaction).
 

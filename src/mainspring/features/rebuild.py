@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,4 @@ def _by_entity(con: Any, query: str) -> dict[int, _Columns]:
     if not len(names):
         return {}
     edges = [0, *(np.flatnonzero(np.diff(names)) + 1).tolist(), len(names)]
-    return {
-        int(names[start]): [column[start:end].tolist() for column in columns]
-        for start, end in zip(edges, edges[1:], strict=False)
-    }
+    return {int(names[start]): [column[start:end].tolist() for column in columns] for start, end in pairwise(edges)}

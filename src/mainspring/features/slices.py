@@ -14,6 +14,7 @@ from mainspring.core.expr.types import dtype_of
 from mainspring.core.schema import DType
 from mainspring.data import duck
 from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, TableScan
+from mainspring.features.asof import check_flag
 from mainspring.features.layout import Layout
 from mainspring.features.parts import measure_sql
 
@@ -24,7 +25,8 @@ class Slice:
     Attributes:
         rows: The name of its table of rows.
         entities: The name of its table of keys: kid, then the key columns.
-        landed: The largest `_seq` in it, -1 for none.
+        landed: How many rows it has.
+        newest: The largest `_seq` in it, -1 for none.
     """
 
     def __init__(self, con: Any, layout: Layout, number: int) -> None:
@@ -34,7 +36,8 @@ class Slice:
         self._files: frozenset[str] = frozenset()
         self.rows = f"rows_{number}"
         self.entities = f"entities_{number}"
-        self.landed = -1
+        self.landed = 0
+        self.newest = -1
 
     def refresh(self, scan: TableScan) -> None:
         """Make the slice hold exactly the rows of `scan`.
@@ -53,8 +56,13 @@ class Slice:
             self._create()
             self._load(scan)
         self._version, self._files = scan.version, files
-        newest = self._con.execute(f"SELECT max(seq) FROM {self.rows}").fetchone()[0]
-        self.landed = -1 if newest is None else newest
+        found = self._con.execute(f"SELECT count(*), coalesce(max(seq), -1) FROM {self.rows}").fetchone()
+        self.landed, self.newest = found
+
+    def landed_by(self, newest: int) -> int:
+        """Return how many rows have a `_seq` up to `newest`."""
+        found = self._con.execute(f"SELECT count(*) FROM {self.rows} WHERE seq <= {newest}").fetchone()
+        return int(found[0])
 
     def drop(self) -> None:
         for table in (self.rows, self.entities):
@@ -69,6 +77,8 @@ class Slice:
     def _load(self, scan: TableScan) -> None:
         con, view = self._con, self._layout.view
         source = view.source
+        if self._layout.lasts:
+            check_flag(scan, view)
         duck.register(con, "landing_source", scan)
         keys = [f'"{key}"' for key in view.entity.keys]
         named = ", ".join(
@@ -94,7 +104,8 @@ class Slice:
         there = " AND ".join(f"{key} IS NOT NULL" for key in keys)
         ks = ", ".join(f"k{n}" for n in range(len(keys)))
         con.execute(
-            f"CREATE OR REPLACE TEMP TABLE landing AS SELECT {named}, {', '.join(columns)} FROM landing_source WHERE {there}"
+            f"CREATE OR REPLACE TEMP TABLE landing AS SELECT {named}, {', '.join(columns)} "
+            f"FROM landing_source WHERE {there}"
         )
         con.execute(
             f"INSERT INTO {self.entities} SELECT (SELECT count(*) FROM {self.entities}) + row_number() OVER (), {ks} "
@@ -105,8 +116,8 @@ class Slice:
             f"JOIN {self.entities} USING ({ks}) WITH NO DATA"
         )
         con.execute(
-            f"INSERT INTO {self.rows} SELECT kid, landing.* EXCLUDE ({ks}) FROM landing JOIN {self.entities} USING ({ks}) "
-            "ORDER BY v"
+            f"INSERT INTO {self.rows} SELECT kid, landing.* EXCLUDE ({ks}) FROM landing "
+            f"JOIN {self.entities} USING ({ks}) ORDER BY v"
         )
         con.execute("DROP TABLE landing")
         con.execute("DROP VIEW IF EXISTS landing_source")

@@ -6,13 +6,10 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Sequence
 from typing import Any
 
 from mainspring.features.state import Spread
-
-_SINGLE = struct.Struct("<f")
 
 
 def merge(part: str, tiles: Sequence[Any], rows: Sequence[Any], *, floats: bool) -> Any:
@@ -51,12 +48,3 @@ def variance(spreads: Sequence[Spread]) -> float | None:
     base = spreads[0][1]
     mean = sum(shift + count * (origin - base) for count, origin, shift, _ in spreads) / n
     return sum(m2 + count * ((origin - base) + shift / count - mean) ** 2 for count, origin, shift, m2 in spreads) / n
-
-
-def single(value: float) -> float:
-    """Return the nearest Float32; beyond its range, infinity."""
-    try:
-        rounded: float = _SINGLE.unpack(_SINGLE.pack(value))[0]
-    except OverflowError:
-        return math.copysign(math.inf, value)
-    return rounded

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import struct
+
 from mainspring.core.errors import Invalid
 from mainspring.core.expr import types as expr_types
 from mainspring.core.schema import DType, Schema
 from mainspring.features.model import FeatureView, RequestFeatures
 
 AVERAGING = ("sum", "mean", "variance", "std")
+_SINGLE = struct.Struct("<f")
 KINDS = ("last", "count", *AVERAGING, "min", "max")
 
 
@@ -39,3 +43,25 @@ def feature_dtype(group: FeatureView | RequestFeatures, feature: str, schema: Sc
     if dtype == DType.Duration:
         raise Invalid(f"{name} would be a Duration, which no column can hold.", fix="cast it: (...).cast(ms.Int64).")
     return dtype
+
+
+def default_of(view: FeatureView, feature: str) -> float | int | None:
+    """Return what a windowed feature is where its window is empty, as a value of the feature's type."""
+    aggregation = view.features[feature]
+    if aggregation.kind == "count":
+        return 0
+    if aggregation.default is None:
+        return None
+    dtype = feature_dtype(view, feature)
+    if dtype == DType.Float32:
+        return single(aggregation.default)
+    return float(aggregation.default) if dtype == DType.Float64 else int(aggregation.default)
+
+
+def single(value: float) -> float:
+    """Return the nearest Float32; beyond its range, infinity."""
+    try:
+        rounded: float = _SINGLE.unpack(_SINGLE.pack(value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
+    return rounded

@@ -17,9 +17,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from mainspring.core.time import DAY, HOUR, MINUTE
+from mainspring.data.duck import DUCK_TYPES, identifier
+from mainspring.data.model import VISIBLE_AT
 from mainspring.features import parts as state
+from mainspring.features.asof import equal, listed
 from mainspring.features.layout import Layout, WindowFeature
 from mainspring.features.model import hop
+from mainspring.features.types import default_of, feature_dtype
 
 WIDTHS = (DAY, HOUR, 5 * MINUTE)  # of tiles, coarse to fine
 
@@ -38,19 +42,59 @@ def enters(width: int) -> str:
 
 
 def read_windows(con: Any, layout: Layout) -> None:
-    """Make table `windowed`: `_i` and a column for each windowed feature, for every row of `labels` with a key.
+    """Make table `windowed`: `_i` and each windowed feature, a row for each row of `observed`.
 
     Args:
-        con: A DuckDB connection with `labels` (_i, kid, t) and `events` (kid, e, v, m0, m1, ...), times in microseconds.
+        con: A DuckDB connection with `observed` (_i, the row; _t, its instant; the key columns) and `source`.
     """
+    _prepare(con, layout)
     widths = sorted({feature.window for feature in layout.windows})
     for number, window in enumerate(widths):
         features = [feature for feature in layout.windows if feature.window == window]
         _read_window(con, layout, window, features, f"window_{number}")
-    joins = " ".join(f"LEFT JOIN window_{number} USING (_i)" for number in range(1, len(widths)))
-    con.execute(f"CREATE OR REPLACE TEMP TABLE windowed AS SELECT * FROM window_0 {joins}")
-    for number in range(len(widths)):
-        con.execute(f"DROP TABLE window_{number}")
+    joins = " ".join(f"LEFT JOIN window_{number} USING (_i)" for number in range(len(widths)))
+    values = ", ".join(_or_default(layout, feature) for feature in layout.windows)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE windowed AS SELECT o._i, {values} FROM observed AS o {joins}")
+    for table in ("labels", "events", "entities", *(f"window_{number}" for number in range(len(widths)))):
+        con.execute(f"DROP TABLE {table}")
+
+
+def _prepare(con: Any, layout: Layout) -> None:
+    """Make tables `labels` (_i, kid, t) and `events` (kid, e, v, m0, m1, ...), times in microseconds.
+
+    `kid` is a small integer for each entity that is asked about; other entities' events are left out.
+    """
+    view = layout.view
+    keys = list(view.entity.keys)
+    there = " AND ".join(f"{identifier(key)} IS NOT NULL" for key in keys)
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE entities AS SELECT row_number() OVER () AS kid, {listed(keys)} "
+        f"FROM (SELECT DISTINCT {listed(keys)} FROM observed WHERE {there} AND _t IS NOT NULL)"
+    )
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE labels AS SELECT o._i, k.kid, o._t AS t FROM observed AS o JOIN entities AS k "
+        f"ON {equal(keys, 'o', 'k')} WHERE o._t IS NOT NULL"
+    )
+    measures = "".join(
+        f", {state.measure_sql(measure, view.source.columns)} AS _m{n}" for n, measure in enumerate(layout.measures)
+    )
+    renamed = "".join(f", s._m{n} AS m{n}" for n in range(len(layout.measures)))
+    reach = max(feature.window + hop(feature.window) for feature in layout.windows)
+    event = identifier(view.source.event_time)
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE events AS SELECT k.kid, s._e AS e, s._v AS v{renamed} FROM ("
+        f"SELECT {listed(keys)}, epoch_us({event}) AS _e, epoch_us({VISIBLE_AT}) AS _v{measures} FROM source) AS s "
+        f"JOIN entities AS k ON {equal(keys, 's', 'k')} "
+        f"WHERE s._v <= (SELECT max(t) FROM labels) AND s._e >= (SELECT min(t) FROM labels) - {reach}"
+    )
+
+
+def _or_default(layout: Layout, feature: WindowFeature) -> str:
+    name, default = identifier(feature.name), default_of(layout.view, feature.name)
+    if default is None:
+        return name
+    # The shortest digits that name a double name it exactly, and so the Float32 that it may be.
+    return f"coalesce({name}, CAST({default!r} AS {DUCK_TYPES[feature_dtype(layout.view, feature.name)]})) AS {name}"
 
 
 def _read_window(con: Any, layout: Layout, window: int, features: Sequence[WindowFeature], name: str) -> None:
@@ -76,7 +120,8 @@ def _read_window(con: Any, layout: Layout, window: int, features: Sequence[Windo
     source = f"(SELECT a._i AS _i, {merged} FROM asked AS a {' '.join(tables)} LEFT JOIN single ON single._i = a._i)"
     source = state.spread_sql(source, sorted({measure for measure, part in parts if part == "spread"}))
     values = ", ".join(f'{state.value_sql(f.kind, f.measure)} AS "{f.name}"' for f in features)
-    con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT _i, {values} FROM {source}")
+    typed = ", ".join(f'{state.as_type(f.name, feature_dtype(layout.view, f.name))} AS "{f.name}"' for f in features)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT _i, {typed} FROM (SELECT _i, {values} FROM {source})")
     for table in ("asked", "rows_in", "single", *(f"level_{level}" for level in range(len(widths)))):
         con.execute(f"DROP TABLE {table}")
 
@@ -93,8 +138,9 @@ def _level(level: int, width: int, widths: Sequence[int], window: int, parts: Se
         # Equality on groups of tiles, about a quarter of the window wide, keeps the join a hash join.
         group = max(width, window // 4 // width * width)
         return (
-            f"SELECT ask.kid, ask.low, ask.b0, {merged} FROM (SELECT *, unnest(range({floor('low', group)}, b0, {group})) "
-            f"AS place FROM (SELECT DISTINCT kid, low, b0 FROM asked)) AS ask "
+            f"SELECT ask.kid, ask.low, ask.b0, {merged} FROM ("
+            f"SELECT *, unnest(range({floor('low', group)}, b0, {group})) AS place "
+            f"FROM (SELECT DISTINCT kid, low, b0 FROM asked)) AS ask "
             f"JOIN (SELECT *, {floor('start', group)} AS place FROM ({tiles})) AS tile ON tile.kid = ask.kid "
             f"AND tile.place = ask.place AND tile.start >= ask.low AND tile.enters0 <= ask.b0 GROUP BY ALL"
         )

@@ -18,7 +18,7 @@ class MemoryOnlineStore:
         with self._lock:
             for key, state in rows:
                 held = self._states.get((view, key))
-                if held is None or state.mark >= held.mark:
+                if held is None or (state.position, state.landed) >= (held.position, held.landed):
                     self._states[view, key] = state
 
     def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:

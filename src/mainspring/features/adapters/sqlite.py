@@ -18,7 +18,8 @@ CREATE TABLE IF NOT EXISTS state (
     PRIMARY KEY (view, key)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mark (
-    view TEXT NOT NULL PRIMARY KEY, position INTEGER NOT NULL, landed INTEGER NOT NULL
+    view TEXT NOT NULL PRIMARY KEY,
+    position INTEGER NOT NULL, landed INTEGER NOT NULL, newest INTEGER NOT NULL, until INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
 _WRITE = """
@@ -28,9 +29,10 @@ SET position = excluded.position, landed = excluded.landed, payload = excluded.p
 WHERE (excluded.position, excluded.landed) >= (position, landed)
 """
 _ADVANCE = """
-INSERT INTO mark (view, position, landed) VALUES (?, ?, ?)
-ON CONFLICT (view) DO UPDATE SET position = excluded.position, landed = excluded.landed
-WHERE (excluded.position, excluded.landed) >= (position, landed)
+INSERT INTO mark (view, position, landed, newest, until) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (view) DO UPDATE
+SET position = excluded.position, landed = excluded.landed, newest = excluded.newest, until = excluded.until
+WHERE (excluded.position, excluded.landed, excluded.newest, excluded.until) >= (position, landed, newest, until)
 """
 _AT_ONCE = 10_000  # keys in one statement; SQLite takes 32,766 parameters, and a key needs two
 
@@ -77,7 +79,11 @@ class SqliteOnlineStore:
 
     def mark(self, view: str) -> Mark | None:
         with self._errors():
-            row = self._connection().execute("SELECT position, landed FROM mark WHERE view = ?", (view,)).fetchone()
+            row = (
+                self._connection()
+                .execute("SELECT position, landed, newest, until FROM mark WHERE view = ?", (view,))
+                .fetchone()
+            )
         return None if row is None else Mark(*row)
 
     def position(self, view: str) -> int | None:
@@ -86,7 +92,7 @@ class SqliteOnlineStore:
 
     def advance(self, view: str, mark: Mark) -> None:
         with self._transaction() as connection:
-            connection.execute(_ADVANCE, (view, mark.position, mark.landed))
+            connection.execute(_ADVANCE, (view, mark.position, mark.landed, mark.newest, mark.until))
 
     def clear(self, view: str) -> None:
         with self._transaction() as connection:

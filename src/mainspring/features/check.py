@@ -1,0 +1,196 @@
+"""Whether feature definitions hold together: checked by `apply`, before any data is read."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from mainspring.core.errors import Invalid
+from mainspring.core.expr import Node
+from mainspring.core.expr.types import columns_of, dtype_of
+from mainspring.core.schema import DType, Schema
+from mainspring.core.time import format_duration
+from mainspring.features.keys import KEY_TYPES
+from mainspring.features.model import (
+    Aggregation,
+    Entity,
+    FeatureGroup,
+    FeatureView,
+    Observations,
+    RequestFeatures,
+    hop,
+)
+from mainspring.features.types import KINDS, feature_dtype
+
+Problem = tuple[object, str, str]  # the definition that is wrong, what is wrong, and what to do about it
+
+
+def check_groups(groups: Sequence[FeatureGroup], observations: Observations | None) -> list[Problem]:
+    """Return everything that is wrong with `groups`, and with `observations` where they are read for one."""
+    problems: list[Problem] = list(_duplicates(groups))
+    entities: dict[int, Entity] = {}
+    for group in groups:
+        if isinstance(group, FeatureView):
+            problems += _check_view(group, observations)
+            entities[id(group.entity)] = group.entity
+        else:
+            problems += _check_request(group, observations)
+    if observations is not None:
+        problems += _check_observations(observations)
+        entities.update({id(entity): entity for entity in observations.keys})
+    for entity in entities.values():
+        problems += _check_entity(entity)
+    return problems
+
+
+def _duplicates(groups: Sequence[FeatureGroup]) -> Iterator[Problem]:
+    # DuckDB does not tell names apart by case, so neither may a project.
+    names = Counter(group.name.lower() for group in groups)
+    for group in groups:
+        if names[group.name.lower()] > 1:
+            yield group, f"There are several feature groups named {group.name!r}", "rename all but one."
+        features = Counter(name.lower() for name in group.features)
+        for name in (name for name in group.features if features[name.lower()] > 1):
+            yield group, f"{group.name}.{name} differs from another feature by case only", "rename one of them."
+
+
+def _check_entity(entity: Entity) -> Iterator[Problem]:
+    for key, dtype in entity.keys.items():
+        if dtype not in KEY_TYPES:
+            yield (
+                entity,
+                f"Entity {entity.name!r} has the key {key!r} of type {dtype!r}, which identifies nothing exactly",
+                f"use one of {', '.join(map(repr, KEY_TYPES))}.",
+            )
+
+
+def _check_view(view: FeatureView, observations: Observations | None) -> Iterator[Problem]:
+    columns = view.source.columns
+    yield from _check_keys(view, view.entity, f"{view.name}'s source {view.source.name!r}", columns)
+    if observations is not None:
+        fields = observations.source.columns
+        yield from _check_keys(view, view.entity, f"{view.name}: the observations' source", fields)
+    for name, feature in view.features.items():
+        yield from _check_feature(view, f"{view.name}.{name}", name, feature, columns)
+
+
+def _check_keys(item: object, entity: Entity, owner: str, columns: Schema) -> Iterator[Problem]:
+    for key, dtype in entity.keys.items():
+        if key not in columns:
+            yield (
+                item,
+                f"{owner} lacks the key column {key!r} of entity {entity.name!r}",
+                f"add it, or use another entity; there are {sorted(columns)}.",
+            )
+        elif columns[key] != dtype:
+            yield (
+                item,
+                f"{owner} has the key column {key!r} as {columns[key]!r}, entity {entity.name!r} as {dtype!r}",
+                "give both the same type.",
+            )
+
+
+def _check_feature(
+    view: FeatureView, full_name: str, name: str, feature: Aggregation, columns: Schema
+) -> Iterator[Problem]:
+    if feature.kind not in KINDS:
+        yield view, f"{full_name} is a {feature.kind!r}", f"use one of {', '.join(KINDS)}."
+        return
+    unknown = list(_unknown(view, full_name, [feature.of, feature.where], columns, "source"))
+    yield from unknown
+    if not unknown:
+        yield from _typed(view, full_name, lambda: feature_dtype(view, name))
+        if feature.where is not None:
+            yield from _check_filter(view, full_name, feature.where, columns)
+    if feature.kind == "last":
+        if feature.ttl is not None and feature.ttl <= 0:
+            yield view, f"{full_name} has a TTL of {format_duration(feature.ttl)}", "give it a positive one, or none."
+        if feature.where is not None or feature.window is not None:
+            yield view, f"{full_name} is a last value with a filter or a window", "leave them out."
+        return
+    if feature.window is None or feature.window < hop(feature.window):
+        width = "none" if feature.window is None else format_duration(feature.window)
+        shortest = format_duration(hop(feature.window or 0))
+        yield (
+            view,
+            f"{full_name} has the window {width}, shorter than its hop {shortest}",
+            f"make it at least {shortest}.",
+        )
+    if feature.default is not None and not math.isfinite(feature.default):
+        yield view, f"{full_name} has the default {feature.default}", "use a finite number, or none."
+    elif feature.default is not None and not unknown:
+        yield from _typed(view, full_name, lambda: _check_default(view, name, full_name, feature.default or 0))
+
+
+def _check_default(view: FeatureView, name: str, full_name: str, default: float) -> None:
+    dtype = feature_dtype(view, name)
+    if not dtype.numeric:
+        raise Invalid(f"{full_name} is a {dtype!r} and has the default {default}.", fix="leave the default out.")
+    if dtype in (DType.Int32, DType.Int64) and default != int(default):
+        raise Invalid(f"{full_name} is an {dtype!r} and has the default {default}.", fix="use a whole number.")
+
+
+def _check_filter(view: FeatureView, full_name: str, where: Node, columns: Schema) -> Iterator[Problem]:
+    try:
+        dtype = dtype_of(where, columns)
+    except Invalid as error:
+        yield view, f"{full_name}: {error.what}", error.fix or "change the filter."
+        return
+    if dtype != DType.Boolean:
+        yield view, f"{full_name} is filtered by a {dtype!r}", "filter by a condition, such as ms.col('x') > 0."
+
+
+def _check_request(group: RequestFeatures, observations: Observations | None) -> Iterator[Problem]:
+    if observations is None:
+        return
+    fields = observations.source.columns
+    for name, expression in group.features.items():
+        full_name = f"{group.name}.{name}"
+        unknown = list(_unknown(group, full_name, [expression], fields, "request"))
+        yield from unknown
+        if not unknown:
+            yield from _typed(group, full_name, partial(_request_dtype, group, name, fields))
+
+
+def _request_dtype(group: RequestFeatures, name: str, fields: Schema) -> None:
+    if feature_dtype(group, name, fields) == DType.Duration:
+        raise Invalid(f"{group.name}.{name} is a Duration.", fix="divide it: (...) / ms.hours(1).")
+
+
+def _check_observations(observations: Observations) -> Iterator[Problem]:
+    columns = observations.source.columns
+    for entity in observations.keys:
+        yield from _check_keys(observations, entity, f"The observations' source {observations.source.name!r}", columns)
+    unknown = list(_unknown(observations, "The observations' time", [observations.at], columns, "source"))
+    yield from unknown
+    if unknown:
+        return
+    try:
+        dtype = dtype_of(observations.at, columns)
+    except Invalid as error:
+        yield observations, f"The observations' time: {error.what}", error.fix or "change the expression."
+        return
+    if dtype != DType.Timestamp:
+        yield (
+            observations,
+            f"The observations' time is a {dtype!r}",
+            "use a timestamp column, plus or minus a duration.",
+        )
+
+
+def _unknown(
+    item: object, full_name: str, expressions: Sequence[Node | None], columns: Schema, owner: str
+) -> Iterator[Problem]:
+    named = {name for expression in expressions if expression is not None for name in columns_of(expression)}
+    for name in sorted(named - set(columns)):
+        yield item, f"{full_name} uses {name!r}, which the {owner} does not have", f"it has {sorted(columns)}."
+
+
+def _typed(item: object, full_name: str, ask: Callable[[], object]) -> Iterator[Problem]:
+    try:
+        ask()
+    except Invalid as error:
+        what = error.what if full_name in error.what else f"{full_name}: {error.what}"
+        yield item, what.rstrip("."), error.fix or "change the expression."

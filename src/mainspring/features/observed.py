@@ -1,0 +1,57 @@
+"""Observations as the engine reads them: in their declared types, each at an exact instant, in the order given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from mainspring.core.errors import InvalidData
+from mainspring.core.schema import DType, Schema
+from mainspring.data.arrow import ARROW_TYPES
+from mainspring.features.model import FeatureGroup, FeatureView
+
+
+def as_read(observations: pa.Table, groups: Sequence[FeatureGroup], schema: Schema, at: str) -> pa.Table:
+    """Return the columns that are needed in their declared types, `_t` in microseconds, and `_i`, the row's number."""
+    needed: dict[str, DType] = {name: schema[name] for name in schema if name in observations.column_names}
+    for group in groups:
+        if isinstance(group, FeatureView):
+            needed.update(group.entity.keys)
+    arrays: dict[str, Any] = {name: _checked(observations, name, dtype) for name, dtype in needed.items() if name != at}
+    arrays["_t"] = _checked(observations, at, DType.Timestamp).cast(pa.int64())
+    arrays["_i"] = pa.chunked_array([pa.array(range(observations.num_rows), pa.int64())])
+    return pa.table(arrays)
+
+
+def _checked(table: pa.Table, name: str, dtype: DType) -> pa.ChunkedArray[Any]:
+    if name not in table.column_names:
+        raise InvalidData(f"The observations have no column {name!r}; they have {table.column_names}.")
+    column = table.column(name)
+    given = column.type
+    if pa.types.is_dictionary(given):
+        given = given.value_type
+    if dtype == DType.Timestamp and pa.types.is_timestamp(given) and given.tz is None:
+        raise InvalidData(
+            f"Column {name!r} of the observations is {given}: it has no time zone, so it names no instant.",
+            fix="localise it first: df[name].dt.tz_localize('America/New_York').",
+        )
+    if not (pa.types.is_null(given) or _same_kind(given, dtype)):
+        raise InvalidData(f"Column {name!r} of the observations is {given}, not {dtype!r}.", fix="cast it.")
+    try:
+        return column.cast(ARROW_TYPES[dtype])
+    except pa.ArrowInvalid as error:
+        raise InvalidData(f"Column {name!r} of the observations does not fit {dtype!r}: {error}.") from None
+
+
+def _same_kind(given: pa.DataType, dtype: DType) -> bool:
+    if dtype == DType.String:
+        return bool(pa.types.is_string(given) or pa.types.is_large_string(given) or pa.types.is_string_view(given))
+    if dtype == DType.Boolean:
+        return bool(pa.types.is_boolean(given))
+    if dtype == DType.Timestamp:
+        return bool(pa.types.is_timestamp(given))
+    if dtype in (DType.Int32, DType.Int64):
+        return bool(pa.types.is_integer(given))
+    return bool(pa.types.is_floating(given) or pa.types.is_integer(given))

@@ -1,0 +1,184 @@
+"""Random histories of facts about a few entities, as they land: late, twice, out of order, on the edges of hops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from hypothesis import strategies as st
+
+import mainspring as ms
+from mainspring.core.expr import Node
+from mainspring.data.model import Source, TableScan
+from mainspring.features.model import Aggregation, Entity, FeatureView, feature_view
+from property.oracle import DAY, HOUR, MINUTE, Feature, Row, record_setting
+
+KEYS = [("1", 11), ("11", 1), ("ü", -(2**63)), ("", 0)]
+PAIR = Entity("pair", keys={"k": ms.String, "n": ms.Int64})
+COLUMNS = {"x": ms.Float64, "y": ms.Float32, "z": ms.Int64, "s": ms.String, "b": ms.Boolean, "t": ms.Timestamp}
+# A leap day, the fold of New York's autumn of 2013, and the epoch, before which instants are negative.
+BASES = [1_330_473_600_000_000, 1_383_458_400_000_000, 0]
+
+OF: dict[str, tuple[Node | None, Any]] = {
+    "x": (ms.col("x"), lambda row: row["x"]),
+    "y": (ms.col("y"), lambda row: row["y"]),
+    "z": (ms.col("z"), lambda row: row["z"]),
+    "b": (ms.col("b"), lambda row: row["b"]),
+    "x_over_1": (ms.col("x") > 1, lambda row: None if row["x"] is None else row["x"] > 1),
+    "nothing": (None, None),
+    "s": (ms.col("s"), lambda row: row["s"]),
+    "t": (ms.col("t"), lambda row: row["t"]),
+}
+WHERE: dict[str, tuple[Node | None, Any]] = {
+    "all": (None, None),
+    "b": (ms.col("b"), lambda row: row["b"]),
+    "z_positive": (ms.col("z") > 0, lambda row: None if row["z"] is None else row["z"] > 0),
+}
+KINDS = {
+    "count": ["nothing", "x", "s"],
+    "sum": ["x", "y", "z", "x_over_1"],
+    "mean": ["x", "y", "b", "x_over_1"],
+    "variance": ["x", "y", "z"],
+    "std": ["x", "z"],
+    "min": ["x", "y", "z", "s", "t"],
+    "max": ["x", "y", "z", "s", "t"],
+}
+WINDOWS = [5 * MINUTE, 7 * MINUTE + 1, HOUR, 12 * HOUR, 12 * HOUR + 1, 25 * HOUR, 13 * DAY, 30 * DAY]
+TTLS = [None, 1, 5 * MINUTE, HOUR, DAY]
+
+
+@dataclass(frozen=True)
+class History:
+    """Rows in the order in which they land, a view of them, and the same features for the oracle."""
+
+    source: Source
+    view: FeatureView
+    features: dict[str, Feature]
+    rows: list[Row]
+    base: int
+
+    @property
+    def lag(self) -> int:
+        return self.source.lag_us
+
+    def edges(self) -> list[int]:
+        """Instants at which something changes."""
+        found = set()
+        for row in self.rows:
+            found |= {row.event, row.visible(self.lag)}
+            found |= {row.event + feature.window for feature in self.features.values()}
+            found |= {row.event + feature.ttl for feature in self.features.values() if feature.ttl}
+        return sorted(found)
+
+
+def near(instants: st.SearchStrategy[int]) -> st.SearchStrategy[int]:
+    return st.builds(lambda at, by: at + by, instants, st.sampled_from([0, -1, 1]))
+
+
+def _offsets() -> st.SearchStrategy[int]:
+    steps = st.one_of(
+        st.integers(0, 30).map(lambda n: n * 5 * MINUTE),
+        st.integers(0, 30).map(lambda n: n * HOUR),
+        st.integers(0, 40).map(lambda n: n * DAY),
+    )
+    return st.one_of(near(steps), st.integers(0, 3 * HOUR), st.integers(0, 40 * DAY))
+
+
+_DELAYS = st.one_of(
+    st.sampled_from([0, 0, 1, -HOUR, 5 * MINUTE, HOUR, 2 * DAY]), st.integers(0, 2 * HOUR), st.integers(0, 20 * DAY)
+)
+_SMALL = st.integers(-8, 8).map(lambda n: n / 2)
+_LARGE = st.integers(-4096, 4096).map(lambda n: 1e9 + n / 1024)
+_HOSTILE = st.sampled_from([float("nan"), float("inf"), float("-inf"), -0.0, 5e-324])
+_INSTANTS = st.integers(-(10**15), 10**15)
+
+
+def _values(large: bool, hostile: bool) -> st.SearchStrategy[dict[str, Any]]:
+    x = _LARGE if large else st.one_of(_SMALL, _HOSTILE) if hostile else _SMALL
+    y = st.one_of(_SMALL, _HOSTILE) if hostile else _SMALL
+    return st.fixed_dictionaries(
+        {
+            "x": st.one_of(x, x, st.none()),
+            "y": st.one_of(y, y, st.none()).map(lambda v: 0.0 if v == 5e-324 else v),
+            "z": st.one_of(st.integers(-5, 5), st.none()),
+            "s": st.one_of(st.sampled_from(["", "a", "ß", "z", "\U0001f600"]), st.none()),
+            "b": st.sampled_from([True, False, None]),
+            "t": st.one_of(_INSTANTS, st.none()),
+        }
+    )
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> History:
+    base = draw(st.sampled_from(BASES))
+    lag = draw(st.sampled_from([0, 0, 1, 15 * MINUTE]))
+    source = Source("facts", schema={"k": ms.String, "n": ms.Int64, **COLUMNS}, event_time="at",
+                    recorded_time="known_at", lag=lag)  # fmt: skip
+    view, features = draw(_views(source))
+    values = _values(draw(st.booleans()), draw(st.booleans()))
+    rows: list[Row] = []
+    for seq in range(draw(st.integers(1, 40))):
+        if rows and draw(st.integers(0, 5)) == 0:  # a duplicate or a correction of an earlier row
+            of = draw(st.sampled_from(rows))
+            recorded = of.recorded + draw(st.sampled_from([0, 0, 1, HOUR]))
+            rows.append(Row(of.key, of.event, recorded, seq, draw(values)))
+            continue
+        key = draw(st.sampled_from([*KEYS[:2], *KEYS, (None, 1), ("1", None)]))
+        event = base + draw(_offsets())
+        rows.append(Row(key, event, event + draw(_DELAYS), seq, draw(values)))
+    return History(source, view, features, rows, base)
+
+
+@st.composite
+def _views(draw: st.DrawFn, source: Source) -> tuple[FeatureView, dict[str, Feature]]:
+    windows = draw(st.lists(st.sampled_from(WINDOWS), min_size=1, max_size=2, unique=True))
+    aggregations: dict[str, Aggregation] = {}
+    features: dict[str, Feature] = {}
+    for number in range(draw(st.integers(1, 5))):
+        kind = draw(st.sampled_from(sorted(KINDS)))
+        of, where = draw(st.sampled_from(KINDS[kind])), draw(st.sampled_from(sorted(WHERE)))
+        window = draw(st.sampled_from(windows))
+        default = draw(st.sampled_from([None, None, -1.0])) if kind != "count" and of not in "st" else None
+        name = f"{kind}_{number}"
+        aggregations[name] = Aggregation(kind=kind, of=OF[of][0], where=WHERE[where][0], window=window, default=default)
+        features[name] = Feature(kind, OF[of][1], WHERE[where][1], window, default=default)
+    for number in range(draw(st.integers(0, 3))):
+        of, ttl = draw(st.sampled_from(["x", "y", "z", "s", "b", "t"])), draw(st.sampled_from(TTLS))
+        aggregations[f"last_{number}"] = ms.last(of, ttl=ttl)
+        features[f"last_{number}"] = Feature("last", OF[of][1], ttl=ttl)
+    return feature_view(entity=PAIR, source=source)(type("Facts", (), aggregations)), features
+
+
+ARROW = {
+    ms.String: pa.string(), ms.Int64: pa.int64(), ms.Float64: pa.float64(), ms.Float32: pa.float32(),
+    ms.Boolean: pa.bool_(), ms.Timestamp: pa.timestamp("us", tz="UTC"),
+}  # fmt: skip
+
+
+def landed(history: History, rows: Sequence[Row]) -> pa.Table:
+    """The rows as a source brings them."""
+    columns: dict[str, list[Any]] = {
+        "at": [row.event for row in rows],
+        "known_at": [row.recorded for row in rows],
+        "k": [row.key[0] for row in rows],
+        "n": [row.key[1] for row in rows],
+        **{name: [row.values[name] for row in rows] for name in COLUMNS},
+    }
+    return pa.table({name: pa.array(columns[name], ARROW[dtype]) for name, dtype in history.source.columns.items()})
+
+
+def lake_table(history: History, rows: Sequence[Row], version: int) -> TableScan:
+    """The rows as the lake holds them, with the columns of ingestion as the oracle computes them."""
+    counting: set[int] = set()
+    for key in {row.key for row in rows}:
+        records = record_setting([row for row in rows if row.key == key], history.lag)
+        # Of rows that become visible at once, only the last counts: the others are never the newest.
+        counting |= {row.seq for row in {row.visible(history.lag): row for row in records}.values()}
+    table = landed(history, rows)
+    visible = pa.array([row.visible(history.lag) for row in rows], pa.timestamp("us", tz="UTC"))
+    table = table.append_column("_visible_at", visible)
+    table = table.append_column("_seq", pa.array([row.seq for row in rows], pa.int64()))
+    flags = pa.array([row.seq in counting for row in rows], pa.bool_())
+    return TableScan(version, rows=table.append_column("_record_pair", flags), schema=table.schema)

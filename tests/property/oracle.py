@@ -1,0 +1,117 @@
+"""What a feature is worth at an instant, by brute force: every row, in the order the semantics say, in plain Python.
+
+It shares nothing with the engines but the definition of a hop's width. Expressions are given as Python functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+MINUTE, HOUR, DAY = 60_000_000, 3_600_000_000, 86_400_000_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fact. Times are UTC epoch microseconds."""
+
+    key: tuple[Any, ...]
+    event: int
+    recorded: int
+    seq: int
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def visible(self, lag: int) -> int:
+        return max(self.event, self.recorded + lag)
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        return (self.event, self.recorded, self.seq)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A stored feature; `of` and `where` are functions of a row's values."""
+
+    kind: str
+    of: Callable[[dict[str, Any]], Any] | None = None
+    where: Callable[[dict[str, Any]], Any] | None = None
+    window: int = 0
+    ttl: int | None = None
+    default: float | None = None
+
+
+def record_setting(rows: Sequence[Row], lag: int) -> list[Row]:
+    """The rows of one entity that count for last values, in the order in which they become visible."""
+    counting: list[Row] = []
+    for row in sorted(rows, key=lambda row: (row.visible(lag), row.rank)):
+        if not counting or row.rank > counting[-1].rank:
+            counting.append(row)
+    return counting
+
+
+def value_at(feature: Feature, rows: Sequence[Row], key: tuple[Any, ...], now: int, lag: int) -> tuple[Any, str]:
+    """The feature's value and status for one entity at `now`."""
+    empty = 0 if feature.kind == "count" else feature.default
+    if any(part is None for part in key):
+        return empty, "MISSING"
+    seen = [row for row in rows if _same(row.key, key) and row.visible(lag) <= now]
+    if not seen:
+        return empty, "MISSING"
+    if feature.kind == "last":
+        row = record_setting(seen, lag)[-1]
+        if feature.ttl is not None and now - row.event > feature.ttl:
+            return None, "EXPIRED"
+        value = feature.of(row.values)
+        return value, "NULL" if value is None else "PRESENT"
+    width = 5 * MINUTE if feature.window <= 12 * HOUR else HOUR if feature.window <= 12 * DAY else DAY
+    start = (now - feature.window) // width * width
+    inside = [row.values for row in seen if start <= row.event < now]
+    kept = [values for values in inside if feature.where is None or feature.where(values) is True]
+    values = [value for value in (True if feature.of is None else feature.of(v) for v in kept) if value is not None]
+    value = AGGREGATES[feature.kind](values)
+    return (empty, "NULL") if value is None else (value, "PRESENT")
+
+
+def _same(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
+    return [(type(a), a) for a in left] == [(type(b), b) for b in right]
+
+
+def _total(values: list[float]) -> float:
+    values = [float(value) for value in values]
+    return math.fsum(values) if all(map(math.isfinite, values)) else sum(values)
+
+
+def _mean(values: list[float]) -> float | None:
+    return _total(values) / len(values) if values else None
+
+
+def _variance(values: list[float]) -> float | None:
+    # Two passes, the second over differences from the exact mean's nearest float and what that float left over.
+    if not values:
+        return None
+    mean = _mean(values)
+    rest = _mean([value - mean for value in values])
+    return _total([(value - mean - rest) ** 2 for value in values]) / len(values)
+
+
+def _ordered(value: Any) -> tuple[bool, Any]:
+    nan = isinstance(value, float) and math.isnan(value)
+    return (nan, 0.0 if nan else value)
+
+
+def _optional(function: Callable[[Any], Any], value: Any) -> Any:
+    return None if value is None else function(value)
+
+
+AGGREGATES: dict[str, Callable[[list[Any]], Any]] = {
+    "count": len,
+    "sum": lambda values: _total(values) if values else None,
+    "mean": _mean,
+    "variance": _variance,
+    "std": lambda values: _optional(math.sqrt, _variance(values)),
+    "min": lambda values: min(values, key=_ordered) if values else None,
+    "max": lambda values: max(values, key=_ordered) if values else None,
+}

@@ -1,0 +1,182 @@
+"""The offline read, the online read over every store, and a brute-force oracle give the same at every microsecond."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import mainspring as ms
+from mainspring.core.schema import DType
+from mainspring.core.time import ManualClock
+from mainspring.features.adapters.memory import MemoryOnlineStore
+from mainspring.features.adapters.sqlite import SqliteOnlineStore
+from mainspring.features.keys import encode_key
+from mainspring.features.layout import slot
+from mainspring.features.materialise import Materialiser
+from mainspring.features.offline import point_in_time
+from mainspring.features.online import OnlineReader
+from mainspring.features.ports import OnlineStore
+from mainspring.features.state import SETTLING
+from mainspring.features.types import feature_dtype
+from property.histories import KEYS, History, histories, lake_table, near
+from property.oracle import DAY, HOUR, MINUTE, Row, value_at
+
+ASKED = [*KEYS, ("never", 7), (None, 1), ("1", None), (None, None)]
+SCHEMA = {"k": ms.String, "n": ms.Int64}
+
+
+class Cases:
+    """How many values were compared; printed at the end of the run."""
+
+    offline = 0
+    online = 0
+    states = 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def count(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(
+            f"\npoint in time: {Cases.offline} random values offline, {Cases.online} online, "
+            f"{Cases.states} states against a rebuild, each against the oracle"
+        )
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[Callable[[], OnlineStore]]:
+    opened: list[SqliteOnlineStore] = []
+
+    def fresh() -> OnlineStore:
+        opened.append(SqliteOnlineStore(tmp_path / f"online-{len(opened)}.db"))
+        return opened[-1]
+
+    yield fresh
+    for store in opened:
+        store.close()
+
+
+def agree(found: Any, wanted: Any, dtype: DType) -> bool:
+    if found is None or wanted is None:
+        return found is wanted
+    if not isinstance(wanted, float) and dtype not in (DType.Float32, DType.Float64):
+        return type(found) is type(wanted) and found == wanted
+    if math.isnan(wanted) or math.isinf(wanted):
+        return math.isnan(found) if math.isnan(wanted) else bool(found == wanted)
+    # Float32 is half a unit in the last place away from the double, on either side of a rounding edge.
+    tolerance = 1.2e-7 if dtype == DType.Float32 else 1e-9
+    return math.isclose(found, wanted, rel_tol=tolerance, abs_tol=1e-30)
+
+
+def explain(history: History, name: str, key: Any, now: int, found: Any, wanted: Any) -> str:
+    rows = "\n".join(
+        f"  {row.key} event {row.event - history.base} visible {row.visible(history.lag) - history.base} {row.values}"
+        for row in history.rows
+    )
+    return f"{history.features[name]} of {key} at {now - history.base}: {found}, should be {wanted}\n{rows}"
+
+
+def check_offline(history: History, rows: list[Row], instants: list[int]) -> None:
+    asked = [(key, now) for now in instants for key in ASKED]
+    observations = pa.table(
+        {
+            "k": pa.array([key[0] for key, _ in asked], pa.string()),
+            "n": pa.array([key[1] for key, _ in asked], pa.int64()),
+            "_at": pa.array([now for _, now in asked], pa.timestamp("us", tz="UTC")),
+        }
+    )
+    table = lake_table(history, rows, 0)
+    found = point_in_time(observations, [history.view], lambda _: table, schema=SCHEMA)
+    assert found.column_names == ["k", "n", "_at", *history.view.columns]
+    assert found.select(["k", "n", "_at"]).equals(observations)
+    for name, feature in history.features.items():
+        dtype = feature_dtype(history.view, name)
+        column = found.column(f"Facts.{name}")
+        values = (column.cast(pa.int64()) if dtype == DType.Timestamp else column).to_pylist()
+        for (key, now), value in zip(asked, values, strict=True):
+            wanted, _ = value_at(feature, rows, key, now, history.lag)
+            assert agree(value, wanted, dtype), explain(history, name, key, now, value, wanted)
+            Cases.offline += 1
+
+
+def check_online(history: History, rows: list[Row], reader: OnlineReader, instants: list[int]) -> None:
+    columns = {"k": [key[0] for key in ASKED], "n": [key[1] for key in ASKED]}
+    for now in instants:
+        read = reader.read(columns, now)
+        for name, feature in history.features.items():
+            dtype = feature_dtype(history.view, name)
+            full_name = f"Facts.{name}"
+            answers = zip(ASKED, read.features[full_name], read.statuses[full_name], strict=True)
+            for key, value, status in answers:
+                wanted, wanted_status = value_at(feature, rows, key, now, history.lag)
+                assert agree(value, wanted, dtype), explain(history, name, key, now, value, wanted)
+                assert status == wanted_status, explain(history, name, key, now, status, wanted_status)
+                Cases.online += 1
+
+
+COMMON = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], max_examples=60
+)
+
+
+@COMMON
+@given(history=histories(), data=st.data())
+def test_offline_is_the_oracle(history: History, data: st.DataObject) -> None:
+    edges = st.sampled_from(history.edges())
+    anywhere = st.integers(history.base - DAY, history.base + 60 * DAY)
+    hops = st.integers(0, 60 * 24 * 12).map(lambda n: history.base + n * 5 * MINUTE)
+    instants = data.draw(st.lists(st.one_of(near(edges), near(hops), anywhere), min_size=1, max_size=12))
+    check_offline(history, history.rows, instants)
+
+
+@COMMON
+@given(history=histories(), data=st.data())
+def test_online_is_the_oracle_between_materialisations(
+    sqlite: Callable[[], OnlineStore], history: History, data: st.DataObject
+) -> None:
+    stores = [MemoryOnlineStore(), sqlite()]
+    clock = ManualClock()
+    tables = {"facts": lake_table(history, [], 0)}
+    materialisers = [Materialiser(tables.__getitem__, store, clock, entities_at_once=2) for store in stores]
+    readers = [OnlineReader([history.view], store) for store in stores]
+    through, there, until = history.base, 0, history.base
+    for step in range(data.draw(st.integers(1, 3))):
+        through += data.draw(st.one_of(st.sampled_from([0, 1, HOUR, 13 * HOUR, 3 * DAY]), st.integers(0, 30 * DAY)))
+        horizon = data.draw(st.sampled_from([0, 1, HOUR, 6 * HOUR, 3 * DAY]))
+        there = data.draw(st.integers(there, len(history.rows)))
+        rows = history.rows[:there]
+        tables["facts"] = lake_table(history, rows, step + 1)
+        clock.set(through)
+        for materialiser in materialisers:
+            materialiser.run(history.view, horizon=horizon)
+        first, last = through - SETTLING, through + horizon
+        until = max(until, last)
+        edges = [at for at in history.edges() if first < at < last] or [through]
+        drawn = st.lists(st.one_of(near(st.sampled_from(edges)), st.integers(first, last)), min_size=1, max_size=6)
+        instants = [first, through, last, *(min(max(at, first), last) for at in data.draw(drawn))]
+        for reader in readers:
+            check_online(history, rows, reader, instants)
+    check_rebuilt(history, stores, tables["facts"], clock, until - through)
+    for materialiser in materialisers:
+        materialiser.close()
+
+
+def check_rebuilt(history: History, stores: list[Any], table: Any, clock: ManualClock, horizon: int) -> None:
+    """What increments left is what one run over everything makes, byte for byte."""
+    whole = MemoryOnlineStore()
+    Materialiser(lambda _: table, whole, clock).run(history.view, horizon=horizon)
+    wanted = [(slot(history.view), encode_key(key)) for key in KEYS]
+    for store in stores:
+        for mine, fresh in zip(store.read(wanted), whole.read(wanted), strict=True):
+            if fresh is not None:
+                assert mine is not None
+                assert mine.payload == fresh.payload
+                Cases.states += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _MEMORY = 0.95  # the weight of the past at each new batch: some twenty batches count
+_FAR, _FAR_US = 3.0, 100.0
 
 
 class Cost:
@@ -16,7 +17,9 @@ class Cost:
         self._fixed = self._per_row = 0.0
 
     def observe(self, rows: int, took_us: float) -> None:
-        """Learn from a batch."""
+        """Learn from a batch. One that took far longer than predicted met something else too, so it counts in part."""
+        if self._weight > 2:
+            took_us = min(took_us, _FAR * self.predict(rows) + _FAR_US)
         self._weight = self._weight * _MEMORY + 1
         self._rows = self._rows * _MEMORY + rows
         self._time = self._time * _MEMORY + took_us
@@ -35,7 +38,3 @@ class Cost:
     def predict(self, rows: int) -> float:
         """Return how long a batch of `rows` should take, µs."""
         return self._fixed + self._per_row * rows
-
-    def predict_queue(self, rows: int, max_batch_rows: int) -> float:
-        """Return how long `rows` should take in batches as large as allowed, µs."""
-        return self._fixed * -(-rows // max_batch_rows) + self._per_row * rows

@@ -240,8 +240,12 @@ class Gateway:
             clock=self._clock,
             metrics=self.metrics.of(route.endpoint),
             threads=self._threads,
+            alone=self._alone,
             max_queue_rows=route.max_queue_rows,
         )
+
+    def _alone(self) -> bool:
+        return self.in_flight <= 1
 
     async def _live_probe(self, _request: Request) -> Reply:
         return reply(200, {"live": True})

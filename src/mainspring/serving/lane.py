@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,6 +74,7 @@ class Lane:
         log: Gets every prediction before its caller does.
         clock: Says what time it is for features and the log; deadlines go by the monotonic time.
         threads: Where slow models run.
+        alone: Says whether no other request is on its way to this process, so that there is nothing to wait for.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Lane:
         clock: Clock,
         metrics: EndpointMetrics,
         threads: Executor,
+        alone: Callable[[], bool],
         max_queue_rows: int,
     ) -> None:
         self.version = version
@@ -95,6 +97,7 @@ class Lane:
         self._clock = clock
         self._metrics = metrics
         self._threads = threads
+        self._alone = alone
         self._loop = asyncio.get_running_loop()
         self._compute = runtime.warm.cost
         self._scheduled = False
@@ -123,9 +126,13 @@ class Lane:
         return job
 
     def _wake(self) -> None:
-        # By the next turn of the loop every request that this turn has decoded is in the queue: they run together.
-        if self.batcher.idle and not self._scheduled:
-            self._scheduled = True
+        if not self.batcher.idle or self._scheduled:
+            return
+        self._scheduled = True
+        if self._alone():
+            self._run()
+        else:
+            # By the next turn of the loop every request that this turn has decoded waits too: they run together.
             self._loop.call_soon(self._run)
 
     def _run(self) -> None:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -80,6 +80,12 @@ def _nothing(scan: TableScan) -> pa.Table:
     if scan.schema is None:
         raise Corrupt(f"Version {scan.version} of a table has neither files nor a schema.")
     return scan.schema.empty_table()
+
+
+def one_row(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
+    """Return the only row of a query."""
+    (row,) = con.execute(sql).fetchall()
+    return tuple(row)
 
 
 def identifier(name: str) -> str:

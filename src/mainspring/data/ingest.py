@@ -84,6 +84,7 @@ class Ingestor:
         self._batch_rows = batch_rows
         self._load_rows = min(load_rows, LOAD_ROWS)
         self._memory_limit = memory_limit
+        self._database: duckdb.DuckDBPyConnection | None = None
         self._wait_s = wait_s
 
     def ingest(
@@ -111,7 +112,7 @@ class Ingestor:
         """
         opened = open_input(data, source, self._batch_rows)
         tally = _Tally(opened.total, progress)
-        with self._alone(source), duck.connect(self._memory_limit) as con:
+        with self._alone(source), self._session() as con:
             self._add_keyings(con, source, keyings)
             keyings = {**self._keyings(source), **keyings}
             for number, pieces in enumerate(loads(opened.pieces, self._load_rows)):
@@ -138,11 +139,17 @@ class Ingestor:
         Returns:
             The new version; `None`, and no version, where there was nothing to do.
         """
-        with self._alone(source), duck.connect(self._memory_limit) as con, duck.duck_errors(source.name):
+        with self._alone(source), self._session() as con, duck.duck_errors(source.name):
             return self._add_keyings(con, source, keyings)
 
     def _alone(self, source: Source) -> Any:
         return self._locks.hold(f"ingest.{source.name}", wait_s=self._wait_s)
+
+    def _session(self) -> duckdb.DuckDBPyConnection:
+        """Return a connection with temporary tables of its own: opening a whole database costs more than a small load."""
+        if self._database is None:
+            self._database = duck.connect(self._memory_limit)
+        return self._database.cursor()
 
     def _keyings(self, source: Source) -> dict[str, tuple[str, ...]]:
         if self._lake.version(source.name) is None:
@@ -215,8 +222,8 @@ class Ingestor:
 
     def _next_load(self, con: duckdb.DuckDBPyConnection, source: Source) -> int:
         """Return the first `_seq` of the next load."""
-        newest = [con.execute(f"SELECT max({SEQUENCE}) FROM {view}").fetchone() for _, view in self._views(con, source)]
-        numbers = [row[0] for row in newest if row is not None and row[0] is not None]
+        newest = [duck.one_row(con, f"SELECT max({SEQUENCE}) FROM {view}")[0] for _, view in self._views(con, source)]
+        numbers = [number for number in newest if number is not None]
         return (max(numbers) // LOAD_ROWS + 1) * LOAD_ROWS if numbers else 0
 
     def _views(self, con: duckdb.DuckDBPyConnection, source: Source) -> Iterator[tuple[str, str]]:
@@ -230,10 +237,10 @@ class Ingestor:
         if not limits:
             return
         duck.register(con, "there", self._lake.scan(source.name))
-        newest = con.execute(f"SELECT epoch_us(max({identifier(source.event_time)})) FROM there").fetchone()
-        if newest is None or newest[0] is None:
+        newest = duck.one_row(con, f"SELECT epoch_us(max({identifier(source.event_time)})) FROM there")[0]
+        if newest is None:
             yield f"{source.name} has no event yet."
-        elif (age := self._clock.now() - newest[0]) > min(limits):
+        elif (age := self._clock.now() - newest) > min(limits):
             yield (
                 f"The newest event of {source.name} is {format_duration(age)} old, "
                 f"more than {format_duration(min(limits))}."

@@ -7,7 +7,7 @@ row goes to the quarantine; `kept` is the table as it was.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     import duckdb
 
 _ROW = "_row"
-_BETWEEN = "chr(31)"  # between the reasons of one row: no reason holds it
+_SEPARATOR = "\x1f"  # between the reasons of one row: no reason holds it
+_BETWEEN = "chr(31)"
 
 
 class Staging:
@@ -85,17 +86,19 @@ class Staging:
 
     def _refuse(self, castings: list[Casting], name: str, strict: bool) -> None:
         for one in castings:
-            if one.misfit is None or not self._count(f"SELECT count(*) FROM typed WHERE {REASON} IS NOT NULL"):
+            if one.misfit is None or not duck.one_row(self._con, f"SELECT count({REASON}) FROM typed")[0]:
                 continue
             column = f"raw.{identifier(one.name)}"
             there = f"count(*) FILTER ({column} IS NOT NULL)"
             misfits = f"count(*) FILTER ({one.misfit})"
             naives = f"count(*) FILTER ({one.naive})" if one.naive else "0"
-            total, valued, wrong, without = self._row(f"SELECT count(*), {there}, {misfits}, {naives} FROM raw")
+            total, valued, wrong, without = duck.one_row(
+                self._con, f"SELECT count(*), {there}, {misfits}, {naives} FROM raw"
+            )
             if without and without + wrong == valued:
                 raise naive(name, one.name)
             if strict and wrong == valued and 2 * valued >= total:
-                example = self._row(f"SELECT first({column}) FROM raw WHERE {one.misfit}")[0]
+                example = duck.one_row(self._con, f"SELECT first({column}) FROM raw WHERE {one.misfit}")[0]
                 raise wrong_type(name, one.name, one.dtype, example)
 
     def compare_with(self, scan: TableScan | None) -> None:
@@ -105,23 +108,50 @@ class Staging:
             duck.register(self._con, "kept", scan)
 
     def judge_unique(self) -> None:
-        """Give a reason to every row that agrees with one that came first, in this load or in the table."""
-        for columns, reason in unique_rules(self._source):
-            names = ", ".join(map(identifier, columns))
-            good = f"{REASON} IS NULL AND {present(columns)}"
-            again = f"""
-                SELECT {_ROW} FROM typed WHERE {good}
-                QUALIFY row_number() OVER (PARTITION BY {names} ORDER BY {_ROW}) > 1"""
-            if self._kept:
-                # Rows of this very load that landed before a crash were judged then, among their own.
-                theirs = (
-                    f"{SEQUENCE} NOT BETWEEN {self._base} AND {self._base + self._count('SELECT count(*) FROM raw')}"
-                )
-                same = " AND ".join(f"kept.{identifier(name)} = typed.{identifier(name)}" for name in columns)
-                again += f"""
-                    UNION SELECT {_ROW} FROM typed SEMI JOIN (SELECT {names} FROM kept WHERE {theirs}) AS kept
-                    ON {same} WHERE {good}"""
-            self._con.execute(f"UPDATE typed SET {REASON} = {literal(reason)} WHERE {_ROW} IN ({again})")
+        """Give its reasons to every row that agrees with one that came first, in this load or in the table.
+
+        Which rows stay is decided in order of arrival: a row that goes to the quarantine stands in nobody's way.
+        """
+        rules = unique_rules(self._source)
+        joins, columns = "", []
+        for index, (names, _) in enumerate(rules):
+            self._con.execute(f"CREATE OR REPLACE TEMP TABLE rivals_{index} AS {self._rivals(names)}")
+            same = " AND ".join(f"rivals_{index}.{identifier(name)} = typed.{identifier(name)}" for name in names)
+            joins += f" LEFT JOIN rivals_{index} ON {same}"
+            columns += [f"rivals_{index}.first", f"coalesce(rivals_{index}.there, false)"]
+        suspect = " OR ".join(f"rivals_{index}.first IS NOT NULL" for index in range(len(rules)))
+        if not rules or not any(
+            duck.one_row(self._con, f"SELECT count(*) FROM rivals_{n}")[0] for n in range(len(rules))
+        ):
+            return
+        suspects = self._con.execute(f"""
+            SELECT {_ROW}, {", ".join(columns)} FROM typed{joins}
+            WHERE {REASON} IS NULL AND ({suspect}) ORDER BY {_ROW}""").fetchall()
+        failed = pa.table(_failures(suspects, [reason for _, reason in rules]), names=[_ROW, REASON])
+        self._con.register("failed", failed)
+        self._con.execute(f"UPDATE typed SET {REASON} = failed.{REASON} FROM failed WHERE typed.{_ROW} = failed.{_ROW}")
+        self._con.unregister("failed")
+
+    def _rivals(self, names: tuple[str, ...]) -> str:
+        """Return SQL: the values that more than one row has, `first` the first of them, `there` if one is landed."""
+        columns = ", ".join(map(identifier, names))
+        good = f"SELECT {columns}, {_ROW} FROM typed WHERE {REASON} IS NULL AND {present(names)}"
+        if not self._kept:
+            return (
+                f"SELECT {columns}, min({_ROW}) AS first, false AS there FROM ({good}) GROUP BY ALL HAVING count(*) > 1"
+            )
+        # Rows of this very load that landed before a crash were judged then, among their own: they are no rivals.
+        last = self._base + duck.one_row(self._con, "SELECT count(*) FROM raw")[0] - 1
+        same = " AND ".join(f"kept.{identifier(name)} = good.{identifier(name)}" for name in names)
+        return f"""
+            WITH good AS ({good}),
+            known AS (
+                SELECT DISTINCT {columns} FROM kept SEMI JOIN good ON {same}
+                WHERE kept.{SEQUENCE} NOT BETWEEN {self._base} AND {last})
+            SELECT {columns}, min({_ROW}) AS first, bool_or(there) AS there FROM (
+                SELECT *, false AS there FROM good UNION ALL BY NAME SELECT good.*, true AS there FROM good JOIN known
+                USING ({columns}))
+            GROUP BY {columns} HAVING count(*) > 1"""
 
     def leave_out(self, landed: pa.Table) -> None:
         """Forget the rows with these `_seq`: they are there already."""
@@ -196,10 +226,23 @@ class Staging:
             SELECT {SEQUENCE}, any_value({VISIBLE_AT}) AS {VISIBLE_AT}, {any_flag}
             FROM ({" UNION ALL BY NAME ".join(queries)}) GROUP BY {SEQUENCE}""").to_arrow_table()
 
-    def _row(self, sql: str) -> tuple[object, ...]:
-        row = self._con.execute(sql).fetchone()
-        assert row is not None
-        return tuple(row)
 
-    def _count(self, sql: str) -> int:
-        return int(str(self._row(sql)[0]))
+def _failures(suspects: list[tuple[Any, ...]], reasons: list[str]) -> list[pa.Array[Any]]:
+    """Return the rows that fail and why. A suspect is (row, then for each rule: first of its kind or None, landed)."""
+    taken: list[set[int]] = [set() for _ in reasons]
+    rows, whys = [], []
+    for row, *clashes in suspects:
+        firsts, landed = clashes[::2], clashes[1::2]
+        why = [
+            reason
+            for reason, first, there, gone in zip(reasons, firsts, landed, taken, strict=True)
+            if there or first in gone
+        ]
+        if why:
+            rows.append(row)
+            whys.append(_SEPARATOR.join(why))
+        else:
+            for first, gone in zip(firsts, taken, strict=True):
+                if first is not None:
+                    gone.add(first)
+    return [pa.array(rows, pa.int64()), pa.array(whys, pa.string())]

@@ -92,4 +92,6 @@ class CatalogSnapshots:
 
 
 def _read(row: sa.Row[Any]) -> DatasetCommit:
-    return DatasetCommit(row.id, msgspec.json.decode(row.versions, type=dict[str, int]), row.parent, row.message, row.at)
+    return DatasetCommit(
+        row.id, msgspec.json.decode(row.versions, type=dict[str, int]), row.parent, row.message, row.at
+    )

@@ -6,7 +6,9 @@ vectors and the expiry of old log entries stay off: readers refuse the former, t
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,8 @@ _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=F
 _ID = re.compile(ID_PATTERN)
 _FULL = ("No space left", "os error 28", "Disk quota", "os error 122", "File too large", "os error 27")
 _ATTEMPTS = 20
+_MANY_FILES = 64
+_SMALL_BYTES = 64 << 20
 _NEW = "_is_new"  # in the source of a merge: whether a row is to be added, not a change
 
 
@@ -48,6 +52,7 @@ class DeltaLake:
         if wrong:
             raise Invalid(f"Tables cannot live in {self._folder}: its name has {wrong}.", fix="use another folder.")
         self._locks = FileLocks(self._folder / ".locks")
+        self._thread = threading.local()
 
     def append(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:
         def write(at: DeltaTable | None) -> None:
@@ -119,11 +124,12 @@ class DeltaLake:
             with _delta_errors(self._path(table)):
                 at = DeltaTable(self._path(table), version=version)
         files = self._files(table, at)
-        for file in files:
-            if not Path(file).exists():
-                if at is not newest:
-                    raise gone
-                raise Corrupt(f"Table {table!r} lacks its file {file}.", fix="restore it from a backup.")
+        lying = {str(file) for file in self._lying(table)}
+        lost = [file for file in files if file not in lying]
+        if lost and at is not newest:
+            raise gone
+        if lost:
+            raise Corrupt(f"Table {table!r} lacks its file {lost[0]}.", fix="restore it from a backup.")
         return TableScan(int(at.version()), files=files, schema=_arrow(at))
 
     def vacuum(self, table: str, keep: Sequence[int], *, dry_run: bool = False) -> int:
@@ -133,7 +139,9 @@ class DeltaLake:
                 kept.update(self._scan_files(table, version))
             # Whatever else lies in the table's folder is of no use: files of versions that are not kept, what a killed
             # writer left, change data. No writer is at work while we hold the lock.
-            doomed = [file for file in self._lying(table) if str(file) not in kept]
+            log = self._path(table) / "_delta_log"
+            lying = [path for path in self._path(table).rglob("*") if path.is_file() and log not in path.parents]
+            doomed = [file for file in lying if str(file) not in kept]
             if not dry_run:
                 for file in doomed:
                     file.unlink(missing_ok=True)
@@ -142,9 +150,9 @@ class DeltaLake:
     def _scan_files(self, table: str, version: int | None) -> tuple[str, ...]:
         return self.scan(table, version).files or ()
 
-    def _lying(self, table: str) -> list[Path]:
+    def _lying(self, table: str) -> set[Path]:
         folder = self._path(table)
-        return [path for path in folder.rglob("*") if path.is_file() and folder / "_delta_log" not in path.parents]
+        return {folder / name for name in os.listdir(folder)} if folder.exists() else set()
 
     def _path(self, table: str) -> Path:
         return self._folder / check_id(table, "table")
@@ -154,15 +162,24 @@ class DeltaLake:
         return tuple(str(folder / unquote(uri.rsplit("/", 1)[-1])) for uri in at.file_uris())
 
     def _open(self, table: str) -> DeltaTable | None:
+        """Return the newest version, from this thread's cache where no commit came after."""
         path = self._path(table)
         log = path / "_delta_log"
-        if not log.is_dir() or not any(log.iterdir()):
+        try:
+            identity = log.stat().st_ino
+        except FileNotFoundError:
             return None
+        opened: dict[str, tuple[int, DeltaTable]] = self._thread.__dict__.setdefault("opened", {})
+        inode, at = opened.pop(table, (None, None))
         with _delta_errors(path):
-            try:
-                return DeltaTable(path)
-            except TableNotFoundError:
-                return None
+            if at is None or inode != identity:
+                if not any(log.iterdir()):
+                    return None
+                at = DeltaTable(path)
+            elif (log / f"{at.version() + 1:020d}.json").exists():
+                at.update_incremental()
+        opened[table] = identity, at
+        return at
 
     def _write(
         self,
@@ -192,7 +209,7 @@ class DeltaLake:
     ) -> int | None:
         path = self._path(table)
         with disk_errors(path), self._locks.hold(table, wait_s=600.0):
-            before = set(self._lying(table)) if path.exists() else set()
+            before = self._lying(table)
             at = self._open(table)
             if at is not None and at.transaction_version(key) is not None:
                 return None
@@ -201,17 +218,29 @@ class DeltaLake:
             try:
                 write(at)
             except BaseException as error:
+                self._thread.__dict__.pop("opened", None)
                 self._forget(table, before)
                 if isinstance(error, Conflict) and self.has(table, key):
                     return None
                 raise
-            return self.version(table)
+            version = self.version(table)
+            self._compact(table)
+            return version
+
+    def _compact(self, table: str) -> None:
+        """Where small files have become many, make them few: a version of its own, with the same rows."""
+        at = self._open(table)
+        if at is not None and len(at.file_uris()) >= _MANY_FILES:
+            sizes = pa.table(at.get_add_actions())["size_bytes"].to_pylist()
+            if sum(size < _SMALL_BYTES for size in sizes) >= _MANY_FILES:
+                with _delta_errors(self._path(table)):
+                    at.optimize.compact(target_size=_SMALL_BYTES, post_commithook_properties=_HOOKS)
 
     def _forget(self, table: str, before: set[Path]) -> None:
         """Remove what a failed write left: nothing names it, and nobody else writes while we hold the lock."""
         named = set(self._files(table, at)) if (at := self._open(table)) is not None else set()
-        for file in self._lying(table):
-            if file not in before and str(file) not in named:
+        for file in self._lying(table) - before:
+            if str(file) not in named and file.is_file():
                 file.unlink(missing_ok=True)
 
 

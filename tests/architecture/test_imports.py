@@ -46,6 +46,9 @@ def test_the_contracts_hold() -> None:
         ("delivery/routing.py", "import mainspring.security.adapters.memory", "Only app chooses adapters"),
         ("cli/__init__.py", "def f(): import mainspring.data.adapters", "Only app chooses adapters"),
         ("newcomer/__init__.py", "", "Imports only go down"),
+        ("core/ids.py", "def f(): import pyarrow", "The gateway's path"),
+        ("serving/codec.py", "import pandas.api", "The gateway's path"),
+        ("registry/bundles.py", "import mainspring.data.duck", "The gateway's path"),
     ],
 )
 def test_a_wrong_import_is_noticed(tmp_path: Path, module: str, line: str, contract: str) -> None:

@@ -38,6 +38,7 @@ GATEWAY = [
     "mainspring.serving.gateway",
     "mainspring.serving.executor",
     "mainspring.serving.adapters.catalog",
+    "mainspring.app.gateway",
 ]
 
 

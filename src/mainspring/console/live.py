@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError, NotFound
-from mainspring.delivery.gates import baseline_of
+from mainspring.delivery.gates import BASELINE, baseline_of
 from mainspring.registry.model import AliasMove, Bundle, ModelVersion
 from mainspring.serving.model import Arm, Route
 
@@ -100,5 +100,6 @@ def _metrics(project: ConsoleProject, model: str, bundle: Bundle | None) -> tupl
     found = [
         GateMetric(name, value, baseline.get(name), gates.get(name, ""))
         for name, value in bundle.manifest.metrics.items()
+        if not name.startswith(BASELINE)
     ]
     return tuple(sorted(found, key=lambda metric: (not metric.gate, metric.metric)))

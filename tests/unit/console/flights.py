@@ -232,8 +232,7 @@ def populated(endpoint: str = "late-arrival") -> Project:
             features_digest=hashlib.sha256(b"features").hexdigest(),
             code_version="3f2c8a91d4e7b6a05c1d2e3f4a5b6c7d8e9f0a1b",
             created_at=at + 40_000_000,
-            metrics=figures,
-            extra={"baseline": {"auc": 0.6821, "brier": 0.1779, "log_loss": 0.5402}},
+            metrics={**figures, "baseline.auc": 0.6821, "baseline.brier": 0.1779, "baseline.log_loss": 0.5402},
         )
         bundle = seal(manifest, {"model.onnx": _onnx(), "reference.json": content}, project.signing_key)
         project.bundles.save(bundle)

@@ -1,0 +1,194 @@
+import re
+
+import pytest
+
+from mainspring.console.app import create_app
+from mainspring.core.errors import Denied
+from mainspring.core.time import DAY
+from mainspring.security.model import Action
+from unit.console.client import Client
+from unit.console.flights import NOW, START, WEEKS, Project, populated
+
+
+def test_status_says_what_is_live(administrator) -> None:
+    status = administrator.get("/api/status").json()
+    assert (status["project"], status["profile"], status["now"]) == ("flights", "local", NOW)
+    (endpoint,) = status["endpoints"]
+    (arm,) = endpoint["arms"]
+    assert (endpoint["endpoint"], endpoint["model"], endpoint["task"]) == ("late-arrival", "late-arrival", "binary")
+    assert (arm["number"], arm["by"], arm["problem"]) == ("2", "ana", None)
+    auc = {"metric": "auc", "value": 0.7377, "baseline": 0.6821, "gate": "beats by 0.005"}
+    assert arm["metrics"][0] == auc
+
+
+def test_endpoints_come_with_their_routes(administrator) -> None:
+    (endpoint,) = administrator.get("/api/endpoints").json()["endpoints"]
+    assert endpoint["name"] == "late-arrival"
+    assert endpoint["route"]["arms"][0]["version"] == "2"
+
+
+def test_windows_can_be_cut(administrator) -> None:
+    everything = administrator.get("/api/endpoints/late-arrival/windows").json()["windows"]
+    assert len(everything) == WEEKS
+    later = administrator.get(f"/api/endpoints/late-arrival/windows?since={START + 1}").json()["windows"]
+    assert later == everything[1:]
+    assert administrator.get("/api/endpoints/nobody/windows").status_code == 404
+
+
+def test_predictions_newest_first(administrator) -> None:
+    found = administrator.get("/api/predictions?endpoint=late-arrival&limit=3").json()["predictions"]
+    assert len(found) == 3
+    assert found[0]["at"] > found[1]["at"] > found[2]["at"]
+    assert administrator.get("/api/predictions?endpoint=nobody").json() == {"predictions": []}
+
+
+def test_one_prediction_with_its_makers(administrator, project) -> None:
+    one = project.predictions.recent(limit=30)[20]
+    found = administrator.get(f"/api/predictions/{one.id}").json()
+    assert found["prediction"]["features"]["Weather.gust"] is None
+    assert found["manifest"]["run_id"] == found["run"]["id"] == found["version"]["run_id"]
+    assert found["dataset_commit"]["id"] == found["manifest"]["dataset_commit"]
+    assert found["label"]["value"] is True
+    assert found["label"]["lag_us"] == found["label"]["arrived_at"] - one.at
+    assert found["missing"] == []
+
+
+def test_a_bundle_that_is_gone_is_named(administrator) -> None:
+    project = populated()
+    one = project.predictions.recent(limit=1)[0]
+    project.blobs.delete(one.digest)
+    found = Client(create_app(project), project.key()).get(f"/api/predictions/{one.id}").json()
+    assert found["manifest"] is None
+    assert len(found["missing"]) == 1
+    assert "The bundle" in found["missing"][0]
+
+
+def test_models_and_versions(administrator) -> None:
+    assert administrator.get("/api/models").json() == {
+        "models": [{"name": "late-arrival", "versions": 2, "aliases": {"champion": "2"}}]
+    }
+    found = administrator.get("/api/models/late-arrival/versions").json()
+    assert [version["version"] for version in found["versions"]] == ["2", "1"]
+    assert [(move["old"], move["new"]) for move in found["moves"]] == [("1", "2"), (None, "1")]
+    assert administrator.get("/api/models/nobody/versions").status_code == 404
+
+
+def test_runs(administrator) -> None:
+    runs = administrator.get("/api/runs?model=late-arrival&limit=1").json()["runs"]
+    assert [run["status"] for run in runs] == ["FINISHED"]
+    assert administrator.get("/api/runs?model=nobody").json() == {"runs": []}
+
+
+class TestKeys:
+    @pytest.fixture
+    def here(self) -> Project:
+        return Project()
+
+    @pytest.fixture
+    def owner(self, here) -> Client:
+        return Client(create_app(here), here.key())
+
+    def create(self, owner, **changed):
+        return owner("POST", "/api/keys", json={"name": "batch", "scopes": ["predict"], "lifetime": "90d", **changed})
+
+    def test_a_created_key_works_and_is_shown_once(self, here, owner) -> None:
+        made = self.create(owner)
+        assert made.status_code == 201
+        token = made.json()["token"]
+        assert here.authenticator.identify(token).scopes == {Action.PREDICT}
+        listed = owner.get("/api/keys")
+        assert token.split("_")[2] not in listed.text
+        (key,) = [key for key in listed.json()["keys"] if key["name"] == "batch"]
+        assert set(key) == {"id", "name", "scopes", "created_at", "expires_at", "revoked_at"}
+        assert key["expires_at"] - key["created_at"] == 90 * DAY
+
+    def test_a_revoked_key_is_refused(self, here, owner) -> None:
+        made = self.create(owner).json()
+        assert owner("DELETE", f"/api/keys/{made['id']}").json() == {"id": made["id"], "revoked": True}
+        with pytest.raises(Denied, match="revoked"):
+            here.authenticator.identify(made["token"])
+        assert owner("DELETE", "/api/keys/nobody").status_code == 404
+
+    def test_both_are_in_the_audit_log(self, owner) -> None:
+        made = self.create(owner).json()
+        owner("DELETE", f"/api/keys/{made['id']}")
+        events = owner.get("/api/audit?limit=2").json()["events"]
+        assert [event["action"] for event in events] == ["key.revoke", "key.create"]
+        assert {event["resource"] for event in events} == {f"key/{made['id']}"}
+        assert made["token"] not in str(events)
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"scopes": []},
+            {"scopes": ["root"]},
+            {"scopes": "predict"},
+            {"lifetime": "0s"},
+            {"lifetime": "eternity"},
+            {"lifetime": "11000d"},
+            {"lifetime": None},
+            {"name": ""},
+            {"name": 5},
+            {"id": "mine"},
+        ],
+    )
+    def test_what_cannot_be_is_refused_and_nothing_is_made(self, here, owner, changed) -> None:
+        answer = self.create(owner, **changed)
+        assert answer.status_code == 400
+        assert answer.json()["fix"]
+        assert len(here.key_store.all()) == 1
+
+    def test_no_body_is_refused(self, owner) -> None:
+        assert owner("POST", "/api/keys").status_code == 400
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/predictions/..",
+        "/api/predictions/%2e%2e",
+        "/api/predictions/%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+        "/api/predictions/a..b",
+        "/api/predictions/x%00y",
+        "/api/predictions/x%23y",
+        "/api/predictions/" + "a" * 200,
+        "/api/models/..%2f/versions",
+        "/api/endpoints/%3Cb%3E/windows",
+        "/api/predictions?endpoint=../x",
+        "/api/runs?model=%27%20OR%201",
+        "/api/predictions?limit=0",
+        "/api/predictions?limit=1000000",
+        "/predictions/%3Cscript%3E",
+        "/predictions/..%2f..",
+        "/?endpoint=..%2f",
+        "/static/..%2fconsole.css",
+        "/static/uplot-1.6.32",
+        "/static/%2e%2e",
+    ],
+)
+def test_an_id_that_cannot_be_one_goes_nowhere(administrator, path) -> None:
+    answer = administrator.get(path)
+    assert answer.status_code in (400, 404)
+    assert "Traceback" not in answer.text
+
+
+def test_a_wrong_parameter_is_named_and_not_repeated(administrator) -> None:
+    answer = administrator.get("/api/predictions?limit=zzz-sent-zzz")
+    assert answer.json()["error"] == "These are not what they must be: query.limit."
+
+
+def test_another_method_is_405(administrator) -> None:
+    assert administrator("PUT", "/api/status").status_code == 405
+
+
+def test_the_api_describes_itself_without_pages_from_elsewhere(administrator) -> None:
+    described = administrator.get("/api/openapi.json").json()
+    assert {path for path in described["paths"] if not path.startswith(("/api/", "/health/"))} == set()
+    assert all(re.search(r"\w", each["get"]["description"]) for each in described["paths"].values() if "get" in each)
+    for path in ("/docs", "/redoc", "/api/docs"):
+        assert administrator.get(path).status_code == 404
+
+
+def test_probes_need_nothing_and_say_little(anonymous) -> None:
+    assert anonymous.get("/health/live").json() == {"live": True}
+    assert anonymous.get("/health/ready").json() == {"ready": True}

@@ -1,0 +1,281 @@
+"""Nothing gets past the guard: every route is asked by everybody who may not have it."""
+
+import asyncio
+import re
+
+import pytest
+
+from mainspring.console.app import create_app
+from mainspring.core.time import ManualClock
+from mainspring.registry.adapters.memory import MemoryTracking
+from mainspring.security.model import Action
+from mainspring.security.sessions import LIFETIME
+from unit.console.client import HOST, Client
+from unit.console.flights import Project, populated
+
+PUBLIC = {"/health/live", "/health/ready", "/login"}
+PATHS = {
+    "/",
+    "/login",
+    "/logout",
+    "/predictions/x",
+    "/static/x",
+    "/health/live",
+    "/health/ready",
+    "/api/openapi.json",
+    "/api/status",
+    "/api/endpoints",
+    "/api/endpoints/x/windows",
+    "/api/predictions",
+    "/api/predictions/x",
+    "/api/models",
+    "/api/models/x/versions",
+    "/api/runs",
+    "/api/keys",
+    "/api/keys/x",
+    "/api/audit",
+}
+
+
+def routes(app) -> list[tuple[str, str]]:
+    """Return every (method, path) that the application answers, path parameters filled in."""
+
+    def walk(found) -> list[tuple[str, str]]:
+        pairs = []
+        for route in found:
+            if hasattr(route, "methods"):
+                path = re.sub(r"{[^}]*}", "x", route.path)
+                pairs += [(method, path) for method in sorted(route.methods)]
+            else:
+                inner = getattr(route, "original_router", None) or route
+                pairs += walk(inner.routes)
+        return pairs
+
+    return walk(app.routes)
+
+
+ALL = routes(create_app(Project()))
+GUARDED = [pair for pair in ALL if pair[1] not in PUBLIC]
+MANAGING = [pair for pair in GUARDED if pair[0] in ("POST", "DELETE") or pair[1] == "/api/keys"]
+EVERY_ROUTE = pytest.mark.parametrize(("method", "path"), GUARDED)
+
+
+def test_the_enumeration_finds_every_route() -> None:
+    assert {path for _, path in ALL} == PATHS
+    assert ("POST", "/api/keys") in GUARDED
+    assert ("DELETE", "/api/keys/x") in GUARDED
+
+
+@EVERY_ROUTE
+def test_anonymous_gets_401(anonymous, method, path) -> None:
+    for accept in ("*/*", "text/html"):
+        response = anonymous(method, path, headers={"accept": accept})
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert "late-arrival" not in response.text
+
+
+@EVERY_ROUTE
+@pytest.mark.parametrize("header", ["Bearer nonsense", "Basic YTpi", "Bearer "])
+def test_a_wrong_key_gets_401(anonymous, method, path, header) -> None:
+    assert anonymous(method, path, headers={"authorization": header}).status_code == 401
+
+
+@EVERY_ROUTE
+def test_a_key_without_the_scope_gets_403(app, project, method, path) -> None:
+    predictor = Client(app, project.key(Action.PREDICT, Action.SCRAPE))
+    assert predictor(method, path).status_code == 403
+
+
+@pytest.mark.parametrize(("method", "path"), [pair for pair in MANAGING if pair[1] != "/logout"])
+def test_viewing_is_not_managing(app, project, method, path) -> None:
+    viewer = Client(app, project.key(Action.VIEW))
+    response = viewer(method, path)
+    assert response.status_code == 403
+    assert "manage" in response.json()["fix"]
+
+
+@pytest.mark.parametrize(("method", "path"), ALL)
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:8081", ""])
+def test_another_host_is_answered_nowhere(administrator, method, path, host) -> None:
+    """DNS rebinding: the attacker's name points here, and the browser says that name."""
+    response = administrator(method, path, headers={"host": host})
+    assert response.status_code == 403
+    assert method == "HEAD" or "does not answer to the host" in response.text
+
+
+@pytest.mark.parametrize("path", ["/login", "/logout", "/api/keys"])
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:3000"])
+def test_another_pages_post_is_refused_before_anything_else(administrator, path, origin) -> None:
+    response = administrator("POST", path, headers={"origin": origin})
+    assert response.status_code == 403
+    assert "not of this server" in response.text
+
+
+def test_a_route_that_nobody_thought_of_is_behind_the_guard(anonymous, administrator) -> None:
+    assert anonymous.get("/anything").status_code == 401
+    assert administrator.get("/anything").status_code == 404
+
+
+def test_path_tricks_open_nothing(anonymous) -> None:
+    for path in (
+        "/login/",
+        "//login",
+        "/login/../api/keys",
+        "/health/live/../../api/keys",
+        "/LOGIN",
+        "/login%2f",
+        "/api/keys?/login",
+    ):
+        assert anonymous.get(path).status_code == 401
+
+
+def test_websockets_are_refused(app) -> None:
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(app({"type": "websocket", "path": "/", "headers": []}, None, send))
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+class TestSessions:
+    @pytest.fixture
+    def here(self) -> Project:
+        return populated()
+
+    @pytest.fixture
+    def browser(self, here) -> Client:
+        browser = Client(create_app(here))
+        answer = log_in(browser, here.key())
+        assert answer.status_code == 303
+        return browser
+
+    def test_a_key_opens_a_session_in_a_private_cookie(self, here) -> None:
+        answer = log_in(Client(create_app(here)), here.key())
+        cookie = answer.headers["set-cookie"]
+        assert cookie.startswith("mainspring_8081=")
+        assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
+        assert answer.headers["location"] == "/"
+
+    def test_the_session_shows_pages(self, browser) -> None:
+        assert browser.page("/").status_code == 200
+        assert browser.get("/api/keys").status_code == 200
+
+    def test_it_is_asked_for_a_csrf_token_whatever_it_changes(self, browser) -> None:
+        for method, path in MANAGING:
+            if method != "GET" and path != "/api/keys":
+                assert browser(method, path).status_code == 403
+        answer = browser("POST", "/api/keys", json={"name": "x", "scopes": ["view"], "lifetime": "1d"})
+        assert answer.status_code == 403
+        assert "not from your session" in answer.json()["error"]
+
+    def test_the_pages_token_lets_it_through(self, browser) -> None:
+        token = csrf(browser)
+        body = {"name": "x", "scopes": ["view"], "lifetime": "1d"}
+        assert browser("POST", "/api/keys", json=body, headers={"x-csrf-token": token}).status_code == 201
+        assert browser("POST", "/api/keys", json=body, headers={"x-csrf-token": token[:-1]}).status_code == 403
+
+    def test_another_sessions_token_does_not(self, here, browser) -> None:
+        other = Client(create_app(here))
+        log_in(other, here.key())
+        assert browser("POST", "/logout", data={"csrf": csrf(other)}).status_code == 403
+
+    def test_logging_out_ends_it_for_good(self, browser) -> None:
+        cookies = dict(browser.cookies)
+        assert browser("POST", "/logout", data={"csrf": csrf(browser)}).status_code == 303
+        browser.cookies.update(cookies)
+        assert browser.page("/").status_code == 401
+
+    def test_revoking_its_key_ends_it(self, here, browser) -> None:
+        here.authenticator._rows.clear()  # as a second later
+        for key in here.key_store.all():
+            here.key_store.revoke(key.id, here.wall.now())
+        assert browser.page("/").status_code == 401
+
+    def test_it_ends_by_itself(self, here, browser) -> None:
+        assert isinstance(here.wall, ManualClock)
+        here.wall.advance(LIFETIME)
+        assert browser.page("/").status_code == 401
+
+    def test_a_changed_cookie_is_none(self, browser) -> None:
+        name, value = next(iter(browser.cookies.items()))
+        assert Client(browser.app).get("/", headers={"cookie": f"{name}={value[:-4]}AAAA"}).status_code == 401
+
+    @pytest.mark.parametrize("key", ["", "nonsense", "msp_" + "0" * 26 + "_" + "a" * 43 + "00000000"])
+    def test_a_wrong_key_opens_nothing(self, here, key) -> None:
+        answer = log_in(Client(create_app(here)), key)
+        assert answer.status_code == 401
+        assert "set-cookie" not in answer.headers
+        assert 'role="alert"' in answer.text
+
+    def test_a_key_that_may_not_view_opens_nothing(self, here) -> None:
+        answer = log_in(Client(create_app(here)), here.key(Action.PREDICT))
+        assert answer.status_code == 401
+        assert "may not view" in answer.text
+
+    @pytest.mark.parametrize(
+        ("wanted", "there"),
+        [
+            ("/predictions/01k6f3", "/predictions/01k6f3"),
+            ("/?endpoint=late-arrival", "/?endpoint=late-arrival"),
+            ("//evil.example", "/"),
+            ("https://evil.example/", "/"),
+            ("/\\evil.example", "/"),
+            ("/logout", "/"),
+            ("javascript:alert(1)", "/"),
+        ],
+    )
+    def test_it_goes_on_to_an_own_page_only(self, here, wanted, there) -> None:
+        assert log_in(Client(create_app(here)), here.key(), wanted).headers["location"] == there
+
+    def test_logging_in_and_out_is_noted(self, here, browser) -> None:
+        browser("POST", "/logout", data={"csrf": csrf(browser)})
+        assert [event.action for event in here.audit.read()] == ["console.logout", "console.login"]
+        assert all(event.actor.startswith("administrator (") for event in here.audit.read())
+
+
+def log_in(browser: Client, key: str, wanted: str = "/"):
+    return browser("POST", "/login", data={"key": key, "next": wanted}, headers={"origin": f"http://{HOST}"})
+
+
+def csrf(browser: Client) -> str:
+    return re.search(r'name="csrf" value="([0-9a-f]+)"', browser.page("/").text)[1]
+
+
+class TestAnswers:
+    @pytest.mark.parametrize("path", ["/", "/login", "/health/live", "/api/status", "/static/console.js", "/nowhere"])
+    def test_every_answer_is_fortified(self, administrator, anonymous, path) -> None:
+        for client in (administrator, anonymous):
+            headers = client.page(path).headers
+            policy = headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "frame-ancestors 'none'" in policy
+            assert "script-src 'self';" in policy
+            assert "unsafe" not in policy
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["cache-control"] == "no-store"
+
+    def test_no_page_carries_code_or_style_in_attributes(self, administrator, project) -> None:
+        one = project.predictions.recent(limit=1)[0]
+        for path in ("/", f"/predictions/{one.id}"):
+            text = administrator.page(path).text
+            assert re.findall(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=|javascript:", text) == []
+            assert re.findall(r'(?:href|src|action)="(?!/|#|data:)[^"]*"', text) == []
+
+    def test_a_large_body_is_refused(self, administrator, anonymous) -> None:
+        for client, path in ((administrator, "/api/keys"), (anonymous, "/login")):
+            assert client("POST", path, content=b"x" * 70_000).status_code == 413
+
+    def test_a_failure_tells_nothing(self, caplog) -> None:
+        class BrokenTracking(MemoryTracking):
+            def search(self, model=None, *, status=None, limit=50):
+                raise RuntimeError("a detail of ours")
+
+        project = Project(tracking=BrokenTracking())
+        answer = Client(create_app(project), project.key()).get("/api/runs")
+        assert answer.status_code == 500
+        assert answer.json()["error"] == "Something went wrong here."
+        assert answer.headers["cache-control"] == "no-store"
+        assert "a detail of ours" in caplog.text

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from mainspring.core.expr import Node, as_expr, col, when
 from mainspring.core.expr.tree import Literal
-from mainspring.core.expr.types import FIRST_INSTANT, LAST_INSTANT, TIME_PARTS
+from mainspring.core.expr.types import TIME_PARTS
 from mainspring.core.schema import DType, Schema
+from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
 
 SCHEMA: Schema = {
     "x": DType.Float32,

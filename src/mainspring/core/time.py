@@ -23,6 +23,9 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 WEEK = 7 * DAY
 
+FIRST_INSTANT = -62_135_596_800 * SECOND  # 0001-01-01T00:00:00Z
+LAST_INSTANT = 253_402_300_800 * SECOND - 1  # 9999-12-31T23:59:59.999999Z
+
 _UNITS = {"us": MICROSECOND, "ms": MILLISECOND, "s": SECOND, "m": MINUTE, "min": MINUTE, "h": HOUR, "d": DAY, "w": WEEK}
 _DURATION = re.compile(r"(\d+)\s*(us|ms|s|min|m|h|d|w)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

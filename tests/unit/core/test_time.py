@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from mainspring.core.errors import Invalid
 from mainspring.core.time import (
     DAY,
+    FIRST_INSTANT,
     HOUR,
+    LAST_INSTANT,
     MINUTE,
     SECOND,
     ManualClock,
@@ -54,6 +56,11 @@ def test_what_is_no_duration_is_refused_by_name(text: str | int) -> None:
 @given(st.integers(0, 10**18))
 def test_a_duration_survives_being_written(duration: int) -> None:
     assert parse_duration(format_duration(duration)) == duration
+
+
+def test_the_first_and_last_instants_are_datetimes_own() -> None:
+    assert to_datetime(FIRST_INSTANT) == datetime.min.replace(tzinfo=UTC)
+    assert to_datetime(LAST_INSTANT) == datetime.max.replace(tzinfo=UTC)
 
 
 def test_a_negative_duration_says_so() -> None:

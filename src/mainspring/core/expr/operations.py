@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from mainspring.core.expr import parsing
-from mainspring.core.expr.types import FIRST_INSTANT, LAST_INSTANT
 from mainspring.core.expr.vectors import NUMPY_TYPES, Array
 from mainspring.core.schema import DType
+from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
 
 Pair = tuple[Array, Array]
 

@@ -13,10 +13,10 @@ from itertools import count
 from mainspring.core.errors import Invalid
 from mainspring.core.expr import parsing
 from mainspring.core.expr.tree import Node, Scalar
-from mainspring.core.expr.types import FIRST_INSTANT, LAST_INSTANT, Typed, resolve
+from mainspring.core.expr.types import Typed, resolve
 from mainspring.core.expr.zones import offsets_of
 from mainspring.core.schema import DType, Schema
-from mainspring.core.time import DAY, HOUR, MINUTE
+from mainspring.core.time import DAY, FIRST_INSTANT, HOUR, LAST_INSTANT, MINUTE
 
 _TYPES = {
     DType.String: "VARCHAR",

@@ -21,25 +21,21 @@ implement those operations and decide nothing themselves. The rules:
 
 from __future__ import annotations
 
-import math
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mainspring.core.errors import Invalid
+from mainspring.core.expr.constants import fit, own_type
 from mainspring.core.expr.render import render
 from mainspring.core.expr.tree import Call, Cast, Column, Literal, Node, Scalar, TimePart
 from mainspring.core.expr.zones import offsets_of
 from mainspring.core.schema import DType, Schema
 
-FIRST_INSTANT = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
-LAST_INSTANT = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
 TIME_PARTS = ("hour", "minute", "weekday", "month")
 
 _INTEGERS = (DType.Int32, DType.Int64)
 _FLOATS = (DType.Float32, DType.Float64)
 _NUMBERS = _INTEGERS + _FLOATS
-_BITS = {DType.Int32: 32, DType.Int64: 64, DType.Duration: 64}
 _CASTS: Mapping[DType, tuple[DType, ...]] = {
     DType.Boolean: (*_NUMBERS, DType.String),
     DType.Int32: (*_NUMBERS, DType.Boolean, DType.String),
@@ -130,41 +126,11 @@ def _literal(literal: Literal) -> Typed:
     if dtype is None:
         if value is None:
             raise Invalid("None stands where a value must.", fix="use is_null(), or when(...) without otherwise.")
-        dtype = _own_type(value)
-    fitted = value if value is None else _fit(value, dtype)
+        dtype = own_type(value)
+    fitted = value if value is None else fit(value, dtype)
     if value is not None and fitted is None:
         raise Invalid(f"The constant {value!r} is not a {dtype!r}.", fix="use a finite value that fits.")
     return Typed("literal", dtype, value=fitted)
-
-
-def _own_type(value: bool | int | float | str) -> DType:
-    kinds = {bool: DType.Boolean, int: DType.Int64, float: DType.Float64, str: DType.String}
-    return kinds[type(value)]
-
-
-def _fit(value: bool | int | float | str, dtype: DType) -> bool | int | float | str | None:
-    """Return the value as a constant of the type, `None` where the type does not hold it exactly."""
-    if isinstance(value, str):
-        return value if dtype is DType.String and not _has_surrogate(value) else None
-    if isinstance(value, bool):
-        return value if dtype is DType.Boolean else None
-    if dtype in _FLOATS:
-        try:
-            number = float(value)
-            kept = struct.unpack("f", struct.pack("f", number))[0] if dtype is DType.Float32 else number
-        except OverflowError:
-            return None
-        return number if math.isfinite(number) and kept == value else None
-    if isinstance(value, float):
-        return None
-    if dtype is DType.Timestamp:
-        return value if FIRST_INSTANT <= value <= LAST_INSTANT else None
-    limit = 1 << (_BITS[dtype] - 1) if dtype in _BITS else 0
-    return value if -limit <= value < limit else None
-
-
-def _has_surrogate(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _cast(cast: Cast, argument: Typed) -> Typed:
@@ -275,7 +241,7 @@ def _branches(call: Call, nodes: tuple[Node, ...], schema: Schema) -> tuple[Type
         return first or null, second or null
     for literal, other in ((first, second), (second, first)):
         if literal.operation == "literal" and literal.value is not None and literal.dtype is not other.dtype:
-            fitted = _fit(literal.value, other.dtype) if other.dtype.numeric else None
+            fitted = fit(literal.value, other.dtype) if other.dtype.numeric else None
             if fitted is not None:
                 adapted = Typed("literal", other.dtype, value=fitted)
                 return (adapted, second) if literal is first else (first, adapted)

@@ -80,28 +80,59 @@ def expected(columns: Mapping[str, Sequence[Any]], bias: float = 0.0) -> list[fl
     return list(1 / (1 + np.exp(-logits)))
 
 
-def model(bias: float = 0.0) -> bytes:
-    """Return the ONNX model: an input of shape (rows, 1) a feature, and the output `probability`, shape (rows,)."""
+def model(bias: float = 0.0, *, slow: bool = False, exact_hour: bool = False, mates: bool = False) -> bytes:
+    """Return the ONNX model: an input of shape (rows, 1) a feature, and the output `probability`, shape (rows,).
+
+    Args:
+        slow: It takes some 10 ms a row.
+        exact_hour: It takes the hour as an integer, which cannot be null.
+        mates: An answer depends on the other rows of the batch.
+    """
     names = [each.name for each in INPUTS]
-    zeros = [helper.make_node("IsNaN", [name], [f"{name}_null"]) for name in names]
-    zeros += [helper.make_node("Where", [f"{name}_null", "zero", name], [f"{name}_filled"]) for name in names]
-    nodes = [
-        *zeros,
+    whole = {"Schedule.hour"} if exact_hour else set()
+    nodes = [helper.make_node("Cast", [name], [f"{name}_float"], to=TensorProto.FLOAT) for name in names]
+    nodes += [helper.make_node("IsNaN", [f"{name}_float"], [f"{name}_null"]) for name in names]
+    nodes += [
+        helper.make_node("Where", [f"{name}_null", "zero", f"{name}_float"], [f"{name}_filled"]) for name in names
+    ]
+    logit, constants, extra = "logit", [], []
+    if slow:
+        constants.append(numpy_helper.from_array(np.zeros((2048, 2048), np.float32), "work"))
+        constants.append(numpy_helper.from_array(np.zeros((1, 2048), np.float32), "wide"))
+        extra = [helper.make_node("Add", ["logit", "wide"], ["work0"])]
+        extra += [helper.make_node("MatMul", [f"work{n}", "work"], [f"work{n + 1}"]) for n in range(8)]
+        extra.append(helper.make_node("ReduceSum", ["work8", "one"], ["worked"], keepdims=1))
+        extra.append(helper.make_node("Add", ["logit", "worked"], ["slow_logit"]))
+        logit = "slow_logit"
+    if mates:
+        extra = [
+            helper.make_node("ReduceMax", ["logit", "nought"], ["largest"], keepdims=1),
+            helper.make_node("Sub", ["logit", "largest"], ["mates_logit"]),
+        ]
+        logit = "mates_logit"
+    nodes += [
         helper.make_node("Concat", [f"{name}_filled" for name in names], ["x"], axis=1),
         helper.make_node("Gemm", ["x", "w", "b"], ["logit"]),
-        helper.make_node("Sigmoid", ["logit"], ["p"]),
+        *extra,
+        helper.make_node("Sigmoid", [logit], ["p"]),
         helper.make_node("Reshape", ["p", "flat"], ["probability"]),
     ]
     graph = helper.make_graph(
         nodes,
         "logistic",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 1]) for name in names],
+        [
+            helper.make_tensor_value_info(name, TensorProto.INT64 if name in whole else TensorProto.FLOAT, [None, 1])
+            for name in names
+        ],
         [helper.make_tensor_value_info("probability", TensorProto.FLOAT, [None])],
         [
             numpy_helper.from_array(WEIGHTS.reshape(-1, 1), "w"),
             numpy_helper.from_array(np.array([bias], np.float32), "b"),
             numpy_helper.from_array(np.array([0], np.float32), "zero"),
             numpy_helper.from_array(np.array([-1], np.int64), "flat"),
+            numpy_helper.from_array(np.array([1], np.int64), "one"),
+            numpy_helper.from_array(np.array([0], np.int64), "nought"),
+            *constants,
         ],
     )
     opsets = [helper.make_opsetid("", 18)]
@@ -181,14 +212,15 @@ class Kit:
         )
         return f"Bearer {token}"
 
-    def publish(self, *versions: str, biases: Sequence[float] = (), weights: Sequence[float] = ()) -> None:
-        """Put versions behind the endpoint; version n answers with the bias n - 1 unless told."""
+    def publish(self, *versions: str, weights: Sequence[float] = (), rows: int = 4096, **shape: bool) -> None:
+        """Put versions behind the endpoint; version n answers with the bias n - 1. `shape` is as in `model`."""
         arms = []
         for place, version in enumerate(versions):
-            made = bundle(biases[place] if biases else float(version) - 1)
+            bias = float(version) - 1
+            made = bundle(bias, model_onnx=model(bias, **shape))
             self.bundles.save(made)
             arms.append(Arm(version, made.digest, weights[place] if weights else 1.0))
-        self.routes.publish([route(*arms)])
+        self.routes.publish([route(*arms, rows=rows)])
 
 
 def full_request(**changes: Any) -> dict[str, Any]:

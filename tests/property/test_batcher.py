@@ -1,4 +1,4 @@
-"""The batcher in simulated time: a discrete-event executor whose batches take a + b·rows, and thousands of histories."""
+"""The batcher in simulated time: an executor whose batches take a + b·rows, and thousands of histories."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def poisson(load: float, capacity: float, slack: int) -> list[Arrival]:
 @pytest.mark.parametrize("slack", [6_000, 20_000, 100_000])
 @pytest.mark.parametrize("load", [0.5, 0.8, 1.2, 2.0, 5.0])
 def test_goodput_is_the_load_up_to_the_capacity_and_stays_there(load: float, slack: int) -> None:
-    """The capacity is what batches of full size reach: at least 0.95 of it is answered in time at any load above it, and
+    """The capacity is what batches of full size reach: at least 0.95 of it is answered in time at any load above, and
     what is refused is refused on arrival."""
     fixed, per_row, size = 1_000, 50, 32
     capacity = size / (fixed + per_row * size)

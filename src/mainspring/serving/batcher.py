@@ -50,13 +50,16 @@ class Batcher(Generic[Payload]):
         now: The clock.
         max_queue_rows: The most rows that wait.
         max_batch_rows: The most rows of a batch; a larger request runs alone.
+        cost: What is known of a batch's cost before the first.
     """
 
-    def __init__(self, now: Callable[[], int], *, max_queue_rows: int, max_batch_rows: int) -> None:
+    def __init__(
+        self, now: Callable[[], int], *, max_queue_rows: int, max_batch_rows: int, cost: Cost | None = None
+    ) -> None:
         self._now = now
         self.max_queue_rows = max_queue_rows
         self.max_batch_rows = max_batch_rows
-        self.cost = Cost()
+        self.cost = cost or Cost()
         self._queue: list[tuple[int, int, int, Job[Payload]]] = []  # sorted: priority, deadline, arrival
         self._count = 0
         self._rows = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -24,19 +23,12 @@ class Golden(msgspec.Struct, frozen=True):
     outputs: dict[str, list[float | None]]
 
 
-@dataclass(frozen=True, slots=True)
-class WarmUp:
-    """What the warm-up found out."""
-
-    cost: Cost
-    batchable: bool  # whether a row's answer is the same alone and among others
-
-
-def warm_up(bundle: Bundle, executor: OnnxExecutor) -> WarmUp:
+def warm_up(bundle: Bundle, executor: OnnxExecutor) -> Cost:
     """Run the golden rows, together and one by one, and return what a batch costs.
 
     Raises:
-        Corrupt: The golden rows cannot be read, or an answer is further off than the bundle's tolerance.
+        Corrupt: The golden rows cannot be read, an answer is further off than the bundle's tolerance, or a row is
+            answered otherwise alone than among others: then nobody could batch it.
     """
     name = f"bundle {bundle.digest[:12]}"
     try:
@@ -58,8 +50,13 @@ def warm_up(bundle: Bundle, executor: OnnxExecutor) -> WarmUp:
             fix="train the model again on this version of the runtime.",
         )
     alone = np.hstack([_predict(executor, _row(golden.inputs, row), 1, name) for row in range(min(rows, 32))])
-    batchable = not _beyond(alone, together[:, : alone.shape[1]], tolerance).size
-    return WarmUp(_measure(executor, golden.inputs, rows, name), batchable)
+    apart = _beyond(alone, together[:, : alone.shape[1]], tolerance)
+    if apart.size:
+        raise Corrupt(
+            f"The {name} answers golden row {int(apart[0])} otherwise alone than in a batch.",
+            fix="train a model whose answer to a row depends on that row only.",
+        )
+    return _measure(executor, golden.inputs, rows, name)
 
 
 def _row(columns: dict[str, list[Any]], row: int) -> dict[str, list[Any]]:

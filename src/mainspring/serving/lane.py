@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,7 @@ from mainspring.ledger.ports import PredictionLog
 from mainspring.serving.batcher import Batcher, Job
 from mainspring.serving.executor import ModelFailed
 from mainspring.serving.metrics import EndpointMetrics
-from mainspring.serving.runtime import Runtime
+from mainspring.serving.runtime import MAX_ROWS, Runtime
 from mainspring.serving.schema import Rows
 
 INLINE_US = 200.0  # a model call predicted to take longer runs in a thread
@@ -99,12 +100,10 @@ class Lane:
         self._threads = threads
         self._alone = alone
         self._loop = asyncio.get_running_loop()
-        self._compute = runtime.warm.cost
+        self._compute = copy(runtime.cost)
         self._scheduled = False
         self._names = tuple(each.name for each in runtime.manifest.inputs)
-        self.batcher: Batcher[Ask] = Batcher(
-            monotonic_us, max_queue_rows=max_queue_rows, max_batch_rows=runtime.max_batch_rows
-        )
+        self.batcher: Batcher[Ask] = Batcher(monotonic_us, max_queue_rows=max_queue_rows, max_batch_rows=MAX_ROWS)
 
     def submit(self, rows: Rows, *, received: int, deadline: int, priority: int, principal: str) -> Job[Ask]:
         """Let a request wait for its batch. Its future gives the answer; the caller may set the job's `cancelled`.

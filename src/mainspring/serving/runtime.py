@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mainspring.core.errors import Corrupt
 from mainspring.core.expr.types import columns_of
 from mainspring.features import definitions
 from mainspring.features.model import FeatureGroup, FeatureView, Observations
 from mainspring.features.online import OnlineReader
 from mainspring.features.ports import OnlineStore
+from mainspring.registry.bundles import FEATURES, GOLDEN
 from mainspring.registry.model import Bundle, Manifest
+from mainspring.serving.cost import Cost
 from mainspring.serving.executor import OnnxExecutor
-from mainspring.serving.golden import WarmUp, warm_up
+from mainspring.serving.golden import warm_up
 from mainspring.serving.schema import Field, RequestSchema
 
 MAX_ROWS = 1024  # of one request, and of one batch
@@ -29,23 +32,21 @@ class Runtime:
     schema: RequestSchema
     key_names: tuple[str, ...]
     datatypes: dict[str, str]  # of the outputs, in the protocol's words
-    warm: WarmUp
-
-    @property
-    def max_batch_rows(self) -> int:
-        """1 where a row's answer would depend on its batch mates: requests run one by one."""
-        return MAX_ROWS if self.warm.batchable else 1
+    cost: Cost  # of a batch, as the warm-up measured it
 
 
 def load(bundle: Bundle, online: OnlineStore) -> Runtime:
     """Return the bundle, ready.
 
     Raises:
-        Corrupt: It does not load, does not answer its golden rows, or its feature definitions cannot be read.
+        Corrupt: It does not load, does not answer its golden rows, or lacks or garbles another file it needs.
     """
-    groups, observations = definitions.load(bundle.files["features.json"])
+    for name in (FEATURES, GOLDEN):
+        if name not in bundle.files:
+            raise Corrupt(f"The bundle {bundle.digest[:12]} has no {name}, so it cannot be served.")
+    groups, observations = definitions.load(bundle.files[FEATURES])
     executor = OnnxExecutor(bundle)
-    warm = warm_up(bundle, executor)
+    cost = warm_up(bundle, executor)
     features = [Field(each.name, each.dtype, nullable=executor.nullable(each.name)) for each in bundle.manifest.inputs]
     return Runtime(
         digest=bundle.digest,
@@ -55,7 +56,7 @@ def load(bundle: Bundle, online: OnlineStore) -> Runtime:
         schema=RequestSchema(features, _keyed_fields(groups, observations), max_rows=MAX_ROWS),
         key_names=tuple(name for entity in observations.keys for name in entity.keys),
         datatypes=executor.datatypes,
-        warm=warm,
+        cost=cost,
     )
 
 

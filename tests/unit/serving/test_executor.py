@@ -1,0 +1,122 @@
+"""Models: what loads, what is refused, and that what loads answers as it must."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+from serving_kit import FEATURES, INPUTS, bundle, expected, golden, model
+
+from mainspring.core.errors import Corrupt, Invalid
+from mainspring.features.adapters.memory import MemoryOnlineStore
+from mainspring.serving import runtime
+from mainspring.serving.executor import OnnxExecutor
+
+COLUMNS = {name: values for name, (_, values) in FEATURES.items()}
+
+
+def matrix_model(columns: int, answers: int) -> bytes:
+    """Return a model of one matrix, whose last `answers` columns it gives back as a converter's probabilities."""
+    width = helper.make_tensor("picked", TensorProto.INT64, [answers], list(range(columns - answers, columns)))
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["X", "picked"], ["probabilities"], axis=1)],
+        "matrix",
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, columns])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, answers])],
+        [width],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
+
+
+def test_answers_are_the_models() -> None:
+    executor = OnnxExecutor(bundle())
+    outputs = executor.predict(COLUMNS, 2)
+    assert list(outputs) == ["probability"]
+    assert outputs["probability"] == pytest.approx(expected(COLUMNS), abs=1e-6)
+    assert executor.datatypes == {"probability": "FP32"}
+
+
+def test_nulls_are_nan_and_integers_have_none() -> None:
+    exact = OnnxExecutor(bundle(model_onnx=model(exact_hour=True)))
+    assert [exact.nullable(each.name) for each in INPUTS] == [True, True, True, False]
+    with pytest.raises(Invalid, match=r"Schedule\.hour"):
+        exact.predict({**COLUMNS, "Schedule.hour": [None, 3]}, 2)
+
+
+@pytest.mark.parametrize(("answers", "column"), [(1, "Schedule.hour"), (2, "Schedule.hour")])
+def test_a_matrix_of_all_columns_and_the_probability_of_the_second_class(answers: int, column: str) -> None:
+    executor = OnnxExecutor(bundle(model_onnx=matrix_model(4, answers)))
+    assert executor.predict(COLUMNS, 2)["probability"].tolist() == COLUMNS[column]
+
+
+def test_more_answers_than_the_manifest_has_are_refused() -> None:
+    with pytest.raises(Corrupt, match="gives 3 values"):
+        OnnxExecutor(bundle(model_onnx=matrix_model(4, 3))).predict(COLUMNS, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"), [(matrix_model(3, 1), "takes"), (matrix_model(4, 1)[:-20], "does not load")]
+)
+def test_a_model_that_is_not_the_manifests_is_refused(content: bytes, word: str) -> None:
+    made = bundle()
+    broken = type(made)(made.digest, made.manifest, {**made.files, "model.onnx": content})
+    with pytest.raises(Corrupt, match=word):
+        OnnxExecutor(broken)
+
+
+def test_a_bundle_is_loaded_warm() -> None:
+    loaded = runtime.load(bundle(), MemoryOnlineStore())
+    assert loaded.cost.predict(1) > 0
+    assert list(loaded.schema.features) == list(FEATURES)
+    assert {name for name, field in loaded.schema.keyed.items() if field.required} == {
+        "carrier",
+        "flight_id",
+        "distance",
+        "scheduled_at",
+    }
+
+
+REFUSED = {
+    "wrong answers": (golden(0.001), "golden row 0"),
+    "no rows": (json.dumps({"inputs": {name: [] for name in COLUMNS}, "outputs": {"probability": []}}).encode(), "no"),
+    "another output": (json.dumps({"inputs": COLUMNS, "outputs": {"logit": [0.0, 0.0]}}).encode(), "cannot be read"),
+    "a missing input": (json.dumps({"inputs": {}, "outputs": {"probability": [0.0]}}).encode(), "does not answer"),
+    "text": (b"{", "cannot be read"),
+    "uneven": (json.dumps({"inputs": COLUMNS, "outputs": {"probability": [0.0]}}).encode(), "does not answer"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_golden_rows_that_are_not_answered_refuse_the_bundle(name: str) -> None:
+    content, word = REFUSED[name]
+    with pytest.raises(Corrupt, match=word):
+        runtime.load(bundle(golden_json=content), MemoryOnlineStore())
+
+
+def test_a_model_whose_answer_depends_on_its_batch_mates_is_refused() -> None:
+    content = model(mates=True)
+    together = OnnxExecutor(bundle(model_onnx=content)).predict(COLUMNS, 2)["probability"].tolist()
+    rows = json.dumps({"inputs": COLUMNS, "outputs": {"probability": together}}).encode()
+    with pytest.raises(Corrupt, match="otherwise alone"):
+        runtime.load(bundle(model_onnx=content, golden_json=rows), MemoryOnlineStore())
+
+
+def test_a_bundle_without_a_file_it_needs_is_refused_by_its_name() -> None:
+    made = bundle()
+    for name in ("features.json", "golden.json"):
+        files = {each: content for each, content in made.files.items() if each != name}
+        with pytest.raises(Corrupt, match=name):
+            runtime.load(type(made)(made.digest, made.manifest, files), MemoryOnlineStore())
+
+
+def test_answers_do_not_depend_on_the_size_of_the_batch() -> None:
+    executor = OnnxExecutor(bundle())
+    many = {name: list(np.resize(np.array(values, object), 300)) for name, values in COLUMNS.items()}
+    together = executor.predict(many, 300)["probability"]
+    alone = [
+        executor.predict({name: values[row : row + 1] for name, values in many.items()}, 1)["probability"][0]
+        for row in range(300)
+    ]
+    assert together == pytest.approx(alone, abs=1e-6)

@@ -1,0 +1,179 @@
+"""A lane on a real event loop with real models: batches, threads, failures, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
+from typing import Any
+
+import pytest
+from serving_kit import NOW, bundle, expected, full_request, keyed_request, model
+
+from mainspring.core.errors import DeadlineExceeded, Invalid, Overloaded, Unavailable
+from mainspring.core.time import ManualClock
+from mainspring.features.adapters.memory import MemoryOnlineStore
+from mainspring.ledger.adapters.memory import MemoryLedger
+from mainspring.serving import runtime
+from mainspring.serving.batcher import Job
+from mainspring.serving.codec import decode_infer, encode
+from mainspring.serving.lane import Ask, Lane, monotonic_us
+from mainspring.serving.metrics import EndpointMetrics
+
+LONG_US = 60_000_000
+
+
+def on_a_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    @wraps(test)
+    def run(*arguments: Any, **named: Any) -> None:
+        asyncio.run(test(*arguments, **named))
+
+    return run
+
+
+class Bench:
+    """A lane with what it writes to."""
+
+    def __init__(self, threads: ThreadPoolExecutor, *, rows: int = 4096, online: Any = None, **shape: bool) -> None:
+        self.log, self.metrics, self.clock = MemoryLedger(), EndpointMetrics(), ManualClock(NOW)
+        self.lane = Lane(
+            "late-arrival",
+            "1",
+            runtime.load(bundle(model_onnx=model(**shape)), online or MemoryOnlineStore()),
+            log=self.log,
+            clock=self.clock,
+            metrics=self.metrics,
+            threads=threads,
+            alone=lambda: False,
+            max_queue_rows=rows,
+        )
+
+    def ask(self, body: dict[str, Any], *, within_us: int = LONG_US, priority: int = 0) -> Job[Ask]:
+        rows = self.lane.runtime.schema.read(decode_infer(encode(body)))
+        now = monotonic_us()
+        return self.lane.submit(rows, received=now, deadline=now + within_us, priority=priority, principal="key")
+
+    @property
+    def batches(self) -> int:
+        buckets, _ = self.metrics.batch_rows.cumulative()
+        return int(buckets[-1][1])
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+@on_a_loop
+async def test_what_one_turn_of_the_loop_brings_runs_together(threads: ThreadPoolExecutor) -> None:
+    bench = Bench(threads)
+    jobs = [bench.ask(keyed_request("AA")), bench.ask(full_request()), bench.ask(keyed_request("UA", "DL"))]
+    answers = [await job.payload.future for job in jobs]
+    assert bench.batches == 1
+    assert [len(answer.ids) for answer in answers] == [1, 2, 2]
+    assert [set(answer.statuses) for answer in answers] == [{"Carrier.flights_1h", "Carrier.delay_1h"}, set()] + [
+        {"Carrier.flights_1h", "Carrier.delay_1h"}
+    ]
+    by_key = {"Carrier.flights_1h": [0], "Carrier.delay_1h": [None], "Schedule.thousands": [0.5], "Schedule.hour": [2]}
+    assert answers[0].outputs["probability"] == pytest.approx(expected(by_key), abs=1e-6)
+    assert bench.log.find(answers[2].ids[1]).keys == {"flight_id": 2, "carrier": "DL"}
+    assert {each.principal for each in bench.log.recent()} == {"key"}
+
+
+@on_a_loop
+async def test_a_slow_model_leaves_the_loop_free_and_gathers_the_next_batch(threads: ThreadPoolExecutor) -> None:
+    bench = Bench(threads, slow=True)
+    first = bench.ask(full_request())
+    await asyncio.sleep(0)
+    assert not bench.lane.batcher.idle
+    others = [bench.ask(full_request()) for _ in range(4)]
+    turns = 0
+    while not first.payload.future.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 10
+    await asyncio.gather(*(job.payload.future for job in others))
+    assert bench.batches == 2
+
+
+@on_a_loop
+async def test_a_full_queue_refuses_and_says_when_to_come_again(threads: ThreadPoolExecutor) -> None:
+    bench = Bench(threads, slow=True, rows=4)
+    running = bench.ask(full_request())
+    await asyncio.sleep(0)
+    waiting = [bench.ask(full_request()), bench.ask(full_request())]
+    with pytest.raises(Overloaded) as refused:
+        bench.ask(full_request())
+    assert refused.value.retry_after_ms >= 1
+    assert bench.metrics.rejections == {"queue_full": 1}
+    await asyncio.gather(*(job.payload.future for job in (running, *waiting)))
+
+
+@on_a_loop
+async def test_what_would_be_late_is_refused_at_once(threads: ThreadPoolExecutor) -> None:
+    bench = Bench(threads, slow=True)
+    running = bench.ask(full_request())
+    await asyncio.sleep(0)
+    with pytest.raises(DeadlineExceeded):
+        bench.ask(full_request(), within_us=500)
+    assert bench.metrics.rejections == {"too_late": 1}
+    await running.payload.future
+
+
+@on_a_loop
+async def test_a_cancelled_request_neither_runs_nor_is_logged(threads: ThreadPoolExecutor) -> None:
+    bench = Bench(threads, slow=True)
+    running = bench.ask(full_request())
+    await asyncio.sleep(0)
+    cancelled, other = bench.ask(full_request()), bench.ask(keyed_request("AA"))
+    cancelled.cancelled = True
+    await asyncio.gather(running.payload.future, other.payload.future)
+    assert not cancelled.payload.future.done()
+    assert len(bench.log.recent()) == 3
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_row_that_the_model_cannot_take_fails_its_own_request_only(threads: ThreadPoolExecutor, slow: bool) -> None:
+    async def run() -> None:
+        bench = Bench(threads, exact_hour=True, slow=slow)
+        poison = keyed_request("AA")
+        poison["inputs"][3]["data"] = [None]  # scheduled_at: the hour is null, which an integer cannot be
+        jobs = [bench.ask(keyed_request("AA")), bench.ask(poison), bench.ask(full_request())]
+        found = await asyncio.gather(*(job.payload.future for job in jobs), return_exceptions=True)
+        assert isinstance(found[1], Invalid)
+        assert [len(answer.ids) for answer in (found[0], found[2])] == [1, 2]
+        assert len(bench.log.recent()) == 3
+        after = await bench.ask(full_request()).payload.future
+        assert len(after.ids) == 2
+
+    asyncio.run(run())
+
+
+class SilentStore:
+    """An online store that does not answer."""
+
+    asked = 0
+
+    def read(self, wanted: Any) -> Any:
+        self.asked += 1
+        raise Unavailable("no answer")
+
+
+@on_a_loop
+async def test_a_store_that_does_not_answer_is_asked_once_a_batch(threads: ThreadPoolExecutor) -> None:
+    store = SilentStore()
+    bench = Bench(threads, online=store)
+    jobs = [bench.ask(keyed_request("AA")) for _ in range(5)]
+    found = await asyncio.gather(*(job.payload.future for job in jobs), return_exceptions=True)
+    assert {type(error) for error in found} == {Unavailable}
+    assert store.asked == 1
+
+
+@on_a_loop
+async def test_the_clock_decides_the_time_of_features_and_log(threads: ThreadPoolExecutor) -> None:
+    bench = Bench(threads)
+    bench.clock.set(NOW + 5)
+    answer = await bench.ask(keyed_request("AA")).payload.future
+    assert bench.log.find(answer.ids[0]).at == NOW + 5

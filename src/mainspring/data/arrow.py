@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pyarrow as pa
 
 from mainspring.core.errors import InvalidData
 from mainspring.core.schema import DType, Schema
-from mainspring.data.model import BATCH, REASON, RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source
+from mainspring.data.model import BATCH, REASON, RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source, TableScan
 
 INSTANT = pa.timestamp("us", tz="UTC")
 
@@ -33,28 +34,42 @@ def arrow_schema(schema: Schema) -> pa.Schema:
 
 def landed_schema(source: Source, keyings: Mapping[str, tuple[str, ...]]) -> pa.Schema:
     """Return what the source's table holds: its columns, ours, and one record-setting flag for each keying."""
-    ours = [pa.field(VISIBLE_AT, INSTANT), pa.field(SEQUENCE, pa.int64()), pa.field(BATCH, pa.string())]
-    flags = [
-        pa.field(RECORD_PREFIX + name, pa.bool_(), metadata={_KEYS: ",".join(keys).encode()})
-        for name, keys in keyings.items()
-    ]
-    return pa.schema([*arrow_schema(source.columns), *ours, *flags])
+    schema = arrow_schema(source.columns)
+    ours: list[tuple[str, pa.DataType]] = [(VISIBLE_AT, INSTANT), (SEQUENCE, pa.int64()), (BATCH, pa.string())]
+    for name, kind in ours:
+        schema = schema.append(pa.field(name, kind))
+    for name, keys in keyings.items():
+        metadata = {_KEYS: ",".join(keys).encode()}
+        schema = schema.append(pa.field(RECORD_PREFIX + name, pa.bool_(), metadata=metadata))
+    return schema
 
 
 def keyings_of(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
     """Return the keyings whose flags a table has, read from its schema."""
-    return {
-        field.name.removeprefix(RECORD_PREFIX): tuple(field.metadata[_KEYS].decode().split(","))
-        for field in schema
-        if field.name.startswith(RECORD_PREFIX) and _KEYS in (field.metadata or {})
-    }
+    found = {}
+    for column in schema:
+        keys = (column.metadata or {}).get(_KEYS)
+        if column.name.startswith(RECORD_PREFIX) and keys is not None:
+            found[column.name.removeprefix(RECORD_PREFIX)] = tuple(keys.decode().split(","))
+    return found
+
+
+def widened(scan: TableScan, source: Source) -> TableScan:
+    """Return a scan of the source's table that has the columns, null, which the source got after the table was made.
+
+    Raises:
+        InvalidData: A column has another type in the table.
+    """
+    schema = scan.schema or pa.schema([])
+    declared = arrow_schema(source.columns)
+    check_types(source.name, schema, declared)
+    return replace(scan, schema=pa.unify_schemas([schema, declared]))
 
 
 def quarantine_schema(source: Source) -> pa.Schema:
     """Return what the quarantine holds: every column as the text that came, the reason, the place in the batch."""
-    columns = [pa.field(name, pa.string()) for name in source.columns]
-    ours = [pa.field(REASON, pa.string()), pa.field(SEQUENCE, pa.int64()), pa.field(BATCH, pa.string())]
-    return pa.schema([*columns, *ours])
+    text = pa.schema([pa.field(name, pa.string()) for name in (*source.columns, REASON)])
+    return text.append(pa.field(SEQUENCE, pa.int64())).append(pa.field(BATCH, pa.string()))
 
 
 def check_types(table: str, old: pa.Schema, new: pa.Schema) -> None:
@@ -63,6 +78,6 @@ def check_types(table: str, old: pa.Schema, new: pa.Schema) -> None:
         index = old.get_field_index(column.name)
         if index >= 0 and not old.field(index).type.equals(column.type):
             raise InvalidData(
-                f"Column {column.name!r} of table {table!r} is {old.field(index).type}; these rows bring {column.type}.",
+                f"Column {column.name!r} of table {table!r} is {old.field(index).type}, not {column.type}.",
                 fix="declare the type that the table has, or land the rows in a source with another name.",
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,11 +34,11 @@ def digest_rows(rows: pa.Table) -> str:
     return digest.hexdigest()[:_CHARACTERS]
 
 
-def _canonical(column: pa.ChunkedArray) -> list[pa.Array]:
+def _canonical(column: pa.ChunkedArray[Any]) -> list[pa.Array[Any]]:
     """Return which values are there, as bytes, and the values, with one filling where they are not."""
-    there = pc.cast(pc.is_valid(column), pa.uint8()).combine_chunks()
+    there = pa.chunked_array([pc.is_valid(chunk).cast(pa.uint8()) for chunk in column.chunks], pa.uint8())
     if pa.types.is_boolean(column.type):
         column = pc.cast(column, pa.uint8())
     if column.null_count:
         column = pc.fill_null(column, pa.scalar("" if pa.types.is_string(column.type) else 0, column.type))
-    return [there, column.combine_chunks()]
+    return [there.combine_chunks(), column.combine_chunks()]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any, Literal, cast
 
 import pyarrow as pa
 import pyarrow.csv as pv
 
-from mainspring.data.fitting import FAULT
+from mainspring.data.fitting import DETAIL, FAULT
 from mainspring.data.model import Source
 from mainspring.data.refusals import check_columns, unreadable
 
@@ -27,14 +28,15 @@ def pieces(path: Path, source: Source) -> tuple[Iterator[pa.Table], int | None, 
     """Return the rows of a file, how many they are (unknown), and the columns that the source does not declare."""
     broken: list[str] = []
 
-    def keep(row: pv.InvalidRow) -> str:
-        broken.append(f"a line has {row.actual_columns} fields, not {row.expected_columns}: {row.text}")
+    def keep(row: pv.InvalidRow) -> Literal["skip", "error"]:
+        text = row.text.replace("\x1f", " ").replace(DETAIL, " ")
+        broken.append(f"a line has {row.actual_columns} fields, not {row.expected_columns}{DETAIL}{text}")
         return "skip"
 
     delimiter = next(_SUFFIXES[suffix] for suffix in path.suffixes[-2:] if suffix in _SUFFIXES)
     parse = pv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=keep)
     read = pv.ReadOptions(block_size=_BLOCK, use_threads=False)
-    with pv.open_csv(pa.input_stream(str(path)), read, parse, pv.ConvertOptions(column_types={})) as opened:
+    with pv.open_csv(_stream(path), read, parse, pv.ConvertOptions(column_types={})) as opened:
         names = opened.schema.names
     extra = check_columns(str(path), names, source)
     broken.clear()
@@ -48,7 +50,7 @@ def pieces(path: Path, source: Source) -> tuple[Iterator[pa.Table], int | None, 
 
     def batches() -> Iterator[pa.Table]:
         try:
-            with pv.open_csv(pa.input_stream(str(path)), read, parse, convert) as reader:
+            with pv.open_csv(_stream(path), read, parse, convert) as reader:
                 for batch in reader:
                     piece = pa.Table.from_batches([batch])
                     yield piece.append_column(FAULT, pa.nulls(len(piece), pa.string()))
@@ -61,6 +63,10 @@ def pieces(path: Path, source: Source) -> tuple[Iterator[pa.Table], int | None, 
             raise unreadable(path, error) from error
 
     return batches(), None, extra
+
+
+def _stream(path: Path) -> IO[Any]:
+    return cast(IO[Any], pa.input_stream(str(path)))  # decompresses by the last suffix
 
 
 def _broken(lines: list[str], source: Source) -> pa.Table:

@@ -59,7 +59,7 @@ def register(con: duckdb.DuckDBPyConnection, name: str, scan: TableScan) -> None
         Corrupt: A file cannot be read.
     """
     if scan.rows is not None:
-        con.register(name, scan.rows)
+        con.register(name, _filled(scan.rows, scan.schema))
         return
     if not scan.files:
         con.register(name, _nothing(scan))
@@ -74,6 +74,13 @@ def register(con: duckdb.DuckDBPyConnection, name: str, scan: TableScan) -> None
             con.unregister(f"{name} without rows")
             columns += [f"NULL::{kind} AS {identifier(column)}" for column, kind, *_ in types if column not in present]
         con.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS SELECT {', '.join(columns)} FROM {files}")
+
+
+def _filled(rows: pa.Table, schema: pa.Schema | None) -> pa.Table:
+    for column in schema or ():
+        if column.name not in rows.column_names:
+            rows = rows.append_column(column, [[None] * len(rows)])
+    return rows
 
 
 def _nothing(scan: TableScan) -> pa.Table:

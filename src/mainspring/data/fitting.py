@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +13,7 @@ from mainspring.core.schema import DType
 from mainspring.data.arrow import INSTANT
 
 FAULT = "_fault"  # a column that readers add: what is wrong with the row as it came, mostly null
+DETAIL = "\x1e"  # in a fault, before what only this row has: faults are counted without it
 
 
 def fits(kind: pa.DataType, dtype: DType) -> bool:
@@ -33,7 +35,7 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def plain(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+def plain(column: pa.ChunkedArray[Any], name: str) -> pa.ChunkedArray[Any]:
     """Return a column that `fits` as text, booleans, integers, floats or UTC microseconds.
 
     Raises:
@@ -48,14 +50,13 @@ def plain(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     if pa.types.is_float16(kind):
         return pc.cast(column, pa.float32())
     if pa.types.is_date(kind):  # a date alone is its midnight in UTC, as in core.time
-        column = pc.assume_timezone(_instants(column, pa.timestamp("us"), name), "UTC")
-        return column.cast(INSTANT)
+        return _instants(column, pa.timestamp("us"), name).cast(INSTANT)
     if pa.types.is_timestamp(kind):
         return _instants(column, INSTANT, name)
     return column
 
 
-def _instants(column: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.ChunkedArray:
+def _instants(column: pa.ChunkedArray[Any], kind: pa.DataType, name: str) -> pa.ChunkedArray[Any]:
     if getattr(column.type, "unit", "us") == "ns":
         column = pc.floor_temporal(column, unit="microsecond")
     try:

@@ -8,7 +8,7 @@ table is always still to come.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +18,19 @@ import pyarrow.compute as pc
 from mainspring.core.locks import Locks
 from mainspring.core.time import Clock, format_duration
 from mainspring.data import duck
-from mainspring.data.arrow import keyings_of, landed_schema, quarantine_schema
+from mainspring.data.arrow import landed_schema, quarantine_schema
 from mainspring.data.content import digest_rows
 from mainspring.data.duck import identifier, literal
 from mainspring.data.fitting import together
-from mainspring.data.model import BATCH, QUARANTINE_SUFFIX, RECORD_PREFIX, SEQUENCE, VISIBLE_AT, IngestReport, Source
+from mainspring.data.keyings import Keyings, check_keyings, complete_keyings, keyings_there
+from mainspring.data.model import BATCH, QUARANTINE_SUFFIX, SEQUENCE, VISIBLE_AT, IngestReport, Source
 from mainspring.data.ports import LakeTables
 from mainspring.data.readers import Input, loads, open_input
-from mainspring.data.records import counting, present
 from mainspring.data.staging import Staging
 
 if TYPE_CHECKING:
     import duckdb
 
-Keyings = Mapping[str, tuple[str, ...]]
 Progress = Callable[[int, int | None], None]
 
 # How many numbers of `_seq` each load has for itself, and the most rows in one.
@@ -110,11 +109,12 @@ class Ingestor:
             StorageFull: No space; every version that was written is whole, and the same call resumes.
             Conflict: Another ingestion of the source went on for too long.
         """
+        keyings = check_keyings(source, keyings)
         opened = open_input(data, source, self._batch_rows)
         tally = _Tally(opened.total, progress)
         with self._alone(source), self._session() as con:
-            self._add_keyings(con, source, keyings)
-            keyings = {**self._keyings(source), **keyings}
+            complete_keyings(con, self._lake, source, keyings, self._batch_rows)
+            keyings = {**keyings_there(self._lake, source), **keyings}
             for number, pieces in enumerate(loads(opened.pieces, self._load_rows)):
                 raw = together(pieces)
                 batch = f"{batch_id or opened.digest or digest_rows(raw)}.{number}"
@@ -140,21 +140,16 @@ class Ingestor:
             The new version; `None`, and no version, where there was nothing to do.
         """
         with self._alone(source), self._session() as con, duck.duck_errors(source.name):
-            return self._add_keyings(con, source, keyings)
+            return complete_keyings(con, self._lake, source, check_keyings(source, keyings), self._batch_rows)
 
     def _alone(self, source: Source) -> Any:
         return self._locks.hold(f"ingest.{source.name}", wait_s=self._wait_s)
 
     def _session(self) -> duckdb.DuckDBPyConnection:
-        """Return a connection with temporary tables of its own: opening a whole database costs more than a small load."""
+        """Return a connection with temporary tables of its own: a whole database costs more than a small load."""
         if self._database is None:
             self._database = duck.connect(self._memory_limit)
         return self._database.cursor()
-
-    def _keyings(self, source: Source) -> dict[str, tuple[str, ...]]:
-        if self._lake.version(source.name) is None:
-            return {}
-        return keyings_of(self._lake.scan(source.name).schema or pa.schema([]))
 
     def _land(
         self,
@@ -199,8 +194,8 @@ class Ingestor:
         """Cut rows into what becomes one version each; the first brings all that makes earlier flags change."""
         start = 0
         if len(changes):
-            late = pc.less_equal(rows[VISIBLE_AT], pc.max(changes[VISIBLE_AT]))
-            start = pc.sum(late).as_py()
+            last = pc.max(changes[VISIBLE_AT])
+            start = len(rows.filter(pc.less_equal(rows[VISIBLE_AT], last)))
             yield rows.slice(0, start), changes.drop_columns([VISIBLE_AT])
         for first in range(start, len(rows), self._batch_rows):
             yield rows.slice(first, self._batch_rows), None
@@ -246,38 +241,8 @@ class Ingestor:
                 f"more than {format_duration(min(limits))}."
             )
 
-    def _add_keyings(self, con: duckdb.DuckDBPyConnection, source: Source, keyings: Keyings) -> int | None:
-        there = self._keyings(source)
-        lacking = {name: keys for name, keys in keyings.items() if there.get(name) != tuple(keys)}
-        version = self._lake.version(source.name)
-        if version is None or not lacking:
-            return None
-        scan = self._lake.scan(source.name)
-        duck.register(con, "kept", scan)
-        joins, flags = "", []
-        for index, (name, keys) in enumerate(lacking.items()):
-            needed = dict.fromkeys((*keys, *source.times, VISIBLE_AT, SEQUENCE))
-            rows = f"SELECT {', '.join(map(identifier, needed))} FROM kept WHERE {present(keys)}"
-            con.execute(f"""
-                CREATE OR REPLACE TEMP TABLE flagged_{index} AS
-                SELECT {SEQUENCE}, counts FROM ({counting(source, rows, keys)})""")
-            joins += f" LEFT JOIN flagged_{index} ON kept.{SEQUENCE} = flagged_{index}.{SEQUENCE}"
-            flags.append(f"coalesce(flagged_{index}.counts, false) AS {identifier(RECORD_PREFIX + name)}")
-        old = [field for field in (scan.schema or ()) if field.name not in {RECORD_PREFIX + name for name in lacking}]
-        new = [field for field in landed_schema(source, lacking) if field.name.startswith(RECORD_PREFIX)]
-        schema = pa.schema([*old, *new])
-        columns = [f"kept.{identifier(field.name)}" for field in old]
-        result = con.sql(
-            f"SELECT {', '.join([*columns, *flags])} FROM kept{joins} ORDER BY kept.{VISIBLE_AT}, kept.{SEQUENCE}"
-        )
-        batches = (
-            pa.Table.from_batches([batch]).cast(schema).combine_chunks().to_batches()
-            for batch in result.to_arrow_reader(self._batch_rows)
-        )
-        key = f"keyings of version {version}: {sorted(lacking.items())}"
-        return self._lake.replace(source.name, (batch for some in batches for batch in some), schema, key=key)
-
 
 def _extra(opened: Input, source: Source) -> Iterator[str]:
     if opened.extra:
-        yield f"{opened.name} has columns that source {source.name!r} does not declare; left out: {', '.join(opened.extra)}."
+        names = ", ".join(opened.extra)
+        yield f"{opened.name} has columns that source {source.name!r} does not declare; left out: {names}."

@@ -126,6 +126,11 @@ class Source:
             )
         check_schema(self.schema, f"Source {self.name!r}")
         check_schema(dict.fromkeys(self.times, DType.Timestamp), f"Source {self.name!r}")
+        if len({name.casefold() for name in self.columns}) < len(self.columns):
+            raise Invalid(
+                f"Of the columns of source {self.name!r} two differ in case only: {sorted(self.columns)}.",
+                fix="rename one of them: tables do not tell them apart.",
+            )
         for time in self.times:
             if time in self.schema:
                 raise Invalid(

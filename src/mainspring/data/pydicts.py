@@ -40,7 +40,7 @@ def pieces(rows: Iterable[Any], source: Source, size: int) -> Iterator[pa.Table]
 
 
 def _piece(rows: list[Mapping[str, Any]], source: Source) -> pa.Table:
-    columns: dict[str, pa.Array] = {}
+    columns: dict[str, pa.Array[Any]] = {}
     faults: list[str | None] = [None] * len(rows)
     for name, dtype in source.columns.items():
         values = [row.get(name) for row in rows]
@@ -52,7 +52,7 @@ def _piece(rows: list[Mapping[str, Any]], source: Source) -> pa.Table:
     return pa.table({**columns, FAULT: pa.array(faults, pa.string())})
 
 
-def _column(values: list[Any], dtype: DType) -> pa.Array:
+def _column(values: list[Any], dtype: DType) -> pa.Array[Any]:
     if all(value is None or _is(value, dtype) for value in values):
         try:
             return pa.array(values, ARROW_TYPES[dtype])

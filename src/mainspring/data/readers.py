@@ -6,8 +6,7 @@ offset) is refused here, before anything lands. What is wrong with single values
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ def open_input(data: Any, source: Source, batch_rows: int = _ROWS) -> Input:
             f"Source {source.name!r} was given a {type(data).__name__}.",
             fix="give a file's path, an Arrow table or reader, a data frame, or an iterable of mappings.",
         )
-    total = len(data) if hasattr(data, "__len__") else None
+    total = len(data) if isinstance(data, Sized) else None
     return Input("the rows", pydicts.pieces(data, source, rows), total, None)
 
 
@@ -124,7 +123,8 @@ def _typed(
                 table = pa.Table.from_batches([batch]).select(list(source.columns))
                 for start in range(0, len(table), rows):
                     piece = table.slice(start, rows)
-                    yield pa.table({column: plain(piece[column], column) for column in source.columns})
+                    columns: dict[str, Any] = {column: plain(piece[column], column) for column in source.columns}
+                    yield pa.table(columns)
         except (pa.ArrowException, OSError) as error:
             if path is None:
                 raise
@@ -152,12 +152,13 @@ def loads(pieces: Iterator[pa.Table], rows: int) -> Iterator[list[pa.Table]]:
     """Regroup pieces so that each group but the last has exactly `rows` rows."""
     group: list[pa.Table] = []
     room = rows
-    for piece in itertools.chain(pieces):
-        while len(piece) >= room:
-            yield [*group, piece.slice(0, room)]
-            piece, group, room = piece.slice(room), [], rows
-        if len(piece):
-            group.append(piece)
-            room -= len(piece)
+    for piece in pieces:
+        start = 0
+        while len(piece) - start >= room:
+            yield [*group, piece.slice(start, room)]
+            start, group, room = start + room, [], rows
+        if start < len(piece):
+            group.append(piece.slice(start))
+            room -= len(piece) - start
     if group:
         yield group

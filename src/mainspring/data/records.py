@@ -14,21 +14,21 @@ from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source
 
 
 def rank_columns(source: Source) -> tuple[str, str, str]:
-    """Return the columns by which rows of one entity are ranked, quoted; facts without a recorded time repeat theirs."""
+    """Return the columns by which rows of one entity are ranked, quoted; facts without a recorded time repeat it."""
     return identifier(source.event_time), identifier(source.recorded_time or source.event_time), identifier(SEQUENCE)
 
 
 def counting(source: Source, rows: str, keys: Sequence[str]) -> str:
-    """Return SQL: the relation `rows` (rows without a null key) with the column `counts`, true where a row counts.
+    """Return SQL: the relation `rows` (rows without a null key) with the column `_counts`, true where a row counts.
 
     Ranks are numbered once, so the running maximum is of one integer; of rows visible at one instant the highest
     comes first, so it shadows the others.
     """
     partition = ", ".join(map(identifier, keys))
     return f"""
-        SELECT * EXCLUDE (rank), rank = max(rank) OVER (
-            PARTITION BY {partition} ORDER BY {VISIBLE_AT}, rank DESC ROWS UNBOUNDED PRECEDING) AS counts
-        FROM (SELECT *, row_number() OVER (ORDER BY {", ".join(rank_columns(source))}) AS rank FROM ({rows}))"""
+        SELECT * EXCLUDE (_rank), _rank = max(_rank) OVER (
+            PARTITION BY {partition} ORDER BY {VISIBLE_AT}, _rank DESC ROWS UNBOUNDED PRECEDING) AS _counts
+        FROM (SELECT *, row_number() OVER (ORDER BY {", ".join(rank_columns(source))}) AS _rank FROM ({rows}))"""
 
 
 def competitors(source: Source, kept: str, arriving: str, name: str, keys: Sequence[str]) -> str:
@@ -39,13 +39,13 @@ def competitors(source: Source, kept: str, arriving: str, name: str, keys: Seque
     times = ", ".join(dict.fromkeys((event, recorded)))
     return f"""
         WITH first AS (
-            SELECT {_list(keys)}, min({VISIBLE_AT}) AS since FROM {arriving} WHERE {present(keys)} GROUP BY ALL),
+            SELECT {_list(keys)}, min({VISIBLE_AT}) AS _since FROM {arriving} WHERE {present(keys)} GROUP BY ALL),
         known AS MATERIALIZED (
-            SELECT {columns}, {times}, {VISIBLE_AT}, {seq}, since
+            SELECT {columns}, {times}, {VISIBLE_AT}, {seq}, _since
             FROM {kept} AS kept JOIN first ON {same} WHERE kept.{identifier(RECORD_PREFIX + name)})
-        SELECT * EXCLUDE (since) FROM known WHERE {VISIBLE_AT} >= since
+        SELECT * EXCLUDE (_since) FROM known WHERE {VISIBLE_AT} >= _since
         UNION ALL BY NAME
-        SELECT * EXCLUDE (since) FROM known WHERE {VISIBLE_AT} < since
+        SELECT * EXCLUDE (_since) FROM known WHERE {VISIBLE_AT} < _since
         QUALIFY row_number() OVER (PARTITION BY {_list(keys)} ORDER BY {VISIBLE_AT} DESC) = 1"""
 
 

@@ -6,7 +6,6 @@ vectors and the expiry of old log entries stay off: readers refuse the former, t
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,8 +38,8 @@ _NEW = "_is_new"  # in the source of a merge: whether a row is to be added, not 
 class DeltaLake:
     """`LakeTables` in a folder, one Delta table a subfolder.
 
-    One process writes a table at a time (a lock beside it, which the kernel frees); where locks do not reach, Delta's own
-    commit protocol keeps two writers apart.
+    One process writes a table at a time (a lock beside it, which the kernel frees); where locks do not reach, Delta's
+    own commit protocol keeps two writers apart.
 
     Raises:
         Invalid: The folder's name has a character that delta-rs cannot address.
@@ -152,7 +151,7 @@ class DeltaLake:
 
     def _lying(self, table: str) -> set[Path]:
         folder = self._path(table)
-        return {folder / name for name in os.listdir(folder)} if folder.exists() else set()
+        return set(folder.iterdir()) if folder.exists() else set()
 
     def _path(self, table: str) -> Path:
         return self._folder / check_id(table, "table")
@@ -170,9 +169,10 @@ class DeltaLake:
         except FileNotFoundError:
             return None
         opened: dict[str, tuple[int, DeltaTable]] = self._thread.__dict__.setdefault("opened", {})
-        inode, at = opened.pop(table, (None, None))
+        known = opened.pop(table, None)
         with _delta_errors(path):
-            if at is None or inode != identity:
+            at = known[1] if known is not None and known[0] == identity else None
+            if at is None:
                 if not any(log.iterdir()):
                     return None
                 at = DeltaTable(path)
@@ -232,7 +232,7 @@ class DeltaLake:
         at = self._open(table)
         if at is not None and len(at.file_uris()) >= _MANY_FILES:
             sizes = pa.table(at.get_add_actions())["size_bytes"].to_pylist()
-            if sum(size < _SMALL_BYTES for size in sizes) >= _MANY_FILES:
+            if sum(size is not None and size < _SMALL_BYTES for size in sizes) >= _MANY_FILES:
                 with _delta_errors(self._path(table)):
                     at.optimize.compact(target_size=_SMALL_BYTES, post_commithook_properties=_HOOKS)
 

@@ -107,8 +107,9 @@ def _changed(rows: pa.Table, changes: pa.Table, on: str) -> pa.Table:
     place = pc.index_in(rows[on], changes[on].combine_chunks())
     for name in changes.column_names:
         if name != on:
-            column = pc.coalesce(pc.take(changes[name].combine_chunks(), place), rows[name])
             index = rows.schema.get_field_index(name)
+            changed = pc.take(changes[name].combine_chunks(), place)
+            column = pc.if_else(pc.is_valid(changed), changed, rows[name])
             rows = rows.set_column(index, rows.schema.field(index), column)
     return rows
 

@@ -1,0 +1,94 @@
+"""Which keys a table's rows are ranked by, and the flags of a keying that comes when the rows are there already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from mainspring.core.errors import Invalid, InvalidData
+from mainspring.data import duck
+from mainspring.data.arrow import keyings_of, landed_schema, widened
+from mainspring.data.duck import identifier
+from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source
+from mainspring.data.ports import LakeTables
+from mainspring.data.records import counting, present
+
+if TYPE_CHECKING:
+    import duckdb
+
+Keyings = Mapping[str, tuple[str, ...]]  # entity name -> its key columns
+
+
+def check_keyings(source: Source, keyings: Keyings) -> Keyings:
+    """Return `keyings` if the source has their columns.
+
+    Raises:
+        Invalid: It lacks one, a keying has none, or two names differ in case only.
+    """
+    for name, keys in keyings.items():
+        missing = [key for key in keys if key not in source.columns]
+        if missing or not keys:
+            raise Invalid(
+                f"Entity {name!r} has the keys {list(keys)}; source {source.name!r} lacks {missing or 'any'}.",
+                fix=f"the source has {sorted(source.columns)}.",
+            )
+    if len({name.casefold() for name in keyings}) < len(keyings):
+        raise Invalid(f"Of the entities {sorted(keyings)} two differ in case only.", fix="rename one of them.")
+    return keyings
+
+
+def keyings_there(lake: LakeTables, source: Source) -> dict[str, tuple[str, ...]]:
+    """Return the keyings whose flags the source's table has.
+
+    Raises:
+        InvalidData: The table was landed with other times: what is there cannot be ranked with what comes.
+    """
+    if lake.version(source.name) is None:
+        return {}
+    schema = lake.scan(source.name).schema or pa.schema([])
+    lacking = [name for name in (*source.times, VISIBLE_AT, SEQUENCE) if name not in schema.names]
+    if lacking:
+        raise InvalidData(
+            f"Table {source.name!r} has no column {lacking[0]!r}, so it was not landed from this source as it is now.",
+            fix="give the source another name, and land its data again.",
+        )
+    return keyings_of(schema)
+
+
+def complete_keyings(
+    con: duckdb.DuckDBPyConnection, lake: LakeTables, source: Source, keyings: Keyings, batch_rows: int
+) -> int | None:
+    """Compute the flags that the source's table lacks, or has for other columns; return the new version, if any."""
+    there = keyings_there(lake, source)
+    lacking = {name: keys for name, keys in keyings.items() if there.get(name) != tuple(keys)}
+    version = lake.version(source.name)
+    if version is None or not lacking:
+        return None
+    scan = lake.scan(source.name)
+    duck.register(con, "kept", widened(scan, source))
+    joins, flags = "", []
+    for index, (name, keys) in enumerate(lacking.items()):
+        needed = dict.fromkeys((*keys, *source.times, VISIBLE_AT, SEQUENCE))
+        rows = f"SELECT {', '.join(map(identifier, needed))} FROM kept WHERE {present(keys)}"
+        con.execute(f"""
+            CREATE OR REPLACE TEMP TABLE flagged_{index} AS
+            SELECT {SEQUENCE}, _counts FROM ({counting(source, rows, keys)})""")
+        joins += f" LEFT JOIN flagged_{index} ON kept.{SEQUENCE} = flagged_{index}.{SEQUENCE}"
+        flags.append(f"coalesce(flagged_{index}._counts, false) AS {identifier(RECORD_PREFIX + name)}")
+    replaced = {RECORD_PREFIX + name for name in lacking}
+    old = [column for column in (scan.schema or ()) if column.name not in replaced]
+    new = [column for column in landed_schema(source, lacking) if column.name in replaced]
+    schema = pa.schema([*old, *new])
+    columns = [f"kept.{identifier(column.name)}" for column in old]
+    reader = con.sql(f"""
+        SELECT {", ".join([*columns, *flags])} FROM kept{joins}
+        ORDER BY kept.{VISIBLE_AT}, kept.{SEQUENCE}""").to_arrow_reader(batch_rows)
+    key = f"keyings of version {version}: {sorted(lacking.items())}"
+    return lake.replace(source.name, _cast(reader, schema), schema, key=key)
+
+
+def _cast(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield from pa.Table.from_batches([batch]).cast(schema).to_batches()

@@ -1,0 +1,81 @@
+"""The one rule that needs the other rows: in order of arrival, the first of its kind stays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from mainspring.data import duck
+from mainspring.data.duck import identifier
+from mainspring.data.model import REASON, SEQUENCE, Source
+from mainspring.data.quality import unique_rules
+from mainspring.data.records import present
+
+if TYPE_CHECKING:
+    import duckdb
+
+ROW = "_row"
+SEPARATOR = "\x1f"  # between the reasons of one row: no reason holds it
+
+
+def judge_unique(con: duckdb.DuckDBPyConnection, source: Source, *, kept: bool, block: tuple[int, int]) -> None:
+    """Give its reasons to every row of `typed` that agrees with one before it, or with one of `kept` where there is.
+
+    A row that goes to the quarantine stands in nobody's way. A null agrees with nothing.
+
+    Args:
+        block: The first and last `_seq` of this load. Its rows in `kept` landed before a crash; they were judged with
+            the others of the load, and are again.
+    """
+    rules = unique_rules(source)
+    joins, columns, found = "", [], 0
+    for index, (names, _) in enumerate(rules):
+        con.execute(f"CREATE OR REPLACE TEMP TABLE rivals_{index} AS {_rivals(names, kept, block)}")
+        found += duck.one_row(con, f"SELECT count(*) FROM rivals_{index}")[0]
+        same = " AND ".join(f"rivals_{index}.{identifier(name)} = typed.{identifier(name)}" for name in names)
+        joins += f" LEFT JOIN rivals_{index} ON {same}"
+        columns += [f"rivals_{index}._first", f"coalesce(rivals_{index}._there, false)"]
+    if not found:
+        return
+    suspect = " OR ".join(f"rivals_{index}._first IS NOT NULL" for index in range(len(rules)))
+    suspects = con.execute(f"""
+        SELECT {ROW}, {", ".join(columns)} FROM typed{joins}
+        WHERE {REASON} IS NULL AND ({suspect}) ORDER BY {ROW}""").fetchall()
+    con.register("failed", _failures(suspects, [reason for _, reason in rules]))
+    con.execute(f"UPDATE typed SET {REASON} = failed.{REASON} FROM failed WHERE typed.{ROW} = failed.{ROW}")
+    con.unregister("failed")
+
+
+def _rivals(names: tuple[str, ...], kept: bool, block: tuple[int, int]) -> str:
+    """Return SQL: values that several rows have, `_first` the first row with them, `_there` if one has landed."""
+    columns = ", ".join(map(identifier, names))
+    good = f"SELECT {columns}, {ROW}, false AS _there FROM typed WHERE {REASON} IS NULL AND {present(names)}"
+    if kept:
+        same = " AND ".join(f"kept.{identifier(name)} = good.{identifier(name)}" for name in names)
+        good = f"""
+            WITH good AS ({good})
+            SELECT * FROM good UNION ALL BY NAME
+            SELECT DISTINCT {columns}, true AS _there FROM kept SEMI JOIN good ON {same}
+            WHERE kept.{SEQUENCE} NOT BETWEEN {block[0]} AND {block[1]}"""
+    return f"""
+        SELECT {columns}, min({ROW}) AS _first, bool_or(_there) AS _there FROM ({good})
+        GROUP BY {columns} HAVING count(*) > 1"""
+
+
+def _failures(suspects: list[tuple[Any, ...]], reasons: list[str]) -> pa.Table:
+    """Return the rows that fail and why. A suspect is (row, then for each rule: first of its kind or None, landed)."""
+    taken: list[set[int]] = [set() for _ in reasons]
+    rows, whys = [], []
+    for row, *clashes in suspects:
+        firsts, landed = clashes[::2], clashes[1::2]
+        rules = zip(reasons, firsts, landed, taken, strict=True)
+        why = [reason for reason, first, there, gone in rules if there or first in gone]
+        if why:
+            rows.append(row)
+            whys.append(SEPARATOR.join(why))
+            continue
+        for first, gone in zip(firsts, taken, strict=True):
+            if first is not None:
+                gone.add(first)
+    return pa.table({ROW: pa.array(rows, pa.int64()), REASON: pa.array(whys, pa.string())})

@@ -1,7 +1,8 @@
 """What does an installation cost? Packages, megabytes and seconds, in a fresh virtual environment each.
 
-The floor of `[gateway]` is the libraries without which no ONNX model is served: a server and a runtime. Seconds hold
-the download. The peers' figures are those of `bench/peers.py`, made by the same tool with the same options.
+The floor of `[gateway]` is the libraries without which no ONNX model is served: a server and a runtime. The serving
+peers come without a runtime: it is not in their figures. Megabytes are the files' sizes without compiled Python,
+seconds hold the download. What the peers took was measured by `bench/peers.py`, with the same tool and options.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def build(folder: Path) -> Path:
 
 
 def cases(name: str, ours: Installed, floor: Installed | None, peers: Mapping[str, Installed | None]) -> list[Case]:
-    notes = {peer: f"not installed here: run `python bench/peers.py {peer}`" for peer in peers if not peers[peer]}
+    notes = {peer: "comes without a runtime for models; ours has ONNX Runtime" for peer in peers if peer in SERVING}
+    notes |= {peer: f"not installed here: run `python bench/peers.py {peer}`" for peer in peers if not peers[peer]}
     if floor is None:
         notes["floor"] = "only [gateway] has one: what it must hold to serve an ONNX model"
     return [

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -64,7 +65,7 @@ def report(name: str, cases: Sequence[Case]) -> None:
         table.add_column(heading, justify="left" if heading in ("case", "unit") else "right")
     for case in cases:
         figures = (case.ours, case.floor, *(case.peers.get(peer) for peer in peers), case.vs_floor, case.vs_best_peer)
-        table.add_row(case.case, case.unit, *(_figure(figure) for figure in figures))
+        table.add_row(escape(case.case), case.unit, *(_figure(figure) for figure in figures))
     console = Console(width=max(100, 24 + 14 * (len(peers) + 6)))
     console.print(table)
     reasons = {f"{who}: {why}" for case in cases for who, why in case.notes.items()}

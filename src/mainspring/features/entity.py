@@ -11,7 +11,7 @@ from mainspring.core.expr.types import dtype_of
 from mainspring.core.schema import DType
 from mainspring.features.layout import PARTS, Layout, WindowFeature
 from mainspring.features.model import Status, hop
-from mainspring.features.state import Candidates, State
+from mainspring.features.state import Candidates, Recent, State
 from mainspring.features.tiles import merge, variance
 from mainspring.features.types import default_of, feature_dtype, single
 
@@ -105,15 +105,13 @@ def _read_window(window: _Window, state: State, visible: int, now: int, values: 
     first = (now - window.width) // window.hop  # in hops since the epoch
     tiles = state.tiles[window.tiles]
     start = bisect_left(tiles.starts, first)
-    recent = state.recent
-    low = first * window.hop
-    rows = [row for row in range(visible) if low <= recent.event[row] < now] if visible else ()
+    rows = _inside(state.recent, visible, first * window.hop, now)
     merged: dict[tuple[int, str], Any] = {}
+    values_of: dict[int, list[Any]] = {}
     for measure, part, column, floats in window.parts:
-        singles: list[Any] = []
-        if rows:
-            of = recent.values[measure]
-            singles = [of[row] for row in rows if of[row] is not None]
+        singles = values_of.get(measure)
+        if singles is None:
+            singles = values_of[measure] = _of(state.recent.values[measure], rows)
         merged[measure, part] = merge(part, tiles.parts[column][start:], singles, floats=floats)
     for place, feature, narrow, default in window.features:
         value = _value(feature, merged)
@@ -122,6 +120,22 @@ def _read_window(window: _Window, state: State, visible: int, now: int, values: 
         else:
             values[place] = single(value) if narrow else value
             statuses[place] = PRESENT
+
+
+def _inside(recent: Recent, visible: int, low: int, now: int) -> range | list[int]:
+    """Return the places of the rows that are visible and whose event is in `[low, now)`."""
+    if not visible:
+        return range(0)
+    events = recent.event[:visible]
+    if min(events) >= low and max(events) < now:
+        return range(visible)
+    return [row for row, event in enumerate(events) if low <= event < now]
+
+
+def _of(values: list[Any], rows: range | list[int]) -> list[Any]:
+    if isinstance(rows, range):
+        return [value for value in values[: len(rows)] if value is not None]
+    return [values[row] for row in rows if values[row] is not None]
 
 
 def _value(feature: WindowFeature, merged: dict[tuple[int, str], Any]) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mainspring.core.time import Clock
@@ -20,7 +20,7 @@ from mainspring.features.model import EntityState, FeatureView, Mark, Materialis
 from mainspring.features.ports import OnlineStore
 from mainspring.features.rebuild import rebuild
 from mainspring.features.slices import Slice
-from mainspring.features.state import SETTLING, encode
+from mainspring.features.state import SETTLING, State, encode
 
 _SLICES_KEPT = 32
 
@@ -99,14 +99,9 @@ class Materialiser:
             if progress is not None:
                 progress(0, changed)
             for start in range(0, changed, self._at_once):
-                self._con.execute(
-                    "CREATE OR REPLACE TEMP TABLE chunk AS SELECT kid FROM changed "
-                    f"WHERE place > {start} AND place <= {start + self._at_once}"
-                )
-                states = rebuild(self._con, layout, rows, position - SETTLING, until)
+                states = self._chunk(layout, rows, start, position - SETTLING, until)
                 self._store.write(
-                    layout.slot,
-                    [(key, EntityState(new.position, encode(state), new.landed)) for key, state in states],
+                    layout.slot, [(key, EntityState(position, encode(state), rows.landed)) for key, state in states]
                 )
                 if progress is not None:
                     progress(min(start + self._at_once, changed), changed)
@@ -138,6 +133,15 @@ class Materialiser:
                 oldest.drop()
         self._slices.move_to_end(layout.slot)
         return held
+
+    def _chunk(
+        self, layout: Layout, rows: Slice, start: int, settled: int, until: int
+    ) -> Iterator[tuple[bytes, State]]:
+        self._con.execute(
+            "CREATE OR REPLACE TEMP VIEW chunk AS SELECT kid FROM changed "
+            f"WHERE place > {start} AND place <= {start + self._at_once}"
+        )
+        return rebuild(self._con, layout, rows, settled, until)
 
     def _changed(self, rows: Slice, mark: Mark | None, until: int) -> tuple[int, int]:
         """Make table `changed` (place, kid) of the entities whose state may differ from what is stored."""

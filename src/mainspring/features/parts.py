@@ -1,7 +1,8 @@
 """The mergeable parts of a measure's state, in SQL: made from rows, merged, and read as a feature's value.
 
 `features.tiles` does the same in Python for the online read; tests/property/test_point_in_time.py holds them equal.
-Sums and means are of doubles; NaN is a value, ordered above every other, as DuckDB orders it.
+Sums and means are of doubles; NaN is a value, ordered above every other, as DuckDB orders it. Whatever order DuckDB
+reads rows in, the result is the same to the last bit: sums are compensated (`fsum`), and lists are ordered.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mainspring.core.expr.sql import to_sql
+from mainspring.core.expr.types import dtype_of
 from mainspring.core.schema import DType, Schema
 from mainspring.data.duck import DUCK_TYPES
 from mainspring.features.layout import Measure
@@ -21,6 +23,11 @@ _FLOAT32_LIMIT = "3.4028235677973366e38"  # from here on a double rounds to infi
 def measure_sql(measure: Measure, schema: Schema) -> str:
     """The measure's value of one row."""
     value = "TRUE" if measure.of is None else to_sql(measure.of, schema)
+    # One zero: -0.0 and 0.0 are equal, so either could be the smaller.
+    if measure.of is not None and (dtype := dtype_of(measure.of, schema)) in (DType.Float32, DType.Float64):
+        value = (
+            f"({value} + CAST(0 AS {DUCK_TYPES[dtype]}))"
+        )
     return value if measure.where is None else f"CASE WHEN {to_sql(measure.where, schema)} THEN {value} END"
 
 
@@ -57,18 +64,19 @@ def from_rows(parts: Sequence[Part], source: str, where: str, by: str) -> str:
 
 _ROWS = {
     "n": "count({m})",
-    "sum": "sum(CAST({m} AS DOUBLE))",
+    "sum": "fsum(CAST({m} AS DOUBLE))",
     "min": "min({m})",
     "max": "max({m})",
-    "spread": "list(CAST({m} AS DOUBLE)) FILTER ({m} IS NOT NULL)",
+    "spread": "list(CAST({m} AS DOUBLE) ORDER BY {m}) FILTER ({m} IS NOT NULL)",
 }
-_MERGE = {"n": "sum", "sum": "sum", "min": "min", "max": "max"}
+_MERGE = {"n": "sum", "sum": "fsum", "min": "min", "max": "max"}
 
 
 def merged(parts: Sequence[Part], qualifier: str = "") -> str:
     """The aggregate expressions that merge the parts of a group of states. A spread stays a list until it is read."""
     return ", ".join(
-        f"flatten(list({qualifier}{column(part)}) FILTER ({qualifier}{column(part)} IS NOT NULL)) AS {column(part)}"
+        f"flatten(list({qualifier}{column(part)} ORDER BY {qualifier}{column(part)}) "
+        f"FILTER ({qualifier}{column(part)} IS NOT NULL)) AS {column(part)}"
         if part[1] == "spread"
         else f"{_MERGE[part[1]]}({qualifier}{column(part)}) AS {column(part)}"
         for part in parts

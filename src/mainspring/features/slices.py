@@ -24,7 +24,7 @@ class Slice:
 
     Attributes:
         rows: The name of its table of rows.
-        entities: The name of its table of keys: kid, then the key columns.
+        entities: The name of its table of keys: kid, the key columns, since (when its first row became visible).
         landed: How many rows it has.
         newest: The largest `_seq` in it, -1 for none.
     """
@@ -61,6 +61,8 @@ class Slice:
 
     def landed_by(self, newest: int) -> int:
         """Return how many rows have a `_seq` up to `newest`."""
+        if newest == self.newest:
+            return self.landed
         found = self._con.execute(f"SELECT count(*) FROM {self.rows} WHERE seq <= {newest}").fetchone()
         return int(found[0])
 
@@ -72,7 +74,7 @@ class Slice:
         self._version = None
         self.drop()
         keys = ", ".join(f"k{n} {_KEY_TYPES[dtype]}" for n, dtype in enumerate(self._layout.view.entity.keys.values()))
-        self._con.execute(f"CREATE TABLE {self.entities} (kid BIGINT, {keys})")
+        self._con.execute(f"CREATE TABLE {self.entities} (kid BIGINT, {keys}, since BIGINT)")
 
     def _load(self, scan: TableScan) -> None:
         con, view = self._con, self._layout.view
@@ -108,8 +110,9 @@ class Slice:
             f"FROM landing_source WHERE {there}"
         )
         con.execute(
-            f"INSERT INTO {self.entities} SELECT (SELECT count(*) FROM {self.entities}) + row_number() OVER (), {ks} "
-            f"FROM (SELECT DISTINCT {ks} FROM landing EXCEPT SELECT {ks} FROM {self.entities})"
+            f"INSERT INTO {self.entities} "
+            f"SELECT (SELECT count(*) FROM {self.entities}) + row_number() OVER (), {ks}, since "
+            f"FROM (SELECT {ks}, min(v) AS since FROM landing GROUP BY ALL) ANTI JOIN {self.entities} USING ({ks})"
         )
         con.execute(
             f"CREATE TABLE IF NOT EXISTS {self.rows} AS SELECT kid, landing.* EXCLUDE ({ks}) FROM landing "
@@ -118,6 +121,11 @@ class Slice:
         con.execute(
             f"INSERT INTO {self.rows} SELECT kid, landing.* EXCLUDE ({ks}) FROM landing "
             f"JOIN {self.entities} USING ({ks}) ORDER BY v"
+        )
+        con.execute(
+            f"UPDATE {self.entities} AS known SET since = found.since FROM (SELECT kid, min(v) AS since "
+            f"FROM landing JOIN {self.entities} USING ({ks}) GROUP BY kid) AS found "
+            "WHERE found.kid = known.kid AND found.since < known.since"
         )
         con.execute("DROP TABLE landing")
         con.execute("DROP VIEW IF EXISTS landing_source")

@@ -13,7 +13,7 @@ from mainspring.features.state import Spread
 
 
 def merge(part: str, tiles: Sequence[Any], rows: Sequence[Any], *, floats: bool) -> Any:
-    """Return one part over some tiles and the non-null values of some single rows; `None` for nothing at all.
+    """Return one part over some tiles and the non-null values of some single rows; no extreme of nothing is `None`.
 
     Args:
         floats: Whether the values may be NaN, which is ordered above every other.
@@ -21,7 +21,7 @@ def merge(part: str, tiles: Sequence[Any], rows: Sequence[Any], *, floats: bool)
     if part == "n":
         return sum(tiles) + len(rows)
     if part == "sum":
-        return sum(value for value in tiles if value is not None) + sum(rows)
+        return sum(tiles) + sum(rows)
     if part == "spread":
         return [state for state in tiles if state is not None] + [(1, float(value), 0.0, 0.0) for value in rows]
     values = [value for value in tiles if value is not None]

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from mainspring.core.errors import Corrupt, MainspringError, StorageFull, Unavailable
@@ -33,6 +34,11 @@ INSERT INTO mark (view, position, landed, newest, until) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (view) DO UPDATE
 SET position = excluded.position, landed = excluded.landed, newest = excluded.newest, until = excluded.until
 WHERE (excluded.position, excluded.landed, excluded.newest, excluded.until) >= (position, landed, newest, until)
+"""
+# CROSS JOIN keeps SQLite from turning the loops around.
+_READ = """
+WITH wanted (v, k) AS (VALUES {})
+SELECT view, key, position, landed, payload FROM wanted CROSS JOIN state ON view = v AND key = k
 """
 _AT_ONCE = 10_000  # keys in one statement; SQLite takes 32,766 parameters, and a key needs two
 
@@ -63,18 +69,18 @@ class SqliteOnlineStore:
 
     def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
         found: dict[tuple[str, bytes], EntityState] = {}
-        with self._errors():
+        try:
             connection = self._connection()
             for start in range(0, len(wanted), _AT_ONCE):
                 part = wanted[start : start + _AT_ONCE]
                 # One statement, so one snapshot: rows of a write are seen together or not at all.
                 rows = connection.execute(
-                    "WITH wanted(v, k) AS (VALUES " + ",".join(["(?,?)"] * len(part)) + ") "
-                    "SELECT view, key, position, landed, payload FROM wanted CROSS JOIN state ON view = v AND key = k",
-                    [value for pair in part for value in pair],
+                    _READ.format("(?,?)" + ",(?,?)" * (len(part) - 1)), [*chain.from_iterable(part)]
                 )
                 for name, key, position, landed, payload in rows:
                     found[name, key] = EntityState(position, payload, landed)
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
         return [found.get(key) for key in wanted]
 
     def mark(self, view: str) -> Mark | None:

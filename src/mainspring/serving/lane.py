@@ -103,7 +103,9 @@ class Lane:
         self._compute = copy(runtime.cost)
         self._scheduled = False
         self._names = tuple(each.name for each in runtime.manifest.inputs)
-        self.batcher: Batcher[Ask] = Batcher(monotonic_us, max_queue_rows=max_queue_rows, max_batch_rows=MAX_ROWS)
+        self.batcher: Batcher[Ask] = Batcher(
+            monotonic_us, max_queue_rows=max_queue_rows, max_batch_rows=MAX_ROWS, cost=copy(runtime.cost)
+        )
 
     def submit(self, rows: Rows, *, received: int, deadline: int, priority: int, principal: str) -> Job[Ask]:
         """Let a request wait for its batch. Its future gives the answer; the caller may set the job's `cancelled`.

@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from serving_kit import FEATURES, INPUTS, bundle, expected, golden, model
 
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.serving import runtime
 from mainspring.serving.executor import OnnxExecutor
+from serving_kit import FEATURES, INPUTS, bundle, expected, golden, model
 
 COLUMNS = {name: values for name, (_, values) in FEATURES.items()}
 

@@ -36,7 +36,9 @@ def browser(profile: Path) -> Iterator["Browser"]:
     command = [str(PROGRAM), *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         try:
-            yield Browser(_address(process))
+            running = Browser(_address(process))
+            yield running
+            running.close()
         finally:
             process.terminate()
             process.communicate(timeout=20)
@@ -56,6 +58,9 @@ class Browser:
         self._socket = websocket.create_connection(address, timeout=60)
         self._sent = 0
         self.pages: dict[str, Page] = {}
+
+    def close(self) -> None:
+        self._socket.close()
 
     def page(self, *, width: int = 1280, height: int = 900, scripts: bool = True, dark: bool = False) -> "Page":
         """Open a page of this size."""

@@ -14,6 +14,8 @@ from mainspring.console.app import create_app
 from mainspring.console.server import serve
 from mainspring.core.errors import MainspringError
 
+_log = logging.getLogger("mainspring")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT. Return the exit code."""
@@ -21,10 +23,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--project", type=Path, default=Path.cwd(), help="the folder of mainspring.toml")
     parser.add_argument("--profile", default=None)
     chosen = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
-        project = open_project(load_settings(chosen.project, chosen.profile, {}))
-        asyncio.run(serve(create_app(project), project.settings.control))
+        project = open_project(load_settings(chosen.project, chosen.profile))
+        address = project.settings.control
+        asyncio.run(
+            serve(create_app(project), address, started=lambda: _log.info("the console listens on %s", address.url))
+        )
     except MainspringError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mainspring.console.project import ConsoleProject
@@ -67,21 +68,22 @@ def _view(project: ConsoleProject, view: FeatureView, every: int, now: int) -> F
 
 
 def _newest(scan: TableScan, column: str) -> tuple[int | None, int]:
-    """Return the largest value of a timestamp column and the number of rows; of files, only the footers are read."""
+    """Return the largest value of a timestamp column, and the number of rows."""
     if scan.rows is not None:
         return _largest(scan.rows, column), scan.rows.num_rows
+    found = [_footer(file, column) for file in scan.files or ()]
+    return max((newest for newest, _ in found if newest is not None), default=None), sum(rows for _, rows in found)
+
+
+@lru_cache(maxsize=10_000)
+def _footer(file: str, column: str) -> tuple[int | None, int]:
+    """The same of one Parquet file, from its footer alone. A file of the lake never changes."""
     import pyarrow.parquet as pq
 
-    newest, rows = None, 0
-    for file in scan.files or ():
-        metadata = pq.read_metadata(file)
-        rows += metadata.num_rows
-        for group in range(metadata.num_row_groups):
-            statistics = _statistics(metadata.row_group(group), column)
-            if statistics is not None and statistics.has_min_max and statistics.max is not None:
-                largest = from_datetime(statistics.max)
-                newest = largest if newest is None else max(newest, largest)
-    return newest, rows
+    metadata = pq.read_metadata(file)
+    groups = (_statistics(metadata.row_group(index), column) for index in range(metadata.num_row_groups))
+    largest = [each.max for each in groups if each is not None and each.has_min_max and each.max is not None]
+    return max(map(from_datetime, largest), default=None), metadata.num_rows
 
 
 def _statistics(group: pa.parquet.RowGroupMetaData, column: str) -> pa.parquet.Statistics | None:

@@ -1,0 +1,208 @@
+"""The console in a real browser: what a person sees, with scripts and without."""
+
+import asyncio
+import os
+import socket
+import threading
+from dataclasses import replace
+
+import pytest
+from granian.server.embed import Server
+
+from e2e.chromium import PROGRAM, Browser, browser
+from mainspring.console.app import create_app
+from mainspring.console.server import accepts
+from mainspring.core.settings import Address
+from unit.console.flights import Project, populated
+
+pytestmark = pytest.mark.chromium
+CI = os.environ.get("CI") == "true"
+
+if not PROGRAM.exists() and not CI:
+    pytest.skip(f"{PROGRAM} is not installed", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def project() -> Project:
+    filled = populated()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = Address(*probe.getsockname())
+    return replace(filled, settings=replace(filled.settings, control=address))
+
+
+@pytest.fixture(scope="module")
+def address(project) -> str:
+    """Serve the console on a loop in a thread."""
+    control, ready, loops = project.settings.control, threading.Event(), []
+
+    async def run() -> None:
+        server = Server(
+            create_app(project),
+            address=control.host,
+            port=control.port,
+            interface="asgi",
+            websockets=False,
+            log_enabled=False,
+        )
+        loops.append((asyncio.get_running_loop(), server))
+        serving = asyncio.create_task(server.serve())
+        if await accepts(control, serving):
+            ready.set()
+        await serving
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),), daemon=True)
+    thread.start()
+    assert ready.wait(30)
+    yield control.url
+    loop, server = loops[0]
+    loop.call_soon_threadsafe(server.stop)
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    with browser(tmp_path_factory.mktemp("chromium")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def key(project) -> str:
+    return project.key()
+
+
+def log_in(page, address: str, key: str) -> None:
+    page.call("Network.clearBrowserCookies")
+    page.go(address)
+    page.do(f"document.querySelector('#key').value = {key!r}")
+    page.do("document.querySelector('form button').click()")
+    page.wait("Page.loadEventFired")
+
+
+@pytest.fixture(scope="module")
+def logged_in(chromium: Browser, address: str, key: str) -> Browser:
+    log_in(chromium.page(), address, key)
+    return chromium
+
+
+def test_a_key_leads_to_the_overview_with_its_charts_drawn(chromium, address, key) -> None:
+    page = chromium.page()
+    log_in(page, address, key)
+    page.until("document.querySelectorAll('.plot.drawn canvas').length === 4")
+    assert page.do("document.querySelector('h1').innerText").startswith("late-arrival")
+    painted = """[...document.querySelectorAll('.plot canvas')].map((canvas) => {
+        const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+        return pixels.filter((value, at) => at % 4 === 3 && value > 0).length;
+    })"""
+    assert min(page.do(painted)) > 500
+    assert page.do("getComputedStyle(document.querySelector('.still')).display") == "none"
+    only_the_first_answer = [line for line in page.complaints if "401" not in line]
+    assert only_the_first_answer == []
+
+
+def test_nothing_is_fetched_from_anywhere_else(logged_in, address, project) -> None:
+    page = logged_in.page()
+    page.go(address)
+    page.go(f"{address}/predictions/{project.predictions.recent(limit=1)[0].id}")
+    assert len(page.requests) >= 8
+    assert [url for url in page.requests if not url.startswith((f"{address}/", "data:"))] == []
+    assert page.complaints == []
+
+
+def test_a_prediction_is_one_click_away(logged_in, address, project) -> None:
+    page = logged_in.page()
+    page.go(address)
+    page.do("document.querySelector('.recent a').click()")
+    page.wait("Page.loadEventFired")
+    newest = project.predictions.recent(limit=1)[0]
+    assert page.do("location.pathname") == f"/predictions/{newest.id}"
+    text = page.do("document.querySelector('main').innerText")
+    assert newest.digest in text
+    assert page.do("document.querySelectorAll('.features svg .here').length") >= 10
+    assert page.complaints == []
+
+
+def test_pointing_at_a_chart_says_the_numbers(logged_in, address) -> None:
+    page = logged_in.page()
+    page.go(address)
+    page.until("document.querySelectorAll('.plot.drawn canvas').length === 4")
+    place = page.do(
+        "(({left, top, width, height}) => [left + width - 8, top + height / 2])"
+        "(document.querySelector('#chart-traffic .u-over').getBoundingClientRect())"
+    )
+    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=place[0], y=place[1])
+    page.until("!document.querySelector('#chart-traffic .tip').hidden")
+    assert page.do("document.querySelector('#chart-traffic .tip').innerText") == "26 Aug – 2 Sept\npredictions 6,120"
+
+
+@pytest.mark.parametrize("width", [1280, 400, 320])
+def test_no_page_is_wider_than_its_screen(logged_in, address, project, width) -> None:
+    page = logged_in.page(width=width)
+    for path in ("/", f"/predictions/{project.predictions.recent(limit=30)[20].id}"):
+        page.go(f"{address}{path}")
+        assert page.do("document.documentElement.scrollWidth") <= width
+
+
+def test_without_scripts_everything_can_be_read(logged_in, address, project) -> None:
+    page = logged_in.page(scripts=False)
+    page.go(address)
+    shown = page.text()
+    assert shown.count('class="still"') == 4
+    assert "<canvas" not in shown
+    for said in ("late-arrival", "60,049", "Schedule.month", "3 in alert", "26 Aug – 2 Sep 2013 UTC"):
+        assert said in shown
+    one = project.predictions.recent(limit=30)[20]
+    page.go(f"{address}/predictions/{one.id}")
+    assert one.digest in page.text()
+    assert page.complaints == []
+
+
+def test_text_stands_out_from_what_is_behind_it(logged_in, address, project) -> None:
+    """WCAG 2.2, 1.4.3: 4.5 to 1 for text, in both colour schemes."""
+    for dark in (False, True):
+        page = logged_in.page(dark=dark)
+        for path in ("/", f"/predictions/{project.predictions.recent(limit=30)[20].id}"):
+            page.go(f"{address}{path}")
+            assert page.do(_TOO_FAINT) == []
+
+
+_TOO_FAINT = """(() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const over = ([r, g, b, a = 1], [R, G, B]) => [r * a + R * (1 - a), g * a + G * (1 - a), b * a + B * (1 - a)];
+  const behind = (node) => {
+    const layers = [];
+    for (let at = node; at; at = at.parentElement) layers.push(parse(getComputedStyle(at).backgroundColor));
+    return layers.reverse().reduce((base, layer) => over(layer, base), [255, 255, 255]);
+  };
+  const light = (rgb) => rgb.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const found = [];
+  for (const node of document.querySelectorAll('body *:not(svg *)')) {
+    const text = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
+    if (!text || !node.getClientRects().length) continue;
+    const back = behind(node), front = over(parse(getComputedStyle(node).color), back);
+    const [high, low] = [light(front), light(back)].sort((a, b) => b - a);
+    const ratio = (high + 0.05) / (low + 0.05);
+    if (ratio < 4.5) found.push(`${node.outerHTML.slice(0, 90)} ${ratio.toFixed(2)}`);
+  }
+  return found;
+})()"""
+
+
+def test_every_control_and_table_has_a_name(logged_in, address, project) -> None:
+    page = logged_in.page()
+    for path in ("/", f"/predictions/{project.predictions.recent(limit=1)[0].id}", "/login"):
+        page.go(f"{address}{path}")
+        assert (
+            page.do("[...document.querySelectorAll('table')].filter((t) => !t.caption?.textContent.trim()).length") == 0
+        )
+        unnamed = (
+            "[...document.querySelectorAll('input:not([type=hidden]):not([hidden])')].filter((i) => !i.labels.length)"
+        )
+        assert page.do(f"{unnamed}.length") == 0
+        assert page.do("[...document.querySelectorAll('a, button')].filter((e) => !e.innerText.trim()).length") == 0
+        assert page.do("document.querySelectorAll('h1').length") == 1
+        assert page.do("new Set([...document.querySelectorAll('[id]')].map((e) => e.id)).size") == page.do(
+            "document.querySelectorAll('[id]').length"
+        )

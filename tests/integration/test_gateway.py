@@ -406,6 +406,65 @@ async def test_an_online_store_that_does_not_answer_is_a_503_and_full_inputs_go_
 
 
 @on_a_loop
+async def test_who_hangs_up_while_waiting_is_not_predicted_for() -> None:
+    kit = Kit()
+    kit.publish("1", slow=True)
+    async with running(kit) as each:
+        body = json.dumps(keyed_request(*["AA"] * 40)).encode()
+        key = each.client.headers["authorization"]
+        head = (
+            f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {key}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        running_one = asyncio.create_task(each.infer(body))
+        await each.until(lambda: each.gateway.in_flight == 1)
+        _, writer = await asyncio.open_connection("127.0.0.1", each.port)
+        writer.write(head.encode() + body)
+        await each.until(lambda: b'waiting_rows{endpoint="late-arrival"} 40.0' in each.gateway.metrics.text())
+        writer.close()
+        assert (await running_one).status_code == 200
+        await each.until(lambda: each.gateway.in_flight == 0)
+        assert (await each.infer(full_request())).status_code == 200
+        assert len(kit.log.recent()) == 42
+        assert b'status="499"} 1.0' in each.gateway.metrics.text()
+
+
+class FailingRoutes:
+    """A routing table whose backend stops answering."""
+
+    def __init__(self, routes: Any) -> None:
+        self.routes, self.silent = routes, False
+
+    def revision(self) -> int:
+        if self.silent:
+            raise Unavailable("The catalog /secret did not answer.")
+        return int(self.routes.revision())
+
+    def current(self) -> Any:
+        return self.routes.current()
+
+    def publish(self, routes: Any) -> int:
+        return int(self.routes.publish(routes))
+
+
+@on_a_loop
+async def test_a_routing_table_that_does_not_answer_leaves_what_serves() -> None:
+    kit = Kit()
+    kit.routes = FailingRoutes(kit.routes)
+    kit.routes.silent = True
+    async with running(kit, ready=False) as each:
+        await each.until(lambda: "does not answer" in (each.gateway.unready() or ""))
+        reply = await each.infer(full_request())
+        assert (reply.status_code, "secret" in reply.text) == (503, False)
+        kit.publish("1")
+        kit.routes.silent = False
+        await each.until(lambda: each.gateway.unready() is None)
+        kit.routes.silent = True
+        await asyncio.sleep(0.5)
+        assert (await each.infer(full_request())).status_code == 200
+        assert (await each.client.get("/v2/health/ready")).status_code == 200
+
+
+@on_a_loop
 async def test_a_deadline_that_has_passed_is_a_503() -> None:
     async with running(published()) as each:
         reply = await each.infer(full_request(parameters={"timeout": 1}))

@@ -228,6 +228,8 @@ class Gateway:
         if served is None:
             if name in table.refused:
                 raise Unavailable(f"No version of {name!r} can be served.")
+            if self._live.trouble is not None:
+                raise Unavailable(self._live.trouble)
             raise NotFound(f"There is no model {name[:100]!r}.")
         return served
 

@@ -21,6 +21,7 @@ from mainspring.serving.router import Router
 from mainspring.serving.runtime import Runtime
 
 POLL_S = 0.2
+_SILENT = "The routing table does not answer."
 _RETRY_FIRST_US = 1_000_000
 _RETRY_LAST_US = 60_000_000
 
@@ -92,8 +93,9 @@ class Live:
                 self.trouble = None
             except Exception as error:
                 # The table that serves goes on serving; whatever is wrong with its source may pass.
-                self.trouble = "The routing table does not answer."
-                _log.error("The routing table does not answer: %s", error, exc_info=not _ours(error))
+                if self.trouble != _SILENT:
+                    _log.error("%s %s", _SILENT, error, exc_info=not _ours(error))
+                self.trouble = _SILENT
             await asyncio.sleep(POLL_S)
 
     async def refresh(self) -> None:

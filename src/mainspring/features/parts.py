@@ -25,9 +25,7 @@ def measure_sql(measure: Measure, schema: Schema) -> str:
     value = "TRUE" if measure.of is None else to_sql(measure.of, schema)
     # One zero: -0.0 and 0.0 are equal, so either could be the smaller.
     if measure.of is not None and (dtype := dtype_of(measure.of, schema)) in (DType.Float32, DType.Float64):
-        value = (
-            f"({value} + CAST(0 AS {DUCK_TYPES[dtype]}))"
-        )
+        value = f"({value} + CAST(0 AS {DUCK_TYPES[dtype]}))"
     return value if measure.where is None else f"CASE WHEN {to_sql(measure.where, schema)} THEN {value} END"
 
 

@@ -22,7 +22,8 @@ class MemoryOnlineStore:
                     self._states[view, key] = state
 
     def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
-        return [self._states.get(key) for key in wanted]
+        with self._lock:
+            return [self._states.get(key) for key in wanted]
 
     def mark(self, view: str) -> Mark | None:
         return self._marks.get(view)

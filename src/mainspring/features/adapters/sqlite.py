@@ -71,14 +71,15 @@ class SqliteOnlineStore:
         found: dict[tuple[str, bytes], EntityState] = {}
         try:
             connection = self._connection()
-            for start in range(0, len(wanted), _AT_ONCE):
-                part = wanted[start : start + _AT_ONCE]
-                # One statement, so one snapshot: rows of a write are seen together or not at all.
-                rows = connection.execute(
-                    _READ.format("(?,?)" + ",(?,?)" * (len(part) - 1)), [*chain.from_iterable(part)]
-                )
-                for name, key, position, landed, payload in rows:
-                    found[name, key] = EntityState(position, payload, landed)
+            if len(wanted) <= _AT_ONCE:
+                _fetch(connection, wanted, found)
+            else:
+                connection.execute("BEGIN")  # one snapshot: a write is seen whole or not at all
+                try:
+                    for start in range(0, len(wanted), _AT_ONCE):
+                        _fetch(connection, wanted[start : start + _AT_ONCE], found)
+                finally:
+                    connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._translated(error) from error
         return [found.get(key) for key in wanted]
@@ -159,3 +160,12 @@ class SqliteOnlineStore:
                 f"No space left for the online store {self._path}.", fix="free some space and run the command again."
             )
         return Unavailable(f"The online store {self._path} did not answer: {error}.")
+
+
+def _fetch(
+    connection: sqlite3.Connection, wanted: Sequence[tuple[str, bytes]], found: dict[tuple[str, bytes], EntityState]
+) -> None:
+    if wanted:
+        statement = _READ.format("(?,?)" + ",(?,?)" * (len(wanted) - 1))
+        for view, key, position, landed, payload in connection.execute(statement, [*chain.from_iterable(wanted)]):
+            found[view, key] = EntityState(position, payload, landed)

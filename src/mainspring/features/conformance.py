@@ -1,0 +1,90 @@
+"""What every online store must do. Derive a test class from `OnlineStoreConformance` and give it a fixture `store`."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from mainspring.features.model import EntityState, Mark
+from mainspring.features.ports import OnlineStore
+
+_A, _B, _C = b"\x91\xa1a", b"\x91\xa1b", b"\x92\x00\xff"
+
+
+class OnlineStoreConformance:
+    def test_reads_in_the_order_asked(self, store: OnlineStore) -> None:
+        store.write("v", [(_A, EntityState(1, b"a")), (_B, EntityState(1, b"b"))])
+        store.write("w", [(_A, EntityState(1, b"other"))])
+        found = store.read([("v", _B), ("v", _C), ("w", _A), ("v", _A), ("v", _B), ("nobody", _A)])
+        assert [state and state.payload for state in found] == [b"b", None, b"other", b"a", b"b", None]
+
+    def test_reads_nothing_when_asked_for_nothing(self, store: OnlineStore) -> None:
+        assert store.read([]) == []
+
+    def test_gives_back_what_was_written(self, store: OnlineStore) -> None:
+        state = EntityState(-(2**62), bytes(range(256)) * 40, 2**40)
+        store.write("v", [(_C, state)])
+        assert store.read([("v", _C)]) == [state]
+
+    def test_an_older_state_loses(self, store: OnlineStore) -> None:
+        store.write("v", [(_A, EntityState(5, b"new", 7))])
+        store.write("v", [(_A, EntityState(4, b"earlier", 9)), (_B, EntityState(1, b"b"))])
+        store.write("v", [(_A, EntityState(5, b"saw fewer rows", 6))])
+        assert store.read([("v", _A), ("v", _B)]) == [EntityState(5, b"new", 7), EntityState(1, b"b")]
+
+    def test_an_equal_state_replaces(self, store: OnlineStore) -> None:
+        store.write("v", [(_A, EntityState(5, b"one", 7))])
+        store.write("v", [(_A, EntityState(5, b"two", 7))])
+        assert store.read([("v", _A)]) == [EntityState(5, b"two", 7)]
+
+    def test_a_key_twice_in_one_write_keeps_the_newest(self, store: OnlineStore) -> None:
+        store.write("v", [(_A, EntityState(5, b"new")), (_A, EntityState(3, b"old"))])
+        assert store.read([("v", _A)]) == [EntityState(5, b"new")]
+
+    def test_reads_many_keys_at_once(self, store: OnlineStore) -> None:
+        keys = [number.to_bytes(4, "big") for number in range(25_000)]
+        store.write("v", [(key, EntityState(1, key)) for key in keys])
+        found = store.read([("v", key) for key in reversed(keys)])
+        assert [state and state.payload for state in found] == keys[::-1]
+
+    def test_a_mark_never_goes_back(self, store: OnlineStore) -> None:
+        assert store.mark("v") is None
+        assert store.position("v") is None
+        first, second = Mark(5, 10, 99, 6), Mark(5, 11, 100, 6)
+        store.advance("v", second)
+        store.advance("v", first)
+        store.advance("v", Mark(4, 50, 200, 9))
+        assert store.mark("v") == second
+        assert store.position("v") == 5
+        assert store.mark("w") is None
+
+    def test_clearing_forgets_one_view(self, store: OnlineStore) -> None:
+        for view in ("v", "w"):
+            store.write(view, [(_A, EntityState(5, b"a"))])
+            store.advance(view, Mark(5))
+        store.clear("v")
+        assert store.read([("v", _A), ("w", _A)]) == [None, EntityState(5, b"a")]
+        assert (store.mark("v"), store.mark("w")) == (None, Mark(5))
+        store.write("v", [(_A, EntityState(1, b"again"))])
+        assert store.read([("v", _A)]) == [EntityState(1, b"again")]
+
+    def test_a_reader_sees_a_write_whole_or_not_at_all(self, store: OnlineStore) -> None:
+        keys = [("v", number.to_bytes(2, "big")) for number in range(500)]
+        store.write("v", [(key, EntityState(0, b"0")) for _, key in keys])
+        seen: list[Any] = []
+        done = threading.Event()
+
+        def read() -> None:
+            while not done.is_set():
+                seen.append({state and state.position for state in store.read(keys)})
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            for position in range(1, 30):
+                store.write("v", [(key, EntityState(position, b"x")) for _, key in keys])
+        finally:
+            done.set()
+            reader.join()
+        assert seen
+        assert all(len(positions) == 1 for positions in seen)

@@ -1,1 +1,1 @@
-"""TODO face"""
+"""The composition root: settings become adapters, adapters become services, processes are supervised."""

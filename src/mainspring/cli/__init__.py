@@ -1,1 +1,1 @@
-"""TODO face"""
+"""The command line: parse, call, print."""

@@ -1,0 +1,5 @@
+"""Where predictions are asked for."""
+
+import mainspring as ms
+
+ms.Endpoint("late-arrival", model="late-arrival@champion", deadline="250ms", replicas=(1, 4))

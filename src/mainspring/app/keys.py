@@ -1,0 +1,56 @@
+"""API keys by name, each change in the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mainspring.app.project import Project
+from mainspring.app.promoting import actor
+from mainspring.core.time import DAY, MINUTE
+from mainspring.security import keys
+from mainspring.security.model import Action, AuditEvent
+
+ADMINISTRATOR = "administrator"
+_ADMINISTRATOR_LIFETIME = 365 * DAY
+
+
+def create_key(project: Project, name: str, scopes: Iterable[str], lifetime_us: int) -> str:
+    """Create a key and return its token, which nobody can show again."""
+    allowed = [Action(scope) for scope in scopes]
+    token = keys.issue(
+        project.key_store,
+        name=name,
+        scopes=allowed,
+        lifetime_us=lifetime_us,
+        clock=project.wall,
+        pepper=project.pepper,
+    )
+    _audit(project, "keys.create", f"key/{token.split('_')[1]}", f"{name}: {' '.join(sorted(allowed))}")
+    return token
+
+
+def first_key(project: Project) -> str | None:
+    """Create the administrator's key if the installation has no key at all; return its token, else `None`."""
+    with project.locks.hold("first-key"):
+        if any(key.name == ADMINISTRATOR for key in project.key_store.all()):
+            return None
+        return create_key(project, ADMINISTRATOR, list(Action), _ADMINISTRATOR_LIFETIME)
+
+
+def brief_key(project: Project, name: str, lifetime_us: int = MINUTE) -> str:
+    """Create a key for this machine's own use, to predict with, that soon expires."""
+    return create_key(project, name, [Action.PREDICT], lifetime_us)
+
+
+def revoke_key(project: Project, key_id: str) -> None:
+    """Revoke a key.
+
+    Raises:
+        NotFound: There is no such key.
+    """
+    project.key_store.revoke(key_id, project.wall.now())
+    _audit(project, "keys.revoke", f"key/{key_id}", "")
+
+
+def _audit(project: Project, action: str, resource: str, detail: str) -> None:
+    project.audit.append([AuditEvent(project.wall.now(), actor(), action, resource, detail)])

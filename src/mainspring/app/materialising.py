@@ -1,0 +1,38 @@
+"""Bringing every view of a project up to date: one rule for the worker, the command and the replay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from mainspring.app.project import Project
+from mainspring.core.errors import NotFound
+from mainspring.features.model import FeatureView, MaterialiseReport
+
+
+def materialise_views(
+    project: Project,
+    views: Iterable[FeatureView] | None = None,
+    *,
+    through: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[MaterialiseReport]:
+    """Materialise views (all by default) whose source has landed; rows that become visible soon go in as pending.
+
+    Soon is within two of the intervals at which the worker comes round, so that reads stay exact in between.
+    """
+    horizon = 2 * project.settings.materialise_every_us
+    reports = []
+    for view in project.definitions.views.values() if views is None else views:
+        name = view.name
+        try:
+            reports.append(
+                project.materialiser.run(
+                    view,
+                    through=through,
+                    horizon=horizon,
+                    progress=None if progress is None else lambda done, total, name=name: progress(name, done, total),
+                )
+            )
+        except NotFound:
+            continue
+    return reports

@@ -1,0 +1,235 @@
+"""One opened project: every port's adapter and every service over them, each built when it is first asked for.
+
+The only place where settings become objects. Nothing here is imported before it is used: the gateway opens the same
+project as the command line and never loads what only training needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from mainspring.app import backends
+from mainspring.app.backends import Build, Context
+from mainspring.core.errors import NotFound
+from mainspring.core.locks import FileLocks, Locks
+from mainspring.core.settings import Settings, Url
+from mainspring.core.time import Clock, ReplayClock, SystemClock
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from mainspring.app.applied import Applied
+    from mainspring.app.definitions import Definitions
+    from mainspring.data.ingest import Ingestor
+    from mainspring.data.ports import LakeTables, Snapshots
+    from mainspring.features.materialise import Materialiser
+    from mainspring.features.ports import OnlineStore
+    from mainspring.ledger.ports import PredictionLog, PredictionStore
+    from mainspring.monitoring.model import LabelRows
+    from mainspring.monitoring.monitor import Monitor
+    from mainspring.monitoring.ports import MonitorStore
+    from mainspring.registry.bundles import Bundles
+    from mainspring.registry.ports import ModelVersions, Tracking
+    from mainspring.security.keys import Authenticator
+    from mainspring.security.ports import AuditLog, Authoriser, KeyStore
+    from mainspring.security.signing import SigningKey
+    from mainspring.serving.ports import Routes
+    from mainspring.training.trainer import Trainer
+
+REPLAY_START = 0  # where a replayed clock stands before anything was replayed
+
+
+def open_project(settings: Settings) -> Project:
+    """Return the project; nothing is opened yet but its state folder, which is made private."""
+    settings.state.mkdir(mode=0o700, exist_ok=True)
+    return Project(settings)
+
+
+class Project:
+    """A project's adapters and services. `clock` is the domain's time, `wall` the machine's.
+
+    Keys, runs, promotions and audit events are dated by `wall`: a replayed clock never makes a key valid again.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.wall: Clock = SystemClock()
+
+    def _build(self, port: str, table: Mapping[str, Build], url: Url) -> Any:
+        return backends.build(port, table, Context(url, self))
+
+    @cached_property
+    def clock(self) -> Clock:
+        if self.settings.clock == "system":
+            return self.wall
+        path = self.settings.state / "replay.clock"
+        return ReplayClock(path, start=None if path.exists() else REPLAY_START)
+
+    @cached_property
+    def locks(self) -> Locks:
+        return FileLocks(self.settings.state / "locks")
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        """The catalog, migrated to this version."""
+        from mainspring.app.catalog import open_catalog
+
+        return open_catalog(self.settings.catalog, self.locks)
+
+    @cached_property
+    def definitions(self) -> Definitions:
+        """The project's modules, loaded and checked."""
+        from mainspring.app.definitions import load_definitions
+
+        return load_definitions(self.settings)
+
+    @cached_property
+    def applied(self) -> Applied:
+        from mainspring.app.applied import Applied
+
+        return Applied(self.engine)
+
+    # Security
+
+    @cached_property
+    def pepper(self) -> bytes:
+        from mainspring.security import secrets
+
+        return secrets.load_or_create(self.settings.state / "keys" / "pepper")
+
+    @cached_property
+    def signing_key(self) -> SigningKey:
+        from mainspring.security.signing import SigningKey
+
+        return SigningKey.load_or_create(self.settings.state / "keys" / "signing.ed25519")
+
+    @cached_property
+    def key_store(self) -> KeyStore:
+        return self._build("keys", backends.KEY_STORES, self.settings.catalog)  # type: ignore[no-any-return]
+
+    @cached_property
+    def audit(self) -> AuditLog:
+        return self._build("audit", backends.AUDIT_LOGS, self.settings.catalog)  # type: ignore[no-any-return]
+
+    @cached_property
+    def authenticator(self) -> Authenticator:
+        from mainspring.security.keys import Authenticator
+
+        return Authenticator(self.key_store, self.pepper, self.wall)
+
+    @cached_property
+    def authoriser(self) -> Authoriser:
+        from mainspring.security.policy import CedarAuthoriser
+
+        return CedarAuthoriser()
+
+    # Data
+
+    @cached_property
+    def lake(self) -> LakeTables:
+        return self._build("lake", backends.LAKES, self.settings.lake)  # type: ignore[no-any-return]
+
+    @cached_property
+    def snapshots(self) -> Snapshots:
+        return self._build("snapshots", backends.SNAPSHOTS, self.settings.catalog)  # type: ignore[no-any-return]
+
+    @cached_property
+    def ingestor(self) -> Ingestor:
+        from mainspring.data.ingest import Ingestor
+
+        return Ingestor(self.lake, self.locks, self.clock)
+
+    # Features
+
+    @cached_property
+    def online(self) -> OnlineStore:
+        return self._build("online", backends.ONLINE_STORES, self.settings.online)  # type: ignore[no-any-return]
+
+    @cached_property
+    def materialiser(self) -> Materialiser:
+        from mainspring.features.materialise import Materialiser
+
+        return Materialiser(self.lake.scan, self.online, self.clock)
+
+    # Registry and training
+
+    @cached_property
+    def tracking(self) -> Tracking:
+        return self._build("tracking", backends.TRACKINGS, self.settings.tracking)  # type: ignore[no-any-return]
+
+    @cached_property
+    def versions(self) -> ModelVersions:
+        return self._build("versions", backends.VERSIONS, self.settings.tracking)  # type: ignore[no-any-return]
+
+    @cached_property
+    def bundles(self) -> Bundles:
+        from mainspring.registry.bundles import Bundles
+
+        blobs = self._build("blobs", backends.BLOBS, self.settings.blobs)
+        return Bundles(blobs, self.signing_key.public)
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        from mainspring.training.trainer import Trainer
+
+        return Trainer(
+            lake=self.lake,
+            snapshots=self.snapshots,
+            tracking=self.tracking,
+            versions=self.versions,
+            bundles=self.bundles,
+            signing_key=self.signing_key,
+            clock=self.wall,
+            root=self.settings.root,
+        )
+
+    # Serving and what comes of it
+
+    @cached_property
+    def routes(self) -> Routes:
+        return self._build("routes", backends.ROUTES, self.settings.catalog)  # type: ignore[no-any-return]
+
+    @cached_property
+    def prediction_log(self) -> PredictionLog:
+        return self._build("prediction_log", backends.PREDICTION_LOGS, self.settings.ledger)  # type: ignore[no-any-return]
+
+    @cached_property
+    def predictions(self) -> PredictionStore:
+        return self._build("predictions", backends.PREDICTIONS, self.settings.ledger)  # type: ignore[no-any-return]
+
+    @cached_property
+    def monitors(self) -> MonitorStore:
+        return self._build("monitors", backends.MONITORS, self.settings.catalog)  # type: ignore[no-any-return]
+
+    @cached_property
+    def monitor(self) -> Monitor:
+        from mainspring.monitoring.monitor import Monitor
+
+        return Monitor(
+            self.predictions,
+            self.monitors,
+            labels=self.label_rows,
+            load=self.bundles.load,
+            clock=self.clock,
+            window_us=self.settings.monitor_window_us,
+        )
+
+    def label_rows(self, endpoint: str) -> LabelRows | None:
+        """Return where the endpoint's labels land; `None` while none has."""
+        from mainspring.monitoring import joins
+
+        model = self.definitions.model(self.definitions.endpoint(endpoint).model_name)
+        try:
+            scan = self.lake.scan(model.label.source.name)
+        except NotFound:
+            return None
+        return joins.label_rows(model.label, model.observations, scan)
+
+    @property
+    def allowed_hosts(self) -> tuple[str, ...]:
+        """The Host headers that both planes answer to."""
+        addresses = (self.settings.gateway, self.settings.control)
+        names = {f"{host}:{address.port}" for address in addresses for host in (address.host, "localhost", "127.0.0.1")}
+        return tuple(sorted({*names, *self.settings.allowed_hosts}))

@@ -1,0 +1,65 @@
+"""Promotion and rollback by name."""
+
+from __future__ import annotations
+
+import getpass
+
+from mainspring.app.project import Project
+from mainspring.core.errors import NotFound
+from mainspring.delivery import promote as delivery
+from mainspring.delivery.model import Promotion
+
+
+def promote(project: Project, model: str, version: str | None = None, *, reason: str = "") -> Promotion:
+    """Judge a version, by default the newest, and let it be champion if it passes.
+
+    Raises:
+        NotFound: There is no such model or version.
+    """
+    chosen = project.definitions.model(model)
+    if version is None:
+        newest = project.versions.all(model)
+        if not newest:
+            raise NotFound(f"Model {model!r} has no version yet.", fix=f"run `mainspring train {model}`.")
+        version = newest[0].version
+    return delivery.promote(
+        model,
+        version,
+        gates=chosen.gates,
+        versions=project.versions,
+        load=project.bundles.load,
+        routes=project.routes,
+        endpoints=list(project.definitions.endpoints.values()),
+        audit=project.audit,
+        clock=project.wall,
+        actor=actor(),
+        reason=reason,
+    )
+
+
+def rollback(project: Project, model: str, *, reason: str = "") -> Promotion:
+    """Let the champion be the version before.
+
+    Raises:
+        NotFound: There is no such model, or no version before.
+    """
+    project.definitions.model(model)
+    return delivery.rollback(
+        model,
+        versions=project.versions,
+        load=project.bundles.load,
+        routes=project.routes,
+        endpoints=list(project.definitions.endpoints.values()),
+        audit=project.audit,
+        clock=project.wall,
+        actor=actor(),
+        reason=reason,
+    )
+
+
+def actor() -> str:
+    """Return who acts on this machine, for the records."""
+    try:
+        return f"local:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return "local"

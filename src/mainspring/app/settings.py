@@ -1,0 +1,166 @@
+"""Settings, read once: built-in defaults, then the profile in `mainspring.toml`, then the environment, then flags.
+
+This is the only module that reads the environment. A setting `max_body_bytes` is `max_body_bytes` in the file and
+`MAINSPRING_MAX_BODY_BYTES` in the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.ids import check_id
+from mainspring.core.settings import Address, Settings, Url
+from mainspring.core.time import parse_duration
+
+PROJECT_FILE = "mainspring.toml"
+STATE_FOLDER = ".mainspring"
+
+DEFAULTS: Mapping[str, Any] = {
+    "catalog": f"sqlite:///{STATE_FOLDER}/catalog.db",
+    "lake": f"{STATE_FOLDER}/lake",
+    "online": f"sqlite:///{STATE_FOLDER}/online.db",
+    "tracking": f"sqlite:///{STATE_FOLDER}/tracking.db",
+    "blobs": f"{STATE_FOLDER}/bundles",
+    "ledger": f"{STATE_FOLDER}/ledger",
+    "gateway": "127.0.0.1:8080",
+    "control": "127.0.0.1:8081",
+    "allowed_hosts": [],
+    "clock": "system",
+    "max_body_bytes": 8 * 1024 * 1024,
+    "monitor_window": "1d",
+    "materialise_every": "1m",
+}
+_URLS = ("catalog", "lake", "online", "tracking", "blobs", "ledger")
+
+
+def find_project(start: Path) -> Path:
+    """Return the folder at or above `start` that holds `mainspring.toml`.
+
+    Raises:
+        NotFound: There is none.
+    """
+    start = start.resolve()
+    for folder in (start, *start.parents):
+        if (folder / PROJECT_FILE).is_file():
+            return folder
+    raise NotFound(
+        f"There is no {PROJECT_FILE} in {start} or above it.",
+        fix="run `mainspring init NAME` to begin a project, or name its folder with --project.",
+    )
+
+
+def load_settings(
+    root: Path,
+    profile: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Return the settings of the project in `root`.
+
+    Args:
+        root: The folder of `mainspring.toml`.
+        profile: Which profile; else `MAINSPRING_PROFILE`, else the file's `profile`, else `local`.
+        overrides: Settings by name that beat all others.
+        environment: Instead of the process's own.
+
+    Raises:
+        NotFound: No such file or profile.
+        Invalid: A setting is unknown or has a value it cannot have.
+    """
+    environment = os.environ if environment is None else environment
+    path = root / PROJECT_FILE
+    document = _read(path)
+    unknown = set(document) - {"name", "modules", "profile", "profiles"}
+    if unknown:
+        raise Invalid(f"{path} has the unknown keys {sorted(unknown)}.", fix="keep name, modules, profile, profiles.")
+    profiles = document.get("profiles", {})
+    name = profile or environment.get("MAINSPRING_PROFILE") or document.get("profile") or "local"
+    if name not in profiles and name != "local":
+        raise NotFound(f"{path} has no profile {name!r}.", fix=f"it has {sorted({*profiles, 'local'})}.")
+    values = {**DEFAULTS, **profiles.get(name, {}), **_from_environment(environment), **(overrides or {})}
+    unknown = set(values) - set(DEFAULTS) - {"debug"}
+    if unknown:
+        raise Invalid(
+            f"Profile {name!r} has the unknown settings {sorted(unknown)}.", fix=f"known: {sorted(DEFAULTS)}."
+        )
+    return _build(root.resolve(), document, name, values)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFound(f"There is no {path}.", fix="run `mainspring init NAME` to begin a project.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Invalid(f"{path} is not TOML: {error}.") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, default in DEFAULTS.items():
+        text = environment.get(f"MAINSPRING_{name.upper()}")
+        if text is None:
+            continue
+        if isinstance(default, list):
+            found[name] = [part.strip() for part in text.split(",") if part.strip()]
+        else:
+            found[name] = text
+    return found
+
+
+def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mapping[str, Any]) -> Settings:
+    gateway, control = Address.parse(str(values["gateway"])), Address.parse(str(values["control"]))
+    if values["clock"] not in ("system", "replay"):
+        raise Invalid(f"The clock is {values['clock']!r}.", fix='use "system", or "replay" for a replay.')
+    if values["clock"] == "replay" and not (gateway.loopback and control.loopback):
+        raise Invalid(
+            f"Profile {profile!r} replays time on {gateway.host}, which others can reach.",
+            fix="a replayed clock is for loopback addresses only: 127.0.0.1.",
+        )
+    modules = document.get("modules", [])
+    if not isinstance(modules, list) or not all(isinstance(module, str) for module in modules):
+        raise Invalid(f"modules is {modules!r}.", fix='write a list of module names: modules = ["flights.features"].')
+    urls = {name: _url(root, name, str(values[name])) for name in _URLS}
+    return Settings(
+        project=check_id(str(document.get("name", root.name)), "project"),
+        root=root,
+        modules=tuple(modules),
+        profile=profile,
+        state=root / STATE_FOLDER,
+        **urls,
+        gateway=gateway,
+        control=control,
+        allowed_hosts=tuple(str(host) for host in values["allowed_hosts"]),
+        clock=str(values["clock"]),
+        max_body_bytes=_whole("max_body_bytes", values["max_body_bytes"]),
+        monitor_window_us=parse_duration(values["monitor_window"]),
+        materialise_every_us=parse_duration(values["materialise_every"]),
+        debug=bool(values.get("debug", False)),
+    )
+
+
+def _url(root: Path, name: str, text: str) -> Url:
+    """Return where a backend lives: a plain path is a folder, `sqlite:///` follows SQLAlchemy; both from the root."""
+    if "://" not in text:
+        return Url(f"file://{(root / text).as_posix()}")
+    scheme, _, rest = text.partition("://")
+    if scheme == "sqlite":
+        if len(rest) < 2 or not rest.startswith("/"):
+            raise Invalid(f"{name} is {text!r}.", fix=f"write three slashes before the file: {DEFAULTS[name]}.")
+        return Url(f"sqlite:///{(root / rest[1:]).as_posix()}")
+    return Url(text)
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = 0
+    if number <= 0:
+        raise Invalid(f"{name} is {value!r}.", fix="write a positive whole number.")
+    return number

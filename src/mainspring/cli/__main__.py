@@ -1,0 +1,5 @@
+"""`python -m mainspring.cli`."""
+
+from mainspring.cli.main import main
+
+main()

@@ -1,0 +1,147 @@
+"""What every command shares: its four options, its project, its one result, and how an error ends it."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mainspring.cli import exits
+from mainspring.core.errors import MainspringError, MissingExtra
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mainspring.app.project import Project
+    from mainspring.cli.progress import Progress
+
+
+@dataclass
+class Call:
+    """One run of one command."""
+
+    json: bool
+    folder: Path | None
+    profile: str | None
+    debug: bool
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+    @functools.cached_property
+    def console(self) -> Console:
+        """Where people read: standard error when standard output is a document, else standard output."""
+        from rich.console import Console
+
+        return Console(stderr=self.json, highlight=False, soft_wrap=False)
+
+    @functools.cached_property
+    def project(self) -> Project:
+        """The project in `--project`, or in or above the current folder.
+
+        Raises:
+            NotFound: There is none.
+        """
+        from mainspring.app.project import open_project
+        from mainspring.app.settings import find_project, load_settings
+
+        root = find_project(self.folder or Path.cwd())
+        return open_project(load_settings(root, self.profile, self.overrides))
+
+    def say(self, text: str = "", **options: Any) -> None:
+        """Print a line for people; with `--json` it goes to standard error."""
+        self.console.print(text, **options)
+
+    def result(self, document: Any, show: Callable[[Console], None] | None = None) -> None:
+        """End with a result: one JSON document, or what `show` prints."""
+        if self.json:
+            import msgspec
+
+            content = msgspec.json.format(msgspec.json.encode(document, enc_hook=str), indent=2)
+            click.echo(content.decode())
+        elif show is not None:
+            show(self.console)
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """Show how far long work is, on standard error: a live bar in a terminal, a line a stage elsewhere."""
+        from mainspring.cli.progress import Progress
+
+        with Progress() as progress:
+            yield progress
+
+
+def command(name: str, **options: Any) -> Callable[[Callable[..., int | None]], click.Command]:
+    """Make a command whose function takes a `Call` first; an int that it returns is the exit code."""
+
+    def build(function: Callable[..., int | None]) -> click.Command:
+        @functools.wraps(function)
+        def body(*, json_: bool, project: Path | None, profile: str | None, debug: bool, **arguments: Any) -> None:
+            call = Call(json_, project, profile, debug)
+            code = guarded(call, lambda: function(call, **arguments))
+            if code:
+                sys.exit(code)
+
+        for option in (
+            click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+            click.option("--profile", help="The profile in mainspring.toml to use."),
+            click.option(
+                "--project",
+                type=click.Path(file_okay=False, path_type=Path),
+                help="The project's folder; by default here or above.",
+            ),
+            click.option("--json", "json_", is_flag=True, help="One JSON document on stdout, all else on stderr."),
+        ):
+            body = option(body)
+        return click.command(name, **options)(body)
+
+    return build
+
+
+def guarded(call: Call, body: Callable[[], int | None]) -> int:
+    """Run `body`; print an error as one line with its fix, and return the exit code."""
+    try:
+        return body() or exits.OK
+    except MainspringError as error:
+        if call.debug:
+            raise
+        return _report(call, error)
+    except KeyboardInterrupt:
+        click.echo("Interrupted.", err=True)
+        return 130
+    except ModuleNotFoundError as error:
+        if call.debug or (error.name or "").startswith("mainspring"):
+            raise
+        return _report(call, MissingExtra(f"This command (module {error.name!r})", "local"))
+    except OSError as error:
+        if call.debug:
+            raise
+        return _report(call, _from_os(error))
+
+
+def _from_os(error: OSError) -> MainspringError:
+    from mainspring.core.errors import Denied, NotFound, StorageFull, Unavailable
+
+    where = f" {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StorageFull(f"No space left{where}.", fix="free some space and run the command again.")
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"There is no{where}.")
+    if isinstance(error, PermissionError):
+        return Denied(f"No permission for{where}.", fix="run as the owner of the project's folder.")
+    return Unavailable(f"{error.strerror or error}{where}.")
+
+
+def _report(call: Call, error: MainspringError) -> int:
+    code = exits.exit_code(error)
+    if call.json:
+        call.result({"error": {"what": error.what, "fix": error.fix, "retryable": error.retryable, "exit": code}})
+    click.echo(f"Error: {error.what}", err=True)
+    if error.fix:
+        click.echo(f"  Fix: {error.fix}", err=True)
+    return code

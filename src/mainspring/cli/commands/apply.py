@@ -1,0 +1,51 @@
+"""`mainspring apply`: check the definitions, show the difference, store them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_STYLES = {"+": "green", "~": "yellow", "-": "red"}
+
+
+@make("apply")
+@click.option("--dry-run", is_flag=True, help="Only show the difference.")
+def command(call: Call, *, dry_run: bool) -> None:
+    """Check the project's definitions, show what differs from what is applied, and store them.
+
+    New last-value features over data that has landed already get their flags computed here.
+    """
+    from mainspring.app.applying import apply
+
+    changes, contents = apply(call.project, dry_run=dry_run)
+
+    def show(console: Console) -> None:
+        for change in changes:
+            style = _STYLES[change.sign]
+            console.print(f"[{style}]{change.sign}[/] {change.kind} [bold]{change.name}[/]")
+            for detail in change.details:
+                console.print(f"    {detail}", style="dim", markup=False)
+        what = "would be applied" if dry_run else "applied"
+        console.print(
+            f"{len(contents)} definitions {what}, {len(changes)} of them changed." if changes else "Nothing changed."
+        )
+
+    call.result(
+        {
+            "applied": not dry_run,
+            "definitions": len(contents),
+            "changes": [
+                {"change": {"+": "new", "~": "changed", "-": "gone"}[change.sign], "kind": change.kind,
+                 "name": change.name, "details": list(change.details)}
+                for change in changes
+            ],
+        },
+        show,
+    )  # fmt: skip

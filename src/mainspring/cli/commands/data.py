@@ -1,0 +1,108 @@
+"""`mainspring data`: versions of the data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@click.group("data")
+def command() -> None:
+    """Versions of the data: commits, tags, vacuum, quarantine."""
+
+
+@make("commit")
+@click.option("--message", "-m", default="", help="What is special about it.")
+def commit(call: Call, *, message: str) -> None:
+    """Name the present version of every table by one dataset commit."""
+    from mainspring.data.commits import commit as make_commit
+
+    made = make_commit(call.project.lake, call.project.snapshots, call.project.wall, message)
+    call.result(
+        asdict(made), lambda console: console.print(f"Dataset commit [bold]{made.id}[/]: {dict(made.versions)}")
+    )
+
+
+@make("log")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
+def log(call: Call, *, limit: int) -> None:
+    """List dataset commits, newest first."""
+    from mainspring.core.time import format_instant
+
+    commits = call.project.snapshots.log(limit)
+    tags = call.project.snapshots.tags()
+
+    def show(console: Console) -> None:
+        for found in commits:
+            names = " ".join(f"[yellow]{tag}[/]" for tag, target in tags.items() if target == found.id)
+            console.print(f"[bold]{found.id}[/] {format_instant(found.at)} {names} {found.message}")
+            console.print("    " + "  ".join(f"{table}@{version}" for table, version in found.versions.items()))
+        if not commits:
+            console.print("No dataset commits yet: each training makes one, and so does `mainspring data commit`.")
+
+    call.result({"commits": [asdict(found) for found in commits], "tags": dict(tags)}, show)
+
+
+@make("tag")
+@click.argument("name")
+@click.argument("commit_id")
+def tag(call: Call, *, name: str, commit_id: str) -> None:
+    """Let tag NAME name a dataset commit: vacuum keeps what tags name."""
+    call.project.snapshots.tag(name, commit_id)
+    call.result({"tag": name, "commit": commit_id}, lambda console: console.print(f"{name} names {commit_id}."))
+
+
+@make("untag")
+@click.argument("name")
+def untag(call: Call, *, name: str) -> None:
+    """Forget a tag."""
+    call.project.snapshots.untag(name)
+    call.result({"untagged": name}, lambda console: console.print(f"{name} is forgotten."))
+
+
+@make("vacuum")
+@click.option("--dry-run", is_flag=True, help="Only count.")
+def vacuum(call: Call, *, dry_run: bool) -> None:
+    """Delete the files that no tag, not the newest commit and not the newest version needs."""
+    from mainspring.data.commits import vacuum as run
+
+    deleted = run(call.project.lake, call.project.snapshots, dry_run)
+    verb = "would be deleted" if dry_run else "deleted"
+    call.result(
+        {"dry_run": dry_run, "files": deleted},
+        lambda console: console.print(f"{sum(deleted.values())} files {verb}: {deleted}"),
+    )
+
+
+@make("quarantine")
+@click.argument("source")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
+def quarantine(call: Call, *, source: str, limit: int) -> None:
+    """Show the rows of SOURCE that failed a check, with the reason."""
+    from mainspring.app.landing import quarantined
+
+    call.project.definitions.source(source)
+    rows = quarantined(call.project, source, limit)
+
+    def show(console: Console) -> None:
+        for row in rows:
+            console.print(f"{row['_reason']}", style="yellow", markup=False)
+            console.print(
+                f"    { ({name: value for name, value in row.items() if not name.startswith('_')}) }", markup=False
+            )
+        if not rows:
+            console.print(f"No row of {source} is in the quarantine.")
+
+    call.result(rows, show)
+
+
+for _command in (commit, log, tag, untag, vacuum, quarantine):
+    command.add_command(_command)

@@ -1,0 +1,89 @@
+"""`mainspring demo`: all of it, on the flights of 2013."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mainspring.cli import exits
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mainspring.app.demo import Summary
+
+
+@make("demo")
+@click.option("--keep", is_flag=True, help="Leave it running until Ctrl-C.")
+def command(call: Call, *, keep: bool) -> int:
+    """See all of it on the flights of 2013: land, train, gate, serve, watch.
+
+    Trains on January to June, then lives July and August again as real requests. Runs in the flights' project if the
+    current folder is one, else in a new folder `flights`.
+    """
+    from mainspring.app import demo
+    from mainspring.app.supervisor import Supervisor
+
+    call.folder = demo.project_folder((call.folder or Path.cwd()).resolve())
+    project = call.project
+    with call.progress() as progress:
+        done: set[str] = set()
+
+        def stage(name: str, at: float, total: float | None, note: str) -> None:
+            if at == total and name not in done and not (name == "train" and note == "done"):
+                done.add(name)
+                progress.update(name, at, total, note)
+                progress.finish(name, note)
+            else:
+                progress.update(name, at, total, note)
+
+        def key(token: str) -> None:
+            click.echo(f"\nThe administrator's key, shown this once:\n  {token}\n", err=True)
+
+        with demo.demo(project, demo.Shown(stage, key)) as summary:
+            call.result(summary, lambda console: _show(console, summary, keep))
+            if keep:
+                Supervisor(project).wait()
+    return exits.OK if summary.gate == "passed" else exits.GATE
+
+
+def _show(console: Console, found: Summary, keep: bool) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    live = "–" if found.live_auc is None else f"{found.live_auc:.4f}"
+    rows = [
+        ("landed", f"{found.rows_ingested:,} rows, {found.rows_quarantined:,} in the quarantine"),
+        ("trained", f"{found.training_rows:,} rows, {found.holdout_rows:,} held out"),
+        ("AUC", f"[bold]{found.auc:.4f}[/] held out, {found.baseline_auc:.4f} from the schedule alone"),
+        ("gate", f"{found.gate}; version {found.model_version}, bundle {found.bundle_digest[:12]}"),
+        (
+            "served",
+            f"{found.predictions:,} predictions, {found.errors} errors, {found.requests_per_second:,.0f} a second",
+        ),
+        ("latency", f"p50 {found.p50_ms:.2f} ms, p99 {found.p99_ms:.2f} ms"),
+        ("live AUC", f"[bold]{live}[/] on {found.labels_joined:,} labels ({found.label_coverage:.1%} of predictions)"),
+        ("drift", ", ".join(found.drifted_columns) or "none"),
+        (
+            "skew",
+            f"{found.features_differing:,} of {found.features_compared:,} served values differ from the offline read",
+        ),
+        ("took", f"{found.seconds:.1f} s"),
+    ]
+    for name, text in rows:
+        table.add_row(f"[dim]{name}[/]", text)
+    console.print(table)
+    where = found.console if keep else f"{found.console} (after `mainspring up`)"
+    console.print(f"\nConsole: {where}")
+    console.print("Try next:")
+    for line in (
+        "mainspring up",
+        "mainspring predict late-arrival flight=2013-09-01-UA-1-EWR origin=EWR carrier=UA dest=LAX "
+        "distance=2454 scheduled_departure=2013-09-02T06:00:00Z",
+        "mainspring status",
+    ):
+        console.print(f"  {line}", soft_wrap=True)

@@ -1,0 +1,33 @@
+"""`mainspring doctor`: check that everything is whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mainspring.cli import exits
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@make("doctor")
+def command(call: Call) -> int:
+    """Check definitions, files, catalog, lake, models, log and processes; exit 13 if something is not well."""
+    from mainspring.app.doctor import examine
+
+    findings = examine(call.project)
+    well = all(finding.ok for finding in findings)
+
+    def show(console: Console) -> None:
+        for finding in findings:
+            mark = "[green]✓[/]" if finding.ok else "[red]✗[/]"
+            console.print(f"{mark} [bold]{finding.check:<14}[/] ", end="")
+            console.print(finding.detail, markup=False)
+            if finding.fix and not finding.ok:
+                console.print(f"  Fix: {finding.fix}", markup=False)
+        console.print("All is well." if well else "Not all is well.", style="bold")
+
+    call.result({"well": well, "findings": findings}, show)
+    return exits.OK if well else exits.UNHEALTHY

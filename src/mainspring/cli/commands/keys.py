@@ -1,0 +1,79 @@
+"""`mainspring keys`: create, list and revoke API keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_SCOPES = ("predict", "view", "scrape", "manage")
+
+
+@click.group("keys")
+def command() -> None:
+    """Create, list and revoke API keys."""
+
+
+@make("create")
+@click.argument("name")
+@click.option("--scope", "scopes", multiple=True, required=True, type=click.Choice([*_SCOPES, "admin"]))
+@click.option("--expires", default="90d", show_default=True, help="How long it lives.")
+def create(call: Call, *, name: str, scopes: tuple[str, ...], expires: str) -> None:
+    """Create a key for NAME and show it, this once."""
+    from mainspring.app.keys import create_key
+    from mainspring.core.time import parse_duration
+
+    wanted = _SCOPES if "admin" in scopes else scopes
+    token = create_key(call.project, name, wanted, parse_duration(expires))
+    call.result(
+        {"name": name, "scopes": list(wanted), "key": token}, lambda console: console.print(token, soft_wrap=True)
+    )
+
+
+@make("list")
+def list_(call: Call) -> None:
+    """List keys; their secrets are not kept."""
+    from mainspring.core.time import format_instant
+
+    keys = call.project.key_store.all()
+
+    def show(console: Console) -> None:
+        from rich.table import Table
+
+        table = Table(box=None, header_style="bold")
+        for column in ("id", "name", "scopes", "expires", "revoked"):
+            table.add_column(column)
+        for key in keys:
+            revoked = "" if key.revoked_at is None else format_instant(key.revoked_at)
+            table.add_row(key.id, key.name, " ".join(sorted(key.scopes)), format_instant(key.expires_at), revoked)
+        console.print(table)
+
+    call.result(
+        [
+            {"id": key.id, "name": key.name, "scopes": sorted(key.scopes), "created_at": format_instant(key.created_at),
+             "expires_at": format_instant(key.expires_at),
+             "revoked_at": None if key.revoked_at is None else format_instant(key.revoked_at)}
+            for key in keys
+        ],
+        show,
+    )  # fmt: skip
+
+
+@make("revoke")
+@click.argument("key_id")
+def revoke(call: Call, *, key_id: str) -> None:
+    """Revoke a key; every process refuses it within a second."""
+    from mainspring.app.keys import revoke_key
+
+    revoke_key(call.project, key_id)
+    call.result({"revoked": key_id}, lambda console: console.print(f"Key {key_id} is revoked."))
+
+
+for _command in (create, list_, revoke):
+    command.add_command(_command)

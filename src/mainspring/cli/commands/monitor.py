@@ -1,0 +1,46 @@
+"""`mainspring monitor`: join labels, measure quality and drift, now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@make("monitor")
+@click.argument("endpoint")
+def command(call: Call, *, endpoint: str) -> None:
+    """Bring the windows of ENDPOINT up to date: traffic, quality with its coverage, drift."""
+    from mainspring.core.time import format_instant
+
+    project = call.project
+    project.definitions.endpoint(endpoint)
+    project.predictions.compact()
+    with call.progress() as progress:
+        project.monitor.run(endpoint, progress=lambda done, total: progress.update("windows", done, total))
+    windows = project.monitors.windows(endpoint)
+
+    def show(console: Console) -> None:
+        from rich.table import Table
+
+        if not windows:
+            console.print(f"No predictions of {endpoint} yet.")
+            return
+        table = Table(box=None, header_style="bold")
+        for column in ("from", "predictions", "p99 ms", "labels", "quality", "drifted"):
+            table.add_column(column)
+        for window in windows:
+            quality = "  ".join(f"{name} {value:.3f}" for name, value in window.quality.items())
+            drifted = ", ".join(column.column for column in window.columns if column.alert)
+            p99 = "–" if window.p99_ms is None else f"{window.p99_ms:.1f}"
+            share = f"{window.labels:,} ({window.coverage:.0%})"
+            table.add_row(format_instant(window.start), f"{window.predictions:,}", p99, share, quality, drifted)
+        console.print(table)
+
+    call.result(windows, show)

@@ -1,0 +1,39 @@
+"""`mainspring predict`: ask a running endpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@make("predict")
+@click.argument("endpoint")
+@click.argument("fields", nargs=-1, metavar="NAME=VALUE...")
+@click.option("--key", help="An API key; by default a new one that lives for a minute.")
+def command(call: Call, *, endpoint: str, fields: tuple[str, ...], key: str | None) -> None:
+    """Ask ENDPOINT for one prediction, by entity keys and request fields: `flight=... origin=EWR`."""
+    from mainspring.app.asking import ask
+
+    answer = ask(call.project, endpoint, dict(_pair(field) for field in fields), key)
+
+    def show(console: Console) -> None:
+        for name, value in answer.outputs.items():
+            console.print(f"{name}: [bold]{value:.4f}[/]" if isinstance(value, float) else f"{name}: {value}")
+        console.print(f"{answer.model} version {answer.version} · {answer.milliseconds:.1f} ms", style="dim")
+        console.print(f"{call.project.settings.control.url}/predictions/{answer.prediction_id}", style="dim")
+
+    call.result(answer, show)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE.")
+    return name, value

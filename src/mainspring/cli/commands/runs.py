@@ -1,0 +1,41 @@
+"""`mainspring runs`: list training runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@make("runs")
+@click.argument("model", required=False)
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
+def command(call: Call, *, model: str | None, limit: int) -> None:
+    """List the training runs of MODEL, or of all models, newest first."""
+    from mainspring.core.time import format_instant
+
+    runs = call.project.tracking.search(model, limit=limit)
+
+    def show(console: Console) -> None:
+        from rich.table import Table
+
+        if not runs:
+            console.print("No runs yet. Next: mainspring train MODEL")
+            return
+        table = Table(box=None, header_style="bold")
+        for column in ("run", "model", "status", "started", "metrics"):
+            table.add_column(column)
+        for run in runs:
+            metrics = "  ".join(f"{name} {value:.4f}" for name, value in sorted(run.metrics.items())[:4])
+            started = format_instant(run.started_at // 1_000_000 * 1_000_000)
+            table.add_row(run.id, run.model, run.status, started, metrics)
+        console.print(table)
+
+    call.result([asdict(run) for run in runs], show)

@@ -1,0 +1,43 @@
+"""`mainspring status`: what is live, and how it does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@make("status")
+def command(call: Call) -> None:
+    """Show what is live, and how it does."""
+    from mainspring.app.status import status
+
+    found = status(call.project)
+
+    def show(console: Console) -> None:
+        console.print(f"[bold]{found.project}[/] · profile {found.profile}")
+        if found.up:
+            console.print(
+                f"  up        process {found.up.pid}, predictions {found.up.gateway}, console {found.up.control}"
+            )
+        else:
+            console.print("  up        no: run `mainspring up`")
+        for endpoint in found.endpoints:
+            versions = ", ".join(f"version {version}" for version in endpoint.versions) or "nothing yet"
+            console.print(f"  endpoint  [bold]{endpoint.endpoint}[/] serves {endpoint.model}: {versions}")
+            if endpoint.predictions:
+                quality = (
+                    ", ".join(f"{name} {value:.3f}" for name, value in endpoint.quality.items()) or "no labels yet"
+                )
+                console.print(f"            {endpoint.predictions:,} predictions · newest window: {quality}")
+            if endpoint.drifted_columns:
+                console.print(f"            [yellow]drifted: {', '.join(endpoint.drifted_columns)}[/]")
+        for source in found.sources:
+            state = "no data yet" if source.version is None else f"table version {source.version}"
+            console.print(f"  source    {source.source}: {state}")
+
+    call.result(found, show)

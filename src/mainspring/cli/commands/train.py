@@ -1,0 +1,46 @@
+"""`mainspring train`: from data to a signed, registered version."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@make("train")
+@click.argument("model")
+@click.option("--since", help="Use observations from this instant on (ISO 8601).")
+@click.option("--until", help="Use what was known by this instant (ISO 8601); by default now.")
+def command(call: Call, *, model: str, since: str | None, until: str | None) -> None:
+    """Train MODEL on what was known by --until, prove the bundle equal to the estimator, sign it and register it."""
+    from mainspring.app.training import train
+    from mainspring.core.time import parse_instant
+
+    with call.progress() as progress:
+        report = train(
+            call.project,
+            model,
+            since=None if since is None else parse_instant(since),
+            until=None if until is None else parse_instant(until),
+            progress=lambda stage, fraction: progress.update(stage, round(fraction * 100), 100, "%"),
+        )
+
+    def show(console: Console) -> None:
+        console.print(
+            f"[bold]{report.model} version {report.version}[/], bundle {report.digest[:12]}, run {report.run_id}"
+        )
+        console.print(
+            f"{report.training_rows:,} training rows, {report.holdout_rows:,} held out, {report.seconds:.1f} s"
+        )
+        for name, value in report.metrics.items():
+            console.print(f"  {name:<12} {value:.4f}   baseline {report.baseline.get(name, float('nan')):.4f}")
+        console.print(f"Next: mainspring promote {report.model}")
+
+    call.result(asdict(report), show)

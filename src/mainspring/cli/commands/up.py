@@ -1,0 +1,42 @@
+"""`mainspring up`: run the gateway, the console and the worker."""
+
+from __future__ import annotations
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+
+@make("up")
+@click.option("--gateway", help="Serve predictions on this HOST:PORT.")
+@click.option("--control", help="Serve the console on this HOST:PORT.")
+def command(call: Call, *, gateway: str | None, control: str | None) -> None:
+    """Run the gateway, the console and the worker until Ctrl-C or SIGTERM; start again what dies."""
+    from mainspring.app.keys import first_key
+    from mainspring.app.supervisor import Supervisor, log_path
+
+    call.overrides = {name: value for name, value in (("gateway", gateway), ("control", control)) if value}
+    project = call.project
+    settings = project.settings
+    _ = project.definitions  # what is wrong in them is said here, not in a child's log
+    supervisor = Supervisor(
+        project, {f"MAINSPRING_{name.upper()}": str(value) for name, value in call.overrides.items()}
+    )
+    with supervisor.running():
+        token = first_key(project)
+        call.say(f"[bold]Mainspring[/] · project {settings.project} · profile {settings.profile}")
+        call.say(f"  predictions  {settings.gateway.url}/v2")
+        call.say(f"  console      {settings.control.url}")
+        call.say(f"  logs         {log_path(settings.state, 'gateway').parent}")
+        if token:
+            call.say()
+            call.say("The administrator's key, shown this once:")
+            call.say(f"  {token}", soft_wrap=True)
+        call.say("Ctrl-C stops everything.", style="dim")
+        call.result(
+            {"project": settings.project, "profile": settings.profile, "gateway": settings.gateway.url,
+             "control": settings.control.url, "admin_key": token}
+        )  # fmt: skip
+        supervisor.wait()
+        call.say("Stopping.")

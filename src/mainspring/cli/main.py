@@ -1,0 +1,76 @@
+"""The command line. A command's module is imported when it is called: `--help` loads none of them."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+# name -> (module in cli/commands, one line of help), in the order of a project's life
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("demo", "See all of it on the flights of 2013, in a minute."),
+    "init": ("init", "Begin a project."),
+    "apply": ("apply", "Check the definitions, show what changed, store them."),
+    "ingest": ("ingest", "Land data in a source's table."),
+    "data": ("data", "Versions of the data: log, tag, vacuum, quarantine."),
+    "materialize": ("materialize", "Bring the online features up to date."),
+    "train": ("train", "Train a model, prove it, sign it, register it."),
+    "promote": ("promote", "Put a version live, if it passes its gates."),
+    "rollback": ("rollback", "Put the version before live again."),
+    "up": ("up", "Run the gateway, the console and the worker."),
+    "predict": ("predict", "Ask a running endpoint for a prediction."),
+    "monitor": ("monitor", "Join labels, measure quality and drift, now."),
+    "runs": ("runs", "List training runs."),
+    "keys": ("keys", "Create, list and revoke API keys."),
+    "status": ("status", "What is live, and how it does."),
+    "doctor": ("doctor", "Check that everything is whole."),
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"mainspring.cli.commands.{COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, 1)
+            if near:
+                error.message += f" Did you mean {near[0]!r}?"
+            raise
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Each command takes --json, --project, --profile and --debug. Exit codes: docs/reference/exit-codes.md.",
+)
+@click.version_option(package_name="mainspring", prog_name="mainspring")
+def cli() -> None:
+    """Mainspring: the production half of machine learning."""
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    cli.main(args=sys.argv[1:], prog_name="mainspring")
+
+
+if __name__ == "__main__":
+    main()

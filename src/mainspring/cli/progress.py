@@ -1,0 +1,57 @@
+"""Progress for people, always on standard error: live bars in a terminal, one line a finished stage elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+
+class Progress:
+    """Stages by name. `update` may be called as often as one likes."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._bars = Bars(
+            TextColumn("  {task.description:<28}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=False,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._began: dict[str, float] = {}
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._bars.stop()
+
+    def update(self, stage: str, done: float, total: float | None, note: str = "") -> None:
+        """Say that `done` of `total` of a stage is over; `None` where the total is not known."""
+        if stage not in self._tasks:
+            self._began[stage] = time.monotonic()
+            self._tasks[stage] = self._bars.add_task(stage, total=total, note=note)
+        self._bars.update(self._tasks[stage], completed=done, total=total, note=note)
+
+    def finish(self, stage: str, note: str = "") -> None:
+        """Say that a stage is over."""
+        if stage not in self._tasks:
+            self.update(stage, 1, 1)
+        task = self._bars.tasks[self._tasks[stage]]
+        self._bars.update(task.id, completed=task.total or task.completed or 1, total=task.total or task.completed or 1)
+        self._bars.update(task.id, note=note)
+        if not self._console.is_terminal:
+            took = time.monotonic() - self._began[stage]
+            self._console.print(f"  {stage:<28} {took:6.1f} s  [dim]{note}")

@@ -23,11 +23,14 @@ class Peer:
 
 
 KNOWN = {
-    "litserve": Peer(("litserve",)),
-    "bentoml": Peer(("bentoml",), "bentoml"),
-    "mlserver": Peer(("mlserver",), "mlserver"),
+    # With the runtime that each needs to serve an ONNX model.
+    "litserve": Peer(("litserve", "onnxruntime")),
+    "bentoml": Peer(("bentoml", "onnxruntime"), "bentoml"),
+    "mlserver": Peer(("mlserver", "onnxruntime"), "mlserver"),
     "feast": Peer(("feast",), "feast"),
     "mlflow": Peer(("mlflow",), "mlflow"),
+    # What one would glue together for training, features and serving.
+    "feast+mlflow+bentoml": Peer(("feast", "mlflow", "bentoml", "onnxruntime")),
     "ray": Peer(("ray[serve,data,train]",), "ray", usual=False),
     "zenml": Peer(("zenml[local]",), "zenml", usual=False),
     "prefect": Peer(("prefect",), "prefect", usual=False),

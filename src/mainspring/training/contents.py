@@ -76,4 +76,6 @@ def _json(value: Any, dtype: DType) -> Any:
         return None
     if dtype == DType.Boolean:
         return bool(value)
-    return int(value) if dtype in (DType.Int32, DType.Int64) else value
+    if dtype in (DType.Int32, DType.Int64):
+        return int(value)
+    return value if dtype == DType.String else float(value)

@@ -163,9 +163,8 @@ def _compare(
         f"The bundle answers {wrong} of {len(by_row)} rows differently from the estimator ({how}). The worst "
         f"({what[row]}): {outputs[output]} is {given[row, output]:.9g}, the estimator says "
         f"{expected[row, output]:.9g}, for {values}.",
-        fix="impute nulls before the estimator, so that both read them alike."
-        if "null" in what[row]
-        else "declare such columns Float32 or round them, leave scalers out before trees, or use another estimator.",
+        fix="impute nulls before the estimator, leave scalers out before trees, declare such columns ms.Float32, or "
+        "use another estimator.",
     )
 
 

@@ -87,10 +87,13 @@ def to_feeds(frame: pd.DataFrame | Mapping[str, Array], graph: Sequence[tuple[st
 def _feed(values: Array, dtype: Any) -> Array:
     if dtype is np.object_:
         return np.array(["" if value is None else value for value in values], np.object_)
-    return values.astype(dtype)
+    with np.errstate(over="ignore"):  # beyond float32's range is infinity there
+        return values.astype(dtype)
 
 
 def exact_in_float32(values: Array) -> bool:
     """Return whether every value is also a float32 (NaN is)."""
     wide = values.astype(np.float64)
-    return bool(np.all((wide.astype(np.float32).astype(np.float64) == wide) | np.isnan(wide)))
+    with np.errstate(over="ignore"):
+        narrow = wide.astype(np.float32)
+    return bool(np.all((narrow.astype(np.float64) == wide) | np.isnan(wide)))

@@ -112,7 +112,8 @@ def set_thresholds(model: Any, thresholds: Array, *, wide: bool) -> None:
 
 
 def _at_most(values: Array) -> Array:
-    narrow = values.astype(np.float32)
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
     return np.where(narrow.astype(np.float64) > values, np.nextafter(narrow, np.float32(-np.inf)), narrow)
 
 

@@ -34,8 +34,9 @@ class MlflowTracking:
 
     @cached_property
     def _store(self) -> Any:
+        store = open_store("mlflow.store.tracking.sqlalchemy_store", self._url, str(self._artefacts))
         self._artefacts.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return open_store("mlflow.store.tracking.sqlalchemy_store", self._url, str(self._artefacts))
+        return store
 
     def close(self) -> None:
         """Let go of the database; its file is whole then, without a log beside it."""

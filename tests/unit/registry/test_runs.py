@@ -1,0 +1,73 @@
+"""Runs of dead processes are closed; those of the living, and of other machines, are not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from mainspring.core.time import SECOND, ManualClock
+from mainspring.registry.adapters.memory import MemoryTracking
+from mainspring.registry.processes import BOOT, HOST, PID, STARTED, is_dead, process_tags
+from mainspring.registry.runs import sweep
+
+
+@pytest.fixture
+def other() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_process_is_dead_once_it_has_ended(other: subprocess.Popen[bytes]) -> None:
+    tags = process_tags(other.pid)
+    assert not is_dead(tags)
+    other.kill()
+    other.wait()
+    assert is_dead(tags)
+
+
+def test_a_zombie_is_dead(other: subprocess.Popen[bytes]) -> None:
+    tags = process_tags(other.pid)
+    other.kill()
+    assert other.stdin is not None
+    while not is_dead(tags):  # until the signal has arrived; it is not waited for, so its pid stays taken
+        pass
+    assert other.returncode is None
+
+
+def test_this_process_lives() -> None:
+    assert not is_dead(process_tags())
+
+
+def test_a_pid_that_was_given_to_another_process_is_dead() -> None:
+    assert is_dead({**process_tags(), STARTED: "1"})
+
+
+def test_what_ran_before_a_restart_of_the_machine_is_dead() -> None:
+    assert is_dead({**process_tags(), BOOT: "another"})
+
+
+@pytest.mark.parametrize("tags", [{}, {PID: "1"}, {**process_tags(), HOST: "elsewhere", PID: "999999999"}])
+def test_what_cannot_be_judged_is_taken_to_live(tags: dict[str, str]) -> None:
+    assert not is_dead(tags)
+
+
+def test_the_sweep_closes_only_the_dead(other: subprocess.Popen[bytes]) -> None:
+    tracking, clock = MemoryTracking(), ManualClock(9 * SECOND)
+    killed = tracking.start("late", process_tags(other.pid), SECOND)
+    done = tracking.start("late", process_tags(other.pid), SECOND)
+    tracking.finish(done, "FINISHED", 2 * SECOND)
+    mine = tracking.start("fraud", process_tags(), SECOND)
+    other.kill()
+    other.wait()
+
+    assert sweep(tracking, clock) == [killed]
+
+    assert (tracking.get(killed).status, tracking.get(killed).ended_at) == ("KILLED", 9 * SECOND)
+    assert (tracking.get(done).status, tracking.get(done).ended_at) == ("FINISHED", 2 * SECOND)
+    assert tracking.get(mine).status == "RUNNING"
+    assert sweep(tracking, clock) == []

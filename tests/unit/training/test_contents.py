@@ -1,0 +1,79 @@
+"""The files of a bundle beside the model."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mainspring.core.schema import DType
+from mainspring.training.contents import golden_file, inputs_of, parquet_file, reference_file, wide_columns
+from mainspring.training.sets import Split
+
+DTYPES = {"V.x": DType.Float32, "V.n": DType.Int64, "V.b": DType.Boolean, "V.s": DType.String}
+
+
+def split(rows: int, **changed: Any) -> Split:
+    values: dict[str, Any] = {
+        "V.x": np.arange(rows, dtype=np.float32) / 3,
+        "V.n": np.where(np.arange(rows) % 5 == 0, np.nan, np.arange(rows, dtype=np.float64)),
+        "V.b": (np.arange(rows) % 2).astype(np.float32),
+        "V.s": pd.Series([None if row % 4 == 0 else f"s{row % 3}" for row in range(rows)], dtype=object),
+        **changed,
+    }
+    return Split(pd.DataFrame(values), np.zeros(rows, np.int64), np.arange(rows))
+
+
+def test_golden_rows_are_spread_and_have_the_types_of_a_request() -> None:
+    held_out, scores = split(1000).X, np.arange(1000, dtype=np.float64).reshape(-1, 1) / 1000
+    golden = json.loads(golden_file(held_out, DTYPES, scores, ("probability",)))
+    rows = [round(score * 1000) for score in golden["outputs"]["probability"]]
+    assert (len(rows), rows[0], rows[-1]) == (200, 0, 999)
+    assert max(np.diff(rows)) <= 6
+    assert list(golden["inputs"]) == list(DTYPES)
+    assert golden["inputs"]["V.n"] == [None if row % 5 == 0 else row for row in rows]
+    assert golden["inputs"]["V.b"] == [bool(row % 2) for row in rows]
+    assert golden["inputs"]["V.s"] == [None if row % 4 == 0 else f"s{row % 3}" for row in rows]
+    assert np.array_equal(np.array(golden["inputs"]["V.x"], np.float32), held_out["V.x"].to_numpy()[rows])
+    assert not any(isinstance(value, float) for value in golden["inputs"]["V.n"])
+
+
+def test_few_rows_are_all_golden() -> None:
+    golden = json.loads(golden_file(split(3).X, DTYPES, np.zeros((3, 2)), ("a", "b")))
+    assert golden["outputs"] == {"a": [0.0] * 3, "b": [0.0] * 3}
+    assert len(golden["inputs"]["V.x"]) == 3
+
+
+def test_inputs_carry_the_categories_of_training() -> None:
+    inputs = inputs_of(split(20), DTYPES)
+    assert [(each.name, each.dtype) for each in inputs] == list(DTYPES.items())
+    assert [each.categories for each in inputs] == [(), (), (), ("s0", "s1", "s2")]
+    many = split(1001, **{"V.s": pd.Series([f"s{row}" for row in range(1001)], dtype=object)})
+    assert inputs_of(many, DTYPES)[3].categories == ()
+
+
+def test_columns_that_float32_cannot_hold() -> None:
+    fine = split(10)
+    assert wide_columns([fine, fine], DTYPES) == []
+    assert wide_columns([fine, split(10, **{"V.n": np.full(10, 2.0**24 + 1)})], DTYPES) == ["V.n"]
+    assert wide_columns([split(10, **{"V.n": np.full(10, 0.1)})], {**DTYPES, "V.n": DType.Float64}) == ["V.n"]
+
+
+def test_the_reference_has_every_column_and_the_scores() -> None:
+    scores = np.linspace(0, 1, 50).reshape(-1, 1)
+    reference = json.loads(reference_file(split(100), scores, ("probability",)))["columns"]
+    assert list(reference) == [*DTYPES, "probability"]
+    assert reference["V.s"]["kind"] == "categorical"
+    assert (reference["V.x"]["kind"], reference["V.x"]["count"]) == ("numeric", 100)
+    assert reference["V.n"]["nulls"] + reference["V.n"]["nans"] == 20
+    assert reference["probability"]["count"] == 50
+
+
+def test_held_out_rows_come_back_as_they_were() -> None:
+    table = pa.table({"V.x": pa.array([1.5, None], pa.float32()), "_label": [True, False]})
+    assert pq.read_table(io.BytesIO(parquet_file(table))).equals(table)

@@ -1,0 +1,71 @@
+"""The project's function is seeded, and its failures say where they are."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bakery import late_model
+from mainspring.core.errors import Invalid, MainspringError, NotFound
+from mainspring.core.schema import DType
+from mainspring.core.time import ManualClock
+from mainspring.registry.adapters.memory import MemoryTracking
+from mainspring.training.fitting import fit
+from mainspring.training.run import Run
+from mainspring.training.sets import Split, TrainingSet
+
+SPLIT = Split(pd.DataFrame({"V.x": [1.0, 2.0]}), np.array([0, 1]), np.array([0, 1]))
+DATA = TrainingSet(SPLIT, SPLIT, SPLIT, {"V.x": DType.Float32}, "binary")
+
+
+class Constant:
+    """Something that predicts what it drew when it was made."""
+
+    def __init__(self) -> None:
+        self.drawn = (random.random(), float(np.random.random()))
+
+    def predict(self, frame: pd.DataFrame) -> Any:
+        return np.full(len(frame), self.drawn[0])
+
+
+@pytest.fixture
+def run() -> Run:
+    tracking = MemoryTracking()
+    return Run(tracking, tracking.start("late", {}, 0), ManualClock(), seed=7)
+
+
+def test_the_same_seed_draws_the_same(run: Run) -> None:
+    first = fit(late_model(lambda _data, _run: Constant()), DATA, run)
+    random.random()
+    again = fit(late_model(lambda _data, _run: Constant()), DATA, run)
+    other = fit(late_model(lambda _data, _run: Constant(), seed=8), DATA, run)
+    assert first.drawn == again.drawn != other.drawn
+
+
+def wrong(data: TrainingSet, _run: Run) -> Any:
+    return data.train.X["V.missing"]
+
+
+def test_an_error_names_the_line_of_the_project(run: Run) -> None:
+    line = wrong.__code__.co_firstlineno + 1
+    with pytest.raises(MainspringError, match=rf"test_fitting\.py:{line}: KeyError: 'V\.missing'") as raised:
+        fit(late_model(wrong), DATA, run)
+    assert isinstance(raised.value.__cause__, KeyError)
+
+
+def test_our_own_errors_pass_unchanged(run: Run) -> None:
+    def missing(_data: TrainingSet, _run: Run) -> Any:
+        raise NotFound("There is no such thing.")
+
+    with pytest.raises(NotFound, match="no such thing"):
+        fit(late_model(missing), DATA, run)
+
+
+@pytest.mark.parametrize("returned", [None, 3, "model"])
+def test_what_does_not_predict_is_refused(run: Run, returned: object) -> None:
+    with pytest.raises(Invalid, match=type(returned).__name__):
+        fit(late_model(lambda _data, _run: returned), DATA, run)

@@ -1,0 +1,47 @@
+"""What a user declares about a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import mainspring as ms
+from bakery import late_model
+from mainspring.core.declare import collecting
+from mainspring.core.errors import Invalid
+from mainspring.core.time import HOUR
+
+
+def test_a_model_is_collected_with_its_place() -> None:
+    with collecting() as declared:
+        made = late_model(embargo="3h")
+    assert declared.items[0][0] is made
+    assert (made.holdout, made.embargo_us, made.seed) == (0.2, 3 * HOUR, 7)
+    assert made.description == "Histogram trees over numbers and ordinal codes."
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"task": "ranking"}, "'ranking'"),
+        ({"holdout": 0.0}, "holds out 0.0"),
+        ({"holdout": 0.7}, "holds out 0.7"),
+        ({"holdout": "soon"}, "'soon'"),
+        ({"embargo": "later"}, "'later'"),
+        ({"features": []}, "no features"),
+    ],
+)
+def test_what_cannot_be_is_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(Invalid, match=message):
+        late_model(**changed)
+
+
+def test_a_name_is_an_id() -> None:
+    with pytest.raises(Invalid, match="model"):
+        ms.model("../x", observations=None, features=[], label=None, task="binary")  # type: ignore[arg-type]
+
+
+def test_gates_say_what_they_ask() -> None:
+    gates = [ms.beats("auc", by=0.005), ms.at_most("brier", 0.2), ms.at_least("accuracy", 0.7)]
+    assert [str(gate) for gate in gates] == ["auc beats by 0.005", "brier at most 0.2", "accuracy at least 0.7"]

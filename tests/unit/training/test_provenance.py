@@ -1,0 +1,86 @@
+"""What a run says of the code and packages it was made with."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mainspring.training.provenance import code_version, environment, environment_summary, files_digest
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    root = tmp_path / "flights"
+    (root / "flights").mkdir(parents=True)
+    (root / "mainspring.toml").write_text("name = 'flights'\n")
+    (root / "flights" / "model.py").write_text("x = 1\n")
+    return root
+
+
+def git(root: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(root), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_outside_git_there_is_no_commit(project: Path) -> None:
+    assert code_version(project) == ""
+
+
+def test_the_commit_and_whether_it_was_changed(project: Path) -> None:
+    git(project, "init", "-q")
+    git(project, "add", ".")
+    git(project, "commit", "-qm", "first")
+    commit = git(project, "rev-parse", "HEAD")
+    assert code_version(project) == commit
+
+    (project / ".mainspring").mkdir()
+    (project / ".mainspring" / "state.db").write_text("x")
+    assert code_version(project) == commit
+
+    (project / "flights" / "model.py").write_text("x = 2\n")
+    assert code_version(project) == f"{commit}+changed"
+
+
+def test_a_repository_runs_no_program_of_its_choice(project: Path) -> None:
+    git(project, "init", "-q")
+    git(project, "config", "core.fsmonitor", f"touch {project / 'ran'}; false")
+    git(project, "add", "flights")
+    (project / "ran").unlink(missing_ok=True)
+    code_version(project)
+    assert not (project / "ran").exists()
+
+
+def test_the_digest_is_of_names_and_contents(project: Path) -> None:
+    before = files_digest(project)
+    assert files_digest(project) == before
+
+    (project / "flights" / "model.py").write_text("x = 2\n")
+    changed = files_digest(project)
+    (project / "flights" / "model.py").rename(project / "flights" / "other.py")
+    renamed = files_digest(project)
+    (project / "flights" / "other.py").write_text("")
+    (project / "flights" / "model.py").write_text("x = 2\n")
+    assert len({before, changed, renamed, files_digest(project)}) == 4
+
+
+def test_state_data_and_environments_do_not_count(project: Path) -> None:
+    before = files_digest(project)
+    for name in (".mainspring/x.py", ".git/x.py", "__pycache__/x.py", "env/lib/x.py"):
+        path = project / name
+        path.parent.mkdir(parents=True)
+        path.write_text("y")
+    (project / "env" / "pyvenv.cfg").write_text("")
+    (project / "data.csv").write_text("1")
+    (project / "gone.py").symlink_to("/nonexistent")
+    assert files_digest(project) == before
+
+
+def test_the_environment_names_every_package() -> None:
+    found = environment()
+    assert found["python"] == platform.python_version()
+    assert {"numpy", "msgspec", "scikit-learn", "pytest"} <= set(found)
+    assert f"numpy={found['numpy']}" in environment_summary(found)
+    assert "pytest=" not in environment_summary(found)

@@ -1,0 +1,293 @@
+"""What every lake and every place for dataset commits must do. Derive a test class and give it its fixture."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from mainspring.core.errors import Invalid, InvalidData, NotFound
+from mainspring.data import duck
+from mainspring.data.arrow import INSTANT
+from mainspring.data.model import DatasetCommit
+from mainspring.data.ports import LakeTables, Snapshots
+
+SCHEMA = pa.schema(
+    [
+        pa.field("_seq", pa.int64()),
+        pa.field("depDelay", pa.float32()),
+        pa.field("select", pa.string()),
+        pa.field("at", INSTANT),
+        pa.field("_record_One", pa.bool_(), metadata={b"keys": b"select"}),
+    ]
+)
+
+Row = tuple[Any, ...]
+
+
+def table(*rows: Row, schema: pa.Schema = SCHEMA) -> pa.Table:
+    """Return rows as a table; an instant is its microseconds."""
+    columns = list(zip(*rows, strict=True)) or [() for _ in schema]
+    return pa.table([pa.array(column, kind.type) for column, kind in zip(columns, schema, strict=True)], schema=schema)
+
+
+def read(lake: LakeTables, name: str, version: int | None = None) -> list[Row]:
+    """Return a version's rows in the order of `_seq`, as DuckDB reads them; an instant as its microseconds."""
+    with duck.connect() as con:
+        duck.register(con, "scanned", lake.scan(name, version))
+        rows = con.execute('SELECT * REPLACE (epoch_us(scanned."at") AS "at") FROM scanned ORDER BY _seq').fetchall()
+    return [tuple(row) for row in rows]
+
+
+A: Row = (0, 1.5, "a", 1_000_001, True)
+B: Row = (1, None, "b", None, True)
+C: Row = (2, 2.5, "ç'\"", -1, None)
+
+
+class LakeTablesConformance:
+    """Needs the fixture `lake`: an empty `LakeTables`, the same one (or another over the same place) each time."""
+
+    def test_what_is_appended_is_read(self, lake: LakeTables) -> None:
+        assert lake.append("flights", table(A, B).to_batches(), SCHEMA, key="one") == 0
+        assert lake.append("flights", table(C).to_batches(), SCHEMA, key="two") == 1
+        assert read(lake, "flights") == [A, B, C]
+        assert lake.scan("flights").schema.equals(SCHEMA, check_metadata=True)
+        assert lake.version("flights") == 1
+
+    def test_a_version_never_changes(self, lake: LakeTables) -> None:
+        lake.append("flights", table(A).to_batches(), SCHEMA, key="one")
+        lake.rewrite("flights", table(B), pa.table({"_seq": [0], "_record_One": [False]}), "_seq", key="two")
+        lake.replace("flights", table(C).to_batches(), SCHEMA, key="three")
+        assert [read(lake, "flights", version) for version in range(3)] == [[A], [(*A[:4], False), B], [C]]
+
+    def test_one_key_writes_once(self, lake: LakeTables) -> None:
+        write = [
+            lambda key: lake.append("flights", table(A).to_batches(), SCHEMA, key=key),
+            lambda key: lake.rewrite(
+                "flights", table(B), pa.table({"_seq": [0], "_record_One": [False]}), "_seq", key=key
+            ),
+            lambda key: lake.replace("flights", table(C).to_batches(), SCHEMA, key=key),
+        ]
+        assert not lake.has("flights", "one")
+        assert write[0]("one") == 0
+        assert lake.has("flights", "one")
+        assert not lake.has("flights", "two")
+        assert not lake.has("weather", "one")
+        assert [each("one") for each in write] == [None, None, None]
+        assert lake.version("flights") == 0
+        assert read(lake, "flights") == [A]
+
+    def test_an_append_of_nothing_makes_the_table(self, lake: LakeTables) -> None:
+        assert lake.append("flights", [], SCHEMA, key="one") == 0
+        assert read(lake, "flights") == []
+        assert lake.has("flights", "one")
+        assert lake.append("flights", table(A).to_batches(), SCHEMA, key="two") == 1
+        assert read(lake, "flights") == [A]
+
+    def test_many_batches_are_one_version(self, lake: LakeTables) -> None:
+        def batches() -> Iterator[pa.RecordBatch]:
+            for number in range(20):
+                yield from table((number, 0.0, "x", number, None)).to_batches()
+
+        assert lake.append("flights", batches(), SCHEMA, key="one") == 0
+        assert [row[0] for row in read(lake, "flights")] == list(range(20))
+
+    def test_a_new_column_is_null_before(self, lake: LakeTables) -> None:
+        wider = SCHEMA.append(pa.field("_record_Two", pa.bool_(), metadata={b"keys": b"at"}))
+        lake.append("flights", table(A).to_batches(), SCHEMA, key="one")
+        lake.append("flights", table((*B, True), schema=wider).to_batches(), wider, key="two")
+        assert read(lake, "flights") == [(*A, None), (*B, True)]
+        assert lake.scan("flights").schema.equals(wider, check_metadata=True)
+        # What does not know the column leaves it null.
+        lake.append("flights", table(C).to_batches(), SCHEMA, key="three")
+        assert read(lake, "flights") == [(*A, None), (*B, True), (*C, None)]
+
+    def test_another_type_is_refused(self, lake: LakeTables) -> None:
+        lake.append("flights", table(A).to_batches(), SCHEMA, key="one")
+        other = pa.schema([("_seq", pa.int64()), ("depDelay", pa.float64())])
+        with pytest.raises(InvalidData, match=r"'depDelay'.*float.*double"):
+            lake.append("flights", table((9, 1.0), schema=other).to_batches(), other, key="two")
+        assert read(lake, "flights") == [A]
+        assert lake.version("flights") == 0
+
+    def test_what_fails_while_it_is_written_leaves_nothing(self, lake: LakeTables) -> None:
+        def broken() -> Iterator[pa.RecordBatch]:
+            yield from table(B).to_batches()
+            raise LookupError("the source went away")
+
+        with pytest.raises(LookupError, match="went away"):
+            lake.append("flights", broken(), SCHEMA, key="one")
+        assert lake.tables() == []
+        assert lake.version("flights") is None
+        lake.append("flights", table(A).to_batches(), SCHEMA, key="two")
+        with pytest.raises(LookupError, match="went away"):
+            lake.append("flights", broken(), SCHEMA, key="one")
+        assert read(lake, "flights") == [A]
+        assert not lake.has("flights", "one")
+
+    def test_rewrite_changes_what_matches_and_adds(self, lake: LakeTables) -> None:
+        lake.append("flights", table(A, B).to_batches(), SCHEMA, key="one")
+        changes = pa.table(
+            {
+                "_seq": pa.array([1, 0, 77], pa.int64()),  # 77 is nowhere
+                "_record_One": pa.array([False, None, False], pa.bool_()),
+                "depDelay": pa.array([None, 7.5, 1.0], pa.float32()),
+            }
+        )
+        assert lake.rewrite("flights", table(C), changes, "_seq", key="two") == 1
+        assert read(lake, "flights") == [(0, 7.5, *A[2:]), (*B[:4], False), C]
+        assert lake.scan("flights").schema.equals(SCHEMA, check_metadata=True)
+
+    def test_rewrite_never_takes_a_new_row_for_an_old_one(self, lake: LakeTables) -> None:
+        lake.append("flights", table(A).to_batches(), SCHEMA, key="one")
+        lake.rewrite("flights", table(A), pa.table({"_seq": [0], "_record_One": [False]}), "_seq", key="two")
+        assert sorted(row[4] for row in read(lake, "flights")) == [False, True]
+
+    def test_rewrite_of_no_table_is_not_found(self, lake: LakeTables) -> None:
+        with pytest.raises(NotFound):
+            lake.rewrite("flights", table(A), pa.table({"_seq": [0], "_record_One": [False]}), "_seq", key="one")
+
+    def test_replace_takes_the_place_of_all(self, lake: LakeTables) -> None:
+        narrow = pa.schema([pa.field("_seq", pa.int64()), pa.field("at", INSTANT, metadata={b"keys": b"x"})])
+        lake.append("flights", table(A, B).to_batches(), SCHEMA, key="one")
+        assert lake.replace("flights", table((5, 6), schema=narrow).to_batches(), narrow, key="two") == 1
+        assert read(lake, "flights") == [(5, 6)]
+        assert lake.scan("flights").schema.equals(narrow, check_metadata=True)
+        assert read(lake, "flights", 0) == [A, B]
+        assert lake.replace("weather", table(A).to_batches(), SCHEMA, key="one") == 0
+
+    def test_unknown_tables_and_versions_are_not_found(self, lake: LakeTables) -> None:
+        assert lake.version("flights") is None
+        with pytest.raises(NotFound, match="flights"):
+            lake.scan("flights")
+        lake.append("flights", table(A).to_batches(), SCHEMA, key="one")
+        for version in (-1, 1):
+            with pytest.raises(NotFound, match=str(version)):
+                lake.scan("flights", version)
+
+    @pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "-x", ".hidden", "a b", "x" * 129])
+    def test_only_ids_name_tables(self, lake: LakeTables, name: str) -> None:
+        with pytest.raises(Invalid):
+            lake.append(name, table(A).to_batches(), SCHEMA, key="one")
+        with pytest.raises(Invalid):
+            lake.scan(name)
+        assert lake.tables() == []
+
+    def test_tables_are_sorted(self, lake: LakeTables) -> None:
+        for name in ("weather", "flights", "Zeta.1", "flights__quarantine"):
+            lake.append(name, table(A).to_batches(), SCHEMA, key="one")
+        assert lake.tables() == ["Zeta.1", "flights", "flights__quarantine", "weather"]
+
+    def test_vacuum_keeps_what_it_is_told_and_the_newest(self, lake: LakeTables) -> None:
+        for number in range(4):
+            lake.replace("flights", table((number, 0.0, "x", 0, True)).to_batches(), SCHEMA, key=f"{number}")
+        would = lake.vacuum("flights", [1], dry_run=True)
+        assert would > 0
+        assert [len(read(lake, "flights", version)) for version in range(4)] == [1, 1, 1, 1]
+        assert lake.vacuum("flights", [1]) == would
+        assert lake.vacuum("flights", [1]) == 0
+        assert lake.version("flights") == 3
+        assert [read(lake, "flights", version)[0][0] for version in (1, 3)] == [1, 3]
+        for version in (0, 2):
+            with pytest.raises(NotFound, match=f"no version {version} any more"):
+                lake.scan("flights", version)
+        # What is gone stays gone, what was written stays written.
+        assert lake.has("flights", "0")
+        assert lake.append("flights", table(A).to_batches(), SCHEMA, key="later") == 4
+
+    def test_writers_at_once_with_one_key_write_once(self, lake: LakeTables) -> None:
+        versions = together(lambda _: lake.append("flights", table(A).to_batches(), SCHEMA, key="one"))
+        assert sorted(versions, key=str) == [0, None, None, None]
+        assert read(lake, "flights") == [A]
+
+    def test_writers_at_once_with_their_own_keys_all_write(self, lake: LakeTables) -> None:
+        lake.append("flights", [], SCHEMA, key="made")
+
+        def write(number: int) -> int | None:
+            rows = table((number, 0.0, "x", 0, True))
+            if number % 2:
+                return lake.rewrite(
+                    "flights", rows, pa.table({"_seq": [99], "_record_One": [False]}), "_seq", key=f"{number}"
+                )
+            return lake.append("flights", rows.to_batches(), SCHEMA, key=f"{number}")
+
+        assert sorted(together(write), key=str) == [1, 2, 3, 4]
+        assert [row[0] for row in read(lake, "flights")] == [0, 1, 2, 3]
+
+
+def together(work: Callable[[int], int | None], threads: int = 4) -> list[int | None]:
+    """Return what `work(0)`, `work(1)`, ... return when they begin at one moment."""
+    start = threading.Barrier(threads)
+    results: list[int | None] = [-1] * threads
+
+    def run(number: int) -> None:
+        start.wait()
+        results[number] = work(number)
+
+    running = [threading.Thread(target=run, args=(number,)) for number in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    return results
+
+
+def dataset_commit(number: int, parent: str | None = None) -> DatasetCommit:
+    return DatasetCommit(f"{number:032x}", {"flights": number, "weather": 0}, parent, f"Day {number}", 1_000 + number)
+
+
+class SnapshotsConformance:
+    """Needs the fixture `snapshots`: an empty `Snapshots`."""
+
+    def test_what_is_added_is_found(self, snapshots: Snapshots) -> None:
+        first, second = dataset_commit(1), dataset_commit(2, dataset_commit(1).id)
+        snapshots.add(first)
+        snapshots.add(second)
+        assert snapshots.get(first.id) == first
+        assert snapshots.get(second.id) == second
+        assert snapshots.log() == [second, first]
+        assert snapshots.log(1) == [second]
+
+    def test_adding_again_changes_nothing(self, snapshots: Snapshots) -> None:
+        first, second = dataset_commit(1), dataset_commit(2)
+        for commit in (first, second, DatasetCommit(first.id, {"other": 5}, None, "Other", 9)):
+            snapshots.add(commit)
+        assert snapshots.log() == [second, first]
+
+    def test_a_tag_names_a_commit_and_moves(self, snapshots: Snapshots) -> None:
+        first, second = dataset_commit(1), dataset_commit(2)
+        snapshots.add(first)
+        snapshots.add(second)
+        snapshots.tag("live", first.id)
+        assert snapshots.get("live") == first
+        snapshots.tag("live", second.id)
+        snapshots.tag("old", first.id)
+        assert snapshots.get("live") == second
+        assert snapshots.tags() == {"live": second.id, "old": first.id}
+        snapshots.untag("live")
+        snapshots.untag("live")
+        assert snapshots.tags() == {"old": first.id}
+
+    def test_an_id_is_never_shadowed_by_a_tag(self, snapshots: Snapshots) -> None:
+        first, second = dataset_commit(1), dataset_commit(2)
+        snapshots.add(first)
+        snapshots.add(second)
+        snapshots.tag(first.id, second.id)
+        assert snapshots.get(first.id) == first
+
+    def test_what_is_unknown_is_not_found(self, snapshots: Snapshots) -> None:
+        with pytest.raises(NotFound, match="nothing"):
+            snapshots.get("nothing")
+        with pytest.raises(NotFound, match="nothing"):
+            snapshots.tag("live", "nothing")
+        assert snapshots.tags() == {}
+        assert snapshots.log() == []
+
+    @pytest.mark.parametrize("name", ["", "../x", "a b", "'"])
+    def test_only_ids_name_tags(self, snapshots: Snapshots, name: str) -> None:
+        snapshots.add(dataset_commit(1))
+        with pytest.raises(Invalid):
+            snapshots.tag(name, dataset_commit(1).id)

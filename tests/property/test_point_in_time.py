@@ -13,8 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mainspring as ms
+from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import DType
 from mainspring.core.time import ManualClock
+from mainspring.data.adapters.delta import DeltaLake
+from mainspring.data.adapters.memory import MemoryLake
+from mainspring.data.ingest import Ingestor
+from mainspring.data.model import TableScan
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.adapters.sqlite import SqliteOnlineStore
 from mainspring.features.keys import encode_key
@@ -25,7 +30,7 @@ from mainspring.features.online import OnlineReader
 from mainspring.features.ports import OnlineStore
 from mainspring.features.state import SETTLING
 from mainspring.features.types import feature_dtype
-from property.histories import KEYS, History, histories, lake_table, near
+from property.histories import KEYS, History, histories, lake_table, landed, near
 from property.oracle import DAY, HOUR, MINUTE, Row, value_at
 
 ASKED = [*KEYS, ("never", 7), (None, 1), ("1", None), (None, None)]
@@ -84,7 +89,7 @@ def explain(history: History, name: str, key: Any, now: int, found: Any, wanted:
     return f"{history.features[name]} of {key} at {now - history.base}: {found}, should be {wanted}\n{rows}"
 
 
-def check_offline(history: History, rows: list[Row], instants: list[int]) -> None:
+def check_offline(history: History, table: TableScan, rows: list[Row], instants: list[int]) -> None:
     asked = [(key, now) for now in instants for key in ASKED]
     observations = pa.table(
         {
@@ -93,7 +98,6 @@ def check_offline(history: History, rows: list[Row], instants: list[int]) -> Non
             "_at": pa.array([now for _, now in asked], pa.timestamp("us", tz="UTC")),
         }
     )
-    table = lake_table(history, rows, 0)
     found = point_in_time(observations, [history.view], lambda _: table, schema=SCHEMA)
     assert found.column_names == ["k", "n", "_at", *history.view.columns]
     assert found.select(["k", "n", "_at"]).equals(observations)
@@ -134,7 +138,7 @@ def test_offline_is_the_oracle(history: History, data: st.DataObject) -> None:
     anywhere = st.integers(history.base - DAY, history.base + 60 * DAY)
     hops = st.integers(0, 60 * 24 * 12).map(lambda n: history.base + n * 5 * MINUTE)
     instants = data.draw(st.lists(st.one_of(near(edges), near(hops), anywhere), min_size=1, max_size=12))
-    check_offline(history, history.rows, instants)
+    check_offline(history, lake_table(history, history.rows, 0), history.rows, instants)
 
 
 @COMMON
@@ -169,10 +173,44 @@ def test_online_is_the_oracle_between_materialisations(
         materialiser.close()
 
 
-def check_rebuilt(history: History, stores: list[Any], table: Any, clock: ManualClock, horizon: int) -> None:
+@settings(COMMON, max_examples=25)
+@given(history=histories(), data=st.data())
+def test_what_ingestion_lands_is_read_as_the_oracle_reads_it(
+    tmp_path_factory: pytest.TempPathFactory, history: History, data: st.DataObject
+) -> None:
+    """The same, with the lake and the flags of ingestion in between, in batches and loads of any size."""
+    lake = data.draw(st.sampled_from([MemoryLake, lambda: DeltaLake(tmp_path_factory.mktemp("lake"))]))()
+    clock, store = ManualClock(), MemoryOnlineStore()
+    ingestor = Ingestor(
+        lake, MemoryLocks(), clock, data.draw(st.integers(1, 50)), load_rows=data.draw(st.integers(1, 50))
+    )
+    materialiser = Materialiser(lake.scan, store, clock)
+    through, there = history.base, 0
+    for step in range(data.draw(st.integers(1, 3))):
+        upto = data.draw(st.integers(there, len(history.rows)))
+        batch = landed(history, history.rows[there:upto])
+        report = ingestor.ingest(history.source, batch, keyings={"pair": ("k", "n")}, batch_id=f"batch-{step}")
+        assert (report.rows, report.quarantined) == (upto - there, 0)
+        there = upto
+        through += data.draw(st.integers(0, 20 * DAY))
+        clock.set(through)
+        materialiser.run(history.view, horizon=DAY)
+        rows = history.rows[:there]
+        instants = data.draw(st.lists(st.integers(through - SETTLING, through + DAY), min_size=1, max_size=4))
+        check_online(history, rows, OnlineReader([history.view], store), instants)
+        edges = [at for at in history.edges() if at <= through] or [through]
+        instants += data.draw(st.lists(near(st.sampled_from(edges)), min_size=1, max_size=4))
+        check_offline(history, lake.scan("facts"), rows, instants)
+    check_rebuilt(history, [store], lake.scan("facts"), clock, DAY)
+    materialiser.close()
+
+
+def check_rebuilt(history: History, stores: list[Any], table: TableScan, clock: ManualClock, horizon: int) -> None:
     """What increments left is what one run over everything makes, byte for byte."""
     whole = MemoryOnlineStore()
-    Materialiser(lambda _: table, whole, clock).run(history.view, horizon=horizon)
+    materialiser = Materialiser(lambda _: table, whole, clock)
+    materialiser.run(history.view, horizon=horizon)
+    materialiser.close()
     wanted = [(slot(history.view), encode_key(key)) for key in KEYS]
     for store in stores:
         for mine, fresh in zip(store.read(wanted), whole.read(wanted), strict=True):

@@ -15,7 +15,7 @@ from typing import Any
 from mainspring.core.time import Clock
 from mainspring.data import duck
 from mainspring.data.model import TableScan
-from mainspring.features.layout import Layout
+from mainspring.features.layout import Layout, slot
 from mainspring.features.model import EntityState, FeatureView, Mark, MaterialiseReport
 from mainspring.features.ports import OnlineStore
 from mainspring.features.rebuild import rebuild
@@ -77,7 +77,7 @@ class Materialiser:
             Unavailable: The store did not answer; run it again.
             NotFound: The source has no table yet.
         """
-        with self._lock:
+        with self._lock, duck.duck_errors(view.source.name):
             layout, rows = self._slice(view)
             rows.refresh(self._scan(view.source.name))
             now = self._clock.now()
@@ -109,8 +109,8 @@ class Materialiser:
             return MaterialiseReport(view.name, position, changed, count)
 
     def position(self, view: FeatureView) -> int | None:
-        """Return the instant through which the view is materialised, `None` where it never was."""
-        return self._store.position(Layout(view).slot)
+        """Return the instant through which a view is materialised, `None` where never."""
+        return self._store.position(slot(view))
 
     def close(self) -> None:
         """Give back the memory; the next run loads again."""

@@ -59,7 +59,8 @@ def point_in_time(
             if isinstance(group, RequestFeatures):
                 found.update(_request(con, group, schema))
             else:
-                found.update(_stored(con, group, scan(group.source.name)))
+                with duck.duck_errors(group.source.name):
+                    found.update(_stored(con, group, scan(group.source.name)))
     result = observations
     for name, values in found.items():
         result = result.append_column(name, values)
@@ -85,7 +86,7 @@ def observe(
         f"epoch_us(_at) < {until}" if until is not None else "",
     ]
     where = " AND ".join(["_at IS NOT NULL", *filter(None, bounds)])
-    with _connection(memory_limit) as con:
+    with _connection(memory_limit) as con, duck.duck_errors(definition.source.name):
         duck.register(con, "source", scan(definition.source.name))
         rows: pa.Table = con.sql(
             f"SELECT {names}, _at FROM (SELECT *, {to_sql(definition.at, columns)} AS _at FROM source) "

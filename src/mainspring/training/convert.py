@@ -68,6 +68,7 @@ def to_onnx(estimator: Any, inputs: Sequence[Input], task: str, *, wide: Collect
     name_inputs(model, [each.name for each in inputs])
     columns = [1] if task == "binary" else range(len(outputs))
     name_outputs(model, answer, list(columns), outputs)
+    model.graph.name = "model"  # the converter's own is random; the same training makes the same bytes
     content = bytes(model.SerializeToString())
     if wide:  # some operators exist in float32 only, which the runtime is the first to notice
         try:

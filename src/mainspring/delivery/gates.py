@@ -14,6 +14,7 @@ from mainspring.training.model import Gate
 
 # Two ways to add the same numbers may differ in their last bits; nobody's gate means those.
 _ROUNDING = 1e-12
+BASELINE = "baseline."  # how the manifest's names of the baseline's metrics begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,5 @@ def _nothing(gate: Gate, against: str, note: str) -> GateResult:
 
 
 def baseline_of(manifest: Manifest) -> Mapping[str, float]:
-    """Return the baseline's metrics on the held-out rows, as the training left them in the manifest."""
-    found = manifest.extra.get("baseline", {})
-    return {str(name): float(value) for name, value in found.items()} if isinstance(found, Mapping) else {}
+    """Return the baseline's metrics on the held-out rows, which the manifest has beside the model's."""
+    return {name.removeprefix(BASELINE): value for name, value in manifest.metrics.items() if name.startswith(BASELINE)}

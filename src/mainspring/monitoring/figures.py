@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mainspring.core.schema import DType
 from mainspring.monitoring.joins import json_rows
 from mainspring.monitoring.model import ColumnDrift, Window
 from mainspring.registry.model import Bundle
@@ -20,7 +21,6 @@ from mainspring.stats import drift, metrics
 from mainspring.stats.reference import NUMERIC, Counts, Reference, count_bins
 
 REFERENCE = "reference.json"
-SCORE = "score"  # the reference's column for the score; a feature's full name has a dot in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,20 @@ class Served:
     """What a bundle says of the predictions it makes."""
 
     task: str
-    reference: Reference | None
+    features: Mapping[str, DType]  # the model's inputs, by full name
+    score: str  # the first output: what the log calls the score
+    reference: Reference | None  # of both
 
 
 def served(bundle: Bundle) -> Served:
-    """Return the task and the reference statistics of a bundle; one without them is not judged for drift."""
-    content = bundle.files.get(REFERENCE)
-    return Served(bundle.manifest.task, None if content is None else msgspec.json.decode(content, type=Reference))
+    """Return what a bundle says; one without reference statistics is not judged for drift."""
+    manifest, content = bundle.manifest, bundle.files.get(REFERENCE)
+    return Served(
+        task=manifest.task,
+        features={each.name: each.dtype for each in manifest.inputs},
+        score=manifest.outputs[0],
+        reference=None if content is None else msgspec.json.decode(content, type=Reference),
+    )
 
 
 def empty_window(endpoint: str, start: int, end: int, now: int) -> Window:
@@ -83,22 +90,23 @@ def with_labels(window: Window, joined: pa.Table, task: str, now: int) -> Window
     )
 
 
-def with_drift(window: Window, predictions: pa.Table, version: str, reference: Reference) -> Window:
-    """Return the window with every column of `version`'s predictions judged against its reference.
+def with_drift(window: Window, predictions: pa.Table, version: str, bundle: Served) -> Window:
+    """Return the window with every column of `version`'s predictions judged against its bundle's reference.
 
     The score is one more column of the same family of tests. Nothing is judged below `drift.FEWEST_ROWS` predictions.
     """
     rows = predictions.num_rows
+    if bundle.reference is None:
+        return window
     window = msgspec.structs.replace(window, reference_version=version, reference_rows=rows)
     if rows < drift.FEWEST_ROWS:
         return window
-    verdicts = [
-        ColumnDrift(**msgspec.structs.asdict(each)) for each in drift.judge(reference, _count(predictions, reference))
-    ]
+    verdicts = drift.judge(bundle.reference, _count(predictions, bundle, bundle.reference))
+    columns = [ColumnDrift(**msgspec.structs.asdict(verdict)) for verdict in verdicts]
     return msgspec.structs.replace(
         window,
-        columns=tuple(each for each in verdicts if each.column != SCORE),
-        score=next((each for each in verdicts if each.column == SCORE), None),
+        columns=tuple(each for each in columns if each.column != bundle.score),
+        score=next((each for each in columns if each.column == bundle.score), None),
     )
 
 
@@ -149,16 +157,30 @@ def _quality(joined: pa.Table, task: str) -> dict[str, float]:
     return metrics.score(task, scored["label"].to_numpy(), scored["score"].to_numpy())
 
 
-def _count(predictions: pa.Table, reference: Reference) -> dict[str, Counts]:
+def _count(predictions: pa.Table, bundle: Served, reference: Reference) -> dict[str, Counts]:
     rows = json_rows(predictions["features"])
     counts = {}
-    for name, column in reference.columns.items():
-        if name == SCORE:
-            counts[name] = count_bins(column, _numbers(predictions["score"].to_pylist()))
-        else:
+    for name, dtype in bundle.features.items():
+        column = reference.columns.get(name)
+        if column is not None:
             values = [row.get(name) for row in rows]
-            counts[name] = count_bins(column, _numbers(values) if column.kind == NUMERIC else values)
+            counts[name] = count_bins(column, _as_trained(values, dtype) if column.kind == NUMERIC else _texts(values))
+    if bundle.score in reference.columns:
+        counts[bundle.score] = count_bins(reference.columns[bundle.score], _numbers(predictions["score"].to_pylist()))
     return counts
+
+
+def _as_trained(values: Sequence[Any], dtype: DType) -> npt.NDArray[np.float64]:
+    """Return the values in the precision of the reference: a client's 0.1 is the float32 that training saw."""
+    numbers = _numbers(values)
+    if dtype in (DType.Float32, DType.Boolean):
+        with np.errstate(over="ignore"):
+            return numbers.astype(np.float32).astype(np.float64)
+    return numbers
+
+
+def _texts(values: Sequence[Any]) -> list[Any]:
+    return [value or None for value in values]  # "" is null to a model
 
 
 def _numbers(values: Sequence[Any]) -> npt.NDArray[np.float64]:

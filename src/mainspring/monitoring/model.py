@@ -38,7 +38,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     quality: dict[str, float]  # metric -> value, empty without labels
     columns: tuple[ColumnDrift, ...]  # empty where the window holds too few predictions to judge
     versions: dict[str, int]  # version -> predictions
-    score: ColumnDrift | None = None  # the score's own drift; null where the reference does not have it
+    score: ColumnDrift | None = None  # the first output's own drift; null where the reference does not have it
     reference_version: str | None = None  # the version against whose reference the columns were compared
     reference_rows: int = 0  # how many predictions were compared: those of that version
     computed_at: int = 0  # UTC epoch microseconds: labels visible by then are in

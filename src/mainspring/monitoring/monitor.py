@@ -157,10 +157,8 @@ class Monitor:
             return window
         window = figures.with_traffic(window, rows)
         version, digest = figures.dominant(rows)
-        reference = self._served(digest).reference
-        if reference is None:
-            return window
-        return figures.with_drift(window, rows.filter(pc.equal(rows["digest"], pa.scalar(digest))), version, reference)
+        made = rows.filter(pc.equal(rows["digest"], pa.scalar(digest)))
+        return figures.with_drift(window, made, version, self._served(digest))
 
     def _alerted(self, known: Sequence[Window], done: Sequence[Window]) -> list[Window]:
         """Return what changed: `done`, and any window whose alert depends on one of them."""

@@ -30,6 +30,7 @@ from mainspring.stats import metrics
 from mainspring.training.model import Gate
 
 ROWS = 600
+BASELINE = {"auc": 0.5, "brier": 0.24}
 
 
 def rows(seed: int = 0, count: int = ROWS) -> pa.Table:
@@ -111,8 +112,10 @@ class Stage:
             **{
                 "model": "late", "task": "binary", "flavour": "sklearn", "inputs": inputs, "outputs": ("probability",),
                 "run_id": "r", "dataset_commit": "c", "features_digest": "f", "code_version": "v", "created_at": 0,
-                "metrics": dict(measured or metrics.score("binary", held_out["_label"].to_numpy(), scores)),
-                "extra": {"baseline": dict({"auc": 0.5, "brier": 0.24} if baseline is None else baseline)},
+                "metrics": {
+                    **(measured or metrics.score("binary", held_out["_label"].to_numpy(), scores)),
+                    **{f"baseline.{name}": value for name, value in (baseline or BASELINE).items()},
+                },
                 **changes,
             }
         )  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
+from mainspring.core.schema import DType
 from mainspring.core.time import ManualClock
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Prediction
@@ -17,6 +18,7 @@ from mainspring.monitoring.adapters.memory import MemoryMonitors
 from mainspring.monitoring.model import LabelRows, Window
 from mainspring.monitoring.monitor import Monitor
 from mainspring.registry.model import Bundle
+from mainspring.stats.reference import profile
 from unit.monitoring.worlds import arrivals, bundle, label, normal_reference, prediction
 
 WINDOW = 1_000_000
@@ -134,7 +136,19 @@ def test_the_score_has_a_drift_of_its_own() -> None:
     assert (first.score.drifted, first.score.alert) == (True, False)
     assert (second.score.drifted, second.score.alert) == (True, True)
     assert drifted(second) == set()
-    assert "score" not in {each.column for each in second.columns}
+    assert second.score.column == "probability"
+    assert "probability" not in {each.column for each in second.columns}
+
+
+def test_a_class_is_no_feature_that_went_missing() -> None:
+    """The reference has every output; the log's score is the first of them, and the log lacks the others."""
+    reference = normal_reference(COLUMNS, np.random.default_rng(0))
+    reference.columns["other class"] = reference.columns["probability"]
+    world = World(bundle(reference, task="multiclass"), now=WINDOW)
+    world.predict(traffic(1, 500, steady))
+    (window,) = world.run()
+    assert {each.column for each in window.columns} == {*COLUMNS, "View.kind"}
+    assert drifted(window) == set()
 
 
 def test_a_column_that_goes_missing_drifts() -> None:
@@ -152,6 +166,29 @@ def test_a_column_that_goes_missing_drifts() -> None:
     assert shares["View.f1"] == pytest.approx(0.3, abs=0.04)
     assert shares["View.f2"] == 1.0
     assert shares["View.f3"] == 0.0
+
+
+def test_the_same_values_in_another_precision_are_no_drift() -> None:
+    """Training sees float32 and "" as null; a client may send 0.1, and the log has what was sent."""
+    rng = np.random.default_rng(4)
+    tenths = rng.integers(0, 5, 20_000)
+    kinds = rng.choice(["a", ""], 20_000)
+    reference = profile(
+        {
+            "View.tenth": (tenths / 10).astype(np.float32),
+            "View.kind": np.where(kinds == "", None, kinds).astype(np.object_),
+        }
+    )
+    world = World(bundle(reference, dtype=DType.Float32), now=WINDOW)
+    world.predict(
+        [
+            prediction(i, i, features={"View.tenth": int(tenths[i]) / 10, "View.kind": str(kinds[i])})
+            for i in range(2_000)
+        ]
+    )
+    (window,) = world.run()
+    assert drifted(window) == set()
+    assert {each.column: round(each.null_share, 1) for each in window.columns} == {"View.tenth": 0.0, "View.kind": 0.5}
 
 
 def test_too_few_predictions_are_not_judged_and_passed_over() -> None:

@@ -14,7 +14,7 @@ from mainspring.data.model import SEQUENCE, VISIBLE_AT, Source, SourceColumn, Ta
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Prediction
 from mainspring.monitoring.model import LabelRows
-from mainspring.registry.model import Bundle, Manifest
+from mainspring.registry.model import Bundle, Input, Manifest
 from mainspring.stats.reference import Reference, profile
 
 INSTANT = pa.timestamp("us", tz="UTC")
@@ -79,12 +79,16 @@ def arrivals(rows: Sequence[Mapping[str, Any]], column: str = "late") -> LabelRo
     return LabelRows(SourceColumn(ARRIVALS, column), {"flight": DType.String}, TableScan(0, rows=table))
 
 
-def bundle(reference: Reference | None = None, *, digest: str = "d1", task: str = "binary") -> Bundle:
+def bundle(
+    reference: Reference | None = None, *, digest: str = "d1", task: str = "binary", dtype: DType = DType.Float64
+) -> Bundle:
+    columns = reference.columns if reference else {}
+    inputs = tuple(Input(name, dtype) for name in columns if name.startswith("View."))
     manifest = Manifest(
         model="late",
         task=task,
         flavour="sklearn",
-        inputs=(),
+        inputs=inputs,
         outputs=("probability",),
         run_id="r",
         dataset_commit="c",
@@ -97,7 +101,7 @@ def bundle(reference: Reference | None = None, *, digest: str = "d1", task: str 
 
 
 def normal_reference(columns: Sequence[str], rng: np.random.Generator, rows: int = 50_000) -> Reference:
-    """Return the reference of standard normal columns, of a category "View.kind", and of a uniform score."""
+    """Return the reference of standard normal columns, of a category "View.kind", and of a uniform probability."""
     values: dict[str, Any] = {name: rng.normal(size=rows) for name in columns}
     values["View.kind"] = rng.choice(["a", "b", "c"], rows, p=[0.6, 0.3, 0.1])
-    return profile({**values, "score": rng.random(rows)})
+    return profile({**values, "probability": rng.random(rows)})

@@ -19,15 +19,38 @@ from mainspring.console.render import error_page, wants_page
 from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.security.sessions import Sessions
 
+# Built here, one after the other: requests run in threads, and would each build what they all need first.
+_PARTS = (
+    "authenticator",
+    "authoriser",
+    "audit",
+    "lake",
+    "snapshots",
+    "online",
+    "tracking",
+    "versions",
+    "bundles",
+    "routes",
+    "predictions",
+    "monitors",
+    "definitions",
+)
+
 
 def create_app(project: ConsoleProject) -> FastAPI:
-    """Return the ASGI application of one project's control plane and console."""
+    """Return the ASGI application of one project's control plane and console.
+
+    Raises:
+        MainspringError: A part of the project cannot be opened.
+    """
     app = FastAPI(
         title=f"Mainspring: {project.settings.project}",
         openapi_url="/api/openapi.json",
         docs_url=None,  # their pages come from a CDN
         redoc_url=None,
     )
+    for part in _PARTS:
+        getattr(project, part)
     secret = hmac.digest(project.pepper, b"console sessions", hashlib.sha256)
     sessions = Sessions(secret, project.wall)
     app.include_router(_health(project))

@@ -11,6 +11,7 @@ from mainspring.console.live import put_live
 from mainspring.console.place import Place, places
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError
+from mainspring.core.schema import DType
 from mainspring.data.model import DatasetCommit
 from mainspring.ledger.model import Prediction, Value
 from mainspring.registry.model import AliasMove, Bundle, Manifest, ModelVersion, RunRecord
@@ -49,6 +50,7 @@ class Evidence:
     manifest: Manifest | None
     run: RunRecord | None
     commit: DatasetCommit | None
+    moments: frozenset[str]  # the keys and request fields that are instants
     missing: tuple[str, ...]
 
     @property
@@ -91,8 +93,15 @@ def evidence(project: ConsoleProject, prediction_id: str) -> Evidence:
         manifest=bundle.manifest if bundle else None,
         run=read("The run", lambda: project.tracking.get(run_id)) if run_id else None,
         commit=read("The dataset commit", lambda: project.snapshots.get(commit_id)) if commit_id else None,
+        moments=_moments(project, prediction.model),
         missing=tuple(missing),
     )
+
+
+def _moments(project: ConsoleProject, model: str) -> frozenset[str]:
+    definition = project.definitions.models.get(model)
+    columns = definition.observations.source.columns if definition else {}
+    return frozenset(name for name, dtype in columns.items() if dtype is DType.Timestamp)
 
 
 def _groups(prediction: Prediction, bundle: Bundle | None) -> tuple[Group, ...]:

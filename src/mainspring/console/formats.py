@@ -50,6 +50,11 @@ def signed(value: float | None, decimals: int = 2) -> str | Markup:
     return f"{'+' if value > 0 else '−'}{text}"
 
 
+def tiny(value: float | None) -> str | Markup:
+    """A probability that may be very small; below what a float's 16 digits are worth only that it is."""
+    return "<1e-16" if value is not None and value < 1e-16 else number(value, 2)
+
+
 def share(value: float | None, decimals: int = 1) -> str | Markup:
     """`97.2%`; what is above 0 or below 1 never rounds to it."""
     if value is None or not math.isfinite(value):

@@ -10,6 +10,7 @@ from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.time import from_datetime
 from mainspring.data.model import Source, TableScan
+from mainspring.features.layout import slot
 from mainspring.features.model import FeatureView
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _view(project: ConsoleProject, view: FeatureView, every: int, now: int) -> F
     # Twice the schedule: one round may be under way.
     allowed = 2 * every
     try:
-        through = project.online.position(view.name)
+        through = project.online.position(slot(view))
     except MainspringError as error:
         return Freshness(view.name, "view", None, None, allowed, True, str(error))
     return Freshness(view.name, "view", through, None, allowed, through is None or now - through > allowed)

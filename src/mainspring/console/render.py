@@ -42,6 +42,7 @@ def _environment() -> jinja2.Environment:
         formats.value,
         formats.answer,
         formats.signed,
+        formats.tiny,
         formats.short,
     ):
         environment.filters[filter_.__name__] = filter_

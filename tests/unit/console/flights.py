@@ -19,6 +19,7 @@ from mainspring.core.time import DAY, HOUR, MINUTE, WEEK, Clock, ManualClock, pa
 from mainspring.data.adapters.memory import MemoryLake, MemorySnapshots
 from mainspring.data.model import SEQUENCE, VISIBLE_AT, DatasetCommit, Source
 from mainspring.features.adapters.memory import MemoryOnlineStore
+from mainspring.features.layout import slot
 from mainspring.features.model import Entity, FeatureView, Mark, Observations, RequestFeatures, last, mean
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Prediction
@@ -288,8 +289,8 @@ def _land(project: Project) -> None:
         {"flight": [_flight(i) for i in labelled], "late": [i % 4 == 0 for i in labelled]},
         [NOW - 9 * MINUTE - i * 2 * MINUTE for i in labelled],
     )
-    project.online.advance("OriginTraffic", Mark(NOW - 4 * MINUTE, 0))
-    project.online.advance("Weather", Mark(NOW - 4 * MINUTE, 0))
+    project.online.advance(slot(traffic), Mark(NOW - 4 * MINUTE, 0))
+    project.online.advance(slot(air), Mark(NOW - 4 * MINUTE, 0))
 
 
 def _flight(index: int) -> str:
@@ -325,7 +326,11 @@ def _predictions(endpoint: str, digest: str, version: str, asker: str) -> list[P
                 digest=digest,
                 at=NOW - 2 * HOUR - index * 2 * MINUTE - 417_000,
                 keys={"flight": _flight(index), "origin": ("EWR", "JFK", "LGA")[index % 3]},
-                request={"carrier": features["Schedule.carrier"], "distance": features["Schedule.distance"]},
+                request={
+                    "carrier": features["Schedule.carrier"],
+                    "distance": features["Schedule.distance"],
+                    "scheduled_departure": NOW - index * 2 * MINUTE,
+                },
                 features=features,
                 statuses=statuses,
                 outputs={"probability": rng.betavariate(2, 5)},

@@ -117,6 +117,11 @@ def test_signed(value, text) -> None:
     assert formats.signed(value) == text
 
 
+@pytest.mark.parametrize(("value", "text"), [(0.0, "<1e-16"), (1e-313, "<1e-16"), (3e-12, "3.0e-12"), (0.63, "0.63")])
+def test_tiny(value, text) -> None:
+    assert formats.tiny(value) == text
+
+
 def test_values_of_every_type() -> None:
     assert [formats.value(each) for each in (True, False, "UA")] == ["true", "false", "UA"]
     assert ">58,752<" in formats.value(58_752)

@@ -7,10 +7,11 @@ import pytest
 
 from mainspring.console.app import create_app
 from mainspring.core.time import HOUR, WEEK, ManualClock
+from mainspring.features.layout import slot
 from mainspring.features.model import Mark
 from mainspring.registry.model import AliasMove
 from unit.console.client import Client
-from unit.console.flights import NOW, Definitions, Project, definitions, populated, windows
+from unit.console.flights import NOW, Definitions, Project, air, definitions, populated, windows
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&{{7*7}}"
 
@@ -85,6 +86,7 @@ def test_a_prediction_shows_everything_that_made_it(administrator, project) -> N
         "Asked by check-in desk",
         "What became true true",
         one.keys["flight"],
+        "scheduled_departure 1 Sep 2013, 22:40:00.000 UTC",
         one.digest,
         version.run_id,
         manifest.dataset_commit,
@@ -196,8 +198,8 @@ class TestNothingYet:
 
 def test_late_data_is_marked_late() -> None:
     project = populated()
-    project.online.clear("Weather")
-    project.online.advance("Weather", Mark(NOW - 11 * 60_000_000, 0))
+    project.online.clear(slot(air))
+    project.online.advance(slot(air), Mark(NOW - 11 * 60_000_000, 0))
     shown = text_of(Client(create_app(project), project.key()).page("/").text)
     assert "1 late of 6" in shown
     assert re.search(r"Weather Late materialised through", shown)

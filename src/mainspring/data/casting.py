@@ -14,6 +14,7 @@ import pyarrow as pa
 from mainspring.core.schema import DType
 from mainspring.data.arrow import ARROW_TYPES
 from mainspring.data.duck import DUCK_TYPES, identifier
+from mainspring.data.refusals import with_article
 
 _OFFSET = r"(Z|z| ?UTC|[+-]\d\d(:?\d\d)?)$"
 _TIME_OF_DAY = r"\d:\d\d"
@@ -32,13 +33,9 @@ class Casting:
     @property
     def reasons(self) -> list[tuple[str, str]]:
         """Pairs of a condition and the reason it stands for."""
-        kind = {"string": "string", "timestamp": "time"}.get(self.dtype.value, self.dtype.value)
-        pairs = [] if self.misfit is None else [(self.misfit, f"{self.name} is not {_article(kind)} {kind}")]
+        kind = "time" if self.dtype is DType.Timestamp else self.dtype.value
+        pairs = [] if self.misfit is None else [(self.misfit, f"{self.name} is not {with_article(kind)}")]
         return pairs if self.naive is None else [*pairs, (self.naive, f"{self.name} has no UTC offset")]
-
-
-def _article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"
 
 
 def casting(name: str, came: pa.DataType, dtype: DType) -> Casting:

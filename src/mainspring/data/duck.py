@@ -6,17 +6,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from mainspring.core.errors import Corrupt, MainspringError, StorageFull
 from mainspring.core.ids import new_id
 from mainspring.core.schema import DType
 from mainspring.data.model import TableScan
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 DUCK_TYPES = {
     DType.String: "VARCHAR",
@@ -64,7 +62,7 @@ def register(con: duckdb.DuckDBPyConnection, name: str, scan: TableScan) -> None
     if not scan.files:
         con.register(name, _nothing(scan))
         return
-    files = f"read_parquet([{', '.join(map(literal, scan.files))}], union_by_name = true)"
+    files = f"read_parquet([{', '.join(map(literal, scan.files))}], union_by_name = true, hive_partitioning = false)"
     with duck_errors(name):
         present = {row[0] for row in con.execute(f"DESCRIBE SELECT * FROM {files}").fetchall()}
         columns = ["*"]
@@ -79,7 +77,7 @@ def register(con: duckdb.DuckDBPyConnection, name: str, scan: TableScan) -> None
 def _filled(rows: pa.Table, schema: pa.Schema | None) -> pa.Table:
     for column in schema or ():
         if column.name not in rows.column_names:
-            rows = rows.append_column(column, [[None] * len(rows)])
+            rows = rows.append_column(column, pa.nulls(len(rows), column.type))
     return rows
 
 

@@ -58,7 +58,9 @@ def plain(column: pa.ChunkedArray[Any], name: str) -> pa.ChunkedArray[Any]:
 
 def _instants(column: pa.ChunkedArray[Any], kind: pa.DataType, name: str) -> pa.ChunkedArray[Any]:
     if getattr(column.type, "unit", "us") == "ns":
-        column = pc.floor_temporal(column, unit="microsecond")
+        # In UTC first: to round a wall clock's time fails where the clocks went back.
+        zone = None if column.type.tz is None else "UTC"
+        column = pc.floor_temporal(column.cast(pa.timestamp("ns", zone)), unit="microsecond")
     try:
         return pc.cast(column, kind)
     except pa.ArrowInvalid:

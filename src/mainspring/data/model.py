@@ -25,6 +25,7 @@ RECORD_PREFIX = "_record_"  # + keying name, bool: whether the row counts for la
 REASON = "_reason"  # string, in the quarantine only: why the row failed
 QUARANTINE_SUFFIX = "__quarantine"
 
+_KINDS = ("not_null", "in_range", "one_of", "unique", "fresh")
 _FITTING = {
     DType.String: (str,),
     DType.Boolean: (bool,),
@@ -150,6 +151,8 @@ class Source:
         declare(self)
 
     def _check_types(self, check: Check) -> None:
+        if check.kind not in _KINDS:
+            raise Invalid(f"Source {self.name!r} has a check of kind {check.kind!r}.", fix=f"use {', '.join(_KINDS)}.")
         for name in check.columns:
             dtype = self.columns[name]
             if check.kind == "in_range" and not dtype.numeric:

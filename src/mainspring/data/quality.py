@@ -9,17 +9,17 @@ from mainspring.data.duck import DUCK_TYPES, identifier, literal
 from mainspring.data.model import Check, Source
 
 
-def row_rules(source: Source) -> Iterator[tuple[str, str]]:
-    """Yield (condition, reason) for each rule that one row can fail by itself; a condition is never null.
+def row_rules(source: Source) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """Yield (columns, condition, reason) for each rule that one row can fail by itself; a condition is never null.
 
     The times of a row must be there whatever the rules say: without them nobody knows when it was true.
     """
     for name in source.times:
-        yield f"{identifier(name)} IS NULL", f"{name} is null"
+        yield (name,), f"{identifier(name)} IS NULL", f"{name} is null"
     for check in source.checks:
         condition = _condition(check, source)
         if condition is not None:
-            yield condition, f"fails {check}"
+            yield check.columns, condition, f"fails {check}"
 
 
 def _condition(check: Check, source: Source) -> str | None:

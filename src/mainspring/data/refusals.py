@@ -23,7 +23,7 @@ def check_columns(name: str, columns: list[str], source: Source) -> tuple[str, .
     missing = [column for column in source.columns if column not in columns]
     if missing:
         raise InvalidData(
-            f"{name} lacks the column {missing[0]!r}, which source {source.name!r} declares; it has {sorted(columns)}.",
+            f"In {name} the column {missing[0]!r} of source {source.name!r} is missing; there are {sorted(columns)}.",
             fix=f"add {', '.join(missing)} to the data, or take it out of the source.",
         )
     twice = [column for column in source.columns if columns.count(column) > 1]
@@ -39,8 +39,12 @@ def naive(name: str, column: str) -> InvalidData:
     )
 
 
+def with_article(word: str) -> str:
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+
+
 def wrong_type(name: str, column: str, dtype: DType, example: object) -> InvalidData:
     return InvalidData(
-        f"Column {column!r} of {name} holds no value that is a {dtype.value}: the first is {example!r}.",
+        f"Column {column!r} of {name} holds no value that is {with_article(dtype.value)}: the first is {example!r}.",
         fix="declare the type that it has, or correct the column.",
     )

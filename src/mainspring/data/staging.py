@@ -64,14 +64,16 @@ class Staging:
                 self._refuse(one, name, strict)
 
     def _cast(self, castings: list[Casting]) -> None:
-        pairs = [pair for one in castings for pair in one.reasons]
+        pairs = [(one.name, condition, reason) for one in castings for condition, reason in one.reasons]
         values = [f"{one.value} AS {identifier(one.name)}" for one in castings]
-        flags = [f"{condition} AS _misfit_{index}" for index, (condition, _) in enumerate(pairs)]
+        flags = [f"{condition} AS _misfit_{index}" for index, (_, condition, _) in enumerate(pairs)]
         misfits = [f"_misfit_{index}" for index in range(len(pairs))]
-        rules = [(misfit, reason) for misfit, (_, reason) in zip(misfits, pairs, strict=True)]
-        # A null that only stands for a value that does not fit is not told twice.
-        fine = f"NOT ({' OR '.join(misfits)})" if misfits else "true"
-        rules += [(f"({fine} AND {condition})", reason) for condition, reason in row_rules(self._source)]
+        rules = [(misfit, reason) for misfit, (_, _, reason) in zip(misfits, pairs, strict=True)]
+        for columns, condition, reason in row_rules(self._source):
+            # A null that only stands for a value that does not fit, or for a line that is no row, is not told twice.
+            told = [misfit for misfit, (name, _, _) in zip(misfits, pairs, strict=True) if name in columns]
+            told.append(f"coalesce(contains({FAULT}, {literal(DETAIL)}), false)")
+            rules.append((f"({condition} AND NOT ({' OR '.join(told)}))", reason))
         reasons = ", ".join(f"CASE WHEN {condition} THEN {literal(reason)} END" for condition, reason in rules)
         event, recorded, _ = rank_columns(self._source)
         self._con.execute(f"""

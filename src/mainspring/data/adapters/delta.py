@@ -21,7 +21,7 @@ from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from mainspring.core.errors import Conflict, Corrupt, Invalid, MainspringError, NotFound, StorageFull
 from mainspring.core.files import disk_errors
 from mainspring.core.ids import ID_PATTERN, check_id
-from mainspring.core.locks import FileLocks
+from mainspring.core.locks import FileLocks, Locks
 from mainspring.data.arrow import check_types
 from mainspring.data.model import TableScan
 
@@ -38,19 +38,24 @@ _NEW = "_is_new"  # in the source of a merge: whether a row is to be added, not 
 class DeltaLake:
     """`LakeTables` in a folder, one Delta table a subfolder.
 
-    One process writes a table at a time (a lock beside it, which the kernel frees); where locks do not reach, Delta's
-    own commit protocol keeps two writers apart.
+    One writer a table at a time; where locks do not reach, Delta's own commit protocol keeps two of them apart.
+
+    Args:
+        locks: What keeps writers apart: by default locks in the folder, which hold between the processes of a machine.
 
     Raises:
-        Invalid: The folder's name has a character that delta-rs cannot address.
+        Invalid: The folder's name is one that delta-rs cannot address.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, locks: Locks | None = None) -> None:
         self._folder = folder.absolute()
-        wrong = sorted(set(str(self._folder)) & set("[]|^\\"))
-        if wrong:
-            raise Invalid(f"Tables cannot live in {self._folder}: its name has {wrong}.", fix="use another folder.")
-        self._locks = FileLocks(self._folder / ".locks")
+        path = str(self._folder)
+        if set(path) & set("[]|^\\") or unquote(path) != path:
+            raise Invalid(
+                f"Tables cannot live in {path}: Delta reads its special characters as something else.",
+                fix="use a folder without [ ] | ^ \\ and %xx in its path.",
+            )
+        self._locks = FileLocks(self._folder / ".locks") if locks is None else locks
         self._thread = threading.local()
 
     def append(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:

@@ -1,0 +1,195 @@
+"""What only a folder of Delta tables can suffer: damage, a full disk, odd paths, writers that no lock keeps apart."""
+
+import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from mainspring.core.errors import Corrupt, Invalid, StorageFull
+from mainspring.core.locks import MemoryLocks
+from mainspring.core.time import ManualClock
+from mainspring.data.adapters.delta import DeltaLake
+from mainspring.data.conformance import SCHEMA, A, B, C, read, table, together
+from mainspring.data.ingest import Ingestor
+from mainspring.data.model import Source
+from unit.data.landing import source
+
+
+def append(lake: DeltaLake, *rows: tuple[object, ...], key: str) -> int | None:
+    return lake.append("flights", table(*rows).to_batches(), SCHEMA, key=key)
+
+
+def files(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file() and ".locks" not in path.parts}
+
+
+@contextmanager
+def full_disk(at_bytes: int) -> Iterator[None]:
+    """Let no file grow over a size: what is written beyond fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (at_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def big(rows: int, start: int = 0) -> pa.Table:
+    # Values that do not compress, so that the file is as long as it looks.
+    mixed = [number * 0x9E3779B97F4A7C15 % 2**62 for number in range(start, start + rows)]
+    return pa.table({"_seq": pa.array(range(start, start + rows), pa.int64()), "mixed": mixed})
+
+
+def test_a_full_disk_leaves_the_table_as_it_was(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path)
+    first = big(10)
+    lake.append("facts", first.to_batches(), first.schema, key="one")
+    before = files(tmp_path)
+    second = big(200_000, 10)
+    with full_disk(500_000), pytest.raises(StorageFull, match=r"No space left for .*facts"):
+        lake.append("facts", second.to_batches(), second.schema, key="two")
+    changes = pa.table({"_seq": [0], "mixed": [1]})
+    with full_disk(500_000), pytest.raises(StorageFull):
+        lake.rewrite("facts", second, changes, "_seq", key="two")
+    assert files(tmp_path) == before
+    assert lake.version("facts") == 0
+    assert not lake.has("facts", "two")
+    assert lake.append("facts", second.to_batches(), second.schema, key="two") == 1
+
+
+def test_a_full_disk_at_the_first_write_leaves_no_table(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path)
+    rows = big(200_000)
+    with full_disk(500_000), pytest.raises(StorageFull):
+        lake.append("facts", rows.to_batches(), rows.schema, key="one")
+    assert lake.tables() == []
+    assert files(tmp_path) == set()
+    assert lake.append("facts", rows.to_batches(), rows.schema, key="one") == 0
+
+
+def test_an_ingestion_that_fills_the_disk_resumes_when_there_is_room(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path)
+    ingestor = Ingestor(lake, MemoryLocks(), ManualClock(), batch_rows=40_000)
+    declared = Source("facts", schema={"mixed": source().schema["big"]}, event_time="at")
+    rows = big(80_000)
+    data = pa.table({"at": rows["_seq"].cast(pa.timestamp("us", "UTC")), "mixed": rows["mixed"]})
+    # The first version of 20,000 rows fits, a later one with 60,000 does not.
+    ingestor.ingest(declared, data.slice(0, 100), keyings={}, batch_id="small")
+    with full_disk(300_000), pytest.raises(StorageFull):
+        ingestor.ingest(declared, data, keyings={}, batch_id="big")
+    assert read_count(lake) == 100
+    report = ingestor.ingest(declared, data, keyings={}, batch_id="big")
+    assert (report.rows, report.already) == (80_000, 0)
+    assert read_count(lake) == 80_100
+
+
+def read_count(lake: DeltaLake) -> int:
+    import pyarrow.parquet as pq
+
+    return sum(pq.read_metadata(file).num_rows for file in lake.scan("facts").files or ())
+
+
+def test_a_damaged_log_is_corrupt_and_one_clear_line(tmp_path: Path) -> None:
+    append(DeltaLake(tmp_path), A, key="one")
+    append(DeltaLake(tmp_path), B, key="two")
+    log = tmp_path / "flights" / "_delta_log" / f"{1:020d}.json"
+    log.write_text(log.read_text()[:100])
+    with pytest.raises(Corrupt, match="flights") as caught:
+        DeltaLake(tmp_path).scan("flights")
+    assert "\n" not in caught.value.what
+    assert "doctor" in str(caught.value.fix)
+
+
+def test_a_lost_file_is_corrupt(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path)
+    append(lake, A, key="one")
+    (name,) = lake.scan("flights").files or ()
+    Path(name).unlink()
+    with pytest.raises(Corrupt, match="lacks its file"):
+        lake.scan("flights")
+
+
+def test_a_damaged_file_is_corrupt(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path)
+    append(lake, A, key="one")
+    (name,) = lake.scan("flights").files or ()
+    Path(name).write_bytes(b"PAR1" + b"\0" * 100)
+    with pytest.raises(Corrupt, match="cannot be read"):
+        read(lake, "flights")
+
+
+def test_other_things_in_the_folder_are_no_tables(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path / "lake")
+    assert lake.tables() == []
+    append(lake, A, key="one")
+    for name in (".hidden", "-x", "a b", "empty"):
+        (tmp_path / "lake" / name / "_delta_log").mkdir(parents=True)
+    (tmp_path / "lake" / ".hidden" / "_delta_log" / f"{0:020d}.json").touch()
+    (tmp_path / "lake" / "a b" / "_delta_log" / f"{0:020d}.json").touch()
+    (tmp_path / "lake" / "notes.txt").touch()
+    assert lake.tables() == ["flights"]
+    assert lake.version("empty") is None
+
+
+@pytest.mark.parametrize("name", ["a[b]", "a|b", "a^b", "a\\b", "100%25"])
+def test_a_folder_that_delta_cannot_address_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="Tables cannot live in"):
+        DeltaLake(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a b", "100%", "é", "a#b?c", "a*b", "a'b\"c", "a{b}", "a+b&c=d"])
+def test_any_other_folder_will_do(name: str, tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path / name)
+    append(lake, A, key="one")
+    lake.rewrite("flights", table(B), pa.table({"_seq": [0], "select": ["new"]}), "_seq", key="two")
+    assert [row[2] for row in read(lake, "flights")] == ["new", "b"]
+    assert read(lake, "flights", 0) == [A]
+
+
+def test_a_lake_sees_what_another_wrote(tmp_path: Path) -> None:
+    one, other = DeltaLake(tmp_path), DeltaLake(tmp_path)
+    append(one, A, key="one")
+    assert read(other, "flights") == [A]
+    append(one, B, key="two")
+    assert other.has("flights", "two")
+    assert read(other, "flights") == [A, B]
+    assert append(other, B, key="two") is None
+    assert append(other, C, key="three") == 2
+    assert read(one, "flights") == [A, B, C]
+
+
+def test_writers_that_no_lock_keeps_apart_still_write_once(tmp_path: Path) -> None:
+    """Where a file system has no locks, Delta's transactions alone decide."""
+    for round_number in range(5):
+        lakes = [DeltaLake(tmp_path, MemoryLocks()) for _ in range(4)]
+        if round_number == 0:
+            append(lakes[0], A, key="made")
+        key = f"round {round_number}"
+        versions = together(lambda number, lakes=lakes, key=key: append(lakes[number], B, key=key))
+        assert versions.count(None) == 3
+    assert len(read(DeltaLake(tmp_path), "flights")) == 6
+
+
+def test_many_small_files_become_few(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path)
+    for number in range(70):
+        append(lake, (number, 0.0, "x", 0, True), key=f"{number}")
+    assert len(lake.scan("flights").files or ()) < 64
+    assert [row[0] for row in read(lake, "flights")] == list(range(70))
+    assert [row[0] for row in read(lake, "flights", 50)] == list(range(51))
+    assert all(lake.has("flights", f"{number}") for number in range(70))
+    assert append(lake, A, key="69") is None
+
+
+def test_deletion_vectors_and_expiry_are_off(tmp_path: Path) -> None:
+    append(DeltaLake(tmp_path), A, key="one")
+    log = (tmp_path / "flights" / "_delta_log" / f"{0:020d}.json").read_text().splitlines()
+    (metadata,) = [json.loads(line)["metaData"] for line in log if "metaData" in line]
+    assert metadata["configuration"] == {
+        "delta.enableDeletionVectors": "false",
+        "delta.enableExpiredLogCleanup": "false",
+    }

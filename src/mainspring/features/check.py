@@ -133,12 +133,10 @@ def _check_default(view: FeatureView, name: str, full_name: str, default: float)
 
 
 def _check_filter(view: FeatureView, full_name: str, where: Node, columns: Schema) -> Iterator[Problem]:
-    try:
+    problems = list(_typed(view, full_name, lambda: dtype_of(where, columns)))
+    yield from problems
+    if not problems and dtype_of(where, columns) != DType.Boolean:
         dtype = dtype_of(where, columns)
-    except Invalid as error:
-        yield view, f"{full_name}: {error.what}", error.fix or "change the filter."
-        return
-    if dtype != DType.Boolean:
         yield view, f"{full_name} is filtered by a {dtype!r}", "filter by a condition, such as ms.col('x') > 0."
 
 
@@ -163,21 +161,13 @@ def _check_observations(observations: Observations) -> Iterator[Problem]:
     columns = observations.source.columns
     for entity in observations.keys:
         yield from _check_keys(observations, entity, f"The observations' source {observations.source.name!r}", columns)
-    unknown = list(_unknown(observations, "The observations' time", [observations.at], columns, "source"))
+    name = "The observations' time"
+    unknown = list(_unknown(observations, name, [observations.at], columns, "source"))
     yield from unknown
-    if unknown:
-        return
-    try:
-        dtype = dtype_of(observations.at, columns)
-    except Invalid as error:
-        yield observations, f"The observations' time: {error.what}", error.fix or "change the expression."
-        return
-    if dtype != DType.Timestamp:
-        yield (
-            observations,
-            f"The observations' time is a {dtype!r}",
-            "use a timestamp column, plus or minus a duration.",
-        )
+    problems = [] if unknown else list(_typed(observations, name, lambda: dtype_of(observations.at, columns)))
+    yield from problems
+    if not unknown and not problems and (dtype := dtype_of(observations.at, columns)) != DType.Timestamp:
+        yield observations, f"{name} is a {dtype!r}", "use a timestamp column, plus or minus a duration."
 
 
 def _unknown(

@@ -39,7 +39,7 @@ class Entity:
         declare(self)
 
 
-class Aggregation(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+class Aggregation(msgspec.Struct, frozen=True, eq=False, kw_only=True, omit_defaults=True):
     """One stored feature of a view.
 
     `kind` is `last` (a last value with an optional TTL) or a window's: count, sum, mean, variance, std, min, max.

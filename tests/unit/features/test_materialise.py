@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mainspring as ms
+from mainspring.core.errors import Invalid, NotFound, Unavailable
+from mainspring.core.locks import MemoryLocks
+from mainspring.core.time import DAY, HOUR, ManualClock
+from mainspring.data.adapters.delta import DeltaLake
+from mainspring.data.adapters.memory import MemoryLake
+from mainspring.data.ingest import Ingestor
+from mainspring.features.adapters.memory import MemoryOnlineStore
+from mainspring.features.keys import encode_key
+from mainspring.features.layout import slot
+from mainspring.features.materialise import Materialiser
+from mainspring.features.model import EntityState, Mark
+from mainspring.features.online import OnlineReader
+from station import STATION, TRAINS, World, instant, train, view
+
+VIEW = view(
+    n=ms.count(window="1h"), day=ms.mean("delay", window="24h"), sd=ms.std("delay", window="24h"), last=ms.last("delay")
+)
+STATIONS = [f"station {number}" for number in range(7)]
+KEYINGS = {"station": ("station",)}
+
+
+class RecordingStore(MemoryOnlineStore):
+    """A store that remembers which keys were written, and dies at one step if told to."""
+
+    def __init__(self, dies_at: int | None = None) -> None:
+        super().__init__()
+        self.written: list[list[bytes]] = []
+        self.steps = 0
+        self.dies_at = dies_at
+
+    def _step(self) -> None:
+        self.steps += 1
+        if self.steps == self.dies_at:
+            raise Unavailable("The store went away.")
+
+    def write(self, view: str, rows: Sequence[tuple[bytes, EntityState]]) -> None:
+        self._step()
+        super().write(view, rows)
+        self.written.append([key for key, _ in rows])
+        self._step()
+
+    def advance(self, view: str, mark: Mark) -> None:
+        self._step()
+        super().advance(view, mark)
+        self._step()
+
+    def states(self) -> dict[tuple[str, bytes], bytes]:
+        return {key: state.payload for key, state in self._states.items()}
+
+
+def hourly(day: str = "2013-03-05", hours: Sequence[int] = range(6, 18)) -> list[dict[str, Any]]:
+    return [
+        train(f"{day}T{hour:02}:{7 * number:02}:00Z", hour + number / 8, station=station)
+        for hour in hours
+        for number, station in enumerate(STATIONS)
+    ]
+
+
+def landed(*batches: Sequence[dict[str, Any]]) -> MemoryLake:
+    lake = MemoryLake()
+    for batch in batches:
+        Ingestor(lake, MemoryLocks(), ManualClock()).ingest(TRAINS, list(batch), keyings=KEYINGS)
+    return lake
+
+
+def rebuilt(lake: Any, now: int, horizon: int) -> dict[tuple[str, bytes], bytes]:
+    store = RecordingStore()
+    materialiser = Materialiser(lake.scan, store, ManualClock(now))
+    materialiser.run(VIEW, horizon=horizon)
+    materialiser.close()
+    return store.states()
+
+
+def test_a_run_that_dies_at_any_step_and_runs_again_leaves_the_same() -> None:
+    lake = landed(hourly())
+    now, later = instant("10:00"), instant("12:00")
+    wanted = rebuilt(lake, later, HOUR)
+    died = 0
+    for step in range(1, 40):
+        store = RecordingStore()
+        clock = ManualClock(now)
+        materialiser = Materialiser(lake.scan, store, clock, entities_at_once=2)
+        materialiser.run(VIEW, horizon=HOUR)
+        clock.set(later)
+        store.dies_at = store.steps + step
+        try:
+            materialiser.run(VIEW, horizon=HOUR)
+        except Unavailable:
+            died += 1
+            # A new process knows nothing of the old one's memory.
+            materialiser = Materialiser(lake.scan, store, clock, entities_at_once=3)
+            materialiser.run(VIEW, horizon=HOUR)
+        assert store.states() == wanted
+        assert store.mark(slot(VIEW)).position == later  # type: ignore[union-attr]
+        materialiser.close()
+    assert died == 10  # four writes and an advance, before and after each
+
+
+def test_a_second_run_writes_nothing_new() -> None:
+    store = RecordingStore()
+    materialiser = Materialiser(landed(hourly()).scan, store, ManualClock(instant("2013-03-08T00:00:00Z")))
+    report = materialiser.run(VIEW)
+    assert (report.view, report.entities, report.rows) == ("Trains", 7, 84)
+    assert report.through == instant("2013-03-08T00:00:00Z")
+    before = store.states()
+    report = materialiser.run(VIEW)
+    assert (report.entities, report.rows) == (0, 0)
+    assert store.states() == before
+    assert len(store.written) == 1
+
+
+def test_only_what_changed_is_computed() -> None:
+    lake, store, clock = landed(hourly()), RecordingStore(), ManualClock(instant("2013-03-06T00:00:00Z"))
+    materialiser = Materialiser(lake.scan, store, clock)
+    materialiser.run(VIEW)
+    Ingestor(lake, MemoryLocks(), clock).ingest(
+        TRAINS, [train("2013-03-06T01:00:00Z", 1.0, station=STATIONS[3])], keyings=KEYINGS
+    )
+    clock.advance(2 * HOUR)
+    report = materialiser.run(VIEW)
+    assert (report.entities, report.rows) == (1, 1)
+    assert store.written[-1] == [encode_key([STATIONS[3]])]
+
+
+@pytest.mark.parametrize("late", [HOUR, 5 * DAY, 400 * DAY])
+def test_a_row_that_lands_late_by_any_amount_is_found(late: int) -> None:
+    world = World(VIEW, hourly())
+    materialiser = Materialiser(world.lake.scan, world.store, world.clock)
+    world.clock.set(instant("18:00") + late)
+    materialiser.run(VIEW)
+    # Long true and long knowable, but landed only now; the flags of rows that were there change.
+    world.land(train("17:58", 99.0, station=STATIONS[0]), train("05:00", 1.0, station="a new one"))
+    report = materialiser.run(VIEW)
+    assert (report.entities, report.rows) == (2, 2)
+    read = OnlineReader([VIEW], world.store).read({"station": [STATIONS[0], "a new one"]}, world.clock.now())
+    assert read.features["Trains.last"] == [99.0, 1.0]
+    assert read.statuses["Trains.last"] == ["PRESENT", "PRESENT"]
+    now = world.clock.now()
+    for place, station in enumerate([STATIONS[0], "a new one"]):
+        offline = world.offline(now, station)
+        assert offline == {name: read.features[f"Trains.{name}"][place] for name in VIEW.features}
+
+
+class DyingLake(MemoryLake):
+    """A lake whose third write fails."""
+
+    writes = 0
+
+    def append(self, *arguments: Any, **options: Any) -> int | None:
+        self.writes += 1
+        if self.writes == 3:
+            raise Unavailable("The lake went away.")
+        return super().append(*arguments, **options)
+
+
+def test_the_rest_of_an_ingestion_that_was_cut_short_is_found() -> None:
+    lake, store, clock = DyingLake(), RecordingStore(), ManualClock(instant("2013-03-06T00:00:00Z"))
+    materialiser = Materialiser(lake.scan, store, clock)
+    rows = [*hourly()][::-1]  # the newest come first, so what is missing has smaller numbers than what is there
+    with pytest.raises(Unavailable):
+        Ingestor(lake, MemoryLocks(), clock, batch_rows=30).ingest(TRAINS, rows, keyings=KEYINGS, batch_id="b")
+    assert materialiser.run(VIEW).rows == 60
+    assert (
+        Ingestor(lake, MemoryLocks(), clock, batch_rows=30).ingest(TRAINS, rows, keyings=KEYINGS, batch_id="b").rows
+        == 24
+    )
+    materialiser.run(VIEW)
+    assert store.states() == rebuilt(lake, clock.now(), 0)
+
+
+def test_a_lake_that_goes_back_takes_the_store_with_it() -> None:
+    lake, store, clock = landed(hourly()), RecordingStore(), ManualClock(instant("2013-03-06T00:00:00Z"))
+    first = lake.version("trains")
+    Ingestor(lake, MemoryLocks(), clock).ingest(TRAINS, [train("17:59", 5.0, station="gone")], keyings=KEYINGS)
+    materialiser = Materialiser(lake.scan, store, clock)
+    materialiser.run(VIEW)
+    assert store.read([(slot(VIEW), encode_key(["gone"]))]) != [None]
+    materialiser = Materialiser(lambda name: lake.scan(name, first), store, clock)
+    materialiser.run(VIEW)
+    assert store.read([(slot(VIEW), encode_key(["gone"]))]) == [None]
+    assert store.states() == rebuilt(landed(hourly()), clock.now(), 0)
+
+
+def test_a_later_instant_than_now_settles_nothing_that_is_not_known_yet() -> None:
+    world = World(VIEW, hourly())
+    world.clock.set(instant("10:00"))
+    assert world.materialiser.run(VIEW, through=instant("15:00")).through == instant("10:00")
+    for at in ("10:00", "10:31", "14:59"):
+        read = OnlineReader([VIEW], world.store).read({"station": [STATIONS[2]]}, instant(at))
+        assert {k[7:]: v[0] for k, v in read.features.items()} == world.offline(at, STATIONS[2])
+    # And a run after it is not held up.
+    world.clock.set(instant("16:00"))
+    assert world.materialiser.run(VIEW).through == instant("16:00")
+    assert world.store.position(slot(VIEW)) == instant("16:00")
+
+
+def test_the_position_never_goes_back() -> None:
+    world = World(VIEW, hourly())
+    world.clock.set(instant("12:00"))
+    assert world.materialiser.position(VIEW) is None
+    world.materialiser.run(VIEW)
+    assert world.materialiser.run(VIEW, through=instant("09:00")).through == instant("12:00")
+    world.clock.set(instant("08:00"))
+    assert world.materialiser.run(VIEW).through == instant("12:00")
+    assert world.materialiser.position(VIEW) == instant("12:00")
+
+
+def test_progress_counts_entities() -> None:
+    seen: list[tuple[int, int]] = []
+    materialiser = Materialiser(landed(hourly()).scan, MemoryOnlineStore(), ManualClock(2**51), entities_at_once=3)
+    materialiser.run(VIEW, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 7), (3, 7), (6, 7), (7, 7)]
+
+
+def test_over_delta_only_new_files_are_read_and_the_result_is_the_same(tmp_path: Path) -> None:
+    lake, store, clock = DeltaLake(tmp_path), RecordingStore(), ManualClock(instant("2013-03-06T00:00:00Z"))
+    ingestor = Ingestor(lake, MemoryLocks(), clock)
+    materialiser = Materialiser(lake.scan, store, clock)
+    batches = [
+        hourly(),  # then new rows; then a late one, which rewrites a flag; then nothing but a new entity
+        hourly("2013-03-06", range(3)),
+        [train("17:59", 5.0, "2013-03-06T03:00:00Z", STATIONS[1]), train("17:59", 7.0, station=STATIONS[2])],
+        [train("2013-03-06T05:00:00Z", 1.0, station="new"), train("2013-03-06T05:00:00Z", 1.0, station=None)],
+    ]
+    for batch in batches:
+        ingestor.ingest(TRAINS, batch, keyings=KEYINGS)
+        materialiser.run(VIEW, horizon=HOUR)
+        assert store.states() == rebuilt(lake, clock.now(), HOUR)
+        clock.advance(2 * HOUR)
+
+
+def test_what_was_not_ingested_for_the_entity_is_told() -> None:
+    world = World(VIEW)
+    with pytest.raises(NotFound):
+        world.materialiser.run(VIEW)
+    world.ingestor.ingest(TRAINS, hourly(), keyings={})
+    with pytest.raises(Invalid, match="before entity 'station'"):
+        world.materialiser.run(VIEW)
+    with pytest.raises(Invalid, match="before entity 'station'"):
+        world.offline("10:00")
+    world.ingestor.add_keyings(TRAINS, KEYINGS)
+    world.clock.set(instant("12:00"))
+    assert world.materialiser.run(VIEW).entities == 7
+
+
+def test_an_entity_whose_keys_changed_is_told() -> None:
+    other = ms.Entity(STATION.name, keys={"station": ms.String, "delay": ms.Int64})
+    world = World(VIEW, hourly())
+    with pytest.raises(Invalid, match=r"had the keys \['station'\]"):
+        world.materialiser.run(view(entity=other, last=ms.last("delay")))
+
+
+def test_a_changed_view_does_not_touch_what_the_old_one_serves() -> None:
+    world = World(VIEW, hourly())
+    world.clock.set(instant("12:00"))
+    world.materialiser.run(VIEW)
+    held = dict(world.store._states)
+    changed = view(**VIEW.features, more=ms.max("delay", window="6h"))
+    world.materialiser.run(changed)
+    assert {key: world.store._states[key] for key in held} == held
+    read = OnlineReader([changed], world.store).read({"station": [STATIONS[0]]}, instant("12:00"))
+    assert read.features["Trains.more"] == [11.0]

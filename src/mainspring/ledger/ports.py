@@ -43,11 +43,11 @@ class PredictionStore(Protocol):
         ...
 
     def recent(self, endpoint: str | None = None, limit: int = 50) -> list[Prediction]:
-        """Return the newest predictions, newest first."""
+        """Return the newest predictions, compacted or not, newest first."""
         ...
 
     def read(self, endpoint: str, since: int, until: int) -> pa.Table:
-        """Return predictions with `since <= at < until`, in order of `at`.
+        """Return compacted predictions with `since <= at < until`, in order of `at`.
 
         Columns: `id`, `version`, `digest` (string), `at` (timestamp), `latency_us` (int64), `keys`, `request`,
         `statuses` (JSON strings), `features` (JSON string) and `score` (float64: the first output).

@@ -15,7 +15,7 @@ _WINDOWS = {"gzip": 31, "deflate": 15}  # zlib's window bits
 class Headers(Protocol):
     """Granian's headers, names in lower case."""
 
-    def get(self, key: str, default: Any = None) -> Any: ...
+    def get(self, key: str) -> Any: ...
 
 
 async def read_body(headers: Headers, protocol: Any, *, max_bytes: int, timeout_s: float) -> bytes:

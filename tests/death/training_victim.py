@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 
 from bakery import Bakery, late_model
@@ -20,6 +21,13 @@ from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.registry.adapters.folder import FolderBlobs
 from mainspring.registry.adapters.mlflow import MlflowTracking, MlflowVersions
+
+SLOW = [
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "skl2onnx",
+    "sklearn.ensemble",
+]
 
 
 def project(state: Path) -> Bakery:
@@ -58,8 +66,8 @@ def main() -> None:
     if verb == "ingest":
         project(state).ingest()
         return
-    import skl2onnx  # noqa: F401
-    import sklearn.ensemble  # noqa: F401
+    for module in SLOW:
+        import_module(module)
 
     for spec in specs:
         begun = time.monotonic()

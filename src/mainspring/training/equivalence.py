@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mainspring.core.errors import NotConvertible
+from mainspring.core.files import disk_errors
 from mainspring.registry.model import Input
 from mainspring.training import fresh
 from mainspring.training.frames import Array, to_feeds
@@ -94,26 +95,25 @@ def answer_afresh(content: bytes, frame: pd.DataFrame | Mapping[str, Array]) -> 
         NotConvertible: The process failed.
     """
     feeds = to_feeds(frame, graph_inputs(open_session(content)))
-    with tempfile.TemporaryDirectory(prefix="mainspring-proof-") as name:
+    stored = {name: values.astype(str) if values.dtype == object else values for name, values in feeds.items()}
+    with tempfile.TemporaryDirectory(prefix="mainspring-proof-") as name, disk_errors(name):
         folder = Path(name)
         (folder / "model.onnx").write_bytes(content)
-        np.savez(
-            folder / "inputs.npz",
-            allow_pickle=False,
-            **{each: values.astype(str) if values.dtype == object else values for each, values in feeds.items()},
-        )
-        done = subprocess.run(
-            [sys.executable, "-P", str(fresh.__file__), name],
-            capture_output=True,
-            text=True,
-            timeout=_LIMIT_S,
-            check=False,
-        )
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-            raise NotConvertible(f"The model does not run in a fresh process: {last}")
-        with np.load(folder / "answers.npz", allow_pickle=False) as stored:
-            return {each: stored[each] for each in stored.files}
+        np.savez(folder / "inputs.npz", allow_pickle=False, **stored)
+        _run_afresh(folder)
+        with np.load(folder / "answers.npz", allow_pickle=False) as answers:
+            return {each: answers[each] for each in answers.files}
+
+
+def _run_afresh(folder: Path) -> None:
+    command = [sys.executable, "-P", str(fresh.__file__), str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise NotConvertible(f"The model did not answer within {_LIMIT_S} s in a fresh process.") from error
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+        raise NotConvertible(f"The model does not run in a fresh process: {last}")
 
 
 def _drawn(rows: int, rng: np.random.Generator) -> Array:

@@ -41,6 +41,16 @@ def test_what_a_killed_writer_left_is_no_blob(tmp_path: Path) -> None:
     assert blobs.all() == []
     blobs.put(A, {"x": b"whole"})
     assert dict(blobs.get(A)) == {"x": b"whole"}
+    assert [path.name for path in tmp_path.iterdir()] == [A]
+
+
+def test_what_a_living_writer_is_making_is_left_alone(tmp_path: Path) -> None:
+    blobs = FolderBlobs(tmp_path)
+    with blobs._folder_beside(A) as beside:
+        (beside / "x").write_bytes(b"half")
+        blobs.put("b" * 64, {"x": b"1"})
+        assert (beside / "x").read_bytes() == b"half"
+    assert not beside.exists()
 
 
 def test_no_space_leaves_nothing(tmp_path: Path) -> None:

@@ -39,6 +39,21 @@ def test_the_files_are_private(tracking: MlflowTracking, database: Path) -> None
     assert stat.S_IMODE(database.parent.stat().st_mode) == 0o700
 
 
+def test_nothing_lies_about(tracking: MlflowTracking, database: Path) -> None:
+    tracking.search()
+    names = {path.name for path in database.parent.iterdir()}
+    assert names - {f"tracking.db-{end}" for end in ("wal", "shm")} == {"tracking.db", ".tracking.db.lock", "runs"}
+
+
+def test_a_creation_that_was_killed_is_begun_again(tmp_path: Path) -> None:
+    path = tmp_path / "tracking.db"
+    (tmp_path / ".tracking.db.partial").write_bytes(b"half a database")
+    tracking = MlflowTracking(f"sqlite:///{path}", tmp_path / "runs")
+    run_id = tracking.start("late", {}, SECOND)
+    assert tracking.get(run_id).status == "RUNNING"
+    assert not (tmp_path / ".tracking.db.partial").exists()
+
+
 def test_the_database_is_in_wal_mode(tracking: MlflowTracking, database: Path) -> None:
     tracking.search()
     with sqlite3.connect(database) as connection:

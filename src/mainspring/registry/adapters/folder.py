@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -26,20 +28,18 @@ class FolderBlobs:
 
     def put(self, digest: str, files: Mapping[str, bytes]) -> None:
         place = self._folder / check_digest(digest)
+        names = [check_id(name, "file of a blob") for name in files]
         if place.exists():
             return
         with disk_errors(place):
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            beside = self._folder / f"{_PARTIAL}{digest}-{uuid4().hex}"
-            beside.mkdir(mode=0o700)
-            try:
-                for name, content in files.items():
-                    _write(beside / check_id(name, "file of a blob"), content)
+            self._remove_abandoned()
+            with self._folder_beside(digest) as beside:
+                for name in names:
+                    _write(beside / name, files[name])
                 sync_folder(beside)
                 _rename(beside, place)
                 sync_folder(self._folder)
-            finally:
-                shutil.rmtree(beside, ignore_errors=True)
 
     def get(self, digest: str) -> Mapping[str, bytes]:
         place = self._folder / check_digest(digest)
@@ -60,8 +60,36 @@ class FolderBlobs:
             place.rename(gone)  # a reader sees the blob whole or not at all
         except FileNotFoundError:
             return
-        shutil.rmtree(gone)
+        shutil.rmtree(gone, ignore_errors=True)  # what is left of it, `put` removes
         sync_folder(self._folder)
+
+    @contextmanager
+    def _folder_beside(self, digest: str) -> Iterator[Path]:
+        """A folder to fill, locked for as long as its writer lives, and gone at the end unless it was renamed."""
+        while True:
+            beside = self._folder / f"{_PARTIAL}{digest}-{uuid4().hex}"
+            beside.mkdir(mode=0o700)
+            descriptor = os.open(beside, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if beside.exists():  # else it was taken for abandoned before it was locked
+                break
+            os.close(descriptor)
+        try:
+            yield beside
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+            os.close(descriptor)
+
+    def _remove_abandoned(self) -> None:
+        """Remove what writers left that were killed: nobody holds a lock on it."""
+        for path in self._folder.glob(f"{_PARTIAL}*"):
+            with suppress(OSError):  # somebody else's, or gone by now
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path, ignore_errors=True)
+                finally:
+                    os.close(descriptor)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -5,9 +5,11 @@ Importing MLflow takes seconds, logs, warns, and would report usage to its maker
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import logging
 import os
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors
 from mainspring.core.errors import MainspringError, MissingExtra, NotFound
-from mainspring.core.files import disk_errors
+from mainspring.core.files import disk_errors, sync_folder
 
 ENTITIES = "mlflow.entities"
 _importing = threading.Lock()
@@ -50,26 +52,69 @@ def open_store(module: str, url: str, *arguments: str) -> Any:
 
     Raises:
         Corrupt: The SQLite file is not a database.
+        StorageFull: No space for it.
     """
     parsed = sa.make_url(url)
-    store_class = mlflow(module).SqlAlchemyStore
     if parsed.get_backend_name() == "sqlite":
-        _prepare_sqlite(Path(str(parsed.database)))
+        path = Path(str(parsed.database))
+        with disk_errors(path):
+            _create_sqlite(path)
+    return _open(module, url, *arguments)
+
+
+def _open(module: str, url: str, *arguments: str) -> Any:
+    store_class = mlflow(module).SqlAlchemyStore
     with _importing, warnings.catch_warnings(), store_errors(url):
         warnings.simplefilter("ignore")
         return store_class(url, *arguments)
 
 
-def _prepare_sqlite(path: Path) -> None:
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.touch(mode=0o600)
+def _create_sqlite(path: Path) -> None:
+    """Make the database if it is not there: beside, then renamed, for a kill amid MLflow's migrations spoils it."""
+    if path.exists():
+        _use_wal(path)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    beside = path.with_name(f".{path.name}.partial")
+    descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # one creator at a time; a dead one's lock is free
+        if path.exists():
+            return
+        for leftover in path.parent.glob(f"{beside.name}*"):
+            leftover.unlink()
+        beside.touch(mode=0o600)
+        with _temporary_files_in(path.parent):
+            store = _open("mlflow.store.model_registry.sqlalchemy_store", f"sqlite:///{beside}")
+        store.engine.dispose()
+        _use_wal(beside)
+        beside.rename(path)
+        sync_folder(path.parent)
+    finally:
+        os.close(descriptor)
+
+
+def _use_wal(path: Path) -> None:
+    path.chmod(0o600)
     engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 20.0})
     try:
         with catalog_errors(str(path)), engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # kept in the file
     finally:
         engine.dispose()
+
+
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Where MLflow puts a lock file of its own, in the block: nothing of ours lies outside the project's state."""
+    before = tempfile.tempdir
+    tempfile.tempdir = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        for lock in folder.glob("db_init_lock-*"):
+            lock.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,10 +1,5 @@
 """The model: will the flight arrive more than 15 minutes late?"""
 
-from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
-
 import mainspring as ms
 from flights.features import (
     CarrierTraffic,
@@ -30,19 +25,19 @@ from flights.features import (
 )
 def train(data: ms.TrainingSet, run: ms.Run):
     """Gradient boosting over the recent past of the airport, the airline and the destination."""
-    categories = [name for name in data.train.X if data.train.X[name].dtype == object]
-    numbers = [name for name in data.train.X if name not in categories]
-    estimator = make_pipeline(
-        ColumnTransformer(
-            [
-                ("numbers", "passthrough", numbers),
-                ("categories", OneHotEncoder(handle_unknown="ignore", sparse_output=False), categories),
-            ]
-        ),
-        HistGradientBoostingClassifier(
-            max_iter=120, learning_rate=0.08, max_leaf_nodes=31, min_samples_leaf=80, random_state=run.seed
-        ),
+    # Imported here, not above: every command loads this module, and only training needs scikit-learn.
+    from sklearn.compose import ColumnTransformer
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    settings = {"max_iter": 120, "learning_rate": 0.08, "max_leaf_nodes": 31, "min_samples_leaf": 80}
+    run.log_params(settings)
+    encode = ColumnTransformer(
+        [
+            ("numbers", "passthrough", data.numeric),
+            ("words", OneHotEncoder(handle_unknown="ignore", sparse_output=False), data.categorical),
+        ]
     )
-    estimator.fit(data.train.X, data.train.y)
-    run.log_param("max_iter", 120)
-    return estimator
+    estimator = make_pipeline(encode, HistGradientBoostingClassifier(**settings, random_state=run.seed))
+    return estimator.fit(data.train.X, data.train.y)

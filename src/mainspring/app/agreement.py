@@ -38,12 +38,11 @@ def compare(project: Project, endpoint: str, *, since: int, until: int, sample: 
         raise NotFound(f"There are no predictions of {endpoint!r} in that time.")
     if logged.num_rows > sample:
         chosen = np.random.default_rng(0).choice(logged.num_rows, sample, replace=False)
-        logged = logged.take(pa.array(np.sort(chosen)))
+        logged = logged.take(np.sort(chosen))
     model = project.definitions.model(project.definitions.endpoint(endpoint).model_name)
     columns = model.observations.source.columns
     asked = [
-        {**msgspec.json.decode(keys), **msgspec.json.decode(fields)}
-        for keys, fields in zip(logged["keys"].to_pylist(), logged["request"].to_pylist(), strict=True)
+        {**keys, **fields} for keys, fields in zip(_objects(logged, "keys"), _objects(logged, "request"), strict=True)
     ]
     observed = pa.table(
         {
@@ -51,12 +50,12 @@ def compare(project: Project, endpoint: str, *, since: int, until: int, sample: 
                 name: pa.array([row.get(name) for row in asked], _logged_type(dtype)).cast(ARROW_TYPES[dtype])
                 for name, dtype in columns.items()
             },
-            "_at": logged["at"],
+            "_at": logged["at"].combine_chunks(),
         }
     )
     views = [group for group in model.features if isinstance(group, FeatureView)]
     expected = offline.point_in_time(observed, views, project.lake.scan, schema=columns)
-    served = [msgspec.json.decode(row) for row in logged["features"].to_pylist()]
+    served = _objects(logged, "features")
     names = [name for view in views for name in view.columns]
     differing = {}
     for name in names:
@@ -66,6 +65,10 @@ def compare(project: Project, endpoint: str, *, since: int, until: int, sample: 
         if wrong:
             differing[name] = wrong
     return Agreement(len(served), len(served) * len(names), differing)
+
+
+def _objects(table: pa.Table, column: str) -> list[dict[str, Any]]:
+    return [msgspec.json.decode(text or "{}", type=dict[str, Any]) for text in table[column].to_pylist()]
 
 
 def _logged_type(dtype: Any) -> Any:

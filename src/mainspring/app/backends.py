@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid, MissingExtra
@@ -26,6 +27,10 @@ class Context:
 
     url: Url
     project: Project
+
+    @property
+    def state(self) -> Path:
+        return self.project.settings.state
 
 
 def lazily(module: str, name: str, *, extra: str) -> Any:
@@ -68,7 +73,7 @@ BLOBS: Mapping[str, Build] = {
 }
 TRACKINGS: Mapping[str, Build] = {
     "sqlite": lambda at: lazily("registry.adapters.mlflow", "MlflowTracking", extra="local")(
-        at.url.text, at.project.settings.state / "artefacts"
+        at.url.text, at.state / "artefacts"
     ),
     "memory": lambda _: lazily("registry.adapters.memory", "MemoryTracking", extra="local")(),
 }

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,6 +21,8 @@ from mainspring.features.model import Entity, FeatureGroup, FeatureView, Observa
 from mainspring.serving.model import Endpoint
 from mainspring.training.labels import label_keys
 from mainspring.training.model import Model
+
+T = TypeVar("T")
 
 _KINDS: Mapping[type, str] = {
     Source: "source",
@@ -45,16 +47,16 @@ class Definitions:
     endpoints: Mapping[str, Endpoint]
 
     def source(self, name: str) -> Source:
-        return self._named(self.sources, name, "source")
+        return _named(self.sources, name, "source")
 
     def view(self, name: str) -> FeatureView:
-        return self._named(self.views, name, "feature view")
+        return _named(self.views, name, "feature view")
 
     def model(self, name: str) -> Model:
-        return self._named(self.models, name, "model")
+        return _named(self.models, name, "model")
 
     def endpoint(self, name: str) -> Endpoint:
-        return self._named(self.endpoints, name, "endpoint")
+        return _named(self.endpoints, name, "endpoint")
 
     def keyings(self, source: str) -> dict[str, tuple[str, ...]]:
         """Return the entities by which the source's last values are read, with their key columns."""
@@ -75,11 +77,11 @@ class Definitions:
             for name, item in items.items()
         }
 
-    @staticmethod
-    def _named(items: Mapping[str, Any], name: str, kind: str) -> Any:
-        if name not in items:
-            raise NotFound(f"The project has no {kind} {name!r}.", fix=f"it has {sorted(items)}.")
-        return items[name]
+
+def _named(items: Mapping[str, T], name: str, kind: str) -> T:
+    if name not in items:
+        raise NotFound(f"The project has no {kind} {name!r}.", fix=f"it has {sorted(items)}.")
+    return items[name]
 
 
 def load_definitions(settings: Settings) -> Definitions:

@@ -6,9 +6,10 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -24,7 +25,7 @@ from mainspring.app.settings import PROJECT_FILE
 from mainspring.app.supervisor import Supervisor
 from mainspring.app.training import train
 from mainspring.core.errors import Conflict, Invalid, MissingExtra, NotFound
-from mainspring.core.time import DAY, ReplayClock, parse_instant
+from mainspring.core.time import DAY, ReplayClock, format_instant, parse_instant
 
 SOURCES = ("schedule", "departures", "arrivals", "weather")
 MODEL = ENDPOINT = "late-arrival"
@@ -101,7 +102,7 @@ def demo(project: Project, shown: Shown) -> Iterator[Summary]:
     Raises:
         Invalid: The project is not the flights of 2013 by a replayed clock.
     """
-    began = time.monotonic()
+    stages = _Stages()
     clock = project.clock
     if not isinstance(clock, ReplayClock) or MODEL not in project.definitions.models:
         raise Invalid(
@@ -109,89 +110,107 @@ def demo(project: Project, shown: Shown) -> Iterator[Summary]:
             fix="run `mainspring demo` in an empty folder.",
         )
     _check_data()
-    stages: dict[str, float] = {}
-
-    @contextmanager
-    def timed(name: str) -> Iterator[None]:
-        start = time.monotonic()
-        yield
-        stages[name] = round(time.monotonic() - start, 3)
-
     threading.Thread(target=_warm, args=(project,), daemon=True).start()
     clock.set(CUTOFF)
-    with timed("land"):
-        apply(project)
-        landed = [_land(project, name, shown.stage) for name in SOURCES]
-        rows, quarantined = sum(pair[0] for pair in landed), sum(pair[1] for pair in landed)
-    with timed("train"):
-        made = train(
-            project,
-            MODEL,
-            until=CUTOFF,
-            progress=lambda stage, share: shown.stage("train", round(share * 100), 100, stage),
-        )
-        shown.stage("train", 100, 100, f"version {made.version}, AUC {made.metrics['auc']:.3f}")
-    with timed("promote"):
-        promotion = promote(project, MODEL, made.version, reason="demo")
-        failed = [str(result) for result in promotion.results if not result.passed]
-        gate = "passed" if promotion.promoted else "; ".join(failed)
-        shown.stage("promote", 1, 1, gate)
-    supervisor = Supervisor(project)
-    with timed("start"):
-        running = supervisor.running()
-        running.__enter__()
-    try:
+    made = _make(project, shown, stages)
+    with ExitStack() as running:
+        with stages.timed("start"):
+            running.enter_context(Supervisor(project).running())
         shown.stage("start", 1, 1, project.settings.gateway.url)
         token = first_key(project)
         if token:
             shown.key(token)
-        with timed("replay"):
-            report = replay(
-                project,
-                ENDPOINT,
-                since=CUTOFF,
-                until=END,
-                progress=lambda done, total, at: shown.stage("replay", done, total, _day(at)),
-            )
-            shown.stage("replay", report.predictions, report.predictions, f"p99 {report.percentile(0.99):.1f} ms")
-        with timed("watch"):
-            clock.set(SETTLED)
-            project.predictions.compact()
-            project.monitor.run(ENDPOINT, progress=lambda done, total: shown.stage("watch", done, total, "windows"))
-        with timed("compare"):
-            same = agreement.compare(project, ENDPOINT, since=CUTOFF, until=END)
-            shown.stage("compare", 1, 1, f"{same.values:,} values, {sum(same.differing.values())} differ")
-        live = live_quality(project)
-        windows = project.monitors.windows(ENDPOINT)
-        alerts = sorted({column.column for window in windows for column in window.columns if column.alert})
+        served = _serve(project, clock, shown, stages)
         yield Summary(
-            rows_ingested=rows,
-            rows_quarantined=quarantined,
-            training_rows=made.training_rows,
-            holdout_rows=made.holdout_rows,
-            auc=made.metrics["auc"],
-            baseline_auc=made.baseline["auc"],
-            gate=gate,
-            model_version=made.version,
-            bundle_digest=made.digest,
-            predictions=report.predictions,
-            errors=report.errors,
-            p50_ms=round(report.percentile(0.5), 3),
-            p99_ms=round(report.percentile(0.99), 3),
-            requests_per_second=round(report.predictions / stages["replay"], 1),
-            labels_joined=live[0],
-            label_coverage=live[1],
-            live_auc=live[2],
-            drifted_columns=alerts,
-            features_compared=same.values,
-            features_differing=sum(same.differing.values()),
+            **made,
+            **served,
             gateway=project.settings.gateway.url,
             console=project.settings.control.url,
-            seconds=round(time.monotonic() - began, 2),
-            stages=stages,
+            seconds=round(time.monotonic() - stages.began, 2),
+            stages=stages.seconds,
         )
-    finally:
-        running.__exit__(None, None, None)
+
+
+class _Stages:
+    """How long each stage took, seconds."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - start, 3)
+
+
+def _make(project: Project, shown: Shown, stages: _Stages) -> dict[str, Any]:
+    """Land, train, promote; return what the summary says of it."""
+    with stages.timed("land"):
+        apply(project)
+        landed = [_land(project, name, shown.stage) for name in SOURCES]
+    with stages.timed("train"):
+        made = train(
+            project,
+            MODEL,
+            until=CUTOFF,
+            progress=lambda stage, share: shown.stage("train", min(round(share * 100), 99), 100, stage),
+        )
+    shown.stage("train", 100, 100, f"version {made.version}, AUC {made.metrics['auc']:.3f}")
+    with stages.timed("promote"):
+        promotion = promote(project, MODEL, made.version, reason="demo")
+    failed = [str(result) for result in promotion.results if not result.passed]
+    gate = "passed" if promotion.promoted else "; ".join(failed)
+    shown.stage("promote", 1, 1, gate)
+    return {
+        "rows_ingested": sum(rows for rows, _ in landed),
+        "rows_quarantined": sum(quarantined for _, quarantined in landed),
+        "training_rows": made.training_rows,
+        "holdout_rows": made.holdout_rows,
+        "auc": made.metrics["auc"],
+        "baseline_auc": made.baseline["auc"],
+        "gate": gate,
+        "model_version": made.version,
+        "bundle_digest": made.digest,
+    }
+
+
+def _serve(project: Project, clock: ReplayClock, shown: Shown, stages: _Stages) -> dict[str, Any]:
+    """Live July and August again, then look back; return what the summary says of it."""
+    with stages.timed("replay"):
+        report = replay(
+            project,
+            ENDPOINT,
+            since=CUTOFF,
+            until=END,
+            progress=lambda done, total, at: shown.stage("replay", done, total + 1, format_instant(at)[:10]),
+        )
+    shown.stage("replay", report.predictions, report.predictions, f"p99 {report.percentile(0.99):.1f} ms")
+    with stages.timed("watch"):
+        clock.set(SETTLED)
+        project.predictions.compact()
+        project.monitor.run(ENDPOINT)
+        labels, coverage, auc = live_quality(project)
+    shown.stage("watch", 1, 1, f"{labels:,} labels joined")
+    with stages.timed("compare"):
+        same = agreement.compare(project, ENDPOINT, since=CUTOFF, until=END)
+    differing = sum(same.differing.values())
+    shown.stage("compare", 1, 1, f"{same.values:,} served values with training's, {differing} differ")
+    columns = [column for window in project.monitors.windows(ENDPOINT) for column in window.columns]
+    return {
+        "predictions": report.predictions,
+        "errors": report.errors,
+        "p50_ms": round(report.percentile(0.5), 3),
+        "p99_ms": round(report.percentile(0.99), 3),
+        "requests_per_second": round(report.predictions / stages.seconds["replay"], 1),
+        "labels_joined": labels,
+        "label_coverage": coverage,
+        "live_auc": auc,
+        "drifted_columns": sorted({column.column for column in columns if column.alert}),
+        "features_compared": same.values,
+        "features_differing": differing,
+    }
 
 
 def live_quality(project: Project) -> tuple[int, float, float | None]:
@@ -224,18 +243,13 @@ def _warm(project: Project) -> None:
 
 
 def _land(project: Project, source: str, stage: Stage) -> tuple[int, int]:
+    stage(f"land {source}", 0, None, "reading")
     report = land(
         project,
         source,
         f"flights.data:{source}",
-        progress=lambda done, total: stage(f"land {source}", done, total, "rows"),
+        progress=lambda done, total: stage(f"land {source}", done, None if total is None else total + 1, "rows"),
     )
     known = f", {report.already:,} known" if report.already else ""
     stage(f"land {source}", 1, 1, f"{report.rows:,} rows{known}, {report.quarantined} quarantined")
     return report.rows + report.already, report.quarantined
-
-
-def _day(at: int) -> str:
-    from mainspring.core.time import format_instant
-
-    return format_instant(at)[:10]

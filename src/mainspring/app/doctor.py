@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
 
 import msgspec
 
@@ -70,12 +70,11 @@ def _private(project: Project) -> Iterator[Finding]:
         yield _well("private files", f"only their owner reads the secrets in {project.settings.state}")
 
 
-def _is_private(project: Project, path: Any) -> bool:
-    secret = project.settings.state / "keys"
-    return path.is_relative_to(secret) or path.suffix == ".db"
+def _is_private(project: Project, path: Path) -> bool:
+    return path.is_relative_to(project.settings.state / "keys") or path.suffix == ".db"
 
 
-def _others_may_read(path: Any) -> bool:
+def _others_may_read(path: Path) -> bool:
     try:
         return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
     except FileNotFoundError:  # a file that came and went

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from mainspring.app.project import Project
 from mainspring.core.errors import NotFound
@@ -23,16 +24,9 @@ def materialise_views(
     horizon = 2 * project.settings.materialise_every_us
     reports = []
     for view in project.definitions.views.values() if views is None else views:
-        name = view.name
+        told = None if progress is None else partial(progress, view.name)
         try:
-            reports.append(
-                project.materialiser.run(
-                    view,
-                    through=through,
-                    horizon=horizon,
-                    progress=None if progress is None else lambda done, total, name=name: progress(name, done, total),
-                )
-            )
+            reports.append(project.materialiser.run(view, through=through, horizon=horizon, progress=told))
         except NotFound:
             continue
     return reports

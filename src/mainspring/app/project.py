@@ -6,6 +6,7 @@ project as the command line and never loads what only training needs.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -54,8 +55,10 @@ class Project:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        self.settings: Settings = settings
         self.wall: Clock = SystemClock()
+        self._loading = threading.Lock()
+        self._loaded: Definitions | None = None
 
     def _build(self, port: str, table: Mapping[str, Build], url: Url) -> Any:
         return backends.build(port, table, Context(url, self))
@@ -83,7 +86,10 @@ class Project:
         """The project's modules, loaded and checked."""
         from mainspring.app.definitions import load_definitions
 
-        return load_definitions(self.settings)
+        with self._loading:
+            if self._loaded is None:  # another thread may have been faster
+                self._loaded = load_definitions(self.settings)
+            return self._loaded
 
     @cached_property
     def applied(self) -> Applied:

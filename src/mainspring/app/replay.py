@@ -10,10 +10,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 
 from mainspring.app.keys import brief_key
 from mainspring.app.materialising import materialise_views
@@ -24,9 +25,6 @@ from mainspring.core.schema import DType
 from mainspring.core.time import HOUR, ReplayClock
 from mainspring.features import offline
 from mainspring.serving.schema import DATATYPES
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _CONNECTIONS = 8
 _REPORT_EVERY = 500
@@ -125,7 +123,7 @@ def _watch(project: Project, endpoint: str) -> None:
 
 def _instants(rows: pa.Table) -> Iterator[tuple[int, int, int]]:
     """Yield (instant, first row, behind the last row) of the rows that share an instant."""
-    at = rows["_at"].cast("int64").to_numpy()
+    at = rows["_at"].cast(pa.int64()).to_numpy()
     starts = np.flatnonzero(np.diff(at, prepend=at[:1] - 1))
     for first, last in zip(starts, [*starts[1:], len(at)], strict=True):
         yield int(at[first]), int(first), int(last)
@@ -135,7 +133,7 @@ def _bodies(rows: pa.Table, columns: dict[str, DType]) -> list[bytes]:
     """Return one request's body a row, by entity key and request field."""
     lists: dict[str, list[Any]] = {}
     for name, dtype in columns.items():
-        column = rows[name].cast("int64") if dtype == DType.Timestamp else rows[name]
+        column = rows[name].cast(pa.int64()) if dtype == DType.Timestamp else rows[name]
         lists[name] = column.to_pylist()
     return [
         msgspec.json.encode(

@@ -76,6 +76,18 @@ class Call:
             yield progress
 
 
+_OPTIONS = (
+    click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+    click.option("--profile", help="The profile in mainspring.toml to use."),
+    click.option(
+        "--project",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="The project's folder; by default here or above.",
+    ),
+    click.option("--json", "json_", is_flag=True, help="One JSON document on stdout, all else on stderr."),
+)
+
+
 def command(name: str, **options: Any) -> Callable[[Callable[..., int | None]], click.Command]:
     """Make a command whose function takes a `Call` first; an int that it returns is the exit code."""
 
@@ -87,18 +99,11 @@ def command(name: str, **options: Any) -> Callable[[Callable[..., int | None]], 
             if code:
                 sys.exit(code)
 
-        for option in (
-            click.option("--debug", is_flag=True, help="Show the traceback of an error."),
-            click.option("--profile", help="The profile in mainspring.toml to use."),
-            click.option(
-                "--project",
-                type=click.Path(file_okay=False, path_type=Path),
-                help="The project's folder; by default here or above.",
-            ),
-            click.option("--json", "json_", is_flag=True, help="One JSON document on stdout, all else on stderr."),
-        ):
-            body = option(body)
-        return click.command(name, **options)(body)
+        made: Callable[..., Any] = body
+        for option in _OPTIONS:
+            made = option(made)
+        decorate: Callable[[Callable[..., Any]], click.Command] = click.command(name, **options)
+        return decorate(made)
 
     return build
 

@@ -26,6 +26,7 @@ class Progress:
         )
         self._tasks: dict[str, TaskID] = {}
         self._began: dict[str, float] = {}
+        self._finished: set[str] = set()
 
     def __enter__(self) -> Progress:
         if self._console.is_terminal:
@@ -49,6 +50,9 @@ class Progress:
         """Say that a stage is over."""
         if stage not in self._tasks:
             self.update(stage, 1, 1)
+        if stage in self._finished:
+            return
+        self._finished.add(stage)
         task = self._bars.tasks[self._tasks[stage]]
         self._bars.update(task.id, completed=task.total or task.completed or 1, total=task.total or task.completed or 1)
         self._bars.update(task.id, note=note)

@@ -31,15 +31,11 @@ def command(call: Call, *, keep: bool) -> int:
     call.folder = demo.project_folder((call.folder or Path.cwd()).resolve())
     project = call.project
     with call.progress() as progress:
-        done: set[str] = set()
 
-        def stage(name: str, at: float, total: float | None, note: str) -> None:
-            if at == total and name not in done and not (name == "train" and note == "done"):
-                done.add(name)
-                progress.update(name, at, total, note)
+        def stage(name: str, done: float, total: float | None, note: str) -> None:
+            progress.update(name, done, total, note)
+            if done == total:
                 progress.finish(name, note)
-            else:
-                progress.update(name, at, total, note)
 
         def key(token: str) -> None:
             click.echo(f"\nThe administrator's key, shown this once:\n  {token}\n", err=True)
@@ -61,17 +57,11 @@ def _show(console: Console, found: Summary, keep: bool) -> None:
         ("trained", f"{found.training_rows:,} rows, {found.holdout_rows:,} held out"),
         ("AUC", f"[bold]{found.auc:.4f}[/] held out, {found.baseline_auc:.4f} from the schedule alone"),
         ("gate", f"{found.gate}; version {found.model_version}, bundle {found.bundle_digest[:12]}"),
-        (
-            "served",
-            f"{found.predictions:,} predictions, {found.errors} errors, {found.requests_per_second:,.0f} a second",
-        ),
+        ("served", f"{found.predictions:,} requests, {found.errors} errors, {found.requests_per_second:,.0f} a second"),
         ("latency", f"p50 {found.p50_ms:.2f} ms, p99 {found.p99_ms:.2f} ms"),
         ("live AUC", f"[bold]{live}[/] on {found.labels_joined:,} labels ({found.label_coverage:.1%} of predictions)"),
-        ("drift", ", ".join(found.drifted_columns) or "none"),
-        (
-            "skew",
-            f"{found.features_differing:,} of {found.features_compared:,} served values differ from the offline read",
-        ),
+        ("drift", _few(found.drifted_columns)),
+        ("skew", f"{found.features_differing:,} of {found.features_compared:,} served values differ from training's"),
         ("took", f"{found.seconds:.1f} s"),
     ]
     for name, text in rows:
@@ -87,3 +77,10 @@ def _show(console: Console, found: Summary, keep: bool) -> None:
         "mainspring status",
     ):
         console.print(f"  {line}", soft_wrap=True)
+
+
+def _few(names: list[str], most: int = 4) -> str:
+    if not names:
+        return "none"
+    more = f" and {len(names) - most} more: summer is not January to June" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

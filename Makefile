@@ -1,0 +1,59 @@
+# Everything on a fresh machine that has Python 3.11 to 3.13, make and a network:
+#   make demo    all of it on the flights of 2013 (ARGS=--json for one JSON document)
+#   make test    every test; make check is the fast part of it
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo check lint types unit test bench bench-peers lock servers clean
+
+PYTHON ?= $(firstword $(foreach v,python3.11 python3.12 python3.13 python3,$(shell $(v) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && command -v $(v))))
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+# A test run is not slowed down by threads that wait for each other on a busy machine.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+$(READY): pyproject.toml requirements.lock
+	@test -n "$(PYTHON)" || { echo "No Python from 3.11 to 3.13 was found: set PYTHON=..." >&2; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version)" >&2
+	@$(PYTHON) -m venv --clear $(VENV) >&2
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements.lock >&2
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e . >&2
+	@touch $@
+
+demo: $(READY) ## the main job, live (ARGS="--json", ARGS="--keep")
+	@$(BIN)/mainspring demo --project examples/flights $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/vulture
+
+types: $(READY)
+	$(BIN)/mypy
+
+unit: $(READY)
+	$(TESTS) -n 2 tests/unit tests/architecture
+
+check: lint types unit ## the fast gate: style, types, layers, dead code, unit tests
+
+test: check servers ## everything
+	$(TESTS) -n 2 tests --ignore tests/unit --ignore tests/architecture
+
+servers: ## the programs that some tests drive, from the system's packages where that is allowed
+	@bash tests/servers.sh
+
+bench: $(READY) ## one benchmark: make bench NAME=cli
+	$(BIN)/python bench/$(NAME).py
+
+bench-peers: $(READY) ## virtual environments with the systems we compare with
+	$(BIN)/python bench/peers.py
+
+lock: ## requirements.lock from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --extra demo --group dev pyproject.toml -o requirements.lock
+
+clean: ## what was made, but not the state of a project
+	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

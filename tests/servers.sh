@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Install what tests drive and the system lacks. Without the right to, say so: those tests are skipped, or fail with CI=true.
+set -u
+wanted=()
+command -v chromium >/dev/null || command -v chromium-browser >/dev/null || wanted+=(chromium)
+[ ${#wanted[@]} -eq 0 ] && exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "Installing ${wanted[*]}" >&2
+    apt-get update -qq >&2 && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${wanted[@]}" >/dev/null
+else
+    echo "Not installed, and not allowed to install: ${wanted[*]}. Tests that need it are skipped." >&2
+fi

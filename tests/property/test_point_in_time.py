@@ -35,6 +35,7 @@ from property.oracle import DAY, HOUR, MINUTE, Row, value_at
 
 ASKED = [*KEYS, ("never", 7), (None, 1), ("1", None), (None, None)]
 SCHEMA = {"k": ms.String, "n": ms.Int64}
+TILED = st.sampled_from([0, 0, 0.001, 16])  # 0: with every width of tiles
 
 
 class Cases:
@@ -89,7 +90,9 @@ def explain(history: History, name: str, key: Any, now: int, found: Any, wanted:
     return f"{history.features[name]} of {key} at {now - history.base}: {found}, should be {wanted}\n{rows}"
 
 
-def check_offline(history: History, table: TableScan, rows: list[Row], instants: list[int]) -> None:
+def check_offline(
+    history: History, table: TableScan, rows: list[Row], instants: list[int], rows_worth_a_tile: float
+) -> None:
     asked = [(key, now) for now in instants for key in ASKED]
     observations = pa.table(
         {
@@ -98,7 +101,9 @@ def check_offline(history: History, table: TableScan, rows: list[Row], instants:
             "_at": pa.array([now for _, now in asked], pa.timestamp("us", tz="UTC")),
         }
     )
-    found = point_in_time(observations, [history.view], lambda _: table, schema=SCHEMA)
+    found = point_in_time(
+        observations, [history.view], lambda _: table, schema=SCHEMA, rows_worth_a_tile=rows_worth_a_tile
+    )
     assert found.column_names == ["k", "n", "_at", *history.view.columns]
     assert found.select(["k", "n", "_at"]).equals(observations)
     for name, feature in history.features.items():
@@ -127,7 +132,7 @@ def check_online(history: History, rows: list[Row], reader: OnlineReader, instan
 
 
 COMMON = settings(
-    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], max_examples=60
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], max_examples=40
 )
 
 
@@ -138,7 +143,7 @@ def test_offline_is_the_oracle(history: History, data: st.DataObject) -> None:
     anywhere = st.integers(history.base - DAY, history.base + 60 * DAY)
     hops = st.integers(0, 60 * 24 * 12).map(lambda n: history.base + n * 5 * MINUTE)
     instants = data.draw(st.lists(st.one_of(near(edges), near(hops), anywhere), min_size=1, max_size=12))
-    check_offline(history, lake_table(history, history.rows, 0), history.rows, instants)
+    check_offline(history, lake_table(history, history.rows, 0), history.rows, instants, data.draw(TILED))
 
 
 @COMMON
@@ -173,7 +178,7 @@ def test_online_is_the_oracle_between_materialisations(
         materialiser.close()
 
 
-@settings(COMMON, max_examples=25)
+@settings(COMMON, max_examples=20)
 @given(history=histories(), data=st.data())
 def test_what_ingestion_lands_is_read_as_the_oracle_reads_it(
     tmp_path_factory: pytest.TempPathFactory, history: History, data: st.DataObject
@@ -200,7 +205,7 @@ def test_what_ingestion_lands_is_read_as_the_oracle_reads_it(
         check_online(history, rows, OnlineReader([history.view], store), instants)
         edges = [at for at in history.edges() if at <= through] or [through]
         instants += data.draw(st.lists(near(st.sampled_from(edges)), min_size=1, max_size=4))
-        check_offline(history, lake.scan("facts"), rows, instants)
+        check_offline(history, lake.scan("facts"), rows, instants, data.draw(TILED))
     check_rebuilt(history, [store], lake.scan("facts"), clock, DAY)
     materialiser.close()
 

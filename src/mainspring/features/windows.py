@@ -8,7 +8,7 @@ Rows are summed up in tiles of (start of the hop that holds E, first hop boundar
 A row counts at T through a tile of width h exactly if `enters(h) <= floor(T, h)`. What the coarse tiles leave (rows
 of T's own hop, and rows that became visible in it) has `enters(h) = floor(T, h) + h`, an equality, so the next finer
 width joins on it; what the finest width leaves are single rows, compared with T itself. Tiled results depend on T only
-through floor(T, h), so observations share them.
+through floor(T, h), so observations share them. Finer tiles than the hop's are made only where they hold many rows.
 """
 
 from __future__ import annotations
@@ -41,17 +41,22 @@ def enters(width: int) -> str:
     return f"greatest({ceil('v', width)}, {floor('e', width)} + {width})"
 
 
-def read_windows(con: Any, layout: Layout) -> None:
+def read_windows(con: Any, layout: Layout, rows_worth_a_tile: float) -> None:
     """Make table `windowed`: `_i` and each windowed feature, a row for each row of `observed`.
 
     Args:
         con: A DuckDB connection with `observed` (_i, the row; _t, its instant; the key columns) and `source`.
+        rows_worth_a_tile: With more rows than this in a tile, the next finer tiles are made too.
     """
     _prepare(con, layout)
+    density = _density(con)
     widths = sorted({feature.window for feature in layout.windows})
     for number, window in enumerate(widths):
         features = [feature for feature in layout.windows if feature.window == window]
-        _read_window(con, layout, window, features, f"window_{number}")
+        tiles = [width for width in WIDTHS if width <= hop(window)]
+        worth = [coarse * density > rows_worth_a_tile for coarse in tiles]
+        finest = next((n for n, dense in enumerate(worth) if not dense), len(tiles) - 1)
+        _read_window(con, layout, window, features, tiles[: finest + 1], f"window_{number}")
     joins = " ".join(f"LEFT JOIN window_{number} USING (_i)" for number in range(len(widths)))
     values = ", ".join(_or_default(layout, feature) for feature in layout.windows)
     con.execute(f"CREATE OR REPLACE TEMP TABLE windowed AS SELECT o._i, {values} FROM observed AS o {joins}")
@@ -89,6 +94,16 @@ def _prepare(con: Any, layout: Layout) -> None:
     )
 
 
+def _density(con: Any) -> float:
+    """Return how many rows a microsecond the entity of an observation has, on average over the observations."""
+    found = con.execute(
+        "SELECT sum(asked * there) / sum(asked), (SELECT max(e) - min(e) FROM events) "
+        "FROM (SELECT kid, count(*) AS asked FROM labels GROUP BY kid) "
+        "JOIN (SELECT kid, count(*) AS there FROM events GROUP BY kid) USING (kid)"
+    ).fetchone()
+    return 0.0 if found[0] is None else float(found[0]) / max(found[1], 1)
+
+
 def _or_default(layout: Layout, feature: WindowFeature) -> str:
     name, default = identifier(feature.name), default_of(layout.view, feature.name)
     if default is None:
@@ -97,15 +112,16 @@ def _or_default(layout: Layout, feature: WindowFeature) -> str:
     return f"coalesce({name}, CAST({default!r} AS {DUCK_TYPES[feature_dtype(layout.view, feature.name)]})) AS {name}"
 
 
-def _read_window(con: Any, layout: Layout, window: int, features: Sequence[WindowFeature], name: str) -> None:
+def _read_window(
+    con: Any, layout: Layout, window: int, features: Sequence[WindowFeature], widths: Sequence[int], name: str
+) -> None:
     parts = layout.parts(features)
-    widths = [width for width in WIDTHS if width <= hop(window)]
     low = floor(f"t - {window}", widths[0])
     bounds = ", ".join(f"{floor('t', width)} AS b{n}" for n, width in enumerate(widths))
     con.execute(f"CREATE OR REPLACE TEMP TABLE asked AS SELECT _i, kid, t, {low} AS low, {bounds} FROM labels")
     entries = ", ".join(f"{enters(width)} AS enters{n}" for n, width in enumerate(widths))
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE rows_in AS SELECT *, {floor('e', widths[0])} AS start, {entries} "
+        f"CREATE OR REPLACE TEMP VIEW rows_in AS SELECT *, {floor('e', widths[0])} AS start, {entries} "
         f"FROM events WHERE e >= (SELECT min(low) FROM asked)"
     )
     tables = []
@@ -122,7 +138,8 @@ def _read_window(con: Any, layout: Layout, window: int, features: Sequence[Windo
     values = ", ".join(f'{state.value_sql(f.kind, f.measure)} AS "{f.name}"' for f in features)
     typed = ", ".join(f'{state.as_type(f.name, feature_dtype(layout.view, f.name))} AS "{f.name}"' for f in features)
     con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT _i, {typed} FROM (SELECT _i, {values} FROM {source})")
-    for table in ("asked", "rows_in", "single", *(f"level_{level}" for level in range(len(widths)))):
+    con.execute("DROP VIEW rows_in")
+    for table in ("asked", "single", *(f"level_{level}" for level in range(len(widths)))):
         con.execute(f"DROP TABLE {table}")
 
 

@@ -49,11 +49,11 @@ class Cases:
 @pytest.fixture(scope="module", autouse=True)
 def count(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None:
-        reporter.write_line(
-            f"\npoint in time: {Cases.offline} random values offline, {Cases.online} online, "
-            f"{Cases.states} states against a rebuild, each against the oracle"
+    capture = request.config.pluginmanager.get_plugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print(
+            f"\npoint in time: {Cases.offline} random values offline and {Cases.online} online equal to the oracle's, "
+            f"{Cases.states} states to a rebuild's"
         )
 
 

@@ -22,7 +22,7 @@ from mainspring.core.files import disk_errors
 from mainspring.registry.model import Input
 from mainspring.training import fresh
 from mainspring.training.frames import Array, to_feeds
-from mainspring.training.probes import probe_rows
+from mainspring.training.probes import THRESHOLD, probe_rows
 from mainspring.training.scoring import estimator_scores, graph_inputs, open_session, output_names
 
 if TYPE_CHECKING:
@@ -128,6 +128,8 @@ def _expected(estimator: Any, frame: pd.DataFrame, probes: pd.DataFrame, words: 
         return estimator_scores(estimator, frame, task)
     except Exception as error:  # find out which kind of row it has no answer to
         for row, word in enumerate(words):
+            if THRESHOLD in word:
+                continue
             try:
                 estimator_scores(estimator, probes.iloc[[row]], task)
             except Exception as refused:

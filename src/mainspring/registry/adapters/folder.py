@@ -42,11 +42,14 @@ class FolderBlobs:
                 sync_folder(self._folder)
 
     def get(self, digest: str) -> Mapping[str, bytes]:
-        place = self._folder / check_digest(digest)
-        _check_kind(place, stat.S_ISDIR, f"The blob {digest[:12]}", "a folder")
-        with os.scandir(place) as entries:
-            names = sorted(entry.name for entry in entries)
-        return {name: _read(place / name) for name in names}
+        what = f"The blob {check_digest(digest)[:12]}"
+        folder = _open(self._folder / digest, os.O_DIRECTORY, what, "a folder")
+        try:
+            with os.scandir(folder) as entries:
+                names = sorted(entry.name for entry in entries)
+            return {name: _read(name, folder, what) for name in names}
+        finally:
+            os.close(folder)
 
     def all(self) -> list[str]:
         if not self._folder.exists():
@@ -69,9 +72,12 @@ class FolderBlobs:
         while True:
             beside = self._folder / f"{_PARTIAL}{digest}-{uuid4().hex}"
             beside.mkdir(mode=0o700)
-            descriptor = os.open(beside, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                descriptor = os.open(beside, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:  # taken for abandoned before it was locked
+                continue
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if beside.exists():  # else it was taken for abandoned before it was locked
+            if beside.exists():
                 break
             os.close(descriptor)
         try:
@@ -108,21 +114,26 @@ def _rename(beside: Path, place: Path) -> None:
             raise
 
 
-def _read(path: Path) -> bytes:
-    what = f"The file {path.name!r} of blob {path.parent.name[:12]}"
-    _check_kind(path, stat.S_ISREG, what, "a plain file")
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise Corrupt(f"{what} cannot be read: {error.strerror}.") from error
+def _read(name: str, folder: int, what: str) -> bytes:
+    what = f"{what}: the file {name!r}"
+    descriptor = _open(name, os.O_NONBLOCK, what, "a plain file", folder)  # a pipe would block
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _refused(what, "a plain file")
     with os.fdopen(descriptor, "rb") as file:
         return file.read()
 
 
-def _check_kind(path: Path, wanted: object, what: str, kind: str) -> None:
+def _open(path: Path | str, flags: int, what: str, kind: str, folder: int | None = None) -> int:
     try:
-        mode = os.lstat(path).st_mode
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, dir_fd=folder)
     except FileNotFoundError:
         raise NotFound(f"{what} does not exist.") from None
-    if not callable(wanted) or not wanted(mode):
-        raise Corrupt(f"{what} is not {kind}.", fix="remove it; links and folders inside a blob are refused.")
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
+            raise
+        raise _refused(what, kind) from error
+
+
+def _refused(what: str, kind: str) -> Corrupt:
+    return Corrupt(f"{what} is not {kind}.", fix="remove it; links, folders and pipes inside a blob are refused.")

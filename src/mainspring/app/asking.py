@@ -12,6 +12,7 @@ import msgspec
 
 from mainspring.app.keys import brief_key
 from mainspring.app.project import Project
+from mainspring.app.supervisor import answers
 from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, Unavailable
 from mainspring.core.settings import Address
 from mainspring.serving.model import Route
@@ -45,6 +46,8 @@ def ask(project: Project, endpoint: str, fields: Mapping[str, str], key: str | N
         Unavailable: The gateway does not answer.
     """
     route = _route(project, endpoint)
+    if not answers(project.settings.gateway, "/v2/health/live"):  # before a key is made that nobody could use
+        raise _silent(project.settings.gateway)
     token = key or brief_key(project, "mainspring predict")
     metadata = _call(project.settings.gateway, "GET", f"/v2/models/{endpoint}", token)
     body = {"inputs": _inputs(metadata, fields)}
@@ -110,9 +113,13 @@ def _call(address: Address, method: str, path: str, token: str, body: Any = None
             raise _refused(response.status, reply)
         return reply
     except (OSError, http.client.HTTPException) as error:
-        raise Unavailable(f"Nothing answers on {address.url}: {error}.", fix="run `mainspring up` first.") from None
+        raise _silent(address, f": {error}") from None
     finally:
         connection.close()
+
+
+def _silent(address: Address, why: str = "") -> Unavailable:
+    return Unavailable(f"No gateway answers on {address.url}{why}.", fix="run `mainspring up` first.")
 
 
 def _refused(status: int, reply: Any) -> MainspringError:

@@ -145,12 +145,23 @@ def _import(name: str, root: Path) -> Any:
     try:
         return importlib.import_module(name)
     except MainspringError as error:
-        raise InvalidDefinition([f"{_place(error, root)}: {error}"]) from error
+        raise InvalidDefinition([f"{place_of(error, root)}: {error}"]) from error
     except Exception as error:
-        raise InvalidDefinition([f"{_place(error, root)}: {type(error).__name__}: {error}"]) from error
+        said = f"{place_of(error, root)}: {type(error).__name__}: {error}".rstrip(".")
+        raise InvalidDefinition([f"{said}. Fix: {_remedy(error, name)}"]) from error
 
 
-def _place(error: Exception, root: Path) -> Place:
+def _remedy(error: Exception, module: str) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
+            return "write that module, or correct modules in mainspring.toml."
+        return f"install what brings {error.name!r}, or correct the import."
+    if isinstance(error, ImportError) and "circular" in str(error):
+        return "let modules import each other in one direction: what both need goes into a third."
+    return "correct that line."
+
+
+def place_of(error: Exception, root: Path) -> Place:
     """Return the innermost line of the project's own code that the error passed through."""
     if isinstance(error, SyntaxError) and error.filename:
         return Place(error.filename, error.lineno or 0)

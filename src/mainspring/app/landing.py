@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mainspring.app.definitions import load_function
+from mainspring.app.definitions import load_function, place_of
 from mainspring.app.project import Project
-from mainspring.core.errors import NotFound
+from mainspring.core.errors import InvalidData, MainspringError, NotFound
 from mainspring.data.model import QUARANTINE_SUFFIX, IngestReport
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -37,10 +37,35 @@ def land(
     definitions = project.definitions
     chosen = definitions.source(source)
     if isinstance(data, str):
-        data = load_function(project.settings, data)() if _FUNCTION.fullmatch(data) else Path(data)
+        data = _rows(project, data) if _FUNCTION.fullmatch(data) else Path(data)
     return project.ingestor.ingest(
         chosen, data, keyings=definitions.keyings(source), batch_id=batch_id, progress=progress
     )
+
+
+def _rows(project: Project, reference: str) -> Any:
+    """Return what a function of the project returns; what fails in it, at once or as it is read, names its line."""
+    function = load_function(project.settings, reference)
+
+    def failed(error: Exception) -> InvalidData:
+        place = place_of(error, project.settings.root)
+        return InvalidData(f"{reference} failed at {place}: {type(error).__name__}: {error}", fix="correct it there.")
+
+    def told(rows: Iterable[Any]) -> Iterator[Any]:
+        try:
+            yield from rows
+        except MainspringError:
+            raise
+        except Exception as error:
+            raise failed(error) from error
+
+    try:
+        rows = function()
+    except MainspringError:
+        raise
+    except Exception as error:
+        raise failed(error) from error
+    return told(rows) if isinstance(rows, Iterator) and not hasattr(rows, "__arrow_c_stream__") else rows
 
 
 def quarantined(project: Project, source: str, limit: int) -> list[dict[str, Any]]:

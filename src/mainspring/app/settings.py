@@ -79,6 +79,8 @@ def load_settings(
     if unknown:
         raise Invalid(f"{path} has the unknown keys {sorted(unknown)}.", fix="keep name, modules, profile, profiles.")
     profiles = document.get("profiles", {})
+    if not isinstance(profiles, dict) or not all(isinstance(each, dict) for each in profiles.values()):
+        raise Invalid(f"{path} has profiles that are no tables.", fix="write [profiles.local], then its settings.")
     name = profile or environment.get("MAINSPRING_PROFILE") or document.get("profile") or "local"
     if name not in profiles and name != "local":
         raise NotFound(f"{path} has no profile {name!r}.", fix=f"it has {sorted({*profiles, 'local'})}.")
@@ -115,6 +117,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mapping[str, Any]) -> Settings:
     gateway, control = Address.parse(str(values["gateway"])), Address.parse(str(values["control"]))
+    if gateway == control and gateway.port:
+        raise Invalid(f"The gateway and the console both have {gateway.url}.", fix="give them two ports.")
     if values["clock"] not in ("system", "replay"):
         raise Invalid(f"The clock is {values['clock']!r}.", fix='use "system", or "replay" for a replay.')
     if values["clock"] == "replay" and not (gateway.loopback and control.loopback):
@@ -135,11 +139,11 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         **urls,
         gateway=gateway,
         control=control,
-        allowed_hosts=tuple(str(host) for host in values["allowed_hosts"]),
+        allowed_hosts=_names("allowed_hosts", values["allowed_hosts"]),
         clock=str(values["clock"]),
         max_body_bytes=_whole("max_body_bytes", values["max_body_bytes"]),
-        monitor_window_us=parse_duration(values["monitor_window"]),
-        materialise_every_us=parse_duration(values["materialise_every"]),
+        monitor_window_us=_duration("monitor_window", values["monitor_window"]),
+        materialise_every_us=_duration("materialise_every", values["materialise_every"]),
         debug=bool(values.get("debug", False)),
     )
 
@@ -154,6 +158,19 @@ def _url(root: Path, name: str, text: str) -> Url:
             raise Invalid(f"{name} is {text!r}.", fix=f"write three slashes before the file: {DEFAULTS[name]}.")
         return Url(f"sqlite:///{(root / rest[1:]).as_posix()}")
     return Url(text)
+
+
+def _names(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise Invalid(f"{name} is {value!r}.", fix=f'write a list of names: {name} = ["example.org"].')
+    return tuple(value)
+
+
+def _duration(name: str, value: Any) -> int:
+    duration = parse_duration(value) if isinstance(value, (str, int)) else 0
+    if duration <= 0:
+        raise Invalid(f"{name} is {value!r}.", fix=f'write a number and a unit, such as {name} = "{DEFAULTS[name]}".')
+    return duration
 
 
 def _whole(name: str, value: Any) -> int:

@@ -72,7 +72,9 @@ class Supervisor:
 
     def __post_init__(self) -> None:
         self._children: dict[str, _Child] = {}
-        self._stopping = threading.Event()
+        self._reviving = threading.Lock()
+        self._stopping = False
+        self._all_ended = threading.Event()
         self._watcher: threading.Thread | None = None
         self._pipe = (-1, -1)
 
@@ -116,11 +118,24 @@ class Supervisor:
                 f"Project {settings.project!r} is up already{pid}.", fix="use it, or stop that process first."
             ) from None
         try:
-            for address in (settings.gateway, settings.control):
-                check_free(address)
+            self._await_predecessors()
+            for name in ("gateway", "control"):
+                try:
+                    check_free(getattr(settings, name))
+                except Conflict as error:
+                    raise Conflict(
+                        error.what, fix=f"stop what uses it, or run `mainspring up --{name} HOST:PORT`."
+                    ) from error
             yield
         finally:
             held.__exit__(None, None, None)
+
+    def _await_predecessors(self, within_s: float = 5.0) -> None:
+        """Wait for the children of a supervisor that was killed: they die with it, but not in the same instant."""
+        before = read_running(self.project.settings.state)
+        deadline = time.monotonic() + within_s
+        while before is not None and any(map(alive, before.children.values())) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def _start(self) -> None:
         self._pipe = os.pipe()
@@ -146,9 +161,11 @@ class Supervisor:
             )
 
     def _watch(self) -> None:
-        while not self._stopping.wait(0.05):
-            for child in self._children.values():
-                self._revive(child, time.monotonic())
+        # To the kernel a child's parent is the thread that started it: this one must outlive those that it revived.
+        while not self._all_ended.wait(0.05):
+            with self._reviving:
+                for child in () if self._stopping else self._children.values():
+                    self._revive(child, time.monotonic())
 
     def _revive(self, child: _Child, now: float) -> None:
         if child.process.poll() is None:
@@ -158,7 +175,7 @@ class Supervisor:
                 child.wait_s = _FIRST_WAIT_S
             child.restart_at = now + child.wait_s
             child.wait_s = min(_LONGEST_WAIT_S, child.wait_s * 2)
-        elif now >= child.restart_at and not self._stopping.is_set():
+        elif now >= child.restart_at:
             child.process, child.started, child.restart_at = self._spawn(child.name), now, None
             self._write_running()
 
@@ -179,9 +196,8 @@ class Supervisor:
                 time.sleep(0.02)
 
     def _stop(self) -> None:
-        self._stopping.set()
-        if self._watcher is not None:
-            self._watcher.join()
+        with self._reviving:
+            self._stopping = True
         for child in self._children.values():
             child.process.terminate()
         deadline = time.monotonic() + 15.0
@@ -191,6 +207,9 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
+        self._all_ended.set()
+        if self._watcher is not None:
+            self._watcher.join()
         for end in self._pipe:
             if end >= 0:
                 os.close(end)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ class Call:
     profile: str | None
     debug: bool
     overrides: dict[str, Any] = field(default_factory=dict)
+    answered: bool = False  # the one document is printed
 
     @functools.cached_property
     def console(self) -> Console:
@@ -49,7 +51,11 @@ class Call:
         """
         from mainspring.app.project import open_project
         from mainspring.app.settings import find_project, load_settings
+        from mainspring.core.errors import NotFound
 
+        if self.folder is not None and not self.folder.is_dir():
+            raise NotFound(f"There is no folder {self.folder}.", fix="name the project's folder with --project.")
+        os.umask(0o077)  # whatever this process and its children write from here on is the state: its owner's alone
         root = find_project(self.folder or Path.cwd())
         return open_project(load_settings(root, self.profile, self.overrides))
 
@@ -62,6 +68,7 @@ class Call:
         if self.json:
             import msgspec
 
+            self.answered = True
             content = msgspec.json.format(msgspec.json.encode(document, enc_hook=str), indent=2)
             click.echo(content.decode())
         elif show is not None:
@@ -112,21 +119,31 @@ def guarded(call: Call, body: Callable[[], int | None]) -> int:
     """Run `body`; print an error as one line with its fix, and return the exit code."""
     try:
         return body() or exits.OK
-    except MainspringError as error:
-        if call.debug:
-            raise
-        return _report(call, error)
+    except click.ClickException:  # wrong usage: `main` reports it
+        raise
     except KeyboardInterrupt:
-        click.echo("Interrupted.", err=True)
-        return 130
-    except ModuleNotFoundError as error:
-        if call.debug or (error.name or "").startswith("mainspring"):
-            raise
-        return _report(call, MissingExtra(f"This command (module {error.name!r})", "local"))
-    except OSError as error:
+        return report(call, MainspringError("Interrupted."), exits.INTERRUPTED)
+    except Exception as error:
         if call.debug:
-            raise
-        return _report(call, _from_os(error))
+            import traceback
+
+            traceback.print_exc()
+        return report(call, _ours(error))
+
+
+def _ours(error: Exception) -> MainspringError:
+    """Return an error as one that a person can act on."""
+    if isinstance(error, MainspringError):
+        return error
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("mainspring"):
+        return MissingExtra(f"This command (module {error.name!r})", "local")
+    if isinstance(error, OSError):
+        return _from_os(error)
+    said = " ".join(str(error).split())
+    return MainspringError(
+        f"This should not have happened: {type(error).__name__}: {said[:500]}",
+        fix="run the same command with --debug, and report what it prints.",
+    )
 
 
 def _from_os(error: OSError) -> MainspringError:
@@ -137,14 +154,17 @@ def _from_os(error: OSError) -> MainspringError:
         return StorageFull(f"No space left{where}.", fix="free some space and run the command again.")
     if isinstance(error, FileNotFoundError):
         return NotFound(f"There is no{where}.")
-    if isinstance(error, PermissionError):
-        return Denied(f"No permission for{where}.", fix="run as the owner of the project's folder.")
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return Denied(
+            f"No permission for{where}.", fix="run as the owner of the project's folder, and let it be writable."
+        )
     return Unavailable(f"{error.strerror or error}{where}.")
 
 
-def _report(call: Call, error: MainspringError) -> int:
-    code = exits.exit_code(error)
-    if call.json:
+def report(call: Call, error: MainspringError, code: int | None = None) -> int:
+    """Print an error, with `--json` as the one document unless that is out already, and return the exit code."""
+    code = exits.exit_code(error) if code is None else code
+    if call.json and not call.answered:
         call.result({"error": {"what": error.what, "fix": error.fix, "retryable": error.retryable, "exit": code}})
     click.echo(f"Error: {error.what}", err=True)
     if error.fix:

@@ -18,6 +18,7 @@ UNAVAILABLE = 10
 MISSING_EXTRA = 11
 NOT_CONVERTIBLE = 12
 UNHEALTHY = 13
+INTERRUPTED = 130
 
 _CODES: tuple[tuple[type[errors.MainspringError], int], ...] = (
     (errors.GateNotPassed, GATE),

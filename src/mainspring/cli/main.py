@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 # name -> (module in cli/commands, one line of help), in the order of a project's life
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -69,7 +70,27 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
-    cli.main(args=sys.argv[1:], prog_name="mainspring")
+    arguments = sys.argv[1:]
+    try:
+        code = cli.main(args=arguments, prog_name="mainspring", standalone_mode=False)
+    except click.ClickException as error:
+        sys.exit(_misused(error, arguments))
+    except click.Abort:
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _misused(error: click.ClickException, arguments: list[str]) -> int:
+    """Report wrong usage as every error is reported, with click's line on how it is used."""
+    if isinstance(error, NoArgsIsHelpError) or "--json" not in arguments:
+        error.show()
+        return error.exit_code
+    from mainspring.cli.call import Call, report
+    from mainspring.core.errors import Invalid
+
+    asked = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "mainspring"
+    wrong = Invalid(error.format_message(), fix=f"see `{asked} --help`.")
+    return report(Call(json=True, folder=None, profile=None, debug=False), wrong, error.exit_code)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,10 @@ class Call:
         """Where people read: standard error when standard output is a document, else standard output."""
         from rich.console import Console
 
-        return Console(stderr=self.json, highlight=False, soft_wrap=False)
+        console = Console(stderr=self.json, highlight=False, soft_wrap=False)
+        if not console.is_terminal:
+            console.width = 200  # a file or a pipe has no edge at which ids would have to be cut
+        return console
 
     @functools.cached_property
     def project(self) -> Project:

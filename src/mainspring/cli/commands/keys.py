@@ -47,11 +47,11 @@ def list_(call: Call) -> None:
         from rich.table import Table
 
         table = Table(box=None, header_style="bold")
-        for column in ("id", "name", "scopes", "expires", "revoked"):
-            table.add_column(column)
+        for column, width in (("id", 26), ("name", None), ("scopes", None), ("expires", 20), ("revoked", None)):
+            table.add_column(column, min_width=width)  # `keys revoke` needs the whole id
         for key in keys:
-            revoked = "" if key.revoked_at is None else format_instant(key.revoked_at)
-            table.add_row(key.id, key.name, " ".join(sorted(key.scopes)), format_instant(key.expires_at), revoked)
+            revoked = "" if key.revoked_at is None else _to_the_second(key.revoked_at)
+            table.add_row(key.id, key.name, " ".join(sorted(key.scopes)), _to_the_second(key.expires_at), revoked)
         console.print(table)
 
     call.result(
@@ -63,6 +63,12 @@ def list_(call: Call) -> None:
         ],
         show,
     )  # fmt: skip
+
+
+def _to_the_second(instant: int) -> str:
+    from mainspring.core.time import SECOND, format_instant
+
+    return format_instant(instant // SECOND * SECOND)
 
 
 @make("revoke")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def command(call: Call, *, views: tuple[str, ...], through: str | None) -> None:
     """Bring the online features of VIEWS, by default of all, up to date with the lake."""
     from mainspring.app.materialising import materialise_views
-    from mainspring.core.time import format_instant, parse_instant
+    from mainspring.core.time import SECOND, format_instant, parse_instant
 
     definitions = call.project.definitions
     chosen = [definitions.view(name) for name in views] or list(definitions.views.values())
@@ -36,7 +36,7 @@ def command(call: Call, *, views: tuple[str, ...], through: str | None) -> None:
         for report in reports:
             console.print(
                 f"[bold]{report.view}[/]: {report.entities:,} entities from {report.rows:,} rows, "
-                f"through {format_instant(report.through)}"
+                f"through {format_instant(report.through // SECOND * SECOND)}"
             )
         idle = [view.name for view in chosen if view.name not in {report.view for report in reports}]
         if idle:

@@ -13,6 +13,8 @@ from mainspring.cli.call import command as make
 if TYPE_CHECKING:
     from rich.console import Console
 
+_JUDGED = "holdout."
+
 
 @make("runs")
 @click.argument("model", required=False)
@@ -30,10 +32,11 @@ def command(call: Call, *, model: str | None, limit: int) -> None:
             console.print("No runs yet. Next: mainspring train MODEL")
             return
         table = Table(box=None, header_style="bold")
-        for column in ("run", "model", "status", "started", "metrics"):
-            table.add_column(column)
+        for column, width in (("run", 32), ("model", None), ("status", None), ("started", 20), ("held out", None)):
+            table.add_column(column, min_width=width)  # an id that is cut off is of no use
         for run in runs:
-            metrics = "  ".join(f"{name} {value:.4f}" for name, value in sorted(run.metrics.items())[:4])
+            judged = {name.removeprefix(_JUDGED): run.metrics[name] for name in run.metrics if name.startswith(_JUDGED)}
+            metrics = "  ".join(f"{name} {value:.4f}" for name, value in judged.items())
             started = format_instant(run.started_at // 1_000_000 * 1_000_000)
             table.add_row(run.id, run.model, run.status, started, metrics)
         console.print(table)

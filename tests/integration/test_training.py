@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from mainspring.registry.adapters.memory import MemoryTracking
 from mainspring.registry.adapters.mlflow import MlflowTracking, MlflowVersions
 from mainspring.stats import metrics
 from mainspring.stats.reference import Reference
+from mainspring.training.again import held_out_again
+from mainspring.training.pinned import pinned_scan
 from mainspring.training.scoring import open_session, session_scores
 from mainspring.training.trainer import score_bundle
 
@@ -308,3 +312,30 @@ def test_a_bundle_changed_on_disk_is_not_loaded(bakery: Bakery, report: Any) -> 
         bakery.bundles.load(report.digest)
     path.write_bytes(before)
     bakery.bundles.load(report.digest)
+
+
+def test_held_out_rows_are_read_again_for_a_model_with_other_features(bakery: Bakery) -> None:
+    rich = bakery.trainer.train(late_model(), since=START, until=UNTIL)
+    poor = bakery.trainer.train(late_model(features=[Order]), since=START, until=UNTIL)
+    candidate, champion = bakery.bundles.load(poor.digest), bakery.bundles.load(rich.digest)
+    commit = bakery.snapshots.get(candidate.manifest.dataset_commit)
+
+    again = held_out_again(candidate, champion, outcomes.late, partial(pinned_scan, bakery.lake, commit))
+
+    original = pq.read_table(io.BytesIO(champion.files["holdout.parquet"]))
+    assert again.num_rows == original.num_rows
+    assert np.array_equal(score_bundle(champion, again), score_bundle(champion, original))
+
+
+def test_held_out_rows_that_cannot_be_read_again_are_refused(bakery: Bakery) -> None:
+    report = bakery.trainer.train(late_model(), since=START, until=UNTIL)
+    bundle = bakery.bundles.load(report.digest)
+    commit = bakery.snapshots.get(bundle.manifest.dataset_commit)
+    moved = msgspec.structs.replace(
+        bundle.manifest, extra={**bundle.manifest.extra, "until": bundle.manifest.extra["until"] - 5 * HOUR}
+    )
+
+    with pytest.raises(Corrupt, match="cannot be read again"):
+        held_out_again(
+            replace(bundle, manifest=moved), bundle, outcomes.late, partial(pinned_scan, bakery.lake, commit)
+        )

@@ -118,7 +118,6 @@ class Schedule:
 
     hour = ms.col("scheduled_departure").hour(NEW_YORK)
     weekday = ms.col("scheduled_departure").weekday(NEW_YORK)
-    month = ms.col("scheduled_departure").month(NEW_YORK)
     distance = ms.col("distance")
     origin = ms.col("origin")
     carrier = ms.col("carrier")

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import getpass
+from functools import partial
+from typing import TYPE_CHECKING
 
 from mainspring.app.project import Project
 from mainspring.core.errors import NotFound
 from mainspring.delivery import promote as delivery
 from mainspring.delivery.model import Promotion
+from mainspring.registry.model import Bundle, ModelVersion
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def promote(project: Project, model: str, version: str | None = None, *, reason: str = "") -> Promotion:
@@ -34,7 +40,19 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
         clock=project.wall,
         actor=actor(),
         reason=reason,
+        rebuild=lambda champion, _: _read_again(project, project.versions.get(model, version), champion),
     )
+
+
+def _read_again(project: Project, candidate: ModelVersion, champion: Bundle) -> pa.Table:
+    """Return the candidate's held-out rows with the champion's features, from the data the candidate was trained on."""
+    from mainspring.training.again import held_out_again
+    from mainspring.training.pinned import pinned_scan
+
+    bundle = project.bundles.load(candidate.digest)
+    commit = project.snapshots.get(bundle.manifest.dataset_commit)
+    label = project.definitions.model(candidate.model).label
+    return held_out_again(bundle, champion, label, partial(pinned_scan, project.lake, commit))
 
 
 def rollback(project: Project, model: str, *, reason: str = "") -> Promotion:

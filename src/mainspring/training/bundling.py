@@ -65,9 +65,11 @@ def pack(
     *,
     baseline: Mapping[str, float],
     run_id: str,
+    since: int | None,
+    until: int | None,
     at: int,
 ) -> Bundle:
-    """Return the signed bundle of a converted model."""
+    """Return the signed bundle of a converted model, trained on observations in `[since, until)`."""
     files = {
         bundles.MODEL: converted.content,
         bundles.FEATURES: pinned.features,
@@ -90,6 +92,8 @@ def pack(
         metrics={**converted.metrics, **{f"baseline.{name}": value for name, value in baseline.items()}},
         extra={
             "seed": model.seed,
+            "since": since,
+            "until": until,
             "training_rows": len(data.train),
             "holdout_rows": len(data.holdout),
             "dropped_rows": data.dropped,

@@ -94,7 +94,7 @@ class Trainer:
             tell("read the features", 0.05)
             everything, held_out = self._data(model, pinned, since, until)
             data = everything.only(columns_of(model.features, everything.dtypes))
-            bundle, baseline = self._bundle(model, data, everything, held_out, pinned, run, tell)
+            bundle, baseline = self._bundle(model, data, everything, held_out, pinned, run, (since, until), tell)
             tell("store", 0.95)
             self._bundles.save(bundle)
         self._tracking.finish(run_id, "FINISHED", self._clock.now())
@@ -125,6 +125,7 @@ class Trainer:
         held_out: pa.Table,
         pinned: Pinned,
         run: Run,
+        span: tuple[int | None, int | None],
         tell: Progress,
     ) -> tuple[Bundle, dict[str, float]]:
         tell("fit", 0.3)
@@ -147,6 +148,8 @@ class Trainer:
             self._key,
             baseline=baseline,
             run_id=run.id,
+            since=span[0],
+            until=span[1],
             at=self._clock.now(),
         )
         run.log_param("digest", bundle.digest)

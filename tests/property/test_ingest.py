@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Float64, Int64, String
@@ -84,7 +84,15 @@ def only(row: Row, source: Source) -> Row:
     return {name: row[name] for name in source.columns}
 
 
+def seen(happened: int, recorded: int) -> Row:
+    return {"place": "1", "number": 1, "value": 0.5, "happened": happened, "recorded": recorded}
+
+
 @settings(max_examples=40, deadline=None)
+# Of the rows there, the last before the new one decides, not the first.
+@example(source=RECORDED, arriving=[[seen(0, 0), seen(2, 2)], [seen(1, 6)]], batch_rows=5, load_rows=9)
+# A row that comes late shadows one there that is visible at the same instant, and one after it.
+@example(source=RECORDED, arriving=[[seen(1, 4), seen(2, 5)], [seen(3, 4)]], batch_rows=1, load_rows=9)
 @given(
     source=st.sampled_from([BARE, RECORDED]),
     arriving=batches,

@@ -32,6 +32,11 @@ def arrow_schema(schema: Schema) -> pa.Schema:
     return pa.schema([pa.field(name, ARROW_TYPES[dtype]) for name, dtype in schema.items()])
 
 
+def no_rows(schema: pa.Schema) -> pa.Table:
+    """Return an empty table. (`schema.empty_table()` imports pandas, which costs more than landing a small file.)"""
+    return pa.Table.from_arrays([pa.nulls(0, column.type) for column in schema], schema=schema)
+
+
 def landed_schema(source: Source, keyings: Mapping[str, tuple[str, ...]]) -> pa.Schema:
     """Return what the source's table holds: its columns, ours, and one record-setting flag for each keying."""
     schema = arrow_schema(source.columns)

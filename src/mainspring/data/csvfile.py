@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, cast
@@ -15,7 +17,7 @@ from mainspring.data.refusals import check_columns, unreadable
 
 # How an absent value is written, where it is not in quotes. In quotes it is text.
 NULLS = ["", "NA", "N/A", "NULL", "null"]
-_BLOCK = 8 << 20  # bytes
+_BLOCK = 2 << 20  # bytes; the longest row
 _SUFFIXES = {".csv": ",", ".tsv": "\t"}
 
 
@@ -24,8 +26,10 @@ def is_csv(path: Path) -> bool:
     return any(suffix in _SUFFIXES for suffix in path.suffixes[-2:])
 
 
-def pieces(path: Path, source: Source) -> tuple[Iterator[pa.Table], int | None, tuple[str, ...]]:
-    """Return the rows of a file, how many they are (unknown), and the columns that the source does not declare."""
+def pieces(path: Path, source: Source) -> tuple[Iterator[pa.Table], tuple[str, ...]]:
+    """Return the rows of a file, and the columns that the source does not declare."""
+    delimiter = next(_SUFFIXES[suffix] for suffix in path.suffixes[-2:] if suffix in _SUFFIXES)
+    extra = check_columns(str(path), _header(path, delimiter), source)
     broken: list[str] = []
 
     def keep(row: pv.InvalidRow) -> Literal["skip", "error"]:
@@ -33,24 +37,11 @@ def pieces(path: Path, source: Source) -> tuple[Iterator[pa.Table], int | None, 
         broken.append(f"a line has {row.actual_columns} fields, not {row.expected_columns}{DETAIL}{text}")
         return "skip"
 
-    delimiter = next(_SUFFIXES[suffix] for suffix in path.suffixes[-2:] if suffix in _SUFFIXES)
-    parse = pv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=keep)
-    read = pv.ReadOptions(block_size=_BLOCK, use_threads=False)
-    with pv.open_csv(_stream(path), read, parse, pv.ConvertOptions(column_types={})) as opened:
-        names = opened.schema.names
-    extra = check_columns(str(path), names, source)
-    broken.clear()
-    convert = pv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()),
-        include_columns=list(source.columns),
-        null_values=NULLS,
-        strings_can_be_null=True,
-        quoted_strings_can_be_null=False,
-    )
-
     def batches() -> Iterator[pa.Table]:
+        read = pv.ReadOptions(block_size=_BLOCK, use_threads=False)
+        parse = pv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=keep)
         try:
-            with pv.open_csv(_stream(path), read, parse, convert) as reader:
+            with pv.open_csv(_stream(path), read, parse, _text(source)) as reader:
                 for batch in reader:
                     piece = pa.Table.from_batches([batch])
                     yield piece.append_column(FAULT, pa.nulls(len(piece), pa.string()))
@@ -62,7 +53,28 @@ def pieces(path: Path, source: Source) -> tuple[Iterator[pa.Table], int | None, 
         except (pa.ArrowException, OSError) as error:
             raise unreadable(path, error) from error
 
-    return batches(), None, extra
+    return batches(), extra
+
+
+def _text(source: Source) -> pv.ConvertOptions:
+    return pv.ConvertOptions(
+        column_types=dict.fromkeys(source.columns, pa.string()),
+        include_columns=list(source.columns),
+        null_values=NULLS,
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )
+
+
+def _header(path: Path, delimiter: str) -> list[str]:
+    try:
+        with io.TextIOWrapper(_stream(path), encoding="utf-8-sig", newline="") as text:
+            names = next(csv.reader(text, delimiter=delimiter), None)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise unreadable(path, error) from error
+    if not names:
+        raise unreadable(path, ValueError("it has no line with the names of its columns"))
+    return names
 
 
 def _stream(path: Path) -> IO[Any]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from mainspring.core.errors import Corrupt, MainspringError, StorageFull
 from mainspring.core.ids import new_id
 from mainspring.core.schema import DType
+from mainspring.data.arrow import no_rows
 from mainspring.data.model import TableScan
 
 DUCK_TYPES = {
@@ -84,7 +85,7 @@ def _filled(rows: pa.Table, schema: pa.Schema | None) -> pa.Table:
 def _nothing(scan: TableScan) -> pa.Table:
     if scan.schema is None:
         raise Corrupt(f"Version {scan.version} of a table has neither files nor a schema.")
-    return scan.schema.empty_table()
+    return no_rows(scan.schema)
 
 
 def one_row(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:

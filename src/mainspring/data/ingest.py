@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from mainspring.core.locks import Locks
 from mainspring.core.time import Clock, format_duration
 from mainspring.data import duck
-from mainspring.data.arrow import landed_schema, quarantine_schema
+from mainspring.data.arrow import landed_schema, no_rows, quarantine_schema
 from mainspring.data.content import digest_rows
 from mainspring.data.duck import identifier, literal
 from mainspring.data.fitting import together
@@ -213,7 +213,7 @@ class Ingestor:
             for name, view in self._views(con, source)
             if self._lake.has(name, f"{batch}.0")
         ]
-        return pa.concat_tables(parts) if parts else pa.table({SEQUENCE: pa.array([], pa.int64())})
+        return pa.concat_tables([no_rows(pa.schema([pa.field(SEQUENCE, pa.int64())])), *parts])
 
     def _next_load(self, con: duckdb.DuckDBPyConnection, source: Source) -> int:
         """Return the first `_seq` of the next load."""

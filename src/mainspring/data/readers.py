@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from mainspring.core.errors import InvalidData, NotFound
 from mainspring.core.schema import DType
-from mainspring.data import csv, pydicts
+from mainspring.data import csvfile, pydicts
 from mainspring.data.content import digest_file
 from mainspring.data.fitting import FAULT, fits, plain
 from mainspring.data.model import Source
@@ -77,9 +77,9 @@ def _open_file(path: Path, source: Source, rows: int) -> Input:
             return _parquet(path, source, rows)
         if start.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
             return _ipc(path, source, rows, stream=not start.startswith(b"ARROW1"))
-        if csv.is_csv(path):
-            pieces, total, extra = csv.pieces(path, source)
-            return Input(str(path), pieces, total, digest_file(path), extra)
+        if csvfile.is_csv(path):
+            pieces, extra = csvfile.pieces(path, source)
+            return Input(str(path), pieces, None, digest_file(path), extra)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(path, error) from error
     raise InvalidData(f"{path} is neither Parquet, nor Arrow, nor CSV.", fix="convert it to .parquet, .arrow or .csv.")

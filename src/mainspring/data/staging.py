@@ -7,14 +7,14 @@ row goes to the quarantine; `kept` is the table as it was. Names that begin with
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from mainspring.data import duck
-from mainspring.data.arrow import landed_schema, quarantine_schema, widened
-from mainspring.data.casting import Casting, casting
+from mainspring.data.arrow import landed_schema, no_rows, quarantine_schema, widened
+from mainspring.data.casting import CAME, Casting, casting
 from mainspring.data.duck import identifier, literal
 from mainspring.data.fitting import DETAIL, FAULT
 from mainspring.data.model import BATCH, REASON, RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source, TableScan
@@ -53,51 +53,52 @@ class Staging:
     ) -> None:
         self._con = con
         self._source = source
-        self._block = (base, base + len(raw) - 1)
+        self._base = base
         self._batch = batch
         self._kept = False
-        con.register("raw", raw.append_column(ROW, pa.array(np.arange(len(raw), dtype=np.int64))))
         castings = [casting(column, raw.schema.field(column).type, dtype) for column, dtype in source.columns.items()]
+        raw = raw.append_column(ROW, _numbered(len(raw)))
+        con.register("raw", raw.rename_columns({column: CAME + column for column in source.columns}))
         self._cast(castings)
         if duck.one_row(con, f"SELECT count({REASON}) FROM typed")[0]:
             for one in castings:
                 self._refuse(one, name, strict)
 
     def _cast(self, castings: list[Casting]) -> None:
-        pairs = [(one.name, condition, reason) for one in castings for condition, reason in one.reasons]
-        values = [f"{one.value} AS {identifier(one.name)}" for one in castings]
-        flags = [f"{condition} AS _misfit_{index}" for index, (_, condition, _) in enumerate(pairs)]
-        misfits = [f"_misfit_{index}" for index in range(len(pairs))]
-        rules = [(misfit, reason) for misfit, (_, _, reason) in zip(misfits, pairs, strict=True)]
+        rules = [pair for one in castings for pair in one.reasons]
+        failing = [one.unfit for one in castings]
+        unfit = {one.name: one.unfit for one in castings}
+        no_row = f"coalesce(contains({FAULT}, {literal(DETAIL)}), false)"
         for columns, condition, reason in row_rules(self._source):
+            failing.append(condition)
             # A null that only stands for a value that does not fit, or for a line that is no row, is not told twice.
-            told = [misfit for misfit, (name, _, _) in zip(misfits, pairs, strict=True) if name in columns]
-            told.append(f"coalesce(contains({FAULT}, {literal(DETAIL)}), false)")
-            rules.append((f"({condition} AND NOT ({' OR '.join(told)}))", reason))
+            told = " OR ".join([no_row, *(unfit[name] for name in columns)])
+            rules.append((f"({condition} AND NOT ({told}))", reason))
         reasons = ", ".join(f"CASE WHEN {condition} THEN {literal(reason)} END" for condition, reason in rules)
+        names = ", ".join(identifier(one.name) for one in castings)
+        values = ", ".join(f"{one.value} AS {identifier(one.name)}" for one in castings)
         event, recorded, _ = rank_columns(self._source)
         self._con.execute(f"""
             CREATE OR REPLACE TEMP TABLE typed AS
-            SELECT * EXCLUDE ({", ".join([FAULT, *misfits])}),
+            SELECT {ROW}, {names},
                 greatest({event}, {recorded} + to_microseconds({self._source.lag_us})) AS {VISIBLE_AT},
-                {self._block[0]} + {ROW} AS {SEQUENCE},
-                CASE WHEN {FAULT} IS NOT NULL OR {" OR ".join(condition for condition, _ in rules)}
+                {self._base} + {ROW} AS {SEQUENCE},
+                CASE WHEN {FAULT} IS NOT NULL OR {" OR ".join(failing)}
                     THEN concat_ws({_BETWEEN}, {FAULT}, {reasons}) END AS {REASON}
-            FROM (SELECT {", ".join([ROW, FAULT, *values, *flags])} FROM raw)""")
+            FROM (SELECT *, {values} FROM raw)""")
 
     def _refuse(self, one: Casting, name: str, strict: bool) -> None:
         if one.misfit is None:
             return
-        column = f"raw.{identifier(one.name)}"
         total, valued, wrong, without = duck.one_row(
             self._con,
-            f"""SELECT count(*), count({column}), count(*) FILTER ({one.misfit}),
+            f"""SELECT count(*), count({one.came}), count(*) FILTER ({one.misfit}),
                 count(*) FILTER ({one.naive or "false"}) FROM raw""",
         )
         if without and without + wrong == valued:
             raise naive(name, one.name)
         if strict and valued and wrong == valued and 2 * valued >= total:
-            example = duck.one_row(self._con, f"SELECT first({column} ORDER BY {ROW}) FILTER ({one.misfit}) FROM raw")
+            example = duck.one_row(self._con, f"SELECT first({one.came} ORDER BY {ROW}) FILTER ({one.misfit}) FROM raw")
             raise wrong_type(name, one.name, one.dtype, example[0])
 
     def compare_with(self, scan: TableScan | None) -> None:
@@ -108,7 +109,7 @@ class Staging:
 
     def judge_unique(self) -> None:
         """Give a reason to every row that agrees with one that came first, in this load or in the table."""
-        judge_unique(self._con, self._source, kept=self._kept, block=self._block)
+        judge_unique(self._con, self._source, kept=self._kept)
 
     def leave_out(self, landed: pa.Table) -> None:
         """Forget the rows with these `_seq`: they are there already."""
@@ -118,7 +119,8 @@ class Staging:
 
     def quarantined(self) -> pa.Table:
         """Return the rows that fail, as they came, with all their reasons."""
-        columns = ", ".join(f"CAST(raw.{name} AS VARCHAR) AS {name}" for name in map(identifier, self._source.columns))
+        came = [(identifier(CAME + name), identifier(name)) for name in self._source.columns]
+        columns = ", ".join(f"CAST(raw.{text} AS VARCHAR) AS {name}" for text, name in came)
         reason = f"replace(replace({REASON}, {_BETWEEN}, '; '), {literal(DETAIL)}, ': ')"
         rows: pa.Table = self._con.sql(f"""
             SELECT {columns}, {reason} AS {REASON}, {SEQUENCE}, {literal(self._batch)} AS {BATCH}
@@ -169,10 +171,15 @@ class Staging:
 
     def _changes(self, queries: list[str], keyings: Mapping[str, tuple[str, ...]]) -> pa.Table:
         if not self._kept or not queries:
-            return pa.table({SEQUENCE: pa.array([], pa.int64())})
+            return no_rows(pa.schema([pa.field(SEQUENCE, pa.int64())]))
         flags = [identifier(RECORD_PREFIX + name) for name in keyings]
         changes: pa.Table = self._con.sql(f"""
             SELECT {SEQUENCE}, any_value({VISIBLE_AT}) AS {VISIBLE_AT},
                 {", ".join(f"bool_and({flag}) AS {flag}" for flag in flags)}
             FROM ({" UNION ALL BY NAME ".join(queries)}) GROUP BY {SEQUENCE}""").to_arrow_table()
         return changes
+
+
+def _numbered(rows: int) -> pa.Array[Any]:
+    # `pa.array` would import pandas.
+    return pa.Array.from_buffers(pa.int64(), rows, [None, pa.py_buffer(np.arange(rows, dtype=np.int64).tobytes())])

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from mainspring.data import duck
 from mainspring.data.duck import identifier
-from mainspring.data.model import REASON, SEQUENCE, Source
+from mainspring.data.model import REASON, Source
 from mainspring.data.quality import unique_rules
 from mainspring.data.records import present
 
@@ -19,19 +19,15 @@ ROW = "_row"
 SEPARATOR = "\x1f"  # between the reasons of one row: no reason holds it
 
 
-def judge_unique(con: duckdb.DuckDBPyConnection, source: Source, *, kept: bool, block: tuple[int, int]) -> None:
+def judge_unique(con: duckdb.DuckDBPyConnection, source: Source, *, kept: bool) -> None:
     """Give its reasons to every row of `typed` that agrees with one before it, or with one of `kept` where there is.
 
     A row that goes to the quarantine stands in nobody's way. A null agrees with nothing.
-
-    Args:
-        block: The first and last `_seq` of this load. Its rows in `kept` landed before a crash; they were judged with
-            the others of the load, and are again.
     """
     rules = unique_rules(source)
     joins, columns, found = "", [], 0
     for index, (names, _) in enumerate(rules):
-        con.execute(f"CREATE OR REPLACE TEMP TABLE rivals_{index} AS {_rivals(names, kept, block)}")
+        con.execute(f"CREATE OR REPLACE TEMP TABLE rivals_{index} AS {_rivals(names, kept)}")
         found += duck.one_row(con, f"SELECT count(*) FROM rivals_{index}")[0]
         same = " AND ".join(f"rivals_{index}.{identifier(name)} = typed.{identifier(name)}" for name in names)
         joins += f" LEFT JOIN rivals_{index} ON {same}"
@@ -47,7 +43,7 @@ def judge_unique(con: duckdb.DuckDBPyConnection, source: Source, *, kept: bool, 
     con.unregister("failed")
 
 
-def _rivals(names: tuple[str, ...], kept: bool, block: tuple[int, int]) -> str:
+def _rivals(names: tuple[str, ...], kept: bool) -> str:
     """Return SQL: values that several rows have, `_first` the first row with them, `_there` if one has landed."""
     columns = ", ".join(map(identifier, names))
     good = f"SELECT {columns}, {ROW}, false AS _there FROM typed WHERE {REASON} IS NULL AND {present(names)}"
@@ -56,8 +52,7 @@ def _rivals(names: tuple[str, ...], kept: bool, block: tuple[int, int]) -> str:
         good = f"""
             WITH good AS ({good})
             SELECT * FROM good UNION ALL BY NAME
-            SELECT DISTINCT {columns}, true AS _there FROM kept SEMI JOIN good ON {same}
-            WHERE kept.{SEQUENCE} NOT BETWEEN {block[0]} AND {block[1]}"""
+            SELECT DISTINCT {columns}, true AS _there FROM kept SEMI JOIN good ON {same}"""
     return f"""
         SELECT {columns}, min({ROW}) AS _first, bool_or(_there) AS _there FROM ({good})
         GROUP BY {columns} HAVING count(*) > 1"""

@@ -87,6 +87,18 @@ def test_an_ingestion_that_fills_the_disk_resumes_when_there_is_room(tmp_path: P
     assert read_count(lake) == 80_100
 
 
+def test_what_is_larger_than_the_room_is_not_begun(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path)
+    # A table of one column many times over, which is much larger than what it takes to hold it.
+    column = pa.chunked_array([pa.nulls(1 << 20, pa.int64())] * 64)
+    names = [f"x{number}" for number in range(1 << 13)]
+    wide = pa.table([column] * len(names), names=names)
+    assert wide.nbytes > 4 << 40
+    with pytest.raises(StorageFull, match=r"\d+ MiB of rows come, \d+ MiB are free"):
+        lake.rewrite("facts", wide, wide, "x0", key="one")
+    assert lake.tables() == []
+
+
 def read_count(lake: DeltaLake) -> int:
     import pyarrow.parquet as pq
 

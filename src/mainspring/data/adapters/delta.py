@@ -7,6 +7,7 @@ vectors and the expiry of old log entries stay off: readers refuse the former, t
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
@@ -32,6 +34,7 @@ _FULL = ("No space left", "os error 28", "Disk quota", "os error 122", "File too
 _ATTEMPTS = 20
 _MANY_FILES = 64
 _SMALL_BYTES = 64 << 20
+_SPARE_BYTES = 1 << 20  # for the log
 _NEW = "_is_new"  # in the source of a merge: whether a row is to be added, not a change
 
 
@@ -59,6 +62,9 @@ class DeltaLake:
         self._thread = threading.local()
 
     def append(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:
+        if isinstance(rows, Sequence):
+            self._ask_for_room(table, sum(batch.nbytes for batch in rows))
+
         def write(at: DeltaTable | None) -> None:
             merge = at is not None and _arrow(at) != schema
             self._write(table, at, rows, schema, key, mode="append", schema_mode="merge" if merge else None)
@@ -73,13 +79,15 @@ class DeltaLake:
         return self._commit(table, None, key, write)
 
     def rewrite(self, table: str, rows: pa.Table, changes: pa.Table, on: str, *, key: str) -> int | None:
+        self._ask_for_room(table, rows.nbytes)
+
         def write(at: DeltaTable | None) -> None:
             if at is None:
                 raise NotFound(f"There is no table {table!r} to change.")
             source = pa.concat_tables(
                 [
-                    changes.append_column(_NEW, pa.array([False] * len(changes), pa.bool_())),
-                    rows.append_column(_NEW, pa.array([True] * len(rows), pa.bool_())),
+                    changes.append_column(_NEW, pc.is_valid(pa.nulls(len(changes)))),  # all false
+                    rows.append_column(_NEW, pc.is_null(pa.nulls(len(rows)))),  # all true
                 ],
                 promote_options="default",
             )
@@ -214,7 +222,6 @@ class DeltaLake:
     ) -> int | None:
         path = self._path(table)
         with disk_errors(path), self._locks.hold(table, wait_s=600.0):
-            before = self._lying(table)
             at = self._open(table)
             if at is not None and at.transaction_version(key) is not None:
                 return None
@@ -224,13 +231,23 @@ class DeltaLake:
                 write(at)
             except BaseException as error:
                 self._thread.__dict__.pop("opened", None)
-                self._forget(table, before)
                 if isinstance(error, Conflict) and self.has(table, key):
                     return None
                 raise
             version = self.version(table)
             self._compact(table)
             return version
+
+    def _ask_for_room(self, table: str, size: int) -> None:
+        """Refuse what may not fit: where the disk fills up in the middle, delta-rs also panics on standard error."""
+        path = self._path(table)
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        free = shutil.disk_usage(self._folder).free
+        if size + _SPARE_BYTES > free:
+            raise StorageFull(
+                f"No space left for {path}: {size >> 20} MiB of rows come, {free >> 20} MiB are free.",
+                fix="free some space and run the command again.",
+            )
 
     def _compact(self, table: str) -> None:
         """Where small files have become many, make them few: a version of its own, with the same rows."""
@@ -240,13 +257,6 @@ class DeltaLake:
             if sum(size is not None and size < _SMALL_BYTES for size in sizes) >= _MANY_FILES:
                 with _delta_errors(self._path(table)):
                     at.optimize.compact(target_size=_SMALL_BYTES, post_commithook_properties=_HOOKS)
-
-    def _forget(self, table: str, before: set[Path]) -> None:
-        """Remove what a failed write left: nothing names it, and nobody else writes while we hold the lock."""
-        named = set(self._files(table, at)) if (at := self._open(table)) is not None else set()
-        for file in self._lying(table) - before:
-            if str(file) not in named and file.is_file():
-                file.unlink(missing_ok=True)
 
 
 class _Stream:

@@ -1,0 +1,72 @@
+"""Every block of every page is run, in a temporary project, by the real command line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from mainspring.core.locks import FileLocks
+from pages import DOCS, Reader, blocks, name_of, pages
+
+TUTORIAL = DOCS / "tutorial" / "first-model.md"
+RUN = {"bash", "python", "toml"}
+WITH_BLOCKS = [
+    page for page in pages() if page != TUTORIAL and any(block.language in RUN or block.title for block in blocks(page))
+]
+
+
+def free_ports() -> tuple[int, int]:
+    with closing(socket.socket()) as one, closing(socket.socket()) as two:
+        for each in (one, two):
+            each.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], two.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def courier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project that the tutorial ends with, stopped."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # one for all workers
+    folder, done = base / "tutorial", base / "tutorial.done"
+    with FileLocks(base / "locks").hold("tutorial", wait_s=170):
+        if not done.exists():
+            folder.mkdir()
+            with Reader(folder, free_ports()) as reader:
+                reader.follow(TUTORIAL)
+            done.touch()
+    return folder / "courier"
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    with Reader(tmp_path, free_ports()) as reader:
+        yield reader
+
+
+def test_the_tutorial_does_what_it_says(courier: Path) -> None:
+    assert (courier / ".mainspring" / "catalog.db").exists()
+
+
+@pytest.mark.parametrize("page", WITH_BLOCKS, ids=name_of)
+def test_a_page_does_what_it_says(page: Path, reader: Reader, request: pytest.FixtureRequest) -> None:
+    if "<!-- starts in: courier -->" in page.read_text(encoding="utf-8"):
+        shutil.copytree(request.getfixturevalue("courier"), reader.folder, dirs_exist_ok=True)
+    reader.follow(page)
+
+
+def test_few_blocks_are_left_out() -> None:
+    left_out = [(name_of(page), block.said) for page in pages() for block in blocks(page) if block.mark == "not run"]
+    assert len(left_out) <= 12, left_out
+
+
+def test_the_languages_are_known() -> None:
+    known = {*RUN, "text", "json", "ini", "mermaid"}
+    strange = {(name_of(page), block.line) for page in pages() for block in blocks(page) if block.language not in known}
+    assert not strange

@@ -1,0 +1,89 @@
+"""The reference says what the code says: commands, settings, exit codes, names, routes."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import mainspring
+from mainspring.app.settings import DEFAULTS
+from mainspring.cli import exits
+from mainspring.serving.gateway import ROUTES
+from pages import DOCS
+
+REFERENCE = DOCS / "reference"
+
+
+def rows(page: str, section: str = "") -> list[list[str]]:
+    """Return the cells of the page's tables, without the code marks; of one section where it is named."""
+    text = (REFERENCE / page).read_text(encoding="utf-8")
+    if section:
+        text = text.split(f"\n## {section}\n", 1)[1].split("\n## ", 1)[0]
+    lines = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("|--")]
+    return [[cell.strip().replace("`", "") for cell in line.strip("|").split("|")] for line in lines]
+
+
+def cli_reference() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("cli_reference", DOCS / "cli_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_command_line_is_current() -> None:
+    written = (REFERENCE / "cli.md").read_text(encoding="utf-8")
+    assert written == cli_reference().page(), "run `python docs/cli_reference.py`"
+
+
+def test_settings_are_those_of_the_code() -> None:
+    documented = {cells[0]: cells[1:3] for cells in rows("settings.md", "Every setting")[1:]}
+    assert documented == {name: [f"MAINSPRING_{name.upper()}", str(default)] for name, default in DEFAULTS.items()}
+
+
+def test_exit_codes_are_those_of_the_code() -> None:
+    documented = {cells[1]: int(cells[0]) for cells in rows("exit-codes.md")[1:]}
+    assert documented == {name: code for name, code in vars(exits).items() if name.isupper() and isinstance(code, int)}
+
+
+def test_every_public_name_is_documented_and_no_other() -> None:
+    text = (REFERENCE / "definitions.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\bms\.(\w+)", text)) == set(mainspring.__all__)
+
+
+def test_the_data_plane_is_whole() -> None:
+    documented = {
+        tuple(cells[:2]) for cells in rows("http-api.md", "Data plane") if "/" in cells[0] and " " in cells[0]
+    }
+    assert documented == {
+        (f"{route.method} {route.path}", "none" if route.action is None else route.action.value) for route in ROUTES
+    }
+
+
+def test_the_control_plane_is_whole(tmp_path: Path) -> None:
+    from mainspring.app.project import open_project
+    from mainspring.app.settings import load_settings
+    from mainspring.console.api import api
+
+    (tmp_path / "mainspring.toml").write_text('name = "empty"\nmodules = []\n')
+    routes = {
+        f"{method} {route.path}"
+        for route in api(open_project(load_settings(tmp_path, environment={}))).routes
+        for method in route.methods - {"HEAD"}
+    }
+    text = (REFERENCE / "http-api.md").read_text(encoding="utf-8").split("## Control plane", 1)[1]
+    documented = {f"{method} {path}" for method, path in re.findall(r"`(GET|POST|DELETE) (/api[^`?]*)", text)} - {
+        "GET /api/openapi.json"
+    }
+    assert documented == routes
+
+
+def test_only_real_verbs_are_named() -> None:
+    from mainspring.cli.main import COMMANDS
+
+    for page in DOCS.rglob("*.md"):
+        for verb in re.findall(r"`mainspring ([a-z]+)[ `]", page.read_text(encoding="utf-8")):
+            assert verb in COMMANDS, f"{page.name}: mainspring {verb}"

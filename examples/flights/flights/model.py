@@ -29,15 +29,11 @@ def train(data: ms.TrainingSet, run: ms.Run):
     from sklearn.compose import ColumnTransformer
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder
+    from sklearn.preprocessing import OrdinalEncoder
 
-    settings = {"max_iter": 120, "learning_rate": 0.08, "max_leaf_nodes": 31, "min_samples_leaf": 80}
+    settings = {"max_iter": 80, "learning_rate": 0.1, "max_leaf_nodes": 31, "min_samples_leaf": 100}
     run.log_params(settings)
-    encode = ColumnTransformer(
-        [
-            ("numbers", "passthrough", data.numeric),
-            ("words", OneHotEncoder(handle_unknown="ignore", sparse_output=False), data.categorical),
-        ]
-    )
+    codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    encode = ColumnTransformer([("codes", codes, data.categorical), ("numbers", "passthrough", data.numeric)])
     estimator = make_pipeline(encode, HistGradientBoostingClassifier(**settings, random_state=run.seed))
     return estimator.fit(data.train.X, data.train.y)

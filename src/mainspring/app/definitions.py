@@ -126,7 +126,8 @@ def load_function(settings: Settings, reference: str) -> Callable[[], Any]:
     try:
         module = _import(module_name, settings.root)
     except InvalidDefinition as error:
-        raise Invalid(f"Cannot import {module_name!r}: {error.problems[0]}") from None
+        what, _, fix = error.problems[0].partition(" Fix: ")
+        raise Invalid(f"Cannot import {module_name!r}: {what}", fix=fix or None) from None
     function = getattr(module, name, None)
     if not callable(function):
         raise Invalid(f"Module {module_name!r} has no function {name!r}.", fix="write module:function.")
@@ -195,6 +196,7 @@ def _problems(declared: Declared) -> Iterable[tuple[str, int, str]]:
     for model in models:
         for item, what, fix in check_groups(list(model.features), model.observations):
             yield line(item, what, fix)
+        yield from (line(model, *problem) for problem in _gates(model))
         stray = [group.name for group in model.baseline if group.name not in {one.name for one in model.features}]
         if stray:
             yield line(
@@ -211,6 +213,18 @@ def _problems(declared: Declared) -> Iterable[tuple[str, int, str]]:
                 endpoint,
                 f"Endpoint {endpoint.name!r} serves the model {endpoint.model_name!r}, which is not declared",
                 f"the project's models are {sorted(names)}.",
+            )
+
+
+def _gates(model: Model) -> Iterable[tuple[str, str]]:
+    from mainspring.stats.metrics import metrics_of
+
+    known = metrics_of(model.task)
+    for gate in model.gates:
+        if gate.metric not in known:
+            yield (
+                f"Model {model.name!r} has a gate on {gate.metric!r}, which is no metric of a {model.task} model",
+                f"use one of {', '.join(known)}.",
             )
 
 

@@ -99,7 +99,7 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise NotFound(f"There is no {path}.", fix="run `mainspring init NAME` to begin a project.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Invalid(f"{path} is not TOML: {error}.") from None
+        raise Invalid(f"{path} is not TOML: {error}.", fix="correct it there; text stands in quotes.") from None
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

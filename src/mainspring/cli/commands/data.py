@@ -56,8 +56,9 @@ def log(call: Call, *, limit: int) -> None:
 @click.argument("commit_id")
 def tag(call: Call, *, name: str, commit_id: str) -> None:
     """Let tag NAME name a dataset commit: vacuum keeps what tags name."""
-    call.project.snapshots.tag(name, commit_id)
-    call.result({"tag": name, "commit": commit_id}, lambda console: console.print(f"{name} names {commit_id}."))
+    found = call.project.snapshots.get(commit_id).id
+    call.project.snapshots.tag(name, found)
+    call.result({"tag": name, "commit": found}, lambda console: console.print(f"{name} names {found}."))
 
 
 @make("untag")

@@ -1,0 +1,44 @@
+"""What tests of several suites share: one small project that was trained, made once a session."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from depot import MODEL, Depot, copied, lay_out
+from mainspring.core.locks import FileLocks
+
+
+def _make(root: Path) -> dict[str, Any]:
+    """Lay the project out and bring it to two versions, the first of which is champion. Return what was printed."""
+    depot = lay_out(root)
+    told = {"apply": depot.json("apply")}
+    for source in ("posted", "scans", "deliveries"):
+        told[f"ingest {source}"] = depot.json("ingest", source, f"{source}.csv")
+    told["train"] = depot.json("train", MODEL)
+    told["promote"] = depot.json("promote", MODEL)
+    told["train again"] = depot.json("train", MODEL)
+    return told
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder of a trained project, to be copied and not used, and what the commands that made it printed."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # one for all workers
+    root, told = base / "trained-depot", base / "trained-depot.json"
+    with FileLocks(base / "locks").hold("trained-depot", wait_s=170):
+        if not told.exists():
+            told.write_text(json.dumps(_make(root)))
+    return root, json.loads(told.read_text())
+
+
+@pytest.fixture
+def depot(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> Depot:
+    """A trained project of the test's own."""
+    return copied(trained[0], tmp_path / "depot")

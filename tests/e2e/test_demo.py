@@ -1,0 +1,110 @@
+"""The main job: `mainspring demo --json`, run once under strace on a copy of the example."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from depot import Depot
+from pickles import pickles_in
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "flights"
+PROMISED = {
+    "rows_ingested", "training_rows", "auc", "baseline_auc", "gate", "model_version", "bundle_digest", "predictions",
+    "p50_ms", "p99_ms", "errors", "labels_joined", "live_auc", "drifted_columns", "seconds",
+}  # fmt: skip
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@dataclass(frozen=True)
+class Demo:
+    depot: Depot
+    summary: dict[str, Any]
+    stderr: str
+    connections: list[str]  # the lines in which a process connected, or sent to somewhere, or looked somebody up
+    home: Path
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    folder = tmp_path_factory.mktemp("demo")
+    shutil.copytree(EXAMPLE, folder / "flights", ignore=shutil.ignore_patterns(".mainspring", "__pycache__"))
+    (folder / "home").mkdir()
+    depot = Depot(folder / "flights")
+    traced = shutil.which("strace") is not None
+    trace = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", "trace=connect", "-o", str(folder / "trace")]
+    ran = depot.run(
+        "demo", "--json", environment={"HOME": str(folder / "home")}, prefix=trace if traced else (), timeout_s=500
+    )
+    assert ran.code == 0, ran.stderr[-3000:]
+    lines = (folder / "trace").read_text(errors="replace").splitlines() if traced else []
+    yield Demo(depot, ran.document, ran.stderr, lines, folder / "home")
+
+
+def test_it_says_what_happened(demo: Demo) -> None:
+    found = demo.summary
+    assert set(found) >= PROMISED
+    assert found["rows_ingested"] > 900_000
+    assert found["training_rows"] > 100_000
+    assert 0.70 < found["auc"] < 0.85
+    assert 0.5 < found["baseline_auc"] < found["auc"] - 0.005
+    assert found["gate"] == "passed"
+    assert found["model_version"] == "1"
+    assert re.fullmatch("[0-9a-f]{64}", found["bundle_digest"])
+    assert found["predictions"] == 58_752
+    assert found["errors"] == 0
+    assert 56_000 < found["labels_joined"] < 58_752  # the cancelled and the diverted have none
+    assert found["label_coverage"] == pytest.approx(found["labels_joined"] / found["predictions"], abs=1e-3)
+    assert 0.68 < found["live_auc"] < 0.85
+    assert 0 < found["p50_ms"] <= found["p99_ms"]
+    assert found["features_compared"] > 50_000
+    assert found["features_differing"] == 0
+    assert isinstance(found["drifted_columns"], list)
+
+
+def test_it_leaves_a_project_that_is_well_and_not_up(demo: Demo) -> None:
+    assert demo.depot.json("doctor")["well"]
+    status = demo.depot.json("status")
+    assert status["up"] is None
+    assert status["endpoints"][0]["predictions"] == 58_752
+
+
+def test_its_key_is_shown_once_and_kept_nowhere(demo: Demo) -> None:
+    [token] = re.findall(r"msp_[0-9a-z]{26}_[0-9A-Za-z]{51}", demo.stderr)
+    for path in demo.depot.state.rglob("*"):
+        assert not path.is_file() or token.encode() not in path.read_bytes(), path
+
+
+def test_nothing_of_it_is_pickled(demo: Demo) -> None:
+    assert pickles_in(demo.depot.state) == []
+
+
+def test_it_connects_to_nobody_but_itself(demo: Demo) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    connected = [line for line in demo.connections if "connect(" in line and "resumed>" not in line]
+    own = {f"htons({port})" for port in (demo.depot.gateway, demo.depot.control)}
+    # The trace saw what there is: the replay's connections to the gateway.
+    assert any(f"htons({demo.depot.gateway})" in line for line in connected)
+    strange = [line for line in connected if not _within(line, own)]
+    assert strange == []
+
+
+def _within(line: str, own: set[str]) -> bool:
+    """Whether a line of the trace is of a connection inside this machine, on a port of ours or through a socket's file."""
+    if "sa_family=AF_UNIX" in line:
+        return True
+    if "sa_family=AF_INET" not in line:
+        return "sa_family=AF_UNSPEC" in line  # undoes a connection
+    return ('inet_addr("127.0.0.1")' in line or '"::1"' in line) and any(port in line for port in own)
+
+
+def test_it_writes_nowhere_but_into_its_state(demo: Demo) -> None:
+    assert list(demo.home.rglob("*")) == []

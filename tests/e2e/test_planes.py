@@ -1,0 +1,277 @@
+"""Both planes as a stranger meets them: each route without a key, with a wrong one, and under a wrong name."""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from depot import ENDPOINT, Answer, Depot, Up, copied, keyed, opened
+from mainspring.console.app import create_app
+from mainspring.core.time import SECOND, ManualClock
+from mainspring.security.keys import issue
+from mainspring.security.model import Action
+from mainspring.serving.gateway import ROUTES
+
+PROBES = {
+    ("gateway", "GET", "/v2/health/live"),
+    ("gateway", "GET", "/v2/health/ready"),
+    ("control", "GET", "/health/live"),
+    ("control", "GET", "/health/ready"),
+}
+DOOR = {("control", "GET", "/login"), ("control", "POST", "/login")}
+Route = tuple[str, str, str]  # plane, method, path
+
+
+@dataclass(frozen=True)
+class Planes:
+    up: Up
+    admin: str
+    refused: dict[str, str | None]  # what a stranger may try -> the key
+    narrow: dict[str, str]  # an action -> a key that allows that alone
+    routes: tuple[Route, ...]
+    served: str  # a prediction that was made
+
+    def ask(self, route: Route, key: str | None, **headers: str) -> Answer:
+        plane, method, path = route
+        body = {} if method not in ("GET", "HEAD") else None
+        return self.up.ask(method, path, body, key=key, plane=plane, headers=headers)
+
+
+def all_routes(depot: Depot) -> tuple[Route, ...]:
+    """Return every route of both planes, something standing for what varies in a path."""
+    found = [("gateway", route.method, _filled(route.path)) for route in ROUTES]
+    project = opened(depot)
+    app = create_app(project)
+    for route in _flat(app.routes):
+        found += [("control", method, _filled(route.path)) for method in sorted(route.methods)]
+    project.engine.dispose()
+    return tuple(sorted(set(found)))
+
+
+def _flat(routes: Any) -> Iterator[Any]:
+    for route in routes:
+        inner = getattr(getattr(route, "original_router", route), "routes", None)  # included, or mounted
+        if getattr(route, "methods", None):
+            yield route
+        elif inner is not None:
+            yield from _flat(inner)
+        else:
+            raise AssertionError(f"{route!r} is neither a route nor a group of them")
+
+
+def _filled(path: str) -> str:
+    path = path.replace("{model}", ENDPOINT).replace("{name}", ENDPOINT).replace("{version}", "1")
+    return re.sub(r"\{\w+\}", "something", path)
+
+
+@pytest.fixture(scope="module")
+def planes(trained: tuple[Path, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planes]:
+    depot = copied(trained[0], tmp_path_factory.mktemp("planes") / "depot")
+    with depot.up() as up:
+        up.until_serving()
+        project = opened(depot)
+
+        def key(*scopes: Action, clock: Any = project.wall, lifetime_us: int = 600 * SECOND) -> str:
+            store, pepper = project.key_store, project.pepper
+            return issue(store, name="t", scopes=scopes, lifetime_us=lifetime_us, clock=clock, pepper=pepper)
+
+        revoked = key(*Action)
+        project.key_store.revoke(revoked.split("_")[1], project.wall.now())
+        expired = key(*Action, clock=ManualClock(project.wall.now() - 10 * SECOND), lifetime_us=5 * SECOND)
+        good = key(*Action)
+        refused = {
+            "nobody": None,
+            "an empty key": "",
+            "garbage": "msp_garbage",
+            "another secret": good[:-12] + ("0" if good[-12] != "0" else "1") + good[-11:],
+            "a revoked key": revoked,
+            "an expired key": expired,
+        }
+        admin = up.document["admin_key"]
+        asked = up.ask("POST", f"/v2/models/{ENDPOINT}/infer", keyed("p"), key=admin).body
+        narrow = {str(action): key(action) for action in Action}
+        project.engine.dispose()
+        yield Planes(up, admin, refused, narrow, all_routes(depot), asked["parameters"]["prediction_ids"][0])
+
+
+def test_all_routes_are_known(planes: Planes) -> None:
+    assert set(planes.routes) > PROBES | DOOR
+    assert ("gateway", "POST", f"/v2/models/{ENDPOINT}/infer") in planes.routes
+    assert ("control", "POST", "/api/keys") in planes.routes
+    assert ("control", "GET", "/") in planes.routes
+    assert len(planes.routes) > 25
+
+
+def test_only_the_probes_and_the_door_answer_without_a_key(planes: Planes) -> None:
+    for route in planes.routes:
+        for who, key in planes.refused.items():
+            answer = planes.ask(route, key)
+            if route in PROBES or route == ("control", "GET", "/login"):
+                assert answer.status == 200, (route, who, answer)
+            else:
+                assert answer.status == 401, (route, who, answer)
+            assert not key or key not in answer.text, (route, who)
+
+
+def test_a_path_of_no_route_says_nothing_to_strangers(planes: Planes) -> None:
+    for plane in ("gateway", "control"):
+        for path in (
+            "/nowhere",
+            "/v2/models/none/infer",
+            "/api/nothing",
+            "/metrics/",
+            "/docs",
+            "/redoc",
+            "/openapi.json",
+        ):
+            for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
+                answer = planes.up.ask(method, path, plane=plane)
+                assert answer.status == 401, (plane, method, path, answer)
+
+
+def test_a_key_of_too_small_a_scope_is_refused(planes: Planes) -> None:
+    needed = {_filled(route.path): route.action for route in ROUTES}
+    for route in planes.routes:
+        if route in PROBES | DOOR:
+            continue
+        plane, method, path = route
+        if plane == "gateway":
+            enough = {str(needed[path])}
+        elif (method in ("GET", "HEAD") and not path.startswith("/api/keys")) or path == "/logout":
+            enough = {"view"}
+        else:
+            enough = {"manage"}
+        for action, key in planes.narrow.items():
+            answer = planes.ask(route, key)
+            if action in enough:
+                assert answer.status not in (401, 403), (route, action, answer)
+            else:
+                assert answer.status == 403, (route, action, answer)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost@evil", ""])
+def test_a_name_that_is_not_ours_is_refused(host: str, planes: Planes) -> None:
+    for route in planes.routes:
+        answer = planes.ask(route, planes.admin, Host=host)
+        assert answer.status in (400, 403, 421), (route, answer)
+        assert not re.search(r"live|ready|prediction_ids", answer.text) or "error" in answer.text, (route, answer)
+
+
+def test_a_page_of_another_origin_changes_nothing(planes: Planes) -> None:
+    for route in planes.routes:
+        if route[0] == "control" and route[1] not in ("GET", "HEAD"):
+            for origin in ("https://evil.example", "null", f"http://localhost:{planes.up.depot.gateway}"):
+                assert planes.ask(route, planes.admin, Origin=origin).status == 403, (route, origin)
+
+
+CLIMBING = [
+    "..", "../..", "..%2f..%2f..%2fetc%2fpasswd", "%2e%2e%2fcatalog.db", "....//", "..%5c..", "%00", "a%00b",
+    "%2fetc%2fpasswd", "file:%2f%2f%2fetc%2fpasswd", "a/../../b", "x%0d%0ay", "*", "%25%32%65", "a" * 500,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("climbing", CLIMBING)
+def test_an_id_never_becomes_a_path(climbing: str, planes: Planes) -> None:
+    ask, admin = planes.up.ask, planes.admin
+    for plane, path in (
+        ("gateway", f"/v2/models/{climbing}"),
+        ("gateway", f"/v2/models/{climbing}/ready"),
+        ("gateway", f"/v2/models/{ENDPOINT}/versions/{climbing}"),
+        ("control", f"/predictions/{climbing}"),
+        ("control", f"/static/{climbing}"),
+        ("control", f"/api/predictions/{climbing}"),
+        ("control", f"/api/models/{climbing}/versions"),
+        ("control", f"/api/endpoints/{climbing}/windows"),
+        ("control", f"/?endpoint={climbing}"),
+        ("control", f"/api/runs?model={climbing}"),
+    ):
+        answer = ask("GET", path, key=admin, plane=plane)
+        # Some of these are an address of ours once their dots are resolved, or a query for what is not there.
+        there = answer.status == 200 and answer.text == '{"runs":[]}'
+        slash = answer.status == 307 and answer.headers["location"].startswith(
+            f"http://127.0.0.1:{planes.up.depot.control}/"
+        )
+        assert answer.status in (400, 404, 422) or there or slash, (path, answer)
+        assert "root:" not in answer.text
+        assert str(planes.up.depot.root) not in answer.text
+
+
+def test_what_is_there_is_found_with_the_key(planes: Planes) -> None:
+    shown = planes.up.ask("GET", f"/api/predictions/{planes.served}", key=planes.admin, plane="control")
+    assert shown.body["prediction"]["id"] == planes.served
+    assert planes.up.ask("GET", "/", key=planes.admin, plane="control").status == 200
+    assert planes.up.ask("GET", "/static/console.css", key=planes.admin, plane="control").status == 200
+
+
+def listening(pids: set[int]) -> set[tuple[str, str]]:
+    """Return (table, local address in hexadecimal) of every TCP socket on which one of the processes listens."""
+    mine = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            found = re.fullmatch(r"socket:\[(\d+)\]", str(link.readlink()) if link.is_symlink() else "")
+            mine |= {found[1]} if found else set()
+    sockets = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in mine:
+                sockets.add((table, fields[1]))
+    return sockets
+
+
+def test_both_planes_listen_on_loopback_only(planes: Planes) -> None:
+    running = planes.up.running
+    sockets = listening({running["pid"], *running["children"].values()})
+    ports = {planes.up.depot.gateway, planes.up.depot.control}
+    assert {int(address.partition(":")[2], 16) for _, address in sockets} == ports
+    assert {(table, address.partition(":")[0]) for table, address in sockets} == {("tcp", "0100007F")}
+
+
+def test_the_administrators_key_is_shown_once_and_kept_nowhere(trained: tuple[Path, Any], tmp_path: Path) -> None:
+    depot = copied(trained[0], tmp_path / "depot")
+    with depot.up() as up:
+        token = up.document["admin_key"]
+        up.until_serving()
+        assert up.ask("POST", f"/v2/models/{ENDPOINT}/infer", keyed("p"), key=token).status == 200
+        assert up.ask("GET", "/api/status", key=token, plane="control").status == 200
+        login = f"key={token}&next=/"
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        assert _post_form(up, login, form) == 303
+        secrets = (token, token.rsplit("_", 1)[1], token.rsplit("_", 1)[1][:43])
+        assert [
+            path for path in _files(depot.state) if any(each.encode() in path.read_bytes() for each in secrets)
+        ] == []
+    with depot.up() as up:
+        assert up.document["admin_key"] is None
+    assert [path for path in _files(depot.state) if secrets[1].encode() in path.read_bytes()] == []
+
+
+def _post_form(up: Up, body: str, headers: dict[str, str]) -> int:
+    import http.client
+
+    connection = http.client.HTTPConnection("127.0.0.1", up.depot.control, timeout=30)
+    try:
+        connection.request("POST", "/login", body, headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_files_of_the_state_are_their_owners_alone_while_it_is_up(planes: Planes) -> None:
+    state = planes.up.depot.state
+    for path in (state, *state.rglob("*")):
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:  # it came and went
+            continue
+        assert stat.S_IMODE(mode) in ((0o700,) if stat.S_ISDIR(mode) else (0o600, 0o400)), path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import pytest
 
 from depot import Depot
 from pickles import pickles_in
-
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flights"
 PROMISED = {
@@ -33,7 +31,7 @@ class Demo:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     folder = tmp_path_factory.mktemp("demo")
     shutil.copytree(EXAMPLE, folder / "flights", ignore=shutil.ignore_patterns(".mainspring", "__pycache__"))
     (folder / "home").mkdir()
@@ -45,7 +43,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     )
     assert ran.code == 0, ran.stderr[-3000:]
     lines = (folder / "trace").read_text(errors="replace").splitlines() if traced else []
-    yield Demo(depot, ran.document, ran.stderr, lines, folder / "home")
+    return Demo(depot, ran.document, ran.stderr, lines, folder / "home")
 
 
 def test_it_says_what_happened(demo: Demo) -> None:
@@ -98,7 +96,7 @@ def test_it_connects_to_nobody_but_itself(demo: Demo) -> None:
 
 
 def _within(line: str, own: set[str]) -> bool:
-    """Whether a line of the trace is of a connection inside this machine, on a port of ours or through a socket's file."""
+    """Whether a line of the trace is of a connection to a port of ours on this machine, or through a socket's file."""
     if "sa_family=AF_UNIX" in line:
         return True
     if "sa_family=AF_INET" not in line:

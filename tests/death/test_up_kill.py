@@ -1,0 +1,322 @@
+"""kill -9 of the supervisor, of its children, and of commands beside a running `up`, at random moments.
+
+Then it is started again: no prediction that was answered is lost or counted twice, only new processes answer, and no
+port or lock stays taken.
+"""
+
+from __future__ import annotations
+
+import csv
+import http.client
+import json
+import os
+import random
+import re
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from depot import ENDPOINT, MODEL, PARCELS, Depot, Up, ask, gone, keyed, opened, wait_for
+from mainspring.ledger.model import PREDICTIONS
+
+SEED = int(os.environ.get("DEATH_SEED") or random.randrange(1_000_000))
+INFER = f"/v2/models/{ENDPOINT}/infer"
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    print(f"DEATH_SEED={SEED}")  # shown where the test fails
+    return random.Random(f"{SEED} {request.node.name}")
+
+
+class Callers:
+    """Threads that ask for predictions until they are stopped; `told` are the ids that were answered."""
+
+    def __init__(self, depot: Depot, key: str, count: int = 2) -> None:
+        self.told: list[str] = []
+        self.wrong: list[tuple[int, str]] = []
+        self._depot, self._key = depot, key
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(count)]
+
+    def _ask(self) -> None:
+        number = 0
+        while not self._stop.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", self._depot.gateway, timeout=10)
+            with suppress(OSError, http.client.HTTPException):  # it is being killed
+                while not self._stop.is_set():
+                    number += 1
+                    headers = {"Authorization": f"Bearer {self._key}"}
+                    connection.request("POST", INFER, json.dumps(keyed(f"c{number}")), headers)
+                    reply = connection.getresponse()
+                    text = reply.read().decode()
+                    if reply.status == 200:
+                        self.told += json.loads(text)["parameters"]["prediction_ids"]
+                    elif reply.status not in (404, 503):  # a new gateway that has not loaded its routes yet
+                        self.wrong.append((reply.status, text))
+            connection.close()
+            self._stop.wait(0.02)
+
+    def __enter__(self) -> Callers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def until_told(self, more: int) -> None:
+        goal = len(self.told) + more
+        wait_for(lambda: len(self.told) >= goal, f"{more} more answers")
+
+
+def check_told(depot: Depot, told: list[str], chance: random.Random) -> None:
+    """What was answered is found, and is in the lake once."""
+    assert len(told) == len(set(told)) > 0
+    project = opened(depot)
+    try:
+        for each in chance.sample(told, min(5, len(told))):
+            assert project.predictions.find(each).id == each
+        assert depot.json("doctor")["well"]  # which compacts
+        scan = project.lake.scan(PREDICTIONS)
+        counted = Counter(_ids(scan.files))
+    finally:
+        project.engine.dispose()
+    assert set(told) <= counted.keys()
+    assert set(counted.values()) == {1}
+
+
+def _ids(files: Any) -> Iterator[str]:
+    import pyarrow.parquet as pq
+
+    for file in files:
+        yield from pq.read_table(file, columns=["id"])["id"].to_pylist()
+
+
+def check_only_new(up: Up, old: set[int]) -> None:
+    """The old processes are gone and the ports are the new ones'."""
+    running = up.running
+    new = {running["pid"], *running["children"].values()}
+    assert not new & old
+    assert all(gone(pid) for pid in old)
+    for port, name in ((up.depot.gateway, "gateway"), (up.depot.control, "control")):
+        assert holders(port) == {running["children"][name]}
+
+
+def holders(port: int) -> set[int]:
+    """Return the processes that listen on a port of 127.0.0.1."""
+    inodes = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1] == f"0100007F:{port:04X}" and fields[3] == "0A":
+            inodes.add(fields[9])
+    found = set()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with suppress(OSError):
+                for link in (folder / "fd").iterdir():
+                    with suppress(OSError):
+                        inode = re.fullmatch(r"socket:\[(\d+)\]", str(link.readlink()))
+                        if inode and inode[1] in inodes:
+                            found.add(int(folder.name))
+    return found
+
+
+def pids(up: Up) -> set[int]:
+    return {up.running["pid"], *up.running["children"].values()}
+
+
+def test_a_killed_supervisor_takes_its_children_with_it(depot: Depot, chance: random.Random) -> None:
+    key = depot.json("keys", "create", "caller", "--scope", "predict", "--expires", "1h")["key"]
+    told: list[str] = []
+    old: set[int] = set()
+    for _ in range(3):
+        with depot.up() as up:  # at once: neither the lock nor a port is still taken
+            if old:
+                check_only_new(up, old)
+            up.until_serving()
+            with Callers(depot, key) as callers:
+                callers.until_told(5)
+                time.sleep(chance.uniform(0, 0.5))
+                old = pids(up)
+                os.kill(up.running["pid"], signal.SIGKILL)
+                up.process.wait(30)
+            assert callers.wrong == []
+            told += callers.told
+    wait_for(lambda: all(map(gone, old)), "the children to die", 10)
+    with pytest.raises(ConnectionRefusedError):
+        ask(depot.gateway, "GET", "/v2/health/live")
+    check_told(depot, told, chance)
+    with depot.up() as up:
+        check_only_new(up, old)
+        for each in chance.sample(told, 3):  # a person finds it too
+            answer = up.ask("GET", f"/api/predictions/{each}", key=viewer(depot), plane="control")
+            assert answer.body["prediction"]["id"] == each
+    assert depot.json("doctor")["well"]
+
+
+def viewer(depot: Depot) -> str:
+    return str(depot.json("keys", "create", "viewer", "--scope", "view", "--expires", "1h")["key"])
+
+
+def test_a_killed_child_comes_back_and_nothing_is_lost(depot: Depot, chance: random.Random) -> None:
+    key = depot.json("keys", "create", "caller", "--scope", "predict", "--expires", "1h")["key"]
+    victims = ["gateway", "gateway", "control", "worker"]
+    chance.shuffle(victims)
+    with depot.up() as up:
+        up.until_serving()
+        with Callers(depot, key) as callers:
+            for victim in victims:
+                callers.until_told(5)
+                time.sleep(chance.uniform(0, 0.5))
+                before = up.running["children"]
+                os.kill(before[victim], signal.SIGKILL)
+                wait_for(lambda b=before, v=victim: up.running["children"][v] != b[v], f"a new {victim}", 20)
+                after = up.running["children"]
+                assert gone(before[victim])
+                assert {name for name in after if after[name] != before[name]} == {victim}
+                wait_for(lambda: answers(up), "both planes to answer")
+                assert holders(depot.gateway) == {after["gateway"]}
+                assert holders(depot.control) == {after["control"]}
+                up.until_serving()
+            callers.until_told(5)
+        assert callers.wrong == []
+        assert depot.json("doctor")["well"]
+    assert up.process.returncode == 0
+    check_told(depot, callers.told, chance)
+
+
+def answers(up: Up) -> bool:
+    gateway, control = up.ask("GET", "/v2/health/live"), up.ask("GET", "/health/live", plane="control")
+    return gateway.status == control.status == 200
+
+
+def test_a_restarted_gateway_still_answers_what_is_in_flight_at_the_end(depot: Depot) -> None:
+    """The kernel kills a child with the thread that started it: the supervisor's must live until its children ended."""
+    key = depot.json("keys", "create", "caller", "--scope", "predict", "--expires", "1h")["key"]
+    with depot.up() as up:
+        up.until_serving()
+        before = up.running["children"]["gateway"]
+        os.kill(before, signal.SIGKILL)
+        wait_for(lambda: up.running["children"]["gateway"] != before, "a new gateway")
+        wait_for(lambda: answers(up), "it to answer")
+        up.until_serving()
+        connection = http.client.HTTPConnection("127.0.0.1", depot.gateway, timeout=30)
+        body = json.dumps(keyed("last")).encode()
+        connection.putrequest("POST", INFER)
+        connection.putheader("Authorization", f"Bearer {key}")
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body[:20])
+        time.sleep(0.3)  # the request is at the gateway and waits for the rest of its body
+        up.process.send_signal(signal.SIGTERM)
+        time.sleep(0.8)
+        connection.send(body[20:])
+        reply = connection.getresponse()
+        assert reply.status == 200, reply.read()
+        reply.read()
+        connection.close()
+        assert up.process.wait(30) == 0
+
+
+# Commands beside a running `up`
+
+
+def kill_at(depot: Depot, moment: float, *arguments: object) -> bool:
+    """Start a command and kill it after `moment` seconds. Return whether it was still running."""
+    process = depot.start(*arguments, "--json")
+    with suppress(Exception):
+        process.wait(moment)
+    running = process.poll() is None
+    process.kill()
+    process.communicate(timeout=30)
+    return running
+
+
+@contextmanager
+def beside(depot: Depot) -> Iterator[Up]:
+    """An `up` that goes on serving whatever happens to the commands beside it."""
+    with depot.up() as up:
+        up.until_serving()
+        key = up.document["admin_key"]
+        before = pids(up)
+        yield up
+        assert up.ask("POST", INFER, keyed("still"), key=key).status == 200
+        assert pids(up) == before  # nobody had to be restarted
+        assert depot.json("doctor")["well"]
+
+
+def test_a_killed_ingest_beside_it_lands_once(depot: Depot, chance: random.Random) -> None:
+    rows = 30_000
+    with (depot.root / "more.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["parcel", "hub", "weight", "posted_at"])
+        writer.writerows([f"m{each}", "north", 1.5, "2024-01-01T00:00:00Z"] for each in range(rows))
+    with beside(depot):
+        killed = sum(kill_at(depot, chance.uniform(0.5, 2.5), "ingest", "posted", "more.csv") for _ in range(3))
+        report = depot.json("ingest", "posted", "more.csv")
+        assert report["rows"] + report["already"] == rows
+        assert depot.json("ingest", "posted", "more.csv")["already"] == rows
+    assert count(depot, "posted") == {"rows": PARCELS + rows, "parcels": PARCELS + rows}, killed
+
+
+def count(depot: Depot, table: str) -> dict[str, int]:
+    import pyarrow.parquet as pq
+
+    project = opened(depot)
+    parcels = [
+        each for file in project.lake.scan(table).files or () for each in pq.read_table(file)["parcel"].to_pylist()
+    ]
+    return {"rows": len(parcels), "parcels": len(set(parcels))}
+
+
+def test_killed_commands_beside_it_leave_no_trace(depot: Depot, chance: random.Random) -> None:
+    features = depot.root / "parcels" / "features.py"
+    with beside(depot) as up:
+        for number in range(2):
+            features.write_text(
+                features.read_text() + f"\nextra{number} = ms.Entity('extra{number}', keys={{'x': ms.String}})\n"
+            )
+            kill_at(depot, chance.uniform(0.3, 1.5), "apply")
+            kill_at(depot, chance.uniform(0.3, 1.5), "materialize")
+            asked = ["predict", ENDPOINT, "parcel=k", "hub=north", "weight=2"]
+            kill_at(depot, chance.uniform(0.3, 1.5), *asked, "posted_at=2026-01-01T00:00:00Z")
+        changes = {change["name"] for change in depot.json("apply")["changes"]}
+        assert changes <= {"extra0", "extra1"}
+        assert depot.json("apply")["changes"] == []
+        assert depot.json("materialize")[0]["view"] == "HubLoad"
+        told = depot.json("predict", ENDPOINT, "parcel=k", "hub=north", "weight=2", "posted_at=2026-01-01T00:00:00Z")
+        key = up.document["admin_key"]
+        found = up.ask("GET", f"/api/predictions/{told['prediction_id']}", key=key, plane="control")
+        assert found.status == 200
+
+
+@pytest.mark.slow
+def test_killed_trainings_and_promotions_beside_it(depot: Depot, chance: random.Random) -> None:
+    with beside(depot) as up:
+        for _ in range(2):
+            kill_at(depot, chance.uniform(1.0, 8.0), "train", MODEL)
+        made = depot.json("train", MODEL)
+        versions = [version.version for version in opened(depot).versions.all(MODEL)]
+        assert versions == [str(number) for number in range(int(made["version"]), 0, -1)]
+        for _ in range(2):
+            kill_at(depot, chance.uniform(1.0, 6.0), "promote", MODEL, made["version"])
+            serving = depot.json("status")["endpoints"][0]["versions"]
+            assert serving in ({"1": 1.0}, {made["version"]: 1.0})
+        promoted = depot.json("promote", MODEL, made["version"])
+        assert promoted["promoted"]
+        key = up.document["admin_key"]
+        wait_for(
+            lambda: up.ask("POST", INFER, keyed("x"), key=key).body["model_version"] == made["version"],
+            "the new version",
+        )
+    moves = [move for move in opened(depot).versions.moves(MODEL) if move.new == made["version"]]
+    assert len(moves) == 1  # a promotion that was killed after its move is not made again

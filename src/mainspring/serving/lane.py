@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from mainspring.serving.runtime import MAX_ROWS, Runtime
 from mainspring.serving.schema import Rows
 
 INLINE_US = 200.0  # a model call predicted to take longer runs in a thread
+_RECENT = 16  # batches
 
 _log = logging.getLogger(__name__)
 
@@ -67,13 +69,6 @@ class _Work:
     statuses: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of the keyed rows, which come first
 
 
-class _Took(NamedTuple):
-    """How long a model call took, µs: by the clock, and on the processor."""
-
-    wall_us: float
-    computed_us: float
-
-
 class Lane:
     """Runs the requests of one (endpoint, version).
 
@@ -107,7 +102,7 @@ class Lane:
         self._threads = threads
         self._alone = alone
         self._loop = asyncio.get_running_loop()
-        self._compute = copy(runtime.cost)
+        self._recent_us: deque[float] = deque(maxlen=_RECENT)
         self._scheduled = False
         self._names = tuple(each.name for each in runtime.manifest.inputs)
         self.batcher: Batcher[Ask] = Batcher(
@@ -161,7 +156,7 @@ class Lane:
             self._read_features(work)
             read = monotonic_us()
             self._metrics.stages["features"].observe((read - work.begun) / 1e6)
-            if self._compute.predict(work.rows) > INLINE_US:
+            if self._slow(work.rows):
                 running = self._loop.run_in_executor(self._threads, self._predict, work)
                 running.add_done_callback(lambda done: self._computed(work, done))
                 return
@@ -169,7 +164,7 @@ class Lane:
         except Exception as error:
             self._failed(work, error)
 
-    def _computed(self, work: _Work, done: asyncio.Future[tuple[dict[str, np.ndarray[Any, Any]], _Took]]) -> None:
+    def _computed(self, work: _Work, done: asyncio.Future[tuple[dict[str, np.ndarray[Any, Any]], float]]) -> None:
         try:
             self._finish(work, *done.result())
         except Exception as error:
@@ -191,15 +186,22 @@ class Lane:
         else:
             work.features = {name: [value for part in parts for value in part[name]] for name in self._names}
 
-    def _predict(self, work: _Work) -> tuple[dict[str, np.ndarray[Any, Any]], _Took]:
-        begun, computed = time.perf_counter_ns(), time.thread_time_ns()
-        outputs = self.runtime.executor.predict(work.features, work.rows)
-        return outputs, _Took((time.perf_counter_ns() - begun) / 1000, (time.thread_time_ns() - computed) / 1000)
+    def _slow(self, rows: int) -> bool:
+        """Return whether a batch belongs in a thread: by what warming up measured, and by the fastest of late.
 
-    def _finish(self, work: _Work, outputs: Mapping[str, np.ndarray[Any, Any]], took: _Took) -> None:
-        # What the model computes, not what it waits for a processor: on a busy machine a thread would only add to that.
-        self._compute.observe(work.rows, took.computed_us)
-        self._metrics.stages["compute"].observe(took.wall_us / 1e6)
+        The fastest, because on a busy machine the others tell how long a call waited for a processor; moving them to a
+        thread would only add to that.
+        """
+        return max(self.runtime.cost.predict(rows), min(self._recent_us, default=0.0)) > INLINE_US
+
+    def _predict(self, work: _Work) -> tuple[dict[str, np.ndarray[Any, Any]], float]:
+        begun = time.perf_counter_ns()
+        outputs = self.runtime.executor.predict(work.features, work.rows)
+        return outputs, (time.perf_counter_ns() - begun) / 1000
+
+    def _finish(self, work: _Work, outputs: Mapping[str, np.ndarray[Any, Any]], took_us: float) -> None:
+        self._recent_us.append(took_us)
+        self._metrics.stages["compute"].observe(took_us / 1e6)
         values = {name: array.tolist() for name, array in outputs.items()}
         predictions = self._predictions(work, values)
         self._log.append(predictions)

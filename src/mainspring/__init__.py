@@ -32,7 +32,7 @@ _HOMES = {
 _RENAMED = {"sum": "sum_", "min": "min_", "max": "max_"}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [  # noqa: RUF022
+__all__ = [
     "Boolean",
     "Endpoint",
     "Entity",

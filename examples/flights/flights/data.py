@@ -5,7 +5,8 @@ What each row may say, and when it could be known:
 * A flight leaves at its scheduled departure plus its delay. `dep_time` is a wall clock that crosses midnight, so it is
   not used. The scheduled departure is `time_hour` (UTC) plus the minutes of `sched_dep_time`.
 * It lands at departure + air time + 25 minutes, an estimate: arrival clocks show the destination's time.
-* Cancelled flights never depart, diverted ones never land: they have no row in `departures` or `arrivals`, and so no label.
+* Cancelled flights never depart, diverted ones never land where they should: they get no row in `departures` or in
+  `arrivals`, and so no label.
 * An hour's weather is known 15 minutes after it (the source's lag).
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as csv
+from pyarrow import csv
 
 TAXI_MINUTES = 25
 LATE_MINUTES = 15

@@ -25,8 +25,8 @@ import msgspec
 from mainspring.app.project import Project
 from mainspring.core.errors import Conflict, Unavailable
 from mainspring.core.files import write_atomic
+from mainspring.core.listening import check_free
 from mainspring.core.settings import Address
-from mainspring.serving.server import check_free
 
 MODULES = {
     "gateway": "mainspring.app.gateway",
@@ -120,12 +120,7 @@ class Supervisor:
         try:
             self._await_predecessors()
             for name in ("gateway", "control"):
-                try:
-                    check_free(getattr(settings, name))
-                except Conflict as error:
-                    raise Conflict(
-                        error.what, fix=f"stop what uses it, or run `mainspring up --{name} HOST:PORT`."
-                    ) from error
+                check_free(getattr(settings, name), name)
             yield
         finally:
             held.__exit__(None, None, None)

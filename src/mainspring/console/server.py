@@ -3,35 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import signal
-import socket
 from collections.abc import Callable
 
 from granian.server.embed import Server
 
-from mainspring.core.errors import Conflict
+from mainspring.core.listening import check_free
 from mainspring.core.settings import Address
-
-
-def check_free(address: Address) -> None:
-    """Return if nobody listens on `address`: Granian shares ports (SO_REUSEPORT), so two would answer by turns.
-
-    Raises:
-        Conflict: Somebody does, or the address cannot be had.
-    """
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address.host, address.port))
-        except OSError as error:
-            if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
-                raise
-            raise Conflict(
-                f"Cannot listen on {address.host}:{address.port}: {error.strerror}.",
-                fix="stop what uses it, or choose another address under [control] in mainspring.toml.",
-            ) from error
 
 
 async def serve(app: object, address: Address, *, started: Callable[[], None] | None = None) -> None:
@@ -43,7 +21,7 @@ async def serve(app: object, address: Address, *, started: Callable[[], None] | 
     Raises:
         Conflict: The address is taken.
     """
-    check_free(address)
+    check_free(address, "control")
     server = Server(
         app,
         address=address.host,

@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import signal
-import socket
 from collections.abc import Callable
 
 from granian.constants import HTTPModes
 from granian.server.embed import Server
 
-from mainspring.core.errors import Conflict
+from mainspring.core.listening import check_free
 from mainspring.core.settings import Address
 from mainspring.serving.gateway import Gateway
 
 _BACKLOG = 1024
-
-
-def check_free(address: Address) -> None:
-    """Return if nobody listens on `address`: the server would start beside another and both would answer.
-
-    Raises:
-        Conflict: Somebody does.
-    """
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address.host, address.port))
-        except OSError as error:
-            if error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
-                raise Conflict(
-                    f"Cannot listen on {address.host}:{address.port}: {error.strerror}.",
-                    fix="stop what uses it, or choose another address under [gateway] in mainspring.toml.",
-                ) from error
-            raise
 
 
 async def serve(
@@ -54,7 +32,7 @@ async def serve(
     Raises:
         Conflict: The address is taken.
     """
-    check_free(address)
+    check_free(address, "gateway")
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

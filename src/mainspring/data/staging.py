@@ -1,7 +1,8 @@
 """One load of rows on its way to the table: cast, judged, flagged, in DuckDB.
 
 Temporary tables: `raw` is what came, `typed` has the declared types, `_visible_at`, `_seq` and the reasons for which a
-row goes to the quarantine; `kept` is the table as it was. Names that begin with `_` are ours: no source has them.
+row goes to the quarantine; the view `kept` is the table as it was. Names that begin with `_` are ours: no source has
+them.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from mainspring.data import duck
-from mainspring.data.arrow import landed_schema, no_rows, quarantine_schema, widened
+from mainspring.data.arrow import landed_schema, no_rows, quarantine_schema
 from mainspring.data.casting import CAME, Casting, casting
 from mainspring.data.duck import identifier, literal
 from mainspring.data.fitting import DETAIL, FAULT
-from mainspring.data.model import BATCH, REASON, RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source, TableScan
+from mainspring.data.model import BATCH, REASON, RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source
 from mainspring.data.quality import row_rules
 from mainspring.data.records import competitors, counting, present, rank_columns
 from mainspring.data.refusals import naive, wrong_type
@@ -33,6 +34,7 @@ class Staging:
     """A load's rows, `base` being the `_seq` of its first and `batch` its id.
 
     Args:
+        kept: Whether there is a table to compare the rows with.
         name: What to call the data in messages.
         strict: Refuse the whole where no value of a text column fits: then the column is wrong, not its values.
 
@@ -46,6 +48,7 @@ class Staging:
         source: Source,
         raw: pa.Table,
         *,
+        kept: bool,
         base: int,
         batch: str,
         name: str,
@@ -55,7 +58,7 @@ class Staging:
         self._source = source
         self._base = base
         self._batch = batch
-        self._kept = False
+        self._kept = kept
         castings = [casting(column, raw.schema.field(column).type, dtype) for column, dtype in source.columns.items()]
         raw = raw.append_column(ROW, _numbered(len(raw)))
         con.register("raw", raw.rename_columns({column: CAME + column for column in source.columns}))
@@ -100,12 +103,6 @@ class Staging:
         if strict and valued and wrong == valued and 2 * valued >= total:
             example = duck.one_row(self._con, f"SELECT first({one.came} ORDER BY {ROW}) FILTER ({one.misfit}) FROM raw")
             raise wrong_type(name, one.name, one.dtype, example[0])
-
-    def compare_with(self, scan: TableScan | None) -> None:
-        """Make the table as it is now known to what follows; `None` where there is none."""
-        self._kept = scan is not None
-        if scan is not None:
-            duck.register(self._con, "kept", widened(scan, self._source))
 
     def judge_unique(self) -> None:
         """Give a reason to every row that agrees with one that came first, in this load or in the table."""

@@ -13,8 +13,9 @@ from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Float32, Float64, Int32, Int64, String
 from mainspring.core.time import DAY, HOUR, to_datetime
 from mainspring.data.adapters.memory import MemoryLake
-from mainspring.data.ingest import LOAD_ROWS, Ingestor
-from mainspring.data.model import Check, Source, fresh, in_range, not_null, one_of, unique
+from mainspring.data.ingest import Ingestor
+from mainspring.data.landing import LOAD_ROWS
+from mainspring.data.model import Check, IngestReport, Source, fresh, in_range, not_null, one_of, unique
 from unit.data.landing import ROW, Landing, source
 
 
@@ -263,6 +264,42 @@ def test_a_load_that_ends_in_the_middle_goes_on() -> None:
         assert report.rows + report.quarantined + report.already == 40
         assert landing.landed() == whole.landed()
         assert landing.quarantined() == whole.quarantined()
+
+
+@pytest.mark.parametrize("their_batch_rows", [3, 5])
+def test_whoever_is_overtaken_by_the_same_batch_goes_on_from_there(their_batch_rows: int) -> None:
+    """Where no lock keeps two ingestions apart: another one lands some or all of it just before one of our writes."""
+
+    class Overtaken(MemoryLake):
+        left = -1
+
+        def append(self, table: str, *arguments: Any, **options: Any) -> int | None:
+            self.left -= 1
+            if self.left == -1:
+                theirs = Ingestor(self, MemoryLocks(), Landing().clock, their_batch_rows, load_rows=16)
+                them.append(theirs.ingest(declared, rows, keyings={"one": ("name",)}))
+            return super().append(table, *arguments, **options)
+
+    declared = source(checks=[not_null("name"), unique("big")])
+    rows = [fact(-at, name=None if at % 7 == 3 else "a", big=at % 20) for at in range(40)]
+    whole = Landing(declared, batch_rows=3, load_rows=16)
+    whole.ingest(rows, keyings={"one": ("name",)})
+    for before in range(8):
+        them: list[IngestReport] = []
+        landing = Landing(declared)
+        landing.lake = lake = Overtaken()
+        lake.left = before
+        ours = Ingestor(lake, MemoryLocks(), landing.clock, 3, load_rows=16).ingest(
+            declared, rows, keyings={"one": ("name",)}
+        )
+        (their,) = them
+        assert landing.landed() == whole.landed()
+        assert landing.quarantined() == whole.quarantined()
+        assert ours.rows + ours.quarantined + ours.already == 40
+        assert (ours.rows + their.rows, ours.quarantined + their.quarantined) == (
+            len(whole.landed()),
+            len(whole.quarantined()),
+        )
 
 
 def test_another_batch_between_does_no_harm() -> None:

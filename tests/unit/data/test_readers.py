@@ -150,6 +150,7 @@ def test_what_mappings_may_hold() -> None:
         ("at", "yesterday", "at is not a time"),
         ("at", "2013-02-30T00:00:00Z", "at is not a time"),
         ("at", "infinity", "at is not a time"),
+        ("at", "epoch", "at is not a time"),
         ("other", "2013-07-01T00:00:00", "other has no UTC offset"),
         ("other", datetime(2013, 7, 1), "other has no UTC offset"),  # noqa: DTZ001
         ("other", True, "other is not a time"),

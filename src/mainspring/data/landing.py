@@ -1,0 +1,173 @@
+"""One load of rows into a source's table and its quarantine, each row once, whatever is killed in between.
+
+A row's `_seq` is the number of its load and its place in it, so what is there of a load that was cut short is known by
+row, and only the rest is written. The quarantine is written first, so a row that is in neither table is still to come.
+
+A write's key is the load's id and how many of its rows the table has before. Whoever else writes the same load, where
+no lock keeps them away, is told so by the lake and begins again with what is there then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mainspring.data import duck
+from mainspring.data.arrow import no_rows, quarantine_schema, widened
+from mainspring.data.duck import literal
+from mainspring.data.keyings import Keyings
+from mainspring.data.model import BATCH, QUARANTINE_SUFFIX, SEQUENCE, VISIBLE_AT, Source
+from mainspring.data.ports import LakeTables
+from mainspring.data.staging import Staging
+
+if TYPE_CHECKING:
+    import duckdb
+
+Progress = Callable[[int, int | None], None]
+
+# How many numbers of `_seq` each load has for itself, and so the most rows in one.
+LOAD_ROWS = 1 << 20
+
+_SEQUENCES = pa.schema([pa.field(SEQUENCE, pa.int64())])
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the rows so far."""
+
+    total: int | None
+    progress: Progress | None
+    landed: int = 0
+    quarantined: int = 0
+    already: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def done(self) -> int:
+        return self.landed + self.quarantined + self.already
+
+    def count(self, *, landed: int = 0, quarantined: int = 0, already: int = 0) -> None:
+        self.landed += landed
+        self.quarantined += quarantined
+        self.already += already
+        if self.progress is not None and landed + quarantined + already:
+            self.progress(self.done, self.total)
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """What all loads of one ingestion share.
+
+    Args:
+        name, strict: What to call the data, and when to refuse it: see `data.staging.Staging`.
+    """
+
+    con: duckdb.DuckDBPyConnection
+    lake: LakeTables
+    source: Source
+    keyings: Keyings
+    batch_rows: int
+    name: str
+    strict: bool
+    tally: Tally
+
+    def land(self, raw: pa.Table, batch: str) -> None:
+        """Bring every row of `raw`, the load that is known as `batch`, into one of the two tables.
+
+        Raises:
+            InvalidData: The data as a whole does not fit the source; nothing of the load was written.
+            StorageFull: No space; what was written before is whole, and landing it again resumes.
+        """
+        before = self.tally.done
+        while not self._land_rest(raw, batch, before):
+            pass
+
+    def _land_rest(self, raw: pa.Table, batch: str, before: int) -> bool:
+        """Land what is not there; return False if somebody else was faster with some of it."""
+        tally = self.tally
+        # One version of each table is what everything below is judged by. The quarantine's is read last: it has the
+        # failing rows of every load of which the table has a row.
+        kept = self._pin(self.source.name, "kept")
+        failed = self._pin(self._quarantine, "kept_quarantine")
+        landed = self._there("kept", batch) if kept and self._begun(self.source.name, batch) else no_rows(_SEQUENCES)
+        bad = self._there("kept_quarantine", batch) if failed else no_rows(_SEQUENCES)
+        there = pa.concat_tables([landed, bad])
+        tally.count(already=len(there) - (tally.done - before))
+        if len(there) == len(raw):
+            return True
+        base = self._base(there, [view for view, is_there in (("kept", kept), ("kept_quarantine", failed)) if is_there])
+        staging = Staging(
+            self.con, self.source, raw, kept=kept, base=base, batch=batch, name=self.name, strict=self.strict
+        )
+        staging.judge_unique()
+        staging.leave_out(there)
+        rows, changes = staging.landing(self.keyings)
+        return self._put_aside(staging, batch, len(bad)) and self._put(rows, changes, batch, len(landed))
+
+    @property
+    def _quarantine(self) -> str:
+        return self.source.name + QUARANTINE_SUFFIX
+
+    def _pin(self, table: str, view: str) -> bool:
+        """Make the newest version of a table readable as `view`; return False where there is no table."""
+        if self.lake.version(table) is None:
+            return False
+        scan = self.lake.scan(table)
+        duck.register(self.con, view, widened(scan, self.source) if table == self.source.name else scan)
+        return True
+
+    def _begun(self, table: str, batch: str) -> bool:
+        return self.lake.has(table, f"{batch}.0")
+
+    def _there(self, view: str, batch: str) -> pa.Table:
+        """Return the `_seq` of the load's rows in a view."""
+        found: pa.Table = self.con.sql(
+            f"SELECT {SEQUENCE} FROM {view} WHERE {BATCH} = {literal(batch)}"
+        ).to_arrow_table()
+        return found
+
+    def _base(self, there: pa.Table, views: list[str]) -> int:
+        """Return the `_seq` of the load's first row: as it was when it began, or the next that no load has."""
+        if len(there):
+            return int(pc.min(there[SEQUENCE]).as_py()) // LOAD_ROWS * LOAD_ROWS
+        newest = [duck.one_row(self.con, f"SELECT max({SEQUENCE}) FROM {view}")[0] for view in views]
+        return max((number // LOAD_ROWS + 1 for number in newest if number is not None), default=0) * LOAD_ROWS
+
+    def _put_aside(self, staging: Staging, batch: str, before: int) -> bool:
+        rows = staging.quarantined()
+        if not len(rows):
+            return True
+        key = f"{batch}.{before}"
+        if self.lake.append(self._quarantine, rows.to_batches(), quarantine_schema(self.source), key=key) is None:
+            return False
+        for reason, count in staging.reasons().items():
+            self.tally.reasons[reason] = self.tally.reasons.get(reason, 0) + count
+        self.tally.count(quarantined=len(rows))
+        return True
+
+    def _put(self, rows: pa.Table, changes: pa.Table, batch: str, before: int) -> bool:
+        for chunk, changed in self._chunks(rows, changes):
+            key = f"{batch}.{before}"
+            if changed is None:
+                version = self.lake.append(self.source.name, chunk.to_batches(), chunk.schema, key=key)
+            else:
+                version = self.lake.rewrite(self.source.name, chunk, changed, SEQUENCE, key=key)
+            if version is None:
+                return False
+            before += len(chunk)
+            self.tally.count(landed=len(chunk))
+        return True
+
+    def _chunks(self, rows: pa.Table, changes: pa.Table) -> Iterator[tuple[pa.Table, pa.Table | None]]:
+        """Cut rows into what becomes one version each; the first brings all that makes earlier flags change."""
+        start = 0
+        if len(changes):
+            last = pc.max(changes[VISIBLE_AT])
+            start = len(rows.filter(pc.less_equal(rows[VISIBLE_AT], last)))
+            yield rows.slice(0, start), changes.drop_columns([VISIBLE_AT])
+        for first in range(start, len(rows), self.batch_rows):
+            yield rows.slice(first, self.batch_rows), None

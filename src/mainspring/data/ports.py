@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 class LakeTables(Protocol):
-    """Versioned tables of rows. A write is one new version or nothing; a version never changes."""
+    """Versioned tables of rows. A write is one new version or nothing; a version never changes.
+
+    A backend may add versions of its own that hold the same rows in fewer files. The fields' metadata is kept.
+    """
 
     def append(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:
         """Add `rows` as one version and return it; `None`, and no version, if `key` was written before.
@@ -86,6 +89,7 @@ class Snapshots(Protocol):
         """Let `name` name the commit; a name that is taken moves.
 
         Raises:
+            Invalid: `name` is no id.
             NotFound: There is no such commit.
         """
         ...

@@ -10,7 +10,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -235,7 +235,8 @@ class DeltaLake:
                     return None
                 raise
             version = self.version(table)
-            self._compact(table)
+            with suppress(StorageFull, Conflict):  # the rows have landed; the next write tries again
+                self._compact(table)
             return version
 
     def _ask_for_room(self, table: str, size: int) -> None:

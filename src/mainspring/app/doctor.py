@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -136,7 +137,8 @@ def _processes(project: Project) -> Iterator[Finding]:
     running = read_running(settings.state)
     try:
         with project.locks.hold("up", wait_s=0):
-            stray = [] if running is None else [pid for pid in running.children.values() if alive(pid)]
+            left = [] if running is None else running.children.values()
+            stray = [pid for pid in left if alive(pid) and _works_for(pid, settings.root)]
             if stray:
                 yield Finding(
                     check="processes",
@@ -162,3 +164,16 @@ def _processes(project: Project) -> Iterator[Finding]:
                 detail=f"does not answer on {address.url}",
                 fix=f"read {settings.state / 'logs'}; it is started again by itself",
             )
+
+
+def _works_for(pid: int, root: Path) -> bool:
+    """Return whether a process was started for the project in `root`.
+
+    A folder that was copied while it was up names another project's processes, and after a restart of the machine an
+    id names anybody's.
+    """
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except FileNotFoundError:  # gone by now, or there is no /proc
+        return not Path("/proc").exists()
+    return os.fsencode(root) in arguments

@@ -1,0 +1,48 @@
+"""What `doctor` says of processes that a stopped project's state folder still names."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from mainspring.app.doctor import Finding, examine
+from mainspring.app.project import Project, open_project
+from mainspring.app.settings import load_settings
+from mainspring.app.supervisor import Running
+
+WAITS = "import sys; sys.stdin.read()"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    (tmp_path / "mainspring.toml").write_text('name = "small"\nmodules = ["small"]\n')
+    (tmp_path / "small.py").write_text("")
+    return open_project(load_settings(tmp_path, environment={}))
+
+
+def of_processes(project: Project, pid: int) -> Finding:
+    running = Running(pid, "local", "http://127.0.0.1:1", "http://127.0.0.1:2", {"gateway": pid})
+    (project.settings.state / "run.json").write_bytes(msgspec.json.encode(running))
+    return next(finding for finding in examine(project) if finding.check == "processes")
+
+
+def test_a_child_that_outlived_its_supervisor_is_named(project: Project) -> None:
+    command = [sys.executable, "-c", WAITS, "--project", str(project.settings.root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
+        found = of_processes(project, child.pid)
+        assert child.stdin is not None
+        child.stdin.close()
+    assert (found.ok, found.fix) == (False, f"run `kill {child.pid}`")
+
+
+def test_nobody_is_told_to_kill_the_processes_of_another_folder(project: Project, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WAITS, "--project", str(tmp_path / "original")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
+        found = of_processes(project, child.pid)
+        assert child.stdin is not None
+        child.stdin.close()
+    assert found.ok

@@ -8,22 +8,30 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(foreach v,python3.11 python3.12 python3.13 python3,$(shell $(v) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && command -v $(v))))
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/ready
+RUN := $(VENV)/ready
+READY := $(VENV)/ready-to-develop
+INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml
 # A test run is not slowed down by threads that wait for each other on a busy machine.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
-$(READY): pyproject.toml requirements.lock
+$(RUN): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "No Python from 3.11 to 3.13 was found: set PYTHON=..." >&2; exit 1; }
 	@echo "Making $(VENV) with $$($(PYTHON) --version)" >&2
 	@$(PYTHON) -m venv --clear $(VENV) >&2
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements.lock >&2
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e . >&2
+	@$(INSTALL) --require-hashes --no-deps -r requirements.lock >&2
+	@$(INSTALL) --no-build-isolation --no-deps -e . >&2
 	@touch $@
 
-demo: $(READY) ## the main job, live (ARGS="--json", ARGS="--keep")
+$(READY): $(RUN) requirements-dev.lock
+	@echo "Adding what the tests need" >&2
+	@$(INSTALL) --require-hashes --no-deps -r requirements-dev.lock >&2
+	@touch $@
+
+demo: $(RUN) ## the main job, live (ARGS="--json", ARGS="--keep")
 	@$(BIN)/mainspring demo --project examples/flights $(ARGS)
 
 lint: $(READY)
@@ -52,8 +60,9 @@ bench: $(READY) ## one benchmark: make bench NAME=cli
 bench-peers: $(READY) ## virtual environments with the systems we compare with
 	$(BIN)/python bench/peers.py
 
-lock: ## requirements.lock from pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --extra demo --group dev pyproject.toml -o requirements.lock
+lock: ## the two locks from pyproject.toml
+	$(LOCK) --extra demo --group build -o requirements.lock
+	$(LOCK) --extra demo --group build --group dev -c requirements.lock -o requirements-dev.lock
 
 clean: ## what was made, but not the state of a project
 	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

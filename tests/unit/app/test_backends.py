@@ -1,0 +1,59 @@
+"""Settings become adapters: each port, by each scheme it knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mainspring.app import backends
+from mainspring.app.backends import Context, build
+from mainspring.app.project import Project, open_project
+from mainspring.app.settings import load_settings
+from mainspring.core.errors import Invalid
+from mainspring.core.settings import Url
+
+TABLES = {name: table for name, table in vars(backends).items() if name.isupper() and isinstance(table, dict)}
+PORTS = (
+    "lake", "snapshots", "key_store", "audit", "online", "tracking", "versions", "routes", "prediction_log",
+    "predictions", "monitors", "bundles",
+)  # fmt: skip
+MEMORY = dict.fromkeys(("catalog", "lake", "online", "tracking", "blobs", "ledger"), "memory://")
+
+
+def _project(root: Path, **overrides: Any) -> Project:
+    (root / "mainspring.toml").write_text('name = "shop"\nmodules = []\n')
+    return open_project(load_settings(root, None, overrides, environment={}))
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_the_embedded_profile_has_an_adapter_for_each_port(tmp_path: Path, port: str) -> None:
+    assert getattr(_project(tmp_path), port) is not None
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_the_memory_profile_has_an_adapter_for_each_port(tmp_path: Path, port: str) -> None:
+    found = getattr(_project(tmp_path, **MEMORY), port)
+    assert port == "bundles" or type(found).__name__.startswith("Memory")
+
+
+def test_the_memory_profile_writes_no_file_but_secrets_and_locks(tmp_path: Path) -> None:
+    project = _project(tmp_path, **MEMORY)
+    for port in PORTS:
+        getattr(project, port)
+    folders = {path.relative_to(project.settings.state).parts[0] for path in project.settings.state.rglob("*")}
+    assert folders <= {"keys", "locks"}
+
+
+def test_log_and_store_of_predictions_are_one_in_memory(tmp_path: Path) -> None:
+    project = _project(tmp_path, **MEMORY)
+    assert project.prediction_log is project.predictions
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_an_unknown_scheme_is_refused_with_those_there_are(tmp_path: Path, name: str) -> None:
+    context = Context(Url("gopher://hole"), _project(tmp_path))
+    with pytest.raises(Invalid, match="gopher") as caught:
+        build(name.lower(), TABLES[name], context)
+    assert "memory://" in str(caught.value.fix)

@@ -1,0 +1,86 @@
+"""Settings: where they come from, which wins, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mainspring.app.settings import find_project, load_settings
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.settings import Settings
+
+
+def _load(root: Path, text: str = "", environment: dict[str, str] | None = None, **overrides: object) -> Settings:
+    (root / "mainspring.toml").write_text(f'name = "shop"\nmodules = ["shop.features"]\n{text}')
+    return load_settings(root, None, overrides, environment=environment or {})
+
+
+def test_defaults_live_beside_the_project(tmp_path: Path) -> None:
+    found = _load(tmp_path)
+    assert found.project == "shop"
+    assert found.profile == "local"
+    assert found.lake.path == tmp_path / ".mainspring" / "lake"
+    assert found.catalog.text == f"sqlite:///{tmp_path / '.mainspring' / 'catalog.db'}"
+    assert found.catalog.path == tmp_path / ".mainspring" / "catalog.db"
+    assert found.gateway.loopback
+    assert found.control.loopback
+
+
+def test_flags_beat_the_environment_which_beats_the_profile_which_beats_the_default(tmp_path: Path) -> None:
+    text = '[profiles.local]\ngateway = "127.0.0.1:1"\nmonitor_window = "2h"\nmaterialise_every = "3h"\n'
+    environment = {"MAINSPRING_GATEWAY": "127.0.0.1:2", "MAINSPRING_MONITOR_WINDOW": "4h"}
+    found = _load(tmp_path, text, environment, gateway="127.0.0.1:3")
+    assert found.gateway.port == 3
+    assert found.monitor_window_us == 4 * 3_600_000_000
+    assert found.materialise_every_us == 3 * 3_600_000_000
+    assert found.control.port == 8081
+
+
+def test_a_profile_is_chosen_by_flag_environment_or_file(tmp_path: Path) -> None:
+    (tmp_path / "mainspring.toml").write_text(
+        'name = "shop"\nprofile = "a"\n[profiles.a]\n[profiles.b]\n[profiles.c]\n'
+    )
+    chosen = {"MAINSPRING_PROFILE": "b"}
+    assert load_settings(tmp_path, environment={}).profile == "a"
+    assert load_settings(tmp_path, environment=chosen).profile == "b"
+    assert load_settings(tmp_path, "c", environment=chosen).profile == "c"
+    with pytest.raises(NotFound, match="'d'"):
+        load_settings(tmp_path, "d", environment={})
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("[profiles.local]\ngatway = '127.0.0.1:1'\n", "gatway"),
+        ("[profiles.local]\ngateway = 'here'\n", "here"),
+        ("[profiles.local]\ngateway = '127.0.0.1:99999'\n", "99999"),
+        ("[profiles.local]\nclock = 'sundial'\n", "sundial"),
+        ("[profiles.local]\nmonitor_window = 'soon'\n", "soon"),
+        ("[profiles.local]\nmax_body_bytes = -1\n", "-1"),
+        ("[profiles.local]\ncatalog = 'sqlite://x.db'\n", "x.db"),
+        ("[profiles.local\n", "TOML"),
+        ("colour = 'blue'\n", "colour"),
+    ],
+)
+def test_what_cannot_be_is_named(tmp_path: Path, text: str, names: str) -> None:
+    with pytest.raises(Invalid, match=names):
+        _load(tmp_path, text)
+
+
+def test_a_replayed_clock_is_for_loopback_only(tmp_path: Path) -> None:
+    assert _load(tmp_path, "[profiles.local]\nclock = 'replay'\n").clock == "replay"
+    with pytest.raises(Invalid, match=r"0\.0\.0\.0"):
+        _load(tmp_path, "[profiles.local]\nclock = 'replay'\ngateway = '0.0.0.0:8080'\n")
+
+
+def test_a_project_is_found_from_below(tmp_path: Path) -> None:
+    _load(tmp_path)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert find_project(tmp_path / "a" / "b") == tmp_path.resolve()
+
+
+def test_no_project_says_how_to_begin_one(tmp_path: Path) -> None:
+    with pytest.raises(NotFound) as caught:
+        find_project(tmp_path)
+    assert "mainspring init" in str(caught.value.fix)

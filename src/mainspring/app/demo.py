@@ -33,8 +33,6 @@ CUTOFF = parse_instant("2013-07-01T04:00:00Z")  # midnight in New York
 END = parse_instant("2013-09-01T04:00:00Z")
 SETTLED = END + DAY  # by then the last flight has landed, and labels are in
 
-Stage = Callable[[str, float, float | None, str], None]
-
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """What happened."""
@@ -69,8 +67,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 class Shown:
     """What the demo shows while it runs."""
 
-    stage: Stage
-    key: Callable[[str], None]
+    stage: Callable[[str, float, float | None, str], None]  # name, done, of how many, a note
+    done: Callable[[str, str], None]  # name, how it ended
+    key: Callable[[str], None]  # the administrator's, once
 
 
 def project_folder(folder: Path) -> Path:
@@ -115,8 +114,9 @@ def demo(project: Project, shown: Shown) -> Iterator[Summary]:
     made = _make(project, shown, stages)
     with ExitStack() as running:
         with stages.timed("start"):
+            shown.stage("start", 0, None, "waiting for the processes")
             running.enter_context(Supervisor(project).running())
-        shown.stage("start", 1, 1, project.settings.gateway.url)
+        shown.done("start", project.settings.gateway.url)
         token = first_key(project)
         if token:
             shown.key(token)
@@ -149,20 +149,21 @@ def _make(project: Project, shown: Shown, stages: _Stages) -> dict[str, Any]:
     """Land, train, promote; return what the summary says of it."""
     with stages.timed("land"):
         apply(project)
-        landed = [_land(project, name, shown.stage) for name in SOURCES]
+        landed = [_land(project, name, shown) for name in SOURCES]
     with stages.timed("train"):
         made = train(
             project,
             MODEL,
             until=CUTOFF,
-            progress=lambda stage, share: shown.stage("train", min(round(share * 100), 99), 100, stage),
+            progress=lambda stage, share: shown.stage("train", round(share * 100), 100, stage),
         )
-    shown.stage("train", 100, 100, f"version {made.version}, AUC {made.metrics['auc']:.3f}")
+    shown.done("train", f"version {made.version}, AUC {made.metrics['auc']:.3f}")
     with stages.timed("promote"):
+        shown.stage("promote", 0, None, "judging")
         promotion = promote(project, MODEL, made.version, reason="demo")
     failed = [str(result) for result in promotion.results if not result.passed]
     gate = "passed" if promotion.promoted else "; ".join(failed)
-    shown.stage("promote", 1, 1, gate)
+    shown.done("promote", gate)
     return {
         "rows_ingested": sum(rows for rows, _ in landed),
         "rows_quarantined": sum(quarantined for _, quarantined in landed),
@@ -184,19 +185,21 @@ def _serve(project: Project, clock: ReplayClock, shown: Shown, stages: _Stages) 
             ENDPOINT,
             since=CUTOFF,
             until=END,
-            progress=lambda done, total, at: shown.stage("replay", done, total + 1, format_instant(at)[:10]),
+            progress=lambda done, total, at: shown.stage("replay", done, total, format_instant(at)[:10]),
         )
-    shown.stage("replay", report.predictions, report.predictions, f"p99 {report.percentile(0.99):.1f} ms")
+    shown.done("replay", f"{report.predictions:,} predictions, p99 {report.percentile(0.99):.1f} ms")
     with stages.timed("watch"):
+        shown.stage("watch", 0, None, "joining labels")
         clock.set(SETTLED)
         project.predictions.compact()
         project.monitor.run(ENDPOINT)
         labels, coverage, auc = live_quality(project)
-    shown.stage("watch", 1, 1, f"{labels:,} labels joined")
+    shown.done("watch", f"{labels:,} labels joined")
     with stages.timed("compare"):
+        shown.stage("compare", 0, None, "reading the same moments offline")
         same = agreement.compare(project, ENDPOINT, since=CUTOFF, until=END)
     differing = sum(same.differing.values())
-    shown.stage("compare", 1, 1, f"{same.values:,} served values with training's, {differing} differ")
+    shown.done("compare", f"{same.values:,} served values with training's, {differing} differ")
     columns = [column for window in project.monitors.windows(ENDPOINT) for column in window.columns]
     return {
         "predictions": report.predictions,
@@ -242,14 +245,12 @@ def _warm(project: Project) -> None:
     __import__("sklearn.ensemble")
 
 
-def _land(project: Project, source: str, stage: Stage) -> tuple[int, int]:
-    stage(f"land {source}", 0, None, "reading")
+def _land(project: Project, source: str, shown: Shown) -> tuple[int, int]:
+    name = f"land {source}"
+    shown.stage(name, 0, None, "reading")
     report = land(
-        project,
-        source,
-        f"flights.data:{source}",
-        progress=lambda done, total: stage(f"land {source}", done, None if total is None else total + 1, "rows"),
+        project, source, f"flights.data:{source}", progress=lambda done, total: shown.stage(name, done, total, "rows")
     )
     known = f", {report.already:,} known" if report.already else ""
-    stage(f"land {source}", 1, 1, f"{report.rows:,} rows{known}, {report.quarantined} quarantined")
+    shown.done(name, f"{report.rows:,} rows{known}, {report.quarantined} quarantined")
     return report.rows + report.already, report.quarantined

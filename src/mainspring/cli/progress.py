@@ -33,8 +33,11 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._console.is_terminal:
-            self._bars.stop()
+        self.close()
+
+    def close(self) -> None:
+        """Leave the bars as they are; what is printed from now on comes below them."""
+        self._bars.stop()
 
     def update(self, stage: str, done: float, total: float | None, note: str = "") -> None:
         """Say that `done` of `total` of a stage is over; `None` where the total is not known."""
@@ -42,6 +45,10 @@ class Progress:
             self._began[stage] = time.monotonic()
             self._tasks[stage] = self._bars.add_task(stage, total=total, note=note)
         self._bars.update(self._tasks[stage], completed=done, total=total, note=note)
+
+    def say(self, text: str) -> None:
+        """Print lines for people, above the bars."""
+        self._bars.console.print(text, soft_wrap=True, markup=False)
 
     def finish(self, stage: str, note: str = "") -> None:
         """Say that a stage is over."""

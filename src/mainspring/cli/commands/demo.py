@@ -32,15 +32,12 @@ def command(call: Call, *, keep: bool) -> int:
     project = call.project
     with call.progress() as progress:
 
-        def stage(name: str, done: float, total: float | None, note: str) -> None:
-            progress.update(name, done, total, note)
-            if done == total:
-                progress.finish(name, note)
-
         def key(token: str) -> None:
-            click.echo(f"\nThe administrator's key, shown this once:\n  {token}\n", err=True)
+            progress.say(f"\nThe administrator's key, shown this once:\n  {token}\n")
 
-        with demo.demo(project, demo.Shown(stage, key)) as summary:
+        shown = demo.Shown(progress.update, progress.finish, key)
+        with demo.demo(project, shown) as summary:
+            progress.close()
             call.result(summary, lambda console: _show(console, summary, keep))
             if keep:
                 Supervisor(project).wait()

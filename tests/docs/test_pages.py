@@ -14,6 +14,7 @@ import pytest
 from mainspring.core.locks import FileLocks
 from pages import DOCS, Reader, blocks, name_of, pages
 
+pytestmark = pytest.mark.timeout(300)  # a page is many commands, each a process
 TUTORIAL = DOCS / "tutorial" / "first-model.md"
 RUN = {"bash", "python", "toml"}
 WITH_BLOCKS = [

@@ -80,7 +80,7 @@ class Definitions:
 
 def _named(items: Mapping[str, T], name: str, kind: str) -> T:
     if name not in items:
-        raise NotFound(f"The project has no {kind} {name!r}.", fix=f"it has {sorted(items)}.")
+        raise NotFound(f"The project has no {kind} {name!r}.", fix=f"it has {', '.join(sorted(items)) or 'none'}.")
     return items[name]
 
 

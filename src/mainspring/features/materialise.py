@@ -112,6 +112,11 @@ class Materialiser:
         """Return the instant through which a view is materialised, `None` where never."""
         return self._store.position(slot(view))
 
+    def forget(self, view: FeatureView) -> None:
+        """Clear what is stored of the view: the next run computes every entity again. Until then it reads as missing."""
+        with self._lock:
+            self._store.clear(Layout(view).slot)
+
     def close(self) -> None:
         """Give back the memory; the next run loads again."""
         with self._lock:

@@ -269,3 +269,15 @@ def test_a_changed_view_does_not_touch_what_the_old_one_serves() -> None:
     assert {key: world.store._states[key] for key in held} == held
     read = OnlineReader([changed], world.store).read({"station": [STATIONS[0]]}, instant("12:00"))
     assert read.features["Trains.more"] == [11.0]
+
+
+def test_what_is_forgotten_is_made_again_whole() -> None:
+    store = RecordingStore()
+    materialiser = Materialiser(landed(hourly()).scan, store, ManualClock(instant("2013-03-08T00:00:00Z")))
+    materialiser.run(VIEW)
+    before = store.states()
+    materialiser.forget(VIEW)
+    assert store.states() == {}
+    assert materialiser.position(VIEW) is None
+    assert materialiser.run(VIEW).entities == len(STATIONS)
+    assert store.states() == before

@@ -37,11 +37,13 @@ def create(call: Call, *, name: str, scopes: tuple[str, ...], expires: str) -> N
 
 
 @make("list")
-def list_(call: Call) -> None:
+@click.option("--all", "all_", is_flag=True, help="Also those that have expired or were revoked.")
+def list_(call: Call, *, all_: bool) -> None:
     """List keys; their secrets are not kept."""
     from mainspring.core.time import format_instant
 
-    keys = call.project.key_store.all()
+    now = call.project.wall.now()
+    keys = [key for key in call.project.key_store.all() if all_ or (key.revoked_at is None and key.expires_at > now)]
 
     def show(console: Console) -> None:
         from rich.table import Table

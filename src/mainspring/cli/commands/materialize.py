@@ -16,14 +16,18 @@ if TYPE_CHECKING:
 
 @make("materialize")
 @click.argument("views", nargs=-1)
+@click.option("--rebuild", is_flag=True, help="Forget what is stored of them first.")
 @click.option("--through", help="Through this instant (ISO 8601), instead of now.")
-def command(call: Call, *, views: tuple[str, ...], through: str | None) -> None:
+def command(call: Call, *, views: tuple[str, ...], through: str | None, rebuild: bool) -> None:
     """Bring the online features of VIEWS, by default of all, up to date with the lake."""
     from mainspring.app.materialising import materialise_views
     from mainspring.core.time import SECOND, format_instant, parse_instant
 
     definitions = call.project.definitions
     chosen = [definitions.view(name) for name in views] or list(definitions.views.values())
+    if rebuild:
+        for view in chosen:
+            call.project.materialiser.forget(view)
     with call.progress() as progress:
         reports = materialise_views(
             call.project,

@@ -29,8 +29,9 @@ def command(call: Call, *, model: str, since: str | None, until: str | None) -> 
             model,
             since=None if since is None else parse_instant(since),
             until=None if until is None else parse_instant(until),
-            progress=lambda stage, fraction: progress.update(stage, round(fraction * 100), 100, "%"),
+            progress=lambda stage, share: progress.update(model, round(share * 100), 100, stage),
         )
+        progress.finish(model, f"version {report.version}")
 
     def show(console: Console) -> None:
         console.print(

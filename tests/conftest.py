@@ -22,6 +22,7 @@ def _make(root: Path) -> dict[str, Any]:
     told["train"] = depot.json("train", MODEL)
     told["promote"] = depot.json("promote", MODEL)
     told["train again"] = depot.json("train", MODEL)
+    told["materialize"] = depot.json("materialize")
     return told
 
 

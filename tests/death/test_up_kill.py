@@ -26,6 +26,7 @@ import pytest
 from depot import ENDPOINT, MODEL, PARCELS, Depot, Up, ask, gone, keyed, opened, wait_for
 from mainspring.ledger.model import PREDICTIONS
 
+pytestmark = pytest.mark.slow
 SEED = int(os.environ.get("DEATH_SEED") or random.randrange(1_000_000))
 INFER = f"/v2/models/{ENDPOINT}/infer"
 
@@ -139,7 +140,7 @@ def test_a_killed_supervisor_takes_its_children_with_it(depot: Depot, chance: ra
     key = depot.json("keys", "create", "caller", "--scope", "predict", "--expires", "1h")["key"]
     told: list[str] = []
     old: set[int] = set()
-    for _ in range(3):
+    for _ in range(2):
         with depot.up() as up:  # at once: neither the lock nor a port is still taken
             if old:
                 check_only_new(up, old)
@@ -299,7 +300,6 @@ def test_killed_commands_beside_it_leave_no_trace(depot: Depot, chance: random.R
         assert found.status == 200
 
 
-@pytest.mark.slow
 def test_killed_trainings_and_promotions_beside_it(depot: Depot, chance: random.Random) -> None:
     with beside(depot) as up:
         for _ in range(2):

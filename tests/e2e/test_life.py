@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from depot import ENDPOINT, MODEL, PARCELS, Depot, ask, inputs, keyed, lay_out, wait_for
+from mainspring.cli import exits
 from mainspring.cli.main import COMMANDS
 
 INFER = f"/v2/models/{ENDPOINT}/infer"
@@ -54,6 +55,7 @@ def test_what_made_the_trained_project_says_what_it_did(trained: Trained) -> Non
     assert (promotion["promoted"], promotion["version"], promotion["previous"]) == (True, "1", None)
 
 
+@pytest.mark.slow
 def test_it_is_served_watched_and_rolled_back(depot: Depot, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -226,3 +228,9 @@ def test_nobody_answers_where_nothing_is_up(depot: Depot) -> None:
     assert depot.json("keys", "list") == before
     with pytest.raises(ConnectionRefusedError):
         ask(depot.gateway, "GET", "/v2/health/live")
+
+
+def test_every_exit_code_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "exit-codes.md").read_text()
+    documented = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| `([A-Z_]+)` \|", page, re.MULTILINE)}
+    assert documented == {name: value for name, value in vars(exits).items() if name.isupper() and name[0] != "_"}

@@ -113,7 +113,7 @@ class Materialiser:
         return self._store.position(slot(view))
 
     def forget(self, view: FeatureView) -> None:
-        """Clear what is stored of the view: the next run computes every entity again. Until then it reads as missing."""
+        """Clear what is stored of the view. The next run computes every entity again; until then all are missing."""
         with self._lock:
             self._store.clear(Layout(view).slot)
 

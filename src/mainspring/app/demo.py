@@ -46,11 +46,12 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     gate: str  # "passed" or what fell short
     model_version: str
     bundle_digest: str
+    requests: int  # one for each quarter of an hour in which flights fall due
     predictions: int
     errors: int
     p50_ms: float
     p99_ms: float
-    requests_per_second: float
+    predictions_per_second: float
     labels_joined: int
     label_coverage: float
     live_auc: float | None
@@ -202,11 +203,12 @@ def _serve(project: Project, clock: ReplayClock, shown: Shown, stages: _Stages) 
     shown.done("compare", f"{same.values:,} served values with training's, {differing} differ")
     columns = [column for window in project.monitors.windows(ENDPOINT) for column in window.columns]
     return {
+        "requests": report.requests,
         "predictions": report.predictions,
         "errors": report.errors,
         "p50_ms": round(report.percentile(0.5), 3),
         "p99_ms": round(report.percentile(0.99), 3),
-        "requests_per_second": round(report.predictions / stages.seconds["replay"], 1),
+        "predictions_per_second": round(report.predictions / stages.seconds["replay"], 1),
         "labels_joined": labels,
         "label_coverage": coverage,
         "live_auc": auc,

@@ -19,9 +19,10 @@ def materialise_views(
 ) -> list[MaterialiseReport]:
     """Materialise views (all by default) whose source has landed; rows that become visible soon go in as pending.
 
-    Soon is within two of the intervals at which the worker comes round, so that reads stay exact in between.
+    Soon is within one and a quarter of the intervals at which the worker comes round: reads stay exact until then. What
+    is pending costs every read a little, so it is not more.
     """
-    horizon = 2 * project.settings.materialise_every_us
+    horizon = project.settings.materialise_every_us * 5 // 4
     reports = []
     for view in project.definitions.views.values() if views is None else views:
         told = None if progress is None else partial(progress, view.name)

@@ -1,12 +1,14 @@
 """Live the past again: ask for each observation's prediction when it was to be made, by a clock that this moves.
 
-Requests are real, over HTTP, by entity key. All that are due at one instant go out together; the clock moves on when
-they are answered. Features are materialised and endpoints watched as the time passes.
+Requests are real, over HTTP, by entity key. The clock moves in steps; at each, the observations that fall due before
+the next go out as one request: each is made at its moment or up to a step before it, never with what came after.
+Features are materialised as the time passes.
 """
 
 from __future__ import annotations
 
-import asyncio
+import http.client
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,23 +21,23 @@ import pyarrow as pa
 from mainspring.app.keys import brief_key
 from mainspring.app.materialising import materialise_views
 from mainspring.app.project import Project
-from mainspring.app.traffic import Connections
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Invalid, Unavailable
 from mainspring.core.schema import DType
-from mainspring.core.time import HOUR, ReplayClock
+from mainspring.core.settings import Address
+from mainspring.core.time import HOUR, MINUTE, ReplayClock
 from mainspring.features import offline
 from mainspring.serving.schema import DATATYPES
 
-_CONNECTIONS = 8
-_REPORT_EVERY = 500
+_REPORT_EVERY = 500  # predictions
 
 
 @dataclass(slots=True)
 class ReplayReport:
-    """What came of it. `latencies_ms` has shape (answered,), in the order of asking, seen from the client."""
+    """What came of it. `latencies_ms` has shape (answered requests,), in the order of asking, seen from the client."""
 
+    requests: int = 0
     predictions: int = 0
-    errors: int = 0
+    errors: int = 0  # requests that were not answered with predictions
     latencies_ms: list[float] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
 
@@ -50,11 +52,13 @@ def replay(
     *,
     since: int,
     until: int,
+    step_us: int = 15 * MINUTE,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> ReplayReport:
     """Ask `endpoint` for every observation with `since <= at < until`, in order of time.
 
     Args:
+        step_us: How far the clock moves at once, microseconds.
         progress: Called with (done, of how many, the clock's instant).
 
     Raises:
@@ -69,80 +73,76 @@ def replay(
     definition = project.definitions.endpoint(endpoint)
     observations = project.definitions.model(definition.model_name).observations
     rows = offline.observe(observations, project.lake.scan, since=since, until=until)
-    token = brief_key(project, f"replay of {endpoint}", HOUR)
-    connections = Connections(project.settings.gateway, f"/v2/models/{endpoint}/infer", token, _CONNECTIONS)
-    return asyncio.run(
-        _live(project, endpoint, clock, rows, _bodies(rows, observations.source.columns), connections, progress)
-    )
-
-
-async def _live(
-    project: Project,
-    endpoint: str,
-    clock: ReplayClock,
-    rows: pa.Table,
-    bodies: list[bytes],
-    connections: Connections,
-    progress: Callable[[int, int, int], None] | None,
-) -> ReplayReport:
+    caller = _Caller(project.settings.gateway, endpoint, brief_key(project, f"replay of {endpoint}", HOUR))
+    columns = _columns(rows, observations.source.columns)
     report = ReplayReport()
-    every = project.settings.materialise_every_us
-    next_materialise = next_watch = None
+    next_materialise = since
     shown = 0
-    await connections.open()
-    try:
-        for at, first, last in _instants(rows):
-            if next_materialise is None or at >= next_materialise:
-                clock.set(at)
-                materialise_views(project)
-                next_materialise = at + every
-            if next_watch is None or at >= next_watch:
-                if next_watch is not None:
-                    _watch(project, endpoint)
-                next_watch = (at // project.settings.monitor_window_us + 1) * project.settings.monitor_window_us
-            clock.set(at)
-            for status, body, seconds in await connections.post(bodies[first:last]):
-                report.predictions += status == 200
-                if status == 200:
-                    report.latencies_ms.append(seconds * 1000)
-                else:
-                    report.errors += 1
-                    report.failures[f"{status} {body[:200].decode(errors='replace')}"] += 1
-            if progress is not None and last - shown >= _REPORT_EVERY:
-                shown = last
-                progress(last, len(bodies), at)
-    finally:
-        connections.close()
+    for at, first, last in _steps(rows, step_us):
+        clock.set(at)
+        if at >= next_materialise:
+            materialise_views(project)
+            next_materialise = at + project.settings.materialise_every_us
+        caller.ask(_body(columns, first, last), last - first, report)
+        if progress is not None and last - shown >= _REPORT_EVERY:
+            shown = last
+            progress(last, rows.num_rows, at)
     return report
 
 
-def _watch(project: Project, endpoint: str) -> None:
-    project.predictions.compact()
-    project.monitor.run(endpoint)
+class _Caller:
+    """One client with one kept connection."""
+
+    def __init__(self, address: Address, endpoint: str, token: str) -> None:
+        self._address = address
+        self._connection = http.client.HTTPConnection(address.host, address.port, timeout=30.0)
+        self._path = f"/v2/models/{endpoint}/infer"
+        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+
+    def ask(self, body: bytes, rows: int, report: ReplayReport) -> None:
+        """Ask for `rows` predictions and add what came of it to `report`.
+
+        Raises:
+            Unavailable: The server went away.
+        """
+        began = time.perf_counter()
+        try:
+            self._connection.request("POST", self._path, body, self._headers)
+            response = self._connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(f"The gateway on {self._address.url} went away: {error}.") from error
+        report.requests += 1
+        if response.status == 200:
+            report.predictions += rows
+            report.latencies_ms.append((time.perf_counter() - began) * 1000)
+        else:
+            report.errors += 1
+            report.failures[f"{response.status} {content[:200].decode(errors='replace')}"] += 1
 
 
-def _instants(rows: pa.Table) -> Iterator[tuple[int, int, int]]:
-    """Yield (instant, first row, behind the last row) of the rows that share an instant."""
-    at = rows["_at"].cast(pa.int64()).to_numpy()
-    starts = np.flatnonzero(np.diff(at, prepend=at[:1] - 1))
-    for first, last in zip(starts, [*starts[1:], len(at)], strict=True):
-        yield int(at[first]), int(first), int(last)
+def _steps(rows: pa.Table, step_us: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (instant of the step, first row, behind the last row) of the rows that fall due in each step."""
+    steps = rows["_at"].cast(pa.int64()).to_numpy() // step_us
+    starts = np.flatnonzero(np.diff(steps, prepend=steps[:1] - 1))
+    for first, last in zip(starts, [*starts[1:], len(steps)], strict=True):
+        yield int(steps[first]) * step_us, int(first), int(last)
 
 
-def _bodies(rows: pa.Table, columns: dict[str, DType]) -> list[bytes]:
-    """Return one request's body a row, by entity key and request field."""
-    lists: dict[str, list[Any]] = {}
-    for name, dtype in columns.items():
-        column = rows[name].cast(pa.int64()) if dtype == DType.Timestamp else rows[name]
-        lists[name] = column.to_pylist()
+def _columns(rows: pa.Table, schema: dict[str, DType]) -> list[tuple[str, str, list[Any]]]:
+    """Return name, datatype and values of each entity key and request field."""
     return [
-        msgspec.json.encode(
-            {
-                "inputs": [
-                    {"name": name, "shape": [1], "datatype": DATATYPES[columns[name]], "data": [values[place]]}
-                    for name, values in lists.items()
-                ]
-            }
-        )
-        for place in range(rows.num_rows)
+        (name, DATATYPES[dtype], (rows[name].cast(pa.int64()) if dtype == DType.Timestamp else rows[name]).to_pylist())
+        for name, dtype in schema.items()
     ]
+
+
+def _body(columns: list[tuple[str, str, list[Any]]], first: int, last: int) -> bytes:
+    return msgspec.json.encode(
+        {
+            "inputs": [
+                {"name": name, "shape": [last - first], "datatype": datatype, "data": values[first:last]}
+                for name, datatype, values in columns
+            ]
+        }
+    )

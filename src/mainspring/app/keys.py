@@ -30,9 +30,9 @@ def create_key(project: Project, name: str, scopes: Iterable[str], lifetime_us: 
 
 
 def first_key(project: Project) -> str | None:
-    """Create the administrator's key if the installation has no key at all; return its token, else `None`."""
+    """Create the administrator's key if nobody ever had one that may manage; return its token, else `None`."""
     with project.locks.hold("first-key"):
-        if any(key.name == ADMINISTRATOR for key in project.key_store.all()):
+        if any(Action.MANAGE in key.scopes for key in project.key_store.all()):
             return None
         return create_key(project, ADMINISTRATOR, list(Action), _ADMINISTRATOR_LIFETIME)
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from mainspring.core.expr.sql import quote_name
 from mainspring.core.schema import DType
 from mainspring.data.arrow import ARROW_TYPES
-from mainspring.data.duck import DUCK_TYPES, identifier
+from mainspring.data.duck import DUCK_TYPES
 from mainspring.data.refusals import with_article
 
 CAME = "_came_"
@@ -38,7 +39,7 @@ class Casting:
     @property
     def unfit(self) -> str:
         """The condition that something came and has no value; cheap, the others need not be."""
-        return f"({self.came} IS NOT NULL AND {identifier(self.name)} IS NULL)" if self.misfit else "false"
+        return f"({self.came} IS NOT NULL AND {quote_name(self.name)} IS NULL)" if self.misfit else "false"
 
     @property
     def reasons(self) -> list[tuple[str, str]]:
@@ -50,7 +51,7 @@ class Casting:
 
 def casting(name: str, kind: pa.DataType, dtype: DType) -> Casting:
     """Return how a column that came as `kind` (in a form of `data.fitting.plain`) becomes `dtype`."""
-    came = identifier(CAME + name)
+    came = quote_name(CAME + name)
     if kind.equals(ARROW_TYPES[dtype]):
         return Casting(name, dtype, came, came)
     cast = f"TRY_CAST({came} AS {DUCK_TYPES[dtype]})"

@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from mainspring.core.errors import Corrupt, MainspringError, StorageFull
+from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.core.ids import new_id
 from mainspring.core.schema import DType
 from mainspring.data.arrow import no_rows
@@ -63,16 +64,16 @@ def register(con: duckdb.DuckDBPyConnection, name: str, scan: TableScan) -> None
     if not scan.files:
         con.register(name, _nothing(scan))
         return
-    files = f"read_parquet([{', '.join(map(literal, scan.files))}], union_by_name = true, hive_partitioning = false)"
+    files = f"read_parquet([{', '.join(map(quote_text, scan.files))}], union_by_name = true, hive_partitioning = false)"
     with duck_errors(name):
         present = {row[0] for row in con.execute(f"DESCRIBE SELECT * FROM {files}").fetchall()}
         columns = ["*"]
         if scan.schema is not None:
             con.register(f"{name} without rows", _nothing(scan))
-            types = con.execute(f"DESCRIBE SELECT * FROM {identifier(f'{name} without rows')}").fetchall()
+            types = con.execute(f"DESCRIBE SELECT * FROM {quote_name(f'{name} without rows')}").fetchall()
             con.unregister(f"{name} without rows")
-            columns += [f"NULL::{kind} AS {identifier(column)}" for column, kind, *_ in types if column not in present]
-        con.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS SELECT {', '.join(columns)} FROM {files}")
+            columns += [f"NULL::{kind} AS {quote_name(column)}" for column, kind, *_ in types if column not in present]
+        con.execute(f"CREATE OR REPLACE TEMP VIEW {quote_name(name)} AS SELECT {', '.join(columns)} FROM {files}")
 
 
 def _filled(rows: pa.Table, schema: pa.Schema | None) -> pa.Table:
@@ -92,16 +93,6 @@ def one_row(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
     """Return the only row of a query."""
     (row,) = con.execute(sql).fetchall()
     return tuple(row)
-
-
-def identifier(name: str) -> str:
-    """Return `name` as SQL text that can only be a name."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(value: str) -> str:
-    """Return `value` as SQL text that can only be a string."""
-    return "'" + value.replace("'", "''") + "'"
 
 
 @contextmanager

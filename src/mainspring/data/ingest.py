@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from mainspring.core.expr.sql import quote_name
 from mainspring.core.locks import Locks
 from mainspring.core.time import Clock, format_duration
 from mainspring.data import duck
 from mainspring.data.arrow import landed_schema
 from mainspring.data.content import digest_rows
-from mainspring.data.duck import identifier
 from mainspring.data.fitting import together
 from mainspring.data.keyings import Keyings, check_keyings, complete_keyings, keyings_there
 from mainspring.data.landing import LOAD_ROWS, Landing, Progress, Tally
@@ -126,7 +126,7 @@ class Ingestor:
         if not limits:
             return
         duck.register(con, "there", self._lake.scan(source.name))
-        newest = duck.one_row(con, f"SELECT epoch_us(max({identifier(source.event_time)})) FROM there")[0]
+        newest = duck.one_row(con, f"SELECT epoch_us(max({quote_name(source.event_time)})) FROM there")[0]
         if newest is None:
             yield f"{source.name} has no event yet."
         elif (age := self._clock.now() - newest) > min(limits):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from mainspring.core.errors import Invalid, InvalidData
+from mainspring.core.expr.sql import quote_name
 from mainspring.data import duck
 from mainspring.data.arrow import keyings_of, landed_schema, widened
-from mainspring.data.duck import identifier
 from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source
 from mainspring.data.ports import LakeTables
 from mainspring.data.records import counting, present
@@ -71,17 +71,17 @@ def complete_keyings(
     joins, flags = "", []
     for index, (name, keys) in enumerate(lacking.items()):
         needed = dict.fromkeys((*keys, *source.times, VISIBLE_AT, SEQUENCE))
-        rows = f"SELECT {', '.join(map(identifier, needed))} FROM kept WHERE {present(keys)}"
+        rows = f"SELECT {', '.join(map(quote_name, needed))} FROM kept WHERE {present(keys)}"
         con.execute(f"""
             CREATE OR REPLACE TEMP TABLE flagged_{index} AS
             SELECT {SEQUENCE}, _counts FROM ({counting(source, rows, keys)})""")
         joins += f" LEFT JOIN flagged_{index} ON kept.{SEQUENCE} = flagged_{index}.{SEQUENCE}"
-        flags.append(f"coalesce(flagged_{index}._counts, false) AS {identifier(RECORD_PREFIX + name)}")
+        flags.append(f"coalesce(flagged_{index}._counts, false) AS {quote_name(RECORD_PREFIX + name)}")
     replaced = {RECORD_PREFIX + name for name in lacking}
     old = [column for column in (scan.schema or ()) if column.name not in replaced]
     new = [column for column in landed_schema(source, lacking) if column.name in replaced]
     schema = pa.schema([*old, *new])
-    columns = [f"kept.{identifier(column.name)}" for column in old]
+    columns = [f"kept.{quote_name(column.name)}" for column in old]
     reader = con.sql(f"""
         SELECT {", ".join([*columns, *flags])} FROM kept{joins}
         ORDER BY kept.{VISIBLE_AT}, kept.{SEQUENCE}""").to_arrow_reader(batch_rows)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mainspring.core.expr.sql import quote_text
 from mainspring.data import duck
 from mainspring.data.arrow import no_rows, quarantine_schema, widened
-from mainspring.data.duck import literal
 from mainspring.data.keyings import Keyings
 from mainspring.data.model import BATCH, QUARANTINE_SUFFIX, SEQUENCE, VISIBLE_AT, Source
 from mainspring.data.ports import LakeTables
@@ -126,7 +126,7 @@ class Landing:
     def _there(self, view: str, batch: str) -> pa.Table:
         """Return the `_seq` of the load's rows in a view."""
         found: pa.Table = self.con.sql(
-            f"SELECT {SEQUENCE} FROM {view} WHERE {BATCH} = {literal(batch)}"
+            f"SELECT {SEQUENCE} FROM {view} WHERE {BATCH} = {quote_text(batch)}"
         ).to_arrow_table()
         return found
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mainspring.data.duck import identifier
+from mainspring.core.expr.sql import quote_name
 from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source
 
 
 def rank_columns(source: Source) -> tuple[str, str, str]:
     """Return the columns by which rows of one entity are ranked, quoted; facts without a recorded time repeat it."""
-    return identifier(source.event_time), identifier(source.recorded_time or source.event_time), identifier(SEQUENCE)
+    return quote_name(source.event_time), quote_name(source.recorded_time or source.event_time), quote_name(SEQUENCE)
 
 
 def counting(source: Source, rows: str, keys: Sequence[str]) -> str:
@@ -24,7 +24,7 @@ def counting(source: Source, rows: str, keys: Sequence[str]) -> str:
     Ranks are numbered once, so the running maximum is of one integer; of rows visible at one instant the highest
     comes first, so it shadows the others.
     """
-    partition = ", ".join(map(identifier, keys))
+    partition = ", ".join(map(quote_name, keys))
     return f"""
         SELECT * EXCLUDE (_rank), _rank = max(_rank) OVER (
             PARTITION BY {partition} ORDER BY {VISIBLE_AT}, _rank DESC ROWS UNBOUNDED PRECEDING) AS _counts
@@ -33,8 +33,8 @@ def counting(source: Source, rows: str, keys: Sequence[str]) -> str:
 
 def competitors(source: Source, kept: str, arriving: str, name: str, keys: Sequence[str]) -> str:
     """Return SQL: the counting rows of table `kept` that rows of `arriving` may have to be compared with."""
-    columns = ", ".join(f"kept.{identifier(key)}" for key in keys)
-    same = " AND ".join(f"kept.{identifier(key)} = first.{identifier(key)}" for key in keys)
+    columns = ", ".join(f"kept.{quote_name(key)}" for key in keys)
+    same = " AND ".join(f"kept.{quote_name(key)} = first.{quote_name(key)}" for key in keys)
     event, recorded, seq = rank_columns(source)
     times = ", ".join(dict.fromkeys((event, recorded)))
     return f"""
@@ -42,7 +42,7 @@ def competitors(source: Source, kept: str, arriving: str, name: str, keys: Seque
             SELECT {_list(keys)}, min({VISIBLE_AT}) AS _since FROM {arriving} WHERE {present(keys)} GROUP BY ALL),
         known AS MATERIALIZED (
             SELECT {columns}, {times}, {VISIBLE_AT}, {seq}, _since
-            FROM {kept} AS kept JOIN first ON {same} WHERE kept.{identifier(RECORD_PREFIX + name)})
+            FROM {kept} AS kept JOIN first ON {same} WHERE kept.{quote_name(RECORD_PREFIX + name)})
         SELECT * EXCLUDE (_since) FROM known WHERE {VISIBLE_AT} >= _since
         UNION ALL BY NAME
         SELECT * EXCLUDE (_since) FROM known WHERE {VISIBLE_AT} < _since
@@ -51,8 +51,8 @@ def competitors(source: Source, kept: str, arriving: str, name: str, keys: Seque
 
 def present(keys: Sequence[str]) -> str:
     """Return SQL: no key is null."""
-    return " AND ".join(f"{identifier(key)} IS NOT NULL" for key in keys)
+    return " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in keys)
 
 
 def _list(keys: Sequence[str]) -> str:
-    return ", ".join(map(identifier, keys))
+    return ", ".join(map(quote_name, keys))

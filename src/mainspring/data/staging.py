@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.data import duck
 from mainspring.data.arrow import landed_schema, no_rows, quarantine_schema
 from mainspring.data.casting import CAME, Casting, casting
-from mainspring.data.duck import identifier, literal
 from mainspring.data.fitting import DETAIL, FAULT
 from mainspring.data.model import BATCH, REASON, RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source
 from mainspring.data.quality import row_rules
@@ -27,7 +27,7 @@ from mainspring.data.uniqueness import ROW, SEPARATOR, judge_unique
 if TYPE_CHECKING:
     import duckdb
 
-_BETWEEN = literal(SEPARATOR)
+_BETWEEN = quote_text(SEPARATOR)
 
 
 class Staging:
@@ -71,15 +71,15 @@ class Staging:
         rules = [pair for one in castings for pair in one.reasons]
         failing = [one.unfit for one in castings]
         unfit = {one.name: one.unfit for one in castings}
-        no_row = f"coalesce(contains({FAULT}, {literal(DETAIL)}), false)"
+        no_row = f"coalesce(contains({FAULT}, {quote_text(DETAIL)}), false)"
         for columns, condition, reason in row_rules(self._source):
             failing.append(condition)
             # A null that only stands for a value that does not fit, or for a line that is no row, is not told twice.
             told = " OR ".join([no_row, *(unfit[name] for name in columns)])
             rules.append((f"({condition} AND NOT ({told}))", reason))
-        reasons = ", ".join(f"CASE WHEN {condition} THEN {literal(reason)} END" for condition, reason in rules)
-        names = ", ".join(identifier(one.name) for one in castings)
-        values = ", ".join(f"{one.value} AS {identifier(one.name)}" for one in castings)
+        reasons = ", ".join(f"CASE WHEN {condition} THEN {quote_text(reason)} END" for condition, reason in rules)
+        names = ", ".join(quote_name(one.name) for one in castings)
+        values = ", ".join(f"{one.value} AS {quote_name(one.name)}" for one in castings)
         event, recorded, _ = rank_columns(self._source)
         self._con.execute(f"""
             CREATE OR REPLACE TEMP TABLE typed AS
@@ -116,18 +116,18 @@ class Staging:
 
     def quarantined(self) -> pa.Table:
         """Return the rows that fail, as they came, with all their reasons."""
-        came = [(identifier(CAME + name), identifier(name)) for name in self._source.columns]
+        came = [(quote_name(CAME + name), quote_name(name)) for name in self._source.columns]
         columns = ", ".join(f"CAST(raw.{text} AS VARCHAR) AS {name}" for text, name in came)
-        reason = f"replace(replace({REASON}, {_BETWEEN}, '; '), {literal(DETAIL)}, ': ')"
+        reason = f"replace(replace({REASON}, {_BETWEEN}, '; '), {quote_text(DETAIL)}, ': ')"
         rows: pa.Table = self._con.sql(f"""
-            SELECT {columns}, {reason} AS {REASON}, {SEQUENCE}, {literal(self._batch)} AS {BATCH}
+            SELECT {columns}, {reason} AS {REASON}, {SEQUENCE}, {quote_text(self._batch)} AS {BATCH}
             FROM raw JOIN typed USING ({ROW}) WHERE {REASON} IS NOT NULL ORDER BY {ROW}""").to_arrow_table()
         return rows.cast(quarantine_schema(self._source))
 
     def reasons(self) -> dict[str, int]:
         """Return reason -> how many rows have it."""
         counted = self._con.execute(f"""
-            SELECT split_part(reason, {literal(DETAIL)}, 1) AS why, count(*)
+            SELECT split_part(reason, {quote_text(DETAIL)}, 1) AS why, count(*)
             FROM (SELECT unnest(string_split({REASON}, {_BETWEEN})) AS reason FROM typed WHERE {REASON} IS NOT NULL)
             GROUP BY why ORDER BY 2 DESC, 1""")
         return dict(counted.fetchall())
@@ -142,21 +142,21 @@ class Staging:
         joins, flags, changes = "", [], []
         for index, (name, keys) in enumerate(keyings.items()):
             self._flag(f"flagged_{index}", name, keys)
-            flag = identifier(RECORD_PREFIX + name)
+            flag = quote_name(RECORD_PREFIX + name)
             joins += f" LEFT JOIN flagged_{index} ON typed.{SEQUENCE} = flagged_{index}.{SEQUENCE}"
             flags.append(f"coalesce(flagged_{index}._counts, false) AS {flag}")
             changes.append(
                 f"SELECT {SEQUENCE}, {VISIBLE_AT}, false AS {flag} FROM flagged_{index} WHERE _was AND NOT _counts"
             )
-        columns = [f"typed.{identifier(name)}" for name in [*self._source.columns, VISIBLE_AT, SEQUENCE]]
+        columns = [f"typed.{quote_name(name)}" for name in [*self._source.columns, VISIBLE_AT, SEQUENCE]]
         order = ", ".join(f"typed.{name} DESC" for name in rank_columns(self._source))
         rows: pa.Table = self._con.sql(f"""
-            SELECT {", ".join([*columns, f"{literal(self._batch)} AS {BATCH}", *flags])}
+            SELECT {", ".join([*columns, f"{quote_text(self._batch)} AS {BATCH}", *flags])}
             FROM typed{joins} WHERE {REASON} IS NULL ORDER BY typed.{VISIBLE_AT}, {order}""").to_arrow_table()
         return rows.cast(landed_schema(self._source, keyings)), self._changes(changes, keyings)
 
     def _flag(self, table: str, name: str, keys: tuple[str, ...]) -> None:
-        columns = ", ".join(map(identifier, dict.fromkeys((*keys, *self._source.times, VISIBLE_AT, SEQUENCE))))
+        columns = ", ".join(map(quote_name, dict.fromkeys((*keys, *self._source.times, VISIBLE_AT, SEQUENCE))))
         rows = f"SELECT {columns}, false AS _was FROM typed WHERE {REASON} IS NULL AND {present(keys)}"
         if self._kept:
             arriving = f"(SELECT * FROM typed WHERE {REASON} IS NULL)"
@@ -169,7 +169,7 @@ class Staging:
     def _changes(self, queries: list[str], keyings: Mapping[str, tuple[str, ...]]) -> pa.Table:
         if not self._kept or not queries:
             return no_rows(pa.schema([pa.field(SEQUENCE, pa.int64())]))
-        flags = [identifier(RECORD_PREFIX + name) for name in keyings]
+        flags = [quote_name(RECORD_PREFIX + name) for name in keyings]
         changes: pa.Table = self._con.sql(f"""
             SELECT {SEQUENCE}, any_value({VISIBLE_AT}) AS {VISIBLE_AT},
                 {", ".join(f"bool_and({flag}) AS {flag}" for flag in flags)}

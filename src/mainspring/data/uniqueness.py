@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from mainspring.core.expr.sql import quote_name
 from mainspring.data import duck
-from mainspring.data.duck import identifier
 from mainspring.data.model import REASON, Source
 from mainspring.data.quality import unique_rules
 from mainspring.data.records import present
@@ -29,7 +29,7 @@ def judge_unique(con: duckdb.DuckDBPyConnection, source: Source, *, kept: bool) 
     for index, (names, _) in enumerate(rules):
         con.execute(f"CREATE OR REPLACE TEMP TABLE rivals_{index} AS {_rivals(names, kept)}")
         found += duck.one_row(con, f"SELECT count(*) FROM rivals_{index}")[0]
-        same = " AND ".join(f"rivals_{index}.{identifier(name)} = typed.{identifier(name)}" for name in names)
+        same = " AND ".join(f"rivals_{index}.{quote_name(name)} = typed.{quote_name(name)}" for name in names)
         joins += f" LEFT JOIN rivals_{index} ON {same}"
         columns += [f"rivals_{index}._first", f"coalesce(rivals_{index}._there, false)"]
     if not found:
@@ -45,10 +45,10 @@ def judge_unique(con: duckdb.DuckDBPyConnection, source: Source, *, kept: bool) 
 
 def _rivals(names: tuple[str, ...], kept: bool) -> str:
     """Return SQL: values that several rows have, `_first` the first row with them, `_there` if one has landed."""
-    columns = ", ".join(map(identifier, names))
+    columns = ", ".join(map(quote_name, names))
     good = f"SELECT {columns}, {ROW}, false AS _there FROM typed WHERE {REASON} IS NULL AND {present(names)}"
     if kept:
-        same = " AND ".join(f"kept.{identifier(name)} = good.{identifier(name)}" for name in names)
+        same = " AND ".join(f"kept.{quote_name(name)} = good.{quote_name(name)}" for name in names)
         good = f"""
             WITH good AS ({good})
             SELECT * FROM good UNION ALL BY NAME

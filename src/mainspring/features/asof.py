@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mainspring.core.errors import Invalid
-from mainspring.core.expr.sql import to_sql
+from mainspring.core.expr.sql import quote_name, to_sql
 from mainspring.data.arrow import keyings_of
-from mainspring.data.duck import identifier
 from mainspring.data.model import RECORD_PREFIX, VISIBLE_AT, TableScan
 from mainspring.features.layout import Layout
 from mainspring.features.model import FeatureView
@@ -24,16 +23,16 @@ def last_sql(layout: Layout) -> str:
     keys = list(view.entity.keys)
     values = ", ".join(f"{to_sql(expr, columns)} AS _x{n}" for n, expr in enumerate(layout.last_exprs))
     picked = ", ".join(
-        f"r._x{last.column} AS {identifier(last.name)}"
+        f"r._x{last.column} AS {quote_name(last.name)}"
         if last.ttl is None
-        else f"CASE WHEN o._t - r._e <= {last.ttl} THEN r._x{last.column} END AS {identifier(last.name)}"
+        else f"CASE WHEN o._t - r._e <= {last.ttl} THEN r._x{last.column} END AS {quote_name(last.name)}"
         for last in layout.lasts
     )
-    event = identifier(view.source.event_time)
+    event = quote_name(view.source.event_time)
     return f"""
         SELECT {picked} FROM observed AS o ASOF LEFT JOIN (
             SELECT {listed(keys)}, epoch_us({VISIBLE_AT}) AS _v, epoch_us({event}) AS _e, {values}
-            FROM source WHERE {identifier(RECORD_PREFIX + view.entity.name)}) AS r
+            FROM source WHERE {quote_name(RECORD_PREFIX + view.entity.name)}) AS r
         ON {equal(keys, "o", "r")} AND o._t >= r._v ORDER BY o._i"""
 
 
@@ -58,9 +57,9 @@ def check_flag(scan: TableScan, view: FeatureView) -> None:
 
 
 def listed(names: Sequence[str]) -> str:
-    return ", ".join(map(identifier, names))
+    return ", ".join(map(quote_name, names))
 
 
 def equal(keys: Sequence[str], left: str, right: str) -> str:
     """The condition that two tables agree in the key columns; null agrees with nothing."""
-    return " AND ".join(f"{left}.{identifier(key)} = {right}.{identifier(key)}" for key in keys)
+    return " AND ".join(f"{left}.{quote_name(key)} = {right}.{quote_name(key)}" for key in keys)

@@ -12,11 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from mainspring.core.expr.sql import to_sql
+from mainspring.core.expr.sql import quote_name, to_sql
 from mainspring.core.schema import DType, Schema
 from mainspring.data import duck
 from mainspring.data.arrow import ARROW_TYPES, arrow_schema
-from mainspring.data.duck import identifier
 from mainspring.data.model import SEQUENCE, TableScan
 from mainspring.features.asof import check_flag, last_sql
 from mainspring.features.layout import Layout
@@ -83,7 +82,7 @@ def observe(
     A row without a time (its `at` is null) is no observation. Instants are UTC epoch microseconds.
     """
     columns = definition.source.columns
-    names = ", ".join(identifier(name) for name in columns)
+    names = ", ".join(quote_name(name) for name in columns)
     bounds = [
         f"epoch_us(_at) >= {since}" if since is not None else "",
         f"epoch_us(_at) < {until}" if until is not None else "",

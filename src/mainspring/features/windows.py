@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mainspring.core.expr.sql import quote_name
 from mainspring.core.time import DAY, HOUR, MINUTE
-from mainspring.data.duck import DUCK_TYPES, identifier
+from mainspring.data.duck import DUCK_TYPES
 from mainspring.data.model import VISIBLE_AT
 from mainspring.features import parts as state
 from mainspring.features.asof import equal, listed
@@ -71,7 +72,7 @@ def _prepare(con: Any, layout: Layout) -> None:
     """
     view = layout.view
     keys = list(view.entity.keys)
-    there = " AND ".join(f"{identifier(key)} IS NOT NULL" for key in keys)
+    there = " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in keys)
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE entities AS SELECT row_number() OVER () AS kid, {listed(keys)} "
         f"FROM (SELECT DISTINCT {listed(keys)} FROM observed WHERE {there} AND _t IS NOT NULL)"
@@ -85,7 +86,7 @@ def _prepare(con: Any, layout: Layout) -> None:
     )
     renamed = "".join(f", s._m{n} AS m{n}" for n in range(len(layout.measures)))
     reach = max(feature.window + hop(feature.window) for feature in layout.windows)
-    event = identifier(view.source.event_time)
+    event = quote_name(view.source.event_time)
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE events AS SELECT k.kid, s._e AS e, s._v AS v{renamed} FROM ("
         f"SELECT {listed(keys)}, epoch_us({event}) AS _e, epoch_us({VISIBLE_AT}) AS _v{measures} FROM source) AS s "
@@ -105,7 +106,7 @@ def _density(con: Any) -> float:
 
 
 def _or_default(layout: Layout, feature: WindowFeature) -> str:
-    name, default = identifier(feature.name), default_of(layout.view, feature.name)
+    name, default = quote_name(feature.name), default_of(layout.view, feature.name)
     if default is None:
         return name
     # The shortest digits that name a double name it exactly, and so the Float32 that it may be.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from mainspring.core.errors import Invalid
+from mainspring.core.expr.sql import quote_name
 from mainspring.data import duck
 from mainspring.data.model import SEQUENCE, VISIBLE_AT, SourceColumn, TableScan
 from mainspring.features.model import Observations
@@ -48,24 +49,20 @@ def join_labels(
         until: Labels that became visible later are not used; UTC epoch microseconds, `None` for no limit.
     """
     keys = label_keys(observations, label)
-    quoted = ", ".join(_quoted(key) for key in keys)
-    newest = ", ".join(f"{_quoted(time)} DESC" for time in label.source.times)
+    quoted = ", ".join(quote_name(key) for key in keys)
+    newest = ", ".join(f"{quote_name(time)} DESC" for time in label.source.times)
     visible = f"WHERE epoch_us({VISIBLE_AT}) <= {until}" if until is not None else ""
     con = duck.connect()
     try:
         duck.register(con, "labels", scan(label.source.name))
         con.register("observed", observed.append_column("_i", pa.array(range(observed.num_rows), pa.int64())))
-        same = " AND ".join(f"o.{_quoted(key)} = l.{_quoted(key)}" for key in keys)
+        same = " AND ".join(f"o.{quote_name(key)} = l.{quote_name(key)}" for key in keys)
         found = con.sql(
             f"SELECT o._i, l.{LABEL} FROM observed AS o JOIN ("
-            f"SELECT {quoted}, {_quoted(label.column)} AS {LABEL} FROM labels {visible} "
+            f"SELECT {quoted}, {quote_name(label.column)} AS {LABEL} FROM labels {visible} "
             f"QUALIFY row_number() OVER (PARTITION BY {quoted} ORDER BY {newest}, {SEQUENCE} DESC) = 1"
             f") AS l ON {same} WHERE l.{LABEL} IS NOT NULL ORDER BY o._i"
         ).to_arrow_table()
     finally:
         con.close()
     return observed.take(found.column("_i")).append_column(LABEL, found.column(LABEL))
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

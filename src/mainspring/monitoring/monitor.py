@@ -20,6 +20,7 @@ from mainspring.registry.model import Bundle
 Progress = Callable[[int, int], None]
 
 _ROWS_AT_ONCE = 200_000
+_CONTEXT = 8  # windows before those that may change: one of them was judged, unless traffic was thin for long
 _SILENT_WINDOWS = 500  # after a long silence, only so many empty windows are kept
 _NO_LABELS = pa.table(
     {"at": pa.array([], pa.timestamp("us", tz="UTC")), "score": pa.array([], pa.float64()),
@@ -166,11 +167,20 @@ class Monitor:
         current = stored | {window.start: window for window in done}
         ordered = [current[start] for start in sorted(current)]
         computed = {window.start for window in done}
+        before = self._before(ordered)
         return [
             window
-            for window in figures.with_alerts(ordered)
+            for window in figures.with_alerts([*before, *ordered])[len(before) :]
             if window.start in computed or window != stored[window.start]
         ]
+
+    def _before(self, windows: Sequence[Window]) -> list[Window]:
+        """Return the windows just before the first: they do not change any more, but its alerts depend on them."""
+        if not windows:
+            return []
+        first = windows[0]
+        found = self._monitors.windows(first.endpoint, first.start - _CONTEXT * self._window_us, first.start)
+        return [window for window in found if window.end - window.start == self._window_us]
 
 
 def _batches(windows: Sequence[Window]) -> Iterator[list[Window]]:

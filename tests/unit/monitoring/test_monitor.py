@@ -378,6 +378,22 @@ def test_an_alert_follows_when_the_window_before_it_changes() -> None:
     assert alerts(world.windows[1]) == {"View.f0"}
 
 
+def test_a_window_that_is_finished_after_a_long_silence_is_compared_with_the_one_before_it() -> None:
+    def shifted(rng: np.random.Generator, window: int, rows: int) -> dict[str, Any]:
+        columns = steady(rng, window, rows)
+        return {**columns, "View.f0": columns["View.f0"] + 1}
+
+    world = World(bundle(REFERENCE), now=WINDOW + 10, wait=3 * WINDOW)
+    made = traffic(5, 300, shifted)
+    world.predict(made[:302])
+    world.run()
+    assert alerts(world.windows[1]) == set()  # it has only begun
+    world.predict(made[302:])
+    world.clock.set(9 * WINDOW)
+    world.run()
+    assert [alerts(window) for window in world.windows[:5]] == [set(), *[{"View.f0"}] * 4]
+
+
 def test_progress_is_told() -> None:
     world = World(now=3 * WINDOW)
     world.predict([prediction(1, at=10)])

@@ -131,7 +131,8 @@ def load_function(settings: Settings, reference: str) -> Callable[[], Any]:
     function = getattr(module, name, None)
     if not callable(function):
         raise Invalid(f"Module {module_name!r} has no function {name!r}.", fix="write module:function.")
-    return function  # type: ignore[no-any-return]
+    found: Callable[[], Any] = function
+    return found
 
 
 def _import(name: str, root: Path) -> Any:

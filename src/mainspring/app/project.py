@@ -113,11 +113,13 @@ class Project:
 
     @cached_property
     def key_store(self) -> KeyStore:
-        return self._build("keys", backends.KEY_STORES, self.settings.catalog)  # type: ignore[no-any-return]
+        built: KeyStore = self._build("keys", backends.KEY_STORES, self.settings.catalog)
+        return built
 
     @cached_property
     def audit(self) -> AuditLog:
-        return self._build("audit", backends.AUDIT_LOGS, self.settings.catalog)  # type: ignore[no-any-return]
+        built: AuditLog = self._build("audit", backends.AUDIT_LOGS, self.settings.catalog)
+        return built
 
     @cached_property
     def authenticator(self) -> Authenticator:
@@ -135,11 +137,13 @@ class Project:
 
     @cached_property
     def lake(self) -> LakeTables:
-        return self._build("lake", backends.LAKES, self.settings.lake)  # type: ignore[no-any-return]
+        built: LakeTables = self._build("lake", backends.LAKES, self.settings.lake)
+        return built
 
     @cached_property
     def snapshots(self) -> Snapshots:
-        return self._build("snapshots", backends.SNAPSHOTS, self.settings.catalog)  # type: ignore[no-any-return]
+        built: Snapshots = self._build("snapshots", backends.SNAPSHOTS, self.settings.catalog)
+        return built
 
     @cached_property
     def ingestor(self) -> Ingestor:
@@ -151,7 +155,8 @@ class Project:
 
     @cached_property
     def online(self) -> OnlineStore:
-        return self._build("online", backends.ONLINE_STORES, self.settings.online)  # type: ignore[no-any-return]
+        built: OnlineStore = self._build("online", backends.ONLINE_STORES, self.settings.online)
+        return built
 
     @cached_property
     def materialiser(self) -> Materialiser:
@@ -163,11 +168,13 @@ class Project:
 
     @cached_property
     def tracking(self) -> Tracking:
-        return self._build("tracking", backends.TRACKINGS, self.settings.tracking)  # type: ignore[no-any-return]
+        built: Tracking = self._build("tracking", backends.TRACKINGS, self.settings.tracking)
+        return built
 
     @cached_property
     def versions(self) -> ModelVersions:
-        return self._build("versions", backends.VERSIONS, self.settings.tracking)  # type: ignore[no-any-return]
+        built: ModelVersions = self._build("versions", backends.VERSIONS, self.settings.tracking)
+        return built
 
     @cached_property
     def bundles(self) -> Bundles:
@@ -195,19 +202,23 @@ class Project:
 
     @cached_property
     def routes(self) -> Routes:
-        return self._build("routes", backends.ROUTES, self.settings.catalog)  # type: ignore[no-any-return]
+        built: Routes = self._build("routes", backends.ROUTES, self.settings.catalog)
+        return built
 
     @cached_property
     def prediction_log(self) -> PredictionLog:
-        return self._build("prediction_log", backends.PREDICTION_LOGS, self.settings.ledger)  # type: ignore[no-any-return]
+        built: PredictionLog = self._build("prediction_log", backends.PREDICTION_LOGS, self.settings.ledger)
+        return built
 
     @cached_property
     def predictions(self) -> PredictionStore:
-        return self._build("predictions", backends.PREDICTIONS, self.settings.ledger)  # type: ignore[no-any-return]
+        built: PredictionStore = self._build("predictions", backends.PREDICTIONS, self.settings.ledger)
+        return built
 
     @cached_property
     def monitors(self) -> MonitorStore:
-        return self._build("monitors", backends.MONITORS, self.settings.catalog)  # type: ignore[no-any-return]
+        built: MonitorStore = self._build("monitors", backends.MONITORS, self.settings.catalog)
+        return built
 
     @cached_property
     def monitor(self) -> Monitor:

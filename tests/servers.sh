@@ -3,6 +3,7 @@
 set -u
 wanted=()
 command -v chromium >/dev/null || command -v chromium-browser >/dev/null || wanted+=(chromium)
+[ "$(uname)" != Linux ] || command -v strace >/dev/null || wanted+=(strace)
 [ ${#wanted[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "Installing ${wanted[*]}" >&2

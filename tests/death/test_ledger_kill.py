@@ -49,7 +49,9 @@ def start(program: str, *arguments: str) -> subprocess.Popen[str]:
 def kill(process: subprocess.Popen[str]) -> list[str]:
     """Kill the process and return the whole lines that it printed since."""
     process.send_signal(signal.SIGKILL)
-    rest, _ = process.communicate(timeout=30)
+    with process:
+        # Through the same buffer that `readline` filled: `communicate` would pass by what lies in it.
+        rest = process.stdout.read()
     return rest.rpartition("\n")[0].splitlines()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -62,9 +61,3 @@ def _migrate(engine: sa.Engine, url: Url) -> None:
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-
-
-def check_tables(engine: sa.Engine, metadata: sa.MetaData) -> list[str]:
-    """Return the tables that `metadata` has and the catalog lacks."""
-    inspector: Any = sa.inspect(engine)
-    return sorted(name for name in metadata.tables if not inspector.has_table(name))

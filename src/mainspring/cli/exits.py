@@ -21,7 +21,6 @@ UNHEALTHY = 13
 INTERRUPTED = 130
 
 _CODES: tuple[tuple[type[errors.MainspringError], int], ...] = (
-    (errors.GateNotPassed, GATE),
     (errors.InvalidData, DATA),
     (errors.Invalid, USAGE),
     (errors.NotFound, NOT_FOUND),

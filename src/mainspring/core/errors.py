@@ -72,10 +72,6 @@ class NotConvertible(MainspringError):
     """A model cannot become a bundle that answers as the estimator does."""
 
 
-class GateNotPassed(MainspringError):
-    """A version fell short of its model's gates; no alias moved."""
-
-
 class Unavailable(MainspringError):
     """A backend did not answer; retrying may help."""
 

@@ -24,6 +24,7 @@ BATCH = "_batch"  # string: the batch that brought the row
 RECORD_PREFIX = "_record_"  # + keying name, bool: whether the row counts for last values (cases: record-setting rule)
 REASON = "_reason"  # string, in the quarantine only: why the row failed
 QUARANTINE_SUFFIX = "__quarantine"
+TILES_PREFIX = "tiles__"  # tables that are made from others, and can be made again
 
 _KINDS = ("not_null", "in_range", "one_of", "unique", "fresh")
 _FITTING = {

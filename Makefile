@@ -62,7 +62,7 @@ bench-peers: $(READY) ## virtual environments with the systems we compare with
 
 lock: ## the two locks from pyproject.toml
 	$(LOCK) --extra demo --group build -o requirements.lock
-	$(LOCK) --extra demo --group build --group dev -c requirements.lock -o requirements-dev.lock
+	$(LOCK) --extra demo --extra all --group build --group dev -c requirements.lock -o requirements-dev.lock
 
 clean: ## what was made, but not the state of a project
 	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

@@ -68,6 +68,67 @@ class OnlineStoreConformance:
         store.write("v", [(_A, EntityState(1, b"again"))])
         assert store.read([("v", _A)]) == [EntityState(1, b"again")]
 
+    def test_swapping_puts_one_view_in_the_place_of_another(self, store: OnlineStore) -> None:
+        store.write("v", [(_A, EntityState(9, b"old")), (_B, EntityState(9, b"gone"))])
+        store.advance("v", Mark(9, 2, 1, 9))
+        store.write("v~", [(_A, EntityState(5, b"new")), (_C, EntityState(5, b"came"))])
+        store.advance("v~", Mark(5, 1, 0, 6))
+        store.write("w", [(_A, EntityState(1, b"other"))])
+        store.swap("v", "v~")
+        asked = [("v", _A), ("v", _B), ("v", _C), ("v~", _A), ("v~", _C), ("w", _A)]
+        payloads = [state and state.payload for state in store.read(asked)]
+        assert payloads == [b"new", None, b"came", None, None, b"other"]
+        assert (store.mark("v"), store.position("v"), store.mark("v~")) == (Mark(5, 1, 0, 6), 5, None)
+        assert store.views() == ["v", "w"]
+        store.write("v", [(_A, EntityState(6, b"newer"))])
+        store.write("v~", [(_A, EntityState(1, b"once more"))])
+        store.advance("v", Mark(6, 1, 0, 6))
+        assert [state and state.payload for state in store.read(asked[:4])] == [b"newer", None, b"came", b"once more"]
+        assert (store.mark("v"), store.mark("v~")) == (Mark(6, 1, 0, 6), None)
+
+    def test_swapping_nothing_leaves_nothing(self, store: OnlineStore) -> None:
+        store.write("v", [(_A, EntityState(9, b"old"))])
+        store.advance("v", Mark(9))
+        store.swap("v", "v~")
+        assert store.read([("v", _A)]) == [None]
+        assert store.mark("v") is None
+        store.swap("v", "v~")
+        store.write("v", [(_A, EntityState(1, b"again"))])
+        assert store.read([("v", _A)]) == [EntityState(1, b"again")]
+
+    def test_names_every_view_that_has_something(self, store: OnlineStore) -> None:
+        assert store.views() == []
+        store.write("w", [(_A, EntityState(1, b"a"))])
+        store.write("v", [(_A, EntityState(1, b"a"))])
+        store.advance("u", Mark(1))
+        assert store.views() == ["u", "v", "w"]
+        store.clear("w")
+        assert store.views() == ["u", "v"]
+
+    def test_a_reader_sees_a_swap_whole_or_not_at_all(self, store: OnlineStore) -> None:
+        keys = [number.to_bytes(2, "big") for number in range(500)]
+        wanted = [("v", key) for key in keys]
+        store.write("v", [(key, EntityState(0, b"0")) for key in keys])
+        seen: list[Any] = []
+        done = threading.Event()
+
+        def read() -> None:
+            while not done.is_set():
+                seen.append({state and state.position for state in store.read(wanted)})
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            for position in range(1, 15):
+                for start in range(0, 500, 100):
+                    store.write("v~", [(key, EntityState(position, b"x")) for key in keys[start : start + 100]])
+                store.swap("v", "v~")
+        finally:
+            done.set()
+            reader.join()
+        assert seen
+        assert all(len(positions) == 1 and None not in positions for positions in seen)
+
     def test_a_reader_sees_a_write_whole_or_not_at_all(self, store: OnlineStore) -> None:
         keys = [("v", number.to_bytes(2, "big")) for number in range(500)]
         store.write("v", [(key, EntityState(0, b"0")) for _, key in keys])

@@ -48,3 +48,15 @@ class OnlineStore(Protocol):
     def clear(self, view: str) -> None:
         """Forget the view's states and mark."""
         ...
+
+    def swap(self, view: str, by: str) -> None:
+        """Put the states and the mark of `by`, another name, in the place of the view's; `by` then has none.
+
+        At once, however many states there are: a read sees all of the old or all of the new. What was replaced need
+        not be gone from the disk when this returns. Where `by` has nothing, the view has nothing afterwards.
+        """
+        ...
+
+    def views(self) -> list[str]:
+        """Return the names that have states or a mark, sorted."""
+        ...

@@ -53,8 +53,8 @@ class RecordingStore(MemoryOnlineStore):
         super().advance(view, mark)
         self._step()
 
-    def states(self) -> dict[tuple[str, bytes], bytes]:
-        return {key: state.payload for key, state in self._states.items()}
+    def payloads(self) -> dict[tuple[str, bytes], bytes]:
+        return {key: state.payload for key, state in self.states().items()}
 
 
 def hourly(day: str = "2013-03-05", hours: Sequence[int] = range(6, 18)) -> list[dict[str, Any]]:
@@ -77,7 +77,7 @@ def rebuilt(lake: Any, now: int, horizon: int) -> dict[tuple[str, bytes], bytes]
     materialiser = Materialiser(lake.scan, store, ManualClock(now))
     materialiser.run(VIEW, horizon=horizon)
     materialiser.close()
-    return store.states()
+    return store.payloads()
 
 
 def test_a_run_that_dies_at_any_step_and_runs_again_leaves_the_same() -> None:
@@ -99,7 +99,7 @@ def test_a_run_that_dies_at_any_step_and_runs_again_leaves_the_same() -> None:
             # A new process knows nothing of the old one's memory.
             materialiser = Materialiser(lake.scan, store, clock, entities_at_once=3)
             materialiser.run(VIEW, horizon=HOUR)
-        assert store.states() == wanted
+        assert store.payloads() == wanted
         assert store.mark(slot(VIEW)).position == later  # type: ignore[union-attr]
         materialiser.close()
     assert died == 10  # four writes and an advance, before and after each
@@ -111,10 +111,10 @@ def test_a_second_run_writes_nothing_new() -> None:
     report = materialiser.run(VIEW)
     assert (report.view, report.entities, report.rows) == ("Trains", 7, 84)
     assert report.through == instant("2013-03-08T00:00:00Z")
-    before = store.states()
+    before = store.payloads()
     report = materialiser.run(VIEW)
     assert (report.entities, report.rows) == (0, 0)
-    assert store.states() == before
+    assert store.payloads() == before
     assert len(store.written) == 1
 
 
@@ -174,7 +174,7 @@ def test_the_rest_of_an_ingestion_that_was_cut_short_is_found() -> None:
         == 24
     )
     materialiser.run(VIEW)
-    assert store.states() == rebuilt(lake, clock.now(), 0)
+    assert store.payloads() == rebuilt(lake, clock.now(), 0)
 
 
 def test_a_lake_that_goes_back_takes_the_store_with_it() -> None:
@@ -187,7 +187,7 @@ def test_a_lake_that_goes_back_takes_the_store_with_it() -> None:
     materialiser = Materialiser(lambda name: lake.scan(name, first), store, clock)
     materialiser.run(VIEW)
     assert store.read([(slot(VIEW), encode_key(["gone"]))]) == [None]
-    assert store.states() == rebuilt(landed(hourly()), clock.now(), 0)
+    assert store.payloads() == rebuilt(landed(hourly()), clock.now(), 0)
 
 
 def test_a_later_instant_than_now_settles_nothing_that_is_not_known_yet() -> None:
@@ -234,7 +234,7 @@ def test_over_delta_only_new_files_are_read_and_the_result_is_the_same(tmp_path:
     for batch in batches:
         ingestor.ingest(TRAINS, batch, keyings=KEYINGS)
         materialiser.run(VIEW, horizon=HOUR)
-        assert store.states() == rebuilt(lake, clock.now(), HOUR)
+        assert store.payloads() == rebuilt(lake, clock.now(), HOUR)
         clock.advance(2 * HOUR)
 
 
@@ -263,10 +263,10 @@ def test_a_changed_view_does_not_touch_what_the_old_one_serves() -> None:
     world = World(VIEW, hourly())
     world.clock.set(instant("12:00"))
     world.materialiser.run(VIEW)
-    held = dict(world.store._states)
+    held = world.store.states()
     changed = view(**VIEW.features, more=ms.max("delay", window="6h"))
     world.materialiser.run(changed)
-    assert {key: world.store._states[key] for key in held} == held
+    assert {key: world.store.states()[key] for key in held} == held
     read = OnlineReader([changed], world.store).read({"station": [STATIONS[0]]}, instant("12:00"))
     assert read.features["Trains.more"] == [11.0]
 
@@ -275,9 +275,9 @@ def test_what_is_forgotten_is_made_again_whole() -> None:
     store = RecordingStore()
     materialiser = Materialiser(landed(hourly()).scan, store, ManualClock(instant("2013-03-08T00:00:00Z")))
     materialiser.run(VIEW)
-    before = store.states()
+    before = store.payloads()
     materialiser.forget(VIEW)
-    assert store.states() == {}
+    assert store.payloads() == {}
     assert materialiser.position(VIEW) is None
     assert materialiser.run(VIEW).entities == len(STATIONS)
-    assert store.states() == before
+    assert store.payloads() == before

@@ -4,40 +4,60 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from mainspring.features.model import EntityState, Mark
 
 
+@dataclass(slots=True)
+class _View:
+    states: dict[bytes, EntityState] = field(default_factory=dict)
+    mark: Mark | None = None
+
+
 class MemoryOnlineStore:
     def __init__(self) -> None:
-        self._states: dict[tuple[str, bytes], EntityState] = {}
-        self._marks: dict[str, Mark] = {}
+        self._views: dict[str, _View] = {}
         self._lock = threading.Lock()
 
     def write(self, view: str, rows: Sequence[tuple[bytes, EntityState]]) -> None:
         with self._lock:
+            states = self._views.setdefault(view, _View()).states
             for key, state in rows:
-                held = self._states.get((view, key))
+                held = states.get(key)
                 if held is None or (state.position, state.landed) >= (held.position, held.landed):
-                    self._states[view, key] = state
+                    states[key] = state
 
     def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
         with self._lock:
-            return [self._states.get(key) for key in wanted]
+            return [None if (held := self._views.get(view)) is None else held.states.get(key) for view, key in wanted]
 
     def mark(self, view: str) -> Mark | None:
-        return self._marks.get(view)
+        held = self._views.get(view)
+        return None if held is None else held.mark
 
     def position(self, view: str) -> int | None:
-        mark = self._marks.get(view)
+        mark = self.mark(view)
         return None if mark is None else mark.position
 
     def advance(self, view: str, mark: Mark) -> None:
         with self._lock:
-            self._marks[view] = max(mark, self._marks.get(view, mark))
+            held = self._views.setdefault(view, _View())
+            held.mark = mark if held.mark is None else max(mark, held.mark)
 
     def clear(self, view: str) -> None:
         with self._lock:
-            self._marks.pop(view, None)
-            for key in [key for key in self._states if key[0] == view]:
-                del self._states[key]
+            self._views.pop(view, None)
+
+    def swap(self, view: str, by: str) -> None:
+        with self._lock:
+            self._views[view] = self._views.pop(by, _View())
+
+    def views(self) -> list[str]:
+        with self._lock:
+            return sorted(name for name, held in self._views.items() if held.states or held.mark is not None)
+
+    def states(self) -> dict[tuple[str, bytes], EntityState]:
+        """Return everything that is held."""
+        with self._lock:
+            return {(view, key): state for view, held in self._views.items() for key, state in held.states.items()}

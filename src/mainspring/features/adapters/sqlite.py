@@ -13,33 +13,42 @@ from pathlib import Path
 from mainspring.core.errors import Corrupt, MainspringError, StorageFull, Unavailable
 from mainspring.features.model import EntityState, Mark
 
+# A slot holds the states and the mark of one view. One without a view is what was replaced: its states are to go.
+# (`state` and `mark` are the tables of an earlier layout; what they had is made from the lake again.)
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS state (
-    view TEXT NOT NULL, key BLOB NOT NULL, position INTEGER NOT NULL, landed INTEGER NOT NULL, payload BLOB NOT NULL,
-    PRIMARY KEY (view, key)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS mark (
-    view TEXT NOT NULL PRIMARY KEY,
-    position INTEGER NOT NULL, landed INTEGER NOT NULL, newest INTEGER NOT NULL, until INTEGER NOT NULL
+DROP TABLE IF EXISTS state;
+DROP TABLE IF EXISTS mark;
+CREATE TABLE IF NOT EXISTS slot (
+    id INTEGER PRIMARY KEY, view TEXT UNIQUE, position INTEGER, landed INTEGER, newest INTEGER, until INTEGER
+);
+CREATE TABLE IF NOT EXISTS entity (
+    slot INTEGER NOT NULL, key BLOB NOT NULL, position INTEGER NOT NULL, landed INTEGER NOT NULL, payload BLOB NOT NULL,
+    PRIMARY KEY (slot, key)
 ) WITHOUT ROWID;
 """
 _WRITE = """
-INSERT INTO state (view, key, position, landed, payload) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (view, key) DO UPDATE
+INSERT INTO entity (slot, key, position, landed, payload) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (slot, key) DO UPDATE
 SET position = excluded.position, landed = excluded.landed, payload = excluded.payload
 WHERE (excluded.position, excluded.landed) >= (position, landed)
 """
 _ADVANCE = """
-INSERT INTO mark (view, position, landed, newest, until) VALUES (?, ?, ?, ?, ?)
+INSERT INTO slot (view, position, landed, newest, until) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (view) DO UPDATE
 SET position = excluded.position, landed = excluded.landed, newest = excluded.newest, until = excluded.until
-WHERE (excluded.position, excluded.landed, excluded.newest, excluded.until) >= (position, landed, newest, until)
+WHERE position IS NULL
+   OR (excluded.position, excluded.landed, excluded.newest, excluded.until) >= (position, landed, newest, until)
 """
 # CROSS JOIN keeps SQLite from turning the loops around.
 _READ = """
 WITH wanted (v, k) AS (VALUES {})
-SELECT view, key, position, landed, payload FROM wanted CROSS JOIN state ON view = v AND key = k
+SELECT v, k, entity.position, entity.landed, payload FROM wanted CROSS JOIN slot ON view = v
+CROSS JOIN entity ON slot = id AND key = k
 """
+_SWEPT_AT_ONCE = 10_000
+_SWEEP = (
+    f"DELETE FROM entity WHERE slot = ?1 AND key IN (SELECT key FROM entity WHERE slot = ?1 LIMIT {_SWEPT_AT_ONCE})"
+)
 _AT_ONCE = 10_000  # keys in one statement; SQLite takes 32,766 parameters, and a key needs two
 
 
@@ -63,8 +72,10 @@ class SqliteOnlineStore:
 
     def write(self, view: str, rows: Sequence[tuple[bytes, EntityState]]) -> None:
         with self._transaction() as connection:
+            connection.execute("INSERT INTO slot (view) VALUES (?) ON CONFLICT DO NOTHING", (view,))
+            (slot,) = connection.execute("SELECT id FROM slot WHERE view = ?", (view,)).fetchone()
             connection.executemany(
-                _WRITE, [(view, key, state.position, state.landed, state.payload) for key, state in rows]
+                _WRITE, [(slot, key, state.position, state.landed, state.payload) for key, state in rows]
             )
 
     def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
@@ -88,10 +99,10 @@ class SqliteOnlineStore:
         with self._errors():
             row = (
                 self._connection()
-                .execute("SELECT position, landed, newest, until FROM mark WHERE view = ?", (view,))
+                .execute("SELECT position, landed, newest, until FROM slot WHERE view = ?", (view,))
                 .fetchone()
             )
-        return None if row is None else Mark(*row)
+        return None if row is None or row[0] is None else Mark(*row)
 
     def position(self, view: str) -> int | None:
         mark = self.mark(view)
@@ -103,8 +114,32 @@ class SqliteOnlineStore:
 
     def clear(self, view: str) -> None:
         with self._transaction() as connection:
-            connection.execute("DELETE FROM state WHERE view = ?", (view,))
-            connection.execute("DELETE FROM mark WHERE view = ?", (view,))
+            connection.execute("UPDATE slot SET view = NULL WHERE view = ?", (view,))
+        self._sweep()
+
+    def swap(self, view: str, by: str) -> None:
+        with self._transaction() as connection:
+            connection.execute("UPDATE slot SET view = NULL WHERE view = ?", (view,))
+            connection.execute("UPDATE slot SET view = ? WHERE view = ?", (view, by))
+        self._sweep()
+
+    def views(self) -> list[str]:
+        something = "position IS NOT NULL OR EXISTS (SELECT 1 FROM entity WHERE slot = id)"
+        with self._errors():
+            rows = self._connection().execute(f"SELECT view FROM slot WHERE view IS NOT NULL AND ({something})")
+            return sorted(view for (view,) in rows)
+
+    def _sweep(self) -> None:
+        """Delete the states that nobody reads any more, in pieces between which others can write."""
+        with self._errors():
+            doomed = self._connection().execute("SELECT id FROM slot WHERE view IS NULL").fetchall()
+        for (slot,) in doomed:
+            deleted = _SWEPT_AT_ONCE
+            while deleted == _SWEPT_AT_ONCE:
+                with self._transaction() as connection:
+                    deleted = connection.execute(_SWEEP, (slot,)).rowcount
+                    if deleted < _SWEPT_AT_ONCE:
+                        connection.execute("DELETE FROM slot WHERE id = ? AND view IS NULL", (slot,))
 
     def close(self) -> None:
         """Close every thread's connection; the next call opens a new one."""

@@ -1,0 +1,294 @@
+"""A project in code and in notebooks: what it declares, and its features as frames.
+
+`import mainspring as ms; project = ms.open("flights")`. Opening reads the settings; everything else, the project's own
+modules included, is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from mainspring.app.named import Named
+from mainspring.core import html
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.time import format_duration
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+    from mainspring.app.applied import Change
+    from mainspring.app.choosing import Choice, Chosen
+    from mainspring.app.feature_table import FeatureTable
+    from mainspring.app.frames import Kind
+    from mainspring.app.project import Project
+    from mainspring.data.model import IngestReport, Source
+    from mainspring.features.model import FeatureGroup, FeatureView, MaterialiseReport
+    from mainspring.serving.model import Endpoint
+    from mainspring.training.model import Model
+
+When = str | int | date | datetime
+
+
+def open_folder(folder: str | os.PathLike[str] = ".", *, profile: str | None = None) -> OpenedProject:
+    """Open the project in `folder`, or in the nearest folder above it that has a `mainspring.toml`.
+
+    Args:
+        profile: Which profile of `mainspring.toml`; else `MAINSPRING_PROFILE`, else the file's own, else `local`.
+
+    Raises:
+        NotFound: There is no such folder, project or profile.
+        Invalid: A setting is wrong.
+    """
+    from mainspring.app.project import open_project
+    from mainspring.app.settings import find_project, load_settings
+
+    start = Path(folder).expanduser()
+    if not start.is_dir():
+        raise NotFound(f"There is no folder {start}.", fix="name the folder of the project's mainspring.toml.")
+    try:
+        root = find_project(start)
+    except NotFound as error:
+        raise NotFound(
+            error.what, fix="open the folder of a project's mainspring.toml, or begin one: `mainspring init NAME`."
+        ) from None
+    return OpenedProject(open_project(load_settings(root, profile)))
+
+
+class OpenedProject:
+    """A project, for people who work with it in code.
+
+    Attributes:
+        services: Every adapter and service of the project, for whatever is not here.
+    """
+
+    def __init__(self, services: Project) -> None:
+        self.services = services
+
+    @property
+    def name(self) -> str:
+        return self.services.settings.project
+
+    @property
+    def folder(self) -> Path:
+        return self.services.settings.root
+
+    # What it declares
+
+    @cached_property
+    def features(self) -> Named[FeatureGroup]:
+        """The feature views and the request features, by name."""
+        from mainspring.app.choosing import groups_of
+
+        return Named(
+            "feature view",
+            groups_of(self.services.definitions),
+            ("entity", "source", "features", "owner", "description"),
+            _group_cells,
+        )
+
+    @cached_property
+    def sources(self) -> Named[Source]:
+        """The sources, by name."""
+        return Named(
+            "source",
+            self.services.definitions.sources,
+            ("event time", "columns", "lag", "owner", "description"),
+            lambda source: (
+                source.event_time,
+                ", ".join(source.schema),
+                format_duration(source.lag_us) if source.lag_us else "",
+                source.owner,
+                source.description,
+            ),
+        )
+
+    @cached_property
+    def models(self) -> Named[Model]:
+        """The models, by name."""
+        return Named(
+            "model",
+            self.services.definitions.models,
+            ("task", "label", "features", "gates", "owner"),
+            lambda model: (
+                model.task,
+                f"{model.label.source.name}.{model.label.column}",
+                ", ".join(group.name for group in model.features),
+                ", ".join(map(str, model.gates)),
+                model.owner,
+            ),
+        )
+
+    @cached_property
+    def endpoints(self) -> Named[Endpoint]:
+        """The endpoints, by name."""
+        return Named("endpoint", self.services.definitions.endpoints, ("model",), lambda endpoint: (endpoint.model,))
+
+    # Its features as frames
+
+    @overload
+    def training_set(self, of: Chosen | Sequence[Chosen], labels: Any = ..., *, at: str | None = ...,
+                     since: When | None = ..., until: When | None = ..., as_: None = ..., memory_limit: str = ...,
+                     progress: bool = ...) -> FeatureTable: ...  # fmt: skip
+    @overload
+    def training_set(self, of: Chosen | Sequence[Chosen], labels: Any = ..., *, at: str | None = ...,
+                     since: When | None = ..., until: When | None = ..., as_: Literal["arrow"], memory_limit: str = ...,
+                     progress: bool = ...) -> pa.Table: ...  # fmt: skip
+    @overload
+    def training_set(self, of: Chosen | Sequence[Chosen], labels: Any = ..., *, at: str | None = ...,
+                     since: When | None = ..., until: When | None = ..., as_: Literal["pandas"],
+                     memory_limit: str = ..., progress: bool = ...) -> pd.DataFrame: ...  # fmt: skip
+    @overload
+    def training_set(self, of: Chosen | Sequence[Chosen], labels: Any = ..., *, at: str | None = ...,
+                     since: When | None = ..., until: When | None = ..., as_: Literal["polars"],
+                     memory_limit: str = ..., progress: bool = ...) -> pl.DataFrame: ...  # fmt: skip
+
+    def training_set(
+        self,
+        of: Chosen | Sequence[Chosen],
+        labels: Any = None,
+        *,
+        at: str | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        as_: Kind | None = None,
+        memory_limit: str = "2GB",
+        progress: bool = True,
+    ) -> Any:
+        """Return features as they were known at each row's time.
+
+        Of a model alone: its labelled observations made in `[since, until)`, by time, with its features and the label,
+        as training reads them. With `labels`: those rows, in their order and with all their columns, and the features
+        beside them.
+
+        Args:
+            of: A model's name, or views and features: `"OriginTraffic"`, `"Weather.temp"`, or the objects.
+            labels: An Arrow table, a pandas or Polars frame, or a list of dictionaries with the entities' key columns,
+                the request's fields that the features use, and a time.
+            at: The column of `labels` with the time of each row; by default, of a model, the rule of its observations.
+            since: Of a model without `labels`; an instant, such as "2013-07-01" or an aware datetime.
+            until: Likewise; by default now. Labels that became known later are not used.
+            as_: "arrow", "pandas" or "polars"; by default a `FeatureTable`, which shows itself and becomes each.
+            memory_limit: What may be used before it spills to disk.
+            progress: Whether to show progress, in a terminal or a notebook.
+
+        Raises:
+            NotFound: There is no such model, view or feature, or a source has no data yet.
+            InvalidData: `labels` lack a column, a type does not fit, or a time is naive.
+            MissingExtra: What `as_` asks for is not installed.
+        """
+        from mainspring.app import frames, reading
+
+        frames.check_kind(as_)
+        choice = self._choose(of)
+        how = reading.How(memory_limit, progress)
+        if labels is not None:
+            if since is not None or until is not None:
+                raise Invalid("since= and until= choose a model's own observations.", fix="filter the labels instead.")
+            return reading.beside(self.services, choice, labels, at, how).as_(as_)
+        if choice.model is None:
+            raise Invalid(
+                f"{choice.title} can be read for any rows, and none are given.",
+                fix="give labels=: rows with the columns "
+                f"{choice.needed} and a time. Only a model has observations of its own.",
+            )
+        start, end = reading.instant(since), reading.instant(until)
+        return reading.of_observations(self.services, choice, choice.model, start, end, how).as_(as_)
+
+    @overload
+    def online(self, of: Chosen | Sequence[Chosen], rows: Mapping[str, Any], *, as_: None = ...,
+               statuses: bool = ...) -> Any: ...  # fmt: skip
+    @overload
+    def online(self, of: Chosen | Sequence[Chosen], rows: Any, *, as_: None = ...,
+               statuses: bool = ...) -> FeatureTable: ...  # fmt: skip
+    @overload
+    def online(self, of: Chosen | Sequence[Chosen], rows: Any, *, as_: Literal["arrow"],
+               statuses: bool = ...) -> pa.Table: ...  # fmt: skip
+    @overload
+    def online(self, of: Chosen | Sequence[Chosen], rows: Any, *, as_: Literal["pandas"],
+               statuses: bool = ...) -> pd.DataFrame: ...  # fmt: skip
+    @overload
+    def online(self, of: Chosen | Sequence[Chosen], rows: Any, *, as_: Literal["polars"],
+               statuses: bool = ...) -> pl.DataFrame: ...  # fmt: skip
+
+    def online(
+        self, of: Chosen | Sequence[Chosen], rows: Any, *, as_: Kind | None = None, statuses: bool = False
+    ) -> Any:
+        """Return features as the online store has them now.
+
+        Args:
+            of: As `training_set` takes it.
+            rows: Rows with the entities' key columns and the request's fields that the features use, as `labels` are
+                given; or one row, a dictionary of values, which is then returned as a dictionary with the features.
+            as_: As `training_set` takes it.
+            statuses: Whether to add, after each stored feature, what its value is worth: PRESENT, NULL, EXPIRED or
+                MISSING.
+
+        Raises:
+            NotFound: There is no such model, view or feature, or a view has never been materialised.
+            InvalidData: The rows lack a column, or a type does not fit.
+            Unavailable: The store does not answer.
+        """
+        from mainspring.app import frames, reading
+
+        frames.check_kind(as_)
+        choice = self._choose(of)
+        single = isinstance(rows, Mapping) and not any(_is_column(value) for value in rows.values())
+        found = reading.now(self.services, choice, [rows] if single else rows, statuses=statuses)
+        return found.table.to_pylist()[0] if single and as_ is None else found.as_(as_)
+
+    def _choose(self, of: Chosen | Sequence[Chosen]) -> Choice:
+        from mainspring.app.choosing import choose
+
+        return choose(self.services.definitions, of)
+
+    # What keeps it current
+
+    def apply(self) -> list[Change]:
+        """Check the definitions, store them, and return what changed."""
+        from mainspring.app.applying import apply
+
+        return apply(self.services)[0]
+
+    def ingest(self, source: str, data: Any, *, batch_id: str | None = None) -> IngestReport:
+        """Land rows in a source's table: a file's path, a frame, an iterable of dictionaries or batches."""
+        from mainspring.app.landing import land
+
+        return land(self.services, source, data, batch_id=batch_id)
+
+    def materialize(self, *views: str | FeatureView) -> list[MaterialiseReport]:
+        """Bring the online features of `views`, by default of all, up to date with the lake."""
+        from mainspring.app.materialising import materialise_views
+
+        definitions = self.services.definitions
+        chosen = [definitions.view(view) if isinstance(view, str) else view for view in views]
+        return materialise_views(self.services, chosen or None)
+
+    def __repr__(self) -> str:
+        return f"<mainspring project {self.name!r} in {self.folder}, profile {self.services.settings.profile!r}>"
+
+    def _repr_html_(self) -> str:
+        note = f"{self.folder}, profile {self.services.settings.profile}"
+        shown = (self.features, self.sources, self.models, self.endpoints)
+        return html.joined(
+            html.title(self.name, note), *(html.Markup(each._repr_html_()) for each in shown if len(each))
+        )
+
+
+def _group_cells(group: FeatureGroup) -> Sequence[object]:
+    from mainspring.features.model import FeatureView
+
+    features = ", ".join(group.names)
+    if isinstance(group, FeatureView):
+        return group.entity.name, group.source.name, features, group.owner, group.description
+    return "", "the request", features, group.owner, group.description
+
+
+def _is_column(value: Any) -> bool:
+    return hasattr(value, "__len__") and not isinstance(value, (str, bytes))

@@ -1,0 +1,17 @@
+"""What was meant by a name that does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+_SHOWN = 12
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Return what to do instead of using `name`: the nearest of `known`, and what there is."""
+    names = sorted(known)
+    near = get_close_matches(name, names, 1) or [each for each in names if each.lower() == name.lower()]
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{guess}there are {', '.join(names[:_SHOWN])}{more}." if names else "none are declared yet."

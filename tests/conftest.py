@@ -11,6 +11,7 @@ import pytest
 
 from depot import MODEL, Depot, copied, lay_out
 from mainspring.core.locks import FileLocks
+from servers import _stores, online_stores, postgres_server, redis_server  # noqa: F401  (fixtures)
 
 
 def _make(root: Path) -> dict[str, Any]:

@@ -11,17 +11,45 @@ from pathlib import Path
 import pytest
 
 from mainspring.core.errors import Corrupt, StorageFull, Unavailable
+from mainspring.features.adapters.lmdb import LmdbOnlineStore
 from mainspring.features.adapters.memory import MemoryOnlineStore
+from mainspring.features.adapters.postgres import PostgresOnlineStore
+from mainspring.features.adapters.redis import RedisOnlineStore
 from mainspring.features.adapters.sqlite import SqliteOnlineStore
 from mainspring.features.conformance import OnlineStoreConformance
 from mainspring.features.model import EntityState, Mark
 from mainspring.features.ports import OnlineStore
+from servers import Server
 
 
 class TestMemory(OnlineStoreConformance):
     @pytest.fixture
     def store(self) -> OnlineStore:
         return MemoryOnlineStore()
+
+
+class TestLmdb(OnlineStoreConformance):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[LmdbOnlineStore]:
+        store = LmdbOnlineStore(tmp_path / "state" / "online.lmdb")
+        yield store
+        store.close()
+
+
+class TestRedis(OnlineStoreConformance):
+    @pytest.fixture
+    def store(self, redis_server: Server, request: pytest.FixtureRequest) -> Iterator[RedisOnlineStore]:
+        store = RedisOnlineStore(redis_server.url, request.node.nodeid)
+        yield store
+        store.close()
+
+
+class TestPostgres(OnlineStoreConformance):
+    @pytest.fixture
+    def store(self, postgres_server: Server, request: pytest.FixtureRequest) -> Iterator[PostgresOnlineStore]:
+        store = PostgresOnlineStore(postgres_server.url, request.node.nodeid)
+        yield store
+        store.close()
 
 
 class TestSqlite(OnlineStoreConformance):

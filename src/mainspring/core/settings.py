@@ -5,16 +5,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from mainspring.core.errors import Invalid
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Url:
-    """Where a backend lives: `sqlite:////absolute/x.db` (as SQLAlchemy writes it), `file:///folder`, `memory://`."""
+    """Where a backend lives: `sqlite:////absolute/x.db` (as SQLAlchemy writes it), `file:///folder`, `memory://`,
+    `redis://:password@host:6379/0`. `text` may hold a password; what is printed is `shown`."""
 
     text: str
+
+    def __repr__(self) -> str:
+        return f"Url({self.shown!r})"
+
+    @property
+    def shown(self) -> str:
+        """The same without a password, and without what stands after `?`, which may hold another."""
+        parts = urlsplit(self.text)
+        _, at, host = parts.netloc.rpartition("@")
+        user = (parts.username or "") + (":***" if parts.password else "")
+        return urlunsplit((parts.scheme, f"{user}{at}{host}", parts.path, "", "")) if at or parts.query else self.text
 
     @property
     def scheme(self) -> str:

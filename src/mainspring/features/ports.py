@@ -12,7 +12,15 @@ from mainspring.features.model import EntityState, Mark
 
 
 class OnlineStore(Protocol):
-    """One state per (view, entity key). Keys are the canonical bytes of `features.keys.encode_key`."""
+    """One state per (view, entity key). Keys are the canonical bytes of `features.keys.encode_key`.
+
+    Any thread may call it. What fails for a passing reason is tried again for a moment before it is `Unavailable`.
+
+    Attributes:
+        remote: Whether a call waits for another machine, so that an event loop had better not make it.
+    """
+
+    remote: bool
 
     def write(self, view: str, rows: Sequence[tuple[bytes, EntityState]]) -> None:
         """Keep each entity's state with the largest (position, landed): a smaller one loses, an equal one replaces.
@@ -59,4 +67,12 @@ class OnlineStore(Protocol):
 
     def views(self) -> list[str]:
         """Return the names that have states or a mark, sorted."""
+        ...
+
+    def ping(self) -> None:
+        """Ask, cheaply, whether a read would be answered.
+
+        Raises:
+            Unavailable: It would not.
+        """
         ...

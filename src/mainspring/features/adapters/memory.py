@@ -16,6 +16,8 @@ class _View:
 
 
 class MemoryOnlineStore:
+    remote = False
+
     def __init__(self) -> None:
         self._views: dict[str, _View] = {}
         self._lock = threading.Lock()
@@ -56,6 +58,9 @@ class MemoryOnlineStore:
     def views(self) -> list[str]:
         with self._lock:
             return sorted(name for name, held in self._views.items() if held.states or held.mark is not None)
+
+    def ping(self) -> None:
+        pass
 
     def states(self) -> dict[tuple[str, bytes], EntityState]:
         """Return everything that is held."""

@@ -60,6 +60,8 @@ class SqliteOnlineStore:
         Unavailable: It cannot be opened.
     """
 
+    remote = False
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()
@@ -128,6 +130,10 @@ class SqliteOnlineStore:
         with self._errors():
             rows = self._connection().execute(f"SELECT view FROM slot WHERE view IS NOT NULL AND ({something})")
             return sorted(view for (view,) in rows)
+
+    def ping(self) -> None:
+        with self._errors():
+            self._connection().execute("SELECT 1 FROM slot LIMIT 1").fetchall()
 
     def _sweep(self) -> None:
         """Delete the states that nobody reads any more, in pieces between which others can write."""

@@ -1,0 +1,200 @@
+"""The other embedded online store: one LMDB file, mapped by every process that reads while one writes.
+
+Keys of the B-tree begin with what they are: `s` and a view's name: the number of its slot and its mark; `e`, a slot's
+number and an entity's key: a state; `d` and a number: a slot without a view, whose states are to go; `n`: the next
+number. A view is cleared or swapped by giving its name another number.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mainspring.features.adapters.bounded import bounded
+from mainspring.features.adapters.lmdb_file import LmdbFile, let_go, opened
+from mainspring.features.model import EntityState, Mark
+
+_SLOT = struct.Struct(">I")
+_MARK = struct.Struct(">qqqq")
+_NEW = struct.Struct(">qq")  # position, landed
+_NEXT = b"n"
+_LONGEST = 480  # bytes of a key, of the 511 that LMDB takes
+_SWEPT_AT_ONCE = 10_000
+
+
+class LmdbOnlineStore:
+    """States in a folder private to its owner.
+
+    Raises:
+        Corrupt: The file is no LMDB environment.
+        Unavailable: It cannot be opened.
+    """
+
+    remote = False
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._process = -1
+        self._held: LmdbFile | None = None
+        self._file()
+
+    def write(self, view: str, rows: Sequence[tuple[bytes, EntityState]]) -> None:
+        def work(transaction: Any) -> None:
+            prefix = _prefix(_slot(transaction, view) or _new_slot(transaction, view))
+            for key, state in rows:
+                place, new = prefix + bounded(key, _LONGEST), (state.position, state.landed)
+                held = transaction.get(place)
+                if held is None or new >= _NEW.unpack_from(held):
+                    transaction.put(place, _NEW.pack(*new) + state.payload)
+
+        if rows:
+            self._file().writing(work)
+
+    def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
+        prefixes: dict[str, bytes | None] = {}
+        found: list[EntityState | None] = []
+        with self._file().reading() as transaction:
+            get = transaction.get
+            for view, key in wanted:
+                if view in prefixes:
+                    prefix = prefixes[view]
+                else:
+                    slot = _slot(transaction, view)
+                    prefix = prefixes[view] = None if slot is None else _prefix(slot)
+                value = None if prefix is None else get(prefix + bounded(key, _LONGEST))
+                if value is None:
+                    found.append(None)
+                else:
+                    position, landed = _NEW.unpack_from(value)
+                    found.append(EntityState(position, bytes(value[_NEW.size :]), landed))
+        return found
+
+    def mark(self, view: str) -> Mark | None:
+        with self._file().reading() as transaction:
+            return _mark(transaction.get(_named(view)))
+
+    def position(self, view: str) -> int | None:
+        mark = self.mark(view)
+        return None if mark is None else mark.position
+
+    def advance(self, view: str, mark: Mark) -> None:
+        def work(transaction: Any) -> None:
+            slot = _slot(transaction, view) or _new_slot(transaction, view)
+            held = _mark(transaction.get(_named(view)))
+            if held is None or mark >= held:
+                packed = _MARK.pack(mark.position, mark.landed, mark.newest, mark.until)
+                transaction.put(_named(view), slot + packed)
+
+        self._file().writing(work)
+
+    def clear(self, view: str) -> None:
+        self._file().writing(lambda transaction: _forget(transaction, view))
+        self._sweep()
+
+    def swap(self, view: str, by: str) -> None:
+        def work(transaction: Any) -> None:
+            _forget(transaction, view)
+            held = transaction.pop(_named(by))
+            if held is not None:
+                transaction.put(_named(view), bytes(held))
+
+        self._file().writing(work)
+        self._sweep()
+
+    def views(self) -> list[str]:
+        found = []
+        with self._file().reading() as transaction:
+            for name, value in _starting(transaction, b"s"):
+                prefix = _prefix(bytes(value[: _SLOT.size]))
+                if len(value) > _SLOT.size or next(_starting(transaction, prefix), None) is not None:
+                    found.append(bytes(name[1:]).decode())
+        return sorted(found)
+
+    def ping(self) -> None:
+        with self._file().reading():
+            pass
+
+    def close(self) -> None:
+        """Close the file unless another store of this process is on it; the next call opens it again."""
+        with self._lock:
+            if self._held is not None and self._process == os.getpid():
+                let_go(self._held)
+            self._held = None
+
+    def _file(self) -> LmdbFile:
+        # An environment does not survive a fork.
+        held = self._held
+        if held is None or self._process != os.getpid():
+            with self._lock:
+                if self._held is None or self._process != os.getpid():
+                    self._held, self._process = opened(self._folder), os.getpid()
+                held = self._held
+        return held
+
+    def _sweep(self) -> None:
+        """Delete the states that nobody reads any more, in pieces between which others can write."""
+        work: Callable[[Any], bool] = _sweep_some
+        while self._file().writing(work):
+            pass
+
+
+def _named(view: str) -> bytes:
+    return b"s" + view.encode()
+
+
+def _prefix(slot: bytes) -> bytes:
+    return b"e" + slot
+
+
+def _slot(transaction: Any, view: str) -> bytes | None:
+    value = transaction.get(_named(view))
+    return None if value is None else bytes(value[: _SLOT.size])
+
+
+def _new_slot(transaction: Any, view: str) -> bytes:
+    held = transaction.get(_NEXT)
+    number = 0 if held is None else _SLOT.unpack(held)[0]
+    transaction.put(_NEXT, _SLOT.pack(number + 1))
+    slot = _SLOT.pack(number)
+    transaction.put(_named(view), slot)
+    return slot
+
+
+def _mark(value: Any) -> Mark | None:
+    return None if value is None or len(value) == _SLOT.size else Mark(*_MARK.unpack_from(value, _SLOT.size))
+
+
+def _forget(transaction: Any, view: str) -> None:
+    held = transaction.pop(_named(view))
+    if held is not None:
+        transaction.put(b"d" + bytes(held[: _SLOT.size]), b"")
+
+
+def _starting(transaction: Any, prefix: bytes) -> Any:
+    cursor = transaction.cursor()
+    if cursor.set_range(prefix):
+        for key, value in cursor:
+            if key[: len(prefix)] != prefix:
+                return
+            yield key, value
+
+
+def _sweep_some(transaction: Any) -> bool:
+    """Delete some states of a slot without a view. Returns whether there may be more."""
+    doomed = next(_starting(transaction, b"d"), None)
+    if doomed is None:
+        return False
+    name = bytes(doomed[0])
+    prefix, cursor = _prefix(name[1:]), transaction.cursor()
+    there = cursor.set_range(prefix)
+    for _ in range(_SWEPT_AT_ONCE):
+        if not there or cursor.key()[: len(prefix)] != prefix:
+            transaction.delete(name)
+            break
+        there = cursor.delete()
+    return True

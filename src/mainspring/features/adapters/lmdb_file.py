@@ -1,0 +1,168 @@
+"""One LMDB environment a file and process: opened once, grown when it is full, shared by every store on it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from mainspring.core.errors import Corrupt, MainspringError, StorageFull, Unavailable
+
+_FIRST_MAP = 1 << 28  # bytes of addresses, not of disk or memory
+_READERS = 512
+
+_DAMAGED = (
+    lmdb.InvalidError,
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.VersionMismatchError,
+    lmdb.PanicError,
+    lmdb.IncompatibleError,
+)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class LmdbFile:
+    """Transactions on an environment. Any thread may use it; after a fork, the child opens its own.
+
+    Reads of one process take turns, which costs nothing: they hold the interpreter anyway. So a read never meets a
+    map that is being replaced.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.users = 0
+        self._map = threading.Lock()  # held while reading, and while the map is replaced
+        self._writing = threading.Lock()  # taken before `_map`
+        with self.errors():
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._env = lmdb.open(
+                str(folder),
+                map_size=_FIRST_MAP,
+                mode=0o700,  # files get it without the bits to execute
+                metasync=False,  # whole after a power cut; the last moments are computed from the lake again
+                readahead=False,
+                max_readers=_READERS,
+                max_spare_txns=1,
+            )
+            self._check_length()
+            self._env.reader_check()
+
+    @contextmanager
+    def reading(self) -> Iterator[Any]:
+        """Give a snapshot. What it returns (buffers of the map) must not be used after it."""
+        with self.errors():
+            while True:
+                self._map.acquire()
+                try:
+                    transaction = self._env.begin(buffers=True)
+                    break
+                except lmdb.MapResizedError:
+                    self._map.release()
+                    self._adopt()
+                except lmdb.ReadersFullError:
+                    # Places of processes that were killed are free only after somebody looked.
+                    freed = self._env.reader_check()
+                    self._map.release()
+                    if not freed:
+                        raise
+                except BaseException:
+                    self._map.release()
+                    raise
+            try:
+                yield transaction
+            finally:
+                transaction.abort()
+                self._map.release()
+
+    def writing(self, work: Any) -> Any:
+        """Return `work(transaction)`, committed. `work` runs again after the map has grown, with nothing done."""
+        with self.errors(), self._writing:
+            # A reader that was killed would keep its snapshot, and every page of it, for ever.
+            self._env.reader_check()
+            while True:
+                try:
+                    with self._env.begin(write=True, buffers=True) as transaction:
+                        return work(transaction)
+                except lmdb.MapFullError:
+                    size = self._env.info()["map_size"]
+                    with self._map:
+                        self._env.set_mapsize(2 * size)
+                except lmdb.MapResizedError:
+                    with self._map:
+                        self._env.set_mapsize(0)
+
+    def close(self) -> None:
+        with self._writing, self._map:
+            self._env.close()
+
+    def _adopt(self) -> None:
+        """Take over the size that another process has given the map."""
+        with self._writing, self._map:
+            self._env.set_mapsize(0)
+
+    def _check_length(self) -> None:
+        # A page beyond the end of the file would end the process, not the call.
+        needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        there = (self.folder / "data.mdb").stat().st_size
+        if 0 < there < needed:
+            self._env.close()
+            raise lmdb.CorruptedError(f"its file was cut to {there} of {needed} bytes")
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (lmdb.Error, OSError) as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: lmdb.Error | OSError) -> MainspringError:
+        code = error.errno if isinstance(error, OSError) else getattr(error, "code", 0)
+        if isinstance(error, _DAMAGED):
+            return Corrupt(
+                f"The online store {self.folder} is damaged: {error}.",
+                fix=f"stop Mainspring, delete {self.folder}, run `mainspring materialize`: it is made from the lake.",
+            )
+        if code in _FULL:
+            return StorageFull(
+                f"No space left for the online store {self.folder}.", fix="free some space and run the command again."
+            )
+        return Unavailable(f"The online store {self.folder} did not answer: {error}.")
+
+
+_lock = threading.Lock()
+_opened: dict[tuple[int, str], LmdbFile] = {}
+
+
+def opened(folder: Path) -> LmdbFile:
+    """Return the environment at `folder`, shared: LMDB must not open a file twice in a process. `let_go` ends it.
+
+    Raises:
+        Corrupt: The file is no environment, or was cut short.
+        Unavailable: It cannot be opened.
+    """
+    place = (os.getpid(), os.path.realpath(folder))
+    with _lock:
+        file = _opened.get(place)
+        if file is None:
+            file = _opened[place] = LmdbFile(folder)
+        file.users += 1
+        return file
+
+
+def let_go(file: LmdbFile) -> None:
+    """Close the environment unless others of this process use it."""
+    with _lock:
+        place = (os.getpid(), os.path.realpath(file.folder))
+        if _opened.get(place) is not file:  # a parent's, before the fork
+            return
+        file.users -= 1
+        if not file.users:
+            del _opened[place]
+            file.close()

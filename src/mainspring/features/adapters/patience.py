@@ -1,0 +1,98 @@
+"""How long to go on asking a store that does not answer: a few tries within a budget, then refusals at once."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from mainspring.core.errors import Unavailable
+
+T = TypeVar("T")
+
+READ_BUDGET_S = 0.1  # a prediction waits for it
+WRITE_BUDGET_S = 5.0  # a materialisation does, and a server that is started again is back by then
+REST_S = 0.5  # after a budget is spent, reads are refused at once for so long
+_FIRST_PAUSE_S = 0.005
+_LONGEST_PAUSE_S = 0.5
+
+
+class Patience:
+    """Repeats what failed for a passing reason, with pauses that double and vary; then says `Unavailable`.
+
+    The budget bounds the pauses and the beginning of the last try; a try takes at most the driver's own timeout.
+
+    Args:
+        name: What does not answer, without a password.
+        passing: Whether the same call may succeed after this error of the driver's.
+        clock: Monotonic seconds.
+        sleep: Waits for so many seconds.
+        chance: Gives a number in [0, 1), so that many that wait do not come back together.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        passing: Callable[[Exception], bool],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._name = name
+        self._passing = passing
+        self._clock = clock
+        self._sleep = sleep
+        self._chance = chance
+        self._rests_until = float("-inf")
+
+    def read(self, attempt: Callable[[], T]) -> T:
+        """Return what `attempt` returns. Soon after a budget was spent in vain, refuse without trying.
+
+        Raises:
+            Unavailable: No try succeeded within `READ_BUDGET_S`.
+        """
+        if self._clock() < self._rests_until:
+            raise Unavailable(f"{self._name} did not answer a moment ago.")
+        return self._insist(attempt, READ_BUDGET_S)
+
+    def write(self, attempt: Callable[[], T]) -> T:
+        """Return what `attempt`, which may run twice, returns.
+
+        Raises:
+            Unavailable: No try succeeded within `WRITE_BUDGET_S`.
+        """
+        return self._insist(attempt, WRITE_BUDGET_S)
+
+    def once(self, attempt: Callable[[], T]) -> T:
+        """Return what `attempt` returns, which must not run twice: after an error nobody knows whether it was done.
+
+        Raises:
+            Unavailable: It failed, perhaps after it was done.
+        """
+        return self._insist(attempt, 0.0)
+
+    def _insist(self, attempt: Callable[[], T], budget_s: float) -> T:
+        end = self._clock() + budget_s
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                answer = attempt()
+            except Exception as error:
+                if not self._passing(error):
+                    raise
+                wait = pause * (0.5 + 0.5 * self._chance())
+                if self._clock() + wait >= end:
+                    self._rests_until = self._clock() + REST_S
+                    raise Unavailable(f"{self._name} did not answer: {_said(error)}.") from error
+                self._sleep(wait)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+            else:
+                self._rests_until = float("-inf")
+                return answer
+
+
+def _said(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

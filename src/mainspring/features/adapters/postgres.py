@@ -1,0 +1,292 @@
+"""The online store on Postgres: a read is one statement, a write one guarded upsert.
+
+Table `slot`: the name and the mark of each view; one without a name is what was replaced, and its states are to go.
+Table `entity`: a state a row, by slot and key.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import psycopg
+from psycopg import errors
+
+from mainspring.core.errors import MainspringError, StorageFull, Unavailable
+from mainspring.core.settings import Url
+from mainspring.features.adapters.bounded import bounded
+from mainspring.features.adapters.patience import Patience
+from mainspring.features.model import EntityState, Mark
+
+T = TypeVar("T")
+
+_LONGEST = 1024  # bytes of a key; an index takes some 2,700
+_SWEPT_AT_ONCE = 10_000
+_CONNECT_S = 2
+# Whoever comes first makes the tables; the lock's number is the name in bytes.
+_SCHEMA = f"""
+SELECT pg_advisory_xact_lock({int.from_bytes(b"mainspri", "big")});
+CREATE SCHEMA IF NOT EXISTS mainspring_online;
+CREATE TABLE IF NOT EXISTS mainspring_online.slot (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, project text NOT NULL, view text,
+    position bigint, landed bigint, newest bigint, until bigint, UNIQUE (project, view)
+);
+CREATE TABLE IF NOT EXISTS mainspring_online.entity (
+    slot bigint NOT NULL, key bytea NOT NULL, position bigint NOT NULL, landed bigint NOT NULL, payload bytea NOT NULL,
+    PRIMARY KEY (slot, key)
+);
+ALTER TABLE mainspring_online.entity ALTER COLUMN payload SET STORAGE EXTERNAL;
+"""
+_READ = """
+SELECT n, e.position, e.landed, e.payload
+FROM unnest(%b::text[], %b::bytea[]) WITH ORDINALITY AS w (view, key, n)
+JOIN mainspring_online.slot AS s ON s.project = %b AND s.view = w.view
+JOIN mainspring_online.entity AS e ON e.slot = s.id AND e.key = w.key
+"""
+# The slot's row stays locked until the end, so that a slot is not taken away from under a write.
+_SLOT = """
+INSERT INTO mainspring_online.slot AS held (project, view) VALUES (%b, %b)
+ON CONFLICT (project, view) DO UPDATE SET until = held.until RETURNING id
+"""
+_WRITE = f"""
+WITH mine AS ({_SLOT})
+INSERT INTO mainspring_online.entity AS held (slot, key, position, landed, payload)
+SELECT mine.id, w.* FROM mine, unnest(%b::bytea[], %b::bigint[], %b::bigint[], %b::bytea[]) AS w
+ON CONFLICT (slot, key) DO UPDATE
+SET position = excluded.position, landed = excluded.landed, payload = excluded.payload
+WHERE (excluded.position, excluded.landed) >= (held.position, held.landed)
+"""
+_ADVANCE = """
+INSERT INTO mainspring_online.slot AS held (project, view, position, landed, newest, until)
+VALUES (%b, %b, %b, %b, %b, %b)
+ON CONFLICT (project, view) DO UPDATE
+SET position = excluded.position, landed = excluded.landed, newest = excluded.newest, until = excluded.until
+WHERE held.position IS NULL OR (excluded.position, excluded.landed, excluded.newest, excluded.until)
+   >= (held.position, held.landed, held.newest, held.until)
+"""
+_MARK = """
+SELECT position, landed, newest, until FROM mainspring_online.slot
+WHERE project = %b AND view = %b AND position IS NOT NULL
+"""
+_FORGET = "UPDATE mainspring_online.slot SET view = NULL WHERE project = %b AND view = %b"
+_RENAME = "UPDATE mainspring_online.slot SET view = %b WHERE project = %b AND view = %b"
+_VIEWS = """
+SELECT view FROM mainspring_online.slot WHERE project = %b AND view IS NOT NULL
+AND (position IS NOT NULL OR EXISTS (SELECT FROM mainspring_online.entity WHERE slot = id))
+"""
+_DOOMED = "SELECT id FROM mainspring_online.slot WHERE project = %b AND view IS NULL"
+_SWEEP = f"""
+DELETE FROM mainspring_online.entity WHERE slot = %b AND key IN (
+    SELECT key FROM mainspring_online.entity WHERE slot = %b LIMIT {_SWEPT_AT_ONCE} FOR UPDATE SKIP LOCKED)
+"""
+_SWEPT = """
+DELETE FROM mainspring_online.slot WHERE id = %b AND view IS NULL
+AND NOT EXISTS (SELECT FROM mainspring_online.entity WHERE slot = id)
+"""
+# Every read goes by keys, whatever the planner believes of tables that were filled a moment ago.
+_READING = {
+    "statement_timeout": "1000",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+_WRITING = {"statement_timeout": "60000", "lock_timeout": "10000", "jit": "off"}
+
+
+class PostgresOnlineStore:
+    """States in the schema `mainspring_online` of a database. Each thread has its own connections.
+
+    Args:
+        url: `postgresql://user:password@host:port/database`; what stands after `?` goes to libpq (`sslmode=...`).
+        project: Keeps the states of several projects in one database apart.
+        patience: Instead of the usual.
+    """
+
+    remote = True
+
+    def __init__(self, url: Url, project: str, *, patience: Patience | None = None) -> None:
+        self._name = url.shown
+        self._project = project
+        self._patience = patience or Patience(f"The online store {url.shown}", _passing)
+        self._wanted = _parameters(url)
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._open: list[psycopg.Connection[Any]] = []
+        self._made = False
+
+    def write(self, view: str, rows: Sequence[tuple[bytes, EntityState]]) -> None:
+        newest: dict[bytes, EntityState] = {}
+        for key, state in rows:
+            short = bounded(key, _LONGEST)
+            held = newest.get(short)
+            if held is None or (state.position, state.landed) >= (held.position, held.landed):
+                newest[short] = state
+        if newest:
+            states = newest.values()
+            columns = (
+                list(newest),
+                [state.position for state in states],
+                [state.landed for state in states],
+                [state.payload for state in states],
+            )
+            self._written(partial(_changed, _WRITE, (self._project, view, *columns)))
+
+    def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
+        found: list[EntityState | None] = [None] * len(wanted)
+        if wanted:
+            arrays = [view for view, _ in wanted], [bounded(key, _LONGEST) for _, key in wanted]
+            for place, position, landed, payload in self._rows(_READ, *arrays, self._project):
+                found[place - 1] = EntityState(position, payload, landed)
+        return found
+
+    def mark(self, view: str) -> Mark | None:
+        rows = self._rows(_MARK, self._project, view)
+        return Mark(*rows[0]) if rows else None
+
+    def position(self, view: str) -> int | None:
+        mark = self.mark(view)
+        return None if mark is None else mark.position
+
+    def advance(self, view: str, mark: Mark) -> None:
+        values = (self._project, view, mark.position, mark.landed, mark.newest, mark.until)
+        self._written(partial(_changed, _ADVANCE, values))
+
+    def clear(self, view: str) -> None:
+        self._written(partial(_changed, _FORGET, (self._project, view)))
+        self._sweep()
+
+    def swap(self, view: str, by: str) -> None:
+        def work(connection: psycopg.Connection[Any]) -> None:
+            with connection.transaction():
+                connection.execute(_FORGET, (self._project, view))
+                connection.execute(_RENAME, (view, self._project, by))
+
+        self._written(partial(_changed, "SELECT 1", ()))
+        self._written(work, self._patience.once)
+        self._sweep()
+
+    def views(self) -> list[str]:
+        return sorted(view for (view,) in self._rows(_VIEWS, self._project))
+
+    def ping(self) -> None:
+        self._rows("SELECT 1")
+
+    def close(self) -> None:
+        """Close every thread's connections; the next call opens new ones."""
+        with self._lock:
+            for connection in self._open:
+                connection.close()
+            self._open.clear()
+            self._local = threading.local()
+
+    def _sweep(self) -> None:
+        """Delete the states that nobody reads any more, in pieces between which others can write."""
+        for (slot,) in self._rows(_DOOMED, self._project):
+            deleted = _SWEPT_AT_ONCE
+            while deleted == _SWEPT_AT_ONCE:
+                deleted = self._written(partial(_changed, _SWEEP, (slot, slot)))
+            self._written(partial(_changed, _SWEPT, (slot,)))
+
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        def attempt(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+            rows: list[tuple[Any, ...]] = connection.cursor(binary=True).execute(query, values).fetchall()
+            return rows
+
+        return self._asked(self._patience.read, "reading", attempt)
+
+    def _written(self, work: Callable[[psycopg.Connection[Any]], T], patience: Any = None) -> T:
+        return self._asked(patience or self._patience.write, "writing", work)
+
+    def _asked(self, patience: Any, purpose: str, work: Callable[[psycopg.Connection[Any]], T]) -> T:
+        def attempt() -> T:
+            connection = self._connection(purpose)
+            try:
+                return work(connection)
+            except errors.UndefinedTable:
+                # The server was set up anew under us.
+                self._made = False
+                self._drop(purpose)
+                raise
+            except psycopg.Error:
+                if connection.broken:
+                    self._drop(purpose)
+                raise
+
+        try:
+            result: T = patience(attempt)
+        except psycopg.Error as error:
+            raise self._translated(error) from error
+        return result
+
+    def _connection(self, purpose: str) -> psycopg.Connection[Any]:
+        # A connection does not survive a fork.
+        if getattr(self._local, "process", None) != os.getpid():
+            self._local.process, self._local.connections = os.getpid(), {}
+        held: dict[str, psycopg.Connection[Any]] = self._local.connections
+        if purpose not in held:
+            held[purpose] = self._connect(_READING if purpose == "reading" else _WRITING)
+        return held[purpose]
+
+    def _connect(self, settings: dict[str, str]) -> psycopg.Connection[Any]:
+        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+        connection = psycopg.connect(**{**self._wanted, "options": options}, autocommit=True, prepare_threshold=0)
+        if not self._made:
+            with connection.transaction():
+                connection.execute(_SCHEMA, prepare=False)
+            self._made = True
+        with self._lock:
+            self._open = [each for each in self._open if not each.closed] + [connection]
+        return connection
+
+    def _drop(self, purpose: str) -> None:
+        self._local.connections.pop(purpose).close()
+
+    def _translated(self, error: psycopg.Error) -> MainspringError:
+        if isinstance(error, (errors.DiskFull, errors.OutOfMemory)):
+            return StorageFull(
+                f"No space left in the online store {self._name}: {error.diag.message_primary}.",
+                fix="give the server more disk, and run the command again.",
+            )
+        return Unavailable(f"The online store {self._name} refused: {error.diag.message_primary or error}.")
+
+
+def _changed(query: str, values: Sequence[Any], connection: psycopg.Connection[Any]) -> int:
+    """Return how many rows the statement changed."""
+    return int(connection.execute(query, values).rowcount)
+
+
+def _parameters(url: Url) -> dict[str, Any]:
+    """Take the URL apart here: an error of a driver that took it apart would show it, password and all."""
+    parts = urlsplit(url.text)
+    given = {
+        "host": parts.hostname,
+        "port": parts.port,
+        "user": unquote(parts.username) if parts.username else None,
+        "password": unquote(parts.password) if parts.password else None,
+        "dbname": unquote(parts.path.lstrip("/")) or None,
+    }
+    return {
+        "connect_timeout": _CONNECT_S,
+        "tcp_user_timeout": _CONNECT_S * 1000,
+        "application_name": "mainspring",
+        **{name: value for name, value in given.items() if value is not None},
+        **dict(parse_qsl(parts.query)),
+    }
+
+
+def _passing(error: Exception) -> bool:
+    """A server that is away, starts or stops, a connection that was cut, a deadlock, tables that are gone."""
+    if isinstance(error, errors.UndefinedTable):
+        return True
+    if isinstance(error, psycopg.OperationalError):
+        return not isinstance(error, (errors.DiskFull, errors.OutOfMemory, errors.QueryCanceled)) and not _denied(error)
+    return isinstance(error, psycopg.InterfaceError)
+
+
+def _denied(error: psycopg.Error) -> bool:
+    return "authentication failed" in str(error) or "does not exist" in str(error)

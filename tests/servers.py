@@ -1,0 +1,234 @@
+"""Real servers for tests, each in a folder of its own and on a free port, ended with the test session.
+
+A test that needs one takes the fixture `redis_server` or `postgres_server`. Where the program is missing the test is
+skipped; with CI=true it fails: tests/servers.sh installs what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mainspring.core.settings import Url
+from mainspring.features.adapters.lmdb import LmdbOnlineStore
+from mainspring.features.adapters.memory import MemoryOnlineStore
+from mainspring.features.adapters.postgres import PostgresOnlineStore
+from mainspring.features.adapters.redis import RedisOnlineStore
+from mainspring.features.adapters.sqlite import SqliteOnlineStore
+from mainspring.features.ports import OnlineStore
+
+PASSWORD = "s3cret/of the:tests@"
+QUOTED = "s3cret%2Fof%20the%3Atests%40"
+_START_S = 30
+
+
+class Server(ABC):
+    """A program that listens on one port, which it keeps when it is started again."""
+
+    programs: tuple[str, ...]  # any of which will do
+    user: str | None = None  # who runs it where we are root
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and return when it answers."""
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*_ending_with_us(), *self.command()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                **_as(self.user),
+            )
+        end = time.monotonic() + _START_S
+        while not self.answers():
+            if self._process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"{self.command()[0]} does not start:\n{(self.folder / 'log').read_text()[-2000:]}")
+            time.sleep(0.02)
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """End it, at once and in order; with SIGKILL, in disorder."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(_START_S)
+            self._process = None
+
+    def pause(self) -> None:
+        """Let it hang: connections stay open and nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    @abstractmethod
+    def command(self) -> list[str]: ...
+
+    @abstractmethod
+    def answers(self) -> bool: ...
+
+    @property
+    @abstractmethod
+    def url(self) -> Url: ...
+
+
+class RedisServer(Server):
+    """Keeps its data over a restart."""
+
+    programs = ("redis-server", "valkey-server")
+
+    def command(self) -> list[str]:
+        options = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "save": "", "appendonly": "yes",
+                   "requirepass": PASSWORD, "databases": 16}  # fmt: skip
+        return [
+            _program(*self.programs),
+            *(str(part) for name, value in options.items() for part in (f"--{name}", value)),
+        ]
+
+    def answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+            connection.settimeout(1)
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+        return False
+
+    @property
+    def url(self) -> Url:
+        return Url(f"redis://:{QUOTED}@127.0.0.1:{self.port}/0")
+
+
+class PostgresServer(Server):
+    """A cluster with the database `postgres` and the superuser `mainspring`."""
+
+    programs = ("postgres",)
+    user = "postgres" if os.geteuid() == 0 else None
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        if self.user is not None:
+            shutil.chown(folder, self.user)
+        secret = folder / "password"
+        secret.write_text(PASSWORD)
+        subprocess.run(
+            [_program("initdb"), "-D", folder / "data", "-U", "mainspring", f"--pwfile={secret}", "-A", "scram-sha-256",
+             "-E", "UTF8", "--no-locale", "--no-sync"],
+            check=True, stdout=subprocess.DEVNULL, **_as(self.user),
+        )  # fmt: skip
+
+    def command(self) -> list[str]:
+        options = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.folder,
+                   "fsync": "off", "shared_buffers": "64MB"}  # fmt: skip
+        settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        return [_program("postgres"), "-D", str(self.folder / "data"), *settings]
+
+    def answers(self) -> bool:
+        ready = [_program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        return subprocess.run(ready, check=False).returncode == 0
+
+    @property
+    def url(self) -> Url:
+        return Url(f"postgresql://mainspring:{QUOTED}@127.0.0.1:{self.port}/postgres")
+
+
+@contextmanager
+def running(kind: type[Server]) -> Iterator[Server]:
+    """Give a started server of its own, ended afterwards."""
+    if not _program(*kind.programs):
+        told = f"{kind.programs[0]} is not installed: run `make servers`"
+        if os.environ.get("CI") == "true":
+            pytest.fail(told)
+        pytest.skip(told)
+    # Not below pytest's own folder, which only its owner may enter: Postgres does not run as root.
+    folder = Path(tempfile.mkdtemp(prefix="mainspring-"))
+    try:
+        server = kind(folder)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop(signal.SIGKILL)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Server]:
+    with running(RedisServer) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    with running(PostgresServer) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _stores(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[dict[str, OnlineStore]]:
+    folder = tmp_path_factory.mktemp("stores")
+    made: dict[str, OnlineStore] = {
+        "memory": MemoryOnlineStore(),
+        "sqlite": SqliteOnlineStore(folder / "online.db"),
+        "lmdb": LmdbOnlineStore(folder / "online.lmdb"),
+    }
+    for name, kind in {"redis": RedisOnlineStore, "postgres": PostgresOnlineStore}.items():
+        with suppress(pytest.skip.Exception):
+            made[name] = kind(request.getfixturevalue(f"{name}_server").url, "fresh")
+    yield made
+    for store in made.values():
+        if not isinstance(store, MemoryOnlineStore):
+            store.close()
+
+
+@pytest.fixture(scope="session")
+def online_stores(_stores: dict[str, OnlineStore]) -> Callable[[], dict[str, OnlineStore]]:
+    """Gives every kind of online store by name, emptied: what it gave before is the same stores."""
+
+    def fresh() -> dict[str, OnlineStore]:
+        for store in _stores.values():
+            for view in store.views():
+                store.clear(view)
+        return dict(_stores)
+
+    return fresh
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _program(*names: str) -> str:
+    """Return the path of the first of these programs that is installed; empty where none is."""
+    folders = [str(folder) for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    path = os.pathsep.join([os.environ.get("PATH", ""), *folders])
+    return next(filter(None, (shutil.which(name, path=path) for name in names)), "")
+
+
+def _ending_with_us() -> list[str]:
+    """What makes a program end when this process is killed, where the system has it."""
+    found = shutil.which("setpriv")
+    return [found, "--pdeathsig", "KILL", "--"] if found else []
+
+
+def _as(user: str | None) -> dict[str, Any]:
+    return {} if user is None else {"user": user, "group": user, "extra_groups": []}

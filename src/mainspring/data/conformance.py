@@ -203,6 +203,98 @@ class LakeTablesConformance:
         assert lake.has("flights", "0")
         assert lake.append("flights", table(A).to_batches(), SCHEMA, key="later") == 4
 
+    def test_a_restore_makes_an_earlier_version_the_newest(self, lake: LakeTables) -> None:
+        wider = SCHEMA.append(pa.field("gate", pa.int32(), metadata={b"x": b"y"}))
+        lake.append("flights", table(A).to_batches(), SCHEMA, key="one")
+        lake.append("flights", table((*B, 1), schema=wider).to_batches(), wider, key="two")
+        lake.rewrite("flights", table((*C, 2), schema=wider), pa.table({"_seq": [0], "select": ["z"]}), "_seq", key="3")
+        after = read(lake, "flights")
+        assert lake.restore("flights", 0) == 3
+        assert read(lake, "flights") == [A]
+        assert schema_of(lake, "flights").equals(SCHEMA, check_metadata=True)
+        assert read(lake, "flights", 2) == after
+        assert lake.restore("flights", 2) == 4
+        assert read(lake, "flights") == after
+        assert schema_of(lake, "flights").equals(wider, check_metadata=True)
+        assert lake.append("flights", table((*A, 3), schema=wider).to_batches(), wider, key="four") == 5
+        assert len(read(lake, "flights")) == 4
+
+    def test_a_restore_takes_back_what_was_written_later_and_nothing_else(self, lake: LakeTables) -> None:
+        for number, key in enumerate(("one", "two", "three")):
+            lake.append("flights", table((number, 0.0, "x", 0, True)).to_batches(), SCHEMA, key=key)
+
+        def known() -> list[str]:
+            return [key for key in ("one", "two", "three", "four") if lake.has("flights", key)]
+
+        lake.restore("flights", 0)
+        assert known() == ["one"]
+        assert lake.append("flights", table(B).to_batches(), SCHEMA, key="one") is None
+        assert lake.append("flights", table((7, 0.0, "x", 0, True)).to_batches(), SCHEMA, key="three") == 4
+        assert lake.append("flights", table((8, 0.0, "x", 0, True)).to_batches(), SCHEMA, key="four") == 5
+        assert [row[0] for row in read(lake, "flights")] == [0, 7, 8]
+        # And forward again, to where "three" was another write.
+        lake.restore("flights", 2)
+        assert known() == ["one", "two", "three"]
+        assert [row[0] for row in read(lake, "flights")] == [0, 1, 2]
+        lake.restore("flights", 5)
+        assert known() == ["one", "three", "four"]
+        assert lake.append("flights", table(B).to_batches(), SCHEMA, key="two") == 8
+
+    def test_a_restore_of_what_is_there_makes_no_version(self, lake: LakeTables) -> None:
+        lake.append("flights", table(A).to_batches(), SCHEMA, key="one")
+        assert lake.restore("flights", 0) is None
+        lake.append("flights", table(B).to_batches(), SCHEMA, key="two")
+        assert lake.restore("flights", 0) == 2
+        assert lake.restore("flights", 0) is None
+        assert lake.restore("flights", 2) is None
+        assert lake.version("flights") == 2
+        # An empty write is a write too: its key is taken back.
+        lake.append("flights", [], SCHEMA, key="empty")
+        assert lake.restore("flights", 2) == 4
+        assert not lake.has("flights", "empty")
+
+    def test_a_restore_to_nothing_leaves_an_empty_table(self, lake: LakeTables) -> None:
+        lake.append("flights", table(A).to_batches(), SCHEMA, key="one")
+        assert lake.restore("flights", None) == 1
+        assert read(lake, "flights") == []
+        assert schema_of(lake, "flights").equals(SCHEMA, check_metadata=True)
+        assert not lake.has("flights", "one")
+        assert lake.restore("flights", None) is None
+        assert lake.append("flights", table(B).to_batches(), SCHEMA, key="one") == 2
+        assert read(lake, "flights") == [B]
+        assert read(lake, "flights", 0) == [A]
+
+    def test_a_restore_to_what_is_gone_changes_nothing(self, lake: LakeTables) -> None:
+        with pytest.raises(NotFound):
+            lake.restore("flights", None)
+        for number in range(3):
+            lake.replace("flights", table((number, 0.0, "x", 0, True)).to_batches(), SCHEMA, key=f"{number}")
+        lake.vacuum("flights", [])
+        for version in (0, 3):
+            with pytest.raises(NotFound, match=f"no version {version}"):
+                lake.restore("flights", version)
+        assert (lake.version("flights"), lake.has("flights", "2")) == (2, True)
+
+    def test_a_version_is_described_without_its_rows(self, lake: LakeTables) -> None:
+        with pytest.raises(NotFound):
+            lake.describe("flights")
+        lake.append("flights", table(A, B).to_batches(), SCHEMA, key="one")
+        wider = SCHEMA.append(pa.field("gate", pa.int32()))
+        lake.append("flights", table((*C, 2), schema=wider).to_batches(), wider, key="two")
+        lake.restore("flights", 0)
+        lake.append("flights", table(C).to_batches(), SCHEMA, key="three")
+        lake.vacuum("flights", [])
+        described = [lake.describe("flights", version) for version in range(4)]
+        assert [each.version for each in described] == [0, 1, 2, 3]
+        assert [each.rows for each in described] == [2, 3, 2, 3]
+        assert [each.restored for each in described] == [None, None, 2, 2]
+        assert described[1].schema.equals(wider, check_metadata=True)
+        assert described[3].schema.equals(SCHEMA, check_metadata=True)
+        assert lake.describe("flights") == described[3]
+        for version in (-1, 4):
+            with pytest.raises(NotFound, match=f"never had a version {version}"):
+                lake.describe("flights", version)
+
     def test_writers_at_once_with_one_key_write_once(self, lake: LakeTables) -> None:
         versions = together(lambda _: lake.append("flights", table(A).to_batches(), SCHEMA, key="one"))
         assert sorted(versions, key=str) == [0, None, None, None]

@@ -9,7 +9,7 @@ no lock keeps them away, is told so by the lake and begins again with what is th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from mainspring.core.expr.sql import quote_text
 from mainspring.data import duck
 from mainspring.data.arrow import no_rows, quarantine_schema, widened
 from mainspring.data.keyings import Keyings
-from mainspring.data.model import BATCH, QUARANTINE_SUFFIX, SEQUENCE, VISIBLE_AT, Source
+from mainspring.data.model import BATCH, QUARANTINE_SUFFIX, SEQUENCE, VISIBLE_AT, Source, TableVersion
 from mainspring.data.ports import LakeTables
 from mainspring.data.staging import Staging
 
@@ -93,15 +93,23 @@ class Landing:
         # failing rows of every load of which the table has a row.
         kept = self._pin(self.source.name, "kept")
         failed = self._pin(self._quarantine, "kept_quarantine")
-        landed = self._there("kept", batch) if kept and self._begun(self.source.name, batch) else no_rows(_SEQUENCES)
-        bad = self._there("kept_quarantine", batch) if failed else no_rows(_SEQUENCES)
+        begun = kept is not None and self._begun(self.source.name, batch)
+        landed = self._there("kept", batch) if begun else no_rows(_SEQUENCES)
+        bad = no_rows(_SEQUENCES) if failed is None else self._there("kept_quarantine", batch)
         there = pa.concat_tables([landed, bad])
         tally.count(already=len(there) - (tally.done - before))
         if len(there) == len(raw):
             return True
-        base = self._base(there, [view for view, is_there in (("kept", kept), ("kept_quarantine", failed)) if is_there])
+        base = self._base(there, {"kept": kept, "kept_quarantine": failed})
         staging = Staging(
-            self.con, self.source, raw, kept=kept, base=base, batch=batch, name=self.name, strict=self.strict
+            self.con,
+            self.source,
+            raw,
+            kept=kept is not None,
+            base=base,
+            batch=batch,
+            name=self.name,
+            strict=self.strict,
         )
         staging.judge_unique()
         staging.leave_out(there)
@@ -112,13 +120,13 @@ class Landing:
     def _quarantine(self) -> str:
         return self.source.name + QUARANTINE_SUFFIX
 
-    def _pin(self, table: str, view: str) -> bool:
-        """Make the newest version of a table readable as `view`; return False where there is no table."""
+    def _pin(self, table: str, view: str) -> TableVersion | None:
+        """Make the newest version of a table readable as `view`; return what it is, None where there is no table."""
         if self.lake.version(table) is None:
-            return False
+            return None
         scan = self.lake.scan(table)
         duck.register(self.con, view, widened(scan, self.source) if table == self.source.name else scan)
-        return True
+        return self.lake.describe(table, scan.version)
 
     def _begun(self, table: str, batch: str) -> bool:
         return self.lake.has(table, f"{batch}.0")
@@ -130,12 +138,20 @@ class Landing:
         ).to_arrow_table()
         return found
 
-    def _base(self, there: pa.Table, views: list[str]) -> int:
-        """Return the `_seq` of the load's first row: as it was when it began, or the next that no load has."""
+    def _base(self, there: pa.Table, pinned: Mapping[str, TableVersion | None]) -> int:
+        """Return the `_seq` of the load's first row: as it was when it began, or the next that no load ever had.
+
+        A restore takes rows away, not the numbers that they had. A load makes at least one version of the two tables,
+        and versions are never taken away: so no load has had as high a number as there are versions.
+        """
         if len(there):
             return int(pc.min(there[SEQUENCE]).as_py()) // LOAD_ROWS * LOAD_ROWS
-        newest = [duck.one_row(self.con, f"SELECT max({SEQUENCE}) FROM {view}")[0] for view in views]
-        return max((number // LOAD_ROWS + 1 for number in newest if number is not None), default=0) * LOAD_ROWS
+        tables = {view: found for view, found in pinned.items() if found is not None}
+        newest = [duck.one_row(self.con, f"SELECT max({SEQUENCE}) FROM {view}")[0] for view in tables]
+        next_load = max((number // LOAD_ROWS + 1 for number in newest if number is not None), default=0)
+        if any(found.restored is not None for found in tables.values()):
+            next_load = max(next_load, sum(found.version + 1 for found in tables.values()))
+        return next_load * LOAD_ROWS
 
     def _put_aside(self, staging: Staging, batch: str, before: int) -> bool:
         rows = staging.quarantined()

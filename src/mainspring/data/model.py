@@ -223,6 +223,19 @@ class TableScan:
 
 
 @dataclass(frozen=True, slots=True)
+class TableVersion:
+    """What is known of one version of a table without its rows.
+
+    `restored` is the newest version, up to this one, that a restore made; None where the table never went back.
+    """
+
+    version: int
+    rows: int
+    schema: pa.Schema
+    restored: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetCommit:
     """One version of each table, under one id (the digest of its content and parent)."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from mainspring.data.model import DatasetCommit, TableScan
+from mainspring.data.model import DatasetCommit, TableScan, TableVersion
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,8 +40,25 @@ class LakeTables(Protocol):
         """As `append`, but `rows` and `schema` take the place of all that the newest version has."""
         ...
 
+    def restore(self, table: str, version: int | None) -> int | None:
+        """Make the rows and the schema of an earlier version the newest again, by a new version, and return that.
+
+        No row is copied, and every version between stays. What counts as written from then on is what did in
+        `version`: whatever was written after it can be written again with its key.
+
+        Args:
+            version: None for a table without rows in which no key was written; its schema stays.
+
+        Returns:
+            `None`, and no version, where the newest holds that already.
+
+        Raises:
+            NotFound: No such table, or that version was vacuumed or never was.
+        """
+        ...
+
     def has(self, table: str, key: str) -> bool:
-        """Return whether a write with this key is in the table. Cheap."""
+        """Return whether a write with this key is in the newest version. Cheap."""
         ...
 
     def version(self, table: str) -> int | None:
@@ -58,6 +75,15 @@ class LakeTables(Protocol):
         Raises:
             NotFound: No such table, or that version was vacuumed or never was.
             Corrupt: The table's log or files are damaged.
+        """
+        ...
+
+    def describe(self, table: str, version: int | None = None) -> TableVersion:
+        """Return what is known of a version, the newest by default, without its rows; also where it was vacuumed.
+
+        Raises:
+            NotFound: No such table, or there never was such a version.
+            Corrupt: The table's log is damaged.
         """
         ...
 

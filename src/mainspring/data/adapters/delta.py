@@ -1,7 +1,8 @@
 """Tables as Delta tables in a folder: `delta-rs` writes, whoever scans gets the names of Parquet files.
 
-An append's `key` is kept as the identifier of a Delta transaction, in the very commit that adds the rows. Deletion
-vectors and the expiry of old log entries stay off: readers refuse the former, the latter would break tags.
+A write's `key` is kept as the identifier of a Delta transaction, in the very commit that adds the rows: see
+`deltakeys`. Deletion vectors and the expiry of old log entries stay off: readers refuse the former, the latter would
+break tags.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from mainspring.core.errors import Conflict, Corrupt, Invalid, MainspringError, NotFound, StorageFull
 from mainspring.core.files import disk_errors
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.core.locks import FileLocks, Locks
+from mainspring.data.adapters import deltakeys as keys
 from mainspring.data.arrow import check_types
-from mainspring.data.model import TableScan
+from mainspring.data.model import TableScan, TableVersion
 
 _CONFIGURATION = {"delta.enableDeletionVectors": "false", "delta.enableExpiredLogCleanup": "false"}
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
@@ -109,9 +111,31 @@ class DeltaLake:
 
         return self._commit(table, rows.schema, key, write)
 
+    def restore(self, table: str, version: int | None) -> int | None:
+        path = self._path(table)
+        with disk_errors(path), self._locks.hold(table, wait_s=600.0):
+            self.scan(table, version)  # or NotFound
+            at = self._open(table)
+            assert at is not None
+            with _delta_errors(path):
+                then = None if version is None else DeltaTable(path, version=version)
+                changed = keys.changed(path, at, then)
+                if not changed and (not at.file_uris() if then is None else _same(at, then)):
+                    return None
+                self._thread.__dict__.pop("opened", None)
+                properties = CommitProperties(app_transactions=[*changed, keys.restored_at(at.version() + 1)])
+                if version is None:
+                    nothing = pa.RecordBatchReader.from_batches(_arrow(at), [])
+                    write_deltalake(
+                        at, nothing, mode="overwrite", commit_properties=properties, post_commithook_properties=_HOOKS
+                    )
+                else:
+                    at.restore(version, commit_properties=properties, post_commithook_properties=_HOOKS)
+            return self.version(table)
+
     def has(self, table: str, key: str) -> bool:
         at = self._open(table)
-        return at is not None and at.transaction_version(key) is not None
+        return at is not None and keys.written(at, key)
 
     def version(self, table: str) -> int | None:
         at = self._open(table)
@@ -143,6 +167,19 @@ class DeltaLake:
         if lost:
             raise Corrupt(f"Table {table!r} lacks its file {lost[0]}.", fix="restore it from a backup.")
         return TableScan(int(at.version()), files=files, schema=_arrow(at))
+
+    def describe(self, table: str, version: int | None = None) -> TableVersion:
+        at = self._open(table)
+        if at is None:
+            raise NotFound(f"There is no table {table!r}.", fix=f"the lake has {self.tables()}.")
+        if version is not None and version != at.version():
+            if not 0 <= version < at.version():
+                raise NotFound(
+                    f"Table {table!r} never had a version {version}.", fix=f"its newest version is {at.version()}."
+                )
+            with _delta_errors(self._path(table)):
+                at = DeltaTable(self._path(table), version=version)
+        return TableVersion(int(at.version()), int(at.count()), _arrow(at), keys.restored(at))
 
     def vacuum(self, table: str, keep: Sequence[int], *, dry_run: bool = False) -> int:
         with self._locks.hold(check_id(table, "table")):
@@ -223,7 +260,7 @@ class DeltaLake:
         path = self._path(table)
         with disk_errors(path), self._locks.hold(table, wait_s=600.0):
             at = self._open(table)
-            if at is not None and at.transaction_version(key) is not None:
+            if at is not None and keys.written(at, key):
                 return None
             if at is not None and schema is not None:
                 check_types(table, _arrow(at), schema)
@@ -276,7 +313,13 @@ class _Stream:
 
 
 def _properties(key: str) -> CommitProperties:
-    return CommitProperties(app_transactions=[Transaction(key, 1)], max_commit_retries=_ATTEMPTS)
+    return CommitProperties(app_transactions=[keys.write(key)], max_commit_retries=_ATTEMPTS)
+
+
+def _same(one: DeltaTable, other: DeltaTable) -> bool:
+    return sorted(one.file_uris()) == sorted(other.file_uris()) and _arrow(one).equals(
+        _arrow(other), check_metadata=True
+    )
 
 
 def _arrow(at: DeltaTable) -> pa.Schema:

@@ -12,13 +12,30 @@ import pyarrow.compute as pc
 from mainspring.core.errors import NotFound
 from mainspring.core.ids import check_id
 from mainspring.data.arrow import check_types
-from mainspring.data.model import DatasetCommit, TableScan
+from mainspring.data.model import DatasetCommit, TableScan, TableVersion
+
+
+@dataclass(slots=True)
+class _Version:
+    rows: pa.Table | None  # None where vacuumed
+    known: TableVersion
+    parent: int | None  # the version that this one was made from
+    key: str | None
 
 
 @dataclass(slots=True)
 class _Table:
-    versions: list[pa.Table | None] = field(default_factory=list)  # None where vacuumed
+    versions: list[_Version] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
+
+    def keys_of(self, version: int | None) -> set[str]:
+        """Return the keys that count as written in a version."""
+        found: set[str] = set()
+        while version is not None:
+            made = self.versions[version]
+            found |= {made.key} - {None}  # type: ignore[arg-type]
+            version = made.parent
+        return found
 
 
 class MemoryLake:
@@ -46,6 +63,17 @@ class MemoryLake:
         with self._lock:
             return None if self.has(table, key) else self._write(table, arrived, key)
 
+    def restore(self, table: str, version: int | None) -> int | None:
+        with self._lock:
+            newest = self._required(table)
+            rows = newest.slice(0, 0) if version is None else self.scan(table, version).rows
+            kept = self._tables[table]
+            keys = kept.keys_of(version)
+            if rows is None or (keys == kept.keys and rows.equals(newest, check_metadata=True)):
+                return None
+            kept.keys = keys
+            return self._add(table, rows, version, None, restored=len(kept.versions))
+
     def has(self, table: str, key: str) -> bool:
         return table in self._tables and key in self._tables[table].keys
 
@@ -62,7 +90,7 @@ class MemoryLake:
             if newest is None:
                 raise NotFound(f"There is no table {table!r}.", fix=f"the lake has {self.tables()}.")
             wanted = newest if version is None else version
-            rows = self._tables[table].versions[wanted] if 0 <= wanted <= newest else None
+            rows = self._tables[table].versions[wanted].rows if 0 <= wanted <= newest else None
         if rows is None:
             raise NotFound(
                 f"Table {table!r} has no version {wanted} any more, or never had.",
@@ -70,19 +98,27 @@ class MemoryLake:
             )
         return TableScan(wanted, rows=rows, schema=rows.schema)
 
+    def describe(self, table: str, version: int | None = None) -> TableVersion:
+        with self._lock:
+            newest = self.scan(table).version
+            wanted = newest if version is None else version
+            if not 0 <= wanted <= newest:
+                raise NotFound(f"Table {table!r} never had a version {wanted}.", fix=f"its newest version is {newest}.")
+            return self._tables[table].versions[wanted].known
+
     def vacuum(self, table: str, keep: Sequence[int], *, dry_run: bool = False) -> int:
         with self._lock:
             self.scan(table)
             versions = self._tables[table].versions
             kept = {*keep, len(versions) - 1}
-            doomed = [n for n, rows in enumerate(versions) if rows is not None and n not in kept]
+            doomed = [n for n, made in enumerate(versions) if made.rows is not None and n not in kept]
             if not dry_run:
                 for number in doomed:
-                    versions[number] = None
+                    versions[number].rows = None
         return len(doomed)
 
     def _newest(self, table: str) -> pa.Table | None:
-        return self._tables[table].versions[-1] if table in self._tables else None
+        return self._tables[table].versions[-1].rows if table in self._tables else None
 
     def _required(self, table: str) -> pa.Table:
         rows = self.scan(table).rows
@@ -91,9 +127,16 @@ class MemoryLake:
 
     def _write(self, table: str, rows: pa.Table, key: str) -> int:
         kept = self._tables.setdefault(check_id(table, "table"), _Table())
-        kept.versions.append(rows)
         kept.keys.add(key)
-        return len(kept.versions) - 1
+        before = kept.versions[-1].known if kept.versions else None
+        parent, restored = (None, None) if before is None else (before.version, before.restored)
+        return self._add(table, rows, parent, key, restored)
+
+    def _add(self, table: str, rows: pa.Table, parent: int | None, key: str | None, restored: int | None) -> int:
+        versions = self._tables[table].versions
+        known = TableVersion(len(versions), len(rows), rows.schema, restored)
+        versions.append(_Version(rows, known, parent, key))
+        return known.version
 
 
 def _joined(table: str, old: pa.Table | None, new: pa.Table) -> pa.Table:

@@ -63,9 +63,24 @@ AUDIT_LOGS: Mapping[str, Build] = {
     "sqlite": lambda at: lazily("security.adapters.catalog", "CatalogAuditLog", extra="gateway")(at.project.engine),
     "memory": lambda _: lazily("security.adapters.memory", "MemoryAuditLog", extra="gateway")(),
 }
+
+
+def _redis(at: Context) -> Any:
+    store = lazily("features.adapters.redis", "RedisOnlineStore", extra="redis")
+    return store(at.url, at.project.settings.project)
+
+
+def _postgres(at: Context) -> Any:
+    store = lazily("features.adapters.postgres", "PostgresOnlineStore", extra="postgres")
+    return store(at.url, at.project.settings.project)
+
+
 ONLINE_STORES: Mapping[str, Build] = {
     "sqlite": lambda at: lazily("features.adapters.sqlite", "SqliteOnlineStore", extra="gateway")(at.url.path),
+    "lmdb": lambda at: lazily("features.adapters.lmdb", "LmdbOnlineStore", extra="lmdb")(at.url.path),
     "memory": lambda _: lazily("features.adapters.memory", "MemoryOnlineStore", extra="gateway")(),
+    **dict.fromkeys(("redis", "rediss", "valkey", "valkeys"), _redis),
+    **dict.fromkeys(("postgresql", "postgres"), _postgres),
 }
 BLOBS: Mapping[str, Build] = {
     "file": lambda at: lazily("registry.adapters.folder", "FolderBlobs", extra="gateway")(at.url.path),
@@ -115,4 +130,4 @@ def build(port: str, table: Mapping[str, Build], context: Context) -> Any:
         return table[scheme](context)
     for entry in entry_points(group=f"mainspring.{port}", name=scheme):
         return entry.load()(context)
-    raise Invalid(f"No {port} for {context.url.text!r}.", fix=f"use one of {sorted(f'{name}://' for name in table)}.")
+    raise Invalid(f"No {port} for {context.url.shown!r}.", fix=f"use one of {sorted(f'{name}://' for name in table)}.")

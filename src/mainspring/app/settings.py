@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import check_id
@@ -35,6 +36,7 @@ DEFAULTS: Mapping[str, Any] = {
     "monitor_window": "1d",
     "materialise_every": "1m",
 }
+_IN_FILES = ("sqlite", "lmdb")  # schemes whose address is a path
 _URLS = ("catalog", "lake", "online", "tracking", "blobs", "ledger")
 
 
@@ -153,11 +155,26 @@ def _url(root: Path, name: str, text: str) -> Url:
     if "://" not in text:
         return Url(f"file://{(root / text).as_posix()}")
     scheme, _, rest = text.partition("://")
-    if scheme == "sqlite":
+    if scheme in _IN_FILES:
         if len(rest) < 2 or not rest.startswith("/"):
-            raise Invalid(f"{name} is {text!r}.", fix=f"write three slashes before the file: {DEFAULTS[name]}.")
-        return Url(f"sqlite:///{(root / rest[1:]).as_posix()}")
+            raise Invalid(f"{name} is {text!r}.", fix=f"write three slashes before the path: {scheme}:///online.db.")
+        return Url(f"{scheme}:///{(root / rest[1:]).as_posix()}")
+    _check_address(name, text)
     return Url(text)
+
+
+def _check_address(name: str, text: str) -> None:
+    """Refuse what an unescaped password makes of an address, without showing any of it."""
+    try:
+        parts = urlsplit(text)
+        port_is_one = parts.port is None or parts.port > 0
+    except ValueError:
+        port_is_one = False
+    if not port_is_one or "@" in parts.path + parts.query + parts.fragment:
+        raise Invalid(
+            f"{name} is no address that can be read: {text.partition(':')[0]}://...",
+            fix="write scheme://user:password@host:port/name; in a password, / is %2F, : is %3A, @ is %40, # is %23.",
+        )
 
 
 def _names(name: str, value: Any) -> tuple[str, ...]:

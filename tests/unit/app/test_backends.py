@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from mainspring.app import backends
 from mainspring.app.backends import Context, build
 from mainspring.app.project import Project, open_project
 from mainspring.app.settings import load_settings
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Invalid, MissingExtra
 from mainspring.core.settings import Url
 
 TABLES = {name: table for name, table in vars(backends).items() if name.isupper() and isinstance(table, dict)}
@@ -49,6 +50,42 @@ def test_the_memory_profile_writes_no_file_but_secrets_and_locks(tmp_path: Path)
 def test_log_and_store_of_predictions_are_one_in_memory(tmp_path: Path) -> None:
     project = _project(tmp_path, **MEMORY)
     assert project.prediction_log is project.predictions
+
+
+@pytest.mark.parametrize(
+    ("url", "store"),
+    [
+        ("sqlite:///.mainspring/online.db", "SqliteOnlineStore"),
+        ("lmdb:///.mainspring/online.lmdb", "LmdbOnlineStore"),
+        ("redis://127.0.0.1:1", "RedisOnlineStore"),
+        ("rediss://127.0.0.1:1/3", "RedisOnlineStore"),
+        ("valkey://127.0.0.1:1", "RedisOnlineStore"),
+        ("valkeys://127.0.0.1:1", "RedisOnlineStore"),
+        ("postgres://127.0.0.1:1/features", "PostgresOnlineStore"),
+        ("postgresql://127.0.0.1:1/features", "PostgresOnlineStore"),
+    ],
+)
+def test_an_online_store_is_opened_by_its_address_before_its_server_answers(
+    tmp_path: Path, url: str, store: str
+) -> None:
+    found = _project(tmp_path, online=url).online
+    assert type(found).__name__ == store
+    found.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "extra"), [("lmdb:///x", "lmdb"), ("redis://x", "redis"), ("postgres://x", "postgres")]
+)
+def test_what_is_not_installed_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, extra: str
+) -> None:
+    for name in ("lmdb", "redis", "psycopg"):
+        monkeypatch.setitem(sys.modules, name, None)
+        for adapter in ("lmdb", "lmdb_file", "redis", "postgres"):
+            monkeypatch.delitem(sys.modules, f"mainspring.features.adapters.{adapter}", raising=False)
+    with pytest.raises(MissingExtra) as caught:
+        _ = _project(tmp_path, online=url).online
+    assert caught.value.fix == f"pip install 'mainspring[{extra}]'"
 
 
 @pytest.mark.parametrize("name", sorted(TABLES))

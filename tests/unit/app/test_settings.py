@@ -68,6 +68,37 @@ def test_what_cannot_be_is_named(tmp_path: Path, text: str, names: str) -> None:
         _load(tmp_path, text)
 
 
+def test_stores_in_files_live_beside_the_project_and_servers_where_they_are(tmp_path: Path) -> None:
+    assert _load(tmp_path, online="lmdb:///.mainspring/online.lmdb").online.path == tmp_path / ".mainspring/online.lmdb"
+    assert _load(tmp_path, online="lmdb:////var/online").online.path == Path("/var/online")
+    text = "rediss://app:p%2Fw@cache.example:6380/2"
+    assert _load(tmp_path, environment={"MAINSPRING_ONLINE": text}).online.text == text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hush/hush@cache:6379/0",
+        "redis://:123/hush@cache:6379/0",
+        "postgresql://app:hush#hush@db/features",
+        "postgresql://app:hush?hush@db/features",
+        "postgresql://app:hush@db:port/features",
+        "redis://[hush",
+    ],
+)
+def test_an_address_with_an_unescaped_password_is_refused_and_not_shown(tmp_path: Path, url: str) -> None:
+    with pytest.raises(Invalid, match="online is no address") as caught:
+        _load(tmp_path, online=url)
+    assert "hush" not in str(caught.value)
+    assert caught.value.__context__ is None or "hush" not in repr(caught.value.__context__)
+
+
+def test_a_password_is_in_no_printed_settings(tmp_path: Path) -> None:
+    found = _load(tmp_path, online="postgresql://app:hush@db.example/features?sslpassword=hush")
+    assert "hush" not in repr(found)
+    assert "postgresql://app:***@db.example/features" in repr(found)
+
+
 def test_a_replayed_clock_is_for_loopback_only(tmp_path: Path) -> None:
     assert _load(tmp_path, "[profiles.local]\nclock = 'replay'\n").clock == "replay"
     with pytest.raises(Invalid, match=r"0\.0\.0\.0"):

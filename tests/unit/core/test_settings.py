@@ -30,3 +30,19 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 def test_urls_name_backends() -> None:
     assert (Url("memory://").scheme, Url("sqlite:////var/x.db").scheme) == ("memory", "sqlite")
     assert Url("file:///data/lake").path == Path("/data/lake")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("sqlite:////var/x.db", "sqlite:////var/x.db"),
+        ("memory://", "memory://"),
+        ("redis://cache:6379/0", "redis://cache:6379/0"),
+        ("redis://:hush@cache:6379/0", "redis://:***@cache:6379/0"),
+        ("redis://app:a%40b@[::1]:6379", "redis://app:***@[::1]:6379"),
+        ("postgresql://app@db/features?sslmode=require&password=hush", "postgresql://app@db/features"),
+    ],
+)
+def test_a_password_is_not_shown(text: str, shown: str) -> None:
+    assert Url(text).shown == shown
+    assert repr(Url(text)) == f"Url({shown!r})"

@@ -14,8 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 import mainspring as ms
 from mainspring.core.time import HOUR, ManualClock
 from mainspring.features.adapters.memory import MemoryOnlineStore
+from mainspring.features.declaring import request_features
 from mainspring.features.definitions import dump
-from mainspring.features.model import Observations, request_features
+from mainspring.features.model import Observations
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.ports import PredictionLog
 from mainspring.registry.adapters.memory import MemoryBlobs

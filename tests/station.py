@@ -14,8 +14,9 @@ from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source
 from mainspring.features.adapters.memory import MemoryOnlineStore
+from mainspring.features.declaring import feature_view
 from mainspring.features.materialise import Materialiser
-from mainspring.features.model import Aggregation, Entity, FeatureView, feature_view
+from mainspring.features.model import Entity, FeatureView
 from mainspring.features.offline import point_in_time
 from mainspring.features.online import OnlineReader
 
@@ -36,7 +37,7 @@ def train(left: str, delay: float | None, known: str | None = None, station: str
     return {"left_at": times[0], "known_at": times[1], "station": station, "delay": delay}
 
 
-def view(source: Source = TRAINS, entity: Entity = STATION, **features: Aggregation) -> FeatureView:
+def view(source: Source = TRAINS, entity: Entity = STATION, **features: Any) -> FeatureView:
     return feature_view(entity=entity, source=source)(type("Trains", (), features))
 
 
@@ -63,7 +64,7 @@ class World:
             {"station": pa.array([station], pa.string()), "_at": pa.array([now], pa.timestamp("us", tz="UTC"))}
         )
         row = point_in_time(observations, [self.view], self.lake.scan, schema=SCHEMA).to_pylist()[0]
-        return {name: row[f"Trains.{name}"] for name in self.view.features}
+        return {name: row[f"Trains.{name}"] for name in self.view.names}
 
     def online(self, at: str | int, station: str | None = "mile end") -> dict[str, Any]:
         return {name: values[0] for name, values in self._read(at, station).features.items()}

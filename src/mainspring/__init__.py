@@ -20,16 +20,16 @@ _HOMES = {
     "mainspring.core.expr": ["col", "days", "hours", "minutes", "seconds", "when"],
     "mainspring.core.errors": ["MainspringError"],
     "mainspring.data.model": ["Source", "fresh", "in_range", "not_null", "one_of", "unique"],
-    "mainspring.features.model": [
-        "Entity", "Observations", "count", "feature_view", "last", "max", "mean", "min", "request_features", "std",
-        "sum", "variance",
-    ],
+    "mainspring.features.aggregations": ["count", "last", "max", "mean", "min", "std", "sum", "variance"],
+    "mainspring.features.declaring": ["feature_view", "on_demand_features", "request_features"],
+    "mainspring.features.model": ["Entity", "Observations"],
     "mainspring.training.model": ["at_least", "at_most", "beats", "model"],
     "mainspring.training.run": ["Run"],
     "mainspring.training.sets": ["TrainingSet"],
     "mainspring.serving.model": ["Endpoint"],
+    "mainspring.app.opened": ["open"],
 }  # fmt: skip
-_RENAMED = {"sum": "sum_", "min": "min_", "max": "max_"}
+_RENAMED = {"sum": "sum_", "min": "min_", "max": "max_", "open": "open_folder"}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -64,7 +64,9 @@ __all__ = [
     "minutes",
     "model",
     "not_null",
+    "on_demand_features",
     "one_of",
+    "open",
     "request_features",
     "seconds",
     "std",
@@ -75,6 +77,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from mainspring.app.opened import open_folder as open
     from mainspring.core.errors import MainspringError as MainspringError
     from mainspring.core.expr import col as col
     from mainspring.core.expr import days as days
@@ -95,18 +98,19 @@ if TYPE_CHECKING:
     from mainspring.data.model import not_null as not_null
     from mainspring.data.model import one_of as one_of
     from mainspring.data.model import unique as unique
+    from mainspring.features.aggregations import count as count
+    from mainspring.features.aggregations import last as last
+    from mainspring.features.aggregations import max_ as max
+    from mainspring.features.aggregations import mean as mean
+    from mainspring.features.aggregations import min_ as min
+    from mainspring.features.aggregations import std as std
+    from mainspring.features.aggregations import sum_ as sum
+    from mainspring.features.aggregations import variance as variance
+    from mainspring.features.declaring import feature_view as feature_view
+    from mainspring.features.declaring import on_demand_features as on_demand_features
+    from mainspring.features.declaring import request_features as request_features
     from mainspring.features.model import Entity as Entity
     from mainspring.features.model import Observations as Observations
-    from mainspring.features.model import count as count
-    from mainspring.features.model import feature_view as feature_view
-    from mainspring.features.model import last as last
-    from mainspring.features.model import max_ as max
-    from mainspring.features.model import mean as mean
-    from mainspring.features.model import min_ as min
-    from mainspring.features.model import request_features as request_features
-    from mainspring.features.model import std as std
-    from mainspring.features.model import sum_ as sum
-    from mainspring.features.model import variance as variance
     from mainspring.serving.model import Endpoint as Endpoint
     from mainspring.training.model import at_least as at_least
     from mainspring.training.model import at_most as at_most

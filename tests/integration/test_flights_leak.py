@@ -22,7 +22,8 @@ from mainspring.core.time import DAY, HOUR, ManualClock, parse_instant
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
 from mainspring.features import offline
-from mainspring.features.model import FeatureGroup, feature_view
+from mainspring.features.declaring import feature_view
+from mainspring.features.model import FeatureGroup
 from mainspring.stats.metrics import auc
 
 pytest.importorskip("sklearn")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import mainspring as ms
 from mainspring.core.expr import Node
 from mainspring.data.model import Source, TableScan
-from mainspring.features.model import Aggregation, Entity, FeatureView, feature_view
+from mainspring.features.declaring import feature_view
+from mainspring.features.model import Aggregation, Entity, FeatureView
 from property.oracle import DAY, HOUR, MINUTE, Feature, Row, record_setting
 
 KEYS = [("1", 11), ("11", 1), ("ü", -(2**63)), ("", 0)]

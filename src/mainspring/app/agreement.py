@@ -53,10 +53,11 @@ def compare(project: Project, endpoint: str, *, since: int, until: int, sample: 
             "_at": logged["at"].combine_chunks(),
         }
     )
-    views = [group for group in model.features if isinstance(group, FeatureView)]
-    expected = offline.point_in_time(observed, views, project.lake.scan, schema=columns)
+    # Views, and what is computed from them: of the request alone nothing is read.
+    groups = [group for group in model.features if isinstance(group, FeatureView) or group.views]
+    expected = offline.point_in_time(observed, groups, project.lake.scan, schema=columns)
     served = _objects(logged, "features")
-    names = [name for view in views for name in view.columns]
+    names = [name for group in groups for name in group.columns]
     differing = {}
     for name in names:
         wrong = sum(

@@ -6,7 +6,7 @@ import importlib
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -245,9 +245,17 @@ def _content(item: Any) -> str:
         }
         return _pretty(body)
     if isinstance(item, FeatureView):
-        body = msgspec.to_builtins(item)
-        return _pretty({**body, "entity": item.entity.name, "source": item.source.name})
+        named = {"entity": item.entity.name, "source": item.source.name, "order": item.order if item.derived else ()}
+        return _pretty(_without_empty({**msgspec.to_builtins(item), **named}, "derived", "order", "tags"))
+    if isinstance(item, RequestFeatures):
+        named = {"views": [view.name for view in item.views]}
+        return _pretty(_without_empty({**msgspec.to_builtins(replace(item, views=())), **named}, "views", "tags"))
     return _pretty(msgspec.to_builtins(item))
+
+
+def _without_empty(body: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Leave out what most definitions do not use, so that they read as they did before there was such a thing."""
+    return {name: value for name, value in body.items() if value or name not in names}
 
 
 def _pretty(body: Any) -> str:

@@ -11,7 +11,7 @@ from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.time import from_datetime
 from mainspring.data.model import Source, TableScan
 from mainspring.features.layout import slot
-from mainspring.features.model import FeatureView
+from mainspring.features.model import FeatureView, views_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,7 +37,7 @@ def freshness(project: ConsoleProject, model: str, now: int) -> tuple[Freshness,
     if known is None:
         views, sources = list(definitions.views.values()), list(definitions.sources.values())
     else:
-        views = [group for group in known.features if isinstance(group, FeatureView)]
+        views = views_of(known.features)
         wanted = [known.observations.source, *(view.source for view in views), known.label.source]
         sources = list({source.name: source for source in wanted}.values())
     return (

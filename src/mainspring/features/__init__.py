@@ -1,5 +1,6 @@
 """Feature views and their two reads: as of each observation's time from the lake, as of now from an online store."""
 
+from mainspring.features.declaring import feature_view, on_demand_features, request_features
 from mainspring.features.model import (
     Aggregation,
     Entity,
@@ -9,8 +10,7 @@ from mainspring.features.model import (
     Observations,
     RequestFeatures,
     Status,
-    feature_view,
-    request_features,
+    views_of,
 )
 
 __all__ = [
@@ -23,5 +23,7 @@ __all__ = [
     "RequestFeatures",
     "Status",
     "feature_view",
+    "on_demand_features",
     "request_features",
+    "views_of",
 ]

@@ -21,8 +21,9 @@ from mainspring.features.model import (
     Observations,
     RequestFeatures,
     hop,
+    views_of,
 )
-from mainspring.features.types import KINDS, feature_dtype
+from mainspring.features.types import KINDS, feature_dtype, request_schema, stored_schema
 
 Problem = tuple[object, str, str]  # the definition that is wrong, what is wrong, and what to do about it
 
@@ -32,11 +33,11 @@ def check_groups(groups: Sequence[FeatureGroup], observations: Observations | No
     problems: list[Problem] = list(_duplicates(groups))
     entities: dict[int, Entity] = {}
     for group in groups:
-        if isinstance(group, FeatureView):
-            problems += _check_view(group, observations)
-            entities[id(group.entity)] = group.entity
-        else:
+        if isinstance(group, RequestFeatures):
             problems += _check_request(group, observations)
+    for view in views_of(groups):
+        problems += _check_view(view, observations)
+        entities[id(view.entity)] = view.entity
     if observations is not None:
         problems += _check_observations(observations)
         entities.update({id(entity): entity for entity in observations.keys})
@@ -51,8 +52,8 @@ def _duplicates(groups: Sequence[FeatureGroup]) -> Iterator[Problem]:
     for group in groups:
         if names[group.name.lower()] > 1:
             yield group, f"There are several feature groups named {group.name!r}", "rename all but one."
-        features = Counter(name.lower() for name in group.features)
-        for name in (name for name in group.features if features[name.lower()] > 1):
+        features = Counter(name.lower() for name in group.names)
+        for name in (name for name in group.names if features[name.lower()] > 1):
             yield group, f"{group.name}.{name} differs from another feature by case only", "rename one of them."
 
 
@@ -72,8 +73,24 @@ def _check_view(view: FeatureView, observations: Observations | None) -> Iterato
     if observations is not None:
         fields = observations.source.columns
         yield from _check_keys(view, view.entity, f"{view.name}: the observations' source", fields)
+    before: list[Problem] = []
     for name, feature in view.features.items():
-        yield from _check_feature(view, f"{view.name}.{name}", name, feature, columns)
+        before += _check_feature(view, f"{view.name}.{name}", name, feature, columns)
+    yield from before
+    if not before:  # what is computed from wrong features would only say the same again
+        stored = stored_schema(view)
+        for name, expression in view.derived.items():
+            yield from _check_computed(view, name, expression, stored, "view does not store")
+
+
+def _check_computed(
+    group: FeatureGroup, name: str, expression: Node, schema: Schema, lacking: str
+) -> Iterator[Problem]:
+    full_name = f"{group.name}.{name}"
+    unknown = list(_unknown(group, full_name, [expression], schema, lacking))
+    yield from unknown
+    if not unknown:
+        yield from _typed(group, full_name, partial(_computed_dtype, full_name, expression, schema))
 
 
 def _check_keys(item: object, entity: Entity, owner: str, columns: Schema) -> Iterator[Problem]:
@@ -98,7 +115,7 @@ def _check_feature(
     if feature.kind not in KINDS:
         yield view, f"{full_name} is a {feature.kind!r}", f"use one of {', '.join(KINDS)}."
         return
-    unknown = list(_unknown(view, full_name, [feature.of, feature.where], columns, "source"))
+    unknown = list(_unknown(view, full_name, [feature.of, feature.where], columns, "source does not have"))
     yield from unknown
     if not unknown:
         yield from _typed(view, full_name, lambda: feature_dtype(view, name))
@@ -141,20 +158,20 @@ def _check_filter(view: FeatureView, full_name: str, where: Node, columns: Schem
 
 
 def _check_request(group: RequestFeatures, observations: Observations | None) -> Iterator[Problem]:
-    if observations is None:
+    if observations is None or any(_wrong_features(view) for view in group.views):
         return
-    fields = observations.source.columns
+    schema = request_schema(group, observations.source.columns)
     for name, expression in group.features.items():
-        full_name = f"{group.name}.{name}"
-        unknown = list(_unknown(group, full_name, [expression], fields, "request"))
-        yield from unknown
-        if not unknown:
-            yield from _typed(group, full_name, partial(_request_dtype, group, name, fields))
+        yield from _check_computed(group, name, expression, schema, "request does not have")
 
 
-def _request_dtype(group: RequestFeatures, name: str, fields: Schema) -> None:
-    if feature_dtype(group, name, fields) == DType.Duration:
-        raise Invalid(f"{group.name}.{name} is a Duration.", fix="divide it: (...) / ms.hours(1).")
+def _wrong_features(view: FeatureView) -> bool:
+    return any(True for _ in _check_view(view, None))
+
+
+def _computed_dtype(full_name: str, expression: Node, schema: Schema) -> None:
+    if dtype_of(expression, schema) == DType.Duration:
+        raise Invalid(f"{full_name} is a Duration.", fix="divide it: (...) / ms.hours(1).")
 
 
 def _check_observations(observations: Observations) -> Iterator[Problem]:
@@ -162,7 +179,7 @@ def _check_observations(observations: Observations) -> Iterator[Problem]:
     for entity in observations.keys:
         yield from _check_keys(observations, entity, f"The observations' source {observations.source.name!r}", columns)
     name = "The observations' time"
-    unknown = list(_unknown(observations, name, [observations.at], columns, "source"))
+    unknown = list(_unknown(observations, name, [observations.at], columns, "source does not have"))
     yield from unknown
     problems = [] if unknown else list(_typed(observations, name, lambda: dtype_of(observations.at, columns)))
     yield from problems
@@ -171,11 +188,12 @@ def _check_observations(observations: Observations) -> Iterator[Problem]:
 
 
 def _unknown(
-    item: object, full_name: str, expressions: Sequence[Node | None], columns: Schema, owner: str
+    item: object, full_name: str, expressions: Sequence[Node | None], columns: Schema, lacking: str
 ) -> Iterator[Problem]:
     named = {name for expression in expressions if expression is not None for name in columns_of(expression)}
     for name in sorted(named - set(columns)):
-        yield item, f"{full_name} uses {name!r}, which the {owner} does not have", f"it has {sorted(columns)}."
+        fix = "write it as View.feature." if "." in name else f"it has {sorted(columns)}."
+        yield item, f"{full_name} uses {name!r}, which the {lacking}", fix
 
 
 def _typed(item: object, full_name: str, ask: Callable[[], object]) -> Iterator[Problem]:

@@ -8,9 +8,18 @@ import msgspec
 
 from mainspring.core.errors import Corrupt
 from mainspring.core.expr import Node
+from mainspring.core.expr.types import columns_of
 from mainspring.core.schema import DType
 from mainspring.data.model import Check, Source
-from mainspring.features.model import Aggregation, Entity, FeatureGroup, FeatureView, Observations, RequestFeatures
+from mainspring.features.model import (
+    Aggregation,
+    Entity,
+    FeatureGroup,
+    FeatureView,
+    Observations,
+    RequestFeatures,
+    views_of,
+)
 
 FORMAT = 1
 
@@ -38,6 +47,9 @@ class _View(msgspec.Struct, tag="view", omit_defaults=True):
     features: dict[str, Aggregation]
     description: str = ""
     owner: str = ""
+    derived: dict[str, Node] = {}
+    order: tuple[str, ...] = ()
+    tags: dict[str, str] = {}
 
 
 class _Request(msgspec.Struct, tag="request", omit_defaults=True):
@@ -45,6 +57,7 @@ class _Request(msgspec.Struct, tag="request", omit_defaults=True):
     features: dict[str, Node]
     description: str = ""
     owner: str = ""
+    tags: dict[str, str] = {}
 
 
 class _Observations(msgspec.Struct):
@@ -53,17 +66,18 @@ class _Observations(msgspec.Struct):
     at: Node
 
 
-class _Document(msgspec.Struct):
+class _Document(msgspec.Struct, omit_defaults=True):
     format: int
     sources: dict[str, _Source]
     entities: dict[str, _Entity]
     groups: list[_View | _Request]
     observations: _Observations
+    used: list[_View] = []  # views that are read for groups, and are not among them
 
 
 def dump(groups: Sequence[FeatureGroup], observations: Observations) -> bytes:
     """Return the groups, in order, and the observations, with the sources and entities they need."""
-    views = [group for group in groups if isinstance(group, FeatureView)]
+    views = views_of(groups)
     sources = {source.name: source for source in [observations.source, *(view.source for view in views)]}
     entities = {entity.name: entity for entity in [*observations.keys, *(view.entity for view in views)]}
     document = _Document(
@@ -72,6 +86,7 @@ def dump(groups: Sequence[FeatureGroup], observations: Observations) -> bytes:
         {name: _Entity(entity.keys, entity.description) for name, entity in sorted(entities.items())},
         [_dump_group(group) for group in groups],
         _Observations(observations.source.name, [entity.name for entity in observations.keys], observations.at),
+        [_dump_view(view) for view in views if view not in groups],
     )
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
 
@@ -92,8 +107,13 @@ def load(content: bytes) -> tuple[list[FeatureGroup], Observations]:
             for name, entity in document.entities.items()
         }
         at = document.observations
+        described = [group for group in (*document.groups, *document.used) if isinstance(group, _View)]
+        views = {view.name: _load_view(view, sources, entities) for view in described}
         return (
-            [_load_group(group, sources, entities) for group in document.groups],
+            [
+                views[group.name] if isinstance(group, _View) else _load_request(group, views)
+                for group in document.groups
+            ],
             Observations(sources[at.source], keys=[entities[name] for name in at.keys], at=at.at),
         )
     except (msgspec.MsgspecError, KeyError) as error:
@@ -128,14 +148,51 @@ def _load_source(name: str, source: _Source) -> Source:
 
 
 def _dump_group(group: FeatureGroup) -> _View | _Request:
-    if isinstance(group, RequestFeatures):
-        return _Request(group.name, dict(group.features), group.description, group.owner)
-    features = dict(group.features)
-    return _View(group.name, group.entity.name, group.source.name, features, group.description, group.owner)
+    if isinstance(group, FeatureView):
+        return _dump_view(group)
+    return _Request(group.name, dict(group.features), group.description, group.owner, dict(group.tags))
 
 
-def _load_group(group: _View | _Request, sources: Mapping[str, Source], entities: Mapping[str, Entity]) -> FeatureGroup:
-    if isinstance(group, _Request):
-        return RequestFeatures(group.name, group.features, group.description, group.owner)
-    entity, source = entities[group.entity], sources[group.source]
-    return FeatureView(group.name, entity, source, group.features, group.description, group.owner)
+def _dump_view(view: FeatureView) -> _View:
+    return _View(
+        view.name,
+        view.entity.name,
+        view.source.name,
+        dict(view.features),
+        view.description,
+        view.owner,
+        dict(view.derived),
+        view.order if view.derived else (),
+        dict(view.tags),
+    )
+
+
+def _load_view(view: _View, sources: Mapping[str, Source], entities: Mapping[str, Entity]) -> FeatureView:
+    return FeatureView(
+        view.name,
+        entities[view.entity],
+        sources[view.source],
+        view.features,
+        view.description,
+        view.owner,
+        view.derived,
+        view.order,
+        view.tags,
+    )
+
+
+def _load_request(group: _Request, views: Mapping[str, FeatureView]) -> RequestFeatures:
+    used = {
+        name.partition(".")[0]
+        for expression in group.features.values()
+        for name in columns_of(expression)
+        if "." in name
+    }
+    return RequestFeatures(
+        group.name,
+        group.features,
+        group.description,
+        group.owner,
+        tuple(views[name] for name in sorted(used)),
+        group.tags,
+    )

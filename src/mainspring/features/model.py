@@ -1,4 +1,4 @@
-"""Entities, aggregations, feature views, observations: what a user declares about features.
+"""Entities, feature views, observations: what a user declares about features.
 
 Definitions are data: they are stored by `apply`, travel in a bundle, and are read by two engines (features.offline,
 features.online) that give the same number at every microsecond.
@@ -6,19 +6,20 @@ features.online) that give the same number at every microsecond.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
 from mainspring.core.declare import declare
-from mainspring.core.errors import Invalid
-from mainspring.core.expr import Column, Node, as_expr
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.expr import Column, Node, Operators
+from mainspring.core.expr.types import columns_of
 from mainspring.core.ids import check_id
 from mainspring.core.schema import Schema, check_schema
-from mainspring.core.time import DAY, HOUR, MINUTE, parse_duration
+from mainspring.core.time import DAY, HOUR, MINUTE
 from mainspring.data.model import Source
 
 
@@ -39,8 +40,8 @@ class Entity:
         declare(self)
 
 
-class Aggregation(msgspec.Struct, frozen=True, eq=False, kw_only=True, omit_defaults=True):
-    """One stored feature of a view.
+class Aggregation(Operators, msgspec.Struct, frozen=True, eq=False, kw_only=True, omit_defaults=True):
+    """One stored feature of a view. In the class that declares it, it can be computed with like a column.
 
     `kind` is `last` (a last value with an optional TTL) or a window's: count, sum, mean, variance, std, min, max.
     `of` is the aggregated expression over the source's row (`None` for a bare count), `where` an optional filter.
@@ -62,57 +63,24 @@ def hop(window: int) -> int:
     return HOUR if window <= 12 * DAY else DAY
 
 
-def _windowed(
-    kind: str, of: Any, window: str | int, where: Any, default: float | None, description: str
-) -> Aggregation:
-    return Aggregation(
-        kind=kind,
-        of=None if of is None else _row_expr(of),
-        window=parse_duration(window),
-        where=None if where is None else as_expr(where),
-        default=default,
-        description=description,
-    )
+class FeatureColumn(Column, frozen=True, eq=False, tag="column"):
+    """A feature of a declared view, by its full name, that remembers the view."""
 
-
-def _row_expr(of: Any) -> Node:
-    return Column(of) if isinstance(of, str) else as_expr(of)
-
-
-def last(of: Any, *, ttl: str | int | None = None, description: str = "") -> Aggregation:
-    """The newest known value; null when it is older than `ttl` (an age of exactly `ttl` is valid)."""
-    return Aggregation(
-        kind="last", of=_row_expr(of), ttl=None if ttl is None else parse_duration(ttl), description=description
-    )
-
-
-def count(of: Any = None, *, window: str | int, where: Any = None, description: str = "") -> Aggregation:
-    """How many events the window holds (with `of`: how many where it is not null); 0 for none."""
-    return _windowed("count", of, window, where, None, description)
-
-
-def _aggregation(kind: str, summary: str) -> Callable[..., Aggregation]:
-    def build(
-        of: Any, *, window: str | int, where: Any = None, default: float | None = None, description: str = ""
-    ) -> Aggregation:
-        return _windowed(kind, of, window, where, default, description)
-
-    build.__name__ = build.__qualname__ = kind
-    build.__doc__ = f"{summary} over the window, nulls left out; null, or `default`, where there is none."
-    return build
-
-
-sum_ = _aggregation("sum", "The sum")
-mean = _aggregation("mean", "The arithmetic mean; of a condition, the share of events for which it holds,")
-variance = _aggregation("variance", "The population variance")
-std = _aggregation("std", "The population standard deviation")
-min_ = _aggregation("min", "The smallest value")
-max_ = _aggregation("max", "The largest value")
+    view: Any
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureView:
-    """Stored features of one entity from one source. Built by `feature_view`."""
+    """Features of one entity from one source. Built by `feature_view`.
+
+    A feature is an attribute of the view, for use in on-demand features: `OriginTraffic.departures_1h`, and
+    `OriginTraffic["owner"]` where the name is taken.
+
+    Args:
+        features: What is stored.
+        derived: Expressions over the stored features, by their names in this view; computed at every read.
+        order: The names of both in the order of declaration; by default the stored ones first.
+    """
 
     name: str
     entity: Entity
@@ -120,70 +88,76 @@ class FeatureView:
     features: Mapping[str, Aggregation]
     description: str = ""
     owner: str = ""
+    derived: Mapping[str, Node] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The features' names, stored and derived: `departures_1h`."""
+        return self.order or (*self.features, *self.derived)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The features' full names: `OriginTraffic.departures_1h`."""
-        return tuple(f"{self.name}.{feature}" for feature in self.features)
+        return tuple(f"{self.name}.{feature}" for feature in self.names)
+
+    def __getitem__(self, feature: str) -> Column:
+        if feature in self.features or feature in self.derived:
+            return FeatureColumn(f"{self.name}.{feature}", self)
+        raise NotFound(f"View {self.name!r} has no feature {feature!r}.", fix=f"it has {sorted(self.names)}.")
+
+    def __getattr__(self, name: str) -> Column:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self[name]
+        except NotFound as error:
+            raise AttributeError(str(error)) from None
 
 
 @dataclass(frozen=True, eq=False)
 class RequestFeatures:
-    """Features computed from the request alone, by the same expressions in training and in serving."""
+    """Features computed when they are asked for, by the same expressions in training and in serving.
+
+    Args:
+        features: Expressions over the fields of the request and over features of views by their full names.
+        views: The views whose features they use. Whoever reads these features reads those views too.
+    """
 
     name: str
     features: Mapping[str, Node]
     description: str = ""
     owner: str = ""
+    views: tuple[FeatureView, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.features)
 
     @property
     def columns(self) -> tuple[str, ...]:
         return tuple(f"{self.name}.{feature}" for feature in self.features)
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of the request that they use, sorted. Their names have no dot, those of features have one."""
+        used = set().union(*(columns_of(expression) for expression in self.features.values()))
+        return tuple(sorted(name for name in used if "." not in name))
+
 
 FeatureGroup = FeatureView | RequestFeatures
 
 
-def feature_view(*, entity: Entity, source: Source, owner: str = "") -> Callable[[type], FeatureView]:
-    """Turn a class whose attributes are aggregations into a `FeatureView` named after it.
-
-    Raises:
-        Invalid: The class has no aggregation, or one of its public attributes is something else.
-    """
-
-    def build(body: type) -> FeatureView:
-        view = FeatureView(
-            check_id(body.__name__, "feature view"),
-            entity,
-            source,
-            _attributes(body, Aggregation),
-            (body.__doc__ or "").strip(),
-            owner,
-        )
-        declare(view)
-        return view
-
-    return build
-
-
-def request_features(body: type) -> RequestFeatures:
-    """Turn a class whose attributes are expressions over the request's fields into `RequestFeatures`."""
-    built = RequestFeatures(
-        check_id(body.__name__, "feature group"), _attributes(body, Node), (body.__doc__ or "").strip()
-    )
-    declare(built)
-    return built
-
-
-def _attributes(body: type, kind: Any) -> dict[str, Any]:
-    found = {name: value for name, value in vars(body).items() if not name.startswith("_")}
-    wrong = [name for name, value in found.items() if not isinstance(value, kind)]
-    if wrong or not found:
-        raise Invalid(
-            f"{body.__name__} has {f'{wrong[0]} = {found[wrong[0]]!r}' if wrong else 'no features'}.",
-            fix="make its attributes features: ms.count(window='1h'), ms.last('x'), or an expression of ms.col('x').",
-        )
-    return found
+def views_of(groups: Sequence[FeatureGroup]) -> list[FeatureView]:
+    """Return the views that must be read for `groups`, each once: those among them, then those that others use."""
+    views = {group.name: group for group in groups if isinstance(group, FeatureView)}
+    for group in groups:
+        if isinstance(group, RequestFeatures):
+            for view in group.views:
+                views.setdefault(view.name, view)
+    return list(views.values())
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,15 +10,14 @@ import pyarrow as pa
 from mainspring.core.errors import InvalidData
 from mainspring.core.schema import DType, Schema
 from mainspring.data.arrow import ARROW_TYPES
-from mainspring.features.model import FeatureGroup, FeatureView
+from mainspring.features.model import FeatureGroup, views_of
 
 
 def as_read(observations: pa.Table, groups: Sequence[FeatureGroup], schema: Schema, at: str) -> pa.Table:
     """Return the columns that are needed in their declared types, `_t` in microseconds, and `_i`, the row's number."""
     needed: dict[str, DType] = {name: schema[name] for name in schema if name in observations.column_names}
-    for group in groups:
-        if isinstance(group, FeatureView):
-            needed.update(group.entity.keys)
+    for view in views_of(groups):
+        needed.update(view.entity.keys)
     arrays: dict[str, Any] = {name: _checked(observations, name, dtype) for name, dtype in needed.items() if name != at}
     arrays["_t"] = _checked(observations, at, DType.Timestamp).cast(pa.int64())
     arrays["_i"] = pa.chunked_array([pa.array(range(observations.num_rows), pa.int64())])

@@ -18,10 +18,11 @@ from mainspring.data import duck
 from mainspring.data.arrow import ARROW_TYPES, arrow_schema
 from mainspring.data.model import SEQUENCE, TableScan
 from mainspring.features.asof import check_flag, last_sql
+from mainspring.features.computed import compute
 from mainspring.features.layout import Layout
-from mainspring.features.model import FeatureGroup, FeatureView, Observations, RequestFeatures
+from mainspring.features.model import FeatureGroup, FeatureView, Observations, RequestFeatures, views_of
 from mainspring.features.observed import as_read
-from mainspring.features.types import feature_dtype
+from mainspring.features.types import feature_dtype, request_schema, stored_schema
 from mainspring.features.windows import read_windows
 
 Scan = Callable[[str], TableScan]
@@ -57,15 +58,16 @@ def point_in_time(
     found: dict[str, Any] = {}
     with _connection(memory_limit) as con:
         con.register("observed", typed)
+        for view in views_of(groups):
+            with duck.duck_errors(view.source.name):
+                found.update(_stored(con, view, scan(view.source.name), rows_worth_a_tile))
+            found.update(_derived(con, view, found, typed.num_rows))
         for group in groups:
             if isinstance(group, RequestFeatures):
-                found.update(_request(con, group, schema))
-            else:
-                with duck.duck_errors(group.source.name):
-                    found.update(_stored(con, group, scan(group.source.name), rows_worth_a_tile))
+                found.update(_request(con, group, typed, found, schema))
     result = observations
-    for name, values in found.items():
-        result = result.append_column(name, values)
+    for name in (name for group in groups for name in group.columns):
+        result = result.append_column(name, found[name])
     return result
 
 
@@ -122,10 +124,20 @@ def _stored(con: Any, view: FeatureView, scan: TableScan, rows_worth_a_tile: flo
     return {f"{view.name}.{name}": _column(found[name], feature_dtype(view, name)) for name in view.features}
 
 
-def _request(con: Any, group: RequestFeatures, schema: Schema) -> dict[str, pa.ChunkedArray[Any]]:
-    values = ", ".join(f'{to_sql(expr, schema)} AS "{name}"' for name, expr in group.features.items())
-    found = _arrow(con, f"SELECT {values} FROM observed ORDER BY _i")
-    return {f"{group.name}.{name}": _column(found[name], feature_dtype(group, name, schema)) for name in group.features}
+def _derived(con: Any, view: FeatureView, found: Mapping[str, Any], rows: int) -> dict[str, pa.ChunkedArray[Any]]:
+    if not view.derived:
+        return {}
+    stored = {name: found[f"{view.name}.{name}"] for name in view.features}
+    values = compute(con, view.derived, stored, stored_schema(view), rows)
+    return {f"{view.name}.{name}": column for name, column in values.items()}
+
+
+def _request(
+    con: Any, group: RequestFeatures, observed: pa.Table, found: Mapping[str, Any], fields: Schema
+) -> dict[str, pa.ChunkedArray[Any]]:
+    known = {name: observed.column(name) for name in fields if name in observed.column_names}
+    values = compute(con, group.features, {**known, **found}, request_schema(group, fields), observed.num_rows)
+    return {f"{group.name}.{name}": column for name, column in values.items()}
 
 
 def _arrow(con: Any, query: str) -> Mapping[str, pa.ChunkedArray[Any]]:

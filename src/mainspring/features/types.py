@@ -8,18 +8,19 @@ import struct
 from mainspring.core.errors import Invalid
 from mainspring.core.expr import types as expr_types
 from mainspring.core.schema import DType, Schema
-from mainspring.features.model import FeatureView, RequestFeatures
+from mainspring.features.model import Aggregation, FeatureGroup, FeatureView, RequestFeatures
 
 AVERAGING = ("sum", "mean", "variance", "std")
 _SINGLE = struct.Struct("<f")
 KINDS = ("last", "count", *AVERAGING, "min", "max")
 
 
-def feature_dtype(group: FeatureView | RequestFeatures, feature: str, schema: Schema | None = None) -> DType:
+def feature_dtype(group: FeatureGroup, feature: str, schema: Schema | None = None) -> DType:
     """Return the type of one feature of a group.
 
     A count is Int64; last, min and max have their expression's type; sum, mean, variance and std are Float32, or
-    Float64 where the expression is Float64 or Int64, whose values Float32 cannot hold.
+    Float64 where the expression is Float64 or Int64, whose values Float32 cannot hold. A computed feature has its
+    expression's type.
 
     Args:
         schema: The fields of the request, needed for request features only.
@@ -28,14 +29,34 @@ def feature_dtype(group: FeatureView | RequestFeatures, feature: str, schema: Sc
         Invalid: The expression names an unknown column, or its type does not suit the aggregation.
     """
     if isinstance(group, RequestFeatures):
-        return expr_types.dtype_of(group.features[feature], schema or {})
-    aggregation = group.features[feature]
+        return expr_types.dtype_of(group.features[feature], request_schema(group, schema or {}))
+    if feature in group.derived:
+        return expr_types.dtype_of(group.derived[feature], stored_schema(group))
+    return _aggregated(group, group.features[feature], f"{group.name}.{feature}")
+
+
+def stored_schema(view: FeatureView) -> Schema:
+    """Return name -> type of a view's stored features: what its derived ones are computed from."""
+    return {name: feature_dtype(view, name) for name in view.features}
+
+
+def request_schema(group: RequestFeatures, fields: Schema) -> Schema:
+    """Return name -> type of what request features are computed from: fields, and features by their full names."""
+    used = set().union(*(expr_types.columns_of(expression) for expression in group.features.values()))
+    schema = dict(fields)
+    for view in group.views:
+        for name in view.names:
+            if f"{view.name}.{name}" in used:
+                schema[f"{view.name}.{name}"] = feature_dtype(view, name)
+    return schema
+
+
+def _aggregated(view: FeatureView, aggregation: Aggregation, name: str) -> DType:
     if aggregation.kind == "count":
         return DType.Int64
-    name = f"{group.name}.{feature}"
     if aggregation.of is None:
         raise Invalid(f"{name} is a {aggregation.kind} of nothing.", fix="name a column or an expression.")
-    dtype = expr_types.dtype_of(aggregation.of, group.source.columns)
+    dtype = expr_types.dtype_of(aggregation.of, view.source.columns)
     if aggregation.kind in AVERAGING:
         if not dtype.numeric and dtype != DType.Boolean:
             raise Invalid(f"{name} is the {aggregation.kind} of a {dtype!r}.", fix="aggregate a number or a condition.")

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mainspring.core.errors import Corrupt
-from mainspring.core.expr.types import columns_of
 from mainspring.features import definitions
-from mainspring.features.model import FeatureGroup, FeatureView, Observations
+from mainspring.features.model import FeatureGroup, Observations, RequestFeatures, views_of
 from mainspring.features.online import OnlineReader
 from mainspring.features.ports import OnlineStore
 from mainspring.registry.bundles import FEATURES, GOLDEN
@@ -64,9 +63,9 @@ def _keyed_fields(groups: Sequence[FeatureGroup], observations: Observations) ->
     """Return what a request by key brings: all keys, also those that no view reads, because labels are joined by them,
     and the fields that request features are computed from. The source's other columns may be sent, and are logged."""
     required = {name for entity in observations.keys for name in entity.keys}
+    for view in views_of(groups):
+        required.update(view.entity.keys)
     for group in groups:
-        if isinstance(group, FeatureView):
-            required.update(group.entity.keys)
-        else:
-            required.update(name for expression in group.features.values() for name in columns_of(expression))
+        if isinstance(group, RequestFeatures):
+            required.update(group.fields)
     return [Field(name, dtype, required=name in required) for name, dtype in observations.source.columns.items()]

@@ -30,7 +30,7 @@ def feature_types(model: Model, groups: Sequence[FeatureGroup]) -> dict[str, DTy
         Invalid: One is of a type that no model takes.
     """
     request = model.observations.source.columns
-    found = {f"{group.name}.{name}": feature_dtype(group, name, request) for group in groups for name in group.features}
+    found = {f"{group.name}.{name}": feature_dtype(group, name, request) for group in groups for name in group.names}
     check_feature_types(found)
     return found
 

@@ -19,8 +19,9 @@ from mainspring.core.time import DAY, HOUR, MINUTE, WEEK, Clock, ManualClock, pa
 from mainspring.data.adapters.memory import MemoryLake, MemorySnapshots
 from mainspring.data.model import SEQUENCE, VISIBLE_AT, DatasetCommit, Source
 from mainspring.features.adapters.memory import MemoryOnlineStore
+from mainspring.features.aggregations import last, mean
 from mainspring.features.layout import slot
-from mainspring.features.model import Entity, FeatureView, Mark, Observations, RequestFeatures, last, mean
+from mainspring.features.model import Entity, FeatureView, Mark, Observations, RequestFeatures
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Prediction
 from mainspring.monitoring.adapters.memory import MemoryMonitors

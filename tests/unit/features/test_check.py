@@ -10,7 +10,8 @@ import mainspring as ms
 from mainspring.core.expr import col
 from mainspring.data.model import Source
 from mainspring.features.check import check_groups
-from mainspring.features.model import Aggregation, Entity, FeatureView, Observations, RequestFeatures, feature_view
+from mainspring.features.declaring import feature_view
+from mainspring.features.model import Aggregation, Entity, FeatureView, Observations, RequestFeatures
 
 CITY = Entity("city", keys={"city": ms.String})
 RAIN = Source("rain", schema={"city": ms.String, "mm": ms.Float32, "gauge": ms.String}, event_time="fell_at")

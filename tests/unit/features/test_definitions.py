@@ -8,9 +8,10 @@ import mainspring as ms
 from mainspring.core.errors import Corrupt
 from mainspring.core.expr import col
 from mainspring.data.model import Source
+from mainspring.features.declaring import feature_view
 from mainspring.features.definitions import dump, load
 from mainspring.features.layout import slot
-from mainspring.features.model import Entity, FeatureView, Observations, RequestFeatures, feature_view
+from mainspring.features.model import Entity, FeatureView, Observations, RequestFeatures
 
 PAIR = Entity("pair", keys={"b": ms.Int64, "a": ms.String}, description="Two keys, in this order.")
 FACTS = Source(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mainspring.core.expr.tree import Call, Cast, Column, Literal, Node, TimePart
+from mainspring.core.expr.tree import Call, Cast, Column, Literal, Node, TimePart, Unnamed
 from mainspring.core.schema import DType
 from mainspring.core.time import format_duration
 
@@ -25,6 +25,8 @@ def _render(expr: Node, depth: int) -> str:
         return "..."
     if isinstance(expr, Column):
         return f"col({expr.name!r})"
+    if isinstance(expr, Unnamed):
+        return f"<{expr.value}>"
     if isinstance(expr, Literal):
         if expr.dtype is DType.Duration and isinstance(expr.value, int):
             return format_duration(expr.value)

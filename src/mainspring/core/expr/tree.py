@@ -8,6 +8,7 @@ code.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -19,12 +20,14 @@ from mainspring.core.time import DAY, HOUR, MICROSECOND, MINUTE, SECOND
 Scalar = bool | int | float | str | None
 
 
-class Expr(msgspec.Struct, frozen=True, eq=False):
-    """A value computed from one row's columns. Operators build larger expressions; nothing is computed yet.
+class Operators:
+    """What can be done with a value of a row. Operators build larger expressions; nothing is computed yet.
 
     Null in gives null out, except for `is_null`, `coalesce`, `when`, and Kleene's `and` and `or`. NaN is a value, not
     null; comparisons follow IEEE 754. Division is of floats; division by zero is null.
     """
+
+    __slots__ = ()
 
     def __add__(self, other: Any) -> Call:
         return _call("add", self, other)
@@ -133,6 +136,10 @@ class Expr(msgspec.Struct, frozen=True, eq=False):
         return TimePart(as_expr(self), "month", zone)
 
 
+class Expr(Operators, msgspec.Struct, frozen=True, eq=False):
+    """A value computed from one row's columns."""
+
+
 class Column(Expr, frozen=True, eq=False, tag="column"):
     """A column of the row."""
 
@@ -168,7 +175,13 @@ class TimePart(Expr, frozen=True, eq=False, tag="time_part"):
     zone: str
 
 
-Node = Column | Literal | Call | Cast | TimePart
+class Unnamed(Expr, frozen=True, eq=False, tag="unnamed"):
+    """Something that is a value once it has a name, such as an aggregation in a class body; `rewrite` puts that in."""
+
+    value: Any
+
+
+Node = Column | Literal | Call | Cast | TimePart | Unnamed
 
 
 def _call(function: str, *arguments: Any) -> Call:
@@ -181,8 +194,10 @@ def as_expr(value: Any) -> Node:
     Raises:
         Invalid: It is neither an expression nor a bool, int, finite float, str or None.
     """
-    if isinstance(value, (Column, Literal, Call, Cast, TimePart)):
+    if isinstance(value, (Column, Literal, Call, Cast, TimePart, Unnamed)):
         return value
+    if isinstance(value, Operators):
+        return Unnamed(value)
     if isinstance(value, float) and not math.isfinite(value):  # JSON has no such number
         raise Invalid(f"The constant {value!r} cannot stand in an expression.", fix="compare with a finite number.")
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -190,12 +205,25 @@ def as_expr(value: Any) -> Node:
     raise Invalid(f"{value!r} of type {type(value).__name__} cannot stand in an expression.", fix="use a plain value.")
 
 
+def rewrite(expr: Node, leaf: Callable[[Column | Unnamed], Node]) -> Node:
+    """Return the expression with `leaf` of every column and of everything unnamed in its place."""
+    if isinstance(expr, (Column, Unnamed)):
+        return leaf(expr)
+    if isinstance(expr, Call):
+        return Call(expr.function, tuple(rewrite(argument, leaf) for argument in expr.arguments))
+    if isinstance(expr, Cast):
+        return Cast(rewrite(expr.argument, leaf), expr.dtype)
+    if isinstance(expr, TimePart):
+        return TimePart(rewrite(expr.argument, leaf), expr.part, expr.zone)
+    return expr
+
+
 def col(name: str) -> Column:
     """The column `name` of the row."""
     return Column(name)
 
 
-def when(condition: Expr, then: Any, otherwise: Any = None) -> Call:
+def when(condition: Operators, then: Any, otherwise: Any = None) -> Call:
     """`then` where `condition` is true, `otherwise` where it is false or null."""
     return _call("when", condition, then, otherwise)
 

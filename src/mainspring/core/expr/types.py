@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from mainspring.core.errors import Invalid
 from mainspring.core.expr.constants import fit, own_type
 from mainspring.core.expr.render import render
-from mainspring.core.expr.tree import Call, Cast, Column, Literal, Node, Scalar, TimePart
+from mainspring.core.expr.tree import Call, Cast, Column, Literal, Node, Scalar, TimePart, Unnamed
 from mainspring.core.expr.zones import offsets_of
 from mainspring.core.schema import DType, Schema
 
@@ -85,7 +85,7 @@ def columns_of(expr: Node) -> set[str]:
     """Return the names of the columns that the expression reads."""
     if isinstance(expr, Column):
         return {expr.name}
-    if isinstance(expr, Literal):
+    if isinstance(expr, (Literal, Unnamed)):
         return set()
     arguments = expr.arguments if isinstance(expr, Call) else (expr.argument,)
     return set().union(*(columns_of(argument) for argument in arguments))
@@ -110,6 +110,8 @@ def _resolve(expr: Node, schema: Schema) -> Typed:
         return Typed("column", schema[expr.name], name=expr.name)
     if isinstance(expr, Literal):
         return _literal(expr)
+    if isinstance(expr, Unnamed):
+        raise Invalid(f"{render(expr)} stands where a column must.", fix="use features in the class that has them.")
     if isinstance(expr, Cast):
         return _cast(expr, _resolve(expr.argument, schema))
     if isinstance(expr, TimePart):

@@ -1,0 +1,144 @@
+"""From a class body to feature groups: expressions over aggregations become expressions over named columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mainspring.core.declare import declare
+from mainspring.core.errors import Invalid
+from mainspring.core.expr import Column, Expr, Node, Unnamed, as_expr, rewrite
+from mainspring.core.ids import check_id
+from mainspring.data.model import Source
+from mainspring.features.model import Aggregation, Entity, FeatureColumn, FeatureView, RequestFeatures
+
+
+def feature_view(
+    *, entity: Entity, source: Source, owner: str = "", tags: Mapping[str, str] | None = None
+) -> Callable[[type], FeatureView]:
+    """Turn a class whose attributes are aggregations, and expressions over them, into a `FeatureView` named after it.
+
+    Raises:
+        Invalid: The class has no aggregation, one of its public attributes is something else, or an expression uses
+            what is no feature of the class.
+    """
+
+    def build(body: type) -> FeatureView:
+        stored, derived = _view_members(body)
+        view = FeatureView(
+            check_id(body.__name__, "feature view"),
+            entity,
+            source,
+            stored,
+            (body.__doc__ or "").strip(),
+            owner,
+            derived,
+            tuple(name for name in vars(body) if name in stored or name in derived),
+            dict(tags or {}),
+        )
+        declare(view)
+        return view
+
+    return build
+
+
+def request_features(body: type) -> RequestFeatures:
+    """Turn a class whose attributes are expressions into `RequestFeatures`; `on_demand_features` is the same thing.
+
+    The expressions are over fields of the request (`ms.col("seats")`) and features of views
+    (`OriginTraffic.departures_1h`). Views that they use need not be among a model's features: they are read for it,
+    and given to the model only where it lists them.
+
+    Raises:
+        Invalid: The class has no feature, or one of its public attributes is no such expression.
+    """
+    features, views = _request_members(body)
+    built = RequestFeatures(
+        check_id(body.__name__, "feature group"), features, (body.__doc__ or "").strip(), views=views
+    )
+    declare(built)
+    return built
+
+
+on_demand_features = request_features
+
+
+def _attributes(body: type, kinds: tuple[type, ...]) -> dict[str, Any]:
+    """Return the public attributes of a class body, in order.
+
+    Raises:
+        Invalid: There is none, or one is of another kind.
+    """
+    found = {name: value for name, value in vars(body).items() if not name.startswith("_")}
+    wrong = [name for name, value in found.items() if not isinstance(value, kinds)]
+    if wrong or not found:
+        raise Invalid(
+            f"{body.__name__} has {f'{wrong[0]} = {found[wrong[0]]!r}' if wrong else 'no features'}.",
+            fix="make its attributes features: ms.count(window='1h'), ms.last('x'), or an expression of ms.col('x').",
+        )
+    return found
+
+
+def _view_members(body: type) -> tuple[dict[str, Aggregation], dict[str, Node]]:
+    """Return a view's stored features and the expressions over them, which name stored features only.
+
+    Raises:
+        Invalid: An expression uses an aggregation that is no attribute, or a feature of another view.
+    """
+    found = _attributes(body, (Aggregation, Expr))
+    stored = {name: value for name, value in found.items() if isinstance(value, Aggregation)}
+    if not stored:
+        raise Invalid(
+            f"{body.__name__} stores no feature, so there is nothing to compute from.",
+            fix="give it an aggregation, or use ms.on_demand_features.",
+        )
+    names: dict[int, str] = {}
+    for name, value in stored.items():
+        names.setdefault(id(value), name)
+    derived: dict[str, Node] = {}
+    for name, value in found.items():
+        if name not in stored:
+            derived[name] = _bound(f"{body.__name__}.{name}", as_expr(value), names, derived)
+    return stored, derived
+
+
+def _bound(full_name: str, expr: Node, names: Mapping[int, str], derived: Mapping[str, Node]) -> Node:
+    def leaf(node: Column | Unnamed) -> Node:
+        if isinstance(node, Unnamed):
+            if id(node.value) not in names:
+                raise Invalid(
+                    f"{full_name} uses {node.value!r}, which is no attribute of the class.",
+                    fix="make it a feature of its own: name = ms.count(...), then use the name.",
+                )
+            return Column(names[id(node.value)])
+        if isinstance(node, FeatureColumn):
+            raise Invalid(
+                f"{full_name} uses {node.name}, a feature of another view.",
+                fix="move it to a class under @ms.on_demand_features, which may use features of several views.",
+            )
+        return derived.get(node.name, node)
+
+    return rewrite(expr, leaf)
+
+
+def _request_members(body: type) -> tuple[dict[str, Node], tuple[FeatureView, ...]]:
+    """Return expressions over request fields and views' features by their full names, and those views by name's order.
+
+    Raises:
+        Invalid: An expression uses an aggregation of no view.
+    """
+    views: dict[str, FeatureView] = {}
+
+    def leaf(node: Column | Unnamed) -> Node:
+        if isinstance(node, Unnamed):
+            raise Invalid(
+                f"{body.__name__} uses {node.value!r}, which no view has.",
+                fix="make it a feature of a view, then write View.feature.",
+            )
+        if isinstance(node, FeatureColumn):
+            views[node.view.name] = node.view
+            return Column(node.name)
+        return node
+
+    features = {name: rewrite(as_expr(value), leaf) for name, value in _attributes(body, (Expr,)).items()}
+    return features, tuple(views[name] for name in sorted(views))

@@ -11,8 +11,7 @@ from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.expr import Column
 from mainspring.core.nearest import meant
 from mainspring.core.schema import DType, Schema
-from mainspring.features.binding import FeatureColumn
-from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures, views_of
+from mainspring.features.model import FeatureColumn, FeatureGroup, FeatureView, RequestFeatures, views_of
 from mainspring.training.model import Model
 
 Chosen = str | Model | FeatureView | RequestFeatures | Column

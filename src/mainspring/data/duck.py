@@ -30,7 +30,9 @@ DUCK_TYPES = {
 }
 
 
-def connect(memory_limit: str = "2GB", temp: Path | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    memory_limit: str = "2GB", temp: Path | None = None, *, threads: int | None = None
+) -> duckdb.DuckDBPyConnection:
     """Return a session of its own: UTC, no extension is ever fetched, what exceeds the memory goes to `temp`.
 
     Args:

@@ -43,8 +43,8 @@ class Entity:
 class Aggregation(Operators, msgspec.Struct, frozen=True, eq=False, kw_only=True, omit_defaults=True):
     """One stored feature of a view. In the class that declares it, it can be computed with like a column.
 
-    `kind` is `last` (a last value with an optional TTL) or a window's: count, sum, mean, variance, std, min, max.
-    `of` is the aggregated expression over the source's row (`None` for a bare count), `where` an optional filter.
+    `kind` is `last` (a last value with an optional TTL) or a window's: count, sum, mean, variance, std, min, max, first,
+    newest, distinct, quantile, top. `of` is the aggregated expression over the source's row (`None` for a bare count), `where` an optional filter.
     """
 
     kind: str
@@ -54,6 +54,22 @@ class Aggregation(Operators, msgspec.Struct, frozen=True, eq=False, kw_only=True
     where: Node | None = None
     default: float | None = None  # instead of null where a window is empty
     description: str = ""
+    nth: int | None = None  # of newest: 1 is the newest; of top: 1 is the most frequent
+    share: float | None = None  # of quantile: in [0, 1]
+
+
+class Several(msgspec.Struct, frozen=True, eq=False):
+    """Aggregations that are declared at once. An attribute `x` of a view becomes its features `x_<suffix>`.
+
+    One of them, to compute with, is `x[suffix]`: `delays[1]`, `delay["p90"]`.
+    """
+
+    aggregations: dict[str, Aggregation]
+
+    def __getitem__(self, suffix: str | int) -> Aggregation:
+        if str(suffix) not in self.aggregations:
+            raise NotFound(f"There is no {suffix!r} among {list(self.aggregations)}.", fix="use one of them.")
+        return self.aggregations[str(suffix)]
 
 
 def hop(window: int) -> int:

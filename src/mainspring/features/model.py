@@ -13,13 +13,15 @@ from typing import Any
 
 import msgspec
 
+from mainspring.core import html
 from mainspring.core.declare import declare
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.expr import Column, Node, Operators
+from mainspring.core.expr.render import render
 from mainspring.core.expr.types import columns_of
 from mainspring.core.ids import check_id
 from mainspring.core.schema import Schema, check_schema
-from mainspring.core.time import DAY, HOUR, MINUTE
+from mainspring.core.time import DAY, HOUR, MINUTE, format_duration
 from mainspring.data.model import Source
 
 

@@ -133,6 +133,27 @@ class FeatureView:
         except NotFound as error:
             raise AttributeError(str(error)) from None
 
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.names]
+
+    def __repr__(self) -> str:
+        return f"<feature view {self.name} of {self.entity.name} from {self.source.name}: {', '.join(self.names)}>"
+
+    def _repr_html_(self) -> str:
+        rows = [(html.code(name), *self._cells(name)) for name in self.names]
+        note = f"of {self.entity.name} ({', '.join(self.entity.keys)}), from {self.source.name}"
+        about = [html.paragraph(text) for text in (self.description, self.owner and f"owner {self.owner}") if text]
+        headers = ("feature", "kind", "of", "where", "over", "")
+        return html.joined(html.title(self.name, note), *about, html.table(headers, rows))
+
+    def _cells(self, name: str) -> tuple[object, ...]:
+        if name in self.derived:
+            return "derived", html.code(render(self.derived[name])), "", "", ""
+        feature = self.features[name]
+        of, where = (html.code("" if each is None else render(each)) for each in (feature.of, feature.where))
+        over = feature.window if feature.ttl is None else feature.ttl
+        return feature.kind, of, where, "" if over is None else format_duration(over), feature.description
+
 
 @dataclass(frozen=True, eq=False)
 class RequestFeatures:
@@ -163,6 +184,14 @@ class RequestFeatures:
         """The fields of the request that they use, sorted. Their names have no dot, those of features have one."""
         used = set().union(*(columns_of(expression) for expression in self.features.values()))
         return tuple(sorted(name for name in used if "." not in name))
+
+    def __repr__(self) -> str:
+        return f"<request features {self.name}: {', '.join(self.names)}>"
+
+    def _repr_html_(self) -> str:
+        rows = [(html.code(name), html.code(render(expression))) for name, expression in self.features.items()]
+        note = f"from {', '.join((*self.fields, *(view.name for view in self.views)))}"
+        return html.joined(html.title(self.name, note), html.table(("feature", "definition"), rows))
 
 
 FeatureGroup = FeatureView | RequestFeatures

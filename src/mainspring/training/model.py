@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from mainspring.core import html
 from mainspring.core.declare import declare
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
@@ -68,6 +69,23 @@ class Model:
     @property
     def embargo_us(self) -> int:
         return parse_duration(self.embargo)
+
+    def __repr__(self) -> str:
+        features = ", ".join(group.name for group in self.features)
+        return f"<{self.task} model {self.name!r} of {self.label.source.name}.{self.label.column} from {features}>"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "label": f"{self.label.source.name}.{self.label.column}",
+            "observations": self.observations.source.name,
+            "features": ", ".join(group.name for group in self.features),
+            "baseline": ", ".join(group.name for group in self.baseline) or "a constant",
+            "gates": ", ".join(map(str, self.gates)) or "none",
+            "held out": self.holdout,
+            "owner": self.owner,
+        }
+        about = [html.paragraph(self.description)] if self.description else []
+        return html.joined(html.title(self.name, f"{self.task} model"), *about, html.table(("", ""), facts.items()))
 
 
 def model(

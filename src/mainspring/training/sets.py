@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from mainspring.core import html
 from mainspring.core.schema import DType
+from mainspring.core.time import format_instant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +32,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @property
+    def span(self) -> tuple[str, str]:
+        """The first and the last instant, in words; empty where there is no row."""
+        return (format_instant(int(self.at[0])), format_instant(int(self.at[-1]))) if len(self) else ("", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,26 @@ class TrainingSet:
     def numeric(self) -> list[str]:
         """The names of all other columns."""
         return [name for name, dtype in self.dtypes.items() if dtype != DType.String]
+
+    def __repr__(self) -> str:
+        rows = f"{len(self.train):,} + {len(self.validation):,} + {len(self.holdout):,}"
+        return f"<training set of {len(self.dtypes)} features, rows {rows} (train, validation, holdout)>"
+
+    def _repr_html_(self) -> str:
+        parts = {"train": self.train, "validation": self.validation, "holdout": self.holdout}
+        spans = [(name, f"{len(part):,}", *part.span) for name, part in parts.items()]
+        nulls = self.train.X.isna().mean()
+        columns = [
+            (html.code(name), dtype.name, f"{nulls[name]:.1%}", *self.train.X[name].head(5).tolist())
+            for name, dtype in self.dtypes.items()
+        ]
+        first = [f"row {row}" for row in range(min(5, len(self.train)))]
+        note = f"{self.task}, {len(self.dtypes)} features, {self.dropped:,} observations without a label left out"
+        return html.joined(
+            html.title("Training set", note),
+            html.table(("", "rows", "from", "to"), spans),
+            html.table(("feature", "type", "nulls", *first), columns),
+        )
 
     def only(self, features: Sequence[str]) -> TrainingSet:
         """Return the same rows with only these columns."""

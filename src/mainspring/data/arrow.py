@@ -77,6 +77,18 @@ def quarantine_schema(source: Source) -> pa.Schema:
     return text.append(pa.field(SEQUENCE, pa.int64())).append(pa.field(BATCH, pa.string()))
 
 
+def schema_changes(old: pa.Schema, new: pa.Schema) -> tuple[str, ...]:
+    """Return what differs, a line each: `+ gate string`, `seats int32 -> int64`, `- wing`."""
+    lines = []
+    for column in new:
+        index = old.get_field_index(column.name)
+        if index < 0:
+            lines.append(f"+ {column.name} {column.type}")
+        elif not old.field(index).type.equals(column.type):
+            lines.append(f"{column.name} {old.field(index).type} -> {column.type}")
+    return (*lines, *(f"- {column.name}" for column in old if column.name not in new.names))
+
+
 def check_types(table: str, old: pa.Schema, new: pa.Schema) -> None:
     """Raise `InvalidData` where a column of `new` is in `old` with another type."""
     for column in new:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from mainspring.core.errors import Corrupt, MainspringError, StorageFull
+from mainspring.core.errors import Corrupt, Invalid, MainspringError, NotFound, StorageFull
 from mainspring.core.expr.sql import quote_name, quote_text
+from mainspring.core.files import disk_errors
 from mainspring.core.ids import new_id
 from mainspring.core.schema import DType
 from mainspring.data.arrow import no_rows
@@ -29,6 +32,10 @@ DUCK_TYPES = {
     DType.Duration: "BIGINT",
 }
 
+_SPILL = "spill-"
+_FULL = ("No space left", "max_temp_directory_size", "File too large", "Disk quota")
+_GONE = ("No files found that match", "No such file")
+
 
 def connect(
     memory_limit: str = "2GB", temp: Path | None = None, *, threads: int | None = None
@@ -37,21 +44,52 @@ def connect(
 
     Args:
         memory_limit: As DuckDB writes it: "2GB", "500MB".
-        temp: The folder for what does not fit in memory, made when needed and removed at the end; by default one in
-            the machine's temporary folder.
+        temp: Where the session makes a folder for what does not fit in memory, once it must, and removes it at its
+            end; what a killed process left there goes too. By default the machine's temporary folder.
+        threads: How many it uses, by default one a core.
+
+    Raises:
+        Invalid: `memory_limit` or `threads` is nothing that DuckDB understands.
     """
-    spill = temp or Path(tempfile.gettempdir()) / f"mainspring-{new_id()}"
-    con = duckdb.connect(
-        ":memory:",
-        config={
-            "memory_limit": memory_limit,
-            "temp_directory": str(spill),
-            "TimeZone": "UTC",
-            "autoinstall_known_extensions": "false",
-        },
-    )
+    config: dict[str, Any] = {
+        "memory_limit": memory_limit,
+        "temp_directory": str(_spill(temp)),
+        "TimeZone": "UTC",
+        "autoinstall_known_extensions": "false",
+        "parquet_metadata_cache": "true",  # a file of the lake never changes
+    }
+    if threads is not None:
+        config["threads"] = threads
+    try:
+        con = duckdb.connect(":memory:", config=config)
+    except (duckdb.ParserException, duckdb.InvalidInputException, duckdb.SyntaxException) as error:
+        raise Invalid(
+            f"DuckDB does not take memory_limit {memory_limit!r} with threads {threads!r}: {_first_line(error)}",
+            fix="write it as '500MB' or '2GB', and threads as a number from 1 on.",
+        ) from None
     con.execute("SET enable_progress_bar = false")
     return con
+
+
+def _spill(temp: Path | None) -> Path:
+    if temp is None:
+        return Path(tempfile.gettempdir()) / f"mainspring-{new_id()}"
+    with disk_errors(temp):
+        temp.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in temp.glob(f"{_SPILL}*"):
+            if not _alive(left.name.split("-")[1]):
+                shutil.rmtree(left, ignore_errors=True)
+    return temp / f"{_SPILL}{os.getpid()}-{new_id()}"
+
+
+def _alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        return True  # it is somebody else's
+    return True
 
 
 def register(con: duckdb.DuckDBPyConnection, name: str, scan: TableScan) -> None:
@@ -67,7 +105,7 @@ def register(con: duckdb.DuckDBPyConnection, name: str, scan: TableScan) -> None
         con.register(name, _nothing(scan))
         return
     files = f"read_parquet([{', '.join(map(quote_text, scan.files))}], union_by_name = true, hive_partitioning = false)"
-    with duck_errors(name):
+    with duck_errors("the lake", scan):
         present = {row[0] for row in con.execute(f"DESCRIBE SELECT * FROM {files}").fetchall()}
         columns = ["*"]
         if scan.schema is not None:
@@ -98,25 +136,53 @@ def one_row(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
 
 
 @contextmanager
-def duck_errors(name: str) -> Iterator[None]:
-    """Turn what goes wrong with storage inside the block into our errors, which name `name`."""
+def duck_errors(name: str, scan: TableScan | None = None) -> Iterator[None]:
+    """Turn what goes wrong with storage inside the block into our errors, which name `name`.
+
+    Args:
+        scan: What is read, so that a damaged file is found where DuckDB does not say which it was.
+    """
     try:
         yield
     except duckdb.Error as error:
-        translated = _translated(error, name)
+        translated = _translated(error, name, (scan and scan.files) or ())
         if translated is None:
             raise
         raise translated from error
 
 
-def _translated(error: duckdb.Error, name: str) -> MainspringError | None:
-    what = str(error).splitlines()[0]
-    if "No space left" in what or "max_temp_directory_size" in what or "File too large" in what:
-        return StorageFull(f"No space left while reading {name}.", fix="free some space and run the command again.")
+def _translated(error: duckdb.Error, name: str, files: Sequence[str]) -> MainspringError | None:
+    what = _first_line(error)
+    if any(sign in str(error) for sign in _FULL):
+        return StorageFull(f"No space left while reading {name}: {what}", fix="free some space and run it again.")
     if isinstance(error, duckdb.OutOfMemoryException):
-        return StorageFull(f"{name} does not fit: {what}", fix="free some memory and run the command again.")
-    if isinstance(error, (duckdb.IOException, duckdb.InvalidInputException)):
+        return StorageFull(
+            f"{name} cannot be read within the memory limit: {what}", fix="raise memory_limit, or use fewer threads."
+        )
+    if isinstance(error, duckdb.IOException) and any(sign in what for sign in _GONE):
+        return NotFound(
+            f"A file of {name} is gone: {what}", fix="run it again: a version that nobody keeps may have been vacuumed."
+        )
+    # What a thrift parser says of damaged bytes comes as the root of all errors.
+    if isinstance(error, (duckdb.IOException, duckdb.InvalidInputException)) or type(error) is duckdb.Error:
+        if not any(file in what for file in files) and (damaged := _damaged(files)) is not None:
+            what = f"{damaged}: {what}"
         return Corrupt(
             f"A file of {name} cannot be read: {what}", fix="run `mainspring doctor`, or restore it from a backup."
         )
     return None
+
+
+def _damaged(files: Sequence[str]) -> str | None:
+    """Return the first file that cannot be read."""
+    with duckdb.connect(":memory:") as con:
+        for file in files:
+            try:
+                con.sql(f"SELECT max(hash(COLUMNS(*))) FROM read_parquet({quote_text(file)})").fetchall()
+            except duckdb.Error:
+                return file
+    return None
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -27,7 +27,7 @@ def spread(scan: TableScan, columns: Sequence[str], rows: int = ROWS) -> pa.Tabl
     if scan.rows is not None:
         return _thinned(scan.rows.select([name for name in columns if name in scan.rows.column_names]), rows)
     try:
-        pieces = list(_pieces(scan.files or (), columns, rows))
+        pieces = [_typed(piece, scan.schema) for piece in _pieces(scan.files or (), columns, rows)]
     except (pa.ArrowException, OSError) as error:
         what = (str(error).splitlines() or [""])[0]
         raise Corrupt(
@@ -45,6 +45,15 @@ def _pieces(files: Sequence[str], columns: Sequence[str], rows: int) -> Iterator
             wanted = [column for column in columns if column in file.schema_arrow.names]
             for group in groups:
                 yield _thinned(file.read_row_group(group, columns=wanted), rows // len(chosen) // len(groups))
+
+
+def _typed(piece: pa.Table, schema: pa.Schema | None) -> pa.Table:
+    """Return a file's columns with the types of the table: a file may have text as views, or narrower numbers."""
+    kinds = [
+        (name, piece.schema.field(name).type if schema is None else schema.field(name).type)
+        for name in piece.column_names
+    ]
+    return piece.cast(pa.schema(kinds))
 
 
 def _thinned(table: pa.Table, rows: int) -> pa.Table:

@@ -1,0 +1,96 @@
+"""Counting a table's columns over the bins of a reference, in one scan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from mainspring.core.expr.sql import quote_name, quote_text
+from mainspring.data import duck
+from mainspring.data.model import TableScan
+from mainspring.data.spread import spread
+from mainspring.stats.reference import CATEGORICAL, ColumnReference, Counts, profile_column
+
+if TYPE_CHECKING:
+    import duckdb
+
+_LARGEST = 1e150  # as in stats: values beyond count as this in the moments
+
+
+def bins_of(scan: TableScan, columns: list[str]) -> dict[str, ColumnReference]:
+    """Return bins for columns of numbers, booleans or text, chosen by some rows from all over the table.
+
+    How many values are in the bins is not counted yet.
+    """
+    rows = spread(scan, columns)
+    found = {}
+    for name in columns:
+        values = rows[name].drop_null() if name in rows.column_names else pa.chunked_array([], pa.float64())
+        plain = values.to_pylist() if pa.types.is_string(values.type) else values.cast(pa.float64()).to_numpy()
+        found[name] = profile_column(plain)
+    return found
+
+
+def count(
+    con: duckdb.DuckDBPyConnection, view: str, bins: Mapping[str, ColumnReference], kinds: Mapping[str, pa.DataType]
+) -> dict[str, Counts]:
+    """Return the counts of every row of `view`, by column, as `stats.reference.count_bins` would count them."""
+    if not bins:
+        return {}
+    asked = [_items(name, one) for name, one in bins.items()]
+    values = ", ".join(value for name, one in bins.items() for value in _values(name, one, kinds[name]))
+    items = ", ".join(item for items in asked for item in items)
+    rows, *found = duck.one_row(con, f"SELECT count(*), {items} FROM (SELECT {values} FROM {quote_name(view)})")
+    counted = {}
+    for (name, one), items_of_one in zip(bins.items(), asked, strict=True):
+        mine, found = found[: len(items_of_one)], found[len(items_of_one) :]
+        counted[name] = _counts(one, rows, mine)
+    return counted
+
+
+def _values(name: str, one: ColumnReference, kind: pa.DataType) -> list[str]:
+    value, finite = quote_name(f"v {name}"), quote_name(f"f {name}")
+    if one.kind == CATEGORICAL:
+        return [f"'=' || {quote_name(name)} AS {value}"]  # '' then stands for what is in no bin alone
+    number = quote_name(name)
+    if pa.types.is_boolean(kind):
+        number = f"CAST({number} AS INTEGER)"
+    number = f"CAST({number} AS DOUBLE)"
+    return [f"{number} AS {value}", f"CASE WHEN isfinite({number}) THEN {number} END AS {finite}"]
+
+
+def _items(name: str, one: ColumnReference) -> list[str]:
+    value, finite = quote_name(f"v {name}"), quote_name(f"f {name}")
+    if one.kind == CATEGORICAL:
+        texts = ", ".join(quote_text(f"={category}") for category in one.categories)
+        return [f"count({value})", f"histogram_exact({value}, [{texts}]::VARCHAR[])"]
+    clipped = f"CASE WHEN abs({finite}) < {_LARGEST} THEN {finite} ELSE sign({finite}) * {_LARGEST} END"
+    edges = ", ".join(f"CAST({quote_text(repr(edge))} AS DOUBLE)" for edge in dict.fromkeys(one.edges))
+    return [
+        f"count({value})",
+        f"count({finite})",
+        f"avg({clipped})",
+        f"var_pop({clipped})",
+        f"histogram({finite}, [{edges}]::DOUBLE[])",
+    ]
+
+
+def _counts(one: ColumnReference, rows: int, found: list[Any]) -> Counts:
+    if one.kind == CATEGORICAL:
+        there, counted = found
+        counted = counted or {}
+        known = [counted.get(f"={category}", 0) for category in one.categories]
+        return Counts(n=there, nulls=rows - there, nans=0, mean=0.0, m2=0.0, bins=(*known, there - sum(known)))
+    there, n, mean, variance, counted = found
+    counted = dict(counted or {})
+    inner = [counted.pop(edge, 0) for edge in one.edges]  # of equal edges the first has all
+    return Counts(
+        n=n,
+        nulls=rows - there,
+        nans=there - n,
+        mean=mean or 0.0,
+        m2=(variance or 0.0) * n,
+        bins=(*inner, n - sum(inner)),
+    )

@@ -14,6 +14,7 @@ import msgspec
 
 from mainspring.core.declare import Declared, Place, collecting
 from mainspring.core.errors import Invalid, InvalidDefinition, MainspringError, NotFound
+from mainspring.core.nearest import meant
 from mainspring.core.settings import Settings
 from mainspring.data.model import Source
 from mainspring.features.check import check_groups
@@ -80,7 +81,7 @@ class Definitions:
 
 def _named(items: Mapping[str, T], name: str, kind: str) -> T:
     if name not in items:
-        raise NotFound(f"The project has no {kind} {name!r}.", fix=f"it has {', '.join(sorted(items)) or 'none'}.")
+        raise NotFound(f"The project has no {kind} {name!r}.", fix=meant(name, items))
     return items[name]
 
 

@@ -9,6 +9,18 @@ from mainspring.features.model import EntityState, Mark
 from mainspring.features.ports import OnlineStore
 
 _A, _B, _C = b"\x91\xa1a", b"\x91\xa1b", b"\x92\x00\xff"
+_LEAST, _LARGEST = -(2**63), 2**63 - 1
+_HOSTILE = (
+    b"",
+    b"\0",
+    b"\0\0",
+    b"a\0b",
+    b"\xff" * 4,
+    b"'; DROP TABLE entity; --",
+    *(letter * length for letter in (b"a", b"\0") for length in (479, 480, 481, 511, 512, 999, 1000, 1024, 1025, 5000)),
+    b"a" * 1000 + b"b",
+    b"b" + b"a" * 1000,
+)
 
 
 class OnlineStoreConformance:
@@ -40,6 +52,58 @@ class OnlineStoreConformance:
     def test_a_key_twice_in_one_write_keeps_the_newest(self, store: OnlineStore) -> None:
         store.write("v", [(_A, EntityState(5, b"new")), (_A, EntityState(3, b"old"))])
         assert store.read([("v", _A)]) == [EntityState(5, b"new")]
+
+    def test_any_bytes_are_a_key(self, store: OnlineStore) -> None:
+        store.write("v", [(key, EntityState(1, str(place).encode())) for place, key in enumerate(_HOSTILE)])
+        store.write("w", [(b"", EntityState(1, b"another view's"))])
+        found = store.read([("v", key) for key in _HOSTILE])
+        assert [state and int(state.payload) for state in found] == list(range(len(_HOSTILE)))
+
+    def test_where_a_views_name_ends_and_a_key_begins_is_never_in_doubt(self, store: OnlineStore) -> None:
+        store.write("v", [(b"1a", EntityState(1, b"v"))])
+        store.write("v1", [(b"b", EntityState(1, b"v1"))])
+        found = store.read([("v1", b"a"), ("v", b"1b"), ("v", b"1a"), ("v1", b"b")])
+        assert [state and state.payload for state in found] == [None, None, b"v", b"v1"]
+
+    def test_payloads_are_any_bytes_of_any_length(self, store: OnlineStore) -> None:
+        payloads = [b"", b"\0", bytes(range(256)) * 4096, b"\xff" * 1_000_000]
+        keys = [number.to_bytes(1, "big") for number in range(len(payloads))]
+        store.write("v", [(key, EntityState(1, payload)) for key, payload in zip(keys, payloads, strict=True)])
+        assert [state and state.payload for state in store.read([("v", key) for key in keys])] == payloads
+
+    def test_instants_are_compared_exactly(self, store: OnlineStore) -> None:
+        # Neighbours that are one number as doubles, and both ends of 64 bits.
+        steps = [(_LEAST, _LEAST), (_LEAST, 0), (-1, 3), (0, -1), (2**62, 2**62), (2**62, 2**62 + 1), (2**62 + 1, 0)]
+        steps += [(_LARGEST, 0), (_LARGEST, _LARGEST)]
+        for place, (position, landed) in enumerate(steps):
+            state = EntityState(position, bytes([place]), landed)
+            store.write("v", [(_A, state)])
+            assert store.read([("v", _A)]) == [state]
+            for earlier, seen in steps[:place]:
+                store.write("v", [(_A, EntityState(earlier, b"older", seen))])
+            assert store.read([("v", _A)]) == [state]
+        marks = [Mark(*step, 0, 0) for step in steps] + [Mark(_LARGEST, _LARGEST, _LARGEST, _LARGEST)]
+        for place, mark in enumerate(marks):
+            store.advance("v", mark)
+            for earlier_mark in marks[:place]:
+                store.advance("v", earlier_mark)
+            assert store.mark("v") == mark
+
+    def test_reads_many_views_at_once(self, store: OnlineStore) -> None:
+        views = [f"v{number}" for number in range(100)]
+        for view in views[::2]:
+            store.write(view, [(_A, EntityState(1, view.encode()))])
+        found = store.read([(view, key) for key in (_A, _B) for view in views])
+        wanted = [view.encode() if place % 2 == 0 else None for place, view in enumerate(views)]
+        assert [state and state.payload for state in found] == wanted + [None] * 100
+
+    def test_writing_nothing_makes_nothing(self, store: OnlineStore) -> None:
+        store.write("v", [])
+        store.clear("w")
+        assert store.views() == []
+
+    def test_answers(self, store: OnlineStore) -> None:
+        store.ping()
 
     def test_reads_many_keys_at_once(self, store: OnlineStore) -> None:
         keys = [number.to_bytes(4, "big") for number in range(25_000)]

@@ -7,15 +7,13 @@ number. A view is cleared or swapped by giving its name another number.
 
 from __future__ import annotations
 
-import os
 import struct
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mainspring.features.adapters.bounded import bounded
-from mainspring.features.adapters.lmdb_file import LmdbFile, let_go, opened
+from mainspring.features.adapters.lmdb_file import LmdbFile, close, opened
 from mainspring.features.model import EntityState, Mark
 
 _SLOT = struct.Struct(">I")
@@ -38,10 +36,7 @@ class LmdbOnlineStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock = threading.Lock()
-        self._process = -1
-        self._held: LmdbFile | None = None
-        self._file()
+        self._held = opened(folder)
 
     def write(self, view: str, rows: Sequence[tuple[bytes, EntityState]]) -> None:
         def work(transaction: Any) -> None:
@@ -120,20 +115,13 @@ class LmdbOnlineStore:
             pass
 
     def close(self) -> None:
-        """Close the file unless another store of this process is on it; the next call opens it again."""
-        with self._lock:
-            if self._held is not None and self._process == os.getpid():
-                let_go(self._held)
-            self._held = None
+        """Close the file; the next call of any store on it opens it again."""
+        close(self._folder)
 
     def _file(self) -> LmdbFile:
-        # An environment does not survive a fork.
         held = self._held
-        if held is None or self._process != os.getpid():
-            with self._lock:
-                if self._held is None or self._process != os.getpid():
-                    self._held, self._process = opened(self._folder), os.getpid()
-                held = self._held
+        if held.closed:
+            held = self._held = opened(self._folder)
         return held
 
     def _sweep(self) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import lmdb
 
 from mainspring.core.errors import Corrupt, MainspringError, StorageFull, Unavailable
+from mainspring.features.adapters.disk import is_full
 
-_FIRST_MAP = 1 << 28  # bytes of addresses, not of disk or memory
+_FIRST_MAP = 1 << 26  # bytes of addresses, not of disk or memory
 _READERS = 512
 
 _DAMAGED = (
@@ -29,19 +30,23 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class LmdbFile:
-    """Transactions on an environment. Any thread may use it; after a fork, the child opens its own.
+    """Transactions on an environment. Any thread may use it.
 
     Reads of one process take turns, which costs nothing: they hold the interpreter anyway. So a read never meets a
     map that is being replaced.
+
+    Attributes:
+        closed: It is of no use any more, here or in a child of this process: ask `opened` again.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.users = 0
+        self.closed = False
         self._map = threading.Lock()  # held while reading, and while the map is replaced
         self._writing = threading.Lock()  # taken before `_map`
         with self.errors():
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for each in (folder.parent, folder):
+                each.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._env = lmdb.open(
                 str(folder),
                 map_size=_FIRST_MAP,
@@ -49,7 +54,6 @@ class LmdbFile:
                 metasync=False,  # whole after a power cut; the last moments are computed from the lake again
                 readahead=False,
                 max_readers=_READERS,
-                max_spare_txns=1,
             )
             self._check_length()
             self._env.reader_check()
@@ -98,9 +102,19 @@ class LmdbFile:
                     with self._map:
                         self._env.set_mapsize(0)
 
+    def hold(self) -> None:
+        """Wait until nobody here reads or writes, and let nobody begin."""
+        self._writing.acquire()
+        self._map.acquire()
+
+    def release(self) -> None:
+        self._map.release()
+        self._writing.release()
+
     def close(self) -> None:
-        with self._writing, self._map:
-            self._env.close()
+        """Close it. Call it between `hold` and `release`, or in a child that was forked there."""
+        self.closed = True
+        self._env.close()
 
     def _adopt(self) -> None:
         """Take over the size that another process has given the map."""
@@ -129,7 +143,7 @@ class LmdbFile:
                 f"The online store {self.folder} is damaged: {error}.",
                 fix=f"stop Mainspring, delete {self.folder}, run `mainspring materialize`: it is made from the lake.",
             )
-        if code in _FULL:
+        if code in _FULL or (code == errno.EIO and is_full(self.folder)):
             return StorageFull(
                 f"No space left for the online store {self.folder}.", fix="free some space and run the command again."
             )
@@ -137,32 +151,52 @@ class LmdbFile:
 
 
 _lock = threading.Lock()
-_opened: dict[tuple[int, str], LmdbFile] = {}
+_opened: dict[str, LmdbFile] = {}
 
 
 def opened(folder: Path) -> LmdbFile:
-    """Return the environment at `folder`, shared: LMDB must not open a file twice in a process. `let_go` ends it.
+    """Return the environment at `folder`, shared: LMDB must not open a file twice in a process.
 
     Raises:
         Corrupt: The file is no environment, or was cut short.
         Unavailable: It cannot be opened.
     """
-    place = (os.getpid(), os.path.realpath(folder))
+    place = os.path.realpath(folder)
     with _lock:
         file = _opened.get(place)
         if file is None:
             file = _opened[place] = LmdbFile(folder)
-        file.users += 1
         return file
 
 
-def let_go(file: LmdbFile) -> None:
-    """Close the environment unless others of this process use it."""
+def close(folder: Path) -> None:
+    """Close the environment at `folder`, if it is open, for all of this process."""
     with _lock:
-        place = (os.getpid(), os.path.realpath(file.folder))
-        if _opened.get(place) is not file:  # a parent's, before the fork
-            return
-        file.users -= 1
-        if not file.users:
-            del _opened[place]
+        file = _opened.pop(os.path.realpath(folder), None)
+        if file is not None:
+            file.hold()
             file.close()
+            file.release()
+
+
+def _before_fork() -> None:
+    _lock.acquire()
+    for file in _opened.values():
+        file.hold()
+
+
+def _in_parent() -> None:
+    for file in _opened.values():
+        file.release()
+    _lock.release()
+
+
+def _in_child() -> None:
+    # Nobody was reading, so closing here takes no snapshot from the parent.
+    for file in _opened.values():
+        file.close()
+    _opened.clear()
+    _lock.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

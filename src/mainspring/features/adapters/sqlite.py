@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from mainspring.core.errors import Corrupt, MainspringError, StorageFull, Unavailable
+from mainspring.features.adapters.disk import is_full
 from mainspring.features.model import EntityState, Mark
 
 # A slot holds the states and the mark of one view. One without a view is what was replaced: its states are to go.
@@ -196,7 +197,7 @@ class SqliteOnlineStore:
                 f"The online store {self._path} is damaged: {error}.",
                 fix=f"stop Mainspring, delete {self._path} and run `mainspring materialize`: it is made from the lake.",
             )
-        if code == sqlite3.SQLITE_FULL:
+        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and is_full(self._path)):
             return StorageFull(
                 f"No space left for the online store {self._path}.", fix="free some space and run the command again."
             )

@@ -43,13 +43,14 @@ class Server(ABC):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = _free_port()
+        self.options: tuple[str, ...] = ()  # more of the command line, from the next start on
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and return when it answers."""
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*_ending_with_us(), *self.command()],
+                [*_ending_with_us(), *self.command(), *self.options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -104,6 +105,8 @@ class RedisServer(Server):
     def answers(self) -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:
             connection.settimeout(1)
+            if self.options:  # it may speak TLS
+                return True
             connection.sendall(b"PING\r\n")
             return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
         return False

@@ -390,10 +390,15 @@ async def test_what_cannot_be_logged_is_not_answered() -> None:
 
 
 class SilentStore:
-    """An online store that does not answer."""
+    """An online store that has just stopped to answer."""
+
+    remote = False
 
     def read(self, wanted: Any) -> Any:
         raise Unavailable("redis://internal did not answer.")
+
+    def ping(self) -> None:
+        pass
 
 
 @on_a_loop

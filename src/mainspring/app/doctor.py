@@ -72,7 +72,7 @@ def _private(project: Project) -> Iterator[Finding]:
 
 
 def _is_private(project: Project, path: Path) -> bool:
-    return path.is_relative_to(project.settings.state / "keys") or path.suffix == ".db"
+    return path.is_relative_to(project.settings.state / "keys") or path.suffix in (".db", ".mdb")
 
 
 def _others_may_read(path: Path) -> bool:
@@ -104,9 +104,13 @@ def _lake(project: Project) -> Iterator[Finding]:
 
 
 def _online(project: Project) -> Iterator[Finding]:
+    project.online.ping()
     views = project.definitions.views.values()
     done = [view.name for view in views if project.materialiser.position(view) is not None]
-    yield _well("online store", f"{len(done)} of {len(views)} feature views are materialised")
+    yield _well(
+        "online store",
+        f"answers at {project.settings.online.shown}; {len(done)} of {len(views)} feature views are materialised",
+    )
 
 
 def _runs(project: Project) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import msgspec
 
 from mainspring.app.project import Project
 from mainspring.app.supervisor import Running, alive, read_running
+from mainspring.core.errors import MainspringError
 
 
 class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +29,13 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
     version: int | None
 
 
+class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The online store: where, and why it does not answer, empty where it does."""
+
+    address: str
+    problem: str
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The project at a glance."""
 
@@ -36,6 +44,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     up: Running | None
     endpoints: list[EndpointStatus]
     sources: list[SourceStatus]
+    online: StoreStatus
 
 
 def status(project: Project) -> Status:
@@ -49,7 +58,16 @@ def status(project: Project) -> Status:
         up=running,
         endpoints=[_endpoint(project, name) for name in project.definitions.endpoints],
         sources=[SourceStatus(source=name, version=project.lake.version(name)) for name in project.definitions.sources],
+        online=_online(project),
     )
+
+
+def _online(project: Project) -> StoreStatus:
+    try:
+        project.online.ping()
+    except MainspringError as error:
+        return StoreStatus(address=project.settings.online.shown, problem=str(error))
+    return StoreStatus(address=project.settings.online.shown, problem="")
 
 
 def _endpoint(project: Project, name: str) -> EndpointStatus:

@@ -34,9 +34,11 @@ from mainspring.serving.metrics import CONTENT_TYPE, Metrics
 from mainspring.serving.model import Arm, Route
 from mainspring.serving.ports import Routes
 from mainspring.serving.status import WrongHost, WrongMethod
+from mainspring.serving.watch import StoreWatch
 
 _log = logging.getLogger(__name__)
 _KNOWN_HOSTS = 256
+_NO_STORE = "The online store does not answer."
 _HUNG_UP = 499  # in the metrics only: nobody is there to be told
 
 
@@ -120,6 +122,7 @@ class Gateway:
         self._body_timeout_s = body_timeout_s
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
         self._live = Live(routes, load=lambda digest: runtime.load(bundles.load(digest), online), lane=self._new_lane)
+        self._store = StoreWatch(online)
         self._handlers: dict[str, dict[str, tuple[Action | None, Callable[[Request], Awaitable[Reply]]]]] = {}
         for route in ROUTES:
             self._handlers.setdefault(route.path, {})[route.method] = (route.action, getattr(self, route.handler))
@@ -133,12 +136,14 @@ class Gateway:
         self.draining = False
 
     def start(self) -> None:
-        """Begin to follow the routing table."""
+        """Begin to follow the routing table and the online store's health."""
         self._live.start()
+        self._store.start()
 
     async def stop(self) -> None:
         """Let go of everything but the log, which belongs to whoever made it. Call it when nothing is in flight."""
         await self._live.stop()
+        await self._store.stop()
         self._threads.shutdown(wait=False)
 
     def unready(self) -> str | None:
@@ -153,6 +158,10 @@ class Gateway:
         lost = len(table.refused.keys() - table.served.keys())
         if lost:
             return f"{lost} of {lost + len(table.served)} endpoints have no version that can be served."
+        if self._store.away and any(
+            lane.runtime.stored for each in table.served.values() for lane in each.lanes.values()
+        ):
+            return _NO_STORE
         return None
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
@@ -265,6 +274,8 @@ class Gateway:
 
     async def _model_ready(self, request: Request) -> Reply:
         lane = lane_of(self._endpoint(request.model), request.version)
+        if lane.runtime.stored and self._store.away:
+            raise Unavailable(_NO_STORE)
         return reply(200, {"name": request.model, "version": lane.version, "ready": True})
 
     async def _infer(self, request: Request) -> Reply:

@@ -1,7 +1,8 @@
 """One version behind one endpoint: its queue, and how a batch of it runs.
 
-Everything here happens on the event loop, but for models that are slow enough to be worth a thread. A batch is one read
-of the online store, one call of the model, one append to the log; then its requests are answered.
+Everything here happens on the event loop, but for what is slow enough to be worth a thread: a model, and a read of an
+online store on another machine. A batch is one read of the store, one call of the model, one append to the log; then
+its requests are answered.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from mainspring.serving.schema import Rows
 
 INLINE_US = 200.0  # a model call predicted to take longer runs in a thread
 _RECENT = 16  # batches
+
+_Predicted = tuple[dict[str, np.ndarray[Any, Any]], float]  # the outputs, and how long the model took, µs
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +68,7 @@ class _Work:
     jobs: list[Job[Ask]]
     rows: int
     begun: int
+    read: int = 0  # when its features were there, monotonic, µs
     features: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     statuses: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of the keyed rows, which come first
 
@@ -153,18 +157,26 @@ class Lane:
             queue.observe((work.begun - job.arrived) / 1e6)
         self._metrics.batch_rows.observe(work.rows)
         try:
-            self._read_features(work)
-            read = monotonic_us()
-            self._metrics.stages["features"].observe((read - work.begun) / 1e6)
-            if self._slow(work.rows):
-                running = self._loop.run_in_executor(self._threads, self._predict, work)
-                running.add_done_callback(lambda done: self._computed(work, done))
+            if self.runtime.remote and any(job.payload.rows.keyed for job in work.jobs):
+                self._elsewhere(work, self._read_and_predict)
                 return
-            self._finish(work, *self._predict(work))
+            self._read_features(work)
+            if self._slow(work.rows):
+                self._elsewhere(work, self._predict)
+            else:
+                self._finish(work, *self._predict(work))
         except Exception as error:
             self._failed(work, error)
 
-    def _computed(self, work: _Work, done: asyncio.Future[tuple[dict[str, np.ndarray[Any, Any]], float]]) -> None:
+    def _elsewhere(self, work: _Work, do: Callable[[_Work], _Predicted]) -> None:
+        running = self._loop.run_in_executor(self._threads, do, work)
+        running.add_done_callback(lambda done: self._computed(work, done))
+
+    def _read_and_predict(self, work: _Work) -> _Predicted:
+        self._read_features(work)
+        return self._predict(work)
+
+    def _computed(self, work: _Work, done: asyncio.Future[_Predicted]) -> None:
         try:
             self._finish(work, *done.result())
         except Exception as error:
@@ -185,6 +197,7 @@ class Lane:
             work.features = parts[0]
         else:
             work.features = {name: [value for part in parts for value in part[name]] for name in self._names}
+        work.read = monotonic_us()
 
     def _slow(self, rows: int) -> bool:
         """Return whether a batch belongs in a thread: by what warming up measured, and by the fastest of late.
@@ -194,13 +207,14 @@ class Lane:
         """
         return max(self.runtime.cost.predict(rows), min(self._recent_us, default=0.0)) > INLINE_US
 
-    def _predict(self, work: _Work) -> tuple[dict[str, np.ndarray[Any, Any]], float]:
+    def _predict(self, work: _Work) -> _Predicted:
         begun = time.perf_counter_ns()
         outputs = self.runtime.executor.predict(work.features, work.rows)
         return outputs, (time.perf_counter_ns() - begun) / 1000
 
     def _finish(self, work: _Work, outputs: Mapping[str, np.ndarray[Any, Any]], took_us: float) -> None:
         self._recent_us.append(took_us)
+        self._metrics.stages["features"].observe((work.read - work.begun) / 1e6)
         self._metrics.stages["compute"].observe(took_us / 1e6)
         values = {name: array.tolist() for name, array in outputs.items()}
         predictions = self._predictions(work, values)

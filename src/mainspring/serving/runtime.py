@@ -32,6 +32,8 @@ class Runtime:
     key_names: tuple[str, ...]
     datatypes: dict[str, str]  # of the outputs, in the protocol's words
     cost: Cost  # of a batch, as the warm-up measured it
+    stored: bool  # whether requests by key need the online store
+    remote: bool  # whether that waits for another machine
 
 
 def load(bundle: Bundle, online: OnlineStore) -> Runtime:
@@ -44,6 +46,7 @@ def load(bundle: Bundle, online: OnlineStore) -> Runtime:
         if name not in bundle.files:
             raise Corrupt(f"The bundle {bundle.digest[:12]} has no {name}, so it cannot be served.")
     groups, observations = definitions.load(bundle.files[FEATURES])
+    stored = bool(views_of(groups))
     executor = OnnxExecutor(bundle)
     cost = warm_up(bundle, executor)
     features = [Field(each.name, each.dtype, nullable=executor.nullable(each.name)) for each in bundle.manifest.inputs]
@@ -56,6 +59,8 @@ def load(bundle: Bundle, online: OnlineStore) -> Runtime:
         key_names=tuple(name for entity in observations.keys for name in entity.keys),
         datatypes=executor.datatypes,
         cost=cost,
+        stored=stored,
+        remote=stored and online.remote,
     )
 
 

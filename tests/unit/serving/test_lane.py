@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
@@ -155,19 +156,49 @@ class SilentStore:
 
     asked = 0
 
+    def __init__(self, *, remote: bool) -> None:
+        self.remote = remote
+
     def read(self, wanted: Any) -> Any:
         self.asked += 1
         raise Unavailable("no answer")
 
 
+@pytest.mark.parametrize("remote", [False, True])
 @on_a_loop
-async def test_a_store_that_does_not_answer_is_asked_once_a_batch(threads: ThreadPoolExecutor) -> None:
-    store = SilentStore()
+async def test_a_store_that_does_not_answer_is_asked_once_a_batch(threads: ThreadPoolExecutor, remote: bool) -> None:
+    store = SilentStore(remote=remote)
     bench = Bench(threads, online=store)
     jobs = [bench.ask(keyed_request("AA")) for _ in range(5)]
     found = await asyncio.gather(*(job.payload.future for job in jobs), return_exceptions=True)
     assert {type(error) for error in found} == {Unavailable}
     assert store.asked == 1
+
+
+class FarStore(MemoryOnlineStore):
+    """An online store on another machine. Notes on which threads it is asked."""
+
+    remote = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[int] = []
+
+    def read(self, wanted: Any) -> Any:
+        self.threads.append(threading.get_ident())
+        return super().read(wanted)
+
+
+@on_a_loop
+async def test_a_store_on_another_machine_is_not_asked_on_the_loop(threads: ThreadPoolExecutor) -> None:
+    store = FarStore()
+    bench = Bench(threads, online=store)
+    answers = [
+        await bench.ask(ask).payload.future for ask in (keyed_request("AA"), full_request(), keyed_request(None))
+    ]
+    assert [len(answer.ids) for answer in answers] == [1, 2, 1]
+    assert len(store.threads) == 1  # without keys, or with a null one, there is nothing to ask
+    assert threading.get_ident() not in store.threads
 
 
 @on_a_loop

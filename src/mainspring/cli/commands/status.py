@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 
@@ -39,5 +41,7 @@ def command(call: Call) -> None:
         for source in found.sources:
             state = "no data yet" if source.version is None else f"table version {source.version}"
             console.print(f"  source    {source.source}: {state}")
+        said = f"[red]{escape(found.online.problem)}[/]" if found.online.problem else "answers"
+        console.print(f"  store     {escape(found.online.address)}: {said}", soft_wrap=True)
 
     call.result(found, show)

@@ -1,0 +1,55 @@
+"""Whether the online store answers, asked again and again off the event loop, for whoever asks after our health."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+from mainspring.core.errors import MainspringError
+from mainspring.features.ports import OnlineStore
+
+EVERY_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class StoreWatch:
+    """Pings a store.
+
+    Attributes:
+        away: Whether it did not answer when it was last asked.
+    """
+
+    def __init__(self, store: OnlineStore) -> None:
+        self._store = store
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="online-store")
+        self._task: asyncio.Task[None] | None = None
+        self.away = False
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._follow())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _follow(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(EVERY_S)
+
+    async def look(self) -> None:
+        """Ask once."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._store.ping)
+        except MainspringError as error:
+            if not self.away:
+                _log.error("Requests by key are refused until the online store answers again: %s", error)
+            self.away = True
+        else:
+            if self.away:
+                _log.warning("The online store answers again.")
+            self.away = False

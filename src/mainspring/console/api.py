@@ -9,8 +9,10 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
+from mainspring.app.looking import Looking
 from mainspring.console.answers import Json
 from mainspring.console.evidence import evidence
+from mainspring.console.explore_api import add_explore_api
 from mainspring.console.guard import caller
 from mainspring.console.live import live
 from mainspring.console.overview import endpoints
@@ -35,8 +37,12 @@ class NewKey(msgspec.Struct, forbid_unknown_fields=True):
     lifetime: str  # a duration: "90d"
 
 
-def api(project: ConsoleProject) -> APIRouter:
-    """Return the routes under /api."""
+def api(project: ConsoleProject, looking: Looking | None = None) -> APIRouter:
+    """Return the routes under /api.
+
+    Args:
+        looking: Shared with the pages, so that both find what the other looked at.
+    """
     router = APIRouter(prefix="/api", default_response_class=Json)
 
     @router.get("/status")
@@ -142,6 +148,7 @@ def api(project: ConsoleProject) -> APIRouter:
         """What was done, newest first."""
         return Json({"events": project.audit.read(limit)})
 
+    add_explore_api(router, project, looking or Looking())
     return router
 
 

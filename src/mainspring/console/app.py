@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from mainspring.app.looking import Looking
 from mainspring.console.answers import Json, error_json
 from mainspring.console.api import api
 from mainspring.console.guard import Guard
@@ -54,8 +55,9 @@ def create_app(project: ConsoleProject) -> FastAPI:
     secret = hmac.digest(project.pepper, b"console sessions", hashlib.sha256)
     sessions = Sessions(secret, project.wall)
     app.include_router(_health(project))
-    app.include_router(api(project))
-    app.include_router(pages(project, sessions))
+    looking = Looking()
+    app.include_router(api(project, looking))
+    app.include_router(pages(project, sessions, looking))
     app.add_exception_handler(MainspringError, _stated)
     app.add_exception_handler(HTTPException, _unrouted)
     app.add_exception_handler(RequestValidationError, _malformed)

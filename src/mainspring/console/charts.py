@@ -17,12 +17,14 @@ _UNITS: dict[str, Callable[[float], str | Markup]] = {
     "count": lambda value: formats.whole(math.floor(value)),
     "ms": formats.milliseconds,
     "score": lambda value: formats.fixed(value, 3),
+    "share": lambda value: formats.share(value, 0),
+    "number": lambda value: formats.number(value, 3),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One row of numbers of a chart. `tone` names a colour of the stylesheet: `first`, `second`, `alert`."""
+    """One row of numbers of a chart. `tone` names a colour of the stylesheet: `first`, `second`, `rest`, `alert`."""
 
     name: str
     values: tuple[float | None, ...]
@@ -43,9 +45,11 @@ class Chart:
 
     Args:
         id: Unique in the page.
-        kind: `bars` or `lines`.
-        unit: How the browser writes a value: `count`, `ms`, `score`.
+        kind: `bars`, `lines`, or `bands`: of an odd number of lines, the lowest first, the outer and the inner ones
+            are the edges of areas around the middle one.
+        unit: How the browser writes a value: `count`, `ms`, `score`, `share`, `number`.
         starts, ends: The windows, UTC epoch microseconds.
+        pieces: What to call the windows.
         lines: Of as many values as there are windows.
         from_zero: Whether the scale begins at 0 (always for bars).
         empty: What to say, and do, where there is nothing to draw.
@@ -65,10 +69,20 @@ class Chart:
     stacked: bool = False  # bars stand on each other
     level: tuple[float, str] | None = None  # a value to compare with, drawn across
     marks: tuple[tuple[int, str], ...] = ()  # instants worth a line: a new version
+    pieces: str = "windows"
 
     @property
     def drawable(self) -> bool:
         return any(value is not None for line in self.lines for value in line.values)
+
+    @property
+    def legend(self) -> tuple[tuple[str, str], ...]:
+        """What the colours mean: (name, tone) of each line, or of each area."""
+        if self.kind != "bands":
+            return tuple((line.name, line.tone) for line in self.lines)
+        middle = len(self.lines) // 2
+        areas = [(f"{self.lines[n].name} – {self.lines[-1 - n].name}", self.lines[n].tone) for n in range(middle)]
+        return (*areas, (self.lines[middle].name, self.lines[middle].tone))
 
     @property
     def low(self) -> float:
@@ -117,6 +131,10 @@ class Chart:
         if self.kind == "bars":
             floors = [0.0] * len(self.starts)
             inside = Markup("").join(_bars(self, line, floors) for line in self.lines)
+        elif self.kind == "bands":
+            middle = len(self.lines) // 2
+            inside = Markup("").join(_band(self, self.lines[n], self.lines[-1 - n]) for n in range(middle))
+            inside += _lines(self, self.lines[middle])
         else:
             inside = Markup("").join(_lines(self, line) for line in self.lines)
         if self.level is not None:
@@ -158,6 +176,21 @@ def spark(values: Sequence[float | None], high: float, *, tone: str = "first") -
     ).format(tone, width + 6, height, width + 6, height, path, *points[-1])
 
 
+def small_bars(counts: Sequence[int], titles: Sequence[str]) -> Markup:
+    """Return bars small enough to stand in a table's cell, each with its title."""
+    width, height, highest = 168, 30, max(counts, default=0) or 1
+    step, bars = width / max(8, len(counts)), Markup("")
+    for index, (count, title) in enumerate(zip(counts, titles, strict=True)):
+        tall = max(1.0, (height - 2) * count / highest) if count else 0
+        bars += Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>').format(
+            index * step, height - tall, max(1.0, step - 1.5), tall, title
+        )
+    return Markup(
+        '<svg class="reference" viewBox="-2 0 {} {}" width="{}" height="{}" aria-hidden="true" focusable="false">'
+        "{}</svg>"
+    ).format(width + 4, height, width + 4, height, bars)
+
+
 def _margin(low: float, high: float) -> float:
     return (high - low) * 0.25 or abs(high) * 0.1 or 1.0
 
@@ -183,17 +216,36 @@ def _bars(chart: Chart, line: Line, floors: list[float]) -> Markup:
 
 
 def _lines(chart: Chart, line: Line) -> Markup:
-    parts: list[list[str]] = [[]]
-    for index, value in enumerate(line.values):
-        if value is None or not math.isfinite(value):
-            parts.append([])
-        else:
-            parts[-1].append(f"{chart.x(index):.1f},{chart.y(value):.1f}")
     drawn = Markup("")
-    for points in parts:
+    for piece in _pieces(line.values):
+        points = [f"{chart.x(index):.1f},{chart.y(line.values[index] or 0):.1f}" for index in piece]
         if len(points) == 1:
             # A single point is a line of no length: round ends make it a dot.
-            points = points * 2  # noqa: PLW2901
-        if points:
-            drawn += Markup('<polyline class="{}" points="{}"/>').format(line.tone, " ".join(points))
+            points = points * 2
+        drawn += Markup('<polyline class="{}" points="{}"/>').format(line.tone, " ".join(points))
     return drawn
+
+
+def _band(chart: Chart, low: Line, high: Line) -> Markup:
+    """Draw the area between two lines; a single place of it is as wide as a bar."""
+    drawn, half = Markup(""), 0.2 * WIDTH / max(1, len(chart.starts))
+    for piece in _pieces(low.values):
+        edges = [(chart.x(n), chart.y(low.values[n] or 0), chart.y(high.values[n] or 0)) for n in piece]
+        if len(edges) == 1:
+            x, bottom, top = edges[0]
+            edges = [(x - half, bottom, top), (x + half, bottom, top)]
+        there = [f"{x:.1f},{bottom:.1f}" for x, bottom, _ in edges]
+        back = [f"{x:.1f},{top:.1f}" for x, _, top in reversed(edges)]
+        drawn += Markup('<polygon class="{}" points="{}"/>').format(low.tone, " ".join([*there, *back]))
+    return drawn
+
+
+def _pieces(values: Sequence[float | None]) -> list[list[int]]:
+    """Return the indices of each unbroken run of numbers."""
+    runs: list[list[int]] = [[]]
+    for index, value in enumerate(values):
+        if value is None or not math.isfinite(value):
+            runs.append([])
+        else:
+            runs[-1].append(index)
+    return [run for run in runs if run]

@@ -99,7 +99,24 @@ def duration(us: int | float | None) -> str | Markup:
 
 def instant(at: int | None) -> Markup:
     """`31 Aug 2013, 23:00 UTC`, with the exact instant as its title."""
-    return missing() if at is None else _time(at, f"{to_datetime(at):%-d %b %Y, %H:%M} UTC")
+    return missing() if at is None else _time(at, minute(at))
+
+
+def minute(at: int) -> str:
+    """`31 Aug 2013, 23:00 UTC` without markup."""
+    return f"{to_datetime(at):%-d %b %Y, %H:%M} UTC"
+
+
+def size(count: int | None) -> str | Markup:
+    """Bytes in thousands: `812 B`, `4.1 kB`, `37 MB`."""
+    if count is None:
+        return missing("kept in memory")
+    scaled, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):  # noqa: B007
+        if scaled < 999.5:
+            break
+        scaled /= 1000
+    return f"{number(scaled, 3) if unit != 'B' else count}{_THIN}{unit}"
 
 
 def exact(at: int | None) -> Markup:

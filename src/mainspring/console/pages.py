@@ -12,7 +12,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
+from mainspring.app.looking import Looking
+from mainspring.console.data_pages import add_data_pages
 from mainspring.console.evidence import evidence
+from mainspring.console.feature_pages import add_feature_pages
 from mainspring.console.guard import caller, cookie_name, form
 from mainspring.console.overview import SHOWN_COLUMNS, endpoints, overview
 from mainspring.console.project import ConsoleProject
@@ -29,10 +32,11 @@ _STATIC: Mapping[str, tuple[str, str]] = {
     "uplot.css": ("uplot-1.6.32/uPlot.min.css", "text/css"),
     "uplot.js": ("uplot-1.6.32/uPlot.iife.min.js", "text/javascript"),
 }
-_OWN_PAGE = re.compile(r"/(\?endpoint=[A-Za-z0-9_.-]{1,128}|predictions/[A-Za-z0-9_.-]{1,128})?")
+_ID = r"[A-Za-z0-9_.-]{1,128}"
+_OWN_PAGE = re.compile(rf"/(\?endpoint={_ID}|predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}})?")
 
 
-def pages(project: ConsoleProject, sessions: Sessions) -> APIRouter:
+def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIRouter:
     """Return the routes of the pages."""
     router = APIRouter(include_in_schema=False)
     cookie, release = cookie_name(project), version("mainspring")
@@ -50,6 +54,7 @@ def pages(project: ConsoleProject, sessions: Sessions) -> APIRouter:
             "replayed": settings.clock == "replay",
             "caller": caller(request),
             "release": release,
+            "section": "",
         }
 
     @router.get("/")
@@ -57,13 +62,18 @@ def pages(project: ConsoleProject, sessions: Sessions) -> APIRouter:
         names = endpoints(project)
         chosen = check_id(endpoint, "endpoint") if endpoint is not None else names[0] if names else None
         view = overview(project, chosen) if chosen else None
-        return page("overview.html", {**frame(request), "view": view, "shown_columns": SHOWN_COLUMNS})
+        return page(
+            "overview.html", {**frame(request), "view": view, "shown_columns": SHOWN_COLUMNS, "section": "overview"}
+        )
 
     @router.get("/predictions/{prediction_id}")
     def show_prediction(request: Request, prediction_id: str) -> Response:
         view = evidence(project, check_id(prediction_id, "prediction"))
         asker = _name_of(project, view.prediction.principal)
         return page("prediction.html", {**frame(request), "view": view, "asker": asker})
+
+    add_feature_pages(router, project, looking, frame)
+    add_data_pages(router, project, looking, frame)
 
     @router.get("/static/{name}")
     def show_file(name: str) -> Response:

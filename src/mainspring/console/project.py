@@ -9,7 +9,7 @@ from mainspring.core.settings import Settings
 from mainspring.core.time import Clock
 from mainspring.data.model import Source
 from mainspring.data.ports import LakeTables, Snapshots
-from mainspring.features.model import FeatureView
+from mainspring.features.model import FeatureView, RequestFeatures
 from mainspring.features.ports import OnlineStore
 from mainspring.ledger.ports import PredictionStore
 from mainspring.monitoring.ports import MonitorStore
@@ -35,6 +35,8 @@ class Definitions(Protocol):
     def sources(self) -> Mapping[str, Source]: ...
     @property
     def views(self) -> Mapping[str, FeatureView]: ...
+    @property
+    def request_features(self) -> Mapping[str, RequestFeatures]: ...
     @property
     def models(self) -> Mapping[str, Model]: ...
     @property

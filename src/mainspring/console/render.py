@@ -44,6 +44,7 @@ def _environment() -> jinja2.Environment:
         formats.signed,
         formats.tiny,
         formats.short,
+        formats.size,
     ):
         environment.filters[filter_.__name__] = filter_
     environment.globals["missing"] = formats.missing

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from mainspring.core.errors import Invalid
-from mainspring.core.schema import DType
+from mainspring.core.schema import DType, Schema
+from mainspring.core.time import parse_instant
 
 KEY_TYPES = (DType.String, DType.Boolean, DType.Int32, DType.Int64, DType.Timestamp)
 
@@ -30,3 +31,47 @@ def encode_key(values: Sequence[str | int | bool]) -> bytes:
         return _encode(tuple(values))
     except (OverflowError, UnicodeEncodeError):
         raise Invalid(f"{values!r} cannot be an entity's key.", fix="use 64-bit integers and valid Unicode.") from None
+
+
+def typed_key(schema: Schema, texts: Mapping[str, str], owner: str) -> dict[str, str | int | bool]:
+    """Return an entity's key values from texts, such as those of a form: `{"store": "42"}` is `{"store": 42}`.
+
+    Instants are ISO 8601 with a UTC offset, and become UTC epoch microseconds; booleans are `true` or `false`.
+
+    Args:
+        schema: The entity's keys.
+        owner: Whose keys they are, for messages.
+
+    Raises:
+        Invalid: A key is missing, or is not of its type.
+    """
+    missing = [name for name in schema if name not in texts]
+    if missing:
+        raise Invalid(f"{owner} needs the key {missing[0]!r}.", fix=f"give {', '.join(schema)}.")
+    return {name: _typed(name, dtype, texts[name], owner) for name, dtype in schema.items()}
+
+
+def _typed(name: str, dtype: DType, text: str, owner: str) -> str | int | bool:
+    said = text if len(text) <= 80 else f"{text[:80]}..."
+    if dtype == DType.String:
+        return text
+    if dtype == DType.Boolean:
+        if text not in ("true", "false"):
+            raise Invalid(
+                f"{said!r} is not a boolean, which the key {name!r} of {owner} is.", fix="write true or false."
+            )
+        return text == "true"
+    if dtype == DType.Timestamp:
+        try:
+            return parse_instant(text)
+        except Invalid as error:
+            raise Invalid(f"{said!r} is not an instant, which the key {name!r} of {owner} is.", fix=error.fix) from None
+    bits = 31 if dtype == DType.Int32 else 63
+    digits = text.removeprefix("-")
+    # At most 19 digits: longer ones fit no integer of ours, and turning millions of them into one takes time.
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 19) or not -(2**bits) <= int(text) < 2**bits:
+        raise Invalid(
+            f"{said!r} is not an {dtype.value}, which the key {name!r} of {owner} is.",
+            fix=f"write a whole number of at most {bits} bits.",
+        )
+    return int(text)

@@ -84,6 +84,7 @@ def definitions(endpoint: str = "late-arrival") -> "Definitions":
     return Definitions(
         sources={source.name: source for source in (schedule, departures, weather, arrivals)},
         views={view.name: view for view in (traffic, air)},
+        request_features={plan.name: plan},
         models={model.name: model},
         endpoints={endpoint: Endpoint(endpoint, model="late-arrival@champion")},
     )
@@ -93,6 +94,7 @@ def definitions(endpoint: str = "late-arrival") -> "Definitions":
 class Definitions:
     sources: Mapping[str, Source] = field(default_factory=dict)
     views: Mapping[str, FeatureView] = field(default_factory=dict)
+    request_features: Mapping[str, RequestFeatures] = field(default_factory=dict)
     models: Mapping[str, Model] = field(default_factory=dict)
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
 

@@ -1,5 +1,6 @@
 import html
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import msgspec
@@ -11,7 +12,7 @@ from mainspring.features.layout import slot
 from mainspring.features.model import Mark
 from mainspring.registry.model import AliasMove
 from unit.console.client import Client
-from unit.console.flights import NOW, Definitions, Project, air, definitions, populated, windows
+from unit.console.flights import NOW, Project, air, definitions, populated, windows
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&{{7*7}}"
 
@@ -221,7 +222,7 @@ def test_a_rollback_shows_who_put_it_live_again() -> None:
 def test_several_endpoints_can_be_chosen_from() -> None:
     project = populated()
     more = dict(project.definitions.endpoints) | definitions("another").endpoints
-    both = Definitions(project.definitions.sources, project.definitions.views, project.definitions.models, more)
+    both = replace(project.definitions, endpoints=more)
     project = Project(definitions=both, routes=project.routes, versions=project.versions, monitors=project.monitors)
     client = Client(create_app(project), project.key())
     first, second = client.page("/").text, client.page("/?endpoint=late-arrival").text

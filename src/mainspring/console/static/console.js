@@ -4,12 +4,15 @@
   const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
   const minute = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", timeZone: "UTC" });
   const count = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+  const figure = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 4 });
   const DAY = 86400;
 
   const units = {
     count: (v) => count.format(v),
     ms: (v) => (v < 1 && v > 0 ? `${Math.round(v * 1000)} µs` : v < 1000 ? `${+v.toPrecision(3)} ms` : `${+(v / 1000).toPrecision(3)} s`),
     score: (v) => v.toFixed(3),
+    share: (v) => `${+(v * 100).toFixed(v < 0.1 ? 1 : 0)}%`,
+    number: (v) => (v !== 0 && (Math.abs(v) < 1e-4 || Math.abs(v) >= 1e12) ? v.toExponential(1) : figure.format(v)),
   };
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -77,7 +80,7 @@
         box.hidden = at === null || at === undefined;
         if (box.hidden) return;
         box.replaceChildren(label(at));
-        for (const line of chart.lines) {
+        for (const line of chart.kind === "bands" ? chart.lines.toReversed() : chart.lines) {
           const value = document.createElement("b");
           value.textContent = line.y[at] === null ? "–" : units[chart.unit](line.y[at]);
           box.append(document.createElement("br"), `${line.name} `, value);
@@ -97,7 +100,7 @@
   function draw(place, chart) {
     const label = (at) => (chart.width < DAY ? minute : day).format(at);
     const { order, drawn } = columns(chart);
-    const bars = chart.kind === "bars";
+    const bars = chart.kind === "bars", bands = chart.kind === "bands", middle = (chart.lines.length - 1) / 2;
     const axis = { stroke: colour("soft"), font: `12px ${getComputedStyle(document.body).fontFamily}`, ticks: { show: false } };
     const options = {
       width: place.clientWidth,
@@ -122,11 +125,13 @@
         {},
         ...order.map((i) => {
           const line = chart.lines[i], ink = colour(line.tone);
+          if (bands && i !== middle) return { label: line.name, stroke: "transparent", width: 0, points: { show: false } };
           return bars
             ? { label: line.name, stroke: ink, fill: ink, width: 0, points: { show: false }, paths: uPlot.paths.bars({ size: [0.62, 60], radius: 0.12 }) }
             : { label: line.name, stroke: ink, width: 2, spanGaps: false, points: { show: true, size: 5, fill: ink } };
         }),
       ],
+      bands: bands ? [...Array(middle).keys()].map((i) => ({ series: [chart.lines.length - i, i + 1], fill: colour(chart.lines[i].tone) })) : [],
       tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),
       plugins: [{ hooks: { ...tip(chart, place), draw: marks(chart) } }],
     };

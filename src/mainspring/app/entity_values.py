@@ -1,0 +1,151 @@
+"""One entity's features, read online and offline at one instant, side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from mainspring.core.errors import MainspringError
+from mainspring.core.time import from_datetime
+from mainspring.data.arrow import ARROW_TYPES, INSTANT
+from mainspring.data.model import VISIBLE_AT, TableScan
+from mainspring.features.layout import slot
+from mainspring.features.model import FeatureView, Mark
+from mainspring.features.offline import point_in_time
+from mainspring.features.online import OnlineReader
+from mainspring.features.personal import personal_columns
+from mainspring.features.ports import OnlineStore
+from mainspring.features.sampling import Bounds, rows_of
+from mainspring.features.types import feature_dtype
+
+_TOLERANCE = 1e-6  # relative; float32 results of another order of summation
+
+Value = bool | int | float | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureValue:
+    """One feature of the entity. Instants are UTC epoch microseconds.
+
+    `offline` is `None` where it is null and where it could not be read (`EntityValues.problem` says so). `personal` are
+    the columns with a PII mark that the value is made from.
+    """
+
+    feature: str
+    dtype: str
+    status: str
+    online: Value
+    offline: Value
+    differs: bool
+    personal: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EntityValues:
+    """What is known of one entity in one view at `at`.
+
+    Attributes:
+        mark: How far the view is materialised; `None` where it never was.
+        rows: How many rows of the entity lie within reach of the view's features.
+        pending: How many of them became visible after `mark`, so the online store may not have them yet.
+        problem: Why the offline values could not be read.
+    """
+
+    view: str
+    key: Mapping[str, Value]
+    at: int  # UTC epoch microseconds
+    mark: Mark | None
+    rows: int
+    pending: int
+    values: tuple[FeatureValue, ...]
+    problem: str | None
+
+    @property
+    def differing(self) -> int:
+        return sum(value.differs for value in self.values)
+
+
+def entity_values(
+    view: FeatureView,
+    key: Mapping[str, Value],
+    store: OnlineStore,
+    scan: Callable[[str], TableScan],
+    at: int,
+    bounds: Bounds | None = None,
+) -> EntityValues:
+    """Return the values of the view's features for one entity at `at`, from the store and from the lake.
+
+    Args:
+        key: The entity's key values, typed (`features.keys.typed_key`).
+        at: UTC epoch microseconds; now, for an online store knows no other instant.
+
+    Raises:
+        Unavailable: The online store did not answer.
+        Corrupt: The online store holds a damaged state.
+    """
+    mark = store.mark(slot(view))
+    online = OnlineReader([view], store).read({name: [value] for name, value in key.items()}, at)
+    offline: dict[str, Value] = {}
+    rows, pending, problem = 0, 0, None
+    try:
+        offline, rows, pending = _offline(view, key, scan, at, mark, bounds or Bounds())
+    except MainspringError as error:
+        problem = str(error)
+    values = []
+    for name, full_name in zip(view.names, view.columns, strict=True):
+        served = online.features[full_name][0]
+        values.append(
+            FeatureValue(
+                feature=name,
+                dtype=feature_dtype(view, name).value,
+                status=online.statuses[full_name][0],
+                online=served,
+                offline=offline.get(full_name),
+                differs=problem is None and not same(served, offline[full_name]),
+                personal=personal_columns(view, name),
+            )
+        )
+    return EntityValues(view.name, dict(key), at, mark, rows, pending, tuple(values), problem)
+
+
+def _offline(
+    view: FeatureView,
+    key: Mapping[str, Value],
+    scan: Callable[[str], TableScan],
+    at: int,
+    mark: Mark | None,
+    bounds: Bounds,
+) -> tuple[dict[str, Value], int, int]:
+    schema = view.entity.keys
+    asked = pa.table(
+        {name: pa.array([key[name]], _logged(schema[name])).cast(ARROW_TYPES[schema[name]]) for name in schema}
+    )
+    part = rows_of(view, scan(view.source.name), asked, at, bounds)
+    observed = asked.append_column("_at", pa.array([at], pa.int64()).cast(INSTANT))
+    read = point_in_time(observed, [view], lambda _: part, schema=dict(schema), memory_limit=bounds.memory)
+    visible = [] if part.rows is None else part.rows[VISIBLE_AT].cast(pa.int64()).to_numpy().tolist()
+    late = sum(mark is not None and mark.position < each for each in visible)
+    return {name: _plain(read[name][0].as_py()) for name in view.columns}, len(visible), late
+
+
+def _logged(dtype: Any) -> pa.DataType:
+    kind = ARROW_TYPES[dtype]
+    return pa.int64() if pa.types.is_timestamp(kind) else kind
+
+
+def _plain(value: Any) -> Value:
+    plain: Value = from_datetime(value) if hasattr(value, "tzinfo") else value
+    return plain
+
+
+def same(served: Value, expected: Value) -> bool:
+    """Return whether two values of one feature are one: floats to a relative 1e-6, NaN equal to NaN."""
+    if isinstance(served, float) and isinstance(expected, float):
+        if math.isnan(served) or math.isnan(expected):
+            return math.isnan(served) and math.isnan(expected)
+        return math.isclose(served, expected, rel_tol=_TOLERANCE, abs_tol=1e-9)
+    return type(served) is type(expected) and served == expected

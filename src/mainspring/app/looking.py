@@ -1,0 +1,63 @@
+"""What is costly to look at, made one at a time in a thread of its own and kept: a page never waits for long.
+
+A request waits a little for an answer that is not there yet; then it says that it is being made, and the next request
+finds it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+from mainspring.core.errors import Overloaded
+
+_T = TypeVar("_T")
+_KEPT = 128
+_WAITING = 16  # at most; more are refused
+
+
+class Looking:
+    """Answers by key. A failure is told to whoever waits for it, and not kept."""
+
+    def __init__(self, *, kept: int = _KEPT, waiting: int = _WAITING) -> None:
+        self._answers: OrderedDict[Hashable, Future[Any]] = OrderedDict()
+        self._kept = kept
+        self._most = waiting
+        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="looking")
+
+    def at(self, key: Hashable, make: Callable[[], _T], wait_s: float) -> tuple[bool, _T | None]:
+        """Return (True, the answer of `make`) as kept under `key`, or (False, None) where it is not there in time.
+
+        Raises:
+            Overloaded: Too many others are being made.
+            MainspringError: `make` failed.
+        """
+        future = self._future(key, make)
+        try:
+            return True, cast(_T, future.result(wait_s))
+        except TimeoutError:
+            if future.done():  # it failed with a timeout of its own
+                raise
+            return False, None
+
+    def _future(self, key: Hashable, make: Callable[[], Any]) -> Future[Any]:
+        with self._lock:
+            future = self._answers.get(key)
+            if future is not None and (not future.done() or future.exception() is None):
+                self._answers.move_to_end(key)
+                return future
+            if sum(not each.done() for each in self._answers.values()) >= self._most:
+                raise Overloaded("Too much is being looked at just now.", retry_after_ms=2_000)
+            future = self._answers[key] = self._thread.submit(make)
+            self._answers.move_to_end(key)
+            for old in [each for each, one in self._answers.items() if one.done()][: len(self._answers) - self._kept]:
+                del self._answers[old]
+            return future
+
+    def close(self) -> None:
+        """Give up what is not begun."""
+        self._thread.shutdown(wait=False, cancel_futures=True)

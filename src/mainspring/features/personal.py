@@ -1,0 +1,32 @@
+"""Which columns a feature reads, and which of them identify a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mainspring.core.expr.types import columns_of
+from mainspring.features.model import FeatureView
+
+_COUNTING = ("count", "distinct")  # what they say of a column is not what stands in it
+
+
+def columns_read(view: FeatureView, feature: str) -> tuple[str, ...]:
+    """Return the columns of the source that a feature is made from, its filter's included, sorted."""
+    if feature in view.derived:
+        return _together(columns_read(view, each) for each in columns_of(view.derived[feature]))
+    aggregation = view.features[feature]
+    return _together(columns_of(each) for each in (aggregation.of, aggregation.where) if each is not None)
+
+
+def personal_columns(view: FeatureView, feature: str) -> tuple[str, ...]:
+    """Return the columns with a PII mark whose values a feature's value may tell."""
+    if feature in view.derived:
+        return _together(personal_columns(view, each) for each in columns_of(view.derived[feature]))
+    aggregation = view.features[feature]
+    if aggregation.of is None or aggregation.kind in _COUNTING:
+        return ()
+    return tuple(sorted(columns_of(aggregation.of) & set(view.source.pii)))
+
+
+def _together(columns: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    return tuple(sorted({name for each in columns for name in each}))

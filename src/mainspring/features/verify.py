@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mainspring.core.errors import Corrupt
+from mainspring.core.errors import MainspringError, Unavailable
 from mainspring.core.time import ManualClock
 from mainspring.data.arrow import ARROW_TYPES, INSTANT
 from mainspring.data.model import TableScan
@@ -172,13 +172,23 @@ class Verifier:
         return _rows({name: plain(read.column(name)) for name in self._view.columns}, len(asked))
 
     def _online(self, reader: OnlineReader, entities: Sequence[int], at: int) -> list[dict[str, Any]]:
+        """Read entities; of one whose state cannot be read, each feature says why."""
         columns = {
             key: [self._keys[entity][place] for entity in entities] for place, key in enumerate(self._view.entity.keys)
         }
-        return _rows(reader.read(columns, at).features, len(entities))
+        try:
+            return _rows(reader.read(columns, at).features, len(entities))
+        except Unavailable:
+            raise
+        except Exception as error:  # a state that no data of ours would give may fail in any way
+            if len(entities) > 1:  # which one it is is found out one by one
+                return [self._online(reader, [entity], at)[0] for entity in entities]
+            what = error.what if isinstance(error, MainspringError) else repr(error)
+            return [dict.fromkeys(self._view.columns, f"cannot be read: {what}")]
 
     def _live(self, store: OnlineStore, now: int) -> tuple[int, list[str]]:
         """Compare the live store at `now`; return how many entities it is behind of, and what is to be said."""
+        reader = OnlineReader([self._view], store)
         for _ in range(_TRIES):
             mark = store.mark(slot(self._view))
             if mark is None:
@@ -188,7 +198,7 @@ class Verifier:
                 for entity, facts in self._facts.items()
                 if all(fact.seq <= mark.newest and not mark.until < self._visible(fact) <= now for fact in facts)
             ]
-            served = self._served(store, current, now)
+            served = self._online(reader, current, now)
             if store.mark(slot(self._view)) == mark:
                 break
         else:
@@ -197,19 +207,6 @@ class Verifier:
         for entity, expected, online in zip(current, offline, served, strict=True):
             self._tally.live += self._compare(entity, now, expected, online, "live")
         return len(self._facts) - len(current), []
-
-    def _served(self, store: OnlineStore, entities: Sequence[int], now: int) -> list[dict[str, Any]]:
-        reader = OnlineReader([self._view], store)
-        try:
-            return self._online(reader, entities, now)
-        except Corrupt:  # one of them is damaged; which one is found out one by one
-            return [self._one(reader, entity, now) for entity in entities]
-
-    def _one(self, reader: OnlineReader, entity: int, now: int) -> dict[str, Any]:
-        try:
-            return self._online(reader, [entity], now)[0]
-        except Corrupt as error:
-            return dict.fromkeys(self._view.columns, f"damaged: {error.what}")
 
     def _visible(self, fact: Fact) -> int:
         return fact.visible(self._view.source.lag_us)

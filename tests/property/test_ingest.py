@@ -122,8 +122,8 @@ def test_a_keying_that_comes_later_has_the_flags_it_would_have_had(
     ingestor = Ingestor(lake, MemoryLocks(), ManualClock())
     for number, batch in enumerate(first):
         ingestor.ingest(source, batch, keyings={"place": ("place",)}, batch_id=f"first-{number}")
-    assert ingestor.add_keyings(source, KEYINGS) is not None
-    assert ingestor.add_keyings(source, KEYINGS) is None
+    assert ingestor.conform(source, KEYINGS) == ("+ _record_pair for place, number",)
+    assert ingestor.conform(source, KEYINGS) == ()
     for number, batch in enumerate(then):
         # The table keeps the flags it has, whoever asks for them.
         report = ingestor.ingest(source, batch, keyings={}, batch_id=f"then-{number}")

@@ -25,6 +25,7 @@ ARROW_TYPES: Mapping[DType, pa.DataType] = {
 }
 
 _KEYS = b"keys"  # in the metadata of a record-setting flag: the columns it was computed for
+_TIMES = b"times"  # in the metadata of `_visible_at`: the times it was computed from
 
 
 def arrow_schema(schema: Schema) -> pa.Schema:
@@ -40,9 +41,8 @@ def no_rows(schema: pa.Schema) -> pa.Table:
 def landed_schema(source: Source, keyings: Mapping[str, tuple[str, ...]]) -> pa.Schema:
     """Return what the source's table holds: its columns, ours, and one record-setting flag for each keying."""
     schema = arrow_schema(source.columns)
-    ours: list[tuple[str, pa.DataType]] = [(VISIBLE_AT, INSTANT), (SEQUENCE, pa.int64()), (BATCH, pa.string())]
-    for name, kind in ours:
-        schema = schema.append(pa.field(name, kind))
+    schema = schema.append(pa.field(VISIBLE_AT, INSTANT, metadata={_TIMES: ",".join(source.times).encode()}))
+    schema = schema.append(pa.field(SEQUENCE, pa.int64())).append(pa.field(BATCH, pa.string()))
     for name, keys in keyings.items():
         metadata = {_KEYS: ",".join(keys).encode()}
         schema = schema.append(pa.field(RECORD_PREFIX + name, pa.bool_(), metadata=metadata))
@@ -57,6 +57,13 @@ def keyings_of(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
         if column.name.startswith(RECORD_PREFIX) and keys is not None:
             found[column.name.removeprefix(RECORD_PREFIX)] = tuple(keys.decode().split(","))
     return found
+
+
+def times_of(schema: pa.Schema) -> tuple[str, ...] | None:
+    """Return the times by which a table's rows were landed: event time and, where declared, recorded time."""
+    index = schema.get_field_index(VISIBLE_AT)
+    times = None if index < 0 else (schema.field(index).metadata or {}).get(_TIMES)
+    return None if times is None else tuple(times.decode().split(","))
 
 
 def widened(scan: TableScan, source: Source) -> TableScan:

@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from mainspring.core.expr.sql import quote_name
 from mainspring.core.locks import Locks
 from mainspring.core.time import Clock, format_duration
 from mainspring.data import duck
 from mainspring.data.arrow import landed_schema
 from mainspring.data.content import digest_rows
+from mainspring.data.evolution import evolution, evolve
 from mainspring.data.fitting import together
-from mainspring.data.keyings import Keyings, check_keyings, complete_keyings, keyings_there
+from mainspring.data.keyings import Keyings, check_keyings, complete_keyings, keyings_there, lacking
 from mainspring.data.landing import LOAD_ROWS, Landing, Progress, Tally
-from mainspring.data.model import IngestReport, Source
+from mainspring.data.model import RECORD_PREFIX, IngestReport, Source
 from mainspring.data.ports import LakeTables
 from mainspring.data.readers import Input, loads, open_input
 
@@ -82,7 +85,7 @@ class Ingestor:
         opened = open_input(data, source, self._batch_rows)
         tally = Tally(opened.total, progress)
         with self._alone(source), self._session() as con:
-            complete_keyings(con, self._lake, source, keyings, self._batch_rows)
+            changed = self._conform(con, source, keyings)
             keyings = {**keyings_there(self._lake, source), **keyings}
             strict = opened.digest is not None  # a file: in it, a column of which no value fits is a mistake of columns
             landing = Landing(con, self._lake, source, keyings, self._batch_rows, opened.name, strict, tally)
@@ -101,16 +104,40 @@ class Ingestor:
             self._lake.version(source.name) or 0,
             tally.reasons,
             tuple(warnings),
+            changed,
         )
 
-    def add_keyings(self, source: Source, keyings: Keyings) -> int | None:
-        """Compute, for every row there, the flags of keyings that the table lacks or has for other columns.
+    def needed(self, source: Source, keyings: Keyings) -> tuple[str, ...]:
+        """Return what `conform` would do to the source's table, a line each.
 
-        Returns:
-            The new version; `None`, and no version, where there was nothing to do.
+        Raises:
+            InvalidData: The table cannot become one of the source as it is declared; the fix says what to do.
         """
-        with self._alone(source), self._session() as con, duck.duck_errors(source.name):
-            return complete_keyings(con, self._lake, source, check_keyings(source, keyings), self._batch_rows)
+        if self._lake.version(source.name) is None:
+            return ()
+        lines = evolution(self._lake.scan(source.name).schema or pa.schema([]), source).lines
+        missing = lacking(self._lake, source, check_keyings(source, keyings))
+        return (*lines, *(f"+ {RECORD_PREFIX}{name} for {', '.join(keys)}" for name, keys in missing.items()))
+
+    def conform(self, source: Source, keyings: Keyings) -> tuple[str, ...]:
+        """Bring the source's table to what is declared now: new columns, wider types, and flags for every row there.
+
+        Flags are those of keyings that the table lacks or has for other columns. What was done is returned, a line
+        each; nothing, and no version is made, where the table is so already.
+
+        Raises:
+            InvalidData: As `needed`; the table is as it was.
+        """
+        with self._alone(source), self._session() as con:
+            return self._conform(con, source, check_keyings(source, keyings))
+
+    def _conform(self, con: duckdb.DuckDBPyConnection, source: Source, keyings: Keyings) -> tuple[str, ...]:
+        lines = self.needed(source, keyings)
+        if lines:
+            with duck.duck_errors(source.name):
+                evolve(con, self._lake, source, self._batch_rows)
+                complete_keyings(con, self._lake, source, keyings, self._batch_rows)
+        return lines
 
     def _alone(self, source: Source) -> Any:
         return self._locks.hold(f"ingest.{source.name}", wait_s=self._wait_s)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from mainspring.core.errors import Invalid, InvalidData
+from mainspring.core.errors import Invalid
 from mainspring.core.expr.sql import quote_name
 from mainspring.data import duck
 from mainspring.data.arrow import keyings_of, landed_schema, widened
@@ -40,36 +40,30 @@ def check_keyings(source: Source, keyings: Keyings) -> Keyings:
 
 
 def keyings_there(lake: LakeTables, source: Source) -> dict[str, tuple[str, ...]]:
-    """Return the keyings whose flags the source's table has.
-
-    Raises:
-        InvalidData: The table was landed with other times: what is there cannot be ranked with what comes.
-    """
+    """Return the keyings whose flags the source's table has; none where there is no table."""
     if lake.version(source.name) is None:
         return {}
-    schema = lake.scan(source.name).schema or pa.schema([])
-    lacking = [name for name in (*source.times, VISIBLE_AT, SEQUENCE) if name not in schema.names]
-    if lacking:
-        raise InvalidData(
-            f"Table {source.name!r} has no column {lacking[0]!r}, so it was not landed from this source as it is now.",
-            fix="give the source another name, and land its data again.",
-        )
-    return keyings_of(schema)
+    return keyings_of(lake.scan(source.name).schema or pa.schema([]))
+
+
+def lacking(lake: LakeTables, source: Source, keyings: Keyings) -> dict[str, tuple[str, ...]]:
+    """Return the keyings whose flags the table lacks, or has for other columns."""
+    there = keyings_there(lake, source)
+    return {name: tuple(keys) for name, keys in keyings.items() if there.get(name) != tuple(keys)}
 
 
 def complete_keyings(
     con: duckdb.DuckDBPyConnection, lake: LakeTables, source: Source, keyings: Keyings, batch_rows: int
 ) -> int | None:
     """Compute the flags that the source's table lacks, or has for other columns; return the new version, if any."""
-    there = keyings_there(lake, source)
-    lacking = {name: keys for name, keys in keyings.items() if there.get(name) != tuple(keys)}
+    missing = lacking(lake, source, keyings)
     version = lake.version(source.name)
-    if version is None or not lacking:
+    if version is None or not missing:
         return None
     scan = lake.scan(source.name)
     duck.register(con, "kept", widened(scan, source))
     joins, flags = "", []
-    for index, (name, keys) in enumerate(lacking.items()):
+    for index, (name, keys) in enumerate(missing.items()):
         needed = dict.fromkeys((*keys, *source.times, VISIBLE_AT, SEQUENCE))
         rows = f"SELECT {', '.join(map(quote_name, needed))} FROM kept WHERE {present(keys)}"
         con.execute(f"""
@@ -77,15 +71,15 @@ def complete_keyings(
             SELECT {SEQUENCE}, _counts FROM ({counting(source, rows, keys)})""")
         joins += f" LEFT JOIN flagged_{index} ON kept.{SEQUENCE} = flagged_{index}.{SEQUENCE}"
         flags.append(f"coalesce(flagged_{index}._counts, false) AS {quote_name(RECORD_PREFIX + name)}")
-    replaced = {RECORD_PREFIX + name for name in lacking}
+    replaced = {RECORD_PREFIX + name for name in missing}
     old = [column for column in (scan.schema or ()) if column.name not in replaced]
-    new = [column for column in landed_schema(source, lacking) if column.name in replaced]
+    new = [column for column in landed_schema(source, missing) if column.name in replaced]
     schema = pa.schema([*old, *new])
     columns = [f"kept.{quote_name(column.name)}" for column in old]
     reader = con.sql(f"""
         SELECT {", ".join([*columns, *flags])} FROM kept{joins}
         ORDER BY kept.{VISIBLE_AT}, kept.{SEQUENCE}""").to_arrow_reader(batch_rows)
-    key = f"keyings of version {version}: {sorted(lacking.items())}"
+    key = f"keyings of version {version}: {sorted(missing.items())}"
     return lake.replace(source.name, _cast(reader, schema), schema, key=key)
 
 

@@ -206,6 +206,7 @@ class IngestReport:
     version: int
     reasons: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()  # what was done first to the table, because the source's declaration changed
 
 
 @dataclass(frozen=True, slots=True)

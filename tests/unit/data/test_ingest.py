@@ -360,7 +360,8 @@ def test_names_that_sql_knows_are_only_names() -> None:
     assert [row["_record_table"] for row in landing.landed()] == [True, False]
     report = landing.ingest([{**row, "first": "d", "at": 2}], keyings={})
     assert [row["_record_Not-an_identifier.1"] for row in landing.landed()] == [False, False, True]
-    assert landing.ingestor.add_keyings(declared, {"user": ("kept", "raw")}) == report.version + 1
+    assert landing.ingestor.conform(declared, {"user": ("kept", "raw")}) == ("+ _record_user for kept, raw",)
+    assert landing.lake.version("order") == report.version + 1
     assert [row["_record_user"] for row in landing.landed()] == [False, False, True]
 
 
@@ -381,12 +382,12 @@ def test_a_keying_with_other_columns_is_computed_anew() -> None:
     assert flags() == [True, True]
     landing.ingest([fact(1, name="b", small=2)], keyings={"one": ("small",)})
     assert flags() == [False, True, True]
-    assert landing.ingestor.add_keyings(landing.source, {"one": ("name",)}) is not None
+    assert landing.ingestor.conform(landing.source, {"one": ("name",)}) == ("+ _record_one for name",)
     assert flags() == [True, False, True]
     landing.ingest([fact(1, name="a", small=2)], keyings={})
     assert flags() == [False, False, True, True]
-    assert landing.ingestor.add_keyings(landing.source, {"one": ("name",)}) is None
-    assert landing.ingestor.add_keyings(Source("other", schema={"x": String}, event_time="at"), {"x": ("x",)}) is None
+    assert landing.ingestor.conform(landing.source, {"one": ("name",)}) == ()
+    assert landing.ingestor.conform(Source("other", schema={"x": String}, event_time="at"), {"x": ("x",)}) == ()
 
 
 def test_two_cannot_land_one_source_at_once() -> None:

@@ -195,7 +195,7 @@ def test_what_did_not_land_stays(place: Place) -> None:
 def test_a_version_that_was_vacuumed_says_what_would_have_kept_it(place: Place) -> None:
     place.land("one", "a")
     then = place.commit()
-    place.ingestor.add_keyings(FACTS, {"two": ("value",)})  # which writes every row anew
+    place.ingestor.conform(FACTS, {"two": ("value",)})  # which writes every row anew
     place.land("two", "b", source=OTHERS)
     place.snapshots.tag("kept", place.commit().id)
     vacuum(place.lake, place.snapshots)

@@ -247,7 +247,7 @@ def test_what_was_not_ingested_for_the_entity_is_told() -> None:
         world.materialiser.run(VIEW)
     with pytest.raises(Invalid, match="before entity 'station'"):
         world.offline("10:00")
-    world.ingestor.add_keyings(TRAINS, KEYINGS)
+    world.ingestor.conform(TRAINS, KEYINGS)
     world.clock.set(instant("12:00"))
     assert world.materialiser.run(VIEW).entities == 7
 

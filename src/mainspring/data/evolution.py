@@ -1,0 +1,122 @@
+"""A source whose declared columns changed, and the table that was landed from it as it was.
+
+What loses nothing is done to the table: a column that is new, null in the rows that are there, and a number's wider
+type. What would make the rows mean something else is refused: other times, by which rows are visible and ranked, or
+another type. A column that is no longer declared stays in the table, null in what lands from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from mainspring.core.errors import InvalidData
+from mainspring.core.expr.sql import quote_name
+from mainspring.data import duck
+from mainspring.data.arrow import arrow_schema, schema_changes, times_of
+from mainspring.data.model import SEQUENCE, VISIBLE_AT, Source
+from mainspring.data.ports import LakeTables
+
+if TYPE_CHECKING:
+    import duckdb
+
+_WIDER = {pa.int32(): pa.int64(), pa.float32(): pa.float64()}
+_ANEW = "give the source another name, and land its data again."
+
+
+@dataclass(frozen=True, slots=True)
+class Evolution:
+    """What the table needs: `lines` for people, as `data.arrow.schema_changes` says them."""
+
+    added: tuple[str, ...]
+    widened: Mapping[str, pa.DataType]
+    lines: tuple[str, ...]
+
+
+def evolution(table: pa.Schema, source: Source) -> Evolution:
+    """Return what makes a table of this schema one of the source as it is declared now.
+
+    Raises:
+        InvalidData: Nothing does.
+    """
+    _check_times(table, source)
+    cases = {name.casefold(): name for name in table.names}
+    added, widened = [], {}
+    for column in arrow_schema(source.columns):
+        there = cases.get(column.name.casefold())
+        if there is None:
+            added.append(column.name)
+            continue
+        if there != column.name:
+            raise InvalidData(
+                f"Source {source.name!r} declares {column.name!r}, and its table has {there!r}: tables do not tell "
+                "them apart.",
+                fix=f"declare {there!r}.",
+            )
+        kind = table.field(there).type
+        if kind.equals(column.type):
+            continue
+        if _WIDER.get(kind) != column.type:
+            raise InvalidData(
+                f"Column {column.name!r} of table {source.name!r} is {kind}, not {column.type}.",
+                fix=f"declare the type that the table has, or {_ANEW}",
+            )
+        widened[column.name] = column.type
+    declared = arrow_schema(source.columns)
+    kept = pa.schema([column for column in table if column.name in declared.names])
+    return Evolution(tuple(added), widened, schema_changes(kept, declared))
+
+
+def _check_times(table: pa.Schema, source: Source) -> None:
+    lacking = [name for name in (*source.times, VISIBLE_AT, SEQUENCE) if name not in table.names]
+    if lacking:
+        raise InvalidData(
+            f"Table {source.name!r} has no column {lacking[0]!r}, so it was not landed from this source as it is now.",
+            fix=_ANEW,
+        )
+    landed_by = times_of(table)
+    if landed_by is not None and landed_by != source.times:
+        raise InvalidData(
+            f"The rows of table {source.name!r} were landed by the times {', '.join(landed_by)}, and the source is "
+            f"declared with {', '.join(source.times)}.",
+            fix=f"declare the times that the table has, or {_ANEW}",
+        )
+
+
+def evolve(con: duckdb.DuckDBPyConnection, lake: LakeTables, source: Source, batch_rows: int) -> tuple[str, ...]:
+    """Do to the source's table what it needs, in one version, and return what that was, a line each.
+
+    New columns change no file. A wider type writes every row anew, in bounded memory.
+    """
+    version = lake.version(source.name)
+    if version is None:
+        return ()
+    scan = lake.scan(source.name, version)
+    schema = scan.schema or pa.schema([])
+    needed = evolution(schema, source)
+    if not needed.lines:
+        return ()
+    declared = arrow_schema(source.columns)
+    target = pa.schema([*(_typed(column, needed) for column in schema), *(declared.field(n) for n in needed.added)])
+    key = f"columns of version {version}: {'; '.join(needed.lines)}"
+    if not needed.widened:
+        lake.append(source.name, [], target, key=key)
+        return needed.lines
+    duck.register(con, "evolving", scan)
+    names = [quote_name(column.name) if column.name in schema.names else "NULL" for column in target]
+    query = f"SELECT {', '.join(names)} FROM evolving ORDER BY {VISIBLE_AT}, {SEQUENCE}"
+    reader = con.sql(query).to_arrow_reader(batch_rows)
+    lake.replace(source.name, _cast(reader, target), target, key=key)
+    return needed.lines
+
+
+def _typed(column: pa.Field[pa.DataType], needed: Evolution) -> pa.Field[pa.DataType]:
+    return column.with_type(needed.widened.get(column.name, column.type))
+
+
+def _cast(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield from pa.Table.from_batches([batch]).rename_columns(schema.names).cast(schema).to_batches()

@@ -1,0 +1,297 @@
+"""`mainspring features`: what is declared, how it is computed, what it is worth, and whether its reads agree."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mainspring.cli import exits
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mainspring.app.feature_search import Found
+    from mainspring.features.model import FeatureView
+    from mainspring.features.verify import Mismatch, Verification
+
+_MISMATCHES_SHOWN = 20
+
+
+@click.group("features")
+def command() -> None:
+    """Features: what there is, how it is computed, what it is worth, whether its reads agree."""
+
+
+@make("list")
+@click.option("--search", default="", help="Only views in which all of these words occur.")
+@click.option("--owner", help="Only views of this owner.")
+def list_(call: Call, *, search: str, owner: str | None) -> None:
+    """List the feature views, and how fresh each is online."""
+    from mainspring.app.feature_search import search as find
+
+    found = find(call.project.definitions.views.values(), search, owner)
+    rows = [_listed(call, one) for one in found]
+
+    def show(console: Console) -> None:
+        if not rows:
+            console.print("No feature view matches." if search or owner else "No feature views are declared yet.")
+            return
+        from rich.table import Table
+
+        table = Table(box=None, header_style="bold")
+        for name in ("view", "entity", "source", "features", "owner", "online"):
+            table.add_column(name, overflow="fold")
+        for row in rows:
+            features = ", ".join(row["matches"] or row["features"])
+            table.add_row(row["view"], row["entity"], row["source"], features, row["owner"], _freshness(row))
+        console.print(table)
+
+    call.result(rows, show)
+
+
+def _listed(call: Call, found: Found) -> dict[str, Any]:
+    from mainspring.app.view_freshness import view_freshness
+
+    view, project = found.view, call.project
+    fresh = view_freshness(
+        view, project.lake, project.online, project.clock.now(), project.settings.materialise_every_us
+    )
+    return {
+        "view": view.name,
+        "entity": view.entity.name,
+        "keys": list(view.entity.keys),
+        "source": view.source.name,
+        "features": list(view.names),
+        "matches": list(found.features),
+        "owner": view.owner,
+        "description": view.description,
+        "freshness": asdict(fresh),
+    }
+
+
+def _freshness(row: dict[str, Any]) -> str:
+    from mainspring.core.time import MINUTE, format_duration
+
+    lag = row["freshness"]["lag_us"]
+    state = str(row["freshness"]["state"])
+    if lag is None:
+        return state
+    return f"{state}, {format_duration(max(0, lag) // MINUTE * MINUTE)} behind" if lag >= MINUTE else state
+
+
+@make("show")
+@click.argument("view")
+def show_(call: Call, *, view: str) -> None:
+    """Show the definition of VIEW."""
+    chosen = call.project.definitions.view(view)
+    document = _definition(chosen)
+
+    def show(console: Console) -> None:
+        from rich.markup import escape
+        from rich.table import Table
+
+        keys = ", ".join(f"{name} {dtype.name}" for name, dtype in chosen.entity.keys.items())
+        console.print(f"[bold]{chosen.name}[/]  {escape(chosen.description)}")
+        console.print(f"of {chosen.entity.name} ({keys}), from {chosen.source.name}", style="dim", highlight=False)
+        facts = [f"owner {chosen.owner}"] if chosen.owner else []
+        facts += [f"{name}={value}" for name, value in chosen.tags.items()]
+        if facts:
+            console.print(escape(", ".join(facts)), style="dim")
+        table = Table(box=None, header_style="bold")
+        for name in ("feature", "type", "definition", "over", "empty", "description"):
+            table.add_column(name, overflow="fold")
+        for each in document["features"]:
+            cells = (each["name"], each["type"], _worded(each), each["over"], each["default"], each["description"])
+            table.add_row(*(escape("" if cell is None else str(cell)) for cell in cells))
+        console.print(table)
+
+    call.result(document, show)
+
+
+def _definition(view: FeatureView) -> dict[str, Any]:
+    from mainspring.features.display import definition_rows
+
+    return {
+        "view": view.name,
+        "description": view.description,
+        "owner": view.owner,
+        "tags": dict(view.tags),
+        "entity": view.entity.name,
+        "keys": {name: dtype.value for name, dtype in view.entity.keys.items()},
+        "source": view.source.name,
+        "features": [asdict(row) for row in definition_rows(view)],
+    }
+
+
+def _worded(feature: dict[str, Any]) -> str:
+    return f"{feature['definition']} where {feature['where']}" if feature["where"] else str(feature["definition"])
+
+
+@make("explain")
+@click.argument("name", metavar="MODEL|VIEW")
+@click.option("--sql", "sql_only", is_flag=True, help="The SQL alone.")
+@click.option("--analyze", is_flag=True, help="Let DuckDB say how it would run each query.")
+def explain(call: Call, *, name: str, sql_only: bool, analyze: bool) -> None:
+    """Show how the training set of MODEL, or the features of VIEW, are read from the lake: the plan and the SQL."""
+    from mainspring.app.explaining import explain as plan
+
+    steps = plan(call.project, name, analyze=analyze)
+
+    def show(console: Console) -> None:
+        for step in steps:
+            if not sql_only:
+                _show_step(console, step)
+            _show_sql(console, step.sql)
+            if analyze and step.plan:
+                console.print(step.plan, markup=False, highlight=False, soft_wrap=True)
+
+    if sql_only and not call.json:
+        show(call.console)
+    else:
+        call.result([asdict(step) for step in steps], show)
+
+
+def _show_step(console: Console, step: Any) -> None:
+    size = f"{step.rows:,} rows in {step.files:,} {'file' if step.files == 1 else 'files'}" if step.source else ""
+    console.print(f"[bold]{step.view}[/]  [dim]{step.source}  {size}[/]", highlight=False)
+
+
+def _show_sql(console: Console, sql: str) -> None:
+    if not console.is_terminal:
+        console.print(sql, markup=False, highlight=False, soft_wrap=True)
+        return
+    from rich.syntax import Syntax
+
+    console.print(Syntax(sql, "sql", background_color="default", word_wrap=True))
+
+
+@make("verify")
+@click.argument("name", metavar="MODEL|VIEW")
+@click.option("--sample", default=200, show_default=True, type=click.IntRange(1, 1_000_000),
+              help="About how many (entity, instant) pairs of each view.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, help="The same seed looks at the same entities and instants.")
+@click.option("--entities", default=200, show_default=True, type=click.IntRange(1, 100_000),
+              help="How many entities at most.")  # fmt: skip
+@click.option("--rows", default=300_000, show_default=True, type=click.IntRange(1, 100_000_000),
+              help="How many rows of theirs at most.")  # fmt: skip
+def verify(call: Call, *, name: str, sample: int, seed: int, entities: int, rows: int) -> int:
+    """Compare the reads of VIEW, or of all that MODEL uses, on your own data; exit with 3 where they differ.
+
+    Random entities at random instants, most of them beside one at which something changes, are read offline, online
+    from states built for it, and by brute force; the live online store is compared as it is now. Nothing is written.
+    """
+    from mainspring.app.verifying import verify as run
+    from mainspring.features.chosen import Bounds
+
+    with call.progress() as progress:
+
+        def told(stage: str, done: int, total: int) -> None:
+            progress.update(stage, done, total, "pairs")
+            if done >= total:
+                progress.finish(stage)
+
+        bounds = Bounds(entities=entities, rows=rows)
+        found = run(call.project, name, sample=sample, seed=seed, bounds=bounds, progress=told)
+    differing = sum(len(each.mismatches) for each in found)
+
+    def show(console: Console) -> None:
+        for each in found:
+            _show_verification(console, each)
+        if not differing:
+            console.print("[green]No difference.[/]")
+
+    call.result({"equal": differing == 0, "views": [asdict(each) for each in found]}, show)
+    return exits.GATE if differing else exits.OK
+
+
+def _show_verification(console: Console, found: Verification) -> None:
+    mark = "[red]✗[/]" if found.mismatches else "[green]✓[/]"
+    console.print(
+        f"{mark} [bold]{found.view}[/]: {found.online:,} values offline and online, {found.recomputed:,} by brute "
+        f"force, {found.live:,} of the live store"
+    )
+    console.print(f"  {found.pairs:,} pairs, {found.entities:,} entities, seed {found.seed}", style="dim")
+    if found.behind:
+        console.print(f"  {found.behind:,} entities have rows that the live store has not seen yet", style="dim")
+    for note in found.notes:
+        console.print(f"  {note}", style="dim", markup=False)
+    for mismatch in found.mismatches[:_MISMATCHES_SHOWN]:
+        _show_mismatch(console, mismatch)
+    if len(found.mismatches) > _MISMATCHES_SHOWN:
+        console.print(f"  and {len(found.mismatches) - _MISMATCHES_SHOWN:,} more: --json has all")
+
+
+def _show_mismatch(console: Console, mismatch: Mismatch) -> None:
+    from mainspring.core.time import format_instant
+
+    entity = " ".join(f"{name}={value}" for name, value in mismatch.entity.items())
+    values = f"offline {mismatch.offline!r}, online {mismatch.online!r} ({mismatch.store} store)"
+    if mismatch.was_recomputed:
+        values += f", by brute force {mismatch.recomputed!r}"
+    line = f"  {mismatch.feature}  {entity}  at {format_instant(mismatch.at)}: {values}"
+    console.print(line, markup=False, highlight=False, soft_wrap=True, style="red")
+
+
+@make("entity")
+@click.argument("view")
+@click.argument("key", nargs=-1, required=True, metavar="NAME=VALUE...")
+def entity(call: Call, *, view: str, key: tuple[str, ...]) -> None:
+    """Show one entity's features in VIEW as the online store has them now, beside the offline read: `origin=EWR`.
+
+    Values alone will do, in the order of the entity's keys.
+    """
+    from mainspring.app.entity_values import entity_values
+    from mainspring.features.keys import typed_key
+
+    project = call.project
+    chosen = project.definitions.view(view)
+    typed = typed_key(chosen.entity.keys, _named_keys(chosen, key), f"View {chosen.name!r}")
+    found = entity_values(chosen, typed, project.online, project.lake.scan, project.clock.now())
+
+    def show(console: Console) -> None:
+        from rich.markup import escape
+        from rich.table import Table
+
+        from mainspring.core.time import SECOND, format_instant
+
+        through = "never" if found.mark is None else format_instant(found.mark.position // SECOND * SECOND)
+        console.print(f"[bold]{found.view}[/]  [dim]materialised through {through}[/]", highlight=False)
+        table = Table(box=None, header_style="bold")
+        for name in ("feature", "online", "status", "offline"):
+            table.add_column(name, overflow="fold")
+        for value in found.values:
+            offline = "" if found.problem else _shown(value.offline)
+            style = "red" if value.differs else None
+            table.add_row(value.feature, escape(_shown(value.online)), value.status, escape(offline), style=style)
+        console.print(table)
+        if found.pending:
+            console.print(f"{found.pending:,} of its rows became visible since then.", style="dim")
+        if found.problem:
+            console.print(f"The offline values could not be read: {found.problem}", markup=False)
+
+    call.result(asdict(found), show)
+
+
+def _named_keys(view: FeatureView, texts: tuple[str, ...]) -> dict[str, str]:
+    """Return key name -> text, from `NAME=VALUE`s or from values in the keys' order."""
+    names = list(view.entity.keys)
+    pairs = dict(text.split("=", 1) for text in texts if text.partition("=")[0] in names and "=" in text)
+    if len(pairs) == len(texts):
+        return pairs
+    if pairs or len(texts) != len(names):
+        raise click.BadParameter(f"{view.name} is keyed by {' '.join(f'{name}=VALUE' for name in names)}.")
+    return dict(zip(names, texts, strict=True))
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+for _command in (list_, show_, explain, verify, entity):
+    command.add_command(_command)

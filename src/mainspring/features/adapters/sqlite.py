@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -40,11 +41,10 @@ SET position = excluded.position, landed = excluded.landed, newest = excluded.ne
 WHERE position IS NULL
    OR (excluded.position, excluded.landed, excluded.newest, excluded.until) >= (position, landed, newest, until)
 """
-# CROSS JOIN keeps SQLite from turning the loops around.
+# A left join goes through its left side in order, so the rows come as asked.
 _READ = """
-WITH wanted (v, k) AS (VALUES {})
-SELECT v, k, entity.position, entity.landed, payload FROM wanted CROSS JOIN slot ON view = v
-CROSS JOIN entity ON slot = id AND key = k
+SELECT entity.position, entity.landed, payload FROM (VALUES {})
+LEFT JOIN slot ON view = column1 LEFT JOIN entity ON slot = id AND key = column2
 """
 _SWEPT_AT_ONCE = 10_000
 _SWEEP = (
@@ -82,21 +82,20 @@ class SqliteOnlineStore:
             )
 
     def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
-        found: dict[tuple[str, bytes], EntityState] = {}
         try:
             connection = self._connection()
             if len(wanted) <= _AT_ONCE:
-                _fetch(connection, wanted, found)
-            else:
-                connection.execute("BEGIN")  # one snapshot: a write is seen whole or not at all
-                try:
-                    for start in range(0, len(wanted), _AT_ONCE):
-                        _fetch(connection, wanted[start : start + _AT_ONCE], found)
-                finally:
-                    connection.execute("COMMIT")
+                return _fetch(connection, wanted)
+            connection.execute("BEGIN")  # one snapshot: a write is seen whole or not at all
+            try:
+                found: list[EntityState | None] = []
+                for start in range(0, len(wanted), _AT_ONCE):
+                    found += _fetch(connection, wanted[start : start + _AT_ONCE])
+            finally:
+                connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._translated(error) from error
-        return [found.get(key) for key in wanted]
+        return found
 
     def mark(self, view: str) -> Mark | None:
         with self._errors():
@@ -204,10 +203,21 @@ class SqliteOnlineStore:
         return Unavailable(f"The online store {self._path} did not answer: {error}.")
 
 
-def _fetch(
-    connection: sqlite3.Connection, wanted: Sequence[tuple[str, bytes]], found: dict[tuple[str, bytes], EntityState]
-) -> None:
-    if wanted:
-        statement = _READ.format("(?,?)" + ",(?,?)" * (len(wanted) - 1))
-        for view, key, position, landed, payload in connection.execute(statement, [*chain.from_iterable(wanted)]):
-            found[view, key] = EntityState(position, payload, landed)
+def _fetch(connection: sqlite3.Connection, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
+    if not wanted:
+        return []
+    count = _rounded(len(wanted))
+    asked = [*chain.from_iterable(wanted), *(None, None) * (count - len(wanted))]
+    rows = connection.execute(_statement(count), asked).fetchall()[: len(wanted)]
+    return [None if payload is None else EntityState(position, payload, landed) for position, landed, payload in rows]
+
+
+def _rounded(count: int) -> int:
+    """Return the next of few sizes, so that their statements stay prepared: at most an eighth more."""
+    step = 1 << max(0, count.bit_length() - 4)
+    return -(-count // step) * step
+
+
+@lru_cache(maxsize=256)
+def _statement(count: int) -> str:
+    return _READ.format("(?,?)" + ",(?,?)" * (count - 1))

@@ -9,6 +9,8 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.commands.data_history import diff, log, restore
+from mainspring.cli.commands.data_profile import profile
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group("data")
 def command() -> None:
-    """Versions of the data: commits, tags, vacuum, quarantine."""
+    """Versions of the data: commits and tags, what differs, going back; a table's profile; the quarantine."""
 
 
 @make("commit")
@@ -31,33 +33,17 @@ def commit(call: Call, *, message: str) -> None:
     )
 
 
-@make("log")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
-def log(call: Call, *, limit: int) -> None:
-    """List dataset commits, newest first."""
-    from mainspring.core.time import format_instant
-
-    commits = call.project.snapshots.log(limit)
-    tags = call.project.snapshots.tags()
-
-    def show(console: Console) -> None:
-        for found in commits:
-            names = " ".join(f"[yellow]{tag}[/]" for tag, target in tags.items() if target == found.id)
-            console.print(f"[bold]{found.id}[/] {format_instant(found.at)} {names} {found.message}")
-            console.print("    " + "  ".join(f"{table}@{version}" for table, version in found.versions.items()))
-        if not commits:
-            console.print("No dataset commits yet: each training makes one, and so does `mainspring data commit`.")
-
-    call.result({"commits": [asdict(found) for found in commits], "tags": dict(tags)}, show)
-
-
 @make("tag")
 @click.argument("name")
 @click.argument("commit_id")
 def tag(call: Call, *, name: str, commit_id: str) -> None:
-    """Let tag NAME name a dataset commit: vacuum keeps what tags name."""
-    found = call.project.snapshots.get(commit_id).id
-    call.project.snapshots.tag(name, found)
+    """Let tag NAME name a dataset commit: vacuum keeps what tags name.
+
+    COMMIT_ID is a commit's id or its beginning, another tag, or `now`, which makes a commit first.
+    """
+    from mainspring.app.versions import tag as put
+
+    found = put(call.project, name, commit_id)
     call.result({"tag": name, "commit": found}, lambda console: console.print(f"{name} names {found}."))
 
 
@@ -105,5 +91,5 @@ def quarantine(call: Call, *, source: str, limit: int) -> None:
     call.result(rows, show)
 
 
-for _command in (commit, log, tag, untag, vacuum, quarantine):
+for _command in (commit, log, diff, restore, tag, untag, vacuum, profile, quarantine):
     command.add_command(_command)

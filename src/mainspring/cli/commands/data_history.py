@@ -1,0 +1,179 @@
+"""`mainspring data log`, `diff` and `restore`: what happened to the data, and undoing it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mainspring.data.diff import ColumnDiff, TableDiff
+    from mainspring.data.history import TableChange
+
+
+@make("log")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
+def log(call: Call, *, limit: int) -> None:
+    """List dataset commits, newest first: which tables changed, by how many rows and in which columns."""
+    from mainspring.core.time import format_instant
+    from mainspring.data import history
+
+    found = history.log(call.project.lake, call.project.snapshots, limit)
+
+    def show(console: Console) -> None:
+        from rich.markup import escape
+        from rich.table import Table
+
+        for each in found:
+            tags = "".join(f" [yellow]{tag}[/]" for tag in each.tags)
+            console.print(f"[bold]{each.commit.id}[/] {format_instant(each.commit.at // 1_000_000 * 1_000_000)}{tags}")
+            if each.commit.message:
+                console.print(f"  {escape(each.commit.message)}")
+            changes = Table.grid(padding=(0, 2))
+            for change in each.changes:
+                rows = "" if change.rows is None else f"of {change.rows:,}"
+                changes.add_row(
+                    "", change.table, f"@{change.version}", _more(change), rows, escape(", ".join(change.schema))
+                )
+            console.print(changes)
+        if not found:
+            console.print("No dataset commits yet: each training makes one, and so does `mainspring data commit`.")
+
+    document = {
+        "commits": [{**asdict(each.commit), "changes": [asdict(change) for change in each.changes]} for each in found],
+        "tags": dict(call.project.snapshots.tags()),
+    }
+    call.result(document, show)
+
+
+def _more(change: TableChange) -> str:
+    if change.rows is None or change.rows_before is None:
+        return "? rows"
+    return f"{change.rows - change.rows_before:+,} rows"
+
+
+@make("diff")
+@click.argument("before")
+@click.argument("after", default="now")
+@click.option("--table", help="Only this table.")
+def diff(call: Call, *, before: str, after: str, table: str | None) -> None:
+    """Show how the data differs between BEFORE and AFTER: commits, tags, or `now`.
+
+    Rows that came and went, columns that changed, and columns that hold something else than before: by the test of
+    Kolmogorov and Smirnov and one of the mean, or of the categories' shares, where the effect is large enough too.
+    """
+    from mainspring.app.versions import diff as differences
+
+    with call.progress() as progress:
+        found = differences(
+            call.project,
+            before,
+            after,
+            table=table,
+            progress=lambda name, done, total: progress.update("tables", done, total, name),
+        )
+
+    def show(console: Console) -> None:
+        for each in found:
+            _show_table(console, each)
+        if not found:
+            console.print(f"{before} and {after} name the same data.")
+
+    call.result({"before": before, "after": after, "tables": [asdict(each) for each in found]}, show)
+
+
+def _show_table(console: Console, each: TableDiff) -> None:
+    from rich.table import Table
+
+    def version(number: int | None) -> str:
+        return "none" if number is None else f"@{number}"
+
+    console.print(
+        f"[bold]{each.table}[/] {version(each.before)} -> {version(each.after)}: {each.rows_before:,} -> "
+        f"{each.rows:,} rows, [green]{each.added:,} added[/], [red]{each.removed:,} removed[/]"
+    )
+    for line in each.schema:
+        console.print(f"    {line}", style="yellow", markup=False)
+    differing = [column for column in each.columns if column.differs]
+    same = len(each.columns) - len(differing)
+    if differing:
+        columns = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        columns.add_column("    column", max_width=28)
+        for name in ("nulls", "mean, or largest shares", "distance", "q"):
+            columns.add_column(name, justify="left" if "," in name else "right")
+        for column in differing:
+            nulls = f"{column.null_share_before:.1%} -> {column.null_share:.1%}"
+            columns.add_row(
+                f"    {column.column}", nulls, _values(column), f"{column.distance:.3f}", f"{column.q_value:.2g}"
+            )
+        console.print(columns)
+    if same:
+        console.print(
+            f"    {same} columns hold what they held." if differing else "    Every column holds what it held."
+        )
+
+
+def _values(column: ColumnDiff) -> str:
+    from rich.markup import escape
+
+    if column.mean is not None and column.mean_before is not None:
+        shift = "" if column.shift_sd is None else f" ({column.shift_sd:+.2f} sd)"
+        return f"{column.mean_before:.4g} -> {column.mean:.4g}{shift}"
+    return escape(", ".join(f"{name} {was:.1%} -> {now:.1%}" for name, was, now in column.shares[:2]))
+
+
+@make("restore")
+@click.argument("name")
+@click.option("--table", "source", help="Only the table of this source, with its quarantine.")
+def restore(call: Call, *, name: str, source: str | None) -> None:
+    """Let every source's table hold again what NAME, a commit or a tag, names.
+
+    As new versions: nothing is lost, and the commit of what was there is told, so there is a way back. Batches that
+    landed after NAME can be landed again. Online features follow. Cut short, it is finished by running it again.
+    """
+    from mainspring.app.materialising import materialise_views
+    from mainspring.app.versions import restore as run
+
+    with call.progress() as progress:
+        report = run(
+            call.project,
+            name,
+            source=source,
+            progress=lambda done, total: progress.update("tables", done, total),
+        )
+        progress.finish("tables", f"{len(report.tables)} tables")
+        changed = {each.table for each in report.tables if each.version is not None}
+        views = [
+            view
+            for view in call.project.definitions.views.values()
+            if view.source.name in changed and call.project.materialiser.position(view) is not None
+        ]
+        materialise_views(
+            call.project, views, progress=lambda view, done, total, *_: progress.update(view, done, total, "entities")
+        )
+        for view in views:
+            progress.finish(view.name)
+
+    def show(console: Console) -> None:
+        for each in report.tables:
+            if each.version is None:
+                console.print(f"[bold]{each.table}[/] holds that already: {each.rows:,} rows.")
+            else:
+                was = "empty, as it was not there yet" if each.target is None else f"as version {each.target}"
+                console.print(
+                    f"[bold]{each.table}[/] version {each.version} is {was}:"
+                    f" {each.rows_before:,} -> {each.rows:,} rows."
+                )
+        if report.left:
+            console.print(f"Left as they are, because nothing lands in them: {', '.join(report.left)}.")
+        console.print(f"Dataset commit [bold]{report.commit}[/].")
+        if report.before not in (None, report.commit):
+            console.print(f"The way back: `mainspring data restore {report.before}`.")
+
+    call.result(asdict(report), show)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mainspring.app.choosing import Chosen, choose
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from mainspring.features.plan import Step
 
 
-def explain(project: Project, what: Chosen) -> list[Step]:
+def explain(project: Project, what: Chosen | Sequence[Chosen]) -> list[Step]:
     """Return the steps of the offline read of `what`: a model, a view, or a list of views and features.
 
     Raises:

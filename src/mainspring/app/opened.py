@@ -13,10 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from mainspring.app.named import Named
+from mainspring.app import declared
 from mainspring.core import html
 from mainspring.core.errors import Invalid, NotFound
-from mainspring.core.time import format_duration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
     from mainspring.app.choosing import Choice, Chosen
     from mainspring.app.feature_table import FeatureTable
     from mainspring.app.frames import Kind
+    from mainspring.app.named import Named
     from mainspring.app.project import Project
+    from mainspring.app.reports import Plan, Verifications
     from mainspring.data.model import IngestReport, Source
     from mainspring.features.model import FeatureGroup, FeatureView, MaterialiseReport
     from mainspring.serving.model import Endpoint
@@ -84,51 +85,22 @@ class OpenedProject:
     @cached_property
     def features(self) -> Named[FeatureGroup]:
         """The feature views and the request features, by name."""
-        from mainspring.app.choosing import groups_of
-
-        return Named(
-            "feature view",
-            groups_of(self.services.definitions),
-            ("entity", "source", "features", "owner", "description"),
-            _group_cells,
-        )
+        return declared.features(self.services.definitions)
 
     @cached_property
     def sources(self) -> Named[Source]:
         """The sources, by name."""
-        return Named(
-            "source",
-            self.services.definitions.sources,
-            ("event time", "columns", "lag", "owner", "description"),
-            lambda source: (
-                source.event_time,
-                ", ".join(source.schema),
-                format_duration(source.lag_us) if source.lag_us else "",
-                source.owner,
-                source.description,
-            ),
-        )
+        return declared.sources(self.services.definitions)
 
     @cached_property
     def models(self) -> Named[Model]:
         """The models, by name."""
-        return Named(
-            "model",
-            self.services.definitions.models,
-            ("task", "label", "features", "gates", "owner"),
-            lambda model: (
-                model.task,
-                f"{model.label.source.name}.{model.label.column}",
-                ", ".join(group.name for group in model.features),
-                ", ".join(map(str, model.gates)),
-                model.owner,
-            ),
-        )
+        return declared.models(self.services.definitions)
 
     @cached_property
     def endpoints(self) -> Named[Endpoint]:
         """The endpoints, by name."""
-        return Named("endpoint", self.services.definitions.endpoints, ("model",), lambda endpoint: (endpoint.model,))
+        return declared.endpoints(self.services.definitions)
 
     # Its features as frames
 
@@ -243,6 +215,42 @@ class OpenedProject:
         found = reading.now(self.services, choice, [rows] if single else rows, statuses=statuses)
         return found.table.to_pylist()[0] if single and as_ is None else found.as_(as_)
 
+    def explain(self, of: Chosen | Sequence[Chosen]) -> Plan:
+        """Return how features are read from the lake: what is read for each view, and the SQL.
+
+        Args:
+            of: As `training_set` takes it.
+        """
+        from mainspring.app.explaining import explain
+        from mainspring.app.reports import Plan
+
+        return Plan(explain(self.services, of))
+
+    def verify(
+        self, of: Chosen | Sequence[Chosen], *, sample: int = 200, seed: int = 0, progress: bool = True
+    ) -> Verifications:
+        """Compare the offline, the online and a brute-force read on the project's own data.
+
+        Args:
+            of: As `training_set` takes it; whole views are compared.
+            sample: About how many (entity, instant) pairs of each view.
+            seed: The same seed looks at the same entities and instants.
+            progress: Whether to show progress, in a terminal or a notebook.
+        """
+        from mainspring.app.reports import Verifications
+        from mainspring.app.steps import steps
+        from mainspring.app.verifying import verify
+
+        with steps("verify", 2 * len(self._choose(of).views), progress) as step:
+            begun: set[str] = set()
+
+            def told(stage: str, _done: int, _total: int) -> None:
+                if stage not in begun:
+                    begun.add(stage)
+                    step(stage)
+
+            return Verifications(verify(self.services, of, sample=sample, seed=seed, progress=told))
+
     def _choose(self, of: Chosen | Sequence[Chosen]) -> Choice:
         from mainspring.app.choosing import choose
 
@@ -279,15 +287,6 @@ class OpenedProject:
         return html.joined(
             html.title(self.name, note), *(html.Markup(each._repr_html_()) for each in shown if len(each))
         )
-
-
-def _group_cells(group: FeatureGroup) -> Sequence[object]:
-    from mainspring.features.model import FeatureView
-
-    features = ", ".join(group.names)
-    if isinstance(group, FeatureView):
-        return group.entity.name, group.source.name, features, group.owner, group.description
-    return "", "the request", features, group.owner, group.description
 
 
 def _is_column(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mainspring.app.choosing import Chosen, choose
@@ -22,7 +22,7 @@ Progress = Callable[[str, int, int], None]
 
 def verify(
     project: Project,
-    what: Chosen,
+    what: Chosen | Sequence[Chosen],
     *,
     sample: int = 200,
     seed: int = 0,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from mainspring.app.feature_search import Found
     from mainspring.features.model import FeatureView
-    from mainspring.features.verify import Mismatch, Verification
+    from mainspring.features.verify import Verification
 
 _MISMATCHES_SHOWN = 20
 
@@ -209,6 +209,8 @@ def verify(call: Call, *, name: str, sample: int, seed: int, entities: int, rows
 
 
 def _show_verification(console: Console, found: Verification) -> None:
+    from mainspring.app.reports import in_words
+
     mark = "[red]✗[/]" if found.mismatches else "[green]✓[/]"
     console.print(
         f"{mark} [bold]{found.view}[/]: {found.online:,} values offline and online, {found.recomputed:,} by brute "
@@ -220,20 +222,9 @@ def _show_verification(console: Console, found: Verification) -> None:
     for note in found.notes:
         console.print(f"  {note}", style="dim", markup=False)
     for mismatch in found.mismatches[:_MISMATCHES_SHOWN]:
-        _show_mismatch(console, mismatch)
+        console.print(f"  {in_words(mismatch)}", markup=False, highlight=False, soft_wrap=True, style="red")
     if len(found.mismatches) > _MISMATCHES_SHOWN:
         console.print(f"  and {len(found.mismatches) - _MISMATCHES_SHOWN:,} more: --json has all")
-
-
-def _show_mismatch(console: Console, mismatch: Mismatch) -> None:
-    from mainspring.core.time import format_instant
-
-    entity = " ".join(f"{name}={value}" for name, value in mismatch.entity.items())
-    values = f"offline {mismatch.offline!r}, online {mismatch.online!r} ({mismatch.store} store)"
-    if mismatch.was_recomputed:
-        values += f", by brute force {mismatch.recomputed!r}"
-    line = f"  {mismatch.feature}  {entity}  at {format_instant(mismatch.at)}: {values}"
-    console.print(line, markup=False, highlight=False, soft_wrap=True, style="red")
 
 
 @make("entity")

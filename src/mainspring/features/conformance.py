@@ -30,8 +30,18 @@ class OnlineStoreConformance:
         found = store.read([("v", _B), ("v", _C), ("w", _A), ("v", _A), ("v", _B), ("nobody", _A)])
         assert [state and state.payload for state in found] == [b"b", None, b"other", b"a", b"b", None]
 
+    def test_gives_the_payloads_alone(self, store: OnlineStore) -> None:
+        store.write("v", [(_A, EntityState(1, b"a")), (_B, EntityState(1, b""))])
+        store.write("w", [(_A, EntityState(1, b"other"))])
+        asked = [("v", _B), ("w", _C), ("w", _A), ("v", _A), ("nobody", _A), ("v", _C)]
+        assert store.payloads(asked) == [b"", None, b"other", b"a", None, None]
+        for count in range(1, 40):
+            assert store.payloads([("v", _C)] * (count - 1) + [("v", _A)]) == [None] * (count - 1) + [b"a"]
+        assert all(type(payload) is bytes for payload in store.payloads([("v", _A), ("v", _B)]))
+
     def test_reads_nothing_when_asked_for_nothing(self, store: OnlineStore) -> None:
         assert store.read([]) == []
+        assert store.payloads([]) == []
 
     def test_gives_back_what_was_written(self, store: OnlineStore) -> None:
         state = EntityState(-(2**62), bytes(range(256)) * 40, 2**40)

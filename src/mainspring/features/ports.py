@@ -41,6 +41,14 @@ class OnlineStore(Protocol):
         """
         ...
 
+    def payloads(self, wanted: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
+        """Return the payloads of what `read` returns: all that a prediction needs.
+
+        Raises:
+            Unavailable: The store did not answer.
+        """
+        ...
+
     def mark(self, view: str) -> Mark | None:
         """Return how far the view has been materialised, `None` where never."""
         ...

@@ -51,23 +51,18 @@ class LmdbOnlineStore:
             self._file().writing(work)
 
     def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
-        prefixes: dict[str, bytes | None] = {}
         found: list[EntityState | None] = []
-        with self._file().reading() as transaction:
-            get = transaction.get
-            for view, key in wanted:
-                if view in prefixes:
-                    prefix = prefixes[view]
-                else:
-                    slot = _slot(transaction, view)
-                    prefix = prefixes[view] = None if slot is None else _prefix(slot)
-                value = None if prefix is None else get(prefix + bounded(key, _LONGEST))
-                if value is None:
-                    found.append(None)
-                else:
-                    position, landed = _NEW.unpack_from(value)
-                    found.append(EntityState(position, bytes(value[_NEW.size :]), landed))
+        for value in self._values(wanted):
+            if value is None:
+                found.append(None)
+            else:
+                position, landed = _NEW.unpack_from(value)
+                found.append(EntityState(position, value[_NEW.size :], landed))
         return found
+
+    def payloads(self, wanted: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
+        start = _NEW.size
+        return [None if value is None else value[start:] for value in self._values(wanted)]
 
     def mark(self, view: str) -> Mark | None:
         with self._file().reading() as transaction:
@@ -117,6 +112,25 @@ class LmdbOnlineStore:
     def close(self) -> None:
         """Close the file; the next call of any store on it opens it again."""
         close(self._folder)
+
+    def _values(self, wanted: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
+        found: list[bytes | None] = []
+        prefixes: dict[str, bytes | None] = {}
+        view, prefix = None, None
+        with self._file().reading() as transaction:
+            get = transaction.get
+            for named, key in wanted:
+                if named is not view:
+                    view = named
+                    if view not in prefixes:
+                        slot = _slot(transaction, view)
+                        prefixes[view] = None if slot is None else _prefix(slot)
+                    prefix = prefixes[view]
+                if prefix is None:
+                    found.append(None)
+                else:
+                    found.append(get(prefix + (key if len(key) <= _LONGEST else bounded(key, _LONGEST))))
+        return found
 
     def _file(self) -> LmdbFile:
         held = self._held

@@ -60,12 +60,12 @@ class LmdbFile:
 
     @contextmanager
     def reading(self) -> Iterator[Any]:
-        """Give a snapshot. What it returns (buffers of the map) must not be used after it."""
+        """Give a snapshot."""
         with self.errors():
             while True:
                 self._map.acquire()
                 try:
-                    transaction = self._env.begin(buffers=True)
+                    transaction = self._env.begin()
                     break
                 except lmdb.MapResizedError:
                     self._map.release()

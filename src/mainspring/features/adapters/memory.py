@@ -34,6 +34,9 @@ class MemoryOnlineStore:
         with self._lock:
             return [None if (held := self._views.get(view)) is None else held.states.get(key) for view, key in wanted]
 
+    def payloads(self, wanted: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
+        return [None if state is None else state.payload for state in self.read(wanted)]
+
     def mark(self, view: str) -> Mark | None:
         held = self._views.get(view)
         return None if held is None else held.mark

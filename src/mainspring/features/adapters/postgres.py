@@ -41,12 +41,13 @@ CREATE TABLE IF NOT EXISTS mainspring_online.entity (
 );
 ALTER TABLE mainspring_online.entity ALTER COLUMN payload SET STORAGE EXTERNAL;
 """
-_READ = """
-SELECT n, e.position, e.landed, e.payload
+_FOUND = """
 FROM unnest(%b::text[], %b::bytea[]) WITH ORDINALITY AS w (view, key, n)
 JOIN mainspring_online.slot AS s ON s.project = %b AND s.view = w.view
 JOIN mainspring_online.entity AS e ON e.slot = s.id AND e.key = w.key
 """
+_READ = f"SELECT n, e.position, e.landed, e.payload {_FOUND}"
+_PAYLOADS = f"SELECT n, e.payload {_FOUND}"
 # The slot's row stays locked until the end, so that a slot is not taken away from under a write.
 _SLOT = """
 INSERT INTO mainspring_online.slot AS held (project, view) VALUES (%b, %b)
@@ -138,10 +139,14 @@ class PostgresOnlineStore:
 
     def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
         found: list[EntityState | None] = [None] * len(wanted)
-        if wanted:
-            arrays = [view for view, _ in wanted], [bounded(key, _LONGEST) for _, key in wanted]
-            for place, position, landed, payload in self._rows(_READ, *arrays, self._project):
-                found[place - 1] = EntityState(position, payload, landed)
+        for place, position, landed, payload in self._found(_READ, wanted):
+            found[place - 1] = EntityState(position, payload, landed)
+        return found
+
+    def payloads(self, wanted: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
+        found: list[bytes | None] = [None] * len(wanted)
+        for place, payload in self._found(_PAYLOADS, wanted):
+            found[place - 1] = payload
         return found
 
     def mark(self, view: str) -> Mark | None:
@@ -191,6 +196,12 @@ class PostgresOnlineStore:
             while deleted == _SWEPT_AT_ONCE:
                 deleted = self._written(partial(_changed, _SWEEP, (slot, slot)))
             self._written(partial(_changed, _SWEPT, (slot,)))
+
+    def _found(self, query: str, wanted: Sequence[tuple[str, bytes]]) -> list[tuple[Any, ...]]:
+        if not wanted:
+            return []
+        views, keys = [view for view, _ in wanted], [bounded(key, _LONGEST) for _, key in wanted]
+        return self._rows(query, views, keys, self._project)
 
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         def attempt(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:

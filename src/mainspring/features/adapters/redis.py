@@ -135,19 +135,18 @@ class RedisOnlineStore:
         self._asked(self._patience.write, lambda: self._write(keys, arguments))
 
     def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
-        if not wanted:
-            return []
-        places: dict[str, list[int]] = {}
-        for place, (view, _) in enumerate(wanted):
-            places.setdefault(view, []).append(place)
-        found: list[EntityState | None] = [None] * len(wanted)
-        answers = self._asked(self._patience.read, lambda: self._fetch(wanted, places))
-        for answer, at in zip(answers, places.values(), strict=True):
-            for place, value in zip(at, answer, strict=True):
-                if value is not None:
-                    position, landed = _NEW.unpack_from(value)
-                    found[place] = EntityState(position - _SHIFT, value[_NEW.size :], landed - _SHIFT)
+        found: list[EntityState | None] = []
+        for value in self._values(wanted):
+            if value is None:
+                found.append(None)
+            else:
+                position, landed = _NEW.unpack_from(value)
+                found.append(EntityState(position - _SHIFT, value[_NEW.size :], landed - _SHIFT))
         return found
+
+    def payloads(self, wanted: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
+        start = _NEW.size
+        return [None if value is None else value[start:] for value in self._values(wanted)]
 
     def mark(self, view: str) -> Mark | None:
         held: Any = self._asked(self._patience.read, lambda: self._reading.hget(self._marks, view))
@@ -186,10 +185,27 @@ class RedisOnlineStore:
     def _states(self, view: str) -> str:
         return self._states_root + view
 
-    def _fetch(self, wanted: Sequence[tuple[str, bytes]], places: dict[str, list[int]]) -> list[Any]:
+    def _values(self, wanted: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
+        if not wanted:
+            return []
+        places: dict[str, list[int]] = {}
+        for place, (view, _) in enumerate(wanted):
+            places.setdefault(view, []).append(place)
         if len(places) == 1:
             (view,) = places
-            return [self._reading.execute_command("HMGET", self._states(view), *(key for _, key in wanted))]
+            command = ("HMGET", self._states(view), *(key for _, key in wanted))
+            found: list[bytes | None] = self._asked(
+                self._patience.read, lambda: self._reading.execute_command(*command)
+            )
+            return found
+        found = [None] * len(wanted)
+        answers = self._asked(self._patience.read, lambda: self._several(wanted, places))
+        for answer, at in zip(answers, places.values(), strict=True):
+            for place, value in zip(at, answer, strict=True):
+                found[place] = value
+        return found
+
+    def _several(self, wanted: Sequence[tuple[str, bytes]], places: dict[str, list[int]]) -> list[Any]:
         pipeline = self._reading.pipeline(transaction=False)
         for view, at in places.items():
             pipeline.execute_command("HMGET", self._states(view), *(wanted[place][1] for place in at))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from mainspring.core.errors import Corrupt, MainspringError, StorageFull, Unavailable
 from mainspring.features.adapters.disk import is_full
@@ -43,8 +44,12 @@ WHERE position IS NULL
 """
 # A left join goes through its left side in order, so the rows come as asked.
 _READ = """
-SELECT entity.position, entity.landed, payload FROM (VALUES {})
+SELECT {columns} FROM (VALUES {rows})
 LEFT JOIN slot ON view = column1 LEFT JOIN entity ON slot = id AND key = column2
+"""
+_READ_ONE_VIEW = """
+SELECT {columns} FROM (VALUES {rows})
+LEFT JOIN entity ON slot = (SELECT id FROM slot WHERE view = ?) AND key = column1
 """
 _SWEPT_AT_ONCE = 10_000
 _SWEEP = (
@@ -82,20 +87,13 @@ class SqliteOnlineStore:
             )
 
     def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
-        try:
-            connection = self._connection()
-            if len(wanted) <= _AT_ONCE:
-                return _fetch(connection, wanted)
-            connection.execute("BEGIN")  # one snapshot: a write is seen whole or not at all
-            try:
-                found: list[EntityState | None] = []
-                for start in range(0, len(wanted), _AT_ONCE):
-                    found += _fetch(connection, wanted[start : start + _AT_ONCE])
-            finally:
-                connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise self._translated(error) from error
-        return found
+        return [
+            None if payload is None else EntityState(position, payload, landed)
+            for position, payload, landed in self._rows(wanted, "entity.position, payload, entity.landed")
+        ]
+
+    def payloads(self, wanted: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
+        return [payload for (payload,) in self._rows(wanted, "payload")]
 
     def mark(self, view: str) -> Mark | None:
         with self._errors():
@@ -155,6 +153,22 @@ class SqliteOnlineStore:
             self._open.clear()
             self._local = threading.local()
 
+    def _rows(self, wanted: Sequence[tuple[str, bytes]], columns: str) -> list[tuple[Any, ...]]:
+        try:
+            connection = self._connection()
+            if len(wanted) <= _AT_ONCE:
+                return _fetch(connection, wanted, columns)
+            connection.execute("BEGIN")  # one snapshot: a write is seen whole or not at all
+            try:
+                found: list[tuple[Any, ...]] = []
+                for start in range(0, len(wanted), _AT_ONCE):
+                    found += _fetch(connection, wanted[start : start + _AT_ONCE], columns)
+            finally:
+                connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+        return found
+
     def _connection(self) -> sqlite3.Connection:
         # A connection does not survive a fork.
         if getattr(self._local, "process", None) != os.getpid():
@@ -203,21 +217,31 @@ class SqliteOnlineStore:
         return Unavailable(f"The online store {self._path} did not answer: {error}.")
 
 
-def _fetch(connection: sqlite3.Connection, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
+def _fetch(connection: sqlite3.Connection, wanted: Sequence[tuple[str, bytes]], columns: str) -> list[tuple[Any, ...]]:
     if not wanted:
         return []
     count = _rounded(len(wanted))
-    asked = [*chain.from_iterable(wanted), *(None, None) * (count - len(wanted))]
-    rows = connection.execute(_statement(count), asked).fetchall()[: len(wanted)]
-    return [None if payload is None else EntityState(position, payload, landed) for position, landed, payload in rows]
+    more = count - len(wanted)
+    views, keys = zip(*wanted, strict=True)
+    if views.count(views[0]) == len(views):
+        rows = connection.execute(_one_view(count, columns), (*keys, *(None,) * more, views[0])).fetchall()
+    else:
+        asked = [*chain.from_iterable(wanted), *(None, None) * more]
+        rows = connection.execute(_views(count, columns), asked).fetchall()
+    return rows[: len(wanted)] if more else rows
 
 
 def _rounded(count: int) -> int:
     """Return the next of few sizes, so that their statements stay prepared: at most an eighth more."""
-    step = 1 << max(0, count.bit_length() - 4)
+    step: int = 1 << max(0, count.bit_length() - 4)
     return -(-count // step) * step
 
 
 @lru_cache(maxsize=256)
-def _statement(count: int) -> str:
-    return _READ.format("(?,?)" + ",(?,?)" * (count - 1))
+def _one_view(count: int, columns: str) -> str:
+    return _READ_ONE_VIEW.format(columns=columns, rows="(?)" + ",(?)" * (count - 1))
+
+
+@lru_cache(maxsize=256)
+def _views(count: int, columns: str) -> str:
+    return _READ.format(columns=columns, rows="(?,?)" + ",(?,?)" * (count - 1))

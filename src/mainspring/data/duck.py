@@ -57,6 +57,8 @@ def connect(
         "TimeZone": "UTC",
         "autoinstall_known_extensions": "false",
         "parquet_metadata_cache": "true",  # a file of the lake never changes
+        # Statistics in files leave NaN out; without this, `isnan` is folded to false where they have no room for one.
+        "parquet_can_have_nan": "true",
     }
     if threads is not None:
         config["threads"] = threads
@@ -67,7 +69,8 @@ def connect(
             f"DuckDB does not take memory_limit {memory_limit!r} with threads {threads!r}: {_first_line(error)}",
             fix="write it as '500MB' or '2GB', and threads as a number from 1 on.",
         ) from None
-    con.execute("SET enable_progress_bar = false")
+    if one_row(con, "SELECT current_setting('enable_progress_bar')")[0]:  # in a notebook it is off, and may not be set
+        con.execute("SET enable_progress_bar = false")
     return con
 
 

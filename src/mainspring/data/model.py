@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from mainspring.core.declare import declare
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.schema import DType, Schema, check_schema
 from mainspring.core.time import parse_duration
+from mainspring.data.checks import (
+    Check,
+    fresh,
+    in_range,
+    length,
+    matches,
+    none_of,
+    not_null,
+    one_of,
+    read_checks,
+    unique,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,60 +36,30 @@ REASON = "_reason"  # string, in the quarantine only: why the row failed
 QUARANTINE_SUFFIX = "__quarantine"
 TILES_PREFIX = "tiles__"  # tables that are made from others, and can be made again
 
-_KINDS = ("not_null", "in_range", "one_of", "unique", "fresh")
-_FITTING = {
-    DType.String: (str,),
-    DType.Boolean: (bool,),
-    DType.Int32: (int,),
-    DType.Int64: (int,),
-    DType.Float32: (int, float),
-    DType.Float64: (int, float),
-}
-
-
-class Check(msgspec.Struct, frozen=True):
-    """A rule for rows. `kind`: not_null, in_range, one_of, unique; or `fresh`, a rule for the whole source."""
-
-    kind: str
-    columns: tuple[str, ...] = ()
-    low: float | None = None
-    high: float | None = None
-    values: tuple[str | int | float | bool, ...] = ()
-    within: int = 0  # microseconds
-
-    def __str__(self) -> str:
-        names = ", ".join(self.columns)
-        if self.kind == "in_range":
-            low = "-inf" if self.low is None else f"{self.low:g}"
-            return f"{names} in [{low}, {'inf' if self.high is None else f'{self.high:g}'}]"
-        if self.kind == "one_of":
-            return f"{names} one of {list(self.values)}"
-        return f"{self.kind}({names})"
-
-
-def not_null(*columns: str) -> Check:
-    """None of `columns` is null."""
-    return Check("not_null", columns)
-
-
-def in_range(column: str, low: float | None = None, high: float | None = None) -> Check:
-    """`low <= column <= high`; null passes, NaN does not."""
-    return Check("in_range", (column,), low=low, high=high)
-
-
-def one_of(column: str, values: list[str | int | float | bool]) -> Check:
-    """`column` is one of `values`; null passes."""
-    return Check("one_of", (column,), values=tuple(values))
-
-
-def unique(*columns: str) -> Check:
-    """No two rows of the source agree in all of `columns`; the row that came first stays."""
-    return Check("unique", columns)
-
-
-def fresh(within: str) -> Check:
-    """The source's newest event is at most `within` old. Reported after ingestion; no row fails it."""
-    return Check("fresh", within=parse_duration(within))
+__all__ = [
+    "BATCH",
+    "QUARANTINE_SUFFIX",
+    "REASON",
+    "RECORD_PREFIX",
+    "SEQUENCE",
+    "TILES_PREFIX",
+    "VISIBLE_AT",
+    "Check",
+    "DatasetCommit",
+    "IngestReport",
+    "Source",
+    "SourceColumn",
+    "TableScan",
+    "TableVersion",
+    "fresh",
+    "in_range",
+    "length",
+    "matches",
+    "none_of",
+    "not_null",
+    "one_of",
+    "unique",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +82,12 @@ class Source:
         event_time: The column that says when a fact became true in the world.
         recorded_time: The column that says when it could have been known; without it, facts are known as they happen.
         lag: How much later than `recorded_time` a row is really available, a duration.
-        checks: Rules each row must satisfy; a row that fails goes to the quarantine with the reason.
+        checks: Rules each row must satisfy, those of this package or schemas of pandera, which become such (kept as a
+            tuple of `Check`); a row that fails goes to the quarantine with the reason.
         pii: The columns that identify a person.
 
     Raises:
-        Invalid: A name or type cannot be one, a check names an unknown column, `lag` is no duration.
+        Invalid: A name or type cannot be one, a check names an unknown column or cannot be kept, `lag` is no duration.
     """
 
     name: str
@@ -115,7 +96,7 @@ class Source:
     event_time: str
     recorded_time: str | None = None
     lag: str | int = 0
-    checks: Sequence[Check] = ()
+    checks: Sequence[Any] = ()
     description: str = ""
     owner: str = ""
     pii: Sequence[str] = ()
@@ -139,33 +120,15 @@ class Source:
                     f"Source {self.name!r} lists its time {time!r} in the schema too.",
                     fix="leave it out of the schema.",
                 )
-        unknown = {name for check in self.checks for name in check.columns} | set(self.pii)
-        unknown -= set(self.columns)
+        object.__setattr__(self, "checks", tuple(read_checks(self.checks, self.columns, self.name)))
+        unknown = set(self.pii) - set(self.columns)
         if unknown:
             raise Invalid(
                 f"Source {self.name!r} has checks or marks on columns it does not have: {sorted(unknown)}.",
                 fix=f"its columns are {sorted(self.columns)}.",
             )
-        for check in self.checks:
-            self._check_types(check)
         _ = self.lag_us
         declare(self)
-
-    def _check_types(self, check: Check) -> None:
-        if check.kind not in _KINDS:
-            raise Invalid(f"Source {self.name!r} has a check of kind {check.kind!r}.", fix=f"use {', '.join(_KINDS)}.")
-        for name in check.columns:
-            dtype = self.columns[name]
-            if check.kind == "in_range" and not dtype.numeric:
-                raise Invalid(
-                    f"Source {self.name!r} checks {check}, but {name} is a {dtype.value}.", fix="check a number."
-                )
-            wrong = [value for value in check.values if not _fits(value, dtype)]
-            if wrong:
-                raise Invalid(
-                    f"Source {self.name!r} checks {check}, but {name} is a {dtype.value}, which {wrong[0]!r} is not.",
-                    fix=f"list values of type {dtype.value}.",
-                )
 
     @property
     def times(self) -> tuple[str, ...]:
@@ -184,11 +147,6 @@ class Source:
         if not name.startswith("_") and name in self.columns:
             return SourceColumn(self, name)
         raise AttributeError(f"Source {self.name!r} has no column {name!r}; it has {sorted(self.columns)}.")
-
-
-def _fits(value: str | int | float | bool, dtype: DType) -> bool:
-    kinds = _FITTING.get(dtype, ())
-    return isinstance(value, kinds) and (dtype is DType.Boolean or not isinstance(value, bool))
 
 
 @dataclass(frozen=True, slots=True)

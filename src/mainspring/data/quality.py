@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.core.schema import DType
+from mainspring.data.checks import Check
 from mainspring.data.duck import DUCK_TYPES
-from mainspring.data.model import Check, Source
+from mainspring.data.model import Source
 
 
 def row_rules(source: Source) -> Iterator[tuple[tuple[str, ...], str, str]]:
@@ -18,35 +19,74 @@ def row_rules(source: Source) -> Iterator[tuple[tuple[str, ...], str, str]]:
     for name in source.times:
         yield (name,), f"{quote_name(name)} IS NULL", f"{name} is null"
     for check in source.checks:
-        condition = _condition(check, source)
+        condition = _CONDITIONS.get(check.kind)
         if condition is not None:
-            yield check.columns, condition, f"fails {check}"
+            yield check.columns, condition(check, source.columns[check.columns[0]]), f"fails {check}"
 
 
-def _condition(check: Check, source: Source) -> str | None:
-    if check.kind == "not_null":
-        return "(" + " OR ".join(f"{quote_name(name)} IS NULL" for name in check.columns) + ")"
-    if check.kind == "in_range":
-        return _out_of_range(check, source.columns[check.columns[0]])
-    if check.kind == "one_of":
-        kind = DUCK_TYPES[source.columns[check.columns[0]]]
-        allowed = ", ".join(f"CAST({quote_text(str(value))} AS {kind})" for value in check.values)
-        column = quote_name(check.columns[0])
-        return f"({column} IS NOT NULL AND {column} NOT IN ({allowed}))" if allowed else f"{column} IS NOT NULL"
-    return None
+def unique_rules(source: Source) -> list[tuple[tuple[str, ...], str]]:
+    """Return (columns, reason) for each rule that needs the other rows."""
+    return [(check.columns, f"fails {check}") for check in source.checks if check.kind == "unique"]
+
+
+def _null(check: Check, _: DType) -> str:
+    return "(" + " OR ".join(f"{quote_name(name)} IS NULL" for name in check.columns) + ")"
 
 
 def _out_of_range(check: Check, dtype: DType) -> str:
     column = quote_name(check.columns[0])
     outside = [f"isnan({column})"] if dtype in (DType.Float32, DType.Float64) else []
     # Bounds are compared as doubles: a FLOAT column would round them.
-    if check.low is not None:
-        outside.append(f"CAST({column} AS DOUBLE) < CAST({quote_text(repr(float(check.low)))} AS DOUBLE)")
-    if check.high is not None:
-        outside.append(f"CAST({column} AS DOUBLE) > CAST({quote_text(repr(float(check.high)))} AS DOUBLE)")
+    return _outside(check, f"CAST({column} AS DOUBLE)", outside)
+
+
+def _outside(check: Check, number: str, outside: list[str]) -> str:
+    for bound, sign in ((check.low, "<=" if check.low_open else "<"), (check.high, ">=" if check.high_open else ">")):
+        if bound is not None:
+            outside.append(f"{number} {sign} CAST({quote_text(repr(float(bound)))} AS DOUBLE)")
     return f"coalesce({' OR '.join(outside) or 'false'}, false)"
 
 
-def unique_rules(source: Source) -> list[tuple[tuple[str, ...], str]]:
-    """Return (columns, reason) for each rule that needs the other rows."""
-    return [(check.columns, f"fails {check}") for check in source.checks if check.kind == "unique"]
+def _not_listed(check: Check, dtype: DType) -> str:
+    column = quote_name(check.columns[0])
+    if not check.values:
+        return f"{column} IS NOT NULL"
+    return f"({column} IS NOT NULL AND {column} NOT IN ({_values(check, dtype)}))"
+
+
+def _listed(check: Check, dtype: DType) -> str:
+    return f"coalesce({quote_name(check.columns[0])} IN ({_values(check, dtype)}), false)" if check.values else "false"
+
+
+def _values(check: Check, dtype: DType) -> str:
+    return ", ".join(f"CAST({quote_text(str(value))} AS {DUCK_TYPES[dtype]})" for value in check.values)
+
+
+def _unmatched(check: Check, _: DType) -> str:
+    return f"coalesce(NOT regexp_matches({quote_name(check.columns[0])}, {quote_text(check.re2)}), false)"
+
+
+def _wrong_length(check: Check, _: DType) -> str:
+    return _outside(check, f"length({quote_name(check.columns[0])})", [])
+
+
+def _not_beginning(check: Check, _: DType) -> str:
+    return f"coalesce(NOT starts_with({quote_name(check.columns[0])}, {quote_text(str(check.values[0]))}), false)"
+
+
+def _not_ending(check: Check, _: DType) -> str:
+    return f"coalesce(NOT suffix({quote_name(check.columns[0])}, {quote_text(str(check.values[0]))}), false)"
+
+
+_CONDITIONS: Mapping[str, Callable[[Check, DType], str]] = {
+    "not_null": _null,
+    "in_range": _out_of_range,
+    "one_of": _not_listed,
+    "none_of": _listed,
+    "matches": _unmatched,
+    "begins_with_match": _unmatched,
+    "contains_match": _unmatched,
+    "length": _wrong_length,
+    "starts_with": _not_beginning,
+    "ends_with": _not_ending,
+}

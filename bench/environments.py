@@ -25,8 +25,11 @@ class Installed:
     seconds: float
 
 
-def create(folder: Path, requirements: Sequence[str]) -> Installed:
+def create(folder: Path, requirements: Sequence[str], then: Sequence[str] = ()) -> Installed:
     """Make a virtual environment at `folder` that holds `requirements`, and record what it took beside them.
+
+    Args:
+        then: What is installed after that, for other benchmarks, and is no part of the record.
 
     Raises:
         subprocess.CalledProcessError: The installer failed; its output is the error's.
@@ -36,12 +39,18 @@ def create(folder: Path, requirements: Sequence[str]) -> Installed:
     python = folder / "bin" / "python"
     _run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)] if uv else
          [sys.executable, "-m", "venv", str(folder)])  # fmt: skip
+    install = (
+        [uv, "pip", "install", "--no-cache", "--quiet", "--python", str(python)]
+        if uv
+        else [str(python), "-m", "pip", "install", "--no-cache-dir", "--quiet"]
+    )
     before = time.perf_counter()
-    _run([uv, "pip", "install", "--no-cache", "--quiet", "--python", str(python), *requirements] if uv else
-         [str(python), "-m", "pip", "install", "--no-cache-dir", "--quiet", *requirements])  # fmt: skip
+    _run([*install, *requirements])
     seconds = time.perf_counter() - before
     packages, size = _contents(next(folder.glob("lib/python*/site-packages")))
     installed = Installed(packages, round(size / 1e6, 1), round(seconds, 1))
+    if then:
+        _run([*install, *then])
     (folder / RECORD).write_text(json.dumps(asdict(installed)))
     return installed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from mainspring.core.errors import InvalidData
@@ -13,15 +14,43 @@ from mainspring.data.arrow import ARROW_TYPES
 from mainspring.features.model import FeatureGroup, views_of
 
 
-def as_read(observations: pa.Table, groups: Sequence[FeatureGroup], schema: Schema, at: str) -> pa.Table:
-    """Return the columns that are needed in their declared types, `_t` in microseconds, and `_i`, the row's number."""
+def as_read(
+    observations: pa.Table, groups: Sequence[FeatureGroup], schema: Schema, at: str, *, first: int = 0
+) -> pa.Table:
+    """Return the columns that are needed in their declared types, `_t` in microseconds, and `_i`, the row's number.
+
+    Args:
+        first: The number of the first row.
+    """
     needed: dict[str, DType] = {name: schema[name] for name in schema if name in observations.column_names}
     for view in views_of(groups):
         needed.update(view.entity.keys)
     arrays: dict[str, Any] = {name: _checked(observations, name, dtype) for name, dtype in needed.items() if name != at}
     arrays["_t"] = _checked(observations, at, DType.Timestamp).cast(pa.int64())
-    arrays["_i"] = pa.chunked_array([pa.array(range(observations.num_rows), pa.int64())])
+    arrays["_i"] = numbers(observations.num_rows, first)
     return pa.table(arrays)
+
+
+def as_table(observations: Any) -> pa.Table:
+    """Return a table of what speaks Arrow's C stream interface: a table, a data frame of pandas or Polars, a reader.
+
+    Raises:
+        InvalidData: `observations` does not.
+    """
+    if isinstance(observations, pa.Table):
+        return observations
+    if hasattr(observations, "__arrow_c_stream__"):
+        return pa.table(observations)
+    raise InvalidData(
+        f"Observations came as a {type(observations).__name__}.", fix="give an Arrow table or reader, or a data frame."
+    )
+
+
+def numbers(rows: int, first: int = 0) -> pa.Array[Any]:
+    """Return `first`, `first` + 1, ... of shape (rows,). (`pa.array` would make a Python object of each.)"""
+    return pa.Array.from_buffers(
+        pa.int64(), rows, [None, pa.py_buffer(np.arange(first, first + rows, dtype=np.int64).data)]
+    )
 
 
 def _checked(table: pa.Table, name: str, dtype: DType) -> pa.ChunkedArray[Any]:

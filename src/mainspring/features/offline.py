@@ -1,74 +1,106 @@
 """The offline read: what was known of each observation's entities at its time, computed by DuckDB from the lake.
 
-Views run one after another (two in one statement keep both in memory). The rules are those of the point-in-time
-semantics: docs/adr/0004-event-time.md.
+The rules are those of the point-in-time semantics: docs/adr/0004-event-time.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mainspring.core.expr.sql import quote_name, to_sql
 from mainspring.core.schema import DType, Schema
 from mainspring.data import duck
-from mainspring.data.arrow import ARROW_TYPES, arrow_schema
+from mainspring.data.arrow import arrow_schema
 from mainspring.data.model import SEQUENCE, TableScan
-from mainspring.features.asof import check_flag, last_sql
 from mainspring.features.computed import compute
-from mainspring.features.layout import Layout
 from mainspring.features.model import FeatureGroup, FeatureView, Observations, RequestFeatures, views_of
-from mainspring.features.observed import as_read
-from mainspring.features.types import feature_dtype, request_schema, stored_schema
-from mainspring.features.windows import read_windows
+from mainspring.features.observed import as_read, as_table
+from mainspring.features.placing import placed
+from mainspring.features.stored import as_bounds, read_view
+from mainspring.features.types import request_schema, stored_schema
 
 Scan = Callable[[str], TableScan]
+BATCH_ROWS = 122_880  # DuckDB's row group
 
 
 def point_in_time(
-    observations: pa.Table,
+    observations: Any,
     groups: Sequence[FeatureGroup],
     scan: Scan,
     *,
     schema: Schema,
     at: str = "_at",
     memory_limit: str = "2GB",
+    threads: int | None = None,
+    temp: Path | None = None,
     rows_worth_a_tile: float = 16,
 ) -> pa.Table:
     """Return the observations, in the order given, with every feature of `groups` by its full name beside them.
 
     Shape (observations, columns + features). An observation without a match stays, with nulls, counts of 0 and
-    declared defaults.
+    declared defaults. Two equal observations have two equal rows.
 
     Args:
-        observations: The key columns of the views' entities, the request's fields, and the instant `at` of each.
+        observations: The key columns of the views' entities, the request's fields, and the instant `at` of each: a
+            table, or whatever speaks Arrow's C stream interface.
+        groups: The features wanted.
         scan: Gives the version of a source's table to read, by the source's name.
         schema: The types of the observations' columns.
-        memory_limit: What DuckDB may use before it spills to disk.
+        memory_limit: What DuckDB may use before it spills to disk. The observations and the result come on top of it;
+            where those are too much, see `features.outsize`.
+        threads: How many DuckDB uses, by default one a core.
+        temp: The folder under which to spill, by default the machine's temporary one.
         rows_worth_a_tile: How many rows of an entity in the hop of an observation make it worth to sum them up in
             finer tiles. It changes the time a read takes, and nothing else.
 
     Raises:
         InvalidData: A time is naive or finer than a microsecond, or a column is missing or of another type.
+        Corrupt: A file of the lake is damaged; the message names it.
+        StorageFull: There is no room to spill.
     """
+    observations = as_table(observations)
     typed = as_read(observations, groups, schema, at)
-    found: dict[str, Any] = {}
-    with _connection(memory_limit) as con:
+    rows, instants = typed.num_rows, typed.column("_t")
+    bounds = as_bounds(pc.min(instants).as_py(), pc.max(instants).as_py())
+
+    with connection(memory_limit, threads, temp) as con:
         con.register("observed", typed)
+
+        def collect(query: str, kinds: Mapping[str, pa.DataType]) -> dict[str, pa.Array[Any]]:
+            return placed(con.sql(query).to_arrow_reader(BATCH_ROWS), rows, kinds)
+
+        found: dict[str, Any] = {}
         for view in views_of(groups):
-            with duck.duck_errors(view.source.name):
-                found.update(_stored(con, view, scan(view.source.name), rows_worth_a_tile))
-            found.update(_derived(con, view, found, typed.num_rows))
-        for group in groups:
-            if isinstance(group, RequestFeatures):
-                found.update(_request(con, group, typed, found, schema))
-    result = observations
-    for name in (name for group in groups for name in group.columns):
-        result = result.append_column(name, found[name])
-    return result
+            for columns in read_view(con, view, scan(view.source.name), bounds, rows_worth_a_tile, collect):
+                found.update({f"{view.name}.{name}": column for name, column in columns.items()})
+        return with_features(con, observations, typed, groups, found, schema)
+
+
+def with_features(
+    con: Any,
+    observations: pa.Table,
+    typed: pa.Table,
+    groups: Sequence[FeatureGroup],
+    stored: Mapping[str, Any],
+    schema: Schema,
+) -> pa.Table:
+    """Return the observations with every feature of `groups` beside them, given the stored ones by full name."""
+    found = {name: pa.chunked_array([column]) for name, column in stored.items()}
+    for view in views_of(groups):
+        found.update(_derived(con, view, found, typed.num_rows))
+    for group in groups:
+        if isinstance(group, RequestFeatures):
+            found.update(_request(con, group, typed, found, schema))
+    names = [name for group in groups for name in group.columns]
+    fields = [*observations.schema, *(pa.field(name, found[name].type) for name in names)]
+    columns = [*observations.columns, *(found[name] for name in names)]
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields)).replace_schema_metadata(observations.schema.metadata)
 
 
 def observe(
@@ -90,7 +122,7 @@ def observe(
         f"epoch_us(_at) < {until}" if until is not None else "",
     ]
     where = " AND ".join(["_at IS NOT NULL", *filter(None, bounds)])
-    with _connection(memory_limit) as con, duck.duck_errors(definition.source.name):
+    with connection(memory_limit) as con, duck.duck_errors(definition.source.name):
         duck.register(con, "source", scan(definition.source.name))
         rows: pa.Table = con.sql(
             f"SELECT {names}, _at FROM (SELECT *, {to_sql(definition.at, columns)} AS _at FROM source) "
@@ -100,28 +132,14 @@ def observe(
 
 
 @contextmanager
-def _connection(memory_limit: str) -> Iterator[Any]:
-    con = duck.connect(memory_limit=memory_limit)
+def connection(memory_limit: str, threads: int | None = None, temp: Path | None = None) -> Iterator[Any]:
+    """A session for reads whose results may come in any order."""
+    con = duck.connect(memory_limit, temp, threads=threads)
     try:
+        con.execute("SET preserve_insertion_order = false")  # it costs memory
         yield con
     finally:
         con.close()
-
-
-def _stored(con: Any, view: FeatureView, scan: TableScan, rows_worth_a_tile: float) -> dict[str, pa.ChunkedArray[Any]]:
-    """Compute one view's features for every row of `observed`."""
-    layout = Layout(view)
-    duck.register(con, "source", scan)
-    found: dict[str, pa.ChunkedArray[Any]] = {}
-    if layout.lasts:
-        check_flag(scan, view)
-        found.update(_arrow(con, last_sql(layout)))
-    if layout.windows:
-        read_windows(con, layout, rows_worth_a_tile)
-        found.update(_arrow(con, "SELECT * EXCLUDE (_i) FROM windowed ORDER BY _i"))
-        con.execute("DROP TABLE windowed")
-    con.execute("DROP VIEW IF EXISTS source")
-    return {f"{view.name}.{name}": _column(found[name], feature_dtype(view, name)) for name in view.features}
 
 
 def _derived(con: Any, view: FeatureView, found: Mapping[str, Any], rows: int) -> dict[str, pa.ChunkedArray[Any]]:
@@ -138,12 +156,3 @@ def _request(
     known = {name: observed.column(name) for name in fields if name in observed.column_names}
     values = compute(con, group.features, {**known, **found}, request_schema(group, fields), observed.num_rows)
     return {f"{group.name}.{name}": column for name, column in values.items()}
-
-
-def _arrow(con: Any, query: str) -> Mapping[str, pa.ChunkedArray[Any]]:
-    table = con.sql(query).to_arrow_table()
-    return {name: table.column(name) for name in table.column_names}
-
-
-def _column(values: pa.ChunkedArray[Any], dtype: DType) -> pa.ChunkedArray[Any]:
-    return values if values.type == ARROW_TYPES[dtype] else values.cast(ARROW_TYPES[dtype])

@@ -20,7 +20,10 @@ _HOMES = {
     "mainspring.core.expr": ["col", "days", "hours", "minutes", "seconds", "when"],
     "mainspring.core.errors": ["MainspringError"],
     "mainspring.data.model": ["Source", "fresh", "in_range", "not_null", "one_of", "unique"],
-    "mainspring.features.aggregations": ["count", "last", "max", "mean", "min", "std", "sum", "variance"],
+    "mainspring.features.aggregations": [
+        "count", "distinct", "first", "last", "last_k", "max", "mean", "min", "quantile", "quantiles", "std", "sum",
+        "top_k", "variance",
+    ],
     "mainspring.features.declaring": ["feature_view", "on_demand_features", "request_features"],
     "mainspring.features.model": ["Entity", "Observations"],
     "mainspring.training.model": ["at_least", "at_most", "beats", "model"],
@@ -53,11 +56,14 @@ __all__ = [
     "col",
     "count",
     "days",
+    "distinct",
     "feature_view",
+    "first",
     "fresh",
     "hours",
     "in_range",
     "last",
+    "last_k",
     "max",
     "mean",
     "min",
@@ -71,6 +77,7 @@ __all__ = [
     "seconds",
     "std",
     "sum",
+    "top_k",
     "unique",
     "variance",
     "when",
@@ -99,12 +106,18 @@ if TYPE_CHECKING:
     from mainspring.data.model import one_of as one_of
     from mainspring.data.model import unique as unique
     from mainspring.features.aggregations import count as count
+    from mainspring.features.aggregations import distinct as distinct
+    from mainspring.features.aggregations import first as first
     from mainspring.features.aggregations import last as last
+    from mainspring.features.aggregations import last_k as last_k
     from mainspring.features.aggregations import max_ as max
     from mainspring.features.aggregations import mean as mean
     from mainspring.features.aggregations import min_ as min
+    from mainspring.features.aggregations import quantile as quantile
+    from mainspring.features.aggregations import quantiles as quantiles
     from mainspring.features.aggregations import std as std
     from mainspring.features.aggregations import sum_ as sum
+    from mainspring.features.aggregations import top_k as top_k
     from mainspring.features.aggregations import variance as variance
     from mainspring.features.declaring import feature_view as feature_view
     from mainspring.features.declaring import on_demand_features as on_demand_features

@@ -45,7 +45,14 @@ KINDS = {
     "std": ["x", "z"],
     "min": ["x", "y", "z", "s", "t"],
     "max": ["x", "y", "z", "s", "t"],
+    "first": ["x", "y", "z", "s", "b", "t"],
+    "newest": ["x", "y", "z", "s", "b", "t"],
+    "distinct": ["z", "s", "b", "t", "x_over_1"],
+    "quantile": ["x", "y", "z", "b"],
+    "top": ["z", "s", "b", "t"],
 }
+SHARES = [0.0, 0.1, 0.333333, 0.5, 0.9, 0.999999, 1.0]
+NUMERIC = ("count", "sum", "mean", "variance", "std", "distinct", "quantile")
 WINDOWS = [5 * MINUTE, 7 * MINUTE + 1, HOUR, 12 * HOUR, 12 * HOUR + 1, 25 * HOUR, 13 * DAY, 30 * DAY]
 TTLS = [None, 1, 5 * MINUTE, HOUR, DAY]
 
@@ -141,10 +148,15 @@ def _views(draw: st.DrawFn, source: Source) -> tuple[FeatureView, dict[str, Feat
         kind = draw(st.sampled_from(sorted(KINDS)))
         of, where = draw(st.sampled_from(KINDS[kind])), draw(st.sampled_from(sorted(WHERE)))
         window = draw(st.sampled_from(windows))
-        default = draw(st.sampled_from([None, None, -1.0])) if kind != "count" and of not in "st" else None
+        plain = kind in ("count", "distinct", "top") or of in "stb"
+        default = None if plain else draw(st.sampled_from([None, None, -1.0]))
+        nth = draw(st.integers(1, 3)) if kind in ("newest", "top") else None
+        share = draw(st.sampled_from(SHARES)) if kind == "quantile" else None
         name = f"{kind}_{number}"
-        aggregations[name] = Aggregation(kind=kind, of=OF[of][0], where=WHERE[where][0], window=window, default=default)
-        features[name] = Feature(kind, OF[of][1], WHERE[where][1], window, default=default)
+        aggregations[name] = Aggregation(
+            kind=kind, of=OF[of][0], where=WHERE[where][0], window=window, default=default, nth=nth, share=share
+        )
+        features[name] = Feature(kind, OF[of][1], WHERE[where][1], window, None, default, nth or 1, share or 0.0)
     for number in range(draw(st.integers(0, 3))):
         of, ttl = draw(st.sampled_from(["x", "y", "z", "s", "b", "t"])), draw(st.sampled_from(TTLS))
         aggregations[f"last_{number}"] = ms.last(of, ttl=ttl)

@@ -6,8 +6,10 @@ It shares nothing with the engines but the definition of a hop's width. Expressi
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 MINUTE, HOUR, DAY = 60_000_000, 3_600_000_000, 86_400_000_000
@@ -41,6 +43,8 @@ class Feature:
     window: int = 0
     ttl: int | None = None
     default: float | None = None
+    nth: int = 1
+    share: float = 0.5
 
 
 def record_setting(rows: Sequence[Row], lag: int) -> list[Row]:
@@ -54,7 +58,7 @@ def record_setting(rows: Sequence[Row], lag: int) -> list[Row]:
 
 def value_at(feature: Feature, rows: Sequence[Row], key: tuple[Any, ...], now: int, lag: int) -> tuple[Any, str]:
     """The feature's value and status for one entity at `now`."""
-    empty = 0 if feature.kind == "count" else feature.default
+    empty = 0 if feature.kind in ("count", "distinct") else feature.default
     if any(part is None for part in key):
         return empty, "MISSING"
     seen = [row for row in rows if _same(row.key, key) and row.visible(lag) <= now]
@@ -68,10 +72,10 @@ def value_at(feature: Feature, rows: Sequence[Row], key: tuple[Any, ...], now: i
         return value, "NULL" if value is None else "PRESENT"
     width = 5 * MINUTE if feature.window <= 12 * HOUR else HOUR if feature.window <= 12 * DAY else DAY
     start = (now - feature.window) // width * width
-    inside = [row.values for row in seen if start <= row.event < now]
+    inside = [row.values for row in sorted(seen, key=lambda row: (row.event, row.seq)) if start <= row.event < now]
     kept = [values for values in inside if feature.where is None or feature.where(values) is True]
     values = [value for value in (True if feature.of is None else feature.of(v) for v in kept) if value is not None]
-    value = AGGREGATES[feature.kind](values)
+    value = AGGREGATES[feature.kind](values) if feature.kind in AGGREGATES else CHOICES[feature.kind](values, feature)
     return (empty, "NULL") if value is None else (value, "PRESENT")
 
 
@@ -106,6 +110,39 @@ def _optional(function: Callable[[Any], Any], value: Any) -> Any:
     return None if value is None else function(value)
 
 
+def _nth(values: Sequence[Any], nth: int) -> Any:
+    return values[nth - 1] if len(values) >= nth else None
+
+
+def cut(value: float) -> float:
+    """The value, towards zero, to 8 significant bits; below the normal doubles, to as many as there are."""
+    value = float(value)
+    if not math.isfinite(value):
+        return value
+    if abs(value) < 2.0**-1022:
+        return math.ldexp(math.trunc(math.ldexp(value, 1029)), -1029)
+    mantissa, exponent = math.frexp(value)
+    return math.ldexp(math.trunc(math.ldexp(mantissa, 8)), exponent - 8)
+
+
+def _quantile(values: list[Any], feature: Feature) -> float | None:
+    ordered = sorted(map(cut, values), key=_ordered)
+    rank = math.ceil(Fraction(repr(feature.share)) * len(ordered))
+    return _nth(ordered, max(rank, 1))
+
+
+def _top(values: list[Any], feature: Feature) -> Any:
+    counted = Counter(values)
+    return _nth(sorted(counted, key=lambda value: (-counted[value], value)), feature.nth)
+
+
+CHOICES: dict[str, Callable[[list[Any], Feature], Any]] = {
+    "first": lambda values, _: _nth(values, 1),
+    "newest": lambda values, feature: _nth(values[::-1], feature.nth),
+    "distinct": lambda values, _: len(set(values)),
+    "quantile": _quantile,
+    "top": _top,
+}
 AGGREGATES: dict[str, Callable[[list[Any]], Any]] = {
     "count": len,
     "sum": lambda values: _total(values) if values else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mainspring.core.declare import declare
@@ -10,7 +10,7 @@ from mainspring.core.errors import Invalid
 from mainspring.core.expr import Column, Expr, Node, Unnamed, as_expr, rewrite
 from mainspring.core.ids import check_id
 from mainspring.data.model import Source
-from mainspring.features.model import Aggregation, Entity, FeatureColumn, FeatureView, RequestFeatures
+from mainspring.features.model import Aggregation, Entity, FeatureColumn, FeatureView, RequestFeatures, Several
 
 
 def feature_view(
@@ -24,7 +24,7 @@ def feature_view(
     """
 
     def build(body: type) -> FeatureView:
-        stored, derived = _view_members(body)
+        stored, derived, order = _view_members(body)
         view = FeatureView(
             check_id(body.__name__, "feature view"),
             entity,
@@ -33,7 +33,7 @@ def feature_view(
             (body.__doc__ or "").strip(),
             owner,
             derived,
-            tuple(name for name in vars(body) if name in stored or name in derived),
+            order,
             dict(tags or {}),
         )
         declare(view)
@@ -79,13 +79,13 @@ def _attributes(body: type, kinds: tuple[type, ...]) -> dict[str, Any]:
     return found
 
 
-def _view_members(body: type) -> tuple[dict[str, Aggregation], dict[str, Node]]:
-    """Return a view's stored features and the expressions over them, which name stored features only.
+def _view_members(body: type) -> tuple[dict[str, Aggregation], dict[str, Node], tuple[str, ...]]:
+    """Return a view's stored features, the expressions over them, which name stored features only, and the order.
 
     Raises:
         Invalid: An expression uses an aggregation that is no attribute, or a feature of another view.
     """
-    found = _attributes(body, (Aggregation, Expr))
+    found = dict(_expanded(body))
     stored = {name: value for name, value in found.items() if isinstance(value, Aggregation)}
     if not stored:
         raise Invalid(
@@ -99,7 +99,21 @@ def _view_members(body: type) -> tuple[dict[str, Aggregation], dict[str, Node]]:
     for name, value in found.items():
         if name not in stored:
             derived[name] = _bound(f"{body.__name__}.{name}", as_expr(value), names, derived)
-    return stored, derived
+    return stored, derived, tuple(found)
+
+
+def _expanded(body: type) -> Iterator[tuple[str, Any]]:
+    taken = set()
+    for attribute, value in _attributes(body, (Aggregation, Expr, Several)).items():
+        several = isinstance(value, Several)
+        members = (
+            {f"{attribute}_{n}": each for n, each in value.aggregations.items()} if several else {attribute: value}
+        )
+        for name, each in members.items():
+            if name in taken:
+                raise Invalid(f"{body.__name__}.{name} is declared twice.", fix=f"rename {attribute!r}.")
+            taken.add(name)
+            yield name, each
 
 
 def _bound(full_name: str, expr: Node, names: Mapping[int, str], derived: Mapping[str, Node]) -> Node:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mainspring.core.expr.types import dtype_of
 from mainspring.core.schema import DType
-from mainspring.features.layout import PARTS, Layout, WindowFeature
+from mainspring.features.layout import RANKED, Layout, WindowFeature
 from mainspring.features.model import Status, hop
+from mainspring.features.sketches import distinct, quantile, top
 from mainspring.features.state import Candidates, Recent, State
 from mainspring.features.tiles import merge, variance
 from mainspring.features.types import default_of, feature_dtype, single
@@ -30,6 +32,7 @@ class _Window:
     tiles: int  # index into State.tiles
     parts: tuple[tuple[int, str, int, bool], ...]  # measure, part, its list in the tiles, whether it may be NaN
     features: tuple[tuple[int, WindowFeature, bool, Any], ...]  # place in the view, feature, is Float32, default
+    depths: dict[int, int]  # measure -> how many of the most frequent values are asked for
 
 
 class EntityReader:
@@ -98,6 +101,11 @@ def _window(layout: Layout, width: int, order: dict[str, int]) -> _Window:
             (order[f.name], f, feature_dtype(layout.view, f.name) == DType.Float32, default_of(layout.view, f.name))
             for f in features
         ),
+        {
+            f.measure: max(g.nth for g in features if g.kind == "top" and g.measure == f.measure)
+            for f in features
+            if f.kind == "top"
+        },
     )
 
 
@@ -109,10 +117,15 @@ def _read_window(window: _Window, state: State, visible: int, now: int, values: 
     merged: dict[tuple[int, str], Any] = {}
     values_of: dict[int, list[Any]] = {}
     for measure, part, column, floats in window.parts:
-        singles = values_of.get(measure)
-        if singles is None:
+        if part.startswith(RANKED):
+            singles = _rows_of(state.recent, measure, rows)
+        elif (known := values_of.get(measure)) is not None:
+            singles = known
+        else:
             singles = values_of[measure] = _of(state.recent.values[measure], rows)
         merged[measure, part] = merge(part, tiles.parts[column][start:], singles, floats=floats)
+    for measure, depth in window.depths.items():
+        merged[measure, "values"] = top(merged[measure, "values"], depth)
     for place, feature, narrow, default in window.features:
         value = _value(feature, merged)
         if value is None:
@@ -138,6 +151,11 @@ def _of(values: list[Any], rows: range | list[int]) -> list[Any]:
     return [values[row] for row in rows if values[row] is not None]
 
 
+def _rows_of(recent: Recent, measure: int, rows: range | list[int]) -> list[list[Any]]:
+    values, event, seq = recent.values[measure], recent.event, recent.seq
+    return [[event[row], seq[row], values[row]] for row in rows if values[row] is not None]
+
+
 def _value(feature: WindowFeature, merged: dict[tuple[int, str], Any]) -> Any:
     kind, measure = feature.kind, feature.measure
     if kind in ("sum", "mean"):
@@ -146,8 +164,26 @@ def _value(feature: WindowFeature, merged: dict[tuple[int, str], Any]) -> Any:
             return None
         total = float(merged[measure, "sum"])
         return total if kind == "sum" else total / n
-    value = merged[measure, PARTS[kind][0]]
+    value = merged[measure, feature.parts[0]]
     if kind in ("variance", "std"):
         spread = variance(value)
         return math.sqrt(spread) if kind == "std" and spread is not None else spread
-    return value
+    return _READ[kind](value, feature) if kind in _READ else value
+
+
+def _nth(rows: Sequence[Any], nth: int) -> Any:
+    return rows[nth - 1] if len(rows) >= nth else None
+
+
+def _newest(state: Any, feature: WindowFeature) -> Any:
+    row = state if feature.parts[0] == "newest" else _nth(state, feature.nth)
+    return None if row is None else row[2]
+
+
+_READ: dict[str, Callable[[Any, WindowFeature], Any]] = {
+    "first": lambda row, _: None if row is None else row[2],
+    "newest": _newest,
+    "distinct": lambda hashes, _: distinct(hashes),
+    "quantile": lambda bins, feature: quantile(bins, feature.share),
+    "top": lambda values, feature: _nth(values, feature.nth),
+}

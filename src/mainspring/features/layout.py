@@ -18,7 +18,8 @@ from mainspring.core.expr import Node
 from mainspring.features.model import Aggregation, FeatureView, hop
 
 # The parts of a measure's state that each aggregation merges. `spread` is (n, origin, sum of differences from the
-# origin, M2): the mean of values near 1e9 as a float alone would cost the variance seven digits.
+# origin, M2): the mean of values near 1e9 as a float alone would cost the variance seven digits. `newest` is the newest
+# row's (event, seq, value), `newest_3` the list of the three newest; the last three are sketches (features.sketches).
 PARTS = {
     "count": ("n",),
     "sum": ("n", "sum"),
@@ -27,7 +28,14 @@ PARTS = {
     "std": ("spread",),
     "min": ("min",),
     "max": ("max",),
+    "first": ("oldest",),
+    "newest": ("newest",),
+    "distinct": ("hashes",),
+    "quantile": ("bins",),
+    "top": ("values",),
 }
+SKETCHES = ("hashes", "bins", "values")
+RANKED = ("oldest", "newest")  # their rows are ordered by (event, seq)
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,9 @@ class WindowFeature:
     measure: int
     window: int  # microseconds
     default: float | None
+    parts: tuple[str, ...] = ()  # what it merges
+    nth: int = 1  # of newest and top: which of them
+    share: float = 0.5  # of quantile
 
 
 @dataclass(frozen=True)
@@ -74,15 +85,24 @@ class Layout:
         self.windows: list[WindowFeature] = []
         self.measures: list[Measure] = []
         known: dict[bytes, int] = {}
+        depths: dict[int, int] = {}
+        windowed: list[tuple[str, Aggregation, int]] = []
         for name, feature in view.features.items():
             if feature.kind == "last":
                 self._add_last(name, feature)
-            else:
-                self.windows.append(
-                    WindowFeature(
-                        name, feature.kind, self._measure(feature, known), feature.window or 0, feature.default
-                    )
-                )
+                continue
+            measure = self._measure(feature, known)
+            windowed.append((name, feature, measure))
+            if feature.kind == "newest":
+                depths[measure] = max(depths.get(measure, 1), feature.nth or 1)
+        for name, feature, measure in windowed:
+            parts = PARTS[feature.kind]
+            if feature.kind == "newest" and depths[measure] > 1:
+                parts = (f"newest_{depths[measure]}",)
+            width, share = feature.window or 0, 0.5 if feature.share is None else feature.share
+            self.windows.append(
+                WindowFeature(name, feature.kind, measure, width, feature.default, parts, feature.nth or 1, share)
+            )
 
     def _add_last(self, name: str, feature: Aggregation) -> None:
         if feature.of is not None:
@@ -106,7 +126,12 @@ class Layout:
 
     def parts(self, windows: Sequence[WindowFeature]) -> list[tuple[int, str]]:
         """Return the (measure, part) pairs that `windows` need, sorted."""
-        return sorted({(feature.measure, part) for feature in windows for part in PARTS[feature.kind]})
+        return sorted({(feature.measure, part) for feature in windows for part in feature.parts})
+
+    @cached_property
+    def ranked(self) -> bool:
+        """Whether the order of arrival of single rows matters."""
+        return any(part.startswith(RANKED) for feature in self.windows for part in feature.parts)
 
     def of_hop(self, width: int) -> list[WindowFeature]:
         return [feature for feature in self.windows if hop(feature.window) == width]
@@ -130,6 +155,10 @@ def slot(view: FeatureView) -> str:
         [(key, dtype.value) for key, dtype in view.entity.keys.items()],
         source.name,
         [source.event_time, source.recorded_time, source.lag_us],
-        [(name, f.kind, f.of, f.where, f.window, f.ttl) for name, f in view.features.items()],
+        # How many of the newest are kept is part of what is stored; which quantile or which of the top is read is not.
+        [
+            (name, f.kind, f.of, f.where, f.window, f.ttl, *([f.nth] if f.kind == "newest" else []))
+            for name, f in view.features.items()
+        ],
     )
     return f"{view.name}@{hashlib.sha256(msgspec.json.encode(content)).hexdigest()[:12]}"

@@ -45,8 +45,9 @@ class Entity:
 class Aggregation(Operators, msgspec.Struct, frozen=True, eq=False, kw_only=True, omit_defaults=True):
     """One stored feature of a view. In the class that declares it, it can be computed with like a column.
 
-    `kind` is `last` (a last value with an optional TTL) or a window's: count, sum, mean, variance, std, min, max, first,
-    newest, distinct, quantile, top. `of` is the aggregated expression over the source's row (`None` for a bare count), `where` an optional filter.
+    `kind` is `last` (a last value with an optional TTL) or a window's: count, sum, mean, variance, std, min, max,
+    first, newest, distinct, quantile, top. `of` is the aggregated expression over the source's row (`None` for a bare
+    count), `where` an optional filter.
     """
 
     kind: str
@@ -277,3 +278,6 @@ class MaterialiseReport:
     through: int  # UTC epoch microseconds
     entities: int
     rows: int
+    seconds: float = 0.0
+    largest_bytes: int = 0  # of one entity's state
+    warnings: tuple[str, ...] = ()

@@ -13,15 +13,25 @@ from mainspring.core.expr.sql import to_sql
 from mainspring.core.expr.types import dtype_of
 from mainspring.core.schema import DType, Schema
 from mainspring.data.duck import DUCK_TYPES
-from mainspring.features.layout import Measure
+from mainspring.features import sketches
+from mainspring.features.layout import Measure, WindowFeature
 
 Part = tuple[int, str]  # (measure, part)
+
+_BITS = f"(CAST(CAST(abs(CAST({{m}} AS DOUBLE)) AS BIT) AS BIGINT) >> {sketches.CUT})"
+# What a sketch keeps of a value: see `features.sketches`.
+ENTRY = {
+    "bins": f"CASE WHEN isnan(CAST({{m}} AS DOUBLE)) THEN {sketches.NAN} "
+    f"WHEN CAST({{m}} AS DOUBLE) < 0 THEN -{_BITS} ELSE {_BITS} END",
+    "hashes": "CAST(md5_number(CAST({m} AS VARCHAR)) >> 65 AS BIGINT)",
+    "values": "{m}",
+}
 
 _FLOAT32_LIMIT = "3.4028235677973366e38"  # from here on a double rounds to infinity
 
 
 def measure_sql(measure: Measure, schema: Schema) -> str:
-    """The measure's value of one row."""
+    """The measure's value of one row; an instant still as such."""
     value = "TRUE" if measure.of is None else to_sql(measure.of, schema)
     # One zero: -0.0 and 0.0 are equal, so either could be the smaller.
     if measure.of is not None and (dtype := dtype_of(measure.of, schema)) in (DType.Float32, DType.Float64):
@@ -39,7 +49,7 @@ def columns(parts: Iterable[Part], qualifier: str = "") -> str:
 
 def from_rows(parts: Sequence[Part], source: str, where: str, by: str) -> str:
     """SELECT the parts of each group of rows; column `m<i>` of `source` is measure i, `by` a list of columns."""
-    leaves = ", ".join(f"{_ROWS[part].format(m=f'm{measure}')} AS {part}_{measure}" for measure, part in parts)
+    leaves = ", ".join(f"{_of_rows(part, f'm{measure}')} AS {part}_{measure}" for measure, part in parts)
     grouped = f"SELECT {by}, {leaves} FROM {source} WHERE {where} GROUP BY {by}"
     spreads = [measure for measure, part in parts if part == "spread"]
     if not spreads:
@@ -60,25 +70,47 @@ def from_rows(parts: Sequence[Part], source: str, where: str, by: str) -> str:
     )
 
 
+def _of_rows(part: str, measure: str) -> str:
+    name, _, depth = part.partition("_")
+    return _ROWS[name if not depth else "newest_k"].format(m=measure, depth=depth)
+
+
+_COUNTED = (
+    "list_transform(map_entries(histogram({x}) FILTER ({{m}} IS NOT NULL)), "
+    "lambda t: {{{{x: t.key, n: CAST(t.value AS BIGINT)}}}})"
+)
 _ROWS = {
     "n": "count({m})",
     "sum": "fsum(CAST({m} AS DOUBLE))",
     "min": "min({m})",
     "max": "max({m})",
     "spread": "list(CAST({m} AS DOUBLE) ORDER BY {m}) FILTER ({m} IS NOT NULL)",
+    "oldest": "min({{e: e, s: seq, x: {m}}}) FILTER ({m} IS NOT NULL)",
+    "newest": "max({{e: e, s: seq, x: {m}}}) FILTER ({m} IS NOT NULL)",
+    "newest_k": "max({{e: e, s: seq, x: {m}}}, {depth}) FILTER ({m} IS NOT NULL)",
+    "hashes": f"list_sort(list(DISTINCT {ENTRY['hashes']}) FILTER ({{m}} IS NOT NULL))[1:{sketches.KEPT}]",
+    "bins": _COUNTED.format(x=ENTRY["bins"]),
+    "values": _COUNTED.format(x=ENTRY["values"]),
 }
-_MERGE = {"n": "sum", "sum": "fsum", "min": "min", "max": "max"}
+_MERGE = {"n": "sum", "sum": "fsum", "min": "min", "max": "max", "oldest": "min", "newest": "max"}
+_LISTS = ("spread", "hashes", "bins", "values")  # and newest_k
 
 
 def merged(parts: Sequence[Part], qualifier: str = "") -> str:
-    """The aggregate expressions that merge the parts of a group of states. A spread stays a list until it is read."""
-    return ", ".join(
-        f"flatten(list({qualifier}{column(part)} ORDER BY {qualifier}{column(part)}) "
-        f"FILTER ({qualifier}{column(part)} IS NOT NULL)) AS {column(part)}"
-        if part[1] == "spread"
-        else f"{_MERGE[part[1]]}({qualifier}{column(part)}) AS {column(part)}"
-        for part in parts
-    )
+    """The aggregate expressions that merge the parts of a group of states.
+
+    Spreads and counts of values stay lists until they are read; those may name a value several times.
+    """
+    return ", ".join(f"{_merged(part[1], qualifier + column(part))} AS {column(part)}" for part in parts)
+
+
+def _merged(part: str, state: str) -> str:
+    if part in _MERGE:
+        return f"{_MERGE[part]}({state})"
+    together = f"flatten(list({state} ORDER BY {state}) FILTER ({state} IS NOT NULL))"
+    if part == "hashes":
+        return f"list_sort(list_distinct({together}))[1:{sketches.KEPT}]"
+    return f"list_sort({together}, 'DESC')[1:{part.partition('_')[2]}]" if part.startswith("newest_") else together
 
 
 def combined(parts: Sequence[Part], qualifiers: Sequence[str]) -> str:
@@ -89,14 +121,17 @@ def combined(parts: Sequence[Part], qualifiers: Sequence[str]) -> str:
 
 
 def _combine(part: str, states: Sequence[str]) -> str:
-    if part == "spread":
-        return f"flatten([{', '.join(f'coalesce({state}, [])' for state in states)}])"
+    together = f"flatten([{', '.join(f'coalesce({state}, [])' for state in states)}])"
+    if part.startswith("newest_"):
+        return f"list_sort({together}, 'DESC')[1:{part.partition('_')[2]}]"
+    if part in _LISTS:
+        return together
     if part == "n":
         return " + ".join(f"coalesce({state}, 0)" for state in states)
     if part == "sum":
         return " + ".join(f"coalesce({state}, 0.0)" for state in states)
     # These pass over nulls.
-    return f"{'least' if part == 'min' else 'greatest'}({', '.join(states)})"
+    return f"{'least' if part in ('min', 'oldest') else 'greatest'}({', '.join(states)})"
 
 
 def spread_sql(source: str, measures: Iterable[int]) -> str:
@@ -120,8 +155,12 @@ def spread_sql(source: str, measures: Iterable[int]) -> str:
     return source
 
 
-def value_sql(kind: str, measure: int) -> str:
-    """The feature's value from its merged parts; floats still as doubles."""
+def value_sql(feature: WindowFeature) -> str:
+    """The feature's value from its merged parts; floats still as doubles. Sketches: `features.sketched`."""
+    kind, measure = feature.kind, feature.measure
+    if kind in ("first", "newest"):
+        state = column((measure, feature.parts[0]))
+        return f"{state}[{feature.nth}].x" if "_" in feature.parts[0] else f"{state}.x"
     if kind in ("sum", "mean"):
         divisor = "" if kind == "sum" else f" / n_{measure}"
         return f"CASE WHEN n_{measure} > 0 THEN sum_{measure}{divisor} END"
@@ -139,4 +178,6 @@ def as_type(name: str, dtype: DType) -> str:
             f"WHEN {value} >= {_FLOAT32_LIMIT} THEN CAST('inf' AS FLOAT) "
             f"WHEN {value} <= -{_FLOAT32_LIMIT} THEN CAST('-inf' AS FLOAT) ELSE CAST({value} AS FLOAT) END"
         )
+    if dtype == DType.Timestamp:
+        return f"make_timestamptz({value})"
     return f"CAST({value} AS {DUCK_TYPES[dtype]})"

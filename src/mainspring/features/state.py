@@ -31,7 +31,7 @@ class Tiles(msgspec.Struct, array_like=True):
     """Merged rows of the settled past, one tile a hop that holds any. `starts` are in hops since the epoch."""
 
     starts: list[int]
-    parts: list[list[Any]]  # one list a (measure, part), as `Layout.parts` orders them
+    parts: list[list[Any]]  # one list a (measure, part), as `Layout.parts` orders them; null where a tile has nothing
 
 
 class Recent(msgspec.Struct, array_like=True):
@@ -40,6 +40,13 @@ class Recent(msgspec.Struct, array_like=True):
     visible: list[int]
     event: list[int]
     values: list[list[Any]]  # one list a measure
+    seq: list[int] = []  # the order of arrival, where it matters (`Layout.ranked`); else it is not stored
+
+
+class _Unranked(msgspec.Struct, array_like=True):
+    visible: list[int]
+    event: list[int]
+    values: list[list[Any]]
 
 
 class State(msgspec.Struct, array_like=True):
@@ -54,7 +61,11 @@ _decode = msgspec.msgpack.Decoder(State).decode
 
 
 def encode(state: State) -> bytes:
-    return _encode(state)
+    recent = state.recent
+    if recent.seq:
+        return _encode(state)
+    unranked: Any = _Unranked(recent.visible, recent.event, recent.values)
+    return _encode(State(state.since, state.lasts, state.tiles, unranked))
 
 
 def decode(payload: bytes, slot: str) -> State:

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from mainspring.features import sketches
+from mainspring.features.layout import RANKED
 from mainspring.features.state import Spread
 
 
@@ -16,12 +18,17 @@ def merge(part: str, tiles: Sequence[Any], rows: Sequence[Any], *, floats: bool)
     """Return one part over some tiles and the non-null values of some single rows; no extreme of nothing is `None`.
 
     Args:
+        rows: Where the order of rows matters (`oldest`, `newest`), lists of event, order of arrival and value.
         floats: Whether the values may be NaN, which is ordered above every other.
     """
     if part == "n":
         return sum(tiles) + len(rows)
     if part == "sum":
         return sum(tiles) + sum(rows)
+    if part in _SKETCHES:
+        return _SKETCHES[part](tiles, rows)
+    if part.startswith(RANKED):
+        return _ranked(part, tiles, rows)
     if part == "spread":
         return [state for state in tiles if state is not None] + [(1, float(value), 0.0, 0.0) for value in rows]
     values = [value for value in tiles if value is not None]
@@ -38,6 +45,40 @@ def _extreme_of_floats(part: str, values: list[float]) -> float:
     if part == "max":
         return max(ordered) if len(ordered) == len(values) else math.nan
     return min(ordered) if ordered else math.nan
+
+
+def _ranked(part: str, tiles: Sequence[Any], rows: Sequence[Any]) -> Any:
+    """Return the oldest or newest row, or the list of the newest ones; rows differ in their order of arrival."""
+    if "_" not in part:
+        found = [row for row in tiles if row is not None]
+        found += rows
+        return None if not found else max(found) if part == "newest" else min(found)
+    depth = int(part.partition("_")[2])
+    newest: list[Any] = []
+    for tile in reversed(tiles):  # no event of a tile is newer than one of a later tile
+        if len(newest) >= depth:
+            break
+        newest += tile or ()
+    newest += rows
+    return sorted(newest, reverse=True)[:depth]
+
+
+def as_stored(part: str, values: list[Any]) -> list[Any]:
+    """Return a column of tiles' parts that SQL made (`features.parts`) as a state holds it."""
+    if part in _SKETCHES:
+        return [sketches.packed(part, value) for value in values]
+    if part in RANKED:
+        return [None if value is None else list(value.values()) for value in values]
+    if part.startswith(RANKED):
+        return [None if value is None else [list(row.values()) for row in value] for value in values]
+    return values
+
+
+_SKETCHES: dict[str, Callable[[Sequence[Any], Sequence[Any]], Any]] = {
+    "bins": sketches.merge_bins,
+    "hashes": sketches.merge_hashes,
+    "values": sketches.merge_values,
+}
 
 
 def variance(spreads: Sequence[Spread]) -> float | None:

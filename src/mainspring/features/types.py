@@ -10,17 +10,19 @@ from mainspring.core.expr import types as expr_types
 from mainspring.core.schema import DType, Schema
 from mainspring.features.model import Aggregation, FeatureGroup, FeatureView, RequestFeatures
 
-AVERAGING = ("sum", "mean", "variance", "std")
+AVERAGING = ("sum", "mean", "variance", "std", "quantile")
+COUNTING = ("count", "distinct")
+COUNTABLE = (DType.String, DType.Boolean, DType.Int32, DType.Int64, DType.Timestamp)
 _SINGLE = struct.Struct("<f")
-KINDS = ("last", "count", *AVERAGING, "min", "max")
+KINDS = ("last", *COUNTING, *AVERAGING, "min", "max", "first", "newest", "top")
 
 
 def feature_dtype(group: FeatureGroup, feature: str, schema: Schema | None = None) -> DType:
     """Return the type of one feature of a group.
 
-    A count is Int64; last, min and max have their expression's type; sum, mean, variance and std are Float32, or
-    Float64 where the expression is Float64 or Int64, whose values Float32 cannot hold. A computed feature has its
-    expression's type.
+    A count, also of distinct values, is Int64; last, first, newest, top, min and max have their expression's type; sum,
+    mean, variance, std and quantile are Float32, or Float64 where the expression is Float64 or Int64, whose values
+    Float32 cannot hold. A computed feature has its expression's type.
 
     Args:
         schema: The fields of the request, needed for request features only.
@@ -61,6 +63,10 @@ def _aggregated(view: FeatureView, aggregation: Aggregation, name: str) -> DType
         if not dtype.numeric and dtype != DType.Boolean:
             raise Invalid(f"{name} is the {aggregation.kind} of a {dtype!r}.", fix="aggregate a number or a condition.")
         return DType.Float64 if dtype in (DType.Float64, DType.Int64) else DType.Float32
+    if aggregation.kind in ("distinct", "top"):
+        if dtype not in COUNTABLE:
+            raise Invalid(f"{name} would count the values of a {dtype!r}.", fix="cast or round it: .cast(ms.Int64).")
+        return DType.Int64 if aggregation.kind == "distinct" else dtype
     if dtype == DType.Duration:
         raise Invalid(f"{name} would be a Duration, which no column can hold.", fix="cast it: (...).cast(ms.Int64).")
     return dtype
@@ -69,7 +75,7 @@ def _aggregated(view: FeatureView, aggregation: Aggregation, name: str) -> DType
 def default_of(view: FeatureView, feature: str) -> float | int | None:
     """Return what a windowed feature is where its window is empty, as a value of the feature's type."""
     aggregation = view.features[feature]
-    if aggregation.kind == "count":
+    if aggregation.kind in COUNTING:
         return 0
     if aggregation.default is None:
         return None

@@ -1,14 +1,6 @@
 """The offline read of windows: sawtooth windows over a view's rows, exact in both times, without a cross product.
 
-For an observation at T a window holds the rows with event time E in [floor(T - W, hop), T) and visible time V <= T.
-Rows are summed up in tiles of (start of the hop that holds E, first hop boundary at which the whole of it counts):
-
-    enters(h) = max(ceil(V, h), floor(E, h) + h)
-
-A row counts at T through a tile of width h exactly if `enters(h) <= floor(T, h)`. What the coarse tiles leave (rows
-of T's own hop, and rows that became visible in it) has `enters(h) = floor(T, h) + h`, an equality, so the next finer
-width joins on it; what the finest width leaves are single rows, compared with T itself. Tiled results depend on T only
-through floor(T, h), so observations share them. Finer tiles than the hop's are made only where they hold many rows.
+Which tiles count at an instant: `features.levels`. Windows of one width share them.
 """
 
 from __future__ import annotations
@@ -17,29 +9,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from mainspring.core.expr.sql import quote_name
-from mainspring.core.time import DAY, HOUR, MINUTE
+from mainspring.core.expr.types import dtype_of
+from mainspring.core.schema import DType
 from mainspring.data.duck import DUCK_TYPES
-from mainspring.data.model import VISIBLE_AT
+from mainspring.data.model import SEQUENCE, VISIBLE_AT
 from mainspring.features import parts as state
 from mainspring.features.asof import equal, listed
-from mainspring.features.layout import Layout, WindowFeature
+from mainspring.features.layout import SKETCHES, Layout, Measure, WindowFeature
+from mainspring.features.levels import WIDTHS, Levels, ceil, enters, floor
 from mainspring.features.model import hop
+from mainspring.features.sketched import read_sketches
 from mainspring.features.types import default_of, feature_dtype
 
-WIDTHS = (DAY, HOUR, 5 * MINUTE)  # of tiles, coarse to fine
-
-
-def floor(x: str, width: int) -> str:
-    # SQL's remainder has the sign of the dividend; instants before 1970 are negative.
-    return f"({x} - (({x} % {width}) + {width}) % {width})"
-
-
-def ceil(x: str, width: int) -> str:
-    return f"({x} + ((-{x} % {width}) + {width}) % {width})"
-
-
-def enters(width: int) -> str:
-    return f"greatest({ceil('v', width)}, {floor('e', width)} + {width})"
+__all__ = ["WIDTHS", "ceil", "enters", "floor", "read_windows"]
 
 
 def read_windows(con: Any, layout: Layout, rows_worth_a_tile: float) -> None:
@@ -57,7 +39,7 @@ def read_windows(con: Any, layout: Layout, rows_worth_a_tile: float) -> None:
         tiles = [width for width in WIDTHS if width <= hop(window)]
         worth = [coarse * density > rows_worth_a_tile for coarse in tiles]
         finest = next((n for n, dense in enumerate(worth) if not dense), len(tiles) - 1)
-        _read_window(con, layout, window, features, tiles[: finest + 1], f"window_{number}")
+        _read_window(con, layout, Levels(window, tiles[: finest + 1]), features, f"window_{number}")
     joins = " ".join(f"LEFT JOIN window_{number} USING (_i)" for number in range(len(widths)))
     values = ", ".join(_or_default(layout, feature) for feature in layout.windows)
     con.execute(f"CREATE OR REPLACE TEMP TABLE windowed AS SELECT o._i, {values} FROM observed AS o {joins}")
@@ -66,7 +48,7 @@ def read_windows(con: Any, layout: Layout, rows_worth_a_tile: float) -> None:
 
 
 def _prepare(con: Any, layout: Layout) -> None:
-    """Make tables `labels` (_i, kid, t) and `events` (kid, e, v, m0, m1, ...), times in microseconds.
+    """Make tables `labels` (_i, kid, t) and `events` (kid, e, v, m0, m1, ..., seq if needed), times in microseconds.
 
     `kid` is a small integer for each entity that is asked about; other entities' events are left out.
     """
@@ -81,10 +63,10 @@ def _prepare(con: Any, layout: Layout) -> None:
         f"CREATE OR REPLACE TEMP TABLE labels AS SELECT o._i, k.kid, o._t AS t FROM observed AS o JOIN entities AS k "
         f"ON {equal(keys, 'o', 'k')} WHERE o._t IS NOT NULL"
     )
-    measures = "".join(
-        f", {state.measure_sql(measure, view.source.columns)} AS _m{n}" for n, measure in enumerate(layout.measures)
-    )
+    measures = "".join(f", {_measure(layout, measure)} AS _m{n}" for n, measure in enumerate(layout.measures))
     renamed = "".join(f", s._m{n} AS m{n}" for n in range(len(layout.measures)))
+    if layout.ranked:
+        measures, renamed = f"{measures}, {SEQUENCE} AS _s", f"{renamed}, s._s AS seq"
     reach = max(feature.window + hop(feature.window) for feature in layout.windows)
     event = quote_name(view.source.event_time)
     con.execute(
@@ -113,66 +95,47 @@ def _or_default(layout: Layout, feature: WindowFeature) -> str:
     return f"coalesce({name}, CAST({default!r} AS {DUCK_TYPES[feature_dtype(layout.view, feature.name)]})) AS {name}"
 
 
-def _read_window(
-    con: Any, layout: Layout, window: int, features: Sequence[WindowFeature], widths: Sequence[int], name: str
-) -> None:
-    parts = layout.parts(features)
-    low = floor(f"t - {window}", widths[0])
-    bounds = ", ".join(f"{floor('t', width)} AS b{n}" for n, width in enumerate(widths))
-    con.execute(f"CREATE OR REPLACE TEMP TABLE asked AS SELECT _i, kid, t, {low} AS low, {bounds} FROM labels")
-    entries = ", ".join(f"{enters(width)} AS enters{n}" for n, width in enumerate(widths))
-    con.execute(
-        f"CREATE OR REPLACE TEMP VIEW rows_in AS SELECT *, {floor('e', widths[0])} AS start, {entries} "
-        f"FROM events WHERE e >= (SELECT min(low) FROM asked)"
+def _measure(layout: Layout, measure: Measure) -> str:
+    columns = layout.view.source.columns
+    value = state.measure_sql(measure, columns)
+    instant = measure.of is not None and dtype_of(measure.of, columns) == DType.Timestamp
+    return f"epoch_us({value})" if instant else value
+
+
+def _read_window(con: Any, layout: Layout, levels: Levels, features: Sequence[WindowFeature], name: str) -> None:
+    """Make table `name`: `_i` and the features of one width of window, a row for each row of `labels`."""
+    levels.open(con)
+    folded = [feature for feature in features if not set(feature.parts) & set(SKETCHES)]
+    made = read_sketches(con, levels, features)
+    if folded:
+        made.append(_fold(con, layout, levels, folded))
+    typed = ", ".join(
+        f"{state.as_type(feature.name, feature_dtype(layout.view, feature.name))} AS {quote_name(feature.name)}"
+        for feature in features
     )
-    tables = []
-    for level, width in enumerate(widths):
-        table = f"level_{level}"
-        con.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {_level(level, width, widths, window, parts)}")
-        tables.append(
-            f"LEFT JOIN {table} AS s{level} ON s{level}.kid = a.kid AND s{level}.low = a.low AND {_same(level)}"
-        )
-    con.execute(f"CREATE OR REPLACE TEMP TABLE single AS {_single(len(widths) - 1, widths[-1], parts)}")
-    merged = state.combined(parts, [*(f"s{level}" for level in range(len(widths))), "single"])
-    source = f"(SELECT a._i AS _i, {merged} FROM asked AS a {' '.join(tables)} LEFT JOIN single ON single._i = a._i)"
-    source = state.spread_sql(source, sorted({measure for measure, part in parts if part == "spread"}))
-    values = ", ".join(f'{state.value_sql(f.kind, f.measure)} AS "{f.name}"' for f in features)
-    typed = ", ".join(f'{state.as_type(f.name, feature_dtype(layout.view, f.name))} AS "{f.name}"' for f in features)
-    con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT _i, {typed} FROM (SELECT _i, {values} FROM {source})")
-    con.execute("DROP VIEW rows_in")
-    for table in ("asked", "single", *(f"level_{level}" for level in range(len(widths)))):
+    joins = " ".join(f"LEFT JOIN {table} USING (_i)" for table in made)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT a._i, {typed} FROM asked AS a {joins}")
+    levels.close(con)
+    for table in made:
         con.execute(f"DROP TABLE {table}")
 
 
-def _same(level: int) -> str:
-    return " AND ".join(f"s{level}.b{n} = a.b{n}" for n in range(max(0, level - 1), level + 1))
-
-
-def _level(level: int, width: int, widths: Sequence[int], window: int, parts: Sequence[state.Part]) -> str:
-    """SELECT the merged tiles of one width, one row for each place that observations ask about."""
-    merged = state.merged(parts, "tile.")
-    if level == 0:
-        tiles = state.from_rows(parts, "rows_in", "TRUE", "kid, start, enters0")
-        # Equality on groups of tiles, about a quarter of the window wide, keeps the join a hash join.
-        group = max(width, window // 4 // width * width)
-        return (
-            f"SELECT ask.kid, ask.low, ask.b0, {merged} FROM ("
-            f"SELECT *, unnest(range({floor('low', group)}, b0, {group})) AS place "
-            f"FROM (SELECT DISTINCT kid, low, b0 FROM asked)) AS ask "
-            f"JOIN (SELECT *, {floor('start', group)} AS place FROM ({tiles})) AS tile ON tile.kid = ask.kid "
-            f"AND tile.place = ask.place AND tile.start >= ask.low AND tile.enters0 <= ask.b0 GROUP BY ALL"
+def _fold(con: Any, layout: Layout, levels: Levels, features: Sequence[WindowFeature]) -> str:
+    """Make table `folded`: `_i` and the values of features whose state is one row."""
+    parts = layout.parts(features)
+    tables = []
+    for level in range(len(levels.widths)):
+        query = levels.select(
+            level, lambda by: state.from_rows(parts, "rows_in", "TRUE", by), state.merged(parts, "tile.")
         )
-    above, coarse = f"b{level - 1}", f"enters{level - 1}"
-    tiles = state.from_rows(parts, "rows_in", "TRUE", f"kid, start, {coarse}, enters{level}")
-    return (
-        f"SELECT ask.kid, ask.low, ask.{above}, ask.b{level}, {merged} "
-        f"FROM (SELECT DISTINCT kid, low, {above}, b{level} FROM asked) AS ask JOIN ({tiles}) AS tile "
-        f"ON tile.kid = ask.kid AND tile.{coarse} = ask.{above} + {widths[level - 1]} "
-        f"AND tile.start >= ask.low AND tile.enters{level} <= ask.b{level} GROUP BY ALL"
-    )
-
-
-def _single(level: int, width: int, parts: Sequence[state.Part]) -> str:
-    """SELECT the parts of the rows that no tile holds yet, for each observation that has any."""
-    source = f"asked JOIN rows_in ON rows_in.kid = asked.kid AND rows_in.enters{level} = asked.b{level} + {width}"
-    return state.from_rows(parts, source, "v <= t AND e < t AND e >= low", "_i")
+        con.execute(f"CREATE OR REPLACE TEMP TABLE level_{level} AS {query}")
+        tables.append(f"LEFT JOIN level_{level} AS s{level} ON {levels.same(level, f's{level}', 'a')}")
+    con.execute(f"CREATE OR REPLACE TEMP TABLE single AS {state.from_rows(parts, levels.single, 'TRUE', '_i')}")
+    merged = state.combined(parts, [*(f"s{level}" for level in range(len(levels.widths))), "single"])
+    source = f"(SELECT a._i AS _i, {merged} FROM asked AS a {' '.join(tables)} LEFT JOIN single ON single._i = a._i)"
+    source = state.spread_sql(source, sorted({measure for measure, part in parts if part == "spread"}))
+    values = ", ".join(f"{state.value_sql(feature)} AS {quote_name(feature.name)}" for feature in features)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE folded AS SELECT _i, {values} FROM {source}")
+    for table in ("single", *(f"level_{level}" for level in range(len(levels.widths)))):
+        con.execute(f"DROP TABLE {table}")
+    return "folded"

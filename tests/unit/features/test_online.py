@@ -18,6 +18,7 @@ from mainspring.features.layout import slot
 from mainspring.features.model import EntityState, RequestFeatures
 from mainspring.features.offline import point_in_time
 from mainspring.features.online import OnlineReader
+from mainspring.features.state import decode, encode
 from station import World, instant, train, view
 
 REQUEST = RequestFeatures("Trip", {"long": col("km") > 10, "rush": col("leaves_at").hour("Europe/London") == 17})
@@ -148,3 +149,22 @@ heavy = {"pyarrow", "duckdb", "pandas", "deltalake", "mlflow", "sqlalchemy"} & s
 raise SystemExit(f"imported {heavy}" if heavy else 0)
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_state_of_an_earlier_release_is_read_and_written_as_it_was() -> None:
+    payload = bytes.fromhex(
+        "94cf0004d729b2c924009392cf0004d72a8cf04f00cf0004d72bcb3a3e0092cf0004d72a8cf04f00cf0004d72b5c5ce5009192cb401e0000"
+        "00000000cb3ff0000000000000939292ce00454c8cce00454c98919201029292ce0005c661ce0005c6629392000292c09402cb4014000000"
+        "000000cb4004000000000000cb400900000000000092cb0000000000000000cb40290000000000009291cd3d999191cb401e000000000000"
+        "9391cf0004d72bcb3a3e0091cf0004d72b5c5ce5009291c391cb3ff0000000000000"
+    )
+    features = view(
+        n=ms.count(window="1h"), day=ms.mean("delay", window="24h"), sd=ms.std("delay", window="24h"),
+        top=ms.max("delay", window="30d"), last=ms.last("delay", ttl="2h"),
+    )  # fmt: skip
+    assert slot(features) == "Trains@a3ed347fec00"
+    assert encode(decode(payload, "Trains")) == payload
+    store = MemoryOnlineStore()
+    store.write(slot(features), [(encode_key(["mile end"]), EntityState(instant("11:00"), payload, 4))])
+    read = OnlineReader([features], store).read({"station": ["mile end"]}, instant("11:30"))
+    assert [values[0] for values in read.features.values()] == [1, 4.5, pytest.approx(2.677063), 7.5, 1.0]

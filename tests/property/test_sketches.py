@@ -1,0 +1,217 @@
+"""Sketches are the same in SQL and in Python, and whatever the partition of the values into tiles."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mainspring.core.schema import DType
+from mainspring.features import parts as sql
+from mainspring.features import sketches
+from mainspring.features.tiles import as_stored, merge
+from property.expressions import HOSTILE, POOLS
+from property.oracle import cut
+
+ARROW = {
+    DType.Float32: pa.float32(), DType.Float64: pa.float64(), DType.Int32: pa.int32(), DType.Int64: pa.int64(),
+    DType.String: pa.string(), DType.Boolean: pa.bool_(),
+}  # fmt: skip
+BINNED = (DType.Float64, DType.Float32, DType.Int32, DType.Int64, DType.Boolean)
+COUNTED = (DType.String, DType.Boolean, DType.Int32, DType.Int64)
+
+
+@pytest.fixture(scope="module")
+def duck() -> Iterator[duckdb.DuckDBPyConnection]:
+    connection = duckdb.connect()
+    connection.execute("SET threads = 1")
+    yield connection
+    connection.close()
+
+
+def tiled(duck: Any, part: str, tiles: list[list[Any]], dtype: DType) -> list[Any]:
+    """What SQL makes of some tiles, each with as many nulls as values, as a state holds it."""
+    rows = [(start, value) for start, values in enumerate(tiles) for value in values]
+    rows += [(start, None) for start, _ in rows]
+    table = pa.table(
+        {
+            "start": pa.array([start for start, _ in rows], pa.int64()),
+            "e": pa.array(range(len(rows)), pa.int64()),
+            "seq": pa.array(range(len(rows)), pa.int64()),
+            "m0": pa.array([value for _, value in rows], ARROW[dtype]),
+        }
+    )
+    duck.register("facts", table)
+    found = duck.execute(
+        f"SELECT {part}_0 FROM ({sql.from_rows([(0, part)], 'facts', 'TRUE', 'start')}) ORDER BY start"
+    ).fetchall()
+    return as_stored(part, [value for (value,) in found])
+
+
+@pytest.mark.parametrize("dtype", BINNED)
+def test_bins_of_hostile_values(duck: Any, dtype: DType) -> None:
+    for value in HOSTILE[dtype]:
+        (state,) = tiled(duck, "bins", [[value]], dtype)
+        bins, upto = sketches.merge_bins([state], [])
+        assert (bins.tolist(), upto.tolist()) == ([sketches.bin_of(float(value))], [1])
+        found, wanted = sketches.value_of(int(bins[0])), cut(value)
+        assert found == wanted or (math.isnan(found) and math.isnan(wanted))
+        assert math.copysign(1, found) == (math.copysign(1, wanted) if wanted else 1)
+
+
+@given(value=st.floats(), other=st.floats())
+def test_a_bin_is_near_and_in_order(value: float, other: float) -> None:
+    found = sketches.value_of(sketches.bin_of(value))
+    if math.isnan(value):
+        assert math.isnan(found)
+        return
+    assert abs(found) <= abs(value)
+    assert found == value or abs(value - found) <= max(abs(value) / 128, 2.0**-1029)
+    if abs(value) <= 256 and value == int(value):
+        assert found == value
+    if value <= other:
+        assert sketches.bin_of(value) <= sketches.bin_of(other)
+    assert sketches.bin_of(value) < sketches.NAN
+    assert sketches.bin_of(-0.0) == sketches.bin_of(0.0)
+
+
+@pytest.mark.parametrize("dtype", COUNTED)
+def test_hashes_of_hostile_values(duck: Any, dtype: DType) -> None:
+    for value in HOSTILE[dtype]:
+        (state,) = tiled(duck, "hashes", [[value]], dtype)
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        wanted = int.from_bytes(hashlib.md5(text.encode()).digest()[8:], "little") >> 1
+        assert int.from_bytes(state, "little") == sketches.hash_of(value) == wanted
+
+
+@st.composite
+def partitions(draw: st.DrawFn, dtypes: tuple[DType, ...]) -> tuple[DType, list[list[Any]], list[Any]]:
+    """A type, tiles of values, and single values; few different ones, so that they meet."""
+    dtype = draw(st.sampled_from(dtypes))
+    pool = st.sampled_from(draw(st.lists(POOLS[dtype], min_size=1, max_size=8)))
+    tiles = draw(st.lists(st.lists(pool, min_size=1, max_size=20), max_size=5))
+    return dtype, tiles, draw(st.lists(pool, max_size=10))
+
+
+@settings(max_examples=60, deadline=None)
+@given(given_=partitions(BINNED), share=st.integers(0, 1_000_000))
+def test_quantiles_whatever_the_partition(duck: Any, given_: Any, share: int) -> None:
+    dtype, tiles, rows = given_
+    merged = merge("bins", tiled(duck, "bins", tiles, dtype), rows, floats=True)
+    everything = sorted(
+        (cut(value) for value in [*(value for tile in tiles for value in tile), *rows]),
+        key=lambda value: (math.isnan(value), value),
+    )
+    found = sketches.quantile(merged, share / 1_000_000)
+    if not everything:
+        assert found is None
+        return
+    wanted = everything[max(1, -(-share * len(everything) // 1_000_000)) - 1]
+    assert found == wanted or (math.isnan(found or 0) and math.isnan(wanted))
+
+
+@settings(max_examples=60, deadline=None)
+@given(given_=partitions(COUNTED), most=st.integers(1, 9))
+def test_the_most_frequent_whatever_the_partition(duck: Any, given_: Any, most: int) -> None:
+    dtype, tiles, rows = given_
+    counts = merge("values", tiled(duck, "values", tiles, dtype), rows, floats=False)
+    assert counts == Counter([*(value for tile in tiles for value in tile), *rows])
+    assert sketches.top(counts, most) == sorted(counts, key=lambda value: (-counts[value], value))[:most]
+
+
+@settings(max_examples=60, deadline=None)
+@given(given_=partitions(COUNTED))
+def test_few_distinct_values_are_counted_exactly(duck: Any, given_: Any) -> None:
+    dtype, tiles, rows = given_
+    hashes = merge("hashes", tiled(duck, "hashes", tiles, dtype), rows, floats=False)
+    assert sketches.distinct(hashes) == len({*(value for tile in tiles for value in tile), *rows})
+
+
+@pytest.mark.parametrize("n", [1023, 1024, 1025, 5000, 40_000])
+def test_many_distinct_values_are_estimated_alike_whatever_the_partition(duck: Any, n: int) -> None:
+    rng = random.Random(n)
+    values = [f"user-{number}" for number in range(n)]
+    estimates = set()
+    for tiles in (1, 7):
+        parts: list[list[str]] = [[] for _ in range(tiles)]
+        for value in values:
+            for _ in range(rng.randint(1, 3)):
+                rng.choice(parts).append(value)
+        rows = rng.sample(values, 50)
+        hashes = merge("hashes", tiled(duck, "hashes", parts, DType.String), rows, floats=False)
+        estimates.add(sketches.distinct(hashes))
+    (estimate,) = estimates
+    smallest = sorted({int.from_bytes(hashlib.md5(v.encode()).digest()[8:], "little") >> 1 for v in values})
+    wanted = n if n < 1024 else ((1023 << 63) // (smallest[1023] + 1))
+    assert estimate == wanted
+    assert abs(estimate / n - 1) < 5 / math.sqrt(1022)
+
+
+def test_the_estimate_is_unbiased_with_the_error_that_is_said(duck: Any) -> None:
+    errors = []
+    for group in range(200):
+        hashed = sql.ENTRY["hashes"].format(m=f"'group {group}, ' || i")
+        hashes = duck.execute(f"SELECT {hashed} AS h FROM range(20000) AS t(i) ORDER BY h").fetchnumpy()["h"]
+        errors.append(sketches.distinct(hashes[: sketches.KEPT]) / 20_000 - 1)
+    mean = sum(errors) / len(errors)
+    spread = math.sqrt(sum(error * error for error in errors) / len(errors))
+    standard = 1 / math.sqrt(sketches.KEPT - 2)
+    assert abs(mean) < 4 * standard / math.sqrt(len(errors))
+    assert 0.8 * standard < spread < 1.2 * standard
+
+
+@pytest.mark.parametrize("part", ["oldest", "newest", "newest_1", "newest_3"])
+@settings(max_examples=25, deadline=None)
+@given(given_=partitions((DType.Float64, DType.String, DType.Int64, DType.Boolean)))
+def test_the_newest_whatever_the_partition(duck: Any, part: str, given_: Any) -> None:
+    dtype, tiles, rows = given_
+    if dtype is DType.Float64:  # a measure has one zero: `parts.measure_sql`
+        tiles, rows = [[value + 0.0 for value in tile] for tile in tiles], [value + 0.0 for value in rows]
+    # Rows of the tiles are numbered as `tiled` numbers them: in the order of the tiles.
+    numbered = [[n, n, value] for n, value in enumerate(value for tile in tiles for value in tile)]
+    single = [[n, n, value] for n, value in enumerate(rows, start=10_000)]
+    found = merge(part, tiled(duck, part, tiles, dtype), single, floats=False)
+    everything = [*numbered, *single]
+    if part == "oldest":
+        wanted: Any = everything[0] if everything else None
+    elif part == "newest":
+        wanted = everything[-1] if everything else None
+    else:
+        wanted = everything[::-1][: int(part[-1])]
+    assert repr(found) == repr(wanted)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    given_=partitions((DType.Int64,)),
+    part=st.sampled_from(["n", "sum", "min", "max", "oldest", "newest", "newest_2", "hashes", "bins", "values"]),
+)
+def test_merging_in_sql_is_merging_in_python(duck: Any, given_: Any, part: str) -> None:
+    dtype, tiles, _ = given_
+    states = tiled(duck, part, tiles, dtype)
+    made = sql.from_rows([(0, part)], "facts", "TRUE", "start")
+    merged = duck.execute(f"SELECT {sql.merged([(0, part)])} FROM ({made})").fetchall()
+    (together,) = as_stored(part, [merged[0][0]])
+    halves = " FULL JOIN ".join(
+        f"(SELECT {sql.merged([(0, part)])} FROM ({made}) WHERE start % 2 = {half}) AS h{half}" for half in (0, 1)
+    )
+    combined = duck.execute(f"SELECT {sql.combined([(0, part)], ['h0', 'h1'])} FROM {halves} ON TRUE").fetchall()
+    (beside,) = as_stored(part, [combined[0][0]])
+
+    def read(of: list[Any]) -> str:
+        value = merge(part, [each for each in of if each is not None], [], floats=False)
+        if part == "bins":
+            return repr([sketches.quantile(value, share / 20) for share in range(21)])
+        return repr(value)
+
+    if tiles:
+        assert read([together]) == read(states) == read([beside])

@@ -20,16 +20,23 @@ _WAITING = 16  # at most; more are refused
 
 
 class Looking:
-    """Answers by key. A failure is told to whoever waits for it, and not kept."""
+    """Answers by key. A failure is told to whoever waits for it, and not kept.
 
-    def __init__(self, *, kept: int = _KEPT, waiting: int = _WAITING) -> None:
+    Args:
+        wait_s: How long whoever asks waits.
+        kept: How many answers are kept, those asked for last.
+        waiting: How many may be waited for at once.
+    """
+
+    def __init__(self, wait_s: float = 4.0, *, kept: int = _KEPT, waiting: int = _WAITING) -> None:
+        self.wait_s = wait_s
         self._answers: OrderedDict[Hashable, Future[Any]] = OrderedDict()
         self._kept = kept
         self._most = waiting
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="looking")
 
-    def at(self, key: Hashable, make: Callable[[], _T], wait_s: float) -> tuple[bool, _T | None]:
+    def at(self, key: Hashable, make: Callable[[], _T], wait_s: float | None = None) -> tuple[bool, _T | None]:
         """Return (True, the answer of `make`) as kept under `key`, or (False, None) where it is not there in time.
 
         Raises:
@@ -38,7 +45,7 @@ class Looking:
         """
         future = self._future(key, make)
         try:
-            return True, cast(_T, future.result(wait_s))
+            return True, cast(_T, future.result(self.wait_s if wait_s is None else wait_s))
         except TimeoutError:
             if future.done():  # it failed with a timeout of its own
                 raise

@@ -38,8 +38,11 @@ _PARTS = (
 )
 
 
-def create_app(project: ConsoleProject) -> FastAPI:
+def create_app(project: ConsoleProject, looking: Looking | None = None) -> FastAPI:
     """Return the ASGI application of one project's control plane and console.
+
+    Args:
+        looking: How what is costly is looked at.
 
     Raises:
         MainspringError: A part of the project cannot be opened.
@@ -55,7 +58,7 @@ def create_app(project: ConsoleProject) -> FastAPI:
     secret = hmac.digest(project.pepper, b"console sessions", hashlib.sha256)
     sessions = Sessions(secret, project.wall)
     app.include_router(_health(project))
-    looking = Looking()
+    looking = looking or Looking()
     app.include_router(api(project, looking))
     app.include_router(pages(project, sessions, looking))
     app.add_exception_handler(MainspringError, _stated)

@@ -10,7 +10,7 @@ from mainspring.app import lineage as graph
 from mainspring.app.lineage import Lineage
 from mainspring.app.looking import Looking
 from mainspring.app.tables import CommitChange, Extent, changes_of, extent, newest, quarantine_reasons
-from mainspring.console.features import WAIT_S, Seen, project_lineage
+from mainspring.console.features import Seen, project_lineage
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.data.model import QUARANTINE_SUFFIX, TILES_PREFIX, Check, DatasetCommit, Source
@@ -182,8 +182,8 @@ def source_page(project: ConsoleProject, source: Source) -> SourcePage:
     )
 
 
-def profiled(project: ConsoleProject, looking: Looking, source: Source, wait_s: float = WAIT_S) -> Seen[TableProfile]:
-    """Return what the source's columns hold, if that is known within `wait_s`."""
+def profiled(project: ConsoleProject, looking: Looking, source: Source) -> Seen[TableProfile]:
+    """Return what the source's columns hold, if that is known soon."""
     from mainspring.data.profile import profile
 
     try:
@@ -192,7 +192,7 @@ def profiled(project: ConsoleProject, looking: Looking, source: Source, wait_s: 
         if rows > PROFILED_ROWS:
             return Seen(True, None, f"The table has {rows:,} rows; a page counts at most {PROFILED_ROWS:,}.")
         ready, found = looking.at(
-            ("profile", source.name, scan.version), lambda: profile(scan, source, memory_limit="512MB"), wait_s
+            ("profile", source.name, scan.version), lambda: profile(scan, source, memory_limit="512MB")
         )
     except NotFound:
         return Seen(True, None, None)
@@ -201,26 +201,31 @@ def profiled(project: ConsoleProject, looking: Looking, source: Source, wait_s: 
     return Seen(ready, found, None)
 
 
-def differences(
-    project: ConsoleProject, looking: Looking, view: CommitPage, wait_s: float = WAIT_S
-) -> Seen[list[TableDiff]]:
-    """Return how the rows and columns of two commits differ, if that is known within `wait_s`."""
+def differences(project: ConsoleProject, looking: Looking, view: CommitPage) -> Seen[list[TableDiff]]:
+    """Return how the rows and columns of two commits differ, if that is known soon."""
     from mainspring.data.diff import diff
 
     before, after = view.other, view.commit
     if before is None:
         return Seen(True, None, None)
-    changed = [table for table in view.tables if table.version != table.before]
+    # Of a table that no source declares nobody knows which columns identify a person.
+    pii = {
+        table: tuple(source.pii)
+        for name, source in project.definitions.sources.items()
+        for table in (name, name + QUARANTINE_SUFFIX)
+    }
+    changed = [table for table in view.tables if table.version != table.before and table.name in pii]
+    names = {table.name for table in changed}
     rows = sum((table.rows or 0) + (table.rows_before or 0) for table in changed)
     if rows > PROFILED_ROWS:
         return Seen(True, None, f"The tables have {rows:,} rows; a page compares at most {PROFILED_ROWS:,}.")
-    pii = {name: tuple(source.pii) for name, source in project.definitions.sources.items()}
     key = ("difference", before.id, after.id)
     try:
         ready, found = looking.at(
             key,
-            lambda: diff(project.lake, before.versions, after.versions, pii=pii, memory_limit="512MB"),
-            wait_s,
+            lambda: diff(
+                project.lake, _only(before.versions, names), _only(after.versions, names), pii=pii, memory_limit="512MB"
+            ),
         )
     except MainspringError as error:
         return Seen(True, None, str(error))
@@ -322,6 +327,10 @@ def _of_column(check: Check, name: str) -> str:
         others = ", ".join(column for column in check.columns if column != name)
         return f"unique with {others}" if others else "unique"
     return str(check).removeprefix(f"{name} ")
+
+
+def _only(versions: Mapping[str, int], names: set[str]) -> dict[str, int]:
+    return {name: version for name, version in versions.items() if name in names}
 
 
 def _tags(project: ConsoleProject) -> dict[str, tuple[str, ...]]:

@@ -24,7 +24,6 @@ from mainspring.features.types import feature_dtype
 from mainspring.features.wording import definition, wording
 
 KEY = "key."  # before a key's name in a query, so that no key is taken for another parameter
-WAIT_S = 4.0
 _T = TypeVar("_T")
 
 
@@ -213,16 +212,14 @@ def source_address(name: str) -> str:
     return f"/data/{name}" if name != "commits" else f"/data/tables/{name}"
 
 
-def over_time(
-    project: ConsoleProject, looking: Looking, view: FeatureView, wait_s: float = WAIT_S
-) -> Seen[Distributions]:
-    """Return how the view's features are distributed over time, if that is known within `wait_s`."""
+def over_time(project: ConsoleProject, looking: Looking, view: FeatureView) -> Seen[Distributions]:
+    """Return how the view's features are distributed over time, if that is known soon."""
     now = project.clock.now()
     try:
         scan = project.lake.scan(view.source.name)
         # By the hour: of one version of the table, what is visible changes as time passes.
         key = ("distributions", slot(view), tuple(view.names), scan.version, now // HOUR)
-        ready, found = looking.at(key, lambda: distributions(view, scan, now), wait_s)
+        ready, found = looking.at(key, lambda: distributions(view, scan, now))
     except NotFound:
         return Seen(True, None, None)
     except MainspringError as error:

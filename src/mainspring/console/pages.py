@@ -16,6 +16,7 @@ from mainspring.app.looking import Looking
 from mainspring.console.data_pages import add_data_pages
 from mainspring.console.evidence import evidence
 from mainspring.console.feature_pages import add_feature_pages
+from mainspring.console.features import source_address
 from mainspring.console.guard import caller, cookie_name, form
 from mainspring.console.overview import SHOWN_COLUMNS, endpoints, overview
 from mainspring.console.project import ConsoleProject
@@ -63,14 +64,23 @@ def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIR
         chosen = check_id(endpoint, "endpoint") if endpoint is not None else names[0] if names else None
         view = overview(project, chosen) if chosen else None
         return page(
-            "overview.html", {**frame(request), "view": view, "shown_columns": SHOWN_COLUMNS, "section": "overview"}
+            "overview.html",
+            {
+                **frame(request),
+                "view": view,
+                "shown_columns": SHOWN_COLUMNS,
+                "section": "overview",
+                "source_address": source_address,
+            },
         )
 
     @router.get("/predictions/{prediction_id}")
     def show_prediction(request: Request, prediction_id: str) -> Response:
         view = evidence(project, check_id(prediction_id, "prediction"))
         asker = _name_of(project, view.prediction.principal)
-        return page("prediction.html", {**frame(request), "view": view, "asker": asker})
+        return page(
+            "prediction.html", {**frame(request), "view": view, "asker": asker, "declared": project.definitions.views}
+        )
 
     add_feature_pages(router, project, looking, frame)
     add_data_pages(router, project, looking, frame)

@@ -70,10 +70,19 @@ def bounded(name: str, bounds: Bounds) -> Iterator[Any]:
         Unavailable: The time is over. `name` is what was read.
     """
     con = duck.connect(memory_limit=bounds.memory)
-    timer = threading.Timer(bounds.seconds, con.interrupt)
+    over = threading.Event()
+
+    def give_up() -> None:
+        # Again and again: between two statements there is nothing to interrupt.
+        wait = bounds.seconds
+        while not over.wait(wait):
+            con.interrupt()
+            wait = 0.02
+
+    watch = threading.Thread(target=give_up, daemon=True)
     try:
         con.execute("SET threads = 1")
-        timer.start()
+        watch.start()
         with duck.duck_errors(name):
             yield con
     except duckdb.InterruptException:
@@ -82,7 +91,9 @@ def bounded(name: str, bounds: Bounds) -> Iterator[Any]:
             fix="look again when the machine has less to do; the command line reads tables of any size.",
         ) from None
     finally:
-        timer.cancel()
+        over.set()
+        if watch.is_alive():
+            watch.join()
         con.close()
 
 

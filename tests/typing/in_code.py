@@ -1,0 +1,47 @@
+"""What a user writes in code, as a type checker sees it. Checked by tests/unit/test_typing.py, never run."""
+
+from datetime import UTC, datetime
+from typing import Any, assert_type
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+
+import mainspring as ms
+from mainspring.app.feature_table import FeatureTable
+from mainspring.app.opened import OpenedProject
+from mainspring.data.model import Source
+from mainspring.features.model import FeatureView, RequestFeatures
+from mainspring.training.model import Model
+
+project = ms.open("flights", profile="local")
+assert_type(project, OpenedProject)
+assert_type(project.features["OriginTraffic"], FeatureView | RequestFeatures)
+assert_type(project.sources["departures"], Source)
+assert_type(project.models["late-arrival"], Model)
+
+data = project.training_set("late-arrival", since="2013-01-01", until=datetime(2013, 7, 1, tzinfo=UTC))
+assert_type(data, FeatureTable)
+assert_type(data.to_arrow(), pa.Table)
+assert_type(data.to_pandas(), pd.DataFrame)
+assert_type(data.to_polars(), pl.DataFrame)
+assert_type(data.shape, tuple[int, int])
+assert_type(data.columns, list[str])
+
+labels = pd.DataFrame({"origin": ["EWR"], "at": [datetime(2013, 7, 1, tzinfo=UTC)]})
+views = [project.features["OriginTraffic"], "Weather.temp"]
+assert_type(project.training_set(views, labels, at="at", as_="pandas"), pd.DataFrame)
+assert_type(project.training_set("OriginTraffic", labels, at="at", as_="arrow", memory_limit="500MB"), pa.Table)
+assert_type(project.training_set(project.models["late-arrival"], as_="polars", progress=False), pl.DataFrame)
+
+rows: list[dict[str, Any]] = [{"origin": "EWR"}, {"origin": "JFK"}]
+assert_type(project.online("OriginTraffic", rows), FeatureTable)
+assert_type(project.online("OriginTraffic", rows, as_="pandas", statuses=True), pd.DataFrame)
+
+for step in project.explain("late-arrival"):
+    assert_type(step.sql, str)
+assert_type(project.verify("OriginTraffic", sample=50).equal, bool)
+
+project.training_set("late-arrival", as_="spark")  # type: ignore[call-overload]
+project.training_set("late-arrival", since=1.5)  # type: ignore[call-overload]
+ms.open(7)  # type: ignore[arg-type]

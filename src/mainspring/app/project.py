@@ -149,7 +149,7 @@ class Project:
     def ingestor(self) -> Ingestor:
         from mainspring.data.ingest import Ingestor
 
-        return Ingestor(self.lake, self.locks, self.clock)
+        return Ingestor(self.lake, self.locks, self.clock, wall=self.wall)
 
     # Features
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from mainspring.core.expr.sql import quote_name
 from mainspring.core.locks import Locks
-from mainspring.core.time import Clock, format_duration
+from mainspring.core.time import Clock, format_duration, format_instant
 from mainspring.data import duck
 from mainspring.data.arrow import landed_schema
 from mainspring.data.content import digest_rows
@@ -36,6 +36,8 @@ class Ingestor:
         load_rows: How many rows are judged together, at most `LOAD_ROWS`. An ingestion that was cut short is resumed
             with the same number.
         wait_s: How long to wait for another ingestion of the same source.
+        wall: By what an event is told to be in the future; by default `clock`, which may be one that time is replayed
+            on.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Ingestor:
         load_rows: int = LOAD_ROWS,
         memory_limit: str = "2GB",
         wait_s: float = 600.0,
+        wall: Clock | None = None,
     ) -> None:
         self._lake = lake
         self._locks = locks
@@ -57,6 +60,7 @@ class Ingestor:
         self._memory_limit = memory_limit
         self._database: duckdb.DuckDBPyConnection | None = None
         self._wait_s = wait_s
+        self._wall = wall or clock
 
     def ingest(
         self,
@@ -88,14 +92,16 @@ class Ingestor:
             changed = self._conform(con, source, keyings)
             keyings = {**keyings_there(self._lake, source), **keyings}
             strict = opened.digest is not None  # a file: in it, a column of which no value fits is a mistake of columns
-            landing = Landing(con, self._lake, source, keyings, self._batch_rows, opened.name, strict, tally)
+            landing = Landing(
+                con, self._lake, source, keyings, self._batch_rows, opened.name, strict, tally, self._wall.now()
+            )
             for number, pieces in enumerate(loads(opened.pieces, self._load_rows)):
                 raw = together(pieces)
                 with duck.duck_errors(source.name):
                     landing.land(raw, f"{batch_id or opened.digest or digest_rows(raw)}.{number}")
             if self._lake.version(source.name) is None:
                 self._lake.append(source.name, [], landed_schema(source, keyings), key="created")
-            warnings = [*_extra(opened, source), *self._stale(con, source)]
+            warnings = [*_extra(opened, source), *_noticed(landing), *self._stale(con, source)]
         return IngestReport(
             source.name,
             tally.landed,
@@ -161,6 +167,19 @@ class Ingestor:
                 f"The newest event of {source.name} is {format_duration(age)} old, "
                 f"more than {format_duration(min(limits))}."
             )
+
+
+def _noticed(landing: Landing) -> Iterator[str]:
+    source, tally = landing.source, landing.tally
+    if tally.future:
+        yield (
+            f"{tally.future:,} of the rows happened after now ({format_instant(landing.now)}), the last at "
+            f"{format_instant(tally.latest)}: no feature sees them before. If they are wrong, look at the unit and the "
+            f"time zone of {source.event_time!r}."
+        )
+    for entity, rows in tally.keyless.items():
+        keys = ", ".join(landing.keyings[entity])
+        yield f"{rows:,} of the rows have a null in {keys}: they landed, and are of no {entity}."
 
 
 def _extra(opened: Input, source: Source) -> Iterator[str]:

@@ -9,6 +9,7 @@ no lock keeps them away, is told so by the lake and begins again with what is th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 
 from mainspring.core.expr.sql import quote_text
 from mainspring.data import duck
-from mainspring.data.arrow import no_rows, quarantine_schema, widened
+from mainspring.data.arrow import INSTANT, no_rows, quarantine_schema, widened
 from mainspring.data.keyings import Keyings
 from mainspring.data.model import BATCH, QUARANTINE_SUFFIX, SEQUENCE, VISIBLE_AT, Source, TableVersion
 from mainspring.data.ports import LakeTables
@@ -45,6 +46,9 @@ class Tally:
     quarantined: int = 0
     already: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    future: int = 0  # of the landed, those whose event is after now
+    latest: int = 0  # the last of these events
+    keyless: dict[str, int] = field(default_factory=dict)  # of the landed, by entity, those that are of none
 
     @property
     def done(self) -> int:
@@ -64,6 +68,7 @@ class Landing:
 
     Args:
         name, strict: What to call the data, and when to refuse it: see `data.staging.Staging`.
+        now: UTC epoch microseconds: events after it are counted.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -74,6 +79,7 @@ class Landing:
     name: str
     strict: bool
     tally: Tally
+    now: int
 
     def land(self, raw: pa.Table, batch: str) -> None:
         """Bring every row of `raw`, the load that is known as `batch`, into one of the two tables.
@@ -175,8 +181,21 @@ class Landing:
             if version is None:
                 return False
             before += len(chunk)
+            self._notice(chunk)
             self.tally.count(landed=len(chunk))
         return True
+
+    def _notice(self, chunk: pa.Table) -> None:
+        """Count what is no fault, and perhaps a mistake."""
+        events = chunk[self.source.event_time]
+        ahead = pc.filter(events, pc.greater(events, pa.scalar(self.now, INSTANT)))
+        if len(ahead):
+            self.tally.future += len(ahead)
+            self.tally.latest = max(self.tally.latest, pc.max(ahead).cast(pa.int64()).as_py())
+        for name, keys in self.keyings.items():
+            nulls = functools.reduce(pc.or_, (pc.is_null(chunk[key]) for key in keys))
+            if missing := pc.sum(pc.cast(nulls, pa.int64())).as_py():
+                self.tally.keyless[name] = self.tally.keyless.get(name, 0) + missing
 
     def _chunks(self, rows: pa.Table, changes: pa.Table) -> Iterator[tuple[pa.Table, pa.Table | None]]:
         """Cut rows into what becomes one version each; the first brings all that makes earlier flags change."""

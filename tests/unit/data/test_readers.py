@@ -14,7 +14,7 @@ import pytest
 
 from mainspring.core.errors import InvalidData, NotFound
 from mainspring.core.schema import Float32, Int64, String
-from mainspring.core.time import to_datetime
+from mainspring.core.time import DAY, to_datetime
 from mainspring.data.arrow import landed_schema
 from mainspring.data.model import Source
 from mainspring.data.readers import open_input
@@ -195,7 +195,7 @@ def test_a_line_that_is_no_row_is_quarantined_with_its_text(tmp_path: Path) -> N
 
 
 def test_columns_that_are_not_declared_are_left_out_and_told(tmp_path: Path) -> None:
-    landing = Landing(FACTS)
+    landing = Landing(FACTS, now=DAY)
     pq.write_table(
         TABLE.append_column("_seq", [[1, 2, 3, 4]]).append_column("x", TABLE["name"]), tmp_path / "f.parquet"
     )

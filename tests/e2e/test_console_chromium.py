@@ -1,18 +1,11 @@
 """The console in a real browser: what a person sees, with scripts and without."""
 
-import asyncio
 import os
-import socket
-import threading
-from dataclasses import replace
 
 import pytest
-from granian.server.embed import Server
 
 from e2e.chromium import PROGRAM, Browser, browser
-from mainspring.console.app import create_app
-from mainspring.console.server import accepts
-from mainspring.core.settings import Address
+from e2e.console import TOO_FAINT, anywhere, log_in, served
 from unit.console.flights import Project, populated
 
 pytestmark = pytest.mark.chromium
@@ -24,41 +17,13 @@ if not PROGRAM.exists() and not CI:
 
 @pytest.fixture(scope="module")
 def project() -> Project:
-    filled = populated()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = Address(*probe.getsockname())
-    return replace(filled, settings=replace(filled.settings, control=address))
+    return anywhere(populated())
 
 
 @pytest.fixture(scope="module")
 def address(project) -> str:
-    """Serve the console on a loop in a thread."""
-    control, ready, loops = project.settings.control, threading.Event(), []
-
-    async def run() -> None:
-        server = Server(
-            create_app(project),
-            address=control.host,
-            port=control.port,
-            interface="asgi",
-            websockets=False,
-            log_enabled=False,
-        )
-        loops.append((asyncio.get_running_loop(), server))
-        serving = asyncio.create_task(server.serve())
-        if await accepts(control, serving):
-            ready.set()
-        await serving
-
-    thread = threading.Thread(target=asyncio.run, args=(run(),), daemon=True)
-    thread.start()
-    assert ready.wait(30)
-    yield control.url
-    loop, server = loops[0]
-    loop.call_soon_threadsafe(server.stop)
-    thread.join(20)
-    assert not thread.is_alive()
+    with served(project) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +35,6 @@ def chromium(tmp_path_factory):
 @pytest.fixture(scope="module")
 def key(project) -> str:
     return project.key()
-
-
-def log_in(page, address: str, key: str) -> None:
-    page.call("Network.clearBrowserCookies")
-    page.go(address)
-    page.do(f"document.querySelector('#key').value = {key!r}")
-    page.do("document.querySelector('form button').click()")
-    page.wait("Page.loadEventFired")
 
 
 @pytest.fixture(scope="module")
@@ -164,30 +121,7 @@ def test_text_stands_out_from_what_is_behind_it(logged_in, address, project) -> 
         page = logged_in.page(dark=dark)
         for path in ("/", f"/predictions/{project.predictions.recent(limit=30)[20].id}"):
             page.go(f"{address}{path}")
-            assert page.do(_TOO_FAINT) == []
-
-
-_TOO_FAINT = """(() => {
-  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
-  const over = ([r, g, b, a = 1], [R, G, B]) => [r * a + R * (1 - a), g * a + G * (1 - a), b * a + B * (1 - a)];
-  const behind = (node) => {
-    const layers = [];
-    for (let at = node; at; at = at.parentElement) layers.push(parse(getComputedStyle(at).backgroundColor));
-    return layers.reverse().reduce((base, layer) => over(layer, base), [255, 255, 255]);
-  };
-  const light = (rgb) => rgb.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const found = [];
-  for (const node of document.querySelectorAll('body *:not(svg *)')) {
-    const text = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
-    if (!text || !node.getClientRects().length) continue;
-    const back = behind(node), front = over(parse(getComputedStyle(node).color), back);
-    const [high, low] = [light(front), light(back)].sort((a, b) => b - a);
-    const ratio = (high + 0.05) / (low + 0.05);
-    if (ratio < 4.5) found.push(`${node.outerHTML.slice(0, 90)} ${ratio.toFixed(2)}`);
-  }
-  return found;
-})()"""
+            assert page.do(TOO_FAINT) == []
 
 
 def test_every_control_and_table_has_a_name(logged_in, address, project) -> None:

@@ -196,22 +196,14 @@ def _name(node_id: str) -> str:
 
 def _box(node: Node, x: float, y: float, width: float, here: str, href: Href, note: str) -> Markup:
     room = width - 26
-    text = Markup(
-        '<title>{}</title><rect x="{:g}" y="{:g}" width="{:g}" height="{}" rx="7"/>'
-        '<text class="name" x="{:g}" y="{:g}">{}</text><text class="note" x="{:g}" y="{:g}">{}</text>'
-    ).format(
-        f"{WORDS[node.kind]} {node.name}{': ' if node.note else ''}{node.note}",
-        x,
-        y,
-        width,
-        _TALL,
-        x + 13,
-        y + (20 if note else 29),
-        fitted(node.name, room / 7.7),
-        x + 13,
-        y + 37,
-        fitted(note, room / 6.1),
+    text = Markup('<title>{}</title><rect x="{:g}" y="{:g}" width="{:g}" height="{}" rx="7"/>').format(
+        f"{WORDS[node.kind]} {node.name}{': ' if node.note else ''}{node.note}", x, y, width, _TALL
     )
+    for class_, line, said, letter in (("name", 20 if note else 29, node.name, 7.7), ("note", 37, note, 6.1)):
+        if said:
+            text += Markup('<text class="{}" x="{:g}" y="{:g}">{}</text>').format(
+                class_, x + 13, y + line, fitted(said, room / letter)
+            )
     kinds = f"node {node.kind}{' live' if node.live else ''}{' here' if node.id == here else ''}"
     address = None if node.id == here else href(node)
     if address is None:

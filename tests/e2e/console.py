@@ -1,0 +1,93 @@
+"""A console served in this process, and what the tests of its pages ask a browser."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from granian.server.embed import Server
+
+from mainspring.console.app import create_app
+from mainspring.console.server import accepts
+from mainspring.core.settings import Address
+from unit.console.flights import Project
+
+
+def anywhere(project: Project) -> Project:
+    """Return the project with a free port for its console."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = Address(*probe.getsockname())
+    return replace(project, settings=replace(project.settings, control=address))
+
+
+@contextmanager
+def served(project: Project) -> Iterator[str]:
+    """Serve the console on a loop in a thread; give its address."""
+    control, ready, loops = project.settings.control, threading.Event(), []
+
+    async def run() -> None:
+        server = Server(
+            create_app(project),
+            address=control.host,
+            port=control.port,
+            interface="asgi",
+            websockets=False,
+            log_enabled=False,
+        )
+        loops.append((asyncio.get_running_loop(), server))
+        serving = asyncio.create_task(server.serve())
+        if await accepts(control, serving):
+            ready.set()
+        await serving
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),), daemon=True)
+    thread.start()
+    assert ready.wait(30)
+    yield control.url
+    loop, server = loops[0]
+    loop.call_soon_threadsafe(server.stop)
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def log_in(page: Any, address: str, key: str) -> None:
+    page.call("Network.clearBrowserCookies")
+    page.go(address)
+    page.do(f"document.querySelector('#key').value = {key!r}")
+    page.do("document.querySelector('form button').click()")
+    page.wait("Page.loadEventFired")
+
+
+# Texts that stand out too little from what is behind them (WCAG 2.2, 1.4.3: 4.5 to 1).
+TOO_FAINT = """(() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const over = ([r, g, b, a = 1], [R, G, B]) => [r * a + R * (1 - a), g * a + G * (1 - a), b * a + B * (1 - a)];
+  const behind = (node) => {
+    const layers = [];
+    for (let at = node; at; at = at.parentElement) layers.push(parse(getComputedStyle(at).backgroundColor));
+    return layers.reverse().reduce((base, layer) => over(layer, base), [255, 255, 255]);
+  };
+  const light = (rgb) => rgb.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const found = [];
+  for (const node of document.querySelectorAll('body *:not(svg *)')) {
+    const text = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
+    if (!text || !node.getClientRects().length) continue;
+    const back = behind(node), front = over(parse(getComputedStyle(node).color), back);
+    const [high, low] = [light(front), light(back)].sort((a, b) => b - a);
+    const ratio = (high + 0.05) / (low + 0.05);
+    if (ratio < 4.5) found.push(`${node.outerHTML.slice(0, 90)} ${ratio.toFixed(2)}`);
+  }
+  return found;
+})()"""
+
+# Controls without a name.
+NAMELESS = """[...document.querySelectorAll('input:not([type=hidden]):not([hidden]), select')]
+  .filter((control) => !control.labels.length)
+  .concat([...document.querySelectorAll('a, button')].filter((each) => !each.textContent.trim()))
+  .concat([...document.querySelectorAll('table')].filter((table) => !table.caption?.textContent.trim()))
+  .map((each) => each.outerHTML.slice(0, 120))"""

@@ -1,0 +1,165 @@
+"""The pages of features and data in a real browser: what a person sees, with scripts and without."""
+
+import os
+
+import pytest
+
+from e2e.chromium import PROGRAM, Browser, browser
+from e2e.console import NAMELESS, TOO_FAINT, anywhere, log_in, served
+from unit.console.flights import Project
+from unit.console.shop import shop
+
+pytestmark = pytest.mark.chromium
+CI = os.environ.get("CI") == "true"
+
+if not PROGRAM.exists() and not CI:
+    pytest.skip(f"{PROGRAM} is not installed", allow_module_level=True)
+
+ENTITY = "/features/Orders?key.country=AT&key.number=1"
+
+
+@pytest.fixture(scope="module")
+def project() -> Project:
+    return anywhere(shop())
+
+
+@pytest.fixture(scope="module")
+def paths(project) -> tuple[str, ...]:
+    newest = project.snapshots.log(1)[0].id
+    return (
+        "/features",
+        "/features?q=amount",
+        "/features/Orders",
+        "/features/Returns",
+        ENTITY,
+        "/features/Orders?key.country=AT&key.number=one",
+        "/data",
+        "/data/orders",
+        "/data/commits",
+        f"/data/commits/{newest}",
+    )
+
+
+@pytest.fixture(scope="module")
+def address(project) -> str:
+    with served(project) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def visitor(tmp_path_factory, address, project) -> Browser:
+    with browser(tmp_path_factory.mktemp("chromium")) as running:
+        log_in(running.page(), address, project.key())
+        yield running
+
+
+def test_no_page_complains_or_fetches_from_anywhere_else(visitor, address, paths) -> None:
+    page = visitor.page()
+    for path in paths:
+        page.go(f"{address}{path}")
+    # A key that is none is answered with 422, which the browser notes.
+    assert [line for line in page.complaints if "422" not in line] == []
+    assert len(page.requests) > len(paths)
+    assert [url for url in page.requests if not url.startswith((f"{address}/", "data:"))] == []
+
+
+def test_a_person_finds_a_feature_and_looks_one_entity_up(visitor, address) -> None:
+    page = visitor.page()
+    page.go(f"{address}/features")
+    page.do("document.querySelector('#q').value = 'amount'")
+    page.do("document.querySelector('.search button').click()")
+    page.wait("Page.loadEventFired")
+    assert page.do("document.querySelectorAll('.views tbody tr').length") == 1
+    page.do("document.querySelector('.matches a').click()")
+    page.wait("Page.loadEventFired")
+    assert (
+        page.do("location.pathname + location.search + location.hash") == "/features/Orders?feature=spent_7d#over-time"
+    )
+    page.until("document.querySelectorAll('.plot.drawn canvas').length === 2")
+    page.do("document.querySelector('.examples a').click()")
+    page.wait("Page.loadEventFired")
+    assert page.do("document.querySelectorAll('.values tbody tr').length") == 9
+    assert page.do("document.querySelector('.definition .chosen th a').innerText") == "spent_7d"
+    assert page.complaints == []
+
+
+def test_the_lineage_leads_from_the_view_to_its_source_and_back(visitor, address) -> None:
+    page = visitor.page()
+    page.go(f"{address}/features/Orders")
+    assert page.do("document.querySelector('.lineage .here .name').textContent") == "Orders"
+    follow = "document.querySelector('.lineage .across a.{}').dispatchEvent(new MouseEvent('click', {{bubbles: true}}))"
+    page.do(follow.format("source"))
+    page.wait("Page.loadEventFired")
+    assert page.do("location.pathname") == "/data/orders"
+    page.do(follow.format("view"))
+    page.wait("Page.loadEventFired")
+    assert page.do("location.pathname") == "/features/Orders"
+
+
+@pytest.mark.parametrize(("width", "shown"), [(1280, "across"), (400, "down")])
+def test_the_lineage_has_a_picture_for_each_screen(visitor, address, width, shown) -> None:
+    page = visitor.page(width=width)
+    page.go(f"{address}/features/Orders")
+    visible = "[...document.querySelectorAll('.lineage svg')].filter((s) => s.getBoundingClientRect().width > 0)"
+    assert page.do(f"{visible}.map((s) => s.classList[0])") == [shown]
+    smallest = (
+        "Math.min(...[...document.querySelectorAll('.lineage .{} .note')]"
+        ".map((text) => text.getBoundingClientRect().height))"
+    )
+    assert page.do(smallest.format(shown)) >= 11
+
+
+def test_pointing_at_bands_says_every_quantile(visitor, address) -> None:
+    page = visitor.page()
+    page.go(f"{address}/features/Orders?feature=spent_7d")
+    page.until("document.querySelectorAll('.plot.drawn canvas').length === 2")
+    place = page.do(
+        "(({left, top, width, height}) => [left + width / 2, top + height / 2])"
+        "(document.querySelector('#chart-values .u-over').getBoundingClientRect())"
+    )
+    page.do(f"scrollTo(0, {place[1]} - 300)")
+    place = page.do(
+        "(({left, top, width, height}) => [left + width / 2, top + height / 2])"
+        "(document.querySelector('#chart-values .u-over').getBoundingClientRect())"
+    )
+    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=place[0], y=place[1])
+    page.until("!document.querySelector('#chart-values .tip').hidden")
+    said = page.do("document.querySelector('#chart-values .tip').innerText").splitlines()
+    assert [line.split()[0] for line in said[1:]] == ["p95", "p75", "median", "p25", "p5"]
+
+
+@pytest.mark.parametrize("width", [1280, 800, 400, 320])
+def test_no_page_is_wider_than_its_screen(visitor, address, paths, width) -> None:
+    page = visitor.page(width=width)
+    for path in paths:
+        page.go(f"{address}{path}")
+        assert page.do("document.documentElement.scrollWidth") <= width, path
+
+
+def test_without_scripts_everything_can_be_read(visitor, address) -> None:
+    page = visitor.page(scripts=False)
+    page.go(f"{address}{ENTITY}")
+    shown = page.text()
+    assert shown.count('class="still"') == 2
+    assert "<canvas" not in shown
+    for said in ("spent_7d", "What a buyer ordered lately.", "all 11", "Present", 'class="lineage"'):
+        assert said in shown
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_stands_out_from_what_is_behind_it(visitor, address, paths, dark) -> None:
+    page = visitor.page(dark=dark)
+    for path in paths:
+        page.go(f"{address}{path}")
+        assert page.do(TOO_FAINT) == [], path
+
+
+def test_every_control_and_table_has_a_name(visitor, address, paths) -> None:
+    page = visitor.page()
+    for path in paths:
+        page.go(f"{address}{path}")
+        assert page.do(NAMELESS) == [], path
+        assert page.do("document.querySelectorAll('h1').length") == 1
+        ids = page.do("[...document.querySelectorAll('[id]')].map((each) => each.id)")
+        assert len(set(ids)) == len(ids)

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from mainspring.features.plan import Step
 
 
-def explain(project: Project, what: Chosen | Sequence[Chosen]) -> list[Step]:
+def explain(project: Project, what: Chosen | Sequence[Chosen], *, analyze: bool = False) -> list[Step]:
     """Return the steps of the offline read of `what`: a model, a view, or a list of views and features.
+
+    Args:
+        analyze: Whether to ask DuckDB for its plans, which runs the statements on a sample.
 
     Raises:
         NotFound: There is no such model or view, or a source has no data yet.
@@ -24,4 +27,4 @@ def explain(project: Project, what: Chosen | Sequence[Chosen]) -> list[Step]:
     choice = choose(project.definitions, what)
     fields = {} if choice.model is None else choice.model.observations.source.columns
     declared = {name: dtype for name, dtype in choice.fields.items() if dtype is not None}
-    return plan(choice.groups, pinned(project), {**fields, **declared, **choice.keys})
+    return plan(choice.groups, pinned(project), {**fields, **declared, **choice.keys}, analyze=analyze)

@@ -215,16 +215,17 @@ class OpenedProject:
         found = reading.now(self.services, choice, [rows] if single else rows, statuses=statuses)
         return found.table.to_pylist()[0] if single and as_ is None else found.as_(as_)
 
-    def explain(self, of: Chosen | Sequence[Chosen]) -> Plan:
+    def explain(self, of: Chosen | Sequence[Chosen], *, analyze: bool = False) -> Plan:
         """Return how features are read from the lake: what is read for each view, and the SQL.
 
         Args:
             of: As `training_set` takes it.
+            analyze: Whether to ask DuckDB for its plans, which runs the statements on a sample.
         """
         from mainspring.app.explaining import explain
         from mainspring.app.reports import Plan
 
-        return Plan(explain(self.services, of))
+        return Plan(explain(self.services, of, analyze=analyze))
 
     def verify(
         self, of: Chosen | Sequence[Chosen], *, sample: int = 200, seed: int = 0, progress: bool = True

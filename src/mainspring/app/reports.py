@@ -25,7 +25,7 @@ class Plan:
     @property
     def sql(self) -> str:
         """All of the SQL, in order."""
-        return "\n\n".join(f"{step.sql.strip()};" for step in self.steps)
+        return "\n\n".join(step.sql.strip() for step in self.steps)
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps)
@@ -34,21 +34,30 @@ class Plan:
         return len(self.steps)
 
     def __repr__(self) -> str:
-        return "\n\n".join(f"-- {_about(step)}\n{step.sql.strip()}" for step in self.steps)
+        return "\n\n".join(f"-- {about(step)}\n{_whole(step)}" for step in self.steps)
 
     def _repr_html_(self) -> str:
         parts = [
             html.Markup(
-                f"<details><summary>{html.text(_about(step))}</summary><pre>{html.text(step.sql)}</pre></details>"
+                f"<details><summary>{html.text(about(step))}</summary><pre>{html.text(step.sql)}</pre></details>"
             )
             for step in self.steps
         ]
         return html.joined(html.title("Plan", f"{len(self.steps)} steps"), *parts)
 
 
-def _about(step: Step) -> str:
+def _whole(step: Step) -> str:
+    return f"{step.sql.strip()}\n\n{step.plan}".strip()
+
+
+def about(step: Step) -> str:
+    """Return one line about what a step reads."""
+    if not step.source:
+        return f"{step.view}: {step.what}"
     files = f"{step.files:,} {'file' if step.files == 1 else 'files'}"
-    return f"{step.view}: {step.source}, {step.rows:,} rows in {files}" if step.source else step.view
+    version = "" if step.version is None else f" version {step.version}"
+    read = f"{step.rows:,} rows in {files}, columns {', '.join(step.columns)}"
+    return f"{step.view}: {step.what} from {step.source}{version}, {read}"
 
 
 @dataclass(frozen=True, repr=False)

@@ -7,8 +7,10 @@ stored flags and visible times nor tiles, SQL or states. It is slow, and meant t
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from mainspring.core.expr.types import columns_of
@@ -41,8 +43,8 @@ class BruteReader:
     Args:
         facts: All rows of the entity, in any order; the columns that the view's expressions use are enough.
 
-    Attributes:
-        unknown: The features it cannot compute.
+    Raises:
+        Invalid: An expression of the view does not hold together.
     """
 
     def __init__(self, view: FeatureView, facts: Sequence[Fact]) -> None:
@@ -57,21 +59,22 @@ class BruteReader:
                 self._of[name] = self._each(scalar(feature.of, columns))
             if feature.where is not None:
                 self._where[name] = self._each(scalar(feature.where, columns))
-        self._derived = {name: scalar(expr, stored_schema(view)) for name, expr in view.derived.items()}
-        self.unknown = unknown(view)
+        self._derived = {
+            name: (sorted(columns_of(expr)), scalar(expr, stored_schema(view))) for name, expr in view.derived.items()
+        }
 
     def _each(self, function: Scalar) -> list[Any]:
         return [function(fact.values) for _, fact in self._facts]
 
     def read(self, now: int) -> dict[str, Any]:
-        """Return name -> value at `now`, UTC epoch microseconds, of all but the `unknown` features."""
+        """Return name -> value at `now`, UTC epoch microseconds, of all features but those that are an estimate."""
         there = sum(visible <= now for visible, _ in self._facts)
-        found = {
-            name: self._narrow(name, self._value(name, feature, there, now))
-            for name, feature in self._view.features.items()
-            if name not in self.unknown
-        }
-        derived = {name: of(found) for name, of in self._derived.items() if name not in self.unknown}
+        found: dict[str, Any] = {}
+        for name, feature in self._view.features.items():
+            value = self._value(name, feature, there, now)
+            if value is not _ESTIMATE:
+                found[name] = self._narrow(name, value)
+        derived = {name: of(found) for name, (used, of) in self._derived.items() if found.keys() >= set(used)}
         return {**found, **derived}
 
     def _narrow(self, name: str, value: Any) -> Any:
@@ -88,8 +91,12 @@ class BruteReader:
         inside = [n for n, (_, fact) in enumerate(self._facts[:there]) if first <= fact.event < now]
         if name in self._where:
             inside = [n for n in inside if self._where[name][n] is True]
+        inside.sort(key=lambda n: (self._facts[n][1].event, self._facts[n][1].seq))
         values = [True] * len(inside) if feature.of is None else [self._of[name][n] for n in inside]
-        value = _AGGREGATES[feature.kind]([value for value in values if value is not None])
+        there_are = [value for value in values if value is not None]
+        if feature.kind not in _AGGREGATES:
+            return _ESTIMATE
+        value = _AGGREGATES[feature.kind](there_are, feature)
         return feature.default if value is None else value
 
     def _last(self, name: str, feature: Aggregation, there: int, now: int) -> Any:
@@ -102,12 +109,6 @@ class BruteReader:
         if feature.ttl is not None and now - self._facts[newest][1].event > feature.ttl:
             return None
         return self._of[name][newest]
-
-
-def unknown(view: FeatureView) -> frozenset[str]:
-    """Return the features of the view that cannot be computed here, being estimates, and those derived from them."""
-    stored = {name for name, feature in view.features.items() if feature.kind not in ("last", *_AGGREGATES)}
-    return frozenset(stored | {name for name, expr in view.derived.items() if columns_of(expr) & stored})
 
 
 def _total(values: Sequence[Any]) -> float:
@@ -138,12 +139,51 @@ def _order(value: Any) -> tuple[bool, Any]:
     return (nan, 0.0 if nan else value)
 
 
-_AGGREGATES: Mapping[str, Callable[[Sequence[Any]], Any]] = {
-    "count": len,
-    "sum": lambda values: _total(values) if values else None,
-    "mean": _mean,
-    "variance": _variance,
-    "std": _std,
-    "min": lambda values: min(values, key=_order, default=None),
-    "max": lambda values: max(values, key=_order, default=None),
+def _nth(values: Sequence[Any], nth: int) -> Any:
+    return values[nth - 1] if len(values) >= nth else None
+
+
+def _distinct(values: Sequence[Any]) -> Any:
+    found = len({"NaN" if isinstance(value, float) and math.isnan(value) else value for value in values})
+    return found if found < _COUNTED else _ESTIMATE
+
+
+def _cut(value: Any) -> float:
+    """Return the value, towards zero, to 8 significant bits; below the normal doubles, to as many as there are."""
+    number = float(value)
+    if not math.isfinite(number):
+        return number
+    if abs(number) < 2.0**-1022:
+        return math.ldexp(math.trunc(math.ldexp(number, 1029)), -1029)
+    mantissa, exponent = math.frexp(number)
+    return math.ldexp(math.trunc(math.ldexp(mantissa, 8)), exponent - 8)
+
+
+def _quantile(values: Sequence[Any], share: float) -> Any:
+    ordered = sorted(map(_cut, values), key=_order)
+    return _nth(ordered, max(1, math.ceil(Fraction(repr(share)) * len(ordered))))
+
+
+def _top(values: Sequence[Any], nth: int) -> Any:
+    times = Counter(values)
+    return _nth(sorted(times, key=lambda value: (-times[value], value)), nth)
+
+
+_ESTIMATE = object()  # what cannot be said exactly
+_COUNTED = 1024  # different values from which on they are not counted, but estimated
+
+# What each kind makes of the values in a window, oldest first.
+_AGGREGATES: Mapping[str, Callable[[Sequence[Any], Aggregation], Any]] = {
+    "count": lambda values, _: len(values),
+    "sum": lambda values, _: _total(values) if values else None,
+    "mean": lambda values, _: _mean(values),
+    "variance": lambda values, _: _variance(values),
+    "std": lambda values, _: _std(values),
+    "min": lambda values, _: min(values, key=_order, default=None),
+    "max": lambda values, _: max(values, key=_order, default=None),
+    "first": lambda values, _: _nth(values, 1),
+    "newest": lambda values, feature: _nth(values[::-1], feature.nth or 1),
+    "distinct": lambda values, _: _distinct(values),
+    "quantile": lambda values, feature: _quantile(values, feature.share or 0.0),
+    "top": lambda values, feature: _top(values, feature.nth or 1),
 }

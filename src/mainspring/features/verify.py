@@ -18,7 +18,7 @@ from mainspring.core.errors import MainspringError, Unavailable
 from mainspring.core.time import ManualClock
 from mainspring.data.arrow import ARROW_TYPES, INSTANT
 from mainspring.data.model import TableScan
-from mainspring.features.brute import BruteReader, Fact, unknown
+from mainspring.features.brute import BruteReader, Fact
 from mainspring.features.chosen import Bounds, choose, plain
 from mainspring.features.layout import slot
 from mainspring.features.materialise import Materialiser
@@ -83,6 +83,7 @@ class _Tally:
     online: int = 0
     live: int = 0
     recomputed: int = 0
+    estimates: set[str] = field(default_factory=set)
     mismatches: list[Mismatch] = field(default_factory=list)
 
 
@@ -149,9 +150,8 @@ class Verifier:
         finally:
             materialiser.close()
         behind, notes = self._live(live, now)
-        estimates = sorted(unknown(self._view))
-        if estimates:
-            notes = [*notes, f"not recomputed by brute force: {', '.join(estimates)}"]
+        if self._tally.estimates:
+            notes = [*notes, f"estimates, not recomputed: {', '.join(sorted(self._tally.estimates))}"]
         tally = self._tally
         return Verification(
             self._view.name, self._seed, len(self._keys), len(asked), tally.online, tally.live, tally.recomputed,
@@ -218,6 +218,8 @@ class Verifier:
         brute = self._recompute(entity, at)
         for name in self._view.columns:
             differs = not same(offline[name], online[name])
+            if brute and name not in brute:
+                self._tally.estimates.add(name)
             if name in brute:
                 self._tally.recomputed += 1
                 differs = differs or not same(offline[name], brute[name])

@@ -138,13 +138,14 @@ def _worded(feature: dict[str, Any]) -> str:
 def explain(call: Call, *, name: str, sql_only: bool, analyze: bool) -> None:
     """Show how the training set of MODEL, or the features of VIEW, are read from the lake: the plan and the SQL."""
     from mainspring.app.explaining import explain as plan
+    from mainspring.app.reports import about
 
     steps = plan(call.project, name, analyze=analyze)
 
     def show(console: Console) -> None:
         for step in steps:
             if not sql_only:
-                _show_step(console, step)
+                console.print(about(step), style="bold", markup=False, highlight=False, soft_wrap=True)
             _show_sql(console, step.sql)
             if analyze and step.plan:
                 console.print(step.plan, markup=False, highlight=False, soft_wrap=True)
@@ -153,11 +154,6 @@ def explain(call: Call, *, name: str, sql_only: bool, analyze: bool) -> None:
         show(call.console)
     else:
         call.result([asdict(step) for step in steps], show)
-
-
-def _show_step(console: Console, step: Any) -> None:
-    size = f"{step.rows:,} rows in {step.files:,} {'file' if step.files == 1 else 'files'}" if step.source else ""
-    console.print(f"[bold]{step.view}[/]  [dim]{step.source}  {size}[/]", highlight=False)
 
 
 def _show_sql(console: Console, sql: str) -> None:

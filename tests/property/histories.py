@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,11 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 import mainspring as ms
-from mainspring.core.expr import Node
+from mainspring.core.expr import Column, Node
 from mainspring.data.model import Source, TableScan
-from mainspring.features.declaring import feature_view
-from mainspring.features.model import Aggregation, Entity, FeatureView
+from mainspring.features.declaring import feature_view, on_demand_features
+from mainspring.features.model import Aggregation, Entity, FeatureView, RequestFeatures
+from mainspring.features.types import feature_dtype
 from property.oracle import DAY, HOUR, MINUTE, Feature, Row, record_setting
 
 KEYS = [("1", 11), ("11", 1), ("ü", -(2**63)), ("", 0)]
@@ -57,13 +59,29 @@ WINDOWS = [5 * MINUTE, 7 * MINUTE + 1, HOUR, 12 * HOUR, 12 * HOUR + 1, 25 * HOUR
 TTLS = [None, 1, 5 * MINUTE, HOUR, DAY]
 
 
+Known = Mapping[str, Any]  # stored features by their full names, and fields of the request
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A computed feature: what it is computed from, by full name, and a function of that."""
+
+    inputs: tuple[str, ...]
+    of: Callable[[Known], Any]
+
+
 @dataclass(frozen=True)
 class History:
-    """Rows in the order in which they land, a view of them, and the same features for the oracle."""
+    """Rows in the order in which they land, a view of them, and the same features for the oracle.
+
+    `computed` are, by full name, the features derived in the view and those of `ask`, which are computed on demand.
+    """
 
     source: Source
     view: FeatureView
     features: dict[str, Feature]
+    ask: RequestFeatures
+    computed: dict[str, Computed]
     rows: list[Row]
     base: int
 
@@ -124,7 +142,8 @@ def histories(draw: st.DrawFn) -> History:
     lag = draw(st.sampled_from([0, 0, 1, 15 * MINUTE]))
     source = Source("facts", schema={"k": ms.String, "n": ms.Int64, **COLUMNS}, event_time="at",
                     recorded_time="known_at", lag=lag)  # fmt: skip
-    view, features = draw(_views(source))
+    view, features, computed = draw(_views(source))
+    ask, on_demand = draw(_asks(view))
     values = _values(draw(st.booleans()), draw(st.booleans()))
     rows: list[Row] = []
     for seq in range(draw(st.integers(1, 40))):
@@ -136,11 +155,11 @@ def histories(draw: st.DrawFn) -> History:
         key = draw(st.sampled_from([*KEYS[:2], *KEYS, (None, 1), ("1", None)]))
         event = base + draw(_offsets())
         rows.append(Row(key, event, event + draw(_DELAYS), seq, draw(values)))
-    return History(source, view, features, rows, base)
+    return History(source, view, features, ask, {**computed, **on_demand}, rows, base)
 
 
 @st.composite
-def _views(draw: st.DrawFn, source: Source) -> tuple[FeatureView, dict[str, Feature]]:
+def _views(draw: st.DrawFn, source: Source) -> tuple[FeatureView, dict[str, Feature], dict[str, Computed]]:
     windows = draw(st.lists(st.sampled_from(WINDOWS), min_size=1, max_size=2, unique=True))
     aggregations: dict[str, Aggregation] = {}
     features: dict[str, Feature] = {}
@@ -161,7 +180,64 @@ def _views(draw: st.DrawFn, source: Source) -> tuple[FeatureView, dict[str, Feat
         of, ttl = draw(st.sampled_from(["x", "y", "z", "s", "b", "t"])), draw(st.sampled_from(TTLS))
         aggregations[f"last_{number}"] = ms.last(of, ttl=ttl)
         features[f"last_{number}"] = Feature("last", OF[of][1], ttl=ttl)
-    return feature_view(entity=PAIR, source=source)(type("Facts", (), aggregations)), features
+    members: dict[str, Any] = dict(aggregations)
+    computed: dict[str, Computed] = {}
+    numbers = [name for name, each in aggregations.items() if each.kind in NUMERIC or _is_number(each)]
+    for number in range(draw(st.integers(0, 2)) if numbers else 0):
+        way, a, b = draw(st.sampled_from(sorted(WAYS))), draw(st.sampled_from(numbers)), draw(st.sampled_from(numbers))
+        expression, of = WAYS[way]
+        members[f"{way}_{number}"] = expression(aggregations[a], ms.col(b))
+        computed[f"Facts.{way}_{number}"] = _over(of, f"Facts.{a}", f"Facts.{b}")
+    order = draw(st.permutations(sorted(members)))
+    body = type("Facts", (), {name: members[name] for name in order})
+    return feature_view(entity=PAIR, source=source)(body), features, computed
+
+
+def _is_number(aggregation: Aggregation) -> bool:
+    return isinstance(aggregation.of, Column) and aggregation.of.name in "xyz" and aggregation.kind != "top"
+
+
+def _over(of: Callable[[Any, Any], Any], a: str, b: str) -> Computed:
+    return Computed((a, b), lambda known: of(known[a], known[b]))
+
+
+@st.composite
+def _asks(draw: st.DrawFn, view: FeatureView) -> tuple[RequestFeatures, dict[str, Computed]]:
+    """Features on demand, over fields of the request and the view's features, stored and derived."""
+    members: dict[str, Any] = {"both": ms.col("q") + ms.col("w")}
+    computed = {"Ask.both": Computed(("q", "w"), lambda known: _or_null(operator.add, known["q"], known["w"]))}
+    numbers = [name for name in view.names if feature_dtype(view, name).numeric]
+    for number in range(draw(st.integers(0, 2)) if numbers else 0):
+        way, a = draw(st.sampled_from(sorted(WAYS))), draw(st.sampled_from(numbers))
+        field = draw(st.sampled_from(sorted(FIELDS)))
+        expression, of = WAYS[way]
+        members[f"{way}_{number}"] = expression(view[a], ms.col(field))
+        computed[f"Ask.{way}_{number}"] = _over(of, f"Facts.{a}", field)
+    return on_demand_features(type("Ask", (), members)), computed
+
+
+FIELDS = {"q": ms.Float64, "w": ms.Int64}
+
+
+def _or_null(function: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
+    return None if a is None or b is None else function(a, b)
+
+
+def _greater(a: Any, b: Any) -> Any:
+    return a if a is not None and b is not None and a > b else b
+
+
+WAYS: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
+    "ratio": (operator.truediv, lambda a, b: _or_null(lambda a, b: None if b == 0 else _divided(a, b), a, b)),
+    "difference": (operator.sub, lambda a, b: _or_null(operator.sub, a, b)),
+    "filled": (lambda a, b: a.coalesce(b), lambda a, b: b if a is None else a),
+    "greater": (lambda a, b: ms.when(a > b, a, b), _greater),
+    "unknown": (lambda a, b: a.is_null() | b.is_null(), lambda a, b: a is None or b is None),
+}
+
+
+def _divided(a: Any, b: Any) -> float:
+    return float(a) / float(b)
 
 
 ARROW = {

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pytest
@@ -21,20 +20,21 @@ from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import TableScan
 from mainspring.features.adapters.memory import MemoryOnlineStore
-from mainspring.features.adapters.sqlite import SqliteOnlineStore
 from mainspring.features.keys import encode_key
 from mainspring.features.layout import slot
 from mainspring.features.materialise import Materialiser
 from mainspring.features.offline import point_in_time
-from mainspring.features.online import OnlineReader
+from mainspring.features.online import OnlineReader, OnlineRows
 from mainspring.features.ports import OnlineStore
 from mainspring.features.state import SETTLING
 from mainspring.features.types import feature_dtype
-from property.histories import KEYS, History, histories, lake_table, landed, near
+from property.histories import FIELDS, KEYS, History, histories, lake_table, landed, near
 from property.oracle import DAY, HOUR, MINUTE, Row, value_at
 
 ASKED = [*KEYS, ("never", 7), (None, 1), ("1", None), (None, None)]
-SCHEMA = {"k": ms.String, "n": ms.Int64}
+SCHEMA = {"k": ms.String, "n": ms.Int64, **FIELDS}
+REQUESTS = [(1.5, 2), (0.0, 0), (None, -3), (float("nan"), None), (-2.25, 7)]  # values of the fields, row by row
+WORST = ("MISSING", "EXPIRED", "NULL")
 TILED = st.sampled_from([0, 0, 0.001, 16])  # 0: with every width of tiles
 
 
@@ -44,6 +44,8 @@ class Cases:
     offline = 0
     online = 0
     states = 0
+    computed = 0
+    stores: ClassVar[set[str]] = set()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,22 +54,10 @@ def count(request: pytest.FixtureRequest) -> Iterator[None]:
     capture = request.config.pluginmanager.get_plugin("capturemanager")
     with capture.global_and_fixture_disabled():
         print(
-            f"\npoint in time: {Cases.offline} random values offline and {Cases.online} online equal to the oracle's, "
-            f"{Cases.states} states to a rebuild's"
+            f"\npoint in time: {Cases.offline} random values offline and {Cases.online} online equal to the oracle's "
+            f"({', '.join(sorted(Cases.stores))}), {Cases.computed} computed from them, "
+            f"{Cases.states} states equal to a rebuild's"
         )
-
-
-@pytest.fixture
-def sqlite(tmp_path: Path) -> Iterator[Callable[[], OnlineStore]]:
-    opened: list[SqliteOnlineStore] = []
-
-    def fresh() -> OnlineStore:
-        opened.append(SqliteOnlineStore(tmp_path / f"online-{len(opened)}.db"))
-        return opened[-1]
-
-    yield fresh
-    for store in opened:
-        store.close()
 
 
 def agree(found: Any, wanted: Any, dtype: DType) -> bool:
@@ -98,14 +88,17 @@ def check_offline(
         {
             "k": pa.array([key[0] for key, _ in asked], pa.string()),
             "n": pa.array([key[1] for key, _ in asked], pa.int64()),
+            "q": pa.array([field(row, 0) for row in range(len(asked))], pa.float64()),
+            "w": pa.array([field(row, 1) for row in range(len(asked))], pa.int64()),
             "_at": pa.array([now for _, now in asked], pa.timestamp("us", tz="UTC")),
         }
     )
     found = point_in_time(
-        observations, [history.view], lambda _: table, schema=SCHEMA, rows_worth_a_tile=rows_worth_a_tile
+        observations, [history.view, history.ask], lambda _: table, schema=SCHEMA, rows_worth_a_tile=rows_worth_a_tile
     )
-    assert found.column_names == ["k", "n", "_at", *history.view.columns]
-    assert found.select(["k", "n", "_at"]).equals(observations)
+    assert found.column_names == [*observations.column_names, *history.view.columns, *history.ask.columns]
+    kept = ["k", "n", "w", "_at"]  # a NaN of q would differ from itself
+    assert found.select(kept).equals(observations.select(kept))
     for name, feature in history.features.items():
         dtype = feature_dtype(history.view, name)
         column = found.column(f"Facts.{name}")
@@ -114,12 +107,43 @@ def check_offline(
             wanted, _ = value_at(feature, rows, key, now, history.lag)
             assert agree(value, wanted, dtype), explain(history, name, key, now, value, wanted)
             Cases.offline += 1
+    check_computed(history, {name: found.column(name).to_pylist() for name in found.column_names})
+
+
+def field(row: int, place: int) -> Any:
+    return REQUESTS[row % len(REQUESTS)][place]
+
+
+def check_computed(history: History, found: Mapping[str, list[Any]]) -> None:
+    """What is computed from values that were found is what the functions give, bit for bit."""
+    for name, computed in history.computed.items():
+        group = history.ask if name.startswith("Ask.") else history.view
+        dtype = feature_dtype(group, name.partition(".")[2], SCHEMA)
+        for row, value in enumerate(found[name]):
+            known = {each: found[each][row] for each in computed.inputs}
+            wanted = computed.of(known)
+            if wanted is not None and dtype in (DType.Float32, DType.Float64):
+                wanted = float(wanted)
+            assert type(value) is type(wanted), (name, known, value, wanted)
+            assert value == wanted or (value != value and wanted != wanted), (name, known, value, wanted)
+            Cases.computed += 1
+
+
+def reading(history: History, store: OnlineStore) -> OnlineReader:
+    return OnlineReader([history.view, history.ask], store, schema=SCHEMA)
 
 
 def check_online(history: History, rows: list[Row], reader: OnlineReader, instants: list[int]) -> None:
-    columns = {"k": [key[0] for key in ASKED], "n": [key[1] for key in ASKED]}
+    columns = {
+        "k": [key[0] for key in ASKED],
+        "n": [key[1] for key in ASKED],
+        "q": [field(row, 0) for row in range(len(ASKED))],
+        "w": [field(row, 1) for row in range(len(ASKED))],
+    }
     for now in instants:
         read = reader.read(columns, now)
+        check_computed(history, {**columns, **read.features})
+        check_derived_statuses(history, read)
         for name, feature in history.features.items():
             dtype = feature_dtype(history.view, name)
             full_name = f"Facts.{name}"
@@ -129,6 +153,16 @@ def check_online(history: History, rows: list[Row], reader: OnlineReader, instan
                 assert agree(value, wanted, dtype), explain(history, name, key, now, value, wanted)
                 assert status == wanted_status, explain(history, name, key, now, status, wanted_status)
                 Cases.online += 1
+
+
+def check_derived_statuses(history: History, read: OnlineRows) -> None:
+    assert set(read.statuses) == set(history.view.columns)
+    for name, computed in history.computed.items():
+        if name.startswith("Facts."):
+            for row, (value, status) in enumerate(zip(read.features[name], read.statuses[name], strict=True)):
+                of = {read.statuses[each][row] for each in computed.inputs}
+                worst = next((each for each in WORST if each in of), "NULL")
+                assert status == (worst if value is None else "PRESENT")
 
 
 COMMON = settings(
@@ -149,13 +183,15 @@ def test_offline_is_the_oracle(history: History, data: st.DataObject) -> None:
 @COMMON
 @given(history=histories(), data=st.data())
 def test_online_is_the_oracle_between_materialisations(
-    sqlite: Callable[[], OnlineStore], history: History, data: st.DataObject
+    online_stores: Callable[[], dict[str, OnlineStore]], history: History, data: st.DataObject
 ) -> None:
-    stores = [MemoryOnlineStore(), sqlite()]
+    emptied = online_stores()
+    Cases.stores |= set(emptied)
+    stores = list(emptied.values())
     clock = ManualClock()
     tables = {"facts": lake_table(history, [], 0)}
     materialisers = [Materialiser(tables.__getitem__, store, clock, entities_at_once=2) for store in stores]
-    readers = [OnlineReader([history.view], store) for store in stores]
+    readers = [reading(history, store) for store in stores]
     through, there, until = history.base, 0, history.base
     for step in range(data.draw(st.integers(1, 3))):
         through += data.draw(st.one_of(st.sampled_from([0, 1, HOUR, 13 * HOUR, 3 * DAY]), st.integers(0, 30 * DAY)))
@@ -202,7 +238,7 @@ def test_what_ingestion_lands_is_read_as_the_oracle_reads_it(
         materialiser.run(history.view, horizon=DAY)
         rows = history.rows[:there]
         instants = data.draw(st.lists(st.integers(through - SETTLING, through + DAY), min_size=1, max_size=4))
-        check_online(history, rows, OnlineReader([history.view], store), instants)
+        check_online(history, rows, reading(history, store), instants)
         edges = [at for at in history.edges() if at <= through] or [through]
         instants += data.draw(st.lists(near(st.sampled_from(edges)), min_size=1, max_size=4))
         check_offline(history, lake.scan("facts"), rows, instants, data.draw(TILED))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mainspring.core.errors import Corrupt
 from mainspring.core.expr.sql import quote_text
 from mainspring.data import duck
 from mainspring.data.arrow import INSTANT, no_rows, quarantine_schema, widened
@@ -32,6 +33,8 @@ Progress = Callable[[int, int | None], None]
 
 # How many numbers of `_seq` each load has for itself, and so the most rows in one.
 LOAD_ROWS = 1 << 20
+
+_OVERTAKEN = 50  # times that others may have been faster with some of the load
 
 _SEQUENCES = pa.schema([pa.field(SEQUENCE, pa.int64())])
 
@@ -87,10 +90,16 @@ class Landing:
         Raises:
             InvalidData: The data as a whole does not fit the source; nothing of the load was written.
             StorageFull: No space; what was written before is whole, and landing it again resumes.
+            Corrupt: The lake takes rows for written that are not there.
         """
         before = self.tally.done
-        while not self._land_rest(raw, batch, before):
-            pass
+        for _ in range(_OVERTAKEN):
+            if self._land_rest(raw, batch, before):
+                return
+        raise Corrupt(
+            f"Table {self.source.name!r} has batch {batch!r} among what was written, and not its rows.",
+            fix="land the rows under another --batch-id.",
+        )
 
     def _land_rest(self, raw: pa.Table, batch: str, before: int) -> bool:
         """Land what is not there; return False if somebody else was faster with some of it."""

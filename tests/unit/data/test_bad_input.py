@@ -171,6 +171,17 @@ def test_a_damaged_file_is_named_by_all_who_read_it_and_a_restore_leads_out(dama
     assert profile(lake.scan("facts"), FACTS).rows == 2
 
 
+def test_a_lake_that_contradicts_itself_is_corrupt_and_no_endless_loop() -> None:
+    landing = Landing(FACTS)
+    landing.ingest([fact(0)], batch_id="one")
+    table = landing.lake.scan("facts").rows
+    # Somebody took the rows away and left the key.
+    landing.lake.replace("facts", [], table.schema, key="by hand")
+    with pytest.raises(Corrupt, match=r"has batch 'one\.0' among what was written, and not its rows") as caught:
+        landing.ingest([fact(0)], batch_id="one")
+    assert "--batch-id" in str(caught.value.fix)
+
+
 def test_a_restore_on_a_full_disk_changes_nothing(tmp_path: Path) -> None:
     lake, ingestor, _ = lake_of_two(tmp_path)
     snapshots, locks, clock = MemorySnapshots(), MemoryLocks(), ManualClock()

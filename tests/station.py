@@ -50,7 +50,7 @@ class World:
         self.clock = ManualClock()
         self.store = MemoryOnlineStore()
         self.ingestor = Ingestor(self.lake, MemoryLocks(), self.clock)
-        self.materialiser = Materialiser(self.lake.scan, self.store, self.clock)
+        self.materialiser = Materialiser(self.lake, self.store, self.clock)
         for batch in batches:
             self.land(*batch)
 

@@ -1,26 +1,31 @@
 """Materialisation: bring an online store up to date with the lake.
 
 What the store then holds of an entity is a pure function of the lake's version and of the instant: states are computed
-again from the rows, never patched. So a run that died at any step is simply run again, and a row that arrives late, by
-any amount, is found by its place in the order of arrival and takes its place in the past.
+again from tiles and rows, never patched. So a run that died at any step is simply run again, and a row that arrives
+late, by any amount, is found by its place in the order of arrival and takes its place in the past.
+
+A view is built whole beside what is served, and swapped in: at first, when it is asked for, when the lake is no longer
+what the states were made from, and when the clock turns out to have been ahead.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
+from mainspring.core.locks import Locks, MemoryLocks
 from mainspring.core.time import Clock
 from mainspring.data import duck
 from mainspring.data.model import TableScan
+from mainspring.data.ports import LakeTables
+from mainspring.features.borrowed import BorrowedLake
 from mainspring.features.layout import Layout, slot
-from mainspring.features.model import EntityState, FeatureView, Mark, MaterialiseReport
+from mainspring.features.materialisation import Materialisation, Progress
+from mainspring.features.model import FeatureView, MaterialiseReport
 from mainspring.features.ports import OnlineStore
-from mainspring.features.rebuild import rebuild
 from mainspring.features.slices import Slice
-from mainspring.features.state import SETTLING, State, encode
 
 _SLICES_KEPT = 32
 
@@ -29,25 +34,29 @@ class Materialiser:
     """Fills an online store from the lake. Keeps what it loaded for the next run; one run at a time.
 
     Args:
-        scan: Gives the version of a source's table to read, by the source's name.
+        lake: Has the sources' tables, and gets the tiles made from them. Or a function that gives the version of a
+            source's table to read: then tiles stay in this process.
         store: Where the states go.
         clock: What time it is: nothing that is not knowable yet is settled.
+        locks: What keeps materialisations of one view apart, across processes.
         memory_limit: What DuckDB may use before it spills to disk.
         entities_at_once: How many entities' states are in this process's memory together, and in one write.
     """
 
     def __init__(
         self,
-        scan: Callable[[str], TableScan],
+        lake: LakeTables | Callable[[str], TableScan],
         store: OnlineStore,
         clock: Clock,
         *,
+        locks: Locks | None = None,
         memory_limit: str = "2GB",
         entities_at_once: int = 5_000,
     ) -> None:
-        self._scan = scan
+        self._lake: LakeTables = BorrowedLake(lake) if callable(lake) else lake
         self._store = store
         self._clock = clock
+        self._locks = MemoryLocks() if locks is None else locks
         self._memory_limit = memory_limit
         self._at_once = entities_at_once
         self._con: Any = None
@@ -56,12 +65,7 @@ class Materialiser:
         self._lock = threading.Lock()
 
     def run(
-        self,
-        view: FeatureView,
-        *,
-        through: int | None = None,
-        horizon: int = 0,
-        progress: Callable[[int, int], None] | None = None,
+        self, view: FeatureView, *, through: int | None = None, horizon: int = 0, progress: Progress | None = None
     ) -> MaterialiseReport:
         """Materialise what is visible through an instant, and as pending what becomes visible in the time after it.
 
@@ -71,51 +75,30 @@ class Materialiser:
         Args:
             through: UTC epoch microseconds, now by default. A later instant than now is as far a horizon.
             horizon: Microseconds.
-            progress: Called with how many entities are done, of how many.
+            progress: Called with how many entities are done, of how many, and from how many rows.
 
         Raises:
             Unavailable: The store did not answer; run it again.
             NotFound: The source has no table yet.
+            Conflict: Another process built the view's states for too long.
         """
         with self._lock, duck.duck_errors(view.source.name):
-            layout, rows = self._slice(view)
-            rows.refresh(self._scan(view.source.name))
-            now = self._clock.now()
-            wanted = now if through is None else through
-            mark = self._store.mark(layout.slot)
-            before = 0 if mark is None else rows.landed_by(mark.newest)
-            if mark is not None and before < mark.landed:
-                # The lake went back to an earlier version: what came after it must not be served.
-                self._store.clear(layout.slot)
-                mark = None
-            position = min(wanted, now) if mark is None else max(min(wanted, now), mark.position)
-            until = max(position, wanted) + horizon
-            if mark is not None:
-                until = max(until, mark.until)  # what is pending stays so
-            new = Mark(position, rows.landed, rows.newest, until)
-            # The rest of an ingestion that was cut short lands with older numbers: then any entity may have changed.
-            known = mark if mark is not None and before == mark.landed else None
-            changed, count = self._changed(rows, known, until)
-            if progress is not None:
-                progress(0, changed)
-            for start in range(0, changed, self._at_once):
-                states = self._chunk(layout, rows, start, position - SETTLING, until)
-                self._store.write(
-                    layout.slot, [(key, EntityState(position, encode(state), rows.landed)) for key, state in states]
-                )
-                if progress is not None:
-                    progress(min(start + self._at_once, changed), changed)
-            self._store.advance(layout.slot, new)
-            return MaterialiseReport(view.name, position, changed, count)
+            return self._materialisation(view, through, horizon, progress).bring()
+
+    def rebuild(
+        self, view: FeatureView, *, through: int | None = None, horizon: int = 0, progress: Progress | None = None
+    ) -> MaterialiseReport:
+        """Compute the state of every entity again, beside what is served, and put them in its place at once.
+
+        Others may materialise the view meanwhile: what they saw is in the new states too. A rebuild that was killed
+        goes on where it was when it is run again. Arguments and errors are those of `run`.
+        """
+        with self._lock, duck.duck_errors(view.source.name):
+            return self._materialisation(view, through, horizon, progress).build(anyway=True)
 
     def position(self, view: FeatureView) -> int | None:
         """Return the instant through which a view is materialised, `None` where never."""
         return self._store.position(slot(view))
-
-    def forget(self, view: FeatureView) -> None:
-        """Clear what is stored of the view. The next run computes every entity again; until then all are missing."""
-        with self._lock:
-            self._store.clear(Layout(view).slot)
 
     def close(self) -> None:
         """Give back the memory; the next run loads again."""
@@ -125,6 +108,25 @@ class Materialiser:
                 self._con.close()
                 self._con = None
 
+    def _materialisation(
+        self, view: FeatureView, through: int | None, horizon: int, progress: Progress | None
+    ) -> Materialisation:
+        layout, rows = self._slice(view)
+        now = self._clock.now()
+        return Materialisation(
+            con=self._con,
+            lake=self._lake,
+            store=self._store,
+            locks=self._locks,
+            layout=layout,
+            rows=rows,
+            at_once=self._at_once,
+            now=now,
+            wanted=now if through is None else through,
+            horizon=horizon,
+            progress=progress,
+        )
+
     def _slice(self, view: FeatureView) -> tuple[Layout, Slice]:
         if self._con is None:
             self._con = duck.connect(memory_limit=self._memory_limit)
@@ -132,28 +134,10 @@ class Materialiser:
         held = self._slices.get(layout.slot)
         if held is None:
             self._made += 1
-            held = self._slices[layout.slot] = (layout, Slice(self._con, layout, self._made))
+            made = Slice(self._con, self._lake, self._locks, layout, self._made)
+            held = self._slices[layout.slot] = (layout, made)
             if len(self._slices) > _SLICES_KEPT:
                 _, (_, oldest) = self._slices.popitem(last=False)
                 oldest.drop()
         self._slices.move_to_end(layout.slot)
         return held
-
-    def _chunk(
-        self, layout: Layout, rows: Slice, start: int, settled: int, until: int
-    ) -> Iterator[tuple[bytes, State]]:
-        self._con.execute(
-            "CREATE OR REPLACE TEMP VIEW chunk AS SELECT kid FROM changed "
-            f"WHERE place > {start} AND place <= {start + self._at_once}"
-        )
-        return rebuild(self._con, layout, rows, settled, until)
-
-    def _changed(self, rows: Slice, mark: Mark | None, until: int) -> tuple[int, int]:
-        """Make table `changed` (place, kid) of the entities whose state may differ from what is stored."""
-        since = "" if mark is None else f"AND (v >= {mark.position - SETTLING} OR seq > {mark.newest})"
-        self._con.execute(
-            "CREATE OR REPLACE TEMP TABLE changed AS SELECT row_number() OVER (ORDER BY kid) AS place, kid, rows "
-            f"FROM (SELECT kid, count(*) AS rows FROM {rows.rows} WHERE v <= {until} {since} GROUP BY kid)"
-        )
-        found = self._con.execute("SELECT count(*), coalesce(sum(rows), 0) FROM changed").fetchone()
-        return int(found[0]), int(found[1])

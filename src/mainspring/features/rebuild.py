@@ -2,125 +2,194 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from mainspring.core.time import DAY
+from mainspring.data import duck
 from mainspring.features import parts as sql
+from mainspring.features.grouping import Columns, Groups, batches
 from mainspring.features.keys import encode_key
-from mainspring.features.layout import Layout
+from mainspring.features.landed import key_columns
+from mainspring.features.layout import RANKED, SKETCHES, Layout
+from mainspring.features.loads import LOAD_BITS
 from mainspring.features.model import hop
 from mainspring.features.slices import Slice
-from mainspring.features.state import Candidates, Recent, State, Tiles
-from mainspring.features.windows import floor
+from mainspring.features.state import Candidates, Recent, Spread, State, Tiles, encode
+from mainspring.features.tilerows import parts_of, width_sql
+from mainspring.features.tiles import as_stored
+from mainspring.features.windows import enters, floor
 
-_Columns = list[list[Any]]
-_LATELY = 2 * DAY
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An entity's state: its key, its bytes, how many rows asked for it."""
+
+    key: bytes
+    payload: bytes
+    rows: int
 
 
-def rebuild(con: Any, layout: Layout, rows: Slice, settled: int, until: int) -> Iterator[tuple[bytes, State]]:
-    """Yield the key and the state of each entity in table `chunk` (kid), each of which has a row visible by `until`.
+class Rebuild:
+    """Computes states at one instant from a slice.
 
     Rows visible by `settled` and older are merged in tiles; later ones, visible by `until`, stay single. A tile is
     kept while a window that ends at the entity's newest settled event, or later, can reach it.
     """
-    past = f"v <= {settled} AND e < {settled}"
-    _scope(con, layout, rows, settled, past)
-    bounds = _bounds(con, layout, settled)
-    lasts: dict[int, _Columns] = {}
-    if layout.lasts:
-        values = "".join(f", x{n}" for n in range(len(layout.last_exprs)))
-        lasts = _by_entity(
-            con,
-            f"SELECT kid, v, e{values} FROM {rows.rows} JOIN scope USING (kid) WHERE counts AND v <= {until} "
-            f"AND v >= coalesce(standing, v) AND v >= {bounds['standing']} ORDER BY kid, v, e, r, seq",
+
+    def __init__(self, con: Any, layout: Layout, rows: Slice, settled: int, until: int) -> None:
+        self._con = con
+        self._layout = layout
+        self._rows = rows
+        self._settled = settled
+        self._until = until
+        self._past = f"v <= {settled} AND e < {settled}"
+        self._scope = f"scope_{rows.number}"
+        self._bounds: dict[str, int] = {}
+
+    def states(self, changed: str, *, whole: bool) -> Iterator[Built]:
+        """Yield the state of each entity in table `changed` (kid, rows), in the order of kid.
+
+        Each has a row visible by `until`. `whole`: see `grouping.batches`.
+        """
+        layout = self._layout
+        self._make_scope(changed)
+
+        def groups(query: str | None) -> Groups:
+            return Groups(iter(()) if query is None else batches(self._con, query, whole=whole))
+
+        lasts = groups(self._lasts_sql() if layout.lasts else None)
+        tiles = [groups(self._tiles_sql(width)) for width in layout.hops]
+        recent = groups(self._recent_sql() if layout.windows else None)
+        as_tiles = [_tiles_of([part for _, part in parts_of(layout, width)]) for width in layout.hops]
+        no_lasts: Columns = [[] for _ in range(2 + len(layout.last_exprs))]
+        none_recent: Columns = [[] for _ in range(2 + len(layout.measures) + layout.ranked)]
+        query = (
+            f"SELECT kid, rows, since, {', '.join(key_columns(layout))} FROM {self._rows.entities} "
+            f"JOIN {changed} USING (kid) ORDER BY kid"
         )
-    tiles = [_tiles(con, layout, rows, past, width, bounds) for width in layout.hops]
-    recent: dict[int, _Columns] = {}
-    if layout.windows:
-        values = "".join(f", m{n}" for n in range(len(layout.measures)))
-        oldest = settled - max(feature.window + hop(feature.window) for feature in layout.windows)
-        recent = _by_entity(
-            con,
-            f"SELECT kid, v, e{values} FROM {rows.rows} SEMI JOIN scope USING (kid) WHERE v >= {settled} "
-            f"AND v <= {until} AND NOT ({past}) AND e >= {oldest} ORDER BY kid, v, seq",
+        for kids, counts, sinces, *keys in batches(self._con, query, whole=whole):
+            for kid, count, since, *key in zip(kids, counts, sinces, *keys, strict=True):
+                visible, event, *values = lasts.take(kid) or no_lasts
+                recent_visible, recent_event, *measures = recent.take(kid) or none_recent
+                seqs = measures.pop() if layout.ranked else []
+                state = State(
+                    since,
+                    Candidates(visible, event, values),
+                    [make(found.take(kid)) for found, make in zip(tiles, as_tiles, strict=True)],
+                    Recent(recent_visible, recent_event, measures, seqs),
+                )
+                yield Built(encode_key(key), encode(state), count)
+
+    def _make_scope(self, changed: str) -> None:
+        """Make table `scope_n`: kid, standing (when the current last value became visible), the tails of its tiles."""
+        con, rows = self._con, self._rows
+        tails = "".join(
+            f", {floor(f'newest - {widest}', width)} AS tail_{width}" for width, widest in self._layout.hops.items()
         )
-    for kid, *key, since in con.execute(f"SELECT * FROM {rows.entities} SEMI JOIN scope USING (kid)").fetchall():
-        visible, event, *values_of_lasts = lasts.get(kid) or [[] for _ in range(2 + len(layout.last_exprs))]
-        recent_visible, recent_event, *measures = recent.get(kid) or [[] for _ in range(2 + len(layout.measures))]
-        yield (
-            encode_key(key),
-            State(
-                since,
-                Candidates(visible, event, values_of_lasts),
-                [_tile(found.get(kid), width, layout) for found, width in zip(tiles, layout.hops, strict=True)],
-                Recent(recent_visible, recent_event, measures),
-            ),
+        con.execute(
+            f"CREATE OR REPLACE TABLE {self._scope} AS SELECT kid, standing{tails} FROM ("
+            f"SELECT kid, greatest(old.newest, found.newest) AS newest, coalesce(standing, sv) AS standing "
+            f"FROM {changed} JOIN {rows.entities} AS old USING (kid) LEFT JOIN ("
+            f"SELECT kid, max(e) FILTER ({self._past}) AS newest, max(v) FILTER (counts) AS standing FROM {rows.raw} "
+            f"SEMI JOIN {changed} USING (kid) WHERE v <= {self._settled} GROUP BY kid) AS found USING (kid))"
+        )
+        # The least of each, as constants in a condition, spare reading older blocks.
+        names = ["standing", *(f"tail_{width}" for width in self._layout.hops)]
+        least = ", ".join(f"min(coalesce({name}, {self._settled}))" for name in names)
+        found = duck.one_row(con, f"SELECT {least} FROM {self._scope}")
+        self._bounds = {
+            name: self._settled if value is None else value for name, value in zip(names, found, strict=True)
+        }
+
+    def _lasts_sql(self) -> str:
+        """SELECT each entity's standing row, and those that become visible after it: kid, v, e, x0, ..."""
+        values = "".join(f", x{n}" for n in range(len(self._layout.last_exprs)))
+        return (
+            f"SELECT kid, sv AS v, se AS e{values} FROM {self._rows.entities} JOIN {self._scope} USING (kid) "
+            f"WHERE standing = sv UNION ALL SELECT kid, v, e{values} FROM {self._rows.raw} "
+            f"JOIN {self._scope} USING (kid) WHERE counts AND v <= {self._until} AND v >= coalesce(standing, v) "
+            f"AND v >= {self._bounds['standing']} ORDER BY kid, v"
+        )
+
+    def _tiles_sql(self, width: int) -> str:
+        """SELECT the merged tiles of one width: kid, start (in hops), the parts.
+
+        They are the settled ones of the log, and the rest of the past summed up by the function that writes the log.
+        """
+        layout, rows = self._layout, self._rows
+        parts = parts_of(layout, width)
+        names = sql.columns(parts)
+        tail, floored = self._bounds[f"tail_{width}"], self._settled // width * width
+        measures = "".join(f", m{n}" for n in range(len(layout.measures)))
+        singles = (
+            f"(SELECT kid, e, v, seq{measures} FROM {rows.raw} JOIN {self._scope} USING (kid) "
+            f"WHERE {self._past} AND e >= tail_{width} AND v >= {rows.low if rows.tiles.any_untiled else floored})"
+        )
+        unsettled = f"{enters(width)} > {floored}"
+        if rows.tiles.any_untiled:
+            unsettled = f"({unsettled} OR seq >> {LOAD_BITS} IN (SELECT load FROM {rows.tiles.untiled}))"
+        tiles = [
+            f"SELECT kid, start, {names} FROM {rows.tiles.tables[width]} JOIN {self._scope} USING (kid) "
+            f"WHERE enters <= {floored} AND start >= tail_{width} AND start >= {tail}",
+            f"SELECT kid, start, {names} FROM ({width_sql(layout, width, singles, unsettled, by='kid')})",
+        ]
+        if tail < rows.tiles.reach(width):
+            older = rows.tiles.older(width, self._scope)
+            tiles.append(f"SELECT kid, start, {names} FROM {older} WHERE enters <= {floored}")
+        typed = ", ".join(
+            _typed(name, part, rows.tiles.types) for name, part in zip(map(sql.column, parts), parts, strict=True)
+        )
+        return (
+            f"SELECT kid, start // {width} AS start, {typed} FROM (SELECT kid, start, {sql.merged(parts)} "
+            f"FROM ({' UNION ALL '.join(tiles)}) GROUP BY kid, start) ORDER BY kid, start"
+        )
+
+    def _recent_sql(self) -> str:
+        """SELECT the rows that are not in tiles yet: kid, v, e, m0, ..., and seq where it matters."""
+        values = "".join(f", m{n}" for n in range(len(self._layout.measures))) + ", seq" * self._layout.ranked
+        oldest = self._settled - max(feature.window + hop(feature.window) for feature in self._layout.windows)
+        return (
+            f"SELECT kid, v, e{values} FROM {self._rows.raw} SEMI JOIN {self._scope} USING (kid) "
+            f"WHERE v >= {self._settled} AND v <= {self._until} AND NOT ({self._past}) AND e >= {oldest} "
+            f"ORDER BY kid, v, seq"
         )
 
 
-def _scope(con: Any, layout: Layout, rows: Slice, settled: int, past: str) -> None:
-    """Make table `scope`: kid, newest (settled event), standing (when the current last value became visible), tails.
+def _typed(name: str, part: sql.Part, types: dict[str, str]) -> str:
+    value = f"coalesce({name}, 0)" if part[1] == "sum" else name
+    return f"CAST({value} AS {types[name]}) AS {name}"
 
-    Most entities have rows in the last days, and what is newest of those is newest of all: an older row was visible
-    before them, so it happened before them. Only the others are looked for in the whole past.
-    """
-    select = (
-        f"SELECT kid, max(e) FILTER ({past}) AS newest, max(v) FILTER (counts AND v <= {settled}) AS standing "
-        f"FROM {rows.rows} SEMI JOIN {{entities}} USING (kid) WHERE v <= {settled} {{bound}} GROUP BY kid"
+
+def _tiles_of(parts: Sequence[str]) -> Callable[[Columns | None], Tiles]:
+    """Return what turns the columns of one entity's tiles into the tiles of its state."""
+    spreads = [place for place, part in enumerate(parts) if part == "spread"]
+    others = [(place, part) for place, part in enumerate(parts) if part.startswith((*RANKED, *SKETCHES))]
+    nothing = Tiles([], [[] for _ in parts])
+
+    def make(columns: Columns | None) -> Tiles:
+        if columns is None:
+            return nothing
+        starts, *values = columns
+        for place in spreads:
+            values[place] = [None if states is None else _collapsed(states) for states in values[place]]
+        for place, part in others:
+            values[place] = as_stored(part, values[place])
+        return Tiles(starts, values)
+
+    return make
+
+
+def _collapsed(states: list[dict[str, Any]]) -> Spread:
+    """Merge the spreads of one tile: see `features.parts.spread_sql`."""
+    spreads = [tuple(state.values()) for state in states]
+    if len(spreads) == 1:
+        return spreads[0]
+    origin = spreads[0][1]
+    n = sum(spread[0] for spread in spreads)
+    shift = sum(moved + count * (start - origin) for count, start, moved, _ in spreads)
+    m2 = sum(
+        squares + count * ((start - origin) + moved / count - shift / n) ** 2
+        for count, start, moved, squares in spreads
     )
-    since = settled - _LATELY
-    con.execute("CREATE OR REPLACE TEMP TABLE found AS " + select.format(entities="chunk", bound=f"AND v >= {since}"))
-    standing = "AND standing IS NOT NULL" if layout.lasts else ""
-    con.execute(
-        f"CREATE OR REPLACE TEMP TABLE others AS SELECT kid FROM chunk ANTI JOIN "
-        f"(SELECT kid FROM found WHERE newest >= {since} {standing}) AS sure USING (kid)"
-    )
-    tails = "".join(f", {floor(f'newest - {widest}', width)} AS tail_{width}" for width, widest in layout.hops.items())
-    con.execute(
-        f"CREATE OR REPLACE TEMP TABLE scope AS SELECT kid, newest, standing{tails} FROM chunk LEFT JOIN ("
-        f"SELECT * FROM found ANTI JOIN others USING (kid) UNION ALL {select.format(entities='others', bound='')}"
-        ") USING (kid)"
-    )
-
-
-def _bounds(con: Any, layout: Layout, settled: int) -> dict[str, int]:
-    """Return the least `standing` and tails in `scope`: as constants in a condition they spare reading older blocks."""
-    names = ["standing", *(f"tail_{width}" for width in layout.hops)]
-    least = ", ".join(f"min(coalesce({name}, {settled}))" for name in names)
-    return dict(zip(names, con.execute(f"SELECT {least} FROM scope").fetchone(), strict=True))
-
-
-def _tiles(con: Any, layout: Layout, rows: Slice, past: str, width: int, bounds: dict[str, int]) -> dict[int, _Columns]:
-    parts = layout.parts(layout.of_hop(width))
-    tail = f"tail_{width}"
-    source = (
-        f"(SELECT *, {floor('e', width)} // {width} AS start FROM {rows.rows} JOIN scope USING (kid) "
-        f"WHERE {past} AND e >= {tail} AND e >= {bounds[tail]})"
-    )
-    grouped = sql.from_rows(parts, source, "TRUE", "kid, start")
-    columns = ", ".join(f"coalesce({sql.column(p)}, 0)" if p[1] == "sum" else sql.column(p) for p in parts)
-    return _by_entity(con, f"SELECT kid, start, {columns} FROM ({grouped}) ORDER BY kid, start")
-
-
-def _tile(columns: _Columns | None, width: int, layout: Layout) -> Tiles:
-    parts = layout.parts(layout.of_hop(width))
-    if columns is None:
-        return Tiles([], [[] for _ in parts])
-    starts, *values = columns
-    for place, (_, part) in enumerate(parts):
-        if part == "spread":
-            values[place] = [None if state is None else tuple(state[0].values()) for state in values[place]]
-    return Tiles(starts, values)
-
-
-def _by_entity(con: Any, query: str) -> dict[int, _Columns]:
-    """Run a query whose rows are ordered by their first column, the entity; return the other columns of each entity."""
-    names, *columns = con.execute(query).fetchnumpy().values()
-    if not len(names):
-        return {}
-    edges = [0, *(np.flatnonzero(np.diff(names)) + 1).tolist(), len(names)]
-    return {int(names[start]): [column[start:end].tolist() for column in columns] for start, end in pairwise(edges)}
+    return n, origin, shift, m2

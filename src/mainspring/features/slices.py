@@ -1,7 +1,16 @@
-"""A view's part of its source in DuckDB's memory, kept between materialisations and brought up to date by what changed.
+"""What one process keeps of a view's source between materialisations, in DuckDB's memory, brought up to date by what
+changed. (DuckDB spills to disk what exceeds its limit.)
 
-Table `rows_<n>`: kid (a small integer for the entity), e and v (event and visible time), r (recorded time), seq,
-counts (the record-setting flag), x<i> (last values), m<i> (measures). Times are UTC epoch microseconds.
+Of the past that has settled: one row an entity, and the tiles that its windows can reach (features.tilecache). Single
+rows only from `low` on, by visible time: a boundary of the widest hop, before which every row is in those. Times are
+UTC epoch microseconds. Tables, n being the slice's number:
+
+- `entities_n`: kid (a small integer, at first in the order of keys), k<i> (keys), since (when its first row became
+  visible), counted (its rows), and of the rows before `low` newest (the last event), sv, se and x<i> (the standing row
+  for last values: visible, event, values);
+- `raw_n`: kid, e, v, r, seq, counts, x<i>, m<i> of the rows with v >= low;
+- `arrived_n`: kid, seq of the rows with v < low that landed after the last materialisation;
+- `loads_n`: see features.loads.
 """
 
 from __future__ import annotations
@@ -9,132 +18,202 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from mainspring.core.expr.sql import to_sql
-from mainspring.core.expr.types import dtype_of
-from mainspring.core.schema import DType
+from mainspring.core.locks import Locks
 from mainspring.data import duck
-from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, TableScan
-from mainspring.features.asof import check_flag
+from mainspring.data.model import TableScan
+from mainspring.data.ports import LakeTables
+from mainspring.features.landed import close_landing, key_columns, open_landing, value_columns
 from mainspring.features.layout import Layout
-from mainspring.features.parts import measure_sql
+from mainspring.features.loads import LOAD_BITS, NOTHING, Content, Loads, loads_sql, read_loads
+from mainspring.features.tilecache import TileCache
+from mainspring.features.tilelog import TileLog
+
+_WORTH_TRIMMING = 100_000  # rows
+_TRIM_EVERY = 50  # runs
+_ALL = 2**63 - 1
 
 
 class Slice:
     """The rows of one view.
 
     Attributes:
-        rows: The name of its table of rows.
-        entities: The name of its table of keys: kid, the key columns, since (when its first row became visible).
-        landed: How many rows it has.
-        newest: The largest `_seq` in it, -1 for none.
+        low: From when on, by visible time, rows are kept one by one.
+        tiles: What is kept of those before.
     """
 
-    def __init__(self, con: Any, layout: Layout, number: int) -> None:
+    def __init__(self, con: Any, lake: LakeTables, locks: Locks, layout: Layout, number: int) -> None:
         self._con = con
         self._layout = layout
+        self._keys = ", ".join(key_columns(layout))
         self._version: int | None = None
         self._files: frozenset[str] = frozenset()
-        self.rows = f"rows_{number}"
+        self._heard = -1  # from which `_seq` on what landed is in `arrived_n`
+        self._loaded: Loads | None = None
+        self._trims = 0
+        self._landing = f"landing_{number}"
+        self._loads = f"loads_{number}"
+        self.number = number
+        self.low = 0
         self.entities = f"entities_{number}"
-        self.landed = 0
-        self.newest = -1
+        self.raw = f"raw_{number}"
+        self.arrived = f"arrived_{number}"
+        self.tiles = TileCache(con, TileLog(con, lake, locks, layout, self._landing), layout, number, self.entities)
 
-    def refresh(self, scan: TableScan) -> None:
-        """Make the slice hold exactly the rows of `scan`.
+    def refresh(self, scan: TableScan, *, since: int, heard: int | None) -> None:
+        """Bring the slice to a version of the source, with single rows from `since` on and arrivals after `heard`.
 
         Files are immutable, so where the new version only has more of them, only those are read. A version that lacks
-        an old file (rows changed their flag, files were compacted) is read whole.
+        an old file (rows changed their flag, files were compacted) is read whole, in a few passes and bounded memory.
+        `heard` None: nothing that is there has just arrived.
         """
-        if scan.version == self._version:
+        low = self._floor(since)
+        known = self._version is not None and low >= self.low and (heard is None or heard >= self._heard)
+        if known and scan.version == self._version:
             return
         files = frozenset(scan.files or ())
-        added = files - self._files
-        if self._version is not None and scan.files is not None and self._files <= files:
+        grown = known and scan.files is not None and self._files <= files
+        self._version = None  # until all of it is done
+        if grown:
+            added = tuple(name for name in scan.files or () if name not in self._files)
             if added:
-                self._load(replace(scan, files=tuple(name for name in scan.files if name in added)))
-        else:
-            self._create()
-            self._load(scan)
+                self._add(replace(scan, files=added))
+        open_landing(self._con, self._layout, scan, self._landing)
+        if not grown:
+            self.low, self._heard = low, _ALL if heard is None else heard
+            self._load()
+        loads = self._loaded = read_loads(self._con, self._loads)
+        self._heard = min(self._heard, self.newest)
+        if self._layout.windows:
+            self.tiles.refresh(loads, self.low)
+        close_landing(self._con, self._landing)
         self._version, self._files = scan.version, files
-        found = self._con.execute(f"SELECT count(*), coalesce(max(seq), -1) FROM {self.rows}").fetchone()
-        self.landed, self.newest = found
 
-    def landed_by(self, newest: int) -> int:
-        """Return how many rows have a `_seq` up to `newest`."""
-        if newest == self.newest:
-            return self.landed
-        found = self._con.execute(f"SELECT count(*) FROM {self.rows} WHERE seq <= {newest}").fetchone()
-        return int(found[0])
+    @property
+    def newest(self) -> int:
+        """The largest `_seq` in the source, -1 for none."""
+        return -1 if self._loaded is None else self._loaded.last
+
+    @property
+    def content(self) -> Content:
+        """What the source holds."""
+        return NOTHING if self._loaded is None else self._loaded.content(0, self.newest >> LOAD_BITS)
+
+    def content_up_to(self, newest: int, scan: TableScan) -> Content:
+        """Return what the source, at the version that was read last, holds of the rows with a `_seq` up to `newest`."""
+        loads, load = self._loaded, newest >> LOAD_BITS
+        if loads is None or newest < 0:
+            return NOTHING
+        inside = loads.places(load, load)
+        if inside.start == inside.stop or int(loads.newest[inside.start]) <= newest:
+            return loads.content(0, load)
+        # A load that went on since: its earlier rows are looked up.
+        open_landing(self._con, self._layout, scan, self._landing)
+        rows, digest = duck.one_row(
+            self._con,
+            f"SELECT count(*), coalesce(bit_xor(digest), 0) FROM {self._landing} "
+            f"WHERE seq >= {load << LOAD_BITS} AND seq <= {newest}",
+        )
+        close_landing(self._con, self._landing)
+        return loads.content(0, load - 1) ^ Content(rows, digest)
+
+    def forget(self) -> None:
+        """Read everything again at the next refresh."""
+        self._version = None
+
+    def trim(self, since: int) -> None:
+        """Where most single rows became visible before `since`, read again at the next refresh, with fewer of them."""
+        self._trims += 1
+        low = self._floor(since)
+        if self._trims % _TRIM_EVERY or self._version is None or low <= self.low:
+            return
+        settled, rows = duck.one_row(self._con, f"SELECT count(*) FILTER (v < {low}), count(*) FROM {self.raw}")
+        if settled > _WORTH_TRIMMING and settled * 2 > rows:
+            self.forget()
 
     def drop(self) -> None:
-        for table in (self.rows, self.entities):
+        for table in (self.entities, self.raw, self.arrived, self._loads):
             self._con.execute(f"DROP TABLE IF EXISTS {table}")
+        self.tiles.drop()
 
-    def _create(self) -> None:
-        self._version = None
+    def _floor(self, since: int) -> int:
+        widest = max(self._layout.hops, default=1)
+        return since // widest * widest
+
+    def _load(self) -> None:
+        """Read the source whole: each query is one pass over it."""
+        con = self._con
         self.drop()
-        keys = ", ".join(f"k{n} {_KEY_TYPES[dtype]}" for n, dtype in enumerate(self._layout.view.entity.keys.values()))
-        self._con.execute(f"CREATE TABLE {self.entities} (kid BIGINT, {keys}, since BIGINT)")
+        con.execute(f"CREATE TABLE {self._loads} AS {loads_sql(self._landing)}")
+        con.execute(
+            f"CREATE TABLE {self.entities} AS "
+            f"SELECT row_number() OVER (ORDER BY {self._keys}) AS kid, * FROM ({self._entities_sql()})"
+        )
+        con.execute(f"CREATE TABLE {self.raw} AS {self._raw_sql()}")
+        con.execute(f"CREATE TABLE {self.arrived} AS {self._arrived_sql()}")
 
-    def _load(self, scan: TableScan) -> None:
-        con, view = self._con, self._layout.view
-        source = view.source
+    def _add(self, scan: TableScan) -> None:
+        """Read what landed since, and only that."""
+        con, opened = self._con, f"{self._landing}_new"
+        open_landing(con, self._layout, scan, opened)
+        con.execute(f"CREATE OR REPLACE TEMP TABLE {opened}_rows AS SELECT * FROM {opened}")
+        close_landing(con, opened)
+        con.execute(f"CREATE OR REPLACE TEMP VIEW {self._landing} AS SELECT * FROM {opened}_rows")
+        con.execute(f"INSERT INTO {self._loads} {loads_sql(self._landing)}")
+        con.execute(
+            f"INSERT INTO {self.entities} SELECT (SELECT count(*) FROM {self.entities}) + "
+            f"row_number() OVER (ORDER BY {self._keys}) AS kid, * REPLACE (0 AS counted) FROM ({self._entities_sql()}) "
+            f"ANTI JOIN {self.entities} USING ({self._keys})"
+        )
+        standing = "found.sv > coalesce(known.sv, found.sv - 1)"
+        values = "".join(
+            f", {name} = CASE WHEN {standing} THEN found.{name} ELSE known.{name} END" for name in self._standing
+        )
+        same = " AND ".join(f"found.{name} = known.{name}" for name in key_columns(self._layout))
+        con.execute(
+            f"UPDATE {self.entities} AS known SET since = least(known.since, found.since), "
+            f"counted = known.counted + found.counted, newest = greatest(known.newest, found.newest){values} "
+            f"FROM ({self._entities_sql()}) AS found WHERE {same}"
+        )
+        con.execute(f"INSERT INTO {self.raw} {self._raw_sql()}")
+        con.execute(f"INSERT INTO {self.arrived} {self._arrived_sql()}")
+        con.execute(f"DROP VIEW {self._landing}")
+        con.execute(f"DROP TABLE {opened}_rows")
+
+    @property
+    def _standing(self) -> list[str]:
+        """The columns of an entity's standing row."""
+        return ["sv", "se", *(f"x{n}" for n in range(len(self._layout.last_exprs)))] if self._layout.lasts else []
+
+    def _entities_sql(self) -> str:
+        past = f"v < {self.low}"
+        found, picked = "NULL::BIGINT AS sv", "sv"
         if self._layout.lasts:
-            check_flag(scan, view)
-        duck.register(con, "landing_source", scan)
-        keys = [f'"{key}"' for key in view.entity.keys]
-        named = ", ".join(
-            f"epoch_us({key}) AS k{n}" if dtype == DType.Timestamp else f"{key} AS k{n}"
-            for n, (key, dtype) in enumerate(zip(keys, view.entity.keys.values(), strict=True))
+            values = "".join(f", {name}: {name}" for name in self._standing[2:])
+            found = (
+                f"max(v) FILTER (counts AND {past}) AS sv, "
+                f"arg_max({{se: e{values}}}, v) FILTER (counts AND {past}) AS s"
+            )
+            picked = ", ".join(["sv", *(f"s.{name} AS {name}" for name in self._standing[1:])])
+        grouped = (
+            f"SELECT {self._keys}, min(v) AS since, count(*) AS counted, max(e) FILTER ({past}) AS newest, {found} "
+            f"FROM {self._landing} GROUP BY {self._keys}"
         )
-        recorded = source.recorded_time or source.event_time
-        columns = [
-            f'epoch_us("{source.event_time}") AS e',
-            f"epoch_us({VISIBLE_AT}) AS v",
-            f'epoch_us("{recorded}") AS r',
-            f"{SEQUENCE} AS seq",
-            f'"{RECORD_PREFIX}{view.entity.name}" AS counts' if self._layout.lasts else "FALSE AS counts",
-        ]
-        for n, expr in enumerate(self._layout.last_exprs):
-            value = to_sql(expr, source.columns)
-            instant = dtype_of(expr, source.columns) == DType.Timestamp
-            columns.append(f"{f'epoch_us({value})' if instant else value} AS x{n}")
-        for n, measure in enumerate(self._layout.measures):
-            value = measure_sql(measure, source.columns)
-            instant = measure.of is not None and dtype_of(measure.of, source.columns) == DType.Timestamp
-            columns.append(f"{f'epoch_us({value})' if instant else value} AS m{n}")
-        there = " AND ".join(f"{key} IS NOT NULL" for key in keys)
-        ks = ", ".join(f"k{n}" for n in range(len(keys)))
-        con.execute(
-            f"CREATE OR REPLACE TEMP TABLE landing AS SELECT {named}, {', '.join(columns)} "
-            f"FROM landing_source WHERE {there}"
-        )
-        con.execute(
-            f"INSERT INTO {self.entities} "
-            f"SELECT (SELECT count(*) FROM {self.entities}) + row_number() OVER (), {ks}, since "
-            f"FROM (SELECT {ks}, min(v) AS since FROM landing GROUP BY ALL) ANTI JOIN {self.entities} USING ({ks})"
-        )
-        con.execute(
-            f"CREATE TABLE IF NOT EXISTS {self.rows} AS SELECT kid, landing.* EXCLUDE ({ks}) FROM landing "
-            f"JOIN {self.entities} USING ({ks}) WITH NO DATA"
-        )
-        con.execute(
-            f"INSERT INTO {self.rows} SELECT kid, landing.* EXCLUDE ({ks}) FROM landing "
-            f"JOIN {self.entities} USING ({ks}) ORDER BY v"
-        )
-        con.execute(
-            f"UPDATE {self.entities} AS known SET since = found.since FROM (SELECT kid, min(v) AS since "
-            f"FROM landing JOIN {self.entities} USING ({ks}) GROUP BY kid) AS found "
-            "WHERE found.kid = known.kid AND found.since < known.since"
-        )
-        con.execute("DROP TABLE landing")
-        con.execute("DROP VIEW IF EXISTS landing_source")
+        return f"SELECT {self._keys}, since, counted, newest, {picked} FROM ({grouped})"
 
+    def _raw_sql(self) -> str:
+        columns = ", ".join(["kid", "e", "v", "r", "seq", "counts", *value_columns(self._layout)])
+        # The condition is on the column as it is stored, so a file's statistics can answer it.
+        return (
+            f"SELECT {columns} FROM (SELECT * FROM {self._landing} "
+            f"WHERE shown >= make_timestamptz({self.low}::BIGINT)) {self._numbered} ORDER BY v"
+        )
 
-_KEY_TYPES = {
-    DType.String: "VARCHAR",
-    DType.Boolean: "BOOLEAN",
-    DType.Int32: "INTEGER",
-    DType.Int64: "BIGINT",
-    DType.Timestamp: "BIGINT",
-}
+    def _arrived_sql(self) -> str:
+        return (
+            f"SELECT kid, seq FROM (SELECT {self._keys}, seq FROM {self._landing} "
+            f"WHERE seq > {self._heard} AND v < {self.low}) {self._numbered}"
+        )
+
+    @property
+    def _numbered(self) -> str:
+        return f"JOIN (SELECT kid, {self._keys} FROM {self.entities}) USING ({self._keys})"

@@ -51,7 +51,6 @@ def test_a_request_is_one_round_trip_and_reads_each_entity_once() -> None:
     other = view(top=ms.max("delay", window="24h"))
     other = type(other)("Other", other.entity, other.source, other.features)
     made.materialiser.run(other)
-    made.store.asked.clear()
     stations = ["mile end", "bow road", None, "mile end", "never"]
     made.store.asked.clear()
     read = OnlineReader([other, made.view], made.store).read({"station": stations}, instant("11:10"))

@@ -22,6 +22,7 @@ from mainspring.features.ports import OnlineStore
 from mainspring.features.sampling import Bounds, rows_of
 from mainspring.features.types import feature_dtype
 
+WAIT_S = 10.0  # at most, for the lake
 _TOLERANCE = 1e-6  # relative; float32 results of another order of summation
 
 Value = bool | int | float | str | None
@@ -92,7 +93,7 @@ def entity_values(
     offline: dict[str, Value] = {}
     rows, pending, problem = 0, 0, None
     try:
-        offline, rows, pending = _offline(view, key, scan, at, mark, bounds or Bounds())
+        offline, rows, pending = _offline(view, key, scan, at, mark, bounds or Bounds(seconds=WAIT_S))
     except MainspringError as error:
         problem = str(error)
     values = []

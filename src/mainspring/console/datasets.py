@@ -208,12 +208,8 @@ def differences(project: ConsoleProject, looking: Looking, view: CommitPage) -> 
     before, after = view.other, view.commit
     if before is None:
         return Seen(True, None, None)
-    # Of a table that no source declares nobody knows which columns identify a person.
-    pii = {
-        table: tuple(source.pii)
-        for name, source in project.definitions.sources.items()
-        for table in (name, name + QUARANTINE_SUFFIX)
-    }
+    # Of another table nobody knows which columns identify a person.
+    pii = {name: tuple(source.pii) for name, source in project.definitions.sources.items()}
     changed = [table for table in view.tables if table.version != table.before and table.name in pii]
     names = {table.name for table in changed}
     rows = sum((table.rows or 0) + (table.rows_before or 0) for table in changed)

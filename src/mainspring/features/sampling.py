@@ -25,6 +25,7 @@ from mainspring.features.asof import check_flag, equal, listed
 from mainspring.features.model import FeatureView, hop
 
 _HASHES = 1 << 64
+_LOOKED_AT = 1_000_000  # rows, to guess how many entities there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Bounds:
 
     entities: int = 200
     rows: int = 1_000_000
-    seconds: float = 10.0
+    seconds: float = 30.0
     memory: str = "512MB"
 
 
@@ -115,26 +116,38 @@ def sample(view: FeatureView, scan: TableScan, now: int, bounds: Bounds) -> Samp
             f"CREATE TEMP VIEW known AS SELECT {listed(keys)}, hash({listed(keys)}) AS _h, "
             f"epoch_us({VISIBLE_AT}) AS _v FROM source WHERE {there} AND epoch_us({VISIBLE_AT}) <= {now}"
         )
-        known, start, end = duck.one_row(con, "SELECT approx_count_distinct(_h), min(_v), max(_v) FROM known")
-        if start is None:
-            return None
-        # Four times as many as are wanted, by an estimate: of them the lowest hashes are kept.
-        below = min(_HASHES - 1, _HASHES * 4 * bounds.entities // max(1, known))
+        below = _below(con, bounds.entities)
         con.execute(
-            f"CREATE TEMP TABLE candidates AS SELECT {listed(keys)}, min(_v) AS _since, count(*) AS _rows, _h "
-            f"FROM known WHERE _h <= {below} GROUP BY ALL ORDER BY _h LIMIT {bounds.entities}"
+            f"CREATE TEMP TABLE candidates AS SELECT {listed(keys)}, _h, min(_v) AS _since, max(_v) AS _until, "
+            f"count(*) AS _rows FROM known WHERE _h <= {below} GROUP BY ALL"
         )
         (candidates,) = duck.one_row(con, "SELECT count(*) FROM candidates")
-        known = candidates if candidates < bounds.entities else max(known, candidates)
+        if not candidates:
+            return None
         con.execute(
             "CREATE TEMP TABLE chosen AS SELECT * FROM (SELECT *, sum(_rows) OVER (ORDER BY _h) AS _total, "
-            f"row_number() OVER (ORDER BY _h) AS _n FROM candidates) WHERE _total <= {bounds.rows} OR _n = 1"
+            "row_number() OVER (ORDER BY _h) AS _n FROM candidates) "
+            f"WHERE _n <= {bounds.entities} AND (_total <= {bounds.rows} OR _n = 1)"
         )
-        start = max(start, _narrowed(con, view, keys, bounds.rows))
-        rows = _rows(con, view, scan, start, now)
+        start, end = duck.one_row(con, "SELECT min(_since), max(_until) FROM chosen")
+        later = _narrowed(con, view, keys, bounds.rows)
+        rows = (
+            _rows(con, view, scan, start, now) if later is None else _rows(con, view, scan, later, now, anchored=True)
+        )
         chosen = con.sql(f"SELECT {listed(keys)}, _since FROM chosen ORDER BY _h").to_arrow_table()
     chosen = chosen.cast(arrow_schema(view.entity.keys).append(pa.field("_since", pa.int64())))
-    return Sample(chosen, TableScan(scan.version, rows=rows, schema=rows.schema), known, start, min(end, now))
+    part = TableScan(scan.version, rows=rows, schema=rows.schema)
+    known = max(chosen.num_rows, round(candidates * _HASHES / (below + 1)))
+    return Sample(chosen, part, known, start if later is None else max(start, later), end)
+
+
+def _below(con: Any, entities: int) -> int:
+    """Return a hash under which some times as many entities lie as are wanted.
+
+    By some rows of the table: it has at least as many entities as they have. Where they have few, all are taken.
+    """
+    (there,) = duck.one_row(con, f"SELECT approx_count_distinct(_h) FROM (SELECT _h FROM known LIMIT {_LOOKED_AT})")
+    return int(min(_HASHES - 1, _HASHES * 4 * entities // max(1, there)))
 
 
 def rows_of(view: FeatureView, scan: TableScan, key: pa.Table, at: int, bounds: Bounds) -> TableScan:
@@ -147,15 +160,15 @@ def rows_of(view: FeatureView, scan: TableScan, key: pa.Table, at: int, bounds: 
     with bounded(view.source.name, bounds) as con:
         duck.register(con, "source", scan)
         con.register("chosen", key)
-        rows = _rows(con, view, scan, at, at)
+        rows = _rows(con, view, scan, at, at, anchored=True)
     return TableScan(scan.version, rows=rows, schema=rows.schema)
 
 
-def _narrowed(con: Any, view: FeatureView, keys: list[str], most: int) -> int:
-    """Return from when on the chosen entities have at most `most` rows."""
+def _narrowed(con: Any, view: FeatureView, keys: list[str], most: int) -> int | None:
+    """Return from when on the chosen entities have at most `most` rows; `None` where they have no more at all."""
     (total,) = duck.one_row(con, "SELECT sum(_rows) FROM chosen")
     if total <= most:
-        return 0
+        return None
     share = 1 - most / float(total)
     found = duck.one_row(
         con, f"SELECT quantile_disc(_v, {share!r}) FROM known AS s JOIN chosen AS c ON {equal(keys, 's', 'c')}"
@@ -163,25 +176,28 @@ def _narrowed(con: Any, view: FeatureView, keys: list[str], most: int) -> int:
     return int(found[0]) + reach(view)
 
 
-def _rows(con: Any, view: FeatureView, scan: TableScan, start: int, end: int) -> pa.Table:
-    """Read the rows of the entities in `chosen` that matter at any instant in `[start, end]`."""
+def _rows(con: Any, view: FeatureView, scan: TableScan, start: int, end: int, *, anchored: bool = False) -> pa.Table:
+    """Read the rows of the entities in `chosen` that matter at any instant in `[start, end]`.
+
+    Args:
+        anchored: Whether something of them was visible before `start`: the last row that counts then matters, and may
+            lie any time back.
+    """
     keys, flag = list(view.entity.keys), quote_name(RECORD_PREFIX + view.entity.name)
-    lasts = any(feature.window is None for feature in view.features.values())
-    event = f"epoch_us(s.{quote_name(view.source.event_time)})"
     needed = [*keys, *view.source.times, VISIBLE_AT, SEQUENCE, *_columns(view)]
     wanted, join = [], ""
     if reach(view):
-        wanted.append(f"{event} >= {start - reach(view)}")
-    if lasts:
+        wanted.append(f"epoch_us(s.{quote_name(view.source.event_time)}) >= {start - reach(view)}")
+    if any(feature.window is None for feature in view.features.values()):
         check_flag(scan, view)
         needed.append(RECORD_PREFIX + view.entity.name)
-        # At `start` the last row that counts may lie any time before.
-        join = (
-            f"LEFT JOIN (SELECT {listed_of(keys, 's')}, max(epoch_us({VISIBLE_AT})) AS _from FROM source AS s "
-            f"JOIN chosen AS c ON {equal(keys, 's', 'c')} WHERE {flag} AND epoch_us({VISIBLE_AT}) <= {start} "
-            f"GROUP BY ALL) AS a ON {equal(keys, 's', 'a')} "
-        )
-        wanted.append(f"({flag} AND epoch_us({VISIBLE_AT}) >= coalesce(a._from, {start}))")
+        wanted.append(f"({flag} AND epoch_us({VISIBLE_AT}) >= {f'coalesce(a._from, {start})' if anchored else start})")
+        if anchored:
+            join = (
+                f"LEFT JOIN (SELECT {listed_of(keys, 's')}, max(epoch_us({VISIBLE_AT})) AS _from FROM source AS s "
+                f"JOIN chosen AS c ON {equal(keys, 's', 'c')} WHERE {flag} AND epoch_us({VISIBLE_AT}) <= {start} "
+                f"GROUP BY ALL) AS a ON {equal(keys, 's', 'a')} "
+            )
     found: pa.Table = con.sql(
         f"SELECT {listed_of(list(dict.fromkeys(needed)), 's')} FROM source AS s JOIN chosen AS c "
         f"ON {equal(keys, 's', 'c')} {join}WHERE epoch_us({VISIBLE_AT}) <= {end} AND ({' OR '.join(wanted)})"

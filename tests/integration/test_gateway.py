@@ -394,7 +394,7 @@ class SilentStore:
 
     remote = False
 
-    def read(self, wanted: Any) -> Any:
+    def payloads(self, wanted: Any) -> Any:
         raise Unavailable("redis://internal did not answer.")
 
     def ping(self) -> None:

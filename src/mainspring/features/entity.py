@@ -1,4 +1,4 @@
-"""The online read of one entity: its state and an instant in, its features' values and statuses out."""
+"""The online read of a view: states and an instant in, the features' values and statuses out."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from mainspring.core.expr.types import dtype_of
 from mainspring.core.schema import DType
 from mainspring.features.layout import RANKED, Layout, WindowFeature
 from mainspring.features.model import Status, hop
 from mainspring.features.sketches import distinct, quantile, top
-from mainspring.features.state import Candidates, Recent, State
+from mainspring.features.state import Candidates, Recent, State, damaged, decode, decode_flat
 from mainspring.features.tiles import merge, variance
 from mainspring.features.types import default_of, feature_dtype, single
 
@@ -21,6 +23,7 @@ PRESENT, NULL, EXPIRED, MISSING = (
     status.value for status in (Status.PRESENT, Status.NULL, Status.EXPIRED, Status.MISSING)
 )
 Read = tuple[list[Any], list[str]]  # values and statuses, in the order of the view's features
+Columns = tuple[list[list[Any]], list[list[str]]]  # the same of many entities, a list a feature
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,9 @@ class EntityReader:
     """Reads the states of one view."""
 
     def __init__(self, layout: Layout) -> None:
+        self._slot = layout.slot
+        self._flat = not layout.windows
+        self._ttl = min((last.ttl for last in layout.lasts if last.ttl is not None), default=None)
         order = {name: place for place, name in enumerate(layout.view.features)}
         self._count = len(order)
         self._lasts = [(order[last.name], last) for last in layout.lasts]
@@ -47,18 +53,51 @@ class EntityReader:
         ]
         self._missing: Read = self._nothing(order, layout)
 
+    def columns(self, payloads: Sequence[bytes | None], now: int) -> Columns:
+        """Return what is known of many entities at `now`. Lists may be shared: they are to be read.
+
+        Raises:
+            Corrupt: A payload is no state of this view.
+        """
+        if self._flat and (found := self._all_present(payloads, now)) is not None:
+            return found
+        reads = [self.read(None if payload is None else decode(payload, self._slot), now) for payload in payloads]
+        if not reads:
+            return [[] for _ in range(self._count)], [[] for _ in range(self._count)]
+        values, statuses = zip(*reads, strict=True)
+        return [*map(list, zip(*values, strict=True))], [*map(list, zip(*statuses, strict=True))]
+
+    def _all_present(self, payloads: Sequence[bytes | None], now: int) -> Columns | None:
+        """Return the columns where every state is flat, and every value in it present; else nothing."""
+        try:
+            rows = map(decode_flat, payloads)  # type: ignore[arg-type]  # null is a TypeError
+            sinces, _, events, nulls, *values = zip(*rows, strict=True)
+            if (
+                max(sinces) > now
+                or any(nulls)
+                or len(values) != self._count
+                or (self._ttl is not None and now - min(events) > self._ttl)
+            ):
+                return None
+        except (TypeError, ValueError, msgspec.MsgspecError):
+            return None
+        return [*map(list, values)], [[PRESENT] * len(payloads)] * self._count
+
     def read(self, state: State | None, now: int) -> Read:
         """Return what is known at `now`, exactly, if `now` is not before the state's position less `SETTLING`."""
         if state is None or now < state.since:
             return self._missing
         values: list[Any] = [None] * self._count
         statuses = [NULL] * self._count
-        if self._lasts:
-            self._read_lasts(state.lasts, now, values, statuses)
-        if self._windows:
-            visible = bisect_right(state.recent.visible, now)
-            for window in self._windows:
-                _read_window(window, state, visible, now, values, statuses)
+        try:
+            if self._lasts:
+                self._read_lasts(state.lasts, now, values, statuses)
+            if self._windows:
+                visible = bisect_right(state.recent.visible, now)
+                for window in self._windows:
+                    _read_window(window, state, visible, now, values, statuses)
+        except (IndexError, TypeError) as error:
+            raise damaged(self._slot, f"it is another view's ({error})") from error
         return values, statuses
 
     def _read_lasts(self, rows: Candidates, now: int, values: list[Any], statuses: list[str]) -> None:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from mainspring.core.errors import Invalid
 from mainspring.core.schema import Schema
-from mainspring.features import state as stored
 from mainspring.features.answers import Computed
-from mainspring.features.entity import EntityReader, Read
-from mainspring.features.keys import encode_key
+from mainspring.features.entity import Columns, EntityReader
 from mainspring.features.layout import Layout
 from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures, views_of
+from mainspring.features.naming import Names
 from mainspring.features.ports import OnlineStore
 
 Value = bool | int | float | str | None
 
 
-@dataclass(frozen=True, slots=True)
-class OnlineRows:
-    """Features of the rows of one request, by full name; statuses of the views' (`model.Status` values)."""
+class OnlineRows(msgspec.Struct, frozen=True):
+    """Features of the rows of one request, by full name; statuses of the views' (`model.Status` values).
+
+    They are to be read: columns may share a list.
+    """
 
     features: dict[str, list[Any]]
     statuses: dict[str, list[str]]
@@ -32,7 +34,7 @@ class _View:
         layout = Layout(view)
         self.keys = list(view.entity.keys)
         self.stored = [f"{view.name}.{name}" for name in view.features]
-        self.slot = layout.slot
+        self.names = Names(layout.slot, view.entity.keys)
         self.reader = EntityReader(layout)
         self.derived = Computed(view, {}) if view.derived else None
 
@@ -62,6 +64,8 @@ class OnlineReader:
         fields = sorted({name for group in requests for name in group.fields})
         self._needed = [*fields, *(key for view in self._views for key in view.keys)]
         self._columns = [name for group in groups for name in group.columns]
+        stored = [name for view in self._views for name in view.stored]
+        self._plain = stored == self._columns  # nothing is computed
         self._with_status = [name for group in groups if isinstance(group, FeatureView) for name in group.columns]
 
     def read(self, columns: Mapping[str, Sequence[Value]], now: int) -> OnlineRows:
@@ -78,18 +82,17 @@ class OnlineReader:
             Corrupt: The store holds a damaged state.
         """
         rows = self._rows(columns)
-        entities = self._entities(columns, now)
         known: dict[str, Sequence[Any]] = dict(columns) if self._requests else {}
         statuses: dict[str, list[str]] = {}
-        for view in self._views:
-            read = entities[view.slot]
-            for place, name in enumerate(view.stored):
-                known[name] = [values[place] for values, _ in read]
-                statuses[name] = [of_row[place] for _, of_row in read]
+        for view, (values, of_rows) in zip(self._views, self._entities(columns, now), strict=True):
+            known.update(zip(view.stored, values, strict=True))
+            statuses.update(zip(view.stored, of_rows, strict=True))
             if view.derived is not None:
                 derived = view.derived.values(known, rows)
                 known.update(derived)
                 statuses.update(view.derived.statuses(derived, statuses))
+        if self._plain:
+            return OnlineRows(known, statuses)  # type: ignore[arg-type]
         features: dict[str, Any] = known
         for request in self._requests:
             features = {**features, **request.values(known, rows)}
@@ -98,43 +101,37 @@ class OnlineReader:
         )
 
     def _rows(self, columns: Mapping[str, Sequence[Value]]) -> int:
-        needed = self._needed
-        missing = [name for name in needed if name not in columns]
-        if missing:
-            raise Invalid(f"The request lacks {missing}; it has {sorted(columns)}.")
-        lengths = {len(columns[name]) for name in needed} or {len(values) for values in columns.values()}
+        try:
+            lengths = {len(columns[name]) for name in self._needed}
+        except KeyError:
+            missing = [name for name in self._needed if name not in columns]
+            raise Invalid(f"The request lacks {missing}; it has {sorted(columns)}.") from None
+        if len(lengths) == 1:
+            return lengths.pop()
+        lengths = lengths or {len(values) for values in columns.values()}
         if len(lengths) > 1:
             raise Invalid(f"The request's columns have different lengths: {sorted(lengths)}.")
         return lengths.pop() if lengths else 0
 
-    def _entities(self, columns: Mapping[str, Sequence[Value]], now: int) -> dict[str, list[Read]]:
-        """Read each view's entities, one answer a row; an entity that several rows name is read once."""
-        places: dict[tuple[str, bytes], int] = {}
-        asked: list[tuple[_View, list[int | None]]] = []
-        for view in self._views:
-            slot = view.slot
-            row_places: list[int | None] = []
-            for values in zip(*(columns[key] for key in view.keys), strict=True):
-                if None in values:
-                    row_places.append(None)
-                else:
-                    row_places.append(places.setdefault((slot, encode_key(values)), len(places)))
-            asked.append((view, row_places))
-        states = self._store.read(list(places)) if places else []
-        known: list[Read | None] = [None] * len(states)
-        answers: dict[str, list[Read]] = {}
-        for view, row_places in asked:
-            nothing = view.reader.read(None, now)
-            answer: list[Read] = []
-            for place in row_places:
-                if place is None:
-                    answer.append(nothing)
-                    continue
-                read = known[place]
-                if read is None:
-                    held = states[place]
-                    state = None if held is None else stored.decode(held.payload, view.slot)
-                    read = known[place] = view.reader.read(state, now)
-                answer.append(read)
-            answers[view.slot] = answer
-        return answers
+    def _entities(self, columns: Mapping[str, Sequence[Value]], now: int) -> list[Columns]:
+        """Read each view's entities; an entity that several rows name is read once."""
+        asked = [view.names.of(columns) for view in self._views]
+        wanted = asked[0][0] if len(asked) == 1 else [name for names, _ in asked for name in names]
+        payloads = self._store.payloads(wanted) if wanted else []
+        found: list[Columns] = []
+        start = 0
+        for view, (names, places) in zip(self._views, asked, strict=True):
+            end = start + len(names)
+            mine = payloads if len(asked) == 1 else payloads[start:end]
+            if places is None:
+                found.append(view.reader.columns(mine, now))
+            else:
+                # The last is what is known of a row with a null key: nothing.
+                values, statuses = view.reader.columns([*mine, None], now)
+                found.append((_taken(values, places), _taken(statuses, places)))
+            start = end
+        return found
+
+
+def _taken(columns: list[list[Any]], places: list[int]) -> list[list[Any]]:
+    return [[column[place] for place in places] for column in columns]

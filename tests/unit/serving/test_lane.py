@@ -159,7 +159,7 @@ class SilentStore:
     def __init__(self, *, remote: bool) -> None:
         self.remote = remote
 
-    def read(self, wanted: Any) -> Any:
+    def payloads(self, wanted: Any) -> Any:
         self.asked += 1
         raise Unavailable("no answer")
 

@@ -20,7 +20,7 @@ from mainspring.features.keys import typed_key
 from mainspring.features.layout import slot
 from mainspring.features.model import FeatureView
 from mainspring.features.personal import columns_read
-from mainspring.features.types import feature_dtype
+from mainspring.features.types import default_of, feature_dtype
 from mainspring.features.wording import definition, wording
 
 KEY = "key."  # before a key's name in a query, so that no key is taken for another parameter
@@ -282,7 +282,7 @@ def _feature(view: FeatureView, name: str) -> FeatureRow:
         window=stored.window if stored is not None else None,
         ttl=stored.ttl if stored is not None else None,
         where=wording(stored.where) if stored is not None and stored.where is not None else None,
-        default=stored.default if stored is not None else None,
+        default=default_of(view, name) if stored is not None else None,
         description=stored.description if stored is not None else "",
         columns=columns,
         personal=tuple(sorted({*columns} & {*view.source.pii})),

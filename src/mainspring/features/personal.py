@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from mainspring.core.expr.types import columns_of
 from mainspring.features.model import FeatureView
-
-_COUNTING = ("count", "distinct")  # what they say of a column is not what stands in it
+from mainspring.features.types import COUNTING
 
 
 def columns_read(view: FeatureView, feature: str) -> tuple[str, ...]:
@@ -19,11 +18,11 @@ def columns_read(view: FeatureView, feature: str) -> tuple[str, ...]:
 
 
 def personal_columns(view: FeatureView, feature: str) -> tuple[str, ...]:
-    """Return the columns with a PII mark whose values a feature's value may tell."""
+    """Return the columns with a PII mark whose values a feature's value may tell; a count tells none."""
     if feature in view.derived:
         return _together(personal_columns(view, each) for each in columns_of(view.derived[feature]))
     aggregation = view.features[feature]
-    if aggregation.of is None or aggregation.kind in _COUNTING:
+    if aggregation.of is None or aggregation.kind in COUNTING:
         return ()
     return tuple(sorted(columns_of(aggregation.of) & set(view.source.pii)))
 

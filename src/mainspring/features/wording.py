@@ -24,7 +24,9 @@ def definition(view: FeatureView, feature: str) -> str:
     if feature in view.derived:
         return wording(view.derived[feature])
     aggregation = view.features[feature]
-    return f"{aggregation.kind}({'' if aggregation.of is None else wording(aggregation.of)})"
+    which = aggregation.share if aggregation.nth is None else aggregation.nth
+    said = ["" if aggregation.of is None else wording(aggregation.of), "" if which is None else f"{which:g}"]
+    return f"{aggregation.kind}({', '.join(filter(None, said))})"
 
 
 def wording(expr: Node) -> str:

@@ -49,6 +49,24 @@ def test_a_feature(feature: str, said: str) -> None:
     assert definition(Orders, feature) == said
 
 
+def test_one_of_several_is_told_from_the_others() -> None:
+    @ms.feature_view(entity=Orders.entity, source=Orders.source)
+    class Several:
+        amounts = ms.last_k("amount", 2, window="1d")
+        amount = ms.quantiles("amount", [0.5, 0.95], window="1d")
+        status = ms.top_k("status", 1, window="1d")
+        buyers = ms.distinct("email", window="1d")
+
+    assert [definition(Several, name) for name in Several.names] == [
+        "newest(amount, 1)",
+        "newest(amount, 2)",
+        "quantile(amount, 0.5)",
+        "quantile(amount, 0.95)",
+        "top(status, 1)",
+        "distinct(email)",
+    ]
+
+
 @pytest.mark.parametrize("depth", [5, 5000])
 def test_it_ends(depth: int) -> None:
     expression: Any = ms.col("a")

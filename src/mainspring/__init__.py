@@ -19,7 +19,9 @@ _HOMES = {
     "mainspring.core.schema": ["Boolean", "Float32", "Float64", "Int32", "Int64", "String", "Timestamp"],
     "mainspring.core.expr": ["col", "days", "hours", "minutes", "seconds", "when"],
     "mainspring.core.errors": ["MainspringError"],
-    "mainspring.data.model": ["Source", "fresh", "in_range", "not_null", "one_of", "unique"],
+    "mainspring.data.model": [
+        "Source", "fresh", "in_range", "length", "matches", "none_of", "not_null", "one_of", "unique",
+    ],
     "mainspring.features.aggregations": [
         "count", "distinct", "first", "last", "last_k", "max", "mean", "min", "quantile", "quantiles", "std", "sum",
         "top_k", "variance",
@@ -64,11 +66,14 @@ __all__ = [
     "in_range",
     "last",
     "last_k",
+    "length",
+    "matches",
     "max",
     "mean",
     "min",
     "minutes",
     "model",
+    "none_of",
     "not_null",
     "on_demand_features",
     "one_of",
@@ -102,6 +107,9 @@ if TYPE_CHECKING:
     from mainspring.data.model import Source as Source
     from mainspring.data.model import fresh as fresh
     from mainspring.data.model import in_range as in_range
+    from mainspring.data.model import length as length
+    from mainspring.data.model import matches as matches
+    from mainspring.data.model import none_of as none_of
     from mainspring.data.model import not_null as not_null
     from mainspring.data.model import one_of as one_of
     from mainspring.data.model import unique as unique

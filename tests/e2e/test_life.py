@@ -157,8 +157,11 @@ def _files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*.parquet")}
 
 
+DATA_VERBS = ("commit", "log", "diff", "restore", "tag", "untag", "vacuum", "profile", "quarantine")
+
+
 def _verbs() -> list[tuple[str, ...]]:
-    groups = {"keys": ("create", "list", "revoke"), "data": ("commit", "log", "tag", "untag", "vacuum", "quarantine")}
+    groups = {"keys": ("create", "list", "revoke"), "data": DATA_VERBS}
     return [(verb, *sub) for verb in COMMANDS for sub in ([(each,) for each in groups.get(verb, ())] or [()])]
 
 
@@ -173,6 +176,9 @@ ARGUMENTS = {
     ("keys", "create"): ["somebody", "--scope", "view"],
     ("keys", "revoke"): ["nobody"],
     ("data", "tag"): ["name", "commit"],
+    ("data", "diff"): ["commit"],
+    ("data", "restore"): ["commit"],
+    ("data", "profile"): ["posted"],
     ("data", "untag"): ["name"],
     ("data", "quarantine"): ["posted"],
 }

@@ -62,6 +62,10 @@ class Loads:
         start, end = np.searchsorted(self.numbers, [first, last + 1])
         return slice(int(start), int(end))
 
+    def rows(self, place: int) -> int:
+        """Return how many rows the load at a place has."""
+        return int(self._rows[place + 1] - self._rows[place])
+
     def content(self, first: int, last: int) -> Content:
         """Return what the loads numbered `first` to `last` hold together."""
         where = self.places(first, last)

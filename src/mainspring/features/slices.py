@@ -116,6 +116,11 @@ class Slice:
         close_landing(self._con, self._landing)
         return loads.content(0, load - 1) ^ Content(rows, digest)
 
+    def compact(self) -> None:
+        """Write the log of tiles anew, in fewer rows, without those of rows that are gone. After a refresh."""
+        if self._loaded is not None and self._layout.windows:
+            self.tiles.compact(self._loaded, self.low)
+
     def forget(self) -> None:
         """Read everything again at the next refresh."""
         self._version = None

@@ -15,7 +15,7 @@ from mainspring.features import parts as sql
 from mainspring.features.landed import key_columns
 from mainspring.features.layout import Layout
 from mainspring.features.loads import Loads
-from mainspring.features.tilelog import Piece, TileLog
+from mainspring.features.tilelog import Mask, Piece, TileLog
 from mainspring.features.tilerows import parts_of
 
 
@@ -35,6 +35,7 @@ class TileCache:
         self._pieces: dict[Piece, int] = {}
         self._made = 0
         self._low: int | None = None
+        self._loads: Loads | None = None
         self._chosen = f"chosen_{number}"
         self._older = {width: f"older_{number}_{width}" for width in layout.hops}
         self.untiled = f"untiled_{number}"
@@ -53,11 +54,41 @@ class TileCache:
 
     def refresh(self, loads: Loads, low: int) -> None:
         """See to it that the log has every load with a row visible before `low`, and the tables what the log has."""
-        pieces, missing = self._log.write(loads, loads.first < low)
+        with self._log.alone():
+            self._take(loads, low, *self._log.write(loads, loads.first < low))
+
+    def compact(self, loads: Loads, low: int) -> None:
+        """Write the log anew, without what does not hold any more and in fewer rows; then as `refresh`."""
+        with self._log.alone():
+            self._log.compact(loads)
+            self._take(loads, low, *self._log.read(loads))
+
+    def older(self, width: int, scope: str) -> str:
+        """Return a table of the tiles that are too old to be kept here, of the entities in `scope`, from the log."""
+        name, parts = self._older[width], sql.columns(parts_of(self._layout, width))
+        with self._log.alone():
+            if self._log.changed and self._loads is not None and self._low is not None:
+                self._take(self._loads, self._low, *self._log.read(self._loads))  # somebody compacted it
+            scan = self._log.scan
+            if scan is None:
+                self._con.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM {self.tables[width]} WITH NO DATA")
+                return name
+            duck.register(self._con, "tile_log", scan)
+            self._con.execute(
+                f"CREATE OR REPLACE TABLE {name} AS SELECT kid, _start AS start, _enters AS enters, {parts} "
+                f"FROM tile_log JOIN {self._chosen} AS chosen ON append = _append AND load = _load "
+                f"JOIN (SELECT * FROM {self._entities} JOIN {scope} USING (kid)) USING ({self._keys}) "
+                f"WHERE _width = {width} AND _start >= tail_{width} AND _start < {self.reach(width)}"
+            )
+            self._con.execute("DROP VIEW IF EXISTS tile_log")
+        return name
+
+    def _take(self, loads: Loads, low: int, pieces: list[Piece], missing: Mask) -> None:
+        """Make the tables hold the tiles of some pieces."""
         if self._low != low:
             self.drop()
             self._create()
-            self._low = low
+        self._loads, self._low = loads, low
         held = set(pieces)
         gone = [number for piece, number in self._pieces.items() if piece not in held]
         if gone:
@@ -70,28 +101,10 @@ class TileCache:
         self._con.execute(f"DELETE FROM {self.untiled}")
         self.any_untiled = bool(missing.any())
         if self.any_untiled:
-            self._con.register(
-                "untiled_now", pa.table([pa.array(loads.numbers[missing].tolist(), pa.int64())], ["load"])
-            )
+            untiled = pa.array(loads.numbers[missing].tolist(), pa.int64())
+            self._con.register("untiled_now", pa.table({"load": untiled}))
             self._con.execute(f"INSERT INTO {self.untiled} SELECT load FROM untiled_now")
             self._con.unregister("untiled_now")
-
-    def older(self, width: int, scope: str) -> str:
-        """Return a table of the tiles that are too old to be kept here, of the entities in `scope`, from the log."""
-        name, parts = self._older[width], sql.columns(parts_of(self._layout, width))
-        scan = self._log.scan
-        if scan is None:
-            self._con.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM {self.tables[width]} WITH NO DATA")
-            return name
-        duck.register(self._con, "tile_log", scan)
-        self._con.execute(
-            f"CREATE OR REPLACE TABLE {name} AS SELECT kid, _start AS start, _enters AS enters, {parts} FROM tile_log "
-            f"JOIN {self._chosen} AS chosen ON append = _append AND load = _load "
-            f"JOIN (SELECT * FROM {self._entities} JOIN {scope} USING (kid)) USING ({self._keys}) "
-            f"WHERE _width = {width} AND _start >= tail_{width} AND _start < {self.reach(width)}"
-        )
-        self._con.execute("DROP VIEW IF EXISTS tile_log")
-        return name
 
     def drop(self) -> None:
         for table in (self._chosen, self.untiled, *self.tables.values(), *self._older.values()):

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from mainspring.core.locks import Locks
@@ -19,10 +21,15 @@ from mainspring.data import duck
 from mainspring.data.model import TableScan
 from mainspring.data.ports import LakeTables
 from mainspring.features.layout import Layout
-from mainspring.features.loads import Content, Loads, seqs_of
-from mainspring.features.tilerows import column_types, tile_rows, tiles_table
+from mainspring.features.loads import LOAD_BITS, Content, Loads, seqs_of
+from mainspring.features.tilerows import column_types, merged_rows, tile_rows, tiles_table
+
+Mask = npt.NDArray[np.bool_]  # shape (loads,)
 
 ROWS_A_WRITE = 4_000_000
+ROWS_A_PIECE = 64_000_000
+MANY_PIECES = 128
+_NO_LOAD = -1
 _BATCH_ROWS = 100_000
 _WAIT_S = 600.0
 
@@ -35,6 +42,20 @@ class Piece:
     first: int
     last: int
     content: Content
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The loads numbered `first` to `last`, which have `content`."""
+
+    first: int
+    last: int
+    content: Content
+
+    @staticmethod
+    def of(places: Sequence[int], loads: Loads) -> Span:
+        first, last = int(loads.numbers[places[0]]), int(loads.numbers[places[-1]])
+        return Span(first, last, loads.content(first, last))
 
 
 class TileLog:
@@ -65,60 +86,114 @@ class TileLog:
         """How to read the version of the log of which pieces were last returned; `None` where there is none."""
         return self._scan
 
-    def write(self, loads: Loads, wanted: Any) -> tuple[list[Piece], Any]:
-        """Write the tiles of the loads that the log lacks. Exactly once, whoever dies or writes at the same time.
+    def alone(self) -> AbstractContextManager[None]:
+        """Nobody else writes the log, or deletes its old files, inside the block."""
+        return self._locks.hold(self.table, wait_s=_WAIT_S)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the log has another version than the one that was read last."""
+        return self._lake.version(self.table) != self._version
+
+    def write(self, loads: Loads, wanted: Mask) -> tuple[list[Piece], Mask]:
+        """Write the tiles of the loads that the log lacks. Exactly once, whoever died before. Call it `alone`.
 
         Args:
             loads: Of the version of the source that `landing` reads.
-            wanted: Which of them are to be in the log: a mask.
+            wanted: Which of them are to be in the log.
 
         Returns:
-            The pieces of the log that hold now, no load in two of them, and which loads (a mask) are in none.
+            The pieces of the log that hold now, no load in two of them, and which loads are in none.
         """
         if not self.types:
             self.types = column_types(self._con, self._layout, self._landing)
-        pieces, missing = self._choose(loads)
+        pieces, missing = self.read(loads)
         if (missing & wanted).any():
-            with self._locks.hold(self.table, wait_s=_WAIT_S):
-                _, missing = self._choose(loads)  # somebody else may have been faster
-                for places in _batches(np.flatnonzero(missing & wanted).tolist(), loads):
-                    self._append([int(loads.numbers[place]) for place in places], loads)
-            pieces, missing = self._choose(loads)
+            for group in _writes(np.flatnonzero(missing & wanted).tolist(), loads):
+                self._append([Span.of(places, loads) for places in group], loads)
+            pieces, missing = self.read(loads)
+            if len(pieces) > MANY_PIECES:
+                self.compact(loads)
+                pieces, missing = self.read(loads)
         return pieces, missing
 
-    def _choose(self, loads: Loads) -> tuple[list[Piece], Any]:
+    def read(self, loads: Loads) -> tuple[list[Piece], Mask]:
+        """As `write`, of what is there."""
         self._open()
         return choose(self._pieces, loads)
 
-    def _append(self, numbers: Sequence[int], loads: Loads) -> None:
-        contents = [loads.content(number, number) for number in numbers]
-        name = digest([self._base, *zip(numbers, contents, strict=True)])
+    def compact(self, loads: Loads) -> None:
+        """Write the log anew: what holds, merged over loads, and nothing else. Call it `alone`."""
+        pieces, missing = self.read(loads)
+        if self._scan is None:
+            return
+        into = dict(_merging(pieces, missing, loads))
+        name = f"compact.{self._scan.version}"
+        spans = [Span(first, last, loads.content(first, last)) for first, last in sorted(set(into.values()))]
+        self._con.register(
+            "merging",
+            pa.table(
+                {
+                    "append": pa.array([piece.append for piece in into], pa.string()),
+                    "load": pa.array([piece.first for piece in into], pa.int64()),
+                    "target": pa.array([first for first, _ in into.values()], pa.int64()),
+                }
+            ),
+        )
+        duck.register(self._con, "tile_log", self._scan)
+        tiles = (
+            "(SELECT tile_log.* REPLACE (target AS _load) FROM tile_log JOIN merging ON append = _append "
+            "AND load = _load WHERE _width > 0)"
+        )
+        # Even where nothing is left, later writes must have other keys than those before.
+        spans.append(Span(_NO_LOAD, _NO_LOAD, Content(0, 0)))
+        try:
+            self._store(name, spans, merged_rows(self._layout, tiles, self.types), self._lake.replace)
+        finally:
+            self._con.execute("DROP VIEW IF EXISTS tile_log")
+            self._con.unregister("merging")
+
+    def _append(self, spans: Sequence[Span], loads: Loads) -> None:
+        places = [(span.first, loads.places(span.first, span.last)) for span in spans]
         self._con.register(
             "tiled",
             pa.table(
                 {
-                    "load": pa.array(numbers, pa.int64()),
-                    "rows": pa.array([content.rows for content in contents], pa.int64()),
-                    "digest": pa.array([f"{content.digest:016x}" for content in contents], pa.string()),
+                    "load": pa.array([n for _, where in places for n in loads.numbers[where].tolist()], pa.int64()),
+                    "_load": pa.array([first for first, where in places for _ in loads.numbers[where]], pa.int64()),
                 }
             ),
         )
-        where = f"{seqs_of(numbers[0], numbers[-1])} AND seq >> 20 IN (SELECT load FROM tiled)"
-        nothing = ", ".join(f"NULL::{kind} AS {column}" for column, kind in self.types.items())
-        query = (
-            f"SELECT '{name}' AS _append, * FROM ("
-            f"SELECT load AS _load, load AS _upto, rows AS _rows, digest AS _digest, 0::BIGINT AS _width, "
-            f"0::BIGINT AS _start, 0::BIGINT AS _enters, {nothing} FROM tiled UNION ALL "
-            f"{tile_rows(self._layout, self._landing, where, self.types)}) ORDER BY _width, _start"
-        )
+        where = f"{seqs_of(spans[0].first, spans[-1].last)} AND seq >> {LOAD_BITS} IN (SELECT load FROM tiled)"
+        rows = tile_rows(self._layout, self._landing, where, self.types)
+        tiles = f"SELECT * EXCLUDE (load) FROM ({rows}) JOIN tiled USING (load)"
+        name = hashlib.sha256(repr((self._base, spans)).encode()).hexdigest()[:20]
         try:
-            self._store(query, self._lake.append, f"tiles.{name}")
+            self._store(name, spans, tiles, self._lake.append)
         finally:
             self._con.unregister("tiled")
 
-    def _store(self, query: str, write: Callable[..., int | None], key: str) -> None:
-        with self._con.sql(query).to_arrow_reader(_BATCH_ROWS) as reader:
-            write(self.table, iter(reader), reader.schema, key=key)
+    def _store(self, name: str, spans: Sequence[Span], tiles: str, write: Callable[..., int | None]) -> None:
+        """Write tiles, and of what they were made, as one version of the table."""
+        manifest = pa.table(
+            {
+                "_load": pa.array([span.first for span in spans], pa.int64()),
+                "_upto": pa.array([span.last for span in spans], pa.int64()),
+                "_rows": pa.array([span.content.rows for span in spans], pa.int64()),
+                "_digest": pa.array([f"{span.content.digest:016x}" for span in spans], pa.string()),
+            }
+        )
+        columns = ", ".join(["_load", "_upto", "_rows", "_digest", "_width", "_start", "_enters", *self.types])
+        self._con.register("manifest", manifest)
+        query = (
+            f"SELECT '{name}' AS _append, {columns} FROM (SELECT *, 0::BIGINT AS _width, 0::BIGINT AS _start, "
+            f"0::BIGINT AS _enters FROM manifest UNION ALL BY NAME {tiles}) ORDER BY _width, _start"
+        )
+        try:
+            with self._con.sql(query).to_arrow_reader(_BATCH_ROWS) as reader:
+                write(self.table, iter(reader), reader.schema, key=f"tiles.{name}")
+        finally:
+            self._con.unregister("manifest")
 
     def _open(self) -> None:
         """Read which pieces the newest version of the log has."""
@@ -134,14 +209,14 @@ class TileLog:
         self._pieces = [
             Piece(append, first, last, Content(count, int(text, 16)))
             for append, first, last, count, text in rows
-            if first >= 0
+            if first != _NO_LOAD
         ]
-        self._base = max((append for append, first, *_ in rows if first < 0), default="")
+        self._base = max((append for append, first, *_ in rows if first == _NO_LOAD), default="")
         self._version = self._scan.version
 
 
-def choose(pieces: Sequence[Piece], loads: Loads) -> tuple[list[Piece], Any]:
-    """Return the pieces that hold for `loads`, no load in two of them, and which loads (a mask) are in none."""
+def choose(pieces: Sequence[Piece], loads: Loads) -> tuple[list[Piece], Mask]:
+    """Return the pieces that hold for `loads`, no load in two of them, and which loads are in none."""
     missing = np.ones(len(loads), np.bool_)
     chosen = []
     for piece in sorted(pieces, key=lambda piece: (piece.first - piece.last, piece)):
@@ -152,20 +227,36 @@ def choose(pieces: Sequence[Piece], loads: Loads) -> tuple[list[Piece], Any]:
     return chosen, missing
 
 
-def digest(content: object) -> str:
-    return hashlib.sha256(repr(content).encode()).hexdigest()[:20]
+def _writes(places: Sequence[int], loads: Loads) -> Iterator[list[list[int]]]:
+    """Cut loads, by their places, into what is written at once, and that into pieces: runs without a gap.
 
-
-def _batches(places: Sequence[int], loads: Loads) -> Iterator[list[int]]:
-    """Cut loads into what is written at once."""
-    batch: list[int] = []
+    The newest load, which may still go on, is a piece of its own.
+    """
+    group: list[list[int]] = []
     rows = 0
     for place in places:
-        batch.append(place)
-        number = int(loads.numbers[place])
-        rows += loads.content(number, number).rows
+        if group and group[-1][-1] == place - 1 and place != len(loads) - 1:
+            group[-1].append(place)
+        else:
+            group.append([place])
+        rows += loads.rows(place)
         if rows >= ROWS_A_WRITE:
-            yield batch
-            batch, rows = [], 0
-    if batch:
-        yield batch
+            yield group
+            group, rows = [], 0
+    if group:
+        yield group
+
+
+def _merging(pieces: Sequence[Piece], missing: Mask, loads: Loads) -> Iterator[tuple[Piece, tuple[int, int]]]:
+    """Yield each piece and the numbers of the first and last load of the piece that it becomes part of."""
+    run: list[Piece] = []
+    rows = 0
+    for piece in sorted(pieces, key=lambda piece: piece.first):
+        where = loads.places(piece.first, piece.last)
+        apart = where.stop == len(loads) or rows + piece.content.rows > ROWS_A_PIECE
+        if run and (apart or missing[loads.places(run[0].first, piece.last)].any()):
+            yield from ((each, (run[0].first, run[-1].last)) for each in run)
+            run, rows = [], 0
+        run.append(piece)
+        rows += piece.content.rows
+    yield from ((each, (run[0].first, run[-1].last)) for each in run)

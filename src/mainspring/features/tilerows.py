@@ -5,8 +5,9 @@ A tile has its entity's keys (k<i>), `_width` (the hop, microseconds), `_start` 
 A row that becomes visible late forms a tile of its own, so at every T the tiles with `_enters <= floor(T, width)` hold
 exactly what had settled by then.
 
-Beside them each write says in rows of width 0 what its tiles were made from: the loads numbered `_load` to `_upto`,
-which had `_rows` rows with the digest `_digest` (features.loads). `_append` tells one write from another.
+They belong to a piece of the log: `_append` tells one write from another, `_load` one piece of it. Beside them a row of
+width 0 says what a piece was made from: the loads numbered `_load` to `_upto`, which had `_rows` rows with the digest
+`_digest` (features.loads).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from mainspring.features.windows import enters, floor
 _LONGEST_NAME = 96  # characters of a view's name in a table's
 # What a lake's tables cannot hold, as what they can.
 _STORED_AS = {"HUGEINT": "BIGINT", "UBIGINT": "BIGINT", "UINTEGER": "BIGINT", "USMALLINT": "INTEGER"}
+
+_COUNTED = ("bins", "values")  # parts that are lists of values and how often each is there
 
 
 def tiles_table(slot: str) -> str:
@@ -58,36 +61,55 @@ def width_sql(layout: Layout, width: int, rows: str, where: str = "TRUE", by: st
 
 
 def tile_rows(layout: Layout, rows: str, where: str, types: dict[str, str]) -> str:
-    """SELECT the tiles of the rows in `rows`, of every width, as the columns of the table; `_append` is not set.
+    """SELECT the tiles of the rows in `rows`, of every width: load, _width, _start, _enters, the columns of `types`.
 
     Args:
         types: Of the key columns and the parts: see `column_types`.
     """
     selects = []
     for width in layout.hops:
-        held = {sql.column(part) for part in parts_of(layout, width)}
+        held = {*key_columns(layout), *map(sql.column, parts_of(layout, width))}
         columns = ", ".join(
-            f"CAST({name if name in held or name in key_columns(layout) else 'NULL'} AS {kind}) AS {name}"
-            for name, kind in types.items()
+            f"CAST({name if name in held else 'NULL'} AS {kind}) AS {name}" for name, kind in types.items()
         )
         selects.append(
-            f"SELECT load AS _load, load AS _upto, NULL::BIGINT AS _rows, NULL::VARCHAR AS _digest, "
-            f"{width}::BIGINT AS _width, start AS _start, enters AS _enters, {columns} "
+            f"SELECT load, {width}::BIGINT AS _width, start AS _start, enters AS _enters, {columns} "
             f"FROM ({width_sql(layout, width, rows, where)})"
         )
     return " UNION ALL ".join(selects)
 
 
 def merged_rows(layout: Layout, tiles: str, types: dict[str, str]) -> str:
-    """SELECT the tiles in `tiles`, those of one place in time merged over loads."""
-    by = ", ".join(["_width", "_start", "_enters", *key_columns(layout)])
-    keys = ", ".join(key_columns(layout))
-    parts = ", ".join(
-        f"CAST({sql.column(part)} AS {types[sql.column(part)]}) AS {sql.column(part)}" for part in all_parts(layout)
-    )
+    """SELECT the tiles in `tiles`, merged over loads where they are one place in time of one piece (_load)."""
+    by = ", ".join(["_load", "_width", "_start", "_enters", *key_columns(layout)])
+    parts = all_parts(layout)
+    counted = [sql.column(part) for part in parts if part[1] in _COUNTED]
+    spreads = [sql.column(part) for part in parts if part[1] == "spread"]
+    merged = f"SELECT {by}, {sql.merged(parts)} FROM {tiles} GROUP BY {by}"
+    for name in counted:
+        merged = (
+            f"SELECT merged.* REPLACE (counted.{name} AS {name}) FROM ({merged}) AS merged LEFT JOIN ("
+            f"SELECT {by}, list({{x: x, n: n}} ORDER BY x) AS {name} FROM ("
+            f"SELECT {by}, entry.x AS x, sum(entry.n)::BIGINT AS n FROM ("
+            f"SELECT {by}, unnest({name}) AS entry FROM {tiles}) GROUP BY {by}, entry.x) GROUP BY {by}"
+            f") AS counted USING ({by})"
+        )
+    for name in spreads:
+        merged = _folded(merged, name)
+    columns = ", ".join(f"CAST({name} AS {kind}) AS {name}" for name, kind in types.items())
+    return f"SELECT _load, _width, _start, _enters, {columns} FROM ({merged})"
+
+
+def _folded(source: str, name: str) -> str:
+    """A query like `source` with each list of spreads made one: see `features.parts.spread_sql`."""
+    shift = f"list_sum(list_transform({name}, lambda s: s.shift + s.n * (s.origin - {name}[1].origin)))"
+    counted = f"SELECT *, list_sum(list_transform({name}, lambda s: s.n)) AS _n, {shift} AS _shift FROM ({source})"
+    mean = f"(s.origin - {name}[1].origin) + s.shift / s.n - _shift / _n"
+    squares = f"list_sum(list_transform({name}, lambda s: s.m2 + s.n * pow({mean}, 2)))"
+    one = f"[{{n: _n, origin: {name}[1].origin, shift: _shift, m2: {squares}}}]"
     return (
-        f"SELECT _width, _start, _enters, {keys}, {parts} FROM ("
-        f"SELECT {by}, {sql.merged(all_parts(layout))} FROM {tiles} GROUP BY {by})"
+        f"SELECT * EXCLUDE (_n, _shift) REPLACE (CASE WHEN len({name}) > 1 THEN {one} ELSE {name} END AS {name}) "
+        f"FROM ({counted})"
     )
 
 

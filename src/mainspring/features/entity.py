@@ -70,6 +70,16 @@ class EntityReader:
     def _all_present(self, payloads: Sequence[bytes | None], now: int) -> Columns | None:
         """Return the columns where every state is flat, and every value in it present; else nothing."""
         try:
+            if len(payloads) == 1:
+                since, _, event, null, *row = decode_flat(payloads[0])  # type: ignore[arg-type]
+                if (
+                    since > now
+                    or null
+                    or len(row) != self._count
+                    or (self._ttl is not None and now - event > self._ttl)
+                ):
+                    return None
+                return [[value] for value in row], [[PRESENT]] * self._count
             rows = map(decode_flat, payloads)  # type: ignore[arg-type]  # null is a TypeError
             sinces, _, events, nulls, *values = zip(*rows, strict=True)
             if (

@@ -38,6 +38,15 @@ class _View:
         self.reader = EntityReader(layout)
         self.derived = Computed(view, {}) if view.derived else None
 
+    def columns(self, payloads: list[bytes | None], places: list[int] | None, now: int) -> Columns:
+        """Return the stored features of the rows whose entities' payloads, each once, are at these places."""
+        if places is None:
+            return self.reader.columns(payloads, now)
+        if max(places, default=0) == len(payloads):
+            payloads = [*payloads, None]  # of the rows with a null key
+        values, statuses = self.reader.columns(payloads, now)
+        return _taken(values, places), _taken(statuses, places)
+
 
 class OnlineReader:
     """Reads the stored and computes the other features of `groups`, in one round trip to the store.
@@ -82,18 +91,18 @@ class OnlineReader:
             Corrupt: The store holds a damaged state.
         """
         rows = self._rows(columns)
-        known: dict[str, Sequence[Any]] = dict(columns) if self._requests else {}
+        known: dict[str, Any] = dict(columns) if self._requests else {}
         statuses: dict[str, list[str]] = {}
-        for view, (values, of_rows) in zip(self._views, self._entities(columns, now), strict=True):
-            known.update(zip(view.stored, values, strict=True))
-            statuses.update(zip(view.stored, of_rows, strict=True))
+        for view, (values, of_rows) in zip(self._views, self._stored(columns, now)):  # noqa: B905  (it costs time)
+            known.update(zip(view.stored, values))  # noqa: B905
+            statuses.update(zip(view.stored, of_rows))  # noqa: B905
             if view.derived is not None:
                 derived = view.derived.values(known, rows)
                 known.update(derived)
                 statuses.update(view.derived.statuses(derived, statuses))
         if self._plain:
-            return OnlineRows(known, statuses)  # type: ignore[arg-type]
-        features: dict[str, Any] = known
+            return OnlineRows(known, statuses)
+        features = known
         for request in self._requests:
             features = {**features, **request.values(known, rows)}
         return OnlineRows(
@@ -113,22 +122,19 @@ class OnlineReader:
             raise Invalid(f"The request's columns have different lengths: {sorted(lengths)}.")
         return lengths.pop() if lengths else 0
 
-    def _entities(self, columns: Mapping[str, Sequence[Value]], now: int) -> list[Columns]:
-        """Read each view's entities; an entity that several rows name is read once."""
+    def _stored(self, columns: Mapping[str, Sequence[Value]], now: int) -> list[Columns]:
+        """Read each view's columns; an entity that several rows name is read once."""
+        if len(self._views) == 1:
+            (view,) = self._views
+            names, places = view.names.of(columns)
+            return [view.columns(self._store.payloads(names) if names else [], places, now)]
         asked = [view.names.of(columns) for view in self._views]
-        wanted = asked[0][0] if len(asked) == 1 else [name for names, _ in asked for name in names]
+        wanted = [name for names, _ in asked for name in names]
         payloads = self._store.payloads(wanted) if wanted else []
-        found: list[Columns] = []
-        start = 0
+        found, start = [], 0
         for view, (names, places) in zip(self._views, asked, strict=True):
             end = start + len(names)
-            mine = payloads if len(asked) == 1 else payloads[start:end]
-            if places is None:
-                found.append(view.reader.columns(mine, now))
-            else:
-                # The last is what is known of a row with a null key: nothing.
-                values, statuses = view.reader.columns([*mine, None], now)
-                found.append((_taken(values, places), _taken(statuses, places)))
+            found.append(view.columns(payloads[start:end], places, now))
             start = end
         return found
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import lmdb
+
 from mainspring.features.adapters.bounded import bounded
 from mainspring.features.adapters.lmdb_file import LmdbFile, close, opened
 from mainspring.features.model import EntityState, Mark
@@ -117,7 +119,9 @@ class LmdbOnlineStore:
         found: list[bytes | None] = []
         prefixes: dict[str, bytes | None] = {}
         view, prefix = None, None
-        with self._file().reading() as transaction:
+        file = self._file()
+        transaction = file.begin()
+        try:
             get = transaction.get
             for named, key in wanted:
                 if named is not view:
@@ -130,6 +134,10 @@ class LmdbOnlineStore:
                     found.append(None)
                 else:
                     found.append(get(prefix + (key if len(key) <= _LONGEST else bounded(key, _LONGEST))))
+        except lmdb.Error as error:
+            raise file.translated(error) from error
+        finally:
+            file.end(transaction)
         return found
 
     def _file(self) -> LmdbFile:

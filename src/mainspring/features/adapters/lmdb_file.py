@@ -61,29 +61,46 @@ class LmdbFile:
     @contextmanager
     def reading(self) -> Iterator[Any]:
         """Give a snapshot."""
-        with self.errors():
+        transaction = self.begin()
+        try:
+            yield transaction
+        except lmdb.Error as error:
+            raise self.translated(error) from error
+        finally:
+            self.end(transaction)
+
+    def begin(self) -> Any:
+        """Return a snapshot, to be given to `end`: the same as `reading`, in half the time."""
+        self._map.acquire()
+        try:
+            return self._env.begin()
+        except lmdb.Error as error:
+            return self._begin_again(error)
+
+    def end(self, transaction: Any) -> None:
+        transaction.abort()
+        self._map.release()
+
+    def _begin_again(self, error: lmdb.Error) -> Any:
+        """Put right what kept a read from beginning, and begin."""
+        try:
             while True:
-                self._map.acquire()
+                if isinstance(error, lmdb.MapResizedError):
+                    # Take over the size that another process has given the map, in the order of the locks.
+                    self._map.release()
+                    with self._writing:
+                        self._map.acquire()
+                        self._env.set_mapsize(0)
+                elif not isinstance(error, lmdb.ReadersFullError) or not self._env.reader_check():
+                    # The places of processes that were killed are free only after somebody looked.
+                    raise self.translated(error)
                 try:
-                    transaction = self._env.begin()
-                    break
-                except lmdb.MapResizedError:
-                    self._map.release()
-                    self._adopt()
-                except lmdb.ReadersFullError:
-                    # Places of processes that were killed are free only after somebody looked.
-                    freed = self._env.reader_check()
-                    self._map.release()
-                    if not freed:
-                        raise
-                except BaseException:
-                    self._map.release()
-                    raise
-            try:
-                yield transaction
-            finally:
-                transaction.abort()
-                self._map.release()
+                    return self._env.begin()
+                except lmdb.Error as again:
+                    error = again
+        except BaseException:
+            self._map.release()
+            raise
 
     def writing(self, work: Any) -> Any:
         """Return `work(transaction)`, committed. `work` runs again after the map has grown, with nothing done."""
@@ -116,11 +133,6 @@ class LmdbFile:
         self.closed = True
         self._env.close()
 
-    def _adopt(self) -> None:
-        """Take over the size that another process has given the map."""
-        with self._writing, self._map:
-            self._env.set_mapsize(0)
-
     def _check_length(self) -> None:
         # A page beyond the end of the file would end the process, not the call.
         needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
@@ -134,9 +146,9 @@ class LmdbFile:
         try:
             yield
         except (lmdb.Error, OSError) as error:
-            raise self._translated(error) from error
+            raise self.translated(error) from error
 
-    def _translated(self, error: lmdb.Error | OSError) -> MainspringError:
+    def translated(self, error: lmdb.Error | OSError) -> MainspringError:
         code = error.errno if isinstance(error, OSError) else getattr(error, "code", 0)
         if isinstance(error, _DAMAGED):
             return Corrupt(

@@ -162,7 +162,7 @@ class Project:
     def materialiser(self) -> Materialiser:
         from mainspring.features.materialise import Materialiser
 
-        return Materialiser(self.lake.scan, self.online, self.clock)
+        return Materialiser(self.lake, self.online, self.clock, locks=self.locks)
 
     # Registry and training
 

@@ -13,10 +13,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mainspring.app.inuse import ViewsInUse
 from mainspring.app.materialising import materialise_views
 from mainspring.app.process import log, run
 from mainspring.app.project import Project
+from mainspring.app.tidying import tidy
 from mainspring.core.errors import MainspringError
+from mainspring.features.materialisation import CLOCK_BACK
 
 _LONGEST_WAIT_S = 60.0
 
@@ -56,14 +59,25 @@ def duties(project: Project) -> list[Duty]:
     def compact() -> None:
         project.predictions.compact()
 
+    views = ViewsInUse(project)
+
     def materialise() -> None:
         now, every = project.clock.now(), project.settings.materialise_every_us
         behind = [
             view
-            for view in project.definitions.views.values()
-            if (position := project.materialiser.position(view)) is None or now - position >= every
+            for view in views.by_slot().values()
+            if (position := project.materialiser.position(view)) is None
+            or now - position >= every
+            or position - now > CLOCK_BACK
         ]
-        materialise_views(project, behind)
+        for report in materialise_views(project, behind):
+            for warning in report.warnings:
+                log.warning("%s", warning)
+
+    def put_away() -> None:
+        done = tidy(project, views.by_slot())
+        for slot in done.slots:
+            log.info("states of %s are gone: nothing has read them for days", slot)
 
     def monitor() -> None:
         for endpoint in project.definitions.endpoints:
@@ -74,6 +88,7 @@ def duties(project: Project) -> list[Duty]:
         Duty("materialising features", materialise, 1.0),
         Duty("compacting predictions", compact, 2.0),
         Duty("watching endpoints", monitor, 30.0),
+        Duty("putting away old tiles and states", put_away, 600.0, due=time.monotonic() + 60.0),
     ]
 
 

@@ -18,7 +18,7 @@ from mainspring.core.errors import Conflict
 from mainspring.core.locks import Locks
 from mainspring.core.time import HOUR
 from mainspring.data import duck
-from mainspring.data.ports import LakeTables
+from mainspring.features.lakes import TileTables
 from mainspring.features.landed import key_columns
 from mainspring.features.layout import Layout
 from mainspring.features.ledger import Ledger, read_ledger
@@ -49,7 +49,7 @@ class Materialisation:
     """
 
     con: Any
-    lake: LakeTables
+    lake: TileTables
     store: OnlineStore
     locks: Locks
     layout: Layout
@@ -104,6 +104,19 @@ class Materialisation:
                         return self._report(mark)
                 self.store.clear(self.shadow)  # left by an earlier build, from a lake that is no longer
         raise Conflict(f"The data of {self.layout.view.source.name} was replaced while it was read.", retryable=True)
+
+    def compact(self) -> bool:
+        """Write the log of tiles anew where it has what no longer holds; return whether it had."""
+        table = tiles_table(self.slot)
+        mark = self.store.mark(self.slot)
+        if mark is None or self._ahead(mark) or self.lake.version(table) is None:
+            return False
+        scan = self.lake.scan(self.layout.view.source.name)
+        self.rows.refresh(scan, since=mark.position - SETTLING, heard=mark.newest)
+        if not self.rows.compact():
+            return False
+        self.lake.vacuum(table, [])
+        return True
 
     def _catch_up(self) -> Mark | None:
         """Bring new states to where the served ones are; `None` where they were built from a lake that is no longer."""

@@ -20,7 +20,7 @@ from mainspring.core.time import Clock
 from mainspring.data import duck
 from mainspring.data.model import TableScan
 from mainspring.data.ports import LakeTables
-from mainspring.features.borrowed import BorrowedLake
+from mainspring.features.lakes import BorrowedLake, TileTables
 from mainspring.features.layout import Layout, slot
 from mainspring.features.materialisation import Materialisation, Progress
 from mainspring.features.model import FeatureView, MaterialiseReport
@@ -53,7 +53,7 @@ class Materialiser:
         memory_limit: str = "2GB",
         entities_at_once: int = 5_000,
     ) -> None:
-        self._lake: LakeTables = BorrowedLake(lake) if callable(lake) else lake
+        self._lake: TileTables = BorrowedLake(lake) if callable(lake) else lake
         self._store = store
         self._clock = clock
         self._locks = MemoryLocks() if locks is None else locks
@@ -95,6 +95,14 @@ class Materialiser:
         """
         with self._lock, duck.duck_errors(view.source.name):
             return self._materialisation(view, through, horizon, progress).build(anyway=True)
+
+    def compact(self, view: FeatureView) -> bool:
+        """Write a view's log of tiles anew where it has what no longer holds; return whether it had.
+
+        What is left is merged, and no file has the rest any more. A view that was never materialised is left alone.
+        """
+        with self._lock, duck.duck_errors(view.source.name):
+            return self._materialisation(view, None, 0, None).compact()
 
     def position(self, view: FeatureView) -> int | None:
         """Return the instant through which a view is materialised, `None` where never."""

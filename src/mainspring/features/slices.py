@@ -21,7 +21,7 @@ from typing import Any
 from mainspring.core.locks import Locks
 from mainspring.data import duck
 from mainspring.data.model import TableScan
-from mainspring.data.ports import LakeTables
+from mainspring.features.lakes import TileTables
 from mainspring.features.landed import close_landing, key_columns, open_landing, value_columns
 from mainspring.features.layout import Layout
 from mainspring.features.loads import LOAD_BITS, NOTHING, Content, Loads, loads_sql, read_loads
@@ -41,7 +41,7 @@ class Slice:
         tiles: What is kept of those before.
     """
 
-    def __init__(self, con: Any, lake: LakeTables, locks: Locks, layout: Layout, number: int) -> None:
+    def __init__(self, con: Any, lake: TileTables, locks: Locks, layout: Layout, number: int) -> None:
         self._con = con
         self._layout = layout
         self._keys = ", ".join(key_columns(layout))
@@ -116,10 +116,13 @@ class Slice:
         close_landing(self._con, self._landing)
         return loads.content(0, load - 1) ^ Content(rows, digest)
 
-    def compact(self) -> None:
-        """Write the log of tiles anew, in fewer rows, without those of rows that are gone. After a refresh."""
-        if self._loaded is not None and self._layout.windows:
-            self.tiles.compact(self._loaded, self.low)
+    def compact(self, *, anyway: bool = False) -> bool:
+        """Write the log of tiles anew where it has tiles of rows that are gone, or `anyway`; return whether it was.
+
+        After a refresh. What is left is merged over loads.
+        """
+        loads = self._loaded
+        return loads is not None and bool(self._layout.windows) and self.tiles.compact(loads, self.low, anyway=anyway)
 
     def forget(self) -> None:
         """Read everything again at the next refresh."""

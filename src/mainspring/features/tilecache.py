@@ -57,11 +57,14 @@ class TileCache:
         with self._log.alone():
             self._take(loads, low, *self._log.write(loads, loads.first < low))
 
-    def compact(self, loads: Loads, low: int) -> None:
-        """Write the log anew, without what does not hold any more and in fewer rows; then as `refresh`."""
+    def compact(self, loads: Loads, low: int, *, anyway: bool) -> bool:
+        """Write the log anew where something in it holds no more, or `anyway`; return whether it was."""
         with self._log.alone():
+            if not anyway and not self._log.wasteful(loads):
+                return False
             self._log.compact(loads)
             self._take(loads, low, *self._log.read(loads))
+            return True
 
     def older(self, width: int, scope: str) -> str:
         """Return a table of the tiles that are too old to be kept here, of the entities in `scope`, from the log."""

@@ -19,7 +19,7 @@ import pyarrow as pa
 from mainspring.core.locks import Locks
 from mainspring.data import duck
 from mainspring.data.model import TableScan
-from mainspring.data.ports import LakeTables
+from mainspring.features.lakes import TileTables
 from mainspring.features.layout import Layout
 from mainspring.features.loads import LOAD_BITS, Content, Loads, seqs_of
 from mainspring.features.tilerows import column_types, merged_rows, tile_rows, tiles_table
@@ -68,7 +68,7 @@ class TileLog:
         landing: The name of that view.
     """
 
-    def __init__(self, con: Any, lake: LakeTables, locks: Locks, layout: Layout, landing: str) -> None:
+    def __init__(self, con: Any, lake: TileTables, locks: Locks, layout: Layout, landing: str) -> None:
         self._con = con
         self._lake = lake
         self._locks = locks
@@ -121,6 +121,10 @@ class TileLog:
         """As `write`, of what is there."""
         self._open()
         return choose(self._pieces, loads)
+
+    def wasteful(self, loads: Loads) -> bool:
+        """Whether a piece of the log holds no more."""
+        return len(self.read(loads)[0]) < len(self._pieces)
 
     def compact(self, loads: Loads) -> None:
         """Write the log anew: what holds, merged over loads, and nothing else. Call it `alone`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -16,32 +17,43 @@ if TYPE_CHECKING:
 
 @make("materialize")
 @click.argument("views", nargs=-1)
-@click.option("--rebuild", is_flag=True, help="Forget what is stored of them first.")
+@click.option("--rebuild", is_flag=True, help="Compute every entity again, beside what is served, and swap it in.")
 @click.option("--through", help="Through this instant (ISO 8601), instead of now.")
 def command(call: Call, *, views: tuple[str, ...], through: str | None, rebuild: bool) -> None:
-    """Bring the online features of VIEWS, by default of all, up to date with the lake."""
+    """Bring the online features of VIEWS, by default of all, up to date with the lake.
+
+    A rebuild that was stopped goes on where it was when it is run again.
+    """
     from mainspring.app.materialising import materialise_views
     from mainspring.core.time import SECOND, format_instant, parse_instant
 
     definitions = call.project.definitions
     chosen = [definitions.view(name) for name in views] or list(definitions.views.values())
-    if rebuild:
-        for view in chosen:
-            call.project.materialiser.forget(view)
     with call.progress() as progress:
+        began: dict[str, float] = {}
+
+        def tell(name: str, done: int, total: int, rows: int) -> None:
+            seconds = time.monotonic() - began.setdefault(name, time.monotonic())
+            pace = f", {rows / seconds:,.0f} rows/s" if rows and seconds > 1 else ""
+            progress.update(name, done, total, f"entities{pace}")
+
         reports = materialise_views(
             call.project,
             chosen,
             through=None if through is None else parse_instant(through),
-            progress=lambda name, done, total: progress.update(name, done, total, "entities"),
+            rebuild=rebuild,
+            progress=tell,
         )
 
     def show(console: Console) -> None:
         for report in reports:
+            pace = f" at {report.rows / report.seconds:,.0f} rows/s" if report.rows and report.seconds else ""
             console.print(
-                f"[bold]{report.view}[/]: {report.entities:,} entities from {report.rows:,} rows, "
+                f"[bold]{report.view}[/]: {report.entities:,} entities from {report.rows:,} rows{pace}, "
                 f"through {format_instant(report.through // SECOND * SECOND)}"
             )
+            for warning in report.warnings:
+                console.print(f"[yellow]{warning}[/]")
         idle = [view.name for view in chosen if view.name not in {report.view for report in reports}]
         if idle:
             console.print(f"No data has landed yet for {', '.join(idle)}.")

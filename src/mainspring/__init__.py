@@ -17,7 +17,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 _HOMES = {
     "mainspring.core.schema": ["Boolean", "Float32", "Float64", "Int32", "Int64", "String", "Timestamp"],
-    "mainspring.core.expr": ["col", "days", "hours", "minutes", "seconds", "when"],
+    "mainspring.core.expr": ["col", "days", "greatest", "hours", "least", "minutes", "seconds", "when"],
     "mainspring.core.errors": ["MainspringError"],
     "mainspring.data.model": [
         "Source", "fresh", "in_range", "length", "matches", "none_of", "not_null", "one_of", "unique",
@@ -62,10 +62,12 @@ __all__ = [
     "feature_view",
     "first",
     "fresh",
+    "greatest",
     "hours",
     "in_range",
     "last",
     "last_k",
+    "least",
     "length",
     "matches",
     "max",
@@ -78,6 +80,8 @@ __all__ = [
     "on_demand_features",
     "one_of",
     "open",
+    "quantile",
+    "quantiles",
     "request_features",
     "seconds",
     "std",
@@ -93,7 +97,9 @@ if TYPE_CHECKING:
     from mainspring.core.errors import MainspringError as MainspringError
     from mainspring.core.expr import col as col
     from mainspring.core.expr import days as days
+    from mainspring.core.expr import greatest as greatest
     from mainspring.core.expr import hours as hours
+    from mainspring.core.expr import least as least
     from mainspring.core.expr import minutes as minutes
     from mainspring.core.expr import seconds as seconds
     from mainspring.core.expr import when as when

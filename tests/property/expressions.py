@@ -8,9 +8,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from mainspring.core.expr import Node, as_expr, col, when
+from mainspring.core.expr import Node, as_expr, col, greatest, least, when
 from mainspring.core.expr.tree import Literal
-from mainspring.core.expr.types import TIME_PARTS
+from mainspring.core.expr.types import TIME_PARTS, TIME_STARTS
 from mainspring.core.schema import DType, Schema
 from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
 
@@ -32,6 +32,10 @@ SCHEMA: Schema = {
 NUMBERS = (DType.Float32, DType.Float64, DType.Int32, DType.Int64)
 COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
 ARITHMETIC = ("__add__", "__sub__", "__mul__", "__truediv__")
+WHOLES = ("floor", "ceil", "round")
+CURVES = ("sqrt", "log", "exp")
+PARTS_OF_TEXT = ("contains", "starts_with", "ends_with")
+UNITS = tuple(start.removeprefix("start_of_") for start in TIME_STARTS)
 ZONES = ("UTC", "America/New_York", "Asia/Kolkata", "Africa/Casablanca", "Australia/Lord_Howe", "Pacific/Apia")
 
 _NAN, _INF = math.nan, math.inf
@@ -132,7 +136,19 @@ def _one_of(grower: _Grower, _: DType, sub: Callable[..., Node]) -> Any:
     return sub(kind).one_of(grower.constants(grower.pick([DType.Float64, DType.Int64]) if kind.numeric else kind))
 
 
+def _clip(grower: _Grower, dtype: DType, sub: Callable[..., Node]) -> Any:
+    bounds = sorted(grower.constants(dtype)[:2])
+    low, high = (None, *bounds)[-2:] if bounds else (None, None)
+    return sub(dtype).clip(low, high)
+
+
+def _slice(grower: _Grower, dtype: DType, sub: Callable[..., Node]) -> Any:
+    return sub(dtype).slice(grower.pick([0, 1, 3, 99]), grower.pick([None, 0, 1, 2, 2**31 - 1]))
+
+
 _ANY_TYPE: list[Way] = [
+    lambda grower, dtype, sub: least(sub(dtype), sub(dtype)),
+    lambda grower, dtype, sub: greatest(sub(dtype), sub(dtype), sub(dtype)),
     lambda grower, dtype, sub: when(sub(DType.Boolean), sub(dtype), sub(dtype)),
     lambda grower, dtype, sub: when(sub(DType.Boolean), sub(dtype)),
     lambda grower, dtype, sub: sub(dtype).coalesce(sub(dtype)),
@@ -143,6 +159,8 @@ _WAYS: dict[DType, list[Way]] = {
         _compared,
         _one_of,
         lambda grower, dtype, sub: sub(*DType).is_null(),
+        lambda grower, dtype, sub: sub(DType.Float32, DType.Float64).is_nan(),
+        lambda grower, dtype, sub: getattr(sub(DType.String), grower.pick(PARTS_OF_TEXT))(sub(DType.String)),
         lambda grower, dtype, sub: ~sub(dtype),
         lambda grower, dtype, sub: sub(dtype) & sub(dtype),
         lambda grower, dtype, sub: sub(dtype) | sub(dtype),
@@ -152,11 +170,16 @@ _WAYS: dict[DType, list[Way]] = {
         lambda grower, dtype, sub: sub(dtype).lower(),
         lambda grower, dtype, sub: sub(dtype).upper(),
         lambda grower, dtype, sub: sub(DType.Int32, DType.Int64, DType.Boolean).cast(dtype),
+        lambda grower, dtype, sub: sub(dtype).strip(),
+        lambda grower, dtype, sub: sub(dtype) + sub(dtype),
+        lambda grower, dtype, sub: sub(dtype).replace(sub(dtype), sub(dtype)),
+        _slice,
     ],
     DType.Timestamp: [
         lambda grower, dtype, sub: sub(dtype) + sub(DType.Duration),
         lambda grower, dtype, sub: sub(dtype) - sub(DType.Duration),
         lambda grower, dtype, sub: sub(DType.Duration) + sub(dtype),
+        lambda grower, dtype, sub: sub(dtype).start_of(grower.pick(UNITS), grower.pick(ZONES)),
         lambda grower, dtype, sub: sub(DType.Int64).cast(dtype),
     ],
     DType.Duration: [
@@ -171,16 +194,21 @@ _WAYS: dict[DType, list[Way]] = {
     DType.Int32: [
         lambda grower, dtype, sub: getattr(sub(DType.Timestamp), grower.pick(TIME_PARTS))(grower.pick(ZONES)),
         lambda grower, dtype, sub: sub(DType.String).length(),
+        lambda grower, dtype, sub: getattr(sub(dtype), grower.pick(WHOLES))(),
+        _clip,
         lambda grower, dtype, sub: sub(*NUMBERS, DType.String, DType.Boolean).cast(dtype),
     ],
     DType.Int64: [
         lambda grower, dtype, sub: getattr(sub(dtype), grower.pick(ARITHMETIC[:3]))(sub(DType.Int32, dtype)),
         lambda grower, dtype, sub: -sub(dtype, DType.Int32),
+        _clip,
         lambda grower, dtype, sub: abs(sub(dtype, DType.Int32)),
         lambda grower, dtype, sub: sub(*(kind for kind in DType if kind is not dtype)).cast(dtype),
     ],
     DType.Float32: [
         lambda grower, dtype, sub: -sub(dtype),
+        lambda grower, dtype, sub: getattr(sub(dtype), grower.pick(WHOLES))(),
+        _clip,
         lambda grower, dtype, sub: abs(sub(dtype)),
         lambda grower, dtype, sub: sub(*NUMBERS, DType.String, DType.Boolean).cast(dtype),
     ],
@@ -188,6 +216,9 @@ _WAYS: dict[DType, list[Way]] = {
         lambda grower, dtype, sub: getattr(sub(dtype), grower.pick(ARITHMETIC))(sub(*NUMBERS)),
         lambda grower, dtype, sub: sub(DType.Int32, DType.Int64) / sub(*NUMBERS),
         lambda grower, dtype, sub: sub(DType.Duration) / sub(DType.Duration),
+        lambda grower, dtype, sub: getattr(sub(dtype), grower.pick(WHOLES))(),
+        lambda grower, dtype, sub: getattr(sub(*NUMBERS), grower.pick(CURVES))(),
+        _clip,
         lambda grower, dtype, sub: -sub(dtype),
         lambda grower, dtype, sub: abs(sub(dtype)),
         lambda grower, dtype, sub: sub(*NUMBERS, DType.String, DType.Boolean, DType.Duration).cast(dtype),

@@ -16,17 +16,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from mainspring.core.errors import Invalid
-from mainspring.core.expr import Expr, Literal, Node, as_expr, col, when
+from mainspring.core.expr import Expr, Literal, Node, as_expr, col, greatest, least, when
 from mainspring.core.expr.evaluate import evaluate, vector
 from mainspring.core.expr.sql import to_sql
 from mainspring.core.expr.types import TIME_PARTS, columns_of, dtype_of
 from mainspring.core.schema import DType, Schema
+from mainspring.core.time import parse_instant, to_datetime
 from property.expressions import (
     ARITHMETIC,
     COMPARISONS,
     HOSTILE,
     NUMBERS,
+    PARTS_OF_TEXT,
     SCHEMA,
+    UNITS,
     ZONES,
     constant,
     expressions,
@@ -153,10 +156,57 @@ def test_functions_of_one_value(duck: duckdb.DuckDBPyConnection) -> None:
             built = built[:2]
         if dtype.numeric:
             built += [-a, abs(a), a.one_of([1, 2.5, 9007199254740993]), a.one_of([]), abs(-a) * -1]
+            built += [a.floor(), a.ceil(), a.round(), a.sqrt(), a.log(), a.exp(), a.clip(-1, 2), a.clip(0.1), a.clip()]
+            built += [a.clip(None, 3.0)]
+        if dtype in (DType.Float32, DType.Float64):
+            built += [a.is_nan(), a.clip(-0.0, 0.0)]
         if dtype is DType.String:
+            built += [a.strip(), *(a.slice(*cut) for cut in [(0,), (1,), (0, 0), (2, 3), (1, 2**31 - 1), (2**31 - 1,)])]
             built += [a.lower(), a.upper(), a.length(), a.one_of(["A"])]
         for expr in built:
             check(duck, as_expr(expr), columns, {"a": dtype})
+
+
+@pytest.mark.parametrize("name", [*PARTS_OF_TEXT, "__add__"])
+def test_strings_in_strings_of_every_pair(duck: duckdb.DuckDBPyConnection, name: str) -> None:
+    check_pairs(duck, lambda a, b: getattr(a, name)(b), DType.String, DType.String, constants=40)
+
+
+@pytest.mark.parametrize("old", ["", "a", "0", "00", "\0", "é", "\U0010ffff", "'", "{0}", "%"])
+def test_replacing_in_every_pair(duck: duckdb.DuckDBPyConnection, old: str) -> None:
+    schema, columns = pairs(DType.String, DType.String)
+    check(duck, col("a").replace(old, col("b")), columns, schema)
+    check(duck, col("a").replace(col("b"), old), columns, schema)
+
+
+@pytest.mark.parametrize("dtype", COLUMN_TYPES)
+def test_least_and_greatest_of_every_pair(duck: duckdb.DuckDBPyConnection, dtype: DType) -> None:
+    for other in NUMBERS if dtype.numeric else [dtype]:
+        check_pairs(duck, least, dtype, other)
+        check_pairs(duck, greatest, dtype, other)
+    nan, one = float("nan"), 1.5
+    schema, columns = {"a": DType.Float64, "b": DType.Float64}, {"a": [nan, one, None, -0.0], "b": [one, nan, one, 0.0]}
+    assert check(duck, least(col("a"), col("b")), columns, schema) == [1.5, 1.5, 1.5, 0.0]
+    assert [x != x for x in check(duck, greatest(col("a"), col("b")), columns, schema)] == [True, True, False, False]
+
+
+def test_a_unit_starts_on_the_wall_clock(duck: duckdb.DuckDBPyConnection) -> None:
+    def starts(instant: str, unit: str, zone: str) -> str:
+        columns = {"a": [parse_instant(instant)]}
+        (found,) = check(duck, col("a").start_of(unit, zone), columns, {"a": DType.Timestamp})
+        return to_datetime(found).isoformat()
+
+    # New York's clocks went back from 02:00 (06:00 UTC) to 01:00 on 3 November 2013, and on on 10 March.
+    assert starts("2013-11-03T05:30:00Z", "hour", "America/New_York") == "2013-11-03T05:00:00+00:00"
+    assert starts("2013-11-03T06:30:00Z", "hour", "America/New_York") == "2013-11-03T06:00:00+00:00"
+    assert starts("2013-11-03T20:00:00Z", "day", "America/New_York") == "2013-11-03T04:00:00+00:00"
+    assert starts("2013-11-04T20:00:00Z", "day", "America/New_York") == "2013-11-04T05:00:00+00:00"
+    assert starts("2013-03-10T20:00:00Z", "day", "America/New_York") == "2013-03-10T05:00:00+00:00"
+    assert starts("2013-11-06T20:00:00Z", "week", "America/New_York") == "2013-11-04T05:00:00+00:00"
+    assert starts("2013-11-06T20:00:00Z", "month", "America/New_York") == "2013-11-01T04:00:00+00:00"
+    assert starts("1969-12-31T23:30:00Z", "week", "UTC") == "1969-12-29T00:00:00+00:00"
+    # Lord Howe's went on by half an hour, from 02:00 (15:30 UTC) to 02:30: that hour began when it did.
+    assert starts("2013-10-05T15:45:00Z", "hour", "Australia/Lord_Howe") == "2013-10-05T15:30:00+00:00"
 
 
 @pytest.mark.parametrize("zone", ZONES)
@@ -164,6 +214,8 @@ def test_wall_clocks_of_hostile_instants(duck: duckdb.DuckDBPyConnection, zone: 
     columns = {"a": [*HOSTILE[DType.Timestamp], None]}
     for part in TIME_PARTS:
         check(duck, getattr(col("a"), part)(zone), columns, {"a": DType.Timestamp})
+    for unit in UNITS:
+        check(duck, col("a").start_of(unit, zone), columns, {"a": DType.Timestamp})
 
 
 def test_times_and_durations_of_every_pair(duck: duckdb.DuckDBPyConnection) -> None:

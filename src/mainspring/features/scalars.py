@@ -9,6 +9,7 @@ import math
 import operator
 import re
 import struct
+import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -59,8 +60,18 @@ def _function(node: Typed) -> Callable[..., Any]:
         return _cast(node.arguments[0].dtype, dtype)
     if operation == "time_part":
         return _wall_clock(node.name, node.zone)
+    if operation == "time_start":
+        return _instant(_start(node.name, node.zone))
     if operation == "one_of":
         return lambda value: value in list(node.options)
+    if operation == "clip":
+        low, high = node.options
+        return lambda value: (
+            low if low is not None and value < low else high if high is not None and value > high else value
+        )
+    if operation == "slice":
+        start, length = node.options
+        return lambda text: "".join(list(text)[start:][:length])
     if operation.startswith("int_") or operation == "instant_between":
         return _fitting(_ARITHMETIC[operation.partition("_")[2]], 63)
     if operation.startswith("instant_"):
@@ -134,28 +145,65 @@ def _parsed(text: str, target: DType) -> Any:
     return _whole(int(text[0].strip("+0123456789") + (digits or "0")), _BITS[target])
 
 
-def _wall_clock(part: str, zone: str) -> Callable[[int], int]:
+def _offset(zone: str) -> Callable[[int], int]:
+    """Return what gives the zone's offset at an instant, seconds."""
     rules = UTC if zone == "UTC" else ZoneInfo(zone)
     first, last = _KNOWN
 
     def of(instant: int) -> int:
-        moment = _EPOCH + timedelta(microseconds=instant)
+        try:
+            moment = _EPOCH + timedelta(microseconds=instant)
+        except OverflowError:  # the local start of the first year's first hours
+            moment = first
         offset = min(max(moment, first), last).astimezone(rules).utcoffset() or timedelta()
-        seconds = instant // 1_000_000 + round(offset.total_seconds())
+        return round(offset.total_seconds())
+
+    return of
+
+
+def _wall_clock(part: str, zone: str) -> Callable[[int], int]:
+    offset = _offset(zone)
+
+    def of(instant: int) -> int:
+        seconds = instant // 1_000_000 + offset(instant)
         day = seconds // 86_400
         if part == "hour":
             return seconds % 86_400 // 3600
         if part == "minute":
             return seconds % 3600 // 60
-        return (day + 3) % 7 + 1 if part == "weekday" else _month(day)
+        if part == "second":
+            return seconds % 60
+        return (day + 3) % 7 + 1 if part == "weekday" else _date(day)[("year", "month", "day").index(part)]
 
     return of
 
 
-def _month(day: int) -> int:
+def _start(start: str, zone: str) -> Callable[[int], int]:
+    offset = _offset(zone)
+
+    def of(instant: int) -> int:
+        there = offset(instant)
+        seconds = instant // 1_000_000 + there
+        day = seconds // 86_400
+        if start == "start_of_hour":
+            local = seconds - seconds % 3600
+        elif start == "start_of_week":
+            local = (day - (day + 3) % 7) * 86_400
+        elif start == "start_of_month":
+            local = (day - _date(day)[2] + 1) * 86_400
+        else:
+            local = day * 86_400
+        return (local - offset((local - there) * 1_000_000)) * 1_000_000
+
+    return of
+
+
+def _date(day: int) -> tuple[int, int, int]:
     # The civil calendar repeats itself every 400 years, 146097 days; a datetime knows the years 1 to 9999 only, and a
     # wall clock may show the day before or after them.
-    return (datetime(2000, 1, 1) + timedelta(days=(day - 10_957) % 146_097)).month  # noqa: DTZ001
+    ages, rest = divmod(day - 10_957, 146_097)
+    moment = datetime(2000, 1, 1) + timedelta(days=rest)  # noqa: DTZ001
+    return moment.year + 400 * ages, moment.month, moment.day
 
 
 def _and(left: Any, right: Any) -> Any:
@@ -168,6 +216,19 @@ def _or(left: Any, right: Any) -> Any:
 
 def _ascii(change: Callable[[str], str]) -> Callable[[str], str]:
     return lambda text: "".join(change(letter) if letter.isascii() else letter for letter in text)
+
+
+def _rounded(function: Callable[[float], int], value: float) -> float:
+    return math.copysign(function(value), value) if math.isfinite(value) else value
+
+
+def _one_zero(value: Any) -> Any:
+    return value + 0.0 if isinstance(value, float) else value
+
+
+def _order(value: Any) -> tuple[bool, Any]:
+    nan = isinstance(value, float) and math.isnan(value)
+    return (nan, 0.0 if nan else value)
 
 
 _ARITHMETIC: Mapping[str, Callable[..., Any]] = {
@@ -189,8 +250,25 @@ _PLAIN: Mapping[str, Callable[..., Any]] = {
     "lower": _ascii(str.lower),
     "upper": _ascii(str.upper),
     "length": len,
+    "strip": lambda text: text.strip(" \t\n\r\f\v"),
+    "concat": operator.add,
+    "contains": lambda text, part: text.find(part) >= 0,
+    "starts_with": lambda text, part: text[: len(part)] == part,
+    "ends_with": lambda text, part: text[len(text) - len(part) :] == part if len(part) <= len(text) else False,
+    "replace": lambda text, old, new: new.join(text.split(old)) if old else text,
+    "is_nan": math.isnan,
+    "floor": lambda value: _rounded(math.floor, value),
+    "ceil": lambda value: _rounded(math.ceil, value),
+    "round": lambda value: _rounded(round, value),
+    "sqrt": lambda value: None if value < 0 else math.sqrt(value),
+    "log": lambda value: None if value <= 0 else math.log(value),
+    "exp": lambda value: math.inf if value > math.log(sys.float_info.max) else math.exp(value),
 }
 _NULLABLE: Mapping[str, Callable[..., Any]] = {
+    "least": lambda *values: min((_one_zero(value) for value in values if value is not None), key=_order, default=None),
+    "greatest": lambda *values: max(
+        (_one_zero(value) for value in values if value is not None), key=_order, default=None
+    ),
     "and": _and,
     "or": _or,
     "is_null": lambda value: value is None,

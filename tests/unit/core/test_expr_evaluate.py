@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mainspring.core.errors import InvalidData
-from mainspring.core.expr import as_expr, col, days, when
+from mainspring.core.expr import as_expr, col, days, greatest, least, when
 from mainspring.core.expr.evaluate import Vector, evaluate, vector
 from mainspring.core.schema import DType
 
@@ -31,6 +31,29 @@ def test_the_documented_rules() -> None:
     assert value(a.lower(), DType.String, "ÀB", "Ab") == ["Àb", "ab"]
     assert value(a.one_of(["x"]), DType.String, "x", "y", None) == [True, False, None]
     assert value(a + days(365 * 8000), DType.Timestamp, 0, 10**17) == [365 * 8000 * 86_400 * 10**6, None]
+
+
+def test_the_documented_rules_of_functions() -> None:
+    a = col("a")
+    nan, inf = float("nan"), float("inf")
+    assert value(a.round(), DType.Float64, 0.5, 1.5, -2.5, 2.6) == [0.0, 2.0, -2.0, 3.0]
+    assert value(a.floor(), DType.Float32, -1.5, 2.0) == [-2.0, 2.0]
+    assert value(a.ceil(), DType.Int64, 3, None) == [3, None]
+    assert value(a.sqrt(), DType.Int64, 9, -1, None) == [3.0, None, None]
+    assert value(a.log(), DType.Float64, 1.0, 0.0, -1.0, inf) == [0.0, None, None, inf]
+    assert value(a.exp(), DType.Float64, 0.0, 1e6, -1e6) == [1.0, inf, 0.0]
+    assert value(a.clip(0, 1), DType.Float64, -0.5, 0.5, 9.0, None) == [0.0, 0.5, 1.0, None]
+    assert value(a.clip(high=2.5), DType.Int64, 1, 9) == [1.0, 2.5]
+    assert value(a.is_nan(), DType.Float64, nan, 1.0, None) == [True, False, None]
+    assert value(least(a, 2), DType.Float64, 1.0, nan, None) == [1.0, 2.0, 2.0]
+    assert value(greatest(a, 1, 3), DType.Int64, 2, 7, None) == [3, 7, 3]
+    assert value(a + "-" + a, DType.String, "x", None) == ["x-x", None]
+    assert value(a.slice(1, 2), DType.String, "abcd", "a", "") == ["bc", "", ""]
+    assert value(a.strip(), DType.String, " \t a b\n", "\u00a0x") == ["a b", "\u00a0x"]
+    assert value(a.replace("ab", ""), DType.String, "aabb") == ["ab"]
+    assert value(a.replace("", "x"), DType.String, "ab") == ["ab"]
+    assert value(a.contains(""), DType.String, "", "a") == [True, True]
+    assert value(a.starts_with("a") & a.ends_with("b"), DType.String, "ab", "ba") == [True, False]
 
 
 def test_wall_clocks_across_a_fold() -> None:

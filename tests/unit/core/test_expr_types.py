@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from mainspring.core.errors import Invalid
-from mainspring.core.expr import Call, Cast, Literal, Node, TimePart, as_expr, col, days, hours, when
+from mainspring.core.expr import Call, Cast, Literal, Node, TimePart, as_expr, col, days, hours, least, when
 from mainspring.core.expr.render import render
 from mainspring.core.expr.types import columns_of, dtype_of
 from mainspring.core.schema import DType
@@ -78,7 +78,23 @@ def test_types_follow_the_rules(expr: Node, dtype: DType) -> None:
         (-s, "neg does not take String"),
         (x.lower(), "lower does not take Float32"),
         (s.hour(), "hour does not take String"),
-        (TimePart(t, "second", "UTC"), "second does not take Timestamp"),
+        (TimePart(t, "fortnight", "UTC"), "fortnight does not take Timestamp"),
+        (t.start_of("minute"), "start_of_minute does not take Timestamp"),
+        (s.start_of("day"), "start_of_day does not take String"),
+        (x.contains("a"), "contains does not take Float32 and String"),
+        (s.replace("a", 1), "replace does not take String and String and Int64"),
+        (s.sqrt(), "sqrt does not take String"),
+        (t.floor(), "floor does not take Timestamp"),
+        (s.is_nan(), "is_nan does not take String"),
+        (s + t, "add does not take String and Timestamp"),
+        (s.slice(-1), r"slice\(col\('s'\), -1\) is not cut at whole numbers"),
+        (s.slice(0, True), "not cut at whole numbers"),
+        (x.slice(1), "slice does not take Float32"),
+        (s.clip(1, 2), "clip does not take String"),
+        (x.clip("a"), "a bound that is no number"),
+        (x.clip(col("y")), "depends on what is no constant"),
+        (x.clip(2, 1), "its bounds the wrong way round"),
+        (least(x, s), "least does not take Float32 and String"),
         (t.hour("Mars/Olympus"), "'Mars/Olympus' is not a time zone"),
         (when(x, 1, 2), "when does not take Float32"),
         (when(b, 1, "one"), "when does not take Int64 and String"),
@@ -137,6 +153,7 @@ def test_columns_are_named_once() -> None:
 
 def test_expressions_are_shown_as_they_are_written() -> None:
     assert render(when(~b, -x + 1, y.coalesce(0.5))) == "when(~col('b'), (-col('x') + 1), coalesce(col('y'), 0.5))"
+    assert render(s.slice(1, 2) + least(s, "x")) == "(slice(col('s'), 1, 2) + least(col('s'), 'x'))"
     assert render((t - hours(2)).hour("UTC").cast(DType.Int64)) == "(col('t') - 2h).hour('UTC').cast(Int64)"
     long: Any = x
     for _ in range(100):

@@ -1,5 +1,17 @@
 """Expressions: one tree, read twice (SQL offline, NumPy online)."""
 
+from mainspring.core.expr.building import (
+    col,
+    days,
+    greatest,
+    hours,
+    least,
+    microseconds,
+    minutes,
+    rewrite,
+    seconds,
+    when,
+)
 from mainspring.core.expr.tree import (
     Call,
     Cast,
@@ -11,14 +23,6 @@ from mainspring.core.expr.tree import (
     TimePart,
     Unnamed,
     as_expr,
-    col,
-    days,
-    hours,
-    microseconds,
-    minutes,
-    rewrite,
-    seconds,
-    when,
 )
 
 __all__ = [
@@ -34,7 +38,9 @@ __all__ = [
     "as_expr",
     "col",
     "days",
+    "greatest",
     "hours",
+    "least",
     "microseconds",
     "minutes",
     "rewrite",

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from mainspring.core.expr import operations as ops
+from mainspring.core.expr import texts
+from mainspring.core.expr.casts import cast
 from mainspring.core.expr.operations import Pair
 from mainspring.core.expr.tree import Node
 from mainspring.core.expr.types import Typed, columns_of, resolve
-from mainspring.core.expr.vectors import NUMPY_TYPES, Array, Vector, vector
-from mainspring.core.expr.zones import offsets_of
+from mainspring.core.expr.vectors import NUMPY_TYPES, Vector, vector
+from mainspring.core.expr.wall_clock import part_of, start_of
 from mainspring.core.schema import DType, Schema
-from mainspring.core.time import DAY, HOUR, MINUTE
 
 __all__ = ["Vector", "evaluate", "vector"]
 
@@ -54,9 +55,22 @@ _FUNCTIONS: Mapping[str, Callable[..., Pair]] = {
     "is_null": ops.is_null,
     "coalesce": ops.coalesce,
     "when": ops.when,
-    "lower": ops.alone(ops.lower),
-    "upper": ops.alone(ops.upper),
-    "length": ops.alone(ops.length),
+    "is_nan": ops.alone(np.isnan),
+    "floor": ops.alone(np.floor),
+    "ceil": ops.alone(np.ceil),
+    "round": ops.alone(np.rint),
+    "sqrt": ops.sqrt,
+    "log": ops.log,
+    "exp": ops.alone(ops.exp),
+    "lower": ops.alone(texts.lower),
+    "upper": ops.alone(texts.upper),
+    "length": ops.alone(texts.length),
+    "strip": ops.alone(texts.strip),
+    "concat": ops.both(operator.add),
+    "contains": texts.together(np.bool_, lambda text, part: part in text),
+    "starts_with": texts.together(np.bool_, str.startswith),
+    "ends_with": texts.together(np.bool_, str.endswith),
+    "replace": texts.together(np.object_, texts.replaced),
 }
 
 
@@ -128,29 +142,18 @@ def _constant(node: Typed) -> Step:
 
 def _function(node: Typed) -> Callable[..., Pair]:
     if node.operation == "cast":
-        return ops.cast(node.arguments[0].dtype, node.dtype)
+        return cast(node.arguments[0].dtype, node.dtype)
     if node.operation == "time_part":
-        return ops.alone(_time_part(node.name, node.zone))
+        return ops.alone(part_of(node.name, node.zone))
+    if node.operation == "time_start":
+        return ops.instant(start_of(node.name, node.zone))
+    if node.operation == "clip":
+        return ops.alone(ops.clip(*node.options))
+    if node.operation == "slice":
+        return ops.alone(texts.slice_of(*node.options))
+    if node.operation in ("least", "greatest"):
+        return ops.extreme(node.operation, floats=node.dtype in (DType.Float32, DType.Float64))
     if node.operation == "one_of":
         options = frozenset(node.options)
         return ops.alone(lambda values: np.array([value in options for value in values.tolist()], dtype=np.bool_))
     return _FUNCTIONS[node.operation]
-
-
-def _time_part(part: str, zone: str) -> Callable[[Array], Array]:
-    table = offsets_of(zone)
-    instants, offsets = np.array(table.instants, dtype=np.int64), np.array(table.offsets, dtype=np.int64)
-    field = _FIELDS[part]
-
-    def apply(values: Array) -> Array:
-        return field(values + offsets[np.searchsorted(instants, values, side="right")]).astype(np.int32)
-
-    return apply
-
-
-_FIELDS: Mapping[str, Callable[[Array], Array]] = {
-    "hour": lambda local: local // HOUR % 24,
-    "minute": lambda local: local // MINUTE % 60,
-    "weekday": lambda local: (local // DAY + 3) % 7 + 1,  # 1970 began on a Thursday
-    "month": lambda local: local.astype("M8[us]").astype("M8[M]").astype(np.int64) % 12 + 1,
-}

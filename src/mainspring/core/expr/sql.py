@@ -12,11 +12,12 @@ from itertools import count
 
 from mainspring.core.errors import Invalid
 from mainspring.core.expr import parsing
+from mainspring.core.expr.parsing import WHITE_SPACE
 from mainspring.core.expr.tree import Node, Scalar
 from mainspring.core.expr.types import Typed, resolve
-from mainspring.core.expr.zones import offsets_of
+from mainspring.core.expr.wall_clock import offset_sql, part_sql, start_sql
 from mainspring.core.schema import DType, Schema
-from mainspring.core.time import DAY, FIRST_INSTANT, HOUR, LAST_INSTANT, MINUTE
+from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
 
 _TYPES = {
     DType.String: "VARCHAR",
@@ -30,9 +31,6 @@ _TYPES = {
 }
 _UPPER, _LOWER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
 _FLOATS = (DType.Float32, DType.Float64)
-# DuckDB divides integers towards zero, so wall-clock fields are taken of a number that is never negative: this is the
-# start of the year 1 less a week and more, a whole number of weeks before 1970.
-_SHIFT = 102_740 * 7 * DAY
 _LONGEST_REPEATED = 400
 
 
@@ -104,9 +102,22 @@ class _Compiler:
         if operation == "cast":
             return self._cast(node.arguments[0].dtype, node.dtype, first)
         if operation == "time_part":
-            return self._time_part(node, first)
+            return part_sql(node.name, self._local(node.zone, f"epoch_us({first})"))
+        if operation == "time_start":
+            return self._time_start(node, first)
         if operation == "one_of":
             return _one_of(node, first)
+        if operation == "slice":
+            start, length = node.options
+            return f"substring({first}, {int(start or 0) + 1}{'' if length is None else f', {length}'})"
+        if operation == "clip":
+            return self._clip(node, first)
+        if operation in ("sqrt", "log"):
+            outside = "< 0" if operation == "sqrt" else "<= 0"
+            return self._bind(first, lambda x: f"CASE WHEN {x} {outside} THEN NULL ELSE {_DOMAINS[operation]}({x}) END")
+        if operation in ("least", "greatest") and node.dtype in _FLOATS:
+            zero = literal_sql(0.0, node.dtype)  # -0.0 is 0.0, so either could be the smaller
+            return f"{operation}({arguments[0]}, {arguments[1]}) + {zero}"
         return _TEMPLATES[operation].format(*arguments)
 
     def _comparison(self, node: Typed, arguments: Sequence[str]) -> str:
@@ -153,14 +164,25 @@ class _Compiler:
             value = f"trunc({value})"
         return f"TRY_CAST({value} AS {_TYPES[target]})"
 
-    def _time_part(self, node: Typed, instant: str) -> str:
-        local = self._bind(f"epoch_us({instant})", lambda us: f"{us} + {_offset_sql(node.zone, us)}")
-        if node.name == "month":
-            return f"CAST(month(make_timestamp({local})) AS INTEGER)"
-        unit, cycle, first = {"hour": (HOUR, 24, 0), "minute": (MINUTE, 60, 0), "weekday": (DAY, 7, 4)}[node.name]
-        # 1970 began on a Thursday: three days after the week's first, and weekdays count from 1.
-        field = f"({local} + {_SHIFT}) // {unit}"
-        return f"CAST({f'({field} + 3) % 7 + 1' if first else f'({field}) % {cycle}'} AS INTEGER)"
+    def _local(self, zone: str, instant: str) -> str:
+        return self._bind(instant, lambda us: f"{us} + {offset_sql(zone, us)}")
+
+    def _time_start(self, node: Typed, instant: str) -> str:
+        zone = node.zone
+        start = start_sql(node.name, self._local(zone, f"epoch_us({instant})"))
+        first = self._bind(f"epoch_us({instant})", lambda us: f"{start} - {offset_sql(zone, us)}")
+        return self._instant(self._bind(f"({first})", lambda us: f"CAST({start} AS HUGEINT) - {offset_sql(zone, us)}"))
+
+    def _clip(self, node: Typed, value: str) -> str:
+        low, high = (None if bound is None else literal_sql(bound, node.dtype) for bound in node.options)
+
+        def body(x: str) -> str:
+            cases = [f"WHEN isnan({x}) THEN {x}"] if node.dtype in _FLOATS else []
+            cases += [] if low is None else [f"WHEN {x} < {low} THEN {low}"]
+            cases += [] if high is None else [f"WHEN {x} > {high} THEN {high}"]
+            return f"CASE {' '.join(cases)} ELSE {x} END" if cases else x
+
+        return self._bind(value, body)
 
     def _bind(self, value: str, body: Callable[[str], str]) -> str:
         """Return `body(value)`; a long value is written, and computed, only once."""
@@ -192,7 +214,21 @@ _TEMPLATES = {
     "lower": f"translate({{0}}, '{_UPPER}', '{_LOWER}')",
     "upper": f"translate({{0}}, '{_LOWER}', '{_UPPER}')",
     "length": "CAST(length({0}) AS INTEGER)",
+    "concat": "{0} || {1}",
+    "contains": "contains({0}, {1})",
+    "starts_with": "starts_with({0}, {1})",
+    "ends_with": "ends_with({0}, {1})",
+    "replace": "replace({0}, {1}, {2})",
+    "strip": f"trim({{0}}, {quote_text(WHITE_SPACE)})",
+    "is_nan": "isnan({0})",
+    "floor": "floor({0})",
+    "ceil": "ceil({0})",
+    "round": "round_even({0}, 0)",
+    "exp": "exp({0})",
+    "least": "least({0}, {1})",
+    "greatest": "greatest({0}, {1})",
 }
+_DOMAINS = {"sqrt": "sqrt", "log": "ln"}
 
 
 def _can_be_nan(node: Typed) -> bool:
@@ -216,19 +252,3 @@ def _parsed(target: DType, text: str) -> str:
         finite = f"nullif(nullif({number}, CAST('inf' AS DOUBLE)), CAST('-inf' AS DOUBLE))"
         return finite if target is DType.Float64 else f"TRY_CAST({finite} AS FLOAT)"
     return f"TRY_CAST(regexp_extract({text}, '\\A{parsing.INTEGER}\\z') AS {_TYPES[target]})"
-
-
-def _offset_sql(zone: str, instant: str) -> str:
-    """Return the zone's offset at an instant (µs) as a binary search written in CASE."""
-    table = offsets_of(zone)
-
-    def between(low: int, high: int) -> str:
-        if low == high:
-            return str(table.offsets[low])
-        middle = (low + high) // 2
-        return (
-            f"CASE WHEN {instant} < {table.instants[middle]} "
-            f"THEN {between(low, middle)} ELSE {between(middle + 1, high)} END"
-        )
-
-    return between(0, len(table.instants))

@@ -8,14 +8,12 @@ code.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from mainspring.core.errors import Invalid
 from mainspring.core.schema import DType
-from mainspring.core.time import DAY, HOUR, MICROSECOND, MINUTE, SECOND
 
 Scalar = bool | int | float | str | None
 
@@ -103,6 +101,38 @@ class Operators:
         """True where the value equals one of `values`."""
         return _call("one_of", self, *values)
 
+    def is_nan(self) -> Call:
+        """True where a float is NaN."""
+        return _call("is_nan", self)
+
+    def clip(self, low: float | None = None, high: float | None = None) -> Call:
+        """`low` where a number is below it, `high` where it is above; NaN stays."""
+        return _call("clip", self, low, high)
+
+    def floor(self) -> Call:
+        """The largest whole number that is not above; of the number's own type."""
+        return _call("floor", self)
+
+    def ceil(self) -> Call:
+        """The smallest whole number that is not below; of the number's own type."""
+        return _call("ceil", self)
+
+    def round(self) -> Call:
+        """The nearest whole number, halves to the even one; of the number's own type."""
+        return _call("round", self)
+
+    def sqrt(self) -> Call:
+        """The square root; of a negative number null."""
+        return _call("sqrt", self)
+
+    def log(self) -> Call:
+        """The natural logarithm; of what is not above 0 null."""
+        return _call("log", self)
+
+    def exp(self) -> Call:
+        """e to the power of the number; too large is infinite."""
+        return _call("exp", self)
+
     def cast(self, dtype: DType) -> Cast:
         """The value as another type; null where it does not fit."""
         return Cast(as_expr(self), dtype)
@@ -119,6 +149,42 @@ class Operators:
         """The string's length in Unicode code points."""
         return _call("length", self)
 
+    def contains(self, part: Any) -> Call:
+        """True where the string has `part` in it."""
+        return _call("contains", self, part)
+
+    def starts_with(self, part: Any) -> Call:
+        """True where the string begins with `part`."""
+        return _call("starts_with", self, part)
+
+    def ends_with(self, part: Any) -> Call:
+        """True where the string ends with `part`."""
+        return _call("ends_with", self, part)
+
+    def strip(self) -> Call:
+        """The string without the white space of ASCII at both ends."""
+        return _call("strip", self)
+
+    def slice(self, start: int, length: int | None = None) -> Call:
+        """The string from its code point `start` on, counted from 0; at most `length` code points of it."""
+        return _call("slice", self, start, *([] if length is None else [length]))
+
+    def replace(self, old: Any, new: Any) -> Call:
+        """The string with `new` in place of every `old`; an empty `old` is nowhere."""
+        return _call("replace", self, old, new)
+
+    def year(self, zone: str = "UTC") -> TimePart:
+        """The year, on a wall clock in `zone` (an IANA name)."""
+        return TimePart(as_expr(self), "year", zone)
+
+    def month(self, zone: str = "UTC") -> TimePart:
+        """The month, 1 to 12, in `zone`."""
+        return TimePart(as_expr(self), "month", zone)
+
+    def day(self, zone: str = "UTC") -> TimePart:
+        """The day of the month, 1 to 31, in `zone`."""
+        return TimePart(as_expr(self), "day", zone)
+
     def hour(self, zone: str = "UTC") -> TimePart:
         """The hour of the day, 0 to 23, on a wall clock in `zone` (an IANA name)."""
         return TimePart(as_expr(self), "hour", zone)
@@ -131,9 +197,16 @@ class Operators:
         """The day of the week, Monday 1 to Sunday 7 (ISO 8601), in `zone`."""
         return TimePart(as_expr(self), "weekday", zone)
 
-    def month(self, zone: str = "UTC") -> TimePart:
-        """The month, 1 to 12, in `zone`."""
-        return TimePart(as_expr(self), "month", zone)
+    def second(self, zone: str = "UTC") -> TimePart:
+        """The second of the minute, 0 to 59, in `zone`. There are no leap seconds, as in POSIX time."""
+        return TimePart(as_expr(self), "second", zone)
+
+    def start_of(self, unit: str, zone: str = "UTC") -> TimePart:
+        """The instant at which its hour, day, week (a Monday) or month began on a wall clock in `zone`.
+
+        Where the clocks were put on or back in between, the start is read on the clock as it was then.
+        """
+        return TimePart(as_expr(self), f"start_of_{unit}", zone)
 
 
 class Expr(Operators, msgspec.Struct, frozen=True, eq=False):
@@ -203,46 +276,3 @@ def as_expr(value: Any) -> Node:
     if value is None or isinstance(value, (bool, int, float, str)):
         return Literal(value)
     raise Invalid(f"{value!r} of type {type(value).__name__} cannot stand in an expression.", fix="use a plain value.")
-
-
-def rewrite(expr: Node, leaf: Callable[[Column | Unnamed], Node]) -> Node:
-    """Return the expression with `leaf` of every column and of everything unnamed in its place."""
-    if isinstance(expr, (Column, Unnamed)):
-        return leaf(expr)
-    if isinstance(expr, Call):
-        return Call(expr.function, tuple(rewrite(argument, leaf) for argument in expr.arguments))
-    if isinstance(expr, Cast):
-        return Cast(rewrite(expr.argument, leaf), expr.dtype)
-    if isinstance(expr, TimePart):
-        return TimePart(rewrite(expr.argument, leaf), expr.part, expr.zone)
-    return expr
-
-
-def col(name: str) -> Column:
-    """The column `name` of the row."""
-    return Column(name)
-
-
-def when(condition: Operators, then: Any, otherwise: Any = None) -> Call:
-    """`then` where `condition` is true, `otherwise` where it is false or null."""
-    return _call("when", condition, then, otherwise)
-
-
-def days(number: int) -> Literal:
-    return Literal(number * DAY, DType.Duration)
-
-
-def hours(number: int) -> Literal:
-    return Literal(number * HOUR, DType.Duration)
-
-
-def minutes(number: int) -> Literal:
-    return Literal(number * MINUTE, DType.Duration)
-
-
-def seconds(number: int) -> Literal:
-    return Literal(number * SECOND, DType.Duration)
-
-
-def microseconds(number: int) -> Literal:
-    return Literal(number * MICROSECOND, DType.Duration)

@@ -7,10 +7,13 @@ implement those operations and decide nothing themselves. The rules:
   `and` and `or`.
 - **Arithmetic** is done in Int64 or Float64, whatever the operands' width. An integer result that does not fit is
   null. Division is of floats; division by zero (of either sign) is null. `-x` and `abs(x)` keep a float's width.
+- **`sqrt`, `log`, `exp`** are Float64, and null outside of their domain. `floor`, `ceil`, `round` (halves to even) and
+  `clip` keep a number's type. `least` and `greatest` pass over nulls; there NaN is above every number, -0.0 is 0.0.
+- **Strings** are sequences of code points; `+` joins them.
 - **Comparisons** follow IEEE 754: NaN is unequal to everything and neither less nor greater, -0.0 equals 0.0. An
   integer beside a float is converted to Float64 (rounded to nearest) first. Strings compare by code point.
-- **`when` and `coalesce`** give the common type of their branches: the same type, Int64 for two integer types, else
-  Float64. A literal takes the other branch's type where that holds it exactly.
+- **`when`, `coalesce`, `least`, `greatest`** give the common type of their branches: the same type, Int64 for two
+  integer types, else Float64. A literal takes the other branch's type where that holds it exactly.
 - **Casts** give null where the value does not fit: float to integer cuts towards zero, NaN and infinities are null; to
   Float32 rounds, and is null where a finite value would become infinite; a string must be wholly a plain decimal
   number, or `true` or `false` in any case; a number is true unless it is zero, NaN is null.
@@ -22,20 +25,22 @@ implement those operations and decide nothing themselves. The rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from mainspring.core.errors import Invalid
 from mainspring.core.expr.constants import fit, own_type
 from mainspring.core.expr.render import render
-from mainspring.core.expr.tree import Call, Cast, Column, Literal, Node, Scalar, TimePart, Unnamed
+from mainspring.core.expr.signatures import PLAIN, alike, typed_call, with_constants
+from mainspring.core.expr.tree import Call, Cast, Column, Literal, Node, TimePart, Unnamed
+from mainspring.core.expr.typed import FLOATS, INTEGERS, Typed, widened, wrong
 from mainspring.core.expr.zones import offsets_of
 from mainspring.core.schema import DType, Schema
 
-TIME_PARTS = ("hour", "minute", "weekday", "month")
+__all__ = ["FUNCTIONS", "TIME_PARTS", "TIME_STARTS", "Typed", "columns_of", "dtype_of", "resolve"]
 
-_INTEGERS = (DType.Int32, DType.Int64)
-_FLOATS = (DType.Float32, DType.Float64)
-_NUMBERS = _INTEGERS + _FLOATS
+TIME_PARTS = ("year", "month", "day", "hour", "minute", "second", "weekday")
+TIME_STARTS = ("start_of_hour", "start_of_day", "start_of_week", "start_of_month")
+
+_NUMBERS = INTEGERS + FLOATS
 _CASTS: Mapping[DType, tuple[DType, ...]] = {
     DType.Boolean: (*_NUMBERS, DType.String),
     DType.Int32: (*_NUMBERS, DType.Boolean, DType.String),
@@ -48,28 +53,11 @@ _CASTS: Mapping[DType, tuple[DType, ...]] = {
 }
 _ARITY = {
     "add": 2, "sub": 2, "mul": 2, "div": 2, "neg": 1, "abs": 1, "eq": 2, "ne": 2, "lt": 2, "le": 2, "gt": 2, "ge": 2,
-    "and": 2, "or": 2, "not": 1, "is_null": 1, "coalesce": 2, "when": 3, "lower": 1, "upper": 1, "length": 1,
+    "and": 2, "or": 2, "not": 1, "is_null": 1, "coalesce": 2, "when": 3, "least": 2, "greatest": 2, "clip": 3,
+    "floor": 1, "ceil": 1, "round": 1, "is_nan": 1,
 }  # fmt: skip
-FUNCTIONS = (*_ARITY, "one_of")
-
-
-@dataclass(frozen=True, slots=True)
-class Typed:
-    """One operation with its type. Its arguments have exactly the types it needs.
-
-    `operation` is `column` (`name`), `literal` (`value`), `cast`, `time_part` (`name` is the part), a tree's function
-    name where one rule does for all types, or: int_add, int_sub, int_mul, int_neg, int_abs (of Int64 and Duration),
-    float_add, float_sub, float_mul, float_div, float_neg, float_abs, instant_add, instant_sub (a duration),
-    instant_between (two instants).
-    """
-
-    operation: str
-    dtype: DType
-    arguments: tuple[Typed, ...] = ()
-    name: str = ""
-    value: Scalar = None
-    options: tuple[bool | int | float | str, ...] = ()  # of one_of
-    zone: str = ""
+_ARITY_OF = {**_ARITY, **{name: len(taken) for name, (taken, _) in PLAIN.items()}}
+FUNCTIONS = (*_ARITY_OF, "one_of", "slice")
 
 
 def dtype_of(expr: Node, schema: Schema) -> DType:
@@ -116,9 +104,11 @@ def _resolve(expr: Node, schema: Schema) -> Typed:
         return _cast(expr, _resolve(expr.argument, schema))
     if isinstance(expr, TimePart):
         argument = _resolve(expr.argument, schema)
-        if argument.dtype is not DType.Timestamp or expr.part not in TIME_PARTS:
-            raise _wrong(expr, argument)
+        if argument.dtype is not DType.Timestamp or expr.part not in (*TIME_PARTS, *TIME_STARTS):
+            raise wrong(expr, argument)
         offsets_of(expr.zone)  # refuses an unknown zone
+        if expr.part in TIME_STARTS:
+            return Typed("time_start", DType.Timestamp, (argument,), name=expr.part, zone=expr.zone)
         return Typed("time_part", DType.Int32, (argument,), name=expr.part, zone=expr.zone)
     return _call(expr, schema)
 
@@ -139,94 +129,30 @@ def _cast(cast: Cast, argument: Typed) -> Typed:
     if argument.dtype is cast.dtype:
         return argument
     if cast.dtype not in _CASTS[argument.dtype]:
-        raise _wrong(cast, argument)
+        raise wrong(cast, argument)
     return Typed("cast", cast.dtype, (argument,))
-
-
-def _as(argument: Typed, dtype: DType) -> Typed:
-    """Return the argument converted to a wider type; a constant is converted here."""
-    if argument.dtype is dtype:
-        return argument
-    if argument.operation == "literal" and isinstance(argument.value, int | float):
-        return Typed("literal", dtype, value=float(argument.value) if dtype in _FLOATS else argument.value)
-    return Typed("cast", dtype, (argument,))
 
 
 def _call(call: Call, schema: Schema) -> Typed:
     function, arguments = call.function, call.arguments
-    if function not in FUNCTIONS or len(arguments) != _ARITY.get(function, max(1, len(arguments))):
+    if function not in FUNCTIONS or len(arguments) != _ARITY_OF.get(function, max(1, len(arguments))):
         raise Invalid(f"There is no function {function!r} of {len(arguments)} arguments in {render(call)}.")
     if function == "when":
         return _when(call, schema)
-    if function == "coalesce":
+    if function in ("coalesce", "least", "greatest"):
         first, second = _branches(call, arguments, schema)
-        return Typed("coalesce", first.dtype, (first, second))
+        return Typed(function, first.dtype, (first, second))
     if function == "one_of":
         return _one_of(call, schema)
-    resolved = [_resolve(argument, schema) for argument in arguments]
-    dtypes = [argument.dtype for argument in resolved]
-    if function == "is_null":
-        return Typed("is_null", DType.Boolean, tuple(resolved))
-    if function in ("and", "or", "not") and all(dtype is DType.Boolean for dtype in dtypes):
-        return Typed(function, DType.Boolean, tuple(resolved))
-    if function in ("lower", "upper", "length") and dtypes == [DType.String]:
-        return Typed(function, DType.Int32 if function == "length" else DType.String, tuple(resolved))
-    if function in ("eq", "ne", "lt", "le", "gt", "ge"):
-        return Typed(function, DType.Boolean, _alike(call, *resolved))
-    if function in ("neg", "abs") and dtypes[0] in (*_NUMBERS, DType.Duration):
-        return _sign(function, resolved[0])
-    if len(resolved) == 2:
-        return _arithmetic(call, *resolved)
-    raise _wrong(call, *resolved)
-
-
-def _alike(call: Call, left: Typed, right: Typed) -> tuple[Typed, Typed]:
-    """Return both sides of a comparison in one type."""
-    if left.dtype is right.dtype:
-        return left, right
-    if not (left.dtype.numeric and right.dtype.numeric):
-        raise _wrong(call, left, right)
-    wide = DType.Int64 if left.dtype in _INTEGERS and right.dtype in _INTEGERS else DType.Float64
-    return _as(left, wide), _as(right, wide)
-
-
-def _sign(function: str, argument: Typed) -> Typed:
-    if argument.dtype in _FLOATS:
-        return Typed(f"float_{function}", argument.dtype, (argument,))
-    wide = DType.Duration if argument.dtype is DType.Duration else DType.Int64
-    return Typed(f"int_{function}", wide, (_as(argument, wide),))
-
-
-def _arithmetic(call: Call, left: Typed, right: Typed) -> Typed:
-    function, dtypes = call.function, (left.dtype, right.dtype)
-    if left.dtype.numeric and right.dtype.numeric:
-        wide = DType.Float64
-        if function != "div" and left.dtype in _INTEGERS and right.dtype in _INTEGERS:
-            wide = DType.Int64
-        kind = "int" if wide is DType.Int64 else "float"
-        return Typed(f"{kind}_{function}", wide, (_as(left, wide), _as(right, wide)))
-    time, duration = DType.Timestamp, DType.Duration
-    if function in ("add", "sub") and dtypes == (duration, duration):
-        return Typed(f"int_{function}", duration, (left, right))
-    if function in ("add", "sub") and dtypes == (time, duration):
-        return Typed(f"instant_{function}", time, (left, right))
-    if function == "add" and dtypes == (duration, time):
-        return Typed("instant_add", time, (right, left))
-    if function == "sub" and dtypes == (time, time):
-        return Typed("instant_between", duration, (left, right))
-    if function == "div" and dtypes == (duration, duration):
-        return Typed("float_div", DType.Float64, (_as(left, DType.Float64), _as(right, DType.Float64)))
-    if function == "mul" and left.dtype is duration and right.dtype in _INTEGERS:
-        return Typed("int_mul", duration, (left, _as(right, DType.Int64)))
-    if function == "mul" and right.dtype is duration and left.dtype in _INTEGERS:
-        return Typed("int_mul", duration, (_as(left, DType.Int64), right))
-    raise _wrong(call, left, right)
+    if function in ("clip", "slice"):
+        return with_constants(call, _resolve(arguments[0], schema))
+    return typed_call(call, [_resolve(argument, schema) for argument in arguments])
 
 
 def _when(call: Call, schema: Schema) -> Typed:
     condition = _resolve(call.arguments[0], schema)
     if condition.dtype is not DType.Boolean:
-        raise _wrong(call, condition)
+        raise wrong(call, condition)
     then, otherwise = _branches(call, call.arguments[1:], schema)
     return Typed("when", then.dtype, (condition, then, otherwise))
 
@@ -247,7 +173,7 @@ def _branches(call: Call, nodes: tuple[Node, ...], schema: Schema) -> tuple[Type
             if fitted is not None:
                 adapted = Typed("literal", other.dtype, value=fitted)
                 return (adapted, second) if literal is first else (first, adapted)
-    return _alike(call, first, second)
+    return alike(call, first, second)
 
 
 def _is_none(node: Node) -> bool:
@@ -265,15 +191,6 @@ def _one_of(call: Call, schema: Schema) -> Typed:
             )
         options.append(_resolve(node, schema))
     for option in options:
-        value, _ = _alike(call, value, option)
-    plain = tuple(_as(option, value.dtype).value for option in options)
+        value, _ = alike(call, value, option)
+    plain = tuple(widened(option, value.dtype).value for option in options)
     return Typed("one_of", DType.Boolean, (value,), options=tuple(each for each in plain if each is not None))
-
-
-def _wrong(expr: Node, *arguments: Typed) -> Invalid:
-    what = "cast" if isinstance(expr, Cast) else expr.part if isinstance(expr, TimePart) else "the function"
-    if isinstance(expr, Call):
-        what = expr.function
-    types = " and ".join(repr(argument.dtype) for argument in arguments)
-    target = f" to {expr.dtype!r}" if isinstance(expr, Cast) else ""
-    return Invalid(f"{what} does not take {types}{target}, in {render(expr)}.", fix="convert with .cast(...) first.")

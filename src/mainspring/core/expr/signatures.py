@@ -1,0 +1,141 @@
+"""What functions take and give, once the types of their arguments are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mainspring.core.errors import Invalid
+from mainspring.core.expr.constants import fit
+from mainspring.core.expr.render import render
+from mainspring.core.expr.tree import Call, Literal, Scalar
+from mainspring.core.expr.typed import FLOATS, INTEGERS, Typed, widened, wrong
+from mainspring.core.schema import DType
+
+# Functions of one rule: what they take, each argument widened to it where that is a float, and what they give.
+PLAIN: Mapping[str, tuple[tuple[DType, ...], DType]] = {
+    "lower": ((DType.String,), DType.String),
+    "upper": ((DType.String,), DType.String),
+    "strip": ((DType.String,), DType.String),
+    "replace": ((DType.String,) * 3, DType.String),
+    "length": ((DType.String,), DType.Int32),
+    "contains": ((DType.String,) * 2, DType.Boolean),
+    "starts_with": ((DType.String,) * 2, DType.Boolean),
+    "ends_with": ((DType.String,) * 2, DType.Boolean),
+    "sqrt": ((DType.Float64,), DType.Float64),
+    "log": ((DType.Float64,), DType.Float64),
+    "exp": ((DType.Float64,), DType.Float64),
+}
+
+
+def typed_call(call: Call, resolved: Sequence[Typed]) -> Typed:
+    """Return a function of arguments that are resolved.
+
+    Raises:
+        Invalid: It does not take them.
+    """
+    function, dtypes = call.function, [argument.dtype for argument in resolved]
+    if function == "is_null":
+        return Typed("is_null", DType.Boolean, tuple(resolved))
+    if function in ("and", "or", "not") and all(dtype is DType.Boolean for dtype in dtypes):
+        return Typed(function, DType.Boolean, tuple(resolved))
+    if function in PLAIN:
+        return _plain(call, resolved)
+    if function == "is_nan" and dtypes[0] in FLOATS:
+        return Typed(function, DType.Boolean, tuple(resolved))
+    if function in ("floor", "ceil", "round") and dtypes[0].numeric:
+        return Typed(function, dtypes[0], tuple(resolved)) if dtypes[0] in FLOATS else resolved[0]
+    if function == "add" and dtypes == [DType.String, DType.String]:
+        return Typed("concat", DType.String, tuple(resolved))
+    if function in ("eq", "ne", "lt", "le", "gt", "ge"):
+        return Typed(function, DType.Boolean, alike(call, *resolved))
+    if function in ("neg", "abs") and (dtypes[0].numeric or dtypes[0] is DType.Duration):
+        return _sign(function, resolved[0])
+    if function in ("add", "sub", "mul", "div"):
+        return _arithmetic(call, *resolved)
+    raise wrong(call, *resolved)
+
+
+def alike(call: Call, left: Typed, right: Typed) -> tuple[Typed, Typed]:
+    """Return both sides of a comparison in one type."""
+    if left.dtype is right.dtype:
+        return left, right
+    if not (left.dtype.numeric and right.dtype.numeric):
+        raise wrong(call, left, right)
+    wide = DType.Int64 if left.dtype in INTEGERS and right.dtype in INTEGERS else DType.Float64
+    return widened(left, wide), widened(right, wide)
+
+
+def _sign(function: str, argument: Typed) -> Typed:
+    if argument.dtype in FLOATS:
+        return Typed(f"float_{function}", argument.dtype, (argument,))
+    wide = DType.Duration if argument.dtype is DType.Duration else DType.Int64
+    return Typed(f"int_{function}", wide, (widened(argument, wide),))
+
+
+def _arithmetic(call: Call, left: Typed, right: Typed) -> Typed:
+    function, dtypes = call.function, (left.dtype, right.dtype)
+    if left.dtype.numeric and right.dtype.numeric:
+        wide = DType.Float64
+        if function != "div" and left.dtype in INTEGERS and right.dtype in INTEGERS:
+            wide = DType.Int64
+        kind = "int" if wide is DType.Int64 else "float"
+        return Typed(f"{kind}_{function}", wide, (widened(left, wide), widened(right, wide)))
+    time, duration = DType.Timestamp, DType.Duration
+    if function in ("add", "sub") and dtypes == (duration, duration):
+        return Typed(f"int_{function}", duration, (left, right))
+    if function in ("add", "sub") and dtypes == (time, duration):
+        return Typed(f"instant_{function}", time, (left, right))
+    if function == "add" and dtypes == (duration, time):
+        return Typed("instant_add", time, (right, left))
+    if function == "sub" and dtypes == (time, time):
+        return Typed("instant_between", duration, (left, right))
+    if function == "div" and dtypes == (duration, duration):
+        return Typed("float_div", DType.Float64, (widened(left, DType.Float64), widened(right, DType.Float64)))
+    if function == "mul" and left.dtype is duration and right.dtype in INTEGERS:
+        return Typed("int_mul", duration, (left, widened(right, DType.Int64)))
+    if function == "mul" and right.dtype is duration and left.dtype in INTEGERS:
+        return Typed("int_mul", duration, (widened(left, DType.Int64), right))
+    raise wrong(call, left, right)
+
+
+def _plain(call: Call, resolved: Sequence[Typed]) -> Typed:
+    taken, given = PLAIN[call.function]
+    for argument, dtype in zip(resolved, taken, strict=True):
+        if not (argument.dtype is dtype or (dtype in FLOATS and argument.dtype.numeric)):
+            raise wrong(call, *resolved)
+    arguments = tuple(widened(argument, dtype) for argument, dtype in zip(resolved, taken, strict=True))
+    return Typed(call.function, given, arguments)
+
+
+def with_constants(call: Call, value: Typed) -> Typed:
+    """Return `clip` or `slice` of a value; all their arguments but the first are plain constants.
+
+    Raises:
+        Invalid: They are not, or the value is of another type.
+    """
+    constants = [node.value for node in call.arguments[1:] if isinstance(node, Literal)]
+    if len(constants) != len(call.arguments) - 1:
+        raise Invalid(f"{render(call)} depends on what is no constant.", fix="use when(...), or plain numbers.")
+    return _slice(call, value, constants) if call.function == "slice" else _clip(call, value, constants)
+
+
+def _slice(call: Call, value: Typed, constants: Sequence[Scalar]) -> Typed:
+    if value.dtype is not DType.String:
+        raise wrong(call, value)
+    if len(constants) not in (1, 2) or not all(type(n) is int and 0 <= n < 1 << 31 for n in constants):
+        raise Invalid(f"{render(call)} is not cut at whole numbers from 0.", fix="use slice(start, length).")
+    return Typed("slice", DType.String, (value,), options=(*constants, None)[:2])
+
+
+def _clip(call: Call, value: Typed, constants: Sequence[Scalar]) -> Typed:
+    """A bound that the value's type does not hold makes a Float64 of it."""
+    if not value.dtype.numeric:
+        raise wrong(call, value)
+    for argument in (value, widened(value, DType.Float64)):
+        bounds = [None if bound is None else fit(bound, argument.dtype) for bound in constants]
+        if len(bounds) == 2 and [bound is None for bound in bounds] == [bound is None for bound in constants]:
+            low, high = bounds
+            if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
+                raise Invalid(f"{render(call)} has its bounds the wrong way round.", fix="put the lower one first.")
+            return Typed("clip", argument.dtype, (argument,), options=(low, high))
+    raise Invalid(f"{render(call)} has a bound that is no number.", fix="clip between two numbers.")

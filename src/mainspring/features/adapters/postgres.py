@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -41,13 +41,12 @@ CREATE TABLE IF NOT EXISTS mainspring_online.entity (
 );
 ALTER TABLE mainspring_online.entity ALTER COLUMN payload SET STORAGE EXTERNAL;
 """
+# Of one view; for several, a statement is several of these.
 _FOUND = """
-FROM unnest(%b::text[], %b::bytea[]) WITH ORDINALITY AS w (view, key, n)
-JOIN mainspring_online.slot AS s ON s.project = %b AND s.view = w.view
-JOIN mainspring_online.entity AS e ON e.slot = s.id AND e.key = w.key
+SELECT {which}, n, {columns} FROM mainspring_online.slot AS s
+CROSS JOIN unnest(%b::bytea[]) WITH ORDINALITY AS w (key, n)
+JOIN mainspring_online.entity AS e ON e.slot = s.id AND e.key = w.key WHERE s.project = %b AND s.view = %b
 """
-_READ = f"SELECT n, e.position, e.landed, e.payload {_FOUND}"
-_PAYLOADS = f"SELECT n, e.payload {_FOUND}"
 # The slot's row stays locked until the end, so that a slot is not taken away from under a write.
 _SLOT = """
 INSERT INTO mainspring_online.slot AS held (project, view) VALUES (%b, %b)
@@ -88,9 +87,11 @@ _SWEPT = """
 DELETE FROM mainspring_online.slot WHERE id = %b AND view IS NULL
 AND NOT EXISTS (SELECT FROM mainspring_online.entity WHERE slot = id)
 """
-# Every read goes by keys, whatever the planner believes of tables that were filled a moment ago.
+# Every read goes by keys in the order written, whatever the planner believes of tables that were filled a moment ago.
 _READING = {
     "statement_timeout": "1000",
+    "plan_cache_mode": "force_generic_plan",
+    "join_collapse_limit": "1",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
@@ -139,14 +140,14 @@ class PostgresOnlineStore:
 
     def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
         found: list[EntityState | None] = [None] * len(wanted)
-        for place, position, landed, payload in self._found(_READ, wanted):
-            found[place - 1] = EntityState(position, payload, landed)
+        for place, position, payload, landed in self._found(wanted, "e.position, e.payload, e.landed"):
+            found[place] = EntityState(position, payload, landed)
         return found
 
     def payloads(self, wanted: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
         found: list[bytes | None] = [None] * len(wanted)
-        for place, payload in self._found(_PAYLOADS, wanted):
-            found[place - 1] = payload
+        for place, payload in self._found(wanted, "e.payload"):
+            found[place] = payload
         return found
 
     def mark(self, view: str) -> Mark | None:
@@ -197,11 +198,17 @@ class PostgresOnlineStore:
                 deleted = self._written(partial(_changed, _SWEEP, (slot, slot)))
             self._written(partial(_changed, _SWEPT, (slot,)))
 
-    def _found(self, query: str, wanted: Sequence[tuple[str, bytes]]) -> list[tuple[Any, ...]]:
-        if not wanted:
-            return []
-        views, keys = [view for view, _ in wanted], [bounded(key, _LONGEST) for _, key in wanted]
-        return self._rows(query, views, keys, self._project)
+    def _found(self, wanted: Sequence[tuple[str, bytes]], columns: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the place in `wanted` and the columns of each state that is there."""
+        places: dict[str, list[int]] = {}
+        for place, (view, _) in enumerate(wanted):
+            places.setdefault(view, []).append(place)
+        asked: list[Any] = []
+        for view, at in places.items():
+            asked += ([bounded(wanted[place][1], _LONGEST) for place in at], self._project, view)
+        by_view = list(places.values())
+        for which, number, *values in self._rows(_query(len(places), columns), *asked) if wanted else ():
+            yield by_view[which][number - 1], *values
 
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         def attempt(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
@@ -264,6 +271,11 @@ class PostgresOnlineStore:
                 fix="give the server more disk, and run the command again.",
             )
         return Unavailable(f"The online store {self._name} refused: {error.diag.message_primary or error}.")
+
+
+@lru_cache
+def _query(views: int, columns: str) -> str:
+    return " UNION ALL ".join(_FOUND.format(which=which, columns=columns) for which in range(views))
 
 
 def _changed(query: str, values: Sequence[Any], connection: psycopg.Connection[Any]) -> int:

@@ -65,14 +65,14 @@ class Named(Mapping[str, T], Generic[T]):
     def __repr__(self) -> str:
         rows = [[str(cell) for cell in row] for row in self._rows()]
         if not rows:
-            return f"no {self._kind}"
+            return f"no {self._kind}s"
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
     def _repr_html_(self) -> str:
         count = f"{len(self)} declared"
         rows = [(html.code(name), *cells) for name, *cells in self._rows()]
-        return html.joined(html.title(self._kind.capitalize(), count), html.table(self._headers, rows))
+        return html.joined(html.title(f"{self._kind.capitalize()}s", count), html.table(self._headers, rows))
 
     def _rows(self) -> list[tuple[object, ...]]:
         return [(name, *self._row(item)) for name, item in self._items.items()]

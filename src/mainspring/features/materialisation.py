@@ -16,7 +16,6 @@ import msgspec
 
 from mainspring.core.errors import Conflict
 from mainspring.core.locks import Locks
-from mainspring.core.time import HOUR
 from mainspring.data import duck
 from mainspring.features.lakes import TileTables
 from mainspring.features.landed import key_columns
@@ -27,13 +26,13 @@ from mainspring.features.ports import OnlineStore
 from mainspring.features.rebuild import Rebuild
 from mainspring.features.slices import Slice
 from mainspring.features.state import SETTLING
-from mainspring.features.tilerows import tiles_table
+from mainspring.features.tilerows import BEHIND, tiles_table
 
 Progress = Callable[[int, int, int], None]  # entities done, of how many, from how many rows
 
 BUILDING = "~"  # behind a slot's name: where its next states are built
-# A mark this far ahead of the clock was made by a clock that was wrong, or by time that is lived again.
-CLOCK_BACK = HOUR
+# A mark further than this ahead of the clock was made by a clock that was wrong, or by time that is lived again.
+CLOCK_BACK = BEHIND
 LARGE_STATE = 1_000_000  # bytes
 _WAIT_S = 600.0
 _TRIES = 3

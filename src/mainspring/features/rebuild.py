@@ -16,9 +16,9 @@ from mainspring.features.loads import LOAD_BITS
 from mainspring.features.model import hop
 from mainspring.features.slices import Slice
 from mainspring.features.state import Candidates, Recent, Spread, State, Tiles, encode
-from mainspring.features.tilerows import parts_of, width_sql
+from mainspring.features.tilerows import parts_of, tail_of, width_sql
 from mainspring.features.tiles import as_stored
-from mainspring.features.windows import enters, floor
+from mainspring.features.windows import enters
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Rebuild:
     """Computes states at one instant from a slice.
 
     Rows visible by `settled` and older are merged in tiles; later ones, visible by `until`, stay single. A tile is
-    kept while a window that ends at the entity's newest settled event, or later, can reach it.
+    kept while a window that ends at `settled`, or up to `BEHIND` before it, can reach it.
     """
 
     def __init__(self, con: Any, layout: Layout, rows: Slice, settled: int, until: int) -> None:
@@ -45,7 +45,7 @@ class Rebuild:
         self._until = until
         self._past = f"v <= {settled} AND e < {settled}"
         self._scope = f"scope_{rows.number}"
-        self._bounds: dict[str, int] = {}
+        self._oldest = rows.low
 
     def states(self, changed: str, *, whole: bool) -> Iterator[Built]:
         """Yield the state of each entity in table `changed` (kid, rows), in the order of kid.
@@ -82,25 +82,22 @@ class Rebuild:
                 yield Built(encode_key(key), encode(state), count)
 
     def _make_scope(self, changed: str) -> None:
-        """Make table `scope_n`: kid, standing (when the current last value became visible), the tails of its tiles."""
+        """Make table `scope_n`: kid, and when its current last value became visible."""
         con, rows = self._con, self._rows
-        tails = "".join(
-            f", {floor(f'newest - {widest}', width)} AS tail_{width}" for width, widest in self._layout.hops.items()
+        if not self._layout.lasts:
+            con.execute(f"CREATE OR REPLACE TABLE {self._scope} AS SELECT kid FROM {changed}")
+            return
+        found = (
+            f"SELECT kid, max(v) AS standing FROM {rows.raw} SEMI JOIN {changed} USING (kid) "
+            f"WHERE counts AND v <= {self._settled} GROUP BY kid"
         )
         con.execute(
-            f"CREATE OR REPLACE TABLE {self._scope} AS SELECT kid, standing{tails} FROM ("
-            f"SELECT kid, greatest(old.newest, found.newest) AS newest, coalesce(standing, sv) AS standing "
-            f"FROM {changed} JOIN {rows.entities} AS old USING (kid) LEFT JOIN ("
-            f"SELECT kid, max(e) FILTER ({self._past}) AS newest, max(v) FILTER (counts) AS standing FROM {rows.raw} "
-            f"SEMI JOIN {changed} USING (kid) WHERE v <= {self._settled} GROUP BY kid) AS found USING (kid))"
+            f"CREATE OR REPLACE TABLE {self._scope} AS SELECT kid, coalesce(found.standing, sv) AS standing "
+            f"FROM {changed} JOIN {rows.entities} USING (kid) LEFT JOIN ({found}) AS found USING (kid)"
         )
-        # The least of each, as constants in a condition, spare reading older blocks.
-        names = ["standing", *(f"tail_{width}" for width in self._layout.hops)]
-        least = ", ".join(f"min(coalesce({name}, {self._settled}))" for name in names)
-        found = duck.one_row(con, f"SELECT {least} FROM {self._scope}")
-        self._bounds = {
-            name: self._settled if value is None else value for name, value in zip(names, found, strict=True)
-        }
+        # As a constant in a condition the least of them spares reading older blocks.
+        (least,) = duck.one_row(con, f"SELECT min(standing) FROM {self._scope}")
+        self._oldest = rows.low if least is None else least
 
     def _lasts_sql(self) -> str:
         """SELECT each entity's standing row, and those that become visible after it: kid, v, e, x0, ..."""
@@ -109,7 +106,7 @@ class Rebuild:
             f"SELECT kid, sv AS v, se AS e{values} FROM {self._rows.entities} JOIN {self._scope} USING (kid) "
             f"WHERE standing = sv UNION ALL SELECT kid, v, e{values} FROM {self._rows.raw} "
             f"JOIN {self._scope} USING (kid) WHERE counts AND v <= {self._until} AND v >= coalesce(standing, v) "
-            f"AND v >= {self._bounds['standing']} ORDER BY kid, v"
+            f"AND v >= {self._oldest} ORDER BY kid, v"
         )
 
     def _tiles_sql(self, width: int) -> str:
@@ -120,23 +117,20 @@ class Rebuild:
         layout, rows = self._layout, self._rows
         parts = parts_of(layout, width)
         names = sql.columns(parts)
-        tail, floored = self._bounds[f"tail_{width}"], self._settled // width * width
+        tail, floored = tail_of(layout, width, self._settled), self._settled // width * width
         measures = "".join(f", m{n}" for n in range(len(layout.measures)))
         singles = (
-            f"(SELECT kid, e, v, seq{measures} FROM {rows.raw} JOIN {self._scope} USING (kid) "
-            f"WHERE {self._past} AND e >= tail_{width} AND v >= {rows.low if rows.tiles.any_untiled else floored})"
+            f"(SELECT kid, e, v, seq{measures} FROM {rows.raw} SEMI JOIN {self._scope} USING (kid) "
+            f"WHERE {self._past} AND e >= {tail} AND v >= {rows.low if rows.tiles.any_untiled else floored})"
         )
         unsettled = f"{enters(width)} > {floored}"
         if rows.tiles.any_untiled:
             unsettled = f"({unsettled} OR seq >> {LOAD_BITS} IN (SELECT load FROM {rows.tiles.untiled}))"
         tiles = [
-            f"SELECT kid, start, {names} FROM {rows.tiles.tables[width]} JOIN {self._scope} USING (kid) "
-            f"WHERE enters <= {floored} AND start >= tail_{width} AND start >= {tail}",
+            f"SELECT kid, start, {names} FROM {rows.tiles.tables[width]} SEMI JOIN {self._scope} USING (kid) "
+            f"WHERE enters <= {floored} AND start >= {tail}",
             f"SELECT kid, start, {names} FROM ({width_sql(layout, width, singles, unsettled, by='kid')})",
         ]
-        if tail < rows.tiles.reach(width):
-            older = rows.tiles.older(width, self._scope)
-            tiles.append(f"SELECT kid, start, {names} FROM {older} WHERE enters <= {floored}")
         typed = ", ".join(
             _typed(name, part, rows.tiles.types) for name, part in zip(map(sql.column, parts), parts, strict=True)
         )

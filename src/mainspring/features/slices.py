@@ -6,8 +6,8 @@ rows only from `low` on, by visible time: a boundary of the widest hop, before w
 UTC epoch microseconds. Tables, n being the slice's number:
 
 - `entities_n`: kid (a small integer, at first in the order of keys), k<i> (keys), since (when its first row became
-  visible), counted (its rows), and of the rows before `low` newest (the last event), sv, se and x<i> (the standing row
-  for last values: visible, event, values);
+  visible), counted (its rows), and the standing row for last values among those before `low`: sv, se (visible and
+  event time) and x<i>;
 - `raw_n`: kid, e, v, r, seq, counts, x<i>, m<i> of the rows with v >= low;
 - `arrived_n`: kid, seq of the rows with v < low that landed after the last materialisation;
 - `loads_n`: see features.loads.
@@ -37,6 +37,7 @@ class Slice:
     """The rows of one view.
 
     Attributes:
+        loads: What the source is made of, once it was read.
         low: From when on, by visible time, rows are kept one by one.
         tiles: What is kept of those before.
     """
@@ -48,7 +49,7 @@ class Slice:
         self._version: int | None = None
         self._files: frozenset[str] = frozenset()
         self._heard = -1  # from which `_seq` on what landed is in `arrived_n`
-        self._loaded: Loads | None = None
+        self.loads: Loads | None = None
         self._trims = 0
         self._landing = f"landing_{number}"
         self._loads = f"loads_{number}"
@@ -81,7 +82,7 @@ class Slice:
         if not grown:
             self.low, self._heard = low, _ALL if heard is None else heard
             self._load()
-        loads = self._loaded = read_loads(self._con, self._loads)
+        loads = self.loads = read_loads(self._con, self._loads)
         self._heard = min(self._heard, self.newest)
         if self._layout.windows:
             self.tiles.refresh(loads, self.low)
@@ -91,16 +92,16 @@ class Slice:
     @property
     def newest(self) -> int:
         """The largest `_seq` in the source, -1 for none."""
-        return -1 if self._loaded is None else self._loaded.last
+        return -1 if self.loads is None else self.loads.last
 
     @property
     def content(self) -> Content:
         """What the source holds."""
-        return NOTHING if self._loaded is None else self._loaded.content(0, self.newest >> LOAD_BITS)
+        return NOTHING if self.loads is None else self.loads.content(0, self.newest >> LOAD_BITS)
 
     def content_up_to(self, newest: int, scan: TableScan) -> Content:
         """Return what the source, at the version that was read last, holds of the rows with a `_seq` up to `newest`."""
-        loads, load = self._loaded, newest >> LOAD_BITS
+        loads, load = self.loads, newest >> LOAD_BITS
         if loads is None or newest < 0:
             return NOTHING
         inside = loads.places(load, load)
@@ -121,7 +122,7 @@ class Slice:
 
         After a refresh. What is left is merged over loads.
         """
-        loads = self._loaded
+        loads = self.loads
         return loads is not None and bool(self._layout.windows) and self.tiles.compact(loads, self.low, anyway=anyway)
 
     def forget(self) -> None:
@@ -179,7 +180,7 @@ class Slice:
         same = " AND ".join(f"found.{name} = known.{name}" for name in key_columns(self._layout))
         con.execute(
             f"UPDATE {self.entities} AS known SET since = least(known.since, found.since), "
-            f"counted = known.counted + found.counted, newest = greatest(known.newest, found.newest){values} "
+            f"counted = known.counted + found.counted{values} "
             f"FROM ({self._entities_sql()}) AS found WHERE {same}"
         )
         con.execute(f"INSERT INTO {self.raw} {self._raw_sql()}")
@@ -203,10 +204,10 @@ class Slice:
             )
             picked = ", ".join(["sv", *(f"s.{name} AS {name}" for name in self._standing[1:])])
         grouped = (
-            f"SELECT {self._keys}, min(v) AS since, count(*) AS counted, max(e) FILTER ({past}) AS newest, {found} "
+            f"SELECT {self._keys}, min(v) AS since, count(*) AS counted, {found} "
             f"FROM {self._landing} GROUP BY {self._keys}"
         )
-        return f"SELECT {self._keys}, since, counted, newest, {picked} FROM ({grouped})"
+        return f"SELECT {self._keys}, since, counted, {picked} FROM ({grouped})"
 
     def _raw_sql(self) -> str:
         columns = ", ".join(["kid", "e", "v", "r", "seq", "counts", *value_columns(self._layout)])

@@ -1,7 +1,7 @@
 """The tiles of a view that its windows can reach, in DuckDB's memory, brought up to date from the log by what changed.
 
-Tables, n being the slice's number: `tiles_n_<width>` (piece, kid, start, enters, the parts), `chosen_n` (piece, append,
-load: which pieces of the log they are from) and `untiled_n` (load: those that are not in the log yet).
+Tables, n being the slice's number: `tiles_n_<width>` (piece, kid, start, enters, the parts; piece is a number here) and
+`untiled_n` (load: those that are not in the log yet).
 """
 
 from __future__ import annotations
@@ -16,28 +16,26 @@ from mainspring.features.landed import key_columns
 from mainspring.features.layout import Layout
 from mainspring.features.loads import Loads
 from mainspring.features.tilelog import Mask, Piece, TileLog
-from mainspring.features.tilerows import parts_of
+from mainspring.features.tilerows import parts_of, tail_of
 
 
 class TileCache:
     """The tiles of one view from a log.
 
     Attributes:
+        log: Where they are from.
         any_untiled: Whether a load is not in the log: its rows are all in the slice's table of single rows.
     """
 
     def __init__(self, con: Any, log: TileLog, layout: Layout, number: int, entities: str) -> None:
         self._con = con
-        self._log = log
+        self.log = log
         self._layout = layout
         self._entities = entities
         self._keys = ", ".join(key_columns(layout))
         self._pieces: dict[Piece, int] = {}
         self._made = 0
         self._low: int | None = None
-        self._loads: Loads | None = None
-        self._chosen = f"chosen_{number}"
-        self._older = {width: f"older_{number}_{width}" for width in layout.hops}
         self.untiled = f"untiled_{number}"
         self.tables = {width: f"tiles_{number}_{width}" for width in layout.hops}
         self.any_untiled = False
@@ -45,57 +43,32 @@ class TileCache:
     @property
     def types(self) -> dict[str, str]:
         """DuckDB's types of the parts."""
-        return self._log.types
-
-    def reach(self, width: int) -> int:
-        """Return the start of the oldest tile of a width that is kept here."""
-        assert self._low is not None
-        return (self._low - self._layout.hops[width]) // width * width
+        return self.log.types
 
     def refresh(self, loads: Loads, low: int) -> None:
         """See to it that the log has every load with a row visible before `low`, and the tables what the log has."""
-        with self._log.alone():
-            self._take(loads, low, *self._log.write(loads, loads.first < low))
+        with self.log.alone():
+            self._take(loads, low, *self.log.write(loads, loads.first < low))
 
     def compact(self, loads: Loads, low: int, *, anyway: bool) -> bool:
         """Write the log anew where something in it holds no more, or `anyway`; return whether it was."""
-        with self._log.alone():
-            if not anyway and not self._log.wasteful(loads):
+        with self.log.alone():
+            if not anyway and not self.log.wasteful(loads):
                 return False
-            self._log.compact(loads)
-            self._take(loads, low, *self._log.read(loads))
+            self.log.compact(loads)
+            self._take(loads, low, *self.log.read(loads))
             return True
-
-    def older(self, width: int, scope: str) -> str:
-        """Return a table of the tiles that are too old to be kept here, of the entities in `scope`, from the log."""
-        name, parts = self._older[width], sql.columns(parts_of(self._layout, width))
-        with self._log.alone():
-            if self._log.changed and self._loads is not None and self._low is not None:
-                self._take(self._loads, self._low, *self._log.read(self._loads))  # somebody compacted it
-            scan = self._log.scan
-            if scan is None:
-                self._con.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM {self.tables[width]} WITH NO DATA")
-                return name
-            duck.register(self._con, "tile_log", scan)
-            self._con.execute(
-                f"CREATE OR REPLACE TABLE {name} AS SELECT kid, _start AS start, _enters AS enters, {parts} "
-                f"FROM tile_log JOIN {self._chosen} AS chosen ON append = _append AND load = _load "
-                f"JOIN (SELECT * FROM {self._entities} JOIN {scope} USING (kid)) USING ({self._keys}) "
-                f"WHERE _width = {width} AND _start >= tail_{width} AND _start < {self.reach(width)}"
-            )
-            self._con.execute("DROP VIEW IF EXISTS tile_log")
-        return name
 
     def _take(self, loads: Loads, low: int, pieces: list[Piece], missing: Mask) -> None:
         """Make the tables hold the tiles of some pieces."""
         if self._low != low:
             self.drop()
             self._create()
-        self._loads, self._low = loads, low
+        self._low = low
         held = set(pieces)
         gone = [number for piece, number in self._pieces.items() if piece not in held]
         if gone:
-            for table in (*self.tables.values(), self._chosen):
+            for table in self.tables.values():
                 self._con.execute(f"DELETE FROM {table} WHERE piece IN ({', '.join(map(str, gone))})")
             self._pieces = {piece: number for piece, number in self._pieces.items() if piece in held}
         new = [piece for piece in pieces if piece not in self._pieces]
@@ -110,21 +83,21 @@ class TileCache:
             self._con.unregister("untiled_now")
 
     def drop(self) -> None:
-        for table in (self._chosen, self.untiled, *self.tables.values(), *self._older.values()):
+        for table in (self.untiled, *self.tables.values()):
             self._con.execute(f"DROP TABLE IF EXISTS {table}")
         self._pieces.clear()
         self._low = None
 
     def _create(self) -> None:
-        self._con.execute(f"CREATE TABLE {self._chosen} (piece BIGINT, append VARCHAR, load BIGINT)")
         self._con.execute(f"CREATE TABLE {self.untiled} (load BIGINT)")
         for width, table in self.tables.items():
             parts = "".join(f", {name} {self.types[name]}" for name in map(sql.column, parts_of(self._layout, width)))
             self._con.execute(f"CREATE TABLE {table} (piece BIGINT, kid BIGINT, start BIGINT, enters BIGINT{parts})")
 
     def _read(self, pieces: list[Piece]) -> None:
-        con, scan = self._con, self._log.scan
+        con, scan = self._con, self.log.scan
         assert scan is not None
+        assert self._low is not None
         numbers = list(range(self._made, self._made + len(pieces)))
         con.register(
             "pieces_now",
@@ -136,14 +109,13 @@ class TileCache:
                 }
             ),
         )
-        con.execute(f"INSERT INTO {self._chosen} SELECT piece, append, load FROM pieces_now")
         duck.register(con, "tile_log", scan)
         for width, table in self.tables.items():
             con.execute(
                 f"INSERT INTO {table} SELECT piece, kid, _start, _enters, {sql.columns(parts_of(self._layout, width))} "
                 f"FROM tile_log JOIN pieces_now ON append = _append AND load = _load "
                 f"JOIN (SELECT kid, {self._keys} FROM {self._entities}) USING ({self._keys}) "
-                f"WHERE _width = {width} AND _start >= {self.reach(width)} ORDER BY _start"
+                f"WHERE _width = {width} AND _start >= {tail_of(self._layout, width, self._low)} ORDER BY _start"
             )
         con.execute("DROP VIEW IF EXISTS tile_log")
         con.unregister("pieces_now")

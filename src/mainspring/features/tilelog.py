@@ -26,7 +26,7 @@ from mainspring.features.tilerows import column_types, merged_rows, tile_rows, t
 
 Mask = npt.NDArray[np.bool_]  # shape (loads,)
 
-ROWS_A_WRITE = 4_000_000
+ROWS_A_WRITE = 1 << 20
 ROWS_A_PIECE = 64_000_000
 MANY_PIECES = 128
 _NO_LOAD = -1
@@ -90,11 +90,6 @@ class TileLog:
         """Nobody else writes the log, or deletes its old files, inside the block."""
         return self._locks.hold(self.table, wait_s=_WAIT_S)
 
-    @property
-    def changed(self) -> bool:
-        """Whether the log has another version than the one that was read last."""
-        return self._lake.version(self.table) != self._version
-
     def write(self, loads: Loads, wanted: Mask) -> tuple[list[Piece], Mask]:
         """Write the tiles of the loads that the log lacks. Exactly once, whoever died before. Call it `alone`.
 
@@ -145,14 +140,19 @@ class TileLog:
             ),
         )
         duck.register(self._con, "tile_log", self._scan)
-        tiles = (
-            "(SELECT tile_log.* REPLACE (target AS _load) FROM tile_log JOIN merging ON append = _append "
-            "AND load = _load WHERE _width > 0)"
-        )
+        tiles = [
+            merged_rows(
+                self._layout,
+                "(SELECT tile_log.* REPLACE (target AS _load) FROM tile_log JOIN merging ON append = _append "
+                f"AND load = _load WHERE _width = {width})",
+                self.types,
+            )
+            for width in self._layout.hops
+        ]
         # Even where nothing is left, later writes must have other keys than those before.
         spans.append(Span(_NO_LOAD, _NO_LOAD, Content(0, 0)))
         try:
-            self._store(name, spans, merged_rows(self._layout, tiles, self.types), self._lake.replace)
+            self._store(name, spans, tiles, self._lake.replace)
         finally:
             self._con.execute("DROP VIEW IF EXISTS tile_log")
             self._con.unregister("merging")
@@ -169,16 +169,19 @@ class TileLog:
             ),
         )
         where = f"{seqs_of(spans[0].first, spans[-1].last)} AND seq >> {LOAD_BITS} IN (SELECT load FROM tiled)"
-        rows = tile_rows(self._layout, self._landing, where, self.types)
-        tiles = f"SELECT * EXCLUDE (load) FROM ({rows}) JOIN tiled USING (load)"
+        tiles = [
+            f"SELECT * EXCLUDE (load) FROM ({tile_rows(self._layout, width, self._landing, where, self.types)}) "
+            "JOIN tiled USING (load)"
+            for width in self._layout.hops
+        ]
         name = hashlib.sha256(repr((self._base, spans)).encode()).hexdigest()[:20]
         try:
             self._store(name, spans, tiles, self._lake.append)
         finally:
             self._con.unregister("tiled")
 
-    def _store(self, name: str, spans: Sequence[Span], tiles: str, write: Callable[..., int | None]) -> None:
-        """Write tiles, and of what they were made, as one version of the table."""
+    def _store(self, name: str, spans: Sequence[Span], tiles: Sequence[str], write: Callable[..., int | None]) -> None:
+        """Write tiles, one query after another, and of what they were made, as one version of the table."""
         manifest = pa.table(
             {
                 "_load": pa.array([span.first for span in spans], pa.int64()),
@@ -187,17 +190,26 @@ class TileLog:
                 "_digest": pa.array([f"{span.content.digest:016x}" for span in spans], pa.string()),
             }
         )
-        columns = ", ".join(["_load", "_upto", "_rows", "_digest", "_width", "_start", "_enters", *self.types])
         self._con.register("manifest", manifest)
-        query = (
-            f"SELECT '{name}' AS _append, {columns} FROM (SELECT *, 0::BIGINT AS _width, 0::BIGINT AS _start, "
-            f"0::BIGINT AS _enters FROM manifest UNION ALL BY NAME {tiles}) ORDER BY _width, _start"
+        made_from = (
+            "SELECT *, 0::BIGINT AS _width, 0::BIGINT AS _start, 0::BIGINT AS _enters, "
+            f"{', '.join(f'NULL::{kind} AS {column}' for column, kind in self.types.items())} FROM manifest"
         )
+        columns = ["_load", "_upto", "_rows", "_digest", "_width", "_start", "_enters", *self.types]
+        untold = "NULL::BIGINT AS _upto, NULL::BIGINT AS _rows, NULL::VARCHAR AS _digest"
+        queries = [made_from, *(f"SELECT *, {untold} FROM ({query})" for query in tiles)]
+        queries = [f"SELECT '{name}' AS _append, {', '.join(columns)} FROM ({query})" for query in queries]
+        schema = self._con.sql(f"{queries[0]} LIMIT 0").to_arrow_table().schema
         try:
-            with self._con.sql(query).to_arrow_reader(_BATCH_ROWS) as reader:
-                write(self.table, iter(reader), reader.schema, key=f"tiles.{name}")
+            write(self.table, self._batches(queries), schema, key=f"tiles.{name}")
         finally:
             self._con.unregister("manifest")
+
+    def _batches(self, queries: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for query in queries:
+            # Ordered by time, so that whoever wants the newest reads little.
+            with self._con.sql(f"{query} ORDER BY _start").to_arrow_reader(_BATCH_ROWS) as reader:
+                yield from reader
 
     def _open(self) -> None:
         """Read which pieces the newest version of the log has."""

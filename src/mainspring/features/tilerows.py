@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mainspring.core.time import HOUR
 from mainspring.data.model import TILES_PREFIX
 from mainspring.features import parts as sql
 from mainspring.features.landed import key_columns
@@ -22,6 +23,9 @@ from mainspring.features.layout import Layout
 from mainspring.features.loads import LOAD_BITS
 from mainspring.features.parts import Part
 from mainspring.features.windows import enters, floor
+
+# How far a clock may be put back, and still find in the states what it then can reach; see features.materialisation.
+BEHIND = HOUR
 
 _LONGEST_NAME = 96  # characters of a view's name in a table's
 # What a lake's tables cannot hold, as what they can.
@@ -45,6 +49,11 @@ def all_parts(layout: Layout) -> list[Part]:
     return sorted({part for width in layout.hops for part in parts_of(layout, width)})
 
 
+def tail_of(layout: Layout, width: int, settled: int) -> int:
+    """Return the start of the oldest tile of a width that a window can reach from `BEHIND` before an instant on."""
+    return (settled - BEHIND - layout.hops[width]) // width * width
+
+
 def width_sql(layout: Layout, width: int, rows: str, where: str = "TRUE", by: str = "") -> str:
     """SELECT the tiles of one width of the rows in `rows`: `by`, load, start, enters, the parts.
 
@@ -60,23 +69,18 @@ def width_sql(layout: Layout, width: int, rows: str, where: str = "TRUE", by: st
     return sql.from_rows(parts_of(layout, width), source, "TRUE", f"{entity}, load, start, enters")
 
 
-def tile_rows(layout: Layout, rows: str, where: str, types: dict[str, str]) -> str:
-    """SELECT the tiles of the rows in `rows`, of every width: load, _width, _start, _enters, the columns of `types`.
+def tile_rows(layout: Layout, width: int, rows: str, where: str, types: dict[str, str]) -> str:
+    """SELECT the tiles of one width of the rows in `rows`: load, _width, _start, _enters, the columns of `types`.
 
     Args:
         types: Of the key columns and the parts: see `column_types`.
     """
-    selects = []
-    for width in layout.hops:
-        held = {*key_columns(layout), *map(sql.column, parts_of(layout, width))}
-        columns = ", ".join(
-            f"CAST({name if name in held else 'NULL'} AS {kind}) AS {name}" for name, kind in types.items()
-        )
-        selects.append(
-            f"SELECT load, {width}::BIGINT AS _width, start AS _start, enters AS _enters, {columns} "
-            f"FROM ({width_sql(layout, width, rows, where)})"
-        )
-    return " UNION ALL ".join(selects)
+    held = {*key_columns(layout), *map(sql.column, parts_of(layout, width))}
+    columns = ", ".join(f"CAST({name if name in held else 'NULL'} AS {kind}) AS {name}" for name, kind in types.items())
+    return (
+        f"SELECT load, {width}::BIGINT AS _width, start AS _start, enters AS _enters, {columns} "
+        f"FROM ({width_sql(layout, width, rows, where)})"
+    )
 
 
 def merged_rows(layout: Layout, tiles: str, types: dict[str, str]) -> str:

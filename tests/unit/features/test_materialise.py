@@ -20,6 +20,7 @@ from mainspring.features.ledger import LEDGER_KEY
 from mainspring.features.materialise import Materialiser
 from mainspring.features.model import EntityState, Mark
 from mainspring.features.online import OnlineReader
+from reach import within_reach
 from station import STATION, TRAINS, World, instant, train, view
 
 VIEW = view(
@@ -55,7 +56,14 @@ class RecordingStore(MemoryOnlineStore):
         self._step()
 
     def payloads(self) -> dict[tuple[str, bytes], bytes]:
-        return {key: state.payload for key, state in self.states().items() if key[1] != LEDGER_KEY}
+        """What is held of VIEW, as far as windows can reach it now."""
+        position = self.position(slot(VIEW))
+        assert position is not None
+        return {
+            key: within_reach(state.payload, VIEW, position)
+            for key, state in self.states().items()
+            if key[1] != LEDGER_KEY
+        }
 
 
 def hourly(day: str = "2013-03-05", hours: Sequence[int] = range(6, 18)) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from mainspring.features.layout import slot
 from mainspring.features.ledger import LEDGER_KEY
 from mainspring.features.materialise import Materialiser
 from mainspring.features.model import EntityState, Mark
+from reach import within_reach
 from station import TRAINS, instant, train, view
 
 VIEW = view(n=ms.count(window="1h"), mean=ms.mean("delay", window="24h"), last=ms.last("delay"))
@@ -82,7 +83,12 @@ def land(lake: MemoryLake, batch: Sequence[dict[str, object]]) -> None:
 
 
 def states(store: WatchedStore) -> dict[bytes, bytes]:
-    return {key: payload for key, payload in store.payloads().items() if key != LEDGER_KEY}
+    """What is held, as far as windows can reach it now."""
+    position = store.position(slot(VIEW))
+    assert position is not None
+    return {
+        key: within_reach(payload, VIEW, position) for key, payload in store.payloads().items() if key != LEDGER_KEY
+    }
 
 
 def test_a_reader_sees_the_old_states_until_all_new_ones_are_there() -> None:

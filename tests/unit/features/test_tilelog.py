@@ -56,9 +56,12 @@ class Kept:
     def tiles(self, width: int, at: int) -> dict[tuple[str, int], tuple[Any, ...]]:
         """What the log says at an instant: key and start of each tile -> number, sum, greatest value."""
         duck.register(self.con, "logged", self.lake.scan(TABLE))
+        pieces, _ = self.slice.tiles.log.read(self.slice.loads)
+        self.con.register("held", pa.table({"_append": [p.append for p in pieces], "_load": [p.first for p in pieces]}))
         columns = {5 * MINUTE: "sum(n_0), NULL, NULL", HOUR: "NULL, sum(sum_1), NULL", DAY: "NULL, NULL, max(max_1)"}
         found = self.con.execute(
-            f"SELECT k0, _start, {columns[width]} FROM logged JOIN chosen_1 ON append = _append AND load = _load "
+            f"SELECT k0, _start, {columns[width]} FROM logged "
+            "SEMI JOIN held ON held._append = logged._append AND held._load = logged._load "
             f"WHERE _width = {width} AND _enters <= {at // width * width} GROUP BY ALL"
         ).fetchall()
         return {(key, start): (n, total, top) for key, start, n, total, top in found}

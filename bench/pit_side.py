@@ -91,10 +91,10 @@ class Sides:
         with self._connection() as con:
             con.register("observed", self.observed())
             return con.sql(f"""
-                SELECT * EXCLUDE (f0, row) FROM (SELECT k, t, f0, row, {frames} FROM (
-                    SELECT k, epoch_us(_at) AS t, NULL AS f0, false AS row FROM observed UNION ALL
-                    SELECT k, epoch_us(at), f0, true FROM {self._files()}) WINDOW {spans})
-                WHERE NOT row""").to_arrow_table()
+                SELECT * EXCLUDE (f0, is_row) FROM (SELECT k, t, f0, is_row, {frames} FROM (
+                    SELECT k, epoch_us(_at) AS t, NULL AS f0, false AS is_row FROM observed UNION ALL
+                    SELECT k, epoch_us("at"), f0, true FROM {self._files()}) WINDOW {spans})
+                WHERE NOT is_row""").to_arrow_table()
 
     def range_join(self) -> pa.Table:
         """A join on a range and one GROUP BY: exact at both ends."""
@@ -109,7 +109,7 @@ class Sides:
             return con.sql(f"""
                 SELECT o.i, any_value(o.k) AS k, any_value(o.t) AS t, {values}
                 FROM (SELECT k, epoch_us(_at) AS t, row_number() OVER () AS i FROM observed) AS o
-                LEFT JOIN (SELECT k, epoch_us(at) AS e, epoch_us(_visible_at) AS v, f0 FROM {self._files()}) AS r
+                LEFT JOIN (SELECT k, epoch_us("at") AS e, epoch_us(_visible_at) AS v, f0 FROM {self._files()}) AS r
                 ON r.k = o.k AND r.e >= o.t - {widest} AND r.e < o.t AND r.v <= o.t
                 GROUP BY o.i""").to_arrow_table()
 

@@ -14,7 +14,7 @@ from mainspring.data.arrow import keyings_of
 from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, TableScan
 from mainspring.features.layout import Layout
 from mainspring.features.model import FeatureView
-from mainspring.features.query import NEWEST, OLDEST, Query
+from mainspring.features.query import NEWEST, OLDEST, Query, Script
 
 
 def last_query(layout: Layout, *, native: bool = True) -> Query:
@@ -26,8 +26,9 @@ def last_query(layout: Layout, *, native: bool = True) -> Query:
     Args:
         native: With the engine's ASOF join; else with what every engine has, a union and a window.
     """
-    found = asof_sql(layout) if native else union_sql(layout)
-    return Query((("found", found),), fetch_sql(layout))
+    script = Script()
+    script.table("found", asof_sql(layout) if native else union_sql(layout))
+    return script.query(fetch_sql(layout))
 
 
 def asof_sql(layout: Layout) -> str:

@@ -13,6 +13,7 @@ from mainspring.core.expr.sql import quote_name, to_sql
 from mainspring.core.expr.types import columns_of, dtype_of
 from mainspring.core.schema import Schema
 from mainspring.data.arrow import ARROW_TYPES
+from mainspring.features.observed import numbers
 
 _ROW = "_i"
 
@@ -34,12 +35,17 @@ def compute(
     if missing:
         raise InvalidData(f"The observations lack {missing}, which features are computed from.", fix="add the columns.")
     arrays: dict[str, Any] = {name: columns[name] for name in used}
-    table = pa.table({**arrays, _ROW: pa.array(range(rows), pa.int64())})
+    table = pa.table({**arrays, _ROW: numbers(rows)})
     con.register("known", table)
-    values = ", ".join(f"{to_sql(expr, schema)} AS {quote_name(name)}" for name, expr in expressions.items())
-    found = con.sql(f"SELECT {values} FROM known ORDER BY {_ROW}").to_arrow_table()
+    found = con.sql(compute_sql(expressions, schema)).to_arrow_table()
     con.unregister("known")
     return {name: _typed(found.column(name), ARROW_TYPES[dtype_of(expr, schema)]) for name, expr in expressions.items()}
+
+
+def compute_sql(expressions: Mapping[str, Node], schema: Schema) -> str:
+    """SELECT the expressions from `known`, whose columns are those they name and the row's number."""
+    values = ", ".join(f"{to_sql(expr, schema)} AS {quote_name(name)}" for name, expr in expressions.items())
+    return f"SELECT {values} FROM known ORDER BY {_ROW}"
 
 
 def _typed(values: pa.ChunkedArray[Any], kind: pa.DataType) -> pa.ChunkedArray[Any]:

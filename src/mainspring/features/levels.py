@@ -1,7 +1,8 @@
-"""The tiles of a sawtooth window in SQL: which of them hold exactly the rows that count at an instant.
+"""The rows of a sawtooth window in SQL: one by one where they are few, else in tiles of exactly those that count.
 
-A window at T holds the rows with event time E in [floor(T - W, hop), T) and visible time V <= T. Rows are summed up in
-tiles of (start of the hop that holds E, first hop boundary at which the whole of it counts):
+A window at T holds the rows with event time E in [floor(T - W, hop), T) and visible time V <= T. Where an entity has
+few rows, each observation is joined with the rows themselves. Else they are summed up in tiles of (start of the hop
+that holds E, first hop boundary at which the whole of it counts):
 
     enters(h) = max(ceil(V, h), floor(E, h) + h)
 
@@ -18,20 +19,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mainspring.core.time import DAY, HOUR, MINUTE
+from mainspring.features.model import hop
+from mainspring.features.query import Script
 
 WIDTHS = (DAY, HOUR, 5 * MINUTE)  # of tiles, coarse to fine
 
 
 def floor(x: str, width: int) -> str:
     # SQL's remainder has the sign of the dividend; instants before 1970 are negative.
-    return f"({x} - (({x} % {width}) + {width}) % {width})"
+    return f"(({x}) - ((({x}) % {width}) + {width}) % {width})"
 
 
 def ceil(x: str, width: int) -> str:
-    return f"({x} + ((-{x} % {width}) + {width}) % {width})"
+    return f"(({x}) + ((-({x}) % {width}) + {width}) % {width})"
 
 
 def enters(width: int) -> str:
@@ -40,25 +42,22 @@ def enters(width: int) -> str:
 
 @dataclass(frozen=True)
 class Levels:
-    """The levels of one window: its width, and those of its tiles, coarse to fine."""
+    """The levels of one window: its width, and those of its tiles, coarse to fine; none where rows are joined."""
 
     window: int
     widths: Sequence[int]
 
-    def open(self, con: Any) -> None:
+    def open(self, script: Script) -> None:
         """Make `asked` from `labels` (_i, kid, t), and `rows_in` from `events` (kid, e, v, ...)."""
-        low = floor(f"t - {self.window}", self.widths[0])
+        low = floor(f"t - {self.window}", hop(self.window))
+        if not self.widths:
+            script.view("asked", f"SELECT _i, kid, t, {low} AS low FROM labels")
+            script.view("rows_in", "SELECT * FROM events")
+            return
         bounds = ", ".join(f"{floor('t', width)} AS b{n}" for n, width in enumerate(self.widths))
-        con.execute(f"CREATE OR REPLACE TEMP TABLE asked AS SELECT _i, kid, t, {low} AS low, {bounds} FROM labels")
+        script.table("asked", f"SELECT _i, kid, t, {low} AS low, {bounds} FROM labels")
         entries = ", ".join(f"{enters(width)} AS enters{n}" for n, width in enumerate(self.widths))
-        con.execute(
-            f"CREATE OR REPLACE TEMP VIEW rows_in AS SELECT *, {floor('e', self.widths[0])} AS start, {entries} "
-            f"FROM events WHERE e >= (SELECT min(low) FROM asked)"
-        )
-
-    def close(self, con: Any) -> None:
-        con.execute("DROP VIEW rows_in")
-        con.execute("DROP TABLE asked")
+        script.view("rows_in", f"SELECT *, {floor('e', self.widths[0])} AS start, {entries} FROM events")
 
     def select(self, level: int, tiles: Callable[[str], str], merged: str) -> str:
         """SELECT the merged tiles of one width, one row for each place that observations ask about.
@@ -97,9 +96,18 @@ class Levels:
 
     @property
     def single(self) -> str:
-        """The rows that no tile holds yet, each beside the observation in whose window it is (a FROM clause)."""
+        """The rows that no tile holds, each beside the observation in whose window it is (a FROM clause)."""
+        inside = "v <= t AND e < t AND e >= low"
+        if not self.widths:
+            # As in `select`: the observation at each group of instants that its window touches, a row at its own.
+            width = self.window
+            return (
+                f"(SELECT * FROM (SELECT *, unnest(range({floor('low', width)}, t, {width})) AS place FROM asked) "
+                f"AS ask JOIN (SELECT *, {floor('e', width)} AS place FROM rows_in) AS event "
+                f"ON event.kid = ask.kid AND event.place = ask.place WHERE {inside})"
+            )
         last = len(self.widths) - 1
         return (
             f"(SELECT * FROM asked JOIN rows_in ON rows_in.kid = asked.kid "
-            f"AND rows_in.enters{last} = asked.b{last} + {self.widths[last]} WHERE v <= t AND e < t AND e >= low)"
+            f"AND rows_in.enters{last} = asked.b{last} + {self.widths[last]} WHERE {inside})"
         )

@@ -21,7 +21,7 @@ from mainspring.data.model import SEQUENCE, TableScan
 from mainspring.features.computed import compute
 from mainspring.features.model import FeatureGroup, FeatureView, Observations, RequestFeatures, views_of
 from mainspring.features.observed import as_read, as_table
-from mainspring.features.placing import placed
+from mainspring.features.placing import Kind, placed
 from mainspring.features.stored import as_bounds, read_view
 from mainspring.features.types import request_schema, stored_schema
 
@@ -56,8 +56,8 @@ def point_in_time(
             where those are too much, see `features.outsize`.
         threads: How many DuckDB uses, by default one a core.
         temp: The folder under which to spill, by default the machine's temporary one.
-        rows_worth_a_tile: How many rows of an entity in the hop of an observation make it worth to sum them up in
-            finer tiles. It changes the time a read takes, and nothing else.
+        rows_worth_a_tile: From how many rows of an entity in a tile on they are summed up in finer ones; see
+            `features.levels`. It changes the time a read takes, and nothing else.
 
     Raises:
         InvalidData: A time is naive or finer than a microsecond, or a column is missing or of another type.
@@ -72,7 +72,7 @@ def point_in_time(
     with connection(memory_limit, threads, temp) as con:
         con.register("observed", typed)
 
-        def collect(query: str, kinds: Mapping[str, pa.DataType]) -> dict[str, pa.Array[Any]]:
+        def collect(query: str, kinds: Mapping[str, Kind]) -> dict[str, pa.Array[Any]]:
             return placed(con.sql(query).to_arrow_reader(BATCH_ROWS), rows, kinds)
 
         found: dict[str, Any] = {}

@@ -25,7 +25,7 @@ from mainspring.data.arrow import no_rows
 from mainspring.features.model import FeatureGroup, views_of
 from mainspring.features.observed import as_read
 from mainspring.features.offline import Scan, connection, with_features
-from mainspring.features.placing import placed
+from mainspring.features.placing import Kind, placed
 from mainspring.features.stored import as_bounds, read_view
 
 PIECE_ROWS = 1 << 16
@@ -132,7 +132,7 @@ class _Stored:
 
     path: Path
     view: str
-    kinds: Mapping[str, pa.DataType]
+    kinds: Mapping[str, Kind]
 
     def __enter__(self) -> _Stored:
         self._file = pq.ParquetFile(self.path)
@@ -158,8 +158,8 @@ class _Stored:
                 return
 
 
-def _to_file(con: Any, view: str, folder: Path) -> Callable[[str, Mapping[str, pa.DataType]], _Stored]:
-    def collect(query: str, kinds: Mapping[str, pa.DataType]) -> _Stored:
+def _to_file(con: Any, view: str, folder: Path) -> Callable[[str, Mapping[str, Kind]], _Stored]:
+    def collect(query: str, kinds: Mapping[str, Kind]) -> _Stored:
         path = folder / f"{view}.{len(list(folder.iterdir()))}.parquet"
         con.execute(f"COPY (FROM ({query}) ORDER BY _i) TO {_text(path)} (FORMAT parquet, COMPRESSION lz4)")
         return _Stored(path, view, kinds)

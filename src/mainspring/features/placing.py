@@ -6,18 +6,28 @@ Cheaper than to sort: no second copy of the result is ever held.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 
-class Placed:
-    """One column of `rows` values, null where none was put."""
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A column's type, and what it is instead of null."""
 
-    def __init__(self, kind: pa.DataType, rows: int) -> None:
-        self.kind = kind
-        self._fixed = _numpy_type(kind)
+    type: pa.DataType
+    default: float | int | None = None
+
+
+class Placed:
+    """One column of `rows` values, the default where none was put."""
+
+    def __init__(self, kind: Kind, rows: int) -> None:
+        self.kind = kind.type
+        self._default = kind.default
+        self._fixed = _numpy_type(kind.type)
         self._valid = np.zeros(rows, np.bool_)
         # Left as it comes from the system: a page that holds nothing takes no memory.
         self._values = np.zeros(0 if self._fixed is None else rows, self._fixed)
@@ -39,7 +49,9 @@ class Placed:
         rows = len(self._valid)
         if self._fixed is None:
             return self._gathered(rows)
-        valid = None if self._valid.all() else _packed(self._valid)
+        if self._default is not None:
+            self._values[~self._valid] = self._default
+        valid = None if self._default is not None or self._valid.all() else _packed(self._valid)
         data = _packed(self._values) if self._fixed is np.bool_ else pa.py_buffer(self._values.data)
         return pa.Array.from_buffers(self.kind, rows, [valid, data])
 
@@ -57,7 +69,7 @@ class Placed:
 
 
 def placed(
-    batches: Iterable[pa.RecordBatch], rows: int, kinds: Mapping[str, pa.DataType], first: int = 0
+    batches: Iterable[pa.RecordBatch], rows: int, kinds: Mapping[str, Kind], first: int = 0
 ) -> dict[str, pa.Array[Any]]:
     """Return columns of shape (rows,) from batches of `_i` (int64) and the columns of `kinds`.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 # The first and the last instant asked about, UTC epoch microseconds: what cannot matter to any is not read.
-OLDEST, NEWEST = "$oldest", "$newest"
+OLDEST, NEWEST = "getvariable('oldest')", "getvariable('newest')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,26 +16,53 @@ class Query:
     """SQL over `observed` and `source`.
 
     Attributes:
-        tables: Name and query of each temporary table, in the order in which they are made. They may use the parameters
-            `OLDEST` and `NEWEST`.
-        result: SELECT `_i`, an observation's number, and the features by name: a row for each observation that has
-            any, in any order.
+        statements: What makes the tables that `result` reads.
+        result: A SELECT.
+        cleanup: What drops those tables.
     """
 
-    tables: tuple[tuple[str, str], ...]
+    statements: tuple[str, ...]
     result: str
-
-    @property
-    def statements(self) -> tuple[str, ...]:
-        return (*(f"CREATE TEMP TABLE {name} AS {query}" for name, query in self.tables), self.result)
+    cleanup: tuple[str, ...] = ()
 
 
-def make_tables(con: Any, query: Query, bounds: Mapping[str, int | None]) -> None:
-    """Make the tables of a query."""
-    for sql in query.statements[:-1]:
-        con.execute(sql, {name: value for name, value in bounds.items() if f"${name}" in sql})
+class Script:
+    """Statements that make tables and views, in the order in which they are asked for."""
+
+    def __init__(self) -> None:
+        self._statements: list[str] = []
+        self._there: dict[str, str] = {}
+
+    def table(self, name: str, query: str) -> None:
+        self._make(name, query, "TABLE")
+
+    def view(self, name: str, query: str) -> None:
+        self._make(name, query, "VIEW")
+
+    def drop(self, *names: str) -> None:
+        self._statements += [f"DROP {self._there.pop(name)} {name}" for name in names]
+
+    def query(self, result: str) -> Query:
+        """Return a query that reads what was made; what is left of it is dropped afterwards."""
+        left = reversed(self._there.items())
+        return Query(tuple(self._statements), result, tuple(f"DROP {kind} {name}" for name, kind in left))
+
+    def _make(self, name: str, query: str, kind: str) -> None:
+        self._statements.append(f"CREATE TEMP {kind} {name} AS {query}")
+        self._there[name] = kind
 
 
-def drop_tables(con: Any, query: Query) -> None:
-    for name, _ in query.tables:
-        con.execute(f"DROP TABLE IF EXISTS {name}")
+@contextmanager
+def made(con: Any, query: Query) -> Iterator[str]:
+    """Make what a query reads, for as long as the block runs, and give its result's SQL."""
+    for statement in query.statements:
+        con.execute(statement)
+    yield query.result
+    for statement in query.cleanup:
+        con.execute(statement)
+
+
+def bind(con: Any, bounds: Mapping[str, int | None]) -> None:
+    """Set the instants that queries mean by `OLDEST` and `NEWEST`."""
+    for name, instant in bounds.items():
+        con.execute(f"SET VARIABLE {name} = {'NULL' if instant is None else instant}::BIGINT")

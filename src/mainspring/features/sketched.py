@@ -7,16 +7,16 @@ operators that spill, so a summary of any size fits in any memory. See `features
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from mainspring.core.expr.sql import quote_name
 from mainspring.features.layout import SKETCHES, WindowFeature
 from mainspring.features.levels import Levels
 from mainspring.features.parts import ENTRY
+from mainspring.features.query import Script
 from mainspring.features.sketches import CUT, KEPT, millionths
 
 
-def read_sketches(con: Any, levels: Levels, features: Sequence[WindowFeature]) -> list[str]:
+def make_sketches(script: Script, levels: Levels, features: Sequence[WindowFeature]) -> list[str]:
     """Make a table of `_i` and features for each summary that some of `features` need, and return their names.
 
     Observations whose window holds no value are not in it.
@@ -25,13 +25,12 @@ def read_sketches(con: Any, levels: Levels, features: Sequence[WindowFeature]) -
     for measure, part in sorted({(f.measure, part) for f in features for part in f.parts if part in SKETCHES}):
         wanted = [f for f in features if f.measure == measure and part in f.parts]
         made.append(f"sketch_{part}_{measure}")
-        con.execute(f"CREATE OR REPLACE TEMP TABLE {made[-1]} AS {_read(con, levels, part, measure, wanted)}")
-        for level in range(len(levels.widths)):
-            con.execute(f"DROP TABLE entries_{level}")
+        script.table(made[-1], _read(script, levels, part, measure, wanted))
+        script.drop(*(f"entries_{level}" for level in range(len(levels.widths))))
     return made
 
 
-def _read(con: Any, levels: Levels, part: str, measure: int, features: Sequence[WindowFeature]) -> str:
+def _read(script: Script, levels: Levels, part: str, measure: int, features: Sequence[WindowFeature]) -> str:
     entry = ENTRY[part].format(m=f"m{measure}")
 
     def counted(by: str, rows: str = "rows_in") -> str:
@@ -40,7 +39,7 @@ def _read(con: Any, levels: Levels, part: str, measure: int, features: Sequence[
     selects = [counted("_i", levels.single)]
     for level in range(len(levels.widths)):
         merged = "tile.x, CAST(sum(tile.n) AS BIGINT) AS n"
-        con.execute(f"CREATE OR REPLACE TEMP TABLE entries_{level} AS {levels.select(level, counted, merged)}")
+        script.table(f"entries_{level}", levels.select(level, counted, merged))
         same = levels.same(level, f"entries_{level}", "asked")
         selects.append(f"SELECT _i, x, n FROM asked JOIN entries_{level} ON {same}")
     return _VALUES[part](f"({' UNION ALL '.join(selects)})", features)

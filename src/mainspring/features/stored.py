@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-import pyarrow as pa
-
 from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
 from mainspring.data import duck
 from mainspring.data.arrow import ARROW_TYPES
@@ -14,18 +12,20 @@ from mainspring.data.model import TableScan
 from mainspring.features.asof import check_flag, last_query
 from mainspring.features.layout import Layout
 from mainspring.features.model import FeatureView
-from mainspring.features.query import Query, drop_tables, make_tables
-from mainspring.features.types import feature_dtype
-from mainspring.features.windows import read_windows
+from mainspring.features.placing import Kind
+from mainspring.features.query import Query, bind, made
+from mainspring.features.types import default_of, feature_dtype
+from mainspring.features.windows import events_query, labels_query, levels_of, window_query
 
 T = TypeVar("T")
-# Makes what is wanted of a query's result: given the query and the types of its columns besides `_i`.
-Collect = Callable[[str, Mapping[str, pa.DataType]], T]
+# Makes what is wanted of a query's result, given its SQL and its columns besides `_i`, an observation's number. It has
+# a row for each observation that has any value, in any order.
+Collect = Callable[[str, Mapping[str, Kind]], T]
 Bounds = Mapping[str, int | None]
 
 
 def as_bounds(oldest: int | None, newest: int | None) -> Bounds:
-    """Return the parameters of queries: the first and the last instant asked about, `None` where there is none."""
+    """Return the first and the last instant asked about, as queries need them; `None` where there is none."""
     # No row has a time outside these, and DuckDB refuses what is too far away.
     return {
         name: None if instant is None else min(max(instant, FIRST_INSTANT), LAST_INSTANT)
@@ -41,22 +41,39 @@ def read_view(
     Args:
         con: A DuckDB connection that has `observed`: _i, the row's number; _t, its instant; the key columns.
     """
-    layout = Layout(view)
     with duck.duck_errors(view.source.name, scan):
         duck.register(con, "source", scan)
-        if layout.lasts:
-            check_flag(scan, view)
-            query = last_query(layout)
-            make_tables(con, query, bounds)
-            yield collect(query.result, _kinds(view, [last.name for last in layout.lasts]))
-            drop_tables(con, query)
-        if layout.windows:
-            read_windows(con, layout, rows_worth_a_tile)
-            query = Query((("windowed", ""),), "SELECT * FROM windowed")
-            yield collect(query.result, _kinds(view, [feature.name for feature in layout.windows]))
-            drop_tables(con, query)
+        bind(con, bounds)
+        yield from run(con, view, scan, rows_worth_a_tile, collect)
         con.execute("DROP VIEW IF EXISTS source")
 
 
-def _kinds(view: FeatureView, names: list[str]) -> dict[str, pa.DataType]:
-    return {name: ARROW_TYPES[feature_dtype(view, name)] for name in names}
+def run(con: Any, view: FeatureView, scan: TableScan, rows_worth_a_tile: float, collect: Collect[T]) -> Iterator[T]:
+    """Run the view's queries over `observed` and `source`; see `read_view`."""
+    layout = Layout(view)
+    if layout.lasts:
+        check_flag(scan, view)
+        yield _collected(con, last_query(layout), collect, _kinds(view, [last.name for last in layout.lasts]))
+    if layout.windows:
+        with made(con, labels_query(layout)) as density:
+            (rows_a_microsecond,) = con.execute(density).fetchone()
+            levels = levels_of(layout, rows_a_microsecond or 0.0, rows_worth_a_tile)
+            with made(con, events_query(layout, levels)):
+                for each in levels:
+                    names = [feature.name for feature in layout.windows if feature.window == each.window]
+                    yield _collected(con, window_query(layout, each), collect, _kinds(view, names))
+
+
+def _collected(con: Any, query: Query, collect: Collect[T], kinds: Mapping[str, Kind]) -> T:
+    with made(con, query) as result:
+        return collect(result, kinds)
+
+
+def _kinds(view: FeatureView, names: list[str]) -> dict[str, Kind]:
+    return {
+        name: Kind(
+            ARROW_TYPES[feature_dtype(view, name)],
+            None if view.features[name].kind == "last" else default_of(view, name),
+        )
+        for name in names
+    }

@@ -14,7 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init", "Begin a project."),
     "apply": ("apply", "Check the definitions, show what changed, store them."),
     "ingest": ("ingest", "Land data in a source's table."),
-    "data": ("data", "Versions of the data: log, tag, vacuum, quarantine."),
+    "data": ("data", "Versions of the data: log, diff, restore, profile."),
     "features": ("features", "What is declared, explained, verified, and worth now."),
     "materialize": ("materialize", "Bring the online features up to date."),
     "train": ("train", "Train a model, prove it, sign it, register it."),

@@ -39,6 +39,8 @@ def command(call: Call, *, source: str, data: str, batch_id: str | None) -> None
 
     def show(console: Console) -> None:
         console.print(f"[bold]{report.source}[/] version {report.version}: {report.rows:,} rows landed.")
+        if report.changed:
+            console.print(f"The table was brought to what the source declares first: {', '.join(report.changed)}.")
         if report.already:
             console.print(f"{report.already:,} rows were there already and changed nothing.")
         if report.quarantined:

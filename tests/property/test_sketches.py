@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -215,3 +216,14 @@ def test_merging_in_sql_is_merging_in_python(duck: Any, given_: Any, part: str) 
 
     if tiles:
         assert read([together]) == read(states) == read([beside])
+
+
+@pytest.mark.parametrize("copies", [1, 3, 24])
+def test_the_smallest_hashes_of_many_tiles_are_those_of_all(copies: int) -> None:
+    rng = np.random.default_rng(copies)
+    for same in (1, 2**40, 2**62):  # how far apart they are at least, so that a sample misleads
+        hashes = rng.integers(0, 2**63 // same, 6_000) * same
+        tiles = [hashes[place::5] for place in range(5)] * copies
+        packed = [np.unique(tile)[: sketches.KEPT].astype("<i8").tobytes() for tile in tiles]
+        found = sketches.merge_hashes(packed, [])
+        assert found.tolist() == np.unique(hashes)[: sketches.KEPT].tolist()

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -19,20 +19,19 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
-from mainspring.core.errors import Conflict, Corrupt, Invalid, MainspringError, NotFound, StorageFull
+from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound, StorageFull
 from mainspring.core.files import disk_errors
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.core.locks import FileLocks, Locks
 from mainspring.data.adapters import deltakeys as keys
+from mainspring.data.adapters.deltaerrors import Stream, delta_errors
 from mainspring.data.arrow import check_types
 from mainspring.data.model import TableScan, TableVersion
 
 _CONFIGURATION = {"delta.enableDeletionVectors": "false", "delta.enableExpiredLogCleanup": "false"}
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 _ID = re.compile(ID_PATTERN)
-_FULL = ("No space left", "os error 28", "Disk quota", "os error 122", "File too large", "os error 27")
 _ATTEMPTS = 20
 _MANY_FILES = 64
 _SMALL_BYTES = 64 << 20
@@ -94,7 +93,7 @@ class DeltaLake:
                 promote_options="default",
             )
             changed = [name for name in changes.column_names if name != on]
-            with _delta_errors(self._path(table)):
+            with delta_errors(self._path(table)):
                 at.merge(
                     source.to_reader(),
                     predicate=f'kept."{on}" = arrived."{on}" AND NOT arrived."{_NEW}"',
@@ -117,7 +116,7 @@ class DeltaLake:
             self.scan(table, version)  # or NotFound
             at = self._open(table)
             assert at is not None
-            with _delta_errors(path):
+            with delta_errors(path):
                 then = None if version is None else DeltaTable(path, version=version)
                 changed = keys.changed(path, at, then)
                 if not changed and (not at.file_uris() if then is None else _same(at, then)):
@@ -157,7 +156,7 @@ class DeltaLake:
         if version is not None and version != newest.version():
             if not 0 <= version < newest.version():
                 raise gone
-            with _delta_errors(self._path(table)):
+            with delta_errors(self._path(table)):
                 at = DeltaTable(self._path(table), version=version)
         files = self._files(table, at)
         lying = {str(file) for file in self._lying(table)}
@@ -177,7 +176,7 @@ class DeltaLake:
                 raise NotFound(
                     f"Table {table!r} never had a version {version}.", fix=f"its newest version is {at.version()}."
                 )
-            with _delta_errors(self._path(table)):
+            with delta_errors(self._path(table)):
                 at = DeltaTable(self._path(table), version=version)
         return TableVersion(int(at.version()), int(at.count()), _arrow(at), keys.restored(at))
 
@@ -220,7 +219,7 @@ class DeltaLake:
             return None
         opened: dict[str, tuple[int, DeltaTable]] = self._thread.__dict__.setdefault("opened", {})
         known = opened.pop(table, None)
-        with _delta_errors(path):
+        with delta_errors(path):
             at = known[1] if known is not None and known[0] == identity else None
             if at is None:
                 if not any(log.iterdir()):
@@ -242,8 +241,8 @@ class DeltaLake:
         mode: Any,
         schema_mode: Any,
     ) -> None:
-        stream = _Stream(rows)
-        with _delta_errors(self._path(table), stream):
+        stream = Stream(rows)
+        with delta_errors(self._path(table), stream):
             write_deltalake(
                 self._path(table) if at is None else at,
                 pa.RecordBatchReader.from_batches(schema, stream),
@@ -293,23 +292,8 @@ class DeltaLake:
         if at is not None and len(at.file_uris()) >= _MANY_FILES:
             sizes = pa.table(at.get_add_actions())["size_bytes"].to_pylist()
             if sum(size is not None and size < _SMALL_BYTES for size in sizes) >= _MANY_FILES:
-                with _delta_errors(self._path(table)):
+                with delta_errors(self._path(table)):
                     at.optimize.compact(target_size=_SMALL_BYTES, post_commithook_properties=_HOOKS)
-
-
-class _Stream:
-    """Batches on their way through delta-rs, which loses what goes wrong in them: kept here."""
-
-    def __init__(self, rows: Iterable[pa.RecordBatch]) -> None:
-        self._rows = rows
-        self.error: BaseException | None = None
-
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        try:
-            yield from self._rows
-        except Exception as error:
-            self.error = error
-            raise
 
 
 def _properties(key: str) -> CommitProperties:
@@ -324,25 +308,3 @@ def _same(one: DeltaTable, other: DeltaTable) -> bool:
 
 def _arrow(at: DeltaTable) -> pa.Schema:
     return pa.schema(at.schema().to_arrow())
-
-
-@contextmanager
-def _delta_errors(path: Path, stream: _Stream | None = None) -> Iterator[None]:
-    """Turn what delta-rs raises inside the block into our errors; what `stream` raised stays what it was."""
-    try:
-        yield
-    except (MainspringError, TableNotFoundError, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except BaseException as error:  # delta-rs panics with a BaseException
-        if stream is not None and stream.error is not None:
-            raise stream.error from None
-        raise _translated(error, path) from error
-
-
-def _translated(error: BaseException, path: Path) -> MainspringError:
-    what = (str(error).splitlines() or [""])[0]
-    if any(sign in str(error) for sign in _FULL):
-        return StorageFull(f"No space left for {path}.", fix="free some space and run the command again.")
-    if isinstance(error, CommitFailedError):
-        return Conflict(f"Somebody else wrote to {path} at the same time: {what}", retryable=True)
-    return Corrupt(f"The table in {path} cannot be used: {what}", fix="run `mainspring doctor`, or restore it.")

@@ -1,0 +1,51 @@
+"""What goes wrong in delta-rs, as our errors: it raises few kinds, panics, and loses what its input raised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+
+from mainspring.core.errors import Conflict, Corrupt, MainspringError, StorageFull
+
+_FULL = ("No space left", "os error 28", "Disk quota", "os error 122", "File too large", "os error 27")
+
+
+class Stream:
+    """Batches on their way through delta-rs, which loses what goes wrong in them: kept here."""
+
+    def __init__(self, rows: Iterable[pa.RecordBatch]) -> None:
+        self._rows = rows
+        self.error: BaseException | None = None
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._rows
+        except Exception as error:
+            self.error = error
+            raise
+
+
+@contextmanager
+def delta_errors(path: Path, stream: Stream | None = None) -> Iterator[None]:
+    """Turn what delta-rs raises inside the block into our errors; what `stream` raised stays what it was."""
+    try:
+        yield
+    except (MainspringError, TableNotFoundError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # delta-rs panics with a BaseException
+        if stream is not None and stream.error is not None:
+            raise stream.error from None
+        raise _translated(error, path) from error
+
+
+def _translated(error: BaseException, path: Path) -> MainspringError:
+    what = (str(error).splitlines() or [""])[0]
+    if any(sign in str(error) for sign in _FULL):
+        return StorageFull(f"No space left for {path}.", fix="free some space and run the command again.")
+    if isinstance(error, CommitFailedError):
+        return Conflict(f"Somebody else wrote to {path} at the same time: {what}", retryable=True)
+    return Corrupt(f"The table in {path} cannot be used: {what}", fix="run `mainspring doctor`, or restore it.")

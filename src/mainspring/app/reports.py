@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mainspring.app.laid_out import laid_out
 from mainspring.core import html
 from mainspring.core.time import format_instant
 
@@ -25,7 +26,7 @@ class Plan:
     @property
     def sql(self) -> str:
         """All of the SQL, in order."""
-        return "\n\n".join(step.sql.strip() for step in self.steps)
+        return "\n\n".join(laid_out(step.sql) for step in self.steps)
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps)
@@ -47,7 +48,7 @@ class Plan:
 
 
 def _whole(step: Step) -> str:
-    return f"{step.sql.strip()}\n\n{step.plan}".strip()
+    return f"{laid_out(step.sql)}\n\n{step.plan}".strip()
 
 
 def about(step: Step) -> str:

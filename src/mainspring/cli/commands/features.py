@@ -138,6 +138,7 @@ def _worded(feature: dict[str, Any]) -> str:
 def explain(call: Call, *, name: str, sql_only: bool, analyze: bool) -> None:
     """Show how the training set of MODEL, or the features of VIEW, are read from the lake: the plan and the SQL."""
     from mainspring.app.explaining import explain as plan
+    from mainspring.app.laid_out import laid_out
     from mainspring.app.reports import about
 
     steps = plan(call.project, name, analyze=analyze)
@@ -146,7 +147,8 @@ def explain(call: Call, *, name: str, sql_only: bool, analyze: bool) -> None:
         for step in steps:
             if not sql_only:
                 console.print(about(step), style="bold", markup=False, highlight=False, soft_wrap=True)
-            _show_sql(console, step.sql)
+            _show_sql(console, laid_out(step.sql))
+            console.print()
             if analyze and step.plan:
                 console.print(step.plan, markup=False, highlight=False, soft_wrap=True)
 

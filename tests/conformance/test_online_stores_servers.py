@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from elsewhere import KEYS, write_round
 from mainspring.core.errors import StorageFull, Unavailable
 from mainspring.core.settings import Url
-from mainspring.features.adapters.postgres import PostgresOnlineStore, _query
+from mainspring.features.adapters.postgres import PostgresOnlineStore
+from mainspring.features.adapters.postgres_sql import found
 from mainspring.features.adapters.redis import RedisOnlineStore
 from mainspring.features.model import EntityState, Mark
 from servers import QUOTED, PostgresServer, RedisServer, Server, running
@@ -197,7 +198,7 @@ def test_what_is_replaced_leaves_nothing_in_postgres(postgres_server: Server, on
 def test_a_read_goes_by_keys_even_where_the_table_was_empty_when_it_was_planned(
     on_postgres: PostgresOnlineStore,
 ) -> None:
-    plan = on_postgres._rows("EXPLAIN " + _query(1, "e.payload"), [b"a"], on_postgres._project, "v")
+    plan = on_postgres._rows("EXPLAIN " + found(1, "e.payload"), [b"a"], on_postgres._project, "v")
     said = "\n".join(line for (line,) in plan)
     assert "Index" in said
     assert "Seq Scan" not in said

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -18,6 +18,7 @@ from psycopg import errors
 
 from mainspring.core.errors import MainspringError, StorageFull, Unavailable
 from mainspring.core.settings import Url
+from mainspring.features.adapters import postgres_sql as sql
 from mainspring.features.adapters.bounded import bounded
 from mainspring.features.adapters.patience import Patience
 from mainspring.features.model import EntityState, Mark
@@ -25,79 +26,7 @@ from mainspring.features.model import EntityState, Mark
 T = TypeVar("T")
 
 _LONGEST = 1024  # bytes of a key; an index takes some 2,700
-_SWEPT_AT_ONCE = 10_000
 _CONNECT_S = 2
-# Whoever comes first makes the tables; the lock's number is the name in bytes.
-_SCHEMA = f"""
-SELECT pg_advisory_xact_lock({int.from_bytes(b"mainspri", "big")});
-CREATE SCHEMA IF NOT EXISTS mainspring_online;
-CREATE TABLE IF NOT EXISTS mainspring_online.slot (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, project text NOT NULL, view text,
-    position bigint, landed bigint, newest bigint, until bigint, UNIQUE (project, view)
-);
-CREATE TABLE IF NOT EXISTS mainspring_online.entity (
-    slot bigint NOT NULL, key bytea NOT NULL, position bigint NOT NULL, landed bigint NOT NULL, payload bytea NOT NULL,
-    PRIMARY KEY (slot, key)
-);
-ALTER TABLE mainspring_online.entity ALTER COLUMN payload SET STORAGE EXTERNAL;
-"""
-# Of one view; for several, a statement is several of these.
-_FOUND = """
-SELECT {which}, n, {columns} FROM mainspring_online.slot AS s
-CROSS JOIN unnest(%b::bytea[]) WITH ORDINALITY AS w (key, n)
-JOIN mainspring_online.entity AS e ON e.slot = s.id AND e.key = w.key WHERE s.project = %b AND s.view = %b
-"""
-# The slot's row stays locked until the end, so that a slot is not taken away from under a write.
-_SLOT = """
-INSERT INTO mainspring_online.slot AS held (project, view) VALUES (%b, %b)
-ON CONFLICT (project, view) DO UPDATE SET until = held.until RETURNING id
-"""
-_WRITE = f"""
-WITH mine AS ({_SLOT})
-INSERT INTO mainspring_online.entity AS held (slot, key, position, landed, payload)
-SELECT mine.id, w.* FROM mine, unnest(%b::bytea[], %b::bigint[], %b::bigint[], %b::bytea[]) AS w
-ON CONFLICT (slot, key) DO UPDATE
-SET position = excluded.position, landed = excluded.landed, payload = excluded.payload
-WHERE (excluded.position, excluded.landed) >= (held.position, held.landed)
-"""
-_ADVANCE = """
-INSERT INTO mainspring_online.slot AS held (project, view, position, landed, newest, until)
-VALUES (%b, %b, %b, %b, %b, %b)
-ON CONFLICT (project, view) DO UPDATE
-SET position = excluded.position, landed = excluded.landed, newest = excluded.newest, until = excluded.until
-WHERE held.position IS NULL OR (excluded.position, excluded.landed, excluded.newest, excluded.until)
-   >= (held.position, held.landed, held.newest, held.until)
-"""
-_MARK = """
-SELECT position, landed, newest, until FROM mainspring_online.slot
-WHERE project = %b AND view = %b AND position IS NOT NULL
-"""
-_FORGET = "UPDATE mainspring_online.slot SET view = NULL WHERE project = %b AND view = %b"
-_RENAME = "UPDATE mainspring_online.slot SET view = %b WHERE project = %b AND view = %b"
-_VIEWS = """
-SELECT view FROM mainspring_online.slot WHERE project = %b AND view IS NOT NULL
-AND (position IS NOT NULL OR EXISTS (SELECT FROM mainspring_online.entity WHERE slot = id))
-"""
-_DOOMED = "SELECT id FROM mainspring_online.slot WHERE project = %b AND view IS NULL"
-_SWEEP = f"""
-DELETE FROM mainspring_online.entity WHERE slot = %b AND key IN (
-    SELECT key FROM mainspring_online.entity WHERE slot = %b LIMIT {_SWEPT_AT_ONCE} FOR UPDATE SKIP LOCKED)
-"""
-_SWEPT = """
-DELETE FROM mainspring_online.slot WHERE id = %b AND view IS NULL
-AND NOT EXISTS (SELECT FROM mainspring_online.entity WHERE slot = id)
-"""
-# Every read goes by keys in the order written, whatever the planner believes of tables that were filled a moment ago.
-_READING = {
-    "statement_timeout": "1000",
-    "plan_cache_mode": "force_generic_plan",
-    "join_collapse_limit": "1",
-    "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "jit": "off",
-}
-_WRITING = {"statement_timeout": "60000", "lock_timeout": "10000", "jit": "off"}
 
 
 class PostgresOnlineStore:
@@ -136,22 +65,22 @@ class PostgresOnlineStore:
                 [state.landed for state in states],
                 [state.payload for state in states],
             )
-            self._written(partial(_changed, _WRITE, (self._project, view, *columns)))
+            self._written(partial(_changed, sql.WRITE, (self._project, view, *columns)))
 
     def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
         found: list[EntityState | None] = [None] * len(wanted)
-        for place, position, payload, landed in self._found(wanted, "e.position, e.payload, e.landed"):
-            found[place] = EntityState(position, payload, landed)
+        for number, position, payload, landed in self._found(wanted, "e.position, e.payload, e.landed"):
+            found[number - 1] = EntityState(position, payload, landed)
         return found
 
     def payloads(self, wanted: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
         found: list[bytes | None] = [None] * len(wanted)
-        for place, payload in self._found(wanted, "e.payload"):
-            found[place] = payload
+        for number, payload in self._found(wanted, "e.payload"):
+            found[number - 1] = payload
         return found
 
     def mark(self, view: str) -> Mark | None:
-        rows = self._rows(_MARK, self._project, view)
+        rows = self._rows(sql.MARK, self._project, view)
         return Mark(*rows[0]) if rows else None
 
     def position(self, view: str) -> int | None:
@@ -160,24 +89,24 @@ class PostgresOnlineStore:
 
     def advance(self, view: str, mark: Mark) -> None:
         values = (self._project, view, mark.position, mark.landed, mark.newest, mark.until)
-        self._written(partial(_changed, _ADVANCE, values))
+        self._written(partial(_changed, sql.ADVANCE, values))
 
     def clear(self, view: str) -> None:
-        self._written(partial(_changed, _FORGET, (self._project, view)))
+        self._written(partial(_changed, sql.FORGET, (self._project, view)))
         self._sweep()
 
     def swap(self, view: str, by: str) -> None:
         def work(connection: psycopg.Connection[Any]) -> None:
             with connection.transaction():
-                connection.execute(_FORGET, (self._project, view))
-                connection.execute(_RENAME, (view, self._project, by))
+                connection.execute(sql.FORGET, (self._project, view))
+                connection.execute(sql.RENAME, (view, self._project, by))
 
         self._written(partial(_changed, "SELECT 1", ()))
         self._written(work, self._patience.once)
         self._sweep()
 
     def views(self) -> list[str]:
-        return sorted(view for (view,) in self._rows(_VIEWS, self._project))
+        return sorted(view for (view,) in self._rows(sql.VIEWS, self._project))
 
     def ping(self) -> None:
         self._rows("SELECT 1")
@@ -192,23 +121,27 @@ class PostgresOnlineStore:
 
     def _sweep(self) -> None:
         """Delete the states that nobody reads any more, in pieces between which others can write."""
-        for (slot,) in self._rows(_DOOMED, self._project):
-            deleted = _SWEPT_AT_ONCE
-            while deleted == _SWEPT_AT_ONCE:
-                deleted = self._written(partial(_changed, _SWEEP, (slot, slot)))
-            self._written(partial(_changed, _SWEPT, (slot,)))
+        for (slot,) in self._rows(sql.DOOMED, self._project):
+            deleted = sql.SWEPT_AT_ONCE
+            while deleted == sql.SWEPT_AT_ONCE:
+                deleted = self._written(partial(_changed, sql.SWEEP, (slot, slot)))
+            self._written(partial(_changed, sql.SWEPT, (slot,)))
 
-    def _found(self, wanted: Sequence[tuple[str, bytes]], columns: str) -> Iterator[tuple[Any, ...]]:
-        """Yield the place in `wanted` and the columns of each state that is there."""
+    def _found(self, wanted: Sequence[tuple[str, bytes]], columns: str) -> list[tuple[Any, ...]]:
+        """Return the number in `wanted`, from 1, and the columns of each state that is there."""
         places: dict[str, list[int]] = {}
         for place, (view, _) in enumerate(wanted):
             places.setdefault(view, []).append(place)
         asked: list[Any] = []
         for view, at in places.items():
             asked += ([bounded(wanted[place][1], _LONGEST) for place in at], self._project, view)
+        if not asked:
+            return []
+        rows = self._rows(sql.found(len(places), columns), *asked)
+        if len(places) == 1:
+            return rows
         by_view = list(places.values())
-        for which, number, *values in self._rows(_query(len(places), columns), *asked) if wanted else ():
-            yield by_view[which][number - 1], *values
+        return [(by_view[which][number - 1] + 1, *values) for number, *values, which in rows]
 
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         def attempt(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
@@ -247,15 +180,16 @@ class PostgresOnlineStore:
             self._local.process, self._local.connections = os.getpid(), {}
         held: dict[str, psycopg.Connection[Any]] = self._local.connections
         if purpose not in held:
-            held[purpose] = self._connect(_READING if purpose == "reading" else _WRITING)
+            held[purpose] = self._connect(sql.READING if purpose == "reading" else sql.WRITING)
         return held[purpose]
 
     def _connect(self, settings: dict[str, str]) -> psycopg.Connection[Any]:
         options = " ".join(f"-c {name}={value}" for name, value in settings.items())
         connection = psycopg.connect(**{**self._wanted, "options": options}, autocommit=True, prepare_threshold=0)
         if not self._made:
-            with connection.transaction():
-                connection.execute(_SCHEMA, prepare=False)
+            if not connection.execute(sql.MADE).fetchone()[0]:
+                with connection.transaction():
+                    connection.execute(sql.SCHEMA, prepare=False)
             self._made = True
         with self._lock:
             self._open = [each for each in self._open if not each.closed] + [connection]
@@ -271,11 +205,6 @@ class PostgresOnlineStore:
                 fix="give the server more disk, and run the command again.",
             )
         return Unavailable(f"The online store {self._name} refused: {error.diag.message_primary or error}.")
-
-
-@lru_cache
-def _query(views: int, columns: str) -> str:
-    return " UNION ALL ".join(_FOUND.format(which=which, columns=columns) for which in range(views))
 
 
 def _changed(query: str, values: Sequence[Any], connection: psycopg.Connection[Any]) -> int:

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mainspring.core.errors import InvalidData
 from mainspring.core.schema import DType, Schema
+from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
 from mainspring.data.arrow import ARROW_TYPES
 from mainspring.features.model import FeatureGroup, views_of
 
@@ -22,11 +24,16 @@ def as_read(
     Args:
         first: The number of the first row.
     """
+    taken = [name for group in groups for name in group.columns if name in observations.column_names]
+    if taken:
+        raise InvalidData(
+            f"The observations have a column {taken[0]!r}, which is a feature's name.", fix="drop it, or rename it."
+        )
     needed: dict[str, DType] = {name: schema[name] for name in schema if name in observations.column_names}
     for view in views_of(groups):
         needed.update(view.entity.keys)
     arrays: dict[str, Any] = {name: _checked(observations, name, dtype) for name, dtype in needed.items() if name != at}
-    arrays["_t"] = _checked(observations, at, DType.Timestamp).cast(pa.int64())
+    arrays["_t"] = _within_time(_checked(observations, at, DType.Timestamp).cast(pa.int64()))
     arrays["_i"] = numbers(observations.num_rows, first)
     return pa.table(arrays)
 
@@ -51,6 +58,15 @@ def numbers(rows: int, first: int = 0) -> pa.Array[Any]:
     return pa.Array.from_buffers(
         pa.int64(), rows, [None, pa.py_buffer(np.arange(first, first + rows, dtype=np.int64).data)]
     )
+
+
+def _within_time(instants: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+    """Return the instants, those outside the years 1 to 9999 as the first or the last: no row has a time beyond."""
+    if (pc.min(instants).as_py() or 0) >= FIRST_INSTANT and (pc.max(instants).as_py() or 0) <= LAST_INSTANT:
+        return instants
+    at_most = pc.min_element_wise(instants, pa.scalar(LAST_INSTANT), skip_nulls=False)
+    within: pa.ChunkedArray[Any] = pc.max_element_wise(at_most, pa.scalar(FIRST_INSTANT), skip_nulls=False)
+    return within
 
 
 def _checked(table: pa.Table, name: str, dtype: DType) -> pa.ChunkedArray[Any]:

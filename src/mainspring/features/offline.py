@@ -22,7 +22,7 @@ from mainspring.features.computed import compute
 from mainspring.features.model import FeatureGroup, FeatureView, Observations, RequestFeatures, views_of
 from mainspring.features.observed import as_read, as_table
 from mainspring.features.placing import Kind, placed
-from mainspring.features.stored import as_bounds, read_view
+from mainspring.features.stored import read_view
 from mainspring.features.types import request_schema, stored_schema
 
 Scan = Callable[[str], TableScan]
@@ -67,7 +67,7 @@ def point_in_time(
     observations = as_table(observations)
     typed = as_read(observations, groups, schema, at)
     rows, instants = typed.num_rows, typed.column("_t")
-    bounds = as_bounds(pc.min(instants).as_py(), pc.max(instants).as_py())
+    bounds = pc.min(instants).as_py(), pc.max(instants).as_py()
 
     with connection(memory_limit, threads, temp) as con:
         con.register("observed", typed)

@@ -26,7 +26,7 @@ from mainspring.features.model import FeatureGroup, views_of
 from mainspring.features.observed import as_read
 from mainspring.features.offline import Scan, connection, with_features
 from mainspring.features.placing import Kind, placed
-from mainspring.features.stored import as_bounds, read_view
+from mainspring.features.stored import read_view
 
 PIECE_ROWS = 1 << 16
 
@@ -110,7 +110,7 @@ def point_in_time_pieces(
             _write_asked(asked, observations, groups, at)
         con = stack.enter_context(connection(memory_limit, threads, temp))
         con.execute(f"CREATE TEMP VIEW observed AS FROM read_parquet({_text(asked)})")
-        bounds = as_bounds(*con.execute("SELECT min(_t), max(_t) FROM observed").fetchall()[0])
+        bounds = con.execute("SELECT min(_t), max(_t) FROM observed").fetchall()[0]
         files: list[_Stored] = []
         for view in views_of(groups):
             collect = _to_file(con, view.name, folder)

@@ -17,7 +17,7 @@ from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures
 from mainspring.features.offline import connection
 from mainspring.features.placing import Kind
 from mainspring.features.query import bind
-from mainspring.features.stored import as_bounds, run
+from mainspring.features.stored import run
 from mainspring.features.types import request_schema, stored_schema
 
 _SAMPLE = 10_000  # rows of a source that stand for observations where DuckDB is asked how it would run
@@ -92,7 +92,7 @@ def _stored(con: Any, view: FeatureView, scan: TableScan, rows_worth_a_tile: flo
     duck.register(con, "source", scan)
     (rows,) = duck.one_row(con, "SELECT count(*) FROM source")
     _observe_rows(con, view, _SAMPLE if analyze else 0)
-    bind(con, as_bounds(*duck.one_row(con, "SELECT min(_t), max(_t) FROM observed")))
+    bind(con, *duck.one_row(con, "SELECT min(_t), max(_t) FROM observed"))
     noted = _Noted(con, analyze=analyze)
     files = 0 if scan.files is None else len(scan.files)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +62,7 @@ def made(con: Any, query: Query) -> Iterator[str]:
         con.execute(statement)
 
 
-def bind(con: Any, bounds: Mapping[str, int | None]) -> None:
-    """Set the instants that queries mean by `OLDEST` and `NEWEST`."""
-    for name, instant in bounds.items():
+def bind(con: Any, oldest: int | None, newest: int | None) -> None:
+    """Set the instants that queries mean by `OLDEST` and `NEWEST`, UTC epoch microseconds."""
+    for name, instant in (("oldest", oldest), ("newest", newest)):
         con.execute(f"SET VARIABLE {name} = {'NULL' if instant is None else instant}::BIGINT")

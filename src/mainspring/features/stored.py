@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
 from mainspring.data import duck
 from mainspring.data.arrow import ARROW_TYPES
 from mainspring.data.model import TableScan
@@ -21,16 +20,7 @@ T = TypeVar("T")
 # Makes what is wanted of a query's result, given its SQL and its columns besides `_i`, an observation's number. It has
 # a row for each observation that has any value, in any order.
 Collect = Callable[[str, Mapping[str, Kind]], T]
-Bounds = Mapping[str, int | None]
-
-
-def as_bounds(oldest: int | None, newest: int | None) -> Bounds:
-    """Return the first and the last instant asked about, as queries need them; `None` where there is none."""
-    # No row has a time outside these, and DuckDB refuses what is too far away.
-    return {
-        name: None if instant is None else min(max(instant, FIRST_INSTANT), LAST_INSTANT)
-        for name, instant in (("oldest", oldest), ("newest", newest))
-    }
+Bounds = tuple[int | None, int | None]  # the first and the last instant asked about, UTC epoch microseconds
 
 
 def read_view(
@@ -43,7 +33,7 @@ def read_view(
     """
     with duck.duck_errors(view.source.name, scan):
         duck.register(con, "source", scan)
-        bind(con, bounds)
+        bind(con, *bounds)
         yield from run(con, view, scan, rows_worth_a_tile, collect)
         con.execute("DROP VIEW IF EXISTS source")
 

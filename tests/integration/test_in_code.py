@@ -288,3 +288,16 @@ def test_a_training_set_shows_its_shape_its_time_its_nulls_and_its_first_rows(pr
 def test_unknown_kinds_of_frames_are_refused_before_any_work(project: OpenedProject) -> None:
     with pytest.raises(Invalid, match="as_='spark' is no kind of frame"):
         project.training_set(MODEL, as_="spark")  # type: ignore[call-overload]
+
+
+def test_a_plan_and_a_verification_show_themselves(project: OpenedProject) -> None:
+    plan = project.explain(MODEL)
+    assert [step.view for step in plan] == ["HubLoad", "HubLoad", "Parcel"]
+    assert "ASOF JOIN" in plan.sql
+    assert "<details>" in plan._repr_html_()
+    assert "HubLoad: last values from scans version 0" in repr(plan)
+    found = project.verify("HubLoad", sample=16, progress=False)
+    assert found.equal
+    assert [view.view for view in found] == ["HubLoad"]
+    assert "48 values offline and online" in repr(found)
+    assert "no difference" in found._repr_html_()

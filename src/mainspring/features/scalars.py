@@ -70,7 +70,7 @@ def _function(node: Typed) -> Callable[..., Any]:
             low if low is not None and value < low else high if high is not None and value > high else value
         )
     if operation == "slice":
-        start, length = node.options
+        start, length = (None if each is None else int(each) for each in node.options)
         return lambda text: "".join(list(text)[start:][:length])
     if operation.startswith("int_") or operation == "instant_between":
         return _fitting(_ARITHMETIC[operation.partition("_")[2]], 63)

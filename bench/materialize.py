@@ -91,7 +91,9 @@ def prepare(folder: Path, rows: int, entities: int) -> None:
 def side(script: str, *arguments: str, python: str = sys.executable) -> dict[str, Any]:
     """Run one side and return what it says."""
     command: Sequence[str] = [python, str(HERE / script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr[-2_000:])
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
 
@@ -131,7 +133,7 @@ def main() -> None:
             folder = Path(made)
             prepare(folder, rows, arguments.entities)
             peer, why = feast(folder) if times == 1 else (None, "not run at this size")
-            floor = side("materialize_side.py", "floor", str(folder), "-")
+            floor = side("materialize_side.py", "floor", str(folder), arguments.memory_limit)
             for kind, what in (("last", "10 last values"), ("windows", "4 windows")):
                 mine = side("materialize_side.py", kind, str(folder), arguments.memory_limit)
                 last = kind == "last"

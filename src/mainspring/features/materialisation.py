@@ -17,6 +17,7 @@ import msgspec
 from mainspring.core.errors import Conflict
 from mainspring.core.locks import Locks
 from mainspring.data import duck
+from mainspring.data.model import TableScan
 from mainspring.features.lakes import TileTables
 from mainspring.features.landed import key_columns
 from mainspring.features.layout import Layout
@@ -164,21 +165,28 @@ class Materialisation:
         ledger = read_ledger(self.store, self.shadow)
         after = 0
         if ledger is not None and not self._ahead(ledger.mark):
-            self.rows.forget()  # entities are numbered in the order of their keys only where all are read at once
-            self.rows.refresh(scan, since=ledger.position - SETTLING, heard=ledger.newest)
+            self._refresh_ordered(scan, ledger.position, ledger.newest)
             if self.rows.content_up_to(ledger.newest, scan) == ledger.content:
                 after = self._place(ledger.done)
         if not after:
             self.store.clear(self.shadow)
             position = min(self.wanted, self.now)
             until = max(position, self.wanted) + self.horizon
-            self.rows.forget()
-            self.rows.refresh(scan, since=position - SETTLING, heard=None)
+            self._refresh_ordered(scan, position, None)
             content = self.rows.content
             ledger = Ledger(self.rows.newest, content.rows, content.digest, position, until)
         assert ledger is not None
         self._write(self.shadow, ledger, None, record=True, after=after)
         self.store.advance(self.shadow, ledger.mark)
+
+    def _refresh_ordered(self, scan: TableScan, position: int, heard: int | None) -> None:
+        """Refresh the slice, with entities numbered in the order of their keys: so a build knows where it was."""
+        if not self.rows.ordered:
+            self.rows.forget()
+        self.rows.refresh(scan, since=position - SETTLING, heard=heard)
+        if not self.rows.ordered:
+            self.rows.forget()
+            self.rows.refresh(scan, since=position - SETTLING, heard=heard)
 
     def _place(self, key: bytes) -> int:
         """Return the number of the entity with this key; 0 for none."""

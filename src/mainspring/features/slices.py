@@ -39,6 +39,7 @@ class Slice:
     Attributes:
         loads: What the source is made of, once it was read.
         low: From when on, by visible time, rows are kept one by one.
+        ordered: Whether entities are numbered in the order of their keys.
         tiles: What is kept of those before.
     """
 
@@ -55,6 +56,7 @@ class Slice:
         self._loads = f"loads_{number}"
         self.number = number
         self.low = 0
+        self.ordered = False
         self.entities = f"entities_{number}"
         self.raw = f"raw_{number}"
         self.arrived = f"arrived_{number}"
@@ -152,6 +154,7 @@ class Slice:
         """Read the source whole: each query is one pass over it."""
         con = self._con
         self.drop()
+        self.ordered = True
         con.execute(f"CREATE TABLE {self._loads} AS {loads_sql(self._landing)}")
         con.execute(
             f"CREATE TABLE {self.entities} AS "
@@ -168,6 +171,7 @@ class Slice:
         close_landing(con, opened)
         con.execute(f"CREATE OR REPLACE TEMP VIEW {self._landing} AS SELECT * FROM {opened}_rows")
         con.execute(f"INSERT INTO {self._loads} {loads_sql(self._landing)}")
+        self.ordered = False
         con.execute(
             f"INSERT INTO {self.entities} SELECT (SELECT count(*) FROM {self.entities}) + "
             f"row_number() OVER (ORDER BY {self._keys}) AS kid, * REPLACE (0 AS counted) FROM ({self._entities_sql()}) "

@@ -58,9 +58,16 @@ def untag(call: Call, *, name: str) -> None:
 @make("vacuum")
 @click.option("--dry-run", is_flag=True, help="Only count.")
 def vacuum(call: Call, *, dry_run: bool) -> None:
-    """Delete the files that no tag, not the newest commit and not the newest version needs."""
+    """Delete the files that no tag, not the newest commit and not the newest version needs.
+
+    Tiles of rows that are gone, and of views that nobody reads any more, go first.
+    """
+    from mainspring.app.inuse import ViewsInUse
+    from mainspring.app.tidying import tidy
     from mainspring.data.commits import vacuum as run
 
+    if not dry_run:
+        tidy(call.project, ViewsInUse(call.project).by_slot())
     deleted = run(call.project.lake, call.project.snapshots, dry_run)
     verb = "would be deleted" if dry_run else "deleted"
     call.result(

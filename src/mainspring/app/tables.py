@@ -138,5 +138,5 @@ def _largest(rows: pa.Table, column: str) -> int | None:
 
     if not rows.num_rows or column not in rows.column_names:
         return None
-    value = pc.max(rows[column].cast(pa.int64())).as_py()
-    return None if value is None else int(value)
+    value: int | None = pc.max(rows[column].cast(pa.int64())).as_py()
+    return value

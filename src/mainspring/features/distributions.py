@@ -150,7 +150,7 @@ def _asked(
             owners.append(there)
             ats.append(at[there])
             numbers.append(np.full(len(there), number, np.int64))
-    keys = found.keys.select(list(view.entity.keys)).take(pa.array(np.concatenate(owners)))
+    keys = found.keys.select(list(view.entity.keys)).take(pa.array(np.concatenate(owners), pa.int64()))
     at_column = pa.array(np.concatenate(ats), pa.int64()).cast(INSTANT)
     return keys.append_column("_at", at_column), np.concatenate(numbers)
 

@@ -34,6 +34,8 @@ DUCK_TYPES = {
 
 _SPILL = "spill-"
 _FULL = ("No space left", "max_temp_directory_size", "File too large", "Disk quota")
+_MEMORY = "parse_formatted_bytes(current_setting('memory_limit'))"
+_THREAD_BYTES = 125_000_000
 _GONE = ("No files found that match", "No such file")
 
 
@@ -46,7 +48,7 @@ def connect(
         memory_limit: As DuckDB writes it: "2GB", "500MB".
         temp: Where the session makes a folder for what does not fit in memory, once it must, and removes it at its
             end; what a killed process left there goes too. By default the machine's temporary folder.
-        threads: How many it uses, by default one a core.
+        threads: How many it uses, by default one a core, and fewer where each would have less than 125 MB.
 
     Raises:
         Invalid: `memory_limit` or `threads` is nothing that DuckDB understands.
@@ -71,6 +73,10 @@ def connect(
         ) from None
     if one_row(con, "SELECT current_setting('enable_progress_bar')")[0]:  # in a notebook it is off, and may not be set
         con.execute("SET enable_progress_bar = false")
+    if threads is None:
+        # Each sorts and joins in buffers of its own: with less it fails instead of spilling.
+        affordable = one_row(con, f"SELECT current_setting('threads'), {_MEMORY} // {_THREAD_BYTES}")
+        con.execute(f"SET threads = {max(1, min(affordable))}")
     return con
 
 

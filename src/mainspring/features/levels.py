@@ -42,10 +42,14 @@ def enters(width: int) -> str:
 
 @dataclass(frozen=True)
 class Levels:
-    """The levels of one window: its width, and those of its tiles, coarse to fine; none where rows are joined."""
+    """The levels of one window: its width, and those of its tiles, coarse to fine; none where rows are joined.
+
+    `rows` is about how many rows all observations have in their windows together.
+    """
 
     window: int
     widths: Sequence[int]
+    rows: float = 0.0
 
     def open(self, script: Script) -> None:
         """Make `asked` from `labels` (_i, kid, t), and `rows_in` from `events` (kid, e, v, ...)."""
@@ -59,7 +63,7 @@ class Levels:
         entries = ", ".join(f"{enters(width)} AS enters{n}" for n, width in enumerate(self.widths))
         script.view("rows_in", f"SELECT *, {floor('e', self.widths[0])} AS start, {entries} FROM events")
 
-    def select(self, level: int, tiles: Callable[[str], str], merged: str) -> str:
+    def select(self, level: int, tiles: Callable[[str], str], merged: str, asked: str = "asked") -> str:
         """SELECT the merged tiles of one width, one row for each place that observations ask about.
 
         Columns: kid, low, b<level - 1> and b<level> (b0 alone for the coarsest), then `merged`.
@@ -67,6 +71,7 @@ class Levels:
         Args:
             tiles: Given a list of columns, a SELECT of those and of what is merged from `rows_in`, grouped by them.
             merged: What is selected of the tiles, called `tile`: plain columns group, aggregates merge.
+            asked: `asked`, or a table of some of its rows.
         """
         width = self.widths[level]
         if level == 0:
@@ -75,7 +80,7 @@ class Levels:
             return (
                 f"SELECT ask.kid, ask.low, ask.b0, {merged} FROM ("
                 f"SELECT *, unnest(range({floor('low', group)}, b0, {group})) AS place "
-                f"FROM (SELECT DISTINCT kid, low, b0 FROM asked)) AS ask "
+                f"FROM (SELECT DISTINCT kid, low, b0 FROM {asked})) AS ask "
                 f"JOIN (SELECT *, {floor('start', group)} AS place FROM ({tiles('kid, start, enters0')})) AS tile "
                 f"ON tile.kid = ask.kid AND tile.place = ask.place AND tile.start >= ask.low "
                 f"AND tile.enters0 <= ask.b0 GROUP BY ALL"
@@ -83,7 +88,7 @@ class Levels:
         above, coarse = f"b{level - 1}", f"enters{level - 1}"
         return (
             f"SELECT ask.kid, ask.low, ask.{above}, ask.b{level}, {merged} "
-            f"FROM (SELECT DISTINCT kid, low, {above}, b{level} FROM asked) AS ask "
+            f"FROM (SELECT DISTINCT kid, low, {above}, b{level} FROM {asked}) AS ask "
             f"JOIN ({tiles(f'kid, start, {coarse}, enters{level}')}) AS tile "
             f"ON tile.kid = ask.kid AND tile.{coarse} = ask.{above} + {self.widths[level - 1]} "
             f"AND tile.start >= ask.low AND tile.enters{level} <= ask.b{level} GROUP BY ALL"
@@ -94,20 +99,19 @@ class Levels:
         bounds = [f"b{n}" for n in range(max(0, level - 1), level + 1)]
         return " AND ".join(f"{left}.{name} = {right}.{name}" for name in ("kid", "low", *bounds))
 
-    @property
-    def single(self) -> str:
+    def single(self, asked: str = "asked") -> str:
         """The rows that no tile holds, each beside the observation in whose window it is (a FROM clause)."""
         inside = "v <= t AND e < t AND e >= low"
         if not self.widths:
             # As in `select`: the observation at each group of instants that its window touches, a row at its own.
             width = self.window
             return (
-                f"(SELECT * FROM (SELECT *, unnest(range({floor('low', width)}, t, {width})) AS place FROM asked) "
+                f"(SELECT * FROM (SELECT *, unnest(range({floor('low', width)}, t, {width})) AS place FROM {asked}) "
                 f"AS ask JOIN (SELECT *, {floor('e', width)} AS place FROM rows_in) AS event "
                 f"ON event.kid = ask.kid AND event.place = ask.place WHERE {inside})"
             )
         last = len(self.widths) - 1
         return (
-            f"(SELECT * FROM asked JOIN rows_in ON rows_in.kid = asked.kid "
-            f"AND rows_in.enters{last} = asked.b{last} + {self.widths[last]} WHERE {inside})"
+            f"(SELECT * FROM {asked} AS ask JOIN rows_in ON rows_in.kid = ask.kid "
+            f"AND rows_in.enters{last} = ask.b{last} + {self.widths[last]} WHERE {inside})"
         )

@@ -26,6 +26,7 @@ from mainspring.features.model import FeatureGroup, views_of
 from mainspring.features.observed import as_read
 from mainspring.features.offline import Scan, connection, with_features
 from mainspring.features.placing import Kind, placed
+from mainspring.features.query import execute
 from mainspring.features.stored import read_view
 
 PIECE_ROWS = 1 << 16
@@ -76,7 +77,7 @@ def point_in_time_to(
         with ExitStack() as open_file:
             writer = None
             for piece in pieces:
-                writer = writer or open_file.enter_context(pq.ParquetWriter(unfinished, piece.schema))
+                writer = writer or open_file.enter_context(_written(unfinished, piece.schema))
                 writer.write_table(piece)
                 written += piece.num_rows
                 if progress is not None:
@@ -135,7 +136,7 @@ class _Stored:
     kinds: Mapping[str, Kind]
 
     def __enter__(self) -> _Stored:
-        self._file = pq.ParquetFile(self.path)
+        self._file = _open(self.path)
         self._batches = self._file.iter_batches(batch_size=PIECE_ROWS, use_threads=False)
         self._rest: pa.RecordBatch | None = None
         return self
@@ -161,7 +162,7 @@ class _Stored:
 def _to_file(con: Any, view: str, folder: Path) -> Callable[[str, Mapping[str, Kind]], _Stored]:
     def collect(query: str, kinds: Mapping[str, Kind]) -> _Stored:
         path = folder / f"{view}.{len(list(folder.iterdir()))}.parquet"
-        con.execute(f"COPY (FROM ({query}) ORDER BY _i) TO {_text(path)} (FORMAT parquet, COMPRESSION lz4)")
+        execute(con, f"COPY (FROM ({query}) ORDER BY _i) TO {_text(path)} (FORMAT parquet, COMPRESSION lz4)")
         return _Stored(path, view, kinds)
 
     return collect
@@ -174,7 +175,7 @@ def _write_asked(path: Path, observations: Observed, groups: Sequence[FeatureGro
         writer = None
         for piece in _pieces(observations):
             typed = as_read(piece, groups, {}, at, first=first)
-            writer = writer or open_file.enter_context(pq.ParquetWriter(path, typed.schema, compression="lz4"))
+            writer = writer or open_file.enter_context(_written(path, typed.schema))
             writer.write_table(typed)
             first += piece.num_rows
 
@@ -202,12 +203,23 @@ def _count(observations: Observed) -> int:
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Any]:
     try:
-        with pq.ParquetFile(path) as file:
+        with _open(path) as file:
             yield file
     except FileNotFoundError:
         raise NotFound(f"There is no file of observations {path}.") from None
     except pa.ArrowException as error:
         raise InvalidData(f"The observations in {path} cannot be read: {error}.", fix="write them again.") from error
+
+
+def _open(path: str | Path) -> Any:
+    # Whoever reads ahead reads the whole file ahead.
+    return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+
+
+def _written(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    # To look for a dictionary among numbers takes longer than to write them.
+    texts = [field.name for field in schema if not pa.types.is_primitive(field.type)]
+    return pq.ParquetWriter(path, schema, use_dictionary=texts)
 
 
 def _text(path: Path) -> str:

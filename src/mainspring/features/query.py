@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import duckdb
+
 # The first and the last instant asked about, UTC epoch microseconds: what cannot matter to any is not read.
 OLDEST, NEWEST = "getvariable('oldest')", "getvariable('newest')"
 
@@ -39,6 +41,9 @@ class Script:
     def view(self, name: str, query: str) -> None:
         self._make(name, query, "VIEW")
 
+    def insert(self, name: str, query: str) -> None:
+        self._statements.append(f"INSERT INTO {name} {query}")
+
     def drop(self, *names: str) -> None:
         self._statements += [f"DROP {self._there.pop(name)} {name}" for name in names]
 
@@ -56,9 +61,18 @@ class Script:
 def made(con: Any, query: Query) -> Iterator[str]:
     """Make what a query reads, for as long as the block runs, and give its result's SQL."""
     for statement in query.statements:
-        con.execute(statement)
+        execute(con, statement)
     yield query.result
     for statement in query.cleanup:
+        con.execute(statement)
+
+
+def execute(con: Any, statement: str) -> None:
+    """Run a statement that may be run again: with one thread, where the memory is too little for several."""
+    try:
+        con.execute(statement)
+    except duckdb.OutOfMemoryException:
+        con.execute("SET threads = 1")
         con.execute(statement)
 
 

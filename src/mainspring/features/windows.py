@@ -27,7 +27,7 @@ _SAMPLE = 10_000  # how many observations tell how many rows an entity has
 
 
 def labels_query(layout: Layout) -> Query:
-    """Make `labels`; the result is how many rows a microsecond the entity of an observation has, on average."""
+    """Make `labels`; the result is how many there are, and how many rows a microsecond the entity of one has."""
     keys = list(layout.view.entity.keys)
     there = " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in (*keys, "_t"))
     script = Script()
@@ -46,12 +46,13 @@ def labels_query(layout: Layout) -> Query:
     # Every so many observations; a random sample would make the plan, and so the last bit of a sum, a matter of chance.
     some = f"SELECT kid FROM labels WHERE _i % (1 + (SELECT max(_i) FROM labels) // {_SAMPLE}) = 0"
     return script.query(
-        f"SELECT count(*) / (SELECT count(*) FROM ({some})) / greatest(max(e) - min(e), 1) "
+        f"SELECT (SELECT count(*) FROM labels), "
+        f"count(*) / (SELECT count(*) FROM ({some})) / greatest(max(e) - min(e), 1) "
         f"FROM ({rows}) AS event JOIN ({some}) AS ask USING (kid)"
     )
 
 
-def levels_of(layout: Layout, rows_a_microsecond: float, rows_worth_a_tile: float) -> list[Levels]:
+def levels_of(layout: Layout, observations: int, rows_a_microsecond: float, rows_worth_a_tile: float) -> list[Levels]:
     """Return the levels of each width of window: the next finer tiles where one holds more rows than are worth it.
 
     The coarsest are worth it from half as many rows on: without them every row of the window is joined.
@@ -61,9 +62,8 @@ def levels_of(layout: Layout, rows_a_microsecond: float, rows_worth_a_tile: floa
         tiles = [width for width in WIDTHS if width <= hop(window)]
         worth = [width * rows_a_microsecond > rows_worth_a_tile for width in tiles]
         finest = next((n for n, dense in enumerate(worth) if not dense), len(tiles) - 1)
-        found.append(
-            Levels(window, tiles[: finest + 1] if tiles[0] * rows_a_microsecond > rows_worth_a_tile / 2 else [])
-        )
+        widths = tiles[: finest + 1] if tiles[0] * rows_a_microsecond > rows_worth_a_tile / 2 else []
+        found.append(Levels(window, widths, observations * rows_a_microsecond * window))
     return found
 
 
@@ -108,7 +108,7 @@ def _fold(script: Script, layout: Layout, levels: Levels, features: Sequence[Win
         )
         script.table(f"level_{level}", query)
         joins.append(f"LEFT JOIN level_{level} AS s{level} ON {levels.same(level, f's{level}', 'a')}")
-    single = state.from_rows(parts, levels.single, "TRUE", "_i")
+    single = state.from_rows(parts, levels.single(), "TRUE", "_i")
     if joins:
         script.table("single", single)
         merged = state.combined(parts, [*(f"s{level}" for level in range(len(joins))), "single"])

@@ -126,6 +126,15 @@ def test_too_little_memory_says_what_to_do(file: Path) -> None:
     assert "memory_limit" in str(low.value.fix)
 
 
+def test_little_memory_is_for_few_threads() -> None:
+    def threads(limit: str, number: int | None = None) -> int:
+        return int(duck.one_row(duck.connect(limit, threads=number), "SELECT current_setting('threads')")[0])
+
+    assert threads("100MB") == 1
+    assert threads("2GB") == min(16, threads("-1"))
+    assert threads("100MB", 3) == 3
+
+
 @pytest.mark.parametrize(("limit", "threads"), [("much", None), ("2GB", 0)])
 def test_a_limit_that_is_none_is_refused(limit: str, threads: int | None) -> None:
     with pytest.raises(Invalid, match=f"{limit}"):

@@ -18,7 +18,7 @@ from mainspring.features.query import Script
 from mainspring.features.sketches import CUT, KEPT, millionths
 
 ROWS_AT_ONCE = 2_000_000
-_MOST_TURNS = 10_000
+_MOST_TURNS = 1_000
 
 
 def make_sketches(script: Script, levels: Levels, features: Sequence[WindowFeature]) -> list[str]:

@@ -46,8 +46,8 @@ def run(con: Any, view: FeatureView, scan: TableScan, rows_worth_a_tile: float, 
         yield _collected(con, last_query(layout), collect, _kinds(view, [last.name for last in layout.lasts]))
     if layout.windows:
         with made(con, labels_query(layout)) as density:
-            observations, rows_a_microsecond = con.execute(density).fetchone()
-            levels = levels_of(layout, observations, rows_a_microsecond or 0.0, rows_worth_a_tile)
+            observations, rows, span = con.execute(density).fetchone()
+            levels = levels_of(layout, observations, rows, span, rows_worth_a_tile)
             with made(con, events_query(layout, levels)):
                 for each in levels:
                     names = [feature.name for feature in layout.windows if feature.window == each.window]

@@ -27,7 +27,7 @@ _SAMPLE = 10_000  # how many observations tell how many rows an entity has
 
 
 def labels_query(layout: Layout) -> Query:
-    """Make `labels`; the result is how many there are, and how many rows a microsecond the entity of one has."""
+    """Make `labels`. The result: how many there are, how many rows the entity of one has, in how many microseconds."""
     keys = list(layout.view.entity.keys)
     there = " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in (*keys, "_t"))
     script = Script()
@@ -46,24 +46,28 @@ def labels_query(layout: Layout) -> Query:
     # Every so many observations; a random sample would make the plan, and so the last bit of a sum, a matter of chance.
     some = f"SELECT kid FROM labels WHERE _i % (1 + (SELECT max(_i) FROM labels) // {_SAMPLE}) = 0"
     return script.query(
-        f"SELECT (SELECT count(*) FROM labels), "
-        f"count(*) / (SELECT count(*) FROM ({some})) / greatest(max(e) - min(e), 1) "
+        f"SELECT (SELECT count(*) FROM labels), coalesce(count(*) / (SELECT count(*) FROM ({some})), 0), "
+        f"coalesce(greatest(max(e) - min(e), 1), 1) "
         f"FROM ({rows}) AS event JOIN ({some}) AS ask USING (kid)"
     )
 
 
-def levels_of(layout: Layout, observations: int, rows_a_microsecond: float, rows_worth_a_tile: float) -> list[Levels]:
+def levels_of(layout: Layout, observations: int, rows: float, span: int, rows_worth_a_tile: float) -> list[Levels]:
     """Return the levels of each width of window: the next finer tiles where one holds more rows than are worth it.
 
     The coarsest are worth it from half as many rows on: without them every row of the window is joined.
+
+    Args:
+        observations, rows, span: See `labels_query`.
     """
     found = []
+    rows_a_microsecond = rows / span
     for window in sorted({feature.window for feature in layout.windows}):
         tiles = [width for width in WIDTHS if width <= hop(window)]
         worth = [width * rows_a_microsecond > rows_worth_a_tile for width in tiles]
         finest = next((n for n, dense in enumerate(worth) if not dense), len(tiles) - 1)
         widths = tiles[: finest + 1] if tiles[0] * rows_a_microsecond > rows_worth_a_tile / 2 else []
-        found.append(Levels(window, widths, observations * rows_a_microsecond * window))
+        found.append(Levels(window, widths, observations * rows * min(1.0, window / span)))
     return found
 
 

@@ -1,0 +1,75 @@
+"""Sketches of many observations over many rows, which the offline read takes in several turns."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+
+import mainspring as ms
+from mainspring.core.time import DAY, HOUR
+from mainspring.data.model import Source, TableScan
+from mainspring.features.declaring import feature_view
+from mainspring.features.model import Entity
+from mainspring.features.offline import point_in_time
+from mainspring.features.sketched import ROWS_AT_ONCE
+
+START = 1_383_350_400_000_000
+UTC = pa.timestamp("us", tz="UTC")
+USER = Entity("user", keys={"user": ms.Int64})
+VISITS = Source("visits", schema={"user": ms.Int64, "page": ms.Int64}, event_time="at")
+
+
+@feature_view(entity=USER, source=VISITS)
+class Visits:
+    pages = ms.distinct("page", window="24h")
+    middle = ms.quantile("page", 0.5, window="24h")
+    usual = ms.top_k("page", 2, window="24h")
+
+
+def test_rows_of_one_moment_are_few_however_dense() -> None:
+    moment = [START] * 50
+    table = pa.table(
+        {
+            "at": pa.array(moment, UTC), "user": pa.array([1] * 50), "page": pa.array(range(50)),
+            "_visible_at": pa.array(moment, UTC), "_seq": pa.array(range(50)),
+        }
+    )  # fmt: skip
+    asked = pa.table({"user": [1] * 100, "_at": pa.array([START + number for number in range(100)], UTC)})
+    scan = TableScan(1, rows=table, schema=table.schema)
+    found = point_in_time(asked, [Visits], lambda _: scan, schema={"user": ms.Int64})
+    assert found["Visits.pages"].to_pylist() == [0, *[50] * 99]
+    assert found["Visits.middle"].to_pylist() == [None, *[24.0] * 99]
+
+
+def test_many_turns_give_what_one_gives() -> None:
+    rng = np.random.default_rng(5)
+    rows, asked, users = 3_000, 4_000, 3
+    event, user = np.sort(rng.integers(START, START + DAY, rows)), rng.integers(0, users, rows)
+    page = rng.zipf(1.4, rows) % 200
+    table = pa.table(
+        {
+            "at": pa.array(event, UTC), "user": pa.array(user), "page": pa.array(page),
+            "_visible_at": pa.array(event, UTC), "_seq": pa.array(np.arange(rows)),
+        }
+    )  # fmt: skip
+    at, who = rng.integers(START + 20 * HOUR, START + 30 * HOUR, asked), rng.integers(0, users, asked)
+    assert asked * rows / users > ROWS_AT_ONCE  # so there are turns
+    found = point_in_time(
+        pa.table({"user": pa.array(who), "_at": pa.array(at, UTC)}),
+        [Visits],
+        lambda _: TableScan(1, rows=table, schema=table.schema),
+        schema={"user": ms.Int64},
+    ).to_pylist()
+    for number in range(0, asked, 7):
+        first = (at[number] - DAY) // HOUR * HOUR
+        inside = page[(user == who[number]) & (event >= first) & (event < at[number])].tolist()
+        counts = Counter(inside)
+        usual = sorted(counts, key=lambda value: (-counts[value], value))[:2]
+        assert {name: found[number][f"Visits.{name}"] for name in Visits.names} == {
+            "pages": len(counts),
+            "middle": float(sorted(inside)[-(-len(inside) // 2) - 1]),
+            "usual_1": usual[0],
+            "usual_2": usual[1],
+        }

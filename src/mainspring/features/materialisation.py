@@ -7,8 +7,8 @@ up to date, they catch up with what happened meanwhile, and take their place at 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import msgspec
 
 from mainspring.core.errors import Conflict
 from mainspring.core.locks import Locks
+from mainspring.core.time import Clock
 from mainspring.data import duck
 from mainspring.data.model import TableScan
 from mainspring.features.lakes import TileTables
@@ -44,8 +45,7 @@ class Materialisation:
     """What one run needs, and what it has done so far. See `features.materialise.Materialiser`.
 
     Args:
-        now: UTC epoch microseconds.
-        wanted: The instant to materialise through.
+        through: The instant to materialise through, UTC epoch microseconds; `None`: now, whenever that is.
     """
 
     con: Any
@@ -55,14 +55,31 @@ class Materialisation:
     layout: Layout
     rows: Slice
     at_once: int
-    now: int
-    wanted: int
+    clock: Clock
+    through: int | None
     horizon: int
     progress: Progress | None
     entities: int = 0
     counted: int = 0  # rows
     largest: int = 0  # bytes
     started: float = field(default_factory=time.monotonic)
+    now: int = field(init=False)
+    wanted: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        """See what time it is. After a wait for somebody else it is later, or their mark would be of the future."""
+        self.now = self.clock.now()
+        self.wanted = self.now if self.through is None else self.through
+
+    @contextmanager
+    def _served_alone(self) -> Iterator[None]:
+        """Keep others from bringing the served states up to date."""
+        with self._hold("states"):
+            self._look()
+            yield
 
     @property
     def slot(self) -> str:
@@ -72,12 +89,12 @@ class Materialisation:
     def shadow(self) -> str:
         return self.slot + BUILDING
 
-    def hold(self, what: str) -> AbstractContextManager[None]:
+    def _hold(self, what: str) -> AbstractContextManager[None]:
         return self.locks.hold(f"{what}.{tiles_table(self.slot)}", wait_s=_WAIT_S)
 
     def bring(self) -> MaterialiseReport:
         """Bring the served states up to date; where that cannot be done from what they are, build them."""
-        with self.hold("states"):
+        with self._served_alone():
             mark = self._increment(self.slot)
         if mark is None:
             return self.build()
@@ -86,17 +103,18 @@ class Materialisation:
 
     def build(self, *, anyway: bool = False) -> MaterialiseReport:
         """Build the states anew and swap them in; unless somebody else just has, or `anyway`."""
-        with self.hold("build"):
+        with self._hold("build"):
             if not anyway:
-                with self.hold("states"):
+                with self._served_alone():
                     mark = self._increment(self.slot)
                 if mark is not None:
                     return self._report(mark)
             for _ in range(_TRIES):
                 if self.store.mark(self.shadow) is None:
+                    self._look()
                     self._fill()
                 filled = self.entities, self.counted
-                with self.hold("states"):
+                with self._served_alone():
                     mark = self._catch_up()
                     self.entities, self.counted = filled
                     if mark is not None:

@@ -120,7 +120,6 @@ class Materialiser:
         self, view: FeatureView, through: int | None, horizon: int, progress: Progress | None
     ) -> Materialisation:
         layout, rows = self._slice(view)
-        now = self._clock.now()
         return Materialisation(
             con=self._con,
             lake=self._lake,
@@ -129,8 +128,8 @@ class Materialiser:
             layout=layout,
             rows=rows,
             at_once=self._at_once,
-            now=now,
-            wanted=now if through is None else through,
+            clock=self._clock,
+            through=through,
             horizon=horizon,
             progress=progress,
         )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -308,3 +309,38 @@ def test_a_changed_view_does_not_touch_what_the_old_one_serves() -> None:
     assert {key: world.store.states()[key] for key in held} == held
     read = OnlineReader([changed], world.store).read({"station": [STATIONS[0]]}, instant("12:00"))
     assert read.features["Trains.more"] == [11.0]
+
+
+class Overtaken(MemoryLocks):
+    """Locks that one has to wait for: meanwhile somebody else does something, once."""
+
+    def __init__(self, by: Callable[[], None]) -> None:
+        super().__init__()
+        self._by: Callable[[], None] | None = by
+
+    @contextmanager
+    def hold(self, name: str, *, wait_s: float = 60.0) -> Iterator[None]:
+        by, self._by = self._by, None
+        if by is not None:
+            by()
+        with super().hold(name, wait_s=wait_s):
+            yield
+
+
+def test_whoever_waited_for_a_later_materialisation_does_not_take_it_for_one_of_the_future() -> None:
+    world = World(VIEW, [train("10:00", 5.0), train("16:00", 7.0, known="16:30")])
+    world.clock.set(instant("09:00"))
+    world.materialiser.run(VIEW)
+
+    def later() -> None:
+        world.clock.set(instant("12:00"))
+        world.materialiser.run(VIEW, horizon=5 * HOUR)
+
+    waiting = Materialiser(world.lake, world.store, world.clock, locks=Overtaken(later))
+    waiting.run(VIEW, horizon=HOUR)
+
+    mark = world.store.mark(slot(VIEW))
+    assert mark is not None
+    assert (mark.position, mark.until) == (instant("12:00"), instant("17:00"))
+    read = OnlineReader([VIEW], world.store).read({"station": ["mile end"]}, instant("16:45"))
+    assert read.features["Trains.last"] == [7.0]

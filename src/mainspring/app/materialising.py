@@ -37,8 +37,9 @@ def materialise_views(
         told = None if progress is None else partial(progress, view.name)
         try:
             reports.append(run(view, through=through, horizon=horizon, progress=told))
-        except NotFound:
-            continue
+        except NotFound as error:
+            if project.lake.version(view.source.name) is not None:
+                failure = failure or error
         except MainspringError as error:
             failure = failure or error
     if failure is not None:

@@ -135,8 +135,8 @@ def _check_feature(
             f"{full_name} has the window {width}, shorter than its hop {shortest}",
             f"make it at least {shortest}.",
         )
-    if (feature.kind == "newest" and (feature.nth or 0) < 1) or (feature.kind == "top" and (feature.nth or 0) < 1):
-        yield view, f"{full_name} is the {feature.nth}th", "count from 1."
+    if feature.kind in ("newest", "top") and (feature.nth is None or feature.nth < 1):
+        yield view, f"{full_name} is number {feature.nth} of the {feature.kind}", "count from 1."
     if feature.kind == "quantile" and not 0 <= (feature.share if feature.share is not None else -1) <= 1:
         yield view, f"{full_name} is the quantile {feature.share}", "use a share from 0 to 1."
     if feature.default is not None and not math.isfinite(feature.default):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, overload
 
 from mainspring.core.declare import declare
 from mainspring.core.errors import Invalid
@@ -42,22 +42,43 @@ def feature_view(
     return build
 
 
-def request_features(body: type) -> RequestFeatures:
+@overload
+def request_features(body: type) -> RequestFeatures: ...
+
+
+@overload
+def request_features(
+    *, owner: str = "", tags: Mapping[str, str] | None = None
+) -> Callable[[type], RequestFeatures]: ...
+
+
+def request_features(
+    body: type | None = None, *, owner: str = "", tags: Mapping[str, str] | None = None
+) -> RequestFeatures | Callable[[type], RequestFeatures]:
     """Turn a class whose attributes are expressions into `RequestFeatures`; `on_demand_features` is the same thing.
 
     The expressions are over fields of the request (`ms.col("seats")`) and features of views
     (`OriginTraffic.departures_1h`). Views that they use need not be among a model's features: they are read for it,
-    and given to the model only where it lists them.
+    and given to the model only where it lists them. It stands above the class with or without arguments.
 
     Raises:
         Invalid: The class has no feature, or one of its public attributes is no such expression.
     """
-    features, views = _request_members(body)
-    built = RequestFeatures(
-        check_id(body.__name__, "feature group"), features, (body.__doc__ or "").strip(), views=views
-    )
-    declare(built)
-    return built
+
+    def build(body: type) -> RequestFeatures:
+        features, views = _request_members(body)
+        built = RequestFeatures(
+            check_id(body.__name__, "feature group"),
+            features,
+            (body.__doc__ or "").strip(),
+            owner,
+            views,
+            dict(tags or {}),
+        )
+        declare(built)
+        return built
+
+    return build if body is None else build(body)
 
 
 on_demand_features = request_features

@@ -58,6 +58,13 @@ def test_nothing_is_wrong_with_what_is_right() -> None:
         (ms.last("mm", ttl=0), "Rain.x has a TTL of 0s"),
         (ms.mean("mm", window="1h", default=math.nan), "Rain.x has the default nan"),
         (ms.max("gauge", window="1h", default=1.0), "Rain.x is a String and has the default 1.0"),
+        (ms.last("gauge", window="1h", default=1.0), "Rain.x is a String and has the default 1.0"),
+        (ms.distinct("mm", window="1h"), "Rain.x would count the values of a Float32 | cast or round it"),
+        (ms.quantile("gauge", 0.5, window="1h"), "Rain.x is the quantile of a String"),
+        (ms.first(col("fell_at") - col("fell_at"), window="1h"), "Rain.x would be a Duration"),
+        (Aggregation(kind="quantile", of=col("mm"), window=3_600_000_000, share=1.5), "Rain.x is the quantile 1.5"),
+        (Aggregation(kind="newest", of=col("mm"), window=3_600_000_000, nth=0), "Rain.x is number 0 of the newest | count from 1."),
+        (Aggregation(kind="top", of=col("gauge"), window=3_600_000_000), "Rain.x is number None of the top"),
     ],
 )
 def test_a_feature_that_is_wrong_is_named(feature: Any, said: str) -> None:

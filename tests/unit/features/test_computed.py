@@ -125,6 +125,44 @@ def test_computing_costs_nothing_to_store() -> None:
     assert slot(view(**stored)) == slot(view(**stored, more=stored["trains_1h"] + 1))
 
 
+def test_several_aggregations_are_several_features() -> None:
+    delays = ms.last_k("delay", 2, window="24h")
+    spread = ms.quantiles("delay", [0.5, 0.999], window="24h")
+    features = view(delays=delays, spread=spread, change=delays[1] - delays[2], tail=spread["p99_9"] / spread["p50"])
+    assert features.names == ("delays_1", "delays_2", "spread_p50", "spread_p99_9", "change", "tail")
+    found = both(World(features, ROWS), [features], "10:40", [1, 1, 1])
+    assert [values[0] for values in found.values()] == [3.0, 9.0, 3.0, 9.0, -6.0, 3.0]
+    with pytest.raises(NotFound, match=r"no 3 among \['1', '2'\]"):
+        delays[3]
+    with pytest.raises(Invalid, match=r"Trains\.delays_1 is declared twice"):
+        view(delays_1=ms.count(window="1h"), delays=delays)
+
+
+@pytest.mark.parametrize(
+    ("declare", "said"),
+    [
+        (lambda: ms.last_k("delay", 0, window="1h"), "0 values cannot be asked for"),
+        (lambda: ms.top_k("delay", 5000, window="1h"), "5000 values"),
+        (lambda: ms.quantile("delay", 1.1, window="1h"), "1.1 is no share"),
+        (lambda: ms.quantile("delay", 0.1234567, window="1h"), "six decimals"),
+        (lambda: ms.quantiles("delay", [], window="1h"), "no shares"),
+        (lambda: ms.last("delay", ttl="1h", window="1h"), "a ttl or a window, not both"),
+        (lambda: ms.last("delay", default=0.0), 'add window="24h"'),
+        (lambda: ms.last("delay", where=col("delay") > 0), 'add window="24h"'),
+    ],
+)
+def test_what_cannot_be_aggregated_is_refused(declare: Any, said: str) -> None:
+    with pytest.raises(Invalid, match=said):
+        declare()
+
+
+def test_on_demand_features_have_an_owner_and_tags() -> None:
+    group = ms.on_demand_features(owner="ana", tags={"team": "rail"})(type("Trip", (), {"x": col("seats") + 1}))
+    assert (group.owner, group.tags) == ("ana", {"team": "rail"})
+    (again,), _ = load(dump([group], AT))
+    assert (again.owner, again.tags) == ("ana", {"team": "rail"})
+
+
 def test_an_operand_must_be_a_feature_of_the_class() -> None:
     with pytest.raises(Invalid, match=r"Trains\.x uses .*count.*no attribute of the class.*name = ms\.count"):
         view(n=ms.count(window="1h"), x=ms.count(window="2h") + 1)

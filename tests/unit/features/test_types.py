@@ -30,11 +30,28 @@ def test_last_and_extremes_keep_the_type(column: str) -> None:
 
 
 @pytest.mark.parametrize("column", COLUMNS)
+def test_the_oldest_the_newest_and_the_most_frequent_keep_the_type(column: str) -> None:
+    for feature in (ms.first(column, window="1h"), ms.last(column, window="1h"), ms.last_k(column, 2, window="1h")[2]):
+        assert feature_dtype(one(feature), "x") == COLUMNS[column]
+    if COLUMNS[column] in (DType.Float32, DType.Float64):
+        for feature in (ms.top_k(column, 1, window="1h")[1], ms.distinct(column, window="1h")):
+            with pytest.raises(Invalid, match=r"would count the values of a Float.*cast or round it"):
+                feature_dtype(one(feature), "x")
+    else:
+        assert feature_dtype(one(ms.top_k(column, 1, window="1h")[1]), "x") == COLUMNS[column]
+        assert feature_dtype(one(ms.distinct(column, window="1h")), "x") == DType.Int64
+
+
+@pytest.mark.parametrize("column", COLUMNS)
 def test_a_count_is_an_integer(column: str) -> None:
     assert feature_dtype(one(ms.count(column, window="1h")), "x") == DType.Int64
 
 
-@pytest.mark.parametrize("kind", [ms.sum, ms.mean, ms.variance, ms.std])
+def _median(of: Any, window: str) -> Aggregation:
+    return ms.quantile(of, 0.5, window=window)
+
+
+@pytest.mark.parametrize("kind", [ms.sum, ms.mean, ms.variance, ms.std, _median])
 @pytest.mark.parametrize(
     ("of", "wanted"),
     [

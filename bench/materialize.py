@@ -148,7 +148,7 @@ def main() -> None:
                         f"{what}, {size}: peak memory", "MB", mine["megabytes"], floor["megabytes"] if last else None,
                         {"feast": peer and peer["megabytes"]} if last else {}, notes,
                     ),
-                    Case(f"{what}, {size}: again (tiles are there)", "rows/s", round(rows / mine["again"]),
+                    Case(f"{what}, {size}: rebuilt in the same process", "rows/s", round(rows / mine["again"]),
                          more_is_better=True),
                     Case(f"{what}, {size}: a new process, 100 rows later", "ms", round(mine["restart"] * 1e3)),
                     Case(f"{what}, {size}: 100 rows later", "ms", round(mine["increment"] * 1e3, 1)),

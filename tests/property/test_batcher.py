@@ -131,7 +131,8 @@ def test_nothing_runs_after_its_deadline_has_passed(arrivals, fixed, per_row) ->
         assert begun < arrivals[place].at + arrivals[place].slack
     for place, when in history.late.items():
         deadline = arrivals[place].at + arrivals[place].slack
-        assert when + fixed + per_row * arrivals[place].rows > deadline - 1
+        # Too late in a full batch: under load one that is in time alone may make way for those behind it.
+        assert when + fixed + per_row * max(8, arrivals[place].rows) > deadline - 1
 
 
 @given(arrivals=arrivals_lists, **costs)

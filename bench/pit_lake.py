@@ -32,18 +32,26 @@ class Size:
     rows: int
     late: float = 0.0  # the share of rows that are recorded up to ten days after they became true
     text_keys: bool = False
+    rows_an_entity: int = ROWS_AN_ENTITY
 
     @property
     def entities(self) -> int:
-        return self.rows // ROWS_AN_ENTITY
+        return self.rows // self.rows_an_entity
 
     @property
     def name(self) -> str:
-        corrections = ", corrections" if self.late else ""
-        return f"{short(self.observations)} x {short(self.rows)}{corrections}{', text keys' if self.text_keys else ''}"
+        traits = {
+            "corrections": self.late,
+            "text keys": self.text_keys,
+            f"{short(self.rows_an_entity)} rows an entity": self.rows_an_entity != ROWS_AN_ENTITY,
+        }
+        named = "".join(f", {trait}" for trait, has in traits.items() if has)
+        return f"{short(self.observations)} x {short(self.rows)}{named}"
 
 
 def short(number: int) -> str:
+    if number < 1000:
+        return str(number)
     return f"{number // 1_000_000}M" if number >= 1_000_000 else f"{number // 1_000}k"
 
 

@@ -77,7 +77,7 @@ class Sides:
     def ours_windows(self) -> pa.Table:
         return self._point_in_time(self.windowed)
 
-    def floor_windows(self) -> pa.Table:
+    def window_frames(self) -> pa.Table:
         """Frames over both tables in one: late rows count before they are known, so it is not exact."""
         frames = ", ".join(
             f"{sql}(f0) OVER w{n} AS {kind}_{window}"

@@ -218,7 +218,7 @@ def _open(path: str | Path) -> Any:
 
 def _written(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     # To look for a dictionary among numbers takes longer than to write them.
-    texts = [field.name for field in schema if not pa.types.is_primitive(field.type)]
+    texts: Any = [field.name for field in schema if not pa.types.is_primitive(field.type)]
     return pq.ParquetWriter(path, schema, use_dictionary=texts)
 
 

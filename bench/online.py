@@ -38,7 +38,7 @@ from mainspring.features.keys import encode_key
 from mainspring.features.layout import slot
 from mainspring.features.model import EntityState, FeatureView
 from mainspring.features.online import OnlineReader
-from mainspring.features.state import Candidates, Recent, State, encode
+from mainspring.features.state.blobs import Candidates, Recent, State, encode
 from report import Case, report
 
 sys.path.insert(0, str(ROOT / "tests"))  # where servers are started

@@ -22,8 +22,7 @@ from mainspring.core.time import DAY, HOUR
 from mainspring.data import duck
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.features.declaring import feature_view
-from mainspring.features.offline import point_in_time
-from mainspring.features.outsize import point_in_time_to
+from mainspring.features.offline import point_in_time, point_in_time_to
 from pit_lake import FEATURES, Size, entity, source
 
 WINDOWS = {"1h": HOUR, "24h": DAY, "30d": 30 * DAY}

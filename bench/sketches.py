@@ -18,9 +18,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from mainspring.features import parts as sql
-from mainspring.features import sketches
-from mainspring.features.tiles import as_stored
+from mainspring.features.state import sketches, sql
+from mainspring.features.state.merging import as_stored
 from report import Case, report
 
 SHARES = (0.1, 0.5, 0.9, 0.99)

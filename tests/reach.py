@@ -6,8 +6,8 @@ from bisect import bisect_left
 
 from mainspring.features.layout import Layout
 from mainspring.features.model import FeatureView
-from mainspring.features.state import SETTLING, Tiles, decode, encode
-from mainspring.features.tilerows import tail_of
+from mainspring.features.state.blobs import SETTLING, Tiles, decode, encode
+from mainspring.features.tilelog.rows import tail_of
 
 
 def within_reach(payload: bytes, view: FeatureView, position: int) -> bytes:

@@ -29,7 +29,7 @@ from mainspring.features.adapters.sqlite import SqliteOnlineStore
 from mainspring.features.keys import encode_key
 from mainspring.features.layout import slot
 from mainspring.features.materialise import Materialiser
-from mainspring.features.tilerows import tiles_table
+from mainspring.features.tilelog.rows import tiles_table
 from reach import within_reach
 from visits import KEYINGS, NOW, SHOPS, VIEW, VISITS, batch
 

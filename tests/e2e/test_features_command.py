@@ -9,7 +9,7 @@ from mainspring.cli import exits
 from mainspring.features.keys import encode_key
 from mainspring.features.layout import slot
 from mainspring.features.model import EntityState
-from mainspring.features.state import decode, encode
+from mainspring.features.state.blobs import decode, encode
 
 
 def test_views_are_listed_and_found(depot: Depot) -> None:

@@ -10,9 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mainspring.data import duck
-from mainspring.features.asof import last_query
 from mainspring.features.layout import Layout
-from mainspring.features.query import bind, made
+from mainspring.features.offline.asof import last_query
+from mainspring.features.offline.query import bind, made
 from property.histories import KEYS, History, histories, lake_table, near
 from property.oracle import DAY, record_setting
 

@@ -13,13 +13,13 @@ import mainspring as ms
 from mainspring.core.errors import Corrupt
 from mainspring.core.time import DAY, HOUR
 from mainspring.features.adapters.memory import MemoryOnlineStore
-from mainspring.features.entity import EntityReader
 from mainspring.features.keys import encode_key
 from mainspring.features.layout import Layout
 from mainspring.features.model import EntityState
-from mainspring.features.naming import Names
 from mainspring.features.online import OnlineReader
-from mainspring.features.state import Candidates, Recent, State, decode, encode
+from mainspring.features.online.entity import EntityReader
+from mainspring.features.online.naming import Names
+from mainspring.features.state.blobs import Candidates, Recent, State, decode, encode
 
 NOW = 1_700_000_000_000_000
 FACTS = ms.Source(

@@ -26,7 +26,7 @@ from mainspring.features.materialise import Materialiser
 from mainspring.features.offline import point_in_time
 from mainspring.features.online import OnlineReader, OnlineRows
 from mainspring.features.ports import OnlineStore
-from mainspring.features.state import SETTLING
+from mainspring.features.state.blobs import SETTLING
 from mainspring.features.types import feature_dtype
 from property.histories import FIELDS, KEYS, History, histories, lake_table, landed, near
 from property.oracle import DAY, HOUR, MINUTE, Row, value_at

@@ -12,7 +12,7 @@ from mainspring.core.expr import Node
 from mainspring.core.expr.evaluate import evaluate, vector
 from mainspring.core.expr.types import columns_of, dtype_of
 from mainspring.core.schema import DType
-from mainspring.features.scalars import scalar
+from mainspring.features.verify.scalars import scalar
 from property.expressions import SCHEMA, expressions, rows
 
 

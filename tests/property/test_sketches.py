@@ -17,9 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mainspring.core.schema import DType
-from mainspring.features import parts as sql
-from mainspring.features import sketches
-from mainspring.features.tiles import as_stored, merge
+from mainspring.features.state import sketches, sql
+from mainspring.features.state.merging import as_stored, merge
 from property.expressions import HOSTILE, POOLS
 from property.oracle import cut
 

@@ -18,15 +18,14 @@ from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import DAY, HOUR, MINUTE, ManualClock
 from mainspring.data.model import TableScan
 from mainspring.features.adapters.memory import MemoryOnlineStore
-from mainspring.features.chosen import Bounds
 from mainspring.features.declaring import feature_view, request_features
 from mainspring.features.keys import encode_key
 from mainspring.features.layout import slot
 from mainspring.features.materialise import Materialiser
 from mainspring.features.model import EntityState, FeatureView, Mark, Observations
-from mainspring.features.state import State, decode, encode
-from mainspring.features.verify import Verification, Verifier
-from mainspring.features.verify_computed import verify_computed
+from mainspring.features.state.blobs import State, decode, encode
+from mainspring.features.verify import Verification, Verifier, verify_computed
+from mainspring.features.verify.chosen import Bounds
 from property.histories import History, histories, lake_table
 from property.oracle import Row
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 from mainspring.app.project import Project
 from mainspring.core.errors import NotFound
 from mainspring.data.arrow import ARROW_TYPES
-from mainspring.features import offline
 from mainspring.features.model import FeatureView
+from mainspring.features.offline import read as offline
 
 _TOLERANCE = 1e-6  # relative; float32 results of another order of summation
 

@@ -13,13 +13,13 @@ from mainspring.core.errors import MainspringError
 from mainspring.core.time import from_datetime
 from mainspring.data.arrow import ARROW_TYPES, INSTANT
 from mainspring.data.model import VISIBLE_AT, TableScan
+from mainspring.features.describe.personal import personal_columns
+from mainspring.features.describe.sampling import Bounds, rows_of
 from mainspring.features.layout import slot
 from mainspring.features.model import FeatureView, Mark
 from mainspring.features.offline import point_in_time
 from mainspring.features.online import OnlineReader
-from mainspring.features.personal import personal_columns
 from mainspring.features.ports import OnlineStore
-from mainspring.features.sampling import Bounds, rows_of
 from mainspring.features.types import feature_dtype
 
 WAIT_S = 10.0  # at most, for the lake

@@ -10,7 +10,7 @@ from mainspring.app.reading import pinned
 
 if TYPE_CHECKING:
     from mainspring.app.project import Project
-    from mainspring.features.plan import Step
+    from mainspring.features.offline.plan import Step
 
 
 def explain(project: Project, what: Chosen | Sequence[Chosen], *, analyze: bool = False) -> list[Step]:
@@ -22,7 +22,7 @@ def explain(project: Project, what: Chosen | Sequence[Chosen], *, analyze: bool 
     Raises:
         NotFound: There is no such model or view, or a source has no data yet.
     """
-    from mainspring.features.plan import explain as plan
+    from mainspring.features.offline.plan import explain as plan
 
     choice = choose(project.definitions, what)
     fields = {} if choice.model is None else choice.model.observations.source.columns

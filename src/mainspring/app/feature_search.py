@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from mainspring.features.describe.wording import definition
 from mainspring.features.model import FeatureView
-from mainspring.features.wording import definition
 
 
 @dataclass(frozen=True, slots=True)

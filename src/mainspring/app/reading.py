@@ -21,8 +21,8 @@ from mainspring.core.time import SECOND, format_instant, from_datetime, parse_in
 from mainspring.data.arrow import ARROW_TYPES, INSTANT
 from mainspring.data.model import TableScan
 from mainspring.features.layout import slot
-from mainspring.features.observed import as_read
 from mainspring.features.offline import observe, point_in_time
+from mainspring.features.offline.observed import as_read
 from mainspring.features.online import OnlineReader
 from mainspring.features.types import feature_dtype
 from mainspring.training.labels import LABEL, join_labels

@@ -25,7 +25,7 @@ from mainspring.core.errors import Invalid, Unavailable
 from mainspring.core.schema import DType
 from mainspring.core.settings import Address
 from mainspring.core.time import HOUR, MINUTE, ReplayClock
-from mainspring.features import offline
+from mainspring.features.offline import read as offline
 from mainspring.serving.schema import DATATYPES
 
 _REPORT_EVERY = 500  # predictions

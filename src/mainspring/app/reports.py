@@ -11,7 +11,7 @@ from mainspring.core import html
 from mainspring.core.time import format_instant
 
 if TYPE_CHECKING:
-    from mainspring.features.plan import Step
+    from mainspring.features.offline.plan import Step
     from mainspring.features.verify import Mismatch, Verification
 
 _MISMATCHES_SHOWN = 20

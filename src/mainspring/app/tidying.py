@@ -9,10 +9,10 @@ from mainspring.app.project import Project
 from mainspring.core.errors import Conflict
 from mainspring.core.time import DAY
 from mainspring.data.model import TILES_PREFIX
-from mainspring.features.ledger import read_ledger
-from mainspring.features.materialisation import BUILDING
+from mainspring.features.materialise.ledger import read_ledger
+from mainspring.features.materialise.materialisation import BUILDING
 from mainspring.features.model import FeatureView
-from mainspring.features.tilerows import tiles_table
+from mainspring.features.tilelog.rows import tiles_table
 
 # How long states stay that no definition and no live bundle names: somebody may go back, or not have come yet.
 UNUSED_FOR = 7 * DAY

@@ -9,10 +9,9 @@ from mainspring.app.choosing import Chosen, choose
 from mainspring.app.reading import pinned
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.features.adapters.memory import MemoryOnlineStore
-from mainspring.features.chosen import Bounds
 from mainspring.features.model import Observations, RequestFeatures
-from mainspring.features.verify import Verification, Verifier
-from mainspring.features.verify_computed import verify_computed
+from mainspring.features.verify import Verification, Verifier, verify_computed
+from mainspring.features.verify.chosen import Bounds
 
 if TYPE_CHECKING:
     from mainspring.app.project import Project

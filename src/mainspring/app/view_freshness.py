@@ -8,10 +8,10 @@ from mainspring.app.tables import newest
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.data.model import VISIBLE_AT, TableScan
 from mainspring.data.ports import LakeTables
+from mainspring.features.describe.sampling import Bounds, bounded
 from mainspring.features.layout import slot
 from mainspring.features.model import FeatureView, Mark
 from mainspring.features.ports import OnlineStore
-from mainspring.features.sampling import Bounds, bounded
 
 FRESH, LATE, NEVER, EMPTY, UNKNOWN = "fresh", "late", "never", "empty", "unknown"
 

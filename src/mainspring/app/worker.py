@@ -19,7 +19,7 @@ from mainspring.app.process import log, run
 from mainspring.app.project import Project
 from mainspring.app.tidying import tidy
 from mainspring.core.errors import MainspringError
-from mainspring.features.materialisation import CLOCK_BACK
+from mainspring.features.materialise.materialisation import CLOCK_BACK
 
 _LONGEST_WAIT_S = 60.0
 

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from mainspring.console import formats
 from mainspring.console.charts import Chart, Line, Table, spark
-from mainspring.features.distributions import NUMBERS, QUANTILES, SHARES, Distribution, Period
+from mainspring.features.describe.distributions import NUMBERS, QUANTILES, SHARES, Distribution, Period
 
 _TONES = ("first", "second", "third", "fourth", "fifth")
 _NAMES = tuple("median" if quantile == 0.5 else f"p{100 * quantile:g}" for quantile in QUANTILES)

@@ -32,7 +32,7 @@ from mainspring.console.render import page
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.ids import check_id
 from mainspring.core.time import format_instant, from_datetime
-from mainspring.features.distributions import Distributions
+from mainspring.features.describe.distributions import Distributions
 from mainspring.features.model import FeatureView
 
 Frame = Callable[[Request], dict[str, Any]]

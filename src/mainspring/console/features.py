@@ -15,13 +15,13 @@ from mainspring.app.view_freshness import ViewFreshness, view_freshness
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.core.time import HOUR
-from mainspring.features.distributions import Distributions, distributions
+from mainspring.features.describe.distributions import Distributions, distributions
+from mainspring.features.describe.personal import columns_read
+from mainspring.features.describe.wording import definition, wording
 from mainspring.features.keys import typed_key
 from mainspring.features.layout import slot
 from mainspring.features.model import FeatureView
-from mainspring.features.personal import columns_read
 from mainspring.features.types import default_of, feature_dtype
-from mainspring.features.wording import definition, wording
 
 KEY = "key."  # before a key's name in a query, so that no key is taken for another parameter
 _T = TypeVar("_T")

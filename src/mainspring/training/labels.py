@@ -45,7 +45,7 @@ def join_labels(
     largest event time, then recorded time, then order of arrival). A null label, like none, drops the observation.
 
     Args:
-        observed: As `features.offline.observe` returns it.
+        observed: As `features.offline.read.observe` returns it.
         until: Labels that became visible later are not used; UTC epoch microseconds, `None` for no limit.
     """
     keys = label_keys(observations, label)

@@ -21,7 +21,7 @@ from mainspring.features.definitions import dump
 from mainspring.features.layout import slot
 from mainspring.features.model import FeatureView
 from mainspring.features.online import OnlineReader
-from mainspring.features.tilerows import tiles_table
+from mainspring.features.tilelog.rows import tiles_table
 from mainspring.registry.bundles import FEATURES, seal
 from mainspring.serving.model import Arm
 

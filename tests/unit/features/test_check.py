@@ -63,7 +63,10 @@ def test_nothing_is_wrong_with_what_is_right() -> None:
         (ms.quantile("gauge", 0.5, window="1h"), "Rain.x is the quantile of a String"),
         (ms.first(col("fell_at") - col("fell_at"), window="1h"), "Rain.x would be a Duration"),
         (Aggregation(kind="quantile", of=col("mm"), window=3_600_000_000, share=1.5), "Rain.x is the quantile 1.5"),
-        (Aggregation(kind="newest", of=col("mm"), window=3_600_000_000, nth=0), "Rain.x is number 0 of the newest | count from 1."),
+        (
+            Aggregation(kind="newest", of=col("mm"), window=3_600_000_000, nth=0),
+            "Rain.x is number 0 of the newest | count from 1.",
+        ),
         (Aggregation(kind="top", of=col("gauge"), window=3_600_000_000), "Rain.x is number None of the top"),
     ],
 )

@@ -12,10 +12,8 @@ import pytest
 
 import mainspring as ms
 from mainspring.core.errors import InvalidData, NotFound, StorageFull
-from mainspring.features import outsize
 from mainspring.features.model import FeatureView
-from mainspring.features.offline import point_in_time
-from mainspring.features.outsize import point_in_time_pieces, point_in_time_to
+from mainspring.features.offline import outsize, point_in_time, point_in_time_pieces, point_in_time_to
 from station import SCHEMA, World, instant, train
 
 INSTANT = pa.timestamp("us", tz="UTC")

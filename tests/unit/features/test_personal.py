@@ -1,5 +1,5 @@
 import mainspring as ms
-from mainspring.features.personal import columns_read, personal_columns
+from mainspring.features.describe.personal import columns_read, personal_columns
 
 person = ms.Entity("person", keys={"id": ms.String})
 visits = ms.Source(

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from mainspring.features.placing import Kind, placed
+from mainspring.features.offline.placing import Kind, placed
 
 KINDS: dict[str, tuple[pa.DataType, list[Any]]] = {
     "i": (pa.int64(), [2**63 - 1, -(2**63), 0, None]),

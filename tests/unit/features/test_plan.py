@@ -12,7 +12,7 @@ from mainspring.core.time import ManualClock
 from mainspring.data import duck
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.ingest import Ingestor
-from mainspring.features.plan import explain
+from mainspring.features.offline.plan import explain
 from station import SCHEMA, STATION, TRAINS, instant, train, view
 
 

@@ -15,8 +15,8 @@ from mainspring.data import duck
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
+from mainspring.features.describe.sampling import Bounds, bounded, rows_of, sample
 from mainspring.features.offline import point_in_time
-from mainspring.features.sampling import Bounds, bounded, rows_of, sample
 from unit.console.shop import NOW, START, Orders, Returns, asked, buyer, landed, orders, returns, rows
 
 

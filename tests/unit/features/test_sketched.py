@@ -13,7 +13,7 @@ from mainspring.data.model import Source, TableScan
 from mainspring.features.declaring import feature_view
 from mainspring.features.model import Entity
 from mainspring.features.offline import point_in_time
-from mainspring.features.sketched import ROWS_AT_ONCE
+from mainspring.features.offline.sketched import ROWS_AT_ONCE
 
 START = 1_383_350_400_000_000
 UTC = pa.timestamp("us", tz="UTC")

@@ -19,10 +19,10 @@ from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
 from mainspring.data.ports import LakeTables
-from mainspring.features import parts
 from mainspring.features.layout import Layout
-from mainspring.features.slices import Slice
-from mainspring.features.tilerows import tiles_table
+from mainspring.features.state import sql as parts
+from mainspring.features.tilelog.rows import tiles_table
+from mainspring.features.tilelog.slices import Slice
 from station import TRAINS, instant, train, view
 
 VIEW = view(

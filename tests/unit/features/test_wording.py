@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import mainspring as ms
 from mainspring.core.expr import Node, as_expr
-from mainspring.features.wording import definition, wording
+from mainspring.features.describe.wording import definition, wording
 from unit.console.shop import Orders
 
 

@@ -113,7 +113,7 @@ def show_(call: Call, *, view: str) -> None:
 
 
 def _definition(view: FeatureView) -> dict[str, Any]:
-    from mainspring.features.display import definition_rows
+    from mainspring.features.describe.rows import definition_rows
 
     return {
         "view": view.name,
@@ -183,7 +183,7 @@ def verify(call: Call, *, name: str, sample: int, seed: int, entities: int, rows
     from states built for it, and by brute force; the live online store is compared as it is now. Nothing is written.
     """
     from mainspring.app.verifying import verify as run
-    from mainspring.features.chosen import Bounds
+    from mainspring.features.verify.chosen import Bounds
 
     with call.progress() as progress:
 

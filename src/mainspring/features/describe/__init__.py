@@ -1,0 +1,1 @@
+"""Feature views for people: definitions in words, what identifies a person, how values are distributed."""

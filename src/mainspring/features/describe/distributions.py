@@ -1,0 +1,203 @@
+"""How a view's features are distributed over time: quantiles, or shares of values, and how much is null.
+
+Time is cut into about two dozen equal periods. In each, some entities are read at some instants, by the same
+point-in-time read that makes training sets. An entity counts from when it was first seen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mainspring.core.schema import DType
+from mainspring.core.time import DAY, HOUR, MINUTE
+from mainspring.data.arrow import INSTANT
+from mainspring.data.model import TableScan
+from mainspring.features.describe.personal import personal_columns
+from mainspring.features.describe.sampling import Bounds, Sample, sample
+from mainspring.features.model import FeatureView
+from mainspring.features.offline.read import point_in_time
+from mainspring.features.types import feature_dtype
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+PERIODS = 24  # at most
+CATEGORIES = 5  # the commonest; the rest count together
+EXAMPLES = 6
+NUMBERS, SHARES, HIDDEN = "numbers", "shares", "hidden"
+_GOLDEN = (5**0.5 - 1) / 2
+_WIDTHS = (
+    *(n * MINUTE for n in (1, 2, 5, 10, 15, 30)),
+    *(n * HOUR for n in (1, 2, 3, 6, 12)),
+    *(n * DAY for n in (1, 2, 3, 5, 7, 10, 14, 21, 28, 42, 60, 91, 182, 365)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """What was read in `[start, end)`: `reads` values, of which `nulls` are null, and `strange` NaN or infinite.
+
+    `quantiles` are those of `QUANTILES` over the other values, `None` where there are none; `shares` are those of the
+    distribution's categories among the values that are not null, and last that of all others.
+    """
+
+    start: int  # UTC epoch microseconds
+    end: int
+    reads: int
+    nulls: int
+    strange: int = 0
+    quantiles: tuple[float, ...] | None = None
+    shares: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """One feature over time. `kind` is `numbers`, `shares` (of text and booleans), or `hidden`: only nulls are told.
+
+    Hidden are instants, and values that are made from a column that identifies a person.
+    """
+
+    feature: str
+    kind: str
+    categories: tuple[str, ...]
+    periods: tuple[Period, ...]
+
+    @property
+    def null_share(self) -> float | None:
+        reads = sum(period.reads for period in self.periods)
+        return sum(period.nulls for period in self.periods) / reads if reads else None
+
+
+@dataclass(frozen=True, slots=True)
+class Distributions:
+    """The features of one view over time, from a sample.
+
+    Attributes:
+        version: The version of the source's table.
+        entities: How many entities were read, of about `known`.
+        instants: At how many instants in each period.
+        rows: How many rows of the source they were read from.
+        examples: The keys of some of the entities; none where a key identifies a person.
+        features: By name, in the view's order.
+    """
+
+    version: int
+    entities: int
+    known: int
+    instants: int
+    rows: int
+    examples: tuple[dict[str, Any], ...]
+    features: dict[str, Distribution]
+
+
+def distributions(view: FeatureView, scan: TableScan, now: int, bounds: Bounds | None = None) -> Distributions | None:
+    """Return how the view's features are distributed up to `now`; `None` where no entity is known.
+
+    Args:
+        now: UTC epoch microseconds; nothing that becomes visible later is read.
+        bounds: What it may cost. A period has at most `bounds.entities` reads.
+
+    Raises:
+        Unavailable: Reading the table took too long.
+        Invalid: The source was landed before the view's entity was declared.
+    """
+    limits = bounds or Bounds()
+    found = sample(view, scan, now, limits)
+    if found is None:
+        return None
+    periods = cut(found.start, found.end)
+    instants = max(1, limits.entities // found.keys.num_rows)
+    asked, period = _asked(view, found, periods, instants)
+    read = point_in_time(asked, [view], lambda _: found.scan, schema=dict(view.entity.keys), memory_limit=limits.memory)
+    rows = 0 if found.scan.rows is None else found.scan.rows.num_rows
+    features = {}
+    for name in view.names:
+        values = read[f"{view.name}.{name}"].combine_chunks()
+        features[name] = _distribution(view, name, values, period, periods)
+    return Distributions(
+        scan.version, found.keys.num_rows, found.known, instants, rows, _examples(view, found.keys), features
+    )
+
+
+def cut(start: int, end: int) -> list[tuple[int, int]]:
+    """Return at most `PERIODS` equal periods, of a width that a person would choose, that hold `start` and `end`."""
+    longest = _WIDTHS[-1]
+    width = next((w for w in _WIDTHS if (end - start) // w < PERIODS - 1), None)
+    if width is None:
+        width = longest * (1 + (end - start) // (longest * (PERIODS - 1)))
+    unit = min(width, DAY)
+    first = start // unit * unit
+    return [(at, at + width) for at in range(first, end + 1, width)]
+
+
+def _asked(
+    view: FeatureView, found: Sample, periods: Sequence[tuple[int, int]], instants: int
+) -> tuple[pa.Table, np.ndarray[Any, Any]]:
+    """Return the observations, and the period of each: every entity at the instants of every period since its first."""
+    since = found.keys["_since"].to_numpy()
+    # Each entity has its own place in a period, so that reads do not all fall at one time of the day.
+    place = np.arange(len(since)) * _GOLDEN % 1.0
+    ats, owners, numbers = [], [], []
+    for number, (start, end) in enumerate(periods):
+        low, high = max(start, found.start), min(end - 1, found.end)
+        for step in range(instants):
+            at = high - ((high - low) * (step + place) / instants).astype(np.int64)
+            there = np.flatnonzero(since <= at)
+            owners.append(there)
+            ats.append(at[there])
+            numbers.append(np.full(len(there), number, np.int64))
+    keys = found.keys.select(list(view.entity.keys)).take(pa.array(np.concatenate(owners), pa.int64()))
+    at_column = pa.array(np.concatenate(ats), pa.int64()).cast(INSTANT)
+    return keys.append_column("_at", at_column), np.concatenate(numbers)
+
+
+def _examples(view: FeatureView, keys: pa.Table) -> tuple[dict[str, Any], ...]:
+    if set(view.entity.keys) & set(view.source.pii):
+        return ()
+    shown = keys.select(list(view.entity.keys)).slice(0, EXAMPLES)
+    return tuple(sorted(shown.to_pylist(), key=lambda key: tuple(map(str, key.values()))))
+
+
+def _distribution(
+    view: FeatureView, name: str, values: Any, period: np.ndarray[Any, Any], periods: Sequence[tuple[int, int]]
+) -> Distribution:
+    dtype = feature_dtype(view, name)
+    kind = NUMBERS if dtype.numeric else SHARES if dtype in (DType.String, DType.Boolean) else HIDDEN
+    if personal_columns(view, name):
+        kind = HIDDEN
+    valid = values.is_valid().to_numpy(zero_copy_only=False)
+    common = tuple(text for text, _ in _counted(values, valid).most_common(CATEGORIES)) if kind == SHARES else ()
+    made = []
+    for number, (start, end) in enumerate(periods):
+        inside = period == number
+        nulls = int(np.count_nonzero(inside & ~valid))
+        base = (start, end, int(np.count_nonzero(inside)), nulls)
+        if kind == NUMBERS:
+            numbers = values.filter(pa.array(inside & valid)).to_numpy(zero_copy_only=False).astype(np.float64)
+            finite = numbers[np.isfinite(numbers)]
+            quantiles = tuple(np.quantile(finite, QUANTILES).tolist()) if len(finite) else None
+            made.append(Period(*base, len(numbers) - len(finite), quantiles))
+        elif kind == SHARES:
+            made.append(Period(*base, shares=_shares(_counted(values, inside & valid), common)))
+        else:
+            made.append(Period(*base))
+    return Distribution(name, kind, common, tuple(made))
+
+
+def _counted(values: Any, inside: np.ndarray[Any, Any]) -> Counter[str]:
+    return Counter(
+        ("true" if value else "false") if isinstance(value, bool) else value
+        for value in values.filter(pa.array(inside)).to_pylist()
+    )
+
+
+def _shares(counted: Counter[str], common: Sequence[str]) -> tuple[float, ...]:
+    total = sum(counted.values())
+    if not total:
+        return ()
+    named = [counted[text] / total for text in common]
+    return (*named, max(0.0, 1 - sum(named)))

@@ -1,0 +1,5 @@
+"""Materialisation: an online store brought up to date with the lake."""
+
+from mainspring.features.materialise.materialiser import Materialiser
+
+__all__ = ["Materialiser"]

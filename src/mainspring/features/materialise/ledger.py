@@ -1,0 +1,55 @@
+"""What a view's states in an online store were made from, kept among them: so that what no longer holds is noticed.
+
+A mark says how many rows the lake had. Where rows went and as many others came (a table was restored, or made anew),
+only what they were tells: their digest (features.loads). Of states that are still being built it also says how far.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mainspring.features.model import EntityState, Mark
+from mainspring.features.ports import OnlineStore
+from mainspring.features.tilelog.loads import Content
+
+# No entity has this key: `features.keys.encode_key` gives arrays, and no MessagePack begins so.
+LEDGER_KEY = b"\xc1"
+
+
+class Ledger(msgspec.Struct, frozen=True, array_like=True):
+    """What states were made from: the rows with a `_seq` up to `newest`.
+
+    `position` and `until` are the mark's; `done` is the key of the last entity whose state is there, in the order of
+    keys, or empty once all are.
+    """
+
+    newest: int
+    rows: int
+    digest: int
+    position: int
+    until: int
+    done: bytes = b""
+
+    @property
+    def content(self) -> Content:
+        return Content(self.rows, self.digest)
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.position, self.rows, self.newest, self.until)
+
+    def row(self, done: bytes = b"") -> tuple[bytes, EntityState]:
+        """Return what is written to the store."""
+        payload = msgspec.msgpack.encode(msgspec.structs.replace(self, done=done))
+        return LEDGER_KEY, EntityState(self.position, payload, self.rows)
+
+
+def read_ledger(store: OnlineStore, slot: str) -> Ledger | None:
+    """Return the ledger of a slot, `None` where it has none that can be read."""
+    (held,) = store.read([(slot, LEDGER_KEY)])
+    if held is None:
+        return None
+    try:
+        return msgspec.msgpack.decode(held.payload, type=Ledger)
+    except msgspec.MsgspecError:
+        return None

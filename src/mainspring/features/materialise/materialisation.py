@@ -1,0 +1,277 @@
+"""One materialisation of one view: bring its states up to date, or build them anew beside what is served.
+
+States that are built stand in a slot of their own until they are whole. Then, while nobody else brings the served ones
+up to date, they catch up with what happened meanwhile, and take their place at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from mainspring.core.errors import Conflict
+from mainspring.core.locks import Locks
+from mainspring.core.time import Clock
+from mainspring.data import duck
+from mainspring.data.model import TableScan
+from mainspring.features.layout import Layout
+from mainspring.features.materialise.ledger import Ledger, read_ledger
+from mainspring.features.materialise.rebuild import Rebuild
+from mainspring.features.model import EntityState, Mark, MaterialiseReport
+from mainspring.features.ports import OnlineStore
+from mainspring.features.state.blobs import SETTLING
+from mainspring.features.tilelog.lakes import TileTables
+from mainspring.features.tilelog.landed import key_columns
+from mainspring.features.tilelog.rows import BEHIND, tiles_table
+from mainspring.features.tilelog.slices import Slice
+
+Progress = Callable[[int, int, int], None]  # entities done, of how many, from how many rows
+
+BUILDING = "~"  # behind a slot's name: where its next states are built
+# A mark further than this ahead of the clock was made by a clock that was wrong, or by time that is lived again.
+CLOCK_BACK = BEHIND
+LARGE_STATE = 1_000_000  # bytes
+_WAIT_S = 600.0
+_TRIES = 3
+
+
+@dataclass
+class Materialisation:
+    """What one run needs, and what it has done so far. See `features.materialise.materialiser.Materialiser`.
+
+    Args:
+        through: The instant to materialise through, UTC epoch microseconds; `None`: now, whenever that is.
+    """
+
+    con: Any
+    lake: TileTables
+    store: OnlineStore
+    locks: Locks
+    layout: Layout
+    rows: Slice
+    at_once: int
+    clock: Clock
+    through: int | None
+    horizon: int
+    progress: Progress | None
+    entities: int = 0
+    counted: int = 0  # rows
+    largest: int = 0  # bytes
+    started: float = field(default_factory=time.monotonic)
+    now: int = field(init=False)
+    wanted: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        """See what time it is. After a wait for somebody else it is later, or their mark would be of the future."""
+        self.now = self.clock.now()
+        self.wanted = self.now if self.through is None else self.through
+
+    @contextmanager
+    def _served_alone(self) -> Iterator[None]:
+        """Keep others from bringing the served states up to date."""
+        with self._hold("states"):
+            self._look()
+            yield
+
+    @property
+    def slot(self) -> str:
+        return self.layout.slot
+
+    @property
+    def shadow(self) -> str:
+        return self.slot + BUILDING
+
+    def _hold(self, what: str) -> AbstractContextManager[None]:
+        return self.locks.hold(f"{what}.{tiles_table(self.slot)}", wait_s=_WAIT_S)
+
+    def bring(self) -> MaterialiseReport:
+        """Bring the served states up to date; where that cannot be done from what they are, build them."""
+        with self._served_alone():
+            mark = self._increment(self.slot)
+        if mark is None:
+            return self.build()
+        self.rows.trim(mark.position - SETTLING)
+        return self._report(mark)
+
+    def build(self, *, anyway: bool = False) -> MaterialiseReport:
+        """Build the states anew and swap them in; unless somebody else just has, or `anyway`."""
+        with self._hold("build"):
+            if not anyway:
+                with self._served_alone():
+                    mark = self._increment(self.slot)
+                if mark is not None:
+                    return self._report(mark)
+            for _ in range(_TRIES):
+                if self.store.mark(self.shadow) is None:
+                    self._look()
+                    self._fill()
+                filled = self.entities, self.counted
+                with self._served_alone():
+                    mark = self._catch_up()
+                    self.entities, self.counted = filled
+                    if mark is not None:
+                        self.store.swap(self.slot, self.shadow)
+                        return self._report(mark)
+                self.store.clear(self.shadow)  # left by an earlier build, from a lake that is no longer
+        raise Conflict(f"The data of {self.layout.view.source.name} was replaced while it was read.", retryable=True)
+
+    def compact(self) -> bool:
+        """Write the log of tiles anew where it has what no longer holds; return whether it had."""
+        table = tiles_table(self.slot)
+        mark = self.store.mark(self.slot)
+        if mark is None or self._ahead(mark) or self.lake.version(table) is None:
+            return False
+        scan = self.lake.scan(self.layout.view.source.name)
+        self.rows.refresh(scan, since=mark.position - SETTLING, heard=mark.newest)
+        if not self.rows.compact():
+            return False
+        self.lake.vacuum(table, [])
+        return True
+
+    def _catch_up(self) -> Mark | None:
+        """Bring new states to where the served ones are; `None` where they were built from a lake that is no longer."""
+        progress, self.progress = self.progress, None
+        try:
+            return self._increment(self.shadow, self._served())
+        finally:
+            self.progress = progress
+
+    def _served(self) -> Mark | None:
+        """Return the mark that new states must not fall behind."""
+        mark = self.store.mark(self.slot)
+        return None if mark is None or self._ahead(mark) else mark
+
+    def _ahead(self, mark: Mark) -> bool:
+        return mark.position - self.now > CLOCK_BACK
+
+    def _increment(self, target: str, floor: Mark | None = None) -> Mark | None:
+        """Bring the states of a slot up to date; `None`, and nothing done, where they must be built."""
+        scan = self.lake.scan(self.layout.view.source.name)
+        mark = self.store.mark(target)
+        if mark is None or self._ahead(mark):
+            return None
+        self.rows.refresh(scan, since=mark.position - SETTLING, heard=mark.newest)
+        before = self.rows.content_up_to(mark.newest, scan)
+        ledger = read_ledger(self.store, target)
+        if before.rows != mark.landed:
+            return None  # the lake went back, or the rest of an ingestion that was cut short came
+        if ledger is not None and ledger.newest == mark.newest and ledger.digest != before.digest:
+            return None  # other rows have taken the place of what was read
+        marks = [mark] if floor is None else [mark, floor]
+        position = max(min(self.wanted, self.now), *(each.position for each in marks))
+        until = max(max(position, self.wanted) + self.horizon, *(each.until for each in marks))
+        content = self.rows.content
+        new = Ledger(self.rows.newest, content.rows, content.digest, position, until)
+        if mark == new.mark:
+            return mark
+        known = ledger is not None and (ledger.newest, ledger.content) == (new.newest, new.content)
+        self._write(target, new, mark, record=not known)
+        self.store.advance(target, new.mark)
+        return new.mark
+
+    def _fill(self) -> None:
+        """Build the state of every entity beside what is served, or go on with that."""
+        scan = self.lake.scan(self.layout.view.source.name)
+        ledger = read_ledger(self.store, self.shadow)
+        after = 0
+        if ledger is not None and not self._ahead(ledger.mark):
+            self._refresh_ordered(scan, ledger.position, ledger.newest)
+            if self.rows.content_up_to(ledger.newest, scan) == ledger.content:
+                after = self._place(ledger.done)
+        if not after:
+            self.store.clear(self.shadow)
+            position = min(self.wanted, self.now)
+            until = max(position, self.wanted) + self.horizon
+            self._refresh_ordered(scan, position, None)
+            content = self.rows.content
+            ledger = Ledger(self.rows.newest, content.rows, content.digest, position, until)
+        assert ledger is not None
+        self._write(self.shadow, ledger, None, record=True, after=after)
+        self.store.advance(self.shadow, ledger.mark)
+
+    def _refresh_ordered(self, scan: TableScan, position: int, heard: int | None) -> None:
+        """Refresh the slice, with entities numbered in the order of their keys: so a build knows where it was."""
+        if not self.rows.ordered:
+            self.rows.forget()
+        self.rows.refresh(scan, since=position - SETTLING, heard=heard)
+        if not self.rows.ordered:
+            self.rows.forget()
+            self.rows.refresh(scan, since=position - SETTLING, heard=heard)
+
+    def _place(self, key: bytes) -> int:
+        """Return the number of the entity with this key; 0 for none."""
+        if not key:
+            return 0
+        same = " AND ".join(f"{name} = ?" for name in key_columns(self.layout))
+        query = f"SELECT kid FROM {self.rows.entities} WHERE {same}"
+        found = self.con.execute(query, msgspec.msgpack.decode(key)).fetchall()
+        return int(found[0][0]) if found else 0
+
+    def _write(self, target: str, ledger: Ledger, since: Mark | None, *, record: bool, after: int = 0) -> None:
+        """Write the states of the entities that changed since a mark, or of all, numbered more than `after`."""
+        changed, total = self._changed(since, ledger.until, after)
+        done = counted = 0
+        self._tell(done, total, counted)
+        batch: list[tuple[bytes, EntityState]] = []
+        if total:
+            states = Rebuild(self.con, self.layout, self.rows, ledger.position - SETTLING, ledger.until)
+            for built in states.states(changed, whole=total <= self.at_once):
+                batch.append((built.key, EntityState(ledger.position, built.payload, ledger.rows)))
+                done += 1
+                counted += built.rows
+                self.largest = max(self.largest, len(built.payload))
+                if len(batch) == self.at_once and done < total:
+                    if since is None:
+                        batch.append(ledger.row(built.key))
+                    self.store.write(target, batch)
+                    batch = []
+                    self._tell(done, total, counted)
+        if record:
+            batch.append(ledger.row())
+        if batch:
+            self.store.write(target, batch)
+        self.entities += done
+        self.counted += counted
+        if total:
+            self._tell(done, total, counted)
+
+    def _changed(self, mark: Mark | None, until: int, after: int) -> tuple[str, int]:
+        """Make a table (kid, rows) of the entities whose state may differ from what is stored; return name and size."""
+        name, rows = f"changed_{self.rows.number}", self.rows
+        if mark is None:
+            found = (
+                f"SELECT kid, counted - coalesce(later, 0) AS rows FROM {rows.entities} LEFT JOIN ("
+                f"SELECT kid, count(*) AS later FROM {rows.raw} WHERE v > {until} GROUP BY kid) USING (kid) "
+                f"WHERE since <= {until} AND kid > {after}"
+            )
+        else:
+            found = (
+                f"SELECT kid, count(*) AS rows FROM (SELECT kid FROM {rows.raw} WHERE v <= {until} "
+                f"AND (v >= {mark.position - SETTLING} OR seq > {mark.newest}) UNION ALL "
+                f"SELECT kid FROM {rows.arrived} WHERE seq > {mark.newest}) GROUP BY kid"
+            )
+        self.con.execute(f"CREATE OR REPLACE TABLE {name} AS {found}")
+        return name, int(duck.one_row(self.con, f"SELECT count(*) FROM {name}")[0])
+
+    def _tell(self, done: int, total: int, rows: int) -> None:
+        if self.progress is not None:
+            self.progress(done, total, rows)
+
+    def _report(self, mark: Mark) -> MaterialiseReport:
+        view = self.layout.view.name
+        warnings: tuple[str, ...] = ()
+        if self.largest > LARGE_STATE:
+            warnings = (
+                f"The largest state of {view} has {self.largest:,} bytes, and every read of its entity takes them all.",
+            )
+        return MaterialiseReport(
+            view, mark.position, self.entities, self.counted, time.monotonic() - self.started, self.largest, warnings
+        )

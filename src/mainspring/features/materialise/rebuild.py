@@ -1,0 +1,189 @@
+"""States of entities, computed from a slice of the lake: a pure function of the rows and of the instant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mainspring.data import duck
+from mainspring.features.keys import encode_key
+from mainspring.features.layout import RANKED, SKETCHES, Layout
+from mainspring.features.materialise.grouping import Columns, Groups, batches
+from mainspring.features.model import hop
+from mainspring.features.offline.windows import enters
+from mainspring.features.state import sql
+from mainspring.features.state.blobs import Candidates, Recent, Spread, State, Tiles, encode
+from mainspring.features.state.merging import as_stored
+from mainspring.features.tilelog.landed import key_columns
+from mainspring.features.tilelog.loads import LOAD_BITS
+from mainspring.features.tilelog.rows import parts_of, tail_of, width_sql
+from mainspring.features.tilelog.slices import Slice
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An entity's state: its key, its bytes, how many rows asked for it."""
+
+    key: bytes
+    payload: bytes
+    rows: int
+
+
+class Rebuild:
+    """Computes states at one instant from a slice.
+
+    Rows visible by `settled` and older are merged in tiles; later ones, visible by `until`, stay single. A tile is
+    kept while a window that ends at `settled`, or up to `BEHIND` before it, can reach it.
+    """
+
+    def __init__(self, con: Any, layout: Layout, rows: Slice, settled: int, until: int) -> None:
+        self._con = con
+        self._layout = layout
+        self._rows = rows
+        self._settled = settled
+        self._until = until
+        self._past = f"v <= {settled} AND e < {settled}"
+        self._scope = f"scope_{rows.number}"
+        self._oldest = rows.low
+
+    def states(self, changed: str, *, whole: bool) -> Iterator[Built]:
+        """Yield the state of each entity in table `changed` (kid, rows), in the order of kid.
+
+        Each has a row visible by `until`. `whole`: see `grouping.batches`.
+        """
+        layout = self._layout
+        self._make_scope(changed)
+
+        def groups(query: str | None) -> Groups:
+            return Groups(iter(()) if query is None else batches(self._con, query, whole=whole))
+
+        lasts = groups(self._lasts_sql() if layout.lasts else None)
+        tiles = [groups(self._tiles_sql(width)) for width in layout.hops]
+        recent = groups(self._recent_sql() if layout.windows else None)
+        as_tiles = [_tiles_of([part for _, part in parts_of(layout, width)]) for width in layout.hops]
+        no_lasts: Columns = [[] for _ in range(2 + len(layout.last_exprs))]
+        none_recent: Columns = [[] for _ in range(2 + len(layout.measures) + layout.ranked)]
+        query = (
+            f"SELECT kid, rows, since, {', '.join(key_columns(layout))} FROM {self._rows.entities} "
+            f"JOIN {changed} USING (kid) ORDER BY kid"
+        )
+        for kids, counts, sinces, *keys in batches(self._con, query, whole=whole):
+            for kid, count, since, *key in zip(kids, counts, sinces, *keys, strict=True):
+                visible, event, *values = lasts.take(kid) or no_lasts
+                recent_visible, recent_event, *measures = recent.take(kid) or none_recent
+                seqs = measures.pop() if layout.ranked else []
+                state = State(
+                    since,
+                    Candidates(visible, event, values),
+                    [make(found.take(kid)) for found, make in zip(tiles, as_tiles, strict=True)],
+                    Recent(recent_visible, recent_event, measures, seqs),
+                )
+                yield Built(encode_key(key), encode(state), count)
+
+    def _make_scope(self, changed: str) -> None:
+        """Make table `scope_n`: kid, and when its current last value became visible."""
+        con, rows = self._con, self._rows
+        if not self._layout.lasts:
+            con.execute(f"CREATE OR REPLACE TABLE {self._scope} AS SELECT kid FROM {changed}")
+            return
+        found = (
+            f"SELECT kid, max(v) AS standing FROM {rows.raw} SEMI JOIN {changed} USING (kid) "
+            f"WHERE counts AND v <= {self._settled} GROUP BY kid"
+        )
+        con.execute(
+            f"CREATE OR REPLACE TABLE {self._scope} AS SELECT kid, coalesce(found.standing, sv) AS standing "
+            f"FROM {changed} JOIN {rows.entities} USING (kid) LEFT JOIN ({found}) AS found USING (kid)"
+        )
+        # As a constant in a condition the least of them spares reading older blocks.
+        (least,) = duck.one_row(con, f"SELECT min(standing) FROM {self._scope}")
+        self._oldest = rows.low if least is None else least
+
+    def _lasts_sql(self) -> str:
+        """SELECT each entity's standing row, and those that become visible after it: kid, v, e, x0, ..."""
+        values = "".join(f", x{n}" for n in range(len(self._layout.last_exprs)))
+        return (
+            f"SELECT kid, sv AS v, se AS e{values} FROM {self._rows.entities} JOIN {self._scope} USING (kid) "
+            f"WHERE standing = sv UNION ALL SELECT kid, v, e{values} FROM {self._rows.raw} "
+            f"JOIN {self._scope} USING (kid) WHERE counts AND v <= {self._until} AND v >= coalesce(standing, v) "
+            f"AND v >= {self._oldest} ORDER BY kid, v"
+        )
+
+    def _tiles_sql(self, width: int) -> str:
+        """SELECT the merged tiles of one width: kid, start (in hops), the parts.
+
+        They are the settled ones of the log, and the rest of the past summed up by the function that writes the log.
+        """
+        layout, rows = self._layout, self._rows
+        parts = parts_of(layout, width)
+        names = sql.columns(parts)
+        tail, floored = tail_of(layout, width, self._settled), self._settled // width * width
+        measures = "".join(f", m{n}" for n in range(len(layout.measures)))
+        singles = (
+            f"(SELECT kid, e, v, seq{measures} FROM {rows.raw} SEMI JOIN {self._scope} USING (kid) "
+            f"WHERE {self._past} AND e >= {tail} AND v >= {rows.low if rows.tiles.any_untiled else floored})"
+        )
+        unsettled = f"{enters(width)} > {floored}"
+        if rows.tiles.any_untiled:
+            unsettled = f"({unsettled} OR seq >> {LOAD_BITS} IN (SELECT load FROM {rows.tiles.untiled}))"
+        tiles = [
+            f"SELECT kid, start, {names} FROM {rows.tiles.tables[width]} SEMI JOIN {self._scope} USING (kid) "
+            f"WHERE enters <= {floored} AND start >= {tail}",
+            f"SELECT kid, start, {names} FROM ({width_sql(layout, width, singles, unsettled, by='kid')})",
+        ]
+        typed = ", ".join(
+            _typed(name, part, rows.tiles.types) for name, part in zip(map(sql.column, parts), parts, strict=True)
+        )
+        return (
+            f"SELECT kid, start // {width} AS start, {typed} FROM (SELECT kid, start, {sql.merged(parts)} "
+            f"FROM ({' UNION ALL '.join(tiles)}) GROUP BY kid, start) ORDER BY kid, start"
+        )
+
+    def _recent_sql(self) -> str:
+        """SELECT the rows that are not in tiles yet: kid, v, e, m0, ..., and seq where it matters."""
+        values = "".join(f", m{n}" for n in range(len(self._layout.measures))) + ", seq" * self._layout.ranked
+        oldest = self._settled - max(feature.window + hop(feature.window) for feature in self._layout.windows)
+        return (
+            f"SELECT kid, v, e{values} FROM {self._rows.raw} SEMI JOIN {self._scope} USING (kid) "
+            f"WHERE v >= {self._settled} AND v <= {self._until} AND NOT ({self._past}) AND e >= {oldest} "
+            f"ORDER BY kid, v, seq"
+        )
+
+
+def _typed(name: str, part: sql.Part, types: dict[str, str]) -> str:
+    value = f"coalesce({name}, 0)" if part[1] == "sum" else name
+    return f"CAST({value} AS {types[name]}) AS {name}"
+
+
+def _tiles_of(parts: Sequence[str]) -> Callable[[Columns | None], Tiles]:
+    """Return what turns the columns of one entity's tiles into the tiles of its state."""
+    spreads = [place for place, part in enumerate(parts) if part == "spread"]
+    others = [(place, part) for place, part in enumerate(parts) if part.startswith((*RANKED, *SKETCHES))]
+    nothing = Tiles([], [[] for _ in parts])
+
+    def make(columns: Columns | None) -> Tiles:
+        if columns is None:
+            return nothing
+        starts, *values = columns
+        for place in spreads:
+            values[place] = [None if states is None else _collapsed(states) for states in values[place]]
+        for place, part in others:
+            values[place] = as_stored(part, values[place])
+        return Tiles(starts, values)
+
+    return make
+
+
+def _collapsed(states: list[dict[str, Any]]) -> Spread:
+    """Merge the spreads of one tile: see `features.state.sql.spread_sql`."""
+    spreads = [tuple(state.values()) for state in states]
+    if len(spreads) == 1:
+        return spreads[0]
+    origin = spreads[0][1]
+    n = sum(spread[0] for spread in spreads)
+    shift = sum(moved + count * (start - origin) for count, start, moved, _ in spreads)
+    m2 = sum(
+        squares + count * ((start - origin) + moved / count - shift / n) ** 2
+        for count, start, moved, squares in spreads
+    )
+    return n, origin, shift, m2

@@ -1,0 +1,117 @@
+"""The offline read of last values: one native ASOF join over the rows that count.
+
+The join finds which row answers an observation, and carries nothing but times and the row's number: sorting the values
+of every row would take most of the time and of the memory. Then the values of the rows found are fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mainspring.core.errors import Invalid
+from mainspring.core.expr.sql import quote_name, to_sql
+from mainspring.data.arrow import keyings_of
+from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, TableScan
+from mainspring.features.layout import Layout
+from mainspring.features.model import FeatureView
+from mainspring.features.offline.query import NEWEST, OLDEST, Query, Script
+
+
+def last_query(layout: Layout, *, native: bool = True) -> Query:
+    """Return the read of a view's last values, from `observed` (_i, _t, keys) and `source`.
+
+    The newest row that counts is found first, then the TTL is applied to its event time: an expired value is null,
+    never an older one. Of rows that become visible at once ingestion marks only one, so the join has no ties.
+
+    Args:
+        native: With the engine's ASOF join; else with what every engine has, a union and a window.
+    """
+    script = Script()
+    script.table("found", asof_sql(layout) if native else union_sql(layout))
+    return script.query(fetch_sql(layout))
+
+
+def asof_sql(layout: Layout) -> str:
+    """SELECT _i, _t and the `_seq` of the row that answers it, for each row of `observed` that has one."""
+    keys = list(layout.view.entity.keys)
+    return (
+        f"SELECT o._i, o._t, r.{SEQUENCE} FROM observed AS o ASOF JOIN ({_counting(layout)}) AS r "
+        f"ON {equal(keys, 'o', 'r')} AND o._t >= r._v"
+    )
+
+
+def union_sql(layout: Layout) -> str:
+    """As `asof_sql`, for engines without such a join: rows and observations in one, and the last row before each."""
+    keys = list(layout.view.entity.keys)
+    there = " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in keys)
+    return (
+        f"SELECT _i, _t, {SEQUENCE} FROM (SELECT _i, _v AS _t, last_value({SEQUENCE} IGNORE NULLS) OVER ("
+        # A row that becomes visible at the observation's very instant is known: rows go first.
+        f"PARTITION BY {listed(keys)} ORDER BY _v, CASE WHEN _i IS NULL THEN 0 ELSE 1 END "
+        f"ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS {SEQUENCE} FROM ("
+        f"SELECT {listed(keys)}, _v, {SEQUENCE}, NULL AS _i FROM ({_counting(layout)}) AS r WHERE {there} UNION ALL "
+        f"SELECT {listed(keys)}, _t, NULL, _i FROM observed WHERE {there} AND _t IS NOT NULL) AS asked) AS ranked "
+        f"WHERE _i IS NOT NULL AND {SEQUENCE} IS NOT NULL"
+    )
+
+
+def fetch_sql(layout: Layout) -> str:
+    """SELECT _i and the last values, for each row of `found`, in any order."""
+    view = layout.view
+    columns = view.source.columns
+    values = ", ".join(f"{to_sql(expr, columns)} AS _x{n}" for n, expr in enumerate(layout.last_exprs))
+    picked = ", ".join(
+        f"r._x{last.column} AS {quote_name(last.name)}"
+        if last.ttl is None
+        else f"CASE WHEN f._t - r._e <= {last.ttl} THEN r._x{last.column} END AS {quote_name(last.name)}"
+        for last in layout.lasts
+    )
+    expires = any(last.ttl is not None for last in layout.lasts)
+    event = f"epoch_us({quote_name(view.source.event_time)}) AS _e, " if expires else ""
+    return (
+        f"SELECT f._i, {picked} FROM found AS f "
+        f"JOIN (SELECT {SEQUENCE}, {event}{values} FROM source) AS r ON r.{SEQUENCE} = f.{SEQUENCE}"
+    )
+
+
+def _counting(layout: Layout) -> str:
+    """SELECT the keys, `_v` and `_seq` of the rows that count and can answer an observation."""
+    view = layout.view
+    conditions = [quote_name(RECORD_PREFIX + view.entity.name), f"{VISIBLE_AT} <= make_timestamptz({NEWEST})"]
+    ttls = [last.ttl for last in layout.lasts if last.ttl is not None]
+    if len(ttls) == len(layout.lasts):
+        # Event times only grow along the rows that count, so where an expired one is left out, older ones are too.
+        conditions.append(f"{quote_name(view.source.event_time)} >= make_timestamptz({OLDEST} - {max(ttls)})")
+    return (
+        f"SELECT {listed(list(view.entity.keys))}, epoch_us({VISIBLE_AT}) AS _v, {SEQUENCE} "
+        f"FROM source WHERE {' AND '.join(conditions)}"
+    )
+
+
+def check_flag(scan: TableScan, view: FeatureView) -> None:
+    """Check that ingestion has marked the rows that count for the view's entity.
+
+    Raises:
+        Invalid: It has not: the source was ingested before the view was declared.
+    """
+    schema = scan.schema if scan.rows is None else scan.rows.schema
+    entity, source = view.entity, view.source.name
+    marked = keyings_of(schema) if schema is not None else {}
+    if schema is not None and marked.get(entity.name, tuple(entity.keys)) != tuple(entity.keys):
+        raise Invalid(
+            f"Source {source!r} was ingested when entity {entity.name!r} had the keys {list(marked[entity.name])}.",
+            fix="run `mainspring apply`.",
+        )
+    if schema is not None and RECORD_PREFIX + entity.name not in schema.names:
+        raise Invalid(
+            f"Source {source!r} was ingested before entity {entity.name!r} was declared.", fix="run `mainspring apply`."
+        )
+
+
+def listed(names: Sequence[str]) -> str:
+    return ", ".join(map(quote_name, names))
+
+
+def equal(keys: Sequence[str], left: str, right: str) -> str:
+    """The condition that two tables agree in the key columns; null agrees with nothing."""
+    return " AND ".join(f"{left}.{quote_name(key)} = {right}.{quote_name(key)}" for key in keys)

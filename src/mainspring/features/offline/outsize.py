@@ -1,0 +1,226 @@
+"""The offline read of more observations, or into a larger result, than memory holds: from a file, to a file.
+
+Every view's features go to a file of their own, in the order of the observations; then the files are read side by side,
+a piece at a time. So beside what DuckDB may use, only a piece is in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mainspring.core.errors import InvalidData, NotFound
+from mainspring.core.expr.sql import quote_text
+from mainspring.core.files import disk_errors
+from mainspring.core.schema import Schema
+from mainspring.data.arrow import no_rows
+from mainspring.features.model import FeatureGroup, views_of
+from mainspring.features.offline.observed import as_read
+from mainspring.features.offline.placing import Kind, placed
+from mainspring.features.offline.query import execute
+from mainspring.features.offline.read import Scan, connection, with_features
+from mainspring.features.offline.stored import read_view
+
+PIECE_ROWS = 1 << 16
+
+Observed = pa.Table | str | Path
+
+
+def point_in_time_to(
+    path: str | Path,
+    observations: Observed,
+    groups: Sequence[FeatureGroup],
+    scan: Scan,
+    *,
+    schema: Schema,
+    at: str = "_at",
+    memory_limit: str = "2GB",
+    threads: int | None = None,
+    temp: Path | None = None,
+    rows_worth_a_tile: float = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Write what `features.offline.read.point_in_time` returns as a Parquet file, which is there whole or not at all.
+
+    Args:
+        path: Where to write; a file that is there is replaced.
+        observations: A table, or the path of a Parquet file.
+        temp: The folder under which to spill and to keep what is on its way; by default the machine's temporary one.
+        progress: Called with how many observations are written, and of how many.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        NotFound: There is no such file of observations.
+        StorageFull: There is no room for the file, or for what is on its way to it.
+    """
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    written, total = 0, _count(observations)
+    pieces = point_in_time_pieces(
+        observations, groups, scan, schema=schema, at=at, memory_limit=memory_limit, threads=threads, temp=temp,
+        rows_worth_a_tile=rows_worth_a_tile,
+    )  # fmt: skip
+    with ExitStack() as stack:
+        stack.enter_context(disk_errors(path))
+        stack.callback(unfinished.unlink, missing_ok=True)
+        stack.enter_context(closing(pieces))
+        with ExitStack() as open_file:
+            writer = None
+            for piece in pieces:
+                writer = writer or open_file.enter_context(_written(unfinished, piece.schema))
+                writer.write_table(piece)
+                written += piece.num_rows
+                if progress is not None:
+                    progress(written, total)
+        unfinished.replace(path)
+    return written
+
+
+def point_in_time_pieces(
+    observations: Observed,
+    groups: Sequence[FeatureGroup],
+    scan: Scan,
+    *,
+    schema: Schema,
+    at: str = "_at",
+    memory_limit: str = "2GB",
+    threads: int | None = None,
+    temp: Path | None = None,
+    rows_worth_a_tile: float = 16,
+) -> Generator[pa.Table]:
+    """Yield what `point_in_time` returns in pieces of up to `PIECE_ROWS` rows; at least one piece.
+
+    What is on its way lies in a folder under `temp`, until the last piece was taken or the iterator is closed.
+    """
+    if temp is not None:
+        temp.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mainspring-", dir=temp)))
+        asked = folder / "observed.parquet"
+        with disk_errors(folder):
+            _write_asked(asked, observations, groups, at)
+        con = stack.enter_context(connection(memory_limit, threads, temp))
+        con.execute(f"CREATE TEMP VIEW observed AS FROM read_parquet({_text(asked)})")
+        bounds = con.execute("SELECT min(_t), max(_t) FROM observed").fetchall()[0]
+        files: list[_Stored] = []
+        for view in views_of(groups):
+            collect = _to_file(con, view.name, folder)
+            files += read_view(con, view, scan(view.source.name), bounds, rows_worth_a_tile, collect)
+        columns = [stack.enter_context(each) for each in files]
+        first = 0
+        for piece in _pieces(observations):
+            stored: dict[str, Any] = {}
+            for each in columns:
+                stored.update(each.upto(first, piece.num_rows))
+            typed = as_read(piece, groups, schema, at)
+            yield with_features(con, piece, typed, groups, stored, schema)
+            first += piece.num_rows
+
+
+@dataclass
+class _Stored:
+    """Some features of a view in a file, in the order of the observations, without those that have none."""
+
+    path: Path
+    view: str
+    kinds: Mapping[str, Kind]
+
+    def __enter__(self) -> _Stored:
+        self._file = _open(self.path)
+        self._batches = self._file.iter_batches(batch_size=PIECE_ROWS, use_threads=False)
+        self._rest: pa.RecordBatch | None = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def upto(self, first: int, rows: int) -> dict[str, pa.Array[Any]]:
+        """Return the features of the observations `first`, `first` + 1, ... by full name, each of shape (rows,)."""
+        found = placed(self._before(first + rows), rows, self.kinds, first)
+        return {f"{self.view}.{name}": column for name, column in found.items()}
+
+    def _before(self, number: int) -> Iterator[pa.RecordBatch]:
+        while (batch := self._rest or next(self._batches, None)) is not None:
+            self._rest = None
+            there = int(batch.column("_i").to_numpy().searchsorted(number))
+            yield batch.slice(0, there)
+            if there < batch.num_rows:
+                self._rest = batch.slice(there)
+                return
+
+
+def _to_file(con: Any, view: str, folder: Path) -> Callable[[str, Mapping[str, Kind]], _Stored]:
+    def collect(query: str, kinds: Mapping[str, Kind]) -> _Stored:
+        path = folder / f"{view}.{len(list(folder.iterdir()))}.parquet"
+        execute(con, f"COPY (FROM ({query}) ORDER BY _i) TO {_text(path)} (FORMAT parquet, COMPRESSION lz4)")
+        return _Stored(path, view, kinds)
+
+    return collect
+
+
+def _write_asked(path: Path, observations: Observed, groups: Sequence[FeatureGroup], at: str) -> None:
+    """Write what the queries read of the observations: `_i`, `_t` and the keys."""
+    first = 0
+    with ExitStack() as open_file:
+        writer = None
+        for piece in _pieces(observations):
+            typed = as_read(piece, groups, {}, at, first=first)
+            writer = writer or open_file.enter_context(_written(path, typed.schema))
+            writer.write_table(typed)
+            first += piece.num_rows
+
+
+def _pieces(observations: Observed) -> Iterator[pa.Table]:
+    """Yield the observations as they came, in pieces; one empty piece where there are none."""
+    if isinstance(observations, pa.Table):
+        for start in range(0, max(1, observations.num_rows), PIECE_ROWS):
+            yield observations.slice(start, PIECE_ROWS)
+        return
+    with _opened(observations) as file:
+        if not file.metadata.num_rows:
+            yield no_rows(file.schema_arrow)
+        for batch in file.iter_batches(batch_size=PIECE_ROWS, use_threads=False):
+            yield pa.Table.from_batches([batch])
+
+
+def _count(observations: Observed) -> int:
+    if isinstance(observations, pa.Table):
+        return observations.num_rows
+    with _opened(observations) as file:
+        return int(file.metadata.num_rows)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    try:
+        with _open(path) as file:
+            yield file
+    except FileNotFoundError:
+        raise NotFound(f"There is no file of observations {path}.") from None
+    except pa.ArrowException as error:
+        raise InvalidData(f"The observations in {path} cannot be read: {error}.", fix="write them again.") from error
+
+
+def _open(path: str | Path) -> Any:
+    # Whoever reads ahead reads the whole file ahead.
+    return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+
+
+def _written(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    # To look for a dictionary among numbers takes longer than to write them.
+    texts: Any = [field.name for field in schema if not pa.types.is_primitive(field.type)]
+    return pq.ParquetWriter(path, schema, use_dictionary=texts)
+
+
+def _text(path: Path) -> str:
+    return quote_text(str(path))

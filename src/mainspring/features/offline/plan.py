@@ -1,0 +1,153 @@
+"""How features are read from the lake: which files and columns, with what SQL, and what DuckDB makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mainspring.core.expr import Node
+from mainspring.core.expr.sql import quote_name
+from mainspring.core.expr.types import columns_of
+from mainspring.core.schema import Schema
+from mainspring.data import duck
+from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, TableScan
+from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures, views_of
+from mainspring.features.offline.computed import compute_sql
+from mainspring.features.offline.placing import Kind
+from mainspring.features.offline.query import bind
+from mainspring.features.offline.read import connection
+from mainspring.features.offline.stored import run
+from mainspring.features.types import request_schema, stored_schema
+
+_SAMPLE = 10_000  # rows of a source that stand for observations where DuckDB is asked how it would run
+
+
+@dataclass(frozen=True)
+class Step:
+    """One query of the offline read and the tables made for it, or the expressions over what was read.
+
+    Attributes:
+        view: The view, or the group of on-demand features.
+        what: "last values", "windows" or "computed".
+        features: The names of those that it computes.
+        source, version, rows, files: What is read of the lake; "", `None` and 0 where only features are.
+        columns: The columns that are read.
+        sql: The statements, in order, as they run. `source` is the version of the source; `observed` has the
+            observations: `_i`, their number; `_t`, their instants in UTC epoch microseconds; the key columns. The
+            variables `oldest` and `newest` are the first and the last of those instants.
+        plan: What DuckDB says of each statement, where it was asked.
+    """
+
+    view: str
+    what: str
+    features: tuple[str, ...]
+    source: str
+    version: int | None
+    rows: int
+    files: int
+    columns: tuple[str, ...]
+    sql: str
+    plan: str = ""
+
+
+def explain(
+    groups: Sequence[FeatureGroup],
+    scan: Callable[[str], TableScan],
+    schema: Schema,
+    *,
+    analyze: bool = False,
+    rows_worth_a_tile: float = 16,
+) -> list[Step]:
+    """Return the steps of `features.offline.read.point_in_time`, in order.
+
+    Finer tiles of a window are made where the entities of the observations have many rows. Without observations that
+    is not known, so the plan is that of a few; with `analyze`, rows of the source stand for observations.
+
+    Args:
+        schema: The types of the observations' columns.
+        analyze: Whether to ask DuckDB for its plans, which runs the statements on a sample.
+
+    Raises:
+        Invalid: A view's entity was declared after its source was ingested.
+    """
+    steps: list[Step] = []
+    with connection("2GB") as con:
+        for view in views_of(groups):
+            steps += _stored(con, view, scan(view.source.name), rows_worth_a_tile, analyze=analyze)
+            if view.derived:
+                steps.append(_computed(view.name, view.derived, stored_schema(view)))
+    for group in groups:
+        if isinstance(group, RequestFeatures):
+            steps.append(_computed(group.name, group.features, request_schema(group, schema)))
+    return steps
+
+
+def _computed(name: str, expressions: Mapping[str, Node], schema: Schema) -> Step:
+    used = sorted(set().union(*map(columns_of, expressions.values())))
+    return Step(name, "computed", tuple(expressions), "", None, 0, 0, tuple(used), compute_sql(expressions, schema))
+
+
+def _stored(con: Any, view: FeatureView, scan: TableScan, rows_worth_a_tile: float, *, analyze: bool) -> Iterator[Step]:
+    duck.register(con, "source", scan)
+    (rows,) = duck.one_row(con, "SELECT count(*) FROM source")
+    _observe_rows(con, view, _SAMPLE if analyze else 0)
+    bind(con, *duck.one_row(con, "SELECT min(_t), max(_t) FROM observed"))
+    noted = _Noted(con, analyze=analyze)
+    files = 0 if scan.files is None else len(scan.files)
+
+    def collect(query: str, kinds: Mapping[str, Kind]) -> Step:
+        noted.execute(query)
+        sql, plan = noted.taken()
+        what = "last values" if view.features[next(iter(kinds))].kind == "last" else "windows"
+        columns = _columns(view, kinds)
+        return Step(view.name, what, tuple(kinds), view.source.name, scan.version, rows, files, columns, sql, plan)
+
+    yield from run(noted, view, scan, rows_worth_a_tile, collect)
+    con.execute("DROP TABLE observed")
+    con.execute("DROP VIEW source")
+
+
+class _Noted:
+    """A connection that notes what it executes."""
+
+    def __init__(self, con: Any, *, analyze: bool) -> None:
+        self._con = con
+        self._analyze = analyze
+        self._statements: list[str] = []
+        self._plans: list[str] = []
+
+    def execute(self, sql: str) -> Any:
+        if not sql.startswith("DROP"):
+            self._statements.append(sql)
+        if self._analyze and not sql.startswith(("DROP", "CREATE TEMP VIEW")):
+            self._plans.append(self._con.execute(f"EXPLAIN {sql}").fetchall()[0][1])
+        return self._con.execute(sql)
+
+    def taken(self) -> tuple[str, str]:
+        """Return the statements and the plans since the last time."""
+        sql, plan = ";\n".join(self._statements), "\n".join(self._plans)
+        self._statements, self._plans = [], []
+        return sql, plan
+
+
+def _observe_rows(con: Any, view: FeatureView, rows: int) -> None:
+    """Make `observed` of some rows of the source, each observed when it became visible."""
+    keys = ", ".join(quote_name(key) for key in view.entity.keys)
+    con.execute(
+        f"CREATE TEMP TABLE observed AS SELECT row_number() OVER () - 1 AS _i, epoch_us({VISIBLE_AT}) AS _t, {keys} "
+        f"FROM source LIMIT {rows}"
+    )
+
+
+def _columns(view: FeatureView, features: Iterable[str]) -> tuple[str, ...]:
+    """Return the columns of the source that some of the view's features are read from."""
+    used = [VISIBLE_AT, view.source.event_time]
+    for feature in (view.features[name] for name in features):
+        if feature.kind == "last":
+            used += [RECORD_PREFIX + view.entity.name, SEQUENCE]
+        if feature.kind in ("first", "newest"):
+            used.append(SEQUENCE)
+        for expression in (feature.of, feature.where):
+            used += sorted(columns_of(expression)) if expression is not None else []
+    return tuple(dict.fromkeys([*view.entity.keys, *used]))

@@ -1,0 +1,157 @@
+"""The offline read of windows: sawtooth windows over a view's rows, exact in both times, without a cross product.
+
+How an observation finds its rows: `features.offline.levels`. Windows of one width share them. Tables: `labels`
+(_i, kid, t) are the observations that can match something, `events` (kid, e, v, m0, m1, ..., seq if needed) the rows
+that can matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mainspring.core.expr.sql import quote_name
+from mainspring.core.expr.types import dtype_of
+from mainspring.core.schema import DType
+from mainspring.data.model import SEQUENCE, VISIBLE_AT
+from mainspring.features.layout import SKETCHES, Layout, Measure, WindowFeature
+from mainspring.features.model import hop
+from mainspring.features.offline.asof import equal, listed
+from mainspring.features.offline.levels import WIDTHS, Levels, ceil, enters, floor
+from mainspring.features.offline.query import NEWEST, OLDEST, Query, Script
+from mainspring.features.offline.sketched import make_sketches
+from mainspring.features.state import sql as state
+from mainspring.features.types import feature_dtype
+
+__all__ = ["WIDTHS", "ceil", "enters", "events_query", "floor", "labels_query", "levels_of", "window_query"]
+
+_SAMPLE = 10_000  # how many observations tell how many rows an entity has
+
+
+def labels_query(layout: Layout) -> Query:
+    """Make `labels`. The result: how many there are, how many rows the entity of one has, in how many microseconds."""
+    keys = list(layout.view.entity.keys)
+    there = " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in (*keys, "_t"))
+    script = Script()
+    if _is_number(layout):
+        script.view("labels", f"SELECT _i, {listed(keys)} AS kid, _t AS t FROM observed WHERE {there}")
+    else:
+        # A small integer for each entity that is asked about; rows of others are left out.
+        distinct = f"SELECT DISTINCT {listed(keys)} FROM observed WHERE {there}"
+        script.table("entities", f"SELECT row_number() OVER () AS kid, {listed(keys)} FROM ({distinct})")
+        script.table(
+            "labels",
+            f"SELECT o._i, k.kid, o._t AS t FROM observed AS o JOIN entities AS k ON {equal(keys, 'o', 'k')} "
+            "WHERE o._t IS NOT NULL",
+        )
+    rows = _rows(layout, f"epoch_us({quote_name(layout.view.source.event_time)}) AS e")
+    # Every so many observations; a random sample would make the plan, and so the last bit of a sum, a matter of chance.
+    some = f"SELECT kid FROM labels WHERE _i % (1 + (SELECT max(_i) FROM labels) // {_SAMPLE}) = 0"
+    return script.query(
+        f"SELECT (SELECT count(*) FROM labels), coalesce(count(*) / (SELECT count(*) FROM ({some})), 0), "
+        f"coalesce(greatest(max(e) - min(e), 1), 1) "
+        f"FROM ({rows}) AS event JOIN ({some}) AS ask USING (kid)"
+    )
+
+
+def levels_of(layout: Layout, observations: int, rows: float, span: int, rows_worth_a_tile: float) -> list[Levels]:
+    """Return the levels of each width of window: the next finer tiles where one holds more rows than are worth it.
+
+    The coarsest are worth it from half as many rows on: without them every row of the window is joined.
+
+    Args:
+        observations, rows, span: See `labels_query`.
+    """
+    found = []
+    rows_a_microsecond = rows / span
+    for window in sorted({feature.window for feature in layout.windows}):
+        tiles = [width for width in WIDTHS if width <= hop(window)]
+        worth = [width * rows_a_microsecond > rows_worth_a_tile for width in tiles]
+        finest = next((n for n, dense in enumerate(worth) if not dense), len(tiles) - 1)
+        widths = tiles[: finest + 1] if tiles[0] * rows_a_microsecond > rows_worth_a_tile / 2 else []
+        found.append(Levels(window, widths, observations * rows * min(1.0, window / span)))
+    return found
+
+
+def events_query(layout: Layout, levels: Sequence[Levels]) -> Query:
+    """Make `events`: a table, unless they are read once."""
+    columns = layout.view.source.columns
+    event = f"epoch_us({quote_name(layout.view.source.event_time)}) AS e, epoch_us({VISIBLE_AT}) AS v"
+    measures = [f"{_measure(measure, columns)} AS m{n}" for n, measure in enumerate(layout.measures)]
+    rows = _rows(layout, ", ".join([event, *measures, *([f"{SEQUENCE} AS seq"] if layout.ranked else [])]))
+    script = Script()
+    once = len(levels) == 1 and not levels[0].widths and len(_summaries(layout.windows)) <= 1
+    (script.view if once else script.table)("events", rows)
+    return script.query("SELECT * FROM events")
+
+
+def window_query(layout: Layout, levels: Levels) -> Query:
+    """Return the read of the features of one width of window."""
+    features = [feature for feature in layout.windows if feature.window == levels.window]
+    folded = [feature for feature in features if not set(feature.parts) & set(SKETCHES)]
+    script = Script()
+    levels.open(script)
+    made = make_sketches(script, levels, features)
+    if folded:
+        made.append(_fold(script, layout, levels, folded))
+    typed = ", ".join(
+        f"{state.as_type(feature.name, feature_dtype(layout.view, feature.name))} AS {quote_name(feature.name)}"
+        for feature in features
+    )
+    if len(made) == 1:
+        return script.query(f"SELECT _i, {typed} FROM {made[0]}")
+    joins = " ".join(f"LEFT JOIN {table} USING (_i)" for table in made)
+    return script.query(f"SELECT a._i, {typed} FROM asked AS a {joins}")
+
+
+def _fold(script: Script, layout: Layout, levels: Levels, features: Sequence[WindowFeature]) -> str:
+    """Make `folded`: `_i` and the values of features whose state is one row."""
+    parts = layout.parts(features)
+    joins = []
+    for level in range(len(levels.widths)):
+        query = levels.select(
+            level, lambda by: state.from_rows(parts, "rows_in", "TRUE", by), state.merged(parts, "tile.")
+        )
+        script.table(f"level_{level}", query)
+        joins.append(f"LEFT JOIN level_{level} AS s{level} ON {levels.same(level, f's{level}', 'a')}")
+    single = state.from_rows(parts, levels.single(), "TRUE", "_i")
+    if joins:
+        script.table("single", single)
+        merged = state.combined(parts, [*(f"s{level}" for level in range(len(joins))), "single"])
+        source = f"(SELECT a._i, {merged} FROM asked AS a {' '.join(joins)} LEFT JOIN single ON single._i = a._i)"
+    else:
+        source = f"(SELECT _i, {state.combined(parts, ['single'])} FROM ({single}) AS single)"
+    source = state.spread_sql(source, sorted({measure for measure, part in parts if part == "spread"}))
+    values = ", ".join(f"{state.value_sql(feature)} AS {quote_name(feature.name)}" for feature in features)
+    script.view("folded", f"SELECT _i, {values} FROM {source}")
+    return "folded"
+
+
+def _rows(layout: Layout, columns: str) -> str:
+    """SELECT kid and `columns` of the rows that can matter."""
+    view = layout.view
+    keys = list(view.entity.keys)
+    reach = max(feature.window + hop(feature.window) for feature in layout.windows)
+    where = (
+        f"{VISIBLE_AT} <= make_timestamptz({NEWEST}) "
+        f"AND {quote_name(view.source.event_time)} >= make_timestamptz({OLDEST} - {reach})"
+    )
+    if _is_number(layout):
+        (key,) = map(quote_name, keys)
+        return f"SELECT {key} AS kid, {columns} FROM source WHERE {key} IS NOT NULL AND {where}"
+    return f"SELECT kid, {columns} FROM source JOIN entities USING ({listed(keys)}) WHERE {where}"
+
+
+def _is_number(layout: Layout) -> bool:
+    """Whether an entity's key is a number that can stand for the entity as it is."""
+    return [*layout.view.entity.keys.values()] in ([DType.Int64], [DType.Int32])
+
+
+def _summaries(features: Sequence[WindowFeature]) -> set[tuple[int, str] | None]:
+    """Return what is read of the rows separately: each sketch, and all else together."""
+    return {(f.measure, part) if part in SKETCHES else None for f in features for part in f.parts}
+
+
+def _measure(measure: Measure, columns: dict[str, DType]) -> str:
+    value = state.measure_sql(measure, columns)
+    instant = measure.of is not None and dtype_of(measure.of, columns) == DType.Timestamp
+    return f"epoch_us({value})" if instant else value

@@ -1,0 +1,80 @@
+"""The rows of a source as a view uses them: its entity's keys, their times, the values that it keeps of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mainspring.core.expr import Node
+from mainspring.core.expr.sql import quote_name, to_sql
+from mainspring.core.expr.types import dtype_of
+from mainspring.core.schema import DType
+from mainspring.data import duck
+from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, TableScan
+from mainspring.features.layout import Layout
+from mainspring.features.offline.asof import check_flag
+from mainspring.features.state.sql import measure_sql
+
+
+def key_columns(layout: Layout) -> list[str]:
+    """The names of the key columns: k0, k1, ..."""
+    return [f"k{n}" for n in range(len(layout.view.entity.keys))]
+
+
+def value_columns(layout: Layout) -> list[str]:
+    """The names of what is kept of a row: x<i> for last values, m<i> for measures."""
+    return [*(f"x{n}" for n in range(len(layout.last_exprs))), *(f"m{n}" for n in range(len(layout.measures)))]
+
+
+def open_landing(con: Any, layout: Layout, scan: TableScan, name: str) -> None:
+    """Make view `name`, a row for each row of `scan` that names an entity of the view.
+
+    Columns: k<i> (keys), e and v (event and visible time), r (recorded time), seq, shown (v, as it is stored), counts
+    (the record-setting flag), x<i> (last values), m<i> (measures), digest (of all but the flag). Times are UTC epoch
+    microseconds.
+
+    Raises:
+        Invalid: The source was ingested before the view's entity was declared.
+    """
+    view = layout.view
+    source = view.source
+    if layout.lasts:
+        check_flag(scan, view)
+    duck.register(con, f"{name}_source", scan)
+    keys = [
+        f"{_instant(quote_name(key), dtype == DType.Timestamp)} AS k{n}"
+        for n, (key, dtype) in enumerate(view.entity.keys.items())
+    ]
+    times = [
+        f"epoch_us({quote_name(source.event_time)}) AS e",
+        f"epoch_us({VISIBLE_AT}) AS v",
+        f"epoch_us({quote_name(source.recorded_time or source.event_time)}) AS r",
+        f"{SEQUENCE} AS seq",
+        f"{VISIBLE_AT} AS shown",
+    ]
+    values = [
+        f"{_value(layout, expr, to_sql(expr, source.columns))} AS x{n}" for n, expr in enumerate(layout.last_exprs)
+    ]
+    values += [
+        f"{_value(layout, measure.of, measure_sql(measure, source.columns))} AS m{n}"
+        for n, measure in enumerate(layout.measures)
+    ]
+    counts = quote_name(RECORD_PREFIX + view.entity.name) if layout.lasts else "FALSE"
+    there = " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in view.entity.keys)
+    hashed = ", ".join([*key_columns(layout), "e", "v", "r", "seq", *value_columns(layout)])
+    con.execute(
+        f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT *, hash({hashed}) AS digest FROM ("
+        f"SELECT {', '.join([*keys, *times, *values])}, {counts} AS counts FROM {name}_source WHERE {there})"
+    )
+
+
+def close_landing(con: Any, name: str) -> None:
+    con.execute(f"DROP VIEW IF EXISTS {name}")
+    con.execute(f"DROP VIEW IF EXISTS {name}_source")
+
+
+def _value(layout: Layout, expr: Node | None, value: str) -> str:
+    return _instant(value, expr is not None and dtype_of(expr, layout.view.source.columns) == DType.Timestamp)
+
+
+def _instant(value: str, instant: bool) -> str:
+    return f"epoch_us({value})" if instant else value

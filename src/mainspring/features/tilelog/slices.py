@@ -1,0 +1,232 @@
+"""What one process keeps of a view's source between materialisations, in DuckDB's memory, brought up to date by what
+changed. (DuckDB spills to disk what exceeds its limit.)
+
+Of the past that has settled: one row an entity, and the tiles that its windows can reach (features.tilecache). Single
+rows only from `low` on, by visible time: a boundary of the widest hop, before which every row is in those. Times are
+UTC epoch microseconds. Tables, n being the slice's number:
+
+- `entities_n`: kid (a small integer, at first in the order of keys), k<i> (keys), since (when its first row became
+  visible), counted (its rows), and the standing row for last values among those before `low`: sv, se (visible and
+  event time) and x<i>;
+- `raw_n`: kid, e, v, r, seq, counts, x<i>, m<i> of the rows with v >= low;
+- `arrived_n`: kid, seq of the rows with v < low that landed after the last materialisation;
+- `loads_n`: see features.loads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from mainspring.core.locks import Locks
+from mainspring.data import duck
+from mainspring.data.model import TableScan
+from mainspring.features.layout import Layout
+from mainspring.features.tilelog.cache import TileCache
+from mainspring.features.tilelog.lakes import TileTables
+from mainspring.features.tilelog.landed import close_landing, key_columns, open_landing, value_columns
+from mainspring.features.tilelog.loads import LOAD_BITS, NOTHING, Content, Loads, loads_sql, read_loads
+from mainspring.features.tilelog.log import TileLog
+
+_WORTH_TRIMMING = 100_000  # rows
+_TRIM_EVERY = 50  # runs
+_ALL = 2**63 - 1
+
+
+class Slice:
+    """The rows of one view.
+
+    Attributes:
+        loads: What the source is made of, once it was read.
+        low: From when on, by visible time, rows are kept one by one.
+        ordered: Whether entities are numbered in the order of their keys.
+        tiles: What is kept of those before.
+    """
+
+    def __init__(self, con: Any, lake: TileTables, locks: Locks, layout: Layout, number: int) -> None:
+        self._con = con
+        self._layout = layout
+        self._keys = ", ".join(key_columns(layout))
+        self._version: int | None = None
+        self._files: frozenset[str] = frozenset()
+        self._heard = -1  # from which `_seq` on what landed is in `arrived_n`
+        self.loads: Loads | None = None
+        self._trims = 0
+        self._landing = f"landing_{number}"
+        self._loads = f"loads_{number}"
+        self.number = number
+        self.low = 0
+        self.ordered = False
+        self.entities = f"entities_{number}"
+        self.raw = f"raw_{number}"
+        self.arrived = f"arrived_{number}"
+        self.tiles = TileCache(con, TileLog(con, lake, locks, layout, self._landing), layout, number, self.entities)
+
+    def refresh(self, scan: TableScan, *, since: int, heard: int | None) -> None:
+        """Bring the slice to a version of the source, with single rows from `since` on and arrivals after `heard`.
+
+        Files are immutable, so where the new version only has more of them, only those are read. A version that lacks
+        an old file (rows changed their flag, files were compacted) is read whole, in a few passes and bounded memory.
+        `heard` None: nothing that is there has just arrived.
+        """
+        low = self._floor(since)
+        known = self._version is not None and low >= self.low and (heard is None or heard >= self._heard)
+        if known and scan.version == self._version:
+            return
+        files = frozenset(scan.files or ())
+        grown = known and scan.files is not None and self._files <= files
+        self._version = None  # until all of it is done
+        if grown:
+            added = tuple(name for name in scan.files or () if name not in self._files)
+            if added:
+                self._add(replace(scan, files=added))
+        open_landing(self._con, self._layout, scan, self._landing)
+        if not grown:
+            self.low, self._heard = low, _ALL if heard is None else heard
+            self._load()
+        loads = self.loads = read_loads(self._con, self._loads)
+        self._heard = min(self._heard, self.newest)
+        if self._layout.windows:
+            self.tiles.refresh(loads, self.low)
+        close_landing(self._con, self._landing)
+        self._version, self._files = scan.version, files
+
+    @property
+    def newest(self) -> int:
+        """The largest `_seq` in the source, -1 for none."""
+        return -1 if self.loads is None else self.loads.last
+
+    @property
+    def content(self) -> Content:
+        """What the source holds."""
+        return NOTHING if self.loads is None else self.loads.content(0, self.newest >> LOAD_BITS)
+
+    def content_up_to(self, newest: int, scan: TableScan) -> Content:
+        """Return what the source, at the version that was read last, holds of the rows with a `_seq` up to `newest`."""
+        loads, load = self.loads, newest >> LOAD_BITS
+        if loads is None or newest < 0:
+            return NOTHING
+        inside = loads.places(load, load)
+        if inside.start == inside.stop or int(loads.newest[inside.start]) <= newest:
+            return loads.content(0, load)
+        # A load that went on since: its earlier rows are looked up.
+        open_landing(self._con, self._layout, scan, self._landing)
+        rows, digest = duck.one_row(
+            self._con,
+            f"SELECT count(*), coalesce(bit_xor(digest), 0) FROM {self._landing} "
+            f"WHERE seq >= {load << LOAD_BITS} AND seq <= {newest}",
+        )
+        close_landing(self._con, self._landing)
+        return loads.content(0, load - 1) ^ Content(rows, digest)
+
+    def compact(self, *, anyway: bool = False) -> bool:
+        """Write the log of tiles anew where it has tiles of rows that are gone, or `anyway`; return whether it was.
+
+        After a refresh. What is left is merged over loads.
+        """
+        loads = self.loads
+        return loads is not None and bool(self._layout.windows) and self.tiles.compact(loads, self.low, anyway=anyway)
+
+    def forget(self) -> None:
+        """Read everything again at the next refresh."""
+        self._version = None
+
+    def trim(self, since: int) -> None:
+        """Where most single rows became visible before `since`, read again at the next refresh, with fewer of them."""
+        self._trims += 1
+        low = self._floor(since)
+        if self._trims % _TRIM_EVERY or self._version is None or low <= self.low:
+            return
+        settled, rows = duck.one_row(self._con, f"SELECT count(*) FILTER (v < {low}), count(*) FROM {self.raw}")
+        if settled > _WORTH_TRIMMING and settled * 2 > rows:
+            self.forget()
+
+    def drop(self) -> None:
+        for table in (self.entities, self.raw, self.arrived, self._loads):
+            self._con.execute(f"DROP TABLE IF EXISTS {table}")
+        self.tiles.drop()
+
+    def _floor(self, since: int) -> int:
+        widest = max(self._layout.hops, default=1)
+        return since // widest * widest
+
+    def _load(self) -> None:
+        """Read the source whole: each query is one pass over it."""
+        con = self._con
+        self.drop()
+        self.ordered = True
+        con.execute(f"CREATE TABLE {self._loads} AS {loads_sql(self._landing)}")
+        con.execute(
+            f"CREATE TABLE {self.entities} AS "
+            f"SELECT row_number() OVER (ORDER BY {self._keys}) AS kid, * FROM ({self._entities_sql()})"
+        )
+        con.execute(f"CREATE TABLE {self.raw} AS {self._raw_sql()}")
+        con.execute(f"CREATE TABLE {self.arrived} AS {self._arrived_sql()}")
+
+    def _add(self, scan: TableScan) -> None:
+        """Read what landed since, and only that."""
+        con, opened = self._con, f"{self._landing}_new"
+        open_landing(con, self._layout, scan, opened)
+        con.execute(f"CREATE OR REPLACE TEMP TABLE {opened}_rows AS SELECT * FROM {opened}")
+        close_landing(con, opened)
+        con.execute(f"CREATE OR REPLACE TEMP VIEW {self._landing} AS SELECT * FROM {opened}_rows")
+        con.execute(f"INSERT INTO {self._loads} {loads_sql(self._landing)}")
+        self.ordered = False
+        con.execute(
+            f"INSERT INTO {self.entities} SELECT (SELECT count(*) FROM {self.entities}) + "
+            f"row_number() OVER (ORDER BY {self._keys}) AS kid, * REPLACE (0 AS counted) FROM ({self._entities_sql()}) "
+            f"ANTI JOIN {self.entities} USING ({self._keys})"
+        )
+        standing = "found.sv > coalesce(known.sv, found.sv - 1)"
+        values = "".join(
+            f", {name} = CASE WHEN {standing} THEN found.{name} ELSE known.{name} END" for name in self._standing
+        )
+        same = " AND ".join(f"found.{name} = known.{name}" for name in key_columns(self._layout))
+        con.execute(
+            f"UPDATE {self.entities} AS known SET since = least(known.since, found.since), "
+            f"counted = known.counted + found.counted{values} "
+            f"FROM ({self._entities_sql()}) AS found WHERE {same}"
+        )
+        con.execute(f"INSERT INTO {self.raw} {self._raw_sql()}")
+        con.execute(f"INSERT INTO {self.arrived} {self._arrived_sql()}")
+        con.execute(f"DROP VIEW {self._landing}")
+        con.execute(f"DROP TABLE {opened}_rows")
+
+    @property
+    def _standing(self) -> list[str]:
+        """The columns of an entity's standing row."""
+        return ["sv", "se", *(f"x{n}" for n in range(len(self._layout.last_exprs)))] if self._layout.lasts else []
+
+    def _entities_sql(self) -> str:
+        past = f"v < {self.low}"
+        found, picked = "NULL::BIGINT AS sv", "sv"
+        if self._layout.lasts:
+            values = "".join(f", {name}: {name}" for name in self._standing[2:])
+            found = (
+                f"max(v) FILTER (counts AND {past}) AS sv, "
+                f"arg_max({{se: e{values}}}, v) FILTER (counts AND {past}) AS s"
+            )
+            picked = ", ".join(["sv", *(f"s.{name} AS {name}" for name in self._standing[1:])])
+        grouped = (
+            f"SELECT {self._keys}, min(v) AS since, count(*) AS counted, {found} "
+            f"FROM {self._landing} GROUP BY {self._keys}"
+        )
+        return f"SELECT {self._keys}, since, counted, {picked} FROM ({grouped})"
+
+    def _raw_sql(self) -> str:
+        columns = ", ".join(["kid", "e", "v", "r", "seq", "counts", *value_columns(self._layout)])
+        # The condition is on the column as it is stored, so a file's statistics can answer it.
+        return (
+            f"SELECT {columns} FROM (SELECT * FROM {self._landing} "
+            f"WHERE shown >= make_timestamptz({self.low}::BIGINT)) {self._numbered} ORDER BY v"
+        )
+
+    def _arrived_sql(self) -> str:
+        return (
+            f"SELECT kid, seq FROM (SELECT {self._keys}, seq FROM {self._landing} "
+            f"WHERE seq > {self._heard} AND v < {self.low}) {self._numbered}"
+        )
+
+    @property
+    def _numbered(self) -> str:
+        return f"JOIN (SELECT kid, {self._keys} FROM {self.entities}) USING ({self._keys})"

@@ -1,0 +1,107 @@
+"""Some entities of a view, chosen at random, and every row of theirs: small enough to go through in plain Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.expr.sql import quote_name
+from mainspring.data import duck
+from mainspring.data.model import SEQUENCE, TableScan
+from mainspring.features.model import FeatureView
+from mainspring.features.offline.asof import equal, listed
+from mainspring.features.verify.brute import Fact
+
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much one comparison may cost: entities, rows of theirs, and pairs that are recomputed by brute force."""
+
+    entities: int = 200
+    rows: int = 300_000
+    recomputed: int = 200
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Entities by number.
+
+    Attributes:
+        keys: Each entity's key values; instants as UTC epoch microseconds.
+        scan: All rows of all of them, as a version of the source's table.
+        facts: The same rows, of each entity.
+    """
+
+    keys: list[Key]
+    scan: TableScan
+    facts: dict[int, list[Fact]]
+
+
+def choose(view: FeatureView, scan: TableScan, seed: int, bounds: Bounds) -> Chosen:
+    """Return random entities; the same ones for the same seed and data.
+
+    Raises:
+        NotFound: The source has no row with a whole key.
+        Invalid: Each entity alone has more rows than `bounds.rows`.
+    """
+    keys = list(view.entity.keys)
+    there = " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in keys)
+    con = duck.connect()
+    try:
+        with duck.duck_errors(view.source.name):
+            duck.register(con, "source", scan)
+            con.execute(
+                f"CREATE TEMP TABLE counted AS SELECT {listed(keys)}, count(*) AS _rows FROM source "
+                f"WHERE {there} GROUP BY ALL"
+            )
+            _check_size(view, duck.one_row(con, "SELECT min(_rows) FROM counted")[0], bounds.rows)
+            con.execute(
+                f"CREATE TEMP TABLE chosen AS SELECT * FROM (SELECT *, sum(_rows) OVER (ORDER BY _n) AS _total "
+                f"FROM (SELECT *, row_number() OVER (ORDER BY hash({listed(keys)}, {seed}), {listed(keys)}) AS _n "
+                f"FROM counted WHERE _rows <= {bounds.rows})) "
+                f"WHERE _total <= {bounds.rows} ORDER BY _n LIMIT {bounds.entities}"
+            )
+            named = con.sql(f"SELECT {listed(keys)} FROM chosen ORDER BY _n").to_arrow_table()
+            rows = con.sql(
+                f"SELECT s.* FROM source AS s SEMI JOIN chosen AS c ON {equal(keys, 's', 'c')} ORDER BY s.{SEQUENCE}"
+            ).to_arrow_table()
+    finally:
+        con.close()
+    found = list(zip(*(plain(named.column(key)) for key in keys), strict=True))
+    return Chosen(found, TableScan(scan.version, rows=rows, schema=rows.schema), _facts(view, found, rows))
+
+
+def _check_size(view: FeatureView, smallest: int | None, most: int) -> None:
+    source = view.source.name
+    if smallest is None:
+        raise NotFound(f"Source {source!r} has no row of any {view.entity.name} yet.",
+                       fix=f"run `mainspring ingest {source} FILE`.")  # fmt: skip
+    if smallest > most:
+        raise Invalid(
+            f"Each {view.entity.name} has at least {smallest:,} rows in {source!r}; {most:,} in all are looked at.",
+            fix=f"allow more: --rows {smallest}.",
+        )
+
+
+def _facts(view: FeatureView, keys: list[Key], rows: pa.Table) -> dict[int, list[Fact]]:
+    numbers = {key: number for number, key in enumerate(keys)}
+    found: dict[int, list[Fact]] = {number: [] for number in numbers.values()}
+    source = view.source
+    columns = {name: plain(rows.column(name)) for name in source.columns}
+    event, recorded = columns[source.event_time], columns[source.recorded_time or source.event_time]
+    named = zip(*(columns[key] for key in view.entity.keys), strict=True)
+    for place, (key, seq) in enumerate(zip(named, plain(rows.column(SEQUENCE)), strict=True)):
+        values = {name: column[place] for name, column in columns.items()}
+        found[numbers[key]].append(Fact(event[place], recorded[place], seq, values))
+    return found
+
+
+def plain(column: Any) -> list[Any]:
+    """Return Python values; instants as UTC epoch microseconds."""
+    values: list[Any] = (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
+    return values

@@ -1,0 +1,97 @@
+"""Do the readings of on-demand features agree on a user's own observations? SQL, NumPy and plain Python, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from mainspring.core.expr.sql import quote_name, to_sql
+from mainspring.core.schema import Schema
+from mainspring.data import duck
+from mainspring.data.arrow import arrow_schema
+from mainspring.data.model import TableScan
+from mainspring.features.model import Observations, RequestFeatures
+from mainspring.features.offline.read import point_in_time
+from mainspring.features.online.answers import Computed
+from mainspring.features.types import request_schema
+from mainspring.features.verify.chosen import plain
+from mainspring.features.verify.scalars import scalar
+from mainspring.features.verify.verifier import Mismatch, Verification, same
+
+AT = "_at"
+
+
+def verify_computed(
+    group: RequestFeatures,
+    observations: Observations,
+    scan: Callable[[str], TableScan],
+    sample: int,
+    seed: int,
+) -> Verification:
+    """Compare the three readings of each feature of `group` on up to `sample` random observations.
+
+    The stored features among what they are computed from are read offline; their own reads are `verify.Verifier`'s.
+
+    Raises:
+        NotFound: A source has no table yet.
+    """
+    fields = observations.source.columns
+    observed = _sampled(observations, scan(observations.source.name), sample, seed)
+    read = point_in_time(observed, [*group.views, group], scan, schema=dict(fields))
+    known: dict[str, Sequence[Any]] = {name: plain(read.column(name)) for name in read.column_names}
+    online = Computed(group, dict(fields)).values(known, observed.num_rows)
+    mismatches = []
+    schema = request_schema(group, dict(fields))
+    for name, expression in group.features.items():
+        full_name = f"{group.name}.{name}"
+        slow = scalar(expression, schema)
+        for row in range(observed.num_rows):
+            offline, recomputed = known[full_name][row], slow(_Row(known, row))
+            if not same(offline, online[full_name][row]) or not same(offline, recomputed):
+                about = {each: known[each][row] for each in sorted(schema) if each in known}
+                mismatches.append(
+                    Mismatch(full_name, about, known[AT][row], "own", offline, online[full_name][row], recomputed, True)
+                )
+    values = observed.num_rows * len(group.features)
+    return Verification(
+        group.name, seed, 0, observed.num_rows, values, 0, values, 0, tuple(mismatches),
+        () if observed.num_rows else ("there is no observation yet",),
+    )  # fmt: skip
+
+
+class _Row(Mapping[str, Any]):
+    """One row of columns."""
+
+    def __init__(self, columns: Mapping[str, Sequence[Any]], row: int) -> None:
+        self._columns = columns
+        self._row = row
+
+    def __getitem__(self, name: str) -> Any:
+        return self._columns[name][self._row]
+
+    def __iter__(self) -> Any:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
+def _sampled(observations: Observations, scan: TableScan, sample: int, seed: int) -> pa.Table:
+    """Return random rows of the observations' source that have a time, and that time as `_at`."""
+    columns: Schema = dict(observations.source.columns)
+    names = ", ".join(quote_name(name) for name in columns)
+    con = duck.connect()
+    try:
+        with duck.duck_errors(observations.source.name):
+            duck.register(con, "source", scan)
+            con.execute("SET threads = 1")  # with more, the same seed would not give the same rows
+            rows: pa.Table = con.sql(
+                f"SELECT * FROM (SELECT {names}, epoch_us({to_sql(observations.at, columns)}) AS {AT} FROM source) "
+                f"WHERE {AT} IS NOT NULL USING SAMPLE reservoir({sample} ROWS) REPEATABLE ({seed % 2**31})"
+            ).to_arrow_table()
+    finally:
+        con.close()
+    at = rows.column(AT).cast(pa.timestamp("us", tz="UTC"))
+    return rows.drop_columns([AT]).cast(arrow_schema(columns)).append_column(AT, at)

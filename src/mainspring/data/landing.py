@@ -129,7 +129,17 @@ class Landing:
         staging.judge_unique()
         staging.leave_out(there)
         rows, changes = staging.landing(self.keyings)
-        return self._put_aside(staging, batch, len(bad)) and self._put(rows, changes, batch, len(landed))
+        failing = staging.quarantined()
+        self._check_all(raw, len(there) + len(failing) + len(rows))
+        return self._put_aside(staging, failing, batch, len(bad)) and self._put(rows, changes, batch, len(landed))
+
+    def _check_all(self, raw: pa.Table, accounted: int) -> None:
+        """Check that every row goes somewhere: a row that is in neither table would be lost without a trace."""
+        if accounted != len(raw):
+            raise Corrupt(
+                f"Of {len(raw):,} rows of {self.name} {accounted:,} are accounted for; nothing of the load was written.",
+                fix="run it again, and report it: this is a defect.",
+            )
 
     @property
     def _quarantine(self) -> str:
@@ -168,8 +178,7 @@ class Landing:
             next_load = max(next_load, sum(found.version + 1 for found in tables.values()))
         return next_load * LOAD_ROWS
 
-    def _put_aside(self, staging: Staging, batch: str, before: int) -> bool:
-        rows = staging.quarantined()
+    def _put_aside(self, staging: Staging, rows: pa.Table, batch: str, before: int) -> bool:
         if not len(rows):
             return True
         key = f"{batch}.{before}"

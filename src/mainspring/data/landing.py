@@ -137,7 +137,7 @@ class Landing:
         """Check that every row goes somewhere: a row that is in neither table would be lost without a trace."""
         if accounted != len(raw):
             raise Corrupt(
-                f"Of {len(raw):,} rows of {self.name} {accounted:,} are accounted for; nothing of the load was written.",
+                f"Of {len(raw):,} rows of {self.name}, {accounted:,} are accounted for; none of them was written.",
                 fix="run it again, and report it: this is a defect.",
             )
 

@@ -8,12 +8,11 @@ status in one place (`serving.status`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, Unavailable
+from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound
 from mainspring.core.time import Clock
 from mainspring.features.ports import OnlineStore
 from mainspring.ledger.ports import PredictionLog
@@ -22,23 +21,19 @@ from mainspring.security.hosts import check_host
 from mainspring.security.keys import Authenticator
 from mainspring.security.model import Action
 from mainspring.security.ports import Authoriser
-from mainspring.serving import runtime
 from mainspring.serving.body import read_body
 from mainspring.serving.codec import ErrorResponse
 from mainspring.serving.infer import infer, lane_of
-from mainspring.serving.lane import Lane, monotonic_us
-from mainspring.serving.live import Live, Served
+from mainspring.serving.lane import monotonic_us
 from mainspring.serving.message import Gone, Reply, Request, refusal, reply
 from mainspring.serving.metadata import model_metadata, server_metadata
-from mainspring.serving.metrics import CONTENT_TYPE, Metrics
-from mainspring.serving.model import Arm, Route
+from mainspring.serving.metrics import CONTENT_TYPE
+from mainspring.serving.plane import DataPlane
 from mainspring.serving.ports import Routes
 from mainspring.serving.status import WrongHost, WrongMethod
-from mainspring.serving.watch import StoreWatch
 
 _log = logging.getLogger(__name__)
 _KNOWN_HOSTS = 256
-_NO_STORE = "The online store does not answer."
 _HUNG_UP = 499  # in the metrics only: nobody is there to be told
 
 
@@ -112,64 +107,45 @@ class Gateway:
         body_timeout_s: float = 10.0,
         threads: int = 2,
     ) -> None:
-        self._log = log
+        self._plane = DataPlane(routes=routes, bundles=bundles, online=online, log=log, clock=clock, threads=threads)
         self._authenticator = authenticator
         self._authoriser = authoriser
-        self._clock = clock
         self._allowed_hosts = frozenset(allowed_hosts)
         self._known_hosts: set[str] = set()
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
-        self._live = Live(routes, load=lambda digest: runtime.load(bundles.load(digest), online), lane=self._new_lane)
-        self._store = StoreWatch(online)
         self._handlers: dict[str, dict[str, tuple[Action | None, Callable[[Request], Awaitable[Reply]]]]] = {}
         for route in ROUTES:
             self._handlers.setdefault(route.path, {})[route.method] = (route.action, getattr(self, route.handler))
-        self.metrics = Metrics(
-            ready=lambda: self.unready() is None,
-            served=lambda: {name: tuple(each.lanes) for name, each in self._served.items()},
-            waiting=lambda: {name: each.waiting_rows for name, each in self._served.items()},
-            refused=lambda: len(self._live.table.refused),
-        )
-        self.in_flight = 0
-        self.draining = False
+        self.metrics = self._plane.metrics
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are on their way."""
+        return self._plane.in_flight
 
     def start(self) -> None:
         """Begin to follow the routing table and the online store's health."""
-        self._live.start()
-        self._store.start()
+        self._plane.start()
 
     async def stop(self) -> None:
         """Let go of everything but the log, which belongs to whoever made it. Call it when nothing is in flight."""
-        await self._live.stop()
-        await self._store.stop()
-        self._threads.shutdown(wait=False)
+        await self._plane.stop()
+
+    def drain(self) -> None:
+        """Say that no more traffic should come; connections are closed with their next reply."""
+        self._plane.draining = True
 
     def unready(self) -> str | None:
         """Return why this process should get no traffic, `None` if it should. Names nothing: anybody may ask."""
-        table = self._live.table
-        if self.draining:
-            return "The gateway is stopping."
-        if not table.served and self._live.trouble is not None:
-            return self._live.trouble
-        if not table.served and not table.refused:
-            return "No endpoint has a route yet."
-        lost = len(table.refused.keys() - table.served.keys())
-        if lost:
-            return f"{lost} of {lost + len(table.served)} endpoints have no version that can be served."
-        if self._store.away and any(
-            lane.runtime.stored for each in table.served.values() for lane in each.lanes.values()
-        ):
-            return _NO_STORE
-        return None
+        return self._plane.unready()
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         received = monotonic_us()
         if scope.proto != "http":
             protocol.close(403)
             return
-        self.in_flight += 1
+        self._plane.in_flight += 1
         try:
             template, model, version = split_path(scope.path)
             try:
@@ -179,16 +155,16 @@ class Gateway:
                 if answer.status >= 500:
                     _log.warning("%s answered %d: %s", template, answer.status, error)
             except Gone:
-                self._count(model, _HUNG_UP, received)
+                self._plane.count(model, _HUNG_UP, received)
                 return
             except Exception:
                 _log.exception("%s failed.", template if template in self._handlers else "A path of no route")
                 answer = reply(500, ErrorResponse("Something went wrong here."))
-            self._count(model, answer.status, received)
-            headers = [*answer.headers, ("connection", "close")] if self.draining else list(answer.headers)
+            self._plane.count(model, answer.status, received)
+            headers = [*answer.headers, ("connection", "close")] if self._plane.draining else list(answer.headers)
             protocol.response_bytes(answer.status, headers, answer.body)
         finally:
-            self.in_flight -= 1
+            self._plane.in_flight -= 1
 
     async def _answer(self, template: str, request: Request) -> Reply:
         headers = request.scope.headers
@@ -219,45 +195,6 @@ class Gateway:
         if len(self._known_hosts) < _KNOWN_HOSTS:  # ports differ, so there can be many
             self._known_hosts.add(host)
 
-    def _count(self, model: str, status: int, received: int) -> None:
-        if model in self._served:
-            metrics = self.metrics.of(model)
-            metrics.requests[status] += 1
-            metrics.stages["total"].observe((monotonic_us() - received) / 1e6)
-        else:
-            self.metrics.outside[status] += 1
-
-    @property
-    def _served(self) -> Mapping[str, Served]:
-        return self._live.table.served
-
-    def _endpoint(self, name: str) -> Served:
-        table = self._live.table
-        served = table.served.get(name)
-        if served is None:
-            if name in table.refused:
-                raise Unavailable(f"No version of {name!r} can be served.")
-            if self._live.trouble is not None:
-                raise Unavailable(self._live.trouble)
-            raise NotFound(f"There is no model {name[:100]!r}.")
-        return served
-
-    def _new_lane(self, route: Route, arm: Arm, loaded: runtime.Runtime) -> Lane:
-        return Lane(
-            route.endpoint,
-            arm.version,
-            loaded,
-            log=self._log,
-            clock=self._clock,
-            metrics=self.metrics.of(route.endpoint),
-            threads=self._threads,
-            alone=self._alone,
-            max_queue_rows=route.max_queue_rows,
-        )
-
-    def _alone(self) -> bool:
-        return self.in_flight <= 1
-
     async def _live_probe(self, _request: Request) -> Reply:
         return reply(200, {"live": True})
 
@@ -269,13 +206,12 @@ class Gateway:
         return reply(200, server_metadata())
 
     async def _model(self, request: Request) -> Reply:
-        served = self._endpoint(request.model)
+        served = self._plane.endpoint(request.model)
         return reply(200, model_metadata(request.model, served, lane_of(served, request.version).runtime))
 
     async def _model_ready(self, request: Request) -> Reply:
-        lane = lane_of(self._endpoint(request.model), request.version)
-        if lane.runtime.stored and self._store.away:
-            raise Unavailable(_NO_STORE)
+        lane = lane_of(self._plane.endpoint(request.model), request.version)
+        self._plane.check_ready(lane)
         return reply(200, {"name": request.model, "version": lane.version, "ready": True})
 
     async def _infer(self, request: Request) -> Reply:
@@ -286,7 +222,7 @@ class Gateway:
             max_bytes=self._max_body_bytes,
             timeout_s=self._body_timeout_s,
         )
-        return await infer(request, body, self._endpoint(request.model))
+        return await infer(request, body, self._plane.endpoint(request.model))
 
     async def _metrics(self, _request: Request) -> Reply:
         return Reply(200, self.metrics.text(), (("content-type", CONTENT_TYPE),))

@@ -68,7 +68,7 @@ async def serve(
 
 async def _drain(gateway: Gateway, drain_s: float) -> None:
     """Wait until nothing is in flight. Connections are closed with their next reply meanwhile."""
-    gateway.draining = True
+    gateway.drain()
     deadline = asyncio.get_running_loop().time() + drain_s
     await asyncio.sleep(0.05)
     while gateway.in_flight and asyncio.get_running_loop().time() < deadline:

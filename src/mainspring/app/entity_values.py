@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from mainspring.data.arrow import ARROW_TYPES, INSTANT
 from mainspring.data.model import VISIBLE_AT, TableScan
 from mainspring.features.describe.personal import personal_columns
 from mainspring.features.describe.sampling import Bounds, rows_of
+from mainspring.features.equal import same
 from mainspring.features.layout import slot
 from mainspring.features.model import FeatureView, Mark
 from mainspring.features.offline import point_in_time
@@ -23,7 +23,6 @@ from mainspring.features.ports import OnlineStore
 from mainspring.features.types import feature_dtype
 
 WAIT_S = 10.0  # at most, for the lake
-_TOLERANCE = 1e-6  # relative; float32 results of another order of summation
 
 Value = bool | int | float | str | None
 
@@ -141,12 +140,3 @@ def _logged(dtype: Any) -> pa.DataType:
 def _plain(value: Any) -> Value:
     plain: Value = from_datetime(value) if hasattr(value, "tzinfo") else value
     return plain
-
-
-def same(served: Value, expected: Value) -> bool:
-    """Return whether two values of one feature are one: floats to a relative 1e-6, NaN equal to NaN."""
-    if isinstance(served, float) and isinstance(expected, float):
-        if math.isnan(served) or math.isnan(expected):
-            return math.isnan(served) and math.isnan(expected)
-        return math.isclose(served, expected, rel_tol=_TOLERANCE, abs_tol=1e-9)
-    return type(served) is type(expected) and served == expected

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from mainspring.app.entity_values import entity_values, same
+from mainspring.app.entity_values import entity_values
 from mainspring.core.errors import Corrupt, Unavailable
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, MINUTE
@@ -97,16 +97,3 @@ def test_later_it_is_expired_in_both(project) -> None:
     found = values(project, ("AT", 1), at=NOW + 30 * DAY)
     status = next(value for value in found.values if value.feature == "status")
     assert (status.status, status.online, status.offline, status.differs) == ("EXPIRED", None, None, False)
-
-
-def test_when_two_values_are_one() -> None:
-    nan = float("nan")
-    assert same(1.0, 1.0 + 1e-9)
-    assert same(nan, nan)
-    assert same(None, None)
-    assert same("a", "a")
-    assert not same(1.0, 1.001)
-    assert not same(nan, 1.0)
-    assert not same(0, None)
-    assert not same(1, True)
-    assert not same("1", 1)

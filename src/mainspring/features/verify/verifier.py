@@ -6,7 +6,6 @@ store is only read.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from mainspring.core.errors import MainspringError, Unavailable
 from mainspring.core.time import ManualClock
 from mainspring.data.arrow import ARROW_TYPES, INSTANT
 from mainspring.data.model import TableScan
+from mainspring.features.equal import same
 from mainspring.features.layout import slot
 from mainspring.features.materialise.materialiser import Materialiser
 from mainspring.features.model import FeatureView
@@ -30,7 +30,6 @@ from mainspring.features.verify.moments import Edges
 
 Progress = Callable[[str, int, int], None]
 
-_TOLERANCE = 1e-6  # relative; float32 results of another order of summation
 _VISITS = 10_000_000  # rows times features that the brute-force reader may look at
 _TRIES = 3  # to read the live store while nobody writes
 
@@ -239,18 +238,6 @@ class Verifier:
         if entity not in self._brute:
             self._brute[entity] = BruteReader(self._view, self._facts[entity])
         return {f"{self._view.name}.{name}": value for name, value in self._brute[entity].read(at).items()}
-
-
-def same(left: Any, right: Any) -> bool:
-    """Return whether two values of one feature are one: floats to a relative 1e-6, NaN equal to NaN."""
-    if left is None or right is None or isinstance(left, str) or isinstance(right, str):
-        return bool(left == right)
-    if isinstance(left, float) or isinstance(right, float):
-        one, other = float(left), float(right)
-        if math.isnan(one) or math.isnan(other):
-            return math.isnan(one) and math.isnan(other)
-        return math.isclose(one, other, rel_tol=_TOLERANCE, abs_tol=1e-9)
-    return bool(left == right)
 
 
 def _rows(columns: Mapping[str, Iterable[Any]], number: int) -> list[dict[str, Any]]:

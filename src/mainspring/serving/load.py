@@ -1,0 +1,230 @@
+"""A load generator for HTTP/1.1: one thread, many connections, latencies from when a request was due.
+
+In a closed loop every connection asks again as soon as it is answered. In an open loop requests are due at the instants
+of a Poisson process, whatever the answers do, and a request that waits for a free connection has waited since it was
+due: what a slow server makes its callers wait is counted (G. Tene, "How NOT to Measure Latency", 2013).
+"""
+
+from __future__ import annotations
+
+import random
+import select
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle
+
+import numpy as np
+
+from mainspring.core.errors import Invalid, Unavailable
+
+_READ = 1 << 18
+_PATIENCE_S = 10.0  # without any answer
+_SPIN_S = 0.002  # the kernel wakes a waiter too late to measure tens of microseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What came of a load. `latencies_us` are of the answers with a status below 400, in the order they came."""
+
+    seconds: float
+    offered: float | None  # requests a second that were due, `None` in a closed loop
+    asked: int
+    statuses: Counter[int] = field(default_factory=Counter)
+    latencies_us: np.ndarray[tuple[int], np.dtype[np.float64]] = field(default_factory=lambda: np.zeros(0))
+    refusals_us: np.ndarray[tuple[int], np.dtype[np.float64]] = field(default_factory=lambda: np.zeros(0))
+    unanswered: int = 0
+
+    @property
+    def answered(self) -> int:
+        return len(self.latencies_us)
+
+    @property
+    def per_second(self) -> float:
+        return self.answered / self.seconds
+
+    def quantile_us(self, share: float) -> float | None:
+        return float(np.quantile(self.latencies_us, share)) if self.answered else None
+
+    def within(self, limit_us: float) -> float:
+        """Return how many requests a second were answered within `limit_us`: the goodput."""
+        return float(np.count_nonzero(self.latencies_us <= limit_us)) / self.seconds
+
+
+def http_request(host: str, path: str, body: bytes, headers: Sequence[tuple[str, str]] = ()) -> bytes:
+    """Return a POST as it goes over the wire."""
+    lines = [f"POST {path} HTTP/1.1", f"Host: {host}", f"Content-Length: {len(body)}"]
+    if not any(name.lower() == "content-type" for name, _ in headers):
+        lines.append("Content-Type: application/json")
+    lines += [f"{name}: {value}" for name, value in headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+
+
+class _Connection:
+    """A connection and the answer that it waits for."""
+
+    __slots__ = ("_address", "buffer", "due", "needed", "sock", "status")
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._address = address
+        self.buffer = bytearray()
+        self.due = 0.0
+        self.needed = -1  # bytes of the whole answer; -1 while its head is not complete
+        self.status = 0
+        self.sock = self._opened()
+
+    def _opened(self) -> socket.socket:
+        try:
+            sock = socket.create_connection(self._address, timeout=_PATIENCE_S)
+        except OSError as error:
+            raise Unavailable(f"Nothing answers at {self._address[0]}:{self._address[1]}: {error}.") from None
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    def reopen(self) -> None:
+        self.sock.close()
+        self.sock = self._opened()
+
+    def ask(self, request: bytes, due: float) -> None:
+        self.due = due
+        self.buffer.clear()
+        self.needed = -1
+        self.sock.sendall(request)
+
+    def answered(self) -> bool:
+        """Read what is there; return whether the answer is whole. A closed connection is an answer of status 0."""
+        try:
+            part = self.sock.recv(_READ)
+        except ConnectionError:
+            part = b""
+        if not part:
+            self.status = 0
+            return True
+        self.buffer += part
+        if self.needed < 0:
+            end = self.buffer.find(b"\r\n\r\n")
+            if end < 0:
+                return False
+            self._head(end + 4)
+        return len(self.buffer) >= self.needed if self.needed else self.buffer.endswith(b"0\r\n\r\n")
+
+    def _head(self, size: int) -> None:
+        head = bytes(self.buffer[:size]).lower()
+        self.status = int(head[9:12])
+        at = head.find(b"content-length:")
+        # An answer in chunks ends with an empty one.
+        self.needed = 0 if at < 0 else size + int(head[at + 15 : head.index(b"\r\n", at)])
+
+
+def run(
+    address: tuple[str, int],
+    requests: Sequence[bytes],
+    *,
+    connections: int,
+    seconds: float,
+    rate: float | None = None,
+    warm_up_s: float = 0.0,
+    seed: int = 0,
+) -> Load:
+    """Ask for `seconds` and return what came of it.
+
+    Args:
+        address: Host and port.
+        requests: Whole requests as `http_request` makes them, sent in turn.
+        connections: How many are open at once.
+        rate: Requests a second of an open loop; without it the loop is closed.
+        warm_up_s: How long to ask before counting.
+
+    Raises:
+        Unavailable: Nothing answers.
+        Invalid: A number is not positive.
+    """
+    if connections < 1 or seconds <= 0 or not requests or (rate is not None and rate <= 0):
+        raise Invalid(f"A load of {connections} connections for {seconds} s at {rate} a second is none.")
+    generator = _Generator(address, requests, connections, seed)
+    try:
+        if warm_up_s > 0:
+            generator.go(warm_up_s, rate)
+        return generator.go(seconds, rate)
+    finally:
+        generator.close()
+
+
+class _Generator:
+    def __init__(self, address: tuple[str, int], requests: Sequence[bytes], connections: int, seed: int) -> None:
+        self._connections = [_Connection(address) for _ in range(connections)]
+        self._random = random.Random(seed)  # noqa: S311 - arrivals, no secret
+        self._requests: Iterator[bytes] = cycle(requests)
+        self._poll = select.poll()
+        self._by_number: dict[int, _Connection] = {}
+        for each in self._connections:
+            self._watch(each)
+
+    def close(self) -> None:
+        for each in self._connections:
+            each.sock.close()
+
+    def _watch(self, connection: _Connection) -> None:
+        self._by_number[connection.sock.fileno()] = connection
+        self._poll.register(connection.sock, select.POLLIN)
+
+    def go(self, seconds: float, rate: float | None) -> Load:
+        begun = last = time.perf_counter()
+        end = begun + seconds
+        due = self._due(begun, end, rate)
+        upcoming = next(due, None)
+        waiting: deque[float] = deque()
+        free = deque(self._connections)
+        statuses: Counter[int] = Counter()
+        good: list[float] = []
+        bad: list[float] = []
+        asked = 0
+        while True:
+            now = time.perf_counter()
+            while upcoming is not None and upcoming <= now:
+                waiting.append(upcoming)
+                upcoming = next(due, None)
+            while free and now < end and (waiting or rate is None):
+                free.popleft().ask(next(self._requests), waiting.popleft() if waiting else now)
+                asked += 1
+                now = time.perf_counter()
+            if now >= end and (len(free) == len(self._connections) or now - max(last, end) > _PATIENCE_S):
+                break
+            for number, _ in self._poll.poll(_timeout_ms(now, end if upcoming is None else upcoming, bool(free))):
+                connection = self._by_number[number]
+                if not connection.answered():
+                    continue
+                last = time.perf_counter()
+                statuses[connection.status] += 1
+                (good if 200 <= connection.status < 400 else bad).append((last - connection.due) * 1e6)
+                if connection.status == 0:
+                    self._renew(connection)
+                free.append(connection)
+        silent = [each for each in self._connections if each not in free]
+        for connection in silent:
+            self._renew(connection)
+        unanswered = len(silent) + len(waiting) + (upcoming is not None)
+        return Load(max(seconds, last - begun), rate, asked, statuses, np.array(good), np.array(bad), unanswered)
+
+    def _renew(self, connection: _Connection) -> None:
+        """Open it anew: what it still has to say belongs to nobody."""
+        self._poll.unregister(connection.sock)
+        del self._by_number[connection.sock.fileno()]
+        connection.reopen()
+        self._watch(connection)
+
+    def _due(self, begun: float, end: float, rate: float | None) -> Iterator[float]:
+        if rate is None:
+            return
+        at = begun
+        while (at := at + self._random.expovariate(rate)) < end:
+            yield at
+
+
+def _timeout_ms(now: float, until: float, can_ask: bool) -> float:
+    if not can_ask:
+        return 100.0
+    left = until - now
+    return 0.0 if left < _SPIN_S else (left - _SPIN_S) * 1000

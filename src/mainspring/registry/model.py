@@ -86,15 +86,60 @@ class Input(msgspec.Struct, frozen=True):
     categories: tuple[str, ...] = ()
 
 
+class TensorSpec(msgspec.Struct, frozen=True):
+    """A tensor that a model takes or gives, in the words of the Open Inference Protocol.
+
+    `shape` begins with -1, the rows of a batch; another -1 is a dimension that may differ from request to request.
+    """
+
+    name: str
+    datatype: str  # BOOL, UINT8 to INT64, FP16, FP32, FP64, BYTES
+    shape: tuple[int, ...]
+
+
+class Code(msgspec.Struct, frozen=True):
+    """A function of the project's own code, and the SHA-256 of the source that it had when it was registered."""
+
+    function: str  # module:function
+    source: str
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a graph of models: another bundle, or a way to combine answers.
+
+    `inputs` says where each of its inputs comes from: the name of an input of the graph, or `node.output`.
+    """
+
+    name: str
+    inputs: dict[str, str]
+    bundle: str = ""  # a digest
+    combine: str = ""  # mean, weighted, vote
+    weights: tuple[float, ...] = ()  # of `weighted`, in the order of `inputs`
+
+
+class Graph(msgspec.Struct, frozen=True):
+    """Models that feed one another. `outputs` says which `node.output` each output of the whole is."""
+
+    nodes: tuple[Node, ...]
+    outputs: dict[str, str]
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a bundle is: the SHA-256 of each of its files, and where it came from. Its own SHA-256 is its digest."""
+    """What a bundle is: the SHA-256 of each of its files, and where it came from. Its own SHA-256 is its digest.
+
+    A model takes columns (`inputs`, one value a row each) or tensors (`tensors` and `output_tensors`), never both.
+    """
 
     format: int = 1
     model: str
-    task: str  # binary, multiclass, regression
-    flavour: str
+    task: str  # binary, multiclass, regression; of tensors: tensors
+    flavour: str  # what runs it: see `registry.flavours`
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...]  # "probability" for binary, "value" for regression, class names for multiclass
+    tensors: tuple[TensorSpec, ...] = ()
+    output_tensors: tuple[TensorSpec, ...] = ()
+    code: Code | None = None  # of the flavour function
+    graph: Graph | None = None  # of the flavour graph
     files: dict[str, str] = {}  # file name -> SHA-256, hex
     run_id: str
     dataset_commit: str
@@ -110,8 +155,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Bundle:
     """A model as files, verified: nothing of it can run code.
 
-    Files: `model.onnx`, `features.json` (feature definitions), `reference.json` (reference statistics),
-    `golden.json` (rows with the answers they must give), `holdout.parquet` (held-out rows with labels).
+    Files: the model as its flavour names it (`model.onnx`), `features.json` (feature definitions), `reference.json`
+    (reference statistics), `golden.json` (rows with the answers they must give), `holdout.parquet` (held-out rows with
+    labels).
     """
 
     digest: str

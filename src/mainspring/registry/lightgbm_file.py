@@ -1,0 +1,67 @@
+"""What a LightGBM model file may hold, read from its bytes alone: the text format, with every tree whole."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+
+from mainspring.core.errors import Corrupt
+
+_VERSIONS = ("v2", "v3", "v4")
+
+
+class Forest(msgspec.Struct, frozen=True):
+    """What is asked of a model file: how many features it takes, and how many values it gives a row."""
+
+    features: int
+    outputs: int
+    objective: str
+
+
+def check_lightgbm(content: bytes, name: str = "model.txt") -> Forest:
+    """Return what the model in `content` is, if it is one whole text file of LightGBM.
+
+    Raises:
+        Corrupt: It is no such text, or its trees are not as long as it says, or what follows them is cut short.
+    """
+    if content[:5] != b"tree\n":
+        raise Corrupt(f"{name} does not begin as a model of LightGBM does, with the line 'tree'.")
+    end = content.find(b"\n\n")
+    if end < 0:
+        raise Corrupt(f"{name} is cut short: its head does not end.")
+    head = dict(line.split("=", 1) for line in content[5:end].decode(errors="replace").splitlines() if "=" in line)
+    try:
+        if head["version"] not in _VERSIONS:
+            raise Corrupt(f"{name} has LightGBM's format {head['version'][:20]!r}; {', '.join(_VERSIONS)} are known.")
+        objective = head.get("objective", "custom")
+        forest = Forest(
+            features=int(head["max_feature_idx"]) + 1, outputs=int(head["num_tree_per_iteration"]), objective=objective
+        )
+        sizes = [int(size) for size in head["tree_sizes"].split()]
+    except (KeyError, ValueError) as error:
+        raise Corrupt(f"{name} holds no whole model of LightGBM: {error!r} in its head.") from error
+    _check_trees(content, end + 2, sizes, name)
+    return forest
+
+
+def _check_trees(content: bytes, start: int, sizes: list[int], name: str) -> None:
+    for number, size in enumerate(sizes):
+        begin = b"Tree=%d\n" % number
+        if size < len(begin) or content[start : start + len(begin)] != begin:
+            raise Corrupt(f"{name} is cut short or damaged: tree {number} does not begin at byte {start}.")
+        start += size
+    if content[start : start + 12] != b"end of trees":
+        raise Corrupt(f"{name} is cut short: its {len(sizes)} trees do not end at byte {start}.")
+    tail = content[start:]
+    if b"\nend of parameters\n" not in tail:
+        raise Corrupt(f"{name} is cut short: its parameters do not end.")
+    rest = tail.rpartition(b"\nend of parameters\n")[2].strip()
+    if rest:
+        key, _, value = rest.partition(b":")
+        try:
+            json.loads(value)
+        except ValueError:
+            key = b""
+        if key != b"pandas_categorical":
+            raise Corrupt(f"{name} is cut short or damaged after its parameters: {rest[:40]!r}.")

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from mainspring.core.catalog import metadata, open_engine
-from mainspring.serving.adapters.catalog import CatalogRoutes
-from mainspring.serving.adapters.memory import MemoryRoutes
+from mainspring.serving.adapters.catalog import CatalogBaselines, CatalogRoutes
+from mainspring.serving.adapters.memory import MemoryBaselines, MemoryRoutes
 from mainspring.serving.conformance import RoutesConformance
-from mainspring.serving.ports import Routes
+from mainspring.serving.conformance.baselines import BaselinesConformance
+from mainspring.serving.ports import Baselines, Routes
 
 
 class TestMemoryRoutes(RoutesConformance):
@@ -22,14 +23,15 @@ class TestMemoryRoutes(RoutesConformance):
         return lambda: routes
 
 
-class TestCatalogRoutes(RoutesConformance):
-    @pytest.fixture
-    def engine(self, tmp_path: Path):
-        engine = open_engine(f"sqlite:///{tmp_path}/catalog.db")
-        metadata.create_all(engine)
-        yield engine
-        engine.dispose()
+@pytest.fixture
+def engine(tmp_path: Path):
+    engine = open_engine(f"sqlite:///{tmp_path}/catalog.db")
+    metadata.create_all(engine)
+    yield engine
+    engine.dispose()
 
+
+class TestCatalogRoutes(RoutesConformance):
     @pytest.fixture
     def routes(self, engine) -> Routes:
         return CatalogRoutes(engine)
@@ -37,3 +39,15 @@ class TestCatalogRoutes(RoutesConformance):
     @pytest.fixture
     def same(self, engine) -> Callable[[], Routes]:
         return lambda: CatalogRoutes(engine)
+
+
+class TestMemoryBaselines(BaselinesConformance):
+    @pytest.fixture
+    def baselines(self) -> Baselines:
+        return MemoryBaselines()
+
+
+class TestCatalogBaselines(BaselinesConformance):
+    @pytest.fixture
+    def baselines(self, engine) -> Baselines:
+        return CatalogBaselines(engine)

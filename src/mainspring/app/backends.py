@@ -98,6 +98,10 @@ VERSIONS: Mapping[str, Build] = {
     ),
     "memory": lambda _: lazily("registry.adapters.memory", "MemoryVersions", extra="local")(),
 }
+BASELINES: Mapping[str, Build] = {
+    "sqlite": lambda at: lazily("serving.adapters.catalog", "CatalogBaselines", extra="gateway")(at.project.engine),
+    "memory": lambda _: lazily("serving.adapters.memory", "MemoryBaselines", extra="gateway")(),
+}
 ROUTES: Mapping[str, Build] = {
     "sqlite": lambda at: lazily("serving.adapters.catalog", "CatalogRoutes", extra="gateway")(at.project.engine),
     "memory": lambda _: lazily("serving.adapters.memory", "MemoryRoutes", extra="gateway")(),

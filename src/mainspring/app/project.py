@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mainspring.security.keys import Authenticator
     from mainspring.security.ports import AuditLog, Authoriser, KeyStore
     from mainspring.security.signing import SigningKey
-    from mainspring.serving.ports import Routes
+    from mainspring.serving.ports import Baselines, Routes
     from mainspring.training.trainer import Trainer
 
 REPLAY_START = 0  # where a replayed clock stands before anything was replayed
@@ -203,6 +203,11 @@ class Project:
     @cached_property
     def routes(self) -> Routes:
         built: Routes = self._build("routes", backends.ROUTES, self.settings.catalog)
+        return built
+
+    @cached_property
+    def baselines(self) -> Baselines:
+        built: Baselines = self._build("baselines", backends.BASELINES, self.settings.catalog)
         return built
 
     @cached_property

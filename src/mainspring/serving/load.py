@@ -35,7 +35,12 @@ class Load:
     statuses: Counter[int] = field(default_factory=Counter)
     latencies_us: np.ndarray[tuple[int], np.dtype[np.float64]] = field(default_factory=lambda: np.zeros(0))
     refusals_us: np.ndarray[tuple[int], np.dtype[np.float64]] = field(default_factory=lambda: np.zeros(0))
-    unanswered: int = 0
+    unasked: int = 0  # due, and no connection was free in time to ask
+    silent: int = 0  # asked, and never answered
+
+    @property
+    def due(self) -> int:
+        return self.asked + self.unasked
 
     @property
     def answered(self) -> int:
@@ -205,8 +210,8 @@ class _Generator:
         silent = [each for each in self._connections if each not in free]
         for connection in silent:
             self._renew(connection)
-        unanswered = len(silent) + len(waiting) + (upcoming is not None)
-        return Load(max(seconds, last - begun), rate, asked, statuses, np.array(good), np.array(bad), unanswered)
+        took = max(seconds, last - begun)
+        return Load(took, rate, asked, statuses, np.array(good), np.array(bad), len(waiting), len(silent))
 
     def _renew(self, connection: _Connection) -> None:
         """Open it anew: what it still has to say belongs to nobody."""

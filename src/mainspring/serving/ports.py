@@ -1,10 +1,11 @@
-"""What serving needs of a backend: which versions stand behind which endpoint, now."""
+"""What serving needs of a backend: which versions stand behind which endpoint, and what endpoints were measured to do."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from mainspring.serving.baseline import Baseline
 from mainspring.serving.model import Route
 
 
@@ -21,4 +22,16 @@ class Routes(Protocol):
 
     def current(self) -> Mapping[str, Route]:
         """Return endpoint -> route."""
+        ...
+
+
+class Baselines(Protocol):
+    """What endpoints managed when they were measured. Nothing is ever changed."""
+
+    def add(self, baseline: Baseline) -> None:
+        """Keep a measurement."""
+        ...
+
+    def newest(self, endpoint: str, count: int = 1) -> Sequence[Baseline]:
+        """Return an endpoint's last measurements, up to `count`, by `measured_at`, the newest first."""
         ...

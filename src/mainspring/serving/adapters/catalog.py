@@ -1,4 +1,4 @@
-"""The routing table in the catalog: one row an endpoint, and one row that counts the changes."""
+"""In the catalog: the routing table, one row an endpoint and one row that counts the changes; and measurements."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, metadata
+from mainspring.serving.baseline import Baseline
 from mainspring.serving.model import Route
 from mainspring.serving.table import normalised, stamped
 
@@ -23,6 +24,15 @@ revision_table = sa.Table(
     sa.Column("only", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
 )
+baselines_table = sa.Table(
+    "endpoint_baselines",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("endpoint", sa.String(128), nullable=False),
+    sa.Column("measured_at", sa.BigInteger, nullable=False),
+    sa.Column("baseline", sa.Text, nullable=False),
+)
+sa.Index("endpoint_baselines_by_endpoint", baselines_table.c.endpoint, baselines_table.c.measured_at)
 _THE_ROW = 1
 
 
@@ -75,6 +85,33 @@ class CatalogRoutes:
                 connection.execute(sa.insert(revision_table).values(only=_THE_ROW, revision=0))
         except sa.exc.IntegrityError:  # another process was first
             pass
+
+
+class CatalogBaselines:
+    """`Baselines`, shared by every process of a project."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._name = str(engine.url.database)
+
+    def add(self, baseline: Baseline) -> None:
+        values = {
+            "endpoint": baseline.endpoint,
+            "measured_at": baseline.measured_at,
+            "baseline": msgspec.json.encode(baseline).decode(),
+        }
+        with catalog_errors(self._name), self._engine.begin() as connection:
+            connection.execute(sa.insert(baselines_table).values(**values))
+
+    def newest(self, endpoint: str, count: int = 1) -> Sequence[Baseline]:
+        chosen = (
+            sa.select(baselines_table.c.baseline)
+            .where(baselines_table.c.endpoint == endpoint)
+            .order_by(baselines_table.c.measured_at.desc(), baselines_table.c.id.desc())
+            .limit(count)
+        )
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            return [msgspec.json.decode(text, type=Baseline) for text in connection.execute(chosen).scalars()]
 
 
 def _revision(connection: sa.Connection) -> int:

@@ -1,0 +1,56 @@
+"""The search for the highest load, on servers whose limit is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mainspring.core.errors import Invalid
+from mainspring.serving.baseline import Point
+from mainspring.serving.capacity import capacity, point, search
+from mainspring.serving.load import Load
+
+
+def tried(rate: float, *, met: bool) -> Point:
+    return Point(offered=rate, answered=rate, in_time=1.0 if met else 0.5, refused=0.0, p50_us=1.0, p99_us=2.0)
+
+
+@given(st.floats(1.0, 150_000))
+def test_the_limit_is_found_to_the_precision_asked_for(limit: float) -> None:
+    points = search(lambda rate: tried(rate, met=rate <= limit), close=1.1)
+    found = capacity(points)
+    assert found is not None
+    assert found <= limit < found * 1.1 * 1.0001
+    assert len(points) < 30
+    assert [each.offered for each in points] == sorted(each.offered for each in points)
+
+
+def test_a_server_that_meets_nothing_has_no_capacity() -> None:
+    points = search(lambda rate: tried(rate, met=False))
+    assert capacity(points) is None
+    assert min(each.offered for each in points) < 4
+
+
+def test_no_load_above_the_most_is_tried() -> None:
+    points = search(lambda rate: tried(rate, met=True), most=1000)
+    assert capacity(points) == max(each.offered for each in points) == 1000
+
+
+def test_luck_above_a_load_that_was_too_much_proves_nothing() -> None:
+    assert capacity([tried(10, met=True), tried(20, met=False), tried(40, met=True)]) == 10
+
+
+def test_what_was_due_and_never_asked_is_not_in_time() -> None:
+    load = Load(1.0, 10.0, asked=8, latencies_us=np.array([100.0] * 5 + [9000.0]), refusals_us=np.ones(2), unasked=2)
+    found = point(load, deadline_us=1000)
+    assert found.in_time == 0.5
+    assert found.refused == 0.2
+    assert found.answered == 6
+    assert not found.met
+
+
+def test_a_closed_loop_has_no_point() -> None:
+    with pytest.raises(Invalid, match="closed loop"):
+        point(Load(1.0, None, 10), 1000)

@@ -1,4 +1,4 @@
-"""The highest load that meets a deadline: doubled until it is too much, then halved in between until the two are close."""
+"""The highest load that meets a deadline: doubled until it is too much, then bisected until the two are close."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What serving needs of a backend: which versions stand behind which endpoint, and what endpoints were measured to do."""
+"""What serving needs of a backend: which versions stand behind which endpoint, and what endpoints can do."""
 
 from __future__ import annotations
 

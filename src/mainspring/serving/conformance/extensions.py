@@ -1,0 +1,202 @@
+"""What servers may add: binary tensors, compression, what Triton's clients call. Only what the server's metadata
+announces, or what it does half, can fail.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from typing import Any
+
+from mainspring.serving.conformance.check import Check
+from mainspring.serving.conformance.metadata import error_of
+from mainspring.serving.conformance.results import Failed, NotSupported, NotTested
+from mainspring.serving.conformance.subject import Subject, outputs_of
+from mainspring.serving.conformance.tensors import FORMATS, close, flat, pack, unpack
+from mainspring.serving.conformance.wire import Answer
+
+_BINARY = "binary_tensor_data"
+_HEADER = "inference-header-content-length"
+
+
+def _lacking(subject: Subject, extension: str, told: str) -> Exception:
+    if extension in subject.extensions:
+        return Failed(f"announced as {extension!r}, and {told}")
+    return NotSupported(told)
+
+
+def _packed(subject: Subject, **fields: Any) -> tuple[dict[str, str], bytes]:
+    """Return the headers and the body of the subject's request with binary inputs."""
+    if any(each["datatype"] not in (*FORMATS, "BYTES") for each in subject.request["inputs"]):
+        raise NotTested("an input's datatype has no binary form in the extension")
+    parts = [pack(each["datatype"], flat(each["data"])) for each in subject.request["inputs"]]
+    inputs = [
+        {
+            **{name: value for name, value in each.items() if name != "data"},
+            "parameters": {**each.get("parameters", {}), "binary_data_size": len(part)},
+        }
+        for each, part in zip(subject.request["inputs"], parts, strict=True)
+    ]
+    head = json.dumps({**subject.request, **fields, "inputs": inputs}).encode()
+    headers = {"content-type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
+    return headers, head + b"".join(parts)
+
+
+def _post(subject: Subject, headers: dict[str, str], body: bytes) -> Answer:
+    return subject.http.ask("POST", f"{subject.path}/infer", body, headers)
+
+
+def _binary_inputs(subject: Subject) -> str:
+    expected = subject.outputs
+    answer = _post(subject, *_packed(subject))
+    if not answer.ok:
+        raise _lacking(subject, _BINARY, f"answered {answer.status}: {answer.shown()}")
+    _same(_unpacked(answer), expected)
+    return "same answer as to JSON"
+
+
+def _binary_outputs(subject: Subject) -> str:
+    expected = subject.outputs
+    answer = subject.infer({**subject.request, "parameters": {"binary_data_output": True}})
+    if not answer.ok or _HEADER not in answer.headers:
+        raise _lacking(subject, _BINARY, f"binary_data_output gets {answer.status} in JSON")
+    _same(_unpacked(answer), expected)
+    return ""
+
+
+def _one_binary_output(subject: Subject) -> str:
+    expected = subject.outputs
+    wanted = [{"name": each["name"], "parameters": {"binary_data": place == 0}} for place, each in enumerate(expected)]
+    answer = subject.infer({**subject.request, "outputs": wanted})
+    if not answer.ok or _HEADER not in answer.headers:
+        raise _lacking(subject, _BINARY, f"binary_data gets {answer.status} in JSON")
+    found = _unpacked(answer)
+    _same(found, expected)
+    in_json = [each["name"] for each in found if "binary_data_size" not in each.get("parameters", {})]
+    if in_json != [each["name"] for each in expected[1:]]:
+        raise Failed(f"in JSON were {in_json}")
+    return ""
+
+
+def _cut_off(subject: Subject) -> str:
+    headers, body = _packed(subject)
+    if not _post(subject, headers, body).ok:
+        raise NotSupported("no binary inputs")
+    return error_of(_post(subject, headers, body[:-1]))
+
+
+def _wrong_header_length(subject: Subject) -> str:
+    headers, body = _packed(subject)
+    if not _post(subject, headers, body).ok:
+        raise NotSupported("no binary inputs")
+    return error_of(_post(subject, {**headers, "Inference-Header-Content-Length": str(len(body) + 1)}, body))
+
+
+def _compressed(subject: Subject, encoding: str, body: bytes) -> str:
+    expected = subject.outputs
+    answer = _post(subject, {"content-type": "application/json", "content-encoding": encoding}, body)
+    if not answer.ok:
+        raise NotSupported(f"answered {answer.status}: {answer.shown()}")
+    _same(outputs_of(answer.object()), expected)
+    return ""
+
+
+def _gzip_in(subject: Subject) -> str:
+    return _compressed(subject, "gzip", gzip.compress(json.dumps(subject.request).encode()))
+
+
+def _deflate_in(subject: Subject) -> str:
+    return _compressed(subject, "deflate", zlib.compress(json.dumps(subject.request).encode()))
+
+
+def _gzip_out(subject: Subject) -> str:
+    expected = subject.outputs
+    # Servers leave small answers as they are.
+    headers = {"content-type": "application/json", "accept-encoding": "gzip"}
+    answer = _post(subject, headers, json.dumps(subject.request).encode())
+    if not answer.ok:
+        raise Failed(f"Accept-Encoding makes it answer {answer.status}")
+    if answer.headers.get("content-encoding") != "gzip":
+        raise NotSupported(f"{len(answer.body)} bytes came as they are")
+    try:
+        plain = Answer(200, answer.headers, gzip.decompress(answer.body))
+    except (OSError, EOFError, zlib.error):
+        raise Failed("the reply says gzip and is not") from None
+    _same(outputs_of(plain.object()), expected)
+    return ""
+
+
+def _repository(subject: Subject) -> str:
+    answer = subject.http.ask("POST", "/v2/repository/index", b"{}", {"content-type": "application/json"})
+    if not answer.ok:
+        raise _lacking(subject, "model_repository", f"answered {answer.status}")
+    names = {each.get("name") for each in answer.json()}
+    if subject.model not in names:
+        raise Failed(f"{subject.model!r} is not among {sorted(map(str, names))}")
+    return ""
+
+
+def _statistics(subject: Subject) -> str:
+    return _triton(subject, "statistics", "stats", "model_stats")
+
+
+def _configuration(subject: Subject) -> str:
+    return _triton(subject, "model_configuration", "config", "name")
+
+
+def _triton(subject: Subject, extension: str, path: str, field: str) -> str:
+    answer = subject.get(f"{subject.path}/{path}")
+    if not answer.ok:
+        raise _lacking(subject, extension, f"answered {answer.status}")
+    if field not in answer.object():
+        raise Failed(f"no {field!r} in {answer.shown()}")
+    return ""
+
+
+def _unpacked(answer: Answer) -> list[dict[str, Any]]:
+    """Return a reply's tensors with their data, whichever way it came.
+
+    Raises:
+        Failed: The sizes that the reply says do not add up.
+    """
+    size = answer.headers.get(_HEADER)
+    if size is None:
+        return outputs_of(answer.object())
+    if not size.isdigit() or int(size) > len(answer.body):
+        raise Failed(f"Inference-Header-Content-Length is {size}, of {len(answer.body)} bytes")
+    outputs = outputs_of(Answer(200, answer.headers, answer.body[: int(size)]).object())
+    at = int(size)
+    for tensor in outputs:
+        length = tensor.get("parameters", {}).get("binary_data_size")
+        if length is not None:
+            tensor["data"] = unpack(tensor["datatype"], answer.body[at : at + length])
+            at += length
+    if at != len(answer.body):
+        raise Failed(f"the tensors end at byte {at}, the body at {len(answer.body)}")
+    return outputs
+
+
+def _same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    values = {each["name"]: flat(each.get("data", [])) for each in found}
+    for each in expected:
+        if not close(values.get(each["name"], []), flat(each["data"])):
+            raise Failed(f"output {each['name']!r} differs: {values.get(each['name'])} and {each['data']}"[:200])
+
+
+_SECTION = "Binary Tensor Data Extension"
+_LITTLE = "little-endian, row-major bytes after the JSON"
+
+CHECKS = (
+    Check("binary inputs", _SECTION, f"binary_data_size: {_LITTLE}", _binary_inputs),
+    Check("all outputs binary", _SECTION, "binary_data_output: bytes after the JSON", _binary_outputs),
+    Check("one output binary", _SECTION, "binary_data on an output overrides the rest", _one_binary_output),
+    Check("binary input cut off", _SECTION, "the body has as many bytes as the sizes say", _cut_off),
+    Check("wrong length of the JSON", _SECTION, "Inference-Header-Content-Length is the JSON's", _wrong_header_length),
+    Check("gzip in", "HTTP Content-Encoding", "a compressed request", _gzip_in),
+    Check("deflate in", "HTTP Content-Encoding", "a compressed request", _deflate_in),
+    Check("gzip out", "HTTP Accept-Encoding", "a compressed reply", _gzip_out),
+    Check("repository index", "Model Repository Extension", "POST v2/repository/index lists the models", _repository),
+    Check("statistics", "Statistics Extension", "GET v2/models/$name/stats", _statistics),
+    Check("configuration", "Model Configuration Extension", "GET v2/models/$name/config", _configuration),
+)

@@ -1,0 +1,163 @@
+"""Inference in JSON: what a valid request gets."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mainspring.serving.conformance.check import Check
+from mainspring.serving.conformance.results import Failed, NotSupported, NotTested
+from mainspring.serving.conformance.subject import Subject, outputs_of
+from mainspring.serving.conformance.tensors import DATATYPES, close, flat, nested
+
+
+def _answers(subject: Subject) -> str:
+    answer = subject.infer(subject.request)
+    if not answer.ok:
+        raise Failed(f"answered {answer.status}: {answer.shown()}")
+    kind = answer.headers.get("content-type", "").partition(";")[0]
+    if kind != "application/json":
+        raise Failed(f"the content type is {kind!r}")
+    name = answer.object().get("model_name")
+    if name != subject.model:
+        raise Failed(f"'model_name' is {name!r}, asked was {subject.model!r}")
+    return ", ".join(f"{each['name']}: {each['datatype']} {each['shape']}" for each in subject.outputs)
+
+
+def _outputs(subject: Subject) -> str:
+    for tensor in subject.outputs:
+        name, shape = tensor.get("name"), tensor.get("shape")
+        if not isinstance(name, str):
+            raise Failed(f"an output's name is {name!r}")
+        if tensor.get("datatype") not in DATATYPES:
+            raise Failed(f"output {name!r}: there is no datatype {tensor.get('datatype')!r}")
+        if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+            raise Failed(f"output {name!r}: {shape!r} is no shape")
+        if not isinstance(tensor.get("data"), list):
+            raise Failed(f"output {name!r} has no data")
+        count = len(flat(tensor["data"]))
+        if count != math.prod(shape):
+            raise Failed(f"output {name!r} has the shape {shape} and {count} elements")
+    return ""
+
+
+def _as_declared(subject: Subject) -> str:
+    declared = {each["name"]: each for each in subject.declared("outputs")}
+    for tensor in subject.outputs:
+        said = declared.get(tensor["name"])
+        if said is None:
+            raise Failed(f"output {tensor['name']!r} is not in the metadata")
+        if tensor["datatype"] != said["datatype"]:
+            raise Failed(f"output {tensor['name']!r} is {tensor['datatype']}, its metadata says {said['datatype']}")
+        if len(said["shape"]) != len(tensor["shape"]) or any(
+            size not in (-1, real) for size, real in zip(said["shape"], tensor["shape"], strict=True)
+        ):
+            raise Failed(f"output {tensor['name']!r} is {tensor['shape']}, its metadata says {said['shape']}")
+    return ""
+
+
+def _all_outputs(subject: Subject) -> str:
+    missing = {each["name"] for each in subject.declared("outputs")} - {each["name"] for each in subject.outputs}
+    if missing:
+        raise Failed(f"missing: {', '.join(sorted(missing))}")
+    return ""
+
+
+def _chosen(subject: Subject) -> str:
+    wanted = subject.outputs[-1]["name"]
+    found = [each["name"] for each in _asked(subject, outputs=[{"name": wanted}])]
+    if found != [wanted]:
+        raise Failed(f"asked was {wanted!r}, answered {found}")
+    if len(subject.outputs) == 1:
+        return "the model has one output only"
+    return ""
+
+
+def _id(subject: Subject) -> str:
+    subject.reply  # noqa: B018 - a model that answers nothing is another check's
+    answer = subject.infer({**subject.request, "id": "conformance-42"})
+    found = answer.object().get("id") if answer.ok else f"status {answer.status}"
+    if found != "conformance-42":
+        raise Failed(f"sent was 'conformance-42', back came {found!r}")
+    return ""
+
+
+def _nested(subject: Subject) -> str:
+    inputs = subject.request["inputs"]
+    if all(len(each["shape"]) < 2 for each in inputs):
+        raise NotTested("no input has more than one dimension")
+    as_nested = [{**each, "data": nested(flat(each["data"]), each["shape"])} for each in inputs]
+    as_flat = [{**each, "data": flat(each["data"])} for each in inputs]
+    _same(_asked(subject, inputs=as_nested), _asked(subject, inputs=as_flat))
+    return ""
+
+
+def _empty_parameters(subject: Subject) -> str:
+    inputs = [{**each, "parameters": each.get("parameters", {})} for each in subject.request["inputs"]]
+    outputs = [{"name": each["name"], "parameters": {}} for each in subject.outputs]
+    _same(_asked(subject, inputs=inputs, outputs=outputs, parameters={}), subject.outputs)
+    return ""
+
+
+def _strange_parameter(subject: Subject) -> str:
+    subject.reply  # noqa: B018
+    answer = subject.infer({**subject.request, "parameters": {"conformance_unknown": "x"}})
+    if not answer.ok:
+        raise NotSupported(f"answered {answer.status}: {answer.shown()}")
+    return "ignored"
+
+
+def _any_order(subject: Subject) -> str:
+    inputs = subject.request["inputs"]
+    if len(inputs) < 2:
+        raise NotTested("the model has one input only")
+    _same(_asked(subject, inputs=inputs[::-1]), subject.outputs)
+    return ""
+
+
+def _by_version(subject: Subject) -> str:
+    subject.reply  # noqa: B018
+    for version in subject.versions:
+        answer = subject.infer(subject.request, path=f"{subject.path}/versions/{version}/infer")
+        if not answer.ok:
+            raise Failed(f"version {version!r} answered {answer.status}: {answer.shown()}")
+        found = answer.object().get("model_version")
+        if found != version:
+            raise Failed(f"asked was version {version!r}, answered {found!r}")
+    return ""
+
+
+def _asked(subject: Subject, **changes: Any) -> list[dict[str, Any]]:
+    subject.reply  # noqa: B018
+    answer = subject.infer({**subject.request, **changes})
+    if not answer.ok:
+        raise Failed(f"answered {answer.status}: {answer.shown()}")
+    return outputs_of(answer.object())
+
+
+def _same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    values = {each["name"]: flat(each["data"]) for each in found}
+    for each in expected:
+        if each["name"] not in values or not close(values[each["name"]], flat(each["data"])):
+            raise Failed(f"output {each['name']!r} differs: {values.get(each['name'])} and {each['data']}"[:200])
+
+
+_OUTPUT = "Response Output"
+
+CHECKS = (
+    Check("a valid request", "Inference Response JSON Object", "200, and a JSON object with model_name", _answers),
+    Check("outputs are tensors", _OUTPUT, "name, shape, datatype, and data as the shape says", _outputs),
+    Check("outputs as declared", "Model Metadata", "datatypes and shapes are those of the metadata", _as_declared),
+    Check(
+        "all outputs by default", "Inference Request JSON Object", "without 'outputs' all are returned", _all_outputs
+    ),
+    Check("chosen outputs", "Request Output", "'outputs' says which tensors are returned", _chosen),
+    Check("id is returned", "Inference Request JSON Object", "an identifier given must be returned", _id),
+    Check("nested and flat data", "Tensor Data", "elements may be nested by dimension or flattened", _nested),
+    Check("empty parameters", "Parameters", "zero or more, on the request, inputs and outputs", _empty_parameters),
+    Check("unknown parameter", "Parameters", "none are defined; servers may have their own", _strange_parameter),
+    Check("inputs in any order", "Request Input", "inputs are known by their names", _any_order),
+    Check(
+        "inference by version", "Inference", "the version of the path answers, and model_version says so", _by_version
+    ),
+)

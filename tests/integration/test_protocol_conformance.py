@@ -1,0 +1,191 @@
+"""The Open Inference Protocol's public suite, on our gateway and on another server; and that it sees what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from gateway_process import free_port, gateway_process
+
+MLSERVER = Path(__file__).parents[2] / ".venv-peers" / "mlserver" / "bin"
+
+
+def conformance(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the suite as anybody would."""
+    return subprocess.run(
+        [sys.executable, "-m", "mainspring.serving.conformance", url, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def results(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    assert done.stdout, done.stderr
+    return {each["check"]: each["result"] for each in json.loads(done.stdout)["checks"]}
+
+
+def test_our_gateway_conforms() -> None:
+    with gateway_process(versions=2) as gateway:
+        key = f"Authorization: {gateway.key}"
+        done = conformance(gateway.url, "--model", "late-arrival", "--header", key, "--json")
+        assert done.returncode == 0, done.stdout
+        found = results(done)
+        assert "fail" not in found.values()
+        assert len(found) > 50
+        # One column is one dimension: nothing there to nest.
+        assert [name for name, result in found.items() if result == "not tested"] == ["nested and flat data"]
+        shown = conformance(gateway.url, "--model", "late-arrival", "--header", key)
+        assert (shown.returncode, "0 fail" in shown.stdout.splitlines()[-1]) == (0, True)
+
+
+def test_who_may_not_ask_is_told_so() -> None:
+    with gateway_process() as gateway:
+        done = conformance(gateway.url, "--model", "late-arrival")
+        assert done.returncode == 1
+        assert "answered 401" in done.stdout
+
+
+def test_a_server_that_is_not_there_cannot_be_examined() -> None:
+    done = conformance(f"http://127.0.0.1:{free_port()}", "--model", "x")
+    assert (done.returncode, "cannot be examined" in done.stderr) == (2, True)
+
+
+class Careless(BaseHTTPRequestHandler):
+    """A server that answers everything as if it were fine, and wrongly."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        tensor = {"name": "x", "datatype": "FP32", "shape": [-1, 2]}
+        self._say({"name": "m", "versions": ["1"], "platform": "p", "live": "yes", "inputs": [tensor], "outputs": []})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self._say({"model_name": "m", "outputs": [{"name": "y", "datatype": "FP32", "shape": [3], "data": [1.0]}]})
+
+    def _say(self, value: Any) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_what_is_wrong_is_seen() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Careless)
+    server.daemon_threads = True
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        done = conformance(f"http://127.0.0.1:{server.server_port}", "--model", "m", "--json")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.returncode == 1
+    found = results(done)
+    for name in (
+        "live, as JSON",  # "yes"
+        "server metadata",  # no version
+        "outputs are tensors",  # one element of three
+        "id is returned",
+        "unknown model",
+        "no JSON",
+        "too little data",
+        "unknown output",
+        "inference by version",  # no model_version
+    ):
+        assert found[name] == "fail", name
+    assert found["binary input cut off"] == "fail"  # it takes binary inputs, it seems, and any of them
+    assert found["model is ready"] == "pass"
+
+
+MODEL = """
+import numpy as np
+from mlserver import MLModel
+from mlserver.codecs import decode_args
+
+
+class Sums(MLModel):
+    async def load(self) -> bool:
+        return True
+
+    @decode_args
+    async def predict(self, x: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        return (x.sum(axis=1) * scale.reshape(-1)).astype(np.float32)
+"""
+SETTINGS = {
+    "name": "sums",
+    "implementation": "sums.Sums",
+    "parameters": {"version": "1"},
+    "platform": "python",
+    "versions": ["1"],
+    "inputs": [
+        {"name": "x", "datatype": "FP32", "shape": [-1, 3]},
+        {"name": "scale", "datatype": "FP32", "shape": [-1]},
+    ],
+    "outputs": [{"name": "output-0", "datatype": "FP32", "shape": [-1, 1]}],
+}
+
+
+@contextmanager
+def mlserver(folder: Path) -> Iterator[str]:
+    """Give the URL of an MLServer with one model of the user's code, decoded as its documentation says."""
+    ports = {name: free_port() for name in ("http_port", "grpc_port", "metrics_port")}
+    (folder / "sums.py").write_text(MODEL)
+    (folder / "model-settings.json").write_text(json.dumps(SETTINGS))
+    settings = {"host": "127.0.0.1", "parallel_workers": 0, "debug": False, **ports}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    environment = {**os.environ, "PATH": f"{MLSERVER}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [MLSERVER / "mlserver", "start", folder], cwd=folder, env=environment, stdout=log, stderr=log
+        )
+    url = f"http://127.0.0.1:{ports['http_port']}"
+    try:
+        deadline = time.monotonic() + 90
+        while not _ready(f"{url}/v2/models/sums/ready"):
+            assert process.poll() is None, (folder / "log").read_text()[-2000:]
+            assert time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
+            time.sleep(0.2)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=2):
+            return True
+    except (URLError, OSError):
+        return False
+
+
+@pytest.mark.skipif(not (MLSERVER / "mlserver").exists(), reason="no MLServer: `python bench/peers.py mlserver`")
+def test_mlserver_can_be_examined(tmp_path: Path) -> None:
+    with mlserver(tmp_path) as url:
+        done = conformance(url, "--json")  # its repository index names the model
+        print(conformance(url).stdout)
+    found = results(done)
+    for name in ("server is live", "server metadata", "model metadata", "a valid request", "id is returned", "gzip in"):
+        assert found[name] in ("pass", "not supported"), name
+    assert found["a valid request"] == "pass"
+    assert found["binary inputs"] == "not supported"

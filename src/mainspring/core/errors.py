@@ -88,10 +88,11 @@ class Overloaded(MainspringError):
 
 
 class DeadlineExceeded(MainspringError):
-    """The answer would have come too late."""
+    """The answer would have come too late. `retry_after_ms` is when it might not, where that is known."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, *, retry_after_ms: int | None = None) -> None:
         super().__init__(what, retryable=True)
+        self.retry_after_ms = retry_after_ms
 
 
 class MissingExtra(MainspringError):

@@ -74,6 +74,6 @@ def public_text(error: MainspringError) -> str:
 
 def retry_after_s(error: MainspringError) -> int | None:
     """Return the seconds for `Retry-After`, `None` where trying again does not help."""
-    if isinstance(error, Overloaded):
+    if isinstance(error, (Overloaded, DeadlineExceeded)) and error.retry_after_ms:
         return max(1, -(-error.retry_after_ms // 1000))
     return 1 if error.retryable else None

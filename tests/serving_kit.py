@@ -28,6 +28,7 @@ from mainspring.security.model import Action
 from mainspring.security.policy import CedarAuthoriser
 from mainspring.security.signing import SigningKey
 from mainspring.serving.adapters.memory import MemoryRoutes
+from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.gateway import Gateway
 from mainspring.serving.model import Arm, Route
 
@@ -152,7 +153,7 @@ def bundle(bias: float = 0.0, **files: bytes) -> Bundle:
     manifest = Manifest(
         model="late",
         task="binary",
-        flavour="sklearn",
+        flavour="onnx",
         inputs=INPUTS,
         outputs=("probability",),
         run_id="run",
@@ -193,6 +194,7 @@ class Kit:
             bundles=self.bundles,
             online=self.online,
             log=self.log,
+            executors=OnnxExecutor,
             authenticator=Authenticator(self.keys, PEPPER, self.clock),
             authoriser=CedarAuthoriser(),
             clock=self.clock,

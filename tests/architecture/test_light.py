@@ -37,6 +37,7 @@ GATEWAY = [
     "mainspring.registry.adapters.folder",
     "mainspring.serving.gateway",
     "mainspring.serving.executor",
+    "mainspring.serving.adapters.onnx",
     "mainspring.serving.adapters.catalog",
     "mainspring.app.gateway",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from mainspring.app.executors import executors
 from mainspring.app.process import log, run
 from mainspring.app.project import Project
 from mainspring.serving.gateway import Gateway
@@ -18,6 +19,7 @@ def build_gateway(project: Project) -> Gateway:
         bundles=project.bundles,
         online=project.online,
         log=project.prediction_log,
+        executors=executors(project),
         authenticator=project.authenticator,
         authoriser=project.authoriser,
         clock=project.clock,

@@ -30,6 +30,7 @@ HOLDOUT = "holdout.parquet"
 REQUIRED = frozenset({MODEL})
 ALLOWED = frozenset({MODEL, FEATURES, REFERENCE, GOLDEN, HOLDOUT})
 
+_LATER = frozenset({"tensors", "output_tensors", "code", "graph"})
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -49,8 +50,15 @@ def sha256(content: bytes) -> str:
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """Return the manifest's canonical JSON: fields and keys sorted, no spaces, UTF-8."""
-    return msgspec.json.encode(manifest, order="sorted")
+    """Return the manifest's canonical JSON: fields and keys sorted, no spaces, UTF-8.
+
+    Fields that came after the first release stand there only where they say something: a bundle that was sealed before
+    keeps its digest, and earlier versions read what they can serve.
+    """
+    fields = msgspec.to_builtins(manifest)
+    return msgspec.json.encode(
+        {name: value for name, value in fields.items() if value or name not in _LATER}, order="sorted"
+    )
 
 
 def seal(manifest: Manifest, files: Mapping[str, bytes], key: signing.SigningKey) -> Bundle:

@@ -29,7 +29,7 @@ from mainspring.serving.message import Gone, Reply, Request, refusal, reply
 from mainspring.serving.metadata import model_metadata, server_metadata
 from mainspring.serving.metrics import CONTENT_TYPE
 from mainspring.serving.plane import DataPlane
-from mainspring.serving.ports import Routes
+from mainspring.serving.ports import Loader, Routes
 from mainspring.serving.status import WrongHost, WrongMethod
 
 _log = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ class Gateway:
         bundles: Where bundles come from, by digest, verified.
         online: Holds the features of requests by key.
         log: Gets every prediction before its caller does.
+        executors: Makes what runs a bundle's model.
         authenticator: Says who calls.
         authoriser: Says whether they may.
         clock: Says what time it is for features and the log. No field of a request does.
@@ -99,6 +100,7 @@ class Gateway:
         bundles: Bundles,
         online: OnlineStore,
         log: PredictionLog,
+        executors: Loader,
         authenticator: Authenticator,
         authoriser: Authoriser,
         clock: Clock,
@@ -107,7 +109,15 @@ class Gateway:
         body_timeout_s: float = 10.0,
         threads: int = 2,
     ) -> None:
-        self._plane = DataPlane(routes=routes, bundles=bundles, online=online, log=log, clock=clock, threads=threads)
+        self._plane = DataPlane(
+            routes=routes,
+            bundles=bundles,
+            online=online,
+            log=log,
+            executors=executors,
+            clock=clock,
+            threads=threads,
+        )
         self._authenticator = authenticator
         self._authoriser = authoriser
         self._allowed_hosts = frozenset(allowed_hosts)

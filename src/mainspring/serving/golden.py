@@ -11,7 +11,7 @@ import numpy as np
 from mainspring.core.errors import Corrupt, MainspringError
 from mainspring.registry.model import Bundle
 from mainspring.serving.cost import Cost
-from mainspring.serving.executor import OnnxExecutor
+from mainspring.serving.ports import Executor
 
 _RUNS = 5
 
@@ -23,7 +23,7 @@ class Golden(msgspec.Struct, frozen=True):
     outputs: dict[str, list[float | None]]
 
 
-def warm_up(bundle: Bundle, executor: OnnxExecutor) -> Cost:
+def warm_up(bundle: Bundle, executor: Executor) -> Cost:
     """Run the golden rows, together and one by one, and return what a batch costs.
 
     Raises:
@@ -63,7 +63,7 @@ def _row(columns: dict[str, list[Any]], row: int) -> dict[str, list[Any]]:
     return {name: values[row : row + 1] for name, values in columns.items()}
 
 
-def _predict(executor: OnnxExecutor, columns: dict[str, list[Any]], rows: int, name: str) -> np.ndarray[Any, Any]:
+def _predict(executor: Executor, columns: dict[str, list[Any]], rows: int, name: str) -> np.ndarray[Any, Any]:
     """Return shape (outputs, rows)."""
     try:
         outputs = executor.predict(columns, rows)
@@ -78,7 +78,7 @@ def _beyond(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any], toleran
     return np.flatnonzero(~close.all(axis=0))
 
 
-def _measure(executor: OnnxExecutor, columns: dict[str, list[Any]], rows: int, name: str) -> Cost:
+def _measure(executor: Executor, columns: dict[str, list[Any]], rows: int, name: str) -> Cost:
     cost = Cost()
     for part, size in ((_row(columns, 0), 1), (columns, rows)):
         fastest = min(_timed(executor, part, size, name) for _ in range(_RUNS))
@@ -86,7 +86,7 @@ def _measure(executor: OnnxExecutor, columns: dict[str, list[Any]], rows: int, n
     return cost
 
 
-def _timed(executor: OnnxExecutor, columns: dict[str, list[Any]], rows: int, name: str) -> float:
+def _timed(executor: Executor, columns: dict[str, list[Any]], rows: int, name: str) -> float:
     begun = time.perf_counter_ns()
     _predict(executor, columns, rows, name)
     return (time.perf_counter_ns() - begun) / 1000

@@ -18,7 +18,7 @@ from mainspring.serving.lane import Lane, monotonic_us
 from mainspring.serving.live import Live, Served
 from mainspring.serving.metrics import Metrics
 from mainspring.serving.model import Arm, Route
-from mainspring.serving.ports import Routes
+from mainspring.serving.ports import Loader, Routes
 from mainspring.serving.watch import StoreWatch
 
 _NO_STORE = "The online store does not answer."
@@ -32,6 +32,7 @@ class DataPlane:
         bundles: Where bundles come from, by digest, verified.
         online: Holds the features of requests by key.
         log: Gets every prediction before its caller does.
+        executors: Makes what runs a bundle's model.
         clock: Says what time it is for features and the log. No field of a request does.
         threads: How many slow models run at once.
 
@@ -47,13 +48,18 @@ class DataPlane:
         bundles: Bundles,
         online: OnlineStore,
         log: PredictionLog,
+        executors: Loader,
         clock: Clock,
         threads: int,
     ) -> None:
         self._log = log
         self._clock = clock
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
-        self._live = Live(routes, load=lambda digest: runtime.load(bundles.load(digest), online), lane=self._new_lane)
+        self._live = Live(
+            routes,
+            load=lambda digest: runtime.load(bundles.load(digest), online, executors),
+            lane=self._new_lane,
+        )
         self._store = StoreWatch(online)
         self.metrics = Metrics(
             ready=lambda: self.unready() is None,

@@ -1,12 +1,17 @@
-"""What serving needs of a backend: which versions stand behind which endpoint, and what endpoints can do."""
+"""What serving needs of a backend: which versions stand behind which endpoint, what runs a version's model, and
+what endpoints can do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
+from mainspring.registry.model import Bundle, TensorSpec
 from mainspring.serving.baseline import Baseline
 from mainspring.serving.model import Route
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Routes(Protocol):
@@ -35,3 +40,49 @@ class Baselines(Protocol):
     def newest(self, endpoint: str, count: int = 1) -> Sequence[Baseline]:
         """Return an endpoint's last measurements, up to `count`, by `measured_at`, the newest first."""
         ...
+
+
+class Executor(Protocol):
+    """One bundle's model, ready to answer. Threads may share it; a row's answer never depends on the rows beside it.
+
+    A model of columns takes a sequence of values a column, `None` for null. A model of tensors takes an array a tensor,
+    of exactly its type, or nested lists.
+    """
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """What it takes, by name, in order. A column has the shape (-1,)."""
+        ...
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        """What it gives, by name, in order."""
+        ...
+
+    @property
+    def inline(self) -> bool:
+        """Whether a short call may run on the event loop; where it is False, every call runs in a thread."""
+        ...
+
+    def nullable(self, name: str) -> bool:
+        """Return whether an input takes a null: as NaN among floats, as an empty string among strings."""
+        ...
+
+    def predict(self, inputs: Mapping[str, Sequence[Any] | np.ndarray[Any, Any]], rows: int) -> dict[str, Any]:
+        """Return output -> array, whose first dimension is `rows`.
+
+        Args:
+            inputs: Input -> values, `rows` of them. Others than `inputs` names are ignored.
+
+        Raises:
+            Invalid: An input is missing, of another type or shape, or holds a value that the model cannot take.
+            ModelFailed: The model gave up on these rows.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the model. Nobody calls `predict` afterwards; again, it does nothing."""
+        ...
+
+
+Loader = Callable[[Bundle], Executor]  # raises Corrupt where the bundle's model is not what its manifest says

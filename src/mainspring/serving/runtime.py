@@ -13,8 +13,8 @@ from mainspring.features.ports import OnlineStore
 from mainspring.registry.bundles import FEATURES, GOLDEN
 from mainspring.registry.model import Bundle, Manifest
 from mainspring.serving.cost import Cost
-from mainspring.serving.executor import OnnxExecutor
 from mainspring.serving.golden import warm_up
+from mainspring.serving.ports import Executor, Loader
 from mainspring.serving.schema import Field, RequestSchema
 
 MAX_ROWS = 1024  # of one request, and of one batch
@@ -26,7 +26,7 @@ class Runtime:
 
     digest: str
     manifest: Manifest
-    executor: OnnxExecutor
+    executor: Executor
     reader: OnlineReader
     schema: RequestSchema
     key_names: tuple[str, ...]
@@ -36,8 +36,8 @@ class Runtime:
     remote: bool  # whether that waits for another machine
 
 
-def load(bundle: Bundle, online: OnlineStore) -> Runtime:
-    """Return the bundle, ready.
+def load(bundle: Bundle, online: OnlineStore, executors: Loader) -> Runtime:
+    """Return the bundle, ready. `executors` makes what runs its model.
 
     Raises:
         Corrupt: It does not load, does not answer its golden rows, or lacks or garbles another file it needs.
@@ -47,7 +47,7 @@ def load(bundle: Bundle, online: OnlineStore) -> Runtime:
             raise Corrupt(f"The bundle {bundle.digest[:12]} has no {name}, so it cannot be served.")
     groups, observations = definitions.load(bundle.files[FEATURES])
     stored = bool(views_of(groups))
-    executor = OnnxExecutor(bundle)
+    executor = executors(bundle)
     cost = warm_up(bundle, executor)
     features = [Field(each.name, each.dtype, nullable=executor.nullable(each.name)) for each in bundle.manifest.inputs]
     return Runtime(
@@ -57,7 +57,7 @@ def load(bundle: Bundle, online: OnlineStore) -> Runtime:
         reader=OnlineReader(groups, online, schema=observations.source.columns),
         schema=RequestSchema(features, _keyed_fields(groups, observations), max_rows=MAX_ROWS),
         key_names=tuple(name for entity in observations.keys for name in entity.keys),
-        datatypes=executor.datatypes,
+        datatypes={name: spec.datatype for name, spec in executor.outputs.items()},
         cost=cost,
         stored=stored,
         remote=stored and online.remote,

@@ -110,7 +110,7 @@ class Stage:
         inputs = tuple(Input(name, DType.Float32) for name in features)
         manifest = Manifest(
             **{
-                "model": "late", "task": "binary", "flavour": "sklearn", "inputs": inputs, "outputs": ("probability",),
+                "model": "late", "task": "binary", "flavour": "onnx", "inputs": inputs, "outputs": ("probability",),
                 "run_id": "r", "dataset_commit": "c", "features_digest": "f", "code_version": "v", "created_at": 0,
                 "metrics": {
                     **(measured or metrics.score("binary", held_out["_label"].to_numpy(), scores)),

@@ -87,7 +87,7 @@ def bundle(
     manifest = Manifest(
         model="late",
         task=task,
-        flavour="sklearn",
+        flavour="onnx",
         inputs=inputs,
         outputs=("probability",),
         run_id="r",

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.serving import runtime
-from mainspring.serving.executor import OnnxExecutor
+from mainspring.serving.adapters.onnx import OnnxExecutor
 from serving_kit import FEATURES, INPUTS, bundle, expected, golden, model
 
 COLUMNS = {name: values for name, (_, values) in FEATURES.items()}
@@ -35,7 +35,7 @@ def test_answers_are_the_models() -> None:
     outputs = executor.predict(COLUMNS, 2)
     assert list(outputs) == ["probability"]
     assert outputs["probability"] == pytest.approx(expected(COLUMNS), abs=1e-6)
-    assert executor.datatypes == {"probability": "FP32"}
+    assert executor.outputs["probability"].datatype == "FP32"
 
 
 def test_nulls_are_nan_and_integers_have_none() -> None:
@@ -67,7 +67,7 @@ def test_a_model_that_is_not_the_manifests_is_refused(content: bytes, word: str)
 
 
 def test_a_bundle_is_loaded_warm() -> None:
-    loaded = runtime.load(bundle(), MemoryOnlineStore())
+    loaded = runtime.load(bundle(), MemoryOnlineStore(), OnnxExecutor)
     assert loaded.cost.predict(1) > 0
     assert list(loaded.schema.features) == list(FEATURES)
     assert {name for name, field in loaded.schema.keyed.items() if field.required} == {
@@ -92,7 +92,7 @@ REFUSED = {
 def test_golden_rows_that_are_not_answered_refuse_the_bundle(name: str) -> None:
     content, word = REFUSED[name]
     with pytest.raises(Corrupt, match=word):
-        runtime.load(bundle(golden_json=content), MemoryOnlineStore())
+        runtime.load(bundle(golden_json=content), MemoryOnlineStore(), OnnxExecutor)
 
 
 def test_a_model_whose_answer_depends_on_its_batch_mates_is_refused() -> None:
@@ -100,7 +100,7 @@ def test_a_model_whose_answer_depends_on_its_batch_mates_is_refused() -> None:
     together = OnnxExecutor(bundle(model_onnx=content)).predict(COLUMNS, 2)["probability"].tolist()
     rows = json.dumps({"inputs": COLUMNS, "outputs": {"probability": together}}).encode()
     with pytest.raises(Corrupt, match="otherwise alone"):
-        runtime.load(bundle(model_onnx=content, golden_json=rows), MemoryOnlineStore())
+        runtime.load(bundle(model_onnx=content, golden_json=rows), MemoryOnlineStore(), OnnxExecutor)
 
 
 def test_a_bundle_without_a_file_it_needs_is_refused_by_its_name() -> None:
@@ -108,7 +108,7 @@ def test_a_bundle_without_a_file_it_needs_is_refused_by_its_name() -> None:
     for name in ("features.json", "golden.json"):
         files = {each: content for each, content in made.files.items() if each != name}
         with pytest.raises(Corrupt, match=name):
-            runtime.load(type(made)(made.digest, made.manifest, files), MemoryOnlineStore())
+            runtime.load(type(made)(made.digest, made.manifest, files), MemoryOnlineStore(), OnnxExecutor)
 
 
 def test_answers_do_not_depend_on_the_size_of_the_batch() -> None:

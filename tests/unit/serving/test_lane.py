@@ -16,6 +16,7 @@ from mainspring.core.time import ManualClock
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.serving import runtime
+from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.batcher import Job
 from mainspring.serving.codec import decode_infer, encode
 from mainspring.serving.lane import Ask, Lane, monotonic_us
@@ -41,7 +42,7 @@ class Bench:
         self.lane = Lane(
             "late-arrival",
             "1",
-            runtime.load(bundle(model_onnx=model(**shape)), online or MemoryOnlineStore()),
+            runtime.load(bundle(model_onnx=model(**shape)), online or MemoryOnlineStore(), OnnxExecutor),
             log=self.log,
             clock=self.clock,
             metrics=self.metrics,

@@ -1,0 +1,254 @@
+"""ONNX Runtime: a bundle's columns or tensors in, named outputs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from mainspring.core.errors import Corrupt
+from mainspring.registry.model import Bundle, Input, TensorSpec
+from mainspring.serving.executor import (
+    Array,
+    ModelFailed,
+    by_name,
+    column,
+    column_specs,
+    first_line,
+    given,
+    tensor,
+)
+from mainspring.serving.tensor import DTYPES
+
+DATATYPES: Mapping[str, str] = {
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(float16)": "FP16",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(bool)": "BOOL",
+    "tensor(string)": "BYTES",
+}
+_FLOATS = ("FP32", "FP64", "FP16")
+
+Feed = Callable[[Mapping[str, Sequence[Any] | Array], int], dict[str, Array]]
+Split = Callable[[Sequence[Any], int], dict[str, Array]]
+
+
+class OnnxExecutor:
+    """A session of one bundle's model.
+
+    One intra-op thread unless told otherwise, so that bits repeat and small models do not pay for synchronisation; no
+    spinning, so that an idle server is idle.
+
+    Raises:
+        Corrupt: The model does not load, or its inputs or outputs are not those of the manifest.
+    """
+
+    inline = True
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+        manifest, name = bundle.manifest, f"bundle {bundle.digest[:12]}"
+        session = open_session(bundle.files["model.onnx"], name, threads=threads)
+        self._session: Any = session
+        graph, answers = session.get_inputs(), session.get_outputs()
+        self._nullable: frozenset[str]
+        if manifest.tensors:
+            self.inputs = by_name(manifest.tensors)
+            self.outputs = by_name(manifest.output_tensors)
+            one_by_one = _check_tensors(graph, self.inputs, "takes", name)
+            _check_tensors(answers, self.outputs, "gives", name)
+            self._fetches = list(self.outputs)
+            self._feed: Feed = _whole(self.inputs)
+            self._split: Split = _named(self.outputs, name)
+            self._run = self._row_by_row if one_by_one else self._together
+            self._nullable = frozenset(each for each, spec in self.inputs.items() if spec.datatype in _FLOATS)
+            return
+        self.inputs = column_specs(manifest.inputs)
+        feeds = _feeds(graph, manifest.inputs, name)
+        self._feed = _beside(feeds)
+        self._nullable = frozenset(
+            each for feed in feeds for each in feed.columns if feed.datatype in (*_FLOATS, "BYTES")
+        )
+        self._fetches, self._split = _fetch(answers, manifest.task, manifest.outputs, name)
+        types = {each.name: DATATYPES.get(each.type, "") for each in answers}
+        self.outputs = {
+            output: TensorSpec(output, types.get(output) or types[self._fetches[0]], (-1,))
+            for output in manifest.outputs
+        }
+        self._run = self._together
+
+    def nullable(self, name: str) -> bool:
+        return name in self._nullable
+
+    def predict(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> dict[str, Array]:
+        return self._run(self._feed(inputs, rows), rows)
+
+    def close(self) -> None:
+        self._session = None
+
+    def _together(self, feed: dict[str, Array], rows: int) -> dict[str, Array]:
+        try:
+            found = self._session.run(self._fetches, feed)
+        except Exception as error:
+            raise ModelFailed(f"The model failed: {first_line(error)}") from error
+        return self._split(found, rows)
+
+    def _row_by_row(self, feed: dict[str, Array], rows: int) -> dict[str, Array]:
+        """Answer for a model that was exported for batches of one."""
+        parts = [self._together({name: array[row : row + 1] for name, array in feed.items()}, 1) for row in range(rows)]
+        if rows == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._fetches}
+
+
+def open_session(content: bytes, name: str, *, threads: int = 1) -> Any:
+    """Return a session of ONNX Runtime on this processor.
+
+    Raises:
+        Corrupt: The model does not load.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own errors share no other base
+        raise Corrupt(f"The model of {name} does not load: {first_line(error)}") from error
+
+
+# A model of tensors
+
+
+def _check_tensors(graph: Sequence[Any], specs: Mapping[str, TensorSpec], verb: str, name: str) -> bool:
+    """Return whether the graph takes one row at a time; raise where it is not what the manifest says."""
+    known = {each.name: each for each in graph}
+    missing = [each for each in specs if each not in known]
+    if missing or (verb == "takes" and len(known) != len(specs)):
+        raise Corrupt(f"The model of {name} {verb} {sorted(known)}, its manifest says {sorted(specs)}.")
+    for spec in specs.values():
+        found = known[spec.name]
+        if DATATYPES.get(found.type) != spec.datatype:
+            raise Corrupt(
+                f"The model of {name} {verb} {spec.name!r} as {found.type}, its manifest says {spec.datatype}."
+            )
+    return verb == "takes" and any(list(known[each].shape[:1]) == [1] for each in specs)
+
+
+def _whole(specs: Mapping[str, TensorSpec]) -> Feed:
+    def feed(inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> dict[str, Array]:
+        found = {}
+        for name, spec in specs.items():
+            array = tensor(given(inputs, name), spec, rows)
+            found[name] = _texts(array) if spec.datatype == "BYTES" else array
+        return found
+
+    return feed
+
+
+def _texts(array: Array) -> Array:
+    """Return strings as the runtime takes them: `str`, null as an empty one."""
+    texts = [
+        "" if value is None else value.decode(errors="replace") if isinstance(value, bytes) else value
+        for value in array.ravel()
+    ]
+    made = np.empty(array.size, np.object_)
+    made[:] = texts
+    return made.reshape(array.shape)
+
+
+def _named(specs: Mapping[str, TensorSpec], name: str) -> Split:
+    def split(found: Sequence[Any], rows: int) -> dict[str, Array]:
+        answers = dict(zip(specs, map(np.asarray, found), strict=True))
+        for output, array in answers.items():
+            if array.shape[:1] != (rows,):
+                raise ModelFailed(f"The model of {name} gives {output!r} of shape {array.shape} to {rows} rows.")
+        return answers
+
+    return split
+
+
+# A model of columns
+
+
+@dataclass(frozen=True, slots=True)
+class _Feed:
+    """One input of the graph and the columns it is made of: one, or all of them side by side."""
+
+    name: str
+    datatype: str
+    columns: tuple[str, ...]
+    matrix: bool  # shape (rows, len(columns)), else (rows,)
+
+
+def _feeds(graph: Sequence[Any], inputs: Sequence[Input], name: str) -> list[_Feed]:
+    unknown = sorted({each.type for each in graph} - set(DATATYPES))
+    if unknown:
+        raise Corrupt(f"The model of {name} takes {', '.join(unknown)}, which no column is.")
+    columns = tuple(each.name for each in inputs)
+    if {each.name for each in graph} == set(columns):
+        return [_Feed(each.name, DATATYPES[each.type], (each.name,), len(each.shape) == 2) for each in graph]
+    if len(graph) == 1 and len(graph[0].shape) == 2 and graph[0].shape[1] in (len(columns), None):
+        return [_Feed(graph[0].name, DATATYPES[graph[0].type], columns, True)]
+    raise Corrupt(
+        f"The model of {name} takes {sorted(each.name for each in graph)}, its manifest says {sorted(columns)}."
+    )
+
+
+def _beside(feeds: Sequence[_Feed]) -> Feed:
+    def feed(inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> dict[str, Array]:
+        return {each.name: _columns(each, inputs, rows) for each in feeds}
+
+    return feed
+
+
+def _columns(feed: _Feed, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> Array:
+    dtype = DTYPES[feed.datatype]
+    if len(feed.columns) == 1:
+        values = column(given(inputs, feed.columns[0]), dtype, feed.columns[0])
+        return values.reshape(rows, 1) if feed.matrix else values
+    matrix = np.empty((rows, len(feed.columns)), dtype)
+    for position, name in enumerate(feed.columns):
+        matrix[:, position] = column(given(inputs, name), dtype, name)
+    return matrix
+
+
+def _fetch(graph: Sequence[Any], task: str, outputs: Sequence[str], name: str) -> tuple[list[str], Split]:
+    """Return which outputs of the graph to ask for, and how they become the manifest's.
+
+    A graph that has the manifest's outputs by name gives those. Else its last output of floats is the answer, as the
+    converters write it: class probabilities of shape (rows, classes), or values of shape (rows, 1).
+    """
+    names = [each.name for each in graph]
+    if set(outputs) <= set(names):
+        return list(outputs), lambda found, rows: {
+            output: np.asarray(array).reshape(rows) for output, array in zip(outputs, found, strict=True)
+        }
+    floats = [each for each in graph if DATATYPES.get(each.type) in _FLOATS]
+    if not floats:
+        raise Corrupt(f"The model of {name} gives {names}, its manifest says {list(outputs)}.")
+    wanted, binary = [floats[-1].name], task == "binary" and len(outputs) == 1
+
+    def split(found: Sequence[Any], rows: int) -> dict[str, Array]:
+        matrix = np.asarray(found[0]).reshape(rows, -1)
+        if binary and matrix.shape[1] == 2:
+            matrix = matrix[:, 1:]
+        if matrix.shape[1] != len(outputs):
+            raise Corrupt(
+                f"The model of {name} gives {matrix.shape[1]} values a row, its manifest says {len(outputs)}."
+            )
+        return {output: matrix[:, position] for position, output in enumerate(outputs)}
+
+    return wanted, split

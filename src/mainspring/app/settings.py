@@ -1,7 +1,7 @@
 """Settings, read once: built-in defaults, then the profile in `mainspring.toml`, then the environment, then flags.
 
 This is the only module that reads the environment. A setting `max_body_bytes` is `max_body_bytes` in the file and
-`MAINSPRING_MAX_BODY_BYTES` in the environment.
+`MAINSPRING_MAX_BODY_BYTES` in the environment; `gateway_workers` may also be `workers` in the table `gateway`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import check_id
-from mainspring.core.settings import Address, Settings, Url
+from mainspring.core.settings import Address, Limits, Settings, Tls, Url
 from mainspring.core.time import parse_duration
 
 PROJECT_FILE = "mainspring.toml"
@@ -35,7 +36,21 @@ DEFAULTS: Mapping[str, Any] = {
     "max_body_bytes": 8 * 1024 * 1024,
     "monitor_window": "1d",
     "materialise_every": "1m",
+    "gateway_workers": 1,
+    "gateway_max_connections": 1024,
+    "gateway_max_header_bytes": 1024 * 1024,
+    "gateway_idle_timeout": "30s",
+    "gateway_body_timeout": "10s",
+    "gateway_drain_timeout": "10s",
+    "gateway_tls_cert": "",
+    "gateway_tls_key": "",
+    "gateway_tls_client_ca": "",
+    "control_tls_cert": "",
+    "control_tls_key": "",
+    "control_tls_client_ca": "",
 }
+_PLANES = ("gateway", "control")
+_LEAST_HEADER = 8192  # what the HTTP server can be told
 _IN_FILES = ("sqlite", "lmdb")  # schemes whose address is a path
 _URLS = ("catalog", "lake", "online", "tracking", "blobs", "ledger")
 
@@ -86,7 +101,7 @@ def load_settings(
     name = profile or environment.get("MAINSPRING_PROFILE") or document.get("profile") or "local"
     if name not in profiles and name != "local":
         raise NotFound(f"{path} has no profile {name!r}.", fix=f"it has {sorted({*profiles, 'local'})}.")
-    values = {**DEFAULTS, **profiles.get(name, {}), **_from_environment(environment), **(overrides or {})}
+    values = {**DEFAULTS, **_flat(profiles.get(name, {})), **_from_environment(environment), **(overrides or {})}
     unknown = set(values) - set(DEFAULTS) - {"debug"}
     if unknown:
         raise Invalid(
@@ -104,6 +119,17 @@ def _read(path: Path) -> dict[str, Any]:
         raise Invalid(f"{path} is not TOML: {error}.", fix="correct it there; text stands in quotes.") from None
 
 
+def _flat(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a profile with its tables `gateway` and `control` written out: `workers` is `gateway_workers`."""
+    found: dict[str, Any] = {}
+    for name, value in profile.items():
+        if name in _PLANES and isinstance(value, dict):
+            found |= {name if key == "address" else f"{name}_{key}": each for key, each in value.items()}
+        else:
+            found[name] = value
+    return found
+
+
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, default in DEFAULTS.items():
@@ -118,8 +144,9 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mapping[str, Any]) -> Settings:
-    gateway, control = Address.parse(str(values["gateway"])), Address.parse(str(values["control"]))
-    if gateway == control and gateway.port:
+    tls = {plane: _tls(root, plane, values) for plane in _PLANES}
+    gateway, control = (replace(Address.parse(str(values[plane])), secure=tls[plane] is not None) for plane in _PLANES)
+    if (gateway.host, gateway.port) == (control.host, control.port) and gateway.port:
         raise Invalid(f"The gateway and the console both have {gateway.url}.", fix="give them two ports.")
     if values["clock"] not in ("system", "replay"):
         raise Invalid(f"The clock is {values['clock']!r}.", fix='use "system", or "replay" for a replay.')
@@ -147,7 +174,39 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         monitor_window_us=_duration("monitor_window", values["monitor_window"]),
         materialise_every_us=_duration("materialise_every", values["materialise_every"]),
         debug=bool(values.get("debug", False)),
+        gateway_workers=_workers(values["gateway_workers"]),
+        gateway_limits=Limits(
+            connections=_whole("gateway_max_connections", values["gateway_max_connections"]),
+            header_bytes=_at_least(_LEAST_HEADER, "gateway_max_header_bytes", values["gateway_max_header_bytes"]),
+            idle_us=_duration("gateway_idle_timeout", values["gateway_idle_timeout"]),
+            body_us=_duration("gateway_body_timeout", values["gateway_body_timeout"]),
+            drain_us=_duration("gateway_drain_timeout", values["gateway_drain_timeout"]),
+        ),
+        gateway_tls=tls["gateway"],
+        control_tls=tls["control"],
     )
+
+
+def _tls(root: Path, plane: str, values: Mapping[str, Any]) -> Tls | None:
+    """Return where a plane's certificate lies, `None` where it has none. The files are read when it is served."""
+    cert, key, client_ca = (str(values[f"{plane}_tls_{name}"]) for name in ("cert", "key", "client_ca"))
+    if not (cert or key or client_ca):
+        return None
+    if not (cert and key):
+        missing = "cert" if not cert else "key"
+        raise Invalid(
+            f"The profile has TLS settings for the {plane}, but no {plane}_tls_{missing}.",
+            fix=f"name the PEM files of both its certificate and its key: {plane}_tls_cert and {plane}_tls_key.",
+        )
+    return Tls(root / cert, root / key, root / client_ca if client_ca else None)
+
+
+def _workers(value: Any) -> int:
+    """Return a number of processes; `auto` is one for each processor that this process may use."""
+    if value == "auto":
+        usable = getattr(os, "sched_getaffinity", None)
+        return len(usable(0)) if usable else os.cpu_count() or 1
+    return _whole("gateway_workers", value)
 
 
 def _url(root: Path, name: str, text: str) -> Url:
@@ -188,6 +247,13 @@ def _duration(name: str, value: Any) -> int:
     if duration <= 0:
         raise Invalid(f"{name} is {value!r}.", fix=f'write a number and a unit, such as {name} = "{DEFAULTS[name]}".')
     return duration
+
+
+def _at_least(least: int, name: str, value: Any) -> int:
+    number = _whole(name, value)
+    if number < least:
+        raise Invalid(f"{name} is {value!r}.", fix=f"write at least {least}.")
+    return number
 
 
 def _whole(name: str, value: Any) -> int:

@@ -39,10 +39,11 @@ class Url:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A host and port to listen on. Port 0 asks for any free one."""
+    """A host and port to listen on. Port 0 asks for any free one; `secure` says that it speaks TLS."""
 
     host: str
     port: int
+    secure: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Address:
@@ -54,11 +55,31 @@ class Address:
     @property
     def url(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{'https' if self.secure else 'http'}://{host}:{self.port}"
 
     @property
     def loopback(self) -> bool:
         return self.host in ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Paths of PEM files. Where `client_ca` is set, a caller must show a certificate that one of these signed."""
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one gateway process bears."""
+
+    connections: int = 1024  # further ones wait until one is closed
+    header_bytes: int = 1 << 20  # of the head of a request; a body is read in pieces of up to this
+    idle_us: int = 30_000_000  # between a connection's opening or last reply and the end of the next request's head
+    body_us: int = 10_000_000  # for a body to arrive
+    drain_us: int = 10_000_000  # for what is in flight to be answered at the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +105,7 @@ class Settings:
     monitor_window_us: int
     materialise_every_us: int
     debug: bool
+    gateway_workers: int = 1
+    gateway_limits: Limits = Limits()
+    gateway_tls: Tls | None = None
+    control_tls: Tls | None = None

@@ -23,13 +23,14 @@ from mainspring.security.model import Action
 from mainspring.security.ports import Authoriser
 from mainspring.serving.body import read_body
 from mainspring.serving.codec import ErrorResponse
-from mainspring.serving.infer import infer, lane_of
+from mainspring.serving.infer import Gone, lane_of
 from mainspring.serving.lane import monotonic_us
-from mainspring.serving.message import Gone, Reply, Request, refusal, reply
+from mainspring.serving.message import Reply, Request, refusal, reply
 from mainspring.serving.metadata import model_metadata, server_metadata
 from mainspring.serving.metrics import CONTENT_TYPE
 from mainspring.serving.plane import DataPlane
 from mainspring.serving.ports import Loader, Routes
+from mainspring.serving.rest import answer
 from mainspring.serving.status import WrongHost, WrongMethod
 
 _log = logging.getLogger(__name__)
@@ -128,6 +129,7 @@ class Gateway:
         for route in ROUTES:
             self._handlers.setdefault(route.path, {})[route.method] = (route.action, getattr(self, route.handler))
         self.metrics = self._plane.metrics
+        self.scrape: Callable[[], Awaitable[bytes]] | None = None  # the numbers of every process, where there are more
 
     @property
     def in_flight(self) -> int:
@@ -137,6 +139,10 @@ class Gateway:
     def start(self) -> None:
         """Begin to follow the routing table and the online store's health."""
         self._plane.start()
+
+    async def preloaded(self) -> None:
+        """Wait until what the routing table asks for is loaded and warm, or it turned out that it cannot be read."""
+        await self._plane.preloaded()
 
     async def stop(self) -> None:
         """Let go of everything but the log, which belongs to whoever made it. Call it when nothing is in flight."""
@@ -159,20 +165,20 @@ class Gateway:
         try:
             template, model, version = split_path(scope.path)
             try:
-                answer = await self._answer(template, Request(scope, protocol, model, version, received))
+                told = await self._answer(template, Request(scope, protocol, model, version, received))
             except MainspringError as error:
-                answer = refusal(error)
-                if answer.status >= 500:
-                    _log.warning("%s answered %d: %s", template, answer.status, error)
+                told = refusal(error)
+                if told.status >= 500:
+                    _log.warning("%s answered %d: %s", template, told.status, error)
             except Gone:
                 self._plane.count(model, _HUNG_UP, received)
                 return
             except Exception:
                 _log.exception("%s failed.", template if template in self._handlers else "A path of no route")
-                answer = reply(500, ErrorResponse("Something went wrong here."))
-            self._plane.count(model, answer.status, received)
-            headers = [*answer.headers, ("connection", "close")] if self._plane.draining else list(answer.headers)
-            protocol.response_bytes(answer.status, headers, answer.body)
+                told = reply(500, ErrorResponse("Something went wrong here."))
+            self._plane.count(model, told.status, received)
+            headers = [*told.headers, ("connection", "close")] if self._plane.draining else list(told.headers)
+            protocol.response_bytes(told.status, headers, told.body)
         finally:
             self._plane.in_flight -= 1
 
@@ -232,7 +238,8 @@ class Gateway:
             max_bytes=self._max_body_bytes,
             timeout_s=self._body_timeout_s,
         )
-        return await infer(request, body, self._plane.endpoint(request.model))
+        return await answer(request, body, self._plane.endpoint(request.model))
 
     async def _metrics(self, _request: Request) -> Reply:
-        return Reply(200, self.metrics.text(), (("content-type", CONTENT_TYPE),))
+        text = self.metrics.text() if self.scrape is None else await self.scrape()
+        return Reply(200, text, (("content-type", CONTENT_TYPE),))

@@ -74,6 +74,7 @@ class Live:
         self._retry_at = 0
         self._retry_after = _RETRY_FIRST_US
         self._task: asyncio.Task[None] | None = None
+        self.looked = asyncio.Event()  # whether the table was read once, or could not be
         self.table = Table()
         self.trouble: str | None = "The routing table has not been read yet."
 
@@ -96,6 +97,7 @@ class Live:
                 if self.trouble != _SILENT:
                     _log.error("%s %s", _SILENT, error, exc_info=not _ours(error))
                 self.trouble = _SILENT
+            self.looked.set()
             await asyncio.sleep(POLL_S)
 
     async def refresh(self) -> None:

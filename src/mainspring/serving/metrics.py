@@ -88,6 +88,10 @@ class Metrics(Collector):
             found = self._endpoints[endpoint] = EndpointMetrics()
         return found
 
+    def total(self) -> int:
+        """Return how many requests were answered."""
+        return sum(self.outside.values()) + sum(sum(each.requests.values()) for each in self._endpoints.values())
+
     def text(self) -> bytes:
         """Return the exposition format."""
         return generate_latest(self._registry)

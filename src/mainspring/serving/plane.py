@@ -75,6 +75,10 @@ class DataPlane:
         self._live.start()
         self._store.start()
 
+    async def preloaded(self) -> None:
+        """Wait until the routing table's bundles are loaded and warm, or it turned out that it cannot be read."""
+        await self._live.looked.wait()
+
     async def stop(self) -> None:
         """Let go of everything but the log, which belongs to whoever made it."""
         await self._live.stop()

@@ -1,0 +1,98 @@
+"""A server's certificate and key: whether they can be served with, said before a client finds out."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from mainspring.core.errors import Invalid
+from mainspring.core.settings import Tls
+from mainspring.core.time import from_datetime, to_datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found good. `expires` is the earliest end of any certificate of it, UTC epoch microseconds."""
+
+    expires: int
+
+
+def check(tls: Tls, *, now: int) -> Checked:
+    """Return when the certificate ends, if it can be served with.
+
+    Args:
+        now: UTC epoch microseconds.
+
+    Raises:
+        Invalid: A file is missing, is no PEM, can be read by others, has ended or does not belong to the other; the
+            message names the file and what to do.
+    """
+    chain = _certificates(tls.cert, "certificate")
+    authorities = _certificates(tls.client_ca, "certificate authority of clients") if tls.client_ca else []
+    _check_key(tls, chain[0])
+    for path, certificates in ((tls.cert, chain), (tls.client_ca or tls.cert, authorities)):
+        for each in certificates:
+            _check_time(path, each, now)
+    return Checked(min(from_datetime(each.not_valid_after_utc) for each in (*chain, *authorities)))
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Invalid(
+            f"The {what} {path} cannot be read: {error.strerror}.", fix="put the file there, or correct the profile."
+        ) from None
+
+
+def _certificates(path: Path, what: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(_read(path, what))
+    except ValueError:
+        raise Invalid(
+            f"The {what} {path} is no PEM certificate.", fix="write it as -----BEGIN CERTIFICATE-----, leaf first."
+        ) from None
+
+
+def _check_key(tls: Tls, certificate: x509.Certificate) -> None:
+    status = tls.key.stat() if tls.key.exists() else None
+    content = _read(tls.key, "key")
+    # A group may read what belongs to the system's administrator: so distributions share keys with services.
+    allowed = 0o640 if status and status.st_uid == 0 else 0o600
+    mode = stat.S_IMODE(status.st_mode) if status else 0
+    if mode & 0o077 & ~allowed:
+        raise Invalid(f"The key {tls.key} can be read by others (mode {mode:o}).", fix=f"run `chmod 600 {tls.key}`.")
+    try:
+        key = load_pem_private_key(content, password=None)
+    except TypeError:
+        raise Invalid(
+            f"The key {tls.key} is encrypted.", fix=f"decrypt it: `openssl pkey -in {tls.key} -out plain.key`."
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise Invalid(f"The key {tls.key} is no PEM key.", fix="write it as -----BEGIN PRIVATE KEY-----.") from None
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if key.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
+        raise Invalid(
+            f"The key {tls.key} does not belong to the certificate {tls.cert}.",
+            fix="give both files of one pair; the server's own certificate stands first in its file.",
+        )
+
+
+def _check_time(path: Path, certificate: x509.Certificate, now: int) -> None:
+    subject = certificate.subject.rfc4514_string() or "without a name"
+    if from_datetime(certificate.not_valid_after_utc) <= now:
+        raise Invalid(
+            f"The certificate {subject} in {path} ended on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC.",
+            fix="renew it and put the new one there.",
+        )
+    if from_datetime(certificate.not_valid_before_utc) > now:
+        raise Invalid(
+            f"The certificate {subject} in {path} begins on {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC; "
+            f"it is {to_datetime(now):%Y-%m-%d %H:%M} UTC.",
+            fix="set this machine's clock, or use a certificate that has begun.",
+        )

@@ -1,0 +1,141 @@
+"""The gateway's processes among themselves: each has a slot, a number that its successor takes over.
+
+A process answers on a Unix socket named after its slot with its numbers in Prometheus' text; whichever is scraped asks
+the others and labels each with its slot. So a scrape shows all, as they are now, nothing is written while nobody asks,
+and there are never more sockets or series than slots, however often a process was started again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+_ANSWER_WITHIN_S = 0.25
+_LONGEST_PATH = 100  # bytes; the kernel's limit for a socket's path is 104 or 108
+_UP = b"mainspring_gateway_worker_up"
+
+
+class Slots:
+    """One process's place among `count`.
+
+    Args:
+        folder: Where the sockets are, private; made if missing.
+        slot: This process's number, from 0.
+    """
+
+    def __init__(self, folder: Path, slot: int = 0, count: int = 1) -> None:
+        self._folder = folder
+        self._slot = slot
+        self._count = count
+        self._own: Callable[[], bytes] = bytes
+        self._server: asyncio.Server | None = None
+
+    async def start(self, own: Callable[[], bytes]) -> None:
+        """Answer to the others with `own()`, in the place of a dead predecessor."""
+        self._own = own
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _Reach(self._folder) as reach:
+            self._server = await asyncio.start_unix_server(self._answer, reach.path(self._slot))
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+
+    async def _answer(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            writer.write(self._own())
+            await writer.drain()
+        except ConnectionError:  # whoever asked is gone
+            pass
+        finally:
+            writer.close()
+
+    async def scrape(self) -> bytes:
+        """Return the numbers of every process, and which of them answered."""
+        with _Reach(self._folder) as reach:
+            others = [slot for slot in range(self._count) if slot != self._slot]
+            texts = await asyncio.gather(*(_ask(reach.path(slot)) for slot in others))
+        found = dict(zip(others, texts, strict=True)) | {self._slot: self._own()}
+        up = [b'%s{slot="%d"} %d\n' % (_UP, slot, bool(found[slot])) for slot in sorted(found)]
+        heading = b"# HELP %s Whether a gateway process answers.\n# TYPE %s gauge\n" % (_UP, _UP)
+        return heading + b"".join(up) + merged({slot: text for slot, text in sorted(found.items()) if text})
+
+
+def merged(texts: Mapping[int, bytes]) -> bytes:
+    """Return one exposition of several, each sample labelled with its slot.
+
+    The text format wants a family's samples together, under one heading.
+    """
+    families: dict[bytes, list[bytes]] = {}
+    for slot, text in texts.items():
+        label = b'slot="%d"' % slot
+        family: list[bytes] = []
+        for line in text.splitlines():
+            if line.startswith(b"# HELP "):
+                fresh = line not in families
+                family = families.setdefault(line, [line])
+            elif line.startswith(b"#"):
+                if fresh:
+                    family.append(line)
+            elif line:
+                family.append(_labelled(line, label))
+    return b"".join(line + b"\n" for family in families.values() for line in family)
+
+
+def _labelled(sample: bytes, label: bytes) -> bytes:
+    name, brace, rest = sample.partition(b"{")
+    if brace:
+        return name + b"{" + label + b"," + rest
+    name, _, value = sample.partition(b" ")
+    return name + b"{" + label + b"} " + value
+
+
+def answers(folder: Path, slot: int) -> bool:
+    """Return whether a process in the slot answers within a second: it serves, its routes loaded. Blocks."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
+        asked.settimeout(1.0)
+        try:
+            with _Reach(folder) as reach:
+                asked.connect(reach.path(slot))
+            return bool(asked.recv(1))
+        except OSError:
+            return False
+
+
+async def _ask(path: str) -> bytes:
+    try:
+        async with asyncio.timeout(_ANSWER_WITHIN_S):
+            reader, writer = await asyncio.open_unix_connection(path)
+            try:
+                return await reader.read()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return b""
+
+
+class _Reach:
+    """Paths of the sockets that the kernel takes, however deep the folder is; valid inside the block."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> _Reach:
+        longest = len(os.fsencode(f"{self._folder}/gateway-999.sock"))
+        if longest > _LONGEST_PATH and sys.platform == "linux":
+            self._descriptor = os.open(self._folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._folder = f"/proc/self/fd/{self._descriptor}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+    def path(self, slot: int) -> str:
+        return f"{self._folder}/gateway-{slot}.sock"

@@ -1,63 +1,73 @@
-"""One `infer`: from a body to a reply."""
+"""One `infer`, whichever the protocol: from what is asked to what is answered."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from mainspring.core.errors import Invalid, NotFound
+from mainspring.serving.asked import Answered, Asked, Gone
 from mainspring.serving.batcher import Job
-from mainspring.serving.codec import (
-    InferRequest,
-    InferResponse,
-    OutputTensor,
-    Parameters,
-    decode_infer,
-    encode,
-)
 from mainspring.serving.lane import Answer, Ask, Lane
 from mainspring.serving.live import Served
-from mainspring.serving.message import Gone, Reply, Request
 from mainspring.serving.schema import Rows
+from mainspring.serving.tensor import Tensor
 
-_DEFAULTS = Parameters()
+__all__ = ["Answered", "Asked", "Gone", "infer", "lane_of"]
+
 _LAST = 2**32 + 1
 
 
-async def infer(request: Request, body: bytes, served: Served) -> Reply:
+async def infer(
+    asked: Asked,
+    served: Served,
+    *,
+    version: str,
+    principal: str,
+    received_us: int,
+    gone: Callable[[], Awaitable[Any]] | None = None,
+) -> Answered:
     """Return the reply to an `infer`.
 
+    Args:
+        version: The version that is asked for by its number; empty leaves the choice to the router.
+        received_us: When the request came, monotonic, µs.
+        gone: Returns when the caller has hung up.
+
     Raises:
-        Invalid: The body does not follow the protocol or the model's schema.
-        NotFound: The path names a version that is not served.
+        Invalid: The request does not follow the model's schema.
+        NotFound: `version` is not served.
         Overloaded, DeadlineExceeded: There is no room, or no time.
         Gone: The caller hung up meanwhile.
     """
-    asked = decode_infer(body)
-    lane = lane_of(served, request.version)
-    rows = lane.runtime.schema.read(asked)
-    if not request.version and len(served.lanes) > 1:
+    lane = lane_of(served, version)
+    rows = lane.runtime.schema.read(asked.inputs)
+    if not version and len(served.lanes) > 1:
         lane = served.lanes[served.router.pick(_key(asked, rows, lane)).version]
-        rows = lane.runtime.schema.read(asked)  # versions may differ in what they take
+        rows = lane.runtime.schema.read(asked.inputs)  # versions may differ in what they take
     wanted = _wanted(asked, lane)
-    parameters = asked.parameters or _DEFAULTS
+    parameters = asked.parameters
     allowed_us = served.route.deadline_us
     if parameters.timeout:
         allowed_us = min(allowed_us, parameters.timeout)
     job = lane.submit(
         rows,
-        received=request.received,
-        deadline=request.received + allowed_us,
+        received=received_us,
+        deadline=received_us + allowed_us,
         priority=parameters.priority or _LAST,
-        principal=request.principal.id if request.principal else "",
+        principal=principal,
     )
     # What runs in the next turn of the loop cannot be cancelled; watching the connection costs a task.
-    answer = await (job.payload.future if lane.batcher.idle else _unless_gone(job, request.protocol))
-    return Reply(200, encode(_response(request.model, lane, asked, answer, wanted, parameters)))
+    if gone is None or lane.batcher.idle:
+        answer = await job.payload.future
+    else:
+        answer = await _unless_gone(job, gone)
+    return _answered(served.route.endpoint, lane, asked, answer, wanted)
 
 
 def lane_of(served: Served, version: str) -> Lane:
-    """Return the lane that the path names; without a version, that of the heaviest arm.
+    """Return the lane of a version by its number; without one, that of the heaviest arm.
 
     Raises:
         NotFound: The version is not served.
@@ -70,51 +80,49 @@ def lane_of(served: Served, version: str) -> Lane:
         raise NotFound(f"Version {version[:100]!r} of {served.route.endpoint!r} is not served.") from None
 
 
-def _key(asked: InferRequest, rows: Rows, lane: Lane) -> bytes:
+def _key(asked: Asked, rows: Rows, lane: Lane) -> bytes:
     """Return what a request sticks to its version by: its first row's entity keys, else its id, else its first row."""
     if rows.keyed:
         return repr([rows.columns[name][0] for name in lane.runtime.key_names]).encode()
     if asked.id:
         return asked.id.encode()
-    return repr([rows.columns[name][0] for name in lane.runtime.schema.features]).encode()
+    first = (rows.columns[spec.name][0] for spec in lane.runtime.inputs)
+    if lane.runtime.tensors:
+        return b"".join(row.tobytes() if row.dtype.hasobject is False else repr(row).encode() for row in first)
+    return repr(list(first)).encode()
 
 
-def _wanted(asked: InferRequest, lane: Lane) -> tuple[str, ...]:
-    outputs = lane.runtime.manifest.outputs
+def _wanted(asked: Asked, lane: Lane) -> Sequence[str]:
+    outputs = lane.runtime.outputs
     if not asked.outputs:
-        return outputs
-    names = tuple(output.name for output in asked.outputs)
-    for name in names:
+        return tuple(outputs)
+    for name in asked.outputs:
         if name not in outputs:
             raise Invalid(f"There is no output {name[:100]!r}.", fix=f"the outputs are {', '.join(outputs)}.")
-    return names
+    return asked.outputs
 
 
-async def _unless_gone(job: Job[Ask], protocol: Any) -> Answer:
+async def _unless_gone(job: Job[Ask], gone: Callable[[], Awaitable[Any]]) -> Answer:
     """Wait for the answer, and drop the job if the caller hangs up first."""
     future = job.payload.future
-    gone = asyncio.ensure_future(protocol.client_disconnect())
+    leaving = asyncio.ensure_future(gone())
     try:
-        await asyncio.wait((future, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((future, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not future.done():
             job.cancelled = True
             raise Gone
         return future.result()
     finally:
-        gone.cancel()
+        leaving.cancel()
 
 
-def _response(
-    model: str, lane: Lane, asked: InferRequest, answer: Answer, wanted: tuple[str, ...], parameters: Parameters
-) -> InferResponse:
-    shape = [len(answer.ids)]
+def _answered(endpoint: str, lane: Lane, asked: Asked, answer: Answer, wanted: Sequence[str]) -> Answered:
+    specs = lane.runtime.outputs
+    outputs = []
+    for name in wanted:
+        array = answer.outputs[name]
+        outputs.append(Tensor(name, specs[name].datatype, array.shape, array))
     said: dict[str, Any] = {"prediction_ids": answer.ids}
-    if parameters.feature_statuses:
+    if asked.parameters.feature_statuses:
         said["feature_statuses"] = answer.statuses
-    return InferResponse(
-        model_name=model,
-        model_version=lane.version,
-        outputs=[OutputTensor(name, lane.runtime.datatypes[name], shape, answer.outputs[name]) for name in wanted],
-        parameters=said,
-        id=asked.id,
-    )
+    return Answered(endpoint, lane.version, outputs, said, asked.id)

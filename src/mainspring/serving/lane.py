@@ -29,8 +29,10 @@ from mainspring.serving.executor import ModelFailed
 from mainspring.serving.metrics import EndpointMetrics
 from mainspring.serving.runtime import MAX_ROWS, Runtime
 from mainspring.serving.schema import Rows
+from mainspring.serving.tensor import datatype_of, shown
 
 INLINE_US = 200.0  # a model call predicted to take longer runs in a thread
+LOGGED_VALUES = 64  # of one row of a tensor; of larger ones the log says what they were
 _RECENT = 16  # batches
 
 _Predicted = tuple[dict[str, np.ndarray[Any, Any]], float]  # the outputs, and how long the model took, µs
@@ -47,7 +49,7 @@ class Answer:
     """What one request is told."""
 
     ids: list[str]
-    outputs: dict[str, list[Any]]
+    outputs: dict[str, np.ndarray[Any, Any]]  # each of shape (rows, ...)
     statuses: dict[str, list[str]]
 
 
@@ -63,13 +65,13 @@ class Ask:
 
 @dataclass(eq=False, slots=True)
 class _Work:
-    """A batch on its way."""
+    """Requests that run together."""
 
     jobs: list[Job[Ask]]
     rows: int
     begun: int
     read: int = 0  # when its features were there, monotonic, µs
-    features: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    features: Mapping[str, Any] = field(default_factory=dict)
     statuses: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of the keyed rows, which come first
 
 
@@ -108,7 +110,10 @@ class Lane:
         self._loop = asyncio.get_running_loop()
         self._recent_us: deque[float] = deque(maxlen=_RECENT)
         self._scheduled = False
-        self._names = tuple(each.name for each in runtime.manifest.inputs)
+        self._names = tuple(spec.name for spec in runtime.inputs)
+        self._rest: deque[list[Job[Ask]]] = deque()  # of the batch that runs: what cannot run beside the others
+        self._batch = _Work([], 0, 0)
+        self._sound = True  # whether all of it ran to its end
         self.batcher: Batcher[Ask] = Batcher(
             monotonic_us, max_queue_rows=max_queue_rows, max_batch_rows=MAX_ROWS, cost=copy(runtime.cost)
         )
@@ -149,24 +154,40 @@ class Lane:
             self._metrics.rejections["expired"] += 1
             _fail(job, DeadlineExceeded("The deadline passed while the request waited."))
         if batch.jobs:
-            self._start(_Work(batch.jobs, batch.rows, monotonic_us()))
+            self._batch, self._sound = _Work(batch.jobs, batch.rows, monotonic_us()), True
+            self._metrics.batch_rows.observe(batch.rows)
+            queue = self._metrics.stages["queue"]
+            for job in batch.jobs:
+                queue.observe((self._batch.begun - job.arrived) / 1e6)
+            self._rest.extend(_alike(batch.jobs))
+            self._go_on()
 
-    def _start(self, work: _Work) -> None:
-        queue = self._metrics.stages["queue"]
-        for job in work.jobs:
-            queue.observe((work.begun - job.arrived) / 1e6)
-        self._metrics.batch_rows.observe(work.rows)
+    def _go_on(self) -> None:
+        while self._rest:
+            jobs = self._rest.popleft()
+            if not self._start(_Work(jobs, sum(job.rows for job in jobs), monotonic_us())):
+                return
+        if self._sound:
+            self.batcher.done(self._batch.rows, monotonic_us() - self._batch.begun)
+        else:
+            self.batcher.failed()
+        if self.batcher.waiting_rows:
+            self._wake()
+
+    def _start(self, work: _Work) -> bool:
+        """Run requests together. Returns whether they are done; if not, `_computed` will go on."""
         try:
             if self.runtime.remote and any(job.payload.rows.keyed for job in work.jobs):
                 self._elsewhere(work, self._read_and_predict)
-                return
+                return False
             self._read_features(work)
             if self._slow(work.rows):
                 self._elsewhere(work, self._predict)
-            else:
-                self._finish(work, *self._predict(work))
+                return False
+            self._finish(work, *self._predict(work))
         except Exception as error:
             self._failed(work, error)
+        return True
 
     def _elsewhere(self, work: _Work, do: Callable[[_Work], _Predicted]) -> None:
         running = self._loop.run_in_executor(self._threads, do, work)
@@ -181,8 +202,13 @@ class Lane:
             self._finish(work, *done.result())
         except Exception as error:
             self._failed(work, error)
+        self._go_on()
 
     def _read_features(self, work: _Work) -> None:
+        if self.runtime.reader is None:
+            work.features = _stacked([job.payload.rows.columns for job in work.jobs])
+            work.read = monotonic_us()
+            return
         # Keyed rows first, so that statuses line up; a batch is mostly of one kind.
         work.jobs.sort(key=lambda job: not job.payload.rows.keyed)
         keyed = [job.payload.rows for job in work.jobs if job.payload.rows.keyed]
@@ -216,11 +242,9 @@ class Lane:
         self._recent_us.append(took_us)
         self._metrics.stages["features"].observe((work.read - work.begun) / 1e6)
         self._metrics.stages["compute"].observe(took_us / 1e6)
-        values = {name: array.tolist() for name, array in outputs.items()}
-        predictions = self._predictions(work, values)
+        predictions = self._predictions(work, {name: _listed(array, work.rows) for name, array in outputs.items()})
         self._log.append(predictions)
         self._metrics.rows += len(predictions)
-        self.batcher.done(work.rows, monotonic_us() - work.begun)
         start = 0
         for job in work.jobs:
             end = start + job.rows
@@ -229,19 +253,17 @@ class Lane:
                 job.payload.future.set_result(
                     Answer(
                         ids=[prediction.id for prediction in predictions[start:end]],
-                        outputs={name: column[start:end] for name, column in values.items()},
+                        outputs={name: array[start:end] for name, array in outputs.items()},
                         statuses={name: list(column[start:end]) for name, column in work.statuses.items()}
                         if keyed
                         else {},
                     )
                 )
             start = end
-        if self.batcher.waiting_rows:
-            self._wake()
 
     def _predictions(self, work: _Work, values: Mapping[str, Sequence[Any]]) -> list[Prediction]:
         runtime, names, at, now = self.runtime, self._names, self._clock.now(), monotonic_us()
-        features = zip(*(work.features[name] for name in names), strict=True)
+        features = zip(*(_listed(work.features[name], work.rows) for name in names), strict=True)
         outputs = zip(*values.values(), strict=True)
         output_names = tuple(values)
         statuses = zip(*work.statuses.values(), strict=True)
@@ -275,19 +297,16 @@ class Lane:
         return found
 
     def _failed(self, work: _Work, error: Exception) -> None:
-        self.batcher.failed()
+        self._sound = False
         if len(work.jobs) > 1 and not _shared(error):
             # One request's rows made the batch fail: each answers for itself.
-            for job in work.jobs:
-                self._start(_Work([job], job.rows, monotonic_us()))
-        else:
-            if not isinstance(error, MainspringError):
-                _log.error("A batch of endpoint %s failed.", self._endpoint, exc_info=error)
-                error = ModelFailed("The model failed.")
-            for job in work.jobs:
-                _fail(job, error)
-        if self.batcher.waiting_rows:
-            self._wake()
+            self._rest.extendleft([job] for job in reversed(work.jobs))
+            return
+        if not isinstance(error, MainspringError):
+            _log.error("A batch of endpoint %s failed.", self._endpoint, exc_info=error)
+            error = ModelFailed("The model failed.")
+        for job in work.jobs:
+            _fail(job, error)
 
 
 def _shared(error: Exception) -> bool:
@@ -311,3 +330,31 @@ def _joined(parts: Sequence[Rows], names: Mapping[str, Any]) -> Mapping[str, Seq
             column.extend(rows.columns.get(name) or [None] * rows.count)
         joined[name] = column
     return joined
+
+
+def _alike(jobs: Sequence[Job[Ask]]) -> list[list[Job[Ask]]]:
+    """Return the jobs in groups that can run together: rows of one shape."""
+    groups: dict[tuple[tuple[int, ...], ...], list[Job[Ask]]] = {}
+    for job in jobs:
+        groups.setdefault(job.payload.rows.tail, []).append(job)
+    return list(groups.values())
+
+
+def _stacked(parts: Sequence[Mapping[str, np.ndarray[Any, Any]]]) -> Mapping[str, np.ndarray[Any, Any]]:
+    """Return the tensors of several requests below one another, where a model can read them."""
+    first = parts[0]
+    if len(parts) > 1:
+        return {name: np.concatenate([part[name] for part in parts]) for name in first}
+    # Binary data begin wherever the JSON before them ended.
+    return {name: array if array.flags.aligned else array.copy() for name, array in first.items()}
+
+
+def _listed(column: Any, rows: int) -> Sequence[Any]:
+    """Return a column for the log: a value a row, of a tensor a list, or its type and shape where it is large."""
+    values: Sequence[Any] = column
+    if not isinstance(column, np.ndarray):
+        return values
+    if column.size > LOGGED_VALUES * rows:
+        return [f"{datatype_of(column.dtype)}{shown(column.shape[1:])}"] * rows
+    values = column.tolist()
+    return values

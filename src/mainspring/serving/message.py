@@ -14,10 +14,6 @@ JSON = ("content-type", "application/json")
 JSON_ONLY = (JSON,)
 
 
-class Gone(Exception):
-    """The caller has hung up; nothing is sent."""
-
-
 @dataclass(eq=False, slots=True)
 class Request:
     """`model` and `version` are as in the path, empty where it has none; `received` is monotonic, µs."""

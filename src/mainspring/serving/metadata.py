@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import mainspring
+from mainspring.registry.model import TensorSpec
 from mainspring.serving.live import Served
 from mainspring.serving.runtime import Runtime
 from mainspring.serving.schema import DATATYPES, Field
@@ -24,19 +24,23 @@ def model_metadata(endpoint: str, served: Served, runtime: Runtime) -> dict[str,
         "name": endpoint,
         "versions": sorted(served.lanes),
         "platform": "onnxruntime_onnx",
-        "inputs": _tensors(runtime.schema.features.values()),
-        "outputs": [{"name": name, "datatype": runtime.datatypes[name], "shape": [-1]} for name in manifest.outputs],
+        "inputs": [_tensor(spec) for spec in runtime.inputs],
+        "outputs": [_tensor(spec) for spec in runtime.outputs.values()],
         "parameters": {
             "model": manifest.model,
             "task": manifest.task,
             "digest": runtime.digest,
             "deadline_us": served.route.deadline_us,
-            "keyed_inputs": _tensors(runtime.schema.keyed.values()),
+            "keyed_inputs": [_field(field) for field in runtime.schema.keyed.values()],
             "optional_keyed_inputs": optional,
             "entity_keys": list(runtime.key_names),
         },
     }
 
 
-def _tensors(fields: Iterable[Field]) -> list[dict[str, Any]]:
-    return [{"name": field.name, "datatype": DATATYPES[field.dtype], "shape": [-1]} for field in fields]
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+
+
+def _field(field: Field) -> dict[str, Any]:
+    return {"name": field.name, "datatype": DATATYPES[field.dtype], "shape": [-1]}

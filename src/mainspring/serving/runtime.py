@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mainspring.core.errors import Corrupt
@@ -11,11 +11,12 @@ from mainspring.features.model import FeatureGroup, Observations, RequestFeature
 from mainspring.features.online import OnlineReader
 from mainspring.features.ports import OnlineStore
 from mainspring.registry.bundles import FEATURES, GOLDEN
-from mainspring.registry.model import Bundle, Manifest
+from mainspring.registry.model import Bundle, Manifest, TensorSpec
 from mainspring.serving.cost import Cost
 from mainspring.serving.golden import warm_up
 from mainspring.serving.ports import Executor, Loader
-from mainspring.serving.schema import Field, RequestSchema
+from mainspring.serving.schema import DATATYPES, Field, RequestSchema, TensorSchema
+from mainspring.serving.tensor import check_specs
 
 MAX_ROWS = 1024  # of one request, and of one batch
 
@@ -27,13 +28,19 @@ class Runtime:
     digest: str
     manifest: Manifest
     executor: Executor
-    reader: OnlineReader
-    schema: RequestSchema
-    key_names: tuple[str, ...]
-    datatypes: dict[str, str]  # of the outputs, in the protocol's words
+    schema: RequestSchema | TensorSchema
+    inputs: tuple[TensorSpec, ...]  # of a full request; a feature has the shape (-1,)
+    outputs: Mapping[str, TensorSpec]
     cost: Cost  # of a batch, as the warm-up measured it
-    stored: bool  # whether requests by key need the online store
-    remote: bool  # whether that waits for another machine
+    reader: OnlineReader | None = None  # `None`: a model of tensors, which has no features
+    key_names: tuple[str, ...] = ()
+    stored: bool = False  # whether requests by key need the online store
+    remote: bool = False  # whether that waits for another machine
+
+    @property
+    def tensors(self) -> bool:
+        """Whether the model takes tensors, not features."""
+        return self.reader is None
 
 
 def load(bundle: Bundle, online: OnlineStore, executors: Loader) -> Runtime:
@@ -42,23 +49,30 @@ def load(bundle: Bundle, online: OnlineStore, executors: Loader) -> Runtime:
     Raises:
         Corrupt: It does not load, does not answer its golden rows, or lacks or garbles another file it needs.
     """
-    for name in (FEATURES, GOLDEN):
+    manifest = bundle.manifest
+    for name in (GOLDEN,) if manifest.tensors else (FEATURES, GOLDEN):
         if name not in bundle.files:
             raise Corrupt(f"The bundle {bundle.digest[:12]} has no {name}, so it cannot be served.")
-    groups, observations = definitions.load(bundle.files[FEATURES])
-    stored = bool(views_of(groups))
+    check_specs((*manifest.tensors, *manifest.output_tensors), f"bundle {bundle.digest[:12]}")
     executor = executors(bundle)
     cost = warm_up(bundle, executor)
-    features = [Field(each.name, each.dtype, nullable=executor.nullable(each.name)) for each in bundle.manifest.inputs]
+    outputs = dict(executor.outputs)
+    if manifest.tensors:
+        schema = TensorSchema(manifest.tensors, max_rows=MAX_ROWS)
+        return Runtime(bundle.digest, manifest, executor, schema, manifest.tensors, outputs, cost)
+    groups, observations = definitions.load(bundle.files[FEATURES])
+    stored = bool(views_of(groups))
+    features = [Field(each.name, each.dtype, nullable=executor.nullable(each.name)) for each in manifest.inputs]
     return Runtime(
-        digest=bundle.digest,
-        manifest=bundle.manifest,
-        executor=executor,
+        bundle.digest,
+        manifest,
+        executor,
+        RequestSchema(features, _keyed_fields(groups, observations), max_rows=MAX_ROWS),
+        tuple(TensorSpec(field.name, DATATYPES[field.dtype], (-1,)) for field in features),
+        outputs,
+        cost,
         reader=OnlineReader(groups, online, schema=observations.source.columns),
-        schema=RequestSchema(features, _keyed_fields(groups, observations), max_rows=MAX_ROWS),
         key_names=tuple(name for entity in observations.keys for name in entity.keys),
-        datatypes={name: spec.datatype for name, spec in executor.outputs.items()},
-        cost=cost,
         stored=stored,
         remote=stored and online.remote,
     )

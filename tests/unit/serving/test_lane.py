@@ -52,7 +52,7 @@ class Bench:
         )
 
     def ask(self, body: dict[str, Any], *, within_us: int = LONG_US, priority: int = 0) -> Job[Ask]:
-        rows = self.lane.runtime.schema.read(decode_infer(encode(body)))
+        rows = self.lane.runtime.schema.read(decode_infer(encode(body)).asked.inputs)
         now = monotonic_us()
         return self.lane.submit(rows, received=now, deadline=now + within_us, priority=priority, principal="key")
 

@@ -33,7 +33,7 @@ def read(inputs: dict[str, Any], *more: dict[str, Any], shape: list[int] | None 
         {"name": name, "shape": shape or [len(values)], "datatype": datatype, "data": values}
         for name, (datatype, values) in inputs.items()
     ]
-    return SCHEMA.read(decode_infer(msgspec.json.encode({"inputs": [*tensors, *more]})))
+    return SCHEMA.read(decode_infer(msgspec.json.encode({"inputs": [*tensors, *more]})).asked.inputs)
 
 
 def test_full_inputs_in_any_order() -> None:
@@ -121,4 +121,4 @@ def test_a_model_without_a_path_by_key_takes_full_inputs_only() -> None:
     schema = RequestSchema(FEATURES, [], max_rows=4)
     body = {"inputs": [{"name": "id", "shape": [1], "datatype": "INT32", "data": [1]}]}
     with pytest.raises(Invalid, match="no input 'id'"):
-        schema.read(decode_infer(msgspec.json.encode(body)))
+        schema.read(decode_infer(msgspec.json.encode(body)).asked.inputs)

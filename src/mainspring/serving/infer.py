@@ -59,10 +59,11 @@ async def infer(
         principal=principal,
     )
     # What runs in the next turn of the loop cannot be cancelled; watching the connection costs a task.
-    if gone is None or lane.batcher.idle:
-        answer = await job.payload.future
-    else:
-        answer = await _unless_gone(job, gone)
+    try:
+        answer = await (job.payload.future if gone is None or lane.batcher.idle else _unless_gone(job, gone))
+    except asyncio.CancelledError:  # so says gRPC that its caller is gone
+        job.cancelled = True
+        raise
     return _answered(served.route.endpoint, lane, asked, answer, wanted)
 
 

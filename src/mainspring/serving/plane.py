@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from mainspring.core.errors import NotFound, Unavailable
@@ -108,6 +108,11 @@ class DataPlane:
         """Endpoint -> what serves it."""
         return self._live.table.served
 
+    @property
+    def refused(self) -> Collection[str]:
+        """The endpoints whose newest route cannot be served; an older one may be."""
+        return self._live.table.refused.keys()
+
     def endpoint(self, name: str) -> Served:
         """Return what serves an endpoint.
 
@@ -137,9 +142,10 @@ class DataPlane:
     def count(self, model: str, status: int, received: int) -> None:
         """Count one request that was answered with an HTTP status, or what stands for it. `received` as in `Lane`."""
         if model in self.served:
-            metrics = self.metrics.of(model)
+            metrics, took_us = self.metrics.of(model), monotonic_us() - received
             metrics.requests[status] += 1
-            metrics.stages["total"].observe((monotonic_us() - received) / 1e6)
+            metrics.spent_us[status] += took_us
+            metrics.stages["total"].observe(took_us / 1e6)
         else:
             self.metrics.outside[status] += 1
 

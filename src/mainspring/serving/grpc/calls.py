@@ -1,0 +1,138 @@
+"""What each call answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.json_format import ParseDict
+
+from mainspring.core.errors import Invalid, NotFound, Unavailable
+from mainspring.security.model import Action
+from mainspring.serving.grpc import wire
+from mainspring.serving.grpc.infer import read_request, write_reply
+from mainspring.serving.infer import infer, lane_of
+from mainspring.serving.metadata import model_metadata, server_metadata
+from mainspring.serving.plane import DataPlane
+from mainspring.serving.triton import model_config, model_statistics, repository_index
+
+
+@dataclass(eq=False, slots=True)
+class Caller:
+    """Who asks: the id of their key, empty where none is needed; since when (monotonic, µs); and how many seconds the
+    call's own deadline leaves, `None` if it has none."""
+
+    principal: str
+    received: int
+    remaining_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of one message. `action` is what a key must allow; `None`: a probe, for which no key is needed."""
+
+    name: str
+    action: Action | None
+    answer: Callable[[DataPlane, Any, Caller], Awaitable[Any]]
+    model_field: str = ""  # of its message: which endpoint it is about
+
+    @property
+    def request(self) -> Any:
+        """The class of its message."""
+        return wire.CALLS[self.name][0]
+
+    def model_of(self, message: Any) -> str:
+        """Return the endpoint that a message names, empty if it is about none."""
+        return getattr(message, self.model_field) if self.model_field else ""
+
+
+def _filled(call: str, document: dict[str, Any]) -> Any:
+    """Return a call's reply from what HTTP answers; what the protocol has no field for is left out."""
+    return ParseDict(document, wire.CALLS[call][1](), ignore_unknown_fields=True)
+
+
+async def _server_live(_plane: DataPlane, _message: Any, _caller: Caller) -> Any:
+    return _filled("ServerLive", {"live": True})
+
+
+async def _server_ready(plane: DataPlane, _message: Any, _caller: Caller) -> Any:
+    return _filled("ServerReady", {"ready": plane.unready() is None})
+
+
+async def _model_ready(plane: DataPlane, message: Any, _caller: Caller) -> Any:
+    try:
+        plane.check_ready(lane_of(plane.endpoint(message.name), message.version))
+    except (NotFound, Unavailable):
+        return _filled("ModelReady", {"ready": False})
+    return _filled("ModelReady", {"ready": True})
+
+
+async def _server(_plane: DataPlane, _message: Any, _caller: Caller) -> Any:
+    return _filled("ServerMetadata", server_metadata())
+
+
+async def _model(plane: DataPlane, message: Any, _caller: Caller) -> Any:
+    served = plane.endpoint(message.name)
+    return _filled("ModelMetadata", model_metadata(message.name, served, lane_of(served, message.version).runtime))
+
+
+async def _config(plane: DataPlane, message: Any, _caller: Caller) -> Any:
+    runtime = lane_of(plane.endpoint(message.name), message.version).runtime
+    return _filled("ModelConfig", {"config": model_config(message.name, runtime)})
+
+
+async def _statistics(plane: DataPlane, message: Any, _caller: Caller) -> Any:
+    if message.name:
+        lane_of(plane.endpoint(message.name), message.version)
+    return _filled("ModelStatistics", model_statistics(plane, message.name))
+
+
+async def _index(plane: DataPlane, message: Any, _caller: Caller) -> Any:
+    return _filled("RepositoryIndex", {"models": repository_index(plane, ready=message.ready)})
+
+
+async def _infer(plane: DataPlane, message: Any, caller: Caller) -> Any:
+    served = plane.endpoint(message.model_name)
+    answered = await infer(
+        read_request(message, caller.remaining_s),
+        served,
+        version=message.model_version,
+        principal=caller.principal,
+        received_us=caller.received,
+        gone=None,  # gRPC cancels the task
+    )
+    typed = any(each.HasField("contents") for each in message.inputs)
+    return write_reply(answered, raw=not typed)
+
+
+def _nothing(call: str) -> Callable[[DataPlane, Any, Caller], Awaitable[Any]]:
+    async def answer(_plane: DataPlane, _message: Any, _caller: Caller) -> Any:
+        return wire.CALLS[call][1]()
+
+    return answer
+
+
+async def _no_shared_memory(_plane: DataPlane, _message: Any, _caller: Caller) -> Any:
+    raise Invalid("This server has no shared memory.", fix="send tensors as raw_input_contents.")
+
+
+INFER = Call("ModelInfer", Action.PREDICT, _infer, "model_name")
+CALLS = (
+    Call("ServerLive", None, _server_live),
+    Call("ServerReady", None, _server_ready),
+    Call("ModelReady", Action.PREDICT, _model_ready, "name"),
+    Call("ServerMetadata", Action.PREDICT, _server),
+    Call("ModelMetadata", Action.PREDICT, _model, "name"),
+    INFER,
+    Call("ModelConfig", Action.PREDICT, _config, "name"),
+    Call("ModelStatistics", Action.PREDICT, _statistics, "name"),
+    Call("RepositoryIndex", Action.PREDICT, _index),
+    # None is registered, so there is none to list, and nothing to take back.
+    *(
+        Call(name, Action.PREDICT, _nothing(name))
+        for kind in ("System", "Cuda")
+        for name in (f"{kind}SharedMemoryStatus", f"{kind}SharedMemoryUnregister")
+    ),
+    *(Call(f"{kind}SharedMemoryRegister", Action.PREDICT, _no_shared_memory) for kind in ("System", "Cuda")),
+)

@@ -1,0 +1,74 @@
+"""One `infer`: from a message to a message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from mainspring.core.errors import DeadlineExceeded, Invalid
+from mainspring.serving.asked import DEFAULTS, Answered, Asked, Parameters
+from mainspring.serving.grpc import wire
+from mainspring.serving.grpc.tensors import MAX_NAME, read_inputs, write_outputs
+
+_MICROSECONDS = 1_000_000
+
+
+def read_request(message: Any, remaining_s: float | None) -> Asked:
+    """Return what a `ModelInferRequest` asks.
+
+    Args:
+        remaining_s: Until the call's own deadline; it shortens the endpoint's as the parameter `timeout` does.
+
+    Raises:
+        Invalid: It does not follow the protocol.
+        DeadlineExceeded: The call's deadline has passed.
+    """
+    if len(message.id) > MAX_NAME:
+        raise Invalid(f"The id has {len(message.id)} characters; it may have {MAX_NAME}.")
+    parameters = _parameters(message.parameters)
+    if remaining_s is not None:
+        remaining_us = int(remaining_s * _MICROSECONDS)
+        if remaining_us <= 0:
+            raise DeadlineExceeded("The deadline passed while the message was read.")
+        timeout = min(parameters.timeout or remaining_us, remaining_us)
+        parameters = msgspec.structs.replace(parameters, timeout=timeout)
+    return Asked(message.id or None, read_inputs(message), [_output(each) for each in message.outputs], parameters)
+
+
+def write_reply(answered: Answered, *, raw: bool) -> Any:
+    """Return a `ModelInferResponse`. What a parameter of the protocol cannot hold is JSON in a string."""
+    reply = wire.InferResponse(
+        model_name=answered.model_name, model_version=answered.model_version, id=answered.id or ""
+    )
+    for name, value in answered.parameters.items():
+        reply.parameters[name].string_param = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    write_outputs(reply, answered.outputs, raw=raw)
+    return reply
+
+
+def _parameters(given: Any) -> Parameters:
+    if not given:
+        return DEFAULTS
+    values = {name: _value(parameter) for name, parameter in given.items()}
+    if values.get("sequence_id") not in (None, 0, ""):
+        raise Invalid("Parameter 'sequence_id': this server keeps no sequences.")
+    try:
+        return msgspec.convert(values, Parameters)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"The parameters do not follow the protocol: {error}.") from None
+
+
+def _value(parameter: Any) -> Any:
+    kind = parameter.WhichOneof("parameter_choice")
+    return None if kind is None else getattr(parameter, kind)
+
+
+def _output(message: Any) -> str:
+    name: str = message.name
+    if not 1 <= len(name) <= MAX_NAME:
+        raise Invalid(f"An output has a name of {len(name)} characters; it must have 1 to {MAX_NAME}.")
+    for parameter, what in (("shared_memory_region", "shared memory"), ("classification", "classification")):
+        if parameter in message.parameters:
+            raise Invalid(f"Output {name!r}: this server has no {what}.")
+    return name

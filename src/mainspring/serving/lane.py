@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -351,10 +351,8 @@ def _stacked(parts: Sequence[Mapping[str, np.ndarray[Any, Any]]]) -> Mapping[str
 
 def _listed(column: Any, rows: int) -> Sequence[Any]:
     """Return a column for the log: a value a row, of a tensor a list, or its type and shape where it is large."""
-    values: Sequence[Any] = column
     if not isinstance(column, np.ndarray):
-        return values
+        return cast("Sequence[Any]", column)
     if column.size > LOGGED_VALUES * rows:
         return [f"{datatype_of(column.dtype)}{shown(column.shape[1:])}"] * rows
-    values = column.tolist()
-    return values
+    return cast("Sequence[Any]", column.tolist())

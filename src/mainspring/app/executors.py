@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mainspring.app.backends import lazily
@@ -16,13 +17,34 @@ if TYPE_CHECKING:
 Make = Callable[["Project", "Bundle"], "Executor"]
 
 
-def _onnx(_project: Project, bundle: Bundle) -> Executor:
-    made: Executor = lazily("serving.adapters.onnx", "OnnxExecutor", extra="gateway")(bundle)
-    return made
+def _adapter(flavour: str, name: str, extra: str) -> Make:
+    def make(_project: Project, bundle: Bundle) -> Executor:
+        executor: Executor = lazily(f"serving.adapters.{flavour}", name, extra=extra)(bundle)
+        return executor
+
+    return make
+
+
+def _function(project: Project, bundle: Bundle) -> Executor:
+    from mainspring.app.functions import load_code
+    from mainspring.serving.adapters.function import FunctionExecutor
+
+    return FunctionExecutor(bundle, partial(load_code, project.settings.root))
+
+
+def _graph(project: Project, bundle: Bundle) -> Executor:
+    from mainspring.serving.adapters.graph import GraphExecutor
+
+    load = executors(project)
+    return GraphExecutor(bundle, lambda digest: load(project.bundles.load(digest)))
 
 
 EXECUTORS: Mapping[str, Make] = {
-    "onnx": _onnx,
+    "onnx": _adapter("onnx", "OnnxExecutor", "gateway"),
+    "xgboost": _adapter("xgboost", "XgboostExecutor", "xgboost"),
+    "lightgbm": _adapter("lightgbm", "LightgbmExecutor", "lightgbm"),
+    "function": _function,
+    "graph": _graph,
 }
 
 

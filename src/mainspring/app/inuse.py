@@ -37,7 +37,8 @@ class ViewsInUse:
     def _of(self, digest: str) -> list[FeatureView]:
         if digest not in self._of_bundle:
             try:
-                groups, _ = definitions.load(self._project.bundles.load(digest).files[FEATURES])
+                content = self._project.bundles.load(digest).files.get(FEATURES)
+                groups = [] if content is None else definitions.load(content)[0]  # a model of tensors has no features
             except (Corrupt, NotFound) as error:
                 log.warning("bundle %s: %s", digest[:12], error)
                 return []

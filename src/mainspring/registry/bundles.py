@@ -14,8 +14,8 @@ from collections.abc import Mapping
 import msgspec
 
 from mainspring.core.errors import Corrupt, Invalid
+from mainspring.registry.flavours import MODEL_FILES, check_model
 from mainspring.registry.model import Bundle, Manifest
-from mainspring.registry.onnx_file import check_onnx
 from mainspring.registry.ports import Blobs
 from mainspring.security import signing
 
@@ -27,8 +27,7 @@ FEATURES = "features.json"
 REFERENCE = "reference.json"
 GOLDEN = "golden.json"
 HOLDOUT = "holdout.parquet"
-REQUIRED = frozenset({MODEL})
-ALLOWED = frozenset({MODEL, FEATURES, REFERENCE, GOLDEN, HOLDOUT})
+ALLOWED = MODEL_FILES | {FEATURES, REFERENCE, GOLDEN, HOLDOUT}
 
 _LATER = frozenset({"tensors", "output_tensors", "code", "graph"})
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -65,14 +64,16 @@ def seal(manifest: Manifest, files: Mapping[str, bytes], key: signing.SigningKey
     """Return the bundle of `files`, signed. `manifest.format` and `manifest.files` are filled in here.
 
     Raises:
-        Invalid: A file's name is not one of a bundle's, or the model is missing.
-        Corrupt: The model file is not an ONNX model whose data and operators are its own.
+        Invalid: A file's name is not one of a bundle's.
+        Corrupt: The model is missing, or it is not what its flavour says (see `flavours.check_model`).
     """
-    wrong, missing = set(files) - ALLOWED, REQUIRED - set(files)
-    if wrong or missing:
-        what = f"may not hold {sorted(wrong)}" if wrong else f"lacks {sorted(missing)}"
-        raise Invalid(f"The bundle of {manifest.model!r} {what}.", fix=f"a bundle's files are {sorted(ALLOWED)}.")
-    check_onnx(files[MODEL])
+    wrong = set(files) - ALLOWED
+    if wrong:
+        raise Invalid(
+            f"The bundle of {manifest.model!r} may not hold {sorted(wrong)}.",
+            fix=f"a bundle's files are {sorted(ALLOWED)}.",
+        )
+    check_model(manifest, files)
     hashes = {name: sha256(files[name]) for name in sorted(files)}
     sealed = msgspec.structs.replace(manifest, format=FORMAT, files=hashes)
     content = encode_manifest(sealed)
@@ -135,7 +136,7 @@ def open_blob(digest: str, blob: Mapping[str, bytes], public_key: bytes) -> Bund
     for name, expected in manifest.files.items():
         if sha256(payload[name]) != expected:
             raise _damaged(f"The file {name} of {bundle} was changed.")
-    check_onnx(payload[MODEL], f"{MODEL} of {bundle}")
+    check_model(manifest, payload, f" of {bundle}")
     return Bundle(digest, manifest, payload, blob[SIGNATURE])
 
 
@@ -157,7 +158,6 @@ def _check_names(present: set[str], listed: set[str], bundle: str) -> None:
         (listed - present, "lacks the file"),
         (present - listed, "has a file that its manifest does not list:"),
         (listed - ALLOWED, "lists a file that no bundle may hold:"),
-        (REQUIRED - listed, "lists no"),
     ):
         if names:
             raise _damaged(f"The {bundle} {what} {', '.join(sorted(names))}.")

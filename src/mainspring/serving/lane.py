@@ -226,12 +226,14 @@ class Lane:
         work.read = monotonic_us()
 
     def _slow(self, rows: int) -> bool:
-        """Return whether a batch belongs in a thread: by what warming up measured, and by the fastest of late.
+        """Return whether a batch belongs in a thread: by what warming up measured, and by the fastest of late. Code that
+        is not ours always does.
 
         The fastest, because on a busy machine the others tell how long a call waited for a processor; moving them to a
         thread would only add to that.
         """
-        return max(self.runtime.cost.predict(rows), min(self._recent_us, default=0.0)) > INLINE_US
+        predicted = max(self.runtime.cost.predict(rows), min(self._recent_us, default=0.0))
+        return predicted > INLINE_US or not self.runtime.executor.inline
 
     def _predict(self, work: _Work) -> _Predicted:
         begun = time.perf_counter_ns()

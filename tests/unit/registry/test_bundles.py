@@ -199,7 +199,7 @@ def test_a_file_that_no_bundle_may_hold_is_not_sealed(name: str) -> None:
 
 
 def test_a_bundle_without_a_model_is_not_sealed() -> None:
-    with pytest.raises(Invalid, match=r"lacks \['model\.onnx'\]"):
+    with pytest.raises(Corrupt, match=r"needs model\.onnx"):
         seal(MANIFEST, {"golden.json": b"[]"}, KEY)
 
 

@@ -1,0 +1,79 @@
+"""Which kinds of models a bundle can be: what its model's file is called, and what that file may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from mainspring.core.errors import Corrupt
+from mainspring.registry.code import check_code
+from mainspring.registry.graph import check_graph
+from mainspring.registry.lightgbm_file import check_lightgbm
+from mainspring.registry.model import Manifest
+from mainspring.registry.onnx_file import check_onnx
+from mainspring.registry.xgboost_file import check_xgboost
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """One kind of model.
+
+    Args:
+        files: The names that the model's file may have, of which a bundle holds exactly one; without any, the manifest
+            says all.
+        check: Called with the file's bytes and name; raises `Corrupt` where they are not such a model.
+    """
+
+    files: tuple[str, ...] = ()
+    check: Callable[[bytes, str], object] | None = None
+
+
+FLAVOURS: Mapping[str, Flavour] = {
+    "onnx": Flavour(("model.onnx",), check_onnx),
+    "xgboost": Flavour(("model.ubj", "model.json"), check_xgboost),
+    "lightgbm": Flavour(("model.txt",), check_lightgbm),
+    "function": Flavour(),
+    "graph": Flavour(),
+}
+MODEL_FILES = frozenset(name for flavour in FLAVOURS.values() for name in flavour.files)
+
+
+def check_model(manifest: Manifest, files: Mapping[str, bytes], owner: str = "") -> None:
+    """Return if `files` and the manifest hold one model of the manifest's flavour, and no other.
+
+    Args:
+        owner: Goes after a file's name in messages, such as ` of bundle 0123456789ab`.
+
+    Raises:
+        Corrupt: The flavour is unknown, the model's file is missing or there twice, or it is not such a model.
+    """
+    flavour = FLAVOURS.get(manifest.flavour)
+    if flavour is None:
+        raise Corrupt(
+            f"The model{owner} is of the flavour {manifest.flavour[:40]!r}; this version runs {', '.join(FLAVOURS)}.",
+            fix="upgrade mainspring, or register the model again.",
+        )
+    present = sorted(MODEL_FILES & set(files))
+    if len(present) != bool(flavour.files) or not set(present) <= set(flavour.files):
+        wanted = " or ".join(flavour.files) or "no model's file"
+        raise Corrupt(
+            f"The {manifest.flavour} model{owner} has {' and '.join(present) or 'no file'}; it needs {wanted}.",
+            fix="restore the bundle from a backup, or register the model again; it is not served.",
+        )
+    for name in present:
+        if flavour.check is not None:
+            flavour.check(files[name], f"{name}{owner}")
+    if (manifest.code is not None) != (manifest.flavour == "function"):
+        raise Corrupt(f"The {manifest.flavour} model{owner} and a function of the project are two things.")
+    if (manifest.graph is not None) != (manifest.flavour == "graph"):
+        raise Corrupt(f"The {manifest.flavour} model{owner} and a graph of models are two things.")
+    if manifest.code is not None:
+        check_code(manifest.code, owner)
+    if manifest.graph is not None:
+        check_graph(manifest.graph, _names(manifest), owner)
+
+
+def _names(manifest: Manifest) -> tuple[list[str], list[str]]:
+    if manifest.tensors:
+        return [each.name for each in manifest.tensors], [each.name for each in manifest.output_tensors]
+    return [each.name for each in manifest.inputs], list(manifest.outputs)

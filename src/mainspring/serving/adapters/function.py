@@ -1,0 +1,88 @@
+"""A Python function of the project as a model: arrays by name in, arrays by name out. It always runs in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mainspring.core.errors import Corrupt, MainspringError
+from mainspring.registry.model import Bundle, Code, TensorSpec
+from mainspring.serving.executor import Array, ModelFailed, by_name, first_line, given, tensor
+from mainspring.serving.tensor import DTYPES
+
+Function = Callable[..., Any]
+Find = Callable[[Code], Function]  # raises Corrupt where the source is not what it was
+
+
+class FunctionExecutor:
+    """A function called with its inputs by name, each an array of shape (rows, ...).
+
+    It returns the array of its one output, or a mapping of output -> array. Arrays that it is given cannot be written
+    to: they may be a request's own.
+
+    Args:
+        find: Returns the function that a manifest names, if its source is what it was when it was registered.
+
+    Raises:
+        Corrupt: The function cannot be found, or was changed.
+    """
+
+    inline = False
+
+    def __init__(self, bundle: Bundle, find: Find) -> None:
+        code = bundle.manifest.code
+        if code is None or not bundle.manifest.tensors:
+            raise Corrupt(f"The bundle {bundle.digest[:12]} names no function, or not what it takes.")
+        self._name = code.function
+        self._function: Function | None = find(code)
+        self.inputs = by_name(bundle.manifest.tensors)
+        self.outputs = by_name(bundle.manifest.output_tensors)
+
+    def nullable(self, name: str) -> bool:
+        return self.inputs[name].datatype in ("FP16", "FP32", "FP64")
+
+    def predict(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> dict[str, Array]:
+        arrays = {}
+        for name, spec in self.inputs.items():
+            view = tensor(given(inputs, name), spec, rows).view()
+            view.flags.writeable = False
+            arrays[name] = view
+        if self._function is None:
+            raise ModelFailed(f"The function {self._name} was let go of.")
+        try:
+            found = self._function(**arrays)
+        except MainspringError:
+            raise  # what the project says of its rows
+        except Exception as error:
+            raise ModelFailed(
+                f"The function {self._name} failed: {type(error).__name__}: {first_line(error)}"
+            ) from error
+        return self._answers(found, rows)
+
+    def close(self) -> None:
+        self._function = None
+
+    def _answers(self, found: Any, rows: int) -> dict[str, Array]:
+        if not isinstance(found, Mapping):
+            if len(self.outputs) != 1:
+                raise ModelFailed(f"The function {self._name} must return a mapping of {sorted(self.outputs)}.")
+            found = {next(iter(self.outputs)): found}
+        return {name: self._answer(found, spec, rows) for name, spec in self.outputs.items()}
+
+    def _answer(self, found: Mapping[str, Any], spec: TensorSpec, rows: int) -> Array:
+        if spec.name not in found:
+            raise ModelFailed(f"The function {self._name} gives {sorted(found)}, without {spec.name!r}.")
+        try:
+            array = np.asarray(found[spec.name]).astype(DTYPES[spec.datatype], casting="same_kind", copy=False)
+        except (TypeError, ValueError) as error:
+            raise ModelFailed(f"The function {self._name} gives {spec.name!r} of another type: {error}") from error
+        wanted = (rows, *spec.shape[1:])
+        if len(array.shape) != len(wanted) or any(
+            want not in (-1, have) for want, have in zip(wanted, array.shape, strict=True)
+        ):
+            raise ModelFailed(
+                f"The function {self._name} gives {spec.name!r} of shape {list(array.shape)}, not {list(wanted)}."
+            )
+        return array

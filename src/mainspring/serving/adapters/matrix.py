@@ -1,0 +1,105 @@
+"""Models of one matrix: columns side by side, or a tensor of shape (rows, features), in; one array out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mainspring.core.errors import Corrupt, Invalid
+from mainspring.registry.model import Bundle, TensorSpec
+from mainspring.serving.executor import Array, ModelFailed, by_name, column, column_specs, given, tensor
+from mainspring.serving.tensor import DTYPES
+
+_FLOAT64 = np.dtype(np.float64)
+_NUMBERS = ("BOOL", "INT32", "INT64", "FP32", "FP64")
+
+
+class Matrix:
+    """Turns a bundle's inputs into a matrix and the matrix's answers into the bundle's outputs.
+
+    Args:
+        datatype: Of the matrix, which decides how numbers are rounded.
+        features: How many columns the model takes.
+        answers: The type of the model's answers.
+
+    Raises:
+        Corrupt: The manifest's inputs or outputs are not those of such a model.
+    """
+
+    def __init__(self, bundle: Bundle, *, datatype: str, features: int, answers: str) -> None:
+        manifest, self._name = bundle.manifest, f"bundle {bundle.digest[:12]}"
+        self._dtype = DTYPES[datatype]
+        self._answers = DTYPES[answers]
+        self._tensor = bool(manifest.tensors)
+        self.inputs: Mapping[str, TensorSpec]
+        self.outputs: Mapping[str, TensorSpec]
+        if manifest.tensors:
+            self.inputs, self.outputs = by_name(manifest.tensors), by_name(manifest.output_tensors)
+            self._check_tensors(datatype, features, answers)
+            self.split: Callable[[Array, int], dict[str, Array]] = self._whole
+            return
+        self.inputs = column_specs(manifest.inputs)
+        self.outputs = {name: TensorSpec(name, answers, (-1,)) for name in manifest.outputs}
+        text = [name for name, spec in self.inputs.items() if spec.datatype not in _NUMBERS]
+        if text or len(self.inputs) != features:
+            raise Corrupt(
+                f"The model of {self._name} takes {features} numbers, its manifest says {len(self.inputs)} columns"
+                + (f", of which {text} are no numbers." if text else ".")
+            )
+        self.split = self._by_column
+
+    def _check_tensors(self, datatype: str, features: int, answers: str) -> None:
+        takes = [(spec.datatype, spec.shape) for spec in self.inputs.values()]
+        if takes != [(datatype, (-1, features))]:
+            raise Corrupt(
+                f"The model of {self._name} takes {datatype}[-1, {features}], its manifest says "
+                f"{', '.join(f'{kind}{list(shape)}' for kind, shape in takes)}."
+            )
+        if [spec.datatype for spec in self.outputs.values()] != [answers]:
+            raise Corrupt(f"The model of {self._name} gives one {answers}, its manifest says {sorted(self.outputs)}.")
+
+    def feed(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> Array:
+        """Return the matrix, shape (rows, features), row-major, null as NaN.
+
+        Raises:
+            Invalid: A value is no number, or is infinite in the matrix's type: no tree was grown on such values.
+        """
+        if self._tensor:
+            ((name, spec),) = self.inputs.items()
+            matrix = np.ascontiguousarray(tensor(given(inputs, name), spec, rows))
+        else:
+            matrix = np.empty((rows, len(self.inputs)), self._dtype)
+            with np.errstate(over="ignore"):  # it is refused below
+                for position, name in enumerate(self.inputs):
+                    matrix[:, position] = _numbers(given(inputs, name), name)
+        if np.isinf(matrix).any():
+            raise Invalid(self._infinite(matrix))
+        return matrix
+
+    def _infinite(self, matrix: Array) -> str:
+        row, place = (int(each[0]) for each in np.nonzero(np.isinf(matrix)))
+        names = list(self.inputs)
+        name = names[0] if self._tensor else names[place]
+        return f"Input {name!r} is infinite, or too large for {self._dtype}, in row {row}."
+
+    def _whole(self, found: Array, rows: int) -> dict[str, Array]:
+        ((name, spec),) = self.outputs.items()
+        if found.shape[:1] != (rows,) or found[0].size != int(np.prod(spec.shape[1:])):
+            raise ModelFailed(f"The model of {self._name} gives {list(found.shape)} to {rows} rows.")
+        return {name: found.reshape(rows, *spec.shape[1:])}
+
+    def _by_column(self, found: Array, rows: int) -> dict[str, Array]:
+        matrix = found.reshape(rows, -1)
+        if matrix.shape[1] != len(self.outputs):
+            raise ModelFailed(
+                f"The model of {self._name} gives {matrix.shape[1]} values a row, not {len(self.outputs)}."
+            )
+        return {name: matrix[:, position] for position, name in enumerate(self.outputs)}
+
+
+def _numbers(values: Sequence[Any] | Array, name: str) -> Array:
+    """Return a column as the numbers it holds: integers stay integers, so that the matrix's type rounds them once."""
+    array = values if isinstance(values, np.ndarray) else np.array(values)
+    return array if array.dtype.kind in "biuf" else column(values, _FLOAT64, name)

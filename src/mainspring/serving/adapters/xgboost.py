@@ -1,0 +1,98 @@
+"""XGBoost as it is: no conversion, one thread, through the C interface (docs/adr/0015-executors.md says why).
+
+The C interface: https://xgboost.readthedocs.io/en/stable/c.html. Several threads may predict by one forest at once.
+What it returns belongs to the booster and the thread, so it is copied before anything else happens.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xgboost
+
+from mainspring.core.errors import Corrupt
+from mainspring.registry.model import Bundle
+from mainspring.registry.xgboost_file import check_xgboost
+from mainspring.serving.adapters.matrix import Matrix
+from mainspring.serving.executor import Array, ModelFailed, first_line
+
+_VALUE = 0  # the kind of prediction: as `Booster.predict` gives it, margins made probabilities
+_LIBRARY: Any = xgboost.core._LIB
+_Shape = ctypes.POINTER(ctypes.c_uint64)
+_Values = ctypes.POINTER(ctypes.c_float)
+
+
+class XgboostExecutor:
+    """A booster of one bundle's `model.ubj` or `model.json`. Numbers enter as float32, null as NaN.
+
+    A model that stopped early answers with its best iteration, as XGBoost's own estimators do.
+
+    Raises:
+        Corrupt: XGBoost does not load it, it is no forest, or it is not what the manifest says.
+    """
+
+    inline = True
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+        file = next(name for name in ("model.ubj", "model.json") if name in bundle.files)
+        name = f"{file} of bundle {bundle.digest[:12]}"
+        learner = check_xgboost(bundle.files[file], name)
+        if learner.booster not in ("gbtree", "dart"):
+            raise Corrupt(
+                f"{name} is a {learner.booster!r}; only trees are served.", fix="train with booster='gbtree'."
+            )
+        try:
+            self._booster: Any = xgboost.Booster({"nthread": threads}, model_file=bytearray(bundle.files[file]))
+        except xgboost.core.XGBoostError as error:
+            raise Corrupt(f"{name} does not load: {first_line(error)}") from error
+        self._matrix = Matrix(bundle, datatype="FP32", features=learner.features, answers="FP32")
+        self.inputs, self.outputs = self._matrix.inputs, self._matrix.outputs
+        self._config = json.dumps(
+            {
+                "type": _VALUE,
+                "training": False,
+                "iteration_begin": 0,
+                "iteration_end": 0 if learner.best_iteration is None else learner.best_iteration + 1,
+                "strict_shape": False,
+                "cache_id": 0,
+                "missing": float("nan"),
+            }
+        ).encode()
+
+    def nullable(self, name: str) -> bool:
+        return name in self.inputs
+
+    def predict(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> dict[str, Array]:
+        matrix = self._matrix.feed(inputs, rows)
+        return self._matrix.split(self._answers(matrix), rows)
+
+    def close(self) -> None:
+        self._booster = None
+
+    def _answers(self, matrix: Array) -> Array:
+        shape, rank, values = _Shape(), ctypes.c_uint64(), _Values()
+        described = {
+            "data": (matrix.ctypes.data, True),
+            "shape": matrix.shape,
+            "strides": None,
+            "typestr": "<f4",
+            "version": 3,
+        }
+        failed = _LIBRARY.XGBoosterPredictFromDense(
+            self._booster.handle,
+            json.dumps(described).encode(),
+            self._config,
+            None,
+            ctypes.byref(shape),
+            ctypes.byref(rank),
+            ctypes.byref(values),
+        )
+        if failed:
+            said = _LIBRARY.XGBGetLastError().decode(errors="replace")
+            raise ModelFailed(f"The model failed: {first_line(ValueError(said))}")
+        sizes = [shape[place] for place in range(rank.value)]
+        return np.array(np.ctypeslib.as_array(values, sizes))  # a copy

@@ -29,6 +29,7 @@ from mainspring.serving.executor import ModelFailed
 from mainspring.serving.metrics import EndpointMetrics
 from mainspring.serving.runtime import MAX_ROWS, Runtime
 from mainspring.serving.schema import Rows
+from mainspring.serving.statistics import Statistics
 from mainspring.serving.tensor import datatype_of, shown
 
 INLINE_US = 200.0  # a model call predicted to take longer runs in a thread
@@ -114,6 +115,7 @@ class Lane:
         self._rest: deque[list[Job[Ask]]] = deque()  # of the batch that runs: what cannot run beside the others
         self._batch = _Work([], 0, 0)
         self._sound = True  # whether all of it ran to its end
+        self.statistics = Statistics()
         self.batcher: Batcher[Ask] = Batcher(
             monotonic_us, max_queue_rows=max_queue_rows, max_batch_rows=MAX_ROWS, cost=copy(runtime.cost)
         )
@@ -226,8 +228,8 @@ class Lane:
         work.read = monotonic_us()
 
     def _slow(self, rows: int) -> bool:
-        """Return whether a batch belongs in a thread: by what warming up measured, and by the fastest of late. Code that
-        is not ours always does.
+        """Return whether a batch belongs in a thread: by what warming up measured, and by the fastest of late. Code
+        that is not ours always does.
 
         The fastest, because on a busy machine the others tell how long a call waited for a processor; moving them to a
         thread would only add to that.

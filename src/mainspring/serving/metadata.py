@@ -7,13 +7,23 @@ from typing import Any
 import mainspring
 from mainspring.registry.model import TensorSpec
 from mainspring.serving.live import Served
-from mainspring.serving.runtime import Runtime
+from mainspring.serving.runtime import MAX_ROWS, Runtime
 from mainspring.serving.schema import DATATYPES, Field
+
+# Of those that Triton names; what else its clients may ask is refused (`serving.refusals`).
+EXTENSIONS = (
+    "binary_tensor_data",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+)
 
 
 def server_metadata() -> dict[str, Any]:
     """Return the body of `GET /v2`."""
-    return {"name": "mainspring", "version": mainspring.__version__, "extensions": []}
+    return {"name": "mainspring", "version": mainspring.__version__, "extensions": list(EXTENSIONS)}
 
 
 def model_metadata(endpoint: str, served: Served, runtime: Runtime) -> dict[str, Any]:
@@ -23,7 +33,7 @@ def model_metadata(endpoint: str, served: Served, runtime: Runtime) -> dict[str,
     return {
         "name": endpoint,
         "versions": sorted(served.lanes),
-        "platform": "onnxruntime_onnx",
+        "platform": "onnxruntime_onnx" if manifest.flavour in ("onnx", "sklearn") else manifest.flavour,
         "inputs": [_tensor(spec) for spec in runtime.inputs],
         "outputs": [_tensor(spec) for spec in runtime.outputs.values()],
         "parameters": {
@@ -31,6 +41,7 @@ def model_metadata(endpoint: str, served: Served, runtime: Runtime) -> dict[str,
             "task": manifest.task,
             "digest": runtime.digest,
             "deadline_us": served.route.deadline_us,
+            "max_rows": MAX_ROWS,
             "keyed_inputs": [_field(field) for field in runtime.schema.keyed.values()],
             "optional_keyed_inputs": optional,
             "entity_keys": list(runtime.key_names),

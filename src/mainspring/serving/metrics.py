@@ -48,7 +48,6 @@ class EndpointMetrics:
 
     def __init__(self) -> None:
         self.requests: dict[int, int] = defaultdict(int)  # by status
-        self.spent_us: dict[int, int] = defaultdict(int)  # on them, by status
         self.rejections: dict[str, int] = defaultdict(int)  # by cause
         self.stages = {stage: Histogram(_SECONDS) for stage in STAGES}
         self.batch_rows = Histogram(_ROWS)

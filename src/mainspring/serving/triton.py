@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from mainspring.registry.model import TensorSpec
-from mainspring.serving.metrics import EndpointMetrics, Histogram
+from mainspring.serving.infer import lane_of
 from mainspring.serving.plane import DataPlane
 from mainspring.serving.runtime import MAX_ROWS, Runtime
 from mainspring.serving.tensor import BYTES
@@ -29,17 +29,21 @@ def model_config(endpoint: str, runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def model_statistics(plane: DataPlane, endpoint: str = "") -> dict[str, Any]:
-    """Return `ModelStatisticsResponse`: of one endpoint, or of all.
+def model_statistics(plane: DataPlane, endpoint: str = "", version: str = "") -> dict[str, Any]:
+    """Return `ModelStatisticsResponse`: of one version, of an endpoint's, or of all, as this process counted them.
 
-    This process counts by endpoint; the numbers stand under the version with the largest weight. A batch's features and
-    computation count once, however many requests are in it.
+    Raises:
+        NotFound: There is no such endpoint or version.
     """
-    wanted = {endpoint: plane.served[endpoint]} if endpoint else plane.served
+    served = {endpoint: plane.endpoint(endpoint)} if endpoint else plane.served
+    if version:
+        lane_of(served[endpoint], version)
     return {
         "model_stats": [
-            {"name": name, "version": served.heaviest, **_statistics(plane.metrics.of(name))}
-            for name, served in wanted.items()
+            lane.statistics.document(name, lane.version)
+            for name, each in served.items()
+            for lane in each.lanes.values()
+            if version in ("", lane.version)
         ]
     }
 
@@ -64,30 +68,3 @@ def _tensors(specs: Iterable[TensorSpec]) -> list[dict[str, Any]]:
         }
         for spec in specs
     ]
-
-
-def _statistics(metrics: EndpointMetrics) -> dict[str, Any]:
-    answered = metrics.requests.get(200, 0)
-    failed = sum(metrics.requests.values()) - answered
-    spent = dict(metrics.spent_us)
-    succeeded_us = spent.pop(200, 0)
-    return {
-        "inference_count": metrics.rows,
-        "execution_count": _count(metrics.batch_rows),
-        "inference_stats": {
-            "success": {"count": answered, "ns": succeeded_us * 1000},
-            "fail": {"count": failed, "ns": sum(spent.values()) * 1000},
-            "queue": _duration(metrics.stages["queue"]),
-            "compute_input": _duration(metrics.stages["features"]),
-            "compute_infer": _duration(metrics.stages["compute"]),
-        },
-    }
-
-
-def _count(histogram: Histogram) -> int:
-    buckets, _ = histogram.cumulative()
-    return int(buckets[-1][1])
-
-
-def _duration(histogram: Histogram) -> dict[str, int]:
-    return {"count": _count(histogram), "ns": int(histogram.cumulative()[1] * 1e9)}

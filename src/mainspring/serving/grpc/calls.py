@@ -83,9 +83,7 @@ async def _config(plane: DataPlane, message: Any, _caller: Caller) -> Any:
 
 
 async def _statistics(plane: DataPlane, message: Any, _caller: Caller) -> Any:
-    if message.name:
-        lane_of(plane.endpoint(message.name), message.version)
-    return _filled("ModelStatistics", model_statistics(plane, message.name))
+    return _filled("ModelStatistics", model_statistics(plane, message.name, message.version))
 
 
 async def _index(plane: DataPlane, message: Any, _caller: Caller) -> Any:

@@ -12,7 +12,8 @@ import grpc
 
 from mainspring.core.errors import Conflict
 from mainspring.core.listening import check_free
-from mainspring.core.settings import Address, Limits
+from mainspring.core.settings import Address, Limits, Tls
+from mainspring.security.tls import check
 from mainspring.serving.grpc.service import Service
 from mainspring.serving.slots import Slots
 
@@ -114,3 +115,17 @@ def _listen(server: Any, address: Address, credentials: grpc.ServerCredentials |
             server.add_secure_port(place, credentials)
     except RuntimeError as error:
         raise Conflict(f"Cannot listen on {place}: {error}.", fix="choose another address for grpc.") from error
+
+
+def credentials(tls: Tls, *, now: int) -> grpc.ServerCredentials:
+    """Return what `serve` needs for TLS; where `tls` names authorities, callers must show a certificate of theirs.
+
+    Raises:
+        Invalid: A file cannot be served with; see `security.tls.check`.
+    """
+    check(tls, now=now)
+    return grpc.ssl_server_credentials(
+        [(tls.key.read_bytes(), tls.cert.read_bytes())],
+        root_certificates=tls.client_ca.read_bytes() if tls.client_ca else None,
+        require_client_auth=tls.client_ca is not None,
+    )

@@ -1,0 +1,115 @@
+"""Small models of tensors, as signed bundles."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from mainspring.registry.bundles import seal
+from mainspring.registry.model import Bundle, Manifest, TensorSpec
+from mainspring.security.signing import SigningKey
+from mainspring.serving.tensor import DTYPES
+
+TYPES = {
+    "BOOL": TensorProto.BOOL,
+    "UINT8": TensorProto.UINT8,
+    "UINT16": TensorProto.UINT16,
+    "UINT32": TensorProto.UINT32,
+    "UINT64": TensorProto.UINT64,
+    "INT8": TensorProto.INT8,
+    "INT16": TensorProto.INT16,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+    "FP16": TensorProto.FLOAT16,
+    "FP32": TensorProto.FLOAT,
+    "FP64": TensorProto.DOUBLE,
+    "BYTES": TensorProto.STRING,
+}
+WIDE = 4
+
+
+def echo(key: SigningKey) -> Bundle:
+    """Return a model with an input a datatype, such as `in_fp32`, of shape (rows, 2), that it gives back as `out_fp32`."""
+    nodes, takes, gives, golden = [], [], [], {"inputs": {}, "outputs": {}}
+    for datatype, kind in TYPES.items():
+        name = datatype.lower()
+        nodes.append(helper.make_node("Identity", [f"in_{name}"], [f"out_{name}"]))
+        takes.append(helper.make_tensor_value_info(f"in_{name}", kind, [None, 2]))
+        gives.append(helper.make_tensor_value_info(f"out_{name}", kind, [None, 2]))
+        rows = [["a", "b"]] if datatype == "BYTES" else np.zeros((1, 2), DTYPES[datatype]).tolist()
+        golden["inputs"][f"in_{name}"] = golden["outputs"][f"out_{name}"] = rows
+    specs = [(each.lower(), each) for each in TYPES]
+    return _sealed(
+        "echo",
+        helper.make_graph(nodes, "echo", takes, gives),
+        [TensorSpec(f"in_{name}", datatype, (-1, 2)) for name, datatype in specs],
+        [TensorSpec(f"out_{name}", datatype, (-1, 2)) for name, datatype in specs],
+        golden,
+        key,
+    )
+
+
+def sums(key: SigningKey, *, slow: bool = False) -> Bundle:
+    """Return a model that adds up `x`, FP32 of shape (rows, WIDE), to `sum`, shape (rows, 1). `slow`: tens of
+    milliseconds a row."""
+    ones = numpy_helper.from_array(np.ones((WIDE, 1), np.float32), "ones")
+    nodes, constants, last = [helper.make_node("MatMul", ["x", "ones"], ["sum"])], [ones], "sum"
+    if slow:
+        size = 2048
+        constants += [
+            numpy_helper.from_array(np.zeros((1, size), np.float32), "wide"),
+            numpy_helper.from_array(np.zeros((size, size), np.float32), "work"),
+            numpy_helper.from_array(np.array([1], np.int64), "axis"),
+        ]
+        nodes = [
+            helper.make_node("MatMul", ["x", "ones"], ["short"]),
+            helper.make_node("Add", ["short", "wide"], ["w0"]),
+        ]
+        nodes += [helper.make_node("MatMul", [f"w{turn}", "work"], [f"w{turn + 1}"]) for turn in range(16)]
+        nodes += [
+            helper.make_node("ReduceSum", ["w16", "axis"], ["nothing"], keepdims=1),
+            helper.make_node("Add", ["short", "nothing"], ["sum"]),
+        ]
+    graph = helper.make_graph(
+        nodes,
+        "sums",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, WIDE])],
+        [helper.make_tensor_value_info(last, TensorProto.FLOAT, [None, 1])],
+        constants,
+    )
+    golden = {"inputs": {"x": [[1.0, 2.0, 3.0, 4.0], [0.0] * 4]}, "outputs": {"sum": [[10.0], [0.0]]}}
+    takes, gives = [TensorSpec("x", "FP32", (-1, WIDE))], [TensorSpec("sum", "FP32", (-1, 1))]
+    return _sealed("sums", graph, takes, gives, golden, key)
+
+
+def _sealed(
+    name: str,
+    graph: Any,
+    takes: Sequence[TensorSpec],
+    gives: Sequence[TensorSpec],
+    golden: dict[str, Any],
+    key: SigningKey,
+) -> Bundle:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    manifest = Manifest(
+        model=name,
+        task="tensors",
+        flavour="onnx",
+        inputs=(),
+        outputs=(),
+        tensors=tuple(takes),
+        output_tensors=tuple(gives),
+        run_id="",
+        dataset_commit="",
+        features_digest="",
+        code_version="",
+        created_at=0,
+    )
+    files = {"model.onnx": model.SerializeToString(), "golden.json": json.dumps(golden).encode()}
+    return seal(manifest, files, key)

@@ -12,6 +12,8 @@ from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.ledger.conformance import Ledger, LedgerConformance
 
+KEY = bytes(range(32))
+
 
 class TestMemoryLedger(LedgerConformance):
     @pytest.fixture
@@ -22,13 +24,13 @@ class TestMemoryLedger(LedgerConformance):
 
 def over_segments(folder: Path, lake, locks, **limits):
     """Yield a ledger of segments and a lake, and close every log that was opened."""
-    logs = [SegmentLog(folder, **limits)]
+    logs = [SegmentLog(folder, KEY, **limits)]
 
     def reopen() -> SegmentLog:
-        logs.append(SegmentLog(folder, **limits))
+        logs.append(SegmentLog(folder, KEY, **limits))
         return logs[-1]
 
-    yield Ledger(logs[0], LakePredictions(folder, lake, locks), reopen)
+    yield Ledger(logs[0], LakePredictions(folder, lake, locks, KEY), reopen)
     for log in logs:
         log.close()
 

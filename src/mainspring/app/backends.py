@@ -107,12 +107,14 @@ ROUTES: Mapping[str, Build] = {
     "memory": lambda _: lazily("serving.adapters.memory", "MemoryRoutes", extra="gateway")(),
 }
 PREDICTION_LOGS: Mapping[str, Build] = {
-    "file": lambda at: lazily("ledger.adapters.segments", "SegmentLog", extra="gateway")(at.url.path),
+    "file": lambda at: lazily("ledger.adapters.segments", "SegmentLog", extra="gateway")(
+        at.url.path, at.project.ledger_key
+    ),
     "memory": lambda at: at.project.predictions,
 }
 PREDICTIONS: Mapping[str, Build] = {
     "file": lambda at: lazily("ledger.adapters.lake", "LakePredictions", extra="local")(
-        at.url.path, at.project.lake, at.project.locks
+        at.url.path, at.project.lake, at.project.locks, at.project.ledger_key
     ),
     "memory": lambda _: lazily("ledger.adapters.memory", "MemoryLedger", extra="local")(),
 }

@@ -106,6 +106,13 @@ class Project:
         return secrets.load_or_create(self.settings.state / "keys" / "pepper")
 
     @cached_property
+    def ledger_key(self) -> bytes:
+        """What personal values in the prediction log are encrypted with."""
+        from mainspring.security import secrets
+
+        return secrets.load_or_create(self.settings.state / "keys" / "ledger")
+
+    @cached_property
     def signing_key(self) -> SigningKey:
         from mainspring.security.signing import SigningKey
 

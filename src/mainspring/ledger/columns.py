@@ -10,26 +10,34 @@ import pyarrow as pa
 
 from mainspring.core.time import from_datetime
 from mainspring.ledger.model import Prediction, Value
+from mainspring.ledger.sealing import Opener
 
 INSTANT = pa.timestamp("us", tz="UTC")
 _TEXTS = ("id", "endpoint", "model", "version", "digest", "principal")
 _DOCUMENTS = ("keys", "request", "features", "statuses", "outputs")  # JSON
+_SEALED = ("keys", "request", "features")  # what of it may be sealed
 _TYPES: dict[str, pa.DataType] = {
     **{name: pa.string() for name in _TEXTS},
     "at": INSTANT,
     "latency_us": pa.int64(),
     **{name: pa.string() for name in _DOCUMENTS},
     "score": pa.float64(),
+    # Since these exist; of predictions before, they are null.
+    "request_id": pa.string(),
+    "share": pa.float64(),
+    "personal": pa.list_(pa.string()),
+    "sealed": pa.binary(),
 }
 SCHEMA = pa.schema(list(_TYPES.items()))
-READ = ("id", "version", "digest", "at", "latency_us", "keys", "request", "features", "statuses", "score")
+READ = ("id", "version", "digest", "at", "latency_us", "keys", "request", "features", "statuses", "score", "share")
+_PLAIN = ("at", "latency_us", "request_id", "share", "personal", "sealed")
 _json = msgspec.json.Encoder()
 
 
 def to_batch(predictions: Sequence[Prediction]) -> pa.RecordBatch:
     """Return the predictions as one batch of `SCHEMA`. NaN and infinities become null inside the JSON documents."""
     columns: dict[str, list[Any]] = {
-        name: [getattr(prediction, name) for prediction in predictions] for name in (*_TEXTS, "at", "latency_us")
+        name: [getattr(prediction, name) for prediction in predictions] for name in (*_TEXTS, *_PLAIN)
     }
     for name in _DOCUMENTS:
         columns[name] = [_json.encode(getattr(prediction, name)).decode() for prediction in predictions]
@@ -45,7 +53,43 @@ def from_table(table: pa.Table) -> list[Prediction]:
 def _prediction(row: Mapping[str, Any]) -> Prediction:
     documents = {name: msgspec.json.decode(row[name]) for name in _DOCUMENTS}
     texts = {name: row[name] for name in _TEXTS}
-    return Prediction(**texts, **documents, at=from_datetime(row["at"]), latency_us=row["latency_us"])
+    return Prediction(
+        **texts,
+        **documents,
+        at=from_datetime(row["at"]),
+        latency_us=row["latency_us"],
+        request_id=row["request_id"] or "",
+        share=_whole(row["share"]),
+        personal=tuple(row["personal"] or ()),
+        sealed=row["sealed"] or b"",
+    )
+
+
+def read_of(table: pa.Table, opener: Opener) -> pa.Table:
+    """Return the columns `READ` of a table that has `id` and `sealed` too, the sealed values in their places.
+
+    Raises:
+        Corrupt: They were sealed by another installation's key.
+    """
+    shares = pa.array([_whole(share) for share in table["share"].to_pylist()], pa.float64())
+    table = table.set_column(table.column_names.index("share"), "share", shares)
+    sealed: list[Any] = table["sealed"].to_pylist()
+    opened = {
+        row: opener.open(str(id_), seal)
+        for row, (id_, seal) in enumerate(zip(table["id"].to_pylist(), sealed, strict=True))
+        if seal
+    }
+    for name in _SEALED if opened else ():
+        documents: list[Any] = table[name].to_pylist()
+        for row, values in opened.items():
+            if values[name]:
+                documents[row] = _json.encode(msgspec.json.decode(documents[row]) | values[name]).decode()
+        table = table.set_column(table.column_names.index(name), name, pa.array(documents, pa.string()))
+    return table.select(list(READ))
+
+
+def _whole(share: float | None) -> float:
+    return 1.0 if share is None else share
 
 
 def _score(outputs: Mapping[str, Value | list[float]]) -> float | None:

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
+import pyarrow as pa
 import pytest
 
 from mainspring.core.errors import NotFound
-from mainspring.ledger.model import Prediction
+from mainspring.ledger.model import Asked, Batch, Heading, Log, Prediction
 from mainspring.ledger.ports import PredictionLog, PredictionStore
+from mainspring.ledger.recording import Recorder
+
+HEADING = Heading(
+    "late",
+    "late-arrival",
+    "3",
+    "d" * 64,
+    keys=("carrier",),
+    request=("distance",),
+    features=("Traffic.departures_1h", "Weather.wind"),
+    statuses=("Weather.wind",),
+    outputs=("probability", "classes"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +57,157 @@ def prediction(number: int, *, endpoint: str = "late", at: int | None = None) ->
     )
 
 
+def batch(first: int, *requests: int) -> Batch:
+    """Return a batch of requests with so many rows each; its predictions are numbered from `first`."""
+    numbers = range(first, first + sum(requests))
+    ids = [f"p{number}" for number in numbers]
+    asked = [Asked(f"key-{place}", 700, rows, f"request-{place}") for place, rows in enumerate(requests)]
+    columns: list[list[Any]] = [
+        ["ÅA"] * len(ids),
+        [None] * len(ids),
+        list(numbers),
+        [0.1] * len(ids),
+        ["PRESENT"] * len(ids),
+        [number / 1024 for number in numbers],
+        [[0.25, 0.75]] * len(ids),
+    ]
+    return Batch(HEADING, 1_000 * first, 1.0, ids, asked, columns)
+
+
+def recorder(log: PredictionLog, policy: Log | None = None) -> Recorder:
+    """Return what logs the predictions of a version that knows a caller's e-mail address, and how old they are."""
+    return Recorder(
+        log,
+        endpoint="late",
+        model="late-arrival",
+        version="3",
+        digest="d" * 64,
+        keys=("carrier", "email"),
+        personal=("email", "town", "Person.age"),
+        policy=policy,
+    )
+
+
+def record_persons(by: Recorder, *numbers: int, request_id: str = "") -> Future[None] | None:
+    """Record a request with a row a number, by key."""
+    rows = len(numbers)
+    return by.record(
+        at=1_000 * numbers[0],
+        ids=[f"p{number}" for number in numbers],
+        asked=[Asked("key-1", 700, rows, request_id)],
+        sent={
+            "email": [f"{number}@example.org" for number in numbers],
+            "carrier": ["AA"] * rows,
+            "distance": [1.5] * rows,
+            "town": ["Nîmes"] * rows,
+        },
+        features={"Person.age": [40 + number for number in numbers], "Weather.wind": [0.5] * rows},
+        statuses={"Person.age": ["PRESENT"] * rows},
+        outputs={"probability": [0.5] * rows},
+    )
+
+
+def documents(table: pa.Table, column: str) -> list[dict[str, Any]]:
+    """Return a column of JSON documents, decoded."""
+    return [msgspec.json.decode(str(text)) for text in table[column].to_pylist()]
+
+
+def settled(ledger: Ledger) -> None:
+    """Return when everything that was added so far can be read."""
+    ledger.log.append([prediction(999_999, endpoint="settled", at=0)])
+
+
 class LedgerConformance:
     """One log and the store over it."""
+
+    def test_a_batch_is_its_predictions(self, ledger: Ledger) -> None:
+        assert ledger.log.add(batch(1, 1, 2)) is None
+        settled(ledger)
+        expected = Prediction(
+            id="p3",
+            endpoint="late",
+            model="late-arrival",
+            version="3",
+            digest="d" * 64,
+            at=1_000,
+            keys={"carrier": "ÅA"},
+            request={"distance": None},
+            features={"Traffic.departures_1h": 3, "Weather.wind": 0.1},
+            statuses={"Weather.wind": "PRESENT"},
+            outputs={"probability": 3 / 1024, "classes": [0.25, 0.75]},
+            latency_us=700,
+            principal="key-1",
+            request_id="request-1",
+        )
+        assert ledger.store.find("p3") == expected
+        ledger.store.compact()
+        assert ledger.store.find("p3") == expected
+        assert ledger.store.find("p1").principal == "key-0"
+
+    def test_batches_of_several_versions_keep_their_names(self, ledger: Ledger) -> None:
+        ledger.log.add(batch(1, 1))
+        other = batch(2, 1)
+        other.heading = msgspec.structs.replace(HEADING, version="4", request=("weight",))
+        ledger.log.add(other)
+        ledger.log.add(batch(3, 2))
+        settled(ledger)
+        found = {each.id: (each.version, *each.request) for each in ledger.store.recent("late")}
+        assert found == {
+            "p1": ("3", "distance"),
+            "p2": ("4", "weight"),
+            "p3": ("3", "distance"),
+            "p4": ("3", "distance"),
+        }
+
+    def test_who_asks_for_sync_is_told(self, ledger: Ledger) -> None:
+        waiting = [ledger.log.add(batch(number, 1), sync=True) for number in range(5)]
+        for each in waiting:
+            assert each is not None
+            assert each.result(60) is None
+        assert len(ledger.store.recent("late")) == 5
+
+    def test_personal_values_are_shown_to_statistics_and_to_who_may_see_them(self, ledger: Ledger) -> None:
+        record_persons(recorder(ledger.log), 1, 2)
+        settled(ledger)
+        for compacted in (False, True):
+            if compacted:
+                ledger.store.compact()
+            sealed = ledger.store.find("p2")
+            assert (sealed.keys, sealed.request) == ({"carrier": "AA"}, {"distance": 1.5})
+            assert sealed.features == {"Weather.wind": 0.5}
+            assert sealed.personal == ("email", "town", "Person.age")
+            assert b"example.org" not in sealed.sealed
+            shown = ledger.store.revealed(sealed)
+            assert shown.keys == {"carrier": "AA", "email": "2@example.org"}
+            assert shown.request == {"distance": 1.5, "town": "Nîmes"}
+            assert shown.features == {"Weather.wind": 0.5, "Person.age": 42}
+            assert (shown.personal, shown.sealed) == ((), b"")
+            assert ledger.store.revealed(shown) == shown
+        table = ledger.store.read("late", 0, 10_000)
+        assert [keys["email"] for keys in documents(table, "keys")] == ["1@example.org", "2@example.org"]
+        assert documents(table, "features")[0] == {"Weather.wind": 0.5, "Person.age": 41}
+
+    def test_personal_values_that_are_left_out_are_nowhere(self, ledger: Ledger) -> None:
+        record_persons(recorder(ledger.log, Log(personal="leave out")), 1)
+        settled(ledger)
+        ledger.store.compact()
+        found = ledger.store.revealed(ledger.store.find("p1"))
+        assert found.keys == {"carrier": "AA"}
+        assert found.personal == ("email", "town", "Person.age")
+        assert found.sealed == b""
+        assert documents(ledger.store.read("late", 0, 10_000), "keys") == [{"carrier": "AA"}]
+
+    def test_a_share_is_logged_with_every_prediction_and_the_rest_is_counted(self, ledger: Ledger) -> None:
+        by = recorder(ledger.log, Log(share=0.5))
+        for number in range(200):
+            record_persons(by, number)
+        settled(ledger)
+        ledger.store.compact()
+        table = ledger.store.read("late", 0, 10_000_000)
+        assert table.num_rows + ledger.log.unlogged["late", "sampled"] == 200
+        assert 60 < table.num_rows < 140
+        assert set(table["share"].to_pylist()) == {0.5}
+        assert ledger.store.recent("late", 1)[0].share == 0.5
 
     def test_a_prediction_is_found_before_and_after_compaction_as_it_was(self, ledger: Ledger) -> None:
         ledger.log.append([prediction(1), prediction(2)])

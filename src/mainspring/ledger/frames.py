@@ -1,24 +1,32 @@
-"""How predictions stand in a segment: frames of `length, crc32, payload`, one a batch, after the file's first line.
+"""How predictions stand in a segment: frames of `length, crc32, payload`, one a write, after the file's first line.
 
-A frame is whole or it does not count. What a dying writer leaves behind its last whole frame is a torn tail: nobody was
-told that it was written.
+A frame is whole or it does not count, and needs nothing outside it. What a dying writer leaves behind its last whole
+frame is a torn tail: nobody was told that it was written.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from mainspring.ledger.model import Prediction
+from mainspring.core.errors import Corrupt
+from mainspring.ledger import batches
+from mainspring.ledger.batches import Encoded
+from mainspring.ledger.model import Heading, Prediction
 
-MAGIC = b"mainspring predictions 1\n"
+MAGIC = b"mainspring predictions 2\n"
+MAGIC_BEFORE = b"mainspring predictions 1\n"  # its payloads are lists of predictions
 _HEADER = struct.Struct("<II")  # length of the payload in bytes, its CRC-32
+_COUNT = struct.Struct(">BI")  # MessagePack's word for a list of so many
+_PAIR = b"\x92"  # MessagePack's word for a list of two
+_LIST = 0xDD
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[Prediction])
+_decoder = msgspec.msgpack.Decoder(tuple[dict[int, Heading], list[Encoded]])
+_decoder_before = msgspec.msgpack.Decoder(list[Prediction])  # of segments that an older version left
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +39,43 @@ class Frames:
     damaged: int  # whole frames whose content is not what was written
 
 
-def encode(predictions: Sequence[Prediction]) -> bytes:
-    """Return one frame."""
-    payload = _encoder.encode(predictions)
+def framed(headings: Mapping[int, Heading], encoded: Sequence[bytes]) -> bytes:
+    """Return one frame of encoded batches and the headings they name."""
+    payload = b"".join((_PAIR, _encoder.encode(headings), _COUNT.pack(_LIST, len(encoded)), *encoded))
     return _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
 
 
+def encode(predictions: Sequence[Prediction]) -> bytes:
+    """Return one frame."""
+    headings: dict[Heading, int] = {}
+    encoded = [
+        batches.encode(batch, headings.setdefault(batch.heading, len(headings)))
+        for batch in batches.batches_of(predictions)
+    ]
+    return framed({number: heading for heading, number in headings.items()}, encoded)
+
+
 def decode(payload: bytes) -> list[Prediction]:
-    """Return the predictions of one frame's payload."""
-    return _decoder.decode(payload)
+    """Return the predictions of one frame's payload.
+
+    Raises:
+        Corrupt: It holds something else.
+    """
+    try:
+        headings, found = _decoder.decode(payload)
+    except msgspec.ValidationError:
+        return _decode_before(payload)
+    try:
+        return [row for batch in found for row in batches.predictions_of(headings[batch.heading], batch)]
+    except (LookupError, ValueError) as error:
+        raise Corrupt(f"A frame of predictions does not hold together: {error!r}.") from error
+
+
+def _decode_before(payload: bytes) -> list[Prediction]:
+    try:
+        return _decoder_before.decode(payload)
+    except msgspec.ValidationError as error:
+        raise Corrupt(f"A frame holds something else than predictions: {error}.") from error
 
 
 def scan(content: bytes, start: int) -> Frames:

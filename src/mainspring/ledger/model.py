@@ -1,8 +1,13 @@
-"""A prediction as it is logged, and the columns it has in the lake."""
+"""A prediction as it is logged, the batches in which serving hands them over, and an endpoint's policy."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
 import msgspec
+
+from mainspring.core.errors import Invalid
 
 PREDICTIONS = "predictions"  # the lake table that compaction fills
 
@@ -25,3 +30,77 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     outputs: dict[str, Value | list[float]]
     latency_us: int
     principal: str
+    request_id: str = ""  # as the caller named the request
+    share: float = 1.0  # of the endpoint's requests that were logged then: this one stands for 1 / share
+    personal: tuple[str, ...] = ()  # the keys, fields and features that are not above because they identify a person
+    sealed: bytes = b""  # those, encrypted (`ledger.sealing`); empty where they were left out
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True):
+    """What an endpoint's log keeps, and when its callers are answered.
+
+    Args:
+        share: The share of requests that are logged, above 0, at most 1. A request is chosen by a hash of the id that
+            its caller gave it, so a retry is logged if the first attempt was.
+        sync: Answer a request only when its predictions are on the disk, and refuse it where they cannot be.
+        personal: What happens to values of columns that a source marks with `pii`, and to features made of them:
+            encrypted with the installation's key, or left out.
+
+    Raises:
+        Invalid: The share is none, or part of the requests of a `sync` endpoint would not be logged.
+    """
+
+    share: float = 1.0
+    sync: bool = False
+    personal: Literal["encrypt", "leave out"] = "encrypt"
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.share <= 1.0:
+            raise Invalid(f"The share of logged requests is {self.share}.", fix="give one above 0, at most 1.")
+        if self.sync and self.share < 1.0:
+            raise Invalid(
+                f"A log that is in sync for {self.share} of the requests proves nothing of the others.",
+                fix="leave out share, or sync.",
+            )
+        if self.personal not in ("encrypt", "leave out"):
+            raise Invalid(f"personal is {self.personal!r}.", fix='write "encrypt" or "leave out".')
+
+
+class Heading(msgspec.Struct, frozen=True, array_like=True, cache_hash=True):
+    """What the predictions of one batch share: who made them, and the names of their columns, in order."""
+
+    endpoint: str
+    model: str
+    version: str
+    digest: str
+    keys: tuple[str, ...] = ()
+    request: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    statuses: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    personal: tuple[str, ...] = ()
+
+
+class Asked(NamedTuple):
+    """One request of a batch: `rows` predictions of it follow one another."""
+
+    principal: str
+    latency_us: int
+    rows: int
+    request_id: str = ""
+
+
+class Batch(msgspec.Struct, array_like=True, gc=False):
+    """Predictions that were made together, by column: serving has them like that, and it costs a tenth of rows.
+
+    A column is a list or a NumPy array of shape (rows,), or (rows, n) where a row's value is a list; it is never
+    changed.
+    """
+
+    heading: Heading
+    at: int
+    share: float
+    ids: Sequence[str]
+    asked: Sequence[Asked]
+    columns: Sequence[Any]  # in the heading's order: keys, request, features, statuses, outputs
+    sealed: Sequence[bytes] = ()  # shape (rows,), or empty

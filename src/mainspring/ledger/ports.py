@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol
 
-from mainspring.ledger.model import Prediction
+from mainspring.ledger.model import Batch, Prediction
+from mainspring.ledger.sealing import Sealer
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 class PredictionLog(Protocol):
-    """Where serving appends. What `append` has returned from survives a kill -9 of the process."""
+    """Where serving appends. Threads may share one.
+
+    Attributes:
+        sealer: Encrypts personal values; `None`: they are left out.
+        unlogged: (endpoint, cause) -> predictions that were answered and are not in the log. The causes: `sampled`
+            (not chosen), `disk_full`, `disk_error`, `buffer_full` (the disk is too slow), `closed`.
+    """
+
+    sealer: Sealer | None
+    unlogged: Mapping[tuple[str, str], int]
+
+    def add(self, batch: Batch, *, sync: bool = False) -> Future[None] | None:
+        """Take a batch, at once: it outlives a kill of this process some milliseconds later, a power cut within a
+        second. A batch that the disk does not take is counted in `unlogged`.
+
+        Args:
+            sync: Return a future, which is done when the batch is durable. It fails with `StorageFull` or `Unavailable`
+                where it cannot be, and nothing is counted.
+        """
+        ...
 
     def append(self, predictions: Sequence[Prediction]) -> None:
-        """Add predictions.
+        """Add predictions, and return when a kill of this process cannot undo it.
 
         Raises:
             StorageFull: No space; none of them was added.
         """
+        ...
+
+    def skip(self, endpoint: str, cause: str, rows: int) -> None:
+        """Count predictions that are not logged."""
         ...
 
     def close(self) -> None:
@@ -28,28 +53,38 @@ class PredictionLog(Protocol):
 
 
 class PredictionStore(Protocol):
-    """What was predicted, after compaction."""
+    """What was predicted, after compaction. Personal values stay sealed unless it is asked to show them."""
 
     def compact(self) -> int:
         """Move what was appended into the store, each prediction once, and return how many it was."""
         ...
 
     def find(self, prediction_id: str) -> Prediction:
-        """Return one prediction, compacted or not.
+        """Return one prediction, compacted or not, its personal values sealed.
 
         Raises:
             NotFound: It was never logged.
         """
         ...
 
+    def revealed(self, prediction: Prediction) -> Prediction:
+        """Return a prediction with its sealed values in their places. Who may see that is for the caller to decide.
+
+        Raises:
+            Corrupt: They were sealed by another installation's key, or there is none.
+        """
+        ...
+
     def recent(self, endpoint: str | None = None, limit: int = 50) -> list[Prediction]:
-        """Return the newest predictions, compacted or not, newest first."""
+        """Return the newest predictions, compacted or not, newest first, their personal values sealed."""
         ...
 
     def read(self, endpoint: str, since: int, until: int) -> pa.Table:
-        """Return compacted predictions with `since <= at < until`, in order of `at`.
+        """Return compacted predictions with `since <= at < until`, in order of `at`, for what is computed over many:
+        joins with labels, drift. Sealed values are in their places.
 
         Columns: `id`, `version`, `digest` (string), `at` (timestamp), `latency_us` (int64), `keys`, `request`,
-        `statuses` (JSON strings), `features` (JSON string) and `score` (float64: the first output).
+        `statuses` (JSON strings), `features` (JSON string), `score` (float64: the first output) and `share` (float64: a
+        row stands for 1 / share predictions).
         """
         ...

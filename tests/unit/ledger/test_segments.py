@@ -11,14 +11,14 @@ from mainspring.core.errors import MainspringError
 from mainspring.core.ids import check_id
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.ledger.adapters.unread import segments, unread
-from mainspring.ledger.conformance import prediction
+from mainspring.ledger.conformance import batch, prediction
 
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from mainspring.core.errors import StorageFull
 from mainspring.ledger.adapters.segments import SegmentLog
-from mainspring.ledger.conformance import prediction
+from mainspring.ledger.conformance import batch, prediction
 
 log = SegmentLog(Path(sys.argv[1]))
 log.append([prediction(1)])
@@ -50,12 +50,13 @@ def test_a_full_segment_gives_way_to_another(tmp_path: Path) -> None:
     log = SegmentLog(tmp_path, max_bytes=1_200)
     for number in range(12):
         log.append([prediction(number)])
+    log.add(batch(100, 1), sync=True).result(60)  # which also closes the segments that are full
     found = segments(tmp_path)
     assert len(found) > 2
     assert sum(segment.live() for segment in found) == 1
     log.close()
     assert not any(segment.live() for segment in segments(tmp_path))
-    assert ids(tmp_path) == sorted(f"p{number}" for number in range(12))
+    assert ids(tmp_path) == sorted(["p100", *(f"p{number}" for number in range(12))])
 
 
 def test_an_old_segment_gives_way_to_another(tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ from mainspring.core.locks import Locks
 from mainspring.data.ports import LakeTables
 from mainspring.ledger import frames
 from mainspring.ledger.adapters.unread import Progress, Segment, segments, tidy, unread
-from mainspring.ledger.columns import INSTANT, READ, SCHEMA, from_table, to_batch
+from mainspring.ledger.columns import INSTANT, READ, SCHEMA, from_table, read_of, to_batch
 from mainspring.ledger.model import PREDICTIONS, Prediction
+from mainspring.ledger.revealing import revealed
+from mainspring.ledger.sealing import Opener
 
 LOCK = "predictions"
 
@@ -30,16 +32,18 @@ class LakePredictions:
         folder: Where the segments are.
         lake: Where predictions end up, in the table `predictions`.
         locks: One compaction at a time: the lock is `predictions`.
+        key: The installation's key for personal values, 32 bytes; without it none can be shown.
 
     Attributes:
         torn_bytes: What dead writers left half-written, and had told nobody of, as far as this object has seen.
         damaged_frames: Batches whose bytes are not what was written; their segment is kept as `.damaged`.
     """
 
-    def __init__(self, folder: Path, lake: LakeTables, locks: Locks) -> None:
+    def __init__(self, folder: Path, lake: LakeTables, locks: Locks, key: bytes | None = None) -> None:
         self._folder = folder
         self._lake = lake
         self._locks = locks
+        self._opener = Opener(key)
         self.torn_bytes = 0
         self.damaged_frames = 0
 
@@ -97,6 +101,9 @@ class LakePredictions:
                 return found[0]
         raise NotFound(f"There is no prediction {prediction_id!r}.")
 
+    def revealed(self, prediction: Prediction) -> Prediction:
+        return revealed(prediction, self._opener)
+
     def recent(self, endpoint: str | None = None, limit: int = 50) -> list[Prediction]:
         newest = {each.id: each for each in unread(self._folder) if endpoint in (None, each.endpoint)}
         dataset = self._dataset()
@@ -118,7 +125,8 @@ class LakePredictions:
         wanted = (
             (pc.field("endpoint") == endpoint) & (at >= pa.scalar(since, INSTANT)) & (at < pa.scalar(until, INSTANT))
         )
-        return dataset.to_table(columns=list(READ), filter=wanted).sort_by("at")
+        found = dataset.to_table(columns=[*READ, "sealed"], filter=wanted).sort_by("at")
+        return read_of(found, self._opener)
 
     def _dataset(self) -> ds.Dataset | None:
         if self._lake.version(PREDICTIONS) is None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from mainspring.core.errors import NotFound
-from mainspring.ledger.model import Prediction
+from mainspring.ledger.batches import predictions_of
+from mainspring.ledger.model import Batch, Prediction
+from mainspring.ledger.revealing import revealed
+from mainspring.ledger.sealing import KEY_BYTES, Opener, Sealer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,13 +23,28 @@ class MemoryLedger:
     """`PredictionLog` and `PredictionStore` in one."""
 
     def __init__(self) -> None:
+        key = secrets.token_bytes(KEY_BYTES)
         self._appended: list[Prediction] = []
         self._compacted: dict[str, Prediction] = {}
         self._lock = threading.Lock()
+        self._opener = Opener(key)
+        self.sealer: Sealer | None = Sealer(key)
+        self.unlogged: Counter[tuple[str, str]] = Counter()
+
+    def add(self, batch: Batch, *, sync: bool = False) -> Future[None] | None:
+        self.append(predictions_of(batch.heading, batch))
+        if not sync:
+            return None
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
 
     def append(self, predictions: Sequence[Prediction]) -> None:
         with self._lock:
             self._appended.extend(predictions)
+
+    def skip(self, endpoint: str, cause: str, rows: int) -> None:
+        self.unlogged[endpoint, cause] += rows
 
     def close(self) -> None:
         pass
@@ -40,6 +61,9 @@ class MemoryLedger:
                 return prediction
         raise NotFound(f"There is no prediction {prediction_id!r}.")
 
+    def revealed(self, prediction: Prediction) -> Prediction:
+        return revealed(prediction, self._opener)
+
     def recent(self, endpoint: str | None = None, limit: int = 50) -> list[Prediction]:
         wanted = [prediction for prediction in self._all() if endpoint in (None, prediction.endpoint)]
         return sorted(wanted, key=lambda prediction: prediction.at, reverse=True)[:limit]
@@ -47,13 +71,13 @@ class MemoryLedger:
     def read(self, endpoint: str, since: int, until: int) -> pa.Table:
         import pyarrow as pa
 
-        from mainspring.ledger.columns import READ, to_batch
+        from mainspring.ledger.columns import read_of, to_batch
 
         with self._lock:
             compacted = list(self._compacted.values())
         wanted = [each for each in compacted if each.endpoint == endpoint and since <= each.at < until]
         wanted.sort(key=lambda prediction: prediction.at)
-        return pa.Table.from_batches([to_batch(wanted)]).select(list(READ))
+        return read_of(pa.Table.from_batches([to_batch(wanted)]), self._opener)
 
     def _all(self) -> list[Prediction]:
         with self._lock:

@@ -1,140 +1,269 @@
-"""The prediction log on this machine: one segment file a process, written with one system call a batch."""
+"""The prediction log on this machine: a buffer, one thread that writes it into segment files, one that syncs them.
+
+    add -> buffer -> (20 ms, or at once if somebody waits) -> write -> (0.5 s, or at once) -> fsync
+
+What was written is the kernel's and outlives the process; what was synced outlives the machine. Everything that waits
+when a sync begins is answered by that one sync.
+"""
 
 from __future__ import annotations
 
-import fcntl
+import atexit
+import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Literal
 
-from mainspring.core.errors import Unavailable
-from mainspring.core.files import disk_errors, sync_folder
-from mainspring.core.ids import new_id
-from mainspring.ledger import frames
-from mainspring.ledger.model import Prediction
+from mainspring.core.errors import MainspringError, StorageFull, Unavailable
+from mainspring.core.files import disk_errors
+from mainspring.ledger import batches, frames
+from mainspring.ledger.adapters.segmentfile import SegmentFile
+from mainspring.ledger.model import Batch, Heading, Prediction
+from mainspring.ledger.sealing import Sealer
 
-SUFFIX = ".segment"
-UNNAMED = ".new"
+_log = logging.getLogger(__name__)
+
+
+class _Group:
+    """What is written together, as one frame."""
+
+    def __init__(self) -> None:
+        self.headings: dict[Heading, int] = {}
+        self.encoded: list[bytes] = []
+        self.size = 0  # bytes
+        self.rows: defaultdict[str, int] = defaultdict(int)  # of batches that nobody waits for, by endpoint
+        self.promised: dict[str, Future[None] | None] = {"written": None, "synced": None}
+
+    def promise(self, what: str) -> Future[None]:
+        """Return the future of all that wait for the group to be written, or synced."""
+        future = self.promised[what]
+        if future is None:
+            future = self.promised[what] = Future()
+        return future
+
+    def settle(self, what: str, error: MainspringError | None) -> None:
+        future = self.promised[what]
+        if future is not None:
+            _settle(future, error)
+
+
+def _settle(future: Future[None], error: MainspringError | None) -> None:
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
 
 
 class SegmentLog:
-    """Appends frames to a segment of its own, which it holds by `flock` for as long as it writes there.
-
-    `append` returns after `write`: the kernel has the bytes, so they outlive this process. A background thread calls
-    `fsync` within `sync_within_s` of the first byte that needs it: so much a power failure can cost. Threads may share
-    a log.
+    """A `PredictionLog` over segment files of its own.
 
     Args:
         folder: Where the segments are; made if missing.
+        key: The installation's key for personal values, 32 bytes; without it they are left out.
         max_bytes: A segment that has grown this large is closed and another begun.
-        max_age_s: So is one that was begun this long ago, at the next append.
+        max_age_s: So is one that was begun this long ago, at the next write.
+        flush_within_s: The longest a batch waits to be written.
+        sync_within_s: The longest written bytes wait to be synced.
+        max_buffer_bytes: How much may wait while the disk is slow; more is refused, or dropped and counted.
     """
 
     def __init__(
-        self, folder: Path, *, max_bytes: int = 64 << 20, max_age_s: float = 600.0, sync_within_s: float = 0.5
+        self,
+        folder: Path,
+        key: bytes | None = None,
+        *,
+        max_bytes: int = 64 << 20,
+        max_age_s: float = 600.0,
+        flush_within_s: float = 0.02,
+        sync_within_s: float = 0.5,
+        max_buffer_bytes: int = 64 << 20,
     ) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
+        self._flush_within_s = flush_within_s
         self._sync_within_s = sync_within_s
-        self._lock = threading.Lock()
-        self._dirty = threading.Event()
-        self._closed = threading.Event()
-        self._failure: OSError | None = None
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._open()
+        self._max_buffer_bytes = max_buffer_bytes
+        self._lock = threading.Lock()  # of the buffer, and of the files
+        self._group = _Group()
+        self._filled, self._hurry_write = threading.Event(), threading.Event()
+        self._dirty, self._hurry_sync = threading.Event(), threading.Event()
+        self._closing = False
+        self._file: SegmentFile | None = None
+        self._retired: list[SegmentFile] = []
+        self._waiting: list[Future[None]] = []  # for a sync
+        self._trouble = False
+        self.unlogged: Counter[tuple[str, str]] = Counter()
+        self.sealer = None if key is None else Sealer(key)
+        try:
+            self._file = SegmentFile.begin(folder)
+        except StorageFull as error:
+            self._say(error)  # what serves goes on; it is tried again with every write
+        self._writer = threading.Thread(target=self._write_forever, name="ledger-write", daemon=True)
         self._syncer = threading.Thread(target=self._sync_forever, name="ledger-sync", daemon=True)
+        self._writer.start()
         self._syncer.start()
+        atexit.register(self.close)
+
+    def add(self, batch: Batch, *, sync: bool = False) -> Future[None] | None:
+        try:
+            return self._put([batch], "synced" if sync else "")
+        except Unavailable as error:
+            if not sync:
+                self.skip(batch.heading.endpoint, "closed" if self._closing else "buffer_full", len(batch.ids))
+                return None
+            failed: Future[None] = Future()
+            failed.set_exception(error)
+            return failed
 
     def append(self, predictions: Sequence[Prediction]) -> None:
-        if not predictions:
-            return
-        frame = frames.encode(predictions)
-        with self._lock, disk_errors(self._folder):
-            if self._closed.is_set():
-                raise Unavailable("The prediction log is closed.")
-            if self._failure is not None:
-                raise Unavailable(f"The prediction log cannot be made durable: {self._failure}.")
-            if self._size >= self._max_bytes or time.monotonic() - self._begun >= self._max_age_s:
-                self._rotate()
-            self._write(frame)
-        self._dirty.set()
+        written = self._put(batches.batches_of(predictions), "written") if predictions else None
+        if written is not None:
+            written.result()
+
+    def skip(self, endpoint: str, cause: str, rows: int) -> None:
+        self.unlogged[endpoint, cause] += rows
 
     def close(self) -> None:
+        atexit.unregister(self.close)
         with self._lock:
-            if self._closed.is_set():
-                return
-            self._closed.set()
-            os.fsync(self._descriptor)
-            os.close(self._descriptor)
+            self._closing = True
+        self._filled.set()
+        self._hurry_write.set()
+        self._writer.join()
         self._dirty.set()
+        self._hurry_sync.set()
         self._syncer.join()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
-    def _write(self, content: bytes) -> None:
-        """Write all of `content`, or cut off what was written of it."""
-        written = 0
+    def _put(self, made: Iterable[Batch], wait: Literal["", "written", "synced"]) -> Future[None] | None:
+        """Add batches to what is written next, together; return the future of what is waited for.
+
+        Raises:
+            Unavailable: The log is closed, or the disk is so slow that the buffer is full.
+        """
+        with self._lock:
+            group = self._group
+            if self._closing:
+                raise Unavailable("The prediction log is closed.")
+            if group.size >= self._max_buffer_bytes:
+                raise Unavailable(f"{group.size} bytes of predictions wait for the disk of {self._folder}.")
+            for batch in made:
+                encoded = batches.encode(batch, group.headings.setdefault(batch.heading, len(group.headings)))
+                group.encoded.append(encoded)
+                group.size += len(encoded)
+                if not wait:
+                    group.rows[batch.heading.endpoint] += len(batch.ids)
+            future = group.promise(wait) if wait else None
+            if not self._filled.is_set():
+                self._filled.set()
+            if wait:
+                self._hurry_write.set()
+        return future
+
+    def _write_forever(self) -> None:
+        while True:
+            self._filled.wait()
+            self._hurry_write.wait(self._flush_within_s)
+            with self._lock:
+                group, self._group = self._group, _Group()
+                self._filled.clear()
+                self._hurry_write.clear()
+                closing = self._closing
+            if group.encoded:
+                self._write(group)
+            if closing:
+                return
+
+    def _write(self, group: _Group) -> None:
         try:
-            while written < len(content):
-                written += os.write(self._descriptor, content[written:] if written else content)
-        except OSError:
-            os.ftruncate(self._descriptor, self._size)
-            raise
-        self._size += written
+            with disk_errors(self._folder):
+                self._writable().write(frames.framed({n: each for each, n in group.headings.items()}, group.encoded))
+        except StorageFull as error:
+            self._refuse(group, error, "disk_full")
+        except Exception as error:  # whatever it is, who waits must be told, and the next frame tried
+            self._refuse(group, Unavailable(f"The prediction log cannot be written: {error!r}."), "disk_error")
+        else:
+            if self._trouble:
+                _log.warning("Predictions are logged again; not logged until now: %s", dict(self.unlogged))
+                self._trouble = False
+            synced = group.promised["synced"]
+            if synced is not None:
+                with self._lock:
+                    self._waiting.append(synced)
+                self._hurry_sync.set()
+            self._dirty.set()
+            group.settle("written", None)
 
-    def _open(self) -> None:
-        while not self._try_open():
-            pass
+    def _writable(self) -> SegmentFile:
+        """Return the segment to write to, a new one if that is due."""
+        file = self._file
+        if file is not None and not (
+            file.broken or file.size >= self._max_bytes or time.monotonic() - file.begun >= self._max_age_s
+        ):
+            return file
+        begun = SegmentFile.begin(self._folder)
+        with self._lock:
+            self._file = begun
+            if file is not None:
+                self._retired.append(file)  # to be synced before it is closed, which may take long
+        self._dirty.set()
+        self._hurry_sync.set()
+        return begun
 
-    def _try_open(self) -> bool:
-        """Begin a segment. False if a compactor took its file for a dead writer's before it was locked."""
-        path = self._folder / f"{new_id()}{SUFFIX}"
-        beside = path.with_suffix(UNNAMED)
-        self._descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._size = 0
-        self._begun = time.monotonic()
-        try:
-            # The name appears when the lock is held: a segment that nobody holds never grows again.
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-            self._write(frames.MAGIC)
-            beside.rename(path)
-            sync_folder(self._folder)
-        except FileNotFoundError:
-            os.close(self._descriptor)
-            return False
-        except OSError:
-            beside.unlink(missing_ok=True)
-            os.close(self._descriptor)
-            raise
-        return True
+    def _refuse(self, group: _Group, error: MainspringError, cause: str) -> None:
+        for endpoint, rows in group.rows.items():
+            self.skip(endpoint, cause, rows)
+        self._say(error)
+        group.settle("written", error)
+        group.settle("synced", error)
 
-    def _rotate(self) -> None:
-        full, size, begun = self._descriptor, self._size, self._begun
-        try:
-            self._open()
-        except OSError:
-            self._descriptor, self._size, self._begun = full, size, begun
-            raise
-        os.fsync(full)
-        os.close(full)
+    def _say(self, error: MainspringError) -> None:
+        """Log what is wrong, once until it is well again."""
+        if not self._trouble:
+            _log.error("Predictions are not logged: %s", error)
+            self._trouble = True
 
     def _sync_forever(self) -> None:
         while True:
             self._dirty.wait()
-            if self._closed.wait(self._sync_within_s):
-                return
-            self._dirty.clear()
+            self._hurry_sync.wait(self._sync_within_s)
             with self._lock:
-                if self._closed.is_set():
-                    return
-                # A duplicate may be synced without holding up the writers, also while the segment rotates.
-                descriptor = os.dup(self._descriptor)
-            try:
-                os.fsync(descriptor)
-            except OSError as error:
-                self._failure = error
-                return
-            finally:
+                self._dirty.clear()
+                self._hurry_sync.clear()
+                waiting, self._waiting = self._waiting, []
+                retired, self._retired = self._retired, []
+                current = self._file
+                # A duplicate may be synced while the writer goes on, and gives the file up.
+                descriptor = None if current is None else current.duplicate()
+            error = self._sync([*(file.descriptor for file in retired), *([] if descriptor is None else [descriptor])])
+            for file in retired:
+                file.close()
+            if descriptor is not None:
                 os.close(descriptor)
+            if error is not None:
+                self._say(error)
+                if current is not None:
+                    current.broken = True
+            for future in waiting:
+                _settle(future, error)
+            if not self._writer.is_alive() and not self._dirty.is_set():
+                return
+
+    def _sync(self, descriptors: Sequence[int]) -> MainspringError | None:
+        try:
+            with disk_errors(self._folder):
+                for descriptor in descriptors:
+                    os.fsync(descriptor)
+        except StorageFull as error:
+            return error
+        except OSError as error:
+            return Unavailable(f"The prediction log cannot be made durable: {error}.")
+        return None

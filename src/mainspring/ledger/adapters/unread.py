@@ -18,7 +18,7 @@ import msgspec
 from mainspring.core.errors import Corrupt
 from mainspring.core.files import write_atomic
 from mainspring.ledger import frames
-from mainspring.ledger.adapters.segments import SUFFIX, UNNAMED
+from mainspring.ledger.adapters.segmentfile import SUFFIX, UNNAMED
 from mainspring.ledger.model import Prediction
 
 
@@ -75,7 +75,7 @@ class Segment:
         """
         with self.path.open("rb") as file:
             magic = file.read(len(frames.MAGIC))
-            if magic != frames.MAGIC:
+            if magic not in (frames.MAGIC, frames.MAGIC_BEFORE):
                 raise Corrupt(f"{self.path.name} is not a segment of predictions.", fix=f"move {self.path} away.")
             file.seek(start)
             return frames.scan(file.read(-1 if until is None else until - start), start)

@@ -1,0 +1,168 @@
+"""What of a version's predictions is logged, and in which form: which requests, which values, which of them sealed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
+
+from mainspring.ledger.model import Asked, Batch, Heading, Log
+from mainspring.ledger.ports import PredictionLog
+from mainspring.ledger.sealing import Sealer
+
+Columns = Mapping[str, Any]  # name -> a column, see `Batch`
+_PLANS = 256  # callers choose which optional fields they send, so there can be many
+_NOTHING: Columns = {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How batches with the same columns are logged."""
+
+    heading: Heading
+    sent: Callable[[Columns], tuple[Any, ...]]
+    features: Callable[[Columns], tuple[Any, ...]]
+    hidden_sent: tuple[str, ...]
+    hidden_features: tuple[str, ...]
+
+
+class Recorder:
+    """Logs the predictions of one version behind one endpoint.
+
+    Args:
+        keys: The names of the entity keys.
+        personal: Names of keys, request fields and features whose values identify a person.
+    """
+
+    def __init__(
+        self,
+        log: PredictionLog,
+        *,
+        endpoint: str,
+        model: str,
+        version: str,
+        digest: str,
+        keys: Collection[str] = (),
+        personal: Collection[str] = (),
+        policy: Log | None = None,
+    ) -> None:
+        self._log = log
+        self._endpoint = endpoint
+        self._made_by = (endpoint, model, version, digest)
+        self._keys = frozenset(keys)
+        self._personal = frozenset(personal)
+        self._plans: dict[tuple[tuple[str, ...], bool], _Plan] = {}
+        self.policy = Log() if policy is None else policy  # may be changed at any time
+
+    def record(
+        self,
+        *,
+        at: int,
+        ids: Sequence[str],
+        asked: Sequence[Asked],
+        features: Columns,
+        outputs: Columns,
+        sent: Columns = _NOTHING,
+        statuses: Columns = _NOTHING,
+    ) -> Future[None] | None:
+        """Log a batch.
+
+        Args:
+            asked: Its requests, whose rows follow one another in `ids` and in every column.
+            features: The model's inputs; every batch has the same ones, as it has the same outputs.
+            sent: What requests by key brought, the keys included. Empty for full inputs.
+            statuses: Of stored features; the same ones in every batch, or none.
+
+        Returns:
+            Where the policy is `sync`, a future: once it is done the answer may leave.
+        """
+        policy = self.policy
+        if policy.share < 1.0:
+            chosen = [_chosen(each.request_id or ids[row], policy.share) for row, each in _firsts(asked)]
+            if not all(chosen):
+                rows = [row for (first, each), take in zip(_firsts(asked), chosen, strict=True) if take
+                        for row in range(first, first + each.rows)]  # fmt: skip
+                self._log.skip(self._endpoint, "sampled", len(ids) - len(rows))
+                if not rows:
+                    return None
+                ids = [ids[row] for row in rows]
+                asked = [each for each, take in zip(asked, chosen, strict=True) if take]
+                features, outputs, sent, statuses = (_taken(each, rows) for each in (features, outputs, sent, statuses))
+        key = (tuple(sent), bool(statuses))
+        plan = self._plans.get(key) or self._plan(key, features, statuses, outputs)
+        columns = [*plan.sent(sent), *plan.features(features), *statuses.values(), *outputs.values()]
+        sealed: Sequence[bytes] = ()
+        if plan.heading.personal and policy.personal == "encrypt" and self._log.sealer is not None:
+            sealed = self._sealed(self._log.sealer, plan, ids, sent, features)
+        return self._log.add(Batch(plan.heading, at, policy.share, ids, asked, columns, sealed), sync=policy.sync)
+
+    def _plan(self, key: tuple[tuple[str, ...], bool], features: Columns, statuses: Columns, outputs: Columns) -> _Plan:
+        keys = [name for name in key[0] if name in self._keys and name not in self._personal]
+        fields = [name for name in key[0] if name not in self._keys and name not in self._personal]
+        known = [name for name in features if name not in self._personal]
+        hidden_sent = tuple(name for name in key[0] if name in self._personal)
+        hidden_features = tuple(name for name in features if name in self._personal)
+        heading = Heading(
+            *self._made_by,
+            tuple(keys),
+            tuple(fields),
+            tuple(known),
+            tuple(statuses),
+            tuple(outputs),
+            tuple(dict.fromkeys((*hidden_sent, *hidden_features))),
+        )
+        if len(self._plans) >= _PLANS:
+            self._plans.clear()
+        plan = self._plans[key] = _Plan(
+            heading, _picker([*keys, *fields]), _picker(known), hidden_sent, hidden_features
+        )
+        return plan
+
+    def _sealed(self, sealer: Sealer, plan: _Plan, ids: Sequence[str], sent: Columns, features: Columns) -> list[bytes]:
+        columns = {
+            "keys": {name: _listed(sent[name]) for name in plan.hidden_sent if name in self._keys},
+            "request": {name: _listed(sent[name]) for name in plan.hidden_sent if name not in self._keys},
+            "features": {name: _listed(features[name]) for name in plan.hidden_features},
+        }
+        return [
+            sealer.seal(
+                id_, {group: {name: column[row] for name, column in of.items()} for group, of in columns.items()}
+            )
+            for row, id_ in enumerate(ids)
+        ]
+
+
+def _firsts(asked: Sequence[Asked]) -> list[tuple[int, Asked]]:
+    """Return each request with its first row."""
+    found, row = [], 0
+    for each in asked:
+        found.append((row, each))
+        row += each.rows
+    return found
+
+
+def _chosen(name: str, share: float) -> bool:
+    """Return whether a request is among the share of those logged: the same answer for the same name, anywhere."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) < share * 2.0**64
+
+
+def _taken(columns: Columns, rows: list[int]) -> Columns:
+    return {
+        name: [column[row] for row in rows] if isinstance(column, (list, tuple)) else column[rows]
+        for name, column in columns.items()
+    }
+
+
+def _listed(column: Any) -> Sequence[Any]:
+    found: Sequence[Any] = column.tolist() if hasattr(column, "tolist") else column
+    return found
+
+
+def _picker(names: Sequence[str]) -> Callable[[Columns], tuple[Any, ...]]:
+    """Return what takes these columns out, in this order."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda columns: tuple(columns[name] for name in names)

@@ -1,0 +1,74 @@
+"""Personal values of predictions, encrypted: AES-256-GCM under a key of the installation.
+
+A sealed value is `1, salt (16 bytes), nonce (12 bytes), ciphertext, tag (16 bytes)`. Each `Sealer` draws a salt,
+derives a key of its own from the installation's (HKDF, RFC 5869) and counts its nonces: random nonces under one key
+would be safe for 2^32 predictions only (NIST SP 800-38D, 8.3). The prediction's id is authenticated with its values, so
+they cannot be moved to another row.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from itertools import count
+from typing import Any
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from mainspring.core.errors import Corrupt
+
+KEY_BYTES = 32
+_FORMAT = b"\x01"
+_SALT, _NONCE = 16, 12
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(dict[str, Any])
+
+
+class Sealer:
+    """Encrypts. One a log: two must not share a salt, so an object of this class must not live on in a fork."""
+
+    def __init__(self, key: bytes) -> None:
+        salt = os.urandom(_SALT)
+        self._cipher = _cipher(key, salt)
+        self._head = _FORMAT + salt
+        self._numbers = count()
+
+    def seal(self, prediction_id: str, values: Mapping[str, Any]) -> bytes:
+        """Return the values by name, encrypted."""
+        nonce = next(self._numbers).to_bytes(_NONCE)
+        return self._head + nonce + self._cipher.encrypt(nonce, _encoder.encode(values), prediction_id.encode())
+
+
+class Opener:
+    """Decrypts what sealers of the same key encrypted."""
+
+    def __init__(self, key: bytes | None) -> None:
+        self._cipher = None if key is None else lru_cache(maxsize=1024)(lambda salt: _cipher(key, salt))
+
+    def open(self, prediction_id: str, sealed: bytes) -> dict[str, Any]:
+        """Return the values by name.
+
+        Raises:
+            Corrupt: They were sealed by another key, for another prediction, or were changed; or there is no key.
+        """
+        head = len(_FORMAT) + _SALT
+        if self._cipher is not None and sealed[: len(_FORMAT)] == _FORMAT:
+            nonce, secret = sealed[head : head + _NONCE], sealed[head + _NONCE :]
+            try:
+                plain = self._cipher(sealed[len(_FORMAT) : head]).decrypt(nonce, secret, prediction_id.encode())
+                return _decoder.decode(plain)
+            except (InvalidTag, ValueError):
+                pass
+        raise Corrupt(
+            f"The personal values of prediction {prediction_id} cannot be decrypted: they belong to another key.",
+            fix="restore keys/ledger in the state folder from a backup.",
+        )
+
+
+def _cipher(key: bytes, salt: bytes) -> AESGCM:
+    return AESGCM(HKDF(SHA256(), KEY_BYTES, salt=salt, info=b"mainspring ledger 1").derive(key))

@@ -1,0 +1,42 @@
+"""Sealed values: nobody opens them without the key, nor moves or changes one unnoticed."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mainspring.core.errors import Corrupt
+from mainspring.ledger.sealing import Opener, Sealer
+
+KEY = bytes(range(32))
+VALUES = st.dictionaries(st.text(max_size=9), st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text())
+
+
+@given(VALUES)
+def test_what_is_opened_is_what_was_sealed(values: dict) -> None:
+    sealer = Sealer(KEY)
+    assert Opener(KEY).open("p1", sealer.seal("p1", values)) == values
+
+
+def test_equal_values_are_sealed_differently() -> None:
+    sealers = [Sealer(KEY), Sealer(KEY)]
+    assert len({sealer.seal("p1", {"email": "a"}) for sealer in sealers for _ in range(100)}) == 200
+
+
+@given(st.data())
+def test_a_changed_byte_is_noticed(data: st.DataObject) -> None:
+    sealed = bytearray(Sealer(KEY).seal("p1", {"email": "a@example.org"}))
+    sealed[data.draw(st.integers(0, len(sealed) - 1))] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(Corrupt, match="p1"):
+        Opener(KEY).open("p1", bytes(sealed))
+
+
+@given(st.integers(0, 80))
+def test_a_sealed_value_that_was_cut_off_is_noticed(length: int) -> None:
+    with pytest.raises(Corrupt):
+        Opener(KEY).open("p1", Sealer(KEY).seal("p1", {"email": "a" * 60})[:length])
+
+
+@pytest.mark.parametrize(("key", "name"), [(bytes(32), "p1"), (KEY, "p2"), (None, "p1")])
+def test_another_key_another_prediction_or_no_key_open_nothing(key: bytes | None, name: str) -> None:
+    with pytest.raises(Corrupt, match="keys/ledger"):
+        Opener(key).open(name, Sealer(KEY).seal("p1", {"email": "a"}))

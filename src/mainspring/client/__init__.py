@@ -1,0 +1,36 @@
+"""Ask an endpoint for predictions: `Client(url, key=...)` and `AsyncClient`. The extra `mainspring[client]`."""
+
+from mainspring.client.aio import AsyncClient
+from mainspring.client.failures import ServerFailed
+from mainspring.client.results import Inference, ModelInfo, Prediction, Predictions, ServerInfo, TensorInfo
+from mainspring.client.retrying import Retries
+from mainspring.client.sync import Client
+from mainspring.core.errors import (
+    DeadlineExceeded,
+    Denied,
+    Invalid,
+    MainspringError,
+    NotFound,
+    Overloaded,
+    Unavailable,
+)
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "DeadlineExceeded",
+    "Denied",
+    "Inference",
+    "Invalid",
+    "MainspringError",
+    "ModelInfo",
+    "NotFound",
+    "Overloaded",
+    "Prediction",
+    "Predictions",
+    "Retries",
+    "ServerFailed",
+    "ServerInfo",
+    "TensorInfo",
+    "Unavailable",
+]

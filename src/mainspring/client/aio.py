@@ -1,0 +1,152 @@
+"""The client for an event loop of asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from ssl import SSLContext
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mainspring.client.protocol import Protocol
+from mainspring.client.results import Inference, ModelInfo, Predictions, ServerInfo
+from mainspring.client.retrying import Retries
+from mainspring.client.rows import Row
+from mainspring.client.talk import Answer, Heard, Loss, Lost, Pause, Send, Talk
+from mainspring.client.transport import answer_of, library, lost_by, options
+
+if TYPE_CHECKING:
+    import numpy as np
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """`Client` for asyncio: the same methods, awaited. It belongs to one event loop; use `async with`, or `close`.
+
+    The arguments are those of `Client`.
+
+    Raises:
+        MissingExtra: httpx is not installed.
+        Invalid: `url` is no HTTP address.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        timeout_s: float = 10.0,
+        retries: Retries | None = None,
+        headers: Mapping[str, str] | None = None,
+        tls: SSLContext | None = None,
+        connections: int = 16,
+    ) -> None:
+        self._httpx = library()
+        self._http = self._httpx.AsyncClient(**options(url, key, headers or {}, tls, connections))
+        self._protocol = Protocol(url, retries or Retries(), timeout_s)
+
+    async def predict(
+        self,
+        endpoint: str,
+        rows: Row | Sequence[Row],
+        *,
+        outputs: Sequence[str] | None = None,
+        statuses: bool = False,
+        version: str | None = None,
+        id: str | None = None,
+        priority: int = 0,
+        timeout_s: float | None = None,
+    ) -> Predictions:
+        """`Client.predict`."""
+        return await self._run(
+            self._protocol.predict(
+                endpoint,
+                rows,
+                outputs=outputs,
+                statuses=statuses,
+                version=version,
+                id=id,
+                priority=priority,
+                timeout_s=timeout_s,
+            )
+        )
+
+    async def infer(
+        self,
+        endpoint: str,
+        inputs: Mapping[str, np.ndarray[Any, Any]],
+        *,
+        outputs: Sequence[str] | None = None,
+        version: str | None = None,
+        id: str | None = None,
+        priority: int = 0,
+        parameters: Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+    ) -> Inference:
+        """`Client.infer`."""
+        return await self._run(
+            self._protocol.infer(
+                endpoint,
+                inputs,
+                outputs=outputs,
+                version=version,
+                id=id,
+                priority=priority,
+                parameters=parameters,
+                timeout_s=timeout_s,
+            )
+        )
+
+    async def metadata(self, endpoint: str, *, version: str | None = None) -> ModelInfo:
+        """`Client.metadata`."""
+        return await self._run(self._protocol.metadata(endpoint, version))
+
+    async def server(self) -> ServerInfo:
+        """`Client.server`."""
+        return await self._run(self._protocol.server())
+
+    async def ready(self, endpoint: str | None = None) -> bool:
+        """`Client.ready`."""
+        return await self._run(self._protocol.ready(endpoint))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _run(self, talk: Talk[T]) -> T:
+        heard: Heard = None
+        while True:
+            try:
+                step = talk.send(heard)
+            except StopIteration as end:
+                found: T = end.value
+                return found
+            heard = await self._take(step)
+
+    async def _take(self, step: Send | Pause) -> Answer | Lost | None:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return None
+        try:
+            async with asyncio.timeout(step.timeout_s):  # httpx's own limit is for each part
+                response = await self._http.request(
+                    step.method,
+                    step.path,
+                    headers=dict(step.headers),
+                    content=step.body or None,
+                    timeout=step.timeout_s,
+                )
+            return answer_of(response, response.content)
+        except self._httpx.HTTPError as error:
+            return lost_by(error)
+        except TimeoutError:
+            return Lost(Loss.LATE, f"{step.timeout_s:g} s")

@@ -1,0 +1,219 @@
+"""The Open Inference Protocol from the caller's side, as talks: no connection, no event loop.
+
+https://github.com/kserve/open-inference-protocol, REST, with Triton's binary tensor data extension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import msgspec
+
+from mainspring.client.failures import ServerFailed
+from mainspring.client.results import Inference, ModelInfo, Predictions, ServerInfo, TensorInfo
+from mainspring.client.retrying import Retries, exchange
+from mainspring.client.rows import Row, predictions_of, tensors_of
+from mainspring.client.talk import Answer, Send, Talk
+from mainspring.core.errors import Invalid, MainspringError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_BINARY = "binary_tensor_data"
+_HEADER = "inference-header-content-length"
+_JSON = {"content-type": "application/json"}
+_encode = msgspec.json.encode
+
+
+class Protocol:
+    """What is said to one server, and what is remembered of it: its extensions, and what its endpoints take.
+
+    Args:
+        url: The server, for messages.
+        retries: How patient it is.
+        timeout_s: For each call, all attempts together, where the call says nothing else.
+    """
+
+    def __init__(self, url: str, retries: Retries, timeout_s: float) -> None:
+        self._url = url
+        self._retries = retries
+        self._timeout_s = timeout_s
+        self._models: dict[tuple[str, str], ModelInfo] = {}
+        self._server: ServerInfo | None = None
+
+    def ready(self, endpoint: str | None) -> Talk[bool]:
+        """Ask once whether the server, or one endpoint, takes requests; one that cannot be reached does not.
+
+        Raises:
+            Denied, NotFound: The key may not ask, or there is no such endpoint.
+        """
+        path = "/v2/health/ready" if endpoint is None else f"{_path(endpoint)}/ready"
+        try:
+            yield from self._get(path, Retries(most=0, monotonic=self._retries.monotonic))
+        except MainspringError as error:
+            if error.retryable:
+                return False
+            raise
+        return True
+
+    def server(self) -> Talk[ServerInfo]:
+        """Ask for the server's name, version and extensions."""
+        body = _object((yield from self._get("/v2")))
+        self._server = ServerInfo(body["name"], body["version"], frozenset(body.get("extensions") or ()))
+        return self._server
+
+    def metadata(self, endpoint: str, version: str | None) -> Talk[ModelInfo]:
+        """Ask for what an endpoint takes and gives."""
+        body = _object((yield from self._get(_path(endpoint, version))))
+        found = _model(body)
+        self._models[endpoint, version or ""] = found
+        return found
+
+    def predict(
+        self,
+        endpoint: str,
+        rows: Row | Sequence[Row],
+        *,
+        outputs: Sequence[str] | None,
+        statuses: bool,
+        version: str | None,
+        id: str | None,
+        priority: int,
+        timeout_s: float | None,
+    ) -> Talk[Predictions]:
+        """Ask for a prediction a row. What the endpoint takes is asked for once, and again where it has changed."""
+        many = [rows] if isinstance(rows, Mapping) else list(rows)
+        known = self._models.get((endpoint, version or ""))
+        model = known or (yield from self.metadata(endpoint, version))
+        request = _request(outputs, id, priority, {"feature_statuses": True} if statuses else {})
+        try:
+            inputs = tensors_of(many, model)
+            reply = yield from self._infer(endpoint, version, {**request, "inputs": inputs}, timeout_s)
+        except Invalid:
+            # A promotion may have changed what it takes since we asked. What is refused was not predicted.
+            if known is None or (yield from self.metadata(endpoint, version)) == known:
+                raise
+            inputs = tensors_of(many, self._models[endpoint, version or ""])
+            reply = yield from self._infer(endpoint, version, {**request, "inputs": inputs}, timeout_s)
+        return predictions_of(endpoint, _object(reply), len(many))
+
+    def infer(
+        self,
+        endpoint: str,
+        inputs: Mapping[str, np.ndarray[Any, Any]],
+        *,
+        outputs: Sequence[str] | None,
+        version: str | None,
+        id: str | None,
+        priority: int,
+        parameters: Mapping[str, Any] | None,
+        timeout_s: float | None,
+    ) -> Talk[Inference]:
+        """Ask with arrays, as bytes where the server takes them."""
+        from mainspring.client import tensors  # imports NumPy
+
+        server = self._server or (yield from self.server())
+        request = _request(outputs, id, priority, parameters or {})
+        if _BINARY in server.extensions:
+            heads, content = tensors.binary(inputs)
+            request = {**request, "inputs": heads, "parameters": {**request["parameters"], "binary_data_output": True}}
+        else:
+            content = b""
+            request = {**request, "inputs": tensors.in_json(inputs)}
+        answer = yield from self._infer(endpoint, version, request, timeout_s, content)
+        size = int(answer.headers.get(_HEADER, len(answer.body)))
+        body = _object(Answer(answer.status, answer.headers, answer.body[:size]))
+        try:
+            found = tensors.arrays(body["outputs"], memoryview(answer.body)[size:])
+        except (KeyError, ValueError, TypeError) as error:
+            raise ServerFailed(f"The reply of {self._url} cannot be read: {error}.") from error
+        return Inference(
+            endpoint=endpoint,
+            version=str(body.get("model_version", "")),
+            outputs=found,
+            id=body.get("id"),
+            parameters=body.get("parameters") or {},
+        )
+
+    def _infer(
+        self,
+        endpoint: str,
+        version: str | None,
+        request: Mapping[str, Any],
+        timeout_s: float | None,
+        content: bytes = b"",
+    ) -> Talk[Answer]:
+        path = f"{_path(endpoint, version)}/infer"
+
+        def make(left_s: float) -> Send:
+            asked = dict(request)
+            if timeout_s is not None:  # the server need not begin what would come too late
+                asked["parameters"] = {**request["parameters"], "timeout": max(1, int(left_s * 1e6))}
+            head = _encode(asked)
+            headers = {**_JSON, _HEADER: str(len(head))} if content else _JSON
+            if content:
+                headers = {**headers, "content-type": "application/octet-stream"}
+            return Send("POST", path, headers, head + content, left_s)
+
+        return (yield from exchange(make, self._retries, timeout_s=timeout_s or self._timeout_s, url=self._url))
+
+    def _get(self, path: str, retries: Retries | None = None) -> Talk[Answer]:
+        def make(left_s: float) -> Send:
+            return Send("GET", path, {}, b"", left_s)
+
+        return (
+            yield from exchange(make, retries or self._retries, timeout_s=self._timeout_s, url=self._url, harmless=True)
+        )
+
+
+def _path(endpoint: str, version: str | None = None) -> str:
+    path = f"/v2/models/{quote(endpoint, safe='')}"
+    return f"{path}/versions/{quote(version, safe='')}" if version else path
+
+
+def _request(
+    outputs: Sequence[str] | None, id: str | None, priority: int, parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    request: dict[str, Any] = {"parameters": dict(parameters)}
+    if priority:
+        request["parameters"]["priority"] = priority
+    if outputs is not None:
+        request["outputs"] = [{"name": name} for name in outputs]
+    if id is not None:
+        request["id"] = id
+    return request
+
+
+def _object(answer: Answer) -> dict[str, Any]:
+    try:
+        body = msgspec.json.decode(answer.body)
+    except msgspec.DecodeError:
+        body = None
+    if not isinstance(body, dict):
+        raise ServerFailed(
+            f"The server's answer is no JSON object: {answer.body[:100].decode(errors='replace')!r}.",
+            fix="see that the address is that of a server of the Open Inference Protocol.",
+        )
+    return body
+
+
+def _model(body: Mapping[str, Any]) -> ModelInfo:
+    parameters = dict(body.get("parameters") or {})
+    keyed = parameters.pop("keyed_inputs", ())
+    optional = parameters.pop("optional_keyed_inputs", ())
+    return ModelInfo(
+        name=body["name"],
+        versions=tuple(body.get("versions") or ()),
+        platform=body.get("platform", ""),
+        inputs=_tensors(body.get("inputs") or ()),
+        outputs=_tensors(body.get("outputs") or ()),
+        keyed=_tensors(keyed),
+        optional=frozenset(optional),
+        parameters=parameters,
+    )
+
+
+def _tensors(found: Sequence[Mapping[str, Any]]) -> tuple[TensorInfo, ...]:
+    return tuple(TensorInfo(each["name"], each["datatype"], tuple(each["shape"])) for each in found)

@@ -1,0 +1,138 @@
+"""What an endpoint says: of itself, and to a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, overload
+
+from mainspring.core.errors import Invalid
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The prediction for one row.
+
+    Args:
+        id: By this the prediction log, the console and labels know it; empty at a server that keeps none.
+        version: The version of the model that answered.
+        values: Output -> what the model says; a list where an output has more than one number a row.
+        statuses: Stored feature -> `PRESENT`, `NULL`, `EXPIRED` or `MISSING`; empty where they were not asked for.
+    """
+
+    id: str
+    version: str
+    values: Mapping[str, Any]
+    statuses: Mapping[str, str]
+
+    @property
+    def value(self) -> Any:
+        """What the model says, where it has one output.
+
+        Raises:
+            Invalid: It has several.
+        """
+        return _only(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions(Sequence[Prediction]):
+    """The predictions for the rows of a request, in their order.
+
+    Args:
+        outputs: Output -> a value a row.
+        statuses: Stored feature -> a status a row.
+    """
+
+    endpoint: str
+    version: str
+    ids: tuple[str, ...]
+    outputs: Mapping[str, Sequence[Any]]
+    statuses: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def values(self) -> list[Any]:
+        """A value a row, where the model has one output.
+
+        Raises:
+            Invalid: It has several.
+        """
+        return list(_only(self.outputs))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, place: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Prediction]: ...
+    def __getitem__(self, place: int | slice) -> Prediction | Sequence[Prediction]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        return Prediction(
+            id=self.ids[place],
+            version=self.version,
+            values={name: column[place] for name, column in self.outputs.items()},
+            statuses={name: column[place] for name, column in self.statuses.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """A reply to `infer`: arrays of the shapes and types that the model gives."""
+
+    endpoint: str
+    version: str
+    outputs: Mapping[str, np.ndarray[Any, Any]]
+    id: str | None
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One input or output. `datatype` in the protocol's words; -1 in `shape` stands for any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What an endpoint takes and gives.
+
+    Args:
+        inputs: What a full request brings: every feature, or the model's tensors.
+        keyed: What a request by entity key may bring instead; empty where only full ones work.
+        optional: Those of `keyed` that may be left out.
+        parameters: Everything else that the server says.
+    """
+
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    keyed: tuple[TensorInfo, ...]
+    optional: frozenset[str]
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """Name, version and extensions of the server."""
+
+    name: str
+    version: str
+    extensions: frozenset[str]
+
+
+def _only(values: Mapping[str, Any]) -> Any:
+    if len(values) != 1:
+        raise Invalid(
+            f"The model has the outputs {', '.join(values)}.", fix="take one by name, of `values` or `outputs`."
+        )
+    return next(iter(values.values()))

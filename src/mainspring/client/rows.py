@@ -1,0 +1,95 @@
+"""Rows of values by name, as the tensors that an endpoint takes, and its reply as predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from mainspring.client.results import ModelInfo, Predictions, TensorInfo
+from mainspring.core.errors import Invalid
+from mainspring.core.nearest import meant
+from mainspring.core.time import from_datetime
+
+Row = Mapping[str, Any]
+
+
+def tensors_of(rows: Sequence[Row], model: ModelInfo) -> list[dict[str, Any]]:
+    """Return an input a name, flat, of shape (rows,).
+
+    A name that some rows lack is null there. Whether all that is needed is there is for the server to say.
+
+    Raises:
+        Invalid: There is no row, or a name that the endpoint does not take, or a value that no tensor holds.
+    """
+    if not rows:
+        raise Invalid(f"There are no rows for {model.name!r}.", fix="send at least one.")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    known = {each.name: each for each in _side(names, model)}
+    made = []
+    for name in names:
+        if name not in known:
+            raise Invalid(f"{model.name!r} takes no {name!r} beside {names[0]!r}.", fix=meant(name, known))
+        values = [_plain(row.get(name), name) for row in rows]
+        datatype = _datatype(known[name], values)
+        made.append({"name": name, "datatype": datatype, "shape": [len(rows)], "data": values})
+    return made
+
+
+def _side(names: Sequence[str], model: ModelInfo) -> tuple[TensorInfo, ...]:
+    """Return the entity keys and request fields, or the features: that which has all names, else some.
+
+    Raises:
+        Invalid: Neither has any.
+    """
+    keyed, features = ({each.name for each in side} for side in (model.keyed, model.inputs))
+    for fits in (set(names).issubset, lambda side: not side.isdisjoint(names)):
+        for side, tensors in ((keyed, model.keyed), (features, model.inputs)):
+            if names and side and fits(side):
+                return tensors
+    first = names[0] if names else ""
+    raise Invalid(f"{model.name!r} takes no {first!r}.", fix=meant(first, keyed or features))
+
+
+def _datatype(tensor: TensorInfo, values: Sequence[Any]) -> str:
+    """Return the datatype to send. An instant is taken as microseconds and as text, whichever the values are."""
+    if tensor.datatype == "INT64" and any(isinstance(value, str) for value in values):
+        return "BYTES"
+    return tensor.datatype
+
+
+def _plain(value: Any, name: str) -> Any:
+    """Return a value as JSON can hold it. NaN is null, as everywhere in Mainspring."""
+    if isinstance(value, datetime):
+        return from_datetime(value)
+    if hasattr(value, "item") and hasattr(value, "dtype"):  # a NumPy scalar, without importing NumPy
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        if math.isnan(value):
+            return None
+        raise Invalid(f"{name!r} holds {value}, which JSON cannot.")
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise Invalid(f"{name!r} holds a {type(value).__name__}.", fix="send a number, text, True or False, or an instant.")
+
+
+def predictions_of(endpoint: str, reply: Mapping[str, Any], rows: int) -> Predictions:
+    """Return a reply's predictions, one a row."""
+    parameters = reply.get("parameters") or {}
+    outputs = {each["name"]: _by_row(each["data"], rows) for each in reply["outputs"]}
+    ids = tuple(parameters.get("prediction_ids") or [""] * rows)
+    return Predictions(
+        endpoint=endpoint,
+        version=str(reply.get("model_version", "")),
+        ids=ids,
+        outputs=outputs,
+        statuses=parameters.get("feature_statuses") or {},
+    )
+
+
+def _by_row(data: list[Any], rows: int) -> list[Any]:
+    if len(data) == rows:
+        return data
+    width = len(data) // rows
+    return [data[start : start + width] for start in range(0, len(data), width)]

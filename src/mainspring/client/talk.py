@@ -1,0 +1,60 @@
+"""What a client and a server say to each other, without a connection: steps that a transport takes.
+
+A talk is a generator. It yields a `Send` or a `Pause`, is sent back what came of it, and returns the result. So the
+same talk runs over a blocking transport and over an event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeVar
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this request, and wait up to `timeout_s` for the whole answer."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server answered. Header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Loss(Enum):
+    """How far a request without an answer came."""
+
+    UNSENT = "the server could not be reached"
+    LATE = "the server did not answer in time"
+    BROKEN = "the connection broke before there was an answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """There is no answer."""
+
+    loss: Loss
+    why: str
+
+
+Heard = Answer | Lost | None  # of a Send; None of a Pause
+T = TypeVar("T")
+Talk = Generator[Send | Pause, Heard, T]

@@ -1,0 +1,67 @@
+"""What the blocking and the asynchronous transport share: how httpx is set up, and its errors in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ssl import SSLContext
+from typing import TYPE_CHECKING, Any
+
+from mainspring.client.talk import Answer, Loss, Lost
+from mainspring.core.errors import Invalid, MissingExtra
+
+if TYPE_CHECKING:
+    import httpx
+
+_IDLE_S = 30.0  # a connection that lay idle for longer is not used again: the server may have closed it
+
+
+def library() -> Any:
+    """Return httpx, imported when the first client is made.
+
+    Raises:
+        MissingExtra: It is not installed.
+    """
+    try:
+        import httpx
+    except ImportError as error:
+        raise MissingExtra("The Python client (httpx)", "client") from error
+    return httpx
+
+
+def options(url: str, key: str | None, headers: Mapping[str, str], tls: SSLContext | None, connections: int) -> Any:
+    """Return the arguments of httpx's client.
+
+    Raises:
+        Invalid: `url` is no HTTP address.
+    """
+    httpx = library()
+    if not url.startswith(("http://", "https://")):
+        raise Invalid(f"{url!r} is no HTTP address.", fix="write it as http://127.0.0.1:8080 or https://...")
+    sent = {"accept-encoding": "identity", **{name.lower(): value for name, value in headers.items()}}
+    if key is not None:
+        sent["authorization"] = f"Bearer {key}"
+    return {
+        "base_url": url.rstrip("/").removesuffix("/v2"),
+        "headers": sent,
+        "verify": tls if tls is not None else True,
+        # Of the environment only a proxy would be of use, and .netrc would replace the key.
+        "trust_env": False,
+        "limits": httpx.Limits(
+            max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_IDLE_S
+        ),
+    }
+
+
+def lost_by(error: httpx.HTTPError) -> Lost:
+    """Return how far a request came that ended with an error of httpx."""
+    httpx = library()
+    why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)):
+        return Lost(Loss.UNSENT, why)
+    if isinstance(error, httpx.TimeoutException):
+        return Lost(Loss.LATE, why)
+    return Lost(Loss.BROKEN, why)
+
+
+def answer_of(response: httpx.Response, body: bytes) -> Answer:
+    return Answer(response.status_code, {name.lower(): value for name, value in response.headers.items()}, body)

@@ -1,0 +1,259 @@
+"""The Python client, blocking and not, against a real gateway, and against servers that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway_process import GatewayProcess, free_port, gateway_process
+from mainspring.client import (
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    Denied,
+    Invalid,
+    MainspringError,
+    NotFound,
+    Overloaded,
+    Retries,
+    Unavailable,
+)
+from serving_kit import FEATURES, expected
+
+KEYED = {"carrier": "AA", "flight_id": 1, "distance": 500.0, "scheduled_at": "2013-07-01T02:00:00Z"}
+FULL = [{name: values[row] for name, (_, values) in FEATURES.items()} for row in range(2)]
+ANSWERS = expected({name: values for name, (_, values) in FEATURES.items()})
+DTYPES = {"INT64": np.int64, "FP32": np.float32, "FP64": np.float64}
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[GatewayProcess]:
+    with gateway_process(versions=1) as each:
+        yield each
+
+
+class Awaited:
+    """`AsyncClient` as if it blocked: what holds for one client must hold for the other."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self._runner = asyncio.Runner()
+        self._client = AsyncClient(*arguments, **named)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        async def call(*arguments: Any, **named: Any) -> Any:
+            return await getattr(self._client, name)(*arguments, **named)
+
+        return lambda *arguments, **named: self._runner.run(call(*arguments, **named))
+
+    def __enter__(self) -> Awaited:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._runner.run(self._client.close())
+        self._runner.close()
+
+
+@pytest.fixture(params=[Client, Awaited], ids=["blocking", "asynchronous"])
+def kind(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture
+def client(kind: Any, gateway: GatewayProcess) -> Iterator[Any]:
+    with kind(gateway.url, gateway.key.removeprefix("Bearer "), timeout_s=30.0) as each:
+        yield each
+
+
+def test_by_features(client: Any) -> None:
+    found = client.predict("late-arrival", FULL)
+    assert found.values == pytest.approx(ANSWERS, abs=1e-6)
+    assert [each.value for each in found] == found.values
+    assert (found.version, len(set(found.ids)), found.statuses) == ("1", 2, {})
+    assert client.predict("late-arrival", FULL[0], outputs=["probability"])[0].values.keys() == {"probability"}
+
+
+def test_by_key_with_statuses(client: Any) -> None:
+    found = client.predict("late-arrival", [KEYED, {**KEYED, "carrier": None}], statuses=True)
+    assert set(found[0].statuses) == {"Carrier.flights_1h", "Carrier.delay_1h"}
+    assert set(found[1].statuses.values()) == {"MISSING"}
+    assert found.values[0] == pytest.approx(found.values[1])
+
+
+def test_arrays(client: Any) -> None:
+    inputs = {
+        name: np.array([0 if value is None else value for value in values], DTYPES[datatype])
+        for name, (datatype, values) in FEATURES.items()
+    }
+    found = client.infer("late-arrival", inputs, id="mine")
+    assert found.outputs["probability"] == pytest.approx(ANSWERS, abs=1e-6)
+    assert (found.outputs["probability"].dtype, found.id, found.version) == (np.float32, "mine", "1")
+
+
+def test_what_an_endpoint_takes(client: Any) -> None:
+    model = client.metadata("late-arrival")
+    assert [each.name for each in model.inputs] == list(FEATURES)
+    assert {each.name for each in model.keyed} >= KEYED.keys()
+    assert (model.optional, model.versions, model.outputs[0].datatype) == ({"tail"}, ("1",), "FP32")
+    assert client.metadata("late-arrival", version="1") == model
+    assert client.server().name == "mainspring"
+    assert client.ready()
+    assert client.ready("late-arrival")
+
+
+@pytest.mark.parametrize(
+    ("call", "kind_of_error", "words"),
+    [
+        (lambda client: client.predict("nobody", KEYED), NotFound, "'nobody'"),
+        (lambda client: client.predict("late-arrival", KEYED, version="9"), NotFound, "'9'"),
+        (lambda client: client.ready("nobody"), NotFound, "'nobody'"),
+        (lambda client: client.predict("late-arrival", {**KEYED, "carrier": 1}), Invalid, "'carrier'"),
+        (lambda client: client.predict("late-arrival", {"carrier": "AA"}), Invalid, "missing"),
+        (lambda client: client.predict("late-arrival", {"carier": "AA"}), Invalid, "did you mean 'carrier'"),
+        (lambda client: client.predict("late-arrival", KEYED, outputs=["logit"]), Invalid, "the outputs are"),
+    ],
+)
+def test_errors_are_the_servers(client: Any, call: Any, kind_of_error: type[MainspringError], words: str) -> None:
+    with pytest.raises(kind_of_error) as caught:
+        call(client)
+    assert words in str(caught.value)
+
+
+def test_a_wrong_key_is_denied(kind: Any, gateway: GatewayProcess) -> None:
+    with kind(gateway.url, "msp_wrong") as client, pytest.raises(Denied) as caught:
+        client.predict("late-arrival", KEYED)
+    assert not caught.value.authenticated
+    assert caught.value.fix
+
+
+def test_nobody_there(kind: Any) -> None:
+    retries = Retries(most=2, first_s=0.001)
+    with kind(f"http://127.0.0.1:{free_port()}", retries=retries) as client:
+        assert not client.ready()
+        with pytest.raises(Unavailable, match="could not be reached"):
+            client.predict("late-arrival", KEYED)
+
+
+def test_an_address_of_another_kind() -> None:
+    with pytest.raises(Invalid, match="is no HTTP address"):
+        Client("127.0.0.1:8080")
+
+
+class Moody(BaseHTTPRequestHandler):
+    """Does to each POST what `moods` says next, and counts connections and requests."""
+
+    protocol_version = "HTTP/1.1"
+    moods: list[str]
+    seen: list[Any]
+
+    def do_GET(self) -> None:
+        tensor = {"name": "x", "datatype": "FP32", "shape": [-1]}
+        self._say(200, {"name": "m", "platform": "p", "inputs": [tensor], "outputs": [{**tensor, "name": "y"}]})
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.seen.append((self.client_address, asked))
+        mood = self.moods.pop(0) if self.moods else "fine"
+        if mood == "closes":
+            self.close_connection = True
+        elif mood == "sleeps":
+            time.sleep(3)
+            self.close_connection = True
+        elif mood == "dribbles":
+            self.send_response(200)
+            self.send_header("content-length", "1000")
+            self.end_headers()
+            self.close_connection = True
+            for _ in range(40):
+                try:
+                    self.wfile.write(b" ")
+                except OSError:
+                    return
+                time.sleep(0.1)
+        elif mood == "fine":
+            self._say(
+                200, {"model_name": "m", "outputs": [{"name": "y", "datatype": "FP32", "shape": [1], "data": [7]}]}
+            )
+        else:
+            self._say(int(mood), {"error": "Full. Fix: wait."}, after="0")
+
+    def _say(self, status: int, value: Any, after: str = "") -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        if after:
+            self.send_header("retry-after", after)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextmanager
+def moody(*moods: str) -> Iterator[tuple[str, list[Any]]]:
+    """Give the URL of a server, and what it saw."""
+    seen: list[Any] = []
+    handler = type("Handler", (Moody,), {"moods": list(moods), "seen": seen})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", seen
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+QUICK = Retries(first_s=0.001)
+
+
+def test_refused_for_the_moment_is_asked_again_over_the_same_connection(kind: Any) -> None:
+    with moody("429", "503") as (url, seen), kind(url, retries=QUICK) as client:
+        assert client.predict("m", {"x": 1.0}).values == [7]
+        assert client.predict("m", {"x": 1.0}).values == [7]
+    assert len(seen) == 4
+    assert len({address for address, _ in seen}) == 1
+
+
+def test_refused_for_good(kind: Any) -> None:
+    with moody(*["429"] * 9) as (url, seen), kind(url, retries=QUICK) as client:
+        with pytest.raises(Overloaded) as caught:
+            client.predict("m", {"x": 1.0})
+        assert (caught.value.what, len(seen)) == ("Full.", 1 + QUICK.most)
+
+
+@pytest.mark.parametrize("mood", ["closes", "500"])
+def test_what_may_have_been_predicted_is_not_asked_again(kind: Any, mood: str) -> None:
+    with moody(mood) as (url, seen), kind(url, retries=QUICK) as client:
+        with pytest.raises(MainspringError):
+            client.predict("m", {"x": 1.0})
+        assert len(seen) == 1
+
+
+@pytest.mark.parametrize("mood", ["sleeps", "dribbles"])
+def test_a_deadline_holds_for_the_whole_answer(kind: Any, mood: str) -> None:
+    with moody(mood) as (url, seen), kind(url, retries=QUICK) as client:
+        client.metadata("m")
+        begun = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match="in time"):
+            client.predict("m", {"x": 1.0}, timeout_s=0.4)
+        assert time.monotonic() - begun < 2.5
+        assert len(seen) == 1
+        assert 0 < seen[0][1]["parameters"]["timeout"] <= 400_000
+
+
+def test_importing_it_brings_neither_httpx_nor_numpy() -> None:
+    code = "import sys, mainspring.client; print({'httpx', 'numpy', 'anyio'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

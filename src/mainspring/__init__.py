@@ -15,6 +15,10 @@ __version__ = "0.1.0"
 # ONNX Runtime reports to its makers, and writes into the user's home, unless it is told not to before its import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
+# Pandera sets it to "1" where nobody has set it, for Spark; pyarrow then takes the time of `datetime(..., tzinfo=zone)`
+# for UTC, whatever the zone. An empty text means no.
+os.environ["PYARROW_IGNORE_TIMEZONE"] = ""
+
 _HOMES = {
     "mainspring.core.schema": ["Boolean", "Float32", "Float64", "Int32", "Int64", "String", "Timestamp"],
     "mainspring.core.expr": ["col", "days", "greatest", "hours", "least", "minutes", "seconds", "when"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from ssl import SSLContext
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mainspring.client.protocol import Protocol
@@ -117,9 +116,7 @@ class AsyncClient:
     async def __aenter__(self) -> AsyncClient:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def _run(self, talk: Talk[T]) -> T:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from ssl import SSLContext
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mainspring.client.protocol import Protocol
@@ -150,9 +149,7 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _run(self, talk: Talk[T]) -> T:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from mainspring.core.errors import Invalid
-from mainspring.serving.baseline import Point
 from mainspring.serving.load import Load
+from mainspring.serving.model import Point
 
 
 def point(load: Load, deadline_us: float) -> Point:

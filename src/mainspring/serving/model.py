@@ -1,4 +1,4 @@
-"""Endpoints, and what stands behind one right now."""
+"""Endpoints, what stands behind one right now, and what one was measured to do."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from mainspring.core.declare import declare
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
+from mainspring.ledger.model import Log
+
+IN_TIME = 0.99  # of the requests that were due, at least, for a load to be met
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +24,7 @@ class Endpoint:
         model: `model@alias` or `model@version`.
         deadline: The longest a request may take, a duration; what cannot make it is refused at once.
         replicas: The smallest and largest number of workers.
+        log: What of its predictions is logged, and whether an answer waits until it is.
     """
 
     name: str
@@ -29,6 +33,7 @@ class Endpoint:
     deadline: str | int = "50ms"
     replicas: tuple[int, int] = (1, 1)
     max_queue_rows: int = 4096
+    log: Log = Log()
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -70,4 +75,52 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     arms: tuple[Arm, ...]
     deadline_us: int
     max_queue_rows: int
+    log: Log = Log()
     revision: int = 0
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one load. Rates are requests a second; `in_time` is a share of the requests that were due."""
+
+    offered: float
+    answered: float
+    in_time: float
+    refused: float  # a share likewise
+    p50_us: float | None
+    p99_us: float | None
+
+    @property
+    def met(self) -> bool:
+        return self.in_time >= IN_TIME
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """One measurement of an endpoint, on one machine.
+
+    Attributes:
+        asked_by: "keys" or "features": what a request brought.
+        rows: How many rows a request had.
+        workers: How many gateway processes answered.
+        capacity: The highest load that met the deadline, requests a second; `None` where none did.
+        alone_p50_us, alone_p99_us: The latency of one caller that asks again when it is answered.
+        points: Every load that was tried, lightest first.
+        stages_us: Stage -> mean µs a request, at the highest load that met the deadline.
+        batch_rows: Mean rows of a batch there.
+    """
+
+    endpoint: str
+    model: str
+    version: str
+    digest: str
+    measured_at: int  # UTC epoch microseconds
+    asked_by: str
+    rows: int
+    deadline_us: int
+    workers: int
+    capacity: float | None
+    alone_p50_us: float
+    alone_p99_us: float
+    points: tuple[Point, ...]
+    stages_us: dict[str, float] = {}
+    batch_rows: float | None = None
+    machine: str = ""

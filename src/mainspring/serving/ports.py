@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mainspring.registry.model import Bundle, TensorSpec
-from mainspring.serving.baseline import Baseline
-from mainspring.serving.model import Route
+from mainspring.serving.model import Baseline, Route
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.core.errors import Invalid
-from mainspring.serving.baseline import Point
 from mainspring.serving.capacity import capacity, point, search
 from mainspring.serving.load import Load
+from mainspring.serving.model import Point
 
 
 def tried(rate: float, *, met: bool) -> Point:

@@ -8,8 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, metadata
-from mainspring.serving.baseline import Baseline
-from mainspring.serving.model import Route
+from mainspring.serving.model import Baseline, Route
 from mainspring.serving.table import normalised, stamped
 
 routes_table = sa.Table(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 
-from mainspring.serving.baseline import Baseline
-from mainspring.serving.model import Route
+from mainspring.serving.model import Baseline, Route
 from mainspring.serving.table import normalised, stamped
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mainspring.serving.baseline import Baseline, Point
+from mainspring.serving.model import Baseline, Point
 from mainspring.serving.ports import Baselines
 
 

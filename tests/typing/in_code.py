@@ -1,6 +1,7 @@
 """What a user writes in code, as a type checker sees it. Checked by tests/unit/test_typing.py, never run."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, assert_type
 
 import pandas as pd
@@ -8,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 import mainspring as ms
+from mainspring.app.feature_file import FeatureFile
 from mainspring.app.feature_table import FeatureTable
 from mainspring.app.opened import OpenedProject
 from mainspring.data.model import Source
@@ -34,6 +36,14 @@ assert_type(project.training_set(views, labels, at="at", as_="pandas"), pd.DataF
 assert_type(project.training_set("OriginTraffic", labels, at="at", as_="arrow", memory_limit="500MB"), pa.Table)
 assert_type(project.training_set(project.models["late-arrival"], as_="polars", progress=False), pl.DataFrame)
 
+written = project.write_training_set("late-arrival", to="late-arrival.parquet", since="2013-01-01", progress=False)
+assert_type(written, FeatureFile)
+assert_type(written.features, tuple[str, ...])
+assert_type(written.head(), FeatureTable)
+assert_type(pd.read_parquet(written), pd.DataFrame)
+assert_type(project.write_training_set(views, Path("labels.parquet"), at="at", to=Path("out.parquet")), FeatureFile)
+assert_type(project.write_training_set(views, labels, at="at", to=written), FeatureFile)
+
 rows: list[dict[str, Any]] = [{"origin": "EWR"}, {"origin": "JFK"}]
 assert_type(project.online("OriginTraffic", rows), FeatureTable)
 assert_type(project.online("OriginTraffic", rows, as_="pandas", statuses=True), pd.DataFrame)
@@ -44,4 +54,5 @@ assert_type(project.verify("OriginTraffic", sample=50).equal, bool)
 
 project.training_set("late-arrival", as_="spark")  # type: ignore[call-overload]
 project.training_set("late-arrival", since=1.5)  # type: ignore[call-overload]
+project.write_training_set("late-arrival")  # type: ignore[call-arg]
 ms.open(7)  # type: ignore[arg-type]

@@ -88,7 +88,7 @@ class FeatureTable:
         width = max(map(len, self._shown()), default=0)
         for name in self._shown():
             column = self.table.column(name)
-            lines.append(f"  {name:<{width}}  {_type(column):<10} {_nulls(column, len(self))}".rstrip())
+            lines.append(f"  {name:<{width}}  {shown_type(column.type):<10} {_nulls(column, len(self))}".rstrip())
         return "\n".join([*lines, *self._left_out()])
 
     def _repr_html_(self) -> str:
@@ -96,7 +96,7 @@ class FeatureTable:
         rows = [
             (
                 html.code(name),
-                _type(self.table.column(name)),
+                shown_type(self.table.column(name).type),
                 self._role(name),
                 _nulls(self.table.column(name), len(self)),
                 *(_cell(value) for value in first.column(name).to_pylist()),
@@ -127,10 +127,8 @@ class FeatureTable:
         return "feature" if name in self.features else ""
 
 
-def _type(column: pa.ChunkedArray[Any]) -> str:
-    if pa.types.is_timestamp(column.type):
-        return f"instant, {column.type.tz}"
-    return str(column.type)
+def shown_type(kind: pa.DataType) -> str:
+    return f"instant, {kind.tz}" if pa.types.is_timestamp(kind) else str(kind)
 
 
 def _nulls(column: pa.ChunkedArray[Any], rows: int) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from mainspring.app import declared
 from mainspring.core import html
-from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.errors import NotFound
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from mainspring.app.applied import Change
     from mainspring.app.choosing import Choice, Chosen
+    from mainspring.app.feature_file import FeatureFile
     from mainspring.app.feature_table import FeatureTable
     from mainspring.app.frames import Kind
     from mainspring.app.named import Named
@@ -160,18 +161,51 @@ class OpenedProject:
         frames.check_kind(as_)
         choice = self._choose(of)
         how = reading.How(memory_limit, progress)
-        if labels is not None:
-            if since is not None or until is not None:
-                raise Invalid("since= and until= choose a model's own observations.", fix="filter the labels instead.")
+        reading.check_asked(choice, labels, since, until)
+        if choice.model is None or labels is not None:
             return reading.beside(self.services, choice, labels, at, how).as_(as_)
-        if choice.model is None:
-            raise Invalid(
-                f"{choice.title} can be read for any rows, and none are given.",
-                fix="give labels=: rows with the columns "
-                f"{choice.needed} and a time. Only a model has observations of its own.",
-            )
         start, end = reading.instant(since), reading.instant(until)
         return reading.of_observations(self.services, choice, choice.model, start, end, how).as_(as_)
+
+    def write_training_set(
+        self,
+        of: Chosen | Sequence[Chosen],
+        labels: Any = None,
+        *,
+        to: str | os.PathLike[str],
+        at: str | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        memory_limit: str = "2GB",
+        progress: bool = True,
+    ) -> FeatureFile:
+        """Write what `training_set` returns as a Parquet file, however large: neither rows nor result are in memory.
+
+        Args:
+            of: As `training_set` takes it; so are `at`, `since`, `until` and `progress`.
+            labels: As `training_set` takes them, or the path of a Parquet file.
+            to: The file, there whole or not at all; one that is there is replaced.
+            memory_limit: What the engine may use; a piece of the rows comes on top of it. What exceeds it goes to
+                the project's `.mainspring/tmp`.
+
+        Returns:
+            The file, which shows itself and is a path to whatever reads Parquet.
+
+        Raises:
+            NotFound: There is no such folder or file, model, view or feature, or a source has no data yet.
+            InvalidData: `labels` lack a column, a type does not fit, or a time is naive.
+            StorageFull: There is no room; `to` is as it was.
+        """
+        from mainspring.app import reading, writing
+        from mainspring.app.steps import steps
+
+        choice = self._choose(of)
+        reading.check_asked(choice, labels, since, until)
+        with steps(choice.title, len(choice.views) + 2, progress) as step:
+            writer = writing.TrainingSetWriter(self.services, choice, to, memory_limit, writing.Paced(step))
+            if choice.model is None or labels is not None:
+                return writer.beside(labels, at)
+            return writer.of_observations(choice.model, reading.instant(since), reading.instant(until))
 
     @overload
     def online(self, of: Chosen | Sequence[Chosen], rows: Mapping[str, Any], *, as_: None = ...,
@@ -211,7 +245,7 @@ class OpenedProject:
 
         frames.check_kind(as_)
         choice = self._choose(of)
-        single = isinstance(rows, Mapping) and not any(_is_column(value) for value in rows.values())
+        single = reading.is_one(rows)
         found = reading.now(self.services, choice, [rows] if single else rows, statuses=statuses)
         return found.table.to_pylist()[0] if single and as_ is None else found.as_(as_)
 
@@ -239,18 +273,11 @@ class OpenedProject:
             progress: Whether to show progress, in a terminal or a notebook.
         """
         from mainspring.app.reports import Verifications
-        from mainspring.app.steps import steps
+        from mainspring.app.steps import by_stage, steps
         from mainspring.app.verifying import verify
 
         with steps("verify", 2 * len(self._choose(of).views), progress) as step:
-            begun: set[str] = set()
-
-            def told(stage: str, _done: int, _total: int) -> None:
-                if stage not in begun:
-                    begun.add(stage)
-                    step(stage)
-
-            return Verifications(verify(self.services, of, sample=sample, seed=seed, progress=told))
+            return Verifications(verify(self.services, of, sample=sample, seed=seed, progress=by_stage(step)))
 
     def _choose(self, of: Chosen | Sequence[Chosen]) -> Choice:
         from mainspring.app.choosing import choose
@@ -288,7 +315,3 @@ class OpenedProject:
         return html.joined(
             html.title(self.name, note), *(html.Markup(each._repr_html_()) for each in shown if len(each))
         )
-
-
-def _is_column(value: Any) -> bool:
-    return hasattr(value, "__len__") and not isinstance(value, (str, bytes))

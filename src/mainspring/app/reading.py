@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
@@ -60,6 +60,18 @@ def instant(when: str | int | date | datetime | None) -> int | None:
     raise Invalid(f"{when!r} of type {type(when).__name__} is no instant.", fix='write "2013-07-01T00:00:00Z".')
 
 
+def check_asked(choice: Choice, labels: Any, since: Any, until: Any) -> None:
+    """Raise `Invalid` where there are no rows to read for, or a part of them is chosen that cannot be."""
+    if labels is not None and (since is not None or until is not None):
+        raise Invalid("since= and until= choose a model's own observations.", fix="filter the labels instead.")
+    if labels is None and choice.model is None:
+        raise Invalid(
+            f"{choice.title} can be read for any rows, and none are given.",
+            fix="give labels=: rows with the columns "
+            f"{choice.needed} and a time. Only a model has observations of its own.",
+        )
+
+
 def of_observations(
     project: Project, choice: Choice, model: Model, since: int | None, until: int | None, how: How
 ) -> FeatureTable:
@@ -77,19 +89,41 @@ def of_observations(
         labelled = join_labels(observed, model.observations, model.label, scan, until=end)
         dropped = observed.num_rows - labelled.num_rows
         if not labelled.num_rows:
-            span = f"before {format_instant(end)}" + ("" if since is None else f" and since {format_instant(since)}")
-            raise InvalidData(
-                f"Model {model.name!r} has no labelled observation {span} ({dropped:,} without a label).",
-                fix="choose another time with since= and until=, or land its data with `mainspring ingest`.",
-            )
-        schema = {name: model.observations.source.columns.get(name, choice.keys.get(name)) for name in choice.needed}
-        typed = {name: dtype for name, dtype in schema.items() if dtype is not None}
-        table = _offline(choice, labelled, typed, AT, scan, how, step)
-    label = f"{model.label.source.name}.{model.label.column}"
-    own = [name for name in observed.column_names if name != AT]
-    table = table.select([*own, AT, *choice.columns, LABEL]).rename_columns([*own, AT, *choice.columns, label])
-    notes = (f"{dropped:,} observations without a label are left out",) if dropped else ()
-    return FeatureTable(choice.title, table, features=choice.columns, at=AT, label=label, notes=notes)
+            raise none_labelled(model, since, end, dropped)
+        table = _offline(choice, labelled, fields_of(choice, model), AT, scan, how, step)
+    return FeatureTable(
+        choice.title, as_trained(table, choice, model), features=choice.columns, at=AT, label=label_of(model),
+        notes=left_out(dropped),
+    )  # fmt: skip
+
+
+def as_trained(table: pa.Table, choice: Choice, model: Model) -> pa.Table:
+    """Return the observations' own columns, their time, the features asked for and the label by its full name."""
+    own = [*model.observations.source.columns, AT, *choice.columns]
+    return table.select([*own, LABEL]).rename_columns([*own, label_of(model)])
+
+
+def label_of(model: Model) -> str:
+    return f"{model.label.source.name}.{model.label.column}"
+
+
+def fields_of(choice: Choice, model: Model) -> Schema:
+    """Return the types of the columns of the model's observations that the features read."""
+    schema = {name: model.observations.source.columns.get(name, choice.keys.get(name)) for name in choice.needed}
+    return {name: dtype for name, dtype in schema.items() if dtype is not None}
+
+
+def none_labelled(model: Model, since: int | None, end: int, dropped: int) -> InvalidData:
+    span = f"before {format_instant(end)}" + ("" if since is None else f" and since {format_instant(since)}")
+    return InvalidData(
+        f"Model {model.name!r} has no labelled observation {span} ({dropped:,} without a label).",
+        fix="choose another time with since= and until=, or land its data with `mainspring ingest`.",
+    )
+
+
+def left_out(dropped: int) -> tuple[str, ...]:
+    """Return what is to be said of observations without a label."""
+    return (f"{dropped:,} observations without a label are left out",) if dropped else ()
 
 
 def beside(project: Project, choice: Choice, labels: Any, at: str | None, how: How) -> FeatureTable:
@@ -102,10 +136,16 @@ def beside(project: Project, choice: Choice, labels: Any, at: str | None, how: H
     name = rows.with_times(at)
     with steps(choice.title, len(choice.views), how.progress) as step:
         found = _offline(choice, rows.read, rows.schema, rows.at, pinned(project), how, step)
-    table = rows.given if name in rows.given.column_names else rows.given.append_column(name, found.column(name))
+    table = with_found(rows.given, found, name, choice)
+    return FeatureTable(choice.title, table, features=choice.columns, at=name, index=index_of(labels))
+
+
+def with_found(given: pa.Table, found: pa.Table, at: str, choice: Choice) -> pa.Table:
+    """Return rows as they were given, with the column `at` of their times where they lack it, and the features."""
+    table = given if at in given.column_names else given.append_column(at, found.column(at))
     for column in choice.columns:
         table = table.append_column(column, found.column(column))
-    return FeatureTable(choice.title, table, features=choice.columns, at=name, index=index_of(labels))
+    return table
 
 
 def now(project: Project, choice: Choice, given: Any, *, statuses: bool) -> FeatureTable:
@@ -132,6 +172,13 @@ def now(project: Project, choice: Choice, given: Any, *, statuses: bool) -> Feat
     return FeatureTable(choice.title, table, features=choice.columns, notes=notes, index=index_of(given))
 
 
+def is_one(rows: Any) -> bool:
+    """Return whether it is one row, a dictionary of values, and not several."""
+    return isinstance(rows, Mapping) and not any(
+        hasattr(value, "__len__") and not isinstance(value, (str, bytes)) for value in rows.values()
+    )
+
+
 def _materialised(project: Project, choice: Choice) -> int | None:
     """Return through when all the views are materialised, `None` where no view is read."""
     positions = {view.name: project.online.position(slot(view)) for view in choice.views}
@@ -156,13 +203,19 @@ def pinned(project: Project) -> Scan:
     return cache(project.lake.scan)
 
 
-def _offline(choice: Choice, observed: pa.Table, schema: Schema, at: str, scan: Scan, how: How, step: Step) -> pa.Table:
+def view_by_view(choice: Choice, scan: Scan, begins: Callable[[str], None]) -> Scan:
+    """Return `scan`, which is asked for each view's source as the view begins; that is told."""
     views = iter(choice.views)
 
-    def told(source: str) -> TableScan:  # each view's source is asked for as the view begins
+    def told(source: str) -> TableScan:
         view = next(views, None)
         if view is not None:
-            step(view.name)
+            begins(view.name)
         return scan(source)
 
+    return told
+
+
+def _offline(choice: Choice, observed: pa.Table, schema: Schema, at: str, scan: Scan, how: How, step: Step) -> pa.Table:
+    told = view_by_view(choice, scan, step)
     return point_in_time(observed, choice.groups, told, schema=schema, at=at, memory_limit=how.memory_limit)

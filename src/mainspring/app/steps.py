@@ -6,18 +6,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol
 
 from mainspring.core.html import text
 
-Step = Callable[[str], None]
+
+class Step(Protocol):
+    def __call__(self, name: str, /, *, begins: bool = True) -> None:
+        """Say what is done now; with `begins=False` of the step that has begun."""
 
 
 @contextmanager
 def steps(title: str, total: int, shown: bool = True) -> Iterator[Step]:
     """Show how many of `total` steps are done. Call what is given with the name of each step as it begins."""
     if not shown or total < 1:
-        yield lambda _name: None
+        yield _unseen
     elif _in_notebook():
         with _notebook(title, total) as step:
             yield step
@@ -25,7 +28,23 @@ def steps(title: str, total: int, shown: bool = True) -> Iterator[Step]:
         with _terminal(title, total) as step:
             yield step
     else:
-        yield lambda _name: None
+        yield _unseen
+
+
+def by_stage(step: Step) -> Callable[[str, int, int], None]:
+    """Return what tells `step` of each stage as it begins, however often it is called."""
+    begun: set[str] = set()
+
+    def told(stage: str, _done: int, _total: int) -> None:
+        if stage not in begun:
+            begun.add(stage)
+            step(stage)
+
+    return told
+
+
+def _unseen(_name: str, /, *, begins: bool = True) -> None:
+    pass
 
 
 def _in_notebook() -> bool:
@@ -44,10 +63,10 @@ def _terminal(title: str, total: int) -> Iterator[Step]:
         task = bars.add_task(title, total=total)
         begun = 0
 
-        def step(name: str) -> None:
+        def step(name: str, *, begins: bool = True) -> None:
             nonlocal begun
-            bars.update(task, completed=begun, description=f"{title}: {name}")
-            begun += 1
+            begun += begins
+            bars.update(task, completed=begun - 1, description=f"{title}: {name}")
 
         yield step
 
@@ -63,10 +82,10 @@ def _notebook(title: str, total: int) -> Iterator[Step]:
     handle = ipython.display(bar(0, ""), display_id=True)
     begun = 0
 
-    def step(name: str) -> None:
+    def step(name: str, *, begins: bool = True) -> None:
         nonlocal begun
-        handle.update(bar(begun, name))
-        begun += 1
+        begun += begins
+        handle.update(bar(begun - 1, name))
 
     try:
         yield step

@@ -32,7 +32,7 @@ DUCK_TYPES = {
     DType.Duration: "BIGINT",
 }
 
-_SPILL = "spill-"
+SPILL = "spill-"  # then a process: a folder of that name beside goes once that process is dead
 _FULL = ("No space left", "max_temp_directory_size", "File too large", "Disk quota")
 _MEMORY = "parse_formatted_bytes(current_setting('memory_limit'))"
 _THREAD_BYTES = 125_000_000
@@ -85,13 +85,14 @@ def _spill(temp: Path | None) -> Path:
         return Path(tempfile.gettempdir()) / f"mainspring-{new_id()}"
     with disk_errors(temp):
         temp.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for left in temp.glob(f"{_SPILL}*"):
-            if not _alive(left.name.split("-")[1]):
+        for left in temp.glob(f"{SPILL}*"):
+            if not alive(left.name.split("-")[1]):
                 shutil.rmtree(left, ignore_errors=True)
-    return temp / f"{_SPILL}{os.getpid()}-{new_id()}"
+    return temp / f"{SPILL}{os.getpid()}-{new_id()}"
 
 
-def _alive(process: str) -> bool:
+def alive(process: str) -> bool:
+    """Return whether there is such a process, by its number as text."""
     try:
         os.kill(int(process), 0)
     except (ProcessLookupError, ValueError):

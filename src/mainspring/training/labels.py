@@ -48,21 +48,27 @@ def join_labels(
         observed: As `features.offline.read.observe` returns it.
         until: Labels that became visible later are not used; UTC epoch microseconds, `None` for no limit.
     """
-    keys = label_keys(observations, label)
-    quoted = ", ".join(quote_name(key) for key in keys)
-    newest = ", ".join(f"{quote_name(time)} DESC" for time in label.source.times)
-    visible = f"WHERE epoch_us({VISIBLE_AT}) <= {until}" if until is not None else ""
     con = duck.connect()
     try:
         duck.register(con, "labels", scan(label.source.name))
         con.register("observed", observed.append_column("_i", pa.array(range(observed.num_rows), pa.int64())))
-        same = " AND ".join(f"o.{quote_name(key)} = l.{quote_name(key)}" for key in keys)
-        found = con.sql(
-            f"SELECT o._i, l.{LABEL} FROM observed AS o JOIN ("
-            f"SELECT {quoted}, {quote_name(label.column)} AS {LABEL} FROM labels {visible} "
-            f"QUALIFY row_number() OVER (PARTITION BY {quoted} ORDER BY {newest}, {SEQUENCE} DESC) = 1"
-            f") AS l ON {same} WHERE l.{LABEL} IS NOT NULL ORDER BY o._i"
-        ).to_arrow_table()
+        labelled = labelled_sql(observations, label, until=until)
+        found = con.sql(f"SELECT _i, {LABEL} FROM ({labelled}) ORDER BY _i").to_arrow_table()
     finally:
         con.close()
     return observed.take(found.column("_i")).append_column(LABEL, found.column(LABEL))
+
+
+def labelled_sql(observations: Observations, label: SourceColumn, *, until: int | None) -> str:
+    """SELECT the rows of `observed` that have a label, in any order, and their `_label`, from `labels`, its source."""
+    keys = label_keys(observations, label)
+    quoted = ", ".join(quote_name(key) for key in keys)
+    newest = ", ".join(f"{quote_name(time)} DESC" for time in label.source.times)
+    visible = f"WHERE epoch_us({VISIBLE_AT}) <= {until}" if until is not None else ""
+    same = " AND ".join(f"o.{quote_name(key)} = l.{quote_name(key)}" for key in keys)
+    return (
+        f"SELECT o.*, l.{LABEL} FROM observed AS o JOIN ("
+        f"SELECT {quoted}, {quote_name(label.column)} AS {LABEL} FROM labels {visible} "
+        f"QUALIFY row_number() OVER (PARTITION BY {quoted} ORDER BY {newest}, {SEQUENCE} DESC) = 1"
+        f") AS l ON {same} WHERE l.{LABEL} IS NOT NULL"
+    )

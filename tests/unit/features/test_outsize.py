@@ -13,7 +13,7 @@ import pytest
 import mainspring as ms
 from mainspring.core.errors import InvalidData, NotFound, StorageFull
 from mainspring.features.model import FeatureView
-from mainspring.features.offline import outsize, point_in_time, point_in_time_pieces, point_in_time_to
+from mainspring.features.offline import outsize, pieces, point_in_time, point_in_time_pieces, point_in_time_to
 from station import SCHEMA, World, instant, train
 
 INSTANT = pa.timestamp("us", tz="UTC")
@@ -66,6 +66,7 @@ def test_pieces_are_the_whole(
     tmp_path: Path, made: tuple[World, list[Any]], rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outsize, "PIECE_ROWS", 1000)
+    monkeypatch.setattr(pieces, "PIECE_ROWS", 1000)
     world, groups = made
     asked = observations(rows)
     pq.write_table(asked, tmp_path / "asked.parquet", row_group_size=700)
@@ -86,10 +87,10 @@ def test_pieces_are_the_whole(
 
 def test_an_iterator_that_is_left_early_leaves_nothing(tmp_path: Path, made: tuple[World, list[Any]]) -> None:
     world, groups = made
-    pieces = point_in_time_pieces(observations(10), groups, world.lake.scan, schema=FIELDS, temp=tmp_path)
-    assert next(pieces).num_rows == 10
+    found = point_in_time_pieces(observations(10), groups, world.lake.scan, schema=FIELDS, temp=tmp_path)
+    assert next(found).num_rows == 10
     assert list(tmp_path.iterdir())
-    pieces.close()
+    found.close()
     assert list(tmp_path.iterdir()) == []
 
 

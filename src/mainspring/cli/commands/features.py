@@ -10,6 +10,7 @@ import click
 from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.commands.features_read import read
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -282,5 +283,5 @@ def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-for _command in (list_, show_, explain, verify, entity):
+for _command in (list_, show_, explain, read, verify, entity):
     command.add_command(_command)

@@ -6,37 +6,38 @@ a piece at a time. So beside what DuckDB may use, only a piece is in memory.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from mainspring.core.errors import InvalidData, NotFound
 from mainspring.core.expr.sql import quote_text
 from mainspring.core.files import disk_errors
 from mainspring.core.schema import Schema
-from mainspring.data.arrow import no_rows
 from mainspring.features.model import FeatureGroup, views_of
 from mainspring.features.offline.observed import as_read
+from mainspring.features.offline.pieces import (
+    PIECE_ROWS,
+    Observed,
+    count,
+    opened,
+    pieces,
+    workplace,
+    write_whole,
+    writing,
+)
 from mainspring.features.offline.placing import Kind, placed
 from mainspring.features.offline.query import execute
 from mainspring.features.offline.read import Scan, connection, with_features
 from mainspring.features.offline.stored import read_view
 
-PIECE_ROWS = 1 << 16
-
-Observed = pa.Table | str | Path
-
 
 def point_in_time_to(
     path: str | Path,
-    observations: Observed,
+    observations: pa.Table | str | Path,
     groups: Sequence[FeatureGroup],
     scan: Scan,
     *,
@@ -63,27 +64,13 @@ def point_in_time_to(
         NotFound: There is no such file of observations.
         StorageFull: There is no room for the file, or for what is on its way to it.
     """
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    written, total = 0, _count(observations)
-    pieces = point_in_time_pieces(
+    total = count(observations)
+    found = point_in_time_pieces(
         observations, groups, scan, schema=schema, at=at, memory_limit=memory_limit, threads=threads, temp=temp,
         rows_worth_a_tile=rows_worth_a_tile,
     )  # fmt: skip
-    with ExitStack() as stack:
-        stack.enter_context(disk_errors(path))
-        stack.callback(unfinished.unlink, missing_ok=True)
-        stack.enter_context(closing(pieces))
-        with ExitStack() as open_file:
-            writer = None
-            for piece in pieces:
-                writer = writer or open_file.enter_context(_written(unfinished, piece.schema))
-                writer.write_table(piece)
-                written += piece.num_rows
-                if progress is not None:
-                    progress(written, total)
-        unfinished.replace(path)
-    return written
+    with closing(found):
+        return write_whole(Path(path), found, None if progress is None else lambda done: progress(done, total))
 
 
 def point_in_time_pieces(
@@ -101,11 +88,13 @@ def point_in_time_pieces(
     """Yield what `point_in_time` returns in pieces of up to `PIECE_ROWS` rows; at least one piece.
 
     What is on its way lies in a folder under `temp`, until the last piece was taken or the iterator is closed.
+
+    Args:
+        observations: A table, the path of a Parquet file, or what gives the same pieces each time it is called; the
+            result has the same.
     """
-    if temp is not None:
-        temp.mkdir(parents=True, exist_ok=True, mode=0o700)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mainspring-", dir=temp)))
+        folder = stack.enter_context(workplace(temp))
         asked = folder / "observed.parquet"
         with disk_errors(folder):
             _write_asked(asked, observations, groups, at)
@@ -118,7 +107,7 @@ def point_in_time_pieces(
             files += read_view(con, view, scan(view.source.name), bounds, rows_worth_a_tile, collect)
         columns = [stack.enter_context(each) for each in files]
         first = 0
-        for piece in _pieces(observations):
+        for piece in pieces(observations):
             stored: dict[str, Any] = {}
             for each in columns:
                 stored.update(each.upto(first, piece.num_rows))
@@ -136,7 +125,7 @@ class _Stored:
     kinds: Mapping[str, Kind]
 
     def __enter__(self) -> _Stored:
-        self._file = _open(self.path)
+        self._file = opened(self.path)
         self._batches = self._file.iter_batches(batch_size=PIECE_ROWS, use_threads=False)
         self._rest: pa.RecordBatch | None = None
         return self
@@ -173,53 +162,11 @@ def _write_asked(path: Path, observations: Observed, groups: Sequence[FeatureGro
     first = 0
     with ExitStack() as open_file:
         writer = None
-        for piece in _pieces(observations):
+        for piece in pieces(observations):
             typed = as_read(piece, groups, {}, at, first=first)
-            writer = writer or open_file.enter_context(_written(path, typed.schema))
+            writer = writer or open_file.enter_context(writing(path, typed.schema))
             writer.write_table(typed)
             first += piece.num_rows
-
-
-def _pieces(observations: Observed) -> Iterator[pa.Table]:
-    """Yield the observations as they came, in pieces; one empty piece where there are none."""
-    if isinstance(observations, pa.Table):
-        for start in range(0, max(1, observations.num_rows), PIECE_ROWS):
-            yield observations.slice(start, PIECE_ROWS)
-        return
-    with _opened(observations) as file:
-        if not file.metadata.num_rows:
-            yield no_rows(file.schema_arrow)
-        for batch in file.iter_batches(batch_size=PIECE_ROWS, use_threads=False):
-            yield pa.Table.from_batches([batch])
-
-
-def _count(observations: Observed) -> int:
-    if isinstance(observations, pa.Table):
-        return observations.num_rows
-    with _opened(observations) as file:
-        return int(file.metadata.num_rows)
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
-    try:
-        with _open(path) as file:
-            yield file
-    except FileNotFoundError:
-        raise NotFound(f"There is no file of observations {path}.") from None
-    except pa.ArrowException as error:
-        raise InvalidData(f"The observations in {path} cannot be read: {error}.", fix="write them again.") from error
-
-
-def _open(path: str | Path) -> Any:
-    # Whoever reads ahead reads the whole file ahead.
-    return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
-
-
-def _written(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    # To look for a dictionary among numbers takes longer than to write them.
-    texts: Any = [field.name for field in schema if not pa.types.is_primitive(field.type)]
-    return pq.ParquetWriter(path, schema, use_dictionary=texts)
 
 
 def _text(path: Path) -> str:

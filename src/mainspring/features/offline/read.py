@@ -115,20 +115,24 @@ def observe(
 
     A row without a time (its `at` is null) is no observation. Instants are UTC epoch microseconds.
     """
+    with connection(memory_limit) as con, duck.duck_errors(definition.source.name):
+        duck.register(con, "source", scan(definition.source.name))
+        names = ", ".join(quote_name(name) for name in definition.source.columns)
+        made = observed_sql(definition, since, until)
+        rows: pa.Table = con.sql(f"SELECT {names}, _at FROM ({made}) ORDER BY _at, {SEQUENCE}").to_arrow_table()
+    return rows.cast(arrow_schema({**definition.source.columns, "_at": DType.Timestamp}))
+
+
+def observed_sql(definition: Observations, since: int | None, until: int | None) -> str:
+    """SELECT what `observe` returns from `source`, in any order, and the order of arrival."""
     columns = definition.source.columns
-    names = ", ".join(quote_name(name) for name in columns)
     bounds = [
         f"epoch_us(_at) >= {since}" if since is not None else "",
         f"epoch_us(_at) < {until}" if until is not None else "",
     ]
     where = " AND ".join(["_at IS NOT NULL", *filter(None, bounds)])
-    with connection(memory_limit) as con, duck.duck_errors(definition.source.name):
-        duck.register(con, "source", scan(definition.source.name))
-        rows: pa.Table = con.sql(
-            f"SELECT {names}, _at FROM (SELECT *, {to_sql(definition.at, columns)} AS _at FROM source) "
-            f"WHERE {where} ORDER BY _at, {SEQUENCE}"
-        ).to_arrow_table()
-    return rows.cast(arrow_schema({**columns, "_at": DType.Timestamp}))
+    names = ", ".join(quote_name(name) for name in (*columns, SEQUENCE))
+    return f"SELECT {names}, _at FROM (SELECT *, {to_sql(definition.at, columns)} AS _at FROM source) WHERE {where}"
 
 
 @contextmanager

@@ -1,0 +1,128 @@
+"""Observations and results a piece at a time: what is read of a file or a table, and a Parquet file written whole."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mainspring.core.errors import InvalidData, NotFound
+from mainspring.core.files import disk_errors, sync_folder
+from mainspring.data import duck
+from mainspring.data.arrow import no_rows
+
+PIECE_ROWS = 1 << 16
+
+# A table, the path of a Parquet file, or what gives the same pieces, at least one, each time it is called.
+Observed = pa.Table | str | Path | Callable[[], Iterator[pa.Table]]
+
+
+def pieces(observed: Observed) -> Generator[pa.Table]:
+    """Yield observations as they came, in pieces of up to `PIECE_ROWS` rows; one empty piece where there are none.
+
+    Raises:
+        NotFound: There is no such file.
+        InvalidData: The file cannot be read.
+    """
+    if callable(observed):
+        yield from observed()
+    elif isinstance(observed, pa.Table):
+        for start in range(0, max(1, observed.num_rows), PIECE_ROWS):
+            yield observed.slice(start, PIECE_ROWS)
+    else:
+        with _opened(observed) as file:
+            if not file.metadata.num_rows:
+                yield no_rows(file.schema_arrow)
+            for batch in file.iter_batches(batch_size=PIECE_ROWS, use_threads=False):
+                yield pa.Table.from_batches([batch])
+
+
+def count(observed: pa.Table | str | Path) -> int:
+    """Return how many rows there are; raises as `pieces` does."""
+    if isinstance(observed, pa.Table):
+        return observed.num_rows
+    with _opened(observed) as file:
+        return int(file.metadata.num_rows)
+
+
+def write_whole(path: Path, tables: Iterable[pa.Table], written: Callable[[int], None] | None = None) -> int:
+    """Write tables of one schema, at least one, as a Parquet file that is there whole or not at all.
+
+    Args:
+        path: Where to write; a file that is there is replaced.
+        written: Called with how many rows are written so far.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        StorageFull: There is no room; `path` is as it was.
+    """
+    _sweep(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    rows = 0
+    with disk_errors(path), ExitStack() as stack:
+        stack.callback(unfinished.unlink, missing_ok=True)
+        with ExitStack() as open_file:
+            writer = None
+            for table in tables:
+                writer = writer or open_file.enter_context(writing(unfinished, table.schema))
+                writer.write_table(table)
+                rows += table.num_rows
+                if written is not None:
+                    written(rows)
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+        sync_folder(path.parent)
+    return rows
+
+
+@contextmanager
+def workplace(temp: Path | None) -> Generator[Path]:
+    """A folder under `temp` for as long as the block runs; one that a killed process left goes with DuckDB's own.
+
+    Args:
+        temp: By default the machine's folder for temporary files.
+    """
+    if temp is not None:
+        temp.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(prefix=f"{duck.SPILL}{os.getpid()}-", dir=temp) as folder:
+        yield Path(folder)
+
+
+def writing(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    # To look for a dictionary among numbers takes longer than to write them.
+    texts: Any = [field.name for field in schema if not pa.types.is_primitive(field.type)]
+    return pq.ParquetWriter(path, schema, use_dictionary=texts)
+
+
+def opened(path: str | Path) -> Any:
+    """Return a Parquet file to read in pieces."""
+    # Whoever reads ahead reads the whole file ahead.
+    return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    try:
+        with opened(path) as file:
+            yield file
+    except FileNotFoundError:
+        raise NotFound(f"There is no file of observations {path}.", fix="name a Parquet file that is there.") from None
+    except pa.ArrowException as error:
+        raise InvalidData(f"The observations in {path} cannot be read: {error}.", fix="write them again.") from error
+
+
+def _sweep(path: Path) -> None:
+    """Delete what killed processes left of a file at `path`."""
+    for left in path.parent.glob(f".{escape(path.name)}.*.partial"):
+        if not duck.alive(left.name.split(".")[-2]):
+            left.unlink(missing_ok=True)

@@ -32,6 +32,7 @@ _HOMES = {
     ],
     "mainspring.features.declaring": ["feature_view", "on_demand_features", "request_features"],
     "mainspring.features.model": ["Entity", "Observations"],
+    "mainspring.ledger.model": ["Log"],
     "mainspring.training.model": ["at_least", "at_most", "beats", "model"],
     "mainspring.training.run": ["Run"],
     "mainspring.training.sets": ["TrainingSet"],
@@ -49,6 +50,7 @@ __all__ = [
     "Float64",
     "Int32",
     "Int64",
+    "Log",
     "MainspringError",
     "Observations",
     "Run",
@@ -142,6 +144,7 @@ if TYPE_CHECKING:
     from mainspring.features.declaring import request_features as request_features
     from mainspring.features.model import Entity as Entity
     from mainspring.features.model import Observations as Observations
+    from mainspring.ledger.model import Log as Log
     from mainspring.serving.model import Endpoint as Endpoint
     from mainspring.training.model import at_least as at_least
     from mainspring.training.model import at_most as at_most

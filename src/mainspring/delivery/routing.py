@@ -28,6 +28,7 @@ def routes_for(endpoints: Iterable[Endpoint], versions: ModelVersions) -> list[R
                 arms=(Arm(version.version, version.digest),),
                 deadline_us=endpoint.deadline_us,
                 max_queue_rows=endpoint.max_queue_rows,
+                log=endpoint.log,
             )
         )
     return routes

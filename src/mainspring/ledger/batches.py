@@ -27,11 +27,16 @@ class Encoded(msgspec.Struct, array_like=True, gc=False):
 
 
 def _plain(value: Any) -> Any:
-    """Return an array, which MessagePack has no word for, as a list."""
+    """Return an array, which MessagePack has no word for, as a list: a value a row, or a list of them."""
     if not hasattr(value, "tolist"):
         raise TypeError(f"A {type(value).__name__} cannot be logged.")
+    rows, *shape = value.shape or (1,)
+    if value.size > LARGEST_VALUE * rows:
+        return [f"{value.dtype}{shape}"] * rows
     return value.tolist()
 
+
+LARGEST_VALUE = 64  # elements of one row of a tensor; of larger ones the log says what they were
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
 

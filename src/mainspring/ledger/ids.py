@@ -4,7 +4,8 @@ at a tenth of its price. Instead of 80 random bits, 50 that the process drew onc
 from __future__ import annotations
 
 import os
-import time
+
+from mainspring.core.ids import milliseconds
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]  # of ten bits each
@@ -22,7 +23,7 @@ class PredictionIds:
 
     def take(self, count: int) -> list[str]:
         """Return `count` fresh ids, in ascending order unless the count of 2^30 begins again within them."""
-        ms = time.time_ns() // 1_000_000
+        ms = milliseconds()
         if ms != self._ms:
             self._ms, self._prefix = ms, _text(ms, 50) + self._mine
         prefix, pairs, first = self._prefix, _PAIRS, self._next

@@ -93,7 +93,7 @@ class Asked(NamedTuple):
 class Batch(msgspec.Struct, array_like=True, gc=False):
     """Predictions that were made together, by column: serving has them like that, and it costs a tenth of rows.
 
-    A column is a list or a NumPy array of shape (rows,), or (rows, n) where a row's value is a list; it is never
+    A column is a list or a NumPy array of shape (rows, ...); of large tensors only type and shape are kept. It is never
     changed.
     """
 

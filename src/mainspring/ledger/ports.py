@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mainspring.ledger.model import Batch, Prediction
-from mainspring.ledger.sealing import Sealer
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+class Seals(Protocol):
+    """Encrypts personal values."""
+
+    def seal(self, prediction_id: str, values: Mapping[str, Any]) -> bytes:
+        """Return the values by name, as only the holder of the key can read them, and for this prediction only."""
+        ...
 
 
 class PredictionLog(Protocol):
@@ -22,7 +29,7 @@ class PredictionLog(Protocol):
             (not chosen), `disk_full`, `disk_error`, `buffer_full` (the disk is too slow), `closed`.
     """
 
-    sealer: Sealer | None
+    sealer: Seals | None
     unlogged: Mapping[tuple[str, str], int]
 
     def add(self, batch: Batch, *, sync: bool = False) -> Future[None] | None:

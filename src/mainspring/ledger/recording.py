@@ -10,8 +10,7 @@ from operator import itemgetter
 from typing import Any
 
 from mainspring.ledger.model import Asked, Batch, Heading, Log
-from mainspring.ledger.ports import PredictionLog
-from mainspring.ledger.sealing import Sealer
+from mainspring.ledger.ports import PredictionLog, Seals
 
 Columns = Mapping[str, Any]  # name -> a column, see `Batch`
 _PLANS = 256  # callers choose which optional fields they send, so there can be many
@@ -121,7 +120,7 @@ class Recorder:
         )
         return plan
 
-    def _sealed(self, sealer: Sealer, plan: _Plan, ids: Sequence[str], sent: Columns, features: Columns) -> list[bytes]:
+    def _sealed(self, sealer: Seals, plan: _Plan, ids: Sequence[str], sent: Columns, features: Columns) -> list[bytes]:
         columns = {
             "keys": {name: _listed(sent[name]) for name in plan.hidden_sent if name in self._keys},
             "request": {name: _listed(sent[name]) for name in plan.hidden_sent if name not in self._keys},

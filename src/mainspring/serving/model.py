@@ -14,6 +14,8 @@ from mainspring.ledger.model import Log
 
 IN_TIME = 0.99  # of the requests that were due, at least, for a load to be met
 
+_EVERYTHING = Log()
+
 
 @dataclass(frozen=True, eq=False)
 class Endpoint:
@@ -33,7 +35,7 @@ class Endpoint:
     deadline: str | int = "50ms"
     replicas: tuple[int, int] = (1, 1)
     max_queue_rows: int = 4096
-    log: Log = Log()
+    log: Log = _EVERYTHING
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -75,7 +77,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     arms: tuple[Arm, ...]
     deadline_us: int
     max_queue_rows: int
-    log: Log = Log()
+    log: Log = _EVERYTHING
     revision: int = 0
 
 

@@ -14,6 +14,7 @@ from mainspring.registry.bundles import FEATURES, GOLDEN
 from mainspring.registry.model import Bundle, Manifest, TensorSpec
 from mainspring.serving.cost import Cost
 from mainspring.serving.golden import warm_up
+from mainspring.serving.personal import personal_names
 from mainspring.serving.ports import Executor, Loader
 from mainspring.serving.schema import DATATYPES, Field, RequestSchema, TensorSchema
 from mainspring.serving.tensor import check_specs
@@ -34,6 +35,7 @@ class Runtime:
     cost: Cost  # of a batch, as the warm-up measured it
     reader: OnlineReader | None = None  # `None`: a model of tensors, which has no features
     key_names: tuple[str, ...] = ()
+    personal: frozenset[str] = frozenset()  # keys, fields and features that identify a person
     stored: bool = False  # whether requests by key need the online store
     remote: bool = False  # whether that waits for another machine
 
@@ -73,6 +75,7 @@ def load(bundle: Bundle, online: OnlineStore, executors: Loader) -> Runtime:
         cost,
         reader=OnlineReader(groups, online, schema=observations.source.columns),
         key_names=tuple(name for entity in observations.keys for name in entity.keys),
+        personal=personal_names(groups, observations),
         stored=stored,
         remote=stored and online.remote,
     )

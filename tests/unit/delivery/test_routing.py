@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mainspring.delivery.routing import publish, routes_for
+from mainspring.ledger.model import Log
 from mainspring.registry.adapters.memory import MemoryVersions
 from mainspring.registry.model import AliasMove
 from mainspring.serving.adapters.memory import MemoryRoutes
@@ -26,9 +27,16 @@ def move(versions: MemoryVersions, model: str, old: str | None, new: str, alias:
 def test_a_route_has_what_its_endpoint_declares() -> None:
     versions = registry("late")
     move(versions, "late", None, "2")
-    endpoint = Endpoint("e", model="late@champion", deadline="80ms", max_queue_rows=7)
+    endpoint = Endpoint("e", model="late@champion", deadline="80ms", max_queue_rows=7, log=Log(sync=True))
     assert routes_for([endpoint], versions) == [
-        Route(endpoint="e", model="late", arms=(Arm("2", "2" * 64, 1.0),), deadline_us=80_000, max_queue_rows=7)
+        Route(
+            endpoint="e",
+            model="late",
+            arms=(Arm("2", "2" * 64, 1.0),),
+            deadline_us=80_000,
+            max_queue_rows=7,
+            log=Log(sync=True),
+        )
     ]
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mainspring.core.errors import NotFound
 from mainspring.ledger.batches import predictions_of
 from mainspring.ledger.model import Batch, Prediction
+from mainspring.ledger.ports import Seals
 from mainspring.ledger.revealing import revealed
 from mainspring.ledger.sealing import KEY_BYTES, Opener, Sealer
 
@@ -28,7 +29,7 @@ class MemoryLedger:
         self._compacted: dict[str, Prediction] = {}
         self._lock = threading.Lock()
         self._opener = Opener(key)
-        self.sealer: Sealer | None = Sealer(key)
+        self.sealer: Seals | None = Sealer(key)
         self.unlogged: Counter[tuple[str, str]] = Counter()
 
     def add(self, batch: Batch, *, sync: bool = False) -> Future[None] | None:

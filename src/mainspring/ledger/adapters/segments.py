@@ -24,6 +24,7 @@ from mainspring.core.files import disk_errors
 from mainspring.ledger import batches, frames
 from mainspring.ledger.adapters.segmentfile import SegmentFile
 from mainspring.ledger.model import Batch, Heading, Prediction
+from mainspring.ledger.ports import Seals
 from mainspring.ledger.sealing import Sealer
 
 _log = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ class SegmentLog:
         self._waiting: list[Future[None]] = []  # for a sync
         self._trouble = False
         self.unlogged: Counter[tuple[str, str]] = Counter()
-        self.sealer = None if key is None else Sealer(key)
+        self.sealer: Seals | None = None if key is None else Sealer(key)
         try:
             self._file = SegmentFile.begin(folder)
         except StorageFull as error:

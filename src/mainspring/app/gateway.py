@@ -1,15 +1,20 @@
-"""The data plane as a process: `python -m mainspring.app.gateway --project ROOT [--profile P]`."""
+"""The data plane as a process: `python -m mainspring.app.gateway --project ROOT [--profile P]`.
+
+Under the supervisor several of these serve one address: they inherit the socket, and have a slot each.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 
 from mainspring.app.executors import executors
-from mainspring.app.process import log, run
+from mainspring.app.process import arguments, log, run
 from mainspring.app.project import Project
 from mainspring.serving.gateway import Gateway
 from mainspring.serving.server import serve
+from mainspring.serving.slots import Slots, folder
 
 
 def build_gateway(project: Project) -> Gateway:
@@ -25,13 +30,40 @@ def build_gateway(project: Project) -> Gateway:
         clock=project.clock,
         allowed_hosts=project.allowed_hosts,
         max_body_bytes=project.settings.max_body_bytes,
+        body_timeout_s=project.settings.gateway_limits.body_us / 1e6,
     )
 
 
-def _body(project: Project) -> None:
-    address = project.settings.gateway
-    asyncio.run(serve(build_gateway(project), address, started=lambda: log.info("gateway listens on %s", address.url)))
+def main() -> int:
+    """Serve until SIGTERM. Return the exit code."""
+    parser = arguments("gateway")
+    parser.add_argument("--listener", type=int, help="the descriptor of a socket that listens already")
+    parser.add_argument("--slot", type=int, default=0, help="which of the gateway's processes this is, from 0")
+    parser.add_argument("--slots", type=int, default=1, help="how many there are")
+    chosen = parser.parse_args()
+
+    def body(project: Project) -> None:
+        settings = project.settings
+        listener = socket.socket(fileno=chosen.listener) if chosen.listener is not None else None
+        if settings.gateway_tls is not None:
+            from mainspring.security import tls
+
+            tls.check(settings.gateway_tls, now=project.wall.now())
+        address, at = settings.gateway, f"{settings.gateway.url}, slot {chosen.slot}"
+        serving = serve(
+            build_gateway(project),
+            address,
+            listener=listener,
+            limits=settings.gateway_limits,
+            tls=settings.gateway_tls,
+            slots=Slots(folder(settings.state), chosen.slot, chosen.slots),
+            started=lambda: log.info("gateway listens on %s", at),
+        )
+        asyncio.run(serving)
+        log.info("gateway ended")
+
+    return run("gateway", body, chosen)
 
 
 if __name__ == "__main__":
-    sys.exit(run("gateway", _body))
+    sys.exit(main())

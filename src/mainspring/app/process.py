@@ -15,12 +15,17 @@ from mainspring.core.errors import MainspringError
 log = logging.getLogger("mainspring")
 
 
-def run(name: str, body: Callable[[Project], None]) -> int:
-    """Open the project that the command line names and run `body` on it. Return the exit code."""
+def arguments(name: str) -> argparse.ArgumentParser:
+    """Return what every child is told."""
     parser = argparse.ArgumentParser(prog=f"python -m mainspring.app.{name}")
     parser.add_argument("--project", type=Path, required=True)
     parser.add_argument("--profile", default=None)
-    chosen = parser.parse_args()
+    return parser
+
+
+def run(name: str, body: Callable[[Project], None], chosen: argparse.Namespace | None = None) -> int:
+    """Open the project that the command line names and run `body` on it. Return the exit code."""
+    chosen = chosen or arguments(name).parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
         body(open_project(load_settings(chosen.project, chosen.profile)))

@@ -1,8 +1,8 @@
 """One supervisor, its children, and a clean end.
 
-An exclusive lock makes sure that one project is up once; the ports are probed before, because two servers with
-SO_REUSEPORT would share one silently. What dies is started again, later each time. Children hold the read end of a
-pipe: when the supervisor is gone, however it went, so are they (app.child).
+An exclusive lock makes sure that one project is up once. The gateway's address is bound here, and its processes inherit
+the sockets: whoever waits to be accepted outlives them. What dies is started again, later each time. Children hold the
+read end of a pipe: when the supervisor is gone, however it went, so are they (app.child).
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from mainspring.app.logs import last_lines, log_path, open_log
 from mainspring.app.project import Project
 from mainspring.core.errors import Conflict, Unavailable
 from mainspring.core.files import write_atomic
-from mainspring.core.listening import check_free
+from mainspring.core.listening import check_free, listen_together, steer
 from mainspring.core.settings import Address
 
 MODULES = {
@@ -35,8 +36,8 @@ MODULES = {
 }
 LOCK = "up"
 _RUN_FILE = "run.json"
+_AFTER_DRAIN_S = 5.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _STEADY_S = 0.1, 10.0, 30.0
-_LOG_BYTES = 10 << 20
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -49,13 +50,25 @@ class Running(msgspec.Struct, frozen=True):
     children: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How a child is started."""
+
+    name: str
+    module: str
+    arguments: tuple[str, ...] = ()
+    inherits: tuple[int, ...] = ()  # descriptors
+    slot: int | None = None  # of a gateway
+
+
 @dataclass(slots=True)
 class _Child:
-    name: str
+    kind: _Kind
     process: subprocess.Popen[bytes]
     started: float
     wait_s: float = _FIRST_WAIT_S
     restart_at: float | None = None
+    up: bool = False  # whether it has answered since it was started
 
 
 @dataclass
@@ -65,10 +78,12 @@ class Supervisor:
     Args:
         project: Opened by the supervising process.
         environment: What children get beside this process's own environment.
+        parts: Which of `MODULES` to run.
     """
 
     project: Project
     environment: Mapping[str, str] = field(default_factory=dict)
+    parts: Sequence[str] = tuple(MODULES)
 
     def __post_init__(self) -> None:
         self._children: dict[str, _Child] = {}
@@ -77,6 +92,8 @@ class Supervisor:
         self._all_ended = threading.Event()
         self._watcher: threading.Thread | None = None
         self._pipe = (-1, -1)
+        self._listeners: list[socket.socket] = []  # one a slot
+        self._able: list[int] = []  # the slots that get new connections, all if empty
 
     @contextmanager
     def running(self, *, ready_within_s: float = 30.0) -> Iterator[Supervisor]:
@@ -84,6 +101,7 @@ class Supervisor:
 
         Raises:
             Conflict: The project is up already, or a port is taken.
+            Invalid: A certificate or its key cannot be served with.
             Unavailable: A child did not become ready in time; its log's last lines are in the message.
         """
         with self._exclusively():
@@ -119,11 +137,25 @@ class Supervisor:
             ) from None
         try:
             self._await_predecessors()
-            for name in ("gateway", "control"):
-                check_free(getattr(settings, name), name)
+            self._check_certificates()
+            if "control" in self.parts:
+                check_free(settings.control, "control")
+            if "gateway" in self.parts:
+                self._listeners = listen_together(settings.gateway, "gateway", settings.gateway_workers)
             yield
         finally:
+            self._refuse_more()
             held.__exit__(None, None, None)
+
+    def _check_certificates(self) -> None:
+        for files in filter(None, (self.project.settings.gateway_tls, self.project.settings.control_tls)):
+            from mainspring.security import tls
+
+            tls.check(files, now=self.project.wall.now())
+
+    def _refuse_more(self) -> None:
+        for listener in self._listeners:
+            listener.close()
 
     def _await_predecessors(self, within_s: float = 5.0) -> None:
         """Wait for the children of a supervisor that was killed: they die with it, but not in the same instant."""
@@ -134,23 +166,34 @@ class Supervisor:
 
     def _start(self) -> None:
         self._pipe = os.pipe()
-        for name in MODULES:
-            self._children[name] = _Child(name, self._spawn(name), time.monotonic())
+        for part in self.parts:
+            for kind in self._kinds(part):
+                self._children[kind.name] = _Child(kind, self._spawn(kind), time.monotonic())
         self._write_running()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._watcher.start()
 
-    def _spawn(self, name: str) -> subprocess.Popen[bytes]:
+    def _kinds(self, part: str) -> Iterator[_Kind]:
+        """Yield the processes of a part: as many gateways as are set, each with its slot, and one of all others."""
+        if part != "gateway":
+            yield _Kind(part, MODULES[part])
+            return
+        for slot, listener in enumerate(self._listeners):
+            name, shared = part if slot == 0 else f"{part}-{slot}", listener.fileno()
+            arguments = ("--listener", str(shared), "--slot", str(slot), "--slots", str(len(self._listeners)))
+            yield _Kind(name, MODULES[part], arguments, (shared,), slot)
+
+    def _spawn(self, kind: _Kind) -> subprocess.Popen[bytes]:
         settings = self.project.settings
-        command = [sys.executable, "-m", "mainspring.app.child", str(self._pipe[0]), MODULES[name]]
-        command += ["--project", str(settings.root), "--profile", settings.profile]
-        with _open_log(log_path(settings.state, name)) as log:
+        command = [sys.executable, "-m", "mainspring.app.child", str(self._pipe[0]), kind.module]
+        command += ["--project", str(settings.root), "--profile", settings.profile, *kind.arguments]
+        with open_log(log_path(settings.state, kind.name)) as log:
             return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=[self._pipe[0]],
+                pass_fds=[self._pipe[0], *kind.inherits],
                 env={**os.environ, **self.environment},
                 start_new_session=True,
             )
@@ -159,8 +202,18 @@ class Supervisor:
         # To the kernel a child's parent is the thread that started it: this one must outlive those that it revived.
         while not self._all_ended.wait(0.05):
             with self._reviving:
-                for child in () if self._stopping else self._children.values():
-                    self._revive(child, time.monotonic())
+                if not self._stopping:
+                    self._look(time.monotonic())
+
+    def _look(self, now: float) -> None:
+        """Start again what died, and let new connections go to the gateways that answer."""
+        for child in self._children.values():
+            self._revive(child, now)
+            child.up = child.restart_at is None and (child.up or self._answers(child.kind))
+        able = [child.kind.slot for child in self._children.values() if child.up and child.kind.slot is not None]
+        if able != self._able:
+            steer(self._listeners, able or range(len(self._listeners)))
+            self._able = able
 
     def _revive(self, child: _Child, now: float) -> None:
         if child.process.poll() is None:
@@ -171,31 +224,37 @@ class Supervisor:
             child.restart_at = now + child.wait_s
             child.wait_s = min(_LONGEST_WAIT_S, child.wait_s * 2)
         elif now >= child.restart_at:
-            child.process, child.started, child.restart_at = self._spawn(child.name), now, None
+            child.process, child.started, child.restart_at = self._spawn(child.kind), now, None
+            child.up = False
             self._write_running()
 
     def _await_ready(self, within_s: float) -> None:
         settings = self.project.settings
         deadline = time.monotonic() + within_s
-        for name, address, path in (
-            ("gateway", settings.gateway, "/v2/health/live"),
-            ("control", settings.control, "/health/live"),
-        ):
-            while not answers(address, path):
+        for name, child in self._children.items():
+            while not (answers(settings.control, "/health/live") if name == "control" else self._answers(child.kind)):
                 if time.monotonic() > deadline:
                     log = log_path(settings.state, name)
                     raise Unavailable(
-                        f"The {name} did not answer within {within_s:g} s. Its log ends: {_tail(log)}",
+                        f"The {name} did not answer within {within_s:g} s. Its log ends: {last_lines(log)}",
                         fix=f"read {log}.",
                     )
                 time.sleep(0.02)
 
+    def _answers(self, kind: _Kind) -> bool:
+        if kind.slot is None:
+            return True
+        from mainspring.serving import slots
+
+        return slots.answers(slots.folder(self.project.settings.state), kind.slot)
+
     def _stop(self) -> None:
         with self._reviving:
             self._stopping = True
+        self._refuse_more()  # with the gateways' own ends, which they close now
         for child in self._children.values():
             child.process.terminate()
-        deadline = time.monotonic() + 15.0
+        deadline = time.monotonic() + self.project.settings.gateway_limits.drain_us / 1e6 + _AFTER_DRAIN_S
         for child in self._children.values():
             try:
                 child.process.wait(max(0.1, deadline - time.monotonic()))
@@ -212,7 +271,7 @@ class Supervisor:
 
     def _write_running(self) -> None:
         settings = self.project.settings
-        children = {child.name: child.process.pid for child in self._children.values()}
+        children = {name: child.process.pid for name, child in self._children.items()}
         running = Running(os.getpid(), settings.profile, settings.gateway.url, settings.control.url, children)
         write_atomic(settings.state / _RUN_FILE, msgspec.json.encode(running))
 
@@ -237,31 +296,23 @@ def alive(pid: int) -> bool:
 
 
 def answers(address: Address, path: str) -> bool:
-    """Return whether a GET of `path` is answered with 200 within a second."""
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=1.0)
+    """Return whether a GET of `path` is answered with 200 within a second, or refused for want of a certificate."""
+    import ssl
+
+    if address.secure:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # whoever answers: nothing is told to it
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            address.host, address.port, timeout=1.0, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(address.host, address.port, timeout=1.0)
     try:
         connection.request("GET", path)
         return connection.getresponse().status == 200
+    except ssl.SSLError as error:
+        return "CERTIFICATE_REQUIRED" in (error.reason or "")
     except (OSError, http.client.HTTPException):
         return False
     finally:
         connection.close()
-
-
-def log_path(state: Path, name: str) -> Path:
-    """Return where a child's log lies."""
-    return state / "logs" / f"{name}.log"
-
-
-def _open_log(path: Path) -> Any:
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    if path.exists() and path.stat().st_size > _LOG_BYTES:
-        path.replace(path.with_suffix(".old.log"))
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
-
-
-def _tail(path: Path, lines: int = 3) -> str:
-    try:
-        return " | ".join(path.read_text(errors="replace").splitlines()[-lines:]) or "(empty)"
-    except FileNotFoundError:
-        return "(empty)"

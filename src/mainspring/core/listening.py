@@ -1,18 +1,26 @@
 """Sockets to listen on. An address is taken by binding it without SO_REUSEPORT: who comes second, is told so.
 
-Several processes serve one address by listening on one socket, which they inherit: a connection that nobody has
-accepted yet outlives each of them (why: docs/adr/0008-supervisor-and-death.md).
+Several processes of ours serve one address with a socket each, of one SO_REUSEPORT group. They inherit them from a
+process that outlives them, so connections that nobody has accepted yet outlive each of them, too. The kernel is told
+which members of the group get new connections: none that is away, and no stranger that joined later (why:
+docs/adr/0008-supervisor-and-death.md).
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import socket
+import struct
+import sys
+from collections.abc import Sequence
 
 from mainspring.core.errors import Conflict
 from mainspring.core.settings import Address
 
 BACKLOG = 1024
+_ATTACH_FILTER = 51  # SO_ATTACH_REUSEPORT_CBPF, which the socket module has no name for
+_LOAD_RANDOM, _RANDOM, _MODULO, _IF_EQUAL, _RETURN = 0x20, 0xFFFFF000 + 56, 0x94, 0x15, 0x06  # linux/bpf_common.h
 
 
 def listen(address: Address, setting: str) -> socket.socket:
@@ -34,11 +42,47 @@ def check_free(address: Address, setting: str) -> None:
     _bind(address, setting).close()
 
 
-def _bind(address: Address, setting: str) -> socket.socket:
+def listen_together(address: Address, setting: str, count: int) -> list[socket.socket]:
+    """Return `count` sockets that share the connections to `address`; raises as `listen` does.
+
+    Where the kernel does not share them out (it is Linux that does), all are one and the same, duplicated: then whoever
+    is faster accepts.
+    """
+    if count == 1:
+        return [listen(address, setting)]
+    if sys.platform != "linux":
+        first = listen(address, setting)
+        return [first, *(first.dup() for _ in range(count - 1))]
+    check_free(address, setting)
+    found: list[socket.socket] = []
+    for _ in range(count):
+        found.append(_bind(address, setting, shared=True))
+        found[-1].listen(BACKLOG)
+    steer(found, range(count))
+    return found
+
+
+def steer(listeners: Sequence[socket.socket], chosen: Sequence[int]) -> None:
+    """Have new connections go to the `chosen` of `listeners` only, which `listen_together` made, at random."""
+    if len(listeners) == 1 or sys.platform != "linux":
+        return
+    # A classic BPF program: a random number modulo how many are chosen, and for each remainder the member's place.
+    program = [(_LOAD_RANDOM, 0, 0, _RANDOM), (_MODULO, 0, 0, len(chosen))]
+    for remainder, place in enumerate(chosen):
+        program += [(_IF_EQUAL, 0, 1, remainder), (_RETURN, 0, 0, place)]
+    program.append((_RETURN, 0, 0, chosen[0]))
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in program))
+    described = struct.pack("HP", len(program), ctypes.addressof(code))
+    listeners[0].setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, described)
+
+
+def _bind(address: Address, setting: str, *, shared: bool = False) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is accepted inherits it
         bound.bind((address.host, address.port))
     except OSError as error:

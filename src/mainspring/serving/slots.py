@@ -19,16 +19,21 @@ _LONGEST_PATH = 100  # bytes; the kernel's limit for a socket's path is 104 or 1
 _UP = b"mainspring_gateway_worker_up"
 
 
+def folder(state: Path) -> Path:
+    """Return where the sockets of a project are."""
+    return state / "slots"
+
+
 class Slots:
     """One process's place among `count`.
 
     Args:
-        folder: Where the sockets are, private; made if missing.
+        place: Where the sockets are, private; made if missing.
         slot: This process's number, from 0.
     """
 
-    def __init__(self, folder: Path, slot: int = 0, count: int = 1) -> None:
-        self._folder = folder
+    def __init__(self, place: Path, slot: int = 0, count: int = 1) -> None:
+        self._folder = place
         self._slot = slot
         self._count = count
         self._own: Callable[[], bytes] = bytes
@@ -95,12 +100,12 @@ def _labelled(sample: bytes, label: bytes) -> bytes:
     return name + b"{" + label + b"} " + value
 
 
-def answers(folder: Path, slot: int) -> bool:
+def answers(place: Path, slot: int) -> bool:
     """Return whether a process in the slot answers within a second: it serves, its routes loaded. Blocks."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
         asked.settimeout(1.0)
         try:
-            with _Reach(folder) as reach:
+            with _Reach(place) as reach:
                 asked.connect(reach.path(slot))
             return bool(asked.recv(1))
         except OSError:
@@ -122,8 +127,8 @@ async def _ask(path: str) -> bytes:
 class _Reach:
     """Paths of the sockets that the kernel takes, however deep the folder is; valid inside the block."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = str(folder)
+    def __init__(self, place: Path) -> None:
+        self._folder = str(place)
         self._descriptor: int | None = None
 
     def __enter__(self) -> _Reach:

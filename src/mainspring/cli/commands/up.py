@@ -14,7 +14,8 @@ from mainspring.cli.call import command as make
 def command(call: Call, *, gateway: str | None, control: str | None) -> None:
     """Run the gateway, the console and the worker until Ctrl-C or SIGTERM; start again what dies."""
     from mainspring.app.keys import first_key
-    from mainspring.app.supervisor import Supervisor, log_path
+    from mainspring.app.logs import log_path
+    from mainspring.app.supervisor import Supervisor
 
     call.overrides = {name: value for name, value in (("gateway", gateway), ("control", control)) if value}
     project = call.project

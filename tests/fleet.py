@@ -1,0 +1,237 @@
+"""Real gateway processes under a real supervisor, in a project of their own, with bundles that tests publish."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mainspring.app.project import Project, open_project
+from mainspring.app.settings import load_settings
+from mainspring.app.supervisor import Supervisor, read_running
+from mainspring.core.time import HOUR
+from mainspring.registry.bundles import seal
+from mainspring.security.keys import issue
+from mainspring.security.model import Action
+from mainspring.serving.model import Arm
+from serving_kit import FEATURES, bundle, expected, full_request, model, route
+
+INFER = "/v2/models/late-arrival/infer"
+BODY = json.dumps(full_request()).encode()
+COLUMNS = {name: values for name, (_, values) in FEATURES.items()}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answer_of(version: str) -> list[float]:
+    """Return what a published version answers to `BODY`."""
+    return expected(COLUMNS, float(version) - 1)
+
+
+def until(happened: Callable[[], Any], what: str, within_s: float = 60.0) -> Any:
+    """Wait until `happened()` is true and return it; a refused connection counts as not yet."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            if found := happened():
+                return found
+        except (OSError, http.client.HTTPException):
+            pass
+        time.sleep(0.02)
+    raise AssertionError(f"waited {within_s:g} s for {what}")
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass
+class Fleet:
+    """A project in `root` whose gateway has several processes. Leave out what `settings` names differently."""
+
+    root: Path
+    workers: int = 2
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    context: ssl.SSLContext | None = None
+
+    def __post_init__(self) -> None:
+        self.port = free_port()
+        self.root.mkdir(parents=True, exist_ok=True)
+        (self.root / "mainspring.toml").write_text('name = "fleet"\n')
+        self.project: Project = open_project(load_settings(self.root, None, self._settings, environment={}))
+        self.key = issue(
+            self.project.key_store,
+            name="test",
+            scopes=(Action.PREDICT, Action.SCRAPE),
+            lifetime_us=HOUR,
+            clock=self.project.wall,
+            pepper=self.project.pepper,
+        )
+        self._digests: dict[str, str] = {}
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {"gateway": f"127.0.0.1:{self.port}", "gateway_workers": self.workers, **self.settings}
+
+    def publish(self, *versions: str, weights: Mapping[str, float] | None = None) -> int:
+        """Put versions behind the endpoint and return the table's revision; version n answers with the bias n - 1."""
+        arms = [Arm(each, self._digest(each), (weights or {}).get(each, 1.0)) for each in versions]
+        return self.project.routes.publish([route(*arms)])
+
+    def _digest(self, version: str) -> str:
+        if version not in self._digests:
+            bias = float(version) - 1
+            made = bundle(bias, model_onnx=model(bias))
+            sealed = seal(made.manifest, made.files, self.project.signing_key)
+            self.project.bundles.save(sealed)
+            self._digests[version] = sealed.digest
+        return self._digests[version]
+
+    @contextmanager
+    def up(self) -> Iterator[Supervisor]:
+        """Keep the gateway's processes up inside the block."""
+        environment = {f"MAINSPRING_{name.upper()}": str(value) for name, value in self._settings.items()}
+        supervisor = Supervisor(self.project, environment | {"OMP_NUM_THREADS": "1"}, parts=("gateway",))
+        with supervisor.running(ready_within_s=60.0):
+            yield supervisor
+
+    @property
+    def pids(self) -> dict[str, int]:
+        running = read_running(self.project.settings.state)
+        return {} if running is None else dict(running.children)
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        pid = self.pids[name]
+        os.kill(pid, number)
+        return pid
+
+    def until_replaced(self, name: str, old: int) -> None:
+        until(lambda: self.pids.get(name, old) != old, f"a new {name}")
+
+    def connect(self, timeout: float = 60.0) -> http.client.HTTPConnection:
+        if self.context is not None:
+            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self.context)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
+    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
+        """Send one request over a connection of its own."""
+        connection = self.connect()
+        try:
+            connection.request(method, path, body, {"Authorization": f"Bearer {self.key}", **headers})
+            reply = connection.getresponse()
+            return Reply(reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read())
+        finally:
+            connection.close()
+
+    def raw(self, head: bytes, rest: bytes = b"") -> socket.socket:
+        """Return a connection over which this was sent; after whole lines of `head` comes what lets a request in."""
+        found = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        entry = f"Host: 127.0.0.1:{self.port}\r\nAuthorization: Bearer {self.key}\r\n".encode()
+        found.sendall(head + (entry if head.endswith(b"\n") else b"") + rest)
+        return found
+
+    def scrape(self) -> str:
+        reply = self.ask("GET", "/metrics")
+        assert reply.status == 200, reply
+        return reply.body.decode()
+
+    def serving(self) -> dict[str, set[str]]:
+        """Return which versions each slot serves, as a scrape says."""
+        found: dict[str, set[str]] = {}
+        for slot, version in re.findall(
+            r'^mainspring_served_version\{slot="(\d+)",endpoint="late-arrival",version="([^"]+)"\} 1',
+            self.scrape(),
+            re.M,
+        ):
+            found.setdefault(slot, set()).add(version)
+        return found
+
+    def until_all_serve(self, *versions: str) -> None:
+        wanted = {str(slot): set(versions) for slot in range(self.workers)}
+        until(lambda: self.serving() == wanted, f"every process to serve {versions}")
+
+
+@dataclass
+class Failure:
+    """A request that was not answered as it must be."""
+
+    thread: int
+    at: float  # monotonic
+    what: str
+
+
+class Load:
+    """Threads that ask without a pause, each over a connection that it keeps; a context manager.
+
+    Every answer is checked: it must be what the version that it names answers, or nobody swapped atomically.
+    """
+
+    def __init__(self, fleet: Fleet, threads: int = 4) -> None:
+        self.answered: list[tuple[float, str, float]] = []  # when (monotonic), by which version, after how many s
+        self.failures: list[Failure] = []
+        self._fleet = fleet
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(number,), daemon=True) for number in range(threads)]
+        self._expected: dict[str, list[float]] = {}
+
+    def _ask(self, number: int) -> None:
+        headers = {"Authorization": f"Bearer {self._fleet.key}", "Content-Type": "application/json"}
+        connection = self._fleet.connect()
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                connection.request("POST", INFER, BODY, headers)
+                reply = connection.getresponse()
+                content = reply.read()
+                if reply.status != 200:
+                    self._failed(number, f"{reply.status} {content[:200]!r}")
+                    continue
+                document = json.loads(content)
+                version, found = document["model_version"], document["outputs"][0]["data"]
+                if not self._right(version, found):
+                    self._failed(number, f"version {version} answered {found}")
+                now = time.monotonic()
+                self.answered.append((now, version, now - began))
+            except (OSError, http.client.HTTPException) as error:
+                self._failed(number, repr(error))
+                connection.close()
+        connection.close()
+
+    def _right(self, version: str, found: list[float]) -> bool:
+        wanted = self._expected.setdefault(version, answer_of(version))
+        return all(abs(a - b) < 1e-5 for a, b in zip(found, wanted, strict=True))
+
+    def _failed(self, thread: int, what: str) -> None:
+        self.failures.append(Failure(thread, time.monotonic(), what))
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    def until_answered(self, more: int) -> None:
+        goal = len(self.answered) + more
+        until(lambda: len(self.answered) >= goal, f"{more} more answers")

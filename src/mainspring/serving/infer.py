@@ -57,6 +57,7 @@ async def infer(
         deadline=received_us + allowed_us,
         priority=parameters.priority or _LAST,
         principal=principal,
+        request_id=asked.id or "",
     )
     # What runs in the next turn of the loop cannot be cancelled; watching the connection costs a task.
     try:

@@ -159,6 +159,7 @@ class DataPlane:
             threads=self._threads,
             alone=self._alone,
             max_queue_rows=route.max_queue_rows,
+            policy=route.log,
         )
 
     def _alone(self) -> bool:

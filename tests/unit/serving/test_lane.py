@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import wraps
 from typing import Any
 
 import pytest
 
-from mainspring.core.errors import DeadlineExceeded, Invalid, Overloaded, Unavailable
+from mainspring.core.errors import DeadlineExceeded, Invalid, Overloaded, StorageFull, Unavailable
 from mainspring.core.time import ManualClock
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.ledger.adapters.memory import MemoryLedger
+from mainspring.ledger.model import Batch, Log
 from mainspring.serving import runtime
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.batcher import Job
@@ -37,8 +38,10 @@ def on_a_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 class Bench:
     """A lane with what it writes to."""
 
-    def __init__(self, threads: ThreadPoolExecutor, *, rows: int = 4096, online: Any = None, **shape: bool) -> None:
-        self.log, self.metrics, self.clock = MemoryLedger(), EndpointMetrics(), ManualClock(NOW)
+    def __init__(
+        self, threads: ThreadPoolExecutor, *, rows: int = 4096, online: Any = None, log: Any = None, **shape: bool
+    ) -> None:
+        self.log, self.metrics, self.clock = log or MemoryLedger(), EndpointMetrics(), ManualClock(NOW)
         self.lane = Lane(
             "late-arrival",
             "1",
@@ -200,6 +203,41 @@ async def test_a_store_on_another_machine_is_not_asked_on_the_loop(threads: Thre
     assert [len(answer.ids) for answer in answers] == [1, 2, 1]
     assert len(store.threads) == 1  # without keys, or with a null one, there is nothing to ask
     assert threading.get_ident() not in store.threads
+
+
+class LateLog(MemoryLedger):
+    """A log whose disk says later whether it took a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.promised: list[Future[None]] = []
+
+    def add(self, batch: Batch, *, sync: bool = False) -> Future[None]:
+        assert sync
+        super().add(batch)
+        self.promised.append(Future())
+        return self.promised[-1]
+
+
+@on_a_loop
+async def test_where_the_log_is_in_sync_nobody_is_answered_before_the_disk(threads: ThreadPoolExecutor) -> None:
+    log = LateLog()
+    bench = Bench(threads, log=log)
+    bench.lane.recorder.policy = Log(sync=True)
+    jobs = [bench.ask(keyed_request("AA")), bench.ask(full_request())]  # two entries: of keyed rows, and of full ones
+    await asyncio.sleep(0.01)
+    assert len(log.promised) == 2
+    log.promised[0].set_result(None)
+    await asyncio.sleep(0.01)
+    assert not any(job.payload.future.done() for job in jobs)
+    log.promised[1].set_result(None)
+    answers = [await job.payload.future for job in jobs]
+    assert [len(answer.ids) for answer in answers] == [1, 2]
+    refused = bench.ask(full_request())
+    await asyncio.sleep(0.01)
+    log.promised[2].set_exception(StorageFull("No space left."))
+    with pytest.raises(StorageFull):
+        await refused.payload.future
 
 
 @on_a_loop

@@ -12,8 +12,8 @@ from mainspring.registry.model import Input, TensorSpec
 from mainspring.serving.schema import DATATYPES
 from mainspring.serving.tensor import DTYPES, datatype_of, shown
 
-# What a list may hold where a datatype is asked for: kinds of NumPy's own reading of it ("O" holds nulls).
-_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "fiuO"}
+# What lists may hold, by the kind of array that is asked for: NumPy itself would also read texts, and cut numbers off.
+_TYPES: Mapping[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {float, int, type(None)}}
 
 Array = np.ndarray[Any, Any]
 
@@ -48,14 +48,16 @@ def given(inputs: Mapping[str, Sequence[Any] | Array], name: str) -> Sequence[An
         raise Invalid(f"Input {name!r} is missing.") from None
 
 
-def column(values: Sequence[Any] | Array, dtype: np.dtype[Any], name: str) -> Array:
+def column(values: Sequence[Any] | Array, dtype: np.dtype[Any], name: str, rows: int) -> Array:
     """Return one column's values, shape (rows,): null as NaN among floats, as an empty string among strings.
 
     Raises:
-        Invalid: A value is null where the type has none, or is of another kind.
+        Invalid: A value is null where the type has none, or is of another kind, or there are not `rows` of them.
     """
+    if len(values) != rows:
+        raise Invalid(f"Feature {name!r} has {len(values)} values for {rows} rows.")
     if dtype.kind == "O":
-        return np.array(["" if value is None else value for value in values], np.object_)
+        return texts(np.asarray(values, np.object_), name)
     text = values.dtype.kind in "OUS" if isinstance(values, np.ndarray) else len(values) and type(values[0]) is str
     try:
         if text:
@@ -63,6 +65,32 @@ def column(values: Sequence[Any] | Array, dtype: np.dtype[Any], name: str) -> Ar
         return np.array(values, dtype)
     except (TypeError, ValueError, OverflowError):
         raise Invalid(f"Feature {name!r} holds a null or a value that the model cannot take.") from None
+
+
+def texts(values: Array, name: str) -> Array:
+    """Return an array of `str` in the same shape, null as an empty one.
+
+    Raises:
+        Invalid: A value is no text; bytes are, if they are UTF-8.
+    """
+    found = np.empty(values.size, np.object_)
+    try:
+        for place, value in enumerate(values.ravel()):
+            found[place] = value if type(value) is str else "" if value is None else _decoded(value)
+    except (TypeError, UnicodeDecodeError):
+        raise Invalid(f"Input {name!r} holds a value that is no text.") from None
+    return found.reshape(values.shape)
+
+
+def _decoded(value: Any) -> str:
+    if not isinstance(value, bytes):
+        raise TypeError(value)
+    return value.decode()
+
+
+def closed() -> ModelFailed:
+    """What to raise where somebody asks a model that was let go of."""
+    return ModelFailed("The model was closed.")
 
 
 def tensor(values: Sequence[Any] | Array, spec: TensorSpec, rows: int) -> Array:
@@ -91,8 +119,7 @@ def _from_lists(values: Sequence[Any], spec: TensorSpec) -> Array:
     try:
         if dtype.kind == "O":
             return np.array(values, dtype)
-        array = np.array(values)
-        if array.size and array.dtype.kind not in _KINDS[dtype.kind]:
+        if not set(map(type, np.array(values, np.object_).flat)) <= _TYPES[dtype.kind]:
             raise ValueError(spec.name)
         return np.array(values, dtype)
     except (TypeError, ValueError, OverflowError):

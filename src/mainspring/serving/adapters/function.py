@@ -9,7 +9,7 @@ import numpy as np
 
 from mainspring.core.errors import Corrupt, MainspringError
 from mainspring.registry.model import Bundle, Code, TensorSpec
-from mainspring.serving.executor import Array, ModelFailed, by_name, first_line, given, tensor
+from mainspring.serving.executor import Array, ModelFailed, by_name, closed, first_line, given, tensor
 from mainspring.serving.tensor import DTYPES
 
 Function = Callable[..., Any]
@@ -50,7 +50,7 @@ class FunctionExecutor:
             view.flags.writeable = False
             arrays[name] = view
         if self._function is None:
-            raise ModelFailed(f"The function {self._name} was let go of.")
+            raise closed()
         try:
             found = self._function(**arrays)
         except MainspringError:

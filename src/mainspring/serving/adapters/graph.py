@@ -10,7 +10,7 @@ import numpy as np
 from mainspring.core.errors import Corrupt, Invalid, MainspringError
 from mainspring.registry.graph import VALUE, check_shapes, in_order
 from mainspring.registry.model import Bundle, Node
-from mainspring.serving.executor import Array, by_name, column_specs, given
+from mainspring.serving.executor import Array, by_name, closed, column_specs, given
 from mainspring.serving.ports import Executor
 
 Member = Callable[[str], Executor]  # of a digest
@@ -32,10 +32,11 @@ class GraphExecutor:
             raise Corrupt(f"The {name} has no graph.")
         self._members: dict[str, Executor] = {}
         self._nodes = in_order(manifest.graph, f" of {name}")
+        self._digests = {node.bundle for node in self._nodes if node.bundle}
         self._outputs = manifest.graph.outputs
         self.inputs = by_name(manifest.tensors) if manifest.tensors else column_specs(manifest.inputs)
         try:
-            for digest in {node.bundle for node in self._nodes if node.bundle}:
+            for digest in self._digests:
                 self._members[digest] = member(digest)
             found = check_shapes(manifest.graph, self.inputs, lambda digest: _specs(self._members[digest]))
         except MainspringError as error:
@@ -58,6 +59,8 @@ class GraphExecutor:
         )
 
     def predict(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> dict[str, Array]:
+        if self._members.keys() != self._digests:
+            raise closed()
         known: dict[str, Any] = {name: given(inputs, name) for name in self.inputs}
         for node in self._nodes:
             taken = {name: known[source] for name, source in node.inputs.items()}

@@ -12,7 +12,7 @@ from mainspring.core.errors import Corrupt
 from mainspring.registry.lightgbm_file import check_lightgbm
 from mainspring.registry.model import Bundle
 from mainspring.serving.adapters.matrix import Matrix
-from mainspring.serving.executor import Array, ModelFailed, first_line
+from mainspring.serving.executor import Array, ModelFailed, closed, first_line
 
 
 class LightgbmExecutor:
@@ -29,7 +29,7 @@ class LightgbmExecutor:
         content = bundle.files["model.txt"]
         forest = check_lightgbm(content, name)
         try:
-            self._booster: Any = lightgbm.Booster(params={"verbosity": -1}, model_str=content.decode())
+            self._booster: Any = lightgbm.Booster(model_str=content.decode())
         except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as error:
             raise Corrupt(f"{name} does not load: {first_line(error)}") from error
         self._threads = threads
@@ -40,6 +40,8 @@ class LightgbmExecutor:
         return name in self.inputs
 
     def predict(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> dict[str, Array]:
+        if self._booster is None:
+            raise closed()
         matrix = self._matrix.feed(inputs, rows)
         try:
             found = self._booster.predict(matrix, num_threads=self._threads)

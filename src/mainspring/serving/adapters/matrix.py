@@ -73,7 +73,7 @@ class Matrix:
             matrix = np.empty((rows, len(self.inputs)), self._dtype)
             with np.errstate(over="ignore"):  # it is refused below
                 for position, name in enumerate(self.inputs):
-                    matrix[:, position] = _numbers(given(inputs, name), name)
+                    matrix[:, position] = _numbers(given(inputs, name), name, rows)
         if np.isinf(matrix).any():
             raise Invalid(self._infinite(matrix))
         return matrix
@@ -99,7 +99,8 @@ class Matrix:
         return {name: matrix[:, position] for position, name in enumerate(self.outputs)}
 
 
-def _numbers(values: Sequence[Any] | Array, name: str) -> Array:
+def _numbers(values: Sequence[Any] | Array, name: str, rows: int) -> Array:
     """Return a column as the numbers it holds: integers stay integers, so that the matrix's type rounds them once."""
     array = values if isinstance(values, np.ndarray) else np.array(values)
-    return array if array.dtype.kind in "biuf" else column(values, _FLOAT64, name)
+    exact = array.dtype.kind in "biuf" and array.shape == (rows,)
+    return array if exact else column(values, _FLOAT64, name, rows)

@@ -15,11 +15,13 @@ from mainspring.serving.executor import (
     Array,
     ModelFailed,
     by_name,
+    closed,
     column,
     column_specs,
     first_line,
     given,
     tensor,
+    texts,
 )
 from mainspring.serving.tensor import DTYPES
 
@@ -39,6 +41,7 @@ DATATYPES: Mapping[str, str] = {
     "tensor(string)": "BYTES",
 }
 _FLOATS = ("FP32", "FP64", "FP16")
+_NULLABLE = (*_FLOATS, "BYTES")
 
 Feed = Callable[[Mapping[str, Sequence[Any] | Array], int], dict[str, Array]]
 Split = Callable[[Sequence[Any], int], dict[str, Array]]
@@ -71,14 +74,14 @@ class OnnxExecutor:
             self._feed: Feed = _whole(self.inputs)
             self._split: Split = _named(self.outputs, name)
             self._run = self._row_by_row if one_by_one else self._together
-            self._nullable = frozenset(each for each, spec in self.inputs.items() if spec.datatype in _FLOATS)
+            self._nullable = frozenset(
+                each for each, spec in self.inputs.items() if spec.datatype in (*_FLOATS, "BYTES")
+            )
             return
         self.inputs = column_specs(manifest.inputs)
         feeds = _feeds(graph, manifest.inputs, name)
         self._feed = _beside(feeds)
-        self._nullable = frozenset(
-            each for feed in feeds for each in feed.columns if feed.datatype in (*_FLOATS, "BYTES")
-        )
+        self._nullable = frozenset(each for feed in feeds for each in feed.columns if feed.datatype in _NULLABLE)
         self._fetches, self._split = _fetch(answers, manifest.task, manifest.outputs, name)
         types = {each.name: DATATYPES.get(each.type, "") for each in answers}
         self.outputs = {
@@ -97,6 +100,8 @@ class OnnxExecutor:
         self._session = None
 
     def _together(self, feed: dict[str, Array], rows: int) -> dict[str, Array]:
+        if self._session is None:
+            raise closed()
         try:
             found = self._session.run(self._fetches, feed)
         except Exception as error:
@@ -152,21 +157,10 @@ def _whole(specs: Mapping[str, TensorSpec]) -> Feed:
         found = {}
         for name, spec in specs.items():
             array = tensor(given(inputs, name), spec, rows)
-            found[name] = _texts(array) if spec.datatype == "BYTES" else array
+            found[name] = texts(array, name) if spec.datatype == "BYTES" else array
         return found
 
     return feed
-
-
-def _texts(array: Array) -> Array:
-    """Return strings as the runtime takes them: `str`, null as an empty one."""
-    texts = [
-        "" if value is None else value.decode(errors="replace") if isinstance(value, bytes) else value
-        for value in array.ravel()
-    ]
-    made = np.empty(array.size, np.object_)
-    made[:] = texts
-    return made.reshape(array.shape)
 
 
 def _named(specs: Mapping[str, TensorSpec], name: str) -> Split:
@@ -217,11 +211,11 @@ def _beside(feeds: Sequence[_Feed]) -> Feed:
 def _columns(feed: _Feed, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> Array:
     dtype = DTYPES[feed.datatype]
     if len(feed.columns) == 1:
-        values = column(given(inputs, feed.columns[0]), dtype, feed.columns[0])
+        values = column(given(inputs, feed.columns[0]), dtype, feed.columns[0], rows)
         return values.reshape(rows, 1) if feed.matrix else values
     matrix = np.empty((rows, len(feed.columns)), dtype)
     for position, name in enumerate(feed.columns):
-        matrix[:, position] = column(given(inputs, name), dtype, name)
+        matrix[:, position] = column(given(inputs, name), dtype, name, rows)
     return matrix
 
 

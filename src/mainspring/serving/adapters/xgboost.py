@@ -18,7 +18,7 @@ from mainspring.core.errors import Corrupt
 from mainspring.registry.model import Bundle
 from mainspring.registry.xgboost_file import check_xgboost
 from mainspring.serving.adapters.matrix import Matrix
-from mainspring.serving.executor import Array, ModelFailed, first_line
+from mainspring.serving.executor import Array, ModelFailed, closed, first_line
 
 _VALUE = 0  # the kind of prediction: as `Booster.predict` gives it, margins made probabilities
 _LIBRARY: Any = xgboost.core._LIB
@@ -67,6 +67,8 @@ class XgboostExecutor:
         return name in self.inputs
 
     def predict(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> dict[str, Array]:
+        if self._booster is None:
+            raise closed()
         matrix = self._matrix.feed(inputs, rows)
         return self._matrix.split(self._answers(matrix), rows)
 

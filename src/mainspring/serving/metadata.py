@@ -26,6 +26,12 @@ def server_metadata() -> dict[str, Any]:
     return {"name": "mainspring", "version": mainspring.__version__, "extensions": list(EXTENSIONS)}
 
 
+def platform_of(runtime: Runtime) -> str:
+    """Return what runs a model, in the word that Triton has for ONNX Runtime, else its flavour."""
+    flavour = runtime.manifest.flavour
+    return "onnxruntime_onnx" if flavour in ("onnx", "sklearn") else flavour
+
+
 def model_metadata(endpoint: str, served: Served, runtime: Runtime) -> dict[str, Any]:
     """Return the body of `GET /v2/models/{m}`; `parameters` says what a request by key brings."""
     manifest = runtime.manifest
@@ -33,7 +39,7 @@ def model_metadata(endpoint: str, served: Served, runtime: Runtime) -> dict[str,
     return {
         "name": endpoint,
         "versions": sorted(served.lanes),
-        "platform": "onnxruntime_onnx" if manifest.flavour in ("onnx", "sklearn") else manifest.flavour,
+        "platform": platform_of(runtime),
         "inputs": [_tensor(spec) for spec in runtime.inputs],
         "outputs": [_tensor(spec) for spec in runtime.outputs.values()],
         "parameters": {

@@ -6,27 +6,32 @@ https://github.com/triton-inference-server/server/tree/main/docs/protocol. What 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from mainspring.registry.model import TensorSpec
 from mainspring.serving.infer import lane_of
+from mainspring.serving.metadata import platform_of
 from mainspring.serving.plane import DataPlane
 from mainspring.serving.runtime import MAX_ROWS, Runtime
 from mainspring.serving.tensor import BYTES
 
 
 def model_config(endpoint: str, runtime: Runtime) -> dict[str, Any]:
-    """Return `ModelConfig`. As Triton has it, dimensions are without the batch's."""
-    return {
+    """Return `ModelConfig`.
+
+    As Triton has it, dimensions are without the batch's where `max_batch_size` is not 0, and then there must be some.
+    So a model with a value a row has 0, which only says that a client shall write the rows into the shape itself.
+    """
+    specs = (*runtime.inputs, *runtime.outputs.values())
+    batched = all(len(spec.shape) > 1 for spec in specs)
+    config = {
         "name": endpoint,
-        "platform": "onnxruntime_onnx" if runtime.manifest.flavour == "onnx" else runtime.manifest.flavour,
-        "backend": "onnxruntime" if runtime.manifest.flavour == "onnx" else runtime.manifest.flavour,
-        "max_batch_size": MAX_ROWS,
-        "input": _tensors(runtime.inputs),
-        "output": _tensors(runtime.outputs.values()),
-        "dynamic_batching": {},
+        "platform": platform_of(runtime),
+        "max_batch_size": MAX_ROWS if batched else 0,
+        "input": [_tensor(spec, batched) for spec in runtime.inputs],
+        "output": [_tensor(spec, batched) for spec in runtime.outputs.values()],
     }
+    return config | {"dynamic_batching": {}} if batched else config
 
 
 def model_statistics(plane: DataPlane, endpoint: str = "", version: str = "") -> dict[str, Any]:
@@ -59,12 +64,6 @@ def repository_index(plane: DataPlane, *, ready: bool = False) -> list[dict[str,
     return served + [{"name": name, "state": "UNAVAILABLE", "reason": "No version can be served."} for name in lost]
 
 
-def _tensors(specs: Iterable[TensorSpec]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": spec.name,
-            "data_type": f"TYPE_{'STRING' if spec.datatype == BYTES else spec.datatype}",
-            "dims": list(spec.shape[1:]),
-        }
-        for spec in specs
-    ]
+def _tensor(spec: TensorSpec, batched: bool) -> dict[str, Any]:
+    kind = "STRING" if spec.datatype == BYTES else spec.datatype
+    return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": list(spec.shape[batched:])}

@@ -141,7 +141,8 @@ class Service:
             self.plane.count(counted.model, status, counted.received)
 
     def _authenticate(self, context: Any) -> Principal:
-        given = [value for name, value in context.invocation_metadata() if name == "authorization"]
+        # Some clients take `-H "authorization: ..."` for gRPC too, and leave the space in.
+        given = [value.strip() for name, value in context.invocation_metadata() if name == "authorization"]
         if len(given) > 1:
             raise Invalid("The metadata have two authorizations.")
         return self._authenticator.authenticate(given[0] if given else None)

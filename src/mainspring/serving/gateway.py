@@ -28,6 +28,7 @@ from mainspring.serving.lane import monotonic_us
 from mainspring.serving.message import Reply, Request, refusal, reply
 from mainspring.serving.metadata import model_metadata, server_metadata
 from mainspring.serving.metrics import CONTENT_TYPE
+from mainspring.serving.openapi import document
 from mainspring.serving.plane import DataPlane
 from mainspring.serving.ports import Loader, Routes
 from mainspring.serving.rest import answer
@@ -52,6 +53,7 @@ ROUTES: tuple[DataRoute, ...] = (
     DataRoute("GET", "/v2/health/live", None, "_live_probe"),
     DataRoute("GET", "/v2/health/ready", None, "_ready_probe"),
     DataRoute("GET", "/v2", Action.PREDICT, "_server"),
+    DataRoute("GET", "/v2/openapi.json", Action.PREDICT, "_openapi"),
     DataRoute("GET", "/v2/models/{model}", Action.PREDICT, "_model"),
     DataRoute("GET", "/v2/models/{model}/ready", Action.PREDICT, "_model_ready"),
     DataRoute("POST", "/v2/models/{model}/infer", Action.PREDICT, "_infer"),
@@ -220,6 +222,10 @@ class Gateway:
 
     async def _server(self, _request: Request) -> Reply:
         return reply(200, server_metadata())
+
+    async def _openapi(self, _request: Request) -> Reply:
+        routes = ((route.method, route.path, route.action is not None) for route in ROUTES)
+        return reply(200, document(self._plane.served, routes))
 
     async def _model(self, request: Request) -> Reply:
         served = self._plane.endpoint(request.model)

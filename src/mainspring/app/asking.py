@@ -45,7 +45,7 @@ def ask(project: Project, endpoint: str, fields: Mapping[str, str], key: str | N
         Invalid: A field is unknown, missing or not of its type.
         Unavailable: The gateway does not answer.
     """
-    route = _route(project, endpoint)
+    route = route_of(project, endpoint)
     if not answers(project.settings.gateway, "/v2/health/live"):  # before a key is made that nobody could use
         raise _silent(project.settings.gateway)
     token = key or brief_key(project, "mainspring predict")
@@ -64,7 +64,7 @@ def ask(project: Project, endpoint: str, fields: Mapping[str, str], key: str | N
     )
 
 
-def _route(project: Project, endpoint: str) -> Route:
+def route_of(project: Project, endpoint: str) -> Route:
     routes = project.routes.current()
     if endpoint not in routes:
         project.definitions.endpoint(endpoint)

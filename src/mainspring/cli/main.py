@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollback": ("rollback", "Put the version before live again."),
     "up": ("up", "Run the gateway, the console and the worker."),
     "predict": ("predict", "Ask a running endpoint for a prediction."),
+    "bench": ("bench", "Find the highest load that an endpoint can take."),
     "monitor": ("monitor", "Join labels, measure quality and drift, now."),
     "runs": ("runs", "List training runs."),
     "keys": ("keys", "Create, list and revoke API keys."),

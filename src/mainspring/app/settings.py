@@ -31,6 +31,7 @@ DEFAULTS: Mapping[str, Any] = {
     "ledger": f"{STATE_FOLDER}/ledger",
     "gateway": "127.0.0.1:8080",
     "control": "127.0.0.1:8081",
+    "grpc": "",
     "allowed_hosts": [],
     "clock": "system",
     "max_body_bytes": 8 * 1024 * 1024,
@@ -50,6 +51,7 @@ DEFAULTS: Mapping[str, Any] = {
     "control_tls_client_ca": "",
 }
 _PLANES = ("gateway", "control")
+_TABLES = (*_PLANES, "grpc")
 _LEAST_HEADER = 8192  # what the HTTP server can be told
 _IN_FILES = ("sqlite", "lmdb")  # schemes whose address is a path
 _URLS = ("catalog", "lake", "online", "tracking", "blobs", "ledger")
@@ -120,10 +122,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _flat(profile: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a profile with its tables `gateway` and `control` written out: `workers` is `gateway_workers`."""
+    """Return a profile with its tables written out: in the table `gateway`, `workers` is `gateway_workers`."""
     found: dict[str, Any] = {}
     for name, value in profile.items():
-        if name in _PLANES and isinstance(value, dict):
+        if name in _TABLES and isinstance(value, dict):
             found |= {name if key == "address" else f"{name}_{key}": each for key, each in value.items()}
         else:
             found[name] = value
@@ -148,11 +150,13 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
     gateway, control = (replace(Address.parse(str(values[plane])), secure=tls[plane] is not None) for plane in _PLANES)
     if (gateway.host, gateway.port) == (control.host, control.port) and gateway.port:
         raise Invalid(f"The gateway and the console both have {gateway.url}.", fix="give them two ports.")
+    grpc = _grpc(str(values["grpc"]), gateway, control)
     if values["clock"] not in ("system", "replay"):
         raise Invalid(f"The clock is {values['clock']!r}.", fix='use "system", or "replay" for a replay.')
-    if values["clock"] == "replay" and not (gateway.loopback and control.loopback):
+    open_to_others = [each.host for each in (gateway, control, grpc) if each is not None and not each.loopback]
+    if values["clock"] == "replay" and open_to_others:
         raise Invalid(
-            f"Profile {profile!r} replays time on {gateway.host}, which others can reach.",
+            f"Profile {profile!r} replays time on {open_to_others[0]}, which others can reach.",
             fix="a replayed clock is for loopback addresses only: 127.0.0.1.",
         )
     modules = document.get("modules", [])
@@ -184,7 +188,19 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         ),
         gateway_tls=tls["gateway"],
         control_tls=tls["control"],
+        grpc=grpc,
     )
+
+
+def _grpc(text: str, gateway: Address, control: Address) -> Address | None:
+    """Return where gRPC listens, `None` where it is off. It has the gateway's certificate."""
+    if not text:
+        return None
+    address = replace(Address.parse(text), secure=gateway.secure)
+    for name, other in (("gateway", gateway), ("console", control)):
+        if (address.host, address.port) == (other.host, other.port) and address.port:
+            raise Invalid(f"The {name} and gRPC both have {text}.", fix="give them two ports.")
+    return address
 
 
 def _tls(root: Path, plane: str, values: Mapping[str, Any]) -> Tls | None:

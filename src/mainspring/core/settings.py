@@ -109,3 +109,4 @@ class Settings:
     gateway_limits: Limits = Limits()
     gateway_tls: Tls | None = None
     control_tls: Tls | None = None
+    grpc: Address | None = None  # `None`: gRPC is off

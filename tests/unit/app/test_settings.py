@@ -8,7 +8,7 @@ import pytest
 
 from mainspring.app.settings import find_project, load_settings
 from mainspring.core.errors import Invalid, NotFound
-from mainspring.core.settings import Settings
+from mainspring.core.settings import Address, Settings
 
 
 def _load(root: Path, text: str = "", environment: dict[str, str] | None = None, **overrides: object) -> Settings:
@@ -101,8 +101,19 @@ def test_a_password_is_in_no_printed_settings(tmp_path: Path) -> None:
 
 def test_a_replayed_clock_is_for_loopback_only(tmp_path: Path) -> None:
     assert _load(tmp_path, "[profiles.local]\nclock = 'replay'\n").clock == "replay"
-    with pytest.raises(Invalid, match=r"0\.0\.0\.0"):
-        _load(tmp_path, "[profiles.local]\nclock = 'replay'\ngateway = '0.0.0.0:8080'\n")
+    for plane in ("gateway", "control", "grpc"):
+        with pytest.raises(Invalid, match=r"0\.0\.0\.0"):
+            _load(tmp_path, f"[profiles.local]\nclock = 'replay'\n{plane} = '0.0.0.0:9080'\n")
+
+
+def test_grpc_is_off_unless_it_has_an_address_of_its_own(tmp_path: Path) -> None:
+    assert _load(tmp_path).grpc is None
+    for written in ("grpc = '127.0.0.1:8082'\n", "[profiles.local.grpc]\naddress = '127.0.0.1:8082'\n"):
+        assert _load(tmp_path, f"[profiles.local]\n{written}").grpc == Address("127.0.0.1", 8082)
+    tls = "gateway_tls_cert = 'a.pem'\ngateway_tls_key = 'b.pem'\ngrpc = '127.0.0.1:8082'\n"
+    assert _load(tmp_path, f"[profiles.local]\n{tls}").grpc == Address("127.0.0.1", 8082, secure=True)
+    with pytest.raises(Invalid, match="gateway and gRPC both"):
+        _load(tmp_path, grpc="127.0.0.1:8080")
 
 
 def test_a_project_is_found_from_below(tmp_path: Path) -> None:

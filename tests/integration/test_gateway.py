@@ -214,7 +214,7 @@ async def test_unknown_models_versions_paths_and_methods() -> None:
 async def test_anonymous_gets_401_everywhere_but_at_the_probes() -> None:
     async with running(published()) as each:
         for data_route in Gateway.ROUTES:
-            path = data_route.path.format(model="late-arrival", version="1")
+            path = data_route.path.format(model="late-arrival", version="1", region="r")
             for headers in (
                 {"authorization": ""},
                 {"authorization": "Bearer msp_wrong"},
@@ -238,7 +238,7 @@ async def test_a_key_without_the_scope_gets_403() -> None:
         for data_route in Gateway.ROUTES:
             if data_route.action is not None:
                 header = {"authorization": each.kit.key(*(every - {data_route.action}))}
-                path = data_route.path.format(model="late-arrival", version="1")
+                path = data_route.path.format(model="late-arrival", version="1", region="r")
                 reply = await each.client.request(data_route.method, path, headers=header)
                 assert reply.status_code == 403
 

@@ -1,15 +1,19 @@
-"""The body of a request within limits of size and time, which the HTTP server leaves to us."""
+"""The body of a request within limits of size and time, which the HTTP server leaves to us, and compression."""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
+from concurrent.futures import Executor
 from typing import Any, Protocol
 
 from mainspring.core.errors import Invalid
 from mainspring.serving.status import TooLarge, TooSlow, WrongEncoding
 
 _WINDOWS = {"gzip": 31, "deflate": 15}  # zlib's window bits
+_FASTEST = 1  # zlib's level
+MIN_COMPRESSED = 4096  # bytes; compressing less costs more than sending it
+_INLINE = 16_384  # bytes; (de)compressing more would hold up the event loop
 
 
 class Headers(Protocol):
@@ -18,8 +22,11 @@ class Headers(Protocol):
     def get(self, key: str) -> Any: ...
 
 
-async def read_body(headers: Headers, protocol: Any, *, max_bytes: int, timeout_s: float) -> bytes:
+async def read_body(headers: Headers, protocol: Any, *, max_bytes: int, timeout_s: float, threads: Executor) -> bytes:
     """Return the whole body, decompressed.
+
+    Args:
+        threads: Where large bodies are decompressed.
 
     Raises:
         Invalid: Its length is given twice, or is no number: what stands between two servers may read it differently.
@@ -38,7 +45,35 @@ async def read_body(headers: Headers, protocol: Any, *, max_bytes: int, timeout_
             body = await (_chunked(protocol, max_bytes) if length is None else _sized(protocol, length, max_bytes))
     except TimeoutError:
         raise TooSlow(f"The body did not arrive within {timeout_s:g} s.") from None
-    return body if encoding is None or encoding == "identity" else _inflated(body, encoding.lower(), max_bytes)
+    if encoding is None or encoding == "identity":
+        return body
+    if len(body) < _INLINE:
+        return _inflated(body, encoding.lower(), max_bytes)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(threads, _inflated, body, encoding.lower(), max_bytes)
+
+
+async def compressed(content: bytes, encoding: str, threads: Executor) -> bytes:
+    """Return `content` as gzip or deflate."""
+    if len(content) < _INLINE:
+        return _deflated(content, encoding)
+    return await asyncio.get_running_loop().run_in_executor(threads, _deflated, content, encoding)
+
+
+def accepted(header: str | None) -> str | None:
+    """Return how a caller wants to be answered by its `Accept-Encoding`: gzip, deflate, or as it is."""
+    if not header:
+        return None
+    weights = {}
+    for each in header.lower().split(","):
+        name, _, weight = each.partition(";")
+        weights[name.strip()] = weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return next((name for name in _WINDOWS if weights.get(name, weights.get("*", False))), None)
+
+
+def _deflated(content: bytes, encoding: str) -> bytes:
+    deflater = zlib.compressobj(_FASTEST, wbits=_WINDOWS[encoding])
+    return deflater.compress(content) + deflater.flush()
 
 
 async def _sized(protocol: Any, length: str, max_bytes: int) -> bytes:

@@ -8,8 +8,10 @@ status in one place (`serving.status`).
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import Any
 
 from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound
@@ -21,58 +23,26 @@ from mainspring.security.hosts import check_host
 from mainspring.security.keys import Authenticator
 from mainspring.security.model import Action
 from mainspring.security.ports import Authoriser
-from mainspring.serving.body import read_body
+from mainspring.serving.body import MIN_COMPRESSED, Headers, accepted, compressed, read_body
 from mainspring.serving.codec import ErrorResponse
-from mainspring.serving.infer import Gone, lane_of
+from mainspring.serving.extensions import Extensions
+from mainspring.serving.handlers import Handlers
+from mainspring.serving.infer import Gone
 from mainspring.serving.lane import monotonic_us
 from mainspring.serving.message import Reply, Request, refusal, reply
-from mainspring.serving.metadata import model_metadata, server_metadata
-from mainspring.serving.metrics import CONTENT_TYPE
-from mainspring.serving.openapi import document
 from mainspring.serving.plane import DataPlane
 from mainspring.serving.ports import Loader, Routes
-from mainspring.serving.rest import answer
+from mainspring.serving.routes import ROUTES, split_path
 from mainspring.serving.status import WrongHost, WrongMethod
 
 _log = logging.getLogger(__name__)
 _KNOWN_HOSTS = 256
 _HUNG_UP = 499  # in the metrics only: nobody is there to be told
-
-
-@dataclass(frozen=True, slots=True)
-class DataRoute:
-    """One route of the data plane. `action` is what a key must allow; `None`: a probe, for which no key is needed."""
-
-    method: str
-    path: str  # {model} and {version} stand for one segment each
-    action: Action | None
-    handler: str  # the method of `Gateway` that answers
-
-
-ROUTES: tuple[DataRoute, ...] = (
-    DataRoute("GET", "/v2/health/live", None, "_live_probe"),
-    DataRoute("GET", "/v2/health/ready", None, "_ready_probe"),
-    DataRoute("GET", "/v2", Action.PREDICT, "_server"),
-    DataRoute("GET", "/v2/openapi.json", Action.PREDICT, "_openapi"),
-    DataRoute("GET", "/v2/models/{model}", Action.PREDICT, "_model"),
-    DataRoute("GET", "/v2/models/{model}/ready", Action.PREDICT, "_model_ready"),
-    DataRoute("POST", "/v2/models/{model}/infer", Action.PREDICT, "_infer"),
-    DataRoute("GET", "/v2/models/{model}/versions/{version}", Action.PREDICT, "_model"),
-    DataRoute("GET", "/v2/models/{model}/versions/{version}/ready", Action.PREDICT, "_model_ready"),
-    DataRoute("POST", "/v2/models/{model}/versions/{version}/infer", Action.PREDICT, "_infer"),
-    DataRoute("GET", "/metrics", Action.SCRAPE, "_metrics"),
-)
-
-
-def split_path(path: str) -> tuple[str, str, str]:
-    """Return a path's template as in `ROUTES`, and the model and version in it, empty where it has none."""
-    parts = path.split("/")
-    model = version = ""
-    if len(parts) > 3 and parts[1] == "v2" and parts[2] == "models":
-        model, parts[3] = parts[3], "{model}"
-        if len(parts) > 5 and parts[4] == "versions":
-            version, parts[5] = parts[5], "{version}"
-    return "/".join(parts), model, version
+_REQUEST_ID = "x-request-id"
+_LONGEST_ID = 128
+_Handler = Callable[[Request], Awaitable[Reply]]
+_NO_METHODS: dict[str, tuple[Action | None, _Handler]] = {}
+_NOBODY: tuple[None, None] = (None, None)
 
 
 class Gateway:
@@ -127,9 +97,14 @@ class Gateway:
         self._known_hosts: set[str] = set()
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
-        self._handlers: dict[str, dict[str, tuple[Action | None, Callable[[Request], Awaitable[Reply]]]]] = {}
+        self._squeezing = ThreadPoolExecutor(1, thread_name_prefix="squeeze")
+        self._handlers: dict[str, dict[str, tuple[Action | None, _Handler]]] = {}
+        owners = (Handlers(self._plane, self._body, self._numbers), Extensions(self._plane, self._body))
         for route in ROUTES:
-            self._handlers.setdefault(route.path, {})[route.method] = (route.action, getattr(self, route.handler))
+            handler = next(getattr(owner, route.handler) for owner in owners if hasattr(owner, route.handler))
+            self._handlers.setdefault(route.path, {})[route.method] = (route.action, handler)
+        self._id = f"{os.urandom(8).hex()}-"
+        self._ids = count(1)
         self.metrics = self._plane.metrics
         self.scrape: Callable[[], Awaitable[bytes]] | None = None  # the numbers of every process, where there are more
 
@@ -149,6 +124,7 @@ class Gateway:
     async def stop(self) -> None:
         """Let go of everything but the log, which belongs to whoever made it. Call it when nothing is in flight."""
         await self._plane.stop()
+        self._squeezing.shutdown(wait=False)
 
     def drain(self) -> None:
         """Say that no more traffic should come; connections are closed with their next reply."""
@@ -163,32 +139,42 @@ class Gateway:
         if scope.proto != "http":
             protocol.close(403)
             return
-        self._plane.in_flight += 1
+        plane = self._plane
+        plane.in_flight += 1
         try:
             template, model, version = split_path(scope.path)
+            headers = scope.headers
+            request = Request(headers, protocol, scope.method, model, version, received, self._request_id(headers))
             try:
-                told = await self._answer(template, Request(scope, protocol, model, version, received))
+                told = await self._answer(template, request)
+                if len(told.body) >= MIN_COMPRESSED and (encoding := accepted(headers.get("accept-encoding"))):
+                    told.body = await compressed(told.body, encoding, self._squeezing)
+                    told.headers = (*told.headers, ("content-encoding", encoding), ("vary", "accept-encoding"))
             except MainspringError as error:
                 told = refusal(error)
                 if told.status >= 500:
-                    _log.warning("%s answered %d: %s", template, told.status, error)
+                    _log.warning("%s answered %d to %s: %s", template, told.status, request.id, error)
             except Gone:
-                self._plane.count(model, _HUNG_UP, received)
+                plane.count(model, _HUNG_UP, received)
                 return
             except Exception:
-                _log.exception("%s failed.", template if template in self._handlers else "A path of no route")
+                _log.exception(
+                    "%s failed at %s.", template if template in self._handlers else "A path of no route", request.id
+                )
                 told = reply(500, ErrorResponse("Something went wrong here."))
-            self._plane.count(model, told.status, received)
-            headers = [*told.headers, ("connection", "close")] if self._plane.draining else list(told.headers)
-            protocol.response_bytes(told.status, headers, told.body)
+            plane.count(model, told.status, received)
+            sent = [*told.headers, (_REQUEST_ID, request.id)]
+            if plane.draining:
+                sent.append(("connection", "close"))
+            protocol.response_bytes(told.status, sent, told.body)
         finally:
-            self._plane.in_flight -= 1
+            plane.in_flight -= 1
 
     async def _answer(self, template: str, request: Request) -> Reply:
-        headers = request.scope.headers
+        headers = request.headers
         self._check_host(headers.get("host"))
-        methods = self._handlers.get(template, {})
-        action, handler = methods.get(request.scope.method, (None, None))
+        methods = self._handlers.get(template, _NO_METHODS)
+        action, handler = methods.get(request.method, _NOBODY)
         if handler is None or action is not None:
             # Who calls comes before whether there is such a path: strangers learn nothing of it.
             principal = request.principal = self._authenticator.authenticate(headers.get("authorization"))
@@ -200,6 +186,13 @@ class Gateway:
                 raise WrongMethod(f"This path takes {', '.join(sorted(methods))}.")
             raise NotFound("There is no such path.")
         return await handler(request)
+
+    def _request_id(self, headers: Headers) -> str:
+        """Return a request's name in our words to operators: its caller's, else a fresh one."""
+        given = headers.get(_REQUEST_ID)
+        if given is not None and len(given) <= _LONGEST_ID and given.isascii() and given.isprintable():
+            return str(given)
+        return f"{self._id}{next(self._ids):x}"
 
     def _check_host(self, host: str | None) -> None:
         if host in self._known_hosts:
@@ -213,39 +206,14 @@ class Gateway:
         if len(self._known_hosts) < _KNOWN_HOSTS:  # ports differ, so there can be many
             self._known_hosts.add(host)
 
-    async def _live_probe(self, _request: Request) -> Reply:
-        return reply(200, {"live": True})
-
-    async def _ready_probe(self, _request: Request) -> Reply:
-        reason = self.unready()
-        return reply(200, {"ready": True}) if reason is None else reply(503, {"ready": False, "error": reason})
-
-    async def _server(self, _request: Request) -> Reply:
-        return reply(200, server_metadata())
-
-    async def _openapi(self, _request: Request) -> Reply:
-        routes = ((route.method, route.path, route.action is not None) for route in ROUTES)
-        return reply(200, document(self._plane.served, routes))
-
-    async def _model(self, request: Request) -> Reply:
-        served = self._plane.endpoint(request.model)
-        return reply(200, model_metadata(request.model, served, lane_of(served, request.version).runtime))
-
-    async def _model_ready(self, request: Request) -> Reply:
-        lane = lane_of(self._plane.endpoint(request.model), request.version)
-        self._plane.check_ready(lane)
-        return reply(200, {"name": request.model, "version": lane.version, "ready": True})
-
-    async def _infer(self, request: Request) -> Reply:
-        # The body first, also for an unknown model: a connection whose body was not read cannot be used again.
-        body = await read_body(
-            request.scope.headers,
+    async def _body(self, request: Request) -> bytes:
+        return await read_body(
+            request.headers,
             request.protocol,
             max_bytes=self._max_body_bytes,
             timeout_s=self._body_timeout_s,
+            threads=self._squeezing,
         )
-        return await answer(request, body, self._plane.endpoint(request.model))
 
-    async def _metrics(self, _request: Request) -> Reply:
-        text = self.metrics.text() if self.scrape is None else await self.scrape()
-        return Reply(200, text, (("content-type", CONTENT_TYPE),))
+    async def _numbers(self) -> bytes:
+        return self.metrics.text() if self.scrape is None else await self.scrape()

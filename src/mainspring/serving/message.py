@@ -7,6 +7,7 @@ from typing import Any
 
 from mainspring.core.errors import MainspringError
 from mainspring.security.model import Principal
+from mainspring.serving.body import Headers
 from mainspring.serving.codec import ErrorResponse, encode
 from mainspring.serving.status import public_text, retry_after_s, status_of
 
@@ -16,13 +17,16 @@ JSON_ONLY = (JSON,)
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """`model` and `version` are as in the path, empty where it has none; `received` is monotonic, µs."""
+    """`model` and `version` are as in the path, empty where it has none; `received` is monotonic, µs; `id` is what the
+    request is called where it is spoken of."""
 
-    scope: Any
+    headers: Headers
     protocol: Any
+    method: str
     model: str
     version: str
     received: int
+    id: str
     principal: Principal | None = None
 
 

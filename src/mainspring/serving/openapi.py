@@ -151,6 +151,8 @@ def _operation(method: str, template: str, endpoint: str, version: str, *, keyed
         "security": [{"key": []}] if keyed else [],
         "responses": {"200": _answer(plain, answer), **_refusals(_INFERRED if infers else _ASKED if keyed else _OPEN)},
     }
+    if "{region}" in template:
+        made["parameters"] = [{"name": "region", "in": "path", "required": True, "schema": _TEXT}]
     if endpoint:
         made["tags"] = [endpoint]
         made["responses"] |= _refusals(("503",))

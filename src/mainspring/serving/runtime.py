@@ -38,6 +38,7 @@ class Runtime:
     personal: frozenset[str] = frozenset()  # keys, fields and features that identify a person
     stored: bool = False  # whether requests by key need the online store
     remote: bool = False  # whether that waits for another machine
+    halves: tuple[str, ...] = ()  # the outputs that are FP16
 
     @property
     def tensors(self) -> bool:
@@ -61,7 +62,8 @@ def load(bundle: Bundle, online: OnlineStore, executors: Loader) -> Runtime:
     outputs = dict(executor.outputs)
     if manifest.tensors:
         schema = TensorSchema(manifest.tensors, max_rows=MAX_ROWS)
-        return Runtime(bundle.digest, manifest, executor, schema, manifest.tensors, outputs, cost)
+        halves = tuple(name for name, spec in outputs.items() if spec.datatype == "FP16")
+        return Runtime(bundle.digest, manifest, executor, schema, manifest.tensors, outputs, cost, halves=halves)
     groups, observations = definitions.load(bundle.files[FEATURES])
     stored = bool(views_of(groups))
     features = [Field(each.name, each.dtype, nullable=executor.nullable(each.name)) for each in manifest.inputs]

@@ -1,0 +1,79 @@
+"""What Triton's clients ask over HTTP beside the protocol: answered where this server has it, else refused in words.
+
+https://github.com/triton-inference-server/server/tree/main/docs/protocol
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from mainspring.core.errors import Conflict, Invalid, NotFound
+from mainspring.serving.infer import lane_of
+from mainspring.serving.message import Reply, Request, reply
+from mainspring.serving.plane import DataPlane
+from mainspring.serving.triton import model_config, model_statistics, repository_index
+
+
+class _IndexRequest(msgspec.Struct):
+    ready: bool = False
+
+
+_index_decoder = msgspec.json.Decoder(_IndexRequest)
+
+
+class Extensions:
+    """Handlers of `routes.ROUTES`.
+
+    Args:
+        read: Returns a request's body, which has to be read also where nothing of it matters.
+    """
+
+    def __init__(self, plane: DataPlane, read: Callable[[Request], Awaitable[bytes]]) -> None:
+        self._plane = plane
+        self._read = read
+
+    async def config(self, request: Request) -> Reply:
+        lane = lane_of(self._plane.endpoint(request.model), request.version)
+        return reply(200, model_config(request.model, lane.runtime))
+
+    async def statistics(self, request: Request) -> Reply:
+        return reply(200, model_statistics(self._plane, request.model, request.version))
+
+    async def index(self, request: Request) -> Reply:
+        body = await self._read(request)
+        try:
+            ready = _index_decoder.decode(body or b"{}").ready
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Invalid(f"The request does not follow the protocol: {error}.") from None
+        return reply(200, repository_index(self._plane, ready=ready))
+
+    async def load(self, request: Request) -> Reply:
+        await self._read(request)
+        raise Conflict(
+            f"What serves {request.model[:100]!r} changes by promotion, which the gates decide; nothing was changed.",
+            fix="run `mainspring promote`.",
+        )
+
+    async def regions(self, _request: Request) -> Reply:
+        return reply(200, [])
+
+    async def region(self, _request: Request) -> Reply:
+        raise NotFound("There is no such region: this server has no shared memory.")
+
+    async def register(self, request: Request) -> Reply:
+        await self._read(request)
+        raise Invalid("This server has no shared memory.", fix="send tensors as binary data.")
+
+    async def unregister(self, request: Request) -> Reply:
+        await self._read(request)  # none is registered, so there is nothing to take back
+        return reply(200, {})
+
+    async def settings(self, request: Request) -> Reply:
+        if request.method == "POST":
+            await self._read(request)
+        raise Invalid(
+            "Tracing and logging are set up where the server is started, not over HTTP.",
+            fix="see the settings of the profile.",
+        )

@@ -30,6 +30,7 @@ from serving_kit import FEATURES, bundle, expected, full_request, model, route
 INFER = "/v2/models/late-arrival/infer"
 BODY = json.dumps(full_request()).encode()
 COLUMNS = {name: values for name, (_, values) in FEATURES.items()}
+_PREDICTIONS = re.compile(r'^mainspring_predictions_total\{slot="(\d+)",endpoint="late-arrival"\} (\S+)', re.M)
 
 
 def free_port() -> int:
@@ -163,6 +164,10 @@ class Fleet:
         ):
             found.setdefault(slot, set()).add(version)
         return found
+
+    def answered(self) -> dict[str, float]:
+        """Return how many rows each slot predicted."""
+        return {slot: float(count) for slot, count in _PREDICTIONS.findall(self.scrape())}
 
     def until_all_serve(self, *versions: str) -> None:
         wanted = {str(slot): set(versions) for slot in range(self.workers)}

@@ -19,10 +19,9 @@ from mainspring.app.supervisor import Supervisor, alive
 from mainspring.core.errors import Conflict
 from mainspring.core.listening import check_free
 from mainspring.core.settings import Address
-from mainspring.serving.slots import Slots, answers, merged
+from mainspring.serving.slots import Slots, merged, ready
 
 POST = f"POST {INFER} HTTP/1.1\r\nContent-Length: {len(BODY)}\r\n".encode()
-PREDICTIONS = re.compile(r'^mainspring_predictions_total\{slot="(\d)",endpoint="late-arrival"\} (\S+)', re.M)
 DEEP = "a-folder-so-deep-that-a-socket-has-no-room-for-its-name"  # the kernel allows a path of some 100 bytes
 
 
@@ -42,24 +41,19 @@ def test_a_scrape_of_any_process_shows_every_slot(fleet: Fleet) -> None:
     for slot in range(fleet.workers):
         assert f'mainspring_gateway_worker_up{{slot="{slot}"}} 1' in text
         assert f'mainspring_gateway_ready{{slot="{slot}"}} 1.0' in text
-    counts = PREDICTIONS.findall(text)
-    assert sum(float(count) for _, count in counts) >= 2 * len(load.answered)
+    assert sum(fleet.answered().values()) >= 2 * len(load.answered)
     families = re.findall(r"^# HELP (\S+)", text, re.M)
     assert len(families) == len(set(families))
     assert "pid" not in text
 
 
 def test_connections_are_spread_over_the_processes(fleet: Fleet) -> None:
-    before = _answered_by_slot(fleet)
+    before = fleet.answered()
     with Load(fleet, threads=16) as load:
         load.until_answered(500)
-    after = _answered_by_slot(fleet)
+    after = fleet.answered()
     assert all(after[slot] > before.get(slot, 0) for slot in after)
     assert len(after) == fleet.workers
-
-
-def _answered_by_slot(fleet: Fleet) -> dict[str, float]:
-    return {slot: float(count) for slot, count in PREDICTIONS.findall(fleet.scrape())}
 
 
 def test_a_stranger_is_refused_or_gets_nothing(fleet: Fleet) -> None:
@@ -169,11 +163,11 @@ def test_an_end_does_not_wait_for_who_never_finishes(tmp_path: Path) -> None:
 def test_a_thousand_restarts_leave_no_more_than_the_slots(tmp_path: Path) -> None:
     async def scenario() -> None:
         lasting = Slots(tmp_path, 0, 2)
-        await lasting.start(lambda: b"# HELP a A.\n# TYPE a counter\na_total 1.0\n")
+        await lasting.start(lambda: b"# HELP a A.\n# TYPE a counter\na_total 1.0\n", lambda: True)
         sizes, dead = set(), []
         for number in range(1000):
             other = Slots(tmp_path, 1, 2)
-            await other.start(lambda: b'# HELP a A.\n# TYPE a counter\na_total{b="x"} 7.0\n')
+            await other.start(lambda: b'# HELP a A.\n# TYPE a counter\na_total{b="x"} 7.0\n', lambda: True)
             if number % 10:
                 await other.stop()
             else:  # killed: its socket is still there when its successor comes
@@ -191,7 +185,8 @@ def test_a_thousand_restarts_leave_no_more_than_the_slots(tmp_path: Path) -> Non
 def test_a_slot_that_does_not_answer_is_said_to_be_down(tmp_path: Path) -> None:
     async def scenario() -> bytes:
         slots = Slots(tmp_path, 0, 3)
-        await slots.start(lambda: b"# HELP a A.\n# TYPE a gauge\na 1.0\n")
+        await slots.start(lambda: b"# HELP a A.\n# TYPE a gauge\na 1.0\n", lambda: False)
+        assert await asyncio.to_thread(ready, tmp_path, 0) is False
         with closing(socket.socket(socket.AF_UNIX)) as deaf:  # as a process that is stopped
             deaf.bind(str(tmp_path / "gateway-1.sock"))
             deaf.listen()
@@ -204,7 +199,7 @@ def test_a_slot_that_does_not_answer_is_said_to_be_down(tmp_path: Path) -> None:
     assert b'mainspring_gateway_worker_up{slot="1"} 0\n' in text
     assert b'mainspring_gateway_worker_up{slot="2"} 0\n' in text
     assert text.endswith(b'# TYPE a gauge\na{slot="0"} 1.0\n')
-    assert not answers(tmp_path, 0)
+    assert ready(tmp_path, 0) is None
 
 
 def test_families_stay_together_and_labels_are_kept() -> None:

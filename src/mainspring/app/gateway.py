@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from pathlib import Path
 
 from mainspring.app.executors import executors
 from mainspring.app.process import arguments, log, run
@@ -40,26 +41,31 @@ def main() -> int:
     parser.add_argument("--listener", type=int, help="the descriptor of a socket that listens already")
     parser.add_argument("--slot", type=int, default=0, help="which of the gateway's processes this is, from 0")
     parser.add_argument("--slots", type=int, default=1, help="how many there are")
+    parser.add_argument("--apart", type=Path, help="where its own socket is; without TLS, and none of the supervisor's")
     chosen = parser.parse_args()
 
     def body(project: Project) -> None:
         settings = project.settings
         listener = socket.socket(fileno=chosen.listener) if chosen.listener is not None else None
-        if settings.gateway_tls is not None:
+        certificates = None if chosen.apart else settings.gateway_tls
+        if certificates is not None:
             from mainspring.security import tls
 
-            tls.check(settings.gateway_tls, now=project.wall.now())
+            tls.check(certificates, now=project.wall.now())
         address, at = settings.gateway, f"{settings.gateway.url}, slot {chosen.slot}"
         serving = serve(
             build_gateway(project),
             address,
             listener=listener,
             limits=settings.gateway_limits,
-            tls=settings.gateway_tls,
-            slots=Slots(folder(settings.state), chosen.slot, chosen.slots),
+            tls=certificates,
+            slots=Slots(chosen.apart or folder(settings.state), chosen.slot, chosen.slots),
             started=lambda: log.info("gateway listens on %s", at),
         )
-        asyncio.run(serving)
+        try:
+            asyncio.run(serving)
+        finally:
+            project.prediction_log.close()
         log.info("gateway ended")
 
     return run("gateway", body, chosen)

@@ -33,9 +33,12 @@ MODULES = {
     "gateway": "mainspring.app.gateway",
     "control": "mainspring.console",
     "worker": "mainspring.app.worker",
+    "grpc": "mainspring.app.grpc",  # only where the profile has an address for it
 }
 LOCK = "up"
 _RUN_FILE = "run.json"
+_LIVE = "/health/live"
+_SOON_S = 10.0  # after a start
 _AFTER_DRAIN_S = 5.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _STEADY_S = 0.1, 10.0, 30.0
 
@@ -58,7 +61,7 @@ class _Kind:
     module: str
     arguments: tuple[str, ...] = ()
     inherits: tuple[int, ...] = ()  # descriptors
-    slot: int | None = None  # of a gateway
+    slot: int | None = None  # of a gateway; gRPC has the one after
 
 
 @dataclass(slots=True)
@@ -68,7 +71,8 @@ class _Child:
     started: float
     wait_s: float = _FIRST_WAIT_S
     restart_at: float | None = None
-    up: bool = False  # whether it has answered since it was started
+    ready: bool = False  # whether it took traffic when it was asked last
+    ask_at: float = 0.0
 
 
 @dataclass
@@ -93,7 +97,7 @@ class Supervisor:
         self._watcher: threading.Thread | None = None
         self._pipe = (-1, -1)
         self._listeners: list[socket.socket] = []  # one a slot
-        self._able: list[int] = []  # the slots that get new connections, all if empty
+        self._able: list[int] = []  # the slots that get new connections; all, if empty
 
     @contextmanager
     def running(self, *, ready_within_s: float = 30.0) -> Iterator[Supervisor]:
@@ -140,12 +144,21 @@ class Supervisor:
             self._check_certificates()
             if "control" in self.parts:
                 check_free(settings.control, "control")
+            if self._with_grpc and settings.grpc is not None:
+                from mainspring.app.grpc import check_installed
+
+                check_installed()
+                check_free(settings.grpc, "grpc")
             if "gateway" in self.parts:
                 self._listeners = listen_together(settings.gateway, "gateway", settings.gateway_workers)
             yield
         finally:
             self._refuse_more()
             held.__exit__(None, None, None)
+
+    @property
+    def _with_grpc(self) -> bool:
+        return "grpc" in self.parts and self.project.settings.grpc is not None
 
     def _check_certificates(self) -> None:
         for files in filter(None, (self.project.settings.gateway_tls, self.project.settings.control_tls)):
@@ -175,13 +188,18 @@ class Supervisor:
 
     def _kinds(self, part: str) -> Iterator[_Kind]:
         """Yield the processes of a part: as many gateways as are set, each with its slot, and one of all others."""
-        if part != "gateway":
+        count = len(self._listeners)
+        slots = ("--slots", str(count + self._with_grpc))
+        if part == "grpc":
+            if self._with_grpc:
+                yield _Kind(part, MODULES[part], ("--slot", str(count), *slots), slot=count)
+        elif part != "gateway":
             yield _Kind(part, MODULES[part])
-            return
-        for slot, listener in enumerate(self._listeners):
-            name, shared = part if slot == 0 else f"{part}-{slot}", listener.fileno()
-            arguments = ("--listener", str(shared), "--slot", str(slot), "--slots", str(len(self._listeners)))
-            yield _Kind(name, MODULES[part], arguments, (shared,), slot)
+        else:
+            for slot, listener in enumerate(self._listeners):
+                name, shared = part if slot == 0 else f"{part}-{slot}", listener.fileno()
+                arguments = ("--listener", str(shared), "--slot", str(slot), *slots)
+                yield _Kind(name, MODULES[part], arguments, (shared,), slot)
 
     def _spawn(self, kind: _Kind) -> subprocess.Popen[bytes]:
         settings = self.project.settings
@@ -206,11 +224,14 @@ class Supervisor:
                     self._look(time.monotonic())
 
     def _look(self, now: float) -> None:
-        """Start again what died, and let new connections go to the gateways that answer."""
+        """Start again what died, and let new connections go to the gateways that are ready."""
         for child in self._children.values():
             self._revive(child, now)
-            child.up = child.restart_at is None and (child.up or self._answers(child.kind))
-        able = [child.kind.slot for child in self._children.values() if child.up and child.kind.slot is not None]
+            if child.restart_at is None and not child.ready and now >= child.ask_at:
+                child.ready = self._ready(child.kind) is True
+                child.ask_at = now + (0.0 if now - child.started < _SOON_S else 1.0)
+        slots = (child.kind.slot for child in self._children.values() if child.ready and child.kind.inherits)
+        able = [slot for slot in slots if slot is not None]
         if able != self._able:
             steer(self._listeners, able or range(len(self._listeners)))
             self._able = able
@@ -219,20 +240,20 @@ class Supervisor:
         if child.process.poll() is None:
             return
         if child.restart_at is None:
+            child.ready = False
             if now - child.started > _STEADY_S:
                 child.wait_s = _FIRST_WAIT_S
             child.restart_at = now + child.wait_s
             child.wait_s = min(_LONGEST_WAIT_S, child.wait_s * 2)
         elif now >= child.restart_at:
             child.process, child.started, child.restart_at = self._spawn(child.kind), now, None
-            child.up = False
             self._write_running()
 
     def _await_ready(self, within_s: float) -> None:
         settings = self.project.settings
         deadline = time.monotonic() + within_s
         for name, child in self._children.items():
-            while not (answers(settings.control, "/health/live") if name == "control" else self._answers(child.kind)):
+            while not (answers(settings.control, _LIVE) if name == "control" else self._ready(child.kind) is not None):
                 if time.monotonic() > deadline:
                     log = log_path(settings.state, name)
                     raise Unavailable(
@@ -241,12 +262,13 @@ class Supervisor:
                     )
                 time.sleep(0.02)
 
-    def _answers(self, kind: _Kind) -> bool:
+    def _ready(self, kind: _Kind) -> bool | None:
+        """Return whether a child takes traffic, `None` if it does not answer; of most it is not asked."""
         if kind.slot is None:
             return True
         from mainspring.serving import slots
 
-        return slots.answers(slots.folder(self.project.settings.state), kind.slot)
+        return slots.ready(slots.folder(self.project.settings.state), kind.slot)
 
     def _stop(self) -> None:
         with self._reviving:

@@ -63,7 +63,7 @@ async def serve(
         await asyncio.sleep(0)
         if slots is not None:
             gateway.scrape = slots.scrape
-            await slots.start(gateway.metrics.text)
+            await slots.start(gateway.metrics.text, lambda: gateway.unready() is None)
         if started is not None:
             loop.call_soon(started)
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)

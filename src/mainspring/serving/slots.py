@@ -1,8 +1,9 @@
 """The gateway's processes among themselves: each has a slot, a number that its successor takes over.
 
-A process answers on a Unix socket named after its slot with its numbers in Prometheus' text; whichever is scraped asks
-the others and labels each with its slot. So a scrape shows all, as they are now, nothing is written while nobody asks,
-and there are never more sockets or series than slots, however often a process was started again.
+A process answers on a Unix socket named after its slot: whether it is ready, and its numbers in Prometheus' text.
+Whichever is scraped asks the others and labels each with its slot. So a scrape shows all, as they are now, nothing is
+written while nobody asks, and there are never more sockets or series than slots, however often a process was started
+again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 _ANSWER_WITHIN_S = 0.25
 _LONGEST_PATH = 100  # bytes; the kernel's limit for a socket's path is 104 or 108
 _UP = b"mainspring_gateway_worker_up"
+_READY, _UNREADY = b"ready\n", b"unready\n"
 
 
 def folder(state: Path) -> Path:
@@ -37,11 +39,12 @@ class Slots:
         self._slot = slot
         self._count = count
         self._own: Callable[[], bytes] = bytes
+        self._ready: Callable[[], bool] = bool
         self._server: asyncio.Server | None = None
 
-    async def start(self, own: Callable[[], bytes]) -> None:
-        """Answer to the others with `own()`, in the place of a dead predecessor."""
-        self._own = own
+    async def start(self, own: Callable[[], bytes], ready: Callable[[], bool]) -> None:
+        """Tell the others `own()`, and the supervisor `ready()`, in the place of a dead predecessor."""
+        self._own, self._ready = own, ready
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _Reach(self._folder) as reach:
             self._server = await asyncio.start_unix_server(self._answer, reach.path(self._slot))
@@ -53,7 +56,7 @@ class Slots:
 
     async def _answer(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            writer.write(self._own())
+            writer.write((_READY if self._ready() else _UNREADY) + self._own())
             await writer.drain()
         except ConnectionError:  # whoever asked is gone
             pass
@@ -100,16 +103,17 @@ def _labelled(sample: bytes, label: bytes) -> bytes:
     return name + b"{" + label + b"} " + value
 
 
-def answers(place: Path, slot: int) -> bool:
-    """Return whether a process in the slot answers within a second: it serves, its routes loaded. Blocks."""
+def ready(place: Path, slot: int) -> bool | None:
+    """Return whether the process in the slot takes traffic; `None` if none answers within a second. Blocks."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
         asked.settimeout(1.0)
         try:
             with _Reach(place) as reach:
                 asked.connect(reach.path(slot))
-            return bool(asked.recv(1))
+            with asked.makefile("rb") as said:
+                return {_READY: True, _UNREADY: False}.get(said.readline())
         except OSError:
-            return False
+            return None
 
 
 async def _ask(path: str) -> bytes:
@@ -117,6 +121,7 @@ async def _ask(path: str) -> bytes:
         async with asyncio.timeout(_ANSWER_WITHIN_S):
             reader, writer = await asyncio.open_unix_connection(path)
             try:
+                await reader.readline()
                 return await reader.read()
             finally:
                 writer.close()

@@ -1,0 +1,117 @@
+"""TLS at the gateway and the console: what is served, to whom, and what is said of files that are not good."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from certificates import DAY, Authority
+from fleet import BODY, INFER, Fleet, Load
+from mainspring.app.supervisor import answers
+from mainspring.core.errors import Invalid
+from mainspring.core.settings import Tls
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+def _settings(tls: Tls, client_ca: Path | None = None) -> dict[str, str]:
+    found = {"gateway_tls_cert": str(tls.cert), "gateway_tls_key": str(tls.key)}
+    return found | ({"gateway_tls_client_ca": str(client_ca)} if client_ca else {})
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Fleet]:
+    fleet = Fleet(
+        tmp_path_factory.mktemp("fleet"), settings=_settings(authority.issue("server")), context=authority.trusting()
+    )
+    fleet.publish("1")
+    with fleet.up():
+        yield fleet
+
+
+def test_predictions_and_the_scrape_of_all_over_tls(fleet: Fleet) -> None:
+    assert fleet.project.settings.gateway.url == f"https://127.0.0.1:{fleet.port}"
+    with Load(fleet, threads=2) as load:
+        load.until_answered(50)
+    assert load.failures == []
+    assert fleet.serving() == {"0": {"1"}, "1": {"1"}}
+    assert answers(fleet.project.settings.gateway, "/v2/health/live")
+
+
+def test_other_hosts_are_refused_over_tls_too(fleet: Fleet) -> None:
+    assert fleet.ask("POST", INFER, BODY, Host="evil.example").status == 403
+    assert fleet.ask("POST", INFER, BODY, Host=f"127.0.0.1:{fleet.port}").status == 200
+
+
+def test_a_caller_that_does_not_trust_the_certificate_is_not_fooled(fleet: Fleet) -> None:
+    with _connected(fleet) as plain, pytest.raises(ssl.SSLCertVerificationError):
+        ssl.create_default_context().wrap_socket(plain, server_hostname="127.0.0.1")
+
+
+def _connected(fleet: Fleet) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", fleet.port), timeout=30)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_newer_versions_of_the_protocol(fleet: Fleet, authority: Authority, version: ssl.TLSVersion) -> None:
+    context = authority.trusting()
+    context.minimum_version = context.maximum_version = version
+    with _connected(fleet) as plain, context.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
+        assert secure.version() == {"TLSv1_2": "TLSv1.2", "TLSv1_3": "TLSv1.3"}[version.name]
+
+
+def test_older_ones_are_refused(fleet: Fleet, authority: Authority) -> None:
+    context = authority.trusting()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with _connected(fleet) as plain, pytest.raises((ssl.SSLError, ConnectionError)):
+        context.wrap_socket(plain, server_hostname="127.0.0.1")
+
+
+def test_plain_http_is_not_answered(fleet: Fleet) -> None:
+    with _connected(fleet) as plain:
+        plain.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert not plain.recv(4096).startswith(b"HTTP/")
+
+
+def test_who_connects_and_says_nothing_holds_up_nobody(fleet: Fleet) -> None:
+    with ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(_connected(fleet))
+        assert all(fleet.ask("POST", INFER, BODY).status == 200 for _ in range(10))
+
+
+def test_callers_must_show_a_certificate_where_an_authority_is_set(tmp_path: Path, authority: Authority) -> None:
+    clients = Authority(tmp_path, name="clients")
+    settings = _settings(authority.issue("server"), clients.certificate)
+    fleet = Fleet(tmp_path / "project", workers=1, settings=settings)
+    fleet.publish("1")
+    with fleet.up():
+        fleet.context = authority.trusting(clients.issue("caller"))
+        assert fleet.ask("POST", INFER, BODY).status == 200
+        assert answers(fleet.project.settings.gateway, "/v2/health/live")  # it is there; more needs a certificate
+        for stranger in (None, authority.issue("stranger"), clients.issue("late", begins=-2 * DAY, ends=-DAY)):
+            fleet.context = authority.trusting(stranger)
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                fleet.ask("POST", INFER, BODY)
+        fleet.context = authority.trusting(clients.issue("another"))
+        assert fleet.ask("GET", "/v2/health/live").status == 200
+
+
+def test_what_cannot_be_served_with_is_said_before_anything_starts(tmp_path: Path, authority: Authority) -> None:
+    ended = authority.issue("ended", begins=-2 * DAY, ends=-DAY)
+    fleet = Fleet(tmp_path, settings=_settings(ended))
+    with pytest.raises(Invalid, match=r"ended\.pem ended on .*renew it"), fleet.up():
+        pass
+    assert not (tmp_path / ".mainspring" / "logs").exists()

@@ -229,7 +229,7 @@ def _gateway(project: Project) -> Iterator[tuple[Address, bool]]:
             child = subprocess.Popen(
                 [
                     sys.executable, "-m", "mainspring.app.gateway",
-                    "--project", str(settings.root), "--profile", settings.profile,
+                    "--project", str(settings.root), "--profile", settings.profile, "--apart", f"{folder}/slots",
                 ],
                 env={**os.environ, "MAINSPRING_GATEWAY": f"127.0.0.1:{port}", "MAINSPRING_LEDGER": f"{folder}/ledger"},
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out,

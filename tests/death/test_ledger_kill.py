@@ -1,32 +1,97 @@
-"""kill -9 of whoever writes or compacts the prediction log: nothing acknowledged is lost, nothing counts twice."""
+"""What death costs the prediction log.
+
+A kill -9 loses nothing that somebody was told is written or durable, of the rest only what was added last, and doubles
+nothing. A power cut loses nothing that somebody was told is durable. It is played here by cutting the files back to
+what the last sync covered, which is all that a disk promises.
+"""
 
 import random
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 from mainspring.core.locks import FileLocks
 from mainspring.data.adapters.delta import DeltaLake
+from mainspring.data.adapters.memory import MemoryLake
+from mainspring.ledger import frames
 from mainspring.ledger.adapters.lake import LakePredictions
+from mainspring.ledger.adapters.unread import segments, unread
 from mainspring.ledger.model import PREDICTIONS
 
-WRITER = """
-import sys
+BEGIN = """
+import itertools, os, sys, threading, time
 from pathlib import Path
 from mainspring.ledger.adapters.segments import SegmentLog
-from mainspring.ledger.conformance import prediction
+from mainspring.ledger.conformance import batch, prediction
 
+def say(*words):  # one write a line: threads do not mix them
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+"""
+APPENDING = (
+    BEGIN
+    + """
 log = SegmentLog(Path(sys.argv[1]), max_bytes=200_000)
 number = int(sys.argv[2])
 while True:
-    batch = [prediction(number + each) for each in range(1 + number % 7)]
-    log.append(batch)
-    number += len(batch)
-    print(number, flush=True)  # every number below it is acknowledged
+    made = [prediction(number + each) for each in range(1 + number % 7)]
+    log.append(made)
+    number += len(made)
+    say(number)  # every number below it is acknowledged
 """
-COMPACTOR = """
+)
+ADDING = (
+    BEGIN
+    + """
+log = SegmentLog(Path(sys.argv[1]), max_bytes=200_000)
+for number in itertools.count(int(sys.argv[2])):
+    log.add(batch(number, 1))
+    say(number)
+    time.sleep(0.0005)
+"""
+)
+ADDING_ONE = (
+    BEGIN
+    + """
+log = SegmentLog(Path(sys.argv[1]))
+log.add(batch(1, 2))
+say("added")
+time.sleep(600)
+"""
+)
+IN_SYNC = (
+    BEGIN
+    + """
+class Watched(SegmentLog):
+    def _sync(self, descriptors):
+        covered = [os.fstat(each) for each in descriptors]
+        error = super()._sync(descriptors)
+        for each in covered:
+            say("synced", each.st_ino, each.st_size)
+        return error
+
+log = Watched(Path(sys.argv[1]), max_bytes=60_000, sync_within_s=0.05)
+
+def call(first):
+    for number in range(first, first + 100_000):
+        log.add(batch(number, 1), sync=True).result()
+        say("told", number)
+
+def add(first):
+    for number in range(first, first + 100_000):
+        log.add(batch(number, 1))
+        time.sleep(0.0002)
+
+for each in range(8):
+    threading.Thread(target=add if each == 7 else call, args=(int(sys.argv[2]) + each * 100_000,)).start()
+"""
+)
+COMPACTING = """
 import sys
 from pathlib import Path
 from mainspring.core.locks import FileLocks
@@ -55,6 +120,13 @@ def kill(process: subprocess.Popen[str]) -> list[str]:
     return rest.rpartition("\n")[0].splitlines()
 
 
+def killed_at_random(program: str, folder: Path, first: int, chance: random.Random) -> list[str]:
+    """Run a program until it has said some lines, kill it, and return all lines."""
+    writer = start(program, str(folder), str(first))
+    lines = [writer.stdout.readline().strip() for _ in range(chance.randrange(20, 600))]
+    return lines + kill(writer)
+
+
 def lake_ids(root: Path) -> Counter[str]:
     import pyarrow.parquet as pq
 
@@ -62,17 +134,24 @@ def lake_ids(root: Path) -> Counter[str]:
     return Counter(each for file in files for each in pq.read_table(file, columns=["id"])["id"].to_pylist())
 
 
+def compacted(folder: Path) -> tuple[LakePredictions, list[str]]:
+    lake = MemoryLake()
+    store = LakePredictions(folder, lake, FileLocks(folder.parent / "locks"))
+    store.compact()
+    return store, lake.scan(PREDICTIONS).rows["id"].to_pylist()
+
+
 def test_killed_writers_and_compactors_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     chance = random.Random(7)
     acknowledged: set[str] = set()
-    compactor = start(COMPACTOR, str(tmp_path))
+    compactor = start(COMPACTING, str(tmp_path))
     compactor.stdout.readline()
     for each in range(ROUNDS):
         first = each * 1_000_000
-        writer = start(WRITER, str(tmp_path / "ledger"), str(first))
+        writer = start(APPENDING, str(tmp_path / "ledger"), str(first))
         lines = [writer.stdout.readline() for _ in range(chance.randrange(20, 400))]
         kill(compactor)
-        compactor = start(COMPACTOR, str(tmp_path))
+        compactor = start(COMPACTING, str(tmp_path))
         lines += kill(writer)
         acknowledged.update(f"p{number}" for number in range(first, int(lines[-1])))
     kill(compactor)
@@ -88,3 +167,65 @@ def test_killed_writers_and_compactors_lose_nothing_and_double_nothing(tmp_path:
     assert len(found) - len(acknowledged) <= 7 * ROUNDS
     assert list((tmp_path / "ledger").iterdir()) == []
     assert [store.find(each).id for each in some] == some
+
+
+def test_what_was_added_is_written_without_anybody_asking_for_it(tmp_path: Path) -> None:
+    writer = start(ADDING_ONE, str(tmp_path))
+    writer.stdout.readline()
+    end = time.monotonic() + 60
+    while [each.id for each in unread(tmp_path)] != ["p1", "p2"]:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    kill(writer)
+    assert [each.id for each in unread(tmp_path)] == ["p1", "p2"]
+
+
+def test_a_kill_loses_of_what_nobody_waits_for_only_the_newest(tmp_path: Path) -> None:
+    chance, lost = random.Random(11), []
+    for each in range(ROUNDS):
+        first = each * 1_000_000
+        added = [int(line) for line in killed_at_random(ADDING, tmp_path / "ledger", first, chance)]
+        found = {int(prediction.id[1:]) for prediction in unread(tmp_path / "ledger")}
+        kept = [number for number in added if number in found]
+        assert kept == added[: len(kept)]  # nothing but a tail is missing
+        lost.append(len(added) - len(kept))
+    _, ids = compacted(tmp_path / "ledger")
+    assert len(ids) == len(set(ids)) > sum(lost)
+
+
+@pytest.mark.parametrize("power", [True, False])
+def test_what_somebody_was_told_is_durable_survives_a_kill_and_a_power_cut(tmp_path: Path, power: bool) -> None:
+    chance, told = random.Random(13), set()
+    folder = tmp_path / "ledger"
+    torn = 0
+    for each in range(3 if power else ROUNDS):
+        lines = killed_at_random(IN_SYNC, folder, each * 1_000_000, chance)
+        told |= {f"p{number}" for kind, number, *_ in map(str.split, lines) if kind == "told"}
+        if power:
+            torn += cut_power(folder, lines, chance)
+    assert len(told) > 20
+    assert told <= {prediction.id for prediction in unread(folder)}
+    store, ids = compacted(folder)
+    assert told <= set(ids)
+    assert len(ids) == len(set(ids))
+    assert not power or store.torn_bytes >= torn > 0
+    assert [path.suffix for path in folder.iterdir()] == []
+
+
+def cut_power(folder: Path, lines: Sequence[str], chance: random.Random) -> int:
+    """Leave of the segments that were just written what their last sync covered, and behind it what a disk may have
+    there: nothing, a part of a frame, or pages of zeros. Returns the bytes of it."""
+    covered = {int(inode): int(size) for kind, inode, size in (line.split() for line in lines if "synced" in line)}
+    torn = 0
+    for segment in segments(folder):
+        size = covered.get(segment.path.stat().st_ino)
+        if size is None:
+            continue
+        content = segment.path.read_bytes()
+        rest = len(content) - size
+        tails = [b"", bytes(4096), content[size : size + rest // 2] + bytes(rest - rest // 2), bytes(rest)]
+        whole = frames.scan(content[size:], 0)
+        tail = chance.choice(tails) if whole.payloads else bytes(4096)
+        segment.path.write_bytes(content[:size] + tail)
+        torn += frames.scan(tail, 0).torn
+    return torn

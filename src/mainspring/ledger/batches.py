@@ -14,8 +14,8 @@ import msgspec
 from mainspring.ledger.model import Asked, Batch, Heading, Prediction
 
 
-class Encoded(msgspec.Struct, array_like=True, gc=False):
-    """A batch whose heading is a number: which, the frame around it says."""
+class Encoded(msgspec.Struct, array_like=True):
+    """A batch as it is read: its heading is a number, and the frame around it says which heading that is."""
 
     heading: int
     at: int
@@ -43,7 +43,8 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
 
 def encode(batch: Batch, heading: int) -> bytes:
     """Return the batch with `heading` instead of its heading."""
-    return _encoder.encode(Encoded(heading, batch.at, batch.share, batch.ids, batch.asked, batch.columns, batch.sealed))
+    # As `Encoded` is read.
+    return _encoder.encode((heading, batch.at, batch.share, batch.ids, batch.asked, batch.columns, batch.sealed))
 
 
 def batches_of(predictions: Sequence[Prediction]) -> Iterator[Batch]:

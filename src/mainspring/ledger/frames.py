@@ -26,6 +26,7 @@ _PAIR = b"\x92"  # MessagePack's word for a list of two
 _LIST = 0xDD
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(tuple[dict[int, Heading], list[Encoded]])
+_batch_decoder = msgspec.msgpack.Decoder(Encoded)
 _decoder_before = msgspec.msgpack.Decoder(list[Prediction])  # of segments that an older version left
 
 
@@ -36,13 +37,19 @@ class Frames:
     payloads: list[bytes]
     end: int  # behind the last whole frame
     torn: int  # bytes behind `end`
-    damaged: int  # whole frames whose content is not what was written
+    damaged: int  # frames before `end` whose content is not what was written
 
 
 def framed(headings: Mapping[int, Heading], encoded: Sequence[bytes]) -> bytes:
     """Return one frame of encoded batches and the headings they name."""
     payload = b"".join((_PAIR, _encoder.encode(headings), _COUNT.pack(_LIST, len(encoded)), *encoded))
     return _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def counted(headings: Mapping[int, Heading], encoded: Sequence[bytes]) -> Iterator[tuple[str, int]]:
+    """Yield the endpoint and the number of predictions of each encoded batch."""
+    for batch in map(_batch_decoder.decode, encoded):
+        yield headings[batch.heading].endpoint, len(batch.ids)
 
 
 def encode(predictions: Sequence[Prediction]) -> bytes:
@@ -63,7 +70,7 @@ def decode(payload: bytes) -> list[Prediction]:
     """
     try:
         headings, found = _decoder.decode(payload)
-    except msgspec.ValidationError:
+    except msgspec.DecodeError:
         return _decode_before(payload)
     try:
         return [row for batch in found for row in batches.predictions_of(headings[batch.heading], batch)]
@@ -74,21 +81,23 @@ def decode(payload: bytes) -> list[Prediction]:
 def _decode_before(payload: bytes) -> list[Prediction]:
     try:
         return _decoder_before.decode(payload)
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         raise Corrupt(f"A frame holds something else than predictions: {error}.") from error
 
 
 def scan(content: bytes, start: int) -> Frames:
     """Return the whole frames of `content`, which begins at offset `start` of its file."""
-    payloads, damaged, position = [], 0, 0
+    payloads, damaged, position, end, wrong = [], 0, 0, 0, 0
     for length, checksum in _headers(content):
         position += _HEADER.size + length
         payload = content[position - length : position]
         if zlib.crc32(payload) == checksum:
             payloads.append(payload)
+            damaged, end, wrong = damaged + wrong, position, 0
         else:
-            damaged += 1
-    return Frames(payloads, start + position, len(content) - position, damaged)
+            # With nothing right behind it, it is a frame whose pages never reached the disk, or not all of them yet.
+            wrong += 1
+    return Frames(payloads, start + end, len(content) - end, damaged)
 
 
 def _headers(content: bytes) -> Iterator[tuple[int, int]]:

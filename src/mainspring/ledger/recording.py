@@ -92,7 +92,9 @@ class Recorder:
                 features, outputs, sent, statuses = (_taken(each, rows) for each in (features, outputs, sent, statuses))
         key = (tuple(sent), bool(statuses))
         plan = self._plans.get(key) or self._plan(key, features, statuses, outputs)
-        columns = [*plan.sent(sent), *plan.features(features), *statuses.values(), *outputs.values()]
+        columns = [*plan.features(features), *statuses.values(), *outputs.values()]
+        if sent:
+            columns[:0] = plan.sent(sent)
         sealed: Sequence[bytes] = ()
         if plan.heading.personal and policy.personal == "encrypt" and self._log.sealer is not None:
             sealed = self._sealed(self._log.sealer, plan, ids, sent, features)

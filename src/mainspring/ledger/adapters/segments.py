@@ -13,11 +13,10 @@ import logging
 import os
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Literal
 
 from mainspring.core.errors import MainspringError, StorageFull, Unavailable
 from mainspring.core.files import disk_errors
@@ -37,8 +36,11 @@ class _Group:
         self.headings: dict[Heading, int] = {}
         self.encoded: list[bytes] = []
         self.size = 0  # bytes
-        self.rows: defaultdict[str, int] = defaultdict(int)  # of batches that nobody waits for, by endpoint
+        self.waited_for: set[int] = set()  # which of `encoded` somebody waits for
         self.promised: dict[str, Future[None] | None] = {"written": None, "synced": None}
+
+    def numbered(self) -> dict[int, Heading]:
+        return {number: heading for heading, number in self.headings.items()}
 
     def promise(self, what: str) -> Future[None]:
         """Return the future of all that wait for the group to be written, or synced."""
@@ -113,7 +115,10 @@ class SegmentLog:
 
     def add(self, batch: Batch, *, sync: bool = False) -> Future[None] | None:
         try:
-            return self._put([batch], "synced" if sync else "")
+            with self._lock:
+                self._check()
+                self._take(batch)
+                return self._wait("synced", 1) if sync else None
         except Unavailable as error:
             if not sync:
                 self.skip(batch.heading.endpoint, "closed" if self._closing else "buffer_full", len(batch.ids))
@@ -123,9 +128,14 @@ class SegmentLog:
             return failed
 
     def append(self, predictions: Sequence[Prediction]) -> None:
-        written = self._put(batches.batches_of(predictions), "written") if predictions else None
-        if written is not None:
-            written.result()
+        if not predictions:
+            return
+        with self._lock:
+            self._check()
+            for batch in batches.batches_of(predictions):
+                self._take(batch)
+            written = self._wait("written", len(predictions))
+        written.result()
 
     def skip(self, endpoint: str, cause: str, rows: int) -> None:
         self.unlogged[endpoint, cause] += rows
@@ -144,30 +154,36 @@ class SegmentLog:
             self._file.close()
             self._file = None
 
-    def _put(self, made: Iterable[Batch], wait: Literal["", "written", "synced"]) -> Future[None] | None:
-        """Add batches to what is written next, together; return the future of what is waited for.
+    def _check(self) -> None:
+        """Return if there is room in the buffer. The caller has the lock, here and in what follows.
 
         Raises:
             Unavailable: The log is closed, or the disk is so slow that the buffer is full.
         """
-        with self._lock:
-            group = self._group
-            if self._closing:
-                raise Unavailable("The prediction log is closed.")
-            if group.size >= self._max_buffer_bytes:
-                raise Unavailable(f"{group.size} bytes of predictions wait for the disk of {self._folder}.")
-            for batch in made:
-                encoded = batches.encode(batch, group.headings.setdefault(batch.heading, len(group.headings)))
-                group.encoded.append(encoded)
-                group.size += len(encoded)
-                if not wait:
-                    group.rows[batch.heading.endpoint] += len(batch.ids)
-            future = group.promise(wait) if wait else None
-            if not self._filled.is_set():
-                self._filled.set()
-            if wait:
-                self._hurry_write.set()
-        return future
+        if self._closing:
+            raise Unavailable("The prediction log is closed.")
+        if self._group.size >= self._max_buffer_bytes:
+            raise Unavailable(f"{self._group.size} bytes of predictions wait for the disk of {self._folder}.")
+
+    def _take(self, batch: Batch) -> None:
+        """Add a batch to what is written next."""
+        group = self._group
+        headings = group.headings
+        number = headings.get(batch.heading)
+        if number is None:
+            number = headings[batch.heading] = len(headings)
+        encoded = batches.encode(batch, number)
+        group.size += len(encoded)
+        if not group.encoded:
+            self._filled.set()
+        group.encoded.append(encoded)
+
+    def _wait(self, what: str, count: int) -> Future[None]:
+        """Return the future of the batches that were taken last, and have them written at once."""
+        group = self._group
+        group.waited_for.update(range(len(group.encoded) - count, len(group.encoded)))
+        self._hurry_write.set()
+        return group.promise(what)
 
     def _write_forever(self) -> None:
         while True:
@@ -186,7 +202,7 @@ class SegmentLog:
     def _write(self, group: _Group) -> None:
         try:
             with disk_errors(self._folder):
-                self._writable().write(frames.framed({n: each for each, n in group.headings.items()}, group.encoded))
+                self._writable().write(frames.framed(group.numbered(), group.encoded))
         except StorageFull as error:
             self._refuse(group, error, "disk_full")
         except Exception as error:  # whatever it is, who waits must be told, and the next frame tried
@@ -220,7 +236,8 @@ class SegmentLog:
         return begun
 
     def _refuse(self, group: _Group, error: MainspringError, cause: str) -> None:
-        for endpoint, rows in group.rows.items():
+        lost = [each for place, each in enumerate(group.encoded) if place not in group.waited_for]
+        for endpoint, rows in frames.counted(group.numbered(), lost):
             self.skip(endpoint, cause, rows)
         self._say(error)
         group.settle("written", error)

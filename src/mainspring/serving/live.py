@@ -150,6 +150,7 @@ class Live:
             kept = old.lanes.get(arm.version) if old is not None else None
             if kept is not None and kept.runtime.digest == arm.digest:
                 kept.batcher.max_queue_rows = route.max_queue_rows
+                kept.recorder.policy = route.log
                 lanes[arm.version] = kept
             else:
                 lanes[arm.version] = self._lane(route, arm, runtimes[arm.digest])

@@ -62,6 +62,7 @@ class Metrics(Collector):
         served: Endpoint -> the versions behind it.
         waiting: Endpoint -> rows that wait.
         refused: How many versions of the routing table cannot be served.
+        unlogged: (endpoint, cause) -> rows that were predicted and are not in the log, see `PredictionLog`.
     """
 
     def __init__(
@@ -71,11 +72,13 @@ class Metrics(Collector):
         served: Callable[[], Mapping[str, tuple[str, ...]]],
         waiting: Callable[[], Mapping[str, int]],
         refused: Callable[[], int],
+        unlogged: Callable[[], Mapping[tuple[str, str], int]] = dict,
     ) -> None:
         self._ready = ready
         self._served = served
         self._waiting = waiting
         self._refused = refused
+        self._unlogged = unlogged
         self._endpoints: dict[str, EndpointMetrics] = {}
         self.outside: dict[int, int] = defaultdict(int)  # replies that belong to no endpoint, by status
         self._registry = CollectorRegistry()
@@ -122,7 +125,12 @@ class Metrics(Collector):
         rejections = CounterMetricFamily(
             "mainspring_rejections", "Requests refused to protect the others.", labels=["endpoint", "cause"]
         )
-        rows = CounterMetricFamily("mainspring_predictions", "Rows predicted and logged.", labels=["endpoint"])
+        rows = CounterMetricFamily("mainspring_predictions", "Rows predicted.", labels=["endpoint"])
+        unlogged = CounterMetricFamily(
+            "mainspring_unlogged_predictions", "Rows predicted and not in the log.", labels=["endpoint", "cause"]
+        )
+        for (name, cause), count in sorted(self._unlogged().items()):
+            unlogged.add_metric([name, cause], float(count))
         for status, count in self.outside.items():
             requests.add_metric(["", str(status)], float(count))
         for name, endpoint in self._endpoints.items():
@@ -131,7 +139,7 @@ class Metrics(Collector):
             for cause, count in endpoint.rejections.items():
                 rejections.add_metric([name, cause], float(count))
             rows.add_metric([name], float(endpoint.rows))
-        yield from (requests, rejections, rows)
+        yield from (requests, rejections, rows, unlogged)
 
     def _histograms(self) -> Iterator[Metric]:
         stages = HistogramMetricFamily(

@@ -66,6 +66,7 @@ class DataPlane:
             served=lambda: {name: tuple(each.lanes) for name, each in self.served.items()},
             waiting=lambda: {name: each.waiting_rows for name, each in self.served.items()},
             refused=lambda: len(self._live.table.refused),
+            unlogged=lambda: log.unlogged,
         )
         self.in_flight = 0
         self.draining = False

@@ -259,7 +259,10 @@ def _names(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _duration(name: str, value: Any) -> int:
-    duration = parse_duration(value) if isinstance(value, (str, int)) else 0
+    try:
+        duration = parse_duration(value) if isinstance(value, (str, int)) else 0
+    except Invalid:  # said below, with the setting's name
+        duration = 0
     if duration <= 0:
         raise Invalid(f"{name} is {value!r}.", fix=f'write a number and a unit, such as {name} = "{DEFAULTS[name]}".')
     return duration

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from mainspring.app.settings import find_project, load_settings
 from mainspring.core.errors import Invalid, NotFound
-from mainspring.core.settings import Address, Settings
+from mainspring.core.settings import Address, Limits, Settings, Tls
 
 
 def _load(root: Path, text: str = "", environment: dict[str, str] | None = None, **overrides: object) -> Settings:
@@ -126,3 +127,65 @@ def test_no_project_says_how_to_begin_one(tmp_path: Path) -> None:
     with pytest.raises(NotFound) as caught:
         find_project(tmp_path)
     assert "mainspring init" in str(caught.value.fix)
+
+
+# The gateway's processes, limits and certificates
+
+
+def test_a_planes_settings_may_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
+    text = """
+[profiles.local.gateway]
+address = "127.0.0.1:7000"
+workers = 4
+max_connections = 10
+idle_timeout = "5s"
+[profiles.local.control]
+address = "127.0.0.1:7001"
+"""
+    found = _load(tmp_path, text, {"MAINSPRING_GATEWAY_MAX_CONNECTIONS": "20"})
+    assert (found.gateway, found.control.port) == (Address("127.0.0.1", 7000), 7001)
+    assert found.gateway_workers == 4
+    assert found.gateway_limits == Limits(connections=20, idle_us=5_000_000)
+
+
+def test_limits_are_those_of_the_code_where_nothing_is_set(tmp_path: Path) -> None:
+    found = _load(tmp_path)
+    assert found.gateway_limits == Limits()
+    assert (found.gateway_workers, found.gateway_tls, found.control_tls) == (1, None, None)
+
+
+def test_as_many_processes_as_processors(tmp_path: Path) -> None:
+    assert _load(tmp_path, gateway_workers="auto").gateway_workers == len(os.sched_getaffinity(0))
+
+
+def test_certificates_lie_where_the_project_says_and_make_the_address_https(tmp_path: Path) -> None:
+    found = _load(tmp_path, gateway_tls_cert="tls/a.pem", gateway_tls_key="/etc/a.key", gateway_tls_client_ca="ca.pem")
+    assert found.gateway_tls == Tls(tmp_path / "tls/a.pem", Path("/etc/a.key"), tmp_path / "ca.pem")
+    assert found.gateway.url == "https://127.0.0.1:8080"
+    assert found.control.url == "http://127.0.0.1:8081"
+    assert found.control_tls is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("gateway_workers", 0, "gateway_workers is 0"),
+        ("gateway_workers", "many", "gateway_workers is 'many'"),
+        ("gateway_max_connections", -1, "gateway_max_connections is -1"),
+        ("gateway_max_header_bytes", 100, "gateway_max_header_bytes is 100.*8192"),
+        ("gateway_idle_timeout", "soon", "gateway_idle_timeout is 'soon'"),
+        ("gateway_drain_timeout", 0, "gateway_drain_timeout is 0"),
+        ("gateway_tls_cert", "a.pem", "no gateway_tls_key"),
+        ("gateway_tls_key", "a.key", "no gateway_tls_cert"),
+        ("control_tls_client_ca", "ca.pem", "no control_tls_cert"),
+        ("gateway_worker", 2, "unknown settings.*gateway_worker'"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_named(tmp_path: Path, name: str, value: object, said: str) -> None:
+    with pytest.raises(Invalid, match=said):
+        _load(tmp_path, **{name: value})
+
+
+def test_both_planes_on_one_port_are_refused_with_tls_too(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="give them two ports"):
+        _load(tmp_path, control="127.0.0.1:8080", gateway_tls_cert="a", gateway_tls_key="b")

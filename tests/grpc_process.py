@@ -69,6 +69,7 @@ async def _run(settings: dict[str, Any]) -> None:
     import logging
 
     from mainspring.core.settings import Address, Limits, Tls
+    from mainspring.core.time import SystemClock
     from mainspring.ledger.adapters.segments import SegmentLog
     from mainspring.security.keys import Authenticator
     from mainspring.security.model import Action
@@ -78,7 +79,7 @@ async def _run(settings: dict[str, Any]) -> None:
     from mainspring.serving.grpc.service import Service
     from mainspring.serving.model import Arm
     from mainspring.serving.plane import DataPlane
-    from serving_kit import KEY, NOW, PEPPER, Kit, bundle, route
+    from serving_kit import KEY, PEPPER, Kit, bundle, route
     from tensor_models import echo, sums
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
@@ -102,7 +103,11 @@ async def _run(settings: dict[str, Any]) -> None:
     )
     port = free_port()
     tls = settings.get("tls")
-    secure = credentials(Tls(*map(Path, tls[:2]), Path(tls[2]) if len(tls) > 2 else None), now=NOW) if tls else None
+    secure = (
+        credentials(Tls(*map(Path, tls[:2]), Path(tls[2]) if len(tls) > 2 else None), now=SystemClock().now())
+        if tls
+        else None
+    )
     (folder / "scrape-key").write_text(kit.key(Action.SCRAPE))
 
     def started() -> None:

@@ -24,7 +24,11 @@ def check_installed() -> None:
     Raises:
         MissingExtra: It is not.
     """
-    if find_spec("grpc") is None or find_spec("google.protobuf") is None:
+    try:
+        there = find_spec("grpc") is not None and find_spec("google.protobuf") is not None
+    except ModuleNotFoundError:  # not even a folder `google`
+        there = False
+    if not there:
         raise MissingExtra("Serving gRPC", "grpc")
 
 

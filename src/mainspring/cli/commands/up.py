@@ -11,13 +11,15 @@ from mainspring.cli.call import command as make
 @make("up")
 @click.option("--gateway", help="Serve predictions on this HOST:PORT.")
 @click.option("--control", help="Serve the console on this HOST:PORT.")
-def command(call: Call, *, gateway: str | None, control: str | None) -> None:
+@click.option("--grpc", help="Serve predictions over gRPC, too, on this HOST:PORT.")
+def command(call: Call, *, gateway: str | None, control: str | None, grpc: str | None) -> None:
     """Run the gateway, the console and the worker until Ctrl-C or SIGTERM; start again what dies."""
     from mainspring.app.keys import first_key
     from mainspring.app.logs import log_path
     from mainspring.app.supervisor import Supervisor
 
-    call.overrides = {name: value for name, value in (("gateway", gateway), ("control", control)) if value}
+    addresses = {"gateway": gateway, "control": control, "grpc": grpc}
+    call.overrides = {name: value for name, value in addresses.items() if value}
     project = call.project
     settings = project.settings
     _ = project.definitions  # what is wrong in them is said here, not in a child's log
@@ -28,6 +30,8 @@ def command(call: Call, *, gateway: str | None, control: str | None) -> None:
         token = first_key(project)
         call.say(f"[bold]Mainspring[/] · project {settings.project} · profile {settings.profile}")
         call.say(f"  predictions  {settings.gateway.url}/v2")
+        if settings.grpc is not None:
+            call.say(f"  over gRPC    {settings.grpc.host}:{settings.grpc.port}")
         call.say(f"  console      {settings.control.url}")
         call.say(f"  logs         {log_path(settings.state, 'gateway').parent}")
         if token:

@@ -89,7 +89,7 @@ async def serve(
         preloading.cancel()
         await server.start()
         if slots is not None:
-            await slots.start(service.plane.metrics.text)
+            await slots.start(service.plane.metrics.text, lambda: service.plane.unready() is None)
         if started is not None:
             started()
         await stopping

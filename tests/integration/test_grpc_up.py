@@ -1,0 +1,151 @@
+"""gRPC in a real project: under the supervisor, with a trained model, over TLS, and where something is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from certificates import Authority
+from depot import ENDPOINT, Depot, free_port, opened, wait_for
+from grpc_process import grpc_process
+from mainspring.core.settings import Tls
+from tensor_models import WIDE
+
+
+def column(name: str, value: Any) -> Any:
+    datatype = "BYTES" if isinstance(value, str) else "FP32"
+    made = triton.InferInput(name, [1], datatype)
+    made.set_data_from_numpy(np.array([value], object if datatype == "BYTES" else np.float32))
+    return made
+
+
+def predict(client: Any, headers: dict[str, str], parcel: str) -> Any:
+    now = datetime.now(UTC).isoformat()
+    inputs = [column(name, value) for name, value in
+              {"parcel": parcel, "hub": "north", "weight": 3.0, "posted_at": now}.items()]  # fmt: skip
+    return client.infer(ENDPOINT, inputs, headers=headers)
+
+
+def test_a_trained_model_by_key_under_the_supervisor(depot: Depot) -> None:
+    port = free_port()
+    with depot.up("--grpc", f"127.0.0.1:{port}") as up, triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
+        token = depot.json("keys", "create", "x", "--scope", "predict", "--scope", "scrape", "--expires", "1d")["key"]
+        headers = {"authorization": f"Bearer {token}"}
+        wait_for(client.is_server_ready, "gRPC to serve")
+        reply = predict(client, headers, "g1")
+        assert 0 < reply.as_numpy("probability")[0] < 1
+        (name,) = json.loads(reply.get_response().parameters["prediction_ids"].string_param)
+        wait_for(lambda: opened(depot).predictions.recent(ENDPOINT), "the prediction in the log")
+        assert opened(depot).predictions.find(name).keys == {"parcel": "g1", "hub": "north"}
+
+        # Its numbers are scraped with the gateway's, in the slot after those.
+        metrics = up.ask("GET", "/metrics", key=token).text
+        assert 'mainspring_gateway_worker_up{slot="1"} 1' in metrics
+        assert f'mainspring_requests_total{{slot="1",endpoint="{ENDPOINT}",status="200"}} 1.0' in metrics
+
+        # Killed, it is started again.
+        first = up.running["children"]["grpc"]
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: up.running["children"]["grpc"] != first and _answered(client, headers), "gRPC to serve again")
+    assert "Traceback" not in (depot.state / "logs" / "grpc.log").read_text()
+
+
+def _answered(client: Any, headers: dict[str, str]) -> bool:
+    try:
+        predict(client, headers, "g2")
+    except InferenceServerException:
+        return False
+    return True
+
+
+def test_a_port_that_is_taken_is_said_and_nothing_starts(depot: Depot) -> None:
+    ran = depot.run("up", "--grpc", f"127.0.0.1:{depot.gateway}")
+    assert ran.code != 0
+    assert "The gateway and gRPC both have" in ran.stderr
+    ran = subprocess.run(
+        [sys.executable, "-m", "mainspring.app.grpc", "--project", str(depot.root)],
+        env=depot.environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert 'grpc = "127.0.0.1:8082"' in ran.stderr
+
+
+def test_without_the_extra_its_install_line_is_told(tmp_path: Path) -> None:
+    """In a process of its own, in which grpcio cannot be imported, as nothing else that is up needs it."""
+    (tmp_path / "mainspring.toml").write_text('name = "empty"\n')
+    code = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("grpc", "google"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import mainspring.app.gateway
+from pathlib import Path
+from mainspring.app.project import open_project
+from mainspring.app.settings import load_settings
+from mainspring.app.supervisor import Supervisor
+from mainspring.core.errors import MissingExtra
+addresses = {plane: "127.0.0.1:0" for plane in ("gateway", "control", "grpc")}
+try:
+    with Supervisor(open_project(load_settings(Path.cwd(), None, addresses, {}))).running():
+        pass
+except MissingExtra as error:
+    print(error)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    told = "Serving gRPC needs the extra 'grpc', which is not installed. Fix: pip install 'mainspring[grpc]'\n"
+    assert (ran.stdout, ran.returncode) == (told, 0), ran.stderr
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+def summed(address: str, key: str, authority: Authority, shown: Tls | None = None) -> float:
+    made = triton.InferInput("x", [1, WIDE], "FP32")
+    made.set_data_from_numpy(np.ones((1, WIDE), np.float32))
+    paths = {"root_certificates": str(authority.certificate)}
+    if shown is not None:
+        paths |= {"private_key": str(shown.key), "certificate_chain": str(shown.cert)}
+    with triton.InferenceServerClient(address, ssl=True, **paths) as client:
+        reply = client.infer("sums", [made], headers={"authorization": key}, client_timeout=20)
+        return float(reply.as_numpy("sum").item())
+
+
+def test_tls(tmp_path: Path, authority: Authority) -> None:
+    tls = authority.issue("server")
+    with grpc_process(tmp_path, tls=[str(tls.cert), str(tls.key)]) as server:
+        assert summed(server.address, server.key, authority) == WIDE
+        stranger = Authority(tmp_path)
+        with pytest.raises(InferenceServerException, match="UNAVAILABLE"):
+            summed(server.address, server.key, stranger)
+        with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as told:
+            channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=20)
+        assert told.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_mutual_tls(tmp_path: Path, authority: Authority) -> None:
+    clients = Authority(tmp_path, name="clients")
+    tls = replace(authority.issue("server"), client_ca=clients.certificate)
+    with grpc_process(tmp_path, tls=[str(tls.cert), str(tls.key), str(tls.client_ca)]) as server:
+        assert summed(server.address, server.key, authority, clients.issue("caller")) == WIDE
+        for shown in (None, authority.issue("self")):
+            with pytest.raises(InferenceServerException, match="UNAVAILABLE"):
+                summed(server.address, server.key, authority, shown)

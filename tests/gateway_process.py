@@ -1,11 +1,10 @@
-"""A gateway over memory adapters in a process of its own, with the model of `serving_kit` behind `late-arrival`."""
+"""A gateway over memory adapters in a process of its own, with models of features and of tensors behind it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,76 +13,97 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from depot import free_port
 
 
 @dataclass(frozen=True)
 class GatewayProcess:
-    """A gateway that is ready. `key` is an `Authorization` header."""
+    """A gateway that is ready. `key` is an `Authorization` header; `folder` has its log and its prediction log."""
 
     port: int
     key: str
+    folder: Path
     process: subprocess.Popen[bytes]
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
 
     @property
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    def megabytes(self) -> float:
-        """Return what the process holds in memory."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
 
 
 @contextmanager
-def gateway_process(**settings: Any) -> Iterator[GatewayProcess]:
-    """Give a gateway, ready. `settings` are those of `Kit`, and `versions`: how many are served."""
-    process = subprocess.Popen(
-        [sys.executable, __file__, json.dumps(settings)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+def gateway_process(folder: Path, **settings: Any) -> Iterator[GatewayProcess]:
+    """Give a gateway, ready. `settings` are those of `Kit`."""
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, __file__, json.dumps(settings | {"folder": str(folder)})],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)},
+        )
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         told = json.loads(process.stdout.readline() or "{}")
-        assert told, "the gateway ended before it was ready"
-        yield GatewayProcess(told["port"], told["key"], process)
+        assert told, (folder / "log").read_text()
+        yield GatewayProcess(told["port"], told["key"], folder, process)
     finally:
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                stream.close()
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
 
 
 async def _run(settings: dict[str, Any]) -> None:
-    from mainspring.core.settings import Address
-    from mainspring.serving.server import serve
-    from serving_kit import Kit
+    import logging
 
-    versions = settings.pop("versions", 1)
-    kit = Kit(**settings)
-    kit.publish(*(f"{number}" for number in range(1, versions + 1)))
-    gateway, port = kit.gateway(), free_port()
-    stop, started = asyncio.Event(), asyncio.Event()
-    serving = asyncio.create_task(serve(gateway, Address("127.0.0.1", port), stop=stop, started=started.set))
-    await asyncio.wait((serving, asyncio.create_task(started.wait())), return_when=asyncio.FIRST_COMPLETED)
-    while gateway.unready() is not None and not serving.done():
-        await asyncio.sleep(0.01)
-    # It ends with whoever started it: its input is theirs.
-    watching = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
-    watching.add_done_callback(lambda _: stop.set())
-    print(json.dumps({"port": port, "key": kit.key()}), flush=True)
-    await serving
+    from mainspring.core.settings import Address
+    from mainspring.ledger.adapters.segments import SegmentLog
+    from mainspring.serving.model import Arm
+    from mainspring.serving.server import serve
+    from serving_kit import KEY, Kit, bundle, route
+    from tensor_models import echo, ragged, sums
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    folder = Path(settings.pop("folder"))
+    kit = Kit(log=SegmentLog(folder / "ledger"), **settings)
+    behind = {
+        "late-arrival": [bundle(), bundle(1.0)],
+        "echo": [echo(KEY)],
+        "sums": [sums(KEY)],
+        "slow": [sums(KEY, slow=True)],
+        "ragged": [ragged(KEY)],
+    }
+    for versions in behind.values():
+        for made in versions:
+            kit.bundles.save(made)
+    kit.routes.publish(
+        [
+            route(
+                *(Arm(f"{place}", made.digest) for place, made in enumerate(versions, 1)),
+                endpoint=name,
+                deadline_us=20_000_000,
+            )
+            for name, versions in behind.items()
+        ]
+    )
+    port = free_port()
+
+    def started() -> None:
+        print(json.dumps({"port": port, "key": kit.key()}), flush=True)
+
+    await serve(kit.gateway(), Address("127.0.0.1", port), started=started)
+    kit.log.close()
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ WIDE = 4
 
 
 def echo(key: SigningKey) -> Bundle:
-    """Return a model with an input a datatype, such as `in_fp32`, of shape (rows, 2), that it gives back as `out_fp32`."""
+    """Return a model with an input a datatype, such as `in_fp32`, of shape (rows, 2), which it gives back, `out_fp32`."""
     nodes, takes, gives, golden = [], [], [], {"inputs": {}, "outputs": {}}
     for datatype, kind in TYPES.items():
         name = datatype.lower()
@@ -85,6 +85,26 @@ def sums(key: SigningKey, *, slow: bool = False) -> Bundle:
     golden = {"inputs": {"x": [[1.0, 2.0, 3.0, 4.0], [0.0] * 4]}, "outputs": {"sum": [[10.0], [0.0]]}}
     takes, gives = [TensorSpec("x", "FP32", (-1, WIDE))], [TensorSpec("sum", "FP32", (-1, 1))]
     return _sealed("sums", graph, takes, gives, golden, key)
+
+
+def ragged(key: SigningKey) -> Bundle:
+    """Return a model that adds up `x`, FP32 of shape (rows, any), to `sum`, shape (rows, 1), and gives back `x`."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceSum", ["x", "axis"], ["sum"], keepdims=1),
+            helper.make_node("Identity", ["x"], ["again"]),
+        ],
+        "ragged",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, None])],
+        [
+            helper.make_tensor_value_info("sum", TensorProto.FLOAT, [None, 1]),
+            helper.make_tensor_value_info("again", TensorProto.FLOAT, [None, None]),
+        ],
+        [numpy_helper.from_array(np.array([1], np.int64), "axis")],
+    )
+    golden = {"inputs": {"x": [[1.0, 2.0]]}, "outputs": {"sum": [[3.0]], "again": [[1.0, 2.0]]}}
+    gives = [TensorSpec("sum", "FP32", (-1, 1)), TensorSpec("again", "FP32", (-1, -1))]
+    return _sealed("ragged", graph, [TensorSpec("x", "FP32", (-1, -1))], gives, golden, key)
 
 
 def _sealed(

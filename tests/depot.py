@@ -96,7 +96,7 @@ SERVICE = '''\
 
 import mainspring as ms
 
-ms.Endpoint("late-parcel", model="late-parcel@champion", deadline="2s")
+ms.Endpoint("late-parcel", model="late-parcel@champion", deadline="2s", log=ms.Log(sync=True))
 '''
 
 

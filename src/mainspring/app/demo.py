@@ -32,6 +32,7 @@ MODEL = ENDPOINT = "late-arrival"
 CUTOFF = parse_instant("2013-07-01T04:00:00Z")  # midnight in New York
 END = parse_instant("2013-09-01T04:00:00Z")
 SETTLED = END + DAY  # by then the last flight has landed, and labels are in
+_FLUSHES = 200  # how often the log's last predictions are looked for
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,7 +193,7 @@ def _serve(project: Project, clock: ReplayClock, shown: Shown, stages: _Stages) 
     with stages.timed("watch"):
         shown.stage("watch", 0, None, "joining labels")
         clock.set(SETTLED)
-        project.predictions.compact()
+        _compact(project, report.predictions)
         project.monitor.run(ENDPOINT)
         labels, coverage, auc = live_quality(project)
     shown.done("watch", f"{labels:,} labels joined")
@@ -216,6 +217,15 @@ def _serve(project: Project, clock: ReplayClock, shown: Shown, stages: _Stages) 
         "features_compared": same.values,
         "features_differing": differing,
     }
+
+
+def _compact(project: Project, predictions: int) -> None:
+    """Move the replay's predictions into the lake; the last of them are in the log within 50 ms of their answer."""
+    for _ in range(_FLUSHES):
+        project.predictions.compact()
+        if project.predictions.read(ENDPOINT, CUTOFF, END).num_rows >= predictions:
+            return
+        time.sleep(0.05)
 
 
 def live_quality(project: Project) -> tuple[int, float, float | None]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway_process import GatewayProcess, free_port, gateway_process
+from lone_gateway import LoneGateway, free_port, lone_gateway
 from mainspring.client import (
     AsyncClient,
     Client,
@@ -38,8 +38,8 @@ DTYPES = {"INT64": np.int64, "FP32": np.float32, "FP64": np.float64}
 
 
 @pytest.fixture(scope="module")
-def gateway() -> Iterator[GatewayProcess]:
-    with gateway_process(versions=1) as each:
+def gateway() -> Iterator[LoneGateway]:
+    with lone_gateway(versions=1) as each:
         yield each
 
 
@@ -70,7 +70,7 @@ def kind(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def client(kind: Any, gateway: GatewayProcess) -> Iterator[Any]:
+def client(kind: Any, gateway: LoneGateway) -> Iterator[Any]:
     with kind(gateway.url, gateway.key.removeprefix("Bearer "), timeout_s=30.0) as each:
         yield each
 
@@ -129,7 +129,7 @@ def test_errors_are_the_servers(client: Any, call: Any, kind_of_error: type[Main
     assert words in str(caught.value)
 
 
-def test_a_wrong_key_is_denied(kind: Any, gateway: GatewayProcess) -> None:
+def test_a_wrong_key_is_denied(kind: Any, gateway: LoneGateway) -> None:
     with kind(gateway.url, "msp_wrong") as client, pytest.raises(Denied) as caught:
         client.predict("late-arrival", KEYED)
     assert not caught.value.authenticated

@@ -18,7 +18,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from gateway_process import free_port, gateway_process
+from lone_gateway import free_port, lone_gateway
 
 MLSERVER = Path(__file__).parents[2] / ".venv-peers" / "mlserver" / "bin"
 
@@ -40,7 +40,7 @@ def results(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
 
 
 def test_our_gateway_conforms() -> None:
-    with gateway_process(versions=2) as gateway:
+    with lone_gateway(versions=2) as gateway:
         key = f"Authorization: {gateway.key}"
         done = conformance(gateway.url, "--model", "late-arrival", "--header", key, "--json")
         assert done.returncode == 0, done.stdout
@@ -54,7 +54,7 @@ def test_our_gateway_conforms() -> None:
 
 
 def test_who_may_not_ask_is_told_so() -> None:
-    with gateway_process() as gateway:
+    with lone_gateway() as gateway:
         done = conformance(gateway.url, "--model", "late-arrival")
         assert done.returncode == 1
         assert "answered 401" in done.stdout

@@ -7,6 +7,8 @@ import zlib
 from concurrent.futures import Executor
 from typing import Any, Protocol
 
+from granian.rsgi import ProtocolClosed
+
 from mainspring.core.errors import Invalid
 from mainspring.serving.status import TooLarge, TooSlow, WrongEncoding
 
@@ -20,6 +22,7 @@ class Headers(Protocol):
     """Granian's headers, names in lower case."""
 
     def get(self, key: str) -> Any: ...
+    def get_all(self, key: str) -> list[Any]: ...
 
 
 async def read_body(headers: Headers, protocol: Any, *, max_bytes: int, timeout_s: float, threads: Executor) -> bytes:
@@ -29,7 +32,8 @@ async def read_body(headers: Headers, protocol: Any, *, max_bytes: int, timeout_
         threads: Where large bodies are decompressed.
 
     Raises:
-        Invalid: Its length is given twice, or is no number: what stands between two servers may read it differently.
+        Invalid: It is cut off; or its length is given twice, or is no number: what stands between two servers may read
+            it differently.
         TooLarge: It has over `max_bytes`, as sent or decompressed.
         TooSlow: It took over `timeout_s`.
         WrongEncoding: It is compressed in another way than gzip or deflate.
@@ -45,6 +49,8 @@ async def read_body(headers: Headers, protocol: Any, *, max_bytes: int, timeout_
             body = await (_chunked(protocol, max_bytes) if length is None else _sized(protocol, length, max_bytes))
     except TimeoutError:
         raise TooSlow(f"The body did not arrive within {timeout_s:g} s.") from None
+    except ProtocolClosed:
+        raise Invalid("The body ended before it was whole.") from None
     if encoding is None or encoding == "identity":
         return body
     if len(body) < _INLINE:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
@@ -172,7 +172,7 @@ class Gateway:
 
     async def _answer(self, template: str, request: Request) -> Reply:
         headers = request.headers
-        self._check_host(headers.get("host"))
+        self._check_host(headers.get_all("host"))
         methods = self._handlers.get(template, _NO_METHODS)
         action, handler = methods.get(request.method, _NOBODY)
         if handler is None or action is not None:
@@ -194,11 +194,12 @@ class Gateway:
             return str(given)
         return f"{self._id}{next(self._ids):x}"
 
-    def _check_host(self, host: str | None) -> None:
+    def _check_host(self, hosts: Sequence[str]) -> None:
+        if len(hosts) != 1:  # who stands before us may have read another one than we
+            raise Invalid("The request has no Host." if not hosts else "The request has more than one Host.")
+        host = hosts[0]
         if host in self._known_hosts:
             return
-        if host is None:
-            raise Invalid("The request has no Host.")
         try:
             check_host(host, self._allowed_hosts)
         except Denied as error:

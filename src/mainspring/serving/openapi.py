@@ -33,7 +33,8 @@ _OPEN = ("400", "403")  # what may come of any request at all
 _ASKED = (*_OPEN, "401", "404")
 _INFERRED = (*_ASKED, "408", "413", "415", "429", "500", "503", "507")
 
-# Template -> what it is for, and what it answers with: a schema of `_ANSWERS`, or nothing that has one.
+# Template -> what it is for, and what it answers with: a schema of `_ANSWERS`, or nothing that has one. Routes that are
+# not here only refuse Triton's clients, in words.
 _SAYS: dict[str, tuple[str, str]] = {
     "/v2/health/live": ("The process answers.", "Live"),
     "/v2/health/ready": ("Every endpoint can be served.", "Ready"),
@@ -42,12 +43,23 @@ _SAYS: dict[str, tuple[str, str]] = {
     "/v2/models/{model}": ("What the endpoint takes and gives.", "Model"),
     "/v2/models/{model}/ready": ("Whether the endpoint can be served.", "ModelReady"),
     "/v2/models/{model}/infer": ("A prediction.", ""),
+    "/v2/models/{model}/config": ("The model's configuration, in Triton's words.", "Any"),
+    "/v2/models/{model}/stats": ("How many predictions there were and what they took, in Triton's words.", "Any"),
+    "/v2/models/stats": ("The statistics of every model, in Triton's words.", "Any"),
+    "/v2/repository/index": ("The names, versions and states of what is served.", "Index"),
+    "/metrics": ("Prometheus text.", ""),
 }
 _TEXT = {"type": "string"}
 _TEXTS = {"type": "array", "items": _TEXT}
 _TENSORS = {"type": "array", "items": {"$ref": "#/components/schemas/Tensor"}}
 _ANSWERS: dict[str, Schema] = {
+    "Any": {"type": "object"},
     "Error": {"type": "object", "required": ["error"], "properties": {"error": _TEXT}},
+    "IndexRequest": {"type": "object", "properties": {"ready": {"type": "boolean"}}},
+    "Index": {
+        "type": "array",
+        "items": {"type": "object", "required": ["name"], "properties": {"name": _TEXT, "version": _TEXT}},
+    },
     "Live": {"type": "object", "required": ["live"], "properties": {"live": {"type": "boolean"}}},
     "Ready": {
         "type": "object",
@@ -108,6 +120,8 @@ def document(served: Mapping[str, Served], routes: Iterable[tuple[str, str, bool
             schemas[f"{name}.{version}.request"] = request_schema(lane.runtime)
             schemas[f"{name}.{version}.reply"] = reply_schema(name, lane.runtime)
     for method, template, keyed in routes:
+        if _plain(template) not in _SAYS:
+            continue
         for path, endpoint, version in _paths(template, served):
             operation = _operation(method, template, endpoint, version, keyed=keyed)
             paths.setdefault(path, {})[method.lower()] = operation
@@ -139,9 +153,13 @@ def _paths(template: str, served: Mapping[str, Served]) -> Iterable[tuple[str, s
     ]
 
 
+def _plain(template: str) -> str:
+    return template.replace("/versions/{version}", "")
+
+
 def _operation(method: str, template: str, endpoint: str, version: str, *, keyed: bool) -> Schema:
-    plain = template.replace("/versions/{version}", "")
-    says, answer = _SAYS.get(plain, ("What Triton's clients ask beside the protocol.", ""))
+    plain = _plain(template)
+    says, answer = _SAYS[plain]
     infers = plain.endswith("/infer")
     names = [part for part in plain.split("/")[1:] if part not in ("v2", "{model}")] or ["server"]
     by_version = [version] if "{version}" in template else []
@@ -166,7 +184,7 @@ def _operation(method: str, template: str, endpoint: str, version: str, *, keyed
             "content": {**_content(reply), **_bytes_after(reply)},
         }
     elif method == "POST":
-        made["requestBody"] = {"required": False, "content": {"application/json": {"schema": {"type": "object"}}}}
+        made["requestBody"] = {"required": False, "content": _content("IndexRequest")}
         made["responses"] |= _refusals(("408", "413", "415"))
     return made
 

@@ -67,7 +67,13 @@ def reply_schema(endpoint: str, runtime: Runtime) -> Schema:
             "properties": {
                 "name": {"const": spec.name},
                 "datatype": {"const": spec.datatype},
-                "shape": _shape(spec.shape),
+                "shape": {
+                    "type": "array",
+                    "items": {"type": "integer", "minimum": 0},
+                    "minItems": len(spec.shape),
+                    "maxItems": len(spec.shape),
+                    "description": f"{list(spec.shape)}, where -1 is any size; the first, one a row.",
+                },
                 "data": {"type": "array", "items": _element(spec.datatype, nullable=True)},
                 "parameters": {"type": "object"},
             },

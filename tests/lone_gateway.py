@@ -1,0 +1,90 @@
+"""A gateway over memory adapters in a process of its own, with the model of `serving_kit` behind `late-arrival`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class LoneGateway:
+    """A gateway that is ready. `key` is an `Authorization` header."""
+
+    port: int
+    key: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def megabytes(self) -> float:
+        """Return what the process holds in memory."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@contextmanager
+def lone_gateway(**settings: Any) -> Iterator[LoneGateway]:
+    """Give a gateway, ready. `settings` are those of `Kit`, and `versions`: how many are served."""
+    process = subprocess.Popen(
+        [sys.executable, __file__, json.dumps(settings)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline() or "{}")
+        assert told, "the gateway ended before it was ready"
+        yield LoneGateway(told["port"], told["key"], process)
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+async def _run(settings: dict[str, Any]) -> None:
+    from mainspring.core.settings import Address
+    from mainspring.serving.server import serve
+    from serving_kit import Kit
+
+    versions = settings.pop("versions", 1)
+    kit = Kit(**settings)
+    kit.publish(*(f"{number}" for number in range(1, versions + 1)))
+    gateway, port = kit.gateway(), free_port()
+    stop, started = asyncio.Event(), asyncio.Event()
+    serving = asyncio.create_task(serve(gateway, Address("127.0.0.1", port), stop=stop, started=started.set))
+    await asyncio.wait((serving, asyncio.create_task(started.wait())), return_when=asyncio.FIRST_COMPLETED)
+    while gateway.unready() is not None and not serving.done():
+        await asyncio.sleep(0.01)
+    # It ends with whoever started it: its input is theirs.
+    watching = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
+    watching.add_done_callback(lambda _: stop.set())
+    print(json.dumps({"port": port, "key": kit.key()}), flush=True)
+    await serving
+
+
+if __name__ == "__main__":
+    asyncio.run(_run(json.loads(sys.argv[1])))

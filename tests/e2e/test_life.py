@@ -173,6 +173,7 @@ ARGUMENTS = {
     ("rollback",): [MODEL],
     ("predict",): [ENDPOINT],
     ("monitor",): [ENDPOINT],
+    ("prediction",): ["p1"],
     ("keys", "create"): ["somebody", "--scope", "view"],
     ("keys", "revoke"): ["nobody"],
     ("data", "tag"): ["name", "commit"],

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("predict", "Ask a running endpoint for a prediction."),
     "bench": ("bench", "Find the highest load that an endpoint can take."),
     "monitor": ("monitor", "Join labels, measure quality and drift, now."),
+    "prediction": ("prediction", "Show one prediction of the log."),
     "runs": ("runs", "List training runs."),
     "keys": ("keys", "Create, list and revoke API keys."),
     "status": ("status", "What is live, and how it does."),

@@ -1,0 +1,48 @@
+"""`mainspring prediction`: what was logged of one prediction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@make("prediction")
+@click.argument("prediction_id", metavar="ID")
+@click.option("--reveal", is_flag=True, help="Also the values that identify a person; the audit log keeps who asked.")
+def command(call: Call, *, prediction_id: str, reveal: bool) -> None:
+    """Show the prediction ID: its keys, features and outputs, and who made it for whom."""
+    from mainspring.app import revealing
+    from mainspring.core.time import format_instant
+
+    project = call.project
+    found = revealing.reveal(project, prediction_id) if reveal else project.predictions.find(prediction_id)
+    hidden = "encrypted; see them with --reveal" if found.sealed else "left out"
+
+    def show(console: Console) -> None:
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(box=None, show_header=False)
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        table.add_row("made", f"{format_instant(found.at)} in {found.latency_us / 1000:.1f} ms for {found.principal}")
+        table.add_row("by", f"{found.model} {found.version} behind {found.endpoint}")
+        if found.share < 1:
+            table.add_row("stands for", f"{1 / found.share:.4g} predictions")
+        for kind in ("keys", "request", "features", "outputs"):
+            for name, value in getattr(found, kind).items():
+                table.add_row(f"{kind}: {escape(name)}", escape(str(value)))
+        for name in found.personal:
+            table.add_row(escape(name), hidden)
+        console.print(table)
+
+    document = {**{name: getattr(found, name) for name in found.__struct_fields__}, "at": format_instant(found.at)}
+    del document["sealed"]
+    call.result(document, show)

@@ -53,6 +53,8 @@ class Slots:
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
+            with _Reach(self._folder) as reach:  # a folder with a socket in it cannot be copied by everything
+                Path(reach.path(self._slot)).unlink(missing_ok=True)
 
     async def _answer(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -85,8 +85,11 @@ def _named(items: Mapping[str, T], name: str, kind: str) -> T:
     return items[name]
 
 
-def load_definitions(settings: Settings) -> Definitions:
+def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _: False) -> Definitions:
     """Import the project's modules and return what they declare.
+
+    Args:
+        known: Says whether a model is registered; asked where an endpoint serves one that is not declared.
 
     Raises:
         InvalidDefinition: A module cannot be imported, or the definitions do not hold together.
@@ -99,7 +102,7 @@ def load_definitions(settings: Settings) -> Definitions:
     with collecting() as declared:
         for module in settings.modules:
             _import(module, settings.root)
-    problems = sorted(set(_problems(declared)))
+    problems = sorted(set(_problems(declared, known)))
     if problems:
         raise InvalidDefinition([line for _, _, line in problems])
 
@@ -173,7 +176,7 @@ def place_of(error: Exception, root: Path) -> Place:
     return Place(own[-1].filename, own[-1].lineno or 0) if own else Place(str(root / "mainspring.toml"), 1)
 
 
-def _problems(declared: Declared) -> Iterable[tuple[str, int, str]]:
+def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tuple[str, int, str]]:
     def line(item: object, what: str, fix: str) -> tuple[str, int, str]:
         place = declared.place(item)
         return place.file, place.line, f"{place}: {what.rstrip('.')}. Fix: {fix}"
@@ -210,11 +213,12 @@ def _problems(declared: Declared) -> Iterable[tuple[str, int, str]]:
             yield line(model, error.what, error.fix or "check the label's source.")
     names = {model.name for model in models}
     for endpoint in declared.of(Endpoint):
-        if isinstance(endpoint, Endpoint) and endpoint.model_name not in names:
+        if isinstance(endpoint, Endpoint) and endpoint.model_name not in names and not known(endpoint.model_name):
             yield line(
                 endpoint,
                 f"Endpoint {endpoint.name!r} serves the model {endpoint.model_name!r}, which is not declared",
-                f"the project's models are {sorted(names)}.",
+                f"the project's models are {sorted(names)}; a file becomes one by "
+                f"`mainspring models add {endpoint.model_name} FILE`.",
             )
 
 

@@ -59,6 +59,7 @@ class Project:
         self.wall: Clock = SystemClock()
         self._loading = threading.Lock()
         self._loaded: Definitions | None = None
+        self._expected = False
 
     def _build(self, port: str, table: Mapping[str, Build], url: Url) -> Any:
         return backends.build(port, table, Context(url, self))
@@ -88,7 +89,7 @@ class Project:
 
         with self._loading:
             if self._loaded is None:  # another thread may have been faster
-                self._loaded = load_definitions(self.settings)
+                self._loaded = load_definitions(self.settings, self._known)
             return self._loaded
 
     @cached_property
@@ -205,6 +206,13 @@ class Project:
             root=self.settings.root,
         )
 
+    def expect_models(self) -> None:
+        """Let endpoints serve models that are neither declared nor registered: they are about to be registered."""
+        self._expected = True
+
+    def _known(self, model: str) -> bool:
+        return self._expected or bool(self.versions.all(model))
+
     # Serving and what comes of it
 
     @cached_property
@@ -249,7 +257,9 @@ class Project:
         """Return where the endpoint's labels land; `None` while none has."""
         from mainspring.monitoring import joins
 
-        model = self.definitions.model(self.definitions.endpoint(endpoint).model_name)
+        model = self.definitions.models.get(self.definitions.endpoint(endpoint).model_name)
+        if model is None:  # registered with `mainspring models`: nobody said what becomes true
+            return None
         try:
             scan = self.lake.scan(model.label.source.name)
         except NotFound:

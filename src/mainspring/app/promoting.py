@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from mainspring.registry.model import Bundle, ModelVersion
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from mainspring.training.model import Gate
+
 
 def promote(project: Project, model: str, version: str | None = None, *, reason: str = "") -> Promotion:
     """Judge a version, by default the newest, and let it be champion if it passes.
@@ -22,7 +25,7 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
     Raises:
         NotFound: There is no such model or version.
     """
-    chosen = project.definitions.model(model)
+    gates = _gates(project, model)
     if version is None:
         newest = project.versions.all(model)
         if not newest:
@@ -31,7 +34,7 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
     return delivery.promote(
         model,
         version,
-        gates=chosen.gates,
+        gates=gates,
         versions=project.versions,
         load=project.bundles.load,
         routes=project.routes,
@@ -42,6 +45,17 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
         reason=reason,
         rebuild=lambda champion, _: _read_again(project, project.versions.get(model, version), champion),
     )
+
+
+def _gates(project: Project, model: str) -> Sequence[Gate]:
+    """Return the gates of a declared model; one that was only registered (`mainspring models`) has none.
+
+    Raises:
+        NotFound: It is neither declared nor registered.
+    """
+    if model not in project.definitions.models and project.versions.all(model):
+        return ()
+    return project.definitions.model(model).gates
 
 
 def _read_again(project: Project, candidate: ModelVersion, champion: Bundle) -> pa.Table:
@@ -61,7 +75,7 @@ def rollback(project: Project, model: str, *, reason: str = "") -> Promotion:
     Raises:
         NotFound: There is no such model, or no version before.
     """
-    project.definitions.model(model)
+    _gates(project, model)
     return delivery.rollback(
         model,
         versions=project.versions,

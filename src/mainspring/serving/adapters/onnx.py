@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from mainspring.core.errors import Corrupt
+from mainspring.core.errors import Corrupt, Invalid
 from mainspring.registry.model import Bundle, Input, TensorSpec
 from mainspring.serving.executor import (
     Array,
@@ -246,3 +246,38 @@ def _fetch(graph: Sequence[Any], task: str, outputs: Sequence[str], name: str) -
         return {output: matrix[:, position] for position, output in enumerate(outputs)}
 
     return wanted, split
+
+
+def describe(content: bytes, name: str) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """Return what the model in an ONNX file takes and gives.
+
+    Raises:
+        Corrupt: It does not load.
+        Invalid: It cannot be asked row by row: an input has no batch, one of a fixed size, or is no tensor.
+    """
+    session = open_session(content, name)
+    inputs = [_described(each, name) for each in session.get_inputs()]
+    batches = {shape[0] for _, shape in inputs}
+    fixed = sorted(size for size in batches if isinstance(size, int) and size != 1)
+    if fixed or (1 in batches and len(batches) > 1):
+        raise Invalid(
+            f"The model of {name} takes batches of exactly {fixed[0] if fixed else 1}.",
+            fix="export it with a first dimension that may be of any size (dynamic_axes, dynamic_shapes).",
+        )
+    if not inputs:
+        raise Invalid(f"The model of {name} takes no inputs.")
+    outputs = [_described(each, name) for each in session.get_outputs()]
+    return [spec for spec, _ in inputs], [spec for spec, _ in outputs]
+
+
+def _described(each: Any, name: str) -> tuple[TensorSpec, list[Any]]:
+    shape = list(each.shape or [])
+    if each.type not in DATATYPES or not shape:
+        kind = each.type if each.type not in DATATYPES else "a single value without a batch"
+        hint = " (of a classifier, zipmap=False leaves the map out)" if "map" in each.type else ""
+        raise Invalid(
+            f"The model of {name} has {each.name!r}, which is {kind}.",
+            fix=f"export it so that every input and output is a tensor whose first dimension is the batch{hint}.",
+        )
+    dims = [size if isinstance(size, int) and size > 0 else -1 for size in shape[1:]]
+    return TensorSpec(each.name, DATATYPES[each.type], (-1, *dims)), shape

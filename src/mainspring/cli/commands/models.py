@@ -1,0 +1,147 @@
+"""`mainspring models`: versions that no training made."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mainspring.app.modelling import Added
+
+_golden = click.option(
+    "--golden",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    help="JSON with `inputs`, name -> rows, and `outputs` where known; by default seeded rows of the model's shapes.",
+)
+_alias = click.option("--alias", help="Let this alias name the version; champion goes live.")
+
+
+@click.group("models", short_help="Serve a model file, a function, a graph.")
+def command() -> None:
+    """Versions that no training made: files, functions of the project, graphs of other versions."""
+
+
+@make("add")
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path))
+@_golden
+@_alias
+def add(call: Call, *, name: str, file: Path, golden: Path | None, alias: str | None) -> None:
+    """Register FILE (.onnx; XGBoost's .ubj or .json; LightGBM's .txt) as a version of the model NAME.
+
+    It is tried in a process of its own, sealed with golden rows, and signed. Other formats are refused, as are files
+    with data or operators from elsewhere.
+    """
+    from mainspring.app.modelling import add_file
+
+    _told(call, add_file(call.project, name, file, golden=golden, alias=alias))
+
+
+@make("function")
+@click.argument("name")
+@click.argument("function", metavar="MODULE:FUNCTION")
+@click.option("--input", "inputs", multiple=True, required=True, help="NAME:DATATYPE[:DIMS], such as x:FP32:-1,4.")
+@click.option("--output", "outputs", multiple=True, required=True, help="Likewise; the first dimension is the rows.")
+@_golden
+@_alias
+def function(
+    call: Call,
+    *,
+    name: str,
+    function: str,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    golden: Path | None,
+    alias: str | None,
+) -> None:
+    """Register a Python function of the project as a version of the model NAME.
+
+    Only its name and a digest of its source are kept: a gateway imports it from the project, and refuses it where the
+    source has changed since.
+    """
+    from mainspring.app.modelling import add_function
+    from mainspring.app.specs import parse_spec
+
+    takes, gives = [parse_spec(text) for text in inputs], [parse_spec(text) for text in outputs]
+    _told(call, add_function(call.project, name, function, inputs=takes, outputs=gives, golden=golden, alias=alias))
+
+
+@make("compose")
+@click.argument("name")
+@click.argument("graph", type=click.Path(dir_okay=False, exists=True, path_type=Path))
+@_golden
+@_alias
+def compose(call: Call, *, name: str, graph: Path, golden: Path | None, alias: str | None) -> None:
+    """Register a graph of versions, written in the JSON file GRAPH, as a version of the model NAME.
+
+    Each node is a version (`model: name@alias`), which is pinned by its digest, or combines answers: mean, weighted,
+    vote.
+    """
+    from mainspring.app.composing import compose, read_plan
+
+    _told(call, compose(call.project, name, read_plan(graph), golden=golden, alias=alias))
+
+
+@make("list")
+@click.argument("name", required=False)
+def list_(call: Call, *, name: str | None) -> None:
+    """List the registered versions of all models, or of NAME, newest first."""
+    from mainspring.app.modelling import registered
+
+    found = registered(call.project, name)
+
+    def show(console: Console) -> None:
+        from rich.table import Table
+
+        from mainspring.core.time import format_instant
+
+        table = Table(box=None, pad_edge=False)
+        for column in ("model", "version", "aliases", "bundle", "from", "registered"):
+            table.add_column(column)
+        for each in found:
+            origin = next((each.tags[key] for key in ("file", "function") if key in each.tags), "training")
+            if any(key.startswith("node.") for key in each.tags):
+                origin = "graph"
+            aliases, at = ", ".join(each.aliases), format_instant(each.created_at)
+            table.add_row(each.model, each.version, aliases, each.digest[:12], origin, at)
+        console.print(table if found else "No version is registered yet.")
+
+    call.result([asdict(each) for each in found], show)
+
+
+def _told(call: Call, added: Added) -> None:
+    document: dict[str, Any] = {
+        **asdict(added),
+        "inputs": [_shape(spec) for spec in added.inputs],
+        "outputs": [_shape(spec) for spec in added.outputs],
+    }
+
+    def show(console: Console) -> None:
+        word = "is" if added.new else "was already"
+        console.print(f"[bold]{added.model} version {added.version}[/] {word} registered, bundle {added.digest[:12]}.")
+        for verb, specs in (("takes", added.inputs), ("gives", added.outputs)):
+            for spec in specs:
+                console.print(f"  {verb} {spec.name}: {spec.datatype} {list(spec.shape)}", markup=False)
+        console.print(f"  {added.golden_rows} golden rows")
+        if added.alias:
+            console.print(f"[green]{added.model}@{added.alias} names it.[/]")
+        else:
+            console.print(f"Next: mainspring promote {added.model} {added.version}")
+
+    call.result(document, show)
+
+
+def _shape(spec: Any) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+
+
+for _command in (add, function, compose, list_):
+    command.add_command(_command)

@@ -1,0 +1,114 @@
+"""A model file that somebody brings: read safely, and recognised by its content and its name, or refused by both."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.registry.flavours import FLAVOURS
+
+LARGEST = 2 * 1024**3  # bytes: what one protobuf message, so one ONNX file, can be
+
+_TO_ONNX = "export it to ONNX, or keep the model of XGBoost or LightGBM in its own format."
+_BY_NAME: dict[str, str] = {
+    ".onnx": "model.onnx",
+    ".ubj": "model.ubj",
+    ".json": "model.json",
+    ".txt": "model.txt",
+}
+_REFUSED_NAMES: dict[str, str] = {
+    **dict.fromkeys(
+        (".pkl", ".pickle", ".p", ".joblib", ".dill", ".cloudpickle"), "a pickle, which runs code when it loads"
+    ),
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), "PyTorch's format, a pickle, which runs code when it loads"),
+    **dict.fromkeys((".keras", ".h5", ".hdf5"), "Keras's format, whose layers can carry code"),
+    ".pb": "TensorFlow's format",
+    ".tflite": "TensorFlow Lite's format",
+    ".safetensors": "weights without a model",
+    ".gguf": "weights without a model",
+    ".npz": "arrays without a model",
+    ".npy": "arrays without a model",
+    ".pmml": "PMML",
+    ".cbm": "CatBoost's format",
+    ".zip": "an archive",
+    ".gz": "an archive",
+    ".tar": "an archive",
+}
+_MAGIC: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\x89HDF\r\n", "an HDF5 file, Keras's older format, whose layers can carry code"),
+    (0, b"PK\x03\x04", "a zip archive, as PyTorch's and Keras's files are, which can carry code"),
+    (0, b"\x1f\x8b", "compressed"),
+    (0, b"BZh", "compressed"),
+    (0, b"\xfd7zXZ", "compressed"),
+    (0, b"\x28\xb5\x2f\xfd", "compressed"),
+    (0, b"\x93NUMPY", "a NumPy array without a model"),
+    (0, b"GGUF", "weights without a model"),
+    (0, b"CBM1", "CatBoost's format"),
+    (0, b"binf", "XGBoost's old binary format, which it no longer writes"),
+    (4, b"TFL3", "TensorFlow Lite's format"),
+    (0, b"ZF\x01", "joblib's, a pickle, which runs code when it loads"),
+)
+
+
+def read_model(path: Path, *, largest: int = LARGEST) -> tuple[str, str, bytes]:
+    """Return a model file's flavour, its name in a bundle, and its content, whole and checked.
+
+    Raises:
+        NotFound: There is no such file.
+        Invalid: It is a link, a folder or a pipe, empty or too large, or of a format that is not served.
+        Corrupt: It is cut short or damaged, or holds what no model may: data elsewhere, operators from elsewhere.
+    """
+    refused = _REFUSED_NAMES.get(path.suffix.lower())
+    if refused is not None:
+        raise Invalid(f"{path.name} is {refused}, so it is not served.", fix=_TO_ONNX)
+    content = _read(path, largest)
+    _check_content(path.name, content)
+    name = _BY_NAME.get(path.suffix.lower())
+    if name is None:
+        raise Invalid(
+            f"{path.name} does not say by its name what it is.",
+            fix="name it .onnx, .ubj or .json (XGBoost), or .txt (LightGBM).",
+        )
+    flavour, kind = next((flavour, kind) for flavour, kind in FLAVOURS.items() if name in kind.files)
+    if kind.check is not None:
+        kind.check(content, path.name)
+    return flavour, name, content
+
+
+def _read(path: Path, largest: int) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would block
+    except FileNotFoundError:
+        raise NotFound(f"There is no file {path}.") from None
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        raise Invalid(f"{path} is a link or no plain file.", fix="name the file itself.") from error
+    with os.fdopen(descriptor, "rb", closefd=True) as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise Invalid(f"{path} is no plain file.", fix="name a file.")
+        if found.st_size > largest:
+            raise Invalid(f"{path.name} has {found.st_size:,} bytes; a model may have {largest:,}.")
+        content = file.read(largest + 1)
+    if not content:
+        raise Invalid(f"{path.name} is empty.")
+    return content
+
+
+def _check_content(name: str, content: bytes) -> None:
+    for place, magic, what in _MAGIC:
+        if content[place : place + len(magic)] == magic:
+            raise Invalid(f"{name} is {what}, so it is not served, whatever its name.", fix=_TO_ONNX)
+    if _is_pickle(content):
+        raise Invalid(f"{name} is a pickle, which runs code when it loads, so it is not served.", fix=_TO_ONNX)
+
+
+def _is_pickle(content: bytes) -> bool:
+    """Return whether these bytes are a pickle of protocol 2 or newer (PROTO ... STOP), or one of the text protocols."""
+    if content[:1] == b"\x80" and len(content) > 2 and content[1] in range(2, 6):
+        return True
+    return content[:1] in (b"(", b"c", b"]", b"}") and content.rstrip()[-1:] == b"." and content[:5] != b"tree\n"

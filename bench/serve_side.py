@@ -76,30 +76,31 @@ def floor(port: int, model: str) -> None:
 
 
 def litserve(port: int, model: str) -> None:
-    import litserve as ls
-    import numpy as np
-
-    class Model(ls.LitAPI):
-        def setup(self, _device: str) -> None:
-            self.run = session(model).run
-
-        def decode_request(self, request: dict[str, Any]) -> Any:
-            return np.array(request["x"], np.float32)
-
-        def batch(self, inputs: list[Any]) -> Any:
-            return np.stack(inputs)
-
-        def predict(self, rows: Any) -> Any:
-            return self.run(["y"], {"x": rows})[0]
-
-        def unbatch(self, output: Any) -> list[Any]:
-            return output.tolist()
-
-        def encode_response(self, output: Any) -> dict[str, Any]:
-            return {"y": output}
-
-    api = Model(max_batch_size=BATCH, batch_timeout=0.001)
-    ls.LitServer(api, accelerator="cpu").run(host="127.0.0.1", port=port, log_level="error", generate_client_file=False)
+    # It starts processes of its own, which import the module that the class is in.
+    service = Path(model).parent / "lit_service.py"
+    service.write_text(
+        "import sys\n"
+        "import litserve as ls, numpy as np\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from serve_side import session\n"
+        "class Mlp(ls.LitAPI):\n"
+        "    def setup(self, device):\n"
+        f"        self.run = session({model!r}).run\n"
+        "    def decode_request(self, request):\n"
+        "        return np.array(request['x'], np.float32)\n"
+        "    def batch(self, inputs):\n"
+        "        return np.stack(inputs)\n"
+        "    def predict(self, rows):\n"
+        "        return self.run(['y'], {'x': rows})[0]\n"
+        "    def unbatch(self, output):\n"
+        "        return output.tolist()\n"
+        "    def encode_response(self, output):\n"
+        "        return {'y': output}\n"
+        "if __name__ == '__main__':\n"
+        f"    server = ls.LitServer(Mlp(max_batch_size={BATCH}, batch_timeout=0.001), accelerator='cpu')\n"
+        f"    server.run(host='127.0.0.1', port={port}, log_level='error', generate_client_file=False)\n"
+    )
+    os.execv(sys.executable, [sys.executable, str(service)])
 
 
 def bentoml(port: int, model: str) -> None:

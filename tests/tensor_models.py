@@ -34,7 +34,7 @@ WIDE = 4
 
 
 def echo(key: SigningKey) -> Bundle:
-    """Return a model with an input a datatype, such as `in_fp32`, of shape (rows, 2), which it gives back, `out_fp32`."""
+    """Return a model that gives back, as `out_fp32` and so on, an input a datatype, `in_fp32`, of shape (rows, 2)."""
     nodes, takes, gives, golden = [], [], [], {"inputs": {}, "outputs": {}}
     for datatype, kind in TYPES.items():
         name = datatype.lower()

@@ -88,10 +88,10 @@ def _key(asked: Asked, rows: Rows, lane: Lane) -> bytes:
         return repr([rows.columns[name][0] for name in lane.runtime.key_names]).encode()
     if asked.id:
         return asked.id.encode()
-    first = (rows.columns[spec.name][0] for spec in lane.runtime.inputs)
-    if lane.runtime.tensors:
-        return b"".join(row.tobytes() if row.dtype.hasobject is False else repr(row).encode() for row in first)
-    return repr(list(first)).encode()
+    first = [rows.columns[spec.name][:1] for spec in lane.runtime.inputs]
+    if not lane.runtime.tensors:
+        return repr(first).encode()
+    return b"".join(repr(row.tolist()).encode() if row.dtype.hasobject else row.tobytes() for row in first)
 
 
 def _wanted(asked: Asked, lane: Lane) -> Sequence[str]:
@@ -101,6 +101,8 @@ def _wanted(asked: Asked, lane: Lane) -> Sequence[str]:
     for name in asked.outputs:
         if name not in outputs:
             raise Invalid(f"There is no output {name[:100]!r}.", fix=f"the outputs are {', '.join(outputs)}.")
+    if len(set(asked.outputs)) < len(asked.outputs):
+        raise Invalid(f"An output is asked for twice: {', '.join(sorted(asked.outputs))[:200]}.")
     return asked.outputs
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Corrupt, Invalid
 from mainspring.core.schema import DType
+from mainspring.registry.model import TensorSpec
 from mainspring.serving.codec import decode_infer
-from mainspring.serving.schema import Field, RequestSchema
+from mainspring.serving.schema import Field, RequestSchema, TensorSchema
+from mainspring.serving.tensor import Tensor, check_specs
 
 FEATURES = [
     Field("V.number", DType.Float32),
@@ -122,3 +125,83 @@ def test_a_model_without_a_path_by_key_takes_full_inputs_only() -> None:
     body = {"inputs": [{"name": "id", "shape": [1], "datatype": "INT32", "data": [1]}]}
     with pytest.raises(Invalid, match="no input 'id'"):
         schema.read(decode_infer(msgspec.json.encode(body)).asked.inputs)
+
+
+TENSORS = TensorSchema(
+    [TensorSpec("image", "UINT8", (-1, 2, 3)), TensorSpec("text", "BYTES", (-1,)), TensorSpec("any", "FP32", (-1, -1))],
+    max_rows=4,
+)
+IMAGE = Tensor("image", "UINT8", (2, 2, 3), np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
+TEXT = Tensor("text", "BYTES", (2,), [b"zo\xc3\xab", "a"])
+ANY = Tensor("any", "FP32", (2, 1), [1.0, 2.0])
+
+
+def test_tensors_become_arrays_of_their_type_without_a_copy_where_they_are() -> None:
+    rows = TENSORS.read([TEXT, IMAGE, ANY])
+    assert (rows.count, rows.keyed, rows.tail) == (2, False, ((2, 3), (), (1,)))
+    assert rows.columns["image"] is IMAGE.data
+    assert rows.columns["text"].tolist() == ["zoë", "a"]
+    assert rows.columns["any"].dtype == np.float32
+    assert rows.columns["any"].tolist() == [[1.0], [2.0]]
+
+
+def test_a_model_whose_shapes_are_given_has_no_tail_to_compare() -> None:
+    schema = TensorSchema([TensorSpec("image", "UINT8", (-1, 2, 3))], max_rows=4)
+    assert schema.read([IMAGE]).tail == ()
+
+
+WRONG_TENSORS = {
+    "missing": ([IMAGE, TEXT], "missing: any"),
+    "none": ([], "missing: any, image, text"),
+    "unknown": ([IMAGE, TEXT, ANY, Tensor("more", "FP32", (2,), [1.0, 2.0])], "no input 'more'"),
+    "twice": ([IMAGE, IMAGE], "'image' is given twice"),
+    "datatype": ([Tensor("image", "INT8", (1, 2, 3), [0] * 6)], "'image' has the datatype 'INT8'; it must be UINT8"),
+    "rank": ([Tensor("image", "UINT8", (1, 6), [0] * 6)], "'image' has the shape [1, 6]; it must be [-1, 2, 3]"),
+    "no rank": ([Tensor("text", "BYTES", (), ["a"])], "'text' has"),
+    "sizes": ([Tensor("image", "UINT8", (1, 3, 2), [0] * 6)], "'image' has the shape [1, 3, 2]"),
+    "an empty dimension": ([Tensor("any", "FP32", (2, 0), [])], "'any' has the shape [2, 0]; it must be [-1, -1]"),
+    "rows": ([IMAGE, Tensor("text", "BYTES", (1,), ["a"])], "'text' has 1 rows, 'image' has 2"),
+    "no rows": ([Tensor("text", "BYTES", (0,), [])], "'text' has no rows"),
+    "too many rows": ([Tensor("text", "BYTES", (5,), ["a"] * 5)], "'text' has 5 rows; a request may have 4"),
+    "null": ([Tensor("any", "FP32", (2, 1), [1.0, None])], "'any' holds a null"),
+    "no text": ([Tensor("text", "BYTES", (1,), [b"\xff"])], "'text' holds bytes that are not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_TENSORS)
+def test_what_is_wrong_with_tensors_is_named(name: str) -> None:
+    inputs, message = WRONG_TENSORS[name]
+    with pytest.raises(Invalid) as caught:
+        TENSORS.read(inputs)
+    assert message in str(caught.value)
+
+
+def test_features_may_come_as_arrays_in_which_a_null_is_nan() -> None:
+    columns = {
+        "V.number": ("FP32", np.array([1.5, np.nan], np.float32)),
+        "V.count": ("INT64", np.array([1, 2])),
+        "V.name": ("BYTES", [b"a", "\N{SNOWMAN}".encode()]),
+    }
+    rows = SCHEMA.read([Tensor(name, datatype, (2,), data) for name, (datatype, data) in columns.items()])
+    assert rows.columns == {"V.number": [1.5, None], "V.count": [1, 2], "V.name": ["a", "\N{SNOWMAN}"]}
+    assert {type(value) for value in rows.columns["V.count"]} == {int}
+    columns["V.number"] = ("FP32", np.array([1.5, np.inf], np.float32))
+    with pytest.raises(Invalid, match="number' holds an infinity"):
+        SCHEMA.read([Tensor(name, datatype, (2,), data) for name, (datatype, data) in columns.items()])
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (TensorSpec("x", "BF16", (-1,)), "'BF16'"),
+        (TensorSpec("x", "FP32", ()), "shape"),
+        (TensorSpec("x", "FP32", (2, -1)), "shape"),
+        (TensorSpec("x", "FP32", (-1, 0)), "shape"),
+        (TensorSpec("", "FP32", (-1,)), "name"),
+    ],
+)
+def test_a_bundle_whose_tensors_cannot_be_is_refused(spec: TensorSpec, words: str) -> None:
+    with pytest.raises(Corrupt, match=words):
+        check_specs([spec], "bundle 0")
+    with pytest.raises(Corrupt, match="name"):
+        check_specs([TensorSpec("x", "FP32", (-1,))] * 2, "bundle 0")

@@ -128,6 +128,10 @@ async def test_the_router_decides_by_id_and_a_version_that_is_named_wins(threads
 @on_a_loop
 async def test_a_texts_row_decides_too(threads: ThreadPoolExecutor) -> None:
     behind = served(threads, bundle(), bundle(1.0))
+    echoing = served(threads, echo(KEY), echo(KEY))
+    inputs = [Tensor(f"in_{each.lower()}", each, (1, 2), np.zeros((1, 2), dtype)) for each, dtype in DTYPES.items()]
+    texts = [[*inputs[:-1], Tensor("in_bytes", "BYTES", (1, 2), [f"{number}", "a"])] for number in range(24)]
+    assert {(await ask(echoing, Asked(None, each))).model_version for each in texts} == {"1", "2"}
     versions = {
         (
             await ask(behind, Asked(None, [Tensor(each.name, each.datatype, (1,), [number]) for each in features(1)]))

@@ -13,7 +13,7 @@ import pytest
 
 from certificates import DAY, Authority
 from fleet import BODY, INFER, Fleet, Load
-from mainspring.app.supervisor import answers
+from mainspring.app.reach import answers
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import Tls
 

@@ -12,9 +12,9 @@ import msgspec
 
 from mainspring.app.keys import brief_key
 from mainspring.app.project import Project
-from mainspring.app.supervisor import answers
+from mainspring.app.reach import answers, connect
 from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, Unavailable
-from mainspring.core.settings import Address
+from mainspring.core.settings import Address, Settings
 from mainspring.serving.model import Route
 
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT")
@@ -49,10 +49,10 @@ def ask(project: Project, endpoint: str, fields: Mapping[str, str], key: str | N
     if not answers(project.settings.gateway, "/v2/health/live"):  # before a key is made that nobody could use
         raise _silent(project.settings.gateway)
     token = key or brief_key(project, "mainspring predict")
-    metadata = _call(project.settings.gateway, "GET", f"/v2/models/{endpoint}", token)
+    metadata = _call(project.settings, "GET", f"/v2/models/{endpoint}", token)
     body = {"inputs": _inputs(metadata, fields)}
     began = time.perf_counter()
-    reply = _call(project.settings.gateway, "POST", f"/v2/models/{endpoint}/infer", token, body)
+    reply = _call(project.settings, "POST", f"/v2/models/{endpoint}/infer", token, body)
     took = (time.perf_counter() - began) * 1000
     return Answer(
         endpoint=endpoint,
@@ -101,8 +101,8 @@ def _tensor(name: str, text: str, datatype: str) -> dict[str, Any]:
     return {"name": name, "shape": [1], "datatype": datatype, "data": [value]}
 
 
-def _call(address: Address, method: str, path: str, token: str, body: Any = None) -> Any:
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=30.0)
+def _call(settings: Settings, method: str, path: str, token: str, body: Any = None) -> Any:
+    connection = connect(settings.gateway, settings.gateway_tls)
     try:
         content = None if body is None else msgspec.json.encode(body)
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
@@ -113,7 +113,7 @@ def _call(address: Address, method: str, path: str, token: str, body: Any = None
             raise _refused(response.status, reply)
         return reply
     except (OSError, http.client.HTTPException) as error:
-        raise _silent(address, f": {error}") from None
+        raise _silent(settings.gateway, f": {error}") from None
     finally:
         connection.close()
 

@@ -10,8 +10,12 @@ from pathlib import Path
 import msgspec
 
 from mainspring.app.project import Project
-from mainspring.app.supervisor import alive, answers, read_running
+from mainspring.app.reach import answers
+from mainspring.app.supervisor import alive, read_running
 from mainspring.core.errors import Conflict, MainspringError
+from mainspring.core.time import DAY, format_instant
+
+_RENEW_US = 14 * DAY  # before a certificate ends
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +38,7 @@ def examine(project: Project) -> list[Finding]:
         ("runs", _runs),
         ("models", _models),
         ("predictions", _predictions),
+        ("certificates", _certificates),
         ("processes", _processes),
     ]
     findings: list[Finding] = []
@@ -136,7 +141,24 @@ def _predictions(project: Project) -> Iterator[Finding]:
     yield _well("predictions", f"the log is whole, {moved} moved into the lake{lost}")
 
 
+def _certificates(project: Project) -> Iterator[Finding]:
+    settings, now = project.settings, project.wall.now()
+    for plane, files in (("gateway", settings.gateway_tls), ("control", settings.control_tls)):
+        if files is None:
+            continue
+        from mainspring.security import tls
+
+        expires = tls.check(files, now=now).expires
+        detail = f"{files.cert} of the {plane} and what belongs to it are good until {format_instant(expires)}"
+        if expires - now < _RENEW_US:
+            yield Finding(check="certificates", ok=False, detail=detail, fix="renew it, and start again")
+        else:
+            yield _well("certificates", detail)
+
+
 def _processes(project: Project) -> Iterator[Finding]:
+    from mainspring.serving.slots import folder, ready
+
     settings = project.settings
     running = read_running(settings.state)
     try:
@@ -155,19 +177,21 @@ def _processes(project: Project) -> Iterator[Finding]:
             return
     except Conflict:
         pass
-    for name, address, path in (
-        ("gateway", settings.gateway, "/v2/health/live"),
-        ("console", settings.control, "/health/live"),
-    ):
-        if answers(address, path):
-            yield _well(name, f"answers on {address.url}")
-        else:
-            yield Finding(
-                check=name,
-                ok=False,
-                detail=f"does not answer on {address.url}",
-                fix=f"read {settings.state / 'logs'}; it is started again by itself",
-            )
+    silent = [slot for slot in range(settings.gateway_workers) if ready(folder(settings.state), slot) is None]
+    several = f" from {settings.gateway_workers} processes" if settings.gateway_workers > 1 else ""
+    yield _answering(project, "gateway", settings.gateway.url + several, not silent)
+    yield _answering(project, "console", settings.control.url, answers(settings.control, "/health/live"))
+
+
+def _answering(project: Project, name: str, where: str, well: bool) -> Finding:
+    if well:
+        return _well(name, f"answers on {where}")
+    return Finding(
+        check=name,
+        ok=False,
+        detail=f"does not answer on {where}",
+        fix=f"read {project.settings.state / 'logs'}; it is started again by itself",
+    )
 
 
 def _works_for(pid: int, root: Path) -> bool:

@@ -21,9 +21,10 @@ import pyarrow as pa
 from mainspring.app.keys import brief_key
 from mainspring.app.materialising import materialise_views
 from mainspring.app.project import Project
+from mainspring.app.reach import connect
 from mainspring.core.errors import Invalid, Unavailable
 from mainspring.core.schema import DType
-from mainspring.core.settings import Address
+from mainspring.core.settings import Settings
 from mainspring.core.time import HOUR, MINUTE, ReplayClock
 from mainspring.features.offline import read as offline
 from mainspring.serving.schema import DATATYPES
@@ -73,7 +74,7 @@ def replay(
     definition = project.definitions.endpoint(endpoint)
     observations = project.definitions.model(definition.model_name).observations
     rows = offline.observe(observations, project.lake.scan, since=since, until=until)
-    caller = _Caller(project.settings.gateway, endpoint, brief_key(project, f"replay of {endpoint}", HOUR))
+    caller = _Caller(project.settings, endpoint, brief_key(project, f"replay of {endpoint}", HOUR))
     columns = _columns(rows, observations.source.columns)
     report = ReplayReport()
     next_materialise = since
@@ -93,9 +94,9 @@ def replay(
 class _Caller:
     """One client with one kept connection."""
 
-    def __init__(self, address: Address, endpoint: str, token: str) -> None:
-        self._address = address
-        self._connection = http.client.HTTPConnection(address.host, address.port, timeout=30.0)
+    def __init__(self, settings: Settings, endpoint: str, token: str) -> None:
+        self._address = settings.gateway
+        self._connection = connect(settings.gateway, settings.gateway_tls)
         self._path = f"/v2/models/{endpoint}/infer"
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 

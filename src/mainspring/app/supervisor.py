@@ -7,7 +7,6 @@ read end of a pipe: when the supervisor is gone, however it went, so are they (a
 
 from __future__ import annotations
 
-import http.client
 import os
 import signal
 import socket
@@ -24,10 +23,10 @@ import msgspec
 
 from mainspring.app.logs import last_lines, log_path, open_log
 from mainspring.app.project import Project
+from mainspring.app.reach import answers
 from mainspring.core.errors import Conflict, Unavailable
 from mainspring.core.files import write_atomic
 from mainspring.core.listening import check_free, listen_together, steer
-from mainspring.core.settings import Address
 
 MODULES = {
     "gateway": "mainspring.app.gateway",
@@ -315,26 +314,3 @@ def alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def answers(address: Address, path: str) -> bool:
-    """Return whether a GET of `path` is answered with 200 within a second, or refused for want of a certificate."""
-    import ssl
-
-    if address.secure:
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # whoever answers: nothing is told to it
-        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-            address.host, address.port, timeout=1.0, context=context
-        )
-    else:
-        connection = http.client.HTTPConnection(address.host, address.port, timeout=1.0)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status == 200
-    except ssl.SSLError as error:
-        return "CERTIFICATE_REQUIRED" in (error.reason or "")
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()

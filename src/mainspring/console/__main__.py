@@ -13,6 +13,7 @@ from mainspring.app.settings import load_settings
 from mainspring.console.app import create_app
 from mainspring.console.server import serve
 from mainspring.core.errors import MainspringError
+from mainspring.security import tls
 
 _log = logging.getLogger("mainspring")
 
@@ -26,10 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
         project = open_project(load_settings(chosen.project, chosen.profile))
-        address = project.settings.control
-        asyncio.run(
-            serve(create_app(project), address, started=lambda: _log.info("the console listens on %s", address.url))
-        )
+        address, files = project.settings.control, project.settings.control_tls
+        if files is not None:
+            tls.check(files, now=project.wall.now())
+
+        def started() -> None:
+            _log.info("the console listens on %s", address.url)
+
+        asyncio.run(serve(create_app(project), address, tls=files, started=started))
     except MainspringError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1

@@ -6,31 +6,28 @@ import asyncio
 import signal
 from collections.abc import Callable
 
-from granian.server.embed import Server
+from granian.constants import HTTPModes
 
-from mainspring.core.listening import check_free
-from mainspring.core.settings import Address
+from mainspring.core.listening import listen
+from mainspring.core.settings import Address, Tls
+from mainspring.serving.embedded import Embedded
 
 
-async def serve(app: object, address: Address, *, started: Callable[[], None] | None = None) -> None:
+async def serve(
+    app: object, address: Address, *, tls: Tls | None = None, started: Callable[[], None] | None = None
+) -> None:
     """Serve an ASGI application until SIGTERM or SIGINT; requests under way are finished.
 
     Args:
+        tls: Files that `security.tls.check` has found good.
         started: Called once requests are answered.
 
     Raises:
         Conflict: The address is taken.
     """
-    check_free(address, "control")
-    server = Server(
-        app,
-        address=address.host,
-        port=address.port,
-        interface="asgi",
-        websockets=False,
-        log_enabled=False,
-        log_access=False,
-    )
+    listener = listen(address, "control")
+    server = Embedded(app, listener, interface="asgi", http=HTTPModes.auto, tls=tls)
+    listener.close()  # the server has its own by now
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)

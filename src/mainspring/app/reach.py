@@ -1,0 +1,54 @@
+"""How this program reaches its own planes over HTTP."""
+
+from __future__ import annotations
+
+import http.client
+from typing import TYPE_CHECKING
+
+from mainspring.core.settings import Address, Tls
+
+if TYPE_CHECKING:
+    import ssl
+
+
+def connect(address: Address, tls: Tls | None, *, timeout_s: float = 30.0) -> http.client.HTTPConnection:
+    """Return a connection, not opened yet, that speaks TLS where the plane does.
+
+    Only the plane's very certificate is trusted, which this machine holds; so its names do not matter.
+    """
+    if tls is None:
+        return http.client.HTTPConnection(address.host, address.port, timeout=timeout_s)
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(tls.cert)
+    return _secure(address, context, timeout_s)
+
+
+def answers(address: Address, path: str) -> bool:
+    """Return whether a GET of `path` is answered with 200 within a second, or refused for want of a certificate."""
+    try:
+        connection = _probe(address)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == 200
+        finally:
+            connection.close()
+    except (OSError, http.client.HTTPException) as error:
+        return "CERTIFICATE_REQUIRED" in (getattr(error, "reason", None) or "")
+
+
+def _probe(address: Address) -> http.client.HTTPConnection:
+    if not address.secure:
+        return http.client.HTTPConnection(address.host, address.port, timeout=1.0)
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # whoever it is: nothing is told to it
+    return _secure(address, context, 1.0)
+
+
+def _secure(address: Address, context: ssl.SSLContext, timeout_s: float) -> http.client.HTTPConnection:
+    return http.client.HTTPSConnection(address.host, address.port, timeout=timeout_s, context=context)

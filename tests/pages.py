@@ -19,6 +19,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -96,13 +97,14 @@ class Reader:
     """Somebody who follows a page to the letter, in `folder`.
 
     Args:
-        ports: The gateway's and the control plane's, instead of 8080 and 8081.
+        ports: The gateway's and the control plane's, instead of 8080 and 8081. For gRPC, any is taken instead of 8082.
     """
 
     def __init__(self, folder: Path, ports: tuple[int, int]) -> None:
         self.folder = folder
         self.printed = ""
         self._ports = ports
+        self._grpc = _free_port()
         self._cwd = folder
         self._up: subprocess.Popen[bytes] | None = None
         self._python: subprocess.Popen[str] | None = None
@@ -235,9 +237,15 @@ class Reader:
         )
 
     def _here(self, text: str) -> str:
-        return text.replace("127.0.0.1:8080", f"127.0.0.1:{self._ports[0]}").replace(
-            "127.0.0.1:8081", f"127.0.0.1:{self._ports[1]}"
-        )
+        for documented, free in ((8080, self._ports[0]), (8081, self._ports[1]), (8082, self._grpc)):
+            text = text.replace(f"127.0.0.1:{documented}", f"127.0.0.1:{free}")
+        return text
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _plain(text: str) -> str:

@@ -1,4 +1,6 @@
-"""A gateway over memory adapters in a process of its own, with the model of `serving_kit` behind `late-arrival`."""
+"""A gateway over memory adapters in a process of its own: the model of `serving_kit` behind `late-arrival`, and, where
+asked for, those of `tensor_models` behind `echo`, `sums` and `ragged`.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ class LoneGateway:
 
 @contextmanager
 def lone_gateway(**settings: Any) -> Iterator[LoneGateway]:
-    """Give a gateway, ready. `settings` are those of `Kit`, and `versions`: how many are served."""
+    """Give a gateway, ready. `settings` are those of `Kit`, `versions`: how many of `late-arrival`
+    are served, and `tensors`: whether models of tensors are."""
     process = subprocess.Popen(
         [sys.executable, __file__, json.dumps(settings)],
         stdin=subprocess.PIPE,
@@ -67,12 +70,21 @@ def lone_gateway(**settings: Any) -> Iterator[LoneGateway]:
 
 async def _run(settings: dict[str, Any]) -> None:
     from mainspring.core.settings import Address
+    from mainspring.serving.model import Arm
     from mainspring.serving.server import serve
-    from serving_kit import Kit
+    from serving_kit import KEY, Kit, route
+    from tensor_models import echo, ragged, sums
 
-    versions = settings.pop("versions", 1)
+    versions, tensors = settings.pop("versions", 1), settings.pop("tensors", False)
     kit = Kit(**settings)
     kit.publish(*(f"{number}" for number in range(1, versions + 1)))
+    if tensors:
+        routes = list(kit.routes.current().values())
+        for make in (echo, sums, ragged):
+            made = make(KEY)
+            kit.bundles.save(made)
+            routes.append(route(Arm("1", made.digest), endpoint=make.__name__))
+        kit.routes.publish(routes)
     gateway, port = kit.gateway(), free_port()
     stop, started = asyncio.Event(), asyncio.Event()
     serving = asyncio.create_task(serve(gateway, Address("127.0.0.1", port), stop=stop, started=started.set))

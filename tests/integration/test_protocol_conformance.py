@@ -18,7 +18,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from lone_gateway import free_port, lone_gateway
+from lone_gateway import LoneGateway, free_port, lone_gateway
 
 MLSERVER = Path(__file__).parents[2] / ".venv-peers" / "mlserver" / "bin"
 
@@ -51,6 +51,27 @@ def test_our_gateway_conforms() -> None:
         assert [name for name, result in found.items() if result == "not tested"] == ["nested and flat data"]
         shown = conformance(gateway.url, "--model", "late-arrival", "--header", key)
         assert (shown.returncode, "0 fail" in shown.stdout.splitlines()[-1]) == (0, True)
+
+
+@pytest.mark.parametrize("model", ["sums", "ragged"])
+def test_our_models_of_tensors_conform(tensors: LoneGateway, model: str) -> None:
+    done = conformance(tensors.url, "--model", model, "--header", f"Authorization: {tensors.key}", "--json")
+    assert done.returncode == 0, done.stdout
+    found = results(done)
+    assert "not supported" not in found.values(), found
+    assert found["nested and flat data"] == found["all outputs binary"] == "pass"
+
+
+def test_a_model_that_json_does_not_carry_is_seen_by_its_bytes(tensors: LoneGateway) -> None:
+    done = conformance(tensors.url, "--model", "echo", "--header", f"Authorization: {tensors.key}", "--json")
+    found = results(done)
+    assert (done.returncode, found["a valid request"], found["binary inputs"]) == (0, "not tested", "pass")
+
+
+@pytest.fixture(scope="module")
+def tensors() -> Iterator[LoneGateway]:
+    with lone_gateway(tensors=True) as each:
+        yield each
 
 
 def test_who_may_not_ask_is_told_so() -> None:

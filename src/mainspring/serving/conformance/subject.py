@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mainspring.serving.conformance.results import Failed, NotTested
-from mainspring.serving.conformance.tensors import shape_of, values
+from mainspring.serving.conformance.tensors import ROWS, shape_of, values
 from mainspring.serving.conformance.wire import Answer, Http
 
 _JSON = {"content-type": "application/json"}
@@ -86,11 +86,15 @@ class Subject:
     @cached_property
     def request(self) -> dict[str, Any]:
         """A request that the model must answer: what was given, else made by its metadata."""
+        return self.request_of(ROWS)
+
+    def request_of(self, rows: int) -> dict[str, Any]:
+        """Return a request of so many rows, where the metadata leaves their number open and no request was given."""
         if self._given is not None:
             return dict(self._given)
         inputs = []
         for tensor in self.declared("inputs"):
-            shape = shape_of(tensor["shape"])
+            shape = shape_of(tensor["shape"], rows)
             data = values(tensor["datatype"], math.prod(shape))
             inputs.append({"name": tensor["name"], "shape": shape, "datatype": tensor["datatype"], "data": data})
         return {"inputs": inputs}
@@ -103,9 +107,16 @@ class Subject:
             NotTested: It does not, so nothing else can be asked of it.
         """
         answer = self.infer(self.request)
+        if not answer.ok and self.beyond_json:
+            raise NotTested("an input is FP16, which JSON does not carry")
         if not answer.ok:
             raise NotTested(f"a valid request answered {answer.status}: {answer.shown()}")
         return answer.object()
+
+    @property
+    def beyond_json(self) -> bool:
+        """Whether an input is of a datatype that a server need not take in JSON."""
+        return any(each["datatype"] in ("FP16", "BF16") for each in self.request["inputs"])
 
     @property
     def outputs(self) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ ROWS = 2
 _VARIABLE = 4  # the size of every later dimension that may vary: sequences that belong together stay as long
 
 
-def shape_of(declared: Sequence[int], rows: int = ROWS) -> list[int]:
+def shape_of(declared: Sequence[int], rows: int) -> list[int]:
     """Return a shape that metadata's allows: the first dimension is `rows` where it may vary."""
     return [size if size >= 0 else (rows if position == 0 else _VARIABLE) for position, size in enumerate(declared)]
 

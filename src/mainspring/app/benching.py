@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from prometheus_client.parser import text_string_to_metric_families
 
 from mainspring.app import keys
 from mainspring.app.asking import route_of
@@ -40,6 +39,7 @@ from mainspring.serving.capacity import capacity, point, search
 from mainspring.serving.golden import Golden
 from mainspring.serving.load import http_request, run
 from mainspring.serving.model import Baseline, Point
+from mainspring.serving.numbers import EndpointNumbers, read_numbers
 
 Told = Callable[[str], None]
 
@@ -96,7 +96,7 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
             raise _refused(address, endpoint, path, bodies[0], token, dict(alone.statuses))
         points = search(measure)
         best = capacity(points)
-        stages, batch_rows = measure.seen.get(best or points[0].offered, ({}, None))
+        counted = measure.seen[best or points[0].offered]
     found = Baseline(
         endpoint=endpoint,
         model=route.model,
@@ -111,8 +111,8 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
         alone_p50_us=alone.quantile_us(0.5) or 0.0,
         alone_p99_us=alone.quantile_us(0.99) or 0.0,
         points=tuple(points),
-        stages_us=stages,
-        batch_rows=batch_rows,
+        stages_us={stage: each.mean * 1e6 for stage, each in counted.stages.items() if each.mean is not None},
+        batch_rows=counted.batch_rows.mean,
         machine=_machine(own_core=own_core),
     )
     project.baselines.add(found)
@@ -120,7 +120,7 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
 
 
 class _Measure:
-    """Tries one load after another. `seen`: load -> mean µs of each stage, and mean rows of a batch."""
+    """Tries one load after another. `seen`: load -> what the gateway counted meanwhile."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class _Measure:
         self._how = how
         self._deadline_us = deadline_us
         self._told = told
-        self.seen: dict[float, tuple[dict[str, float], float | None]] = {}
+        self.seen: dict[float, EndpointNumbers] = {}
 
     def __call__(self, rate: float) -> Point:
         before = self._scraped()
@@ -151,36 +151,14 @@ class _Measure:
             rate=rate,
             warm_up_s=_WARM_UP_S,
         )
-        self.seen[rate] = _between(before, self._scraped())
+        self.seen[rate] = self._scraped().since(before)
         found = point(load, self._deadline_us)
         p99 = "no answer" if found.p99_us is None else f"p99 {found.p99_us / 1000:.2f} ms"
         self._told(f"{rate:,.0f} requests/s: {found.in_time:.1%} in time, {p99}")
         return found
 
-    def _scraped(self) -> Mapping[str, float]:
-        """Return "queue sum", "queue count" and so on of each stage, and the same of "batch", over all workers."""
-        text = _get(self._address, "/metrics", self._token).decode()
-        found: dict[str, float] = {}
-        for family in text_string_to_metric_families(text):
-            if family.name not in ("mainspring_stage_seconds", "mainspring_batch_rows"):
-                continue
-            for sample in family.samples:
-                what = sample.name.rpartition("_")[2]
-                if what in ("sum", "count") and sample.labels["endpoint"] == self._endpoint:
-                    name = f"{sample.labels.get('stage', 'batch')} {what}"
-                    found[name] = found.get(name, 0.0) + sample.value
-        return found
-
-
-def _between(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[dict[str, float], float | None]:
-    grown = {name: value - before.get(name, 0.0) for name, value in after.items()}
-    means = {
-        name.removesuffix(" count"): grown[name.removesuffix("count") + "sum"] / count
-        for name, count in grown.items()
-        if name.endswith(" count") and count
-    }
-    batch = means.pop("batch", None)
-    return {stage: mean * 1e6 for stage, mean in means.items()}, batch
+    def _scraped(self) -> EndpointNumbers:
+        return read_numbers(_get(self._address, "/metrics", self._token).decode(), self._endpoint)
 
 
 def _bodies(

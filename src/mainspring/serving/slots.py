@@ -107,15 +107,30 @@ def _labelled(sample: bytes, label: bytes) -> bytes:
 
 def ready(place: Path, slot: int) -> bool | None:
     """Return whether the process in the slot takes traffic; `None` if none answers within a second. Blocks."""
+    said = _said(place, slot)
+    return None if said is None else {_READY: True, _UNREADY: False}.get(said.partition(b"\n")[0] + b"\n")
+
+
+def _said(place: Path, slot: int) -> bytes | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
         asked.settimeout(1.0)
         try:
             with _Reach(place) as reach:
                 asked.connect(reach.path(slot))
             with asked.makefile("rb") as said:
-                return {_READY: True, _UNREADY: False}.get(said.readline())
+                return said.read()
         except OSError:
             return None
+
+
+def numbers(place: Path) -> dict[int, bytes]:
+    """Return slot -> the numbers of every process that answers, in Prometheus' text. Blocks, up to a second each."""
+    found = {}
+    for path in place.glob("gateway-*.sock"):
+        slot = path.stem.partition("-")[2]
+        if slot.isdigit() and (text := _said(place, int(slot))) is not None:
+            found[int(slot)] = text.partition(b"\n")[2]
+    return dict(sorted(found.items()))
 
 
 async def _ask(path: str) -> bytes:

@@ -14,7 +14,7 @@ from mainspring.ledger.sealing import Opener
 
 INSTANT = pa.timestamp("us", tz="UTC")
 _TEXTS = ("id", "endpoint", "model", "version", "digest", "principal")
-_DOCUMENTS = ("keys", "request", "features", "statuses", "outputs")  # JSON
+_DOCUMENTS = ("keys", "request", "features", "statuses", "outputs")  # JSON objects
 _SEALED = ("keys", "request", "features")  # what of it may be sealed
 _TYPES: dict[str, pa.DataType] = {
     **{name: pa.string() for name in _TEXTS},
@@ -25,12 +25,25 @@ _TYPES: dict[str, pa.DataType] = {
     # Since these exist; of predictions before, they are null.
     "request_id": pa.string(),
     "share": pa.float64(),
-    "personal": pa.list_(pa.string()),
+    "personal": pa.string(),  # a JSON list
     "sealed": pa.binary(),
 }
 SCHEMA = pa.schema(list(_TYPES.items()))
-READ = ("id", "version", "digest", "at", "latency_us", "keys", "request", "features", "statuses", "score", "share")
-_PLAIN = ("at", "latency_us", "request_id", "share", "personal", "sealed")
+READ = (
+    "id",
+    "version",
+    "digest",
+    "at",
+    "latency_us",
+    "keys",
+    "request",
+    "features",
+    "statuses",
+    "score",
+    "share",
+    "personal",
+)
+_PLAIN = ("at", "latency_us", "request_id", "share", "sealed")
 _json = msgspec.json.Encoder()
 
 
@@ -39,7 +52,7 @@ def to_batch(predictions: Sequence[Prediction]) -> pa.RecordBatch:
     columns: dict[str, list[Any]] = {
         name: [getattr(prediction, name) for prediction in predictions] for name in (*_TEXTS, *_PLAIN)
     }
-    for name in _DOCUMENTS:
+    for name in (*_DOCUMENTS, "personal"):
         columns[name] = [_json.encode(getattr(prediction, name)).decode() for prediction in predictions]
     columns["score"] = [_score(prediction.outputs) for prediction in predictions]
     return pa.RecordBatch.from_arrays([pa.array(columns[name], kind) for name, kind in _TYPES.items()], schema=SCHEMA)
@@ -60,7 +73,7 @@ def _prediction(row: Mapping[str, Any]) -> Prediction:
         latency_us=row["latency_us"],
         request_id=row["request_id"] or "",
         share=_whole(row["share"]),
-        personal=tuple(row["personal"] or ()),
+        personal=tuple(msgspec.json.decode(row["personal"] or "[]")),
         sealed=row["sealed"] or b"",
     )
 
@@ -79,6 +92,8 @@ def read_of(table: pa.Table, opener: Opener) -> pa.Table:
         for row, (id_, seal) in enumerate(zip(table["id"].to_pylist(), sealed, strict=True))
         if seal
     }
+    personal = ["[]" if row in opened else names or "[]" for row, names in enumerate(table["personal"].to_pylist())]
+    table = table.set_column(table.column_names.index("personal"), "personal", pa.array(personal, pa.string()))
     for name in _SEALED if opened else ():
         documents: list[Any] = table[name].to_pylist()
         for row, values in opened.items():

@@ -91,7 +91,7 @@ class PredictionStore(Protocol):
         joins with labels, drift. Sealed values are in their places.
 
         Columns: `id`, `version`, `digest` (string), `at` (timestamp), `latency_us` (int64), `keys`, `request`,
-        `statuses` (JSON strings), `features` (JSON string), `score` (float64: the first output) and `share` (float64: a
-        row stands for 1 / share predictions).
+        `statuses` (JSON strings), `features` (JSON string), `score` (float64: the first output), `share` (float64: a
+        row stands for 1 / share predictions) and `personal` (a JSON list: which of its values were left out).
         """
         ...

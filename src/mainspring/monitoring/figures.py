@@ -159,11 +159,13 @@ def _quality(joined: pa.Table, task: str) -> dict[str, float]:
 
 def _count(predictions: pa.Table, bundle: Served, reference: Reference) -> dict[str, Counts]:
     rows = json_rows(predictions["features"])
+    told = predictions["personal"].unique().to_pylist()
+    left_out = {name for names in told for name in msgspec.json.decode(str(names))}
     counts = {}
     for name, dtype in bundle.features.items():
         column = reference.columns.get(name)
-        if column is not None:
-            values = [row.get(name) for row in rows]
+        values = [row.get(name) for row in rows if name in row or name not in left_out]
+        if column is not None and (values or not rows):
             counts[name] = count_bins(column, _as_trained(values, dtype) if column.kind == NUMERIC else _texts(values))
     if bundle.score in reference.columns:
         counts[bundle.score] = count_bins(reference.columns[bundle.score], _numbers(predictions["score"].to_pylist()))

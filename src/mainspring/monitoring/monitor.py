@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from mainspring.core.time import DAY, Clock
 from mainspring.ledger.ports import PredictionStore
 from mainspring.monitoring import figures
-from mainspring.monitoring.joins import arrived, distinct, join_labels
+from mainspring.monitoring.joins import arrived, distinct, even, join_labels
 from mainspring.monitoring.model import LabelRows, Window
 from mainspring.monitoring.ports import MonitorStore
 from mainspring.registry.model import Bundle
@@ -83,7 +83,7 @@ class Monitor:
         again = [window for window in known if window.start < since and window.predictions] if labels else []
         if again and labels and not arrived(labels, min(window.computed_at for window in again), until):
             again = []
-        recent = distinct(self._predictions.read(endpoint, since, until))
+        recent = self._read(endpoint, since, until)
         starts = self._starts(recent, since if known else None, until)
         total = len(again) + len(starts)
         done: list[Window] = []
@@ -94,6 +94,9 @@ class Monitor:
         changed = self._alerted(known, done)
         self._monitors.save(changed)
         return changed
+
+    def _read(self, endpoint: str, since: int, until: int) -> pa.Table:
+        return even(distinct(self._predictions.read(endpoint, since, until)), self._window_us)
 
     def _known(self, endpoint: str, until: int) -> list[Window]:
         """Return the windows that may still change; where there is none, the last one, to go on from."""
@@ -125,7 +128,7 @@ class Monitor:
         until: int,
     ) -> Iterator[Window]:
         for windows in _batches(again):
-            predictions = distinct(self._predictions.read(endpoint, windows[0].start, windows[-1].end))
+            predictions = self._read(endpoint, windows[0].start, windows[-1].end)
             yield from self._measured(
                 endpoint, predictions, {window.start: window for window in windows}, labels, until
             )

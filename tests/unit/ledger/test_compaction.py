@@ -1,17 +1,22 @@
 """Compaction: each prediction once, whatever happens on the way."""
 
+import struct
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mainspring.core.errors import Corrupt, Unavailable
 from mainspring.core.locks import FileLocks, MemoryLocks
+from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.ledger import frames
 from mainspring.ledger.adapters.lake import LakePredictions
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.ledger.adapters.unread import Progress, segments
+from mainspring.ledger.columns import SCHEMA, to_batch
 from mainspring.ledger.conformance import prediction
 from mainspring.ledger.model import PREDICTIONS
 
@@ -127,6 +132,25 @@ def test_what_the_killed_left_half_made_is_tidied_up(tmp_path: Path) -> None:
     LakePredictions(tmp_path, MemoryLake(), MemoryLocks()).compact()
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".progress", ".segment"]
     log.close()
+
+
+def test_a_table_and_a_segment_of_an_older_version_are_read_and_go_on(tmp_path: Path) -> None:
+    old = SCHEMA.names[: SCHEMA.names.index("request_id")]
+    rows = to_batch([prediction(1)]).select(old)
+    lake = DeltaLake(tmp_path / "lake")
+    lake.append(PREDICTIONS, [rows], rows.schema, key="old")
+    names = ("request_id", "share", "personal", "sealed")
+    before = {name: value for name, value in msgspec.to_builtins(prediction(2)).items() if name not in names}
+    payload = msgspec.msgpack.encode([before])
+    frame = struct.pack("<II", len(payload), zlib.crc32(payload)) + payload
+    folder = tmp_path / "ledger"
+    written(folder, 3)
+    (folder / "00old.segment").write_bytes(frames.MAGIC_BEFORE + frame)
+    store = LakePredictions(folder, lake, MemoryLocks())
+    assert store.find("p2") == prediction(2)
+    assert store.compact() == 2
+    assert [store.find(f"p{number}") for number in (1, 2, 3)] == [prediction(1), prediction(2), prediction(3)]
+    assert store.read("late", 0, 10_000)["share"].to_pylist() == [1.0, 1.0, 1.0]
 
 
 def test_a_file_that_is_no_segment_is_refused_by_name(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,8 @@ from mainspring.core.expr import col
 from mainspring.core.schema import DType
 from mainspring.data.model import SEQUENCE, VISIBLE_AT, Source, SourceColumn, TableScan
 from mainspring.features.model import Entity, Observations
-from mainspring.monitoring.joins import arrived, join_labels, json_rows, label_rows
+from mainspring.ledger.model import Prediction
+from mainspring.monitoring.joins import arrived, even, join_labels, json_rows, label_rows
 from mainspring.monitoring.model import LabelRows
 from unit.monitoring.worlds import ARRIVALS, INSTANT, arrivals, label, prediction, read
 
@@ -191,3 +193,41 @@ def test_the_join_is_the_rule(predictions: list[tuple[str, int]], rows: list[dic
     joined = join_labels(table, arrivals(rows), now)
     got = [(int(row["id"][1:]), row["label"], row["lag_us"]) for row in joined.to_pylist()]
     assert got == expected(predictions, rows, now)
+
+
+def sampled(shares: list[float], window_us: int, per_window: int = 2_000) -> list[Prediction]:
+    """Return what was logged of predictions whose share changed with each half window; the score is the half's number.
+
+    The first half of a window has the first share, the second the next, and so on.
+    """
+    half = window_us // 2
+    chance = np.random.default_rng(4)
+    made = []
+    for place, share in enumerate(shares):
+        for number in range(per_window // 2):
+            if chance.random() < share:
+                at = place * half + number * half // per_window
+                made.append(prediction(len(made), at, float(place % 2), share=share))
+    return made
+
+
+def test_a_window_whose_share_changed_counts_both_of_its_parts_alike() -> None:
+    table = read(sampled([1.0, 0.2, 0.5, 0.5, 0.1, 0.8], 1_000_000))
+    evened = even(table, 1_000_000)
+    at = evened["at"].cast(pa.int64()).to_numpy()
+    counts = {number: int(np.sum(at // 500_000 == number)) for number in range(6)}
+    before = np.bincount(table["at"].cast(pa.int64()).to_numpy() // 500_000)
+    assert (counts[1], counts[2], counts[3], counts[4]) == tuple(before[1:5])  # nothing to even out
+    for first, second, chance in ((0, 1, 0.2), (5, 4, 0.1)):
+        spread = 5 * (1_000 * chance) ** 0.5
+        assert abs(counts[first] - 1_000 * chance) < spread
+        assert abs(counts[second] - 1_000 * chance) < spread
+    scores = evened["score"].to_numpy()[at < 1_000_000]
+    assert abs(scores.mean() - 0.5) < 0.15  # as in all that was asked; of what was logged it is 0.17
+    assert even(evened, 1_000_000).equals(evened)
+
+
+def test_one_share_or_no_prediction_leaves_all_as_it_is() -> None:
+    for made in ([], sampled([0.5, 0.5], 1_000_000)):
+        table = read(made)
+        assert even(table, 1_000_000) is table

@@ -168,6 +168,22 @@ def test_a_column_that_goes_missing_drifts() -> None:
     assert shares["View.f3"] == 0.0
 
 
+def test_a_personal_feature_that_is_left_out_of_the_log_is_not_judged() -> None:
+    world = World(bundle(REFERENCE), now=WINDOW)
+
+    def known(rng: np.random.Generator, window: int, rows: int) -> dict[str, Any]:
+        columns = steady(rng, window, rows)
+        del columns["View.f2"]
+        return columns
+
+    made = traffic(1, 1500, known)
+    world.predict([msgspec.structs.replace(each, personal=("View.f2",)) for each in made])
+    (window,) = world.run()
+    assert drifted(window) == set()
+    assert "View.f2" not in {each.column for each in window.columns}
+    assert "View.f1" in {each.column for each in window.columns}
+
+
 def test_the_same_values_in_another_precision_are_no_drift() -> None:
     """Training sees float32 and "" as null; a client may send 0.1, and the log has what was sent."""
     rng = np.random.default_rng(4)

@@ -29,6 +29,7 @@ CODES: dict[type[MainspringError], grpc.StatusCode] = {
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     StorageFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
+MAX_DETAILS = 600  # characters; percent-encoded, up to twelve bytes each, and clients take 8 KiB of metadata
 SOMETHING = "Something went wrong here."
 
 
@@ -41,7 +42,8 @@ def code_of(error: Exception) -> grpc.StatusCode:
 
 def details_of(error: Exception) -> str:
     """Return what the caller is told; of what they cannot have caused, nothing but that."""
-    return public_text(error) if isinstance(error, MainspringError) else SOMETHING
+    text = public_text(error) if isinstance(error, MainspringError) else SOMETHING
+    return text if len(text) <= MAX_DETAILS else f"{text[: MAX_DETAILS - 3]}..."
 
 
 def trailers_of(error: Exception) -> tuple[tuple[str, str], ...]:

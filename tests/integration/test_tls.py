@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from certificates import DAY, Authority
-from fleet import BODY, INFER, Fleet, Load
-from mainspring.app.reach import answers
+from fleet import BODY, INFER, Fleet, Load, free_port, until
+from mainspring.app.doctor import examine
+from mainspring.app.reach import answers, connect
+from mainspring.app.settings import load_settings
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import Tls
 
@@ -94,7 +99,7 @@ def test_who_connects_and_says_nothing_holds_up_nobody(fleet: Fleet) -> None:
 
 def test_callers_must_show_a_certificate_where_an_authority_is_set(tmp_path: Path, authority: Authority) -> None:
     clients = Authority(tmp_path, name="clients")
-    settings = _settings(authority.issue("server"), clients.certificate)
+    settings = _settings(authority.issue("mutual"), clients.certificate)
     fleet = Fleet(tmp_path / "project", workers=1, settings=settings)
     fleet.publish("1")
     with fleet.up():
@@ -115,3 +120,48 @@ def test_what_cannot_be_served_with_is_said_before_anything_starts(tmp_path: Pat
     with pytest.raises(Invalid, match=r"ended\.pem ended on .*renew it"), fleet.up():
         pass
     assert not (tmp_path / ".mainspring" / "logs").exists()
+
+
+def test_the_console_over_tls(tmp_path: Path, authority: Authority) -> None:
+    tls = authority.issue("console")
+    root, port = tmp_path, free_port()
+    (root / "features.py").write_text("")
+    (root / "mainspring.toml").write_text(
+        f'name = "secure"\nmodules = ["features"]\n[profiles.local.control]\naddress = "127.0.0.1:{port}"\n'
+        f'tls_cert = "{tls.cert}"\ntls_key = "{tls.key}"\n'
+    )
+    settings = load_settings(root, environment={})
+    process = subprocess.Popen([sys.executable, "-m", "mainspring.console", "--project", str(root)])
+    try:
+        until(lambda: answers(settings.control, "/health/live"), "the console")
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=authority.trusting())
+        connection.request("GET", "/login")
+        assert connection.getresponse().status == 200
+        connection.close()
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def test_the_command_line_calls_the_gateway_over_tls(fleet: Fleet) -> None:
+    """It trusts the very certificate of the profile, and nobody else's."""
+    settings = fleet.project.settings
+    for tls, met in ((settings.gateway_tls, True), (Authority(fleet.root).issue("other"), False)):
+        connection = connect(settings.gateway, tls)
+        try:
+            connection.request("GET", "/v2/health/live")
+            assert connection.getresponse().status == 200
+            assert met
+        except ssl.SSLCertVerificationError:
+            assert not met
+        finally:
+            connection.close()
+
+
+def test_doctor_says_when_a_certificate_ends(tmp_path: Path, authority: Authority) -> None:
+    for ends, ok in ((30 * DAY, True), (5 * DAY, False)):
+        tls = authority.issue(f"ends-{ends.days}", ends=ends)
+        fleet = Fleet(tmp_path / str(ends.days), settings=_settings(tls))
+        found = [each for each in examine(fleet.project) if each.check == "certificates"]
+        assert [each.ok for each in found] == [ok]
+        assert f"ends-{ends.days}.pem of the gateway" in found[0].detail

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from mainspring.app.looking import Looking
 from mainspring.console.answers import Json
+from mainspring.console.endpoint_api import Id, Limit, add_endpoint_api
 from mainspring.console.evidence import evidence
 from mainspring.console.explore_api import add_explore_api
 from mainspring.console.guard import caller
@@ -23,9 +24,7 @@ from mainspring.core.time import DAY, parse_duration
 from mainspring.security.keys import issue
 from mainspring.security.model import Action, ApiKey, AuditEvent
 
-Id = Annotated[str, Path(pattern=f"^{ID_PATTERN}$")]
 MaybeId = Annotated[str | None, Query(pattern=f"^{ID_PATTERN}$")]
-Limit = Annotated[int, Query(ge=1, le=1000)]
 _LONGEST_LIFETIME = 10 * 366 * DAY
 
 
@@ -60,18 +59,7 @@ def api(project: ConsoleProject, looking: Looking | None = None) -> APIRouter:
             }
         )
 
-    @router.get("/endpoints")
-    def list_endpoints() -> Response:
-        """Every endpoint, declared or routed, with its route; null where nothing stands behind it."""
-        table = project.routes.current()
-        return Json({"endpoints": [{"name": name, "route": table.get(name)} for name in endpoints(project)]})
-
-    @router.get("/endpoints/{name}/windows")
-    def list_windows(name: Id, since: int = 0, until: int | None = None) -> Response:
-        """What the monitors found in windows that start in `[since, until)`, oldest first."""
-        if check_id(name, "endpoint") not in endpoints(project):
-            raise NotFound(f"There is no endpoint {name!r}.", fix="GET /api/endpoints lists them.")
-        return Json({"endpoint": name, "windows": project.monitors.windows(name, since, until)})
+    add_endpoint_api(router, project)
 
     @router.get("/predictions")
     def list_predictions(endpoint: MaybeId = None, limit: Limit = 50) -> Response:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from mainspring.console import series
+from mainspring.console.capacity import Capacity, capacity
 from mainspring.console.charts import Chart, spark
 from mainspring.console.freshness import Freshness, freshness
 from mainspring.console.live import Live, live
@@ -55,6 +56,7 @@ class Overview:
     charts: tuple[Chart, ...]
     drift: tuple[DriftRow, ...]
     freshness: tuple[Freshness, ...]
+    capacity: Capacity
     recent: tuple[Prediction, ...]
 
     @property
@@ -116,6 +118,7 @@ def overview(project: ConsoleProject, endpoint: str) -> Overview:
         charts=series.charts(windows, metric, held_out, _marks(project, state, windows)),
         drift=_drift(windows, judged),
         freshness=freshness(project, state.model, now),
+        capacity=capacity(project, endpoint, {arm.digest: arm.weight for arm in state.arms}),
         recent=tuple(project.predictions.recent(endpoint, SHOWN_PREDICTIONS)),
     )
 

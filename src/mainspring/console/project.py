@@ -18,7 +18,7 @@ from mainspring.registry.ports import ModelVersions, Tracking
 from mainspring.security.keys import Authenticator
 from mainspring.security.ports import AuditLog, Authoriser, KeyStore
 from mainspring.serving.model import Endpoint
-from mainspring.serving.ports import Routes
+from mainspring.serving.ports import Baselines, Routes
 from mainspring.training.model import Model
 
 
@@ -76,6 +76,8 @@ class ConsoleProject(Protocol):
     def bundles(self) -> BundleReader: ...
     @property
     def routes(self) -> Routes: ...
+    @property
+    def baselines(self) -> Baselines: ...
     @property
     def predictions(self) -> PredictionStore: ...
     @property

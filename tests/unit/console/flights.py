@@ -34,7 +34,7 @@ from mainspring.security.keys import Authenticator, issue
 from mainspring.security.model import Action
 from mainspring.security.policy import CedarAuthoriser
 from mainspring.security.signing import SigningKey
-from mainspring.serving.adapters.memory import MemoryRoutes
+from mainspring.serving.adapters.memory import MemoryBaselines, MemoryRoutes
 from mainspring.serving.model import Arm, Endpoint, Route
 from mainspring.stats.reference import profile
 from mainspring.training.model import Model, at_most, beats
@@ -143,6 +143,7 @@ class Project:
     blobs: MemoryBlobs = field(default_factory=MemoryBlobs)
     signing_key: SigningKey = field(default_factory=lambda: SigningKey(bytes(32)))
     routes: MemoryRoutes = field(default_factory=MemoryRoutes)
+    baselines: MemoryBaselines = field(default_factory=MemoryBaselines)
     predictions: MemoryLedger = field(default_factory=MemoryLedger)
     monitors: MemoryMonitors = field(default_factory=MemoryMonitors)
     definitions: Definitions = field(default_factory=Definitions)

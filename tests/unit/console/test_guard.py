@@ -33,6 +33,7 @@ PATHS = {
     "/api/status",
     "/api/endpoints",
     "/api/endpoints/x/windows",
+    "/api/endpoints/x/baselines",
     "/api/predictions",
     "/api/predictions/x",
     "/api/models",

@@ -1,0 +1,119 @@
+"""What an endpoint can take, on its page: measured, live, both, or neither."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from mainspring.console.app import create_app
+from mainspring.console.capacity import capacity
+from mainspring.console.load_picture import load_picture
+from mainspring.serving.conformance.baselines import measured
+from mainspring.serving.metrics import Metrics
+from mainspring.serving.model import Point
+from unit.console.client import Client
+from unit.console.flights import NOW, Project, populated
+from unit.console.test_pages import text_of
+
+POINTS = tuple(
+    Point(offered=rate, answered=min(rate, 900.0), in_time=in_time, refused=0.0, p50_us=400.0 * n, p99_us=900.0 * 4**n)
+    for n, (rate, in_time) in enumerate([(50.0, 1.0), (400.0, 1.0), (800.0, 0.995), (1600.0, 0.4)], start=1)
+)
+
+
+def baseline(project: Project, **changes):
+    (arm,) = project.routes.current()["late-arrival"].arms
+    made = measured("late-arrival", NOW - 1)
+    kept = {name: getattr(made, name) for name in made.__struct_fields__}
+    return type(made)(**{**kept, "digest": arm.digest, "points": POINTS, "capacity": 800.0, **changes})
+
+
+def page(project: Project) -> str:
+    return text_of(Client(create_app(project), project.key()).page("/").text)
+
+
+def test_an_endpoint_that_was_never_measured_says_how() -> None:
+    assert "Never measured: run mainspring bench late-arrival" in page(populated())
+
+
+def test_the_baseline_is_shown() -> None:
+    project = populated()
+    project.baselines.add(baseline(project))
+    shown = page(project)
+    for said in ("800 requests/s", "50 ms allowed", "420 µs p50", "two cores", "too much", "1,600", "40.0%"):
+        assert said in shown, said
+    assert "Another version is live" not in shown
+    assert "No gateway of this project answers" in shown
+
+
+def test_a_baseline_of_another_version_says_so() -> None:
+    project = populated()
+    project.baselines.add(baseline(project, digest="cd" * 32))
+    assert "Another version is live by now" in page(project)
+
+
+def test_where_no_load_was_met() -> None:
+    project = populated()
+    project.baselines.add(baseline(project, capacity=None, points=POINTS[3:]))
+    assert "none that was tried" in page(project)
+
+
+def test_live_numbers_come_from_the_processes(tmp_path: Path) -> None:
+    import asyncio
+
+    from mainspring.serving.slots import Slots, folder
+
+    project = populated()
+    project = replace(project, settings=replace(project.settings, state=tmp_path))
+    project.baselines.add(baseline(project))
+    metrics = Metrics(ready=lambda: True, served=dict, waiting=dict, refused=lambda: 0)
+    of_it = metrics.of("late-arrival")
+    of_it.requests[200], of_it.requests[429] = 40, 2
+    of_it.rejections["queue_full"] = 2
+    for rows in (1, 3, 3, 60):
+        of_it.batch_rows.observe(rows)
+        of_it.stages["queue"].observe(0.002)
+    loop = asyncio.new_event_loop()
+    slots = Slots(folder(tmp_path), 0, 1)
+    loop.run_until_complete(slots.start(metrics.text, lambda: True))
+    thread = Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        found = capacity(project, "late-arrival", {})
+        shown = page(project)
+    finally:
+        asyncio.run_coroutine_threadsafe(slots.stop(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+    assert found.workers == 1
+    assert found.rejections == [("the queue was full", 2)]
+    assert found.live is not None
+    assert found.live.batch_rows.mean == 16.75
+    for said in (
+        "Since the gateway started 1 process",
+        "200: 40, 429: 2",
+        "2 the queue was full",
+        "queue",
+        "17 on average",
+    ):
+        assert said in shown, said
+
+
+@pytest.mark.parametrize("points", [(), POINTS[:1], POINTS])
+def test_every_place_of_the_picture_is_inside(points: tuple[Point, ...]) -> None:
+    project = populated()
+    drawn = load_picture(baseline(project, points=points))
+    assert bool(drawn) == bool(points)
+    for x, y in re.findall(r"c?x=\"([\d.-]+)\" c?y=\"([\d.-]+)\"", str(drawn)):
+        assert 0 <= float(x) <= 640
+        assert 0 <= float(y) <= 230
+    assert drawn.count("<circle") == len(points)
+
+
+def test_an_answer_that_never_came_is_not_drawn() -> None:
+    project = populated()
+    silent = Point(offered=1.0, answered=0.0, in_time=0.0, refused=1.0, p50_us=None, p99_us=None)
+    assert load_picture(baseline(project, points=(silent,))) == ""

@@ -7,6 +7,7 @@ import json
 import queue
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -330,6 +331,16 @@ def test_garbage_is_told_so(server: GrpcProcess) -> None:
         for name in ("ModelInfer", "ModelMetadata"):
             told, _ = raw_call(server, name, content)
             assert told.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND), content
+    for content in (
+        b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 200,
+        b"\0" * 64,
+    ):
+        with socket.create_connection(("127.0.0.1", server.port), 10) as other:
+            other.sendall(content)
+            with suppress(ConnectionError):
+                while other.recv(65536):
+                    pass
     told, _ = raw_call(server, "RepositoryModelLoad", b"")
     assert told.code() is grpc.StatusCode.UNIMPLEMENTED
     short = message(raw_input_contents=[b"\0" * 15])

@@ -56,6 +56,11 @@ def test_a_trained_model_by_key_under_the_supervisor(depot: Depot) -> None:
         assert 'mainspring_gateway_worker_up{slot="1"} 1' in metrics
         assert f'mainspring_requests_total{{slot="1",endpoint="{ENDPOINT}",status="200"}} 1.0' in metrics
 
+        findings = depot.run("doctor", "--json", environment={"MAINSPRING_GRPC": f"127.0.0.1:{port}"}).document
+        assert ("grpc", f"answers on 127.0.0.1:{port}") in {
+            (each["check"], each["detail"]) for each in findings["findings"]
+        }
+
         # Killed, it is started again.
         first = up.running["children"]["grpc"]
         os.kill(first, signal.SIGKILL)

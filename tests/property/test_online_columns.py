@@ -64,8 +64,9 @@ def alike(left: Any, right: Any) -> bool:
 
 
 def check(payloads: list[bytes | None], now: int) -> None:
-    columns, statuses = READER.columns(payloads, now)
-    assert len(columns) == len(statuses) == 4
+    by_name, statuses_by_name = READER.columns(payloads, now)
+    assert (*by_name,) == (*statuses_by_name,) == Facts.columns
+    columns, statuses = [*by_name.values()], [*statuses_by_name.values()]
     for row, payload in enumerate(payloads):
         values, of_row = READER.read(None if payload is None else decode(payload, "Facts"), now)
         assert [column[row] for column in statuses] == of_row

@@ -19,6 +19,7 @@ from mainspring.features.adapters.lmdb_file import LmdbFile, close, opened
 from mainspring.features.model import EntityState, Mark
 
 _SLOT = struct.Struct(">I")
+_SLOT_BYTES = _SLOT.size
 _MARK = struct.Struct(">qqqq")
 _NEW = struct.Struct(">qq")  # position, landed
 _NEXT = b"n"
@@ -54,7 +55,7 @@ class LmdbOnlineStore:
 
     def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
         found: list[EntityState | None] = []
-        for value in self._values(wanted):
+        for value in self._values(wanted, 0):
             if value is None:
                 found.append(None)
             else:
@@ -63,8 +64,7 @@ class LmdbOnlineStore:
         return found
 
     def payloads(self, wanted: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
-        start = _NEW.size
-        return [None if value is None else value[start:] for value in self._values(wanted)]
+        return self._values(wanted, _NEW.size)
 
     def mark(self, view: str) -> Mark | None:
         with self._file().reading() as transaction:
@@ -115,25 +115,23 @@ class LmdbOnlineStore:
         """Close the file; the next call of any store on it opens it again."""
         close(self._folder)
 
-    def _values(self, wanted: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
+    def _values(self, wanted: Sequence[tuple[str, bytes]], start: int) -> list[bytes | None]:
+        """Return the entities' values from the byte `start` on."""
         found: list[bytes | None] = []
-        prefixes: dict[str, bytes | None] = {}
         view, prefix = None, None
         file = self._file()
         transaction = file.begin()
         try:
             get = transaction.get
             for named, key in wanted:
-                if named is not view:
-                    view = named
-                    if view not in prefixes:
-                        slot = _slot(transaction, view)
-                        prefixes[view] = None if slot is None else _prefix(slot)
-                    prefix = prefixes[view]
+                if named is not view:  # those of one view come together
+                    view, slot = named, get(_named(named))
+                    prefix = None if slot is None else b"e" + slot[:_SLOT_BYTES]
                 if prefix is None:
                     found.append(None)
-                else:
-                    found.append(get(prefix + (key if len(key) <= _LONGEST else bounded(key, _LONGEST))))
+                    continue
+                value = get(prefix + (key if len(key) <= _LONGEST else bounded(key, _LONGEST)))
+                found.append(None if value is None else value[start:])
         except lmdb.Error as error:
             raise file.translated(error) from error
         finally:

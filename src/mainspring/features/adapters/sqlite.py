@@ -220,15 +220,19 @@ class SqliteOnlineStore:
 def _fetch(connection: sqlite3.Connection, wanted: Sequence[tuple[str, bytes]], columns: str) -> list[tuple[Any, ...]]:
     if not wanted:
         return []
-    count = _rounded(len(wanted))
-    more = count - len(wanted)
-    views, keys = zip(*wanted, strict=True)
-    if views.count(views[0]) == len(views):
-        rows = connection.execute(_one_view(count, columns), (*keys, *(None,) * more, views[0])).fetchall()
+    if len(wanted) == 1:
+        ((view, key),) = wanted
+        return connection.execute(_one_view(1, columns), (key, view)).fetchall()
+    views, keys = zip(*wanted)  # noqa: B905  (it costs time)
+    count = _rounded(len(keys))
+    more = count - len(keys)
+    view = views[0]
+    if views.count(view) == len(views):
+        rows = connection.execute(_one_view(count, columns), (*keys, *(None,) * more, view)).fetchall()
     else:
         asked = [*chain.from_iterable(wanted), *(None, None) * more]
         rows = connection.execute(_views(count, columns), asked).fetchall()
-    return rows[: len(wanted)] if more else rows
+    return rows[: len(keys)] if more else rows
 
 
 def _rounded(count: int) -> int:

@@ -36,7 +36,7 @@ class Names:
         """
         if len(self._keys) == 1:
             rows: Sequence[Any] = columns[self._keys[0]]
-            usual = set(map(type, rows)) == self._types[0]
+            usual = {*map(type, rows)} == self._types[0]
         else:
             values = [columns[key] for key in self._keys]
             usual = [set(map(type, column)) for column in values] == self._types
@@ -44,9 +44,8 @@ class Names:
         if not usual:
             return self._unusual(rows)
         distinct = rows if len(rows) == 1 else [*dict.fromkeys(rows)]
-        known = self._known
         try:
-            names = [known[row] for row in distinct]
+            names = [*map(self._known.__getitem__, distinct)]
         except KeyError:
             names = self._learn(distinct)
         if len(names) == len(rows):

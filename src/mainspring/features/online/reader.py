@@ -40,12 +40,10 @@ class _View:
 
     def columns(self, payloads: list[bytes | None], places: list[int] | None, now: int) -> Columns:
         """Return the stored features of the rows whose entities' payloads, each once, are at these places."""
-        if places is None:
-            return self.reader.columns(payloads, now)
-        if max(places, default=0) == len(payloads):
+        if places is not None and max(places, default=0) == len(payloads):
             payloads = [*payloads, None]  # of the rows with a null key
-        values, statuses = self.reader.columns(payloads, now)
-        return _taken(values, places), _taken(statuses, places)
+        found = self.reader.columns(payloads, now)
+        return found if places is None else (_taken(found[0], places), _taken(found[1], places))
 
 
 class OnlineReader:
@@ -91,11 +89,14 @@ class OnlineReader:
             Corrupt: The store holds a damaged state.
         """
         rows = self._rows(columns)
+        found = self._stored(columns, now)
+        if self._plain and len(found) == 1:
+            return OnlineRows(*found[0])
         known: dict[str, Any] = dict(columns) if self._requests else {}
         statuses: dict[str, list[str]] = {}
-        for view, (values, of_rows) in zip(self._views, self._stored(columns, now)):  # noqa: B905  (it costs time)
-            known.update(zip(view.stored, values))  # noqa: B905
-            statuses.update(zip(view.stored, of_rows))  # noqa: B905
+        for view, (values, of_view) in zip(self._views, found):  # noqa: B905  (it costs time)
+            known.update(values)
+            statuses.update(of_view)
             if view.derived is not None:
                 derived = view.derived.values(known, rows)
                 known.update(derived)
@@ -123,7 +124,7 @@ class OnlineReader:
         return lengths.pop() if lengths else 0
 
     def _stored(self, columns: Mapping[str, Sequence[Value]], now: int) -> list[Columns]:
-        """Read each view's columns; an entity that several rows name is read once."""
+        """Read each view's features; an entity that several rows name is read once."""
         if len(self._views) == 1:
             (view,) = self._views
             names, places = view.names.of(columns)
@@ -139,5 +140,5 @@ class OnlineReader:
         return found
 
 
-def _taken(columns: list[list[Any]], places: list[int]) -> list[list[Any]]:
-    return [[column[place] for place in places] for column in columns]
+def _taken(columns: dict[str, list[Any]], places: list[int]) -> dict[str, list[Any]]:
+    return {name: [column[place] for place in places] for name, column in columns.items()}

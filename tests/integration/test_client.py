@@ -39,7 +39,7 @@ DTYPES = {"INT64": np.int64, "FP32": np.float32, "FP64": np.float64}
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[LoneGateway]:
-    with lone_gateway(versions=1) as each:
+    with lone_gateway(versions=1, tensors=True) as each:
         yield each
 
 
@@ -95,9 +95,52 @@ def test_arrays(client: Any) -> None:
         name: np.array([0 if value is None else value for value in values], DTYPES[datatype])
         for name, (datatype, values) in FEATURES.items()
     }
-    found = client.infer("late-arrival", inputs, id="mine")
+    found = client.infer("late-arrival", inputs, id="mine", timeout_s=30.0, priority=1)
     assert found.outputs["probability"] == pytest.approx(ANSWERS, abs=1e-6)
     assert (found.outputs["probability"].dtype, found.id, found.version) == (np.float32, "mine", "1")
+
+
+ECHOED = "BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 BYTES".split()
+NUMPY = {"BOOL": "?", "FP16": "f2", "FP32": "f4", "FP64": "f8"}
+
+
+def test_arrays_of_every_datatype_come_back(client: Any) -> None:
+    assert "binary_tensor_data" in client.server().extensions
+    random = np.random.default_rng(4)
+    inputs = {}
+    for datatype in ECHOED:
+        name = f"in_{datatype.lower()}"
+        if datatype == "BYTES":
+            inputs[name] = np.array([["a", ""], ["é\u4e2d", "x" * 300]], object)
+        elif datatype in NUMPY:
+            inputs[name] = random.normal(size=(2, 2)).astype(NUMPY[datatype])
+        else:
+            dtype = np.dtype(datatype.lower())
+            least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+            inputs[name] = np.array([[least, most], [0, 1]], dtype)
+    found = client.infer("echo", inputs)
+    assert set(found.outputs) == {f"out_{datatype.lower()}" for datatype in ECHOED}
+    for name, sent in inputs.items():
+        back = found.outputs[name.replace("in_", "out_")]
+        if name == "in_bytes":
+            assert [[each.decode() for each in row] for row in back.tolist()] == sent.tolist()
+        else:
+            assert back.dtype == sent.dtype
+            assert (back == sent).all()
+
+
+def test_arrays_that_the_model_does_not_take(client: Any) -> None:
+    assert client.infer("sums", {"x": np.ones((3, 4), np.float32)}).outputs["sum"].tolist() == [[4.0]] * 3
+    assert client.infer("ragged", {"x": np.ones((2, 7), np.float32)}, outputs=["sum"]).outputs.keys() == {"sum"}
+    for wrong, words in [
+        ({"x": np.ones((3, 5), np.float32)}, "shape"),
+        ({"x": np.ones((3, 4))}, "FP32"),
+        ({"y": np.ones((3, 4), np.float32)}, "'y'"),
+        ({}, "missing"),
+    ]:
+        with pytest.raises(Invalid) as caught:
+            client.infer("sums", wrong)
+        assert words in str(caught.value)
 
 
 def test_what_an_endpoint_takes(client: Any) -> None:

@@ -90,6 +90,7 @@ class Careless(BaseHTTPRequestHandler):
     """A server that answers everything as if it were fine, and wrongly."""
 
     protocol_version = "HTTP/1.1"
+    busy = 2  # so many requests are put off first
 
     def do_GET(self) -> None:
         tensor = {"name": "x", "datatype": "FP32", "shape": [-1, 2]}
@@ -97,11 +98,17 @@ class Careless(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
+        if Careless.busy:
+            Careless.busy -= 1
+            self._say({"error": "Later."}, status=503, after="1")
+            return
         self._say({"model_name": "m", "outputs": [{"name": "y", "datatype": "FP32", "shape": [3], "data": [1.0]}]})
 
-    def _say(self, value: Any) -> None:
+    def _say(self, value: Any, status: int = 200, after: str = "") -> None:
         body = json.dumps(value).encode()
-        self.send_response(200)
+        self.send_response(status)
+        if after:
+            self.send_header("retry-after", after)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
         self.end_headers()

@@ -10,7 +10,7 @@ from typing import Any
 from mainspring.client.results import ModelInfo, Predictions, TensorInfo
 from mainspring.core.errors import Invalid
 from mainspring.core.nearest import meant
-from mainspring.core.time import from_datetime
+from mainspring.core.time import format_instant, from_datetime
 
 Row = Mapping[str, Any]
 
@@ -32,7 +32,11 @@ def tensors_of(rows: Sequence[Row], model: ModelInfo) -> list[dict[str, Any]]:
         if name not in known:
             raise Invalid(f"{model.name!r} takes no {name!r} beside {names[0]!r}.", fix=meant(name, known))
         values = [_plain(row.get(name), name) for row in rows]
-        datatype = _datatype(known[name], values)
+        datatype = known[name].datatype
+        if datatype == "INT64" and any(isinstance(value, str) for value in values):
+            # An instant, as text; the server takes either, for all rows the same.
+            datatype = "BYTES"
+            values = [format_instant(value) if isinstance(value, int) else value for value in values]
         made.append({"name": name, "datatype": datatype, "shape": [len(rows)], "data": values})
     return made
 
@@ -50,13 +54,6 @@ def _side(names: Sequence[str], model: ModelInfo) -> tuple[TensorInfo, ...]:
                 return tensors
     first = names[0] if names else ""
     raise Invalid(f"{model.name!r} takes no {first!r}.", fix=meant(first, keyed or features))
-
-
-def _datatype(tensor: TensorInfo, values: Sequence[Any]) -> str:
-    """Return the datatype to send. An instant is taken as microseconds and as text, whichever the values are."""
-    if tensor.datatype == "INT64" and any(isinstance(value, str) for value in values):
-        return "BYTES"
-    return tensor.datatype
 
 
 def _plain(value: Any, name: str) -> Any:

@@ -47,6 +47,9 @@ def test_an_instant_is_sent_as_it_was_given() -> None:
     at = datetime(2026, 1, 5, 18, 30, tzinfo=UTC)
     assert sent({"at": at}) == {"at": ("INT64", [round(at.timestamp() * 1e6)])}
     assert sent({"at": "2026-01-05T18:30:00Z"}) == {"at": ("BYTES", ["2026-01-05T18:30:00Z"])}
+    assert sent({"at": "2026-01-05T19:30:00+01:00"}, {"at": at}, {"at": None}) == {
+        "at": ("BYTES", ["2026-01-05T19:30:00+01:00", "2026-01-05T18:30:00Z", None])
+    }
     with pytest.raises(Invalid, match="UTC offset"):
         sent({"at": at.replace(tzinfo=None)})
 

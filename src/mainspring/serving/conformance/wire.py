@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -11,6 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mainspring.serving.conformance.results import Failed
+
+_WAITS_S = (0.1, 0.5, 1.0, 2.0)  # whatever Retry-After says: nobody waits an hour for a check
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +82,21 @@ class Http:
     def ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Return the server's answer.
+        """Return the server's answer; one that is busy for the moment, and says so, is asked again.
 
         Raises:
             Failed: There was none, or it was not HTTP.
             OSError: The server does not take connections.
         """
         sent = {**self._headers, **(headers or {})}
+        for wait_s in _WAITS_S:
+            answer = self._once(method, path, body, sent)
+            if answer.status not in (429, 503) or "retry-after" not in answer.headers:
+                return answer
+            time.sleep(wait_s)
+        return self._once(method, path, body, sent)
+
+    def _once(self, method: str, path: str, body: bytes | None, sent: Mapping[str, str]) -> Answer:
         if self._connection.sock is None:
             self._connection.connect()
         elif (answer := self._try(method, path, body, sent)) is not None:

@@ -1,46 +1,42 @@
 """Which waiting requests run next, and which cannot be served in time. No thread, no timer, no clock of its own.
 
-The discipline: whoever is idle takes all that waits, up to the rows of a batch (work-conserving: nobody waits for a
-batch to fill). Among those that wait, the lower priority number goes first, then the earlier deadline, then the earlier
-arrival. The queue is bounded in rows; a request whose predicted finish is behind its deadline is refused at once, so
-that its time goes to one that can still make it. Instants are microseconds of the clock that is passed in.
+The discipline (why: docs/explanation/batching.md): whoever is idle takes what waits, up to the rows of a batch; it
+waits itself only where requests are being lost and a fuller batch is predicted to lose fewer. Among those that wait,
+the lower priority number goes first, then the earlier deadline, then the earlier arrival. The queue is bounded in rows
+and bytes; a request whose predicted finish is behind its deadline is refused at once, so that its time goes to one that
+can still make it. Instants are microseconds of the clock that is passed in.
 """
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from math import ceil, sqrt
+from typing import Generic
 
 from mainspring.core.errors import DeadlineExceeded, Overloaded
+from mainspring.serving.choosing import choose
 from mainspring.serving.cost import Cost
+from mainspring.serving.traffic import Traffic
+from mainspring.serving.waiting import Job, Payload, Waiting
 
-Payload = TypeVar("Payload")
+__all__ = ["Batch", "Batcher", "Job"]
 
-
-@dataclass(eq=False, slots=True)
-class Job(Generic[Payload]):
-    """One request that waits. Setting `cancelled` while it waits drops it."""
-
-    payload: Payload
-    rows: int
-    deadline: int
-    priority: int = 0
-    arrived: int = 0
-    cancelled: bool = False
+ADMIT, RUN = 2.0, 1.0  # how many standard deviations slower than predicted a batch may be and still be in time
+_PATIENCE = 2 / 3  # of a request's time is the most that the batch it waits for is expected to grow to
+_GAIN = 1.05  # what waiting must be predicted to win to be worth it
+_TIMER_US = 1_000  # how much too late a timer may be
+_TRIALS = 9  # for so many times a trial's length there is no other, once one was late
+_SHRINK, _GROW = 3 / 4, 1 / 32  # the cap on a batch's rows: of what it is, of what it may be at most
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch(Generic[Payload]):
     """What to run now, and what came too late."""
 
     jobs: list[Job[Payload]] = field(default_factory=list)
     late: list[Job[Payload]] = field(default_factory=list)
-
-    @property
-    def rows(self) -> int:
-        return sum(job.rows for job in self.jobs)
+    rows: int = 0
 
 
 class Batcher(Generic[Payload]):
@@ -48,27 +44,44 @@ class Batcher(Generic[Payload]):
 
     Args:
         now: The clock.
-        max_queue_rows: The most rows that wait.
+        max_queue_rows: The most rows that wait; a larger request waits alone.
+        max_queue_bytes: The most bytes that wait; a larger request waits alone.
         max_batch_rows: The most rows of a batch; a larger request runs alone.
         cost: What is known of a batch's cost before the first.
     """
 
     def __init__(
-        self, now: Callable[[], int], *, max_queue_rows: int, max_batch_rows: int, cost: Cost | None = None
+        self,
+        now: Callable[[], int],
+        *,
+        max_queue_rows: int,
+        max_batch_rows: int,
+        max_queue_bytes: int = 1 << 28,
+        cost: Cost | None = None,
     ) -> None:
         self._now = now
         self.max_queue_rows = max_queue_rows
+        self.max_queue_bytes = max_queue_bytes
         self.max_batch_rows = max_batch_rows
+        self.cap_rows = max_batch_rows  # what a batch may hold for now
         self.cost = cost or Cost()
-        self._queue: list[tuple[int, int, int, Job[Payload]]] = []  # sorted: priority, deadline, arrival
-        self._count = 0
-        self._rows = 0
-        self._fill = 0  # rows that a batch could have taken the last time there was a choice
+        self._waiting: Waiting[Payload] = Waiting()
+        self._traffic = Traffic()
         self._busy_until: float | None = None
+        self._tight: int | None = None  # the first deadline of the batch that runs, if it was predicted in time
+        self._oldest = 0  # the first arrival in it
+        self._full = False  # whether there were more than it could hold
+        self._cut_at = -1  # when the cap was last lowered
+        self._trial: Job[Payload] | None = None  # was let in although it was predicted to be late
+        self._no_trial_before = 0
 
     @property
     def waiting_rows(self) -> int:
-        return self._rows
+        return self._waiting.rows
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._waiting.nbytes
 
     @property
     def idle(self) -> bool:
@@ -79,102 +92,236 @@ class Batcher(Generic[Payload]):
 
         Raises:
             Overloaded: The queue is full.
-            DeadlineExceeded: It would be done too late.
+            DeadlineExceeded: It would be done too late, or one that waits already would be.
         """
-        now = self._now()
-        if self._rows and self._rows + job.rows > self.max_queue_rows:
-            wait_us = int(self._finish(now, 0) - now)
-            raise Overloaded(f"{self._rows} rows wait already.", retry_after_ms=max(1, wait_us // 1000))
-        # With nothing running and nothing waiting it runs now: only so can a prediction that was wrong be corrected.
-        busy = self._rows > 0 or not self.idle
-        if job.deadline <= now or (busy and self._finish(now, job.rows) > job.deadline):
-            raise DeadlineExceeded("The answer would come after its deadline.")
+        now, waiting = self._now(), self._waiting
+        if job.deadline <= now:
+            raise DeadlineExceeded("The deadline has passed already.")
+        self._traffic.arrived += job.rows
+        if waiting.rows and (
+            waiting.rows + job.rows > self.max_queue_rows or waiting.nbytes + job.nbytes > self.max_queue_bytes
+        ):
+            wait_us = self._finish(now, waiting.rows, 0, 0) - now
+            raise Overloaded(
+                f"{waiting.rows} rows of {waiting.nbytes} bytes wait already.",
+                retry_after_ms=max(1, int(wait_us / 1000)),
+            )
+        late_us = self._late_alone(now, job) if self.idle and not waiting.rows else self._late_behind(now, job)
+        if late_us > 0:
+            raise DeadlineExceeded(
+                "The answer would come after its deadline.", retry_after_ms=max(1, int(late_us / 1000))
+            )
         job.arrived = now
-        self._count += 1
-        self._rows += job.rows
-        insort(self._queue, (job.priority, job.deadline, self._count, job))
+        waiting.push(job)
+
+    def cancel(self, job: Job[Payload]) -> bool:
+        """Drop a job, and return whether it waited still."""
+        job.cancelled = True
+        if not job.order:
+            return False
+        self._waiting.remove(job)
+        return True
+
+    def wait_until(self) -> int:
+        """Return when the idle executor should take: now, or later where that is predicted to lose fewer requests.
+
+        What arrives just after a batch began is lost if two batches in a row take longer than its slack. Where that
+        happens, a batch that begins later loses as many, but less often. Ask again after every `offer`.
+        """
+        now, rows, rate = self._now(), self._waiting.rows, self._traffic.rate
+        if not self._traffic.scarce or not rate or not rows or rows >= self.cap_rows:
+            return now
+        slower = 1 + ADMIT * self.cost.deviation
+        heads = (queue.entries[0][2] for queue in self._waiting.queues.values())
+        first = min(heads, key=lambda job: job.deadline)
+        spare = first.deadline - now - _TIMER_US - self.cost.predict(rows) * slower
+        wait = min(spare / (1 + self.cost.per_row_us * rate * slower), (self.cap_rows - rows) / rate)
+        if rate * wait < 1:
+            return now
+        slack = first.deadline - first.arrived
+
+        def kept(wait: float) -> float:
+            """Return the part of the time whose arrivals are accepted, if each batch waits so long."""
+            takes = self.cost.predict(rows + rate * wait)
+            return (wait + min(takes, max(0.0, slack - takes))) / (wait + takes)
+
+        return now + int(wait) if kept(wait) > _GAIN * kept(0) else now
 
     def take(self) -> Batch[Payload]:
         """Return what the idle executor runs now; without jobs, it stays idle. After a batch call `done`."""
         batch: Batch[Payload] = Batch()
-        now = self._now()
-        self._drop(batch, lambda job: job.cancelled or job.deadline <= now)
-        self._fill = min(self._rows, self.max_batch_rows)
-        while self._queue:
-            full, full_rows = self._prefix(0)
-            count, rows = self._in_time(full, now)
-            if count == full or self._rest_in_time(count, now + self.cost.predict(rows)):
+        now, waiting = self._now(), self._waiting
+        for priority in tuple(waiting.priorities):
+            waiting.expire(priority, now, batch.late)
+        if not waiting.rows:
+            return batch
+        self._traffic.choice(min(waiting.rows + self._traffic.missed, self.cap_rows))
+        self._tight = None
+        for priority in tuple(waiting.priorities):
+            if not self._add(priority, now, batch):
                 break
-            # To be in time for the first, this batch would be small and the next late: under load that repeats itself
-            # until hardly anything is in time. So who cannot make it in a batch of full size gives way.
-            finish = now + self.cost.predict(full_rows)
-            if all(entry[3].deadline < finish for entry in self._queue):
-                break
-            self._drop(batch, lambda job, finish=finish: job.deadline < finish, within=full)  # type: ignore[misc]
-        if self._queue:
-            # Of jobs that are all too late by the prediction one runs nevertheless: the prediction may be wrong.
-            count, rows = (count, rows) if count else (1, self._queue[0][3].rows)
-            batch.jobs.extend(entry[3] for entry in self._queue[:count])
-            del self._queue[:count]
-            self._rows -= rows
-            self._busy_until = now + self.cost.predict(rows)
+        if batch.jobs:
+            self._trial = None
+        else:
+            self._try(batch)
+        if batch.jobs:
+            self._traffic.begin(now)
+            self._full = bool(waiting.rows)
+            self._oldest = batch.jobs[0].arrived
+            self._busy_until = now + self.cost.predict(batch.rows)
         return batch
 
     def done(self, rows: int, took_us: float) -> None:
         """Say that the batch ran, and how long it took."""
+        now = self._now()
         self.cost.observe(rows, took_us)
         self._busy_until = None
+        if self._trial is not None:
+            if now > self._trial.deadline:
+                self._no_trial_before = now + int(_TRIALS * took_us)
+            self._trial = None
+        elif self._tight is not None and now > self._tight:
+            # A smaller batch would have been in time. Who waited already when the cap was last lowered was let in by
+            # what was believed before, and says nothing of the cap since.
+            if rows > 1 and self._oldest > self._cut_at and now - self._tight < self.cost.per_row_us * rows:
+                self.cap_rows = max(1, int(min(self.cap_rows, rows) * _SHRINK))
+                self._cut_at = now
+        elif self._full and self.cap_rows < self.max_batch_rows:
+            self.cap_rows = min(self.max_batch_rows, self.cap_rows + max(1, int(self.max_batch_rows * _GROW)))
 
     def failed(self) -> None:
         """Say that the batch did not run to its end; nothing is learnt from it."""
         self._busy_until = None
+        self._trial = None
 
-    def _prefix(self, start: int) -> tuple[int, int]:
-        """Return how many jobs from `start` on fill one batch, and their rows."""
-        rows = 0
-        for place in range(start, len(self._queue)):
-            more = self._queue[place][3].rows
-            if rows and rows + more > self.max_batch_rows:
-                return place - start, rows
-            rows += more
-        return len(self._queue) - start, rows
+    def _late_alone(self, now: int, job: Job[Payload]) -> float:
+        """Return by how much a job is too late that runs at once.
 
-    def _in_time(self, limit: int, now: int) -> tuple[int, int]:
-        """Return how many of the first `limit` jobs can run together within all their deadlines, and their rows."""
-        rows, deadline = 0, self._queue[0][3].deadline
-        for count in range(limit):
-            job = self._queue[count][3]
-            deadline = min(deadline, job.deadline)
-            if now + self.cost.predict(rows + job.rows) > deadline:
-                return count, rows
-            rows += job.rows
-        return limit, rows
-
-    def _rest_in_time(self, start: int, begin: float) -> bool:
-        """Return whether the batch after the first `start` jobs, begun at `begin`, is within its deadlines."""
-        if start == 0:
-            return False
-        count, rows = self._prefix(start)
-        finish = begin + self.cost.predict(rows)
-        return all(entry[3].deadline >= finish for entry in self._queue[start : start + count])
-
-    def _drop(self, batch: Batch[Payload], gone: Callable[[Job[Payload]], bool], within: int | None = None) -> None:
-        kept = []
-        for entry in self._queue[:within]:
-            job = entry[3]
-            if not gone(job):
-                kept.append(entry)
-                continue
-            self._rows -= job.rows
-            if not job.cancelled:
-                batch.late.append(job)
-        self._queue[:within] = kept
-
-    def _finish(self, now: int, rows: int) -> float:
-        """Return when `rows` more would be done, if they came last.
-
-        Their batch is taken to fill up, behind them, as the last one could have.
+        It runs whatever is predicted: only so can a prediction that was wrong be corrected. If the last such one was
+        late indeed, another has to wait for a while.
         """
-        free = now if self._busy_until is None else max(now, self._busy_until)
-        ahead, last = divmod(self._rows + rows - 1, self.max_batch_rows)
-        return free + ahead * self.cost.predict(self.max_batch_rows) + self.cost.predict(max(last + 1, self._fill))
+        if now + self._takes(job.rows) > job.deadline:
+            late_us = now + self.cost.predict(job.rows) - job.deadline
+            if late_us > 0 and now < self._no_trial_before:
+                return late_us
+            self._trial = job
+        return 0
+
+    def _late_behind(self, now: int, job: Job[Payload]) -> float:
+        """Return by how much a job is too late behind those that run and wait, or makes another of its priority."""
+        waiting, slack = self._waiting, job.deadline - now
+        if waiting.is_last(job):
+            ahead = waiting.rows
+            if ahead and self._finish(now, 0, ahead + job.rows, 0) > self._first_deadline():
+                ahead = max(ahead, self.cap_rows)  # the first could not wait for it, so it would run in the next batch
+            late_us = self._finish(now, ahead, job.rows, slack) - job.deadline
+        else:
+            ahead = waiting.rows_ahead(job)
+            late_us = self._finish(now, ahead, job.rows, slack) - job.deadline
+            if late_us <= 0:
+                late_us = self._makes_late(now, job, ahead)
+        if late_us > 0 and now + self.cost.predict(job.rows) <= job.deadline:
+            self._traffic.missed += job.rows
+        return late_us
+
+    def _makes_late(self, now: int, job: Job[Payload], ahead: int) -> float:
+        """Return by how much another of its priority is too late if a job goes before it.
+
+        Of each batch behind it the first is looked at, whose deadline is the earliest.
+        """
+        before, batch = ahead + job.rows, -1
+        for other in self._waiting.behind(job):
+            if before // self.cap_rows > batch:
+                batch = before // self.cap_rows
+                slack = other.deadline - now
+                late_us = self._finish(now, before, other.rows, slack) - other.deadline
+                if late_us > 0 and self._finish(now, before - job.rows, other.rows, slack) <= other.deadline:
+                    return late_us
+            before += other.rows
+        return 0
+
+    def _first_deadline(self) -> int:
+        return self._waiting.queues[self._waiting.priorities[0]].entries[0][0]
+
+    def _finish(self, now: int, ahead: int, rows: int, slack: int) -> float:
+        """Return when `rows` more behind `ahead` are done, all but surely.
+
+        Their batch is taken to fill up behind them as the recent ones could have, but not beyond what arrives within
+        `slack` less what such a batch takes: nobody is refused in favour of those who do not come. A batch that should
+        be through takes as long again as it is late.
+        """
+        free: float = now
+        if self._busy_until is not None:
+            free = max(self._busy_until, 2 * now - self._busy_until)
+        cost, traffic = self.cost, self._traffic
+        full, last = divmod(ahead + rows - 1, self.cap_rows)
+        longest = cost.predict(last + 1)
+        if traffic.waiting > last + 1:
+            come = traffic.rate / (1 + traffic.rate * cost.per_row_us) * (slack - cost.fixed_us)
+            longest = max(longest, min(cost.predict(ceil(min(traffic.waiting, come))), slack * _PATIENCE))
+        takes = full * cost.predict(self.cap_rows) + longest
+        return free + takes + ADMIT * cost.deviation * sqrt(full + 1) * longest
+
+    def _takes(self, rows: int) -> float:
+        """Return how long a batch may take to be called in time."""
+        return self.cost.predict(rows) * (1 + RUN * self.cost.deviation)
+
+    def _add(self, priority: int, now: int, batch: Batch[Payload]) -> bool:
+        """Move into the batch what runs of one priority, and return whether the next one may add to it."""
+        queue = self._waiting.queues[priority]
+        entries, skip = queue.entries, 0
+        if batch.jobs:
+            count = self._more(priority, now, batch)
+        else:
+            count, rows = (len(entries), queue.rows) if queue.rows <= self.cap_rows else self._prefix(priority)
+            if now + self._takes(rows) > entries[0][0]:
+                jobs = [(deadline, job.rows) for deadline, _, job in entries]
+                skip, count = choose(jobs, self._takes, now=now, max_rows=self.cap_rows, price=self._price())
+                if not count:
+                    return True
+        if count:
+            tight = entries[skip][0]
+            self._tight = tight if self._tight is None else min(self._tight, tight)
+        whole = skip + count == len(entries)
+        if skip:
+            self._waiting.pop(priority, skip, batch.late)
+        if count:
+            batch.rows += self._waiting.pop(priority, count, batch.jobs)
+        return whole
+
+    def _prefix(self, priority: int) -> tuple[int, int]:
+        """Return how many of the first jobs fill a batch, and their rows."""
+        rows, entries = 0, self._waiting.queues[priority].entries
+        for place, (_, _, job) in enumerate(entries):
+            if rows and rows + job.rows > self.cap_rows:
+                return place, rows
+            rows += job.rows
+        return len(entries), rows
+
+    def _more(self, priority: int, now: int, batch: Batch[Payload]) -> int:
+        """Return how many of the first jobs can join the batch within all deadlines."""
+        entries = self._waiting.queues[priority].entries
+        rows, tight = batch.rows, min(self._tight or 0, entries[0][0])
+        for place, (_, _, job) in enumerate(entries):
+            rows += job.rows
+            if rows > self.cap_rows or now + self._takes(rows) > tight:
+                return place
+        return len(entries)
+
+    def _price(self) -> float:
+        """Return what a microsecond of the executor is worth in rows: nothing, unless requests are being lost."""
+        if not self._traffic.scarce:
+            return 0.0
+        return self.cap_rows / max(1.0, self.cost.predict(self.cap_rows))
+
+    def _try(self, batch: Batch[Payload]) -> None:
+        """Give up all that wait but the one that was let in to find out: all are too late by the prediction."""
+        trial, waiting = self._trial, self._waiting
+        self._trial = None
+        if trial is not None and trial.order:
+            waiting.remove(trial)
+            batch.jobs.append(trial)
+            batch.rows = trial.rows
+            self._trial = trial
+        for priority in tuple(waiting.priorities):
+            waiting.pop(priority, None, batch.late)

@@ -1,9 +1,13 @@
-"""How long a batch takes, learnt from those that ran: t = a + b·rows."""
+"""How long a batch takes, learnt from those that ran: t = a + b·rows, and how far from that they are."""
 
 from __future__ import annotations
 
+from math import sqrt
+
 _MEMORY = 0.95  # the weight of the past at each new batch: some twenty batches count
 _FAR, _FAR_US = 3.0, 100.0
+_SURPRISES = 3  # batches in a row, all slower or all faster than they had any right to be: the line has moved
+_FORGET = 0.1
 
 
 class Cost:
@@ -15,16 +19,55 @@ class Cost:
     def __init__(self) -> None:
         self._weight = self._rows = self._time = self._rows_rows = self._rows_time = 0.0
         self._fixed = self._per_row = 0.0
+        self._square = 0.0  # of the relative error, weighted like the rest
+        self._surprises = 0  # how many in a row, negative where they were faster
 
     def observe(self, rows: int, took_us: float) -> None:
         """Learn from a batch. One that took far longer than predicted met something else too, so it counts in part."""
         if self._weight > 2:
-            took_us = min(took_us, _FAR * self.predict(rows) + _FAR_US)
+            predicted = self.predict(rows)
+            took_us = min(took_us, _FAR * predicted + _FAR_US)
+            self._compare(predicted, took_us)
         self._weight = self._weight * _MEMORY + 1
         self._rows = self._rows * _MEMORY + rows
         self._time = self._time * _MEMORY + took_us
         self._rows_rows = self._rows_rows * _MEMORY + rows * rows
         self._rows_time = self._rows_time * _MEMORY + rows * took_us
+        self._fit()
+
+    def predict(self, rows: float) -> float:
+        """Return how long a batch of `rows` should take, µs."""
+        return self._fixed + self._per_row * rows
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of what batches took from what was predicted, as a part of that."""
+        return sqrt(self._square / self._weight) if self._weight else 0.0
+
+    @property
+    def fixed_us(self) -> float:
+        return self._fixed
+
+    @property
+    def per_row_us(self) -> float:
+        return self._per_row
+
+    def _compare(self, predicted: float, took_us: float) -> None:
+        error = (took_us - predicted) / predicted if predicted > 0 else 0.0
+        if abs(error) > 2 * self.deviation + 0.05:
+            way = 1 if error > 0 else -1
+            self._surprises = self._surprises + way if self._surprises * way >= 0 else way
+        else:
+            self._surprises = 0
+        self._square = self._square * _MEMORY + error * error
+        if abs(self._surprises) >= _SURPRISES:
+            # The slope is kept in shape by scaling the past to what is measured now, rather than by a line through
+            # points of two lines.
+            self._surprises = 0
+            for name in ("_weight", "_rows", "_time", "_rows_rows", "_rows_time", "_square"):
+                setattr(self, name, getattr(self, name) * _FORGET)
+
+    def _fit(self) -> None:
         mean_rows, mean_time = self._rows / self._weight, self._time / self._weight
         spread = self._rows_rows / self._weight - mean_rows * mean_rows
         if spread > 1e-6 * mean_rows * mean_rows:
@@ -34,7 +77,3 @@ class Cost:
             self._fixed = mean_time - self._per_row * mean_rows
         else:  # batches of one size tell nothing of the slope: take it from zero rows, which errs on the late side
             self._fixed, self._per_row = 0.0, mean_time / mean_rows
-
-    def predict(self, rows: int) -> float:
-        """Return how long a batch of `rows` should take, µs."""
-        return self._fixed + self._per_row * rows

@@ -61,9 +61,9 @@ async def infer(
     )
     # What runs in the next turn of the loop cannot be cancelled; watching the connection costs a task.
     try:
-        answer = await (job.payload.future if gone is None or lane.batcher.idle else _unless_gone(job, gone))
+        answer = await (job.payload.future if gone is None or lane.batcher.idle else _unless_gone(job, lane, gone))
     except asyncio.CancelledError:  # so says gRPC that its caller is gone
-        job.cancelled = True
+        lane.batcher.cancel(job)
         raise
     return _answered(served.route.endpoint, lane, asked, answer, wanted)
 
@@ -106,14 +106,14 @@ def _wanted(asked: Asked, lane: Lane) -> Sequence[str]:
     return asked.outputs
 
 
-async def _unless_gone(job: Job[Ask], gone: Callable[[], Awaitable[Any]]) -> Answer:
+async def _unless_gone(job: Job[Ask], lane: Lane, gone: Callable[[], Awaitable[Any]]) -> Answer:
     """Wait for the answer, and drop the job if the caller hangs up first."""
     future = job.payload.future
     leaving = asyncio.ensure_future(gone())
     try:
         await asyncio.wait((future, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not future.done():
-            job.cancelled = True
+            lane.batcher.cancel(job)
             raise Gone
         return future.result()
     finally:

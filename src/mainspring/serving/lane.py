@@ -16,6 +16,8 @@ from concurrent.futures import Executor
 from concurrent.futures import Future as Pending
 from copy import copy
 
+import numpy as np
+
 from mainspring.core.errors import DeadlineExceeded, Invalid, MainspringError, Overloaded
 from mainspring.core.time import Clock
 from mainspring.ledger.ids import PredictionIds
@@ -32,6 +34,7 @@ from mainspring.serving.work import Answer, Ask, Work, alike
 
 INLINE_US = 200.0  # a model call predicted to take longer runs in a thread
 _RECENT = 16  # batches
+_VALUE = 40  # bytes of a number in a list, and of an empty text
 
 __all__ = ["Answer", "Ask", "Lane", "monotonic_us"]
 
@@ -90,6 +93,7 @@ class Lane:
         self._loop = asyncio.get_running_loop()
         self._recent_us: deque[float] = deque(maxlen=_RECENT)
         self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None  # where the batcher waits for a fuller batch
         self._names = tuple(spec.name for spec in runtime.inputs)
         self._rest: deque[list[Job[Ask]]] = deque()  # of the batch that runs: what cannot run beside the others
         self._taken = self._rows = 0
@@ -108,7 +112,7 @@ class Lane:
             DeadlineExceeded: It would be answered too late.
         """
         ask = Ask(rows, principal, received, self._loop.create_future(), request_id)
-        job = Job(ask, rows.count, deadline, priority)
+        job = Job(ask, rows.count, deadline, priority, nbytes=_nbytes(rows))
         try:
             self.batcher.offer(job)
         except Overloaded:
@@ -134,6 +138,13 @@ class Lane:
 
     def _run(self) -> None:
         self._scheduled = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        wait_us = self.batcher.wait_until() - monotonic_us()
+        if wait_us > 0:
+            self._timer = self._loop.call_later(wait_us / 1e6, self._run)
+            return
         batch = self.batcher.take()
         for job in batch.late:
             self._metrics.rejections["expired"] += 1
@@ -259,3 +270,15 @@ class Lane:
 def _shared(error: Exception) -> bool:
     """Return whether an error would meet every request of the batch: a store or a disk, not a value."""
     return isinstance(error, MainspringError) and not isinstance(error, (Invalid, ModelFailed))
+
+
+def _nbytes(rows: Rows) -> int:
+    """Return about how much memory a request's values take."""
+    found = 0
+    for column in rows.columns.values():
+        if isinstance(column, np.ndarray) and not column.dtype.hasobject:
+            found += column.nbytes
+        else:
+            values = column.flat if isinstance(column, np.ndarray) else column
+            found += sum(_VALUE + len(value) if isinstance(value, (str, bytes)) else _VALUE for value in values)
+    return found

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Awaitable
 from concurrent.futures import Executor
-from typing import Any, Protocol
-
-from granian.rsgi import ProtocolClosed
+from typing import Any, Protocol, TypeVar
 
 from mainspring.core.errors import Invalid
 from mainspring.serving.status import TooLarge, TooSlow, WrongEncoding
@@ -16,6 +15,7 @@ _WINDOWS = {"gzip": 31, "deflate": 15}  # zlib's window bits
 _FASTEST = 1  # zlib's level
 MIN_COMPRESSED = 4096  # bytes; compressing less costs more than sending it
 _INLINE = 16_384  # bytes; (de)compressing more would hold up the event loop
+_T = TypeVar("_T")
 
 
 class Headers(Protocol):
@@ -25,38 +25,96 @@ class Headers(Protocol):
     def get_all(self, key: str) -> list[Any]: ...
 
 
-async def read_body(headers: Headers, protocol: Any, *, max_bytes: int, timeout_s: float, threads: Executor) -> bytes:
-    """Return the whole body, decompressed.
+class Bodies:
+    """Reads bodies.
 
     Args:
+        max_bytes: The largest body, as sent and decompressed.
+        timeout_s: The longest a body may take to arrive, give or take a part of it.
         threads: Where large bodies are decompressed.
-
-    Raises:
-        Invalid: It is cut off; or its length is given twice, or is no number: what stands between two servers may read
-            it differently.
-        TooLarge: It has over `max_bytes`, as sent or decompressed.
-        TooSlow: It took over `timeout_s`.
-        WrongEncoding: It is compressed in another way than gzip or deflate.
     """
-    length, transfer = headers.get("content-length"), headers.get("transfer-encoding")
-    if length is not None and transfer is not None:
-        raise Invalid("The request has both Content-Length and Transfer-Encoding.")
-    encoding = headers.get("content-encoding")
-    if encoding is not None and encoding.lower() not in (*_WINDOWS, "identity"):
-        raise WrongEncoding("The body's Content-Encoding is not one of gzip, deflate, identity.")
-    try:
-        async with asyncio.timeout(timeout_s):
-            body = await (_chunked(protocol, max_bytes) if length is None else _sized(protocol, length, max_bytes))
-    except TimeoutError:
-        raise TooSlow(f"The body did not arrive within {timeout_s:g} s.") from None
-    except ProtocolClosed:
-        raise Invalid("The body ended before it was whole.") from None
-    if encoding is None or encoding == "identity":
-        return body
-    if len(body) < _INLINE:
-        return _inflated(body, encoding.lower(), max_bytes)
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(threads, _inflated, body, encoding.lower(), max_bytes)
+
+    def __init__(self, *, max_bytes: int, timeout_s: float, threads: Executor) -> None:
+        self._max_bytes = max_bytes
+        self._threads = threads
+        self._patience = _Patience(timeout_s)
+
+    async def read(self, headers: Headers, protocol: Any) -> bytes:
+        """Return the whole body, decompressed.
+
+        Raises:
+            Invalid: Its length is given twice, or is no number: what stands between two servers may read it
+                differently.
+            TooLarge: It has over `max_bytes`.
+            TooSlow: It took over `timeout_s`.
+            WrongEncoding: It is compressed in another way than gzip or deflate.
+        """
+        length, encoding = headers.get("content-length"), headers.get("content-encoding")
+        if length is not None and headers.get("transfer-encoding") is not None:
+            raise Invalid("The request has both Content-Length and Transfer-Encoding.")
+        if encoding is not None and encoding.lower() not in (*_WINDOWS, "identity"):
+            raise WrongEncoding("The body's Content-Encoding is not one of gzip, deflate, identity.")
+        if length is None:
+            body = await self._patience.wait(_chunked(protocol, self._max_bytes))
+        else:
+            if not (length.isascii() and length.isdigit()):
+                raise Invalid("The Content-Length is no number.")
+            if int(length) > self._max_bytes:
+                raise _too_large(self._max_bytes)
+            body = bytes(await self._patience.wait(protocol()))
+        if encoding is None or (encoding := encoding.lower()) == "identity":
+            return body
+        if len(body) < _INLINE:
+            return _inflated(body, encoding, self._max_bytes)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, _inflated, body, encoding, self._max_bytes)
+
+
+class _Patience:
+    """Ends what takes longer than `timeout_s`. One timer looks at all that wait, which costs a tenth of one each
+    (`asyncio.timeout`), and is late by up to a twentieth of the time."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._since: dict[asyncio.Task[Any], float] = {}  # in the order in which they came
+        self._ended: set[asyncio.Task[Any]] = set()
+        self._looking = False
+
+    async def wait(self, awaited: Awaitable[_T]) -> _T:
+        """Return what `awaited` does.
+
+        Raises:
+            TooSlow: It took too long.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        self._since[task] = loop.time()
+        if not self._looking:
+            self._looking = True
+            loop.call_later(self._timeout_s / 20, self._look, loop)
+        try:
+            return await awaited
+        except asyncio.CancelledError:
+            # Another may have cancelled it too; whoever did is to see it.
+            if task in self._ended and task.uncancel() == 0:
+                raise TooSlow(f"The body did not arrive within {self._timeout_s:g} s.") from None
+            raise
+        finally:
+            self._since.pop(task, None)
+            self._ended.discard(task)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        late = loop.time() - self._timeout_s
+        for task, since in list(self._since.items()):
+            if since > late:
+                break
+            del self._since[task]
+            self._ended.add(task)
+            task.cancel()
+        self._looking = bool(self._since)
+        if self._looking:
+            loop.call_later(self._timeout_s / 20, self._look, loop)
 
 
 async def compressed(content: bytes, encoding: str, threads: Executor) -> bytes:
@@ -80,14 +138,6 @@ def accepted(header: str | None) -> str | None:
 def _deflated(content: bytes, encoding: str) -> bytes:
     deflater = zlib.compressobj(_FASTEST, wbits=_WINDOWS[encoding])
     return deflater.compress(content) + deflater.flush()
-
-
-async def _sized(protocol: Any, length: str, max_bytes: int) -> bytes:
-    if not (length.isascii() and length.isdigit()):
-        raise Invalid("The Content-Length is no number.")
-    if int(length) > max_bytes:
-        raise _too_large(max_bytes)
-    return bytes(await protocol())
 
 
 async def _chunked(protocol: Any, max_bytes: int) -> bytes:

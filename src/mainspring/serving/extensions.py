@@ -5,11 +5,10 @@ https://github.com/triton-inference-server/server/tree/main/docs/protocol
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import msgspec
 
 from mainspring.core.errors import Conflict, Invalid, NotFound
+from mainspring.serving.body import Bodies
 from mainspring.serving.infer import lane_of
 from mainspring.serving.message import Reply, Request, reply
 from mainspring.serving.plane import DataPlane
@@ -27,12 +26,12 @@ class Extensions:
     """Handlers of `routes.ROUTES`.
 
     Args:
-        read: Returns a request's body, which has to be read also where nothing of it matters.
+        bodies: Reads requests' bodies, which has to be done also where nothing of them matters.
     """
 
-    def __init__(self, plane: DataPlane, read: Callable[[Request], Awaitable[bytes]]) -> None:
+    def __init__(self, plane: DataPlane, bodies: Bodies) -> None:
         self._plane = plane
-        self._read = read
+        self._bodies = bodies
 
     async def config(self, request: Request) -> Reply:
         lane = lane_of(self._plane.endpoint(request.model), request.version)
@@ -42,7 +41,7 @@ class Extensions:
         return reply(200, model_statistics(self._plane, request.model, request.version))
 
     async def index(self, request: Request) -> Reply:
-        body = await self._read(request)
+        body = await self._bodies.read(request.headers, request.protocol)
         try:
             ready = _index_decoder.decode(body or b"{}").ready
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -50,7 +49,7 @@ class Extensions:
         return reply(200, repository_index(self._plane, ready=ready))
 
     async def load(self, request: Request) -> Reply:
-        await self._read(request)
+        await self._bodies.read(request.headers, request.protocol)
         raise Conflict(
             f"What serves {request.model[:100]!r} changes by promotion, which the gates decide; nothing was changed.",
             fix="run `mainspring promote`.",
@@ -63,16 +62,18 @@ class Extensions:
         raise NotFound("There is no such region: this server has no shared memory.")
 
     async def register(self, request: Request) -> Reply:
-        await self._read(request)
+        await self._bodies.read(request.headers, request.protocol)
         raise Invalid("This server has no shared memory.", fix="send tensors as binary data.")
 
     async def unregister(self, request: Request) -> Reply:
-        await self._read(request)  # none is registered, so there is nothing to take back
+        await self._bodies.read(
+            request.headers, request.protocol
+        )  # none is registered, so there is nothing to take back
         return reply(200, {})
 
     async def settings(self, request: Request) -> Reply:
         if request.method == "POST":
-            await self._read(request)
+            await self._bodies.read(request.headers, request.protocol)
         raise Invalid(
             "Tracing and logging are set up where the server is started, not over HTTP.",
             fix="see the settings of the profile.",

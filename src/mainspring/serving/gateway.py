@@ -23,7 +23,7 @@ from mainspring.security.hosts import check_host
 from mainspring.security.keys import Authenticator
 from mainspring.security.model import Action
 from mainspring.security.ports import Authoriser
-from mainspring.serving.body import MIN_COMPRESSED, Headers, accepted, compressed, read_body
+from mainspring.serving.body import MIN_COMPRESSED, Bodies, Headers, accepted, compressed
 from mainspring.serving.codec import ErrorResponse
 from mainspring.serving.extensions import Extensions
 from mainspring.serving.handlers import Handlers
@@ -95,11 +95,10 @@ class Gateway:
         self._authoriser = authoriser
         self._allowed_hosts = frozenset(allowed_hosts)
         self._known_hosts: set[str] = set()
-        self._max_body_bytes = max_body_bytes
-        self._body_timeout_s = body_timeout_s
         self._squeezing = ThreadPoolExecutor(1, thread_name_prefix="squeeze")
         self._handlers: dict[str, dict[str, tuple[Action | None, _Handler]]] = {}
-        owners = (Handlers(self._plane, self._body, self._numbers), Extensions(self._plane, self._body))
+        bodies = Bodies(max_bytes=max_body_bytes, timeout_s=body_timeout_s, threads=self._squeezing)
+        owners = (Handlers(self._plane, bodies, self._numbers), Extensions(self._plane, bodies))
         for route in ROUTES:
             handler = next(getattr(owner, route.handler) for owner in owners if hasattr(owner, route.handler))
             self._handlers.setdefault(route.path, {})[route.method] = (route.action, handler)
@@ -206,15 +205,6 @@ class Gateway:
             raise WrongHost(error.what) from None
         if len(self._known_hosts) < _KNOWN_HOSTS:  # ports differ, so there can be many
             self._known_hosts.add(host)
-
-    async def _body(self, request: Request) -> bytes:
-        return await read_body(
-            request.headers,
-            request.protocol,
-            max_bytes=self._max_body_bytes,
-            timeout_s=self._body_timeout_s,
-            threads=self._squeezing,
-        )
 
     async def _numbers(self) -> bytes:
         return self.metrics.text() if self.scrape is None else await self.scrape()

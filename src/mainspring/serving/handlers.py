@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from mainspring.core.errors import Invalid
-from mainspring.serving.body import Headers
+from mainspring.serving.body import Bodies, Headers
 from mainspring.serving.codec import Decoded, decode_infer, encode_infer
 from mainspring.serving.infer import infer, lane_of
 from mainspring.serving.live import Served
@@ -25,18 +25,18 @@ class Handlers:
     """Handlers of `routes.ROUTES`.
 
     Args:
-        read: Returns a request's body.
+        bodies: Reads requests' bodies.
         numbers: Returns the Prometheus text of every process.
     """
 
     def __init__(
         self,
         plane: DataPlane,
-        read: Callable[[Request], Awaitable[bytes]],
+        bodies: Bodies,
         numbers: Callable[[], Awaitable[bytes]],
     ) -> None:
         self._plane = plane
-        self._read = read
+        self._bodies = bodies
         self._numbers = numbers
 
     async def live_probe(self, _request: Request) -> Reply:
@@ -67,7 +67,7 @@ class Handlers:
 
     async def infer(self, request: Request) -> Reply:
         # The body first, also for an unknown model: a connection whose body was not read cannot be used again.
-        body = await self._read(request)
+        body = await self._bodies.read(request.headers, request.protocol)
         served = self._plane.endpoint(request.model)
         headers = request.headers
         decoded = decode_infer(body, _header_length(headers))

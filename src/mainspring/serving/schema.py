@@ -37,7 +37,7 @@ class Field:
     nullable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Rows:
     """A request's columns by name: of a model of features, lists of `count` values; of a model of tensors, arrays of
     shape (count, ...).

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mainspring.core import errors
 from mainspring.core.errors import Corrupt, Invalid, MainspringError
 from mainspring.registry.bundles import GOLDEN
 from mainspring.registry.model import Bundle, Manifest, TensorSpec
@@ -53,7 +54,9 @@ def probe(project: Project, draft: Draft, files: dict[str, bytes], *, longest_s:
     """Return what the model takes and gives, and its golden rows.
 
     Raises:
-        Invalid, Corrupt, MainspringError: The model does not load, does not answer, or not always the same.
+        Invalid: The model cannot be asked row by row, fails, or does not answer in time.
+        Corrupt: It does not load, crashes, or does not answer always the same.
+        MissingExtra: What runs it is not installed.
     """
     with tempfile.TemporaryDirectory(prefix="mainspring-probe-") as place:
         folder = Path(place)
@@ -70,9 +73,16 @@ def probe(project: Project, draft: Draft, files: dict[str, bytes], *, longest_s:
             raise Corrupt(f"The model {_ending(done)} when it was tried.", fix="export the model again.")
         found = msgspec.json.decode((folder / _RESULT).read_bytes(), type=Probed)
     if found.refused:
-        kind = {"Corrupt": Corrupt, "Invalid": Invalid}.get(found.error, MainspringError)
-        raise kind(found.refused, fix=found.fix)
+        raise _refusal(found)
     return found
+
+
+def _refusal(found: Probed) -> MainspringError:
+    """Return the child's error as one of the same kind; a model that failed is a wrong argument here."""
+    kind: type[MainspringError] = getattr(errors, found.error, Invalid)
+    error = kind.__new__(kind)
+    MainspringError.__init__(error, found.refused, fix=found.fix)
+    return error
 
 
 def _ending(done: subprocess.CompletedProcess[str]) -> str:

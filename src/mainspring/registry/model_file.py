@@ -87,13 +87,14 @@ def _read(path: Path, largest: int) -> bytes:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise
         raise Invalid(f"{path} is a link or no plain file.", fix="name the file itself.") from error
-    with os.fdopen(descriptor, "rb", closefd=True) as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise Invalid(f"{path} is no plain file.", fix="name a file.")
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise Invalid(f"{path} is no plain file.", fix="name a file.")
+    with os.fdopen(descriptor, "rb") as file:
         if found.st_size > largest:
             raise Invalid(f"{path.name} has {found.st_size:,} bytes; a model may have {largest:,}.")
-        content = file.read(largest + 1)
+        content = file.read(largest)
     if not content:
         raise Invalid(f"{path.name} is empty.")
     return content

@@ -81,6 +81,23 @@ def test_a_kill_between_deleting_a_segment_and_its_progress_counts_nothing_again
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("at_once", [1, 700, 3_000])
+def test_a_long_segment_is_moved_in_parts_each_prediction_once(tmp_path: Path, at_once: int) -> None:
+    log = SegmentLog(tmp_path)
+    for number in range(0, 40, 2):
+        log.append([prediction(number), prediction(number + 1)])
+    log.close()
+    (segment,) = segments(tmp_path)
+    content = segment.path.read_bytes()
+    length = len(frames.encode([prediction(0), prediction(1)]))
+    place = len(frames.MAGIC) + 3 * length + 30
+    segment.path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :] + b"torn")
+    lake = MemoryLake()
+    store = LakePredictions(tmp_path, lake, MemoryLocks(), at_once_bytes=at_once)
+    assert (store.compact(), store.torn_bytes, store.damaged_frames) == (38, 4, 1)
+    assert compacted(lake) == sorted(f"p{number}" for number in range(40) if number not in (6, 7))
+
+
 def test_a_live_segment_is_read_to_its_last_whole_frame_and_stays(tmp_path: Path) -> None:
     log = written(tmp_path, 1, close=False)
     (segment,) = segments(tmp_path)

@@ -33,16 +33,20 @@ class LakePredictions:
         lake: Where predictions end up, in the table `predictions`.
         locks: One compaction at a time: the lock is `predictions`.
         key: The installation's key for personal values, 32 bytes; without it none can be shown.
+        at_once_bytes: How much of a segment is compacted at once: 4 MiB are some 10,000 predictions, 100 MB as rows.
 
     Attributes:
         torn_bytes: What dead writers left half-written, and had told nobody of, as far as this object has seen.
         damaged_frames: Batches whose bytes are not what was written; their segment is kept as `.damaged`.
     """
 
-    def __init__(self, folder: Path, lake: LakeTables, locks: Locks, key: bytes | None = None) -> None:
+    def __init__(
+        self, folder: Path, lake: LakeTables, locks: Locks, key: bytes | None = None, *, at_once_bytes: int = 4 << 20
+    ) -> None:
         self._folder = folder
         self._lake = lake
         self._locks = locks
+        self._at_once_bytes = at_once_bytes
         self._opener = Opener(key)
         self.torn_bytes = 0
         self.damaged_frames = 0
@@ -59,11 +63,12 @@ class LakePredictions:
         if progress.planned > progress.done:  # somebody was killed here
             moved = self._carry_out(segment, progress, segment.read(progress.done, progress.planned))
             progress = segment.progress()
-        found = segment.read(progress.done)
-        if found.end > progress.done:
+        size = segment.size()  # what is written from here on is the next compaction's: a writer may be faster than we
+        while (found := segment.some(progress.done, size, self._at_once_bytes)).end > progress.done:
             progress = Progress(progress.done, found.end, progress.damaged + found.damaged)
             segment.advance(progress)
             moved += self._carry_out(segment, progress, found)
+            progress = Progress(found.end, found.end, progress.damaged)
         if not live:
             self._retire(segment, found.torn, progress.damaged)
         return moved

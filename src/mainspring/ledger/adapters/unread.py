@@ -80,6 +80,17 @@ class Segment:
             file.seek(start)
             return frames.scan(file.read(-1 if until is None else until - start), start)
 
+    def size(self) -> int:
+        return self.path.stat().st_size
+
+    def some(self, start: int, until: int, length: int) -> frames.Frames:
+        """Return the first whole frames between two offsets: of `length` bytes, or one if that is larger."""
+        while True:
+            found = self.read(start, min(start + length, until))
+            if found.end > start or start + length >= until:
+                return found
+            length *= 2
+
     def set_aside(self) -> None:
         """Keep a damaged segment, as `.damaged`, where nobody reads it."""
         self.path.rename(self.path.with_suffix(".damaged"))

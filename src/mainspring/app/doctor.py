@@ -137,7 +137,7 @@ def _models(project: Project) -> Iterator[Finding]:
 def _predictions(project: Project) -> Iterator[Finding]:
     moved = project.predictions.compact()
     torn = getattr(project.predictions, "torn_bytes", 0)
-    lost = f"; {torn} bytes of unfinished, unanswered writes were cut off" if torn else ""
+    lost = f"; {torn} bytes of writes that death cut short were cut off" if torn else ""
     yield _well("predictions", f"the log is whole, {moved} moved into the lake{lost}")
 
 

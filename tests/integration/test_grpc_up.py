@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,8 @@ from grpc_process import grpc_process
 from mainspring.core.settings import Tls
 from tensor_models import WIDE
 
+PASSING = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")
+
 
 def column(name: str, value: Any) -> Any:
     datatype = "BYTES" if isinstance(value, str) else "FP32"
@@ -32,19 +35,27 @@ def column(name: str, value: Any) -> Any:
     return made
 
 
-def predict(client: Any, headers: dict[str, str], parcel: str) -> Any:
-    now = datetime.now(UTC).isoformat()
+def predict(client: Any, headers: dict[str, str], parcel: str, within_s: float = 60.0) -> Any:
+    """Ask until there is an answer: a busy machine may miss the endpoint's deadline."""
+    now, end = datetime.now(UTC).isoformat(), time.monotonic() + within_s
     inputs = [column(name, value) for name, value in
               {"parcel": parcel, "hub": "north", "weight": 3.0, "posted_at": now}.items()]  # fmt: skip
-    return client.infer(ENDPOINT, inputs, headers=headers)
+    while True:
+        try:
+            return client.infer(ENDPOINT, inputs, headers=headers)
+        except InferenceServerException as error:
+            if time.monotonic() > end or error.status() not in PASSING:
+                raise
+            time.sleep(0.1)
 
 
+@pytest.mark.timeout(400)  # most of it trains the project, once a session
 def test_a_trained_model_by_key_under_the_supervisor(depot: Depot) -> None:
     port = free_port()
     with depot.up("--grpc", f"127.0.0.1:{port}") as up, triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
         token = depot.json("keys", "create", "x", "--scope", "predict", "--scope", "scrape", "--expires", "1d")["key"]
         headers = {"authorization": f"Bearer {token}"}
-        wait_for(client.is_server_ready, "gRPC to serve")
+        assert client.is_server_ready()
         reply = predict(client, headers, "g1")
         assert 0 < reply.as_numpy("probability")[0] < 1
         (name,) = json.loads(reply.get_response().parameters["prediction_ids"].string_param)
@@ -64,16 +75,9 @@ def test_a_trained_model_by_key_under_the_supervisor(depot: Depot) -> None:
         # Killed, it is started again.
         first = up.running["children"]["grpc"]
         os.kill(first, signal.SIGKILL)
-        wait_for(lambda: up.running["children"]["grpc"] != first and _answered(client, headers), "gRPC to serve again")
-    assert "Traceback" not in (depot.state / "logs" / "grpc.log").read_text()
-
-
-def _answered(client: Any, headers: dict[str, str]) -> bool:
-    try:
+        wait_for(lambda: up.running["children"]["grpc"] != first, "gRPC to be started again")
         predict(client, headers, "g2")
-    except InferenceServerException:
-        return False
-    return True
+    assert "Traceback" not in (depot.state / "logs" / "grpc.log").read_text()
 
 
 def test_a_port_that_is_taken_is_said_and_nothing_starts(depot: Depot) -> None:

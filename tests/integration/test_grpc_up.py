@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +23,12 @@ from tritonclient.utils import InferenceServerException
 
 from certificates import Authority
 from depot import ENDPOINT, Depot, free_port, opened, wait_for
+from fleet import Fleet
 from grpc_process import grpc_process
+from mainspring.app.supervisor import Supervisor
 from mainspring.core.settings import Tls
+from mainspring.serving.tensor import DTYPES
+from serving_kit import FEATURES, expected
 from tensor_models import WIDE
 
 PASSING = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")
@@ -120,6 +126,44 @@ except MissingExtra as error:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     told = "Serving gRPC needs the extra 'grpc', which is not installed. Fix: pip install 'mainspring[grpc]'\n"
     assert (ran.stdout, ran.returncode) == (told, 0), ran.stderr
+
+
+def test_a_swap_and_a_way_back_lose_no_call(tmp_path: Path) -> None:
+    port = free_port()
+    fleet = Fleet(tmp_path, settings={"grpc": f"127.0.0.1:{port}"})
+    fleet.publish("1")
+    inputs = []
+    for name, (datatype, values) in FEATURES.items():
+        made = triton.InferInput(name, [2], datatype)
+        made.set_data_from_numpy(np.array([np.nan if each is None else each for each in values], DTYPES[datatype]))
+        inputs.append(made)
+    columns = {name: values for name, (_, values) in FEATURES.items()}
+    right = {version: pytest.approx(expected(columns, bias), abs=1e-6) for version, bias in (("1", 0.0), ("2", 1.0))}
+    done, told = threading.Event(), list[str]()
+
+    def ask() -> None:
+        headers = {"authorization": f"Bearer {fleet.key}"}
+        with triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
+            while not done.is_set():
+                reply = client.infer("late-arrival", inputs, headers=headers)
+                version = reply.get_response().model_version
+                assert reply.as_numpy("probability") == right[version]
+                told.append(version)
+
+    environment = {"MAINSPRING_GRPC": f"127.0.0.1:{port}", "OMP_NUM_THREADS": "1"}
+    with (
+        Supervisor(fleet.project, environment, parts=("grpc",)).running(ready_within_s=60),
+        ThreadPoolExecutor(4) as threads,
+    ):
+        asking = [threads.submit(ask) for _ in range(4)]
+        try:
+            for version in ("1", "2", "1"):
+                fleet.publish(version)
+                wait_for(lambda version=version: set(told[-20:]) == {version}, f"version {version}")
+        finally:
+            done.set()
+        assert [each.result(30) for each in asking] == [None] * 4
+    assert len(told) > 60
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from mainspring.serving.waiting import Job, Payload, Waiting
 __all__ = ["Batch", "Batcher", "Job"]
 
 ADMIT, RUN = 2.0, 1.0  # how many standard deviations slower than predicted a batch may be and still be in time
-_PATIENCE = 2 / 3  # of a request's time is the most that the batch it waits for is expected to grow to
+_PATIENCE = 2 / 3  # of the time a request has beyond a batch's fixed cost: the most that its batch is expected to grow
 _GAIN = 1.05  # what waiting must be predicted to win to be worth it
 _TIMER_US = 1_000  # how much too late a timer may be
 _TRIALS = 9  # for so many times a trial's length there is no other, once one was late
@@ -181,9 +181,10 @@ class Batcher(Generic[Payload]):
                 self._no_trial_before = now + int(_TRIALS * took_us)
             self._trial = None
         elif self._tight is not None and now > self._tight:
-            # A smaller batch would have been in time. Who waited already when the cap was last lowered was let in by
-            # what was believed before, and says nothing of the cap since.
-            if rows > 1 and self._oldest > self._cut_at and now - self._tight < self.cost.per_row_us * rows:
+            # Lowered where that much less would have been in time. Who waited already when the cap was last lowered was
+            # let in by what was believed before, and says nothing of the cap since.
+            saved = (1 - _SHRINK) * rows * self.cost.per_row_us
+            if rows > 1 and self._oldest > self._cut_at and now - self._tight <= saved:
                 self.cap_rows = max(1, int(min(self.cap_rows, rows) * _SHRINK))
                 self._cut_at = now
         elif self._full and self.cap_rows < self.max_batch_rows:
@@ -210,10 +211,17 @@ class Batcher(Generic[Payload]):
     def _late_behind(self, now: int, job: Job[Payload]) -> float:
         """Return by how much a job is too late behind those that run and wait, or makes another of its priority."""
         waiting, slack = self._waiting, job.deadline - now
+        # A trial gives way to whoever can be in time, so it is not ahead of anybody.
+        trial_rows = self._trial.rows if self._trial is not None and self._trial.order else 0
+        ahead = waiting.rows - trial_rows
+        if ahead + job.rows <= self.cap_rows and (
+            self._finish(now, 0, ahead + job.rows, slack)
+            <= (min(job.deadline, waiting.first_deadline) if ahead == waiting.rows > 0 else job.deadline)
+        ):
+            return 0  # all in one batch
         if waiting.is_last(job):
-            ahead = waiting.rows
-            if ahead and self._finish(now, 0, ahead + job.rows, 0) > self._first_deadline():
-                ahead = max(ahead, self.cap_rows)  # the first could not wait for it, so it would run in the next batch
+            if ahead and not trial_rows:
+                ahead = max(ahead, self.cap_rows)  # the first cannot wait for it, so it would run in the next batch
             late_us = self._finish(now, ahead, job.rows, slack) - job.deadline
         else:
             ahead = waiting.rows_ahead(job)
@@ -240,9 +248,6 @@ class Batcher(Generic[Payload]):
             before += other.rows
         return 0
 
-    def _first_deadline(self) -> int:
-        return self._waiting.queues[self._waiting.priorities[0]].entries[0][0]
-
     def _finish(self, now: int, ahead: int, rows: int, slack: int) -> float:
         """Return when `rows` more behind `ahead` are done, all but surely.
 
@@ -258,7 +263,8 @@ class Batcher(Generic[Payload]):
         longest = cost.predict(last + 1)
         if traffic.waiting > last + 1:
             come = traffic.rate / (1 + traffic.rate * cost.per_row_us) * (slack - cost.fixed_us)
-            longest = max(longest, min(cost.predict(ceil(min(traffic.waiting, come))), slack * _PATIENCE))
+            most = cost.fixed_us + _PATIENCE * (slack - cost.fixed_us)
+            longest = max(longest, min(cost.predict(ceil(min(traffic.waiting, come))), most))
         takes = full * cost.predict(self.cap_rows) + longest
         return free + takes + ADMIT * cost.deviation * sqrt(full + 1) * longest
 

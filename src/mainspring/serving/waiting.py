@@ -87,6 +87,10 @@ class Waiting(Generic[Payload]):
         for job in gone:
             self.remove(job)
 
+    @property
+    def first_deadline(self) -> int:
+        return min([queue.entries[0][0] for queue in self.queues.values()])
+
     def is_last(self, job: Job[Payload]) -> bool:
         """Return whether nobody who waits would go after a job."""
         if not self.priorities or job.priority > self.priorities[-1]:

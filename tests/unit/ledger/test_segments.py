@@ -156,6 +156,14 @@ def test_who_wait_at_once_share_a_sync(tmp_path: Path) -> None:
     log.close()
 
 
+def test_nobody_can_cancel_what_others_wait_for(tmp_path: Path) -> None:
+    log = SegmentLog(tmp_path)
+    one, other = (log.add(batch(number, 1), sync=True) for number in (1, 2))
+    assert not one.cancel()
+    assert other.result(60) is None
+    log.close()
+
+
 def test_a_buffer_that_is_full_drops_and_counts_or_refuses(tmp_path: Path) -> None:
     log = SegmentLog(tmp_path, max_buffer_bytes=0)
     assert log.add(batch(1, 3)) is None

@@ -77,9 +77,5 @@ class SegmentFile:
             raise
         self.size += written
 
-    def duplicate(self) -> int:
-        """Return another descriptor of the file, to be synced without holding up the writer."""
-        return os.dup(self.descriptor)
-
     def close(self) -> None:
         os.close(self.descriptor)

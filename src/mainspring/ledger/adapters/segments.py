@@ -47,6 +47,7 @@ class _Group:
         future = self.promised[what]
         if future is None:
             future = self.promised[what] = Future()
+            future.set_running_or_notify_cancel()  # it is shared: nobody may cancel it for the others
         return future
 
     def settle(self, what: str, error: MainspringError | None) -> None:
@@ -100,13 +101,13 @@ class SegmentLog:
         self._file: SegmentFile | None = None
         self._retired: list[SegmentFile] = []
         self._waiting: list[Future[None]] = []  # for a sync
-        self._trouble = False
+        self._troubles: set[str] = set()  # what does not work just now: "write", "sync"
         self.unlogged: Counter[tuple[str, str]] = Counter()
         self.sealer: Seals | None = None if key is None else Sealer(key)
         try:
             self._file = SegmentFile.begin(folder)
         except StorageFull as error:
-            self._say(error)  # what serves goes on; it is tried again with every write
+            self._trouble("write", error)  # what serves goes on; it is tried again with every write
         self._writer = threading.Thread(target=self._write_forever, name="ledger-write", daemon=True)
         self._syncer = threading.Thread(target=self._sync_forever, name="ledger-sync", daemon=True)
         self._writer.start()
@@ -208,9 +209,7 @@ class SegmentLog:
         except Exception as error:  # whatever it is, who waits must be told, and the next frame tried
             self._refuse(group, Unavailable(f"The prediction log cannot be written: {error!r}."), "disk_error")
         else:
-            if self._trouble:
-                _log.warning("Predictions are logged again; not logged until now: %s", dict(self.unlogged))
-                self._trouble = False
+            self._well("write")
             synced = group.promised["synced"]
             if synced is not None:
                 with self._lock:
@@ -239,15 +238,20 @@ class SegmentLog:
         lost = [each for place, each in enumerate(group.encoded) if place not in group.waited_for]
         for endpoint, rows in frames.counted(group.numbered(), lost):
             self.skip(endpoint, cause, rows)
-        self._say(error)
+        self._trouble("write", error)
         group.settle("written", error)
         group.settle("synced", error)
 
-    def _say(self, error: MainspringError) -> None:
-        """Log what is wrong, once until it is well again."""
-        if not self._trouble:
-            _log.error("Predictions are not logged: %s", error)
-            self._trouble = True
+    def _trouble(self, what: str, error: MainspringError) -> None:
+        """Say what is wrong, once until it is well again."""
+        if what not in self._troubles:
+            _log.error("Predictions are not logged (%s): %s", what, error)
+            self._troubles.add(what)
+
+    def _well(self, what: str) -> None:
+        if what in self._troubles:
+            _log.warning("Predictions are logged again (%s); not logged until now: %s", what, dict(self.unlogged))
+            self._troubles.remove(what)
 
     def _sync_forever(self) -> None:
         while True:
@@ -258,16 +262,14 @@ class SegmentLog:
                 self._hurry_sync.clear()
                 waiting, self._waiting = self._waiting, []
                 retired, self._retired = self._retired, []
-                current = self._file
-                # A duplicate may be synced while the writer goes on, and gives the file up.
-                descriptor = None if current is None else current.duplicate()
-            error = self._sync([*(file.descriptor for file in retired), *([] if descriptor is None else [descriptor])])
+                current = self._file  # nobody else closes it: the writer only lets go of it
+            error = self._sync([file.descriptor for file in (*retired, current) if file is not None])
             for file in retired:
                 file.close()
-            if descriptor is not None:
-                os.close(descriptor)
-            if error is not None:
-                self._say(error)
+            if error is None:
+                self._well("sync")
+            else:
+                self._trouble("sync", error)
                 if current is not None:
                     current.broken = True
             for future in waiting:

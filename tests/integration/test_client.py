@@ -100,7 +100,21 @@ def test_arrays(client: Any) -> None:
     assert (found.outputs["probability"].dtype, found.id, found.version) == (np.float32, "mine", "1")
 
 
-ECHOED = "BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 BYTES".split()
+ECHOED = [
+    "BOOL",
+    "UINT8",
+    "UINT16",
+    "UINT32",
+    "UINT64",
+    "INT8",
+    "INT16",
+    "INT32",
+    "INT64",
+    "FP16",
+    "FP32",
+    "FP64",
+    "BYTES",
+]
 NUMPY = {"BOOL": "?", "FP16": "f2", "FP32": "f4", "FP64": "f8"}
 
 

@@ -8,6 +8,8 @@ from collections.abc import Awaitable
 from concurrent.futures import Executor
 from typing import Any, Protocol, TypeVar
 
+from granian.rsgi import ProtocolClosed
+
 from mainspring.core.errors import Invalid
 from mainspring.serving.status import TooLarge, TooSlow, WrongEncoding
 
@@ -43,15 +45,12 @@ class Bodies:
         """Return the whole body, decompressed.
 
         Raises:
-            Invalid: Its length is given twice, or is no number: what stands between two servers may read it
-                differently.
+            Invalid: It is cut off, or its length is no number.
             TooLarge: It has over `max_bytes`.
             TooSlow: It took over `timeout_s`.
             WrongEncoding: It is compressed in another way than gzip or deflate.
         """
         length, encoding = headers.get("content-length"), headers.get("content-encoding")
-        if length is not None and headers.get("transfer-encoding") is not None:
-            raise Invalid("The request has both Content-Length and Transfer-Encoding.")
         if encoding is not None and encoding.lower() not in (*_WINDOWS, "identity"):
             raise WrongEncoding("The body's Content-Encoding is not one of gzip, deflate, identity.")
         if length is None:
@@ -85,6 +84,7 @@ class _Patience:
 
         Raises:
             TooSlow: It took too long.
+            Invalid: The caller hung up before the end.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -95,6 +95,8 @@ class _Patience:
             loop.call_later(self._timeout_s / 20, self._look, loop)
         try:
             return await awaited
+        except ProtocolClosed:
+            raise Invalid("The body ended before it was whole.") from None
         except asyncio.CancelledError:
             # Another may have cancelled it too; whoever did is to see it.
             if task in self._ended and task.uncancel() == 0:

@@ -174,7 +174,7 @@ def test_a_thousand_restarts_leave_no_more_than_the_slots(tmp_path: Path) -> Non
                 dead.append(other)
                 sizes.add(len(await lasting.scrape()))
         assert len(sizes) == 1
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["gateway-0.sock", "gateway-1.sock"]
+        assert {path.name for path in tmp_path.iterdir()} <= {"gateway-0.sock", "gateway-1.sock"}
         for each in dead:
             await each.stop()
         await lasting.stop()

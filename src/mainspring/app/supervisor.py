@@ -226,7 +226,9 @@ class Supervisor:
         """Start again what died, and let new connections go to the gateways that are ready."""
         for child in self._children.values():
             self._revive(child, now)
-            if child.restart_at is None and not child.ready and now >= child.ask_at:
+            if child.ready and self._gives_up(child.kind):
+                child.ready, child.ask_at = False, now + 1.0
+            elif child.restart_at is None and not child.ready and now >= child.ask_at:
                 child.ready = self._ready(child.kind) is True
                 child.ask_at = now + (0.0 if now - child.started < _SOON_S else 1.0)
         slots = (child.kind.slot for child in self._children.values() if child.ready and child.kind.inherits)
@@ -246,6 +248,7 @@ class Supervisor:
             child.wait_s = min(_LONGEST_WAIT_S, child.wait_s * 2)
         elif now >= child.restart_at:
             child.process, child.started, child.restart_at = self._spawn(child.kind), now, None
+            child.ask_at = now
             self._write_running()
 
     def _await_ready(self, within_s: float) -> None:
@@ -268,6 +271,13 @@ class Supervisor:
         from mainspring.serving import slots
 
         return slots.ready(slots.folder(self.project.settings.state), kind.slot)
+
+    def _gives_up(self, kind: _Kind) -> bool:
+        if not kind.inherits or kind.slot is None:
+            return False
+        from mainspring.serving import slots
+
+        return slots.given_up(slots.folder(self.project.settings.state), kind.slot)
 
     def _stop(self) -> None:
         with self._reviving:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -74,6 +75,7 @@ class Live:
         self._retry_at = 0
         self._retry_after = _RETRY_FIRST_US
         self._task: asyncio.Task[None] | None = None
+        self._stopping = threading.Event()
         self.looked = asyncio.Event()  # whether the table was read once, or could not be
         self.table = Table()
         self.trouble: str | None = "The routing table has not been read yet."
@@ -82,6 +84,7 @@ class Live:
         self._task = asyncio.get_running_loop().create_task(self._follow())
 
     async def stop(self) -> None:
+        self._stopping.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -98,15 +101,30 @@ class Live:
                     _log.error("%s %s", _SILENT, error, exc_info=not _ours(error))
                 self.trouble = _SILENT
             self.looked.set()
-            await asyncio.sleep(POLL_S)
+            if self.trouble is None:
+                # In the thread, so that an idle process wakes one thread and not two, five times a second.
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._await_change)
+            else:
+                await asyncio.sleep(POLL_S)
+
+    def _await_change(self) -> None:
+        """Return when there is something to follow, or the table cannot be read."""
+        try:
+            while not self._stopping.wait(POLL_S) and not self._due(self._routes.revision()):
+                pass
+        except Exception as error:  # it is read again, and then said
+            _log.debug("%s", error)
+
+    def _due(self, revision: int) -> bool:
+        return revision != self.table.revision or bool(self.table.refused and monotonic_us() >= self._retry_at)
 
     async def refresh(self) -> None:
         """Look once whether the routing table changed, and follow it."""
         loop = asyncio.get_running_loop()
         revision = await loop.run_in_executor(self._thread, self._routes.revision)
-        changed = revision != self.table.revision
-        if not changed and not (self.table.refused and monotonic_us() >= self._retry_at):
+        if not self._due(revision):
             return
+        changed = revision != self.table.revision
         routes, runtimes, refused = await loop.run_in_executor(self._thread, self._prepare)
         self._swap(revision, routes, runtimes, refused)
         self._retry_after = _RETRY_FIRST_US if changed else min(2 * self._retry_after, _RETRY_LAST_US)

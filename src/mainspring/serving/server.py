@@ -18,6 +18,7 @@ from mainspring.serving.slots import Slots
 _PRELOAD_S = 20.0
 _QUIET_S = 0.15
 _POLL_S = 0.005
+_STEERED_S = 0.1  # in which new connections are steered to the others
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +69,9 @@ async def serve(
             loop.call_soon(started)
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         if not serving.done():
+            if slots is not None:
+                await slots.stop()
+                await asyncio.sleep(_STEERED_S)
             server.refuse_more()
             listener.close()
             await _end(gateway, server, serving, limits.drain_us / 1e6)

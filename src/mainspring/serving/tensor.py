@@ -34,6 +34,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 DATATYPES = tuple(DTYPES)
 _OF_DTYPE = {dtype: datatype for datatype, dtype in DTYPES.items()}
 MAX_RANK = 16
+_MAX_ELEMENTS = 2**59  # of eight bytes
 
 
 class Tensor(msgspec.Struct, gc=False):
@@ -62,7 +63,8 @@ def count_of(name: str, shape: Sequence[int]) -> int:
     """
     if len(shape) == 1 and shape[0] >= 0:
         return shape[0]
-    if len(shape) > MAX_RANK or any(size < 0 for size in shape):
+    # NumPy also refuses what would be too large if it were not empty.
+    if len(shape) > MAX_RANK or min(shape, default=0) < 0 or math.prod(size or 1 for size in shape) > _MAX_ELEMENTS:
         raise Invalid(f"Input {name!r} has the shape {shown(shape)}, which no tensor has.")
     return math.prod(shape)
 

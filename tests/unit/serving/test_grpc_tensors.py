@@ -84,7 +84,10 @@ def request(datatype: str, shape: list[int], raw: bytes | None = None, name: str
     [
         (request("FP32", [2], b"\0" * 7), "'x' has 7 bytes"),
         (request("FP32", [-1], b"\0" * 4), r"'x' has the shape \[-1\]"),
-        (request("FP32", [2**40, 2**40], b""), "'x' has 0 bytes"),
+        (request("FP32", [2**20, 2**20], b""), "'x' has 0 bytes"),
+        (request("FP32", [2**40, 2**40], b""), "'x' has the shape"),
+        (request("FP32", [0, 2**62], b""), "'x' has the shape"),
+        (request("FP32", [0, 2**62], fp32_contents=[]), "'x' has the shape"),
         (request("BOOL", [1], b"\2"), "'x' holds a byte"),
         (request("BYTES", [1], b"\xff\xff\xff\xff"), "'x' ends inside"),
         (request("BYTES", [10**12], b"\0" * 8), "'x' has 8 bytes"),

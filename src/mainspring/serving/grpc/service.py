@@ -80,7 +80,8 @@ class Service:
                 with self._counting() as counted:
                     principal = None if call.action is None else self._authenticate(context)
                     message = wire.decode(call.request, await self._message(context))
-                    return await self._answer(call, message, counted, principal, context)
+                    reply = await self._answer(call, message, counted, principal, context)
+                    return bytes(reply.SerializeToString())
             except Exception as error:
                 await _abort(call.name, error, context)
 
@@ -114,7 +115,7 @@ class Service:
             with self._counting() as counted:
                 principal = self._authenticate(context)
                 message = wire.decode(INFER.request, content)
-                reply.infer_response.MergeFromString(await self._answer(INFER, message, counted, principal, context))
+                reply.infer_response.CopyFrom(await self._answer(INFER, message, counted, principal, context))
         except Exception as error:
             if isinstance(error, Denied) and not error.authenticated:
                 raise
@@ -159,13 +160,13 @@ class Service:
 
     async def _answer(
         self, call: Call, message: Any, counted: _Counted, principal: Principal | None, context: Any
-    ) -> bytes:
+    ) -> Any:
         counted.model = call.model_of(message)
         if call.action is not None and principal is not None:
             resource = f"endpoint/{counted.model}" if counted.model else "gateway"
             self._authoriser.check(principal, call.action, resource)
         caller = Caller(principal.id if principal else "", counted.received, context.time_remaining())
-        return bytes((await call.answer(self.plane, message, caller)).SerializeToString())
+        return await call.answer(self.plane, message, caller)
 
 
 def _note(name: str, error: Exception) -> None:

@@ -48,7 +48,7 @@ class LoneGateway:
 @contextmanager
 def lone_gateway(**settings: Any) -> Iterator[LoneGateway]:
     """Give a gateway, ready. `settings` are those of `Kit`, `versions`: how many of `late-arrival`
-    are served, and `tensors`: whether models of tensors are."""
+    are served, `tensors`: whether models of tensors are, and `idle_s`: how long a head may take."""
     process = subprocess.Popen(
         [sys.executable, __file__, json.dumps(settings)],
         stdin=subprocess.PIPE,
@@ -69,13 +69,14 @@ def lone_gateway(**settings: Any) -> Iterator[LoneGateway]:
 
 
 async def _run(settings: dict[str, Any]) -> None:
-    from mainspring.core.settings import Address
+    from mainspring.core.settings import Address, Limits
     from mainspring.serving.model import Arm
     from mainspring.serving.server import serve
     from serving_kit import KEY, Kit, route
     from tensor_models import echo, ragged, sums
 
     versions, tensors = settings.pop("versions", 1), settings.pop("tensors", False)
+    limits = Limits(idle_us=int(1e6 * settings.pop("idle_s", 30)))
     kit = Kit(**settings)
     kit.publish(*(f"{number}" for number in range(1, versions + 1)))
     if tensors:
@@ -87,7 +88,9 @@ async def _run(settings: dict[str, Any]) -> None:
         kit.routes.publish(routes)
     gateway, port = kit.gateway(), free_port()
     stop, started = asyncio.Event(), asyncio.Event()
-    serving = asyncio.create_task(serve(gateway, Address("127.0.0.1", port), stop=stop, started=started.set))
+    serving = asyncio.create_task(
+        serve(gateway, Address("127.0.0.1", port), limits=limits, stop=stop, started=started.set)
+    )
     await asyncio.wait((serving, asyncio.create_task(started.wait())), return_when=asyncio.FIRST_COMPLETED)
     while gateway.unready() is not None and not serving.done():
         await asyncio.sleep(0.01)

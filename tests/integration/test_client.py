@@ -237,7 +237,8 @@ class Moody(BaseHTTPRequestHandler):
                 except OSError:
                     return
                 time.sleep(0.1)
-        elif mood == "fine":
+        elif mood in ("fine", "leaves"):
+            self.close_connection = mood == "leaves"  # without a word of it
             self._say(
                 200, {"model_name": "m", "outputs": [{"name": "y", "datatype": "FP32", "shape": [1], "data": [7]}]}
             )
@@ -281,6 +282,14 @@ def test_refused_for_the_moment_is_asked_again_over_the_same_connection(kind: An
         assert client.predict("m", {"x": 1.0}).values == [7]
     assert len(seen) == 4
     assert len({address for address, _ in seen}) == 1
+
+
+def test_a_connection_that_was_closed_while_it_lay_idle_is_no_error(kind: Any) -> None:
+    with moody("leaves", "leaves") as (url, seen), kind(url, retries=Retries(most=0)) as client:
+        for _ in range(3):
+            assert client.predict("m", {"x": 1.0}).values == [7]
+            time.sleep(0.2)
+    assert len({address for address, _ in seen}) == 3
 
 
 def test_refused_for_good(kind: Any) -> None:

@@ -12,6 +12,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -28,6 +29,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from lone_gateway import LoneGateway, lone_gateway
+from mainspring.serving.routes import ROUTES
 from mainspring.serving.tensor import DTYPES
 from serving_kit import full_request, keyed_request
 
@@ -44,7 +46,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def process() -> Iterator[LoneGateway]:
-    with lone_gateway(versions=1, tensors=True, max_body_bytes=MOST_BYTES, body_timeout_s=1.0) as each:
+    with lone_gateway(versions=1, tensors=True, max_body_bytes=MOST_BYTES, body_timeout_s=1.0, idle_s=2.0) as each:
         answers(each, times=20)  # what is allocated once is allocated now
         yield each
 
@@ -436,6 +438,26 @@ def test_unknown_paths_models_and_methods(gateway: LoneGateway) -> None:
             [405],
             [],
         )
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"x": 1}', b"\xff" * 50], ids=repr)
+def test_what_tritons_clients_may_ask_takes_no_junk_either(gateway: LoneGateway, body: bytes) -> None:
+    names = {"model": "late-arrival", "version": "1", "region": "r"}
+    for route in ROUTES:
+        if route.method == "POST" and not route.path.endswith("/infer"):
+            reply = post(gateway, body, route.path.format(**names))
+            assert reply.status_code < 500, (route.path, reply.text)
+            assert post(gateway, b" " * (MOST_BYTES + 1), route.path.format(**names)).status_code == 413
+
+
+def test_heads_that_never_end(gateway: LoneGateway) -> None:
+    begun = time.monotonic()
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as connection, suppress(OSError):
+        connection.sendall(b"GET /v2 HTTP/1.1\r\n")
+        for _ in range(300):  # a header every tenth of a second, for longer than the limit
+            connection.sendall(b"X: y\r\n")
+            time.sleep(0.1)
+    assert time.monotonic() - begun < 20
 
 
 def test_connections_that_say_nothing(gateway: LoneGateway) -> None:

@@ -17,7 +17,10 @@ HEAVY = {
     "alembic", "cedarpy", "deltalake", "duckdb", "fastapi", "granian", "jinja2", "mlflow", "onnx", "onnxruntime",
     "pandas", "pyarrow", "scipy", "skl2onnx", "sklearn", "sqlalchemy", "sqlglot", "starlette", "torch", "uvicorn",
 }  # fmt: skip
-WORKSHOP = {"pyarrow", "pandas", "duckdb", "mlflow", "deltalake", "sklearn", "onnx", "skl2onnx", "sqlglot", "fastapi"}
+WORKSHOP = {
+    "pyarrow", "pandas", "duckdb", "mlflow", "deltalake", "sklearn", "onnx", "skl2onnx", "sqlglot", "fastapi",
+    "lightgbm", "scipy", "xgboost",
+}  # fmt: skip
 
 # numpy is a dependency of every installation, but the face of the package and its command line do without.
 FACES = ["mainspring", "mainspring.cli", "mainspring.cli.main"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,6 +26,15 @@ def _adapter(flavour: str, name: str, extra: str) -> Make:
     return make
 
 
+def _onnx(project: Project, bundle: Bundle) -> Executor:
+    from mainspring.serving.adapters.threads import measured
+
+    executor = lazily("serving.adapters.onnx", "OnnxExecutor", extra="gateway")
+    share = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = share // max(1, project.settings.gateway_workers)
+    return measured(bundle, lambda threads: executor(bundle, threads=threads), most)
+
+
 def _function(project: Project, bundle: Bundle) -> Executor:
     from mainspring.app.functions import load_code
     from mainspring.serving.adapters.function import FunctionExecutor
@@ -40,7 +50,7 @@ def _graph(project: Project, bundle: Bundle) -> Executor:
 
 
 EXECUTORS: Mapping[str, Make] = {
-    "onnx": _adapter("onnx", "OnnxExecutor", "gateway"),
+    "onnx": _onnx,
     "xgboost": _adapter("xgboost", "XgboostExecutor", "xgboost"),
     "lightgbm": _adapter("lightgbm", "LightgbmExecutor", "lightgbm"),
     "function": _function,

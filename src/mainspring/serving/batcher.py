@@ -274,45 +274,51 @@ class Batcher(Generic[Payload]):
 
     def _add(self, priority: int, now: int, batch: Batch[Payload]) -> bool:
         """Move into the batch what runs of one priority, and return whether the next one may add to it."""
-        queue = self._waiting.queues[priority]
-        entries, skip = queue.entries, 0
-        if batch.jobs:
-            count = self._more(priority, now, batch)
-        else:
-            count, rows = (len(entries), queue.rows) if queue.rows <= self.cap_rows else self._prefix(priority)
-            if now + self._takes(rows) > entries[0][0]:
-                jobs = [(deadline, job.rows) for deadline, _, job in entries]
-                skip, count = choose(jobs, self._takes, now=now, max_rows=self.cap_rows, price=self._price())
-                if not count:
-                    return True
-        if count:
-            tight = entries[skip][0]
-            self._tight = tight if self._tight is None else min(self._tight, tight)
+        queue, before = self._waiting.queues[priority], batch.rows
+        entries, skip, room = queue.entries, 0, self.cap_rows
+        if before:
+            room = self._room(before, now)
+            if room <= 0:
+                return False
+        count, rows = (len(entries), queue.rows) if queue.rows <= room else self._prefix(priority, room, before == 0)
+        if not count:
+            return False
+        if now + self._takes(before + rows) > entries[0][0]:
+            skip, count = choose(
+                [(deadline, job.rows) for deadline, _, job in entries],
+                lambda rows: self._takes(before + rows),
+                now=now,
+                max_rows=room,
+                price=self._price(),
+            )
+            if not count:
+                return not before
+            if before and sum(entry[2].rows for entry in entries[skip : skip + count]) > room:
+                return False
+        tight = entries[skip][0]
+        self._tight = tight if self._tight is None else min(self._tight, tight)
         whole = skip + count == len(entries)
         if skip:
             self._waiting.pop(priority, skip, batch.late)
-        if count:
-            batch.rows += self._waiting.pop(priority, count, batch.jobs)
+        batch.rows += self._waiting.pop(priority, count, batch.jobs)
         return whole
 
-    def _prefix(self, priority: int) -> tuple[int, int]:
-        """Return how many of the first jobs fill a batch, and their rows."""
+    def _room(self, rows: int, now: int) -> int:
+        """Return how many rows can join a batch of `rows` within its deadlines."""
+        room, cost = self.cap_rows - rows, self.cost
+        if cost.per_row_us:
+            left = ((self._tight or now) - now) / (1 + RUN * cost.deviation) - cost.predict(rows)
+            room = min(room, int(left / cost.per_row_us))
+        return room
+
+    def _prefix(self, priority: int, room: int, alone: bool) -> tuple[int, int]:
+        """Return how many of the first jobs fit into `room` rows, and their rows; if `alone`, one in any case."""
         rows, entries = 0, self._waiting.queues[priority].entries
         for place, (_, _, job) in enumerate(entries):
-            if rows and rows + job.rows > self.cap_rows:
+            if rows + job.rows > room and (rows or not alone):
                 return place, rows
             rows += job.rows
         return len(entries), rows
-
-    def _more(self, priority: int, now: int, batch: Batch[Payload]) -> int:
-        """Return how many of the first jobs can join the batch within all deadlines."""
-        entries = self._waiting.queues[priority].entries
-        rows, tight = batch.rows, min(self._tight or 0, entries[0][0])
-        for place, (_, _, job) in enumerate(entries):
-            rows += job.rows
-            if rows > self.cap_rows or now + self._takes(rows) > tight:
-                return place
-        return len(entries)
 
     def _price(self) -> float:
         """Return what a microsecond of the executor is worth in rows: nothing, unless requests are being lost."""

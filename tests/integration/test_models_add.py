@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -29,10 +30,12 @@ from mainspring.app.keys import create_key
 from mainspring.app.modelling import Added, add_file, add_function
 from mainspring.app.probing import Draft, probe
 from mainspring.app.project import Project, open_project
+from mainspring.app.promoting import promote
 from mainspring.app.settings import load_settings
 from mainspring.core.errors import Conflict, Corrupt, Invalid, MainspringError, NotFound
 from mainspring.core.time import DAY
-from mainspring.registry.model import Manifest, TensorSpec
+from mainspring.delivery.routing import publish
+from mainspring.registry.model import AliasMove, Manifest, TensorSpec
 from model_kit import identity, lightgbm_file, mlp, onnx_model, training_data, xgboost_file
 
 pytestmark = pytest.mark.slow
@@ -99,7 +102,7 @@ class Place:
             url, json=body, headers={"authorization": f"Bearer {self.token}"}, timeout=60, trust_env=False
         )
 
-    def until(self, fine: Callable[[], bool], what: str) -> None:
+    def until(self, fine: Callable[[], Any], what: str) -> None:
         end = time.monotonic() + 60
         while not fine():
             assert time.monotonic() < end, what
@@ -449,6 +452,48 @@ def test_golden_rows_of_ones_own_are_held_to(place: Place) -> None:
         with pytest.raises((Invalid, Corrupt), match=said):
             place.add("given", "m.onnx", mlp(0), golden=place.write(f"{name}.json", content))
     assert len(place.project.versions.all("given")) == 1
+
+
+def flip(folder: Path) -> None:
+    content = bytearray((folder / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "model.onnx").write_bytes(content)
+
+
+def unsign(folder: Path) -> None:
+    (folder / "signature").write_bytes(bytes(64))
+
+
+def smuggle(folder: Path) -> None:
+    (folder / "model.pkl").write_bytes(pickle.dumps(Dangerous()))
+
+
+DAMAGED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a bit": (flip, r"model\.onnx of .* was changed"),
+    "another signature": (unsign, "signature"),
+    "a file more": (smuggle, r"does not list: model\.pkl"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_version_that_is_damaged_afterwards_is_not_served_and_the_one_before_goes_on(place: Place, kind: str) -> None:
+    damage, said = DAMAGED[kind]
+    added = place.add("network", "damaged.onnx", mlp(100 + list(DAMAGED).index(kind)))
+    damage(place.project.settings.state / "bundles" / added.digest)
+    with pytest.raises(Corrupt, match=said):
+        promote(place.project, "network", added.version)
+    # Whoever moves the alias past the check does not get it served either.
+    versions = place.project.versions
+    now = place.project.wall.now()
+    versions.set_alias(AliasMove("network", "champion", "1", added.version, "test", "", now))
+    try:
+        publish(list(place.project.definitions.endpoints.values()), versions, place.project.routes)
+        log = place.root.parent / "gateway.log"
+        place.until(lambda: re.search(f"Bundle {added.digest[:12]} is not served: .*{said}", log.read_text()), said)
+        np.testing.assert_allclose(place.infer("network", x=ROWS)["y"], network(0, ROWS), rtol=1e-5, atol=1e-5)
+    finally:
+        versions.set_alias(AliasMove("network", "champion", added.version, "1", "test", "", now))
+        publish(list(place.project.definitions.endpoints.values()), versions, place.project.routes)
 
 
 def test_functions_that_are_not_the_projects_are_refused(place: Place) -> None:

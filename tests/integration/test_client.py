@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -212,9 +212,11 @@ class Moody(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     moods: list[str]
     seen: list[Any]
+    datatypes: list[str]  # of `x`, as each question for metadata is told; the last one for good
 
     def do_GET(self) -> None:
-        tensor = {"name": "x", "datatype": "FP32", "shape": [-1]}
+        datatype = self.datatypes.pop(0) if len(self.datatypes) > 1 else self.datatypes[0]
+        tensor = {"name": "x", "datatype": datatype, "shape": [-1]}
         self._say(200, {"name": "m", "platform": "p", "inputs": [tensor], "outputs": [{**tensor, "name": "y"}]})
 
     def do_POST(self) -> None:
@@ -259,10 +261,10 @@ class Moody(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def moody(*moods: str) -> Iterator[tuple[str, list[Any]]]:
+def moody(*moods: str, datatypes: Sequence[str] = ("FP32",)) -> Iterator[tuple[str, list[Any]]]:
     """Give the URL of a server, and what it saw."""
     seen: list[Any] = []
-    handler = type("Handler", (Moody,), {"moods": list(moods), "seen": seen})
+    handler = type("Handler", (Moody,), {"moods": list(moods), "seen": seen, "datatypes": list(datatypes)})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     Thread(target=server.serve_forever, daemon=True).start()
@@ -290,6 +292,21 @@ def test_a_connection_that_was_closed_while_it_lay_idle_is_no_error(kind: Any) -
             assert client.predict("m", {"x": 1.0}).values == [7]
             time.sleep(0.2)
     assert len({address for address, _ in seen}) == 3
+
+
+def test_what_an_endpoint_takes_is_asked_for_again_when_it_has_changed(kind: Any) -> None:
+    with moody("fine", "400", datatypes=["FP32", "FP64"]) as (url, seen), kind(url, retries=QUICK) as client:
+        for _ in range(3):
+            assert client.predict("m", {"x": 1.0}).values == [7]
+    assert [asked["inputs"][0]["datatype"] for _, asked in seen] == ["FP32", "FP32", "FP64", "FP64"]
+
+
+def test_what_is_refused_and_has_not_changed_is_refused(kind: Any) -> None:
+    with moody("fine", "400") as (url, seen), kind(url, retries=QUICK) as client:
+        client.predict("m", {"x": 1.0})
+        with pytest.raises(Invalid, match="Full"):
+            client.predict("m", {"x": 1.0})
+    assert len(seen) == 2
 
 
 def test_refused_for_good(kind: Any) -> None:

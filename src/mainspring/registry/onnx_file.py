@@ -33,22 +33,41 @@ _CHILDREN: dict[str, dict[int, str]] = {
 _SHORT = b"|".join(b"\\x%02x.{%d}" % (size, size) for size in range(32))
 _RUN = re.compile(rb"(?:\x3d.{4}|\x40[\x80-\xff]{0,9}[\x00-\x7f]|\x4a(?:" + _SHORT + rb"))++", re.DOTALL)
 
-_NODE_DOMAIN, _OPERATOR_SET_DOMAIN = 7, 1
+_NODE_OPERATOR, _NODE_DOMAIN, _OPERATOR_SET_DOMAIN = 4, 7, 1
+_MODEL_FUNCTION, _FUNCTION_NAME, _FUNCTION_DOMAIN = 25, 1, 10
 _TENSOR_NAME, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 8, 13, 14
 
 
 def check_onnx(content: bytes, name: str = "model.onnx") -> None:
     """Return if `content` is one whole ONNX model of standard operators with all its data inside.
 
+    A function that the file itself defines, in whatever domain, is no operator from elsewhere: what it is made of is.
+
     Raises:
         Corrupt: It is no protobuf message, holds no graph, names data outside the file, or uses other operators.
     """
-    if not any(number == 7 for number, _, _ in _fields(memoryview(content), name)):
+    numbers: set[int] = set()
+    functions: set[tuple[str, str]] = set()  # (domain, name)
+    for number, wire, value in _fields(memoryview(content), name):
+        numbers.add(number)
+        if number == _MODEL_FUNCTION and wire == _BYTES and not isinstance(value, int):
+            functions.add(_texts(value, _FUNCTION_DOMAIN, _FUNCTION_NAME, name))
+    if 7 not in numbers:
         raise Corrupt(f"{name} holds no ONNX graph.")
-    _check(memoryview(content), "Model", name, 0)
+    _check(memoryview(content), "Model", name, 0, functions)
 
 
-def _check(message: memoryview, kind: str, name: str, depth: int) -> None:
+def _texts(message: memoryview, first: int, second: int, name: str) -> tuple[str, str]:
+    """Return two fields of a message; of several occurrences the last counts, as in protobuf."""
+    found = {
+        number: bytes(value).decode(errors="replace")
+        for number, _, value in _fields(message, name)
+        if number in (first, second) and not isinstance(value, int)
+    }
+    return found.get(first, ""), found.get(second, "")
+
+
+def _check(message: memoryview, kind: str, name: str, depth: int, functions: set[tuple[str, str]]) -> None:
     if depth > 8 * _DEEPEST:
         raise Corrupt(f"{name} nests graphs deeper than {_DEEPEST}.")
     if kind == "Tensor":
@@ -59,10 +78,17 @@ def _check(message: memoryview, kind: str, name: str, depth: int) -> None:
         if isinstance(value, int):
             continue
         if wire == _BYTES and number in children:
-            _check(value, children[number], name, depth + 1)
+            _check(value, children[number], name, depth + 1, functions)
         elif (kind, number) in (("Node", _NODE_DOMAIN), ("OperatorSet", _OPERATOR_SET_DOMAIN)):
             domain = bytes(value).decode(errors="replace")
-            if domain not in OPERATOR_DOMAINS:
+            if domain in OPERATOR_DOMAINS:
+                continue
+            own = (
+                _texts(message, _NODE_DOMAIN, _NODE_OPERATOR, name) in functions
+                if kind == "Node"
+                else any(domain == each for each, _ in functions)
+            )
+            if not own:
                 raise Corrupt(f"{name} uses operators of the domain {domain!r}, which is not one of ONNX's own.")
 
 

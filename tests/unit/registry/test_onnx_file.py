@@ -139,6 +139,35 @@ def test_an_attribute_after_a_run_of_numbers_is_scanned() -> None:
         check_onnx(made.SerializeToString())
 
 
+def with_function(called: str, *, inner: str = "", domain: str = "pkg.torch") -> onnx.ModelProto:
+    """A model that defines the function `pkg.torch.Twice`, and calls something of its domain."""
+    made = model(helper.make_node(called, ["x"], ["z"], domain=domain))
+    made.opset_import.append(helper.make_opsetid(domain, 1))
+    nodes = [helper.make_node("Add", ["a", "a"], ["b"], domain=inner)]
+    made.functions.append(
+        helper.make_function("pkg.torch", "Twice", ["a"], ["b"], nodes, [helper.make_opsetid("", 18)])
+    )
+    return made
+
+
+def test_functions_that_the_file_defines_itself_are_its_own() -> None:
+    check_onnx(with_function("Twice").SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        with_function("Thrice"),  # of the same domain, but not defined
+        with_function("Twice", inner="evil"),
+        with_function("Twice", domain="evil"),
+    ],
+    ids=["undefined", "made of another", "of another domain"],
+)
+def test_and_nothing_else_is(made: onnx.ModelProto) -> None:
+    with pytest.raises(Corrupt, match="which is not one of ONNX's own"):
+        check_onnx(made.SerializeToString())
+
+
 @pytest.mark.parametrize("domain", ["com.microsoft", "evil", "ai.onnx.training"])
 def test_operators_from_elsewhere_are_refused(domain: str) -> None:
     with pytest.raises(Corrupt, match=domain):

@@ -242,7 +242,7 @@ class Supervisor:
             return
         if child.restart_at is None:
             child.ready = False
-            if now - child.started > _STEADY_S:
+            if now - child.started > _STEADY_S or child.process.returncode == 0:
                 child.wait_s = _FIRST_WAIT_S
             child.restart_at = now + child.wait_s
             child.wait_s = min(_LONGEST_WAIT_S, child.wait_s * 2)

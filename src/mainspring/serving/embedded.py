@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Any
 
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, SSLProtocols
@@ -17,6 +18,8 @@ from granian.server.embed import Server
 
 from mainspring.core.listening import BACKLOG
 from mainspring.core.settings import Limits, Tls
+
+_HOLDER: Any = SocketHolder  # its stub lacks the constructor
 
 
 class Embedded(Server):  # type: ignore[misc]  # granian is not typed
@@ -62,7 +65,7 @@ class Embedded(Server):  # type: ignore[misc]  # granian is not typed
         self._accepting = listener.dup().detach()  # Granian's own: it closes it
 
     def _init_shared_socket(self) -> None:
-        self._shd = SocketHolder(self._accepting, False, BACKLOG)
+        self._shd = _HOLDER(self._accepting, False, BACKLOG)
 
     def refuse_more(self) -> None:
         """Accept no more connections and go on serving those there are. Only before `stop`."""

@@ -16,7 +16,7 @@ from mainspring.serving.gateway import Gateway
 from mainspring.serving.slots import Slots
 
 _PRELOAD_S = 20.0
-_QUIET_S = 0.15
+_QUIET_S = 0.4
 _POLL_S = 0.005
 _STEERED_S = 0.1  # in which new connections are steered to the others
 

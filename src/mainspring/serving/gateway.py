@@ -145,7 +145,7 @@ class Gateway:
             headers = scope.headers
             request = Request(headers, protocol, scope.method, model, version, received, self._request_id(headers))
             try:
-                told = await self._answer(template, request)
+                told = await self._handler(template, request)(request)
                 if len(told.body) >= MIN_COMPRESSED and (encoding := accepted(headers.get("accept-encoding"))):
                     told.body = await compressed(told.body, encoding, self._squeezing)
                     told.headers = (*told.headers, ("content-encoding", encoding), ("vary", "accept-encoding"))
@@ -169,7 +169,8 @@ class Gateway:
         finally:
             plane.in_flight -= 1
 
-    async def _answer(self, template: str, request: Request) -> Reply:
+    def _handler(self, template: str, request: Request) -> _Handler:
+        """Return what answers, once it is clear who asks and that they may."""
         headers = request.headers
         self._check_host(headers.get_all("host"))
         methods = self._handlers.get(template, _NO_METHODS)
@@ -184,7 +185,7 @@ class Gateway:
             if methods:
                 raise WrongMethod(f"This path takes {', '.join(sorted(methods))}.")
             raise NotFound("There is no such path.")
-        return await handler(request)
+        return handler
 
     def _request_id(self, headers: Headers) -> str:
         """Return a request's name in our words to operators: its caller's, else a fresh one."""

@@ -74,10 +74,11 @@ def lane_of(served: Served, version: str) -> Lane:
     Raises:
         NotFound: The version is not served.
     """
+    lanes = served.lanes
     if not version:
-        return served.lanes[served.heaviest]
+        return next(iter(lanes.values())) if len(lanes) == 1 else lanes[served.heaviest]
     try:
-        return served.lanes[version]
+        return lanes[version]
     except KeyError:
         raise NotFound(f"Version {version[:100]!r} of {served.route.endpoint!r} is not served.") from None
 
@@ -124,7 +125,7 @@ def _answered(endpoint: str, lane: Lane, asked: Asked, answer: Answer, wanted: S
     specs = lane.runtime.outputs
     outputs = []
     for name in wanted:
-        array = answer.outputs[name]
+        array = answer.output(name)
         outputs.append(Tensor(name, specs[name].datatype, array.shape, array))
     said: dict[str, Any] = {"prediction_ids": answer.ids}
     if asked.parameters.feature_statuses:

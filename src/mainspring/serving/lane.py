@@ -127,7 +127,7 @@ class Lane:
         return job
 
     def _wake(self) -> None:
-        if not self.batcher.idle or self._scheduled:
+        if self._scheduled or not self.batcher.idle:
             return
         self._scheduled = True
         if self._alone():

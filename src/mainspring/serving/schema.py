@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isinf
@@ -24,6 +26,15 @@ DATATYPES = {
     DType.Float32: "FP32",
     DType.Float64: "FP64",
     DType.Timestamp: "INT64",  # UTC epoch microseconds; as BYTES, ISO 8601 with an offset
+}
+# The type codes of `array.array`, where they are as wide as the datatype.
+_CODES = {
+    datatype: code
+    for datatype, code in {
+        **{"UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q", "INT8": "b", "INT16": "h", "INT32": "i"},
+        **{"INT64": "q", "FP32": "f", "FP64": "d"},
+    }.items()
+    if array(code).itemsize == DTYPES[datatype].itemsize and sys.byteorder == "little"
 }
 
 
@@ -190,13 +201,23 @@ def _array(tensor: Tensor, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     data = tensor.data
     if isinstance(data, np.ndarray):
         return data
+    try:
+        if code := _CODES.get(tensor.datatype):
+            # Twice as fast as `np.array`, and refuses nulls.
+            return np.ndarray(tensor.shape, dtype, array(code, data))
+    except TypeError:
+        raise _null(tensor.name) from None
     if None in data:
-        raise Invalid(f"Input {tensor.name!r} holds a null, which a tensor cannot.")
+        raise _null(tensor.name)
     if tensor.datatype == BYTES:
         found = np.empty(len(data), np.object_)
         found[:] = _texts(tensor.name, data)
         return found.reshape(tensor.shape)
     return np.array(data, dtype).reshape(tensor.shape)
+
+
+def _null(name: str) -> Invalid:
+    return Invalid(f"Input {name!r} holds a null, which a tensor cannot.")
 
 
 def _texts(name: str, data: Sequence[Any]) -> list[Any]:

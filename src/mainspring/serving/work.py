@@ -21,13 +21,30 @@ from mainspring.serving.statistics import Statistics
 Outputs = Mapping[str, np.ndarray[Any, Any]]  # each of shape (rows, ...)
 
 
-@dataclass(eq=False, slots=True)
 class Answer:
-    """What one request is told."""
+    """What one request is told: its part, from row `start` to `end`, of what became of all that ran together."""
 
-    ids: list[str]
-    outputs: Outputs
-    statuses: dict[str, list[str]]
+    __slots__ = ("_end", "_keyed", "_start", "_work")
+
+    def __init__(self, work: Work, start: int, end: int, keyed: bool) -> None:
+        self._work = work
+        self._start = start
+        self._end = end
+        self._keyed = keyed
+
+    @property
+    def ids(self) -> list[str]:
+        return self._work.ids[self._start : self._end]
+
+    def output(self, name: str) -> np.ndarray[Any, Any]:
+        """Return an output, shape (rows, ...)."""
+        return self._work.outputs[name][self._start : self._end]
+
+    @property
+    def statuses(self) -> dict[str, list[str]]:
+        """Feature -> how it was found, by row; of requests by key."""
+        found = self._work.gathered.statuses if self._keyed else {}
+        return {name: list(column[self._start : self._end]) for name, column in found.items()}
 
 
 @dataclass(eq=False, slots=True)
@@ -122,14 +139,7 @@ class Work:
             waited += self.taken - job.arrived
             total += now - ask.received
             if not ask.future.done():
-                statuses = self.gathered.statuses if ask.rows.keyed else {}
-                ask.future.set_result(
-                    Answer(
-                        self.ids[start:end],
-                        {name: array[start:end] for name, array in self.outputs.items()},
-                        {name: list(column[start:end]) for name, column in statuses.items()},
-                    )
-                )
+                ask.future.set_result(Answer(self, start, end, ask.rows.keyed))
             start = end
         statistics.ran(
             rows=self.rows,

@@ -81,7 +81,7 @@ async def test_what_one_turn_of_the_loop_brings_runs_together(threads: ThreadPoo
     stored = {"Carrier.flights_1h", "Carrier.delay_1h"}
     assert [set(answer.statuses) for answer in answers] == [stored, set(), stored]
     by_key = {"Carrier.flights_1h": [0], "Carrier.delay_1h": [None], "Schedule.thousands": [0.5], "Schedule.hour": [2]}
-    assert answers[0].outputs["probability"] == pytest.approx(expected(by_key), abs=1e-6)
+    assert answers[0].output("probability") == pytest.approx(expected(by_key), abs=1e-6)
     assert bench.log.find(answers[2].ids[1]).keys == {"flight_id": 2, "carrier": "DL"}
     assert {each.principal for each in bench.log.recent()} == {"key"}
 

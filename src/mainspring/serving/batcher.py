@@ -131,7 +131,7 @@ class Batcher(Generic[Payload]):
         now, rows, rate = self._now(), self._waiting.rows, self._traffic.rate
         if not self._traffic.scarce or not rate or not rows or rows >= self.cap_rows:
             return now
-        slower = 1 + ADMIT * self.cost.deviation
+        slower = 1 + ADMIT * self.cost.usual_deviation
         heads = (queue.entries[0][2] for queue in self._waiting.queues.values())
         first = min(heads, key=lambda job: job.deadline)
         spare = first.deadline - now - _TIMER_US - self.cost.predict(rows) * slower
@@ -265,12 +265,16 @@ class Batcher(Generic[Payload]):
             come = traffic.rate / (1 + traffic.rate * cost.per_row_us) * (slack - cost.fixed_us)
             most = cost.fixed_us + _PATIENCE * (slack - cost.fixed_us)
             longest = max(longest, min(cost.predict(ceil(min(traffic.waiting, come))), most))
-        takes = full * cost.predict(self.cap_rows) + longest
-        return free + takes + ADMIT * cost.deviation * sqrt(full + 1) * longest
+        if not full:
+            return free + longest * (1 + ADMIT * cost.usual_deviation)
+        # Of one batch most are near what is usual; a sum of several has the deviation of the sum.
+        each = cost.predict(self.cap_rows)
+        off = sqrt((cost.usual_deviation * longest) ** 2 + full * (cost.deviation * each) ** 2)
+        return free + full * each + longest + ADMIT * off
 
     def _takes(self, rows: int) -> float:
         """Return how long a batch may take to be called in time."""
-        return self.cost.predict(rows) * (1 + RUN * self.cost.deviation)
+        return self.cost.predict(rows) * (1 + RUN * self.cost.usual_deviation)
 
     def _add(self, priority: int, now: int, batch: Batch[Payload]) -> bool:
         """Move into the batch what runs of one priority, and return whether the next one may add to it."""
@@ -307,7 +311,7 @@ class Batcher(Generic[Payload]):
         """Return how many rows can join a batch of `rows` within its deadlines."""
         room, cost = self.cap_rows - rows, self.cost
         if cost.per_row_us:
-            left = ((self._tight or now) - now) / (1 + RUN * cost.deviation) - cost.predict(rows)
+            left = ((self._tight or now) - now) / (1 + RUN * cost.usual_deviation) - cost.predict(rows)
             room = min(room, int(left / cost.per_row_us))
         return room
 

@@ -8,6 +8,7 @@ _MEMORY = 0.95  # the weight of the past at each new batch: some twenty batches 
 _FAR, _FAR_US = 3.0, 100.0
 _SURPRISES = 3  # batches in a row, all slower or all faster than they had any right to be: the line has moved
 _FORGET = 0.1
+_NORMAL = 1.2533  # the standard deviation of a normal error over the mean of its size: sqrt(pi / 2)
 
 
 class Cost:
@@ -19,7 +20,7 @@ class Cost:
     def __init__(self) -> None:
         self._weight = self._rows = self._time = self._rows_rows = self._rows_time = 0.0
         self._fixed = self._per_row = 0.0
-        self._square = 0.0  # of the relative error, weighted like the rest
+        self._errors = self._squares = 0.0  # relative, without sign, and their squares, weighted like the rest
         self._surprises = 0  # how many in a row, negative where they were faster
 
     def observe(self, rows: int, took_us: float) -> None:
@@ -42,7 +43,12 @@ class Cost:
     @property
     def deviation(self) -> float:
         """The standard deviation of what batches took from what was predicted, as a part of that."""
-        return sqrt(self._square / self._weight) if self._weight else 0.0
+        return sqrt(self._squares / self._weight) if self._weight else 0.0
+
+    @property
+    def usual_deviation(self) -> float:
+        """The same by the mean of what they are off: of most batches, where a few were held up by something else."""
+        return _NORMAL * self._errors / self._weight if self._weight else 0.0
 
     @property
     def fixed_us(self) -> float:
@@ -54,17 +60,18 @@ class Cost:
 
     def _compare(self, predicted: float, took_us: float) -> None:
         error = (took_us - predicted) / predicted if predicted > 0 else 0.0
-        if abs(error) > 2 * self.deviation + 0.05:
+        if abs(error) > 2 * self.usual_deviation + 0.05:
             way = 1 if error > 0 else -1
             self._surprises = self._surprises + way if self._surprises * way >= 0 else way
         else:
             self._surprises = 0
-        self._square = self._square * _MEMORY + error * error
+        self._errors = self._errors * _MEMORY + abs(error)
+        self._squares = self._squares * _MEMORY + error * error
         if abs(self._surprises) >= _SURPRISES:
             # The slope is kept in shape by scaling the past to what is measured now, rather than by a line through
             # points of two lines.
             self._surprises = 0
-            for name in ("_weight", "_rows", "_time", "_rows_rows", "_rows_time", "_square"):
+            for name in ("_weight", "_rows", "_time", "_rows_rows", "_rows_time", "_errors", "_squares"):
                 setattr(self, name, getattr(self, name) * _FORGET)
 
     def _fit(self) -> None:

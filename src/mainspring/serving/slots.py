@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from mainspring.core.errors import Conflict
+
 _ANSWER_WITHIN_S = 0.25
 _LONGEST_PATH = 100  # bytes; the kernel's limit for a socket's path is 104 or 108
 _UP = b"mainspring_gateway_worker_up"
@@ -43,10 +45,19 @@ class Slots:
         self._server: asyncio.Server | None = None
 
     async def start(self, own: Callable[[], bytes], ready: Callable[[], bool]) -> None:
-        """Tell the others `own()`, and the supervisor `ready()`, in the place of a dead predecessor."""
+        """Tell the others `own()`, and the supervisor `ready()`, in the place of a dead predecessor.
+
+        Raises:
+            Conflict: A process in this slot is alive.
+        """
         self._own, self._ready = own, ready
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _Reach(self._folder) as reach:
+            if await _ask(reach.path(self._slot)):
+                raise Conflict(
+                    f"The gateway's slot {self._slot} is taken by a process that serves.",
+                    fix="stop it, or choose another with --slot.",
+                )
             self._server = await asyncio.start_unix_server(self._answer, reach.path(self._slot))
 
     async def stop(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from typing import Any
 
@@ -221,6 +222,28 @@ def test_closing_lets_go_of_the_model_at_once(executor: Any, held: str) -> None:
     assert model() is not None
     made.close()
     assert model() is None
+
+
+@pytest.mark.parametrize(
+    ("executor", "held"),
+    [
+        (lambda: OnnxExecutor(mlp_bundle()), "_session"),
+        (lambda: OnnxExecutor(columns_bundle()), "_session"),
+        (lambda: XgboostExecutor(xgboost_bundle()), "_booster"),
+        (lambda: LightgbmExecutor(lightgbm_bundle()), "_booster"),
+    ],
+    ids=["onnx", "onnx columns", "xgboost", "lightgbm"],
+)
+def test_an_executor_that_nobody_holds_is_gone_without_the_collector(executor: Any, held: str) -> None:
+    """A gateway lets go of a version when the last request on it is answered; its memory must not wait for a cycle."""
+    made = executor()
+    model = weakref.ref(getattr(made, held))
+    gc.disable()
+    try:
+        del made
+        assert model() is None
+    finally:
+        gc.enable()
 
 
 def test_the_forests_have_as_many_features_as_the_kit_says() -> None:

@@ -13,7 +13,7 @@ from mainspring.serving.schema import DATATYPES
 from mainspring.serving.tensor import DTYPES, datatype_of, shown
 
 # What lists may hold, by the kind of array that is asked for: NumPy itself would also read texts, and cut numbers off.
-_TYPES: Mapping[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {float, int, type(None)}}
+_TYPES: Mapping[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {float, int}, "O": {str, bytes}}
 
 Array = np.ndarray[Any, Any]
 
@@ -93,16 +93,17 @@ def closed() -> ModelFailed:
     return ModelFailed("The model was closed.")
 
 
-def tensor(values: Sequence[Any] | Array, spec: TensorSpec, rows: int) -> Array:
+def tensor(values: Sequence[Any] | Array, spec: TensorSpec, rows: int, *, nullable: bool = False) -> Array:
     """Return one tensor, shape (rows, ...) as `spec` says.
 
     Args:
-        values: An array of exactly the spec's type, or nested lists, in which null is NaN among floats.
+        values: An array of exactly the spec's type, or nested lists.
+        nullable: Whether a null in lists of floats is NaN; else it is refused.
 
     Raises:
         Invalid: The type or the shape is another; the message names both.
     """
-    array = values if isinstance(values, np.ndarray) else _from_lists(values, spec)
+    array = values if isinstance(values, np.ndarray) else _from_lists(values, spec, nullable)
     if array.dtype != DTYPES[spec.datatype]:
         found = datatype_of(array.dtype)
         raise Invalid(f"Input {spec.name!r} has the datatype {found}; it must be {spec.datatype}.")
@@ -114,12 +115,11 @@ def tensor(values: Sequence[Any] | Array, spec: TensorSpec, rows: int) -> Array:
     return array
 
 
-def _from_lists(values: Sequence[Any], spec: TensorSpec) -> Array:
+def _from_lists(values: Sequence[Any], spec: TensorSpec, nullable: bool) -> Array:
     dtype = DTYPES[spec.datatype]
     try:
-        if dtype.kind == "O":
-            return np.array(values, dtype)
-        if not set(map(type, np.array(values, np.object_).flat)) <= _TYPES[dtype.kind]:
+        allowed = _TYPES[dtype.kind] | ({type(None)} if nullable and dtype.kind == "f" else set())
+        if not set(map(type, np.array(values, np.object_).flat)) <= allowed:
             raise ValueError(spec.name)
         return np.array(values, dtype)
     except (TypeError, ValueError, OverflowError):

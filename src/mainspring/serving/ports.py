@@ -64,7 +64,8 @@ class Executor(Protocol):
         ...
 
     def nullable(self, name: str) -> bool:
-        """Return whether an input takes a null: as NaN among floats, as an empty string among strings."""
+        """Return whether an input takes a null in a list of values: as NaN among floats, as an empty string among
+        strings."""
         ...
 
     def predict(self, inputs: Mapping[str, Sequence[Any] | np.ndarray[Any, Any]], rows: int) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Matrix:
         """
         if self._tensor:
             ((name, spec),) = self.inputs.items()
-            matrix = np.ascontiguousarray(tensor(given(inputs, name), spec, rows))
+            matrix = np.ascontiguousarray(tensor(given(inputs, name), spec, rows, nullable=True))
         else:
             matrix = np.empty((rows, len(self.inputs)), self._dtype)
             with np.errstate(over="ignore"):  # it is refused below

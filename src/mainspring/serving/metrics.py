@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-STAGES = ("queue", "features", "compute", "total")
+STAGES = ("queue", "features", "compute", "encode", "total")
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0)
 
@@ -81,6 +81,7 @@ class Metrics(Collector):
         self._unlogged = unlogged
         self._endpoints: dict[str, EndpointMetrics] = {}
         self.outside: dict[int, int] = defaultdict(int)  # replies that belong to no endpoint, by status
+        self.spans: Callable[[], Mapping[str, int]] = dict  # what became of spans, where requests are traced
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -140,6 +141,11 @@ class Metrics(Collector):
                 rejections.add_metric([name, cause], float(count))
             rows.add_metric([name], float(endpoint.rows))
         yield from (requests, rejections, rows, unlogged)
+        if outcomes := self.spans():
+            spans = CounterMetricFamily("mainspring_spans", "Spans by what became of them.", labels=["outcome"])
+            for outcome, count in outcomes.items():
+                spans.add_metric([outcome], float(count))
+            yield spans
 
     def _histograms(self) -> Iterator[Metric]:
         stages = HistogramMetricFamily(

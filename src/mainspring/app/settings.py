@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import check_id
-from mainspring.core.settings import Address, Limits, Settings, Tls, Url
+from mainspring.core.settings import Address, Limits, Settings, Tls, Traces, Url
 from mainspring.core.time import parse_duration
 
 PROJECT_FILE = "mainspring.toml"
@@ -49,6 +49,9 @@ DEFAULTS: Mapping[str, Any] = {
     "control_tls_cert": "",
     "control_tls_key": "",
     "control_tls_client_ca": "",
+    "traces": "",
+    "traces_share": 1.0,
+    "traces_in_clear": False,
 }
 _PLANES = ("gateway", "control")
 _TABLES = (*_PLANES, "grpc")
@@ -189,6 +192,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         gateway_tls=tls["gateway"],
         control_tls=tls["control"],
         grpc=grpc,
+        traces=_traces(values),
     )
 
 
@@ -201,6 +205,29 @@ def _grpc(text: str, gateway: Address, control: Address) -> Address | None:
         if (address.host, address.port) == (other.host, other.port) and address.port:
             raise Invalid(f"The {name} and gRPC both have {text}.", fix="give them two ports.")
     return address
+
+
+def _traces(values: Mapping[str, Any]) -> Traces | None:
+    """Return where spans go, `None` where tracing is off."""
+    text, in_clear = str(values["traces"]).rstrip("/"), _flag("traces_in_clear", values["traces_in_clear"])
+    share = _share("traces_share", values["traces_share"])
+    if not text:
+        return None
+    fix = 'write where OTLP over HTTP is taken, without a key: traces = "http://127.0.0.1:4318".'
+    try:
+        parts = urlsplit(text)
+        host, _port = parts.hostname or "", parts.port
+    except ValueError:
+        raise Invalid("traces is no address that can be read.", fix=fix) from None
+    if parts.scheme not in ("http", "https") or not host or "@" in text or parts.query or parts.fragment:
+        # What stands before an @ or after a ? may be a secret.
+        raise Invalid("traces is no plain address of a collector.", fix=fix)
+    if parts.scheme == "http" and not in_clear and not Address(host, 0).loopback:
+        raise Invalid(
+            f"traces would send spans to {host} in clear.",
+            fix="use https, or a collector on this machine; where the network is yours, traces_in_clear = true.",
+        )
+    return Traces(text, share)
 
 
 def _tls(root: Path, plane: str, values: Mapping[str, Any]) -> Tls | None:
@@ -266,6 +293,23 @@ def _duration(name: str, value: Any) -> int:
     if duration <= 0:
         raise Invalid(f"{name} is {value!r}.", fix=f'write a number and a unit, such as {name} = "{DEFAULTS[name]}".')
     return duration
+
+
+def _flag(name: str, value: Any) -> bool:
+    found = {"true": True, "false": False}.get(str(value).lower())
+    if found is None:
+        raise Invalid(f"{name} is {value!r}.", fix="write true or false.")
+    return found
+
+
+def _share(name: str, value: Any) -> float:
+    try:
+        share = -1.0 if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise Invalid(f"{name} is {value!r}.", fix="write a number from 0 to 1.")
+    return share
 
 
 def _at_least(least: int, name: str, value: Any) -> int:

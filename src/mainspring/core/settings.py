@@ -83,6 +83,15 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Traces:
+    """Where spans go, OTLP over HTTP, such as `http://127.0.0.1:4318`; and which share of the traces that begin here is
+    kept, from 0 to 1."""
+
+    url: str
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything a process needs to know about where things live."""
 
@@ -110,3 +119,4 @@ class Settings:
     gateway_tls: Tls | None = None
     control_tls: Tls | None = None
     grpc: Address | None = None  # `None`: gRPC is off
+    traces: Traces | None = None  # `None`: tracing is off

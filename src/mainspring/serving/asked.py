@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
 from mainspring.serving.tensor import Tensor
+
+if TYPE_CHECKING:
+    from mainspring.serving.batcher import Job
+    from mainspring.serving.lane import Lane
+    from mainspring.serving.work import Answer, Ask
 
 
 class Gone(Exception):
@@ -45,7 +50,7 @@ class Answered:
     """The reply to one `infer`. The outputs' data are arrays of shape (rows, ...).
 
     `parameters` has `prediction_ids`, one a row, and where they were asked for `feature_statuses`, feature -> a word a
-    row.
+    row. `ran` and `encoded` are for who traces: how it came about, and when it was encoded, from and to, monotonic, ns.
     """
 
     model_name: str
@@ -53,3 +58,5 @@ class Answered:
     outputs: list[Tensor]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     id: str | None = None
+    ran: tuple[Lane, Job[Ask], Answer] | None = None
+    encoded: tuple[int, int] | None = None

@@ -12,7 +12,7 @@ import os
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound
 from mainspring.core.time import Clock
@@ -34,6 +34,9 @@ from mainspring.serving.plane import DataPlane
 from mainspring.serving.ports import Loader, Routes
 from mainspring.serving.routes import ROUTES, split_path
 from mainspring.serving.status import WrongHost, WrongMethod
+
+if TYPE_CHECKING:
+    from mainspring.serving.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 _KNOWN_HOSTS = 256
@@ -62,6 +65,7 @@ class Gateway:
         max_body_bytes: The largest body, also after decompression.
         body_timeout_s: The longest a body may take to arrive.
         threads: How many slow models run at once.
+        tracing: Makes spans of requests, if any are wanted.
     """
 
     ROUTES = ROUTES
@@ -81,6 +85,7 @@ class Gateway:
         max_body_bytes: int,
         body_timeout_s: float = 10.0,
         threads: int = 2,
+        tracing: Tracing | None = None,
     ) -> None:
         self._plane = DataPlane(
             routes=routes,
@@ -105,6 +110,9 @@ class Gateway:
         self._id = f"{os.urandom(8).hex()}-"
         self._ids = count(1)
         self.metrics = self._plane.metrics
+        self._tracing = tracing
+        if tracing is not None:
+            self.metrics.spans = tracing.counts
         self.scrape: Callable[[], Awaitable[bytes]] | None = None  # the numbers of every process, where there are more
 
     @property
@@ -155,6 +163,8 @@ class Gateway:
                     _log.warning("%s answered %d to %s: %s", template, told.status, request.id, error)
             except Gone:
                 plane.count(model, _HUNG_UP, received)
+                if self._tracing is not None:
+                    self._trace(self._tracing, request, scope.scheme, template, _HUNG_UP)
                 return
             except Exception:
                 _log.exception(
@@ -166,8 +176,19 @@ class Gateway:
             if plane.draining:
                 sent.append(("connection", "close"))
             protocol.response_bytes(told.status, sent, told.body)
+            if self._tracing is not None:
+                self._trace(self._tracing, request, scope.scheme, template, told.status)
         finally:
             plane.in_flight -= 1
+
+    def _trace(self, tracing: Tracing, request: Request, scheme: str, template: str, status: int) -> None:
+        tracing.http(
+            request,
+            scheme=scheme,
+            route=template if template in self._handlers else "",
+            endpoint=request.model if request.model in self._plane.served else "",
+            status=status,
+        )
 
     def _handler(self, template: str, request: Request) -> _Handler:
         """Return what answers, once it is clear who asks and that they may."""

@@ -82,9 +82,12 @@ class Handlers:
             received_us=request.received,
             gone=request.protocol.client_disconnect,
         )
-        begun = time.perf_counter_ns()
+        begun = time.monotonic_ns()
         content, header_length = encode_infer(answered, decoded.binary)
-        self._plane.metrics.of(request.model).stages["encode"].observe((time.perf_counter_ns() - begun) / 1e9)
+        ended = time.monotonic_ns()
+        self._plane.metrics.of(request.model).stages["encode"].observe((ended - begun) / 1e9)
+        answered.encoded = (begun, ended)
+        request.answered = answered
         if header_length is None:
             return Reply(200, content)
         return Reply(200, content, (_BINARY, (HEADER_LENGTH, str(header_length))))

@@ -65,7 +65,9 @@ async def infer(
     except asyncio.CancelledError:  # so says gRPC that its caller is gone
         lane.batcher.cancel(job)
         raise
-    return _answered(served.route.endpoint, lane, asked, answer, wanted)
+    answered = _answered(served.route.endpoint, lane, asked, answer, wanted)
+    answered.ran = (lane, job, answer)
+    return answered
 
 
 def lane_of(served: Served, version: str) -> Lane:

@@ -206,9 +206,10 @@ class Lane:
         work.read = monotonic_us()
 
     def _predict(self, work: Work) -> None:
-        begun = time.perf_counter_ns()
+        begun = time.monotonic_ns()
+        work.called = begun // 1000
         work.outputs = self.runtime.executor.predict(work.gathered.features, work.rows)
-        work.took_us = (time.perf_counter_ns() - begun) / 1000
+        work.took_us = (time.monotonic_ns() - begun) / 1000
 
     def _slow(self, rows: int) -> bool:
         """Return whether a batch belongs in a thread: by what warming up measured, and by the fastest of late. Code

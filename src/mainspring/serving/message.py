@@ -7,6 +7,7 @@ from typing import Any
 
 from mainspring.core.errors import MainspringError
 from mainspring.security.model import Principal
+from mainspring.serving.asked import Answered
 from mainspring.serving.body import Headers
 from mainspring.serving.codec import ErrorResponse, encode
 from mainspring.serving.status import public_text, retry_after_s, status_of
@@ -28,6 +29,7 @@ class Request:
     received: int
     id: str
     principal: Principal | None = None
+    answered: Answered | None = None  # of an `infer`
 
 
 @dataclass(eq=False, slots=True)

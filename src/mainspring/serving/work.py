@@ -24,26 +24,26 @@ Outputs = Mapping[str, np.ndarray[Any, Any]]  # each of shape (rows, ...)
 class Answer:
     """What one request is told: its part, from row `start` to `end`, of what became of all that ran together."""
 
-    __slots__ = ("_end", "_keyed", "_start", "_work")
+    __slots__ = ("_end", "_keyed", "_start", "work")
 
     def __init__(self, work: Work, start: int, end: int, keyed: bool) -> None:
-        self._work = work
+        self.work = work
         self._start = start
         self._end = end
         self._keyed = keyed
 
     @property
     def ids(self) -> list[str]:
-        return self._work.ids[self._start : self._end]
+        return self.work.ids[self._start : self._end]
 
     def output(self, name: str) -> np.ndarray[Any, Any]:
         """Return an output, shape (rows, ...)."""
-        return self._work.outputs[name][self._start : self._end]
+        return self.work.outputs[name][self._start : self._end]
 
     @property
     def statuses(self) -> dict[str, list[str]]:
         """Feature -> how it was found, by row; of requests by key."""
-        found = self._work.gathered.statuses if self._keyed else {}
+        found = self.work.gathered.statuses if self._keyed else {}
         return {name: list(column[self._start : self._end]) for name, column in found.items()}
 
 
@@ -66,7 +66,9 @@ class Work:
         taken: When they left the queue.
         begun: When it was their turn.
         read: When their features were there.
+        called: When the model was called.
         took_us: How long the model took.
+        answered: When the requests were told.
         unlogged: How many entries of the log have to be on the disk before the requests are answered.
     """
 
@@ -75,7 +77,9 @@ class Work:
     begun: int
     rows: int = field(init=False)
     read: int = 0
+    called: int = 0
     took_us: float = 0.0
+    answered: int = 0
     gathered: Gathered = field(default_factory=lambda: Gathered({}))
     outputs: Outputs = field(default_factory=dict)
     ids: list[str] = field(default_factory=list)
@@ -133,6 +137,7 @@ class Work:
 
     def answer(self, statistics: Statistics, now: int) -> None:
         """Tell each request its rows' part."""
+        self.answered = now
         start = waited = total = 0
         for job in self.jobs:
             ask, end = job.payload, start + job.rows

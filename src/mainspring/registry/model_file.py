@@ -82,7 +82,7 @@ def _read(path: Path, largest: int) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would block
     except FileNotFoundError:
-        raise NotFound(f"There is no file {path}.") from None
+        raise NotFound(f"There is no file {path}.", fix="name the model's file.") from None
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise

@@ -9,16 +9,21 @@ import asyncio
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mainspring.app.executors import executors
 from mainspring.app.process import arguments, log, run
 from mainspring.app.project import Project
+from mainspring.app.tracing import tracing_of
 from mainspring.serving.gateway import Gateway
 from mainspring.serving.server import serve
 from mainspring.serving.slots import Slots, folder
 
+if TYPE_CHECKING:
+    from mainspring.serving.tracing import Tracing
 
-def build_gateway(project: Project) -> Gateway:
+
+def build_gateway(project: Project, tracing: Tracing | None = None) -> Gateway:
     """Return the gateway over the project's adapters."""
     return Gateway(
         routes=project.routes,
@@ -32,6 +37,7 @@ def build_gateway(project: Project) -> Gateway:
         allowed_hosts=project.allowed_hosts,
         max_body_bytes=project.settings.max_body_bytes,
         body_timeout_s=project.settings.gateway_limits.body_us / 1e6,
+        tracing=tracing,
     )
 
 
@@ -52,9 +58,10 @@ def main() -> int:
             from mainspring.security import tls
 
             tls.check(certificates, now=project.wall.now())
+        tracing = tracing_of(project, f"gateway-{chosen.slot}")
         address, at = settings.gateway, f"{settings.gateway.url}, slot {chosen.slot}"
         serving = serve(
-            build_gateway(project),
+            build_gateway(project, tracing),
             address,
             listener=listener,
             limits=settings.gateway_limits,
@@ -66,6 +73,8 @@ def main() -> int:
             asyncio.run(serving)
         finally:
             project.prediction_log.close()
+            if tracing is not None:
+                tracing.close()
         log.info("gateway ended")
 
     return run("gateway", body, chosen)

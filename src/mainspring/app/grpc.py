@@ -9,13 +9,18 @@ from __future__ import annotations
 import asyncio
 import sys
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from mainspring.app.executors import executors
 from mainspring.app.process import arguments, log, run
 from mainspring.app.project import Project
+from mainspring.app.tracing import tracing_of
 from mainspring.core.errors import Invalid, MissingExtra
 from mainspring.serving.plane import DataPlane
 from mainspring.serving.slots import Slots, folder
+
+if TYPE_CHECKING:
+    from mainspring.serving.tracing import Tracing
 
 
 def check_installed() -> None:
@@ -32,7 +37,7 @@ def check_installed() -> None:
         raise MissingExtra("Serving gRPC", "grpc")
 
 
-async def _serve(project: Project, slots: Slots) -> None:
+async def _serve(project: Project, slots: Slots, tracing: Tracing | None) -> None:
     from mainspring.serving.grpc.server import credentials, serve
     from mainspring.serving.grpc.service import Service
 
@@ -54,6 +59,7 @@ async def _serve(project: Project, slots: Slots) -> None:
         authenticator=project.authenticator,
         authoriser=project.authoriser,
         message_timeout_s=settings.gateway_limits.body_us / 1e6,
+        tracing=tracing,
     )
     await serve(
         service,
@@ -75,10 +81,13 @@ def main() -> int:
 
     def body(project: Project) -> None:
         check_installed()
+        tracing = tracing_of(project, "grpc")
         try:
-            asyncio.run(_serve(project, Slots(folder(project.settings.state), chosen.slot, chosen.slots)))
+            asyncio.run(_serve(project, Slots(folder(project.settings.state), chosen.slot, chosen.slots), tracing))
         finally:
             project.prediction_log.close()
+            if tracing is not None:
+                tracing.close()
         log.info("gRPC ended")
 
     return run("grpc", body, chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from google.protobuf.json_format import ParseDict
 
 from mainspring.core.errors import Invalid, NotFound, Unavailable
 from mainspring.security.model import Action
+from mainspring.serving.asked import Answered
 from mainspring.serving.grpc import wire
 from mainspring.serving.grpc.infer import read_request, write_reply
 from mainspring.serving.infer import infer, lane_of
@@ -21,11 +23,12 @@ from mainspring.serving.triton import model_config, model_statistics, repository
 @dataclass(eq=False, slots=True)
 class Caller:
     """Who asks: the id of their key, empty where none is needed; since when (monotonic, µs); and how many seconds the
-    call's own deadline leaves, `None` if it has none."""
+    call's own deadline leaves, `None` if it has none. `answered` is what an `infer` came to."""
 
     principal: str
     received: int
     remaining_s: float | None
+    answered: Answered | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,13 @@ async def _infer(plane: DataPlane, message: Any, caller: Caller) -> Any:
         gone=None,  # gRPC cancels the task
     )
     typed = any(each.HasField("contents") for each in message.inputs)
-    return write_reply(answered, raw=not typed)
+    begun = time.monotonic_ns()
+    reply = write_reply(answered, raw=not typed)
+    ended = time.monotonic_ns()
+    plane.metrics.of(message.model_name).stages["encode"].observe((ended - begun) / 1e9)
+    answered.encoded = (begun, ended)
+    caller.answered = answered
+    return reply
 
 
 def _nothing(call: str) -> Callable[[DataPlane, Any, Caller], Awaitable[Any]]:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
@@ -28,7 +28,11 @@ from mainspring.serving.lane import monotonic_us
 from mainspring.serving.plane import DataPlane
 from mainspring.serving.status import TooSlow, status_of
 
+if TYPE_CHECKING:
+    from mainspring.serving.tracing import Tracing
+
 _log = logging.getLogger(__name__)
+_STREAM = "ModelStreamInfer"
 _HUNG_UP = 499  # in the metrics only: nobody is there to be told
 
 
@@ -38,6 +42,8 @@ class _Counted:
 
     received: int
     model: str = ""
+    principal: Principal | None = None
+    caller: Caller | None = None
 
 
 class Service:
@@ -47,6 +53,7 @@ class Service:
         authenticator: Says who calls, by the metadatum `authorization`.
         authoriser: Says whether they may.
         message_timeout_s: The longest the message of a call may take to arrive.
+        tracing: Makes spans of messages, if any are wanted.
     """
 
     def __init__(
@@ -56,8 +63,12 @@ class Service:
         authenticator: Authenticator,
         authoriser: Authoriser,
         message_timeout_s: float = 10.0,
+        tracing: Tracing | None = None,
     ) -> None:
         self.plane = plane
+        self._tracing = tracing
+        if tracing is not None:
+            plane.metrics.spans = tracing.counts
         self._authenticator = authenticator
         self._authoriser = authoriser
         self._message_timeout_s = message_timeout_s
@@ -71,16 +82,17 @@ class Service:
     def handler(self) -> grpc.GenericRpcHandler:
         """Return what a server is given."""
         handlers = {call.name: grpc.stream_unary_rpc_method_handler(self._unary(call)) for call in CALLS}
-        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._stream)
+        handlers[_STREAM] = grpc.stream_stream_rpc_method_handler(self._stream)
         return grpc.method_handlers_generic_handler(wire.SERVICE, handlers)
 
     def _unary(self, call: Call) -> Callable[[Any, Any], Awaitable[bytes]]:
         async def handle(_messages: Any, context: Any) -> bytes:
             try:
-                with self._counting() as counted:
-                    principal = None if call.action is None else self._authenticate(context)
+                with self._counting(call.name, context) as counted:
+                    if call.action is not None:
+                        counted.principal = self._authenticate(context)
                     message = wire.decode(call.request, await self._message(context))
-                    reply = await self._answer(call, message, counted, principal, context)
+                    reply = await self._answer(call, message, counted, context)
                     return bytes(reply.SerializeToString())
             except Exception as error:
                 await _abort(call.name, error, context)
@@ -102,7 +114,7 @@ class Service:
             if self._stopping.is_set():
                 raise Unavailable("The server is stopping.")
         except Exception as error:
-            await _abort("ModelStreamInfer", error, context)
+            await _abort(_STREAM, error, context)
 
     async def _streamed(self, content: bytes, context: Any) -> bytes:
         """Return the reply to one message of a stream, which goes on whatever happens to it.
@@ -112,10 +124,10 @@ class Service:
         """
         reply, message = wire.StreamResponse(), None
         try:
-            with self._counting() as counted:
-                principal = self._authenticate(context)
+            with self._counting(_STREAM, context) as counted:
+                counted.principal = self._authenticate(context)
                 message = wire.decode(INFER.request, content)
-                reply.infer_response.CopyFrom(await self._answer(INFER, message, counted, principal, context))
+                reply.infer_response.CopyFrom(await self._answer(INFER, message, counted, context))
         except Exception as error:
             if isinstance(error, Denied) and not error.authenticated:
                 raise
@@ -127,19 +139,34 @@ class Service:
         return bytes(reply.SerializeToString())
 
     @contextmanager
-    def _counting(self) -> Iterator[_Counted]:
-        """Count a message, by what HTTP would answer to it."""
-        counted, status = _Counted(monotonic_us()), _HUNG_UP
+    def _counting(self, name: str, context: Any) -> Iterator[_Counted]:
+        """Count a message, by what HTTP would answer to it; and trace it."""
+        counted, status, code = _Counted(monotonic_us()), _HUNG_UP, grpc.StatusCode.CANCELLED
         self.plane.in_flight += 1
         try:
             yield counted
-            status = 200
+            status, code = 200, grpc.StatusCode.OK
         except Exception as error:
+            code = code_of(error)
             status = status_of(error) if isinstance(error, MainspringError) else 500
             raise
         finally:
             self.plane.in_flight -= 1
             self.plane.count(counted.model, status, counted.received)
+            if self._tracing is not None:
+                self._trace(self._tracing, name, context, counted, code.name)
+
+    def _trace(self, tracing: Tracing, name: str, context: Any, counted: _Counted, code: str) -> None:
+        # A stranger's word on what is kept does not count.
+        given = [value for key, value in context.invocation_metadata() if key == "traceparent"]
+        tracing.rpc(
+            f"{wire.SERVICE}/{name}",
+            given if counted.principal is not None else (),
+            received=counted.received,
+            endpoint=counted.model if counted.model in self.plane.served else "",
+            code=code,
+            answered=counted.caller.answered if counted.caller is not None else None,
+        )
 
     def _authenticate(self, context: Any) -> Principal:
         # Some clients take `-H "authorization: ..."` for gRPC too, and leave the space in.
@@ -158,14 +185,14 @@ class Service:
             raise Invalid("The call has no message.")
         return bytes(content)
 
-    async def _answer(
-        self, call: Call, message: Any, counted: _Counted, principal: Principal | None, context: Any
-    ) -> Any:
+    async def _answer(self, call: Call, message: Any, counted: _Counted, context: Any) -> Any:
+        principal = counted.principal
         counted.model = call.model_of(message)
         if call.action is not None and principal is not None:
             resource = f"endpoint/{counted.model}" if counted.model else "gateway"
             self._authoriser.check(principal, call.action, resource)
         caller = Caller(principal.id if principal else "", counted.received, context.time_remaining())
+        counted.caller = caller
         return await call.answer(self.plane, message, caller)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import signal
 import socket
 import ssl
 import subprocess
@@ -165,3 +166,30 @@ def test_doctor_says_when_a_certificate_ends(tmp_path: Path, authority: Authorit
         found = [each for each in examine(fleet.project) if each.check == "certificates"]
         assert [each.ok for each in found] == [ok]
         assert f"ends-{ends.days}.pem of the gateway" in found[0].detail
+
+
+def test_a_renewed_certificate_is_served_by_processes_that_were_replaced(tmp_path: Path, authority: Authority) -> None:
+    """One after the other, under load. One that cannot start is tried again, later each time, while another serves."""
+    fleet = Fleet(tmp_path, settings=_settings(authority.issue("renewed")), context=authority.trusting())
+    fleet.publish("1")
+    with fleet.up():
+        new = authority.issue("renewed")  # in the same files
+        with Load(fleet, threads=2) as load:
+            for name in ("gateway", "gateway-1"):
+                load.until_answered(20)
+                fleet.until_replaced(name, fleet.kill(name, signal.SIGTERM))
+                fleet.until_all_serve("1")
+        assert load.failures == []
+        assert {_served(fleet) for _ in range(10)} == {new.cert.read_text()}
+
+        new.key.rename(new.key.with_suffix(".away"))
+        fleet.kill("gateway-1")
+        log = fleet.project.settings.state / "logs" / "gateway-1.log"
+        until(lambda: log.read_text().count("renewed.key cannot be read") >= 3, "several attempts")
+        assert all(fleet.ask("POST", INFER, BODY).status == 200 for _ in range(20))
+        new.key.with_suffix(".away").rename(new.key)
+        fleet.until_all_serve("1")
+
+
+def _served(fleet: Fleet) -> str:
+    return ssl.get_server_certificate(("127.0.0.1", fleet.port)).replace("\n\n", "\n")

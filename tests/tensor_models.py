@@ -107,6 +107,28 @@ def ragged(key: SigningKey) -> Bundle:
     return _sealed("ragged", graph, [TensorSpec("x", "FP32", (-1, -1))], gives, golden, key)
 
 
+def network(key: SigningKey, inputs: int, outputs: int, hidden: int = 64) -> Bundle:
+    """Return two layers from `x`, FP32 of shape (rows, inputs), to `y`, shape (rows, outputs)."""
+    chance = np.random.default_rng(0)
+    first = chance.normal(size=(inputs, hidden)).astype(np.float32)
+    second = chance.normal(size=(hidden, outputs)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "first"], ["inner"]),
+            helper.make_node("Relu", ["inner"], ["bent"]),
+            helper.make_node("MatMul", ["bent", "second"], ["y"]),
+        ],
+        "network",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, inputs])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, outputs])],
+        [numpy_helper.from_array(first, "first"), numpy_helper.from_array(second, "second")],
+    )
+    rows = np.eye(2, inputs, dtype=np.float32)
+    golden = {"inputs": {"x": rows.tolist()}, "outputs": {"y": (np.maximum(rows @ first, 0) @ second).tolist()}}
+    takes, gives = [TensorSpec("x", "FP32", (-1, inputs))], [TensorSpec("y", "FP32", (-1, outputs))]
+    return _sealed("network", graph, takes, gives, golden, key)
+
+
 def _sealed(
     name: str,
     graph: Any,

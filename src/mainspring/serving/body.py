@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
-from collections.abc import Awaitable
 from concurrent.futures import Executor
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from granian.rsgi import ProtocolClosed
 
@@ -17,7 +17,6 @@ _WINDOWS = {"gzip": 31, "deflate": 15}  # zlib's window bits
 _FASTEST = 1  # zlib's level
 MIN_COMPRESSED = 4096  # bytes; compressing less costs more than sending it
 _INLINE = 16_384  # bytes; (de)compressing more would hold up the event loop
-_T = TypeVar("_T")
 
 
 class Headers(Protocol):
@@ -53,14 +52,22 @@ class Bodies:
         length, encoding = headers.get("content-length"), headers.get("content-encoding")
         if encoding is not None and encoding.lower() not in (*_WINDOWS, "identity"):
             raise WrongEncoding("The body's Content-Encoding is not one of gzip, deflate, identity.")
-        if length is None:
-            body = await self._patience.wait(_chunked(protocol, self._max_bytes))
-        else:
+        if length is not None:
             if not (length.isascii() and length.isdigit()):
                 raise Invalid("The Content-Length is no number.")
             if int(length) > self._max_bytes:
                 raise _too_large(self._max_bytes)
-            body = bytes(await self._patience.wait(protocol()))
+        patience = self._patience
+        task = patience.begin()
+        try:
+            body = await _chunked(protocol, self._max_bytes) if length is None else bytes(await protocol())
+        except ProtocolClosed:
+            raise Invalid("The body ended before it was whole.") from None
+        except asyncio.CancelledError:
+            patience.check(task)
+            raise
+        finally:
+            patience.end(task)
         if encoding is None or (encoding := encoding.lower()) == "identity":
             return body
         if len(body) < _INLINE:
@@ -79,44 +86,44 @@ class _Patience:
         self._ended: set[asyncio.Task[Any]] = set()
         self._looking = False
 
-    async def wait(self, awaited: Awaitable[_T]) -> _T:
-        """Return what `awaited` does.
+    def begin(self) -> asyncio.Task[Any]:
+        """Return the current task, which is cancelled if it does not come to `end` in time."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._since[task] = time.monotonic()
+        if not self._looking:
+            self._look_later()
+        return task
+
+    def check(self, task: asyncio.Task[Any]) -> None:
+        """Return if a task was cancelled by another.
 
         Raises:
             TooSlow: It took too long.
-            Invalid: The caller hung up before the end.
         """
-        task = asyncio.current_task()
-        assert task is not None
-        loop = asyncio.get_running_loop()
-        self._since[task] = loop.time()
-        if not self._looking:
-            self._looking = True
-            loop.call_later(self._timeout_s / 20, self._look, loop)
-        try:
-            return await awaited
-        except ProtocolClosed:
-            raise Invalid("The body ended before it was whole.") from None
-        except asyncio.CancelledError:
-            # Another may have cancelled it too; whoever did is to see it.
-            if task in self._ended and task.uncancel() == 0:
-                raise TooSlow(f"The body did not arrive within {self._timeout_s:g} s.") from None
-            raise
-        finally:
-            self._since.pop(task, None)
-            self._ended.discard(task)
+        # Another may have cancelled it too; whoever did is to see it.
+        if task in self._ended and task.uncancel() == 0:
+            raise TooSlow(f"The body did not arrive within {self._timeout_s:g} s.") from None
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        late = loop.time() - self._timeout_s
+    def end(self, task: asyncio.Task[Any]) -> None:
+        self._since.pop(task, None)
+        self._ended.discard(task)
+
+    def _look_later(self) -> None:
+        self._looking = True
+        asyncio.get_running_loop().call_later(self._timeout_s / 20, self._look)
+
+    def _look(self) -> None:
+        late = time.monotonic() - self._timeout_s
         for task, since in list(self._since.items()):
             if since > late:
                 break
             del self._since[task]
             self._ended.add(task)
             task.cancel()
-        self._looking = bool(self._since)
-        if self._looking:
-            loop.call_later(self._timeout_s / 20, self._look, loop)
+        self._looking = False
+        if self._since:
+            self._look_later()
 
 
 async def compressed(content: bytes, encoding: str, threads: Executor) -> bytes:

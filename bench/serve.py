@@ -35,12 +35,6 @@ WIDTH = 30
 IMAGE = 150_528  # float32 values of a 224 x 224 picture: 602 KB
 KINDS = ("litserve", "bentoml", "mlserver", "ray")
 TOML = 'name = "bench"\nmodules = ["service"]\n'
-SERVICE = """\
-import mainspring as ms
-
-ms.Endpoint("mlp", model="mlp@champion", deadline="1s")
-ms.Endpoint("image", model="image@champion", deadline="1s")
-"""
 
 
 @dataclass(frozen=True)
@@ -154,8 +148,8 @@ def image(port: int, path: str, headers: Sequence[tuple[str, str]] = ()) -> list
 
 
 @contextmanager
-def ours(folder: Path, models: Mapping[str, Path]) -> Iterator[tuple[int, str]]:
-    """Serve the models from a project; yield the port and a key."""
+def ours(folder: Path, models: Mapping[str, Path], deadline: str = "1s") -> Iterator[tuple[int, str]]:
+    """Serve each model from a project, by an endpoint of its name; yield the port and a key."""
     from mainspring.app import keys
     from mainspring.app.modelling import add_file
     from mainspring.app.project import open_project
@@ -167,7 +161,8 @@ def ours(folder: Path, models: Mapping[str, Path]) -> Iterator[tuple[int, str]]:
     root = folder / "project"
     root.mkdir()
     (root / "mainspring.toml").write_text(TOML)
-    (root / "service.py").write_text(SERVICE)
+    endpoints = [f'ms.Endpoint("{name}", model="{name}@champion", deadline="{deadline}")\n' for name in models]
+    (root / "service.py").write_text("import mainspring as ms\n\n" + "".join(endpoints))
     project = open_project(load_settings(root))
     for name, path in models.items():
         add_file(project, name, path, alias="champion")

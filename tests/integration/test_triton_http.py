@@ -384,7 +384,7 @@ def test_refusals_name_the_field(server: GatewayProcess) -> None:
         body(b"x" * 16, **sized, data=[1.0] * WIDE): "'x' has both",
         body(**sized, header=10_000): "its JSON would have 10000",
         body(b"x" * 16, parameters={"binary_data_size": -1}): "binary_data_size",
-        body(b"x" * 16, **sized, shape=[2**62, 2**62]): "'x' has 16 bytes of data",
+        body(b"x" * 16, **sized, shape=[2**62, 2**62]): "'x' has the shape",
         body(b"x" * 16, **sized, shape=[-1, -4]): "'x' has the shape",
         body(b"x" * 16, **sized, datatype="BF16"): "'x' has the datatype 'BF16'",
         body(b"x" * 16, **sized, datatype="FP16", shape=[1, 8]): "'x' has the datatype 'FP16'; it must be FP32",

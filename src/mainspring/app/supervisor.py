@@ -148,6 +148,10 @@ class Supervisor:
 
                 check_installed()
                 check_free(settings.grpc, "grpc")
+            if settings.traces is not None:
+                from mainspring.app import tracing
+
+                tracing.check_installed()
             if "gateway" in self.parts:
                 self._listeners = listen_together(settings.gateway, "gateway", settings.gateway_workers)
             yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from mainspring.app.project import Project
@@ -10,6 +11,21 @@ from mainspring.core.errors import MissingExtra
 
 if TYPE_CHECKING:
     from mainspring.serving.tracing import Tracing
+
+
+def check_installed() -> None:
+    """Return if what tracing needs is installed.
+
+    Raises:
+        MissingExtra: It is not.
+    """
+    for name in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
+        try:
+            there = find_spec(name) is not None
+        except ModuleNotFoundError:  # not even the package around it
+            there = False
+        if not there:
+            raise MissingExtra("Tracing requests", "otel")
 
 
 def tracing_of(project: Project, instance: str) -> Tracing | None:
@@ -24,11 +40,9 @@ def tracing_of(project: Project, instance: str) -> Tracing | None:
     traces = project.settings.traces
     if traces is None:
         return None
-    try:
-        import opentelemetry.exporter.otlp.proto.http  # noqa: F401
-        from opentelemetry.sdk.version import __version__ as sdk
-    except ModuleNotFoundError as error:
-        raise MissingExtra(f"Tracing ({error.name})", "otel") from error
+    check_installed()
+    from opentelemetry.sdk.version import __version__ as sdk
+
     from mainspring.serving.tracing import Tracing, otlp
 
     return Tracing(

@@ -293,7 +293,6 @@ class Batcher(Generic[Payload]):
                 lambda rows: self._takes(before + rows),
                 now=now,
                 max_rows=room,
-                price=self._price(),
             )
             if not count:
                 return not before
@@ -323,12 +322,6 @@ class Batcher(Generic[Payload]):
                 return place, rows
             rows += job.rows
         return len(entries), rows
-
-    def _price(self) -> float:
-        """Return what a microsecond of the executor is worth in rows: nothing, unless requests are being lost."""
-        if not self._traffic.scarce:
-            return 0.0
-        return self.cap_rows / max(1.0, self.cost.predict(self.cap_rows))
 
     def _try(self, batch: Batch[Payload]) -> None:
         """Give up all that wait but the one that was let in to find out: all are too late by the prediction."""

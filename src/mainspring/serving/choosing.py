@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 Takes = Callable[[int], float]  # rows -> µs
 
 
-def choose(
-    jobs: Sequence[tuple[int, int]], takes: Takes, *, now: int, max_rows: int, price: float = 0.0
-) -> tuple[int, int]:
+def choose(jobs: Sequence[tuple[int, int]], takes: Takes, *, now: int, max_rows: int) -> tuple[int, int]:
     """Return how many of the first jobs to give up, and how many of those behind them to run; (0, 0) if none can be
     in time even alone.
 
@@ -21,7 +19,6 @@ def choose(
     Args:
         jobs: (deadline, rows), in order of the deadline.
         max_rows: The most rows of a batch; a larger job runs alone.
-        price: What a microsecond of the executor is worth, in jobs.
     """
     start = next((place for place, (deadline, rows) in enumerate(jobs) if now + takes(rows) <= deadline), len(jobs))
     deadlines: list[int] = []
@@ -31,7 +28,7 @@ def choose(
         sums.append(sums[-1] + rows)
         if sums[-1] > 2 * max_rows:
             break
-    best, found = -float("inf"), (0, 0)
+    best, found = 0, (0, 0)
     for first, deadline in enumerate(deadlines):
         end = _end(sums, first, takes, deadline - now, max_rows)
         if end == first:
@@ -41,11 +38,8 @@ def choose(
         for _ in range(2):  # who is too late for the second batch makes it shorter
             second = bisect_left(deadlines, finish + takes(min(max_rows, sums[-1] - sums[second])), second)
         then = bisect_right(sums, sums[second] + max_rows, second) - 1
-        if then > second:
-            finish += takes(sums[then] - sums[second])
-        score = end - first + then - second - price * (finish - now)
-        if score > best:
-            best, found = score, (start + first, end - first)
+        if end - first + then - second > best:
+            best, found = end - first + then - second, (start + first, end - first)
     return found
 
 

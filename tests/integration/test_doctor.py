@@ -11,8 +11,8 @@ import pytest
 
 from mainspring.app.doctor import Finding, examine
 from mainspring.app.project import Project, open_project
+from mainspring.app.running import Running
 from mainspring.app.settings import load_settings
-from mainspring.app.supervisor import Running
 
 WAITS = "import sys; sys.stdin.read()"
 

@@ -11,7 +11,7 @@ import msgspec
 
 from mainspring.app.project import Project
 from mainspring.app.reach import answers
-from mainspring.app.supervisor import alive, read_running
+from mainspring.app.running import alive, read_running
 from mainspring.core.errors import Conflict, MainspringError
 from mainspring.core.time import DAY, format_instant
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from mainspring.app.project import Project
-from mainspring.app.supervisor import Running, alive, read_running
+from mainspring.app.running import Running, alive, read_running
 from mainspring.core.errors import MainspringError
 
 

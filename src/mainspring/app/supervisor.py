@@ -17,15 +17,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-
-import msgspec
 
 from mainspring.app.logs import last_lines, log_path, open_log
 from mainspring.app.project import Project
 from mainspring.app.reach import answers
+from mainspring.app.running import Running, alive, forget_running, read_running, write_running
 from mainspring.core.errors import Conflict, Unavailable
-from mainspring.core.files import write_atomic
 from mainspring.core.listening import check_free, listen_together, steer
 
 MODULES = {
@@ -35,21 +32,10 @@ MODULES = {
     "grpc": "mainspring.app.grpc",  # only where the profile has an address for it
 }
 LOCK = "up"
-_RUN_FILE = "run.json"
 _LIVE = "/health/live"
 _SOON_S = 10.0  # after a start
 _AFTER_DRAIN_S = 5.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _STEADY_S = 0.1, 10.0, 30.0
-
-
-class Running(msgspec.Struct, frozen=True):
-    """What is up, as written to the state folder."""
-
-    pid: int
-    profile: str
-    gateway: str
-    control: str
-    children: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,29 +288,10 @@ class Supervisor:
         for end in self._pipe:
             if end >= 0:
                 os.close(end)
-        (self.project.settings.state / _RUN_FILE).unlink(missing_ok=True)
+        forget_running(self.project.settings.state)
 
     def _write_running(self) -> None:
         settings = self.project.settings
         children = {name: child.process.pid for name, child in self._children.items()}
         running = Running(os.getpid(), settings.profile, settings.gateway.url, settings.control.url, children)
-        write_atomic(settings.state / _RUN_FILE, msgspec.json.encode(running))
-
-
-def read_running(state: Path) -> Running | None:
-    """Return what the state folder says is up; the processes may be gone (see `alive`)."""
-    try:
-        return msgspec.json.decode((state / _RUN_FILE).read_bytes(), type=Running)
-    except (FileNotFoundError, msgspec.MsgspecError):
-        return None
-
-
-def alive(pid: int) -> bool:
-    """Return whether a process with this id exists."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        write_running(settings.state, running)

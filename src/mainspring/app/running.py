@@ -1,0 +1,51 @@
+"""What is up, as the supervisor writes it into the state folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from mainspring.core.files import write_atomic
+
+_FILE = "run.json"
+
+
+class Running(msgspec.Struct, frozen=True):
+    """The supervisor's process, where its planes are, and its children's processes by name."""
+
+    pid: int
+    profile: str
+    gateway: str
+    control: str
+    children: dict[str, int]
+
+
+def write_running(state: Path, running: Running) -> None:
+    """Say what is up."""
+    write_atomic(state / _FILE, msgspec.json.encode(running))
+
+
+def forget_running(state: Path) -> None:
+    """Say that nothing is."""
+    (state / _FILE).unlink(missing_ok=True)
+
+
+def read_running(state: Path) -> Running | None:
+    """Return what the state folder says is up; the processes may be gone (see `alive`)."""
+    try:
+        return msgspec.json.decode((state / _FILE).read_bytes(), type=Running)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process with this id exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

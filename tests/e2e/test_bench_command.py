@@ -7,6 +7,7 @@ import os
 import pytest
 
 from depot import ENDPOINT, Depot, opened
+from model_kit import mlp
 
 FAST = ("--seconds", "0.3", "--connections", "8")
 
@@ -33,6 +34,20 @@ def test_requests_of_several_rows(depot: Depot) -> None:
     told = depot.json("bench", ENDPOINT, "--rows", "5", *FAST)
     assert told["rows"] == 5
     assert told["batch_rows"] >= 5
+
+
+def test_a_model_of_tensors_is_asked_with_its_golden_rows(depot: Depot) -> None:
+    (depot.root / "mlp.onnx").write_bytes(mlp())
+    service = depot.root / "parcels" / "service.py"
+    service.write_text(service.read_text() + 'ms.Endpoint("mlp", model="mlp@champion", deadline="2s")\n')
+    depot.json("models", "add", "mlp", "mlp.onnx", "--alias", "champion")
+    depot.json("apply")
+    told = depot.json("bench", "mlp", *FAST)
+    assert told["asked_by"] == "features"
+    assert told["alone_p50_us"] > 0
+    by_keys = depot.run("bench", "mlp", "--by", "keys", *FAST)
+    assert by_keys.code != 0
+    assert "not asked by keys" in by_keys.stderr
 
 
 def test_people_see_a_table(depot: Depot) -> None:

@@ -31,7 +31,7 @@ from mainspring.core.errors import Invalid, MainspringError, Unavailable
 from mainspring.core.settings import Address
 from mainspring.core.time import HOUR
 from mainspring.features import definitions
-from mainspring.features.model import Observations
+from mainspring.features.model import Observations, views_of
 from mainspring.registry.bundles import FEATURES, GOLDEN
 from mainspring.registry.model import Bundle
 from mainspring.security.model import Action
@@ -79,8 +79,9 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
     route = route_of(project, endpoint)
     arm = max(route.arms, key=lambda each: each.weight)
     bundle = project.bundles.load(arm.digest)
-    groups, observations = definitions.load(bundle.files[FEATURES])
-    by = how.by or ("keys" if any(True for _ in groups) else "features")
+    # A model of tensors has no features, and is asked with its golden rows.
+    groups, observations = definitions.load(bundle.files[FEATURES]) if FEATURES in bundle.files else ((), None)
+    by = how.by or ("keys" if views_of(groups) else "features")
     token = keys.create_key(project, "mainspring bench", [Action.PREDICT, Action.SCRAPE], HOUR)
     told("starting a gateway")
     with _gateway(project) as (address, own_core):
@@ -162,12 +163,17 @@ class _Measure:
 
 
 def _bodies(
-    project: Project, by: str, rows: int, bundle: Bundle, observations: Observations, metadata: Mapping[str, Any]
+    project: Project,
+    by: str,
+    rows: int,
+    bundle: Bundle,
+    observations: Observations | None,
+    metadata: Mapping[str, Any],
 ) -> Iterator[bytes]:
     """Yield bodies of requests: the newest observations by key, or the bundle's golden rows."""
     if by == "keys":
         fields = {each["name"]: each["datatype"] for each in metadata["parameters"].get("keyed_inputs", ())}
-        if not fields:
+        if not fields or observations is None:
             raise Invalid("This endpoint is not asked by keys.", fix="measure it with --by features.")
         table = recent(project.lake.scan(observations.source.name), observations, _DIFFERENT * rows)
         columns: Mapping[str, Sequence[Any]] = {name: table[name] for name in fields}

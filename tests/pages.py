@@ -97,14 +97,15 @@ class Reader:
     """Somebody who follows a page to the letter, in `folder`.
 
     Args:
-        ports: The gateway's and the control plane's, instead of 8080 and 8081. For gRPC, any is taken instead of 8082.
+        ports: The gateway's and the control plane's, instead of 8080 and 8081. For gRPC, any is taken instead of 8082,
+            and for a collector of spans instead of 4318.
     """
 
     def __init__(self, folder: Path, ports: tuple[int, int]) -> None:
         self.folder = folder
         self.printed = ""
         self._ports = ports
-        self._grpc = _free_port()
+        self._others = {8082: _free_port(), 4318: _free_port()}
         self._cwd = folder
         self._up: subprocess.Popen[bytes] | None = None
         self._python: subprocess.Popen[str] | None = None
@@ -237,7 +238,7 @@ class Reader:
         )
 
     def _here(self, text: str) -> str:
-        for documented, free in ((8080, self._ports[0]), (8081, self._ports[1]), (8082, self._grpc)):
+        for documented, free in {8080: self._ports[0], 8081: self._ports[1], **self._others}.items():
             text = text.replace(f"127.0.0.1:{documented}", f"127.0.0.1:{free}")
         return text
 

@@ -34,6 +34,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 DATATYPES = tuple(DTYPES)
 _OF_DTYPE = {dtype: datatype for datatype, dtype in DTYPES.items()}
 MAX_RANK = 16
+_USUAL = 1 << 24  # a dimension of no more needs no second look
 _MAX_ELEMENTS = 2**59  # of eight bytes
 
 
@@ -61,10 +62,13 @@ def count_of(name: str, shape: Sequence[int]) -> int:
     Raises:
         Invalid: A dimension is negative, or there are too many.
     """
-    if len(shape) == 1 and shape[0] >= 0:
+    rank = len(shape)
+    if rank == 1 and shape[0] >= 0:
         return shape[0]
+    if rank == 2 and 0 <= shape[0] <= _USUAL and 0 <= shape[1] <= _USUAL:
+        return shape[0] * shape[1]
     # NumPy also refuses what would be too large if it were not empty.
-    if len(shape) > MAX_RANK or min(shape, default=0) < 0 or math.prod(size or 1 for size in shape) > _MAX_ELEMENTS:
+    if rank > MAX_RANK or min(shape, default=0) < 0 or math.prod(size or 1 for size in shape) > _MAX_ELEMENTS:
         raise Invalid(f"Input {name!r} has the shape {shown(shape)}, which no tensor has.")
     return math.prod(shape)
 

@@ -32,8 +32,9 @@ from mainspring.serving import load, slots  # noqa: E402
 PROCESSES = 2
 CONNECTIONS = 4
 RATE = 300.0  # requests a second: some two fifths of what a core answers here, so that a queue is the swap's doing
-SECONDS = 12.0
-SWAPS = 20
+ROUNDS = 3  # quiet and swapping by turns, so that a busy machine is busy for both
+SECONDS = 5.0  # of each
+SWAPS = 7  # in each
 PEERS = {"Triton": None, "KServe": None}
 WHY = "nothing here to measure it with: its models are in files that it polls, or in containers"
 
@@ -75,13 +76,21 @@ def swaps(fleet: Fleet, took: list[float]) -> None:
     """Publish new versions and go back, evenly over the load's time; note how long each took to be everywhere."""
     began = time.monotonic()
     for number in range(SWAPS):
-        version = str(number // 2 + 2) if number % 2 == 0 else "1"
+        version = str(number // 2 + 2) if number % 2 == 0 else "1"  # the last of a round is a new one
         published = time.monotonic()
         fleet.publish(version)
         wanted = {str(slot): {version} for slot in range(PROCESSES)}
         until(lambda wanted=wanted: fleet.serving() == wanted, f"version {version}")
         took.append(time.monotonic() - published)
-        time.sleep(max(0.0, began + (number + 1) * (SECONDS - 2) / SWAPS - time.monotonic()))
+        time.sleep(max(0.0, began + (number + 1) * (SECONDS - 1) / SWAPS - time.monotonic()))
+
+
+def _together(rounds: list[Felt]) -> Felt:
+    """Return what was lost in all, and the median of each round's quantiles."""
+    p50, p99, worst = (
+        statistics.median(getattr(each, name) for each in rounds) for name in ("p50_ms", "p99_ms", "worst_ms")
+    )
+    return Felt(sum(each.lost for each in rounds), sum(each.refused for each in rounds), p50, p99, worst)
 
 
 def gone(fleet: Fleet, number: int) -> tuple[int, float, float]:
@@ -129,20 +138,20 @@ def scrape_ms(fleet: Fleet) -> float:
 
 def measure(root: Path) -> list[Case]:
     fleet = Fleet(root, workers=PROCESSES)
-    fleet.publish(*(str(version) for version in range(1, SWAPS // 2 + 2)))  # made beforehand
+    fleet.publish(*(str(version) for version in range(1, SWAPS // 2 + 3)))  # made beforehand
     fleet.publish("1")
     began = time.monotonic()
     with fleet.up():
         ready = time.monotonic() - began
-        quiet = felt(fleet, lambda: None)
         took: list[float] = []
-        busy = felt(fleet, lambda: swaps(fleet, took))
+        rounds = [(felt(fleet, lambda: None), felt(fleet, lambda: swaps(fleet, took))) for _ in range(ROUNDS)]
+        quiet, busy = (_together([each[side] for each in rounds]) for side in (0, 1))
         killed, back_killed, longest_killed = gone(fleet, signal.SIGKILL)
         told, back_told, longest_told = gone(fleet, signal.SIGTERM)
         share, resident = idle(fleet)
         scraped = scrape_ms(fleet)
     notes = dict.fromkeys(PEERS, WHY)
-    during = f"{SWAPS} swaps in {SECONDS:g} s, {RATE:g} requests a second"
+    during = f"{ROUNDS * SWAPS} swaps in {ROUNDS * SECONDS:g} s, {RATE:g} requests a second"
     return [
         Case(f"lost in {during}", "requests", busy.lost + busy.refused, quiet.lost + quiet.refused, PEERS, notes),
         Case("p50 while swapping", "ms", round(busy.p50_ms, 3), round(quiet.p50_ms, 3)),

@@ -8,6 +8,7 @@ read end of a pipe: when the supervisor is gone, however it went, so are they (a
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from mainspring.app.logs import last_lines, log_path, open_log
@@ -207,10 +208,25 @@ class Supervisor:
 
     def _watch(self) -> None:
         # To the kernel a child's parent is the thread that started it: this one must outlive those that it revived.
-        while not self._all_ended.wait(0.05):
+        while not self._all_ended.is_set():
+            self._await_death(0.05)
             with self._reviving:
                 if not self._stopping:
                     self._look(time.monotonic())
+
+    def _await_death(self, within_s: float) -> None:
+        """Return when a child has died, or after a while."""
+        if self._stopping or not hasattr(os, "pidfd_open"):  # which is on Linux only
+            self._all_ended.wait(within_s)
+            return
+        with ExitStack() as stack:
+            watched = []
+            for child in self._children.values():
+                if child.restart_at is None and child.process.returncode is None:
+                    with suppress(ProcessLookupError):  # it was waited for meanwhile
+                        watched.append(os.pidfd_open(child.process.pid))
+                        stack.callback(os.close, watched[-1])
+            select.select(watched, [], [], within_s)
 
     def _look(self, now: float) -> None:
         """Start again what died, and let new connections go to the gateways that are ready."""

@@ -7,7 +7,7 @@ from math import sqrt
 _MEMORY = 0.95  # the weight of the past at each new batch: some twenty batches count
 _FAR, _FAR_US = 3.0, 100.0
 _SURPRISES = 3  # batches in a row, all slower or all faster than they had any right to be: the line has moved
-_FORGET = 0.1
+_FORGET = 0.03
 _NORMAL = 1.2533  # the standard deviation of a normal error over the mean of its size: sqrt(pi / 2)
 
 

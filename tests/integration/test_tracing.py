@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import queue
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -211,3 +213,32 @@ def test_without_the_setting_there_is_no_tracing(tmp_path: Path) -> None:
     with fleet.up():
         assert fleet.ask("POST", INFER, BODY, traceparent=traceparent(7)).status == 200
         assert "mainspring_spans" not in fleet.scrape()
+
+
+def test_without_the_extra_its_install_line_is_told(tmp_path: Path) -> None:
+    """In a process of its own, in which OpenTelemetry cannot be imported, as nothing else that is up needs it."""
+    (tmp_path / "mainspring.toml").write_text('name = "empty"\n')
+    code = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "opentelemetry":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from pathlib import Path
+from mainspring.app.project import open_project
+from mainspring.app.settings import load_settings
+from mainspring.app.supervisor import Supervisor
+from mainspring.core.errors import MissingExtra
+settings = {plane: "127.0.0.1:0" for plane in ("gateway", "control")} | {"traces": "http://127.0.0.1:4318"}
+try:
+    with Supervisor(open_project(load_settings(Path.cwd(), None, settings, {}))).running():
+        pass
+except MissingExtra as error:
+    print(error)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    told = "Tracing requests needs the extra 'otel', which is not installed. Fix: pip install 'mainspring[otel]'\n"
+    assert (ran.stdout, ran.returncode) == (told, 0), ran.stderr

@@ -215,7 +215,10 @@ def _gateway(project: Project) -> Iterator[tuple[Address, bool]]:
                     sys.executable, "-m", "mainspring.app.gateway",
                     "--project", str(settings.root), "--profile", settings.profile, "--apart", f"{folder}/slots",
                 ],
-                env={**os.environ, "MAINSPRING_GATEWAY": f"127.0.0.1:{port}", "MAINSPRING_LEDGER": f"{folder}/ledger"},
+                env={
+                    **os.environ, "MAINSPRING_GATEWAY": f"127.0.0.1:{port}", "MAINSPRING_LEDGER": f"{folder}/ledger",
+                    "MAINSPRING_TRACES": "",  # of invented requests
+                },
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip
         if len(cores) > 1:

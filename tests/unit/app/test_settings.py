@@ -9,7 +9,7 @@ import pytest
 
 from mainspring.app.settings import find_project, load_settings
 from mainspring.core.errors import Invalid, NotFound
-from mainspring.core.settings import Address, Limits, Settings, Tls
+from mainspring.core.settings import Address, Limits, Settings, Tls, Traces
 
 
 def _load(root: Path, text: str = "", environment: dict[str, str] | None = None, **overrides: object) -> Settings:
@@ -105,6 +105,49 @@ def test_a_replayed_clock_is_for_loopback_only(tmp_path: Path) -> None:
     for plane in ("gateway", "control", "grpc"):
         with pytest.raises(Invalid, match=r"0\.0\.0\.0"):
             _load(tmp_path, f"[profiles.local]\nclock = 'replay'\n{plane} = '0.0.0.0:9080'\n")
+
+
+def test_tracing_is_off_unless_there_is_an_address(tmp_path: Path) -> None:
+    assert _load(tmp_path).traces is None
+    assert _load(tmp_path, "[profiles.local]\ntraces_share = 0.5\n").traces is None
+    text = "[profiles.local]\ntraces = 'http://127.0.0.1:4318/'\ntraces_share = 0.25\n"
+    assert _load(tmp_path, text).traces == Traces("http://127.0.0.1:4318", 0.25)
+    assert _load(tmp_path, text, {"MAINSPRING_TRACES": ""}).traces is None
+    assert _load(tmp_path, text, {"MAINSPRING_TRACES_SHARE": "0"}).traces == Traces("http://127.0.0.1:4318", 0.0)
+    for address in ("http://localhost:4318", "http://[::1]:4318", "https://collector.example/otlp"):
+        assert _load(tmp_path, traces=address).traces == Traces(address)
+
+
+def test_spans_leave_the_machine_in_clear_only_where_that_is_said(tmp_path: Path) -> None:
+    environment = {"MAINSPRING_TRACES": "http://collector.example:4318"}
+    for told in ({}, {"MAINSPRING_TRACES_IN_CLEAR": "false"}):
+        with pytest.raises(Invalid, match=r"collector\.example in clear"):
+            _load(tmp_path, environment=environment | told)
+    found = _load(tmp_path, environment=environment | {"MAINSPRING_TRACES_IN_CLEAR": "true"})
+    assert found.traces == Traces("http://collector.example:4318")
+    assert _load(tmp_path, traces="http://collector.example", traces_in_clear=True).traces is not None
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["collector:4318", "grpc://127.0.0.1:4317", "https://", "https://me:hush@collector.example",
+     "https://collector.example?key=hush", "https://collector.example#hush", "https://collector.example:hush",
+     "https://[hush", "http://127.0.0.1:4318@hush.example"],
+)  # fmt: skip
+def test_what_is_no_address_of_a_collector_is_refused_and_not_shown(tmp_path: Path, address: str) -> None:
+    with pytest.raises(Invalid, match="traces is no") as caught:
+        _load(tmp_path, traces=address)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("traces_share", 1.5), ("traces_share", "nan"), ("traces_share", True), ("traces_share", "some"),
+     ("traces_share", -0.1), ("traces_in_clear", "perhaps"), ("traces_in_clear", 1)],
+)  # fmt: skip
+def test_a_share_is_from_0_to_1_and_a_flag_true_or_false(tmp_path: Path, name: str, value: object) -> None:
+    with pytest.raises(Invalid, match=f"{name} is"):
+        _load(tmp_path, traces="http://127.0.0.1:4318", **{name: value})
 
 
 def test_grpc_is_off_unless_it_has_an_address_of_its_own(tmp_path: Path) -> None:

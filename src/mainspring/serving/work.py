@@ -155,6 +155,7 @@ class Work:
             infer_us=self.took_us,
             output_us=max(0.0, now - self.read - self.took_us),
         )
+        self.jobs = []  # they lead back here, by way of their answers: arrays would wait for the cycle collector
 
 
 def alike(jobs: list[Job[Ask]]) -> list[list[Job[Ask]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ from mainspring.serving.batcher import Job
 from mainspring.serving.codec import decode_infer, encode
 from mainspring.serving.lane import Ask, Lane, monotonic_us
 from mainspring.serving.metrics import EndpointMetrics
+from mainspring.serving.work import Work
 from serving_kit import NOW, bundle, expected, full_request, keyed_request, model
 
 LONG_US = 60_000_000
@@ -84,6 +86,23 @@ async def test_what_one_turn_of_the_loop_brings_runs_together(threads: ThreadPoo
     assert answers[0].output("probability") == pytest.approx(expected(by_key), abs=1e-6)
     assert bench.log.find(answers[2].ids[1]).keys == {"flight_id": 2, "carrier": "DL"}
     assert {each.principal for each in bench.log.recent()} == {"key"}
+
+
+@on_a_loop
+async def test_what_was_answered_is_freed_at_once(threads: ThreadPoolExecutor) -> None:
+    """Arrays of a large tensor must not wait until Python looks for cycles."""
+    bench = Bench(threads)
+    gc.collect()
+    gc.disable()
+    try:
+        job = bench.ask(full_request())
+        answer = await job.payload.future
+        assert len(answer.ids) == 2
+        del job, answer
+        await asyncio.sleep(0)
+        assert not [found for found in gc.get_objects() if isinstance(found, Work)]
+    finally:
+        gc.enable()
 
 
 @on_a_loop

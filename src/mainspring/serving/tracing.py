@@ -178,9 +178,9 @@ class Tracing:
         ending = threading.Thread(target=self._provider.shutdown, name="traces-end", daemon=True)
         ending.start()
         ending.join(within_s)
-        left = self._handed - self._exporter.exported
-        if left:
-            _log.warning("%d spans did not reach the collector.", left + self._dropped)
+        lost = self._handed - self._exporter.exported + self._dropped
+        if lost:
+            _log.warning("%d spans did not reach the collector.", lost)
 
     def _record(
         self,

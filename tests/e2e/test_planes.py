@@ -274,4 +274,5 @@ def test_files_of_the_state_are_their_owners_alone_while_it_is_up(planes: Planes
             mode = path.lstat().st_mode
         except FileNotFoundError:  # it came and went
             continue
-        assert stat.S_IMODE(mode) in ((0o700,) if stat.S_ISDIR(mode) else (0o600, 0o400)), path
+        assert not stat.S_IMODE(mode) & 0o077, path
+        assert not stat.S_ISREG(mode) or stat.S_IMODE(mode) in (0o600, 0o400), path

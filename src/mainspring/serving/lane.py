@@ -83,7 +83,7 @@ class Lane:
             personal=runtime.personal,
             policy=policy,
         )
-        self.statistics = Statistics()
+        self.statistics = Statistics(clock)
         self._endpoint = endpoint
         self._ids = PredictionIds()
         self._clock = clock

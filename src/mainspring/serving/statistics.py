@@ -6,16 +6,22 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
-import time
 from typing import Any
+
+from mainspring.core.time import Clock
 
 
 class Statistics:
-    """Counts of one (endpoint, version). Durations are summed in microseconds, over requests unless said otherwise."""
+    """Counts of one (endpoint, version). Durations are summed in microseconds, over requests unless said otherwise.
 
-    __slots__ = ("_batches", "_failed", "_last", "_queue", "_rows", "_succeeded")
+    Args:
+        clock: Says when the last request was answered.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_batches", "_clock", "_failed", "_last", "_queue", "_rows", "_succeeded")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._succeeded = [0, 0]  # requests, microseconds
         self._failed = [0, 0]
         self._queue = 0
@@ -50,7 +56,7 @@ class Statistics:
         self._succeeded[1] += total_us
         self._queue += queue_us
         self._rows += rows
-        self._last = time.time_ns() // 1_000_000
+        self._last = self._clock.now() // 1000
         batch = self._batches.get(rows)
         if batch is None:
             batch = self._batches[rows] = [0, 0, 0.0, 0.0, 0.0]

@@ -340,7 +340,7 @@ def opened(depot: Depot) -> Project:
 
 def copied(template: Path, root: Path) -> Depot:
     """Return a project of its own that is where `template` is."""
-    shutil.copytree(template, root)
+    shutil.copytree(template, root, ignore=shutil.ignore_patterns("*.sock"))
     return Depot(root)
 
 

@@ -58,7 +58,12 @@ def test_the_tutorial_does_what_it_says(courier: Path) -> None:
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=name_of)
 def test_a_page_does_what_it_says(page: Path, reader: Reader, request: pytest.FixtureRequest) -> None:
     if "<!-- starts in: courier -->" in page.read_text(encoding="utf-8"):
-        shutil.copytree(request.getfixturevalue("courier"), reader.folder, dirs_exist_ok=True)
+        shutil.copytree(
+            request.getfixturevalue("courier"),
+            reader.folder,
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns("*.sock"),
+        )
     reader.follow(page)
 
 

@@ -14,9 +14,7 @@ def test_every_route_is_found_by_its_path(route) -> None:
     assert split_path(path) == (route.path, "m" * ("{model}" in route.path), "7" * ("{version}" in route.path))
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "", "/v2/models", "/v2/models/m/versions", "/v3/models/m", "//v2"]
-)
+@pytest.mark.parametrize("path", ["/", "", "/v2/models", "/v2/models/m/versions", "/v3/models/m", "//v2"])
 def test_other_paths_are_no_route(path: str) -> None:
     template, _, _ = split_path(path)
     assert template not in {route.path for route in ROUTES}

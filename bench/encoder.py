@@ -30,7 +30,7 @@ import numpy as np
 
 from bert import read_safetensors, write_encoder
 from environments import PEERS
-from mainspring.serving.load import http_request, run
+from mainspring.serving.load.generator import http_request, run
 from report import Case, report
 from serve import free_ports, ours, process
 from serve_side import session

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from mainspring.core.time import ManualClock
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.registry.model import Bundle
-from mainspring.serving.gateway import Gateway
+from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.model import Arm
 from report import Case, report
 from serving_kit import FEATURES, KEY, NOW, Kit, bundle, keyed_request, route

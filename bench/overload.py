@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from environments import PEERS
-from mainspring.serving.load import Load, http_request, run
+from mainspring.serving.load.generator import Load, http_request, run
 from report import Case, report
 from serve import WIDTH, Server, ours, peer, rows
 

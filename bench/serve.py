@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from environments import PEERS
-from mainspring.serving.load import Load, http_request, run
+from mainspring.serving.load.generator import Load, http_request, run
 from report import Case, report
 
 SIDE = Path(__file__).parent / "serve_side.py"

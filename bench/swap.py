@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))  # where projects of gateways are made
 
 from fleet import BODY, INFER, Fleet, Load, until  # noqa: E402
-from mainspring.serving import load, slots  # noqa: E402
+from mainspring.serving.load import generator as load  # noqa: E402
+from mainspring.serving.plane import slots  # noqa: E402
 
 PROCESSES = 2
 CONNECTIONS = 4

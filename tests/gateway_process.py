@@ -69,8 +69,8 @@ async def _run(settings: dict[str, Any]) -> None:
 
     from mainspring.core.settings import Address
     from mainspring.ledger.adapters.segments import SegmentLog
+    from mainspring.serving.http.server import serve
     from mainspring.serving.model import Arm
-    from mainspring.serving.server import serve
     from serving_kit import KEY, Kit, bundle, route
     from tensor_models import echo, ragged, sums
 

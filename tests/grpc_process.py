@@ -78,7 +78,7 @@ async def _run(settings: dict[str, Any]) -> None:
     from mainspring.serving.grpc.server import credentials, serve
     from mainspring.serving.grpc.service import Service
     from mainspring.serving.model import Arm
-    from mainspring.serving.plane import DataPlane
+    from mainspring.serving.plane.plane import DataPlane
     from serving_kit import KEY, PEPPER, Kit, bundle, route
     from tensor_models import echo, sums
 

@@ -70,8 +70,8 @@ def lone_gateway(**settings: Any) -> Iterator[LoneGateway]:
 
 async def _run(settings: dict[str, Any]) -> None:
     from mainspring.core.settings import Address, Limits
+    from mainspring.serving.http.server import serve
     from mainspring.serving.model import Arm
-    from mainspring.serving.server import serve
     from serving_kit import KEY, Kit, route
     from tensor_models import echo, ragged, sums
 

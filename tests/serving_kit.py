@@ -29,7 +29,7 @@ from mainspring.security.policy import CedarAuthoriser
 from mainspring.security.signing import SigningKey
 from mainspring.serving.adapters.memory import MemoryRoutes
 from mainspring.serving.adapters.onnx import OnnxExecutor
-from mainspring.serving.gateway import Gateway
+from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.model import Arm, Route
 
 NOW = 1_372_636_800_000_000  # 2013-07-01T00:00:00Z

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mainspring.registry.bundles import seal
 from mainspring.registry.model import Bundle, Manifest, TensorSpec
 from mainspring.security.signing import SigningKey
-from mainspring.serving.tensor import DTYPES
+from mainspring.serving.protocol.tensor import DTYPES
 
 TYPES = {
     "BOOL": TensorProto.BOOL,

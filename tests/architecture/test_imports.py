@@ -45,11 +45,11 @@ def test_the_contracts_hold() -> None:
         ("monitoring/joins.py", "import mainspring.monitoring.adapters.memory", "Only app chooses adapters"),
         ("delivery/routing.py", "import mainspring.security.adapters.memory", "Only app chooses adapters"),
         ("cli/__init__.py", "def f(): import mainspring.data.adapters", "Only app chooses adapters"),
-        ("client/rows.py", "import mainspring.serving.codec", "Imports only go down"),
+        ("client/rows.py", "import mainspring.serving.protocol.codec", "Imports only go down"),
         ("client/rows.py", "import mainspring.stats", "siblings never meet"),
         ("newcomer/__init__.py", "", "Imports only go down"),
         ("core/ids.py", "def f(): import pyarrow", "The gateway's path"),
-        ("serving/codec.py", "import pandas.api", "The gateway's path"),
+        ("serving/protocol/codec.py", "import pandas.api", "The gateway's path"),
         ("registry/bundles.py", "import mainspring.data.duck", "The gateway's path"),
     ],
 )

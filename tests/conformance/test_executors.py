@@ -15,9 +15,9 @@ from mainspring.serving.adapters.graph import GraphExecutor
 from mainspring.serving.adapters.lightgbm import LightgbmExecutor
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.adapters.xgboost import XgboostExecutor
-from mainspring.serving.executor_conformance import ExecutorConformance, Inputs
+from mainspring.serving.conformance.executors import ExecutorConformance, Inputs
 from mainspring.serving.ports import Executor
-from mainspring.serving.tensor import DTYPES
+from mainspring.serving.protocol.tensor import DTYPES
 from model_kit import (
     FEATURES,
     ONNX_TYPES,

@@ -30,7 +30,7 @@ from serving_kit import Kit
 from mainspring.ledger.model import Log
 from mainspring.core.settings import Address
 from mainspring.ledger.adapters.segments import SegmentLog
-from mainspring.serving.server import serve
+from mainspring.serving.http.server import serve
 
 kit = Kit(log=SegmentLog(Path(sys.argv[2])))
 kit.publish("1")

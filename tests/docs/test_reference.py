@@ -10,7 +10,7 @@ from types import ModuleType
 import mainspring
 from mainspring.app.settings import DEFAULTS
 from mainspring.cli import exits
-from mainspring.serving.gateway import ROUTES
+from mainspring.serving.http.gateway import ROUTES
 from pages import DOCS
 
 REFERENCE = DOCS / "reference"

@@ -16,7 +16,7 @@ from mainspring.console.app import create_app
 from mainspring.core.time import SECOND, ManualClock
 from mainspring.security.keys import issue
 from mainspring.security.model import Action
-from mainspring.serving.gateway import ROUTES
+from mainspring.serving.http.gateway import ROUTES
 
 PROBES = {
     ("gateway", "GET", "/v2/health/live"),

@@ -19,9 +19,9 @@ from mainspring.core.errors import Conflict, Unavailable
 from mainspring.core.settings import Address
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.security.model import Action
-from mainspring.serving.gateway import Gateway
+from mainspring.serving.http.gateway import Gateway
+from mainspring.serving.http.server import serve
 from mainspring.serving.model import Arm
-from mainspring.serving.server import serve
 from serving_kit import FEATURES, NOW, Kit, bundle, expected, full_request, keyed_request, route
 
 INFER = "/v2/models/late-arrival/infer"

@@ -29,8 +29,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from lone_gateway import LoneGateway, lone_gateway
-from mainspring.serving.routes import ROUTES
-from mainspring.serving.tensor import DTYPES
+from mainspring.serving.http.routes import ROUTES
+from mainspring.serving.protocol.tensor import DTYPES
 from serving_kit import full_request, keyed_request
 
 INFER = "/v2/models/late-arrival/infer"

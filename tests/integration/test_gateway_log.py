@@ -19,7 +19,7 @@ from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.ledger.adapters.unread import unread
 from mainspring.ledger.model import Log, Prediction
 from mainspring.security.model import Action
-from mainspring.serving.server import serve
+from mainspring.serving.http.server import serve
 from serving_kit import Kit, full_request, keyed_request
 
 KEY = bytes(range(32))

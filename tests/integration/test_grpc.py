@@ -28,7 +28,7 @@ from depot import wait_for
 from grpc_process import GrpcProcess, grpc_process
 from mainspring.ledger.adapters.unread import unread
 from mainspring.serving.grpc import wire
-from mainspring.serving.tensor import DTYPES
+from mainspring.serving.protocol.tensor import DTYPES
 from serving_kit import FEATURES, expected
 from tensor_models import WIDE
 

@@ -27,7 +27,7 @@ from fleet import Fleet
 from grpc_process import grpc_process
 from mainspring.app.supervisor import Supervisor
 from mainspring.core.settings import Tls
-from mainspring.serving.tensor import DTYPES
+from mainspring.serving.protocol.tensor import DTYPES
 from serving_kit import FEATURES, expected
 from tensor_models import WIDE
 

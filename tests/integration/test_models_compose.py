@@ -12,7 +12,7 @@ from mainspring.app.composing import Plan, Step, compose
 from mainspring.app.executors import executors
 from mainspring.app.modelling import add_file
 from mainspring.core.errors import Invalid
-from mainspring.serving import runtime
+from mainspring.serving.plane import runtime
 from model_kit import mlp
 
 pytestmark = pytest.mark.slow

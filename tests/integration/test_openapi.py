@@ -12,7 +12,7 @@ import pytest
 import schemathesis
 
 from lone_gateway import LoneGateway, lone_gateway
-from mainspring.serving.routes import ROUTES
+from mainspring.serving.http.routes import ROUTES
 from serving_kit import full_request, keyed_request
 
 INFER = "/v2/models/late-arrival/versions/2/infer"

@@ -21,7 +21,7 @@ from collector import Collector, Received, collector
 from fleet import BODY, INFER, Fleet, free_port, until
 from mainspring.app.logs import log_path
 from mainspring.app.supervisor import Supervisor
-from mainspring.serving.tensor import DTYPES
+from mainspring.serving.protocol.tensor import DTYPES
 from serving_kit import FEATURES
 
 STAGES = ["queue", "features", "compute", "log", "encode"]

@@ -22,8 +22,8 @@ from tritonclient.utils import InferenceServerException
 
 from gateway_process import GatewayProcess, gateway_process
 from mainspring.ledger.adapters.unread import unread
-from mainspring.serving.metadata import EXTENSIONS
-from mainspring.serving.tensor import DTYPES
+from mainspring.serving.plane.metadata import EXTENSIONS
+from mainspring.serving.protocol.tensor import DTYPES
 from serving_kit import FEATURES, expected, full_request, keyed_request
 from tensor_models import WIDE
 

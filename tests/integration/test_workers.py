@@ -20,7 +20,7 @@ from mainspring.app.supervisor import Supervisor
 from mainspring.core.errors import Conflict
 from mainspring.core.listening import check_free
 from mainspring.core.settings import Address
-from mainspring.serving.slots import Slots, merged, ready
+from mainspring.serving.plane.slots import Slots, merged, ready
 
 POST = f"POST {INFER} HTTP/1.1\r\nContent-Length: {len(BODY)}\r\n".encode()
 DEEP = "a-folder-so-deep-that-a-socket-has-no-room-for-its-name"  # the kernel allows a path of some 100 bytes

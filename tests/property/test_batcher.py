@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from mainspring.core.errors import DeadlineExceeded, Overloaded
 from mainspring.core.time import ManualClock
-from mainspring.serving import simulation
-from mainspring.serving.batcher import Batcher, Job
-from mainspring.serving.simulation import History, trained
-from mainspring.serving.workload import Arrival, Line, adversarial, bursty, ideal, optimum, poisson
+from mainspring.serving.batching import simulation
+from mainspring.serving.batching.batcher import Batcher, Job
+from mainspring.serving.batching.simulation import History, trained
+from mainspring.serving.batching.workload import Arrival, Line, adversarial, bursty, ideal, optimum, poisson
 
 NOISE = 0.1
 

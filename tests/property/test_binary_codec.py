@@ -14,11 +14,11 @@ from hypothesis.extra import numpy as hnp
 
 from mainspring.core.errors import Invalid
 from mainspring.registry.model import TensorSpec
-from mainspring.serving import binary
-from mainspring.serving.asked import Answered
-from mainspring.serving.codec import decode_infer, encode_infer
-from mainspring.serving.schema import TensorSchema
-from mainspring.serving.tensor import DATATYPES, DTYPES, Tensor
+from mainspring.serving.protocol import binary
+from mainspring.serving.protocol.asked import Answered
+from mainspring.serving.protocol.codec import decode_infer, encode_infer
+from mainspring.serving.protocol.schema import TensorSchema
+from mainspring.serving.protocol.tensor import DATATYPES, DTYPES, Tensor
 
 NUMBERS = [each for each in DATATYPES if each != "BYTES"]
 IN_JSON = [each for each in NUMBERS if each != "FP16"]

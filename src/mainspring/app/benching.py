@@ -35,11 +35,11 @@ from mainspring.features.model import Observations, views_of
 from mainspring.registry.bundles import FEATURES, GOLDEN
 from mainspring.registry.model import Bundle
 from mainspring.security.model import Action
-from mainspring.serving.capacity import capacity, point, search
-from mainspring.serving.golden import Golden
-from mainspring.serving.load import http_request, run
+from mainspring.serving.load.capacity import capacity, point, search
+from mainspring.serving.load.generator import http_request, run
+from mainspring.serving.load.numbers import EndpointNumbers, read_numbers
 from mainspring.serving.model import Baseline, Point
-from mainspring.serving.numbers import EndpointNumbers, read_numbers
+from mainspring.serving.plane.golden import Golden
 
 Told = Callable[[str], None]
 

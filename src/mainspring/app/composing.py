@@ -14,7 +14,7 @@ from mainspring.core.errors import Invalid
 from mainspring.registry.bundles import FEATURES, GOLDEN
 from mainspring.registry.graph import check_graph, check_shapes
 from mainspring.registry.model import Bundle, Graph, Input, Node, TensorSpec
-from mainspring.serving.executor import by_name, column_specs
+from mainspring.serving.plane.executor import by_name, column_specs
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -157,7 +157,7 @@ def _certificates(project: Project) -> Iterator[Finding]:
 
 
 def _processes(project: Project) -> Iterator[Finding]:
-    from mainspring.serving.slots import folder, ready
+    from mainspring.serving.plane.slots import folder, ready
 
     settings = project.settings
     running = read_running(settings.state)

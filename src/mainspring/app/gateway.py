@@ -15,12 +15,12 @@ from mainspring.app.executors import executors
 from mainspring.app.process import arguments, log, run
 from mainspring.app.project import Project
 from mainspring.app.tracing import tracing_of
-from mainspring.serving.gateway import Gateway
-from mainspring.serving.server import serve
-from mainspring.serving.slots import Slots, folder
+from mainspring.serving.http.gateway import Gateway
+from mainspring.serving.http.server import serve
+from mainspring.serving.plane.slots import Slots, folder
 
 if TYPE_CHECKING:
-    from mainspring.serving.tracing import Tracing
+    from mainspring.serving.plane.tracing import Tracing
 
 
 def build_gateway(project: Project, tracing: Tracing | None = None) -> Gateway:

@@ -10,9 +10,9 @@ import numpy as np
 
 from mainspring.core.errors import Invalid, MainspringError
 from mainspring.registry.model import TensorSpec
-from mainspring.serving.executor import ModelFailed
+from mainspring.serving.plane.executor import ModelFailed
 from mainspring.serving.ports import Executor
-from mainspring.serving.tensor import DTYPES
+from mainspring.serving.protocol.tensor import DTYPES
 
 SEED = 20130101
 _MOST_ROWS = 16

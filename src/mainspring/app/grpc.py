@@ -16,11 +16,11 @@ from mainspring.app.process import arguments, log, run
 from mainspring.app.project import Project
 from mainspring.app.tracing import tracing_of
 from mainspring.core.errors import Invalid, MissingExtra
-from mainspring.serving.plane import DataPlane
-from mainspring.serving.slots import Slots, folder
+from mainspring.serving.plane.plane import DataPlane
+from mainspring.serving.plane.slots import Slots, folder
 
 if TYPE_CHECKING:
-    from mainspring.serving.tracing import Tracing
+    from mainspring.serving.plane.tracing import Tracing
 
 
 def check_installed() -> None:

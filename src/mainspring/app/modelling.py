@@ -99,7 +99,7 @@ def add_function(
         Conflict: The project trains a model of this name.
     """
     from mainspring.app.functions import source_digest
-    from mainspring.serving.tensor import check_specs
+    from mainspring.serving.protocol.tensor import check_specs
     from mainspring.training.provenance import code_version
 
     check_name(project, model)
@@ -255,7 +255,7 @@ def read_golden(path: Path) -> dict[str, Any]:
     Raises:
         Invalid: It holds none, or too many.
     """
-    from mainspring.serving.golden import Golden
+    from mainspring.serving.plane.golden import Golden
 
     try:
         if path.stat().st_size > _LARGEST_GOLDEN:

@@ -95,7 +95,7 @@ def _ending(done: subprocess.CompletedProcess[str]) -> str:
 def _tried(project: Project, folder: Path) -> Probed:
     from mainspring.app.executors import executors
     from mainspring.app.golden_rows import make_golden
-    from mainspring.serving.golden import warm_up
+    from mainspring.serving.plane.golden import warm_up
 
     draft = msgspec.json.decode((folder / _DRAFT).read_bytes(), type=Draft)
     files = {name: (folder / name).read_bytes() for name in draft.files}

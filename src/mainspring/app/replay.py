@@ -27,7 +27,7 @@ from mainspring.core.schema import DType
 from mainspring.core.settings import Settings
 from mainspring.core.time import HOUR, MINUTE, ReplayClock
 from mainspring.features.offline import read as offline
-from mainspring.serving.schema import DATATYPES
+from mainspring.serving.protocol.schema import DATATYPES
 
 _REPORT_EVERY = 500  # predictions
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mainspring.core.errors import Invalid
 from mainspring.registry.model import TensorSpec
-from mainspring.serving.tensor import DATATYPES
+from mainspring.serving.protocol.tensor import DATATYPES
 
 
 def parse_spec(text: str) -> TensorSpec:

@@ -274,14 +274,14 @@ class Supervisor:
         """Return whether a child takes traffic, `None` if it does not answer; of most it is not asked."""
         if kind.slot is None:
             return True
-        from mainspring.serving import slots
+        from mainspring.serving.plane import slots
 
         return slots.ready(slots.folder(self.project.settings.state), kind.slot)
 
     def _gives_up(self, kind: _Kind) -> bool:
         if not kind.inherits or kind.slot is None:
             return False
-        from mainspring.serving import slots
+        from mainspring.serving.plane import slots
 
         return slots.given_up(slots.folder(self.project.settings.state), kind.slot)
 

@@ -10,7 +10,7 @@ from mainspring.app.project import Project
 from mainspring.core.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from mainspring.serving.tracing import Tracing
+    from mainspring.serving.plane.tracing import Tracing
 
 
 def check_installed() -> None:
@@ -43,7 +43,7 @@ def tracing_of(project: Project, instance: str) -> Tracing | None:
     check_installed()
     from opentelemetry.sdk.version import __version__ as sdk
 
-    from mainspring.serving.tracing import Tracing, otlp
+    from mainspring.serving.plane.tracing import Tracing, otlp
 
     return Tracing(
         otlp(traces.url),

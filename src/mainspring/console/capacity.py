@@ -11,9 +11,9 @@ from markupsafe import Markup
 from mainspring.console.charts import small_bars
 from mainspring.console.load_picture import load_picture
 from mainspring.console.project import ConsoleProject
+from mainspring.serving.load.numbers import Distribution, EndpointNumbers, read_numbers
 from mainspring.serving.model import Baseline
-from mainspring.serving.numbers import Distribution, EndpointNumbers, read_numbers
-from mainspring.serving.slots import folder, merged, numbers
+from mainspring.serving.plane.slots import folder, merged, numbers
 
 _WORDS = {
     "queue_full": "the queue was full",

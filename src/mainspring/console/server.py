@@ -10,7 +10,7 @@ from granian.constants import HTTPModes
 
 from mainspring.core.listening import listen
 from mainspring.core.settings import Address, Tls
-from mainspring.serving.embedded import Embedded
+from mainspring.serving.http.embedded import Embedded
 
 
 async def serve(

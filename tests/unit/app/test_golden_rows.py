@@ -15,8 +15,8 @@ from mainspring.app.golden_rows import make_golden, seeded
 from mainspring.core.errors import Invalid
 from mainspring.registry.model import TensorSpec
 from mainspring.serving.adapters.onnx import OnnxExecutor
-from mainspring.serving.executor import ModelFailed
-from mainspring.serving.tensor import DATATYPES, DTYPES
+from mainspring.serving.plane.executor import ModelFailed
+from mainspring.serving.protocol.tensor import DATATYPES, DTYPES
 from model_kit import identity_bundle, mlp_bundle, onnx_model, sealed
 
 SPECS = st.builds(

@@ -11,8 +11,8 @@ from mainspring.console.app import create_app
 from mainspring.console.capacity import capacity
 from mainspring.console.load_picture import load_picture
 from mainspring.serving.conformance.baselines import measured
-from mainspring.serving.metrics import Metrics
 from mainspring.serving.model import Point
+from mainspring.serving.plane.metrics import Metrics
 from unit.console.client import Client
 from unit.console.flights import NOW, Project, populated
 from unit.console.test_pages import text_of
@@ -63,7 +63,7 @@ def test_where_no_load_was_met() -> None:
 def test_live_numbers_come_from_the_processes(tmp_path: Path) -> None:
     import asyncio
 
-    from mainspring.serving.slots import Slots, folder
+    from mainspring.serving.plane.slots import Slots, folder
 
     project = populated()
     project = replace(project, settings=replace(project.settings, state=tmp_path))

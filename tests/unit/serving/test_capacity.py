@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.core.errors import Invalid
-from mainspring.serving.capacity import capacity, point, search
-from mainspring.serving.load import Load
+from mainspring.serving.load.capacity import capacity, point, search
+from mainspring.serving.load.generator import Load
 from mainspring.serving.model import Point
 
 

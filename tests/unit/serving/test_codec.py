@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from mainspring.core.errors import Invalid
-from mainspring.serving.asked import Answered
-from mainspring.serving.codec import decode_infer, encode_infer
-from mainspring.serving.tensor import DATATYPES, MAX_RANK, Tensor
+from mainspring.serving.protocol.asked import Answered
+from mainspring.serving.protocol.codec import decode_infer, encode_infer
+from mainspring.serving.protocol.tensor import DATATYPES, MAX_RANK, Tensor
 
 INPUT = {"name": "x", "shape": [2], "datatype": "FP32", "data": [1, 2.5]}
 

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper
 
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.features.adapters.memory import MemoryOnlineStore
-from mainspring.serving import runtime
 from mainspring.serving.adapters.onnx import OnnxExecutor
+from mainspring.serving.plane import runtime
 from serving_kit import FEATURES, INPUTS, bundle, expected, golden, model
 
 COLUMNS = {name: values for name, (_, values) in FEATURES.items()}

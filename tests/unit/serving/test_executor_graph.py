@@ -15,7 +15,7 @@ from mainspring.registry.model import Bundle, Graph, Node, TensorSpec
 from mainspring.serving.adapters.function import FunctionExecutor
 from mainspring.serving.adapters.graph import GraphExecutor, combine
 from mainspring.serving.adapters.onnx import OnnxExecutor
-from mainspring.serving.executor import ModelFailed
+from mainspring.serving.plane.executor import ModelFailed
 from mainspring.serving.ports import Executor
 from model_kit import function_bundle, graph_bundle, mlp_bundle
 

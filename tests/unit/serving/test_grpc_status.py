@@ -17,9 +17,9 @@ from mainspring.core.errors import (
     StorageFull,
     Unavailable,
 )
-from mainspring.serving.executor import ModelFailed
 from mainspring.serving.grpc.status import MAX_DETAILS, code_of, details_of, trailers_of
-from mainspring.serving.status import TooLarge, TooSlow
+from mainspring.serving.plane.executor import ModelFailed
+from mainspring.serving.plane.status import TooLarge, TooSlow
 
 SECRET = "/srv/secret/place"
 

@@ -17,16 +17,16 @@ from mainspring.core.time import ManualClock
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.registry.model import Bundle
-from mainspring.serving import runtime
 from mainspring.serving.adapters.onnx import OnnxExecutor
-from mainspring.serving.asked import Asked, Parameters
-from mainspring.serving.infer import Gone, infer
-from mainspring.serving.lane import Lane, monotonic_us
-from mainspring.serving.live import Served
-from mainspring.serving.metrics import EndpointMetrics
 from mainspring.serving.model import Arm
-from mainspring.serving.router import Router
-from mainspring.serving.tensor import DTYPES, Tensor
+from mainspring.serving.plane import runtime
+from mainspring.serving.plane.infer import Gone, infer
+from mainspring.serving.plane.lane import Lane, monotonic_us
+from mainspring.serving.plane.live import Served
+from mainspring.serving.plane.metrics import EndpointMetrics
+from mainspring.serving.plane.router import Router
+from mainspring.serving.protocol.asked import Asked, Parameters
+from mainspring.serving.protocol.tensor import DTYPES, Tensor
 from serving_kit import FEATURES, KEY, NOW, bundle, route
 from tensor_models import WIDE, echo, ragged, sums
 

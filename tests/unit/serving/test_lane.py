@@ -17,13 +17,13 @@ from mainspring.core.time import ManualClock
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Batch, Log
-from mainspring.serving import runtime
 from mainspring.serving.adapters.onnx import OnnxExecutor
-from mainspring.serving.batcher import Job
-from mainspring.serving.codec import decode_infer, encode
-from mainspring.serving.lane import Ask, Lane, monotonic_us
-from mainspring.serving.metrics import EndpointMetrics
-from mainspring.serving.work import Work
+from mainspring.serving.batching.batcher import Job
+from mainspring.serving.plane import runtime
+from mainspring.serving.plane.lane import Ask, Lane, monotonic_us
+from mainspring.serving.plane.metrics import EndpointMetrics
+from mainspring.serving.plane.work import Work
+from mainspring.serving.protocol.codec import decode_infer, encode
 from serving_kit import NOW, bundle, expected, full_request, keyed_request, model
 
 LONG_US = 60_000_000

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from mainspring.core.errors import Invalid, Unavailable
-from mainspring.serving.load import http_request, run
+from mainspring.serving.load.generator import http_request, run
 
 REQUEST = http_request("test", "/ask", b"{}")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"

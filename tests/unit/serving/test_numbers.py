@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from mainspring.serving.metrics import Metrics
-from mainspring.serving.numbers import Distribution, EndpointNumbers, read_numbers
-from mainspring.serving.slots import merged
+from mainspring.serving.load.numbers import Distribution, EndpointNumbers, read_numbers
+from mainspring.serving.plane.metrics import Metrics
+from mainspring.serving.plane.slots import merged
 
 
 def counting(seed: int) -> Metrics:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mainspring.serving.body import accepted
-from mainspring.serving.routes import ROUTES, split_path
+from mainspring.serving.http.body import accepted
+from mainspring.serving.http.routes import ROUTES, split_path
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")

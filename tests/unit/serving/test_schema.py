@@ -11,9 +11,9 @@ import pytest
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.core.schema import DType
 from mainspring.registry.model import TensorSpec
-from mainspring.serving.codec import decode_infer
-from mainspring.serving.schema import Field, RequestSchema, TensorSchema
-from mainspring.serving.tensor import Tensor, check_specs
+from mainspring.serving.protocol.codec import decode_infer
+from mainspring.serving.protocol.schema import Field, RequestSchema, TensorSchema
+from mainspring.serving.protocol.tensor import Tensor, check_specs
 
 FEATURES = [
     Field("V.number", DType.Float32),

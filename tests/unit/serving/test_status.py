@@ -14,9 +14,9 @@ from mainspring.core.errors import (
     StorageFull,
     Unavailable,
 )
-from mainspring.serving.executor import ModelFailed
-from mainspring.serving.message import refusal
-from mainspring.serving.status import STATUS, TooLarge, TooSlow, WrongEncoding, WrongHost, WrongMethod, status_of
+from mainspring.serving.http.message import refusal
+from mainspring.serving.plane.executor import ModelFailed
+from mainspring.serving.plane.status import STATUS, TooLarge, TooSlow, WrongEncoding, WrongHost, WrongMethod, status_of
 
 CASES = {
     Invalid("x"): 400,

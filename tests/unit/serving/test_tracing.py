@@ -24,14 +24,14 @@ from mainspring.core.time import ManualClock
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.security.model import Principal
-from mainspring.serving import runtime
 from mainspring.serving.adapters.onnx import OnnxExecutor
-from mainspring.serving.asked import Answered
-from mainspring.serving.codec import decode_infer, encode
-from mainspring.serving.lane import Lane, monotonic_us
-from mainspring.serving.message import Request
-from mainspring.serving.metrics import EndpointMetrics
-from mainspring.serving.tracing import HUNG_UP, Tracing, parent_of
+from mainspring.serving.http.message import Request
+from mainspring.serving.plane import runtime
+from mainspring.serving.plane.lane import Lane, monotonic_us
+from mainspring.serving.plane.metrics import EndpointMetrics
+from mainspring.serving.plane.tracing import HUNG_UP, Tracing, parent_of
+from mainspring.serving.protocol.asked import Answered
+from mainspring.serving.protocol.codec import decode_infer, encode
 from serving_kit import NOW, bundle, full_request, model
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, metadata
 from mainspring.serving.model import Baseline, Route
-from mainspring.serving.table import normalised, stamped
+from mainspring.serving.plane.table import normalised, stamped
 
 routes_table = sa.Table(
     "routes",

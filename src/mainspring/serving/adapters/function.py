@@ -9,8 +9,8 @@ import numpy as np
 
 from mainspring.core.errors import Corrupt, MainspringError
 from mainspring.registry.model import Bundle, Code, TensorSpec
-from mainspring.serving.executor import Array, ModelFailed, by_name, closed, first_line, given, tensor
-from mainspring.serving.tensor import DTYPES
+from mainspring.serving.plane.executor import Array, ModelFailed, by_name, closed, first_line, given, tensor
+from mainspring.serving.protocol.tensor import DTYPES
 
 Function = Callable[..., Any]
 Find = Callable[[Code], Function]  # raises Corrupt where the source is not what it was

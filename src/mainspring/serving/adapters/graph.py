@@ -10,7 +10,7 @@ import numpy as np
 from mainspring.core.errors import Corrupt, Invalid, MainspringError
 from mainspring.registry.graph import VALUE, check_shapes, in_order
 from mainspring.registry.model import Bundle, Node
-from mainspring.serving.executor import Array, by_name, closed, column_specs, given
+from mainspring.serving.plane.executor import Array, by_name, closed, column_specs, given
 from mainspring.serving.ports import Executor
 
 Member = Callable[[str], Executor]  # of a digest

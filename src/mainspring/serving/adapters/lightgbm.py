@@ -12,7 +12,7 @@ from mainspring.core.errors import Corrupt
 from mainspring.registry.lightgbm_file import check_lightgbm
 from mainspring.registry.model import Bundle
 from mainspring.serving.adapters.matrix import Matrix
-from mainspring.serving.executor import Array, ModelFailed, closed, first_line
+from mainspring.serving.plane.executor import Array, ModelFailed, closed, first_line
 
 
 class LightgbmExecutor:

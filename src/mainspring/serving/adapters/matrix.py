@@ -9,8 +9,8 @@ import numpy as np
 
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.registry.model import Bundle, TensorSpec
-from mainspring.serving.executor import Array, ModelFailed, by_name, column, column_specs, given, tensor
-from mainspring.serving.tensor import DTYPES
+from mainspring.serving.plane.executor import Array, ModelFailed, by_name, column, column_specs, given, tensor
+from mainspring.serving.protocol.tensor import DTYPES
 
 _FLOAT64 = np.dtype(np.float64)
 _NUMBERS = ("BOOL", "INT32", "INT64", "FP32", "FP64")

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from mainspring.serving.model import Baseline, Route
-from mainspring.serving.table import normalised, stamped
+from mainspring.serving.plane.table import normalised, stamped
 
 
 class MemoryRoutes:

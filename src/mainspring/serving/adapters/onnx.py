@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.registry.model import Bundle, Input, TensorSpec
-from mainspring.serving.executor import (
+from mainspring.serving.plane.executor import (
     Array,
     ModelFailed,
     by_name,
@@ -23,7 +23,7 @@ from mainspring.serving.executor import (
     tensor,
     texts,
 )
-from mainspring.serving.tensor import DTYPES
+from mainspring.serving.protocol.tensor import DTYPES
 
 DATATYPES: Mapping[str, str] = {
     "tensor(float)": "FP32",

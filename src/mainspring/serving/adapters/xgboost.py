@@ -18,7 +18,7 @@ from mainspring.core.errors import Corrupt
 from mainspring.registry.model import Bundle
 from mainspring.registry.xgboost_file import check_xgboost
 from mainspring.serving.adapters.matrix import Matrix
-from mainspring.serving.executor import Array, ModelFailed, closed, first_line
+from mainspring.serving.plane.executor import Array, ModelFailed, closed, first_line
 
 _VALUE = 0  # the kind of prediction: as `Booster.predict` gives it, margins made probabilities
 _LIBRARY: Any = xgboost.core._LIB

@@ -11,13 +11,13 @@ from google.protobuf.json_format import ParseDict
 
 from mainspring.core.errors import Invalid, NotFound, Unavailable
 from mainspring.security.model import Action
-from mainspring.serving.asked import Answered
 from mainspring.serving.grpc import wire
 from mainspring.serving.grpc.infer import read_request, write_reply
-from mainspring.serving.infer import infer, lane_of
-from mainspring.serving.metadata import model_metadata, server_metadata
-from mainspring.serving.plane import DataPlane
-from mainspring.serving.triton import model_config, model_statistics, repository_index
+from mainspring.serving.plane.infer import infer, lane_of
+from mainspring.serving.plane.metadata import model_metadata, server_metadata
+from mainspring.serving.plane.plane import DataPlane
+from mainspring.serving.plane.triton import model_config, model_statistics, repository_index
+from mainspring.serving.protocol.asked import Answered
 
 
 @dataclass(eq=False, slots=True)

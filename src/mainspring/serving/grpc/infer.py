@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from mainspring.core.errors import DeadlineExceeded, Invalid
-from mainspring.serving.asked import DEFAULTS, Answered, Asked, Parameters
 from mainspring.serving.grpc import wire
 from mainspring.serving.grpc.tensors import MAX_NAME, read_inputs, write_outputs
+from mainspring.serving.protocol.asked import DEFAULTS, Answered, Asked, Parameters
 
 _MICROSECONDS = 1_000_000
 

@@ -15,7 +15,7 @@ from mainspring.core.listening import check_free
 from mainspring.core.settings import Address, Limits, Tls
 from mainspring.security.tls import check
 from mainspring.serving.grpc.service import Service
-from mainspring.serving.slots import Slots
+from mainspring.serving.plane.slots import Slots
 
 _PRELOAD_S = 20.0
 _METADATA_BYTES = 16 * 1024

@@ -24,12 +24,12 @@ from mainspring.serving.grpc import wire
 from mainspring.serving.grpc.calls import CALLS, INFER, Call, Caller
 from mainspring.serving.grpc.status import code_of, details_of, trailers_of
 from mainspring.serving.grpc.stream import answered_in_order
-from mainspring.serving.lane import monotonic_us
-from mainspring.serving.plane import DataPlane
-from mainspring.serving.status import TooSlow, status_of
+from mainspring.serving.plane.lane import monotonic_us
+from mainspring.serving.plane.plane import DataPlane
+from mainspring.serving.plane.status import TooSlow, status_of
 
 if TYPE_CHECKING:
-    from mainspring.serving.tracing import Tracing
+    from mainspring.serving.plane.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 _STREAM = "ModelStreamInfer"

@@ -1,4 +1,4 @@
-"""The one table from what went wrong to a gRPC status, as `serving.status` is for HTTP."""
+"""The one table from what went wrong to a gRPC status, as `serving.plane.status` is for HTTP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mainspring.core.errors import (
     StorageFull,
     Unavailable,
 )
-from mainspring.serving.status import TooLarge, TooSlow, public_text, retry_after_s
+from mainspring.serving.plane.status import TooLarge, TooSlow, public_text, retry_after_s
 
 # The first kind that fits counts, so a kind stands before the kind it derives from.
 CODES: dict[type[MainspringError], grpc.StatusCode] = {

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mainspring.core.errors import Invalid
-from mainspring.serving import binary
-from mainspring.serving.tensor import BYTES, DTYPES, Tensor, count_of, shown
+from mainspring.serving.protocol import binary
+from mainspring.serving.protocol.tensor import BYTES, DTYPES, Tensor, count_of, shown
 
 MAX_NAME = 256
 # Datatype -> the field of `InferTensorContents` that holds its values. FP16 has none.

@@ -1,0 +1,1 @@
+"""Which waiting requests run together, and which are refused."""

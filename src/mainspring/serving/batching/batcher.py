@@ -1,0 +1,336 @@
+"""Which waiting requests run next, and which cannot be served in time. No thread, no timer, no clock of its own.
+
+The discipline (why: docs/explanation/batching.md): whoever is idle takes what waits, up to the rows of a batch; it
+waits itself only where requests are being lost and a fuller batch is predicted to lose fewer. Among those that wait,
+the lower priority number goes first, then the earlier deadline, then the earlier arrival. The queue is bounded in rows
+and bytes; a request whose predicted finish is behind its deadline is refused at once, so that its time goes to one that
+can still make it. Instants are microseconds of the clock that is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import ceil, sqrt
+from typing import Generic
+
+from mainspring.core.errors import DeadlineExceeded, Overloaded
+from mainspring.serving.batching.choosing import choose
+from mainspring.serving.batching.cost import Cost
+from mainspring.serving.batching.traffic import Traffic
+from mainspring.serving.batching.waiting import Job, Payload, Waiting
+
+__all__ = ["Batch", "Batcher", "Job"]
+
+ADMIT, RUN = 2.0, 1.0  # how many standard deviations slower than predicted a batch may be and still be in time
+_PATIENCE = 2 / 3  # of the time a request has beyond a batch's fixed cost: the most that its batch is expected to grow
+_GAIN = 1.05  # what waiting must be predicted to win to be worth it
+_TIMER_US = 1_000  # how much too late a timer may be
+_TRIALS = 9  # for so many times a trial's length there is no other, once one was late
+_SHRINK, _GROW = 3 / 4, 1 / 32  # the cap on a batch's rows: of what it is, of what it may be at most
+
+
+@dataclass(slots=True)
+class Batch(Generic[Payload]):
+    """What to run now, and what came too late."""
+
+    jobs: list[Job[Payload]] = field(default_factory=list)
+    late: list[Job[Payload]] = field(default_factory=list)
+    rows: int = 0
+
+
+class Batcher(Generic[Payload]):
+    """The queue of one executor, which runs one batch at a time.
+
+    Args:
+        now: The clock.
+        max_queue_rows: The most rows that wait; a larger request waits alone.
+        max_queue_bytes: The most bytes that wait; a larger request waits alone.
+        max_batch_rows: The most rows of a batch; a larger request runs alone.
+        cost: What is known of a batch's cost before the first.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], int],
+        *,
+        max_queue_rows: int,
+        max_batch_rows: int,
+        max_queue_bytes: int = 1 << 28,
+        cost: Cost | None = None,
+    ) -> None:
+        self._now = now
+        self.max_queue_rows = max_queue_rows
+        self.max_queue_bytes = max_queue_bytes
+        self.max_batch_rows = max_batch_rows
+        self.cap_rows = max_batch_rows  # what a batch may hold for now
+        self.cost = cost or Cost()
+        self._waiting: Waiting[Payload] = Waiting()
+        self._traffic = Traffic()
+        self._busy_until: float | None = None
+        self._tight: int | None = None  # the first deadline of the batch that runs, if it was predicted in time
+        self._oldest = 0  # the first arrival in it
+        self._full = False  # whether there were more than it could hold
+        self._cut_at = -1  # when the cap was last lowered
+        self._trial: Job[Payload] | None = None  # was let in although it was predicted to be late
+        self._no_trial_before = 0
+
+    @property
+    def waiting_rows(self) -> int:
+        return self._waiting.rows
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._waiting.nbytes
+
+    @property
+    def idle(self) -> bool:
+        return self._busy_until is None
+
+    def offer(self, job: Job[Payload]) -> None:
+        """Let a job wait.
+
+        Raises:
+            Overloaded: The queue is full.
+            DeadlineExceeded: It would be done too late, or one that waits already would be.
+        """
+        now, waiting = self._now(), self._waiting
+        if job.deadline <= now:
+            raise DeadlineExceeded("The deadline has passed already.")
+        self._traffic.arrived += job.rows
+        if waiting.rows and (
+            waiting.rows + job.rows > self.max_queue_rows or waiting.nbytes + job.nbytes > self.max_queue_bytes
+        ):
+            wait_us = self._finish(now, waiting.rows, 0, 0) - now
+            raise Overloaded(
+                f"{waiting.rows} rows of {waiting.nbytes} bytes wait already.",
+                retry_after_ms=max(1, int(wait_us / 1000)),
+            )
+        late_us = self._late_alone(now, job) if self.idle and not waiting.rows else self._late_behind(now, job)
+        if late_us > 0:
+            raise DeadlineExceeded(
+                "The answer would come after its deadline.", retry_after_ms=max(1, int(late_us / 1000))
+            )
+        job.arrived = now
+        waiting.push(job)
+
+    def cancel(self, job: Job[Payload]) -> bool:
+        """Drop a job, and return whether it waited still."""
+        job.cancelled = True
+        if not job.order:
+            return False
+        self._waiting.remove(job)
+        return True
+
+    def wait_until(self) -> int:
+        """Return when the idle executor should take: now, or later where that is predicted to lose fewer requests.
+
+        What arrives just after a batch began is lost if two batches in a row take longer than its slack. Where that
+        happens, a batch that begins later loses as many, but less often. Ask again after every `offer`.
+        """
+        now, rows, rate = self._now(), self._waiting.rows, self._traffic.rate
+        if not self._traffic.scarce or not rate or not rows or rows >= self.cap_rows:
+            return now
+        slower = 1 + ADMIT * self.cost.usual_deviation
+        heads = (queue.entries[0][2] for queue in self._waiting.queues.values())
+        first = min(heads, key=lambda job: job.deadline)
+        spare = first.deadline - now - _TIMER_US - self.cost.predict(rows) * slower
+        wait = min(spare / (1 + self.cost.per_row_us * rate * slower), (self.cap_rows - rows) / rate)
+        if rate * wait < 1:
+            return now
+        slack = first.deadline - first.arrived
+
+        def kept(wait: float) -> float:
+            """Return the part of the time whose arrivals are accepted, if each batch waits so long."""
+            takes = self.cost.predict(rows + rate * wait)
+            return (wait + min(takes, max(0.0, slack - takes))) / (wait + takes)
+
+        return now + int(wait) if kept(wait) > _GAIN * kept(0) else now
+
+    def take(self) -> Batch[Payload]:
+        """Return what the idle executor runs now; without jobs, it stays idle. After a batch call `done`."""
+        batch: Batch[Payload] = Batch()
+        now, waiting = self._now(), self._waiting
+        for priority in tuple(waiting.priorities):
+            waiting.expire(priority, now, batch.late)
+        if not waiting.rows:
+            return batch
+        self._traffic.choice(min(waiting.rows + self._traffic.missed, self.cap_rows))
+        self._tight = None
+        for priority in tuple(waiting.priorities):
+            if not self._add(priority, now, batch):
+                break
+        if batch.jobs:
+            self._trial = None
+        else:
+            self._try(batch)
+        if batch.jobs:
+            self._traffic.begin(now)
+            self._full = bool(waiting.rows)
+            self._oldest = batch.jobs[0].arrived
+            self._busy_until = now + self.cost.predict(batch.rows)
+        return batch
+
+    def done(self, rows: int, took_us: float) -> None:
+        """Say that the batch ran, and how long it took."""
+        now = self._now()
+        self.cost.observe(rows, took_us)
+        self._busy_until = None
+        if self._trial is not None:
+            if now > self._trial.deadline:
+                self._no_trial_before = now + int(_TRIALS * took_us)
+            self._trial = None
+        elif self._tight is not None and now > self._tight:
+            # Lowered where that much less would have been in time. Who waited already when the cap was last lowered was
+            # let in by what was believed before, and says nothing of the cap since.
+            saved = (1 - _SHRINK) * rows * self.cost.per_row_us
+            if rows > 1 and self._oldest > self._cut_at and now - self._tight <= saved:
+                self.cap_rows = max(1, int(min(self.cap_rows, rows) * _SHRINK))
+                self._cut_at = now
+        elif self._full and self.cap_rows < self.max_batch_rows:
+            self.cap_rows = min(self.max_batch_rows, self.cap_rows + max(1, int(self.max_batch_rows * _GROW)))
+
+    def failed(self) -> None:
+        """Say that the batch did not run to its end; nothing is learnt from it."""
+        self._busy_until = None
+        self._trial = None
+
+    def _late_alone(self, now: int, job: Job[Payload]) -> float:
+        """Return by how much a job is too late that runs at once.
+
+        It runs whatever is predicted: only so can a prediction that was wrong be corrected. If the last such one was
+        late indeed, another has to wait for a while.
+        """
+        if now + self._takes(job.rows) > job.deadline:
+            late_us = now + self.cost.predict(job.rows) - job.deadline
+            if late_us > 0 and now < self._no_trial_before:
+                return late_us
+            self._trial = job
+        return 0
+
+    def _late_behind(self, now: int, job: Job[Payload]) -> float:
+        """Return by how much a job is too late behind those that run and wait, or makes another of its priority."""
+        waiting, slack = self._waiting, job.deadline - now
+        # A trial gives way to whoever can be in time, so it is not ahead of anybody.
+        trial_rows = self._trial.rows if self._trial is not None and self._trial.order else 0
+        ahead = waiting.rows - trial_rows
+        if ahead + job.rows <= self.cap_rows and (
+            self._finish(now, 0, ahead + job.rows, slack)
+            <= (min(job.deadline, waiting.first_deadline) if ahead == waiting.rows > 0 else job.deadline)
+        ):
+            return 0  # all in one batch
+        if waiting.is_last(job):
+            if ahead and not trial_rows:
+                ahead = max(ahead, self.cap_rows)  # the first cannot wait for it, so it would run in the next batch
+            late_us = self._finish(now, ahead, job.rows, slack) - job.deadline
+        else:
+            ahead = waiting.rows_ahead(job)
+            late_us = self._finish(now, ahead, job.rows, slack) - job.deadline
+            if late_us <= 0:
+                late_us = self._makes_late(now, job, ahead)
+        if late_us > 0 and now + self.cost.predict(job.rows) <= job.deadline:
+            self._traffic.missed += job.rows
+        return late_us
+
+    def _makes_late(self, now: int, job: Job[Payload], ahead: int) -> float:
+        """Return by how much another of its priority is too late if a job goes before it.
+
+        Of each batch behind it the first is looked at, whose deadline is the earliest.
+        """
+        before, batch = ahead + job.rows, -1
+        for other in self._waiting.behind(job):
+            if before // self.cap_rows > batch:
+                batch = before // self.cap_rows
+                slack = other.deadline - now
+                late_us = self._finish(now, before, other.rows, slack) - other.deadline
+                if late_us > 0 and self._finish(now, before - job.rows, other.rows, slack) <= other.deadline:
+                    return late_us
+            before += other.rows
+        return 0
+
+    def _finish(self, now: int, ahead: int, rows: int, slack: int) -> float:
+        """Return when `rows` more behind `ahead` are done, all but surely.
+
+        Their batch is taken to fill up behind them as the recent ones could have, but not beyond what arrives within
+        `slack` less what such a batch takes: nobody is refused in favour of those who do not come. A batch that should
+        be through takes as long again as it is late.
+        """
+        free: float = now
+        if self._busy_until is not None:
+            free = max(self._busy_until, 2 * now - self._busy_until)
+        cost, traffic = self.cost, self._traffic
+        full, last = divmod(ahead + rows - 1, self.cap_rows)
+        longest = cost.predict(last + 1)
+        if traffic.waiting > last + 1:
+            come = traffic.rate / (1 + traffic.rate * cost.per_row_us) * (slack - cost.fixed_us)
+            most = cost.fixed_us + _PATIENCE * (slack - cost.fixed_us)
+            longest = max(longest, min(cost.predict(ceil(min(traffic.waiting, come))), most))
+        if not full:
+            return free + longest * (1 + ADMIT * cost.usual_deviation)
+        # Of one batch most are near what is usual; a sum of several has the deviation of the sum.
+        each = cost.predict(self.cap_rows)
+        off = sqrt((cost.usual_deviation * longest) ** 2 + full * (cost.deviation * each) ** 2)
+        return free + full * each + longest + ADMIT * off
+
+    def _takes(self, rows: int) -> float:
+        """Return how long a batch may take to be called in time."""
+        return self.cost.predict(rows) * (1 + RUN * self.cost.usual_deviation)
+
+    def _add(self, priority: int, now: int, batch: Batch[Payload]) -> bool:
+        """Move into the batch what runs of one priority, and return whether the next one may add to it."""
+        queue, before = self._waiting.queues[priority], batch.rows
+        entries, skip, room = queue.entries, 0, self.cap_rows
+        if before:
+            room = self._room(before, now)
+            if room <= 0:
+                return False
+        count, rows = (len(entries), queue.rows) if queue.rows <= room else self._prefix(priority, room, before == 0)
+        if not count:
+            return False
+        if now + self._takes(before + rows) > entries[0][0]:
+            skip, count = choose(
+                [(deadline, job.rows) for deadline, _, job in entries],
+                lambda rows: self._takes(before + rows),
+                now=now,
+                max_rows=room,
+            )
+            if not count:
+                return not before
+            if before and sum(entry[2].rows for entry in entries[skip : skip + count]) > room:
+                return False
+        tight = entries[skip][0]
+        self._tight = tight if self._tight is None else min(self._tight, tight)
+        whole = skip + count == len(entries)
+        if skip:
+            self._waiting.pop(priority, skip, batch.late)
+        batch.rows += self._waiting.pop(priority, count, batch.jobs)
+        return whole
+
+    def _room(self, rows: int, now: int) -> int:
+        """Return how many rows can join a batch of `rows` within its deadlines."""
+        room, cost = self.cap_rows - rows, self.cost
+        if cost.per_row_us:
+            left = ((self._tight or now) - now) / (1 + RUN * cost.usual_deviation) - cost.predict(rows)
+            room = min(room, int(left / cost.per_row_us))
+        return room
+
+    def _prefix(self, priority: int, room: int, alone: bool) -> tuple[int, int]:
+        """Return how many of the first jobs fit into `room` rows, and their rows; if `alone`, one in any case."""
+        rows, entries = 0, self._waiting.queues[priority].entries
+        for place, (_, _, job) in enumerate(entries):
+            if rows + job.rows > room and (rows or not alone):
+                return place, rows
+            rows += job.rows
+        return len(entries), rows
+
+    def _try(self, batch: Batch[Payload]) -> None:
+        """Give up all that wait but the one that was let in to find out: all are too late by the prediction."""
+        trial, waiting = self._trial, self._waiting
+        self._trial = None
+        if trial is not None and trial.order:
+            waiting.remove(trial)
+            batch.jobs.append(trial)
+            batch.rows = trial.rows
+            self._trial = trial
+        for priority in tuple(waiting.priorities):
+            waiting.pop(priority, None, batch.late)

@@ -1,0 +1,1 @@
+"""The protocol over HTTP: the gateway, its routes, and its process."""

@@ -1,0 +1,219 @@
+"""The data plane as an OpenAPI document, with each endpoint's inputs and outputs by name, type and shape.
+
+OpenAPI 3.1, whose schemas are JSON Schema 2020-12. It is made of what is served at this moment, so it is asked for
+anew after a promotion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import mainspring
+from mainspring.serving.http.tensor_schemas import Schema, reply_schema, request_schema
+from mainspring.serving.plane.live import Served
+
+_BINARY_HEADER = "Inference-Header-Content-Length"
+_ERRORS = {
+    "400": "The body is not JSON, not of the protocol, or names, types, shapes or values are wrong.",
+    "401": "There is no key, or a wrong, revoked or expired one.",
+    "403": "The key may not, or the Host is not ours.",
+    "404": "There is no such endpoint, version or path.",
+    "405": "The path exists, not for this method.",
+    "408": "The body did not arrive in time.",
+    "413": "The body is too large, as sent or decompressed.",
+    "415": "The Content-Encoding is not one of gzip, deflate, identity.",
+    "429": "The queue is full.",
+    "431": "The headers are too large.",
+    "500": "The model failed.",
+    "503": "The answer would come too late, or a part of the server does not answer.",
+    "507": "There is no space for the prediction log; nothing was predicted.",
+}
+_RETRIED = ("429", "503")
+_OPEN = ("400", "403")  # what may come of any request at all
+_ASKED = (*_OPEN, "401", "404")
+_INFERRED = (*_ASKED, "408", "413", "415", "429", "500", "503", "507")
+
+# Template -> what it is for, and what it answers with: a schema of `_ANSWERS`, or nothing that has one. Routes that are
+# not here only refuse Triton's clients, in words.
+_SAYS: dict[str, tuple[str, str]] = {
+    "/v2/health/live": ("The process answers.", "Live"),
+    "/v2/health/ready": ("Every endpoint can be served.", "Ready"),
+    "/v2": ("Name, version and extensions of the server.", "Server"),
+    "/v2/openapi.json": ("This document.", ""),
+    "/v2/models/{model}": ("What the endpoint takes and gives.", "Model"),
+    "/v2/models/{model}/ready": ("Whether the endpoint can be served.", "ModelReady"),
+    "/v2/models/{model}/infer": ("A prediction.", ""),
+    "/v2/models/{model}/config": ("The model's configuration, in Triton's words.", "Any"),
+    "/v2/models/{model}/stats": ("How many predictions there were and what they took, in Triton's words.", "Any"),
+    "/v2/models/stats": ("The statistics of every model, in Triton's words.", "Any"),
+    "/v2/repository/index": ("The names, versions and states of what is served.", "Index"),
+    "/metrics": ("Prometheus text.", ""),
+}
+_TEXT = {"type": "string"}
+_TEXTS = {"type": "array", "items": _TEXT}
+_TENSORS = {"type": "array", "items": {"$ref": "#/components/schemas/Tensor"}}
+_ANSWERS: dict[str, Schema] = {
+    "Any": {"type": "object"},
+    "Error": {"type": "object", "required": ["error"], "properties": {"error": _TEXT}},
+    "IndexRequest": {"type": "object", "properties": {"ready": {"type": "boolean"}}},
+    "Index": {
+        "type": "array",
+        "items": {"type": "object", "required": ["name"], "properties": {"name": _TEXT, "version": _TEXT}},
+    },
+    "Live": {"type": "object", "required": ["live"], "properties": {"live": {"type": "boolean"}}},
+    "Ready": {
+        "type": "object",
+        "required": ["ready"],
+        "properties": {"ready": {"type": "boolean"}, "error": _TEXT},
+    },
+    "Server": {
+        "type": "object",
+        "required": ["name", "version", "extensions"],
+        "properties": {"name": _TEXT, "version": _TEXT, "extensions": _TEXTS},
+    },
+    "Tensor": {
+        "type": "object",
+        "required": ["name", "datatype", "shape"],
+        "properties": {"name": _TEXT, "datatype": _TEXT, "shape": {"type": "array", "items": {"type": "integer"}}},
+    },
+    "Model": {
+        "type": "object",
+        "required": ["name", "platform", "inputs", "outputs"],
+        "properties": {
+            "name": _TEXT,
+            "versions": _TEXTS,
+            "platform": _TEXT,
+            "inputs": _TENSORS,
+            "outputs": _TENSORS,
+            "parameters": {"type": "object"},
+        },
+    },
+    "ModelReady": {
+        "type": "object",
+        "required": ["name", "ready"],
+        "properties": {"name": _TEXT, "version": _TEXT, "ready": {"type": "boolean"}},
+    },
+    "Parameters": {
+        "type": "object",
+        "description": "Others are ignored, as the protocol wants.",
+        "properties": {
+            "feature_statuses": {"type": "boolean", "description": "Say how each stored feature was found."},
+            "timeout": {"type": "integer", "minimum": 0, "maximum": 2**62, "description": "Microseconds."},
+            "priority": {"type": "integer", "minimum": 0, "maximum": 2**32, "description": "1 goes first, 0 last."},
+            "binary_data_output": {"type": "boolean", "description": "Outputs as bytes behind the JSON."},
+        },
+    },
+}
+
+
+def document(served: Mapping[str, Served], routes: Iterable[tuple[str, str, bool]]) -> Schema:
+    """Return the document.
+
+    Args:
+        served: Endpoint -> what serves it.
+        routes: Method and template of each route, and whether it needs a key.
+    """
+    paths: Schema = {}
+    schemas = dict(_ANSWERS)
+    for name, each in sorted(served.items()):
+        for version, lane in sorted(each.lanes.items()):
+            schemas[f"{name}.{version}.request"] = request_schema(lane.runtime)
+            schemas[f"{name}.{version}.reply"] = reply_schema(name, lane.runtime)
+    for method, template, keyed in routes:
+        if _plain(template) not in _SAYS:
+            continue
+        for path, endpoint, version in _paths(template, served):
+            operation = _operation(method, template, endpoint, version, keyed=keyed)
+            paths.setdefault(path, {})[method.lower()] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Mainspring: predictions",
+            "version": mainspring.__version__,
+            "description": "Open Inference Protocol, version 2, of the endpoints that are served.",
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "msp_..."}},
+            "responses": {status: _refusal(status, says) for status, says in _ERRORS.items()},
+        },
+    }
+
+
+def _paths(template: str, served: Mapping[str, Served]) -> Iterable[tuple[str, str, str]]:
+    """Return a template's paths, each with the endpoint and version in it. Ids need no quoting."""
+    if "{model}" not in template:
+        return [(template, "", "")]
+    return [
+        (template.format(model=name, version=version), name, version)
+        for name, each in sorted(served.items())
+        for version in (sorted(each.lanes) if "{version}" in template else [each.heaviest])
+    ]
+
+
+def _plain(template: str) -> str:
+    return template.replace("/versions/{version}", "")
+
+
+def _operation(method: str, template: str, endpoint: str, version: str, *, keyed: bool) -> Schema:
+    plain = _plain(template)
+    says, answer = _SAYS[plain]
+    infers = plain.endswith("/infer")
+    names = [part for part in plain.split("/")[1:] if part not in ("v2", "{model}")] or ["server"]
+    by_version = [version] if "{version}" in template else []
+    made: Schema = {
+        "operationId": "_".join([method.lower(), *names, *filter(None, [endpoint]), *by_version]).replace(".", "_"),
+        "summary": says,
+        "security": [{"key": []}] if keyed else [],
+        "responses": {"200": _answer(plain, answer), **_refusals(_INFERRED if infers else _ASKED if keyed else _OPEN)},
+    }
+    if "{region}" in template:
+        made["parameters"] = [{"name": "region", "in": "path", "required": True, "schema": _TEXT}]
+    if endpoint:
+        made["tags"] = [endpoint]
+        made["responses"] |= _refusals(("503",))
+    if plain == "/v2/health/ready":
+        made["responses"]["503"] = _json("Not ready, and why.", "Ready")
+    if infers:
+        request, reply = (f"{endpoint}.{version}.{side}" for side in ("request", "reply"))
+        made["requestBody"] = {"required": True, "content": {**_content(request), **_bytes_after(request)}}
+        made["responses"]["200"] = {
+            "description": "The prediction, after it was logged.",
+            "content": {**_content(reply), **_bytes_after(reply)},
+        }
+    elif method == "POST":
+        made["requestBody"] = {"required": False, "content": _content("IndexRequest")}
+        made["responses"] |= _refusals(("408", "413", "415"))
+    return made
+
+
+def _answer(plain: str, schema: str) -> Schema:
+    if plain == "/metrics":
+        return {"description": "Prometheus text.", "content": {"text/plain": {"schema": _TEXT}}}
+    return _json("", schema)
+
+
+def _json(description: str, schema: str) -> Schema:
+    return {"description": description, "content": _content(schema)}
+
+
+def _content(schema: str) -> Schema:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"} if schema else {}}}
+
+
+def _bytes_after(schema: str) -> Schema:
+    says = f"The JSON of {schema}, as many bytes as {_BINARY_HEADER} says, then the tensors that have binary_data_size."
+    return {"application/octet-stream": {"schema": {"type": "string", "format": "binary", "description": says}}}
+
+
+def _refusals(statuses: Iterable[str]) -> Schema:
+    return {status: {"$ref": f"#/components/responses/{status}"} for status in statuses}
+
+
+def _refusal(status: str, says: str) -> Schema:
+    made = _json(says, "Error")
+    if status in _RETRIED:
+        made["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
+    return made

@@ -1,0 +1,1 @@
+"""Load: made, measured, and read back from the gateway's own numbers."""

@@ -1,0 +1,71 @@
+"""The highest load that meets a deadline: doubled until it is too much, then bisected until the two are close."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from mainspring.core.errors import Invalid
+from mainspring.serving.load.generator import Load
+from mainspring.serving.model import Point
+
+
+def point(load: Load, deadline_us: float) -> Point:
+    """Return what an open loop's load came to against a deadline."""
+    if load.offered is None:
+        raise Invalid("Of a closed loop it cannot be said what was due.")
+    due = max(1, load.due)
+    return Point(
+        offered=load.offered,
+        answered=load.per_second,
+        in_time=float((load.latencies_us <= deadline_us).sum()) / due,
+        refused=len(load.refusals_us) / due,
+        p50_us=load.quantile_us(0.5),
+        p99_us=load.quantile_us(0.99),
+    )
+
+
+def search(
+    measure: Callable[[float], Point], *, first: float = 50.0, most: float = 200_000.0, close: float = 1.1
+) -> list[Point]:
+    """Return every load that was tried, lightest first.
+
+    Args:
+        measure: Tries a load of so many requests a second.
+        first: Where to begin; if it is too much, lighter ones are tried, down to 1.
+        most: No load above it is tried.
+        close: The search ends when the lightest load that was too much is at most so many times the heaviest met.
+    """
+    tried: dict[float, Point] = {}
+
+    def met(rate: float) -> bool:
+        tried[rate] = measure(rate)
+        return tried[rate].met
+
+    low, high = 0.0, math.inf
+    rate = min(first, most)
+    while not low or high == math.inf:
+        if met(rate):
+            low = rate
+            if rate >= most:
+                break
+            rate = min(2 * rate, most)
+        else:
+            high = rate
+            if rate <= 1.0:
+                break
+            rate = max(1.0, rate / 4)
+    while low and high < math.inf and high / low > close:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if met(middle) else (low, middle)
+    return [tried[rate] for rate in sorted(tried)]
+
+
+def capacity(points: Sequence[Point]) -> float | None:
+    """Return the highest load that was met below every one that was not: a lucky second above it proves nothing."""
+    found = None
+    for each in sorted(points, key=lambda one: one.offered):
+        if not each.met:
+            break
+        found = each.offered
+    return found

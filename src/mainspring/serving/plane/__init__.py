@@ -1,0 +1,1 @@
+"""What every protocol serves from: endpoints, their versions, and how a request runs through one."""

@@ -1,0 +1,285 @@
+"""One version behind one endpoint: its queue, and how a batch of it runs.
+
+Everything here happens on the event loop, but for what is slow enough to be worth a thread: a model, and a read of an
+online store on another machine. A batch is one read of the store, one call of the model, one entry of the log; then its
+requests are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from concurrent.futures import Future as Pending
+from copy import copy
+
+import numpy as np
+
+from mainspring.core.errors import DeadlineExceeded, Invalid, MainspringError, Overloaded
+from mainspring.core.time import Clock
+from mainspring.ledger.ids import PredictionIds
+from mainspring.ledger.model import Log
+from mainspring.ledger.ports import PredictionLog
+from mainspring.ledger.recording import Recorder
+from mainspring.serving.batching.batcher import Batcher, Job
+from mainspring.serving.plane.executor import ModelFailed
+from mainspring.serving.plane.metrics import EndpointMetrics
+from mainspring.serving.plane.runtime import MAX_ROWS, Runtime
+from mainspring.serving.plane.statistics import Statistics
+from mainspring.serving.plane.work import Answer, Ask, Work, alike
+from mainspring.serving.protocol.schema import Rows
+
+INLINE_US = 200.0  # a model call predicted to take longer runs in a thread
+_RECENT = 16  # batches
+_VALUE = 40  # bytes of a number in a list, and of an empty text
+
+__all__ = ["Answer", "Ask", "Lane", "monotonic_us"]
+
+_log = logging.getLogger(__name__)
+
+
+def monotonic_us() -> int:
+    return time.monotonic_ns() // 1000
+
+
+class Lane:
+    """Runs the requests of one (endpoint, version).
+
+    Args:
+        version: The version's number, for replies and the log.
+        log: Gets every prediction before its caller does.
+        clock: Says what time it is for features and the log; deadlines go by the monotonic time.
+        threads: Where slow models run.
+        alone: Says whether no other request is on its way to this process, so that there is nothing to wait for.
+        policy: What of the predictions the log keeps, and whether answers wait for it.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        version: str,
+        runtime: Runtime,
+        *,
+        log: PredictionLog,
+        clock: Clock,
+        metrics: EndpointMetrics,
+        threads: Executor,
+        alone: Callable[[], bool],
+        max_queue_rows: int,
+        policy: Log | None = None,
+    ) -> None:
+        self.version = version
+        self.runtime = runtime
+        self.recorder = Recorder(
+            log,
+            endpoint=endpoint,
+            model=runtime.manifest.model,
+            version=version,
+            digest=runtime.digest,
+            keys=runtime.key_names,
+            personal=runtime.personal,
+            policy=policy,
+        )
+        self.statistics = Statistics(clock)
+        self._endpoint = endpoint
+        self._ids = PredictionIds()
+        self._clock = clock
+        self._metrics = metrics
+        self._threads = threads
+        self._alone = alone
+        self._loop = asyncio.get_running_loop()
+        self._recent_us: deque[float] = deque(maxlen=_RECENT)
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None  # where the batcher waits for a fuller batch
+        self._names = tuple(spec.name for spec in runtime.inputs)
+        self._rest: deque[list[Job[Ask]]] = deque()  # of the batch that runs: what cannot run beside the others
+        self._taken = self._rows = 0
+        self._sound = True  # whether all of it ran to its end
+        self.batcher: Batcher[Ask] = Batcher(
+            monotonic_us, max_queue_rows=max_queue_rows, max_batch_rows=MAX_ROWS, cost=copy(runtime.cost)
+        )
+
+    def submit(
+        self, rows: Rows, *, received: int, deadline: int, priority: int, principal: str, request_id: str = ""
+    ) -> Job[Ask]:
+        """Let a request wait for its batch. Its future gives the answer; the caller may set the job's `cancelled`.
+
+        Raises:
+            Overloaded: The queue is full.
+            DeadlineExceeded: It would be answered too late.
+        """
+        ask = Ask(rows, principal, received, self._loop.create_future(), request_id)
+        job = Job(ask, rows.count, deadline, priority, nbytes=_nbytes(rows))
+        try:
+            self.batcher.offer(job)
+        except Overloaded:
+            self._metrics.rejections["queue_full"] += 1
+            self.statistics.failed(monotonic_us() - received)
+            raise
+        except DeadlineExceeded:
+            self._metrics.rejections["too_late"] += 1
+            self.statistics.failed(monotonic_us() - received)
+            raise
+        self._wake()
+        return job
+
+    def _wake(self) -> None:
+        if self._scheduled or not self.batcher.idle:
+            return
+        self._scheduled = True
+        if self._alone():
+            self._run()
+        else:
+            # By the next turn of the loop every request that this turn has decoded waits too: they run together.
+            self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        self._scheduled = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        wait_us = self.batcher.wait_until() - monotonic_us()
+        if wait_us > 0:
+            self._timer = self._loop.call_later(wait_us / 1e6, self._run)
+            return
+        batch = self.batcher.take()
+        for job in batch.late:
+            self._metrics.rejections["expired"] += 1
+            self._fail(job, DeadlineExceeded("The deadline passed while the request waited."))
+        if batch.jobs:
+            self._taken, self._rows, self._sound = monotonic_us(), batch.rows, True
+            self._metrics.batch_rows.observe(batch.rows)
+            queue = self._metrics.stages["queue"]
+            for job in batch.jobs:
+                queue.observe((self._taken - job.arrived) / 1e6)
+            self._rest.extend(alike(batch.jobs))
+            self._go_on()
+
+    def _go_on(self) -> None:
+        while self._rest:
+            if not self._start(Work(self._rest.popleft(), self._taken, monotonic_us())):
+                return
+        if self._sound:
+            self.batcher.done(self._rows, monotonic_us() - self._taken)
+        else:
+            self.batcher.failed()
+        if self.batcher.waiting_rows:
+            self._wake()
+
+    def _start(self, work: Work) -> bool:
+        """Run requests together. Returns whether they are done; if not, `_computed` will go on."""
+        try:
+            if self.runtime.remote and any(job.payload.rows.keyed for job in work.jobs):
+                self._elsewhere(work, self._gather_and_predict)
+                return False
+            self._gather(work)
+            if self._slow(work.rows):
+                self._elsewhere(work, self._predict)
+                return False
+            self._predict(work)
+            self._finish(work)
+        except Exception as error:
+            self._failed(work, error)
+        return True
+
+    def _elsewhere(self, work: Work, do: Callable[[Work], None]) -> None:
+        running = self._loop.run_in_executor(self._threads, do, work)
+        running.add_done_callback(lambda done: self._computed(work, done))
+
+    def _computed(self, work: Work, done: asyncio.Future[None]) -> None:
+        try:
+            done.result()
+            self._finish(work)
+        except Exception as error:
+            self._failed(work, error)
+        self._go_on()
+
+    def _gather_and_predict(self, work: Work) -> None:
+        self._gather(work)
+        self._predict(work)
+
+    def _gather(self, work: Work) -> None:
+        work.gather(self.runtime, self._names, self._clock.now())
+        work.read = monotonic_us()
+
+    def _predict(self, work: Work) -> None:
+        begun = time.monotonic_ns()
+        work.called = begun // 1000
+        work.outputs = self.runtime.executor.predict(work.gathered.features, work.rows)
+        work.took_us = (time.monotonic_ns() - begun) / 1000
+
+    def _slow(self, rows: int) -> bool:
+        """Return whether a batch belongs in a thread: by what warming up measured, and by the fastest of late. Code
+        that is not ours always does.
+
+        The fastest, because on a busy machine the others tell how long a call waited for a processor; moving them to a
+        thread would only add to that.
+        """
+        predicted = max(self.runtime.cost.predict(rows), min(self._recent_us, default=0.0))
+        return predicted > INLINE_US or not self.runtime.executor.inline
+
+    def _finish(self, work: Work) -> None:
+        self._recent_us.append(work.took_us)
+        self._metrics.stages["features"].observe((work.read - work.begun) / 1e6)
+        self._metrics.stages["compute"].observe(work.took_us / 1e6)
+        work.ids = self._ids.take(work.rows)
+        waiting = work.record(self.recorder, self._clock.now(), monotonic_us())
+        work.unlogged = len(waiting)
+        if not waiting:
+            self._answer(work)
+        for pending in waiting:
+            pending.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._logged, work, waiting))
+
+    def _logged(self, work: Work, waiting: Sequence[Pending[None]]) -> None:
+        work.unlogged -= 1
+        if work.unlogged:
+            return
+        error = next((found for pending in waiting if (found := pending.exception()) is not None), None)
+        if error is None:
+            self._answer(work)
+        else:
+            self._refuse(work, error)
+
+    def _answer(self, work: Work) -> None:
+        self._metrics.rows += work.rows
+        work.answer(self.statistics, monotonic_us())
+
+    def _failed(self, work: Work, error: Exception) -> None:
+        self._sound = False
+        if len(work.jobs) > 1 and not _shared(error):
+            # One request's rows made the batch fail: each answers for itself.
+            self._rest.extendleft([job] for job in reversed(work.jobs))
+        else:
+            self._refuse(work, error)
+
+    def _refuse(self, work: Work, error: BaseException) -> None:
+        if not isinstance(error, MainspringError):
+            _log.error("A batch of endpoint %s failed.", self._endpoint, exc_info=error)
+            error = ModelFailed("The model failed.")
+        for job in work.jobs:
+            self._fail(job, error)
+
+    def _fail(self, job: Job[Ask], error: Exception) -> None:
+        self.statistics.failed(monotonic_us() - job.payload.received)
+        if not job.payload.future.done():
+            job.payload.future.set_exception(error)
+
+
+def _shared(error: Exception) -> bool:
+    """Return whether an error would meet every request of the batch: a store or a disk, not a value."""
+    return isinstance(error, MainspringError) and not isinstance(error, (Invalid, ModelFailed))
+
+
+def _nbytes(rows: Rows) -> int:
+    """Return about how much memory a request's values take."""
+    found = 0
+    for column in rows.columns.values():
+        if isinstance(column, np.ndarray) and not column.dtype.hasobject:
+            found += column.nbytes
+        else:
+            values = column.flat if isinstance(column, np.ndarray) else column
+            found += sum(_VALUE + len(value) if isinstance(value, (str, bytes)) else _VALUE for value in values)
+    return found

@@ -1,0 +1,179 @@
+"""What this process serves right now, and how it follows the routing table.
+
+The table is watched off the event loop. A change is prepared beside what serves (bundles loaded, verified, warmed),
+then takes its place in one assignment: a request sees the table before or after, and one that began before is answered
+by what it began with. An endpoint whose new route cannot be prepared keeps its old one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from mainspring.core.errors import MainspringError
+from mainspring.serving.model import Arm, Route
+from mainspring.serving.plane.lane import Lane, monotonic_us
+from mainspring.serving.plane.router import Router
+from mainspring.serving.plane.runtime import Runtime
+from mainspring.serving.ports import Routes
+
+POLL_S = 0.2
+_SILENT = "The routing table does not answer."
+_RETRY_FIRST_US = 1_000_000
+_RETRY_LAST_US = 60_000_000
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One endpoint as it is served: a lane a version."""
+
+    route: Route
+    router: Router
+    lanes: Mapping[str, Lane]
+
+    @property
+    def heaviest(self) -> str:
+        """The version with the largest weight."""
+        return max(self.route.arms, key=lambda arm: arm.weight).version
+
+    @property
+    def waiting_rows(self) -> int:
+        return sum(lane.batcher.waiting_rows for lane in self.lanes.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Everything that is served. `refused` says for each endpoint whose newest route is not, why."""
+
+    revision: int = 0
+    served: Mapping[str, Served] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+class Live:
+    """Follows the routing table.
+
+    Args:
+        load: Makes a bundle ready by its digest; called in a thread.
+        lane: Makes a lane for an arm of a route; called on the event loop.
+    """
+
+    def __init__(
+        self, routes: Routes, *, load: Callable[[str], Runtime], lane: Callable[[Route, Arm, Runtime], Lane]
+    ) -> None:
+        self._routes = routes
+        self._load = load
+        self._lane = lane
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="routes")
+        self._runtimes: dict[str, Runtime] = {}
+        self._retry_at = 0
+        self._retry_after = _RETRY_FIRST_US
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = threading.Event()
+        self.looked = asyncio.Event()  # whether the table was read once, or could not be
+        self.table = Table()
+        self.trouble: str | None = "The routing table has not been read yet."
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._follow())
+
+    async def stop(self) -> None:
+        self._stopping.set()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await self.refresh()
+                self.trouble = None
+            except Exception as error:
+                # The table that serves goes on serving; whatever is wrong with its source may pass.
+                if self.trouble != _SILENT:
+                    _log.error("%s %s", _SILENT, error, exc_info=not _ours(error))
+                self.trouble = _SILENT
+            self.looked.set()
+            if self.trouble is None:
+                # In the thread, so that an idle process wakes one thread and not two, five times a second.
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._await_change)
+            else:
+                await asyncio.sleep(POLL_S)
+
+    def _await_change(self) -> None:
+        """Return when there is something to follow, or the table cannot be read."""
+        try:
+            while not self._stopping.wait(POLL_S) and not self._due(self._routes.revision()):
+                pass
+        except Exception as error:  # it is read again, and then said
+            _log.debug("%s", error)
+
+    def _due(self, revision: int) -> bool:
+        return revision != self.table.revision or bool(self.table.refused and monotonic_us() >= self._retry_at)
+
+    async def refresh(self) -> None:
+        """Look once whether the routing table changed, and follow it."""
+        loop = asyncio.get_running_loop()
+        revision = await loop.run_in_executor(self._thread, self._routes.revision)
+        if not self._due(revision):
+            return
+        changed = revision != self.table.revision
+        routes, runtimes, refused = await loop.run_in_executor(self._thread, self._prepare)
+        self._swap(revision, routes, runtimes, refused)
+        self._retry_after = _RETRY_FIRST_US if changed else min(2 * self._retry_after, _RETRY_LAST_US)
+        self._retry_at = monotonic_us() + self._retry_after
+
+    def _prepare(self) -> tuple[Mapping[str, Route], dict[str, Runtime], dict[str, str]]:
+        """Load what the table needs and is not loaded yet. Returns the table, runtimes by digest, reasons by digest."""
+        routes = self._routes.current()
+        runtimes, refused = dict(self._runtimes), {}
+        for digest in sorted({arm.digest for route in routes.values() for arm in route.arms}):
+            if digest in runtimes:
+                continue
+            try:
+                runtimes[digest] = self._load(digest)
+            except Exception as error:
+                refused[digest] = str(error)
+                _log.error("Bundle %s is not served: %s", digest[:12], error, exc_info=not _ours(error))
+        return routes, runtimes, refused
+
+    def _swap(
+        self, revision: int, routes: Mapping[str, Route], runtimes: dict[str, Runtime], reasons: Mapping[str, str]
+    ) -> None:
+        served: dict[str, Served] = {}
+        refused: dict[str, str] = {}
+        for name, route in routes.items():
+            old = self.table.served.get(name)
+            missing = [arm for arm in route.arms if arm.digest not in runtimes]
+            if missing:
+                refused[name] = f"Version {missing[0].version} is not served: {reasons.get(missing[0].digest)}"
+                if old is not None:
+                    served[name] = old
+            else:
+                served[name] = self._serve(route, runtimes, old)
+        in_use = {lane.runtime.digest for each in served.values() for lane in each.lanes.values()}
+        self._runtimes = {digest: runtime for digest, runtime in runtimes.items() if digest in in_use}
+        self.table = Table(revision, served, refused)
+
+    def _serve(self, route: Route, runtimes: Mapping[str, Runtime], old: Served | None) -> Served:
+        lanes: dict[str, Lane] = {}
+        for arm in route.arms:
+            kept = old.lanes.get(arm.version) if old is not None else None
+            if kept is not None and kept.runtime.digest == arm.digest:
+                kept.batcher.max_queue_rows = route.max_queue_rows
+                kept.recorder.policy = route.log
+                lanes[arm.version] = kept
+            else:
+                lanes[arm.version] = self._lane(route, arm, runtimes[arm.digest])
+        return Served(route, Router(route.endpoint, route.arms), lanes)
+
+
+def _ours(error: Exception) -> bool:
+    return isinstance(error, MainspringError)

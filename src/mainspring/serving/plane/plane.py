@@ -1,0 +1,167 @@
+"""What every protocol serves from: the endpoints of the routing table, their lanes, and whether they take traffic.
+
+`serving.http.gateway` speaks HTTP over it, `serving.grpc` gRPC. Neither knows the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from mainspring.core.errors import NotFound, Unavailable
+from mainspring.core.time import Clock
+from mainspring.features.ports import OnlineStore
+from mainspring.ledger.ports import PredictionLog
+from mainspring.registry.bundles import Bundles
+from mainspring.serving.model import Arm, Route
+from mainspring.serving.plane import runtime
+from mainspring.serving.plane.lane import Lane, monotonic_us
+from mainspring.serving.plane.live import Live, Served
+from mainspring.serving.plane.metrics import Metrics
+from mainspring.serving.plane.watch import StoreWatch
+from mainspring.serving.ports import Loader, Routes
+
+_NO_STORE = "The online store does not answer."
+
+
+class DataPlane:
+    """Call `start` on the event loop that serves, and `stop` when nothing is in flight.
+
+    Args:
+        routes: The routing table it follows.
+        bundles: Where bundles come from, by digest, verified.
+        online: Holds the features of requests by key.
+        log: Gets every prediction before its caller does.
+        executors: Makes what runs a bundle's model.
+        clock: Says what time it is for features and the log. No field of a request does.
+        threads: How many slow models run at once.
+
+    Attributes:
+        in_flight: How many requests are on their way; whoever speaks a protocol counts them.
+        draining: Whether this process is stopping.
+    """
+
+    def __init__(
+        self,
+        *,
+        routes: Routes,
+        bundles: Bundles,
+        online: OnlineStore,
+        log: PredictionLog,
+        executors: Loader,
+        clock: Clock,
+        threads: int,
+    ) -> None:
+        self._log = log
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
+        self._live = Live(
+            routes,
+            load=lambda digest: runtime.load(bundles.load(digest), online, executors),
+            lane=self._new_lane,
+        )
+        self._store = StoreWatch(online)
+        self.metrics = Metrics(
+            ready=lambda: self.unready() is None,
+            served=lambda: {name: tuple(each.lanes) for name, each in self.served.items()},
+            waiting=lambda: {name: each.waiting_rows for name, each in self.served.items()},
+            refused=lambda: len(self._live.table.refused),
+            unlogged=lambda: log.unlogged,
+        )
+        self.in_flight = 0
+        self.draining = False
+
+    def start(self) -> None:
+        """Begin to follow the routing table and the online store's health."""
+        self._live.start()
+        self._store.start()
+
+    async def preloaded(self) -> None:
+        """Wait until the routing table's bundles are loaded and warm, or it turned out that it cannot be read."""
+        await self._live.looked.wait()
+
+    async def stop(self) -> None:
+        """Let go of everything but the log, which belongs to whoever made it."""
+        await self._live.stop()
+        await self._store.stop()
+        self._threads.shutdown(wait=False)
+
+    def unready(self) -> str | None:
+        """Return why this process should get no traffic, `None` if it should. Names nothing: anybody may ask."""
+        table = self._live.table
+        if self.draining:
+            return "The gateway is stopping."
+        if not table.served and self._live.trouble is not None:
+            return self._live.trouble
+        if not table.served and not table.refused:
+            return "No endpoint has a route yet."
+        lost = len(table.refused.keys() - table.served.keys())
+        if lost:
+            return f"{lost} of {lost + len(table.served)} endpoints have no version that can be served."
+        if self._store.away and any(
+            lane.runtime.stored for each in table.served.values() for lane in each.lanes.values()
+        ):
+            return _NO_STORE
+        return None
+
+    @property
+    def served(self) -> Mapping[str, Served]:
+        """Endpoint -> what serves it."""
+        return self._live.table.served
+
+    @property
+    def refused(self) -> Collection[str]:
+        """The endpoints whose newest route cannot be served; an older one may be."""
+        return self._live.table.refused.keys()
+
+    def endpoint(self, name: str) -> Served:
+        """Return what serves an endpoint.
+
+        Raises:
+            NotFound: There is none of that name.
+            Unavailable: No version of it can be served, or the routing table is not known.
+        """
+        table = self._live.table
+        served = table.served.get(name)
+        if served is None:
+            if name in table.refused:
+                raise Unavailable(f"No version of {name!r} can be served.")
+            if self._live.trouble is not None:
+                raise Unavailable(self._live.trouble)
+            raise NotFound(f"There is no model {name[:100]!r}.")
+        return served
+
+    def check_ready(self, lane: Lane) -> None:
+        """Return if a lane can answer.
+
+        Raises:
+            Unavailable: The online store it reads from does not answer.
+        """
+        if lane.runtime.stored and self._store.away:
+            raise Unavailable(_NO_STORE)
+
+    def count(self, model: str, status: int, received: int) -> None:
+        """Count one request that was answered with an HTTP status, or what stands for it. `received` as in `Lane`."""
+        if model in self.served:
+            metrics = self.metrics.of(model)
+            metrics.requests[status] += 1
+            metrics.stages["total"].observe((monotonic_us() - received) / 1e6)
+        else:
+            self.metrics.outside[status] += 1
+
+    def _new_lane(self, route: Route, arm: Arm, loaded: runtime.Runtime) -> Lane:
+        return Lane(
+            route.endpoint,
+            arm.version,
+            loaded,
+            log=self._log,
+            clock=self._clock,
+            metrics=self.metrics.of(route.endpoint),
+            threads=self._threads,
+            alone=self._alone,
+            max_queue_rows=route.max_queue_rows,
+            policy=route.log,
+        )
+
+    def _alone(self) -> bool:
+        return self.in_flight <= 1

@@ -1,0 +1,95 @@
+"""A bundle made ready to answer: its session warm, its golden rows answered, its inputs known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mainspring.core.errors import Corrupt
+from mainspring.features import definitions
+from mainspring.features.model import FeatureGroup, Observations, RequestFeatures, views_of
+from mainspring.features.online import OnlineReader
+from mainspring.features.ports import OnlineStore
+from mainspring.registry.bundles import FEATURES, GOLDEN
+from mainspring.registry.model import Bundle, Manifest, TensorSpec
+from mainspring.serving.batching.cost import Cost
+from mainspring.serving.plane.golden import warm_up
+from mainspring.serving.plane.personal import personal_names
+from mainspring.serving.ports import Executor, Loader
+from mainspring.serving.protocol.schema import DATATYPES, Field, RequestSchema, TensorSchema
+from mainspring.serving.protocol.tensor import check_specs
+
+MAX_ROWS = 1024  # of one request, and of one batch
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """One bundle, shared by every endpoint that serves it."""
+
+    digest: str
+    manifest: Manifest
+    executor: Executor
+    schema: RequestSchema | TensorSchema
+    inputs: tuple[TensorSpec, ...]  # of a full request; a feature has the shape (-1,)
+    outputs: Mapping[str, TensorSpec]
+    cost: Cost  # of a batch, as the warm-up measured it
+    reader: OnlineReader | None = None  # `None`: a model of tensors, which has no features
+    key_names: tuple[str, ...] = ()
+    personal: frozenset[str] = frozenset()  # keys, fields and features that identify a person
+    stored: bool = False  # whether requests by key need the online store
+    remote: bool = False  # whether that waits for another machine
+    halves: tuple[str, ...] = ()  # the outputs that are FP16
+
+    @property
+    def tensors(self) -> bool:
+        """Whether the model takes tensors, not features."""
+        return self.reader is None
+
+
+def load(bundle: Bundle, online: OnlineStore, executors: Loader) -> Runtime:
+    """Return the bundle, ready. `executors` makes what runs its model.
+
+    Raises:
+        Corrupt: It does not load, does not answer its golden rows, or lacks or garbles another file it needs.
+    """
+    manifest = bundle.manifest
+    for name in (GOLDEN,) if manifest.tensors else (FEATURES, GOLDEN):
+        if name not in bundle.files:
+            raise Corrupt(f"The bundle {bundle.digest[:12]} has no {name}, so it cannot be served.")
+    check_specs((*manifest.tensors, *manifest.output_tensors), f"bundle {bundle.digest[:12]}")
+    executor = executors(bundle)
+    cost = warm_up(bundle, executor)
+    outputs = dict(executor.outputs)
+    if manifest.tensors:
+        schema = TensorSchema(manifest.tensors, max_rows=MAX_ROWS)
+        halves = tuple(name for name, spec in outputs.items() if spec.datatype == "FP16")
+        return Runtime(bundle.digest, manifest, executor, schema, manifest.tensors, outputs, cost, halves=halves)
+    groups, observations = definitions.load(bundle.files[FEATURES])
+    stored = bool(views_of(groups))
+    features = [Field(each.name, each.dtype, nullable=executor.nullable(each.name)) for each in manifest.inputs]
+    return Runtime(
+        bundle.digest,
+        manifest,
+        executor,
+        RequestSchema(features, _keyed_fields(groups, observations), max_rows=MAX_ROWS),
+        tuple(TensorSpec(field.name, DATATYPES[field.dtype], (-1,)) for field in features),
+        outputs,
+        cost,
+        reader=OnlineReader(groups, online, schema=observations.source.columns),
+        key_names=tuple(name for entity in observations.keys for name in entity.keys),
+        personal=personal_names(groups, observations),
+        stored=stored,
+        remote=stored and online.remote,
+    )
+
+
+def _keyed_fields(groups: Sequence[FeatureGroup], observations: Observations) -> list[Field]:
+    """Return what a request by key brings: all keys, also those that no view reads, because labels are joined by them,
+    and the fields that request features are computed from. The source's other columns may be sent, and are logged."""
+    required = {name for entity in observations.keys for name in entity.keys}
+    for view in views_of(groups):
+        required.update(view.entity.keys)
+    for group in groups:
+        if isinstance(group, RequestFeatures):
+            required.update(group.fields)
+    return [Field(name, dtype, required=name in required) for name, dtype in observations.source.columns.items()]

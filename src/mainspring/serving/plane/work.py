@@ -1,0 +1,170 @@
+"""Requests that run together, on their way through a lane: gathered, computed, logged, answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future as Pending
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mainspring.ledger.model import Asked as Logged
+from mainspring.ledger.recording import Recorder
+from mainspring.serving.batching.batcher import Job
+from mainspring.serving.plane.gathering import Gathered, gather, stack
+from mainspring.serving.plane.runtime import Runtime
+from mainspring.serving.plane.statistics import Statistics
+from mainspring.serving.protocol.schema import Rows
+
+Outputs = Mapping[str, np.ndarray[Any, Any]]  # each of shape (rows, ...)
+
+
+class Answer:
+    """What one request is told: its part, from row `start` to `end`, of what became of all that ran together."""
+
+    __slots__ = ("_end", "_keyed", "_start", "work")
+
+    def __init__(self, work: Work, start: int, end: int, keyed: bool) -> None:
+        self.work = work
+        self._start = start
+        self._end = end
+        self._keyed = keyed
+
+    @property
+    def ids(self) -> list[str]:
+        return self.work.ids[self._start : self._end]
+
+    def output(self, name: str) -> np.ndarray[Any, Any]:
+        """Return an output, shape (rows, ...)."""
+        return self.work.outputs[name][self._start : self._end]
+
+    @property
+    def statuses(self) -> dict[str, list[str]]:
+        """Feature -> how it was found, by row; of requests by key."""
+        found = self.work.gathered.statuses if self._keyed else {}
+        return {name: list(column[self._start : self._end]) for name, column in found.items()}
+
+
+@dataclass(eq=False, slots=True)
+class Ask:
+    """One request as it waits. `received` is monotonic, µs; `request_id` is its caller's name for it."""
+
+    rows: Rows
+    principal: str
+    received: int
+    future: asyncio.Future[Answer]
+    request_id: str = ""
+
+
+@dataclass(eq=False, slots=True)
+class Work:
+    """Requests that run together, and what became of them so far. Instants are monotonic, µs.
+
+    Attributes:
+        taken: When they left the queue.
+        begun: When it was their turn.
+        read: When their features were there.
+        called: When the model was called.
+        took_us: How long the model took.
+        answered: When the requests were told.
+        unlogged: How many entries of the log have to be on the disk before the requests are answered.
+    """
+
+    jobs: list[Job[Ask]]
+    taken: int
+    begun: int
+    rows: int = field(init=False)
+    read: int = 0
+    called: int = 0
+    took_us: float = 0.0
+    answered: int = 0
+    gathered: Gathered = field(default_factory=lambda: Gathered({}))
+    outputs: Outputs = field(default_factory=dict)
+    ids: list[str] = field(default_factory=list)
+    unlogged: int = 0
+
+    def __post_init__(self) -> None:
+        self.rows = sum([job.rows for job in self.jobs])
+
+    def gather(self, runtime: Runtime, names: Sequence[str], now: int) -> None:
+        """Put the requests' columns together, and read what is read for them. Arguments as of `gathering.gather`."""
+        if runtime.reader is None:
+            self.gathered = stack([job.payload.rows for job in self.jobs])
+        else:
+            # Those by key first; a batch is mostly of one kind.
+            self.jobs.sort(key=_is_full)
+            self.gathered = gather([job.payload.rows for job in self.jobs], names, runtime.reader, now)
+
+    def record(self, recorder: Recorder, at: int, now: int) -> list[Pending[None]]:
+        """Log the predictions. Returns what has to be done before the requests are answered.
+
+        Args:
+            at: What time it is, UTC epoch microseconds; `now` is the same, monotonic.
+        """
+        asked = [
+            Logged(job.payload.principal, now - job.payload.received, job.rows, job.payload.request_id)
+            for job in self.jobs
+        ]
+        gathered, keyed = self.gathered, self.gathered.keyed
+        features, outputs, sent, statuses = gathered.features, self.outputs, gathered.sent, gathered.statuses
+        if keyed in (0, self.rows):
+            found = recorder.record(
+                at=at, ids=self.ids, asked=asked, features=features, outputs=outputs, sent=sent, statuses=statuses
+            )
+            return [] if found is None else [found]
+        by_key = sum(job.payload.rows.keyed for job in self.jobs)
+        both = (
+            recorder.record(
+                at=at,
+                ids=self.ids[:keyed],
+                asked=asked[:by_key],
+                features={name: column[:keyed] for name, column in features.items()},
+                outputs={name: array[:keyed] for name, array in outputs.items()},
+                sent=sent,
+                statuses=statuses,
+            ),
+            recorder.record(
+                at=at,
+                ids=self.ids[keyed:],
+                asked=asked[by_key:],
+                features={name: column[keyed:] for name, column in features.items()},
+                outputs={name: array[keyed:] for name, array in outputs.items()},
+            ),
+        )
+        return [found for found in both if found is not None]
+
+    def answer(self, statistics: Statistics, now: int) -> None:
+        """Tell each request its rows' part."""
+        self.answered = now
+        start = waited = total = 0
+        for job in self.jobs:
+            ask, end = job.payload, start + job.rows
+            waited += self.taken - job.arrived
+            total += now - ask.received
+            if not ask.future.done():
+                ask.future.set_result(Answer(self, start, end, ask.rows.keyed))
+            start = end
+        statistics.ran(
+            rows=self.rows,
+            requests=len(self.jobs),
+            total_us=total,
+            queue_us=waited,
+            input_us=self.read - self.begun,
+            infer_us=self.took_us,
+            output_us=max(0.0, now - self.read - self.took_us),
+        )
+        self.jobs = []  # they lead back here, by way of their answers: arrays would wait for the cycle collector
+
+
+def alike(jobs: list[Job[Ask]]) -> list[list[Job[Ask]]]:
+    """Return the jobs in groups that can run together: rows of one shape."""
+    groups: dict[tuple[tuple[int, ...], ...], list[Job[Ask]]] = {}
+    for job in jobs:
+        groups.setdefault(job.payload.rows.tail, []).append(job)
+    return list(groups.values())
+
+
+def _is_full(job: Job[Ask]) -> bool:
+    return not job.payload.rows.keyed

@@ -1,0 +1,62 @@
+"""What is asked and what is answered, whichever the protocol that carries it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+
+from mainspring.serving.protocol.tensor import Tensor
+
+if TYPE_CHECKING:
+    from mainspring.serving.batching.batcher import Job
+    from mainspring.serving.plane.lane import Lane
+    from mainspring.serving.plane.work import Answer, Ask
+
+
+class Gone(Exception):
+    """The caller has hung up; nothing is sent."""
+
+
+class Parameters(msgspec.Struct, frozen=True):
+    """What may stand in a request's parameters; others are ignored, as the protocol wants.
+
+    `timeout` is in microseconds and shortens the endpoint's deadline; priority 1 is served first, 0 is the default (and
+    the last), as Triton has it.
+    """
+
+    feature_statuses: bool = False
+    priority: Annotated[int, msgspec.Meta(ge=0, le=2**32)] = 0
+    timeout: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
+
+
+DEFAULTS = Parameters()
+
+
+@dataclass(eq=False, slots=True)
+class Asked:
+    """One `infer`. `outputs` are names; without any, all outputs are wanted."""
+
+    id: str | None
+    inputs: Sequence[Tensor]
+    outputs: Sequence[str] = ()
+    parameters: Parameters = DEFAULTS
+
+
+@dataclass(eq=False, slots=True)
+class Answered:
+    """The reply to one `infer`. The outputs' data are arrays of shape (rows, ...).
+
+    `parameters` has `prediction_ids`, one a row, and where they were asked for `feature_statuses`, feature -> a word a
+    row. `ran` and `encoded` are for who traces: how it came about, and when it was encoded, from and to, monotonic, ns.
+    """
+
+    model_name: str
+    model_version: str
+    outputs: list[Tensor]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    id: str | None = None
+    ran: tuple[Lane, Job[Ask], Answer] | None = None
+    encoded: tuple[int, int] | None = None

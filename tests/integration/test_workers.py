@@ -83,7 +83,6 @@ def test_a_killed_process_loses_what_it_was_answering_and_comes_back_in_its_slot
         load.until_answered(100)
     assert set(fleet.pids) == names
     assert len(load.failures) <= 4, load.failures  # what four callers had on their way
-    assert all("RemoteDisconnected" in each.what or "reset" in each.what for each in load.failures)
     assert len({each.thread for each in load.failures}) == len(load.failures)  # nobody failed twice
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mainspring.app import backends
@@ -211,7 +212,10 @@ class Project:
         self._expected = True
 
     def _known(self, model: str) -> bool:
-        return self._expected or bool(self.versions.all(model))
+        store = self.settings.tracking
+        # Looking must not make a store that is not there yet.
+        there = store.scheme != "sqlite" or Path(store.path).exists()
+        return self._expected or (there and bool(self.versions.all(model)))
 
     # Serving and what comes of it
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mainspring.core.errors import Invalid
-from mainspring.core.expr.sql import quote_name, to_sql
+from mainspring.core.expr.sql import quote_name
 from mainspring.data.arrow import keyings_of
 from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, TableScan
 from mainspring.features.layout import Layout
 from mainspring.features.model import FeatureView
 from mainspring.features.offline.query import NEWEST, OLDEST, Query, Script
+from mainspring.features.state.sql import row_sql
 
 
 def last_query(layout: Layout, *, native: bool = True) -> Query:
@@ -59,7 +60,7 @@ def fetch_sql(layout: Layout) -> str:
     """SELECT _i and the last values, for each row of `found`, in any order."""
     view = layout.view
     columns = view.source.columns
-    values = ", ".join(f"{to_sql(expr, columns)} AS _x{n}" for n, expr in enumerate(layout.last_exprs))
+    values = ", ".join(f"{row_sql(expr, columns)} AS _x{n}" for n, expr in enumerate(layout.last_exprs))
     picked = ", ".join(
         f"r._x{last.column} AS {quote_name(last.name)}"
         if last.ttl is None

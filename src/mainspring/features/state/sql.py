@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from mainspring.core.expr import Node
 from mainspring.core.expr.sql import to_sql
 from mainspring.core.expr.types import dtype_of
 from mainspring.core.schema import DType, Schema
@@ -30,12 +31,19 @@ ENTRY = {
 _FLOAT32_LIMIT = "3.4028235677973366e38"  # from here on a double rounds to infinity
 
 
+def row_sql(expr: Node, schema: Schema) -> str:
+    """The value of an expression on one row; an instant still as such.
+
+    There is one zero: -0.0 and 0.0 are equal, so which of them is the smaller, or the result of a choice, is chance.
+    """
+    value = to_sql(expr, schema)
+    dtype = dtype_of(expr, schema)
+    return f"({value} + CAST(0 AS {DUCK_TYPES[dtype]}))" if dtype in (DType.Float32, DType.Float64) else value
+
+
 def measure_sql(measure: Measure, schema: Schema) -> str:
-    """The measure's value of one row; an instant still as such."""
-    value = "TRUE" if measure.of is None else to_sql(measure.of, schema)
-    # One zero: -0.0 and 0.0 are equal, so either could be the smaller.
-    if measure.of is not None and (dtype := dtype_of(measure.of, schema)) in (DType.Float32, DType.Float64):
-        value = f"({value} + CAST(0 AS {DUCK_TYPES[dtype]}))"
+    """The measure's value of one row, as `row_sql` gives it."""
+    value = "TRUE" if measure.of is None else row_sql(measure.of, schema)
     return value if measure.where is None else f"CASE WHEN {to_sql(measure.where, schema)} THEN {value} END"
 
 

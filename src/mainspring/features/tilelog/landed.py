@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from mainspring.core.expr import Node
-from mainspring.core.expr.sql import quote_name, to_sql
+from mainspring.core.expr.sql import quote_name
 from mainspring.core.expr.types import dtype_of
 from mainspring.core.schema import DType
 from mainspring.data import duck
 from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, TableScan
 from mainspring.features.layout import Layout
 from mainspring.features.offline.asof import check_flag
-from mainspring.features.state.sql import measure_sql
+from mainspring.features.state.sql import measure_sql, row_sql
 
 
 def key_columns(layout: Layout) -> list[str]:
@@ -52,7 +52,7 @@ def open_landing(con: Any, layout: Layout, scan: TableScan, name: str) -> None:
         f"{VISIBLE_AT} AS shown",
     ]
     values = [
-        f"{_value(layout, expr, to_sql(expr, source.columns))} AS x{n}" for n, expr in enumerate(layout.last_exprs)
+        f"{_value(layout, expr, row_sql(expr, source.columns))} AS x{n}" for n, expr in enumerate(layout.last_exprs)
     ]
     values += [
         f"{_value(layout, measure.of, measure_sql(measure, source.columns))} AS m{n}"

@@ -207,7 +207,11 @@ def test_observations_stay_in_order_with_and_without_a_match() -> None:
 def test_there_is_one_zero() -> None:
     """-0.0 and 0.0 are equal, so which one a choice between them gives is chance: both reads give 0.0."""
     world = World(
-        view(newest=ms.last("delay"), chosen=ms.last(ms.least(ms.col("delay"), 0.0)), least=ms.min("delay", window="1h")),
+        view(
+            newest=ms.last("delay"),
+            chosen=ms.last(ms.least(ms.col("delay"), 0.0)),
+            smallest=ms.min("delay", window="1h"),
+        ),
         [train("10:00", -0.0), train("10:05", 0.0), train("10:10", -0.0)],
     )
     assert [math.copysign(1, value) for value in world.both("10:30").values()] == [1, 1, 1]

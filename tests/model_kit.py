@@ -9,29 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from mainspring.core.schema import DType
 from mainspring.registry.bundles import seal
 from mainspring.registry.model import Bundle, Code, Graph, Input, Manifest, TensorSpec
 from mainspring.security.signing import SigningKey
+from tensor_models import TYPES as ONNX_TYPES
 
 KEY = SigningKey(bytes(range(32)))
-ONNX_TYPES = {
-    "BOOL": TensorProto.BOOL,
-    "UINT8": TensorProto.UINT8,
-    "UINT16": TensorProto.UINT16,
-    "UINT32": TensorProto.UINT32,
-    "UINT64": TensorProto.UINT64,
-    "INT8": TensorProto.INT8,
-    "INT16": TensorProto.INT16,
-    "INT32": TensorProto.INT32,
-    "INT64": TensorProto.INT64,
-    "FP16": TensorProto.FLOAT16,
-    "FP32": TensorProto.FLOAT,
-    "FP64": TensorProto.DOUBLE,
-    "BYTES": TensorProto.STRING,
-}
 FEATURES = 6
 
 

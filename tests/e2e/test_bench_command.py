@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 import pytest
 
-from depot import ENDPOINT, Depot, opened
+from depot import ENDPOINT, Depot, opened, wait_for
 from model_kit import mlp
 
 FAST = ("--seconds", "0.3", "--connections", "8")
@@ -27,7 +27,8 @@ def test_the_highest_load_is_found_and_kept(depot: Depot, by: str) -> None:
     kept = opened(depot).baselines.newest(ENDPOINT)
     assert [each.measured_at for each in kept] == [told["measured_at"]]
     assert sorted(path.name for path in (depot.root / ".mainspring" / "ledger").rglob("*")) == logged
-    assert os.sched_getaffinity(0)  # the test's own process was never moved
+    (key,) = [each for each in opened(depot).key_store.all() if each.name == "mainspring bench"]
+    assert key.revoked_at is not None
 
 
 def test_requests_of_several_rows(depot: Depot) -> None:
@@ -66,3 +67,25 @@ def test_what_cannot_be_measured(depot: Depot, arguments: tuple[str, ...], said:
     done = depot.run("bench", *arguments)
     assert done.code != 0
     assert said in done.stderr
+
+
+def test_the_gateway_dies_with_whoever_measures(depot: Depot) -> None:
+    with depot.start("bench", ENDPOINT, "--seconds", "30") as process:
+        try:
+            wait_for(lambda: _gateways(depot), "a gateway to measure")
+        finally:
+            process.kill()
+    wait_for(lambda: not _gateways(depot), "the end of the gateway")
+
+
+def _gateways(depot: Depot) -> list[str]:
+    """Return the command lines of gateways of this project."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode().split("\0")
+        except OSError:  # it ended
+            continue
+        if "mainspring.app.gateway" in words and str(depot.root) in words:
+            found.append(" ".join(words))
+    return found

@@ -26,6 +26,7 @@ import msgspec
 from mainspring.app import keys
 from mainspring.app.asking import route_of
 from mainspring.app.project import Project
+from mainspring.app.reach import connect
 from mainspring.app.recent import recent
 from mainspring.core.errors import Invalid, MainspringError, Unavailable
 from mainspring.core.settings import Address
@@ -84,7 +85,7 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
     by = how.by or ("keys" if views_of(groups) else "features")
     token = keys.create_key(project, "mainspring bench", [Action.PREDICT, Action.SCRAPE], HOUR)
     told("starting a gateway")
-    with _gateway(project) as (address, own_core):
+    with _revoked(project, token), _gateway(project) as (address, own_core):
         metadata = _get(address, f"/v2/models/{endpoint}/versions/{arm.version}", token)
         bodies = list(_bodies(project, by, how.rows, bundle, observations, msgspec.json.decode(metadata)))
         path = f"/v2/models/{endpoint}/versions/{arm.version}/infer"
@@ -118,6 +119,15 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
     )
     project.baselines.add(found)
     return found
+
+
+@contextmanager
+def _revoked(project: Project, token: str) -> Iterator[None]:
+    """Revoke a key at the end."""
+    try:
+        yield
+    finally:
+        keys.revoke_key(project, token.split("_")[1])
 
 
 class _Measure:
@@ -207,19 +217,20 @@ def _gateway(project: Project) -> Iterator[tuple[Address, bool]]:
     address = Address("127.0.0.1", port)
     cores = _cores()
     settings = project.settings
-    with tempfile.TemporaryDirectory(prefix="mainspring-bench-") as folder:
+    # It ends with this process, however that goes: see `app.child`.
+    with tempfile.TemporaryDirectory(prefix="mainspring-bench-") as folder, _pipe() as lifeline:
         log = Path(folder) / "gateway.log"
         with log.open("wb") as out:
             child = subprocess.Popen(
                 [
-                    sys.executable, "-m", "mainspring.app.gateway",
+                    sys.executable, "-m", "mainspring.app.child", str(lifeline), "mainspring.app.gateway",
                     "--project", str(settings.root), "--profile", settings.profile, "--apart", f"{folder}/slots",
                 ],
                 env={
                     **os.environ, "MAINSPRING_GATEWAY": f"127.0.0.1:{port}", "MAINSPRING_LEDGER": f"{folder}/ledger",
                     "MAINSPRING_TRACES": "",  # of invented requests
                 },
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, pass_fds=(lifeline,),
             )  # fmt: skip
         if len(cores) > 1:
             os.sched_setaffinity(child.pid, cores[:-1])
@@ -236,6 +247,17 @@ def _gateway(project: Project) -> Iterator[tuple[Address, bool]]:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+
+
+@contextmanager
+def _pipe() -> Iterator[int]:
+    """Give the read end of a pipe whose other end only this process holds."""
+    ends = os.pipe()
+    try:
+        yield ends[0]
+    finally:
+        for end in ends:
+            os.close(end)
 
 
 def _cores() -> list[int]:
@@ -263,7 +285,7 @@ def _get(address: Address, path: str, token: str) -> bytes:
 
 
 def _call(address: Address, method: str, path: str, token: str, body: bytes | None) -> bytes:
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=10.0)
+    connection = connect(address, None, timeout_s=10.0)
     try:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         connection.request(method, path, body, headers)

@@ -29,6 +29,7 @@ $(RUN): pyproject.toml requirements.lock
 $(READY): $(RUN) requirements-dev.lock
 	@echo "Adding what the tests need" >&2
 	@$(INSTALL) --require-hashes --no-deps -r requirements-dev.lock >&2
+	@$(INSTALL) 'torch>=2.6' >&2 # not locked: pip's configuration says which of its builds suits this machine
 	@touch $@
 
 demo: $(RUN) ## the main job, live (ARGS="--json", ARGS="--keep")

@@ -11,7 +11,7 @@ from google.protobuf.json_format import ParseDict
 
 from mainspring.core.errors import Invalid, NotFound, Unavailable
 from mainspring.security.model import Action
-from mainspring.serving.grpc import wire
+from mainspring.serving.grpc import health, wire
 from mainspring.serving.grpc.infer import read_request, write_reply
 from mainspring.serving.plane.infer import infer, lane_of
 from mainspring.serving.plane.metadata import model_metadata, server_metadata
@@ -39,11 +39,12 @@ class Call:
     action: Action | None
     answer: Callable[[DataPlane, Any, Caller], Awaitable[Any]]
     model_field: str = ""  # of its message: which endpoint it is about
+    service: str = wire.SERVICE
 
     @property
     def request(self) -> Any:
         """The class of its message."""
-        return wire.CALLS[self.name][0]
+        return (wire.CALLS if self.service == wire.SERVICE else wire.HEALTH_CALLS)[self.name][0]
 
     def model_of(self, message: Any) -> str:
         """Return the endpoint that a message names, empty if it is about none."""
@@ -101,7 +102,6 @@ async def _infer(plane: DataPlane, message: Any, caller: Caller) -> Any:
         version=message.model_version,
         principal=caller.principal,
         received_us=caller.received,
-        gone=None,  # gRPC cancels the task
     )
     typed = any(each.HasField("contents") for each in message.inputs)
     begun = time.monotonic_ns()
@@ -124,6 +124,10 @@ async def _no_shared_memory(_plane: DataPlane, _message: Any, _caller: Caller) -
     raise Invalid("This server has no shared memory.", fix="send tensors as raw_input_contents.")
 
 
+async def _check(plane: DataPlane, message: Any, _caller: Caller) -> Any:
+    return health.check(plane, message.service)
+
+
 INFER = Call("ModelInfer", Action.PREDICT, _infer, "model_name")
 CALLS = (
     Call("ServerLive", None, _server_live),
@@ -142,4 +146,5 @@ CALLS = (
         for name in (f"{kind}SharedMemoryStatus", f"{kind}SharedMemoryUnregister")
     ),
     *(Call(f"{kind}SharedMemoryRegister", Action.PREDICT, _no_shared_memory) for kind in ("System", "Cuda")),
+    Call("Check", None, _check, service=wire.HEALTH),
 )

@@ -80,7 +80,7 @@ async def serve(
         loop.add_signal_handler(number, stop.set)
     stopping = loop.create_task(stop.wait())
     server = grpc.aio.server(options=options(limits, max_message_bytes), maximum_concurrent_rpcs=limits.connections)
-    server.add_generic_rpc_handlers((service.handler(),))
+    server.add_generic_rpc_handlers(service.handlers())
     service.plane.start()
     try:
         _listen(server, address, credentials)

@@ -12,27 +12,29 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
-from mainspring.core.errors import Denied, Invalid, MainspringError, Unavailable
+from mainspring.core.errors import Denied, Invalid, MainspringError, Overloaded, Unavailable
 from mainspring.security.keys import Authenticator
 from mainspring.security.model import Principal
 from mainspring.security.ports import Authoriser
-from mainspring.serving.grpc import wire
+from mainspring.serving.grpc import health, wire
 from mainspring.serving.grpc.calls import CALLS, INFER, Call, Caller
 from mainspring.serving.grpc.status import code_of, details_of, trailers_of
 from mainspring.serving.grpc.stream import answered_in_order
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane
+from mainspring.serving.plane.request_ids import REQUEST_ID, RequestIds
 from mainspring.serving.plane.status import TooSlow, status_of
 
 if TYPE_CHECKING:
     from mainspring.serving.plane.tracing import Tracing
 
 _log = logging.getLogger(__name__)
-_STREAM = "ModelStreamInfer"
+_STREAM, _WATCH = "ModelStreamInfer", "Watch"
 _HUNG_UP = 499  # in the metrics only: nobody is there to be told
 
 
@@ -47,7 +49,9 @@ class _Counted:
 
 
 class Service:
-    """`inference.GRPCInferenceService` over a data plane. Make it on the event loop that will serve.
+    """`inference.GRPCInferenceService` over a data plane, and `grpc.health.v1.Health` beside it.
+
+    Make it on the event loop that will serve.
 
     Args:
         authenticator: Says who calls, by the metadatum `authorization`.
@@ -72,6 +76,8 @@ class Service:
         self._authenticator = authenticator
         self._authoriser = authoriser
         self._message_timeout_s = message_timeout_s
+        self._ids = RequestIds()
+        self._watches = 0
         self._stopping = asyncio.Event()
 
     def drain(self) -> None:
@@ -79,33 +85,46 @@ class Service:
         self.plane.draining = True
         self._stopping.set()
 
-    def handler(self) -> grpc.GenericRpcHandler:
+    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """Return what a server is given."""
-        handlers = {call.name: grpc.stream_unary_rpc_method_handler(self._unary(call)) for call in CALLS}
-        handlers[_STREAM] = grpc.stream_stream_rpc_method_handler(self._stream)
-        return grpc.method_handlers_generic_handler(wire.SERVICE, handlers)
+        streams = {wire.SERVICE: {_STREAM: self._stream}, wire.HEALTH: {_WATCH: self._watch}}
+        return tuple(
+            grpc.method_handlers_generic_handler(
+                service,
+                {
+                    each.name: grpc.stream_unary_rpc_method_handler(self._unary(each))
+                    for each in CALLS
+                    if each.service == service
+                }
+                | {name: grpc.stream_stream_rpc_method_handler(stream) for name, stream in streaming.items()},
+            )
+            for service, streaming in streams.items()
+        )
 
     def _unary(self, call: Call) -> Callable[[Any, Any], Awaitable[bytes]]:
         async def handle(_messages: Any, context: Any) -> bytes:
+            request_id = self._named(context)
             try:
-                with self._counting(call.name, context) as counted:
+                with self._counting(f"{call.service}/{call.name}", context) as counted:
                     if call.action is not None:
                         counted.principal = self._authenticate(context)
                     message = wire.decode(call.request, await self._message(context))
                     reply = await self._answer(call, message, counted, context)
                     return bytes(reply.SerializeToString())
             except Exception as error:
-                await _abort(call.name, error, context)
+                await _abort(call.name, request_id, error, context)
 
         return handle
 
     async def _stream(self, _messages: Any, context: Any) -> AsyncIterator[bytes]:
+        request_id = self._named(context)
+
         async def read() -> bytes | None:
             content = await context.read()
             return None if content is grpc.aio.EOF else content
 
         async def answer(content: bytes) -> bytes:
-            return await self._streamed(content, context)
+            return await self._streamed(content, request_id, context)
 
         try:
             self._authenticate(context)  # before a message is read; and again with each, for a key may be revoked
@@ -114,9 +133,26 @@ class Service:
             if self._stopping.is_set():
                 raise Unavailable("The server is stopping.")
         except Exception as error:
-            await _abort(_STREAM, error, context)
+            await _abort(_STREAM, request_id, error, context)
 
-    async def _streamed(self, content: bytes, context: Any) -> bytes:
+    async def _watch(self, _messages: Any, context: Any) -> AsyncIterator[bytes]:
+        request_id = self._named(context)
+        self._watches += 1
+        try:
+            # Counted while its message is read only: what is in flight for hours would pass for traffic.
+            with self._counting(f"{wire.HEALTH}/{_WATCH}", context):
+                service = wire.decode(wire.HealthRequest, await self._message(context)).service
+                if self._watches > health.MAX_WATCHES:
+                    raise Overloaded(f"{health.MAX_WATCHES} watches run already; use Check.", retry_after_ms=1000)
+            ask = partial(health.status_of_service, self.plane, service)
+            async for status in health.changes(ask, stopping=self._stopping):
+                yield bytes(wire.HealthResponse(status=status).SerializeToString())
+        except Exception as error:
+            await _abort(_WATCH, request_id, error, context)
+        finally:
+            self._watches -= 1
+
+    async def _streamed(self, content: bytes, request_id: str, context: Any) -> bytes:
         """Return the reply to one message of a stream, which goes on whatever happens to it.
 
         Raises:
@@ -124,14 +160,14 @@ class Service:
         """
         reply, message = wire.StreamResponse(), None
         try:
-            with self._counting(_STREAM, context) as counted:
+            with self._counting(f"{wire.SERVICE}/{_STREAM}", context) as counted:
                 counted.principal = self._authenticate(context)
                 message = wire.decode(INFER.request, content)
                 reply.infer_response.CopyFrom(await self._answer(INFER, message, counted, context))
         except Exception as error:
             if isinstance(error, Denied) and not error.authenticated:
                 raise
-            _note(INFER.name, error)
+            _note(INFER.name, request_id, error)
             reply.error_message = details_of(error)
             if message is not None:
                 reply.infer_response.id = message.id
@@ -139,7 +175,7 @@ class Service:
         return bytes(reply.SerializeToString())
 
     @contextmanager
-    def _counting(self, name: str, context: Any) -> Iterator[_Counted]:
+    def _counting(self, method: str, context: Any) -> Iterator[_Counted]:
         """Count a message, by what HTTP would answer to it; and trace it."""
         counted, status, code = _Counted(monotonic_us()), _HUNG_UP, grpc.StatusCode.CANCELLED
         self.plane.in_flight += 1
@@ -154,19 +190,26 @@ class Service:
             self.plane.in_flight -= 1
             self.plane.count(counted.model, status, counted.received)
             if self._tracing is not None:
-                self._trace(self._tracing, name, context, counted, code.name)
+                self._trace(self._tracing, method, context, counted, code.name)
 
-    def _trace(self, tracing: Tracing, name: str, context: Any, counted: _Counted, code: str) -> None:
+    def _trace(self, tracing: Tracing, method: str, context: Any, counted: _Counted, code: str) -> None:
         # A stranger's word on what is kept does not count.
         given = [value for key, value in context.invocation_metadata() if key == "traceparent"]
         tracing.rpc(
-            f"{wire.SERVICE}/{name}",
+            method,
             given if counted.principal is not None else (),
             received=counted.received,
             endpoint=counted.model if counted.model in self.plane.served else "",
             code=code,
             answered=counted.caller.answered if counted.caller is not None else None,
         )
+
+    def _named(self, context: Any) -> str:
+        """Return what a call is called, and say so to its caller when it ends."""
+        given = next((value for name, value in context.invocation_metadata() if name == REQUEST_ID), None)
+        request_id = self._ids.name(given)
+        context.set_trailing_metadata(((REQUEST_ID, request_id),))
+        return request_id
 
     def _authenticate(self, context: Any) -> Principal:
         # Some clients take `-H "authorization: ..."` for gRPC too, and leave the space in.
@@ -196,16 +239,16 @@ class Service:
         return await call.answer(self.plane, message, caller)
 
 
-def _note(name: str, error: Exception) -> None:
+def _note(name: str, request_id: str, error: Exception) -> None:
     """Log what is ours to look at."""
     if not isinstance(error, MainspringError):
-        _log.error("%s failed.", name, exc_info=error)
+        _log.error("%s failed at %s.", name, request_id, exc_info=error)
     elif status_of(error) >= 500:
-        _log.warning("%s answered %s: %s", name, code_of(error).name, error)
+        _log.warning("%s answered %s to %s: %s", name, code_of(error).name, request_id, error)
 
 
-async def _abort(name: str, error: Exception, context: Any) -> NoReturn:
+async def _abort(name: str, request_id: str, error: Exception, context: Any) -> NoReturn:
     if not isinstance(error, grpc.aio.AbortError):
-        _note(name, error)
-    await context.abort(code_of(error), details_of(error), trailers_of(error))
+        _note(name, request_id, error)
+    await context.abort(code_of(error), details_of(error), (*trailers_of(error), (REQUEST_ID, request_id)))
     raise AssertionError("`abort` raises")

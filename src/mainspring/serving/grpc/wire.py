@@ -1,4 +1,5 @@
-"""The protocol's messages, as classes made of `inference.binpb`, the descriptor of `inference.proto`.
+"""The protocol's messages, as classes made of `inference.binpb`, the descriptor of `inference.proto`; and those of
+gRPC's health checking, of `health.binpb`.
 
 Read at run time instead of generated: generated code is tied to protobuf versions, and lives in a pool that all of a
 process shares, where Triton's own client registers the same names.
@@ -15,18 +16,19 @@ from google.protobuf.message import DecodeError
 from mainspring.core.errors import Invalid
 
 SERVICE = "inference.GRPCInferenceService"
+HEALTH = "grpc.health.v1.Health"
 
 
 def _pool() -> Any:
     pool = descriptor_pool.DescriptorPool()
-    described = descriptor_pb2.FileDescriptorSet.FromString(files(__package__).joinpath("inference.binpb").read_bytes())
-    for each in described.file:
-        pool.Add(each)
+    for name in ("inference.binpb", "health.binpb"):
+        content = files(__package__).joinpath(name).read_bytes()
+        for each in descriptor_pb2.FileDescriptorSet.FromString(content).file:
+            pool.Add(each)
     return pool
 
 
 POOL = _pool()
-_SERVICE: Any = POOL.FindServiceByName(SERVICE)
 
 
 def message(name: str) -> Any:
@@ -46,11 +48,17 @@ def decode(kind: Any, content: bytes) -> Any:
         raise Invalid(f"The request is no {kind.DESCRIPTOR.full_name} that can be read.") from None
 
 
-# Call -> the classes of its request and of its reply.
-CALLS: dict[str, tuple[Any, Any]] = {
-    method.name: (message(method.input_type.name), message(method.output_type.name)) for method in _SERVICE.methods
-}
+def _calls(service: str) -> dict[str, tuple[Any, Any]]:
+    """Return call -> the classes of its request and of its reply."""
+    made = message_factory.GetMessageClass
+    found: Any = POOL.FindServiceByName(service)
+    return {method.name: (made(method.input_type), made(method.output_type)) for method in found.methods}
+
+
+CALLS = _calls(SERVICE)
+HEALTH_CALLS = _calls(HEALTH)
 
 InferRequest = message("ModelInferRequest")
 InferResponse = message("ModelInferResponse")
 StreamResponse = message("ModelStreamInferResponse")
+HealthRequest, HealthResponse = HEALTH_CALLS["Check"]

@@ -1,0 +1,23 @@
+"""A request's name in our words to operators: its caller's, else a fresh one."""
+
+from __future__ import annotations
+
+import os
+from itertools import count
+
+REQUEST_ID = "x-request-id"  # the header, and gRPC's metadatum
+LONGEST_ID = 128
+
+
+class RequestIds:
+    """Names the requests of one process."""
+
+    def __init__(self) -> None:
+        self._start = f"{os.urandom(8).hex()}-"
+        self._numbers = count(1)
+
+    def name(self, given: str | bytes | None) -> str:
+        """Return what a request is called. What could not stand in a log's line as it is counts as not given."""
+        if isinstance(given, str) and len(given) <= LONGEST_ID and given.isascii() and given.isprintable():
+            return given
+        return f"{self._start}{next(self._numbers):x}"

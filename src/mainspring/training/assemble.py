@@ -14,7 +14,7 @@ from mainspring.data.model import TableScan
 from mainspring.features.model import FeatureGroup
 from mainspring.features.types import feature_dtype
 from mainspring.training.frames import check_feature_types, to_frame
-from mainspring.training.labels import LABEL, join_labels
+from mainspring.training.labels import LABEL, join_labels, label_keys
 from mainspring.training.model import Model
 from mainspring.training.sets import Split, TrainingSet
 from mainspring.training.splits import cut_by_time
@@ -66,10 +66,10 @@ def training_set(model: Model, table: pa.Table, dropped: int, *, until: int | No
     labels = label_values(table.column(LABEL), model)
     frame = to_frame(table, dtypes)
 
-    def part(rows: slice) -> Split:
-        return Split(frame.iloc[rows].reset_index(drop=True), labels[rows], at[rows])
-
-    made = TrainingSet(part(cut.train), part(cut.validation), part(cut.holdout), dtypes, model.task, dropped)
+    keys = table.select(label_keys(model.observations, model.label)).to_pandas()
+    everything = Split(frame, labels, at, keys)
+    parts = (everything.rows(part) for part in cut)
+    made = TrainingSet(*parts, dtypes, model.task, dropped, model.embargo_us)
     _check_classes(made.train.y, model)
     held_out = table.slice(cut.holdout.start, cut.holdout.stop - cut.holdout.start).select([*dtypes, AT, LABEL])
     return made, held_out

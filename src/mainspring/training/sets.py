@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core import html
+from mainspring.core.errors import Invalid
 from mainspring.core.schema import DType
-from mainspring.core.time import format_instant
+from mainspring.core.time import format_instant, parse_duration
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,11 +25,13 @@ class Split:
     String as object (`None` for null; an empty string counts as null, since a bundle cannot tell them apart).
     `y` has shape (rows,): int64 0 and 1 for a binary task, int64 or strings for multiclass, float64 for regression.
     `at` has shape (rows,): the instants at which the predictions were to be made, UTC epoch microseconds.
+    `keys` has a column for each key of the label; `None` where that is not known.
     """
 
     X: pd.DataFrame
     y: np.ndarray[Any, Any]
     at: np.ndarray[Any, Any]
+    keys: pd.DataFrame | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -38,6 +41,25 @@ class Split:
         """The first and the last instant, in words; empty where there is no row."""
         return (format_instant(int(self.at[0])), format_instant(int(self.at[-1]))) if len(self) else ("", "")
 
+    def rows(self, chosen: slice) -> Split:
+        """Return some of the rows, numbered from 0."""
+        return Split(
+            self.X.iloc[chosen].reset_index(drop=True),
+            self.y[chosen],
+            self.at[chosen],
+            None if self.keys is None else self.keys.iloc[chosen].reset_index(drop=True),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One fold of a cross-validation by time. `indices` are its rows in `TrainingSet.development`, as a `cv` of
+    scikit-learn takes them: (train, validation), each of shape (rows,)."""
+
+    train: Split
+    validation: Split
+    indices: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
@@ -45,6 +67,7 @@ class TrainingSet:
 
     `train` comes first in time, then `validation` (for early stopping and choices), then `holdout`, on which the
     finished model is judged: fit nothing on it. `dropped` counts the observations that had no label yet.
+    `embargo_us` is how long before the next part rows were left out.
     """
 
     train: Split
@@ -53,6 +76,7 @@ class TrainingSet:
     dtypes: Mapping[str, DType]
     task: str
     dropped: int = 0
+    embargo_us: int = 0
 
     @property
     def features(self) -> list[str]:
@@ -101,4 +125,83 @@ class TrainingSet:
             validation=narrow(self.validation),
             holdout=narrow(self.holdout),
             dtypes={name: self.dtypes[name] for name in features},
+        )
+
+    @property
+    def development(self) -> Split:
+        """The rows of `train` and of `validation`, one after the other: all that may be fitted on."""
+        import numpy as np
+        import pandas as pd
+
+        keys = [part.keys for part in (self.train, self.validation) if part.keys is not None]
+        return Split(
+            pd.concat([self.train.X, self.validation.X], ignore_index=True),
+            np.concatenate([self.train.y, self.validation.y]),
+            np.concatenate([self.train.at, self.validation.at]),
+            pd.concat(keys, ignore_index=True) if len(keys) == 2 else None,
+        )
+
+    def folds(self, count: int, *, embargo: str | int | None = None, window: str | int | None = None) -> list[Fold]:
+        """Return `count` folds of the development rows for a cross-validation by time, oldest first.
+
+        Fold k is validated on part k + 1 of `count + 1` parts and trained on what came before.
+
+        Args:
+            embargo: Rows at most this before the validation are left out, a duration; by default the model's embargo.
+            window: How much time the training covers, a duration (a sliding window); by default all that came before
+                (an expanding one).
+
+        Raises:
+            Invalid: `count` is less than 1, or a duration is none.
+            InvalidData: A fold would have no rows to train or to validate on.
+        """
+        import numpy as np
+
+        from mainspring.training.folds import folds_by_time
+
+        rows = self.development
+        cuts = folds_by_time(
+            rows.at,
+            count,
+            embargo=self.embargo_us if embargo is None else parse_duration(embargo),
+            window=None if window is None else parse_duration(window),
+        )
+        every = np.arange(len(rows))
+        return [
+            Fold(rows.rows(cut.train), rows.rows(cut.validation), (every[cut.train], every[cut.validation]))
+            for cut in cuts
+        ]
+
+    def class_weights(self) -> dict[Any, float]:
+        """Return class -> weight with which every class weighs the same in `train`, as `class_weight=` takes it.
+
+        Raises:
+            Invalid: The task is regression.
+        """
+        from mainspring.training.weights import class_weights
+
+        if self.task == "regression":
+            raise Invalid("A regression has no classes to weigh.", fix="use data.sample_weights(balanced=False, ...).")
+        return class_weights(self.train.y)
+
+    def sample_weights(self, *, balanced: bool | None = None, half_life: str | int | None = None) -> Any:
+        """Return the weight of each row of `train`, float64 of shape (rows,) with mean 1, as `sample_weight=` takes it.
+
+        Args:
+            balanced: Every class weighs the same in all; by default where the task has classes.
+            half_life: A row this much older than the newest counts half, a duration; by default age does not matter.
+
+        Raises:
+            Invalid: `half_life` is no positive duration, or `balanced` is asked of a regression.
+        """
+        from mainspring.training.weights import sample_weights
+
+        classes = self.task != "regression"
+        if balanced and not classes:
+            raise Invalid("A regression has no classes to balance.", fix="leave balanced out.")
+        return sample_weights(
+            self.train.y,
+            self.train.at,
+            balanced=classes if balanced is None else balanced,
+            half_life=None if half_life is None else parse_duration(half_life),
         )

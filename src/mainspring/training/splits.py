@@ -28,7 +28,8 @@ def cut_by_time(at: Instants, holdout: float | str, *, until: int | None = None,
 
     Args:
         at: Shape (rows,), UTC epoch microseconds.
-        embargo: Rows less than this before the next part are left out, µs: their labels overlap its time.
+        embargo: Rows at most this before the next part are left out, µs: a label that takes as long to become known,
+            the windows from a row's instant to its label, never reaches into the next part.
 
     Raises:
         InvalidData: A part would be empty.

@@ -70,3 +70,26 @@ def parse(holdout: str) -> int:
 def test_an_empty_part_is_named(rows: int, holdout: float | str, part: str) -> None:
     with pytest.raises(InvalidData, match=part):
         cut_by_time(np.arange(rows) * DAY, holdout)
+
+
+@given(
+    st.lists(st.integers(0, 300), min_size=3, max_size=120).map(sorted),
+    st.one_of(st.floats(0.01, 0.6), st.integers(1, 400).map(lambda length: f"{length}us")),
+    st.integers(0, 60),
+)
+def test_no_two_parts_share_a_moment_of_a_labels_window(
+    instants: list[int], holdout: float | str, embargo: int
+) -> None:
+    """Every pair of rows of different parts, by brute force: the earlier one's label is known before the later one."""
+    try:
+        cut = cut_by_time(np.array(instants), holdout, embargo=embargo)
+    except InvalidData:
+        assume(False)
+    parts = [[instants[row] for row in range(part.start, part.stop)] for part in cut]
+    for position, earlier in enumerate(parts):
+        for later in parts[position + 1 :]:
+            for known_from in earlier:
+                for asked_at in later:
+                    window = range(known_from, known_from + embargo + 1)
+                    assert asked_at not in window
+                    assert asked_at > window[-1]

@@ -7,6 +7,7 @@ skipped; with CI=true it fails: tests/servers.sh installs what is missing.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -17,8 +18,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import psycopg
 import pytest
 
 from mainspring.core.settings import Url
@@ -146,11 +148,29 @@ class PostgresServer(Server):
 
     @property
     def url(self) -> Url:
-        return Url(f"postgresql://mainspring:{QUOTED}@127.0.0.1:{self.port}/postgres")
+        return self.database("postgres")
+
+    def database(self, name: str, user: str = "mainspring") -> Url:
+        return Url(f"postgresql://{user}:{QUOTED}@127.0.0.1:{self.port}/{name}")
+
+    def run(self, *statements: str) -> None:
+        """Run SQL as the superuser, each statement in a transaction of its own."""
+        with psycopg.connect(self.url.text, autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement)  # type: ignore[call-overload]
+
+    def fresh(self, options: str = "") -> Url:
+        """Make an empty database and return where it is."""
+        name = f"fresh_{secrets.token_hex(6)}"
+        self.run(f"CREATE DATABASE {name} {options}")
+        return self.database(name)
+
+
+S = TypeVar("S", bound=Server)
 
 
 @contextmanager
-def running(kind: type[Server]) -> Iterator[Server]:
+def running(kind: type[S]) -> Iterator[S]:
     """Give a started server of its own, ended afterwards."""
     if not _program(*kind.programs):
         told = f"{kind.programs[0]} is not installed: run `make servers`"
@@ -177,7 +197,7 @@ def redis_server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[Server]:
+def postgres_server() -> Iterator[PostgresServer]:
     with running(PostgresServer) as server:
         yield server
 

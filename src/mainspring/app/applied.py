@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from mainspring.core.catalog import catalog_errors, metadata
+from mainspring.core.catalog import catalog_errors, keep_writers_out, metadata
 
 applied = sa.Table(
     "applied_definitions",
@@ -48,6 +48,7 @@ class Applied:
             for (kind, name), content in sorted(contents.items())
         ]
         with catalog_errors("catalog"), self._engine.begin() as connection:
+            keep_writers_out(connection, applied)
             connection.execute(applied.delete())
             if rows:
                 connection.execute(applied.insert(), rows)

@@ -47,20 +47,29 @@ def lazily(module: str, name: str, *, extra: str) -> Any:
         raise MissingExtra(f"{name} ({error.name})", extra) from error
 
 
+def _by_database(build: Build) -> dict[str, Build]:
+    """Return the adapter for each kind of database that SQLAlchemy opens."""
+    return dict.fromkeys(("sqlite", "postgresql", "postgres"), build)
+
+
+def _in_catalog(package: str, name: str, extra: str) -> dict[str, Build]:
+    return _by_database(lambda at: lazily(f"{package}.adapters.catalog", name, extra=extra)(at.project.engine))
+
+
 LAKES: Mapping[str, Build] = {
     "file": lambda at: lazily("data.adapters.delta", "DeltaLake", extra="local")(at.url.path),
     "memory": lambda _: lazily("data.adapters.memory", "MemoryLake", extra="local")(),
 }
 SNAPSHOTS: Mapping[str, Build] = {
-    "sqlite": lambda at: lazily("data.adapters.catalog", "CatalogSnapshots", extra="local")(at.project.engine),
+    **_in_catalog("data", "CatalogSnapshots", "local"),
     "memory": lambda _: lazily("data.adapters.memory", "MemorySnapshots", extra="local")(),
 }
 KEY_STORES: Mapping[str, Build] = {
-    "sqlite": lambda at: lazily("security.adapters.catalog", "CatalogKeyStore", extra="gateway")(at.project.engine),
+    **_in_catalog("security", "CatalogKeyStore", "gateway"),
     "memory": lambda _: lazily("security.adapters.memory", "MemoryKeyStore", extra="gateway")(),
 }
 AUDIT_LOGS: Mapping[str, Build] = {
-    "sqlite": lambda at: lazily("security.adapters.catalog", "CatalogAuditLog", extra="gateway")(at.project.engine),
+    **_in_catalog("security", "CatalogAuditLog", "gateway"),
     "memory": lambda _: lazily("security.adapters.memory", "MemoryAuditLog", extra="gateway")(),
 }
 
@@ -87,23 +96,25 @@ BLOBS: Mapping[str, Build] = {
     "memory": lambda _: lazily("registry.adapters.memory", "MemoryBlobs", extra="gateway")(),
 }
 TRACKINGS: Mapping[str, Build] = {
-    "sqlite": lambda at: lazily("registry.adapters.mlflow", "MlflowTracking", extra="local")(
-        at.url.text, at.state / "artefacts"
+    **_by_database(
+        lambda at: lazily("registry.adapters.mlflow", "MlflowTracking", extra="local")(
+            at.url.text, at.state / "artefacts"
+        )
     ),
     "memory": lambda _: lazily("registry.adapters.memory", "MemoryTracking", extra="local")(),
 }
 VERSIONS: Mapping[str, Build] = {
-    "sqlite": lambda at: lazily("registry.adapters.mlflow", "MlflowVersions", extra="local")(
-        at.url.text, at.project.engine
+    **_by_database(
+        lambda at: lazily("registry.adapters.mlflow", "MlflowVersions", extra="local")(at.url.text, at.project.engine)
     ),
     "memory": lambda _: lazily("registry.adapters.memory", "MemoryVersions", extra="local")(),
 }
 BASELINES: Mapping[str, Build] = {
-    "sqlite": lambda at: lazily("serving.adapters.catalog", "CatalogBaselines", extra="gateway")(at.project.engine),
+    **_in_catalog("serving", "CatalogBaselines", "gateway"),
     "memory": lambda _: lazily("serving.adapters.memory", "MemoryBaselines", extra="gateway")(),
 }
 ROUTES: Mapping[str, Build] = {
-    "sqlite": lambda at: lazily("serving.adapters.catalog", "CatalogRoutes", extra="gateway")(at.project.engine),
+    **_in_catalog("serving", "CatalogRoutes", "gateway"),
     "memory": lambda _: lazily("serving.adapters.memory", "MemoryRoutes", extra="gateway")(),
 }
 PREDICTION_LOGS: Mapping[str, Build] = {
@@ -119,7 +130,7 @@ PREDICTIONS: Mapping[str, Build] = {
     "memory": lambda _: lazily("ledger.adapters.memory", "MemoryLedger", extra="local")(),
 }
 MONITORS: Mapping[str, Build] = {
-    "sqlite": lambda at: lazily("monitoring.adapters.catalog", "CatalogMonitors", extra="local")(at.project.engine),
+    **_in_catalog("monitoring", "CatalogMonitors", "local"),
     "memory": lambda _: lazily("monitoring.adapters.memory", "MemoryMonitors", extra="local")(),
 }
 

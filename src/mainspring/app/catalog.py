@@ -2,46 +2,73 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from mainspring.core.catalog import catalog_errors, open_engine
-from mainspring.core.errors import Conflict, MissingExtra
+from mainspring.core.catalog import SCHEMA, catalog_errors, open_engine
+from mainspring.core.errors import Conflict, Denied, MissingExtra
 from mainspring.core.locks import Locks
 from mainspring.core.settings import Url
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD = "0002"  # the newest file in migrations/versions; a test holds them together
+_LONGEST = 63
+_LOCK_KEY = 0x6D61696E7370  # of our own, among all who take advisory locks in the database
+_MIGRATION_S = 600
 
 
-def open_catalog(url: Url, locks: Locks) -> sa.Engine:
+def open_catalog(url: Url, locks: Locks, project: str = "") -> sa.Engine:
     """Return an engine on the catalog, its tables as this version of the package needs them.
 
     A catalog that is up to date is recognised without importing alembic.
+
+    Args:
+        url: Where it is.
+        locks: One migration at a time; on Postgres, where others may come from other machines, its own lock as well.
+        project: On Postgres the tables are in a schema of the project's, so that several can share a database.
 
     Raises:
         Corrupt: The file is no database.
         Conflict: A newer version of the package has migrated it.
         MissingExtra: It must be migrated and alembic is not installed.
     """
-    engine = open_engine("sqlite://" if url.scheme == "memory" else url.text)
-    with catalog_errors(url.text):
-        if _version(engine) != HEAD:
-            with locks.hold("catalog"):
-                _migrate(engine, url)
+    schema = schema_of(project)
+    engine = open_engine("sqlite://" if url.scheme == "memory" else url.text, schema)
+    try:
+        with catalog_errors(url.shown):
+            if version(engine) != HEAD:
+                with locks.hold("catalog"):
+                    _migrate(engine, url, schema)
+    except BaseException:
+        engine.dispose()
+        raise
     return engine
 
 
-def _version(engine: sa.Engine) -> str | None:
+def schema_of(project: str) -> str:
+    """Return the name of the schema that a project's catalog has on Postgres, of at most 63 bytes."""
+    if not project:
+        return SCHEMA
+    name = f"{SCHEMA}_{project}"
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 17]}_{sha256(project.encode()).hexdigest()[:16]}"
+
+
+def version(engine: sa.Engine) -> str | None:
+    """Return which migration made the catalog's tables last, `None` where there are none."""
     with engine.connect() as connection:
-        if not sa.inspect(connection).has_table("alembic_version"):
-            return None
-        found = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
-        return None if found is None else str(found)
+        return _version(connection)
 
 
-def _migrate(engine: sa.Engine, url: Url) -> None:
+def _version(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    return None if found is None else str(found)
+
+
+def _migrate(engine: sa.Engine, url: Url, schema: str) -> None:
     try:
         from alembic import command
         from alembic.config import Config
@@ -51,13 +78,36 @@ def _migrate(engine: sa.Engine, url: Url) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    found = _version(engine)
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if found is not None and found not in known:
-        raise Conflict(
-            f"The catalog {url.text} has the schema {found}, which this version of mainspring does not know.",
-            fix="install the version of mainspring that wrote it, or a newer one.",
-        )
     with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            _prepare(connection, schema)
+        found = _version(connection)
+        if found is not None and found not in known:
+            raise Conflict(
+                f"The catalog {url.shown} has the schema {found}, which this version of mainspring does not know.",
+                fix="install the version of mainspring that wrote it, or a newer one.",
+            )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _prepare(connection: sa.Connection, schema: str) -> None:
+    """Wait until nobody else migrates a catalog in this database, and make the schema if it is not there.
+
+    The lock ends with the transaction, also with that of a process that died.
+    """
+    connection.execute(sa.text(f"SET LOCAL lock_timeout TO '{_MIGRATION_S}s'"))
+    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+    there = sa.text("SELECT 1 FROM pg_namespace WHERE nspname = :schema")
+    # Asked first: CREATE SCHEMA IF NOT EXISTS wants the right to create one even where it is there.
+    if connection.execute(there, {"schema": schema}).first() is None:
+        connection.execute(sa.schema.CreateSchema(schema))
+        return
+    usable = sa.text("SELECT has_schema_privilege(:schema, 'USAGE')")
+    if not connection.execute(usable, {"schema": schema}).scalar_one():
+        raise Denied(
+            f"The catalog's user may not use its schema {schema}: permission denied.",
+            authenticated=True,
+            fix=f'as its owner: GRANT USAGE ON SCHEMA "{schema}", and on its tables SELECT, INSERT, UPDATE, DELETE.',
+        )

@@ -92,7 +92,7 @@ def _catalog(project: Project) -> Iterator[Finding]:
 
     from mainspring.core.catalog import catalog_errors
 
-    with catalog_errors(project.settings.catalog.text), project.engine.connect() as connection:
+    with catalog_errors(project.settings.catalog.shown), project.engine.connect() as connection:
         if project.engine.dialect.name == "sqlite":
             said = connection.execute(sa.text("PRAGMA quick_check")).scalar()
             if said != "ok":

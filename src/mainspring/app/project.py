@@ -81,7 +81,7 @@ class Project:
         """The catalog, migrated to this version."""
         from mainspring.app.catalog import open_catalog
 
-        return open_catalog(self.settings.catalog, self.locks)
+        return open_catalog(self.settings.catalog, self.locks, self.settings.project)
 
     @cached_property
     def definitions(self) -> Definitions:

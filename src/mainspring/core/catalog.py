@@ -7,7 +7,7 @@ Only adapters import this module: it brings SQLAlchemy.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,57 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from mainspring.core.errors import Corrupt, MainspringError, StorageFull, Unavailable
+from mainspring.core.errors import Corrupt, Denied, MainspringError, MissingExtra, StorageFull, Unavailable
 
 metadata = sa.MetaData()
+SCHEMA = "mainspring"
+_POSTGRES = "postgresql+psycopg"
+_LOCK_S = 10
+_DISK_FULL, _NO_RIGHT, _READ_ONLY = "53100", "42501", "25006"  # Postgres's SQLSTATE
 
 
-def open_engine(url: str) -> sa.Engine:
-    """Return an engine; SQLite gets WAL, foreign keys, full durability and a 10 s wait for a lock.
+def sqlalchemy_url(text: str) -> sa.URL:
+    """Return a backend's address as SQLAlchemy takes it: Postgres by psycopg 3, however its scheme is spelt."""
+    scheme, separator, rest = text.partition("://")
+    return sa.make_url(f"{_POSTGRES}{separator}{rest}" if scheme in ("postgresql", "postgres") else text)
+
+
+def open_engine(url: str, schema: str = SCHEMA) -> sa.Engine:
+    """Return an engine; both kinds wait 10 s for a lock.
+
+    SQLite gets WAL, foreign keys and full durability. On Postgres all tables are in `schema`, which keeps projects in
+    one database apart, and the catalog apart from MLflow's store there; nothing is asked of the server yet.
 
     Raises:
         Corrupt: The SQLite file is not a database.
+        MissingExtra: The driver is not installed.
     """
-    parsed = sa.make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        return sa.create_engine(parsed, pool_pre_ping=True)
+    parsed = sqlalchemy_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _open_sqlite(parsed)
+    try:
+        engine = sa.create_engine(parsed, pool_pre_ping=True, connect_args=_patience(parsed))
+    except ModuleNotFoundError as error:
+        raise MissingExtra("A catalog on Postgres", "postgres") from error
+    quoted = engine.dialect.identifier_preparer.quote_identifier(schema)
+
+    @event.listens_for(engine, "connect", insert=True)  # before SQLAlchemy asks which schema is the usual one
+    def configure(connection: Any, _record: object) -> None:
+        connection.autocommit = True  # a roll-back would undo what is set in a transaction
+        connection.execute(f"SET search_path TO {quoted}")
+        connection.execute(f"SET lock_timeout TO '{_LOCK_S}s'")
+        connection.autocommit = False
+
+    return engine
+
+
+def _patience(url: sa.URL) -> dict[str, str]:
+    """Return how long libpq waits for a server that says nothing, where the address does not say."""
+    given = {"application_name": "mainspring", "connect_timeout": "5", "tcp_user_timeout": "10000"}
+    return {name: value for name, value in given.items() if name not in url.query}
+
+
+def _open_sqlite(parsed: sa.URL) -> sa.Engine:
     in_memory = parsed.database in (None, "", ":memory:")
     if not in_memory:
         path = Path(str(parsed.database))
@@ -36,7 +73,7 @@ def open_engine(url: str) -> sa.Engine:
         path.touch(mode=0o600)
     engine = sa.create_engine(
         parsed,
-        connect_args={"timeout": 10.0, "check_same_thread": False},
+        connect_args={"timeout": float(_LOCK_S), "check_same_thread": False},
         poolclass=sa.pool.StaticPool if in_memory else None,
     )
 
@@ -50,6 +87,25 @@ def open_engine(url: str) -> sa.Engine:
     return engine
 
 
+def upsert(engine: sa.Engine, table: sa.Table, keys: Sequence[str], changed: Sequence[str]) -> Any:
+    """Return an INSERT that, where a row with these `keys` is there, changes the columns `changed` of it instead.
+
+    Both dialects spell it alike, but each has its own construct. Two processes that insert the same row wait for each
+    other, where UPDATE and then INSERT would fail for one of them.
+    """
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    insert = (postgresql if engine.dialect.name == "postgresql" else sqlite).insert(table)
+    return insert.on_conflict_do_update(index_elements=keys, set_={name: insert.excluded[name] for name in changed})
+
+
+def keep_writers_out(connection: sa.Connection, table: sa.Table) -> None:
+    """Let nobody else write to the table until this transaction ends; reading goes on. On SQLite it changes nothing:
+    there a transaction's first write keeps all other writers out."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text(f"LOCK TABLE {table.name} IN EXCLUSIVE MODE"))
+
+
 @contextmanager
 def catalog_errors(name: str) -> Iterator[None]:
     """Turn the driver's errors inside the block into ours: damaged, full, or not answering."""
@@ -61,12 +117,18 @@ def catalog_errors(name: str) -> Iterator[None]:
 
 def _translated(error: sa.exc.DBAPIError, name: str) -> MainspringError:
     code = getattr(error.orig, "sqlite_errorcode", None)
-    if code is None:
-        return Unavailable(f"The catalog {name} did not answer: {error.orig}.")
+    state = getattr(error.orig, "sqlstate", None) or ""
+    said = (str(error.orig).strip().splitlines() or [""])[0].rstrip(".")
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return Corrupt(
-            f"The catalog {name} is damaged: {error.orig}.", fix="run `mainspring doctor`, or restore it from a backup."
+            f"The catalog {name} is damaged: {said}.", fix="run `mainspring doctor`, or restore it from a backup."
         )
-    if code == sqlite3.SQLITE_FULL:
+    if code == sqlite3.SQLITE_FULL or state == _DISK_FULL:
         return StorageFull(f"No space left for the catalog {name}.", fix="free some space and run the command again.")
-    return Unavailable(f"The catalog {name} did not answer: {error.orig}.")
+    if state in (_NO_RIGHT, _READ_ONLY):
+        return Denied(
+            f"The catalog {name} refused: {said}.",
+            authenticated=True,
+            fix="run `mainspring profile check` to see which rights its user lacks.",
+        )
+    return Unavailable(f"The catalog {name} did not answer: {said}.")

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from mainspring.core.catalog import catalog_errors, metadata
+from mainspring.core.catalog import catalog_errors, metadata, upsert
 from mainspring.core.errors import NotFound
 from mainspring.core.ids import check_id
 from mainspring.data.model import DatasetCommit
@@ -78,9 +78,8 @@ class CatalogSnapshots:
         with catalog_errors(self._name), self._engine.begin() as connection:
             if connection.execute(sa.select(_commits.c.id).where(_commits.c.id == commit)).first() is None:
                 raise NotFound(f"There is no dataset commit {commit!r}.")
-            moved = connection.execute(_tags.update().where(_tags.c.name == name).values(commit_id=commit))
-            if not moved.rowcount:
-                connection.execute(_tags.insert().values(name=name, commit_id=commit))
+            moved = upsert(self._engine, _tags, ("name",), ("commit_id",))
+            connection.execute(moved, {"name": name, "commit_id": commit})
 
     def untag(self, name: str) -> None:
         with catalog_errors(self._name), self._engine.begin() as connection:

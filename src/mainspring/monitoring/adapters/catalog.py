@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
-from mainspring.core.catalog import catalog_errors, metadata
+from mainspring.core.catalog import catalog_errors, metadata, upsert
 from mainspring.monitoring.model import Window
 
 monitor_windows = sa.Table(
@@ -27,7 +27,7 @@ class CatalogMonitors:
         self._name = str(engine.url.database)
 
     def save(self, windows: Sequence[Window]) -> None:
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "endpoint": window.endpoint,
                 "start": window.start,
@@ -38,13 +38,11 @@ class CatalogMonitors:
         ]
         if not rows:
             return
-        # Both dialects spell the upsert alike, but each has its own construct.
-        insert = (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(monitor_windows)
-        upsert = insert.on_conflict_do_update(
-            index_elements=["endpoint", "start", "end"], set_={"document": insert.excluded.document}
-        )
+        # In one order, whoever writes: two that took the same rows crosswise would wait for each other.
+        rows.sort(key=lambda row: (row["endpoint"], row["start"], row["end"]))
+        statement = upsert(self._engine, monitor_windows, ("endpoint", "start", "end"), ("document",))
         with catalog_errors(self._name), self._engine.begin() as connection:
-            connection.execute(upsert, rows)
+            connection.execute(statement, rows)
 
     def windows(self, endpoint: str, since: int = 0, until: int | None = None) -> list[Window]:
         table = monitor_windows.c

@@ -19,11 +19,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mainspring.core.catalog import catalog_errors
+from mainspring.core.catalog import catalog_errors, open_engine, sqlalchemy_url
 from mainspring.core.errors import MainspringError, MissingExtra, NotFound
 from mainspring.core.files import disk_errors, sync_folder
 
 ENTITIES = "mlflow.entities"
+_LOCK_KEY = 0x6D6C666C6F77  # of our own, among all who take advisory locks in a Postgres database
 _importing = threading.Lock()
 
 
@@ -54,12 +55,28 @@ def open_store(module: str, url: str, *arguments: str) -> Any:
         Corrupt: The SQLite file is not a database.
         StorageFull: No space for it.
     """
-    parsed = sa.make_url(url)
+    parsed = sqlalchemy_url(url)
     if parsed.get_backend_name() == "sqlite":
         path = Path(str(parsed.database))
         with disk_errors(path):
             _create_sqlite(path)
-    return _open(module, url, *arguments)
+        return _open(module, url, *arguments)
+    with _one_at_a_time(parsed):
+        return _open(module, parsed.render_as_string(hide_password=False), *arguments)
+
+
+@contextmanager
+def _one_at_a_time(url: sa.URL) -> Iterator[None]:
+    """Keep others in the same Postgres database from making MLflow's tables at once; and fail at once where the server
+    does not answer, which MLflow would ask for two minutes."""
+    engine = open_engine(url.render_as_string(hide_password=False))
+    try:
+        with catalog_errors(str(url.database)), engine.connect() as connection:
+            connection.exec_driver_sql("SET lock_timeout TO '600s'")
+            connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
+            yield  # the lock ends with the connection, also with that of a process that died
+    finally:
+        engine.dispose()
 
 
 def _open(module: str, url: str, *arguments: str) -> Any:

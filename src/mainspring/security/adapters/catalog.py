@@ -81,6 +81,12 @@ def _key(row: Any) -> ApiKey:
     return ApiKey(row.id, row.name, scopes, bytes(row.digest), row.created_at, row.expires_at, row.revoked_at)
 
 
+def _storable(text: str) -> str:
+    """Return text as every database takes it: Postgres refuses NUL, none stores half of a surrogate pair, and what a
+    caller sent must not keep an event out of the log."""
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
 class CatalogAuditLog:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -89,7 +95,13 @@ class CatalogAuditLog:
         if not events:
             return
         rows = [
-            {"at": e.at, "actor": e.actor, "action": e.action, "resource": e.resource, "detail": e.detail}
+            {
+                "at": e.at,
+                "actor": _storable(e.actor),
+                "action": _storable(e.action),
+                "resource": _storable(e.resource),
+                "detail": _storable(e.detail),
+            }
             for e in events
         ]
         with catalog_errors("audit_events"), self._engine.begin() as connection:

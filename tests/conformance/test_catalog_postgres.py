@@ -1,0 +1,123 @@
+"""Whatever lives in the catalog, and MLflow's store, on a real Postgres server: the same suites as on SQLite."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from mainspring.app.applied import Applied
+from mainspring.app.catalog import open_catalog
+from mainspring.core.locks import MemoryLocks
+from mainspring.core.settings import Url
+from mainspring.data.adapters.catalog import CatalogSnapshots
+from mainspring.data.conformance import SnapshotsConformance
+from mainspring.monitoring.adapters.catalog import CatalogMonitors
+from mainspring.monitoring.conformance import MonitorStoreConformance
+from mainspring.registry.adapters.mlflow import MlflowTracking, MlflowVersions
+from mainspring.registry.conformance import TrackingConformance, VersionsConformance
+from mainspring.security.adapters.catalog import CatalogAuditLog, CatalogKeyStore
+from mainspring.security.conformance import AuditLogConformance, KeyStoreConformance
+from mainspring.security.model import AuditEvent
+from mainspring.serving.adapters.catalog import CatalogBaselines, CatalogRoutes
+from mainspring.serving.conformance import RoutesConformance
+from mainspring.serving.conformance.baselines import BaselinesConformance
+from servers import PostgresServer
+
+
+@pytest.fixture
+def engine(postgres_server: PostgresServer) -> Iterator[sa.Engine]:
+    """A catalog of a project's own, among others in one database."""
+    made = open_catalog(postgres_server.url, MemoryLocks(), f"p{secrets.token_hex(6)}")
+    yield made
+    made.dispose()
+
+
+@pytest.fixture(scope="session")
+def empty_store(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database with MLflow's tables and no runs: making them takes seconds, copying them does not."""
+    url = postgres_server.fresh()
+    store = MlflowTracking(url.text, tmp_path_factory.mktemp("mlflow") / "runs")
+    assert store.search() == []
+    store.close()
+    return url.path.name
+
+
+@pytest.fixture
+def store_url(postgres_server: PostgresServer, empty_store: str) -> Url:
+    return postgres_server.fresh(f"TEMPLATE {empty_store}")
+
+
+class TestSnapshots(SnapshotsConformance):
+    @pytest.fixture
+    def snapshots(self, engine: sa.Engine) -> CatalogSnapshots:
+        return CatalogSnapshots(engine)
+
+
+class TestKeyStore(KeyStoreConformance):
+    @pytest.fixture
+    def store(self, engine: sa.Engine) -> CatalogKeyStore:
+        return CatalogKeyStore(engine)
+
+
+class TestAuditLog(AuditLogConformance):
+    @pytest.fixture
+    def log(self, engine: sa.Engine) -> CatalogAuditLog:
+        return CatalogAuditLog(engine)
+
+    def test_what_no_database_takes_is_written_out(self, log: CatalogAuditLog) -> None:
+        log.append([AuditEvent(1, "nobody", "predict", "a\0b", "half \ud800 of a pair")])
+        [event] = log.read()
+        assert (event.resource, event.detail) == ("a\\x00b", "half \\ud800 of a pair")
+
+
+class TestRoutes(RoutesConformance):
+    @pytest.fixture
+    def routes(self, engine: sa.Engine) -> CatalogRoutes:
+        return CatalogRoutes(engine)
+
+    @pytest.fixture
+    def same(self, engine: sa.Engine) -> Callable[[], CatalogRoutes]:
+        return lambda: CatalogRoutes(engine)
+
+
+class TestBaselines(BaselinesConformance):
+    @pytest.fixture
+    def baselines(self, engine: sa.Engine) -> CatalogBaselines:
+        return CatalogBaselines(engine)
+
+
+class TestMonitors(MonitorStoreConformance):
+    @pytest.fixture
+    def monitors(self, engine: sa.Engine) -> CatalogMonitors:
+        return CatalogMonitors(engine)
+
+
+class TestTracking(TrackingConformance):
+    @pytest.fixture
+    def tracking(self, store_url: Url, tmp_path: Path) -> Iterator[MlflowTracking]:
+        store = MlflowTracking(store_url.text, tmp_path / "runs")
+        yield store
+        store.close()
+
+
+class TestVersions(VersionsConformance):
+    """MLflow's tables and the catalog in one database, as a small installation has them."""
+
+    @pytest.fixture
+    def versions(self, store_url: Url) -> Iterator[MlflowVersions]:
+        engine = open_catalog(store_url, MemoryLocks(), "depot")
+        store = MlflowVersions(store_url.text, engine)
+        yield store
+        engine.dispose()
+        store._store.engine.dispose()
+
+
+def test_what_is_applied(engine: sa.Engine) -> None:
+    applied = Applied(engine)
+    applied.replace({("source", "orders"): "{}", ("entity", "user"): "{}"}, 1)
+    applied.replace({("source", "orders"): '{"a": 1}'}, 2)
+    assert applied.current() == {("source", "orders"): '{"a": 1}'}

@@ -35,9 +35,9 @@ def folds_by_time(at: Instants, count: int, *, embargo: int = 0, window: int | N
     """
     if count < 1:
         raise Invalid(f"{count} folds are none.", fix="ask for at least 1.")
-    cuts = (
-        [int(np.searchsorted(at, at[len(at) * part // (count + 1)])) for part in range(1, count + 1)] if len(at) else []
-    )
+    if len(at) == 0:
+        raise InvalidData("There are no labelled observations to make folds of.")
+    cuts = [int(np.searchsorted(at, at[len(at) * part // (count + 1)])) for part in range(1, count + 1)]
     made = []
     for number, (begin, end) in enumerate(zip(cuts, [*cuts[1:], len(at)], strict=True), start=1):
         seen = int(at[begin]) - embargo

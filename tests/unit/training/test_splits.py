@@ -73,13 +73,11 @@ def test_an_empty_part_is_named(rows: int, holdout: float | str, part: str) -> N
 
 
 @given(
-    st.lists(st.integers(0, 300), min_size=3, max_size=120).map(sorted),
-    st.one_of(st.floats(0.01, 0.6), st.integers(1, 400).map(lambda length: f"{length}us")),
-    st.integers(0, 60),
+    st.lists(st.integers(0, 300), min_size=30, max_size=100).map(sorted),
+    st.one_of(st.floats(0.2, 0.6), st.integers(60, 150).map(lambda length: f"{length}us")),
+    st.integers(0, 25),
 )
-def test_no_two_parts_share_a_moment_of_a_labels_window(
-    instants: list[int], holdout: float | str, embargo: int
-) -> None:
+def test_no_two_parts_share_a_moment_of_a_label(instants: list[int], holdout: float | str, embargo: int) -> None:
     """Every pair of rows of different parts, by brute force: the earlier one's label is known before the later one."""
     try:
         cut = cut_by_time(np.array(instants), holdout, embargo=embargo)

@@ -10,7 +10,9 @@ from mainspring.core.catalog import metadata, open_engine
 from mainspring.registry.adapters.folder import FolderBlobs
 from mainspring.registry.adapters.memory import MemoryBlobs, MemoryTracking, MemoryVersions
 from mainspring.registry.adapters.mlflow import MlflowTracking, MlflowVersions
+from mainspring.registry.adapters.objects import ObjectBlobs
 from mainspring.registry.conformance import BlobsConformance, TrackingConformance, VersionsConformance
+from object_store import s3_blobs, s3_server, s3_url  # noqa: F401  (fixtures)
 
 
 @pytest.fixture(scope="session")
@@ -65,3 +67,19 @@ class TestFolderBlobs(BlobsConformance):
     @pytest.fixture
     def blobs(self, tmp_path: Path) -> FolderBlobs:
         return FolderBlobs(tmp_path / "blobs")
+
+
+class TestS3Blobs(BlobsConformance):
+    @pytest.fixture
+    def blobs(self, s3_blobs: ObjectBlobs) -> ObjectBlobs:  # noqa: F811
+        return s3_blobs
+
+
+class TestObjectBlobs(BlobsConformance):
+    """The same without a server: another store's clock, and no latency between two requests."""
+
+    @pytest.fixture
+    def blobs(self) -> ObjectBlobs:
+        from obstore.store import MemoryStore
+
+        return ObjectBlobs(MemoryStore(), "memory")

@@ -94,6 +94,9 @@ ONLINE_STORES: Mapping[str, Build] = {
 BLOBS: Mapping[str, Build] = {
     "file": lambda at: lazily("registry.adapters.folder", "FolderBlobs", extra="gateway")(at.url.path),
     "memory": lambda _: lazily("registry.adapters.memory", "MemoryBlobs", extra="gateway")(),
+    **dict.fromkeys(
+        ("s3", "gs", "az"), lambda at: lazily("registry.adapters.objects", "open_objects", extra="objects")(at.url)
+    ),
 }
 TRACKINGS: Mapping[str, Build] = {
     **_by_database(

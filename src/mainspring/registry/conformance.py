@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,6 +15,7 @@ from mainspring.registry.model import AliasMove
 from mainspring.registry.ports import Blobs, ModelVersions, Tracking
 
 A, B = "a" * 64, "b" * 64
+from mainspring.registry.runs import NAME, PARENT
 
 
 class TrackingConformance:
@@ -228,8 +231,8 @@ class BlobsConformance:
         blobs.put(B, {"x": b"1"})
         blobs.put(A, {"x": b"1"})
         assert sorted(blobs.all()) == [A, B]
-        blobs.delete(A)
-        blobs.delete(A)
+        assert blobs.delete(A)
+        assert not blobs.delete(A)
         assert blobs.all() == [B]
         with pytest.raises(NotFound):
             blobs.get(A)
@@ -248,3 +251,45 @@ class BlobsConformance:
         with pytest.raises(Invalid):
             blobs.put(A, {name: b"1"})
         assert blobs.all() == []
+    def test_of_different_puts_at_once_one_is_there_whole(self, blobs: Blobs) -> None:
+        made = [{"x": bytes([number]) * 10_000, f"y{number}": b"2"} for number in range(8)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda files: blobs.put(A, files), made))
+        assert dict(blobs.get(A)) in made
+
+        blobs.put(A, {"x": b"another"})
+        assert dict(blobs.get(A)) == {"x": b"another"}
+
+    def test_a_blob_is_as_old_as_its_last_put(self, blobs: Blobs) -> None:
+        blobs.put(A, {"x": b"1"})
+        (at,) = blobs.stored().values()
+        assert not blobs.delete(A, stored_before=at)
+        assert dict(blobs.get(A)) == {"x": b"1"}
+        end = time.monotonic() + 30
+        while blobs.stored()[A] == at and time.monotonic() < end:  # some stores' clocks have whole seconds
+            blobs.put(A, {"x": b"1"})
+        assert at < blobs.stored()[A]
+        assert not blobs.delete(A, stored_before=at + 1)
+        assert blobs.delete(A, stored_before=blobs.stored()[A] + 1)
+        assert blobs.stored() == {}
+        assert not blobs.delete(A, stored_before=at)
+
+    def test_what_is_put_while_it_is_removed_is_there_afterwards(self, blobs: Blobs) -> None:
+        """A removal of what is old never takes what somebody put after they had seen it old."""
+        blobs.put(A, {"x": b"1"})
+        for _ in range(5):
+            with ThreadPoolExecutor(2) as pool:
+                before = max(blobs.stored().values(), default=0)
+                put = pool.submit(blobs.put, A, {"x": b"1"})
+                gone = pool.submit(blobs.delete, A, stored_before=before + 1)
+                put.result()
+                gone.result()
+            if not gone.result() or A in blobs.all():
+                assert dict(blobs.get(A)) == {"x": b"1"}
+            else:  # within one tick of the store's clock the put was not after
+                blobs.put(A, {"x": b"1"})
+
+    def test_sweeping_leaves_whole_blobs_alone(self, blobs: Blobs) -> None:
+        blobs.put(A, {"x": b"1"})
+        blobs.sweep(blobs.stored()[A] + 10 * SECOND)
+        assert dict(blobs.get(A)) == {"x": b"1"}

@@ -108,7 +108,7 @@ class Blobs(Protocol):
     """Folders of bytes, addressed by a digest. A blob is created whole, once, and never changes."""
 
     def put(self, digest: str, files: Mapping[str, bytes]) -> None:
-        """Store a blob; if it is there, nothing happens.
+        """Store a blob; one that is there stays as it is, and becomes young (see `stored`).
 
         Raises:
             StorageFull: No space; nothing is there.
@@ -127,6 +127,19 @@ class Blobs(Protocol):
         """Return all digests."""
         ...
 
-    def delete(self, digest: str) -> None:
-        """Forget a blob; an unknown one is no error."""
+    def stored(self) -> Mapping[str, int]:
+        """Return digest -> when it was last put, UTC epoch microseconds by the store's own clock."""
+        ...
+
+    def delete(self, digest: str, *, stored_before: int | None = None) -> bool:
+        """Remove a blob and return whether this call did; an unknown one is no error.
+
+        Args:
+            stored_before: Leave it if it was put at this instant or later. Between this look and the removal no `put`
+                of the same blob fits: it either makes the blob young before, or stores it anew after.
+        """
+        ...
+
+    def sweep(self, before: int) -> int:
+        """Remove what writers left behind that began before this instant and died; return how many there were."""
         ...

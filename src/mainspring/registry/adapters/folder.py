@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from mainspring.core.errors import Corrupt, NotFound
+from mainspring.core.errors import Corrupt, Invalid, NotFound
 from mainspring.core.files import disk_errors, sync_folder
 from mainspring.core.ids import check_id
 from mainspring.registry.bundles import check_digest
@@ -29,10 +29,10 @@ class FolderBlobs:
     def put(self, digest: str, files: Mapping[str, bytes]) -> None:
         place = self._folder / check_digest(digest)
         names = [check_id(name, "file of a blob") for name in files]
-        if place.exists():
-            return
         with disk_errors(place):
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if self._renew(place):
+                return
             self._remove_abandoned()
             with self._folder_beside(digest) as beside:
                 for name in names:
@@ -52,19 +52,54 @@ class FolderBlobs:
             os.close(folder)
 
     def all(self) -> list[str]:
-        if not self._folder.exists():
-            return []
-        return sorted(path.name for path in self._folder.iterdir() if not path.name.startswith("."))
+        return sorted(self.stored())
 
-    def delete(self, digest: str) -> None:
+    def stored(self) -> dict[str, int]:
+        found = {}
+        with suppress(FileNotFoundError), os.scandir(self._folder) as entries:
+            for entry in entries:
+                with suppress(Invalid, FileNotFoundError):  # somebody else's, or gone by now
+                    found[check_digest(entry.name)] = entry.stat(follow_symlinks=False).st_mtime_ns // 1000
+        return found
+
+    def delete(self, digest: str, *, stored_before: int | None = None) -> bool:
         place = self._folder / check_digest(digest)
         gone = self._folder / f"{_PARTIAL}{digest}-{uuid4().hex}"
         try:
-            place.rename(gone)  # a reader sees the blob whole or not at all
+            with self._alone():
+                if stored_before is not None and place.lstat().st_mtime_ns // 1000 >= stored_before:
+                    return False
+                place.rename(gone)  # a reader sees the blob whole or not at all
         except FileNotFoundError:
-            return
-        shutil.rmtree(gone, ignore_errors=True)  # what is left of it, `put` removes
+            return False
+        if gone.is_symlink():
+            gone.unlink()
+        shutil.rmtree(gone, ignore_errors=True)  # what is left of it, `sweep` removes
         sync_folder(self._folder)
+        return True
+
+    def sweep(self, before: int) -> int:  # noqa: ARG002
+        """Remove what nobody holds a lock on, however young: its writer is dead."""
+        return self._remove_abandoned()
+
+    def _renew(self, place: Path) -> bool:
+        """Make a blob young; return whether it is there."""
+        with self._alone():
+            try:
+                os.utime(place, follow_symlinks=False)
+            except FileNotFoundError:
+                return False
+        return True
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody removes or renews a blob meanwhile."""
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     @contextmanager
     def _folder_beside(self, digest: str) -> Iterator[Path]:
@@ -86,16 +121,19 @@ class FolderBlobs:
             shutil.rmtree(beside, ignore_errors=True)
             os.close(descriptor)
 
-    def _remove_abandoned(self) -> None:
-        """Remove what writers left that were killed: nobody holds a lock on it."""
+    def _remove_abandoned(self) -> int:
+        """Remove what writers left that were killed: nobody holds a lock on it. Return how many."""
+        removed = 0
         for path in self._folder.glob(f"{_PARTIAL}*"):
             with suppress(OSError):  # somebody else's, or gone by now
                 descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(path, ignore_errors=True)
+                    removed += 1
                 finally:
                     os.close(descriptor)
+        return removed
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -11,6 +11,7 @@ from mainspring.core.ids import check_id, new_id
 from mainspring.registry.bundles import check_digest
 from mainspring.registry.model import AliasMove, ModelVersion, RunRecord, alias_conflict, check_alias
 
+from mainspring.core.time import Clock, SystemClock
 
 @dataclass
 class _Run:
@@ -138,23 +139,41 @@ class MemoryVersions:
 
 
 class MemoryBlobs:
-    """Blobs in a dictionary."""
+    """Blobs in a dictionary, safe between threads."""
 
-    def __init__(self) -> None:
-        self._blobs: dict[str, dict[str, bytes]] = {}
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._blobs: dict[str, tuple[int, dict[str, bytes]]] = {}
+        self._clock = clock or SystemClock()
+        self._lock = threading.Lock()
 
     def put(self, digest: str, files: Mapping[str, bytes]) -> None:
         for name in files:
             check_id(name, "file of a blob")
-        self._blobs.setdefault(check_digest(digest), dict(files))
+        with self._lock:
+            _, kept = self._blobs.get(check_digest(digest), (0, dict(files)))
+            self._blobs[digest] = (self._clock.now(), kept)
 
     def get(self, digest: str) -> Mapping[str, bytes]:
-        if check_digest(digest) not in self._blobs:
-            raise NotFound(f"The blob {digest[:12]} does not exist.")
-        return dict(self._blobs[digest])
+        with self._lock:
+            if check_digest(digest) not in self._blobs:
+                raise NotFound(f"The blob {digest[:12]} does not exist.")
+            return dict(self._blobs[digest][1])
 
     def all(self) -> list[str]:
-        return sorted(self._blobs)
+        return sorted(self.stored())
 
-    def delete(self, digest: str) -> None:
-        self._blobs.pop(check_digest(digest), None)
+    def stored(self) -> dict[str, int]:
+        with self._lock:
+            return {digest: at for digest, (at, _) in self._blobs.items()}
+
+    def delete(self, digest: str, *, stored_before: int | None = None) -> bool:
+        check_digest(digest)
+        with self._lock:
+            at = self._blobs.get(digest, (0, {}))[0]
+            if digest not in self._blobs or (stored_before is not None and at >= stored_before):
+                return False
+            del self._blobs[digest]
+            return True
+
+    def sweep(self, before: int) -> int:  # noqa: ARG002
+        return 0

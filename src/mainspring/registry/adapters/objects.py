@@ -1,0 +1,303 @@
+"""Blobs in an object store: S3 and what speaks like it, Google Cloud Storage, Azure.
+
+Under one prefix lie `parts/<digest>-<id>/<file>`, where a writer puts its files, each created and never overwritten,
+and `whole/<digest>`, which is created last and says which parts are the blob. So a blob is there whole or not at all,
+and of writers at once one wins. `condemned/<digest>` stands there while a blob is being removed: a writer of the same
+blob renews `whole/` first and then looks for it, a remover writes it first and then looks at the age of `whole/`, so
+one of the two sees the other.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+
+from mainspring.core.errors import Conflict, Corrupt, Denied, Invalid, MainspringError, NotFound, StorageFull
+from mainspring.core.errors import Unavailable as NotAnswering
+from mainspring.core.ids import check_id, new_id
+from mainspring.core.settings import Address, Url
+from mainspring.core.time import SECOND
+from mainspring.registry.bundles import check_digest
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+_WHOLE, _PARTS, _CONDEMNED = "whole", "parts", "condemned"
+_PART = re.compile(r"([0-9a-f]{64})-[0-9a-z]{26}")
+_AT_ONCE = 8  # requests
+_WAIT_S = 30  # for a removal to end
+_POLL_S = 0.2
+# name in the address -> name in the store's configuration
+_OPTIONS = {
+    "s3": {"endpoint": "endpoint", "region": "region"},
+    "gs": {},
+    "az": {"endpoint": "endpoint", "account": "account_name"},
+}
+_FULL = re.compile("QuotaExceeded|StorageFull|InsufficientStorage|507 ")
+
+
+class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `whole/<digest>` holds: where the blob's files are, and the size of each."""
+
+    parts: str
+    files: dict[str, int]
+
+
+def open_objects(url: Url) -> ObjectBlobs:
+    """Return the blobs at `s3://bucket/prefix?endpoint=https://...&region=...`, `gs://` or `az://container/prefix`.
+
+    Credentials come from where the provider's own tools take them in the environment (`AWS_ACCESS_KEY_ID` and so on).
+
+    Raises:
+        Invalid: The address has an unknown option, or would send credentials in clear to another machine.
+    """
+    from obstore.store import from_url
+
+    parts = urlsplit(url.text)
+    options = dict(parse_qsl(parts.query))
+    in_clear = options.pop("in_clear", "") == "true"
+    known = _OPTIONS[parts.scheme]
+    if not parts.netloc or set(options) - set(known):
+        raise Invalid(
+            f"{url.shown} is no address of bundles, or has another option than {sorted([*known, 'in_clear'])}.",
+            fix=f"write {parts.scheme}://bucket/prefix?name=value.",
+        )
+    plain = urlsplit(options.get("endpoint", ""))
+    if plain.scheme == "http" and not in_clear and not Address(plain.hostname or "", 0).loopback:
+        raise Invalid(
+            f"Bundles would go to {plain.hostname} in clear.",
+            fix="use https; where the network is yours, add in_clear=true to the address.",
+        )
+    config: Any = {known[name]: value for name, value in options.items()}
+    store = from_url(
+        f"{parts.scheme}://{parts.netloc}{parts.path}",
+        config=config,
+        client_options={
+            "allow_http": plain.scheme == "http",
+            "connect_timeout": timedelta(seconds=5),
+            "timeout": timedelta(seconds=60),
+        },
+        retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=15)},
+    )
+    return ObjectBlobs(store, url.shown)
+
+
+class ObjectBlobs:
+    """Blobs in `store`, an obstore store whose prefix is theirs alone. `place` names it in messages."""
+
+    def __init__(self, store: ObjectStore, place: str) -> None:
+        self._store = store
+        self._place = place
+
+    def put(self, digest: str, files: Mapping[str, bytes]) -> None:
+        check_digest(digest)
+        for name in files:
+            check_id(name, "file of a blob")
+        end = time.monotonic() + _WAIT_S
+        while not self._put_once(digest, files):
+            if time.monotonic() > end:
+                raise Conflict(
+                    f"The blob {digest[:12]} is being removed from {self._place}.",
+                    fix="run the command again; if a removal died, `mainspring models gc` clears up after it.",
+                )
+            time.sleep(_POLL_S)
+
+    def _put_once(self, digest: str, files: Mapping[str, bytes]) -> bool:
+        """Store or renew the blob; return whether it is certain that nobody is removing it."""
+        with self._errors():
+            marker = self._marker(digest)
+            if marker is None:
+                self._create(digest, files)
+            else:  # written again, so that it is young
+                obstore.put(self._store, f"{_WHOLE}/{digest}", msgspec.json.encode(marker), use_multipart=False)
+            if self._there(f"{_CONDEMNED}/{digest}"):
+                return False
+            marker = self._marker(digest)
+            if marker is None:
+                return False
+            if self._sizes(marker.parts) != marker.files:  # removed between the first look and the renewal, or damaged
+                obstore.delete(self._store, f"{_WHOLE}/{digest}")
+                return False
+            return True
+
+    def _create(self, digest: str, files: Mapping[str, bytes]) -> None:
+        parts = f"{digest}-{new_id()}"
+        try:
+            self._each(lambda name: self._create_object(f"{_PARTS}/{parts}/{name}", files[name]), files)
+            marker = Marker(parts, {name: len(content) for name, content in files.items()})
+            self._create_object(f"{_WHOLE}/{digest}", msgspec.json.encode(marker))
+            found = self._marker(digest)
+        except BaseException:
+            with suppress(Exception):  # what cannot be removed now, `sweep` removes
+                self._remove_parts(parts)
+            raise
+        if found is not None and found.parts != parts:  # somebody else was faster
+            self._remove_parts(parts)
+
+    def get(self, digest: str) -> Mapping[str, bytes]:
+        what = f"The blob {check_digest(digest)[:12]}"
+        with self._errors():
+            marker = self._marker(digest)
+            names = [] if marker is None else [check_name(name, what) for name in self._sizes(marker.parts)]
+            if marker is None or not names:
+                raise NotFound(f"{what} does not exist.")
+            try:
+                contents = self._each(lambda name: self._read(f"{_PARTS}/{marker.parts}/{name}"), names)
+            except FileNotFoundError:
+                raise NotFound(f"{what} was removed while it was being read.") from None
+            return dict(zip(names, contents, strict=True))
+
+    def all(self) -> list[str]:
+        return sorted(self.stored())
+
+    def stored(self) -> dict[str, int]:
+        found = {}
+        with self._errors():
+            for each in self._list(_WHOLE):
+                digest = each["path"].rpartition("/")[2]
+                with suppress(Invalid):  # somebody else's object
+                    found[check_digest(digest)] = _instant(each)
+        return found
+
+    def delete(self, digest: str, *, stored_before: int | None = None) -> bool:
+        check_digest(digest)
+        condemned = f"{_CONDEMNED}/{digest}"
+        with self._errors():
+            obstore.put(self._store, condemned, b"", use_multipart=False)
+            try:
+                marker = self._marker(digest)
+                if marker is None:
+                    return False
+                head = obstore.head(self._store, f"{_WHOLE}/{digest}")
+                if stored_before is not None and _instant(head) >= stored_before:
+                    return False
+                obstore.delete(self._store, f"{_WHOLE}/{digest}")  # from here on nobody sees it
+                self._remove_parts(marker.parts)
+                return True
+            except FileNotFoundError:  # another remover was faster
+                return False
+            finally:
+                obstore.delete(self._store, condemned)
+
+    def sweep(self, before: int) -> int:
+        with self._errors():
+            for each in self._list(_CONDEMNED):
+                if _instant(each) < before:
+                    obstore.delete(self._store, each["path"])
+            newest: dict[str, int] = {}
+            for each in self._list(_PARTS):
+                parts = each["path"].split("/")[1]
+                newest[parts] = max(newest.get(parts, 0), _instant(each))
+            left = 0
+            for parts, at in newest.items():
+                digest = _PART.fullmatch(parts)
+                if digest is None or at >= before:
+                    continue
+                marker = self._marker(digest[1])
+                if marker is None or marker.parts != parts:
+                    self._remove_parts(parts)
+                    left += 1
+            return left
+
+    def _marker(self, digest: str) -> Marker | None:
+        try:
+            content = self._read(f"{_WHOLE}/{digest}")
+        except FileNotFoundError:
+            return None
+        try:
+            marker = msgspec.json.decode(content, type=Marker)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _damaged(f"The blob {digest[:12]} has a damaged entry: {error}.") from error
+        found = _PART.fullmatch(marker.parts)
+        if found is None or found[1] != digest:
+            raise _damaged(f"The entry of the blob {digest[:12]} leads elsewhere, to {marker.parts[:80]!r}.")
+        return marker
+
+    def _sizes(self, parts: str) -> dict[str, int]:
+        prefix = f"{_PARTS}/{parts}/"
+        return {each["path"].removeprefix(prefix): each["size"] for each in self._list(f"{_PARTS}/{parts}")}
+
+    def _list(self, prefix: str) -> Iterator[Any]:
+        for page in obstore.list(self._store, prefix):
+            yield from page
+
+    def _read(self, path: str) -> bytes:
+        return bytes(obstore.get(self._store, path).bytes())
+
+    def _there(self, path: str) -> bool:
+        try:
+            obstore.head(self._store, path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _create_object(self, path: str, content: bytes) -> None:
+        # A try whose answer was lost may have created it; who won is read afterwards.
+        with suppress(AlreadyExistsError):
+            obstore.put(self._store, path, content, mode="create", use_multipart=False)
+
+    def _remove_parts(self, parts: str) -> None:
+        paths = [each["path"] for each in self._list(f"{_PARTS}/{parts}")]
+        self._each(lambda path: obstore.delete(self._store, path), paths)
+
+    def _each(self, act: Any, over: Any) -> list[Any]:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(act, over))
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn the store's errors inside the block into ours; a missing object stays a FileNotFoundError."""
+        try:
+            yield
+        except (BaseError, FileNotFoundError, PermissionError) as error:
+            raise self._ours(error) from error
+
+    def _ours(self, error: Exception) -> MainspringError:
+        said = str(error).partition("\nDebug source")[0]
+        if isinstance(error, (PermissionError, PermissionDeniedError, UnauthenticatedError)):
+            return Denied(
+                f"{self._place} refuses: {_line(said)}",
+                fix="set the provider's credentials in the environment, such as AWS_ACCESS_KEY_ID, and let them read, "
+                "create, list and delete there.",
+            )
+        if "NoSuchBucket" in said:
+            return NotFound(
+                f"There is no bucket at {self._place}.", fix="create it, or correct `blobs` in the profile."
+            )
+        if _FULL.search(said):
+            return StorageFull(f"No space left at {self._place}.", fix="free some space and run the command again.")
+        return NotAnswering(f"{self._place} did not do as it was asked: {_line(said)}")
+
+
+def check_name(name: str, what: str) -> str:
+    """Return a file's name as it was found in the store.
+
+    Raises:
+        Corrupt: No writer of ours made it.
+    """
+    try:
+        return check_id(name, "file of a blob")
+    except Invalid:
+        raise _damaged(f"{what} has a file {name[:80]!r}, which no blob can hold.") from None
+
+
+def _instant(found: Any) -> int:
+    return int(found["last_modified"].timestamp() * SECOND)
+
+
+def _line(said: str) -> str:
+    return " ".join(said.split())[:300]
+
+
+def _damaged(what: str) -> Corrupt:
+    return Corrupt(what, fix="restore the bundle from a backup, or train the model again; it is not served.")

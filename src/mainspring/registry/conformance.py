@@ -6,6 +6,8 @@ import math
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +15,9 @@ from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.time import SECOND
 from mainspring.registry.model import AliasMove
 from mainspring.registry.ports import Blobs, ModelVersions, Tracking
+from mainspring.registry.runs import NAME, PARENT
 
 A, B = "a" * 64, "b" * 64
-from mainspring.registry.runs import NAME, PARENT
 
 
 class TrackingConformance:
@@ -51,6 +53,85 @@ class TrackingConformance:
         tracking.log(run_id, metrics=[("nothing", math.nan, 0, SECOND)])
         assert math.isnan(tracking.get(run_id).metrics["nothing"])
 
+    def test_the_newest_is_the_largest_by_step_then_instant_then_value(self, tracking: Tracking) -> None:
+        run_id = tracking.start("late", {}, SECOND)
+        tracking.log(run_id, metrics=[("loss", 0.5, 7, 2 * SECOND), ("loss", 0.9, 3, 9 * SECOND)])
+        assert tracking.get(run_id).metrics["loss"] == 0.5
+        tracking.log(run_id, metrics=[("loss", 0.1, 6, 20 * SECOND)])
+        assert tracking.get(run_id).metrics["loss"] == 0.5
+        tracking.log(run_id, metrics=[("loss", 0.3, 7, 2 * SECOND)])
+        assert tracking.get(run_id).metrics["loss"] == 0.5
+        tracking.log(run_id, metrics=[("loss", 0.2, 7, 3 * SECOND), ("loss", 0.7, 7, 2 * SECOND)])
+        assert tracking.get(run_id).metrics["loss"] == 0.2
+
+    def test_the_history_is_whole_in_order_and_has_the_same_entry_once(self, tracking: Tracking) -> None:
+        run_id = tracking.start("late", {}, SECOND)
+        entries = [("loss", 1.0 / (step + 1), step, SECOND + step % 3 * 1000) for step in range(1_500)]
+        tracking.log(run_id, metrics=[*entries, ("other", 1.0, 0, SECOND)])
+        tracking.log(run_id, metrics=entries[:700])  # as a flush that is tried again
+        tracking.log(run_id, metrics=[("loss", 5.0, 2, SECOND)])
+        assert tracking.history(run_id, "loss") == sorted(
+            [*((value, step, at) for _, value, step, at in entries), (5.0, 2, SECOND)],
+            key=lambda entry: (entry[1], entry[2], entry[0]),
+        )
+        assert tracking.history(run_id, "nothing") == []
+
+    def test_metrics_of_several_writers_are_all_there(self, tracking: Tracking) -> None:
+        run_id = tracking.start("late", {}, SECOND)
+
+        def write(number: int) -> None:
+            for start in range(0, 100, 20):
+                tracking.log(
+                    run_id,
+                    metrics=[("shared", float(number), step * 4 + number, SECOND) for step in range(start, start + 20)],
+                )
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(write, range(4)))
+        assert [step for _, step, _ in tracking.history(run_id, "shared")] == list(range(400))
+        assert tracking.get(run_id).metrics["shared"] == 3.0
+
+    @pytest.mark.parametrize("name", ["loss!", "", "../x", "a//b", "/a", ".", "x" * 251, "a\nb", "fünf%"])
+    @pytest.mark.parametrize("kind", ["metric", "parameter", "tag"])
+    def test_a_bad_name_is_named_and_nothing_is_kept(self, tracking: Tracking, name: str, kind: str) -> None:
+        run_id = tracking.start("late", {}, SECOND)
+        good = {"metrics": [("good", 1.0, 0, SECOND)], "params": {"good": "1"}, "tags": {"good": "1"}}
+        bad: dict[str, Any] = {
+            "metric": {**good, "metrics": [("good", 1.0, 0, SECOND), (name, 1.0, 0, SECOND)]},
+            "parameter": {**good, "params": {name: "1"}},
+            "tag": {**good, "tags": {name: "1"}},
+        }[kind]
+        with pytest.raises(Invalid, match=f"cannot name a {kind}"):
+            tracking.log(run_id, **bad)
+        run = tracking.get(run_id)
+        assert (dict(run.params), dict(run.metrics), dict(run.tags)) == ({}, {}, {})
+
+    @pytest.mark.parametrize("name", ["loss", "val/loss", "system/cpu: 1", "größe", "a b.c-d_e", "x" * 250])
+    def test_a_good_name_is_taken(self, tracking: Tracking, name: str) -> None:
+        run_id = tracking.start("late", {}, SECOND)
+        tracking.log(run_id, metrics=[(name, 1.0, 0, SECOND)], params={name: "1"}, tags={name: "1"})
+        run = tracking.get(run_id)
+        assert dict(run.metrics) == {name: 1.0}
+        assert dict(run.params) == dict(run.tags) == {name: "1"}
+
+    def test_a_parameter_does_not_change(self, tracking: Tracking) -> None:
+        run_id = tracking.start("late", {}, SECOND)
+        tracking.log(run_id, params={"depth": "3"})
+        tracking.log(run_id, params={"depth": "3", "rate": "0.1"})
+        with pytest.raises(Conflict, match=r"'depth' of run .* is '3' and cannot become '4'"):
+            tracking.log(run_id, params={"depth": "4"}, metrics=[("loss", 1.0, 0, SECOND)])
+        run = tracking.get(run_id)
+        assert (dict(run.params), dict(run.metrics)) == ({"depth": "3", "rate": "0.1"}, {})
+
+    def test_a_run_may_be_part_of_another(self, tracking: Tracking) -> None:
+        parent = tracking.start("late", {}, SECOND)
+        child = tracking.start("late", {PARENT: parent, NAME: "fold 1"}, SECOND)
+        assert dict(tracking.get(child).tags) == {PARENT: parent, NAME: "fold 1"}
+        with tracking.active(child):
+            tracking.log(child, metrics=[("loss", 1.0, 0, SECOND)])
+        assert tracking.get(child).status == "RUNNING"
+        assert dict(tracking.get(parent).metrics) == {}
+
     def test_a_tag_is_replaced(self, tracking: Tracking) -> None:
         run_id = tracking.start("late", {"stage": "read"}, SECOND)
         tracking.log(run_id, tags={"stage": "fit"})
@@ -69,7 +150,30 @@ class TrackingConformance:
         tracking.log_artefact(run_id, "environment.json", b"\x00\xff\n")
         assert tracking.artefact(run_id, "environment.json") == b"\x00\xff\n"
 
-    @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/b", "", ".hidden", "a..b"])
+    def test_artefacts_may_have_folders_and_are_listed_with_their_bytes(
+        self, tracking: Tracking, tmp_path: Path
+    ) -> None:
+        run_id = tracking.start("late", {}, SECOND)
+        assert tracking.artefacts(run_id) == {}
+        (tmp_path / "big.bin").write_bytes(bytes(3_000_000))
+        tracking.log_artefact(run_id, "plots/roc.png", b"png")
+        tracking.log_artefact(run_id, "big.bin", tmp_path / "big.bin")
+        tracking.log_artefact(run_id, "plots/pr.png", b"")
+        assert tracking.artefacts(run_id) == {"big.bin": 3_000_000, "plots/pr.png": 0, "plots/roc.png": 3}
+        assert tracking.artefact(run_id, "plots/roc.png") == b"png"
+        assert tracking.artefact(run_id, "big.bin") == bytes(3_000_000)
+
+    def test_a_file_to_keep_that_is_not_there_is_named(self, tracking: Tracking, tmp_path: Path) -> None:
+        run_id = tracking.start("late", {}, SECOND)
+        for path in (tmp_path / "absent.png", tmp_path):
+            with pytest.raises(NotFound, match=re.escape(str(path))):
+                tracking.log_artefact(run_id, "plot.png", path)
+        assert tracking.artefacts(run_id) == {}
+
+    @pytest.mark.parametrize(
+        "name",
+        ["../secret", "/etc/passwd", "a//b", "a/../b", "a/", "/", "", ".hidden", "a/.b", "a..b", "a/" * 20 + "b"],
+    )
     def test_an_artefact_is_no_path(self, tracking: Tracking, name: str) -> None:
         run_id = tracking.start("late", {}, SECOND)
         with pytest.raises(Invalid):
@@ -86,6 +190,12 @@ class TrackingConformance:
             tracking.log(unknown, params={"a": "1"})
         with pytest.raises(NotFound):
             tracking.finish(unknown, "FINISHED", SECOND)
+        with pytest.raises(NotFound):
+            tracking.log(unknown, metrics=[("a", 1.0, 0, SECOND)])
+        with pytest.raises(NotFound):
+            tracking.history(unknown, "a")
+        with pytest.raises(NotFound), tracking.active(unknown):
+            pass
         with pytest.raises(NotFound, match=r"plot\.png"):
             tracking.artefact(run_id, "plot.png")
 
@@ -226,6 +336,12 @@ class BlobsConformance:
         assert dict(blobs.get(A)) == {"x": b"1" * 100_000, "y": b"2"}
         assert blobs.all() == [A]
 
+    def test_of_different_puts_at_once_one_is_there_whole(self, blobs: Blobs) -> None:
+        made = [{"x": bytes([number]) * 10_000, f"y{number}": b"2"} for number in range(8)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda files: blobs.put(A, files), made))
+        assert dict(blobs.get(A)) in made
+
     def test_all_and_delete(self, blobs: Blobs) -> None:
         assert blobs.all() == []
         blobs.put(B, {"x": b"1"})
@@ -236,27 +352,6 @@ class BlobsConformance:
         assert blobs.all() == [B]
         with pytest.raises(NotFound):
             blobs.get(A)
-
-    @pytest.mark.parametrize("digest", ["../x", "", "A" * 64, "a" * 63, f"{'a' * 63}/", "a" * 65, f"{'a' * 64}\n"])
-    def test_a_digest_is_no_path(self, blobs: Blobs, digest: str) -> None:
-        with pytest.raises(Invalid):
-            blobs.put(digest, {"x": b"1"})
-        with pytest.raises(Invalid):
-            blobs.get(digest)
-        with pytest.raises(Invalid):
-            blobs.delete(digest)
-
-    @pytest.mark.parametrize("name", ["../x", "", "/x", "a/b", ".x"])
-    def test_a_file_is_no_path(self, blobs: Blobs, name: str) -> None:
-        with pytest.raises(Invalid):
-            blobs.put(A, {name: b"1"})
-        assert blobs.all() == []
-    def test_of_different_puts_at_once_one_is_there_whole(self, blobs: Blobs) -> None:
-        made = [{"x": bytes([number]) * 10_000, f"y{number}": b"2"} for number in range(8)]
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda files: blobs.put(A, files), made))
-        assert dict(blobs.get(A)) in made
-
         blobs.put(A, {"x": b"another"})
         assert dict(blobs.get(A)) == {"x": b"another"}
 
@@ -293,3 +388,18 @@ class BlobsConformance:
         blobs.put(A, {"x": b"1"})
         blobs.sweep(blobs.stored()[A] + 10 * SECOND)
         assert dict(blobs.get(A)) == {"x": b"1"}
+
+    @pytest.mark.parametrize("digest", ["../x", "", "A" * 64, "a" * 63, f"{'a' * 63}/", "a" * 65, f"{'a' * 64}\n"])
+    def test_a_digest_is_no_path(self, blobs: Blobs, digest: str) -> None:
+        with pytest.raises(Invalid):
+            blobs.put(digest, {"x": b"1"})
+        with pytest.raises(Invalid):
+            blobs.get(digest)
+        with pytest.raises(Invalid):
+            blobs.delete(digest)
+
+    @pytest.mark.parametrize("name", ["../x", "", "/x", "a/b", ".x"])
+    def test_a_file_is_no_path(self, blobs: Blobs, name: str) -> None:
+        with pytest.raises(Invalid):
+            blobs.put(A, {name: b"1"})
+        assert blobs.all() == []

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 from mainspring.registry.model import AliasMove, ModelVersion, RunRecord
 
 
 class Tracking(Protocol):
-    """Runs: parameters, metrics, tags, artefacts. Instants are kept to the millisecond at least."""
+    """Runs: parameters, metrics, tags, artefacts. Instants are kept to the millisecond at least.
+
+    The tags `registry.runs.PARENT` and `registry.runs.NAME` say whose child a run is and what it is called; an adapter
+    also writes them as its own tools read them.
+    """
 
     def start(self, model: str, tags: Mapping[str, str], at: int) -> str:
         """Open a run and return its id."""
@@ -23,21 +29,34 @@ class Tracking(Protocol):
         metrics: Sequence[tuple[str, float, int, int]] = (),
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Add to a run. A metric is (name, value, step, instant in µs).
+        """Add to a run. A metric is (name, value, step, instant in µs); all metrics of a call are kept, or none.
 
-        A tag or metric that is there is replaced (`RunRecord.metrics` holds the newest); a parameter stays as it is.
+        A tag that is there is replaced; a parameter stays as it is; of a metric the whole history is kept, the same
+        (value, step, instant) once, and the newest (`RunRecord.metrics`) is the largest by step, instant, value.
 
         Raises:
+            Conflict: A parameter has another value already.
+            Invalid: A name is none that `registry.naming` allows. Nothing was kept.
             NotFound: There is no such run.
+            StorageFull: No space.
+            Unavailable: The store is locked, or does not answer.
         """
         ...
 
-    def log_artefact(self, run_id: str, name: str, content: bytes) -> None:
-        """Keep a file with the run; a file of that name is replaced.
+    def history(self, run_id: str, metric: str) -> list[tuple[float, int, int]]:
+        """Return all that was logged of a metric as (value, step, instant in µs), by step, then instant.
+
+        Raises:
+            NotFound: There is no such run; of a metric that it has not the history is empty.
+        """
+        ...
+
+    def log_artefact(self, run_id: str, name: str, content: bytes | Path) -> None:
+        """Keep a file with the run; a file of that name is replaced. `name` may have folders, as in `plots/roc.png`.
 
         Raises:
             Invalid: `name` cannot name a file.
-            NotFound: There is no such run.
+            NotFound: There is no such run, or no file `content`.
             StorageFull: No space.
         """
         ...
@@ -48,6 +67,18 @@ class Tracking(Protocol):
         Raises:
             NotFound: The run or the file is unknown.
         """
+        ...
+
+    def artefacts(self, run_id: str) -> dict[str, int]:
+        """Return the kept files' names, sorted, with their bytes.
+
+        Raises:
+            NotFound: There is no such run.
+        """
+        ...
+
+    def active(self, run_id: str) -> AbstractContextManager[None]:
+        """While it is entered, what this thread logs with the store's own client lands in the run."""
         ...
 
     def finish(self, run_id: str, status: str, at: int) -> None:
@@ -112,6 +143,7 @@ class Blobs(Protocol):
 
         Raises:
             StorageFull: No space; nothing is there.
+            Conflict: It is being removed at this moment, by somebody who takes long.
         """
         ...
 
@@ -120,6 +152,7 @@ class Blobs(Protocol):
 
         Raises:
             NotFound: There is no such blob.
+            Corrupt: Something other than files lies there.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Runs whose process died: nobody closed them, so the next command does."""
+"""What a run is part of; and runs whose process died: nobody closed them, so the next command does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from mainspring.core.time import Clock
 from mainspring.registry.ports import Tracking
 from mainspring.registry.processes import is_dead, process_tags
 
-__all__ = ["process_tags", "sweep"]
+__all__ = ["NAME", "PARENT", "process_tags", "sweep"]
+
+PARENT = "mainspring.parent"  # the id of the run that this one is a part of
+NAME = "mainspring.name"  # what a run is called among its siblings
 
 
 def sweep(tracking: Tracking, clock: Clock) -> list[str]:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from mainspring.core.errors import NotFound
 from mainspring.core.ids import check_id, new_id
+from mainspring.core.time import Clock, SystemClock
 from mainspring.registry.bundles import check_digest
 from mainspring.registry.model import AliasMove, ModelVersion, RunRecord, alias_conflict, check_alias
+from mainspring.registry.naming import check_artefact, check_names, param_conflict, read_artefact
 
-from mainspring.core.time import Clock, SystemClock
 
 @dataclass
 class _Run:
     record: RunRecord
     artefacts: dict[str, bytes] = field(default_factory=dict)
+    history: dict[str, dict[tuple[int, int, float, bool], float]] = field(
+        default_factory=dict
+    )  # (step, at, ...) of each
 
 
 class MemoryTracking:
@@ -41,19 +48,35 @@ class MemoryTracking:
         metrics: Sequence[tuple[str, float, int, int]] = (),
         tags: Mapping[str, str] | None = None,
     ) -> None:
+        check_names({name for name, *_ in metrics}, "metric")
+        check_names(params or {}, "parameter")
+        check_names(tags or {}, "tag")
         with self._lock:
             run = self._run(run_id)
-            newest = {**run.record.metrics, **{name: value for name, value, _, _ in metrics}}
+            known = run.record.params
+            for name, value in (params or {}).items():
+                if known.get(name, value) != value:
+                    raise param_conflict(run_id, name, known[name], value)
+            for name, value, step, at in metrics:
+                shown = 0.0 if math.isnan(value) else value
+                run.history.setdefault(name, {}).setdefault((step, at, shown, math.isnan(value)), value)
+            newest = {name: of_name[max(of_name)] for name, of_name in run.history.items()}
             run.record = replace(
                 run.record,
-                params={**run.record.params, **(params or {})},
+                params={**known, **(params or {})},
                 metrics=newest,
                 tags={**run.record.tags, **(tags or {})},
             )
 
-    def log_artefact(self, run_id: str, name: str, content: bytes) -> None:
+    def history(self, run_id: str, metric: str) -> list[tuple[float, int, int]]:
         with self._lock:
-            self._run(run_id).artefacts[check_id(name, "file of a run")] = bytes(content)
+            kept = self._run(run_id).history.get(metric, {})
+            return [(value, step, at) for (step, at, _, _), value in sorted(kept.items(), key=lambda item: item[0])]
+
+    def log_artefact(self, run_id: str, name: str, content: bytes | Path) -> None:
+        with self._lock:
+            kept = read_artefact(content)
+            self._run(run_id).artefacts[check_artefact(name)] = kept
 
     def artefact(self, run_id: str, name: str) -> bytes:
         with self._lock:
@@ -61,6 +84,14 @@ class MemoryTracking:
             if name not in artefacts:
                 raise NotFound(f"Run {run_id} keeps no file {name!r}; it has {sorted(artefacts)}.")
             return artefacts[name]
+
+    def artefacts(self, run_id: str) -> dict[str, int]:
+        with self._lock:
+            return {name: len(content) for name, content in sorted(self._run(run_id).artefacts.items())}
+
+    def active(self, run_id: str) -> AbstractContextManager[None]:
+        self.get(run_id)
+        return nullcontext()
 
     def finish(self, run_id: str, status: str, at: int) -> None:
         with self._lock:

@@ -9,6 +9,7 @@ import fcntl
 import importlib
 import logging
 import os
+import sqlite3
 import tempfile
 import threading
 import warnings
@@ -20,7 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, open_engine, sqlalchemy_url
-from mainspring.core.errors import MainspringError, MissingExtra, NotFound
+from mainspring.core.errors import MainspringError, MissingExtra, NotFound, Unavailable
 from mainspring.core.files import disk_errors, sync_folder
 
 ENTITIES = "mlflow.entities"
@@ -164,8 +165,25 @@ def _database_error(error: BaseException) -> sa.exc.DBAPIError | None:
 
 
 def _raise(error: sa.exc.DBAPIError, url: str) -> None:
-    with catalog_errors(str(sa.make_url(url).database)):
+    name = str(sa.make_url(url).database)
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        raise Unavailable(
+            f"The store of runs {name} is locked by another process.",
+            fix=f"let that end, or find it with `fuser {name}`; then run the command again.",
+        ) from error
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR):
+        raise gone(name, str(error.orig)) from error
+    with catalog_errors(name):
         raise error
+
+
+def gone(name: str, why: str) -> Unavailable:
+    """What to raise when a store that was there is not, or cannot be written."""
+    return Unavailable(
+        f"The store of runs {name} is gone or cannot be written: {why}.",
+        fix="put it back from a backup, or mount what it lies on; `mainspring doctor` says what is whole.",
+    )
 
 
 def analyse(engine: sa.Engine, table: str, *, at_least: int = 64) -> bool:

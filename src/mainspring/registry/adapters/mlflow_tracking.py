@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mainspring.core.errors import NotFound
-from mainspring.core.files import write_atomic
 from mainspring.core.ids import check_id
-from mainspring.registry.adapters.mlflow_store import ENTITIES, analyse, mlflow, open_store, store_errors
+from mainspring.registry.adapters import mlflow_metrics
+from mainspring.registry.adapters.mlflow_active import active
+from mainspring.registry.adapters.mlflow_files import RunFiles
+from mainspring.registry.adapters.mlflow_store import ENTITIES, analyse, gone, mlflow, open_store, store_errors
 from mainspring.registry.model import RunRecord
+from mainspring.registry.naming import check_names, param_conflict
+from mainspring.registry.runs import NAME, PARENT
 
 _METRICS, _PARAMS, _TAGS = 1000, 100, 100  # the most that one log_batch takes
 _OURS = "mlflow."  # tags that the store adds itself
+# what MLflow's own pages read -> our tags that say the same
+_THEIRS = {PARENT: "mlflow.parentRunId", NAME: "mlflow.runName", "code_version": "mlflow.source.git.commit"}
 T = TypeVar("T")
 
 
@@ -25,31 +32,53 @@ class MlflowTracking:
     Args:
         url: SQLAlchemy URL, such as `sqlite:////project/.mainspring/tracking.db`.
         artefacts: The folder of the runs' files.
+        patience_s: How long to wait for a database that another process writes.
     """
 
-    def __init__(self, url: str, artefacts: Path) -> None:
+    def __init__(self, url: str, artefacts: Path, *, patience_s: float = 20.0) -> None:
         self._url = url
         self._artefacts = artefacts
+        self._patience_s = patience_s
         self._experiments: dict[str, str] = {}  # model -> experiment id
+        self._file: Path | None = None  # of SQLite
+        self._inode = 0
 
     @cached_property
-    def _store(self) -> Any:
+    def _opened(self) -> Any:
         store = open_store("mlflow.store.tracking.sqlalchemy_store", self._url, str(self._artefacts))
         self._artefacts.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if store.engine.dialect.name == "sqlite":
+            self._file = Path(str(store.engine.url.database))
+            self._inode = self._file.stat().st_ino
+        return store
+
+    @property
+    def _store(self) -> Any:
+        """The store; SQLite would go on writing into a file that was deleted, and tell nobody."""
+        store = self._opened
+        if self._file is not None:
+            try:
+                inode = self._file.stat().st_ino
+            except OSError as error:
+                raise gone(str(self._file), error.strerror or str(error)) from error
+            if inode != self._inode:
+                raise gone(str(self._file), "another file has its name now")
         return store
 
     def close(self) -> None:
         """Let go of the database; its file is whole then, without a log beside it."""
-        self._store.engine.dispose()
+        self._opened.engine.dispose()
 
     def start(self, model: str, tags: Mapping[str, str], at: int) -> str:
+        check_names(tags, "tag")
         store, entities = self._store, mlflow(ENTITIES)
+        theirs = {_THEIRS[name]: value for name, value in tags.items() if name in _THEIRS}
         with store_errors(self._url):
             run = store.create_run(
                 self._experiment(check_id(model, "model"), create=True),
                 user_id="mainspring",
                 start_time=at // 1000,
-                tags=[entities.RunTag(key, value) for key, value in tags.items()],
+                tags=[entities.RunTag(key, value) for key, value in {**theirs, **tags}.items()],
                 run_name=None,
             )
         return str(run.info.run_id)
@@ -62,27 +91,52 @@ class MlflowTracking:
         metrics: Sequence[tuple[str, float, int, int]] = (),
         tags: Mapping[str, str] | None = None,
     ) -> None:
+        check_names({name for name, *_ in metrics}, "metric")
+        check_names(params or {}, "parameter")
+        check_names(tags or {}, "tag")
         store, entities = self._store, mlflow(ENTITIES)
-        self.get(run_id)
-        measured = [entities.Metric(name, value, at // 1000, step) for name, value, step, at in metrics]
         named = [entities.Param(name, value) for name, value in (params or {}).items()]
         tagged = [entities.RunTag(name, value) for name, value in (tags or {}).items()]
+        if named or not metrics:
+            known = self.get(run_id).params
+            for param in named:
+                if known.get(param.key, param.value) != param.value:
+                    raise param_conflict(run_id, param.key, known[param.key], param.value)
         with store_errors(self._url):
-            for part in _chunks(measured, _METRICS):
-                store.log_batch(run_id, metrics=part, params=[], tags=[])
+            if metrics:
+                self._log_metrics(run_id, metrics)
             for part in _chunks(named, _PARAMS):
                 store.log_batch(run_id, metrics=[], params=part, tags=[])
             for part in _chunks(tagged, _TAGS):
                 store.log_batch(run_id, metrics=[], params=[], tags=part)
 
-    def log_artefact(self, run_id: str, name: str, content: bytes) -> None:
-        write_atomic(self._artefact_path(run_id, name), content)
+    def _log_metrics(self, run_id: str, metrics: Sequence[tuple[str, float, int, int]]) -> None:
+        if mlflow_metrics.can_write(self._store.engine):
+            mlflow_metrics.write(self._store.engine, run_id, metrics, patience_s=self._patience_s)
+            return
+        entity = mlflow(ENTITIES).Metric
+        for part in _chunks([entity(name, value, at // 1000, step) for name, value, step, at in metrics], _METRICS):
+            self._store.log_batch(run_id, metrics=part, params=[], tags=[])
+
+    def history(self, run_id: str, metric: str) -> list[tuple[float, int, int]]:
+        self.get(run_id)
+        with store_errors(self._url):
+            found = self._store.get_metric_history(run_id, metric)
+        kept = [(each.value, each.step, each.timestamp * 1000) for each in found]
+        return sorted(kept, key=lambda entry: (entry[1], entry[2], entry[0]))
+
+    def log_artefact(self, run_id: str, name: str, content: bytes | Path) -> None:
+        self._files(run_id).put(name, content)
 
     def artefact(self, run_id: str, name: str) -> bytes:
-        path = self._artefact_path(run_id, name)
-        if path.is_symlink() or not path.is_file():
-            raise NotFound(f"Run {run_id} keeps no file {name!r}.")
-        return path.read_bytes()
+        return self._files(run_id).get(name)
+
+    def artefacts(self, run_id: str) -> dict[str, int]:
+        return self._files(run_id).all()
+
+    def active(self, run_id: str) -> AbstractContextManager[None]:
+        self.get(run_id)
+        return active(self._url, self._store, run_id)
 
     def finish(self, run_id: str, status: str, at: int) -> None:
         entities = mlflow(ENTITIES)
@@ -152,11 +206,10 @@ class MlflowTracking:
             tags={name: value for name, value in data.tags.items() if not name.startswith(_OURS)},
         )
 
-    def _artefact_path(self, run_id: str, name: str) -> Path:
-        run = self.get(run_id)
-        number = self._experiments[run.model]
+    def _files(self, run_id: str) -> RunFiles:
+        number = self._experiments[self.get(run_id).model]
         # where MLflow looks for them, relative to the folder we were given, never by a path out of its database
-        return self._artefacts / number / run.id / "artifacts" / check_id(name, "file of a run")
+        return RunFiles(self._artefacts / number / check_id(run_id, "run") / "artifacts", run_id)
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:

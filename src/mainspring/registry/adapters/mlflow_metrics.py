@@ -1,0 +1,95 @@
+"""Metrics into MLflow's own tables, many at once: what its `log_batch` would leave there, without an object for each.
+
+`log_batch` makes an ORM object a metric, reads back what is newest of every name and takes a thousand at a time. Here
+it is two statements: the history, in which what is there already stays; and the newest of each name, which gives way
+to what is larger by (step, instant, value), as MLflow decides it. tests/conformance/test_mlflow_metrics.py writes the
+same metrics both ways and compares the tables.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from mainspring.core.errors import Conflict, NotFound
+
+Metric = tuple[str, float, int, int]  # name, value, step, instant in microseconds
+
+_LARGEST = 1.7976931348623157e308  # what MLflow keeps for infinity
+_COLUMNS = ("key", "value", "timestamp", "step", "is_nan", "run_uuid")
+
+_tables = sa.MetaData()
+_kinds = {"value": sa.Float(53), "timestamp": sa.BigInteger, "step": sa.BigInteger, "is_nan": sa.Boolean}
+_metrics, _latest = (
+    sa.Table(name, _tables, *(sa.Column(column, _kinds.get(column, sa.String)) for column in _COLUMNS))
+    for name in ("metrics", "latest_metrics")
+)
+_runs = sa.Table("runs", _tables, *(sa.Column(name, sa.String) for name in ("run_uuid", "lifecycle_stage")))
+_INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+def can_write(engine: sa.Engine) -> bool:
+    """Whether the statements are known for this kind of database."""
+    return engine.dialect.name in _INSERTS
+
+
+def write(engine: sa.Engine, run_id: str, metrics: Sequence[Metric], *, patience_s: float = 20.0) -> None:
+    """Add metrics to a run, in one transaction: all are there or none.
+
+    Args:
+        patience_s: How long to wait for a SQLite database that another process writes.
+
+    Raises:
+        NotFound: There is no such run.
+        Conflict: It was deleted.
+    """
+    rows = [_row(run_id, *metric) for metric in metrics]
+    newest: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        known = newest.get(row["key"])
+        if known is None or _order(row) > _order(known):
+            newest[row["key"]] = row
+    insert = _INSERTS[engine.dialect.name]
+    history = insert(_metrics).on_conflict_do_nothing()
+    upsert = insert(_latest)
+    fresh = upsert.excluded
+    upsert = upsert.on_conflict_do_update(
+        index_elements=["key", "run_uuid"],
+        set_={name: fresh[name] for name in ("value", "timestamp", "step", "is_nan")},
+        where=sa.tuple_(fresh.step, fresh.timestamp, fresh.value)
+        > sa.tuple_(_latest.c.step, _latest.c.timestamp, _latest.c.value),
+    )
+    with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(patience_s * 1000)}")
+        _check_active(connection, run_id)
+        connection.execute(history, rows)
+        # in one order everywhere, so that two writers never wait for each other
+        connection.execute(upsert, [newest[name] for name in sorted(newest)])
+
+
+def _row(run_id: str, name: str, value: float, step: int, at: int) -> dict[str, Any]:
+    nan = math.isnan(value)
+    if nan:
+        value = 0.0
+    elif math.isinf(value):
+        value = math.copysign(_LARGEST, value)
+    return {"key": name, "value": value, "timestamp": at // 1000, "step": step, "is_nan": nan, "run_uuid": run_id}
+
+
+def _order(row: Mapping[str, Any]) -> tuple[int, int, float]:
+    return row["step"], row["timestamp"], row["value"]
+
+
+def _check_active(connection: sa.Connection, run_id: str) -> None:
+    stage = connection.execute(sa.select(_runs.c.lifecycle_stage).where(_runs.c.run_uuid == run_id)).scalar()
+    if stage is None:
+        raise NotFound(f"There is no run {run_id!r}.", fix="`mainspring runs` lists them.")
+    if stage != "active":
+        raise Conflict(
+            f"Run {run_id!r} is {stage}.", fix=f"bring it back first: `mlflow runs restore --run-id {run_id}`."
+        )

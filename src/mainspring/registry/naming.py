@@ -1,0 +1,90 @@
+"""What a run takes: how a metric, a parameter, a tag and a kept file may be called, as MLflow's store and pages can."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from mainspring.core.errors import Conflict, Invalid, NotFound
+from mainspring.core.ids import check_id
+
+LONGEST_NAME = 250  # characters
+_NAME = re.compile(r"[/\w.\- :]+")
+_DEEPEST = 16  # folders of an artefact
+
+
+def check_names(names: Iterable[str], what: str) -> None:
+    """Return if each of `names` can name a `what`: a metric, a parameter or a tag of a run.
+
+    Raises:
+        Invalid: One is no text, empty, too long, a path that means another name (`a//b`, `../a`), or has a character
+            that MLflow's store does not take.
+    """
+    for name in names:
+        if not isinstance(name, str):
+            raise Invalid(f"{name!r} cannot name a {what}: it is no text.", fix=f"write {str(name)[:40]!r}.")
+        if not _NAME.fullmatch(name) or len(name) > LONGEST_NAME or _means_another(name):
+            raise Invalid(
+                f"{name[: LONGEST_NAME + 10]!r} cannot name a {what}.",
+                fix=f"use 1 to {LONGEST_NAME} letters, digits, spaces, '_', '-', '.', ':' and '/' between words, "
+                f"such as {_mended(name)!r}.",
+            )
+
+
+def check_artefact(name: str) -> str:
+    """Return `name` if it can name a file of a run: words as ids are, with `/` between folders.
+
+    Raises:
+        Invalid: It cannot.
+    """
+    parts = name.split("/")
+    if len(parts) > _DEEPEST:
+        raise Invalid(
+            f"{name[:140]!r} cannot name a file of a run: it has {len(parts)} parts.", fix="use fewer folders."
+        )
+    for part in parts:
+        check_id(part, "file of a run")
+    return name
+
+
+def param_conflict(run_id: str, name: str, old: str, new: str) -> Conflict:
+    """What to raise when a run has the parameter with another value."""
+    return Conflict(
+        f"Parameter {name!r} of run {run_id} is {old[:80]!r} and cannot become {new[:80]!r}.",
+        fix="a parameter is a choice that stays: log what changes as a metric or a tag.",
+    )
+
+
+def read_artefact(content: bytes | Path) -> bytes:
+    """Return the bytes of a file to keep.
+
+    Raises:
+        NotFound: There is no such file.
+    """
+    if isinstance(content, Path):
+        check_file(content)
+        return content.read_bytes()
+    return bytes(content)
+
+
+def check_file(path: Path) -> None:
+    """Return if `path` is a file.
+
+    Raises:
+        NotFound: It is none.
+    """
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise NotFound(f"{path} {what}, so the run cannot keep it.", fix="name one file; keep several one by one.")
+
+
+def _means_another(name: str) -> bool:
+    return posixpath.normpath(name) != name or name == "." or name.startswith(("..", "/"))
+
+
+def _mended(name: str) -> str:
+    """Return a name near this one that is allowed."""
+    words = [part.strip(" .") for part in re.sub(r"[^/\w.\- :]+", "_", name).split("/")]
+    return "/".join(word for word in words if word)[:LONGEST_NAME] or "loss"

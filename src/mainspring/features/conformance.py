@@ -121,6 +121,23 @@ class OnlineStoreConformance:
         found = store.read([("v", key) for key in reversed(keys)])
         assert [state and state.payload for state in found] == keys[::-1]
 
+    def test_gives_every_state_of_a_view(self, store: OnlineStore) -> None:
+        held = {number.to_bytes(2, "big"): EntityState(number, b"p%d" % number, -number) for number in range(2_500)}
+        held |= {key: EntityState(_LARGEST, key, _LEAST) for key in _HOSTILE if len(key) <= (store.longest_key or 5000)}
+        store.write("v", list(held.items()))
+        store.write("w", [(_A, EntityState(1, b"another view's"))])
+        found = [pair for piece in store.entities("v") for pair in piece]
+        assert dict(found) == held
+        assert len(found) == len(held)
+        assert [pair for piece in store.entities("u") for pair in piece] == []
+
+    def test_a_key_that_was_shortened_shows_it(self, store: OnlineStore) -> None:
+        long = b"k" * 5_000
+        store.write("v", [(long, EntityState(1, b"long"))])
+        ((key, state),) = [pair for piece in store.entities("v") for pair in piece]
+        assert state == EntityState(1, b"long")
+        assert key == long if store.longest_key is None else len(key) > store.longest_key
+
     def test_a_mark_never_goes_back(self, store: OnlineStore) -> None:
         assert store.mark("v") is None
         assert store.position("v") is None

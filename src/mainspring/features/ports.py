@@ -5,7 +5,7 @@ A view is named here by its slot (`features.layout.slot`): its name and a digest
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from mainspring.features.model import EntityState, Mark
@@ -18,9 +18,11 @@ class OnlineStore(Protocol):
 
     Attributes:
         remote: Whether a call waits for another machine, so that an event loop had better not make it.
+        longest_key: The most bytes of a key that are kept as they are, `None` where all are: see `entities`.
     """
 
     remote: bool
+    longest_key: int | None
 
     def write(self, view: str, rows: Sequence[tuple[bytes, EntityState]]) -> None:
         """Keep each entity's state with the largest (position, landed): a smaller one loses, an equal one replaces.
@@ -75,6 +77,17 @@ class OnlineStore(Protocol):
 
     def views(self) -> list[str]:
         """Return the names that have states or a mark, sorted."""
+        ...
+
+    def entities(self, view: str) -> Iterator[list[tuple[bytes, EntityState]]]:
+        """Yield every key and state of a view, in pieces and in no order, for who copies them to another store.
+
+        What is written meanwhile may be among them or not. A key over `longest_key` is no more what it was, only longer
+        than that.
+
+        Raises:
+            Unavailable: The store did not answer.
+        """
         ...
 
     def ping(self) -> None:

@@ -8,7 +8,7 @@ number. A view is cleared or swapped by giving its name another number.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ _MARK = struct.Struct(">qqqq")
 _NEW = struct.Struct(">qq")  # position, landed
 _NEXT = b"n"
 _LONGEST = 480  # bytes of a key, of the 511 that LMDB takes
+_COPIED_AT_ONCE = 1_000
 _SWEPT_AT_ONCE = 10_000
 
 
@@ -36,6 +37,7 @@ class LmdbOnlineStore:
     """
 
     remote = False
+    longest_key: int | None = _LONGEST
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -106,6 +108,25 @@ class LmdbOnlineStore:
                 if len(value) > _SLOT.size or next(_starting(transaction, prefix), None) is not None:
                     found.append(bytes(name[1:]).decode())
         return sorted(found)
+
+    def entities(self, view: str) -> Iterator[list[tuple[bytes, EntityState]]]:
+        place = b""
+        while True:
+            rows: list[tuple[bytes, EntityState]] = []
+            with self._file().reading() as transaction:
+                slot = _slot(transaction, view)
+                if slot is None:
+                    return
+                prefix = _prefix(slot)
+                for key, value in _starting(transaction, max(prefix, place), prefix):
+                    place = bytes(key) + b"\0"
+                    position, landed = _NEW.unpack_from(value)
+                    rows.append((bytes(key[len(prefix) :]), EntityState(position, bytes(value[_NEW.size :]), landed)))
+                    if len(rows) == _COPIED_AT_ONCE:
+                        break
+            if not rows:
+                return
+            yield rows
 
     def ping(self) -> None:
         with self._file().reading():
@@ -183,9 +204,10 @@ def _forget(transaction: Any, view: str) -> None:
         transaction.put(b"d" + bytes(held[: _SLOT.size]), b"")
 
 
-def _starting(transaction: Any, prefix: bytes) -> Any:
-    cursor = transaction.cursor()
-    if cursor.set_range(prefix):
+def _starting(transaction: Any, first: bytes, prefix: bytes | None = None) -> Any:
+    """Yield what has the prefix, by default `first`, from the key `first` on."""
+    cursor, prefix = transaction.cursor(), first if prefix is None else prefix
+    if cursor.set_range(first):
         for key, value in cursor:
             if key[: len(prefix)] != prefix:
                 return

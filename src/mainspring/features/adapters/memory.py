@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mainspring.features.model import EntityState, Mark
@@ -17,6 +17,7 @@ class _View:
 
 class MemoryOnlineStore:
     remote = False
+    longest_key: int | None = None
 
     def __init__(self) -> None:
         self._views: dict[str, _View] = {}
@@ -61,6 +62,12 @@ class MemoryOnlineStore:
     def views(self) -> list[str]:
         with self._lock:
             return sorted(name for name, held in self._views.items() if held.states or held.mark is not None)
+
+    def entities(self, view: str) -> Iterator[list[tuple[bytes, EntityState]]]:
+        with self._lock:
+            held = self._views.get(view)
+            found = [] if held is None else list(held.states.items())
+        yield found
 
     def ping(self) -> None:
         pass

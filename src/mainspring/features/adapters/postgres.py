@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -39,6 +39,7 @@ class PostgresOnlineStore:
     """
 
     remote = True
+    longest_key: int | None = _LONGEST
 
     def __init__(self, url: Url, project: str, *, patience: Patience | None = None) -> None:
         self._name = url.shown
@@ -107,6 +108,12 @@ class PostgresOnlineStore:
 
     def views(self) -> list[str]:
         return sorted(view for (view,) in self._rows(sql.VIEWS, self._project))
+
+    def entities(self, view: str) -> Iterator[list[tuple[bytes, EntityState]]]:
+        newest, after = b"", ">="
+        while rows := self._rows(sql.ENTITIES.format(after=after), self._project, view, newest):
+            newest, after = rows[-1][0], ">"
+            yield [(key, EntityState(position, payload, landed)) for key, position, payload, landed in rows]
 
     def ping(self) -> None:
         self._rows("SELECT 1")

@@ -57,6 +57,12 @@ VIEWS = """
 SELECT view FROM mainspring_online.slot WHERE project = %b AND view IS NOT NULL
 AND (position IS NOT NULL OR EXISTS (SELECT FROM mainspring_online.entity WHERE slot = id))
 """
+# By the primary key, a piece after the other.
+ENTITIES = """
+SELECT e.key, e.position, e.payload, e.landed FROM mainspring_online.entity AS e
+WHERE e.slot = (SELECT id FROM mainspring_online.slot WHERE project = %b AND view = %b) AND e.key {after} %b
+ORDER BY e.key LIMIT 1000
+"""
 DOOMED = "SELECT id FROM mainspring_online.slot WHERE project = %b AND view IS NULL"
 SWEEP = f"""
 DELETE FROM mainspring_online.entity WHERE slot = %b AND key IN (

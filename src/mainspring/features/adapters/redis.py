@@ -7,7 +7,8 @@ by view, `views` the set of the names that have either. What must happen at once
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import redis
@@ -93,6 +94,7 @@ else
   redis.call('SREM', KEYS[4], ARGV[1])
 end
 """
+_COPIED_AT_ONCE = 1_000
 _DENIED = (redis.AuthenticationError, redis.exceptions.NoPermissionError)
 
 
@@ -106,6 +108,7 @@ class RedisOnlineStore:
     """
 
     remote = True
+    longest_key: int | None = None
 
     def __init__(self, url: Url, project: str, *, patience: Patience | None = None) -> None:
         self._patience = patience or Patience(f"The online store {url.shown}", _passing)
@@ -135,14 +138,7 @@ class RedisOnlineStore:
         self._asked(self._patience.write, lambda: self._write(keys, arguments))
 
     def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
-        found: list[EntityState | None] = []
-        for value in self._values(wanted):
-            if value is None:
-                found.append(None)
-            else:
-                position, landed = _NEW.unpack_from(value)
-                found.append(EntityState(position - _SHIFT, value[_NEW.size :], landed - _SHIFT))
-        return found
+        return [None if value is None else _state(value) for value in self._values(wanted)]
 
     def payloads(self, wanted: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
         start = _NEW.size
@@ -173,6 +169,15 @@ class RedisOnlineStore:
     def views(self) -> list[str]:
         names: Any = self._asked(self._patience.read, lambda: self._reading.smembers(self._views))
         return sorted(name.decode() for name in names)
+
+    def entities(self, view: str) -> Iterator[list[tuple[bytes, EntityState]]]:
+        cursor: int = 0
+        while True:
+            scan: Any = partial(self._reading.hscan, self._states(view), cursor, count=_COPIED_AT_ONCE)
+            cursor, found = self._asked(self._patience.read, scan)
+            yield [(key, _state(value)) for key, value in found.items()]
+            if cursor == 0:
+                return
 
     def ping(self) -> None:
         self._asked(self._patience.read, self._reading.ping)
@@ -226,6 +231,11 @@ class RedisOnlineStore:
             )
         fix = "correct the user or the password in the setting `online`." if isinstance(error, _DENIED) else None
         return Unavailable(f"The online store {self._name} refused: {error}.", fix=fix)
+
+
+def _state(value: bytes) -> EntityState:
+    position, landed = _NEW.unpack_from(value)
+    return EntityState(position - _SHIFT, value[_NEW.size :], landed - _SHIFT)
 
 
 def _passing(error: Exception) -> bool:

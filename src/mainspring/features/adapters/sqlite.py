@@ -51,6 +51,11 @@ _READ_ONE_VIEW = """
 SELECT {columns} FROM (VALUES {rows})
 LEFT JOIN entity ON slot = (SELECT id FROM slot WHERE view = ?) AND key = column1
 """
+_AFTER = """
+SELECT key, position, payload, landed FROM entity
+WHERE slot = (SELECT id FROM slot WHERE view = ?) AND key {after} ? ORDER BY key LIMIT ?
+"""
+_COPIED_AT_ONCE = 1_000
 _SWEPT_AT_ONCE = 10_000
 _SWEEP = (
     f"DELETE FROM entity WHERE slot = ?1 AND key IN (SELECT key FROM entity WHERE slot = ?1 LIMIT {_SWEPT_AT_ONCE})"
@@ -67,6 +72,7 @@ class SqliteOnlineStore:
     """
 
     remote = False
+    longest_key: int | None = None
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -128,6 +134,17 @@ class SqliteOnlineStore:
         with self._errors():
             rows = self._connection().execute(f"SELECT view FROM slot WHERE view IS NOT NULL AND ({something})")
             return sorted(view for (view,) in rows)
+
+    def entities(self, view: str) -> Iterator[list[tuple[bytes, EntityState]]]:
+        newest, after = b"", ">="
+        while True:
+            with self._errors():
+                query = _AFTER.format(after=after)
+                rows = self._connection().execute(query, (view, newest, _COPIED_AT_ONCE)).fetchall()
+            if not rows:
+                return
+            newest, after = rows[-1][0], ">"
+            yield [(key, EntityState(position, payload, landed)) for key, position, payload, landed in rows]
 
     def ping(self) -> None:
         with self._errors():

@@ -5,13 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from mainspring.core.catalog import metadata, open_engine
+from mainspring.registry.adapters.catalog import CatalogApprovals, CatalogDeletions, CatalogTrustedKeys
 from mainspring.registry.adapters.folder import FolderBlobs
 from mainspring.registry.adapters.memory import MemoryBlobs, MemoryTracking, MemoryVersions
+from mainspring.registry.adapters.memory_decisions import MemoryApprovals, MemoryDeletions, MemoryTrustedKeys
 from mainspring.registry.adapters.mlflow import MlflowTracking, MlflowVersions
 from mainspring.registry.adapters.objects import ObjectBlobs
-from mainspring.registry.conformance import BlobsConformance, TrackingConformance, VersionsConformance
+from mainspring.registry.conformance import (
+    ApprovalsConformance,
+    BlobsConformance,
+    DeletionsConformance,
+    TrackingConformance,
+    TrustedKeysConformance,
+    VersionsConformance,
+)
 from object_store import s3_blobs, s3_server, s3_url  # noqa: F401  (fixtures)
 
 
@@ -29,6 +39,13 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def store_url(tmp_path: Path, empty_store: bytes) -> str:
     (tmp_path / "tracking.db").write_bytes(empty_store)
     return f"sqlite:///{tmp_path / 'tracking.db'}"
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> sa.Engine:
+    engine = open_engine(f"sqlite:///{tmp_path / 'catalog.db'}")
+    metadata.create_all(engine)
+    return engine
 
 
 class TestMemoryTracking(TrackingConformance):
@@ -51,10 +68,8 @@ class TestMemoryVersions(VersionsConformance):
 
 class TestMlflowVersions(VersionsConformance):
     @pytest.fixture
-    def versions(self, store_url: str, tmp_path: Path) -> MlflowVersions:
-        engine = open_engine(f"sqlite:///{tmp_path / 'catalog.db'}")
-        metadata.create_all(engine)
-        return MlflowVersions(store_url, engine)
+    def versions(self, store_url: str, catalog: sa.Engine) -> MlflowVersions:
+        return MlflowVersions(store_url, catalog)
 
 
 class TestMemoryBlobs(BlobsConformance):
@@ -83,3 +98,39 @@ class TestObjectBlobs(BlobsConformance):
         from obstore.store import MemoryStore
 
         return ObjectBlobs(MemoryStore(), "memory")
+
+
+class TestMemoryApprovals(ApprovalsConformance):
+    @pytest.fixture
+    def approvals(self) -> MemoryApprovals:
+        return MemoryApprovals()
+
+
+class TestCatalogApprovals(ApprovalsConformance):
+    @pytest.fixture
+    def approvals(self, catalog: sa.Engine) -> CatalogApprovals:
+        return CatalogApprovals(catalog)
+
+
+class TestMemoryDeletions(DeletionsConformance):
+    @pytest.fixture
+    def deletions(self) -> MemoryDeletions:
+        return MemoryDeletions()
+
+
+class TestCatalogDeletions(DeletionsConformance):
+    @pytest.fixture
+    def deletions(self, catalog: sa.Engine) -> CatalogDeletions:
+        return CatalogDeletions(catalog)
+
+
+class TestMemoryTrustedKeys(TrustedKeysConformance):
+    @pytest.fixture
+    def trusted(self) -> MemoryTrustedKeys:
+        return MemoryTrustedKeys()
+
+
+class TestCatalogTrustedKeys(TrustedKeysConformance):
+    @pytest.fixture
+    def trusted(self, catalog: sa.Engine) -> CatalogTrustedKeys:
+        return CatalogTrustedKeys(catalog)

@@ -112,6 +112,18 @@ VERSIONS: Mapping[str, Build] = {
     ),
     "memory": lambda _: lazily("registry.adapters.memory", "MemoryVersions", extra="local")(),
 }
+APPROVALS: Mapping[str, Build] = {
+    **_in_catalog("registry", "CatalogApprovals", "gateway"),
+    "memory": lambda _: lazily("registry.adapters.memory_decisions", "MemoryApprovals", extra="gateway")(),
+}
+DELETIONS: Mapping[str, Build] = {
+    **_in_catalog("registry", "CatalogDeletions", "gateway"),
+    "memory": lambda _: lazily("registry.adapters.memory_decisions", "MemoryDeletions", extra="gateway")(),
+}
+TRUSTED_KEYS: Mapping[str, Build] = {
+    **_in_catalog("registry", "CatalogTrustedKeys", "gateway"),
+    "memory": lambda _: lazily("registry.adapters.memory_decisions", "MemoryTrustedKeys", extra="gateway")(),
+}
 BASELINES: Mapping[str, Build] = {
     **_in_catalog("serving", "CatalogBaselines", "gateway"),
     "memory": lambda _: lazily("serving.adapters.memory", "MemoryBaselines", extra="gateway")(),

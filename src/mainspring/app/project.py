@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mainspring.monitoring.monitor import Monitor
     from mainspring.monitoring.ports import MonitorStore
     from mainspring.registry.bundles import Bundles
-    from mainspring.registry.ports import ModelVersions, Tracking
+    from mainspring.registry.ports import Approvals, Blobs, Deletions, ModelVersions, Tracking, TrustedKeys
     from mainspring.security.keys import Authenticator
     from mainspring.security.ports import AuditLog, Authoriser, KeyStore
     from mainspring.security.signing import SigningKey
@@ -186,11 +186,30 @@ class Project:
         return built
 
     @cached_property
+    def approvals(self) -> Approvals:
+        built: Approvals = self._build("approvals", backends.APPROVALS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def deletions(self) -> Deletions:
+        built: Deletions = self._build("deletions", backends.DELETIONS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def trusted_keys(self) -> TrustedKeys:
+        built: TrustedKeys = self._build("trusted_keys", backends.TRUSTED_KEYS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        built: Blobs = self._build("blobs", backends.BLOBS, self.settings.blobs)
+        return built
+
+    @cached_property
     def bundles(self) -> Bundles:
         from mainspring.registry.bundles import Bundles
 
-        blobs = self._build("blobs", backends.BLOBS, self.settings.blobs)
-        return Bundles(blobs, self.signing_key.public)
+        return Bundles(self.blobs, self.signing_key.public)
 
     @cached_property
     def trainer(self) -> Trainer:

@@ -13,8 +13,8 @@ import pytest
 
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.time import SECOND
-from mainspring.registry.model import AliasMove
-from mainspring.registry.ports import Blobs, ModelVersions, Tracking
+from mainspring.registry.model import AliasMove, Approval, Deletion, TrustedKey
+from mainspring.registry.ports import Approvals, Blobs, Deletions, ModelVersions, Tracking, TrustedKeys
 from mainspring.registry.runs import NAME, PARENT
 
 A, B = "a" * 64, "b" * 64
@@ -310,11 +310,93 @@ class VersionsConformance:
             versions.set_alias(AliasMove("late", "champion", None, "9", "ana", "", SECOND))
         assert versions.moves("late") == []
 
+    def test_a_removed_version_is_gone_and_its_number_is_not_given_again(self, versions: ModelVersions) -> None:
+        versions.register("late", A, "run1", {}, SECOND)
+        versions.register("late", B, "run2", {}, 2 * SECOND)
+        versions.remove("late", "2")
+        versions.remove("late", "2")
+        versions.remove("late", "9")
+        with pytest.raises(NotFound):
+            versions.get("late", "2")
+        assert [version.version for version in versions.all("late")] == ["1"]
+        assert versions.register("late", B, "run3", {}, 3 * SECOND).version == "3"
+        with pytest.raises(NotFound):
+            versions.set_alias(AliasMove("late", "champion", None, "2", "ana", "", SECOND))
+
+    def test_a_version_that_an_alias_names_is_not_removed(self, versions: ModelVersions) -> None:
+        versions.register("late", A, "run1", {}, SECOND)
+        versions.register("late", B, "run2", {}, 2 * SECOND)
+        versions.set_alias(AliasMove("late", "champion", None, "1", "ana", "", SECOND))
+        with pytest.raises(Conflict, match="late:1 is named by champion"):
+            versions.remove("late", "1")
+        versions.set_alias(AliasMove("late", "champion", "1", "2", "ana", "", SECOND))
+        versions.remove("late", "1")
+        assert [version.version for version in versions.all("late")] == ["2"]
+        assert [move.new for move in versions.moves("late")] == ["2", "1"]
+
     @pytest.mark.parametrize("alias", ["3", "v3", "latest", "", "a/b", "x' OR '1'='1"])
     def test_what_could_be_taken_for_a_number_is_no_alias(self, versions: ModelVersions, alias: str) -> None:
         versions.register("late", A, "run1", {}, SECOND)
         with pytest.raises(Invalid):
             versions.set_alias(AliasMove("late", alias, None, "1", "ana", "", SECOND))
+
+
+class ApprovalsConformance:
+    """The fixture `approvals` is an empty store."""
+
+    def test_what_is_added_is_there_newest_first(self, approvals: Approvals) -> None:
+        made = [
+            Approval("late", "1", A, "ana", "looks good", SECOND),
+            Approval("late", "1", A, "ben", "", 2 * SECOND),
+            Approval("late", "2", B, "ana", "", 3 * SECOND),
+            Approval("fraud", "1", B, "ana", "", 4 * SECOND),
+        ]
+        for approval in made:
+            approvals.add(approval)
+        assert approvals.of("late", "1") == [made[1], made[0]]
+        assert approvals.of("late") == [made[2], made[1], made[0]]
+        assert approvals.of("nobody") == []
+
+    def test_nobody_approves_twice(self, approvals: Approvals) -> None:
+        approvals.add(Approval("late", "1", A, "ana", "", SECOND))
+        with pytest.raises(Conflict, match="ana has approved late:1"):
+            approvals.add(Approval("late", "1", A, "ana", "again", 2 * SECOND))
+        assert len(approvals.of("late")) == 1
+
+
+class DeletionsConformance:
+    """The fixture `deletions` is an empty store."""
+
+    def test_a_mark_is_there_until_it_is_taken_back(self, deletions: Deletions) -> None:
+        first = Deletion("late", "1", A, "ana", "old", SECOND)
+        second = Deletion("late", "2", B, "ben", "", 2 * SECOND)
+        deletions.mark(first)
+        deletions.mark(second)
+        assert deletions.all() == [first, second]
+        with pytest.raises(Conflict, match="late:1 is marked"):
+            deletions.mark(Deletion("late", "1", A, "ben", "", 3 * SECOND))
+        assert deletions.unmark("late", "1")
+        assert not deletions.unmark("late", "1")
+        assert deletions.all() == [second]
+        deletions.mark(first)
+        assert deletions.all() == [first, second]
+
+
+class TrustedKeysConformance:
+    """The fixture `trusted` is an empty store."""
+
+    def test_a_key_is_trusted_until_it_is_not(self, trusted: TrustedKeys) -> None:
+        staging = TrustedKey(b"s" * 32, "staging", "ana", SECOND)
+        other = TrustedKey(b"o" * 32, "other", "ana", 2 * SECOND)
+        trusted.add(staging)
+        trusted.add(other)
+        assert trusted.all() == [other, staging]
+        for taken in (TrustedKey(b"n" * 32, "staging", "ben", SECOND), TrustedKey(b"s" * 32, "new", "ben", SECOND)):
+            with pytest.raises(Conflict):
+                trusted.add(taken)
+        assert trusted.remove("staging")
+        assert not trusted.remove("staging")
+        assert trusted.all() == [other]
 
 
 class BlobsConformance:

@@ -53,6 +53,40 @@ class AliasMove:
     at: int
 
 
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """Somebody's word that a version may go live."""
+
+    model: str
+    version: str
+    digest: str
+    approver: str
+    reason: str
+    at: int  # UTC epoch microseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """A version that is to go when its time of grace is over."""
+
+    model: str
+    version: str
+    digest: str
+    actor: str
+    reason: str
+    at: int  # UTC epoch microseconds, when it was marked
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedKey:
+    """Another installation's public key, whose bundles may be imported."""
+
+    public: bytes  # Ed25519, 32 bytes
+    name: str
+    actor: str
+    at: int  # UTC epoch microseconds
+
+
 def check_alias(alias: str) -> str:
     """Return `alias` if it can name a version.
 
@@ -71,6 +105,14 @@ def alias_conflict(move: AliasMove, present: str | None) -> Conflict:
         f"The alias {move.model}@{move.alias} names {_version(present)} by now, not {_version(move.old)}; "
         f"it was not moved to {_version(move.new)}.",
         fix="look at `mainspring status` and run the command again.",
+    )
+
+
+def still_named(version: ModelVersion) -> Conflict:
+    """What to raise when a version cannot go because aliases name it."""
+    return Conflict(
+        f"The version {version.model}:{version.version} is named by {', '.join(version.aliases)}.",
+        fix="let the alias name another version first, as `mainspring promote` does.",
     )
 
 

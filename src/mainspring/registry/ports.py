@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from mainspring.registry.model import AliasMove, ModelVersion, RunRecord
+from mainspring.registry.model import AliasMove, Approval, Deletion, ModelVersion, RunRecord, TrustedKey
 
 
 class Tracking(Protocol):
@@ -139,6 +139,70 @@ class Blobs(Protocol):
     """Folders of bytes, addressed by a digest. A blob is created whole, once, and never changes."""
 
     def put(self, digest: str, files: Mapping[str, bytes]) -> None:
+    def remove(self, model: str, version: str) -> None:
+        """Forget a version; an unknown one is no error. Its number is never given again, its moves stay.
+
+        Raises:
+            Conflict: An alias names it.
+        """
+        ...
+
+
+class Approvals(Protocol):
+    """Who approved which version. Nothing is ever changed."""
+
+    def add(self, approval: Approval) -> None:
+        """Keep an approval.
+
+        Raises:
+            Conflict: The approver has approved this version already.
+        """
+        ...
+
+    def of(self, model: str, version: str | None = None) -> list[Approval]:
+        """Return the approvals of a model or of one version, newest first."""
+        ...
+
+
+class Deletions(Protocol):
+    """Versions that are to go."""
+
+    def mark(self, deletion: Deletion) -> None:
+        """Keep a mark.
+
+        Raises:
+            Conflict: The version is marked already.
+        """
+        ...
+
+    def unmark(self, model: str, version: str) -> bool:
+        """Take a mark back; return whether there was one."""
+        ...
+
+    def all(self) -> list[Deletion]:
+        """Return all marks, oldest first."""
+        ...
+
+
+class TrustedKeys(Protocol):
+    """Keys of other installations that somebody here has said to trust."""
+
+    def add(self, key: TrustedKey) -> None:
+        """Trust a key.
+
+        Raises:
+            Conflict: It is trusted already, or its name is another key's.
+        """
+        ...
+
+    def remove(self, name: str) -> bool:
+        """Trust it no longer; return whether it was."""
+        ...
+
+    def all(self) -> list[TrustedKey]:
+        """Return all, by name."""
+        ...
+
         """Store a blob; one that is there stays as it is, and becomes young (see `stored`).
 
         Raises:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 HOST, BOOT, PID, STARTED = "mainspring.host", "mainspring.boot", "mainspring.pid", "mainspring.process_started"
+USER = "mainspring.user"  # whose process it was, by the operating system's word
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def process_tags(pid: int | None = None) -> dict[str, str]:
     """Return tags that name a process (this one by default) so that `is_dead` can tell it from every other."""
     pid = os.getpid() if pid is None else pid
-    return {HOST: socket.gethostname(), BOOT: _boot(), PID: str(pid), STARTED: _started(pid) or ""}
+    return {HOST: socket.gethostname(), BOOT: _boot(), PID: str(pid), STARTED: _started(pid) or "", USER: local_user()}
+
+
+def local_user() -> str:
+    """Return who runs this process, for the records: asked of the kernel, as anybody can set an environment."""
+    try:
+        return f"local:{pwd.getpwuid(os.geteuid()).pw_name}"
+    except KeyError:  # in a container, say
+        return f"local:{os.geteuid()}"
 
 
 def is_dead(tags: Mapping[str, str]) -> bool:

@@ -12,7 +12,10 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, metadata
+from mainspring.registry.adapters.catalog_decisions import CatalogApprovals, CatalogDeletions, CatalogTrustedKeys
 from mainspring.registry.model import AliasMove, alias_conflict
+
+__all__ = ["AliasMoves", "CatalogApprovals", "CatalogDeletions", "CatalogTrustedKeys", "alias_moves"]
 
 alias_moves = sa.Table(
     "alias_moves",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from mainspring.core.errors import NotFound
 from mainspring.core.ids import check_id, new_id
 from mainspring.core.time import Clock, SystemClock
 from mainspring.registry.bundles import check_digest
-from mainspring.registry.model import AliasMove, ModelVersion, RunRecord, alias_conflict, check_alias
+from mainspring.registry.model import AliasMove, ModelVersion, RunRecord, alias_conflict, check_alias, still_named
 from mainspring.registry.naming import check_artefact, check_names, param_conflict, read_artefact
 
 
@@ -123,6 +124,7 @@ class MemoryVersions:
         self._moves: list[AliasMove] = []
         self._lock = threading.Lock()
 
+        self._counts: Counter[str] = Counter()
     def register(self, model: str, digest: str, run_id: str, tags: Mapping[str, str], at: int) -> ModelVersion:
         check_digest(digest)
         with self._lock:
@@ -130,16 +132,20 @@ class MemoryVersions:
             for version in of_model:
                 if version.digest == digest:
                     return self._with_aliases(version)
-            made = ModelVersion(model, str(len(of_model) + 1), digest, run_id, at, dict(tags))
+            self._counts[model] += 1
+            made = ModelVersion(model, str(self._counts[model]), digest, run_id, at, dict(tags))
             self._versions.append(made)
             return made
 
     def get(self, model: str, reference: str) -> ModelVersion:
         with self._lock:
-            number = reference if reference.isdigit() else self._aliases(model).get(reference)
-            for version in self._versions:
-                if version.model == model and version.version == number:
-                    return self._with_aliases(version)
+            return self._get(model, reference)
+
+    def _get(self, model: str, reference: str) -> ModelVersion:
+        number = reference if reference.isdigit() else self._aliases(model).get(reference)
+        for version in self._versions:
+            if version.model == model and version.version == number:
+                return self._with_aliases(version)
         raise NotFound(f"There is no {model}@{reference}.", fix="`mainspring status` lists versions and aliases.")
 
     def all(self, model: str | None = None) -> list[ModelVersion]:
@@ -154,6 +160,7 @@ class MemoryVersions:
         with self._lock:
             present = self._aliases(move.model).get(move.alias)
             if present != move.old:
+            self._get(move.model, move.new)
                 raise alias_conflict(move, present)
             self._moves.append(move)
 
@@ -163,6 +170,14 @@ class MemoryVersions:
 
     def _aliases(self, model: str) -> dict[str, str]:
         return {move.alias: move.new for move in self._moves if move.model == model}
+    def remove(self, model: str, version: str) -> None:
+        with self._lock:
+            for found in [each for each in self._versions if (each.model, each.version) == (model, version)]:
+                named = self._with_aliases(found)
+                if named.aliases:
+                    raise still_named(named)
+                self._versions.remove(found)
+
 
     def _with_aliases(self, version: ModelVersion) -> ModelVersion:
         named = sorted(alias for alias, number in self._aliases(version.model).items() if number == version.version)

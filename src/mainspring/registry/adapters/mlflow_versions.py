@@ -13,7 +13,7 @@ from mainspring.core.ids import check_id
 from mainspring.registry.adapters.catalog import AliasMoves
 from mainspring.registry.adapters.mlflow_store import mlflow, open_store, store_errors
 from mainspring.registry.bundles import check_digest
-from mainspring.registry.model import AliasMove, ModelVersion, check_alias
+from mainspring.registry.model import AliasMove, ModelVersion, check_alias, still_named
 
 _DIGEST, _CREATED = "mainspring.digest", "mainspring.created_at"
 _PAGE = 1000
@@ -90,9 +90,21 @@ class MlflowVersions:
         check_alias(move.alias)
         self.get(move.model, move.new)
         with self._moves.exclusively() as connection:
+            self.get(move.model, move.new)  # it may have been removed meanwhile
             self._moves.append(move, connection)
             with store_errors(self._url):
                 self._store.set_registered_model_alias(move.model, move.alias, move.new)
+
+    def remove(self, model: str, version: str) -> None:
+        with self._moves.exclusively():  # so that no alias comes to name it meanwhile
+            try:
+                found = self.get(model, version)
+            except NotFound:
+                return
+            if found.aliases:
+                raise still_named(found)
+            with store_errors(self._url):
+                self._store.delete_model_version(model, version)
 
     def moves(self, model: str, alias: str | None = None) -> list[AliasMove]:
         return self._moves.moves(model, alias)

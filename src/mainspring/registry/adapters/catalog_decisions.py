@@ -1,0 +1,110 @@
+"""Approvals, deletions and trusted keys in the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import sqlalchemy as sa
+
+from mainspring.core.catalog import catalog_errors, metadata
+from mainspring.core.errors import Conflict
+from mainspring.registry.decided import approved_already, marked_already, trusted_already
+from mainspring.registry.model import Approval, Deletion, TrustedKey
+
+model_approvals = sa.Table(
+    "model_approvals",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.String(128), nullable=False),
+    sa.Column("version", sa.String(32), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("approver", sa.String(256), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("model", "version", "approver"),
+)
+model_deletions = sa.Table(
+    "model_deletions",
+    metadata,
+    sa.Column("model", sa.String(128), primary_key=True),
+    sa.Column("version", sa.String(32), primary_key=True),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("actor", sa.String(256), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
+trusted_keys = sa.Table(
+    "trusted_keys",
+    metadata,
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("public", sa.LargeBinary(32), nullable=False, unique=True),
+    sa.Column("actor", sa.String(256), nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
+
+
+class _Table:
+    """One table of decisions: rows that are added whole and read back as values."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._name = engine.url.render_as_string(hide_password=True)
+
+    def _insert(self, table: sa.Table, decision: Any, already: Callable[[Any], Conflict]) -> None:
+        with catalog_errors(self._name):
+            try:
+                with self._engine.begin() as connection:
+                    connection.execute(table.insert().values(**asdict(decision)))
+            except sa.exc.IntegrityError:
+                raise already(decision) from None
+
+    def _delete(self, table: sa.Table, *where: sa.ColumnElement[bool]) -> bool:
+        with catalog_errors(self._name), self._engine.begin() as connection:
+            return connection.execute(table.delete().where(*where)).rowcount > 0
+
+    def _rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+
+class CatalogApprovals(_Table):
+    """Approvals, appended to."""
+
+    def add(self, approval: Approval) -> None:
+        self._insert(model_approvals, approval, approved_already)
+
+    def of(self, model: str, version: str | None = None) -> list[Approval]:
+        columns = [column for column in model_approvals.c if column.name != "id"]
+        query = sa.select(*columns).where(model_approvals.c.model == model).order_by(model_approvals.c.id.desc())
+        if version is not None:
+            query = query.where(model_approvals.c.version == version)
+        return [Approval(**row) for row in self._rows(query)]
+
+
+class CatalogDeletions(_Table):
+    """Marks, a row each."""
+
+    def mark(self, deletion: Deletion) -> None:
+        self._insert(model_deletions, deletion, marked_already)
+
+    def unmark(self, model: str, version: str) -> bool:
+        return self._delete(model_deletions, model_deletions.c.model == model, model_deletions.c.version == version)
+
+    def all(self) -> list[Deletion]:
+        order = (model_deletions.c.at, model_deletions.c.model, model_deletions.c.version)
+        return [Deletion(**row) for row in self._rows(sa.select(model_deletions).order_by(*order))]
+
+
+class CatalogTrustedKeys(_Table):
+    """Keys, a row each."""
+
+    def add(self, key: TrustedKey) -> None:
+        self._insert(trusted_keys, key, trusted_already)
+
+    def remove(self, name: str) -> bool:
+        return self._delete(trusted_keys, trusted_keys.c.name == name)
+
+    def all(self) -> list[TrustedKey]:
+        return [TrustedKey(**row) for row in self._rows(sa.select(trusted_keys).order_by(trusted_keys.c.name))]

@@ -1,0 +1,68 @@
+"""Approvals, deletions and trusted keys in memory: for tests and for trying things out."""
+
+from __future__ import annotations
+
+import threading
+
+from mainspring.registry.decided import approved_already, marked_already, trusted_already
+from mainspring.registry.model import Approval, Deletion, TrustedKey
+
+
+class MemoryApprovals:
+    """Approvals in a list, safe between threads."""
+
+    def __init__(self) -> None:
+        self._approvals: list[Approval] = []
+        self._lock = threading.Lock()
+
+    def add(self, approval: Approval) -> None:
+        with self._lock:
+            if any(each.approver == approval.approver for each in self.of(approval.model, approval.version)):
+                raise approved_already(approval)
+            self._approvals.append(approval)
+
+    def of(self, model: str, version: str | None = None) -> list[Approval]:
+        return [each for each in reversed(self._approvals) if each.model == model and version in (None, each.version)]
+
+
+class MemoryDeletions:
+    """Marks in a dictionary, safe between threads."""
+
+    def __init__(self) -> None:
+        self._marks: dict[tuple[str, str], Deletion] = {}
+        self._lock = threading.Lock()
+
+    def mark(self, deletion: Deletion) -> None:
+        with self._lock:
+            if self._marks.setdefault((deletion.model, deletion.version), deletion) is not deletion:
+                raise marked_already(deletion)
+
+    def unmark(self, model: str, version: str) -> bool:
+        with self._lock:
+            return self._marks.pop((model, version), None) is not None
+
+    def all(self) -> list[Deletion]:
+        with self._lock:
+            return sorted(self._marks.values(), key=lambda each: (each.at, each.model, each.version))
+
+
+class MemoryTrustedKeys:
+    """Keys in a dictionary, safe between threads."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, TrustedKey] = {}
+        self._lock = threading.Lock()
+
+    def add(self, key: TrustedKey) -> None:
+        with self._lock:
+            if key.name in self._keys or any(each.public == key.public for each in self._keys.values()):
+                raise trusted_already(key)
+            self._keys[key.name] = key
+
+    def remove(self, name: str) -> bool:
+        with self._lock:
+            return self._keys.pop(name, None) is not None
+
+    def all(self) -> list[TrustedKey]:
+        with self._lock:
+            return [self._keys[name] for name in sorted(self._keys)]

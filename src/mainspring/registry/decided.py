@@ -1,0 +1,27 @@
+"""What to raise when something was decided already."""
+
+from __future__ import annotations
+
+from mainspring.core.errors import Conflict
+from mainspring.registry.model import Approval, Deletion, TrustedKey
+
+
+def approved_already(approval: Approval) -> Conflict:
+    return Conflict(
+        f"{approval.approver} has approved {approval.model}:{approval.version} already.",
+        fix="let somebody else approve it, if more are needed.",
+    )
+
+
+def marked_already(deletion: Deletion) -> Conflict:
+    return Conflict(
+        f"The version {deletion.model}:{deletion.version} is marked for deletion already.",
+        fix=f"`mainspring models restore {deletion.model}:{deletion.version}` takes that back.",
+    )
+
+
+def trusted_already(key: TrustedKey) -> Conflict:
+    return Conflict(
+        f"The key {key.public.hex()[:16]}… or the name {key.name!r} is among the trusted keys already.",
+        fix="`mainspring models trust` lists them; --forget NAME takes one away.",
+    )

@@ -134,11 +134,6 @@ class ModelVersions(Protocol):
         """Return the alias moves, newest first."""
         ...
 
-
-class Blobs(Protocol):
-    """Folders of bytes, addressed by a digest. A blob is created whole, once, and never changes."""
-
-    def put(self, digest: str, files: Mapping[str, bytes]) -> None:
     def remove(self, model: str, version: str) -> None:
         """Forget a version; an unknown one is no error. Its number is never given again, its moves stay.
 
@@ -203,6 +198,11 @@ class TrustedKeys(Protocol):
         """Return all, by name."""
         ...
 
+
+class Blobs(Protocol):
+    """Folders of bytes, addressed by a digest. A blob is created whole, once, and never changes."""
+
+    def put(self, digest: str, files: Mapping[str, bytes]) -> None:
         """Store a blob; one that is there stays as it is, and becomes young (see `stored`).
 
         Raises:

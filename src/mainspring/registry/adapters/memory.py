@@ -121,10 +121,10 @@ class MemoryVersions:
 
     def __init__(self) -> None:
         self._versions: list[ModelVersion] = []
+        self._counts: Counter[str] = Counter()
         self._moves: list[AliasMove] = []
         self._lock = threading.Lock()
 
-        self._counts: Counter[str] = Counter()
     def register(self, model: str, digest: str, run_id: str, tags: Mapping[str, str], at: int) -> ModelVersion:
         check_digest(digest)
         with self._lock:
@@ -158,9 +158,9 @@ class MemoryVersions:
         check_alias(move.alias)
         self.get(move.model, move.new)
         with self._lock:
+            self._get(move.model, move.new)
             present = self._aliases(move.model).get(move.alias)
             if present != move.old:
-            self._get(move.model, move.new)
                 raise alias_conflict(move, present)
             self._moves.append(move)
 
@@ -168,8 +168,6 @@ class MemoryVersions:
         with self._lock:
             return [move for move in reversed(self._moves) if move.model == model and alias in (None, move.alias)]
 
-    def _aliases(self, model: str) -> dict[str, str]:
-        return {move.alias: move.new for move in self._moves if move.model == model}
     def remove(self, model: str, version: str) -> None:
         with self._lock:
             for found in [each for each in self._versions if (each.model, each.version) == (model, version)]:
@@ -178,6 +176,8 @@ class MemoryVersions:
                     raise still_named(named)
                 self._versions.remove(found)
 
+    def _aliases(self, model: str) -> dict[str, str]:
+        return {move.alias: move.new for move in self._moves if move.model == model}
 
     def _with_aliases(self, version: ModelVersion) -> ModelVersion:
         named = sorted(alias for alias, number in self._aliases(version.model).items() if number == version.version)

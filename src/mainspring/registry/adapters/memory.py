@@ -156,7 +156,6 @@ class MemoryVersions:
 
     def set_alias(self, move: AliasMove) -> None:
         check_alias(move.alias)
-        self.get(move.model, move.new)
         with self._lock:
             self._get(move.model, move.new)
             present = self._aliases(move.model).get(move.alias)

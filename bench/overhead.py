@@ -2,8 +2,7 @@
 
 Everything is on: keys, policy, limits, metrics, statistics, the log on a disk. 64 requests come in one turn of the
 event loop and run as one batch, or one after another comes alone. The figures are of this thread's computing, of the
-fastest turn; the model's own is taken off. The floor is an application that reads a body, waits for a future as a batch
-must, and answers.
+fastest turn; the model's own is taken off. The floor is an application that answers all that wait in the next turn.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from mainspring.core.time import ManualClock
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.registry.model import Bundle
 from mainspring.serving.http.gateway import Gateway
+from mainspring.serving.http.message import Headers, Request
 from mainspring.serving.model import Arm
 from report import Case, report
 from serving_kit import FEATURES, KEY, NOW, Kit, bundle, keyed_request, route
@@ -36,48 +36,27 @@ INPUTS, OUTPUTS = 30, 2
 TOGETHER = 64
 
 
-class Headers:
-    """A request's headers, as the server gives them."""
-
-    def __init__(self, values: dict[str, str]) -> None:
-        self._values = values
-
-    def get(self, name: str, default: str | None = None) -> str | None:
-        return self._values.get(name, default)
-
-    def get_all(self, name: str) -> list[str]:
-        return [self._values[name]] if name in self._values else []
-
-
-class Scope:
-    """What the server knows of a request before its body."""
-
-    proto, method = "http", "POST"
-
-    def __init__(self, path: str, headers: Headers) -> None:
-        self.path, self.headers = path, headers
-
-
-class Protocol:
-    """The server's side of one request, whose body is there in the next turn of the loop."""
+class Sent:
+    """The server's side of a request whose body is there: where its reply goes."""
 
     status = 0
 
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    async def __call__(self) -> bytes:
-        await asyncio.sleep(0)
-        return self._body
-
-    async def client_disconnect(self) -> None:
-        await asyncio.sleep(3600)
-
-    def response_bytes(self, status: int, _headers: Any, body: bytes) -> None:
+    def respond(self, _request: Request, status: int, _headers: Any, body: bytes) -> None:
         self.status, self.answer = status, body
 
 
-Application = Callable[[Any, Any], Awaitable[None]]
+Application = Callable[[Request], None]
+
+
+def asked(path: str, headers: dict[str, str], body: bytes) -> tuple[Request, Sent]:
+    """Return a request as the server gives it to an application."""
+    given, sent = Headers(), Sent()
+    for name, value in headers.items():
+        given.add(name.encode(), value.encode())
+    request = Request(sent, "POST", path.encode(), given, False)
+    request.parts.append(body)
+    request.complete = True
+    return request, sent
 
 
 def requests(key: str) -> dict[str, tuple[str, dict[str, str], bytes]]:
@@ -108,32 +87,32 @@ async def fastest(
     """Return the microseconds of one request, `count` of them at once, in the fastest turn."""
     found = float("inf")
     for _ in range(turns):
-        asked = [(Scope(path, Headers(headers)), Protocol(body)) for _ in range(count)]
+        # The requests come in one turn of the loop, the batch runs in the next.
+        pairs = [asked(path, headers, body) for _ in range(count)]
         began = time.thread_time()
-        await asyncio.gather(*[asyncio.ensure_future(application(scope, protocol)) for scope, protocol in asked])
+        for request, _ in pairs:
+            application(request)
+        while not pairs[-1][1].status:
+            await asyncio.sleep(0)
         found = min(found, (time.thread_time() - began) / count * 1e6)
-        for _, protocol in asked:
-            assert protocol.status == 200, protocol.answer
+        for _, sent in pairs:
+            assert sent.status == 200, sent.answer
     return found
 
 
 def floor() -> Application:
     """Return an application that answers all that wait in the next turn of the loop."""
-    waiting: list[asyncio.Future[None]] = []
+    waiting: list[Request] = []
 
     def answer() -> None:
-        for future in waiting:
-            future.set_result(None)
+        for request in waiting:
+            request.respond(200, [], b"{}")
         waiting.clear()
 
-    async def application(_scope: Any, protocol: Any) -> None:
-        await protocol()
-        loop = asyncio.get_running_loop()
+    def application(request: Request) -> None:
         if not waiting:
-            loop.call_soon(answer)
-        waiting.append(loop.create_future())
-        await waiting[-1]
-        protocol.response_bytes(200, [], b"{}")
+            asyncio.get_running_loop().call_soon(answer)
+        waiting.append(request)
 
     return application
 
@@ -167,7 +146,7 @@ async def measure(folder: Path, turns: int) -> list[Case]:
     for case, (endpoint, headers, body) in requests(kit.key()).items():
         for count in (TOGETHER, 1):
             path = f"/v2/models/{endpoint}/infer"
-            whole = await fastest(gateway.__rsgi__, path, headers, body, count, turns)
+            whole = await fastest(gateway.handle, path, headers, body, count, turns)
             model = model_alone(gateway, endpoint, count, turns)
             bare = await fastest(floor(), path, headers, body, count, turns)
             how = f"{count} at once" if count > 1 else "alone"

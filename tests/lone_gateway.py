@@ -76,7 +76,9 @@ async def _run(settings: dict[str, Any]) -> None:
     from tensor_models import echo, ragged, sums
 
     versions, tensors = settings.pop("versions", 1), settings.pop("tensors", False)
-    limits = Limits(idle_us=int(1e6 * settings.pop("idle_s", 30)))
+    limits = Limits(
+        idle_us=int(1e6 * settings.pop("idle_s", 30)), body_us=int(1e6 * settings.pop("body_timeout_s", 10))
+    )
     kit = Kit(**settings)
     kit.publish(*(f"{number}" for number in range(1, versions + 1)))
     if tensors:

@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import mainspring as ms
+from mainspring.core.settings import Limits
 from mainspring.core.time import HOUR, ManualClock
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.declaring import request_features
@@ -186,7 +187,7 @@ class Kit:
     bundles: Bundles = field(default_factory=lambda: Bundles(MemoryBlobs(), KEY.public))
     keys: MemoryKeyStore = field(default_factory=MemoryKeyStore)
     max_body_bytes: int = 1 << 20
-    body_timeout_s: float = 10.0
+    limits: Limits = field(default_factory=Limits)
 
     def gateway(self) -> Gateway:
         return Gateway(
@@ -200,7 +201,6 @@ class Kit:
             clock=self.clock,
             allowed_hosts={"127.0.0.1", "localhost"},
             max_body_bytes=self.max_body_bytes,
-            body_timeout_s=self.body_timeout_s,
         )
 
     def key(self, *scopes: Action) -> str:

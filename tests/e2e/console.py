@@ -8,10 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from granian.server.embed import Server
-
 from mainspring.console.app import create_app
-from mainspring.console.server import accepts
+from mainspring.console.server import serve
 from mainspring.core.settings import Address
 from unit.console.flights import Project
 
@@ -30,26 +28,16 @@ def served(project: Project) -> Iterator[str]:
     control, ready, loops = project.settings.control, threading.Event(), []
 
     async def run() -> None:
-        server = Server(
-            create_app(project),
-            address=control.host,
-            port=control.port,
-            interface="asgi",
-            websockets=False,
-            log_enabled=False,
-        )
-        loops.append((asyncio.get_running_loop(), server))
-        serving = asyncio.create_task(server.serve())
-        if await accepts(control, serving):
-            ready.set()
-        await serving
+        stop = asyncio.Event()
+        loops.append((asyncio.get_running_loop(), stop))
+        await serve(create_app(project), control, stop=stop, started=ready.set)
 
     thread = threading.Thread(target=asyncio.run, args=(run(),), daemon=True)
     thread.start()
     assert ready.wait(30)
     yield control.url
-    loop, server = loops[0]
-    loop.call_soon_threadsafe(server.stop)
+    loop, stop = loops[0]
+    loop.call_soon_threadsafe(stop.set)
     thread.join(20)
     assert not thread.is_alive()
 

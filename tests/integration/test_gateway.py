@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from mainspring.core.errors import Conflict, Unavailable
-from mainspring.core.settings import Address
+from mainspring.core.settings import Address, Limits
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.security.model import Action
 from mainspring.serving.http.gateway import Gateway
@@ -74,7 +74,9 @@ def free_port() -> int:
 async def running(kit: Kit, *, ready: bool = True) -> AsyncIterator[Running]:
     gateway, port = kit.gateway(), free_port()
     stop, started = asyncio.Event(), asyncio.Event()
-    serving = asyncio.create_task(serve(gateway, Address("127.0.0.1", port), stop=stop, started=started.set))
+    serving = asyncio.create_task(
+        serve(gateway, Address("127.0.0.1", port), limits=kit.limits, stop=stop, started=started.set)
+    )
     try:
         await asyncio.wait((serving, asyncio.create_task(started.wait())), return_when=asyncio.FIRST_COMPLETED)
         headers = {"authorization": kit.key(), "content-type": "application/json"}
@@ -264,7 +266,7 @@ async def test_hosts_and_framing() -> None:
 
 @on_a_loop
 async def test_bodies_are_limited_in_size_and_time_while_they_come() -> None:
-    async with running(published(max_body_bytes=10_000, body_timeout_s=0.3)) as each:
+    async with running(published(max_body_bytes=10_000, limits=Limits(body_us=300_000))) as each:
         key = each.client.headers["authorization"]
         head = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {key}\r\nTransfer-Encoding: chunked\r\n\r\n"
         chunk = b"1000\r\n" + b" " * 4096 + b"\r\n"

@@ -36,7 +36,6 @@ def build_gateway(project: Project, tracing: Tracing | None = None) -> Gateway:
         clock=project.clock,
         allowed_hosts=project.allowed_hosts,
         max_body_bytes=project.settings.max_body_bytes,
-        body_timeout_s=project.settings.gateway_limits.body_us / 1e6,
         tracing=tracing,
     )
 

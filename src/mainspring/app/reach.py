@@ -5,22 +5,33 @@ from __future__ import annotations
 import http.client
 from typing import TYPE_CHECKING
 
+from mainspring.client.certificates import Certificates
 from mainspring.core.settings import Address, Tls
 
 if TYPE_CHECKING:
     import ssl
 
 
-def connect(address: Address, tls: Tls | None, *, timeout_s: float = 30.0) -> http.client.HTTPConnection:
+def connect(
+    address: Address, tls: Tls | None, *, timeout_s: float = 30.0, certificates: Certificates | None = None
+) -> http.client.HTTPConnection:
     """Return a connection, not opened yet, that speaks TLS where the plane does.
 
-    Only the plane's very certificate is trusted, which this machine holds; so its names do not matter.
+    Only the plane's very certificate is trusted, which this machine holds; so its names do not matter. Where
+    `certificates` have an authority, it is trusted instead.
+
+    Raises:
+        Invalid: A file of `certificates` cannot be used.
     """
     if tls is None:
         return http.client.HTTPConnection(address.host, address.port, timeout=timeout_s)
     import ssl
 
+    certificates = certificates or Certificates()
+    if certificates.ca is not None:
+        return _secure(address, certificates.context(), timeout_s)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    certificates.show_in(context)
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.load_verify_locations(tls.cert)
@@ -28,16 +39,21 @@ def connect(address: Address, tls: Tls | None, *, timeout_s: float = 30.0) -> ht
 
 
 def answers(address: Address, path: str) -> bool:
-    """Return whether a GET of `path` is answered with 200 within a second, or refused for want of a certificate."""
+    """Return whether a GET of `path` is answered with 200 within a second, or cut off for want of a certificate."""
+    connection = _probe(address)
+    met = False
     try:
-        connection = _probe(address)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().status == 200
-        finally:
-            connection.close()
-    except (OSError, http.client.HTTPException) as error:
-        return "CERTIFICATE_REQUIRED" in (getattr(error, "reason", None) or "")
+        connection.connect()
+        met = True
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except TimeoutError:
+        return False
+    except (OSError, http.client.HTTPException):
+        # With TLS 1.3 a caller learns only after the handshake that its certificate, or the want of one, will not do.
+        return met and address.secure
+    finally:
+        connection.close()
 
 
 def _probe(address: Address) -> http.client.HTTPConnection:

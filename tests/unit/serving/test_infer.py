@@ -20,7 +20,7 @@ from mainspring.registry.model import Bundle
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.model import Arm
 from mainspring.serving.plane import runtime
-from mainspring.serving.plane.infer import Gone, infer
+from mainspring.serving.plane.infer import Inference, infer
 from mainspring.serving.plane.lane import Lane, monotonic_us
 from mainspring.serving.plane.live import Served
 from mainspring.serving.plane.metrics import EndpointMetrics
@@ -76,8 +76,8 @@ def x(*rows: float) -> list[Tensor]:
     return [Tensor("x", "FP32", (len(rows), WIDE), np.repeat(np.float32(rows), WIDE).reshape(-1, WIDE))]
 
 
-async def ask(behind: Served, asked: Asked, *, version: str = "", gone: Any = None) -> Any:
-    return await infer(asked, behind, version=version, principal="key", received_us=monotonic_us(), gone=gone)
+async def ask(behind: Served, asked: Asked, *, version: str = "") -> Any:
+    return await infer(asked, behind, version=version, principal="key", received_us=monotonic_us())
 
 
 @on_a_loop
@@ -177,15 +177,14 @@ async def test_who_hangs_up_while_waiting_is_dropped(threads: ThreadPoolExecutor
     running = asyncio.ensure_future(ask(behind, Asked(None, x(1.0))))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-
-    async def left() -> None:
-        return None
-
-    with pytest.raises(Gone):
-        await ask(behind, Asked(None, x(2.0)), gone=left)
+    left = Inference(Asked(None, x(2.0)), behind, "")
+    never: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    left.submit(never, principal="key", received_us=monotonic_us())
+    left.cancel()
     cancelled = asyncio.ensure_future(ask(behind, Asked(None, x(3.0))))
     await asyncio.sleep(0)
     cancelled.cancel()
     await running
     assert (await ask(behind, Asked(None, x(4.0)))).outputs[0].data.tolist() == [[16.0]]
     assert behind.lanes["1"].statistics.document("m", "1")["inference_count"] == 2
+    assert not never.done()

@@ -59,7 +59,10 @@ class Bench:
     def ask(self, body: dict[str, Any], *, within_us: int = LONG_US, priority: int = 0) -> Job[Ask]:
         rows = self.lane.runtime.schema.read(decode_infer(encode(body)).asked.inputs)
         now = monotonic_us()
-        return self.lane.submit(rows, received=now, deadline=now + within_us, priority=priority, principal="key")
+        waiter = asyncio.get_running_loop().create_future()
+        job = self.lane.job(rows, waiter, received=now, deadline=now + within_us, priority=priority, principal="key")
+        self.lane.submit(job)
+        return job
 
     @property
     def batches(self) -> int:
@@ -77,7 +80,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 async def test_what_one_turn_of_the_loop_brings_runs_together(threads: ThreadPoolExecutor) -> None:
     bench = Bench(threads)
     jobs = [bench.ask(keyed_request("AA")), bench.ask(full_request()), bench.ask(keyed_request("UA", "DL"))]
-    answers = [await job.payload.future for job in jobs]
+    answers = [await job.payload.waiter for job in jobs]
     assert bench.batches == 1
     assert [len(answer.ids) for answer in answers] == [1, 2, 2]
     stored = {"Carrier.flights_1h", "Carrier.delay_1h"}
@@ -96,7 +99,7 @@ async def test_what_was_answered_is_freed_at_once(threads: ThreadPoolExecutor) -
     gc.disable()
     try:
         job = bench.ask(full_request())
-        answer = await job.payload.future
+        answer = await job.payload.waiter
         assert len(answer.ids) == 2
         del job, answer
         await asyncio.sleep(0)
@@ -113,11 +116,11 @@ async def test_a_slow_model_leaves_the_loop_free_and_gathers_the_next_batch(thre
     assert not bench.lane.batcher.idle
     others = [bench.ask(full_request()) for _ in range(4)]
     turns = 0
-    while not first.payload.future.done():
+    while not first.payload.waiter.done():
         await asyncio.sleep(0)
         turns += 1
     assert turns > 10
-    await asyncio.gather(*(job.payload.future for job in others))
+    await asyncio.gather(*(job.payload.waiter for job in others))
     assert bench.batches == 2
 
 
@@ -131,7 +134,7 @@ async def test_a_full_queue_refuses_and_says_when_to_come_again(threads: ThreadP
         bench.ask(full_request())
     assert refused.value.retry_after_ms >= 1
     assert bench.metrics.rejections == {"queue_full": 1}
-    await asyncio.gather(*(job.payload.future for job in (running, *waiting)))
+    await asyncio.gather(*(job.payload.waiter for job in (running, *waiting)))
 
 
 @on_a_loop
@@ -142,7 +145,7 @@ async def test_what_would_be_late_is_refused_at_once(threads: ThreadPoolExecutor
     with pytest.raises(DeadlineExceeded):
         bench.ask(full_request(), within_us=500)
     assert bench.metrics.rejections == {"too_late": 1}
-    await running.payload.future
+    await running.payload.waiter
 
 
 @on_a_loop
@@ -152,8 +155,8 @@ async def test_a_cancelled_request_neither_runs_nor_is_logged(threads: ThreadPoo
     await asyncio.sleep(0)
     cancelled, other = bench.ask(full_request()), bench.ask(keyed_request("AA"))
     cancelled.cancelled = True
-    await asyncio.gather(running.payload.future, other.payload.future)
-    assert not cancelled.payload.future.done()
+    await asyncio.gather(running.payload.waiter, other.payload.waiter)
+    assert not cancelled.payload.waiter.done()
     assert len(bench.log.recent()) == 3
 
 
@@ -164,11 +167,11 @@ def test_a_row_that_the_model_cannot_take_fails_its_own_request_only(threads: Th
         poison = keyed_request("AA")
         poison["inputs"][3]["data"] = [None]  # scheduled_at: the hour is null, which an integer cannot be
         jobs = [bench.ask(keyed_request("AA")), bench.ask(poison), bench.ask(full_request())]
-        found = await asyncio.gather(*(job.payload.future for job in jobs), return_exceptions=True)
+        found = await asyncio.gather(*(job.payload.waiter for job in jobs), return_exceptions=True)
         assert isinstance(found[1], Invalid)
         assert [len(answer.ids) for answer in (found[0], found[2])] == [1, 2]
         assert len(bench.log.recent()) == 3
-        after = await bench.ask(full_request()).payload.future
+        after = await bench.ask(full_request()).payload.waiter
         assert len(after.ids) == 2
 
     asyncio.run(run())
@@ -193,7 +196,7 @@ async def test_a_store_that_does_not_answer_is_asked_once_a_batch(threads: Threa
     store = SilentStore(remote=remote)
     bench = Bench(threads, online=store)
     jobs = [bench.ask(keyed_request("AA")) for _ in range(5)]
-    found = await asyncio.gather(*(job.payload.future for job in jobs), return_exceptions=True)
+    found = await asyncio.gather(*(job.payload.waiter for job in jobs), return_exceptions=True)
     assert {type(error) for error in found} == {Unavailable}
     assert store.asked == 1
 
@@ -217,7 +220,7 @@ async def test_a_store_on_another_machine_is_not_asked_on_the_loop(threads: Thre
     store = FarStore()
     bench = Bench(threads, online=store)
     answers = [
-        await bench.ask(ask).payload.future for ask in (keyed_request("AA"), full_request(), keyed_request(None))
+        await bench.ask(ask).payload.waiter for ask in (keyed_request("AA"), full_request(), keyed_request(None))
     ]
     assert [len(answer.ids) for answer in answers] == [1, 2, 1]
     assert len(store.threads) == 1  # without keys, or with a null one, there is nothing to ask
@@ -248,20 +251,20 @@ async def test_where_the_log_is_in_sync_nobody_is_answered_before_the_disk(threa
     assert len(log.promised) == 2
     log.promised[0].set_result(None)
     await asyncio.sleep(0.01)
-    assert not any(job.payload.future.done() for job in jobs)
+    assert not any(job.payload.waiter.done() for job in jobs)
     log.promised[1].set_result(None)
-    answers = [await job.payload.future for job in jobs]
+    answers = [await job.payload.waiter for job in jobs]
     assert [len(answer.ids) for answer in answers] == [1, 2]
     refused = bench.ask(full_request())
     await asyncio.sleep(0.01)
     log.promised[2].set_exception(StorageFull("No space left."))
     with pytest.raises(StorageFull):
-        await refused.payload.future
+        await refused.payload.waiter
 
 
 @on_a_loop
 async def test_the_clock_decides_the_time_of_features_and_log(threads: ThreadPoolExecutor) -> None:
     bench = Bench(threads)
     bench.clock.set(NOW + 5)
-    answer = await bench.ask(keyed_request("AA")).payload.future
+    answer = await bench.ask(keyed_request("AA")).payload.waiter
     assert bench.log.find(answer.ids[0]).at == NOW + 5

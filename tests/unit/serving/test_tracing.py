@@ -71,7 +71,9 @@ def asked(traceparent: str | None = None, *, method: str = "POST", answered: Ans
     if traceparent is not None:
         headers["traceparent"] = traceparent
     somebody = Principal("key-1", SECRET, frozenset())
-    request = Request(headers, None, method, "late-arrival", SECRET, monotonic_us() - 5000, SECRET, somebody)
+    request = Request(None, method, b"/v2", headers, False)
+    request.model, request.version, request.id, request.principal = "late-arrival", SECRET, SECRET, somebody
+    request.received -= 5000
     request.answered = answered
     return request
 
@@ -104,8 +106,10 @@ async def _infer(**shape: bool) -> Answered:
         )
         rows = lane.runtime.schema.read(decode_infer(encode(full_request())).asked.inputs)
         now = monotonic_us()
-        job = lane.submit(rows, received=now, deadline=now + 60_000_000, priority=0, principal=SECRET)
-        answer = await job.payload.future
+        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        job = lane.job(rows, waiter, received=now, deadline=now + 60_000_000, priority=0, principal=SECRET)
+        lane.submit(job)
+        answer = await waiter
         begun = monotonic_us() * 1000
         return Answered("late-arrival", "7", [], ran=(lane, job, answer), encoded=(begun, monotonic_us() * 1000))
 

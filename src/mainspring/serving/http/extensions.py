@@ -41,7 +41,7 @@ class Extensions:
         return reply(200, model_statistics(self._plane, request.model, request.version))
 
     async def index(self, request: Request) -> Reply:
-        body = await self._bodies.read(request.headers, request.protocol)
+        body = await self._bodies.read(request)
         try:
             ready = _index_decoder.decode(body or b"{}").ready
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -49,7 +49,7 @@ class Extensions:
         return reply(200, repository_index(self._plane, ready=ready))
 
     async def load(self, request: Request) -> Reply:
-        await self._bodies.read(request.headers, request.protocol)
+        await self._bodies.read(request)
         raise Conflict(
             f"What serves {request.model[:100]!r} changes by promotion, which the gates decide; nothing was changed.",
             fix="run `mainspring promote`.",
@@ -62,18 +62,16 @@ class Extensions:
         raise NotFound("There is no such region: this server has no shared memory.")
 
     async def register(self, request: Request) -> Reply:
-        await self._bodies.read(request.headers, request.protocol)
+        await self._bodies.read(request)
         raise Invalid("This server has no shared memory.", fix="send tensors as binary data.")
 
     async def unregister(self, request: Request) -> Reply:
-        await self._bodies.read(
-            request.headers, request.protocol
-        )  # none is registered, so there is nothing to take back
+        await self._bodies.read(request)  # none is registered, so there is nothing to take back
         return reply(200, {})
 
     async def settings(self, request: Request) -> Reply:
         if request.method == "POST":
-            await self._bodies.read(request.headers, request.protocol)
+            await self._bodies.read(request)
         raise Invalid(
             "Tracing and logging are set up where the server is started, not over HTTP.",
             fix="see the settings of the profile.",

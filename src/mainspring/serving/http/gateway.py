@@ -1,4 +1,4 @@
-"""The data plane: Open Inference Protocol over RSGI. One event loop, no framework.
+"""The data plane: Open Inference Protocol over HTTP. One event loop, no framework.
 
 A request passes, in this order: the Host allow-list, who calls, whether they may, the limits on its body, the typed
 decoder, the model's schema, the router, the version's lane. Whatever stops it is an error of ours, which becomes a
@@ -7,12 +7,13 @@ status in one place (`serving.plane.status`).
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound
 from mainspring.core.time import Clock
@@ -23,13 +24,11 @@ from mainspring.security.hosts import check_host
 from mainspring.security.keys import Authenticator
 from mainspring.security.model import Action
 from mainspring.security.ports import Authoriser
-from mainspring.serving.http.body import MIN_COMPRESSED, Bodies, Headers, accepted, compressed
+from mainspring.serving.http.body import MIN_COMPRESSED, Bodies, accepted, compressed
 from mainspring.serving.http.extensions import Extensions
 from mainspring.serving.http.handlers import Handlers
-from mainspring.serving.http.message import Reply, Request, refusal, reply
+from mainspring.serving.http.message import Headers, Reply, Request, refusal, reply
 from mainspring.serving.http.routes import ROUTES, split_path
-from mainspring.serving.plane.infer import Gone
-from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.plane.status import WrongHost, WrongMethod
 from mainspring.serving.ports import Loader, Routes
@@ -43,14 +42,13 @@ _KNOWN_HOSTS = 256
 _HUNG_UP = 499  # in the metrics only: nobody is there to be told
 _REQUEST_ID = "x-request-id"
 _LONGEST_ID = 128
-_Handler = Callable[[Request], Awaitable[Reply]]
+_Handler = Callable[[Request], Awaitable[Reply | None]]
 _NO_METHODS: dict[str, tuple[Action | None, _Handler]] = {}
 _NOBODY: tuple[None, None] = (None, None)
 
 
 class Gateway:
-    """An RSGI application. Call `start` on the event loop that will serve and `stop` after it, as `http.server.serve`
-    does.
+    """Answers requests. Call `start` on the event loop that will serve, and `stop` after it: see `http.server.serve`.
 
     Args:
         routes: The routing table it follows.
@@ -63,7 +61,6 @@ class Gateway:
         clock: Says what time it is for features and the log. No field of a request does.
         allowed_hosts: Names it answers to, without ports, lower case (`security.hosts.allowed_hosts`).
         max_body_bytes: The largest body, also after decompression.
-        body_timeout_s: The longest a body may take to arrive.
         threads: How many slow models run at once.
         tracing: Makes spans of requests, if any are wanted.
     """
@@ -83,7 +80,6 @@ class Gateway:
         clock: Clock,
         allowed_hosts: Collection[str],
         max_body_bytes: int,
-        body_timeout_s: float = 10.0,
         threads: int = 2,
         tracing: Tracing | None = None,
     ) -> None:
@@ -101,15 +97,19 @@ class Gateway:
         self._allowed_hosts = frozenset(allowed_hosts)
         self._known_hosts: set[str] = set()
         self._squeezing = ThreadPoolExecutor(1, thread_name_prefix="squeeze")
-        self._handlers: dict[str, dict[str, tuple[Action | None, _Handler]]] = {}
-        bodies = Bodies(max_bytes=max_body_bytes, timeout_s=body_timeout_s, threads=self._squeezing)
-        owners = (Handlers(self._plane, bodies, self._numbers), Extensions(self._plane, bodies))
+        self._bodies = Bodies(max_bytes=max_body_bytes, threads=self._squeezing)
+        self._handlers = Handlers(self._plane, self._bodies, self._tell, self._numbers)
+        self._infer = self._handlers.infer
+        self._routes: dict[str, dict[str, tuple[Action | None, _Handler]]] = {}
+        owners = (self._handlers, Extensions(self._plane, self._bodies))
         for route in ROUTES:
             handler = next(getattr(owner, route.handler) for owner in owners if hasattr(owner, route.handler))
-            self._handlers.setdefault(route.path, {})[route.method] = (route.action, handler)
+            self._routes.setdefault(route.path, {})[route.method] = (route.action, handler)
+        self._answering: set[asyncio.Task[None]] = set()
         self._id = f"{os.urandom(8).hex()}-"
         self._ids = count(1)
         self.metrics = self._plane.metrics
+        self.max_body_bytes = max_body_bytes
         self._tracing = tracing
         if tracing is not None:
             self.metrics.spans = tracing.counts
@@ -141,60 +141,90 @@ class Gateway:
         """Return why this process should get no traffic, `None` if it should. Names nothing: anybody may ask."""
         return self._plane.unready()
 
-    async def __rsgi__(self, scope: Any, protocol: Any) -> None:
-        received = monotonic_us()
-        if scope.proto != "http":
-            protocol.close(403)
-            return
+    def handle(self, request: Request) -> None:
+        """Answer a request, now or later."""
         plane = self._plane
         plane.in_flight += 1
+        request.template, request.model, request.version = split_path(request.path)
+        request.id = self._request_id(request.headers)
         try:
-            template, model, version = split_path(scope.path)
-            headers = scope.headers
-            request = Request(headers, protocol, scope.method, model, version, received, self._request_id(headers))
-            try:
-                told = await self._handler(template, request)(request)
-                if len(told.body) >= MIN_COMPRESSED and (encoding := accepted(headers.get("accept-encoding"))):
-                    told.body = await compressed(told.body, encoding, self._squeezing)
-                    told.headers = (*told.headers, ("content-encoding", encoding), ("vary", "accept-encoding"))
-            except MainspringError as error:
-                told = refusal(error)
-                if told.status >= 500:
-                    _log.warning("%s answered %d to %s: %s", template, told.status, request.id, error)
-            except Gone:
-                plane.count(model, _HUNG_UP, received)
-                if self._tracing is not None:
-                    self._trace(self._tracing, request, scope.scheme, template, _HUNG_UP)
+            handler = self._handler(request)
+            if handler == self._infer and (body := self._bodies.at_once(request)) is not None:
+                self._handlers.begin(request, body)
                 return
-            except Exception:
-                _log.exception(
-                    "%s failed at %s.", template if template in self._handlers else "A path of no route", request.id
-                )
-                told = reply(500, ErrorResponse("Something went wrong here."))
-            plane.count(model, told.status, received)
-            sent = [*told.headers, (_REQUEST_ID, request.id)]
-            if plane.draining:
-                sent.append(("connection", "close"))
-            protocol.response_bytes(told.status, sent, told.body)
-            if self._tracing is not None:
-                self._trace(self._tracing, request, scope.scheme, template, told.status)
-        finally:
-            plane.in_flight -= 1
+        except Exception as error:
+            self._tell(request, error)
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(request, handler))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
 
-    def _trace(self, tracing: Tracing, request: Request, scheme: str, template: str, status: int) -> None:
-        tracing.http(
-            request,
-            scheme=scheme,
-            route=template if template in self._handlers else "",
-            endpoint=request.model if request.model in self._plane.served else "",
-            status=status,
-        )
+    def refused(self, status: int) -> None:
+        """Count what was refused because it is no request."""
+        self._plane.metrics.outside[status] += 1
 
-    def _handler(self, template: str, request: Request) -> _Handler:
+    async def _answer(self, request: Request, handler: _Handler) -> None:
+        try:
+            told = await handler(request)
+        except Exception as error:
+            self._tell(request, error)
+            return
+        if told is not None:
+            self._tell(request, told)
+
+    def _tell(self, request: Request, told: Reply | Exception | None) -> None:
+        """Send what became of a request, and count it. `None`: nobody is there to be told."""
+        if told is None:
+            self._over(request, _HUNG_UP)
+            return
+        if isinstance(told, Exception):
+            told = self._refusal(request, told)
+        if len(told.body) >= MIN_COMPRESSED and (encoding := accepted(request.headers.get("accept-encoding"))):
+            task = asyncio.get_running_loop().create_task(self._squeeze(request, told, encoding))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+            return
+        self._send(request, told)
+
+    async def _squeeze(self, request: Request, told: Reply, encoding: str) -> None:
+        told.body = await compressed(told.body, encoding, self._squeezing)
+        told.headers = (*told.headers, ("content-encoding", encoding), ("vary", "accept-encoding"))
+        self._send(request, told)
+
+    def _send(self, request: Request, told: Reply) -> None:
+        request.respond(told.status, (*told.headers, (_REQUEST_ID, request.id)), told.body)
+        self._over(request, told.status)
+
+    def _over(self, request: Request, status: int) -> None:
+        plane = self._plane
+        plane.in_flight -= 1
+        plane.count(request.model, status, request.received)
+        if self._tracing is not None:
+            template = request.template
+            self._tracing.http(
+                request,
+                scheme="https" if request.secure else "http",
+                route=template if template in self._routes else "",
+                endpoint=request.model if request.model in plane.served else "",
+                status=status,
+            )
+
+    def _refusal(self, request: Request, error: Exception) -> Reply:
+        template = request.template
+        if isinstance(error, MainspringError):
+            told = refusal(error)
+            if told.status >= 500:
+                _log.warning("%s answered %d to %s: %s", template, told.status, request.id, error)
+            return told
+        known = template if template in self._routes else "A path of no route"
+        _log.error("%s failed at %s.", known, request.id, exc_info=error)
+        return reply(500, ErrorResponse("Something went wrong here."))
+
+    def _handler(self, request: Request) -> _Handler:
         """Return what answers, once it is clear who asks and that they may."""
         headers = request.headers
         self._check_host(headers.get_all("host"))
-        methods = self._handlers.get(template, _NO_METHODS)
+        methods = self._routes.get(request.template, _NO_METHODS)
         action, handler = methods.get(request.method, _NOBODY)
         if handler is None or action is not None:
             # Who calls comes before whether there is such a path: strangers learn nothing of it.

@@ -6,19 +6,21 @@ import time
 from collections.abc import Awaitable, Callable
 
 from mainspring.core.errors import Invalid
-from mainspring.serving.http.body import Bodies, Headers
-from mainspring.serving.http.message import Reply, Request, reply
+from mainspring.serving.http.body import Bodies
+from mainspring.serving.http.message import Headers, Reply, Request, reply
 from mainspring.serving.http.openapi import document
 from mainspring.serving.http.routes import ROUTES
-from mainspring.serving.plane.infer import infer, lane_of
+from mainspring.serving.plane.infer import Inference, lane_of
 from mainspring.serving.plane.live import Served
 from mainspring.serving.plane.metadata import model_metadata, server_metadata
-from mainspring.serving.plane.metrics import CONTENT_TYPE
+from mainspring.serving.plane.metrics import CONTENT_TYPE, EndpointMetrics
 from mainspring.serving.plane.plane import DataPlane
+from mainspring.serving.plane.work import Answer
 from mainspring.serving.protocol.codec import Decoded, decode_infer, encode_infer
 
 HEADER_LENGTH = "inference-header-content-length"  # how many bytes of a body are JSON, where binary data follows
 VERSION = "mainspring-version"  # chooses a version where the path does not
+Tell = Callable[[Request, Reply | Exception | None], None]  # `None`: nobody is there any more
 _BINARY = ("content-type", "application/octet-stream")
 
 
@@ -27,17 +29,14 @@ class Handlers:
 
     Args:
         bodies: Reads requests' bodies.
+        tell: Sends what became of an `infer`.
         numbers: Returns the Prometheus text of every process.
     """
 
-    def __init__(
-        self,
-        plane: DataPlane,
-        bodies: Bodies,
-        numbers: Callable[[], Awaitable[bytes]],
-    ) -> None:
+    def __init__(self, plane: DataPlane, bodies: Bodies, tell: Tell, numbers: Callable[[], Awaitable[bytes]]) -> None:
         self._plane = plane
         self._bodies = bodies
+        self._tell = tell
         self._numbers = numbers
 
     async def live_probe(self, _request: Request) -> Reply:
@@ -66,31 +65,76 @@ class Handlers:
     async def numbers(self, _request: Request) -> Reply:
         return Reply(200, await self._numbers(), (("content-type", CONTENT_TYPE),))
 
-    async def infer(self, request: Request) -> Reply:
-        # The body first, also for an unknown model: a connection whose body was not read cannot be used again.
-        body = await self._bodies.read(request.headers, request.protocol)
+    async def infer(self, request: Request) -> None:
+        """Begin to answer; `_Pending` goes on. The body comes first, also for an unknown model: a connection whose body
+        was not read cannot be used again."""
+        self.begin(request, await self._bodies.read(request))
+
+    def begin(self, request: Request, body: bytes) -> None:
+        """Decode a request and let it wait for its batch; what comes of it is told later, or at once."""
         served = self._plane.endpoint(request.model)
         headers = request.headers
         decoded = decode_infer(body, _header_length(headers))
         version = request.version or headers.get(VERSION) or ""
         _check_halves(decoded, served)
-        answered = await infer(
-            decoded.asked,
-            served,
-            version=version,
-            principal=request.principal.id if request.principal else "",
-            received_us=request.received,
-            gone=request.protocol.client_disconnect,
+        inference = Inference(decoded.asked, served, version)
+        pending = _Pending(request, inference, decoded.binary, self._plane.metrics.of(request.model), self._tell)
+        inference.submit(
+            pending, principal=request.principal.id if request.principal else "", received_us=request.received
         )
+        request.on_leave = pending.leave
+
+
+class _Pending:
+    """A request that waits for its answer, which is sent as soon as it is told."""
+
+    __slots__ = ("_binary", "_inference", "_metrics", "_over", "_request", "_tell")
+
+    def __init__(
+        self,
+        request: Request,
+        inference: Inference,
+        binary: frozenset[str] | bool,
+        metrics: EndpointMetrics,
+        tell: Tell,
+    ) -> None:
+        self._request = request
+        self._inference = inference
+        self._binary = binary
+        self._metrics = metrics
+        self._tell = tell
+        self._over = False
+
+    def done(self) -> bool:
+        return self._over
+
+    def set_result(self, answer: Answer, /) -> None:
+        self._over = True
         begun = time.monotonic_ns()
-        content, header_length = encode_infer(answered, decoded.binary)
+        try:
+            answered = self._inference.answered(answer)
+            content, header_length = encode_infer(answered, self._binary)
+        except Exception as error:
+            self._tell(self._request, error)
+            return
         ended = time.monotonic_ns()
-        self._plane.metrics.of(request.model).stages["encode"].observe((ended - begun) / 1e9)
+        self._metrics.stages["encode"].observe((ended - begun) / 1e9)
         answered.encoded = (begun, ended)
-        request.answered = answered
+        self._request.answered = answered
         if header_length is None:
-            return Reply(200, content)
-        return Reply(200, content, (_BINARY, (HEADER_LENGTH, str(header_length))))
+            self._tell(self._request, Reply(200, content))
+        else:
+            self._tell(self._request, Reply(200, content, (_BINARY, (HEADER_LENGTH, str(header_length)))))
+
+    def set_exception(self, error: Exception, /) -> None:
+        self._over = True
+        self._tell(self._request, error)
+
+    def leave(self) -> None:
+        if not self._over:
+            self._over = True
+            self._inference.cancel()
+            self._tell(self._request, None)
 
 
 def _header_length(headers: Headers) -> int | None:

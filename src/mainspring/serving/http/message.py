@@ -1,35 +1,165 @@
-"""A request past the gate, and what is sent back. Made for each request, so neither is frozen, which costs time."""
+"""A request as it comes, and what is sent back. Made for each request, so nothing here is frozen, which costs time."""
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
 
 from mainspring.core.errors import MainspringError
 from mainspring.security.model import Principal
-from mainspring.serving.http.body import Headers
+from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.status import public_text, retry_after_s, status_of
 from mainspring.serving.protocol.asked import Answered
 from mainspring.serving.protocol.codec import ErrorResponse, encode
+
+if TYPE_CHECKING:
+    from mainspring.serving.http.connection import Connection
 
 JSON = ("content-type", "application/json")
 JSON_ONLY = (JSON,)
 
 
-@dataclass(eq=False, slots=True)
-class Request:
-    """`model` and `version` are as in the path, empty where it has none; `received` is monotonic, µs; `id` is what the
-    request is called where it is spoken of."""
+class Headers:
+    """A request's headers by their names in lower case. Bytes that are no ASCII are read as Latin-1."""
 
-    headers: Headers
-    protocol: Any
-    method: str
-    model: str
-    version: str
-    received: int
-    id: str
-    principal: Principal | None = None
-    answered: Answered | None = None  # of an `infer`
+    __slots__ = ("_first", "_more")
+
+    def __init__(self) -> None:
+        self._first: dict[bytes, bytes] = {}
+        self._more: list[tuple[bytes, bytes]] | None = None  # what stands more than once
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """Add a line; `name` is in lower case."""
+        if name not in self._first:
+            self._first[name] = value
+        elif self._more is None:
+            self._more = [(name, value)]
+        else:
+            self._more.append((name, value))
+
+    def get(self, name: str) -> str | None:
+        """Return the first value of a header."""
+        value = self._first.get(name.encode())
+        return None if value is None else value.decode("latin-1")
+
+    def get_all(self, name: str) -> list[str]:
+        """Return every value of a header."""
+        sought = name.encode()
+        first = self._first.get(sought)
+        if first is None:
+            return []
+        return [
+            first.decode("latin-1"),
+            *(value.decode("latin-1") for each, value in self._more or () if each == sought),
+        ]
+
+
+class Request:
+    """One request. Its body may still be on its way.
+
+    Attributes:
+        path: Of its target, with %-escapes resolved.
+        last: Whether the peer wants the connection closed with the reply.
+        complete: Whether all of it is there.
+        begun: When its head was there, monotonic, seconds; `received` is the same in µs.
+        size: How many bytes of its body came.
+        model: As in the path, empty where it has none; so is `version`.
+        id: What it is called where it is spoken of.
+        answered: Of an `infer`.
+        on_leave: Is called if the peer leaves before it is answered.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_failure",
+        "_waiting",
+        "answered",
+        "begun",
+        "complete",
+        "headers",
+        "id",
+        "last",
+        "method",
+        "model",
+        "on_leave",
+        "parts",
+        "path",
+        "principal",
+        "received",
+        "secure",
+        "size",
+        "template",
+        "version",
+    )
+
+    def __init__(
+        self, connection: Connection | Any, method: str, target: bytes, headers: Headers, secure: bool
+    ) -> None:
+        self._connection = connection
+        self._failure: MainspringError | None = None
+        self._waiting: asyncio.Future[None] | None = None
+        self.method = method
+        self.path = path_of(target)
+        self.headers = headers
+        self.secure = secure
+        self.last = False
+        self.complete = False
+        self.begun = time.monotonic()
+        self.received = monotonic_us()
+        self.parts: list[bytes] = []
+        self.size = 0
+        self.template = self.model = self.version = self.id = ""
+        self.principal: Principal | None = None
+        self.answered: Answered | None = None
+        self.on_leave: Callable[[], None] | None = None
+
+    @property
+    def body(self) -> bytes:
+        """What came of the body so far."""
+        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+
+    async def whole(self) -> bytes:
+        """Return the body once all of it is there.
+
+        Raises:
+            Invalid: It ended before that, or is framed wrongly.
+            TooLarge: It is larger than this server takes.
+            TooSlow: It did not arrive in time.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if not self.complete:
+            if (self.headers.get("expect") or "").lower() == "100-continue" and not self.size:
+                self._connection.proceed()
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
+        return self.body
+
+    def end(self) -> None:
+        """Say that all of it is there."""
+        self.complete = True
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def fail(self, error: MainspringError) -> None:
+        """Say that the rest of its body will not come."""
+        self._failure = error
+        self.parts.clear()
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(error)
+
+    def leave(self) -> None:
+        """Say that the peer has left."""
+        if self.on_leave is not None:
+            self.on_leave()
+
+    def respond(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
+        """Send the reply, once."""
+        self._connection.respond(self, status, headers, body)
 
 
 @dataclass(eq=False, slots=True)
@@ -39,6 +169,16 @@ class Reply:
     status: int
     body: bytes
     headers: tuple[tuple[str, str], ...] = JSON_ONLY
+
+
+def path_of(target: bytes) -> str:
+    """Return the path of a request's target, with %-escapes resolved; bytes that are no UTF-8 become U+FFFD."""
+    path = target.partition(b"?")[0]
+    if not path.startswith(b"/") and b"://" in path:  # as if to a proxy
+        path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
+    if b"%" in path:
+        path = unquote_to_bytes(path)
+    return path.decode(errors="replace")
 
 
 def reply(status: int, value: Any) -> Reply:

@@ -1,4 +1,4 @@
-"""The gateway as a process: one Granian server on this event loop, and a clean end at SIGTERM."""
+"""The gateway as a process: HTTP on this event loop, and a clean end at SIGTERM."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import signal
 import socket
 from collections.abc import Callable
 
-from mainspring.core.errors import Unavailable
 from mainspring.core.listening import listen
 from mainspring.core.settings import Address, Limits, Tls
-from mainspring.serving.http.embedded import Embedded
+from mainspring.serving.http.acceptor import Acceptor
 from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.plane.slots import Slots
 
@@ -59,24 +58,27 @@ async def serve(
         preloading = loop.create_task(gateway.preloaded())
         await asyncio.wait((preloading, stopping), timeout=_PRELOAD_S, return_when=asyncio.FIRST_COMPLETED)
         preloading.cancel()
-        server = Embedded(gateway, listener, interface="rsgi", limits=limits, tls=tls)
-        serving = loop.create_task(server.serve())
-        await asyncio.sleep(0)
+        server = Acceptor(
+            listener,
+            gateway.handle,
+            unreadable=gateway.refused,
+            max_body_bytes=gateway.max_body_bytes,
+            limits=limits,
+            tls=tls,
+        )
+        server.start()
         if slots is not None:
             gateway.scrape = slots.scrape
             await slots.start(gateway.metrics.text, lambda: gateway.unready() is None)
         if started is not None:
             loop.call_soon(started)
-        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if not serving.done():
-            if slots is not None:
-                await slots.stop()
-                await asyncio.sleep(_STEERED_S)
-            server.refuse_more()
-            listener.close()
-            await _end(gateway, server, serving, limits.drain_us / 1e6)
-        else:
-            raise serving.exception() or Unavailable("The HTTP server ended by itself.", fix="read the log above.")
+        await stopping
+        if slots is not None:
+            await slots.stop()
+            await asyncio.sleep(_STEERED_S)
+        server.refuse_more()
+        listener.close()
+        await _end(gateway, server, limits.drain_us / 1e6)
     finally:
         listener.close()
         stopping.cancel()
@@ -87,7 +89,7 @@ async def serve(
         await gateway.stop()
 
 
-async def _end(gateway: Gateway, server: Embedded, serving: asyncio.Task[None], within_s: float) -> None:
+async def _end(gateway: Gateway, server: Acceptor, within_s: float) -> None:
     """Close each connection with its next reply, and the idle ones when none is asked on any more.
 
     A connection that is in use is not closed before its caller was told, since a request that is on its way to a
@@ -96,13 +98,11 @@ async def _end(gateway: Gateway, server: Embedded, serving: asyncio.Task[None], 
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s
     gateway.drain()
+    server.ending = True
     answered, quiet_since = gateway.metrics.total(), loop.time()
     while loop.time() < min(deadline, quiet_since + _QUIET_S):
         await asyncio.sleep(_POLL_S)
         if gateway.in_flight or gateway.metrics.total() != answered:
             answered, quiet_since = gateway.metrics.total(), loop.time()
-    server.stop()
-    _, unfinished = await asyncio.wait((serving,), timeout=max(0.1, deadline - loop.time()))
-    if unfinished:  # somebody sends slower than we wait
+    if not await server.close(max(0.1, deadline - loop.time())):  # somebody sends slower than we wait
         _log.warning("Connections were cut off: they had not ended %g s after the gateway was told to stop.", within_s)
-        serving.cancel()

@@ -3,71 +3,104 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.serving.batching.batcher import Job
 from mainspring.serving.plane.lane import Answer, Ask, Lane
 from mainspring.serving.plane.live import Served
-from mainspring.serving.protocol.asked import Answered, Asked, Gone
+from mainspring.serving.plane.work import Waiter
+from mainspring.serving.protocol.asked import Answered, Asked
 from mainspring.serving.protocol.schema import Rows
 from mainspring.serving.protocol.tensor import Tensor
 
-__all__ = ["Answered", "Asked", "Gone", "infer", "lane_of"]
+__all__ = ["Answered", "Asked", "Inference", "infer", "lane_of"]
 
 _LAST = 2**32 + 1
 
 
-async def infer(
-    asked: Asked,
-    served: Served,
-    *,
-    version: str,
-    principal: str,
-    received_us: int,
-    gone: Callable[[], Awaitable[Any]] | None = None,
-) -> Answered:
-    """Return the reply to an `infer`.
+class Inference:
+    """One `infer` that is under way: what is asked, and the lane that it goes to.
 
     Args:
         version: The version that is asked for by its number; empty leaves the choice to the router.
-        received_us: When the request came, monotonic, µs.
-        gone: Returns when the caller has hung up.
 
     Raises:
         Invalid: The request does not follow the model's schema.
         NotFound: `version` is not served.
-        Overloaded, DeadlineExceeded: There is no room, or no time.
-        Gone: The caller hung up meanwhile.
     """
-    lane = lane_of(served, version)
-    rows = lane.runtime.schema.read(asked.inputs)
-    if not version and len(served.lanes) > 1:
-        lane = served.lanes[served.router.pick(_key(asked, rows, lane)).version]
-        rows = lane.runtime.schema.read(asked.inputs)  # versions may differ in what they take
-    wanted = _wanted(asked, lane)
-    parameters = asked.parameters
-    allowed_us = served.route.deadline_us
-    if parameters.timeout:
-        allowed_us = min(allowed_us, parameters.timeout)
-    job = lane.submit(
-        rows,
-        received=received_us,
-        deadline=received_us + allowed_us,
-        priority=parameters.priority or _LAST,
-        principal=principal,
-        request_id=asked.id or "",
-    )
-    # What runs in the next turn of the loop cannot be cancelled; watching the connection costs a task.
+
+    __slots__ = ("_rows", "_wanted", "asked", "job", "lane", "served")
+
+    def __init__(self, asked: Asked, served: Served, version: str) -> None:
+        lane = lane_of(served, version)
+        rows = lane.runtime.schema.read(asked.inputs)
+        if not version and len(served.lanes) > 1:
+            lane = served.lanes[served.router.pick(_key(asked, rows, lane)).version]
+            rows = lane.runtime.schema.read(asked.inputs)  # versions may differ in what they take
+        self.asked = asked
+        self.served = served
+        self.lane = lane
+        self.job: Job[Ask] | None = None
+        self._rows = rows
+        self._wanted = _wanted(asked, lane)
+
+    def submit(self, waiter: Waiter, *, principal: str, received_us: int) -> None:
+        """Let it wait for its batch. `waiter` may be told its answer before this returns.
+
+        Args:
+            received_us: When the request came, monotonic, µs.
+
+        Raises:
+            Overloaded, DeadlineExceeded: There is no room, or no time.
+        """
+        parameters = self.asked.parameters
+        allowed_us = self.served.route.deadline_us
+        if parameters.timeout:
+            allowed_us = min(allowed_us, parameters.timeout)
+        self.job = self.lane.job(
+            self._rows,
+            waiter,
+            received=received_us,
+            deadline=received_us + allowed_us,
+            priority=parameters.priority or _LAST,
+            principal=principal,
+            request_id=self.asked.id or "",
+        )
+        self.lane.submit(self.job)
+
+    def cancel(self) -> None:
+        """Drop it, if it waits still: nobody is there to be told."""
+        if self.job is not None:
+            self.lane.batcher.cancel(self.job)
+
+    def answered(self, answer: Answer) -> Answered:
+        """Return the reply to it."""
+        specs = self.lane.runtime.outputs
+        outputs = []
+        for name in self._wanted:
+            array = answer.output(name)
+            outputs.append(Tensor(name, specs[name].datatype, array.shape, array))
+        said: dict[str, Any] = {"prediction_ids": answer.ids}
+        if self.asked.parameters.feature_statuses:
+            said["feature_statuses"] = answer.statuses
+        found = Answered(self.served.route.endpoint, self.lane.version, outputs, said, self.asked.id)
+        if self.job is not None:
+            found.ran = (self.lane, self.job, answer)
+        return found
+
+
+async def infer(asked: Asked, served: Served, *, version: str, principal: str, received_us: int) -> Answered:
+    """Return the reply to an `infer`; arguments and errors as of `Inference`. Who is cancelled is dropped."""
+    inference = Inference(asked, served, version)
+    future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    inference.submit(future, principal=principal, received_us=received_us)
     try:
-        answer = await (job.payload.future if gone is None or lane.batcher.idle else _unless_gone(job, lane, gone))
+        return inference.answered(await future)
     except asyncio.CancelledError:  # so says gRPC that its caller is gone
-        lane.batcher.cancel(job)
+        inference.cancel()
         raise
-    answered = _answered(served.route.endpoint, lane, asked, answer, wanted)
-    answered.ran = (lane, job, answer)
-    return answered
 
 
 def lane_of(served: Served, version: str) -> Lane:
@@ -107,29 +140,3 @@ def _wanted(asked: Asked, lane: Lane) -> Sequence[str]:
     if len(set(asked.outputs)) < len(asked.outputs):
         raise Invalid(f"An output is asked for twice: {', '.join(sorted(asked.outputs))[:200]}.")
     return asked.outputs
-
-
-async def _unless_gone(job: Job[Ask], lane: Lane, gone: Callable[[], Awaitable[Any]]) -> Answer:
-    """Wait for the answer, and drop the job if the caller hangs up first."""
-    future = job.payload.future
-    leaving = asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait((future, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not future.done():
-            lane.batcher.cancel(job)
-            raise Gone
-        return future.result()
-    finally:
-        leaving.cancel()
-
-
-def _answered(endpoint: str, lane: Lane, asked: Asked, answer: Answer, wanted: Sequence[str]) -> Answered:
-    specs = lane.runtime.outputs
-    outputs = []
-    for name in wanted:
-        array = answer.output(name)
-        outputs.append(Tensor(name, specs[name].datatype, array.shape, array))
-    said: dict[str, Any] = {"prediction_ids": answer.ids}
-    if asked.parameters.feature_statuses:
-        said["feature_statuses"] = answer.statuses
-    return Answered(endpoint, lane.version, outputs, said, asked.id)

@@ -29,7 +29,7 @@ from mainspring.serving.plane.executor import ModelFailed
 from mainspring.serving.plane.metrics import EndpointMetrics
 from mainspring.serving.plane.runtime import MAX_ROWS, Runtime
 from mainspring.serving.plane.statistics import Statistics
-from mainspring.serving.plane.work import Answer, Ask, Work, alike
+from mainspring.serving.plane.work import Answer, Ask, Waiter, Work, alike
 from mainspring.serving.protocol.schema import Rows
 
 INLINE_US = 200.0  # a model call predicted to take longer runs in a thread
@@ -102,29 +102,36 @@ class Lane:
             monotonic_us, max_queue_rows=max_queue_rows, max_batch_rows=MAX_ROWS, cost=copy(runtime.cost)
         )
 
-    def submit(
-        self, rows: Rows, *, received: int, deadline: int, priority: int, principal: str, request_id: str = ""
+    def job(
+        self,
+        rows: Rows,
+        waiter: Waiter,
+        *,
+        received: int,
+        deadline: int,
+        priority: int,
+        principal: str,
+        request_id: str = "",
     ) -> Job[Ask]:
-        """Let a request wait for its batch. Its future gives the answer; the caller may set the job's `cancelled`.
+        """Return a request for `submit`."""
+        return Job(
+            Ask(rows, principal, received, waiter, request_id), rows.count, deadline, priority, nbytes=_nbytes(rows)
+        )
+
+    def submit(self, job: Job[Ask]) -> None:
+        """Let a request wait for its batch. Its waiter is told the answer, at once if nothing else is under way.
 
         Raises:
             Overloaded: The queue is full.
             DeadlineExceeded: It would be answered too late.
         """
-        ask = Ask(rows, principal, received, self._loop.create_future(), request_id)
-        job = Job(ask, rows.count, deadline, priority, nbytes=_nbytes(rows))
         try:
             self.batcher.offer(job)
-        except Overloaded:
-            self._metrics.rejections["queue_full"] += 1
-            self.statistics.failed(monotonic_us() - received)
-            raise
-        except DeadlineExceeded:
-            self._metrics.rejections["too_late"] += 1
-            self.statistics.failed(monotonic_us() - received)
+        except MainspringError as error:
+            self._metrics.rejections["queue_full" if isinstance(error, Overloaded) else "too_late"] += 1
+            self.statistics.failed(monotonic_us() - job.payload.received)
             raise
         self._wake()
-        return job
 
     def _wake(self) -> None:
         if self._scheduled or not self.batcher.idle:
@@ -264,8 +271,8 @@ class Lane:
 
     def _fail(self, job: Job[Ask], error: Exception) -> None:
         self.statistics.failed(monotonic_us() - job.payload.received)
-        if not job.payload.future.done():
-            job.payload.future.set_exception(error)
+        if not job.payload.waiter.done():
+            job.payload.waiter.set_exception(error)
 
 
 def _shared(error: Exception) -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future as Pending
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -47,6 +46,14 @@ class Answer:
         return {name: list(column[self._start : self._end]) for name, column in found.items()}
 
 
+class Waiter(Protocol):
+    """Who waits for an answer: an `asyncio.Future`, or whoever does without one. Told once, on the event loop."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: Answer, /) -> None: ...
+    def set_exception(self, exception: Exception, /) -> None: ...
+
+
 @dataclass(eq=False, slots=True)
 class Ask:
     """One request as it waits. `received` is monotonic, µs; `request_id` is its caller's name for it."""
@@ -54,7 +61,7 @@ class Ask:
     rows: Rows
     principal: str
     received: int
-    future: asyncio.Future[Answer]
+    waiter: Waiter
     request_id: str = ""
 
 
@@ -143,8 +150,8 @@ class Work:
             ask, end = job.payload, start + job.rows
             waited += self.taken - job.arrived
             total += now - ask.received
-            if not ask.future.done():
-                ask.future.set_result(Answer(self, start, end, ask.rows.keyed))
+            if not ask.waiter.done():
+                ask.waiter.set_result(Answer(self, start, end, ask.rows.keyed))
             start = end
         statistics.ran(
             rows=self.rows,

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from mainspring.serving.plane.work import Answer, Ask
 
 
-class Gone(Exception):
-    """The caller has hung up; nothing is sent."""
-
-
 class Parameters(msgspec.Struct, frozen=True):
     """What may stand in a request's parameters; others are ignored, as the protocol wants.
 

@@ -1,0 +1,318 @@
+"""One connection of HTTP/1.1: bytes to requests, replies to bytes, and what a peer may not do.
+
+llhttp reads, strictly: whatever two servers could read differently is refused. Requests of one connection are answered
+one after another, in their order; while one waits behind another, nothing more is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from mainspring.core.errors import Invalid
+from mainspring.serving.http.message import Headers, Request
+from mainspring.serving.plane.status import TooLarge, TooSlow
+from mainspring.serving.protocol.codec import ErrorResponse, encode
+
+if TYPE_CHECKING:
+    from mainspring.serving.http.acceptor import Acceptor
+
+MOST_HEADERS = 100
+_LINGER_S = 2.0  # in which what was sent behind a refusal is read and thrown away, so that the refusal arrives
+_LARGE = 1 << 16  # bytes; copying more to send it with its head costs more than sending it by itself
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_START = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+
+
+class _Refusal(Exception):
+    """Raised through the parser, which then reads no further."""
+
+    def __init__(self, status: int, what: str) -> None:
+        super().__init__(what)
+        self.status = status
+
+
+class Connection(asyncio.Protocol):
+    """A peer, and what it asks.
+
+    Args:
+        owner: Whose limits it keeps and who is given its requests.
+    """
+
+    __slots__ = (
+        "_choked_since",
+        "_closing",
+        "_current",
+        "_ends",
+        "_head_bytes",
+        "_head_count",
+        "_headers",
+        "_incoming",
+        "_lingers_until",
+        "_owner",
+        "_parser",
+        "_queue",
+        "_reading",
+        "_since",
+        "_target",
+        "_transport",
+        "_unfinished",
+        "_whole_head",
+    )
+
+    def __init__(self, owner: Acceptor) -> None:
+        self._owner = owner
+        self._transport: Any = None
+        self._parser: Any = HttpRequestParser(self)
+        self._queue: deque[Request] = deque()
+        self._current: Request | None = None
+        self._incoming: Request | None = None  # whose body is being read
+        self._headers: Headers = Headers()
+        self._target = b""
+        self._head_bytes = self._head_count = self._unfinished = 0
+        self._whole_head = True  # whether no head is being read
+        self._since = time.monotonic()  # when a head was first waited for
+        self._choked_since = 0.0  # when the peer stopped reading; 0: it reads
+        self._lingers_until = 0.0
+        self._reading = True
+        self._closing = False  # whether the next reply is the last
+        self._ends = False  # whether nothing of what it sends counts any more
+
+    # What the transport says.
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._owner.opened(self)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._ends = True
+        self._owner.closed(self)
+        self._queue.clear()
+        if self._incoming is not None:
+            self._incoming.fail(Invalid("The body ended before it was whole."))
+            self._incoming = None
+        current, self._current = self._current, None
+        if current is not None:
+            current.leave()
+
+    def eof_received(self) -> bool:
+        """The peer sends no more. Who sent half a request is told so; who waits for a reply has hung up."""
+        incoming, self._ends = self._incoming, True
+        if incoming is None or self._current is None:
+            return False
+        self._closing = True
+        incoming.fail(Invalid("The body ended before it was whole."))
+        return True
+
+    def data_received(self, data: bytes) -> None:
+        if self._ends:
+            return
+        goes_on = not self._whole_head
+        try:
+            self._parser.feed_data(data)
+            if goes_on and not self._whole_head:  # lines of which the parser may not have told yet
+                self._unfinished += len(data)
+                self._check_head()
+        except HttpParserUpgrade:  # what follows is of a protocol that is not spoken here
+            self._ends = self._closing = True
+        except (HttpParserError, _Refusal) as error:
+            self._ends = True
+            refusal = error if isinstance(error, _Refusal) else error.__context__
+            if isinstance(refusal, _Refusal):
+                self._unreadable(refusal.status, str(refusal))
+            else:
+                self._unreadable(400, f"That is not HTTP/1.1: {error}.")
+            return
+        if self._queue:
+            self._advance()
+
+    def pause_writing(self) -> None:
+        self._choked_since = time.monotonic()
+
+    def resume_writing(self) -> None:
+        self._choked_since = 0.0
+        self._advance()
+
+    # What the parser says.
+
+    def on_message_begin(self) -> None:
+        self._headers = Headers()
+        self._target = b""
+        self._head_bytes = self._head_count = self._unfinished = 0
+        self._whole_head = False
+
+    def on_url(self, part: bytes) -> None:
+        self._target += part
+        self._head_bytes += len(part)
+        self._check_head()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._whole_head:  # a trailer
+            return
+        self._head_count += 1
+        self._head_bytes += len(name) + len(value)
+        self._check_head()
+        self._headers.add(name.lower(), value)
+
+    def on_headers_complete(self) -> None:
+        self._whole_head = True
+        parser = self._parser
+        if parser.get_http_version() == "1.0" and self._headers.get("transfer-encoding") is not None:
+            raise _Refusal(400, "HTTP/1.0 has no Transfer-Encoding.")
+        request = Request(self, parser.get_method().decode(), self._target, self._headers, self._owner.secure)
+        request.last = not parser.should_keep_alive()
+        self._incoming = request
+        self._queue.append(request)
+        if len(self._queue) > 1 or self._current is not None:
+            self._pause()
+
+    def on_body(self, part: bytes) -> None:
+        request = self._incoming
+        if request is None:
+            return
+        request.size += len(part)
+        if request.size <= self._owner.max_body_bytes:
+            request.parts.append(part)
+        else:
+            self._incoming = None
+            request.fail(TooLarge(f"The body has more than {self._owner.max_body_bytes} bytes."))
+
+    def on_message_complete(self) -> None:
+        request, self._incoming = self._incoming, None
+        if request is not None:
+            request.end()
+
+    def _check_head(self) -> None:
+        most = self._owner.limits.header_bytes
+        if max(self._head_bytes, self._unfinished) > most:
+            raise _Refusal(431, f"The head has more than {most} bytes.")
+        if self._head_count > MOST_HEADERS:
+            raise _Refusal(431, f"The head has more than {MOST_HEADERS} lines.")
+
+    # What becomes of requests.
+
+    def _advance(self) -> None:
+        """Have the next request answered, if it is its turn."""
+        if self._current is not None or self._choked_since or self._transport.is_closing():
+            return
+        if self._queue:
+            self._current = self._queue.popleft()
+            if len(self._queue) == 0:
+                self._resume()
+            self._owner.handle(self._current)
+
+    def respond(self, request: Request, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
+        """Send a request's reply, once. If the peer is gone, nothing happens."""
+        if request is not self._current:
+            return
+        last = self._closing or request.last or not request.complete or self._owner.ending
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+        start = _START.get(status) or f"HTTP/1.1 {status} \r\n"
+        end = "connection: close\r\n\r\n" if last else "\r\n"
+        head = f"{start}{lines}{self._owner.date()}content-length: {len(body)}\r\n{end}".encode("latin-1")
+        if request.method == "HEAD":
+            body = b""
+        write = self._transport.write
+        if len(body) < _LARGE:
+            write(head + body)
+        else:
+            write(head)
+            write(body)
+        if not last:
+            self._current = None
+            self._since = time.monotonic()
+            if self._queue:
+                self._owner.loop.call_soon(self._advance)
+            return
+        self._current = None
+        self._queue.clear()
+        self._end(lingering=not request.complete)
+
+    def proceed(self) -> None:
+        """Tell the peer to send the body that it announced."""
+        self._transport.write(_CONTINUE)
+
+    def _unreadable(self, status: int, what: str) -> None:
+        """Refuse what cannot be read. What was asked before it is answered first, and is the last."""
+        incoming, self._incoming = self._incoming, None
+        if self._current is not None:
+            self._closing = True
+            if incoming is self._current:
+                incoming.fail(Invalid(what))
+            return
+        if incoming is not None:
+            self._queue.remove(incoming)
+        if self._queue:
+            self._closing = True
+            self._advance()
+            return
+        self._owner.unreadable(status)
+        content = encode(ErrorResponse(what))
+        head = (
+            f"{_START[status]}content-type: application/json\r\n{self._owner.date()}"
+            f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
+        )
+        self._transport.write(head.encode() + content)
+        self._end(lingering=True)
+
+    def _end(self, *, lingering: bool) -> None:
+        self._ends = True
+        transport = self._transport
+        if not lingering or not transport.can_write_eof() or self._lingers_until:
+            transport.close()
+            return
+        self._lingers_until = time.monotonic() + _LINGER_S
+        self._resume()
+        transport.write_eof()
+
+    def close_if_idle(self) -> None:
+        """Close, unless something is being answered: then the reply is the last."""
+        self._closing = True
+        if self._current is None and not self._queue and not self._lingers_until:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Break off, whatever is under way."""
+        self._transport.abort()
+
+    def look(self, now: float) -> None:
+        """Do what is due at `now` to a peer that is too slow."""
+        limits = self._owner.limits
+        if self._lingers_until:
+            if now > self._lingers_until:
+                self._transport.abort()
+        elif self._choked_since:
+            if now - self._choked_since > limits.body_us / 1e6:
+                self._transport.abort()
+        elif self._current is None:
+            if now - self._since > limits.idle_us / 1e6:
+                if self._whole_head:
+                    self._transport.close()
+                else:
+                    self._ends = True
+                    self._unreadable(408, f"The head did not arrive within {limits.idle_us / 1e6:g} s.")
+        elif self._incoming is self._current and now - self._current.begun > limits.body_us / 1e6:
+            self._incoming = None
+            self._current.fail(TooSlow(f"The body did not arrive within {limits.body_us / 1e6:g} s."))
+
+    def _pause(self) -> None:
+        if self._reading and not self._transport.is_closing():
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if not self._reading and not self._transport.is_closing():
+            self._reading = True
+            self._transport.resume_reading()
+
+
+def http_date(now_s: float) -> str:
+    """Return the header line that says what time it is."""
+    return f"date: {formatdate(now_s, usegmt=True)}\r\n"

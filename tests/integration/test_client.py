@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -16,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from awaited import Awaited
 from lone_gateway import LoneGateway, free_port, lone_gateway
 from mainspring.client import (
-    AsyncClient,
     Client,
     DeadlineExceeded,
     Denied,
@@ -41,27 +40,6 @@ DTYPES = {"INT64": np.int64, "FP32": np.float32, "FP64": np.float64}
 def gateway() -> Iterator[LoneGateway]:
     with lone_gateway(versions=1, tensors=True) as each:
         yield each
-
-
-class Awaited:
-    """`AsyncClient` as if it blocked: what holds for one client must hold for the other."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        self._runner = asyncio.Runner()
-        self._client = AsyncClient(*arguments, **named)
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        async def call(*arguments: Any, **named: Any) -> Any:
-            return await getattr(self._client, name)(*arguments, **named)
-
-        return lambda *arguments, **named: self._runner.run(call(*arguments, **named))
-
-    def __enter__(self) -> Awaited:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._runner.run(self._client.close())
-        self._runner.close()
 
 
 @pytest.fixture(params=[Client, Awaited], ids=["blocking", "asynchronous"])

@@ -4,7 +4,7 @@ from typing import Any, assert_type
 
 import numpy as np
 
-from mainspring.client import AsyncClient, Client, Inference, ModelInfo, Prediction, Predictions
+from mainspring.client import AsyncClient, Certificates, Client, Inference, ModelInfo, Prediction, Predictions
 
 with Client("http://127.0.0.1:8080", key="msp_x", timeout_s=1.0) as client:
     found = client.predict("late-arrival", {"carrier": "AA"})
@@ -17,6 +17,8 @@ with Client("http://127.0.0.1:8080", key="msp_x", timeout_s=1.0) as client:
     assert_type(client.metadata("late-arrival"), ModelInfo)
     assert_type(client.ready(), bool)
     client.predict("late-arrival", 5)  # type: ignore[arg-type]
+
+Client("https://127.0.0.1:8080", tls=Certificates(ca="ca.pem", cert="me.pem", key="me.key")).close()
 
 
 async def ask() -> None:

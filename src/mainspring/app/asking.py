@@ -6,13 +6,15 @@ import http.client
 import re
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from mainspring.app.keys import brief_key
 from mainspring.app.project import Project
-from mainspring.app.reach import answers, connect
+from mainspring.app.reach import connect
+from mainspring.client.certificates import Certificates, client_is_refused, server_is_distrusted
 from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, Unavailable
 from mainspring.core.settings import Address, Settings
 from mainspring.serving.model import Route
@@ -37,22 +39,33 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     milliseconds: float
 
 
-def ask(project: Project, endpoint: str, fields: Mapping[str, str], key: str | None = None) -> Answer:
+def ask(
+    project: Project,
+    endpoint: str,
+    fields: Mapping[str, str],
+    key: str | None = None,
+    certificates: Certificates | None = None,
+) -> Answer:
     """Ask for one prediction by entity keys and request fields, given as text.
 
+    Args:
+        key: An API key; a brief one is made where it is not given.
+        certificates: What to show the gateway over TLS, and whom to trust instead of its certificate in the profile.
+
     Raises:
+        Denied: The gateway wants a client's certificate, or is not trusted; or the key may not.
         NotFound: The endpoint is unknown or serves nothing yet.
         Invalid: A field is unknown, missing or not of its type.
         Unavailable: The gateway does not answer.
     """
     route = route_of(project, endpoint)
-    if not answers(project.settings.gateway, "/v2/health/live"):  # before a key is made that nobody could use
-        raise _silent(project.settings.gateway)
+    call = partial(_call, project.settings, certificates)
+    call("GET", "/v2/health/live")  # before a key is made that nobody could use
     token = key or brief_key(project, "mainspring predict")
-    metadata = _call(project.settings, "GET", f"/v2/models/{endpoint}", token)
+    metadata = call("GET", f"/v2/models/{endpoint}", token)
     body = {"inputs": _inputs(metadata, fields)}
     began = time.perf_counter()
-    reply = _call(project.settings, "POST", f"/v2/models/{endpoint}/infer", token, body)
+    reply = call("POST", f"/v2/models/{endpoint}/infer", token, body)
     took = (time.perf_counter() - began) * 1000
     return Answer(
         endpoint=endpoint,
@@ -101,11 +114,13 @@ def _tensor(name: str, text: str, datatype: str) -> dict[str, Any]:
     return {"name": name, "shape": [1], "datatype": datatype, "data": [value]}
 
 
-def _call(settings: Settings, method: str, path: str, token: str, body: Any = None) -> Any:
-    connection = connect(settings.gateway, settings.gateway_tls)
+def _call(
+    settings: Settings, certificates: Certificates | None, method: str, path: str, token: str = "", body: Any = None
+) -> Any:
+    connection = connect(settings.gateway, settings.gateway_tls, certificates=certificates)
     try:
         content = None if body is None else msgspec.json.encode(body)
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         connection.request(method, path, content, headers)
         response = connection.getresponse()
         reply = msgspec.json.decode(response.read() or b"{}")
@@ -113,13 +128,24 @@ def _call(settings: Settings, method: str, path: str, token: str, body: Any = No
             raise _refused(response.status, reply)
         return reply
     except (OSError, http.client.HTTPException) as error:
-        raise _silent(settings.gateway, f": {error}") from None
+        raise _lost(settings.gateway, error) from None
     finally:
         connection.close()
 
 
-def _silent(address: Address, why: str = "") -> Unavailable:
-    return Unavailable(f"No gateway answers on {address.url}{why}.", fix="run `mainspring up` first.")
+def _lost(address: Address, error: Exception) -> MainspringError:
+    why = str(error)
+    if client_is_refused(why):
+        return Denied(
+            f"The gateway on {address.url} wants a client's certificate that it trusts ({why}).",
+            fix="give one: --cert FILE --cert-key FILE.",
+        )
+    if server_is_distrusted(why):
+        return Denied(
+            f"The certificate of the gateway on {address.url} is not trusted ({why}).",
+            fix="name the authority that signed it: --ca FILE; without --ca it must be the profile's own.",
+        )
+    return Unavailable(f"No gateway answers on {address.url}: {why}.", fix="run `mainspring up` first.")
 
 
 def _refused(status: int, reply: Any) -> MainspringError:

@@ -1,6 +1,7 @@
 """Ask an endpoint for predictions: `Client(url, key=...)` and `AsyncClient`. The extra `mainspring[client]`."""
 
 from mainspring.client.aio import AsyncClient
+from mainspring.client.certificates import Certificates
 from mainspring.client.failures import ServerFailed
 from mainspring.client.results import Inference, ModelInfo, Prediction, Predictions, ServerInfo, TensorInfo
 from mainspring.client.retrying import Retries
@@ -17,6 +18,7 @@ from mainspring.core.errors import (
 
 __all__ = [
     "AsyncClient",
+    "Certificates",
     "Client",
     "DeadlineExceeded",
     "Denied",

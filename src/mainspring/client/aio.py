@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mainspring.client.certificates import Certificates
 from mainspring.client.protocol import Protocol
 from mainspring.client.results import Inference, ModelInfo, Predictions, ServerInfo
 from mainspring.client.retrying import Retries
 from mainspring.client.rows import Row
-from mainspring.client.talk import Answer, Heard, Loss, Lost, Pause, Send, Talk
-from mainspring.client.transport import answer_of, library, lost_by, options
+from mainspring.client.talk import Answer, Done, Loss, Lost, Pause, Send, Talk, go_on
+from mainspring.client.transport import answer_of, asked, library, lost_by, options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,7 @@ class AsyncClient:
 
     Raises:
         MissingExtra: httpx is not installed.
-        Invalid: `url` is no HTTP address.
+        Invalid: `url` is no HTTP address, or `tls` names files that cannot be used.
     """
 
     def __init__(
@@ -38,11 +39,11 @@ class AsyncClient:
         timeout_s: float = 10.0,
         retries: Retries | None = None,
         headers: Mapping[str, str] | None = None,
-        tls: SSLContext | None = None,
+        tls: SSLContext | Certificates | None = None,
         connections: int = 16,
     ) -> None:
         self._httpx = library()
-        self._http = self._httpx.AsyncClient(**options(url, key, headers or {}, tls, connections))
+        self._http = self._httpx.AsyncClient(**options(url, key, headers, tls, connections))
         self._protocol = Protocol(url, retries or Retries(), timeout_s)
 
     async def predict(
@@ -120,14 +121,10 @@ class AsyncClient:
         await self.close()
 
     async def _run(self, talk: Talk[T]) -> T:
-        heard: Heard = None
-        while True:
-            try:
-                step = talk.send(heard)
-            except StopIteration as end:
-                found: T = end.value
-                return found
-            heard = await self._take(step)
+        step = go_on(talk)
+        while not isinstance(step, Done):
+            step = go_on(talk, await self._take(step))
+        return step.result
 
     async def _take(self, step: Send | Pause) -> Answer | Lost | None:
         if isinstance(step, Pause):
@@ -135,15 +132,9 @@ class AsyncClient:
             return None
         try:
             async with asyncio.timeout(step.timeout_s):  # httpx's own limit is for each part
-                response = await self._http.request(
-                    step.method,
-                    step.path,
-                    headers=dict(step.headers),
-                    content=step.body or None,
-                    timeout=step.timeout_s,
-                )
+                response = await self._http.request(**asked(step))
             return answer_of(response, response.content)
-        except self._httpx.HTTPError as error:
-            return lost_by(error)
         except TimeoutError:
             return Lost(Loss.LATE, f"{step.timeout_s:g} s")
+        except (self._httpx.HTTPError, OSError) as error:  # TLS may fail while a reply is read: httpx lets that through
+            return lost_by(error)

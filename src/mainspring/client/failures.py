@@ -39,6 +39,10 @@ def lost(found: Lost, url: str, *, sent_twice: bool) -> MainspringError:
         return DeadlineExceeded(told)
     if found.loss is Loss.UNSENT:
         return Unavailable(told, fix="see that the gateway runs (`mainspring up`) and that the address is right.")
+    if found.loss is Loss.DISTRUSTED:
+        return Denied(told, fix="give the client the server's authority: tls=Certificates(ca=FILE).")
+    if found.loss is Loss.UNKNOWN:
+        return Denied(told, fix="give the client a certificate: tls=Certificates(cert=FILE, key=FILE).")
     if sent_twice:
         return Unavailable(told)
     return Unavailable(f"{told} The prediction may have been made and logged, so it was not asked for again.")

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mainspring.client.certificates import Certificates
 from mainspring.client.protocol import Protocol
 from mainspring.client.results import Inference, ModelInfo, Predictions, ServerInfo
 from mainspring.client.retrying import Retries
 from mainspring.client.rows import Row
-from mainspring.client.talk import Answer, Heard, Loss, Lost, Pause, Send, Talk
-from mainspring.client.transport import answer_of, library, lost_by, options
+from mainspring.client.talk import Answer, Done, Loss, Lost, Pause, Send, Talk, go_on
+from mainspring.client.transport import answer_of, asked, library, lost_by, options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,12 +30,12 @@ class Client:
         timeout_s: For each call, with all its attempts and waits.
         retries: How patient it is. Only what is safe is sent again: see `Retries`.
         headers: Sent with every request.
-        tls: For a certificate of your own, or a client's.
+        tls: For an authority of your own, or a client's certificate: files, or a context of the standard library.
         connections: How many are held open at most.
 
     Raises:
         MissingExtra: httpx is not installed.
-        Invalid: `url` is no HTTP address.
+        Invalid: `url` is no HTTP address, or `tls` names files that cannot be used.
     """
 
     def __init__(
@@ -45,11 +46,11 @@ class Client:
         timeout_s: float = 10.0,
         retries: Retries | None = None,
         headers: Mapping[str, str] | None = None,
-        tls: SSLContext | None = None,
+        tls: SSLContext | Certificates | None = None,
         connections: int = 16,
     ) -> None:
         self._httpx = library()
-        self._http = self._httpx.Client(**options(url, key, headers or {}, tls, connections))
+        self._http = self._httpx.Client(**options(url, key, headers, tls, connections))
         self._protocol = Protocol(url, retries or Retries(), timeout_s)
 
     def predict(
@@ -153,14 +154,10 @@ class Client:
         self.close()
 
     def _run(self, talk: Talk[T]) -> T:
-        heard: Heard = None
-        while True:
-            try:
-                step = talk.send(heard)
-            except StopIteration as end:
-                found: T = end.value
-                return found
-            heard = self._take(step)
+        step = go_on(talk)
+        while not isinstance(step, Done):
+            step = go_on(talk, self._take(step))
+        return step.result
 
     def _take(self, step: Send | Pause) -> Answer | Lost | None:
         if isinstance(step, Pause):
@@ -169,13 +166,11 @@ class Client:
         until = time.monotonic() + step.timeout_s
         parts = []
         try:
-            with self._http.stream(
-                step.method, step.path, headers=dict(step.headers), content=step.body or None, timeout=step.timeout_s
-            ) as response:
+            with self._http.stream(**asked(step)) as response:
                 for part in response.iter_bytes():  # httpx's own limit is for each part
                     parts.append(part)
                     if time.monotonic() > until:
                         return Lost(Loss.LATE, f"{sum(map(len, parts))} bytes had come")
                 return answer_of(response, b"".join(parts))
-        except self._httpx.HTTPError as error:
+        except (self._httpx.HTTPError, OSError) as error:
             return lost_by(error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,13 @@ class Answer:
 
 
 class Loss(Enum):
-    """How far a request without an answer came."""
+    """How far a request without an answer came, or why it was not sent."""
 
     UNSENT = "the server could not be reached"
     LATE = "the server did not answer in time"
     BROKEN = "the connection broke before there was an answer"
+    DISTRUSTED = "the server's certificate is not one that is trusted"
+    UNKNOWN = "the server wants a client's certificate that it trusts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +60,18 @@ class Lost:
 Heard = Answer | Lost | None  # of a Send; None of a Pause
 T = TypeVar("T")
 Talk = Generator[Send | Pause, Heard, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T]):
+    """The talk is over."""
+
+    result: T
+
+
+def go_on(talk: Talk[T], heard: Heard = None) -> Send | Pause | Done[T]:
+    """Return the next step of a talk, by what came of the one before; raises what the talk raises."""
+    try:
+        return talk.send(heard)
+    except StopIteration as end:
+        return Done(end.value)

@@ -1,4 +1,4 @@
-"""What the blocking and the asynchronous transport share: how httpx is set up, and its errors in our words."""
+"""What the blocking and the asynchronous client share: how httpx is set up and asked, and its errors in our words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any
 
-from mainspring.client.talk import Answer, Loss, Lost
+from mainspring.client.certificates import Certificates, client_is_refused, server_is_distrusted
+from mainspring.client.talk import Answer, Loss, Lost, Send
 from mainspring.core.errors import Invalid, MissingExtra
 
 if TYPE_CHECKING:
@@ -28,22 +29,28 @@ def library() -> Any:
     return httpx
 
 
-def options(url: str, key: str | None, headers: Mapping[str, str], tls: SSLContext | None, connections: int) -> Any:
+def options(
+    url: str,
+    key: str | None,
+    headers: Mapping[str, str] | None,
+    tls: SSLContext | Certificates | None,
+    connections: int,
+) -> Any:
     """Return the arguments of httpx's client.
 
     Raises:
-        Invalid: `url` is no HTTP address.
+        Invalid: `url` is no HTTP address, or `tls` names files that cannot be used.
     """
     httpx = library()
     if not url.startswith(("http://", "https://")):
         raise Invalid(f"{url!r} is no HTTP address.", fix="write it as http://127.0.0.1:8080 or https://...")
-    sent = {"accept-encoding": "identity", **{name.lower(): value for name, value in headers.items()}}
+    sent = {"accept-encoding": "identity", **{name.lower(): value for name, value in (headers or {}).items()}}
     if key is not None:
         sent["authorization"] = f"Bearer {key}"
     return {
         "base_url": url.rstrip("/").removesuffix("/v2"),
         "headers": sent,
-        "verify": tls if tls is not None else True,
+        "verify": tls.context() if isinstance(tls, Certificates) else True if tls is None else tls,
         # Of the environment only a proxy would be of use, and .netrc would replace the key.
         "trust_env": False,
         "limits": httpx.Limits(
@@ -52,10 +59,25 @@ def options(url: str, key: str | None, headers: Mapping[str, str], tls: SSLConte
     }
 
 
-def lost_by(error: httpx.HTTPError) -> Lost:
-    """Return how far a request came that ended with an error of httpx."""
+def asked(step: Send) -> Any:
+    """Return the arguments of httpx's request."""
+    return {
+        "method": step.method,
+        "url": step.path,
+        "headers": dict(step.headers),
+        "content": step.body or None,
+        "timeout": step.timeout_s,
+    }
+
+
+def lost_by(error: httpx.HTTPError | OSError) -> Lost:
+    """Return how far a request came that ended with an error of httpx, or of TLS beneath it."""
     httpx = library()
     why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if server_is_distrusted(why):
+        return Lost(Loss.DISTRUSTED, why)
+    if client_is_refused(why):
+        return Lost(Loss.UNKNOWN, why)
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)):
         return Lost(Loss.UNSENT, why)
     if isinstance(error, httpx.TimeoutException):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,16 +13,32 @@ from mainspring.cli.call import command as make
 if TYPE_CHECKING:
     from rich.console import Console
 
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
 
 @make("predict")
 @click.argument("endpoint")
 @click.argument("fields", nargs=-1, metavar="NAME=VALUE...")
 @click.option("--key", help="An API key; by default a new one that lives for a minute.")
-def command(call: Call, *, endpoint: str, fields: tuple[str, ...], key: str | None) -> None:
+@click.option("--cert", type=_FILE, help="A client's certificate to show, PEM, where the gateway wants one.")
+@click.option("--cert-key", type=_FILE, help="Its key, where that stands in another file.")
+@click.option("--ca", type=_FILE, help="Authorities to trust; by default the gateway's certificate in the profile.")
+def command(
+    call: Call,
+    *,
+    endpoint: str,
+    fields: tuple[str, ...],
+    key: str | None,
+    cert: Path | None,
+    cert_key: Path | None,
+    ca: Path | None,
+) -> None:
     """Ask ENDPOINT for one prediction, by entity keys and request fields: `flight=... origin=EWR`."""
     from mainspring.app.asking import ask
+    from mainspring.client.certificates import Certificates
 
-    answer = ask(call.project, endpoint, dict(_pair(field) for field in fields), key)
+    pairs = dict(_pair(field) for field in fields)
+    answer = ask(call.project, endpoint, pairs, key, Certificates(ca=ca, cert=cert, key=cert_key))
 
     def show(console: Console) -> None:
         for name, value in answer.outputs.items():

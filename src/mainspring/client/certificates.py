@@ -1,0 +1,78 @@
+"""Whom a client trusts over TLS, and what it shows of itself, as PEM files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mainspring.core.errors import Invalid
+
+if TYPE_CHECKING:
+    import ssl
+
+_REFUSED = re.compile(r"ALERT_\w*(CERTIFICATE|UNKNOWN_CA)")  # as OpenSSL names what the server said of ours
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """PEM files.
+
+    Args:
+        ca: Authorities, one of which must have signed the server's certificate; the system's where it is not given.
+        cert: The client's own certificate, then those between it and its authority: where the server wants to see one.
+        key: Its key, not encrypted; not given where it stands in `cert`.
+    """
+
+    ca: str | Path | None = None
+    cert: str | Path | None = None
+    key: str | Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Return them, read.
+
+        Raises:
+            Invalid: A file cannot be read, is no PEM, or the key is not that of the certificate.
+        """
+        import ssl
+
+        try:
+            context = ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))
+        except (OSError, ssl.SSLError) as error:
+            raise Invalid(_told("authority", self.ca, error), fix="name a PEM file of certificates.") from None
+        self.show_in(context)
+        return context
+
+    def show_in(self, context: ssl.SSLContext) -> None:
+        """Let `context` show the client's certificate, if there is one; raises as `context` does."""
+        import ssl
+
+        if self.cert is None:
+            if self.key is not None:
+                raise Invalid(f"There is a key, {self.key}, and no certificate.", fix="name its certificate too.")
+            return
+        try:
+            # An encrypted key would be asked for at the terminal.
+            context.load_cert_chain(self.cert, self.key, password=lambda: b"")
+        except (OSError, ssl.SSLError) as error:
+            files = " with the key ".join(str(each) for each in (self.cert, self.key) if each is not None)
+            raise Invalid(
+                _told("client's certificate", files, error),
+                fix="name the PEM files of a certificate and of its key, not encrypted.",
+            ) from None
+
+
+def server_is_distrusted(why: str) -> bool:
+    """Return whether an error's text says that the server's certificate was not accepted."""
+    return "CERTIFICATE_VERIFY_FAILED" in why
+
+
+def client_is_refused(why: str) -> bool:
+    """Return whether an error's text says that the server did not accept the client's certificate, or wants one."""
+    return _REFUSED.search(why) is not None
+
+
+def _told(what: str, files: str | Path | None, error: OSError) -> str:
+    why = getattr(error, "reason", None) or error.strerror or "it is no PEM"
+    return f"The {what} {files} cannot be used: {str(why).replace('_', ' ').lower()}."

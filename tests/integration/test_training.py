@@ -96,7 +96,8 @@ def test_the_run_says_where_it_comes_from(bakery: Bakery, report: Any) -> None:
     assert run.params["digest"] == report.digest
     assert run.metrics["holdout.auc"] == report.metrics["auc"]
     assert run.metrics["baseline.auc"] == report.baseline["auc"]
-    assert json.loads(bakery.tracking.artefact(report.run_id, "environment.json"))["numpy"] == np.__version__
+    environment = json.loads(bakery.tracking.artefact(report.run_id, "environment.json"))
+    assert environment["packages"]["numpy"] == np.__version__
 
 
 def test_the_version_has_its_lineage(bakery: Bakery, report: Any) -> None:

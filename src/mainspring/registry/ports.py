@@ -81,6 +81,11 @@ class Tracking(Protocol):
         """While it is entered, what this thread logs with the store's own client lands in the run."""
         ...
 
+    def aside(self, run_id: str, name: str) -> AbstractContextManager[None]:
+        """While it is entered, the store's own client logs nothing by itself, and nothing of what this thread logs with
+        it lands in the run: if there is any, it gets a run of its own, called `name`, that is part of this one."""
+        ...
+
     def finish(self, run_id: str, status: str, at: int) -> None:
         """Close a run as FINISHED, FAILED or KILLED."""
         ...

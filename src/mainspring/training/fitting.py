@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mainspring.core.errors import Invalid, MainspringError
+from mainspring.training.flavours import predicts
 from mainspring.training.model import Model
 from mainspring.training.run import Run
 from mainspring.training.sets import TrainingSet
@@ -18,7 +19,7 @@ def fit(model: Model, data: TrainingSet, run: Run) -> Any:
     """Return the estimator that the model's function makes of `data`, with Python's and NumPy's seeds set.
 
     Raises:
-        Invalid: It returned nothing that predicts.
+        Invalid: It returned nothing, or what does not predict.
         MainspringError: It raised; the message names the line.
     """
     random.seed(model.seed)
@@ -28,19 +29,51 @@ def fit(model: Model, data: TrainingSet, run: Run) -> Any:
     except MainspringError:
         raise
     except Exception as error:
+        if _is_out_of_memory(error):
+            raise _out_of_memory(model, data, error) from error
         place = traceback.extract_tb(error.__traceback__)[-1]
         own = [each for each in traceback.extract_tb(error.__traceback__) if each.filename == _file(model)]
         place = own[-1] if own else place
         raise MainspringError(
             f"Training {model.name!r} on {len(data.features)} features failed at {place.filename}:{place.lineno}: "
             f"{type(error).__name__}: {error}",
+            fix=_remedy(error),
         ) from error
-    if not hasattr(estimator, "predict"):
+    if estimator is None:
+        raise Invalid(
+            f"The training function of {model.name!r} returned nothing ({_where(model)}).",
+            fix="return the fitted estimator at its end.",
+        )
+    if not predicts(estimator):
         raise Invalid(
             f"The training function of {model.name!r} returned {type(estimator).__name__}, which does not predict.",
             fix="return the fitted estimator.",
         )
     return estimator
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch's and other libraries' own kinds are known by their name, so that none of them is imported for it
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _out_of_memory(model: Model, data: TrainingSet, error: Exception) -> MainspringError:
+    said = f": {str(error).splitlines()[0][:200]}" if str(error).strip() else ""
+    return MainspringError(
+        f"Training {model.name!r} ran out of memory: {len(data.train):,} rows of {len(data.features)} features{said}.",
+        fix="train on fewer rows (--since), on fewer or narrower features (ms.Float32), or in smaller batches.",
+    )
+
+
+def _remedy(error: Exception) -> str | None:
+    if "is already active" in str(error) and "start_run" in str(error):  # MLflow's
+        return "leave mlflow.start_run() out: the run is open; or begin one that is part of it: start_run(nested=True)."
+    return None
+
+
+def _where(model: Model) -> str:
+    code = getattr(model.train, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(model.train)
 
 
 def _file(model: Model) -> str:

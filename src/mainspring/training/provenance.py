@@ -11,6 +11,11 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from mainspring.core.errors import Invalid
+
+STATE = ".mainspring"  # the folder that is no part of a project's code
+_LARGEST_DIFF = 16_000_000  # bytes
+_MOST_NEW = 500  # files
 _SUFFIXES = (".py", ".toml", ".sql")
 _NAMED = ("mainspring", "numpy", "pandas", "scikit-learn", "onnx", "onnxruntime", "skl2onnx", "duckdb", "pyarrow")
 
@@ -28,15 +33,47 @@ def code_version(root: Path) -> str:
 
 
 def _git(git: str, root: Path, *arguments: str) -> str:
+    found = run_git(git, root, *arguments)
+    return "" if found is None else found.decode(errors="replace").strip()
+
+
+def run_git(git: str, root: Path, *arguments: str, fine: tuple[int, ...] = (0,)) -> bytes | None:
+    """Return what git prints in `root`, `None` where it fails, that is, ends with another code than those of `fine`."""
     # no configuration of the repository may run a program of its choice
     safe = ["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]
     try:
-        done = subprocess.run(
-            [git, *safe, "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=False
-        )
+        done = subprocess.run([git, *safe, "-C", str(root), *arguments], capture_output=True, timeout=30, check=False)
     except subprocess.TimeoutExpired:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        return None
+    return done.stdout if done.returncode in fine else None
+
+
+def code_diff(root: Path) -> bytes:
+    """Return how the project's files differ from the git commit that `root` is at, as `git apply` takes it.
+
+    That is every change in a tracked file in `root`, and each Python, TOML and SQL file that git neither tracks nor
+    ignores; empty outside git. Paths are from the top of the repository.
+
+    Raises:
+        Invalid: It is larger than 16 MB, or there are more than 500 such files.
+    """
+    git = shutil.which("git")
+    top = _git(git, root, "rev-parse", "--show-toplevel") if git else ""
+    if git is None or not top or not _git(git, root, "rev-parse", "HEAD"):
+        return b""
+    plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--binary")
+    parts = [run_git(git, root, "diff", *plain, "HEAD", "--", ".", ":(exclude).mainspring") or b""]
+    listed = run_git(git, root, "ls-files", "--others", "--exclude-standard", "--full-name", "-z", "--", ".") or b""
+    names = [name for name in listed.decode(errors="surrogateescape").split("\0") if name.endswith(_SUFFIXES)]
+    names = [name for name in names if STATE not in name.split("/")]
+    if len(names) > _MOST_NEW:
+        raise Invalid(f"{root} has {len(names)} code files that git does not know.", fix="commit them, or ignore them.")
+    new = ("diff", "--no-index", *plain, "--", "/dev/null")
+    parts += [run_git(git, Path(top), *new, name, fine=(0, 1)) or b"" for name in names]
+    diff = b"".join(parts)
+    if len(diff) > _LARGEST_DIFF:
+        raise Invalid(f"{root} differs from its git commit by {len(diff) // 1_000_000} MB.", fix="commit the changes.")
+    return diff
 
 
 def files_digest(root: Path) -> str:
@@ -61,6 +98,16 @@ def environment() -> dict[str, str]:
     """Return name -> version of Python and of every installed package."""
     found = {each.metadata["Name"]: each.version for each in metadata.distributions() if each.metadata["Name"]}
     return {"python": platform.python_version(), **dict(sorted(found.items(), key=lambda item: item[0].lower()))}
+
+
+def machine() -> dict[str, str]:
+    """Return what the packages ran on."""
+    return {
+        "implementation": platform.python_implementation(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "processors": str(os.cpu_count() or 1),
+    }
 
 
 def environment_summary(installed: dict[str, str]) -> str:

@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from mainspring.core.time import Clock
+from mainspring.data.model import DatasetCommit
 from mainspring.data.ports import LakeTables, Snapshots
 from mainspring.registry.bundles import Bundles
 from mainspring.registry.model import Bundle, ModelVersion
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["Trainer", "score_bundle"]
+
+_SYSTEM_EVERY_S = 5.0
 
 Progress = Callable[[str, float], None]
 
@@ -68,11 +69,18 @@ class Trainer:
         self._root = root
 
     def train(
-        self, model: Model, *, since: int | None = None, until: int | None = None, progress: Progress | None = None
+        self,
+        model: Model,
+        *,
+        since: int | None = None,
+        until: int | None = None,
+        commit: DatasetCommit | None = None,
+        progress: Progress | None = None,
     ) -> TrainReport:
         """Train on the observations made in `[since, until)` and register what comes of it.
 
         Args:
+            commit: The data to train on, by default every table as it is now.
             since: UTC epoch microseconds, `None` from the first.
             until: Likewise; labels that became visible later are not used either.
             progress: Told a stage's name and the share of all that is done, from 0 to 1.
@@ -85,11 +93,12 @@ class Trainer:
         begun = time.monotonic()
         tell = progress or _nobody
         tell("pin the data", 0.0)
-        pinned = pin(model, self._lake, self._snapshots, self._clock, self._root)
+        pinned = pin(model, self._lake, self._snapshots, self._clock, self._root, commit=commit)
         tags = {**process_tags(), **pinned.tags, "seed": str(model.seed)}
         run_id = self._tracking.start(model.name, tags, self._clock.now())
-        with Run(self._tracking, run_id, self._clock, seed=model.seed) as run:
-            self._tracking.log_artefact(run_id, "environment.json", msgspec.json.encode(pinned.packages))
+        with Run(self._tracking, run_id, self._clock, seed=model.seed, system_every_s=_SYSTEM_EVERY_S) as run:
+            for name, content in pinned.files_of_run.items():
+                run.log_artefact(name, content)
             run.log_params({"since": since, "until": until, "holdout": model.holdout, "task": model.task})
             tell("read the features", 0.05)
             everything, held_out = self._data(model, pinned, since, until)
@@ -129,11 +138,14 @@ class Trainer:
         tell: Progress,
     ) -> tuple[Bundle, dict[str, float]]:
         tell("fit", 0.3)
-        estimator = fit(model, data, run)
+        with run.active():
+            estimator = fit(model, data, run)
         outputs = output_names(estimator, model.task)
         tell("fit the baseline", 0.6)
-        baseline = _baseline(model, everything, run, outputs)
-        converted = convert(model, estimator, data, tell)
+        with run.aside("baseline"):
+            baseline = _baseline(model, everything, run, outputs)
+        with run.aside("conversion"):
+            converted = convert(model, estimator, data, tell)
         run.log_metrics({f"holdout.{name}": value for name, value in converted.metrics.items()})
         run.log_metrics({f"baseline.{name}": value for name, value in baseline.items()})
         run.log_params({"training_rows": len(data.train), "holdout_rows": len(data.holdout), "dropped": data.dropped})
@@ -175,7 +187,7 @@ def _baseline(model: Model, data: TrainingSet, run: Run, outputs: tuple[str, ...
         scores = constant_scores(model.task, data.train.y, len(judged), outputs)
         return evaluate(model.task, judged.y, scores, outputs)
     few = data.only(columns_of(model.baseline, data.dtypes))
-    with run.child("baseline.") as told:
+    with run.prefixed("baseline.") as told:
         estimator: Any = fit(model, few, told)
     scores = estimator_scores(estimator, few.holdout.X, model.task)
     return evaluate(model.task, judged.y, scores, output_names(estimator, model.task))

@@ -65,7 +65,40 @@ def test_our_own_errors_pass_unchanged(run: Run) -> None:
         fit(late_model(missing), DATA, run)
 
 
-@pytest.mark.parametrize("returned", [None, 3, "model"])
+def forgets(data: TrainingSet, _run: Run) -> Any:
+    Constant()
+
+
+def test_a_function_that_returns_nothing_is_told_where_it_is(run: Run) -> None:
+    line = forgets.__code__.co_firstlineno
+    with pytest.raises(
+        Invalid, match=rf"'late-order' returned nothing .*test_fitting\.py:{line}.*Fix: return the fitted"
+    ):
+        fit(late_model(forgets), DATA, run)
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")])
+def test_out_of_memory_says_of_what_and_what_to_do(run: Run, error: Exception) -> None:
+    def grows(_data: TrainingSet, _run: Run) -> Any:
+        raise error
+
+    with pytest.raises(MainspringError, match=r"'late-order' ran out of memory: 2 rows of 1 features.*fewer rows"):
+        fit(late_model(grows), DATA, run)
+
+
+def test_memory_that_is_not_there_is_told(run: Run) -> None:
+    def grows(_data: TrainingSet, _run: Run) -> Any:
+        return np.empty(2**60, np.int8)
+
+    with pytest.raises(MainspringError, match=r"out of memory.*Unable to allocate"):
+        fit(late_model(grows), DATA, run)
+
+
+@pytest.mark.parametrize("returned", [3, "model"])
 def test_what_does_not_predict_is_refused(run: Run, returned: object) -> None:
     with pytest.raises(Invalid, match=type(returned).__name__):
         fit(late_model(lambda _data, _run: returned), DATA, run)

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from mainspring.training.provenance import code_version, environment, environment_summary, files_digest
+from mainspring.core.errors import Invalid
+from mainspring.training.provenance import (
+    code_diff,
+    code_version,
+    environment,
+    environment_summary,
+    files_digest,
+)
 
 
 @pytest.fixture
@@ -42,6 +49,57 @@ def test_the_commit_and_whether_it_was_changed(project: Path) -> None:
 
     (project / "flights" / "model.py").write_text("x = 2\n")
     assert code_version(project) == f"{commit}+changed"
+
+
+def committed(project: Path) -> str:
+    """Put the folder above the project under git."""
+    git(project.parent, "init", "-q")
+    git(project.parent, "add", ".")
+    git(project.parent, "commit", "-qm", "first")
+    return git(project, "rev-parse", "HEAD")
+
+
+def test_the_diff_makes_the_files_again(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (project / "old.sql").write_text("select 1\n")
+    (project / "image.bin").write_bytes(bytes(range(256)))
+    (project / ".gitignore").write_text("ignored.py\n")
+    commit = committed(project)
+    assert code_diff(project) == b""
+
+    (project / "flights" / "model.py").write_text("x = 2\n")
+    (project / "flights" / "größe new.py").write_text("y = 'ü'\n")
+    (project / "ignored.py").write_text("z = 3\n")
+    (project / "rows.csv").write_text("a,b\n")
+    (project / "image.bin").write_bytes(bytes(range(255, -1, -1)))
+    (project / "old.sql").unlink()
+    (project.parent / "beside.py").write_text("not of the project\n")
+    git(project, "add", "flights")  # staged or not is the same
+    (project / ".mainspring").mkdir()
+    (project / ".mainspring" / "left.py").write_text("state\n")
+
+    again = tmp_path_factory.mktemp("again")
+    git(project.parent, f"--work-tree={again}", "checkout", commit, "--", ".")
+    diff = code_diff(project)
+    subprocess.run(["git", "-C", str(again), "apply", "-"], input=diff, check=True)
+    (project / "ignored.py").unlink()
+    assert files_digest(again / "flights") == files_digest(project)
+    assert (again / "flights" / "image.bin").read_bytes() == (project / "image.bin").read_bytes()
+    assert not (again / "beside.py").exists()
+    assert not (again / "flights" / "rows.csv").exists()
+
+
+def test_outside_git_and_before_the_first_commit_there_is_no_diff(project: Path) -> None:
+    assert code_diff(project) == b""
+    git(project, "init", "-q")
+    assert code_diff(project) == b""
+
+
+def test_a_diff_beyond_reason_is_refused(project: Path) -> None:
+    committed(project)
+    for number in range(501):
+        (project / f"n{number}.py").touch()
+    with pytest.raises(Invalid, match="501 code files"):
+        code_diff(project)
 
 
 def test_a_repository_runs_no_program_of_its_choice(project: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mainspring.core.errors import Invalid, StorageFull
+from mainspring.core.errors import Invalid, NotFound, StorageFull, Unavailable
 from mainspring.core.time import SECOND, ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking
 from mainspring.training.run import Run
@@ -22,6 +25,7 @@ class Recorder(MemoryTracking):
         self.calls: list[Sequence[tuple[str, float, int, int]]] = []
         self.came = threading.Event()
         self.full = False
+        self.locked = 0  # calls that find the store locked
 
     def log(
         self,
@@ -34,6 +38,10 @@ class Recorder(MemoryTracking):
         if self.full:
             self.came.set()
             raise StorageFull("No space left.")
+        if self.locked:
+            self.locked -= 1
+            self.came.set()
+            raise Unavailable("Locked.")
         super().log(run_id, params=params, metrics=metrics, tags=tags)
         self.calls.append(list(metrics))
         self.came.set()
@@ -124,7 +132,7 @@ def test_a_parameter_too_long_for_the_store_is_refused(tracking: Recorder) -> No
 def test_a_child_writes_under_its_prefix_and_never_closes_the_run(tracking: Recorder) -> None:
     with open_run(tracking) as run:
         run.log_param("trees", 5)
-        with pytest.raises(ZeroDivisionError), run.child("baseline.") as told:
+        with pytest.raises(ZeroDivisionError), run.prefixed("baseline.") as told:
             fail(told)
         assert (told.id, told.seed) == (run.id, 7)
         assert tracking.get(run.id).status == "RUNNING"
@@ -134,8 +142,8 @@ def test_a_child_writes_under_its_prefix_and_never_closes_the_run(tracking: Reco
 
 def fail_in_the_background(run: Run) -> None:
     run.log_metric("loss", 1.0)
-    assert run._flusher is not None
-    run._flusher.join(30)
+    assert run._buffer._thread is not None
+    run._buffer._thread.join(30)
     run.log_metric("loss", 0.5)
     raise AssertionError("the second word was not refused")
 
@@ -173,3 +181,156 @@ def test_threads_lose_nothing(tracking: Recorder) -> None:
     logged = [entry for batch in tracking.calls for entry in batch]
     for number in range(4):
         assert [step for name, _, step, _ in logged if name == f"t{number}"] == list(range(200))
+
+
+def test_what_could_not_be_written_is_written_later_in_its_order(tracking: Recorder) -> None:
+    with open_run(tracking) as run:
+        run.log_metric("loss", 1.0, 0)
+        run.log_param("depth", 3)
+        run.set_tag("stage", "first")
+        tracking.locked = 1
+        with pytest.raises(Unavailable):
+            run.flush()
+        run.log_metric("loss", 0.5, 1)
+        run.set_tag("stage", "second")
+        run.flush()
+        assert [(name, value, step) for name, value, step, _ in tracking.calls[0]] == [
+            ("loss", 1.0, 0),
+            ("loss", 0.5, 1),
+        ]
+    record = tracking.get(run.id)
+    assert (dict(record.params), record.tags["stage"]) == ({"depth": "3"}, "second")
+
+
+def test_a_store_that_is_locked_for_a_while_does_not_end_the_training(tracking: Recorder) -> None:
+    tracking.locked = 3
+    with open_run(tracking, flush_every_s=0.01) as run:
+        run.log_metric("loss", 1.0)
+        deadline = time.monotonic() + 30
+        while tracking.locked and time.monotonic() < deadline:
+            run.log_metric("other", 1.0)
+            time.sleep(0.005)
+    assert tracking.get(run.id).metrics["loss"] == 1.0
+
+
+def test_much_is_written_before_its_time(tracking: Recorder) -> None:
+    with open_run(tracking, flush_every_s=3600) as run:
+        for step in range(20_000):
+            run.log_metric("loss", 1.0, step)
+        assert tracking.came.wait(30)
+
+
+@pytest.mark.parametrize("name", ["loss!", "", "a//b", "../up", "x" * 251, 7])
+def test_a_badly_named_metric_is_named_with_one_that_would_do(tracking: Recorder, name: Any) -> None:
+    with pytest.raises(Invalid, match=r"cannot name a metric.*Fix: ") as raised, open_run(tracking) as run:
+        run.log_metrics({"good": 1.0, name: 1.0})
+    assert repr(name)[:40] in str(raised.value)
+    assert dict(tracking.get(run.id).metrics) == {}
+
+
+def test_a_bad_name_of_a_parameter_a_tag_and_a_file(tracking: Recorder) -> None:
+    run = open_run(tracking)
+    with pytest.raises(Invalid, match="'a;b' cannot name a parameter"):
+        run.log_param("a;b", 1)
+    with pytest.raises(Invalid, match="'a;b' cannot name a tag"):
+        run.set_tag("a;b", 1)
+    with pytest.raises(Invalid, match=r"'\.\.' cannot name a file of a run"):
+        run.log_text("../b", "x")
+    with pytest.raises(Invalid, match="'t' has 8001 characters"):
+        run.set_tag("t", "x" * 8001)
+
+
+@pytest.mark.parametrize("step", [1.5, "1", None])
+def test_a_step_is_a_whole_number(tracking: Recorder, step: Any) -> None:
+    with pytest.raises(Invalid, match="no whole number"):
+        open_run(tracking).log_metric("loss", 1.0, step)
+
+
+def test_numbers_of_other_libraries_are_numbers(tracking: Recorder) -> None:
+    import numpy as np
+
+    with open_run(tracking) as run:
+        run.log_metric("loss", np.float32(0.5), np.int64(3))
+    assert tracking.history(run.id, "loss") == [(0.5, 3, 5 * SECOND)]
+
+
+def test_files_texts_and_tags(tracking: Recorder, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_bytes(b"a,b\n")
+    with open_run(tracking) as run:
+        run.log_artefact("raw", b"\x00")
+        run.log_artefact("table.csv", tmp_path / "table.csv")
+        run.log_artefact("again.csv", str(tmp_path / "table.csv"))
+        run.log_text("notes/first.md", "größer")
+        run.set_tags({"stage": "try", "fold": 3})
+        with pytest.raises(NotFound, match=r"absent\.csv does not exist"):
+            run.log_artefact("absent.csv", tmp_path / "absent.csv")
+    assert tracking.artefacts(run.id) == {"again.csv": 4, "notes/first.md": 8, "raw": 1, "table.csv": 4}
+    assert tracking.artefact(run.id, "notes/first.md").decode() == "größer"
+    assert {name: tracking.get(run.id).tags[name] for name in ("stage", "fold")} == {"stage": "try", "fold": "3"}
+
+
+class Drawing:
+    """As Matplotlib's figure is."""
+
+    def savefig(self, into: Any, format: str) -> None:
+        if format != "png":
+            raise ValueError(f"Format {format!r} is not supported")
+        into.write(b"\x89PNG")
+
+
+class Page:
+    """As Plotly's figure is."""
+
+    def to_html(self) -> str:
+        return "<html>"
+
+
+def test_figures(tracking: Recorder) -> None:
+    run = open_run(tracking)
+    run.log_figure("plots/roc.png", Drawing())
+    run.log_figure("plots/roc.html", Page())
+    assert tracking.artefact(run.id, "plots/roc.png") == b"\x89PNG"
+    assert tracking.artefact(run.id, "plots/roc.html") == b"<html>"
+    with pytest.raises(Invalid, match=r"'roc\.doc'.*Fix: end the name with \.png"):
+        run.log_figure("roc.doc", Drawing())
+    with pytest.raises(Invalid, match="int is no figure"):
+        run.log_figure("roc.png", 3)
+
+
+def test_a_nested_run_is_a_run_of_its_own_that_finishes_itself(tracking: Recorder) -> None:
+    with open_run(tracking) as run:
+        run.log_metric("loss", 1.0)
+        with run.nested("fold 1", params={"fold": 1}) as fold:
+            fold.log_metric("loss", 0.5)
+            assert tracking.get(fold.id).status == "RUNNING"
+        with pytest.raises(ZeroDivisionError), run.nested("fold 2", seed=8) as failing:
+            fail(failing)
+        with fold.prefixed("part.") as part:
+            part.log_metric("loss", 0.25)
+        fold.flush()
+    record = tracking.get(fold.id)
+    assert (record.model, record.status, record.ended_at) == ("late", "FINISHED", 5 * SECOND)
+    assert (dict(record.metrics), dict(record.params)) == ({"loss": 0.5, "part.loss": 0.25}, {"fold": "1"})
+    assert {name: record.tags[name] for name in ("mainspring.parent", "mainspring.name", "seed")} == {
+        "mainspring.parent": run.id,
+        "mainspring.name": "fold 1",
+        "seed": "7",
+    }
+    assert (tracking.get(failing.id).status, failing.seed) == ("FAILED", 8)
+    assert dict(tracking.get(run.id).metrics) == {"loss": 1.0}
+    assert tracking.get(run.id).status == "RUNNING"
+
+
+def test_the_machine_is_sampled_beside_the_function(tracking: Recorder) -> None:
+    clock = ManualClock(5 * SECOND)
+    run = Run(tracking, tracking.start("late", {}, SECOND), clock, seed=7, flush_every_s=0.01, system_every_s=0.02)
+    with run:
+        deadline = time.monotonic() + 30
+        while len(tracking.history(run.id, "system/cpu_utilization_percentage")) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    metrics = tracking.get(run.id).metrics
+    assert metrics["system/process_memory_usage_megabytes"] > 10
+    assert 0 < metrics["system/system_memory_usage_percentage"] <= 100
+    steps = [step for _, step, _ in tracking.history(run.id, "system/cpu_utilization_percentage")]
+    assert steps == list(range(len(steps)))
+    assert len(steps) >= 3

@@ -55,9 +55,9 @@ class MemoryTracking:
         with self._lock:
             run = self._run(run_id)
             known = run.record.params
-            for name, value in (params or {}).items():
-                if known.get(name, value) != value:
-                    raise param_conflict(run_id, name, known[name], value)
+            for name, text in (params or {}).items():
+                if known.get(name, text) != text:
+                    raise param_conflict(run_id, name, known[name], text)
             for name, value, step, at in metrics:
                 shown = 0.0 if math.isnan(value) else value
                 run.history.setdefault(name, {}).setdefault((step, at, shown, math.isnan(value)), value)
@@ -92,6 +92,11 @@ class MemoryTracking:
 
     def active(self, run_id: str) -> AbstractContextManager[None]:
         self.get(run_id)
+        return nullcontext()
+
+    def aside(self, run_id: str, name: str) -> AbstractContextManager[None]:
+        self.get(run_id)
+        check_names([name], "run")
         return nullcontext()
 
     def finish(self, run_id: str, status: str, at: int) -> None:

@@ -23,7 +23,12 @@ _LARGEST = 1.7976931348623157e308  # what MLflow keeps for infinity
 _COLUMNS = ("key", "value", "timestamp", "step", "is_nan", "run_uuid")
 
 _tables = sa.MetaData()
-_kinds = {"value": sa.Float(53), "timestamp": sa.BigInteger, "step": sa.BigInteger, "is_nan": sa.Boolean}
+_kinds: dict[str, Any] = {
+    "value": sa.Float(53),
+    "timestamp": sa.BigInteger,
+    "step": sa.BigInteger,
+    "is_nan": sa.Boolean,
+}
 _metrics, _latest = (
     sa.Table(name, _tables, *(sa.Column(column, _kinds.get(column, sa.String)) for column in _COLUMNS))
     for name in ("metrics", "latest_metrics")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from mainspring.core.errors import NotFound
 from mainspring.core.ids import check_id
 from mainspring.registry.adapters import mlflow_metrics
-from mainspring.registry.adapters.mlflow_active import active
+from mainspring.registry.adapters.mlflow_active import active, aside
 from mainspring.registry.adapters.mlflow_files import RunFiles
 from mainspring.registry.adapters.mlflow_store import ENTITIES, analyse, gone, mlflow, open_store, store_errors
 from mainspring.registry.model import RunRecord
@@ -137,6 +137,9 @@ class MlflowTracking:
     def active(self, run_id: str) -> AbstractContextManager[None]:
         self.get(run_id)
         return active(self._url, self._store, run_id)
+
+    def aside(self, run_id: str, name: str) -> AbstractContextManager[None]:
+        return aside(self._url, self._store, run_id, {_THEIRS[PARENT]: run_id, _THEIRS[NAME]: name, PARENT: run_id})
 
     def finish(self, run_id: str, status: str, at: int) -> None:
         entities = mlflow(ENTITIES)

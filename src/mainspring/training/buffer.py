@@ -1,0 +1,116 @@
+"""What a run was told and the store does not have yet: kept in order, written every second and on demand."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+from mainspring.core.errors import MainspringError
+from mainspring.registry.ports import Tracking
+
+Metric = tuple[str, float, int, int]  # name, value, step, instant in µs
+
+_MANY = 20_000  # metrics that are written before a second has passed
+_PATIENCE_S = 60.0  # how long a store that may come back is waited for in the background
+
+
+class Buffer:
+    """Metrics, parameters and tags of one run, between the training function and the store.
+
+    What `flush` could not write is kept, in its order, for the next one: the store takes the same metric again as one.
+    """
+
+    def __init__(self, tracking: Tracking, run_id: str, *, every_s: float) -> None:
+        self._tracking = tracking
+        self._run_id = run_id
+        self._every_s = every_s
+        self._metrics: list[Metric] = []
+        self._params: dict[str, str] = {}
+        self._tags: dict[str, str] = {}
+        self._failure: Exception | None = None
+        self._adding = threading.Lock()
+        self._writing = threading.Lock()
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def add(
+        self,
+        metrics: Sequence[Metric] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Keep these, in order, after what was kept before.
+
+        Raises:
+            MainspringError: The store refused in the background; what is told now is kept nevertheless.
+        """
+        with self._adding:
+            self._metrics += metrics
+            if params:
+                self._params.update(params)
+            if tags:
+                self._tags.update(tags)
+            many = len(self._metrics) >= _MANY
+        if many:
+            self._wake.set()
+        if self._failure is not None:
+            raise self._failure
+
+    def flush(self) -> None:
+        """Write all that was kept before this call; it is in the store when this returns.
+
+        Raises:
+            MainspringError: The store refused, now or at an earlier flush in the background.
+        """
+        self._write()
+        if self._failure is not None:
+            raise self._failure
+
+    def start(self) -> None:
+        """Begin writing in the background."""
+        self._thread = threading.Thread(target=self._write_often, name=f"run-{self._run_id}", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End writing in the background; what is kept stays so."""
+        self._closing = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _write(self) -> None:
+        with self._writing:
+            with self._adding:
+                metrics, self._metrics = self._metrics, []
+                params, self._params = self._params, {}
+                tags, self._tags = self._tags, {}
+            if not (metrics or params or tags):
+                return
+            try:
+                self._tracking.log(self._run_id, params=params, metrics=metrics, tags=tags)
+            except BaseException:
+                with self._adding:
+                    self._metrics[:0] = metrics
+                    self._params = {**params, **self._params}
+                    self._tags = {**tags, **self._tags}
+                raise
+
+    def _write_often(self) -> None:
+        failing_since: float | None = None
+        while True:
+            self._wake.wait(self._every_s)
+            if self._closing:
+                return
+            self._wake.clear()
+            try:
+                self._write()
+                failing_since = None
+            except Exception as error:  # told to the training function at its next word
+                now = time.monotonic()
+                failing_since = now if failing_since is None else failing_since
+                may_come_back = isinstance(error, MainspringError) and error.retryable
+                if not may_come_back or now - failing_since > _PATIENCE_S:
+                    self._failure = error
+                    return

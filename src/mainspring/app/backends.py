@@ -58,6 +58,9 @@ def _in_catalog(package: str, name: str, extra: str) -> dict[str, Build]:
 
 LAKES: Mapping[str, Build] = {
     "file": lambda at: lazily("data.adapters.delta", "DeltaLake", extra="local")(at.url.path),
+    "s3": lambda at: lazily("data.adapters.deltaobjects", "open_object_lake", extra="objects")(
+        at.url, at.state / "cache" / "lake"
+    ),
     "memory": lambda _: lazily("data.adapters.memory", "MemoryLake", extra="local")(),
 }
 SNAPSHOTS: Mapping[str, Build] = {

@@ -1,4 +1,4 @@
-"""Tables as Delta tables in a folder: `delta-rs` writes, whoever scans gets the names of Parquet files.
+"""Tables as Delta tables: `delta-rs` writes, whoever scans gets the names of Parquet files of this machine.
 
 A write's `key` is kept as the identifier of a Delta transaction, in the very commit that adds the rows: see
 `deltakeys`. Deletion vectors and the expiry of old log entries stay off: readers refuse the former, the latter would
@@ -7,10 +7,8 @@ break tags.
 
 from __future__ import annotations
 
-import re
-import shutil
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,52 +17,49 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, write_deltalake
+from deltalake.exceptions import TableNotFoundError
 
-from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound, StorageFull
-from mainspring.core.files import disk_errors
-from mainspring.core.ids import ID_PATTERN, check_id
-from mainspring.core.locks import FileLocks, Locks
+from mainspring.core.errors import Conflict, Corrupt, NotFound, StorageFull
+from mainspring.core.ids import check_id
+from mainspring.core.locks import FileLocks, Locks, MemoryLocks
 from mainspring.data.adapters import deltakeys as keys
 from mainspring.data.adapters.deltaerrors import Stream, delta_errors
+from mainspring.data.adapters.deltaplaces import FolderPlace, Place
 from mainspring.data.arrow import check_types
 from mainspring.data.model import TableScan, TableVersion
 
 _CONFIGURATION = {"delta.enableDeletionVectors": "false", "delta.enableExpiredLogCleanup": "false"}
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
-_ID = re.compile(ID_PATTERN)
 _ATTEMPTS = 20
 _MANY_FILES = 64
 _SMALL_BYTES = 64 << 20
-_SPARE_BYTES = 1 << 20  # for the log
 _NEW = "_is_new"  # in the source of a merge: whether a row is to be added, not a change
 
 
 class DeltaLake:
-    """`LakeTables` in a folder, one Delta table a subfolder.
+    """`LakeTables` in a folder or an object store, one Delta table a subfolder.
 
     One writer a table at a time; where locks do not reach, Delta's own commit protocol keeps two of them apart.
 
     Args:
+        place: A folder, or what else has tables.
         locks: What keeps writers apart: by default locks in the folder, which hold between the processes of a machine.
 
     Raises:
         Invalid: The folder's name is one that delta-rs cannot address.
     """
 
-    def __init__(self, folder: Path, locks: Locks | None = None) -> None:
-        self._folder = folder.absolute()
-        path = str(self._folder)
-        if set(path) & set("[]|^\\") or unquote(path) != path:
-            raise Invalid(
-                f"Tables cannot live in {path}: Delta reads its special characters as something else.",
-                fix="use a folder without [ ] | ^ \\ and %xx in its path.",
-            )
-        self._locks = FileLocks(self._folder / ".locks") if locks is None else locks
+    def __init__(self, place: Path | Place, locks: Locks | None = None) -> None:
+        if isinstance(place, Path):
+            place = FolderPlace(place)
+            locks = FileLocks(place.folder / ".locks") if locks is None else locks
+        self.place: Place = place
+        self.locks: Locks = MemoryLocks() if locks is None else locks
         self._thread = threading.local()
 
     def append(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:
         if isinstance(rows, Sequence):
-            self._ask_for_room(table, sum(batch.nbytes for batch in rows))
+            self.place.ask_for_room(table, sum(batch.nbytes for batch in rows))
 
         def write(at: DeltaTable | None) -> None:
             merge = at is not None and _arrow(at) != schema
@@ -80,7 +75,7 @@ class DeltaLake:
         return self._commit(table, None, key, write)
 
     def rewrite(self, table: str, rows: pa.Table, changes: pa.Table, on: str, *, key: str) -> int | None:
-        self._ask_for_room(table, rows.nbytes)
+        self.place.ask_for_room(table, rows.nbytes)
 
         def write(at: DeltaTable | None) -> None:
             if at is None:
@@ -93,7 +88,7 @@ class DeltaLake:
                 promote_options="default",
             )
             changed = [name for name in changes.column_names if name != on]
-            with delta_errors(self._path(table)):
+            with delta_errors(self._address(table)):
                 at.merge(
                     source.to_reader(),
                     predicate=f'kept."{on}" = arrived."{on}" AND NOT arrived."{_NEW}"',
@@ -111,14 +106,14 @@ class DeltaLake:
         return self._commit(table, rows.schema, key, write)
 
     def restore(self, table: str, version: int | None) -> int | None:
-        path = self._path(table)
-        with disk_errors(path), self._locks.hold(table, wait_s=600.0):
+        address = self._address(table)
+        with self.place.errors(table), self.locks.hold(table, wait_s=600.0):
             self.scan(table, version)  # or NotFound
             at = self._open(table)
             assert at is not None
-            with delta_errors(path):
-                then = None if version is None else DeltaTable(path, version=version)
-                changed = keys.changed(path, at, then)
+            with delta_errors(address):
+                then = None if version is None else self._at(table, version)
+                changed = keys.changed(lambda name: self.place.read(table, name), at, then)
                 if not changed and (not at.file_uris() if then is None else _same(at, then)):
                     return None
                 self._thread.__dict__.pop("opened", None)
@@ -141,8 +136,7 @@ class DeltaLake:
         return None if at is None else int(at.version())
 
     def tables(self) -> list[str]:
-        logs = self._folder.glob("*/_delta_log")
-        return sorted(log.parent.name for log in logs if _ID.fullmatch(log.parent.name) and any(log.iterdir()))
+        return self.place.tables()
 
     def scan(self, table: str, version: int | None = None) -> TableScan:
         newest = self._open(table)
@@ -156,16 +150,18 @@ class DeltaLake:
         if version is not None and version != newest.version():
             if not 0 <= version < newest.version():
                 raise gone
-            with delta_errors(self._path(table)):
-                at = DeltaTable(self._path(table), version=version)
-        files = self._files(table, at)
-        lying = {str(file) for file in self._lying(table)}
-        lost = [file for file in files if file not in lying]
+            with delta_errors(self._address(table)):
+                at = self._at(table, version)
+        names = _names(at)
+        found = self.place.fetch(table, names)
+        lost = [name for name in names if name not in found]
         if lost and at is not newest:
             raise gone
         if lost:
-            raise Corrupt(f"Table {table!r} lacks its file {lost[0]}.", fix="restore it from a backup.")
-        return TableScan(int(at.version()), files=files, schema=_arrow(at))
+            raise Corrupt(
+                f"Table {table!r} lacks its file {self._address(table)}/{lost[0]}.", fix="restore it from a backup."
+            )
+        return TableScan(int(at.version()), files=tuple(str(found[name]) for name in names), schema=_arrow(at))
 
     def describe(self, table: str, version: int | None = None) -> TableVersion:
         at = self._open(table)
@@ -176,56 +172,48 @@ class DeltaLake:
                 raise NotFound(
                     f"Table {table!r} never had a version {version}.", fix=f"its newest version is {at.version()}."
                 )
-            with delta_errors(self._path(table)):
-                at = DeltaTable(self._path(table), version=version)
+            with delta_errors(self._address(table)):
+                at = self._at(table, version)
         return TableVersion(int(at.version()), int(at.count()), _arrow(at), keys.restored(at))
 
     def vacuum(self, table: str, keep: Sequence[int], *, dry_run: bool = False) -> int:
-        with self._locks.hold(check_id(table, "table")):
-            kept = {*self._scan_files(table, None)}
+        with self.locks.hold(check_id(table, "table")):
+            kept = {*self._scanned(table, None)}
             for version in set(keep):
-                kept.update(self._scan_files(table, version))
+                kept.update(self._scanned(table, version))
             # Whatever else lies in the table's folder is of no use: files of versions that are not kept, what a killed
             # writer left, change data. No writer is at work while we hold the lock.
-            log = self._path(table) / "_delta_log"
-            lying = [path for path in self._path(table).rglob("*") if path.is_file() and log not in path.parents]
-            doomed = [file for file in lying if str(file) not in kept]
+            doomed = [name for name in self.place.lying(table) if name not in kept]
             if not dry_run:
-                for file in doomed:
-                    file.unlink(missing_ok=True)
+                self.place.remove(table, doomed)
         return len(doomed)
 
-    def _scan_files(self, table: str, version: int | None) -> tuple[str, ...]:
-        return self.scan(table, version).files or ()
+    def _scanned(self, table: str, version: int | None) -> list[str]:
+        """Return the names of a version's files, all of which are there."""
+        return [Path(file).name for file in self.scan(table, version).files or ()]
 
-    def _lying(self, table: str) -> set[Path]:
-        folder = self._path(table)
-        return set(folder.iterdir()) if folder.exists() else set()
+    def _address(self, table: str) -> str:
+        return self.place.address(check_id(table, "table"))
 
-    def _path(self, table: str) -> Path:
-        return self._folder / check_id(table, "table")
-
-    def _files(self, table: str, at: DeltaTable) -> tuple[str, ...]:
-        folder = self._path(table)
-        return tuple(str(folder / unquote(uri.rsplit("/", 1)[-1])) for uri in at.file_uris())
+    def _at(self, table: str, version: int | None = None) -> DeltaTable:
+        options = None if self.place.options is None else dict(self.place.options)
+        return DeltaTable(self._address(table), version=version, storage_options=options)
 
     def _open(self, table: str) -> DeltaTable | None:
         """Return the newest version, from this thread's cache where no commit came after."""
-        path = self._path(table)
-        log = path / "_delta_log"
-        try:
-            identity = log.stat().st_ino
-        except FileNotFoundError:
+        identity = self.place.identity(check_id(table, "table"))
+        if identity is None:
             return None
-        opened: dict[str, tuple[int, DeltaTable]] = self._thread.__dict__.setdefault("opened", {})
+        opened: dict[str, tuple[Hashable, DeltaTable]] = self._thread.__dict__.setdefault("opened", {})
         known = opened.pop(table, None)
-        with delta_errors(path):
+        with delta_errors(self._address(table)):
             at = known[1] if known is not None and known[0] == identity else None
             if at is None:
-                if not any(log.iterdir()):
+                try:
+                    at = self._at(table)
+                except TableNotFoundError:
                     return None
-                at = DeltaTable(path)
-            elif (log / f"{at.version() + 1:020d}.json").exists():
+            elif self.place.newer(table, int(at.version())):
                 at.update_incremental()
         opened[table] = identity, at
         return at
@@ -242,22 +230,23 @@ class DeltaLake:
         schema_mode: Any,
     ) -> None:
         stream = Stream(rows)
-        with delta_errors(self._path(table), stream):
+        options = None if at is not None or self.place.options is None else dict(self.place.options)
+        with delta_errors(self._address(table), stream):
             write_deltalake(
-                self._path(table) if at is None else at,
+                self._address(table) if at is None else at,
                 pa.RecordBatchReader.from_batches(schema, stream),
                 mode=mode,
                 schema_mode=schema_mode,
                 configuration=_CONFIGURATION if at is None else None,
                 commit_properties=_properties(key),
                 post_commithook_properties=_HOOKS,
+                storage_options=options,
             )
 
     def _commit(
         self, table: str, schema: pa.Schema | None, key: str, write: Callable[[DeltaTable | None], None]
     ) -> int | None:
-        path = self._path(table)
-        with disk_errors(path), self._locks.hold(table, wait_s=600.0):
+        with self.place.errors(check_id(table, "table")), self.locks.hold(table, wait_s=600.0):
             at = self._open(table)
             if at is not None and keys.written(at, key):
                 return None
@@ -275,24 +264,13 @@ class DeltaLake:
                 self._compact(table)
             return version
 
-    def _ask_for_room(self, table: str, size: int) -> None:
-        """Refuse what may not fit: where the disk fills up in the middle, delta-rs also panics on standard error."""
-        path = self._path(table)
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        free = shutil.disk_usage(self._folder).free
-        if size + _SPARE_BYTES > free:
-            raise StorageFull(
-                f"No space left for {path}: {size >> 20} MiB of rows come, {free >> 20} MiB are free.",
-                fix="free some space and run the command again.",
-            )
-
     def _compact(self, table: str) -> None:
         """Where small files have become many, make them few: a version of its own, with the same rows."""
         at = self._open(table)
         if at is not None and len(at.file_uris()) >= _MANY_FILES:
             sizes = pa.table(at.get_add_actions())["size_bytes"].to_pylist()
             if sum(size is not None and size < _SMALL_BYTES for size in sizes) >= _MANY_FILES:
-                with delta_errors(self._path(table)):
+                with delta_errors(self._address(table)):
                     at.optimize.compact(target_size=_SMALL_BYTES, post_commithook_properties=_HOOKS)
 
 
@@ -304,6 +282,10 @@ def _same(one: DeltaTable, other: DeltaTable) -> bool:
     return sorted(one.file_uris()) == sorted(other.file_uris()) and _arrow(one).equals(
         _arrow(other), check_metadata=True
     )
+
+
+def _names(at: DeltaTable) -> list[str]:
+    return [unquote(uri.rsplit("/", 1)[-1]) for uri in at.file_uris()]
 
 
 def _arrow(at: DeltaTable) -> pa.Schema:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pyarrow as pa
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
-from mainspring.core.errors import Conflict, Corrupt, MainspringError, StorageFull
+from mainspring.core.errors import Conflict, Corrupt, Denied, MainspringError, NotFound, StorageFull, Unavailable
 
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
+_REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403 Forbidden", "401 Unauthorized")
+_LONGEST = 300  # characters of what a store says
 _FULL = ("No space left", "os error 28", "Disk quota", "os error 122", "File too large", "os error 27")
 
 
@@ -30,7 +33,7 @@ class Stream:
 
 
 @contextmanager
-def delta_errors(path: Path, stream: Stream | None = None) -> Iterator[None]:
+def delta_errors(path: str, stream: Stream | None = None) -> Iterator[None]:
     """Turn what delta-rs raises inside the block into our errors; what `stream` raised stays what it was."""
     try:
         yield
@@ -42,10 +45,24 @@ def delta_errors(path: Path, stream: Stream | None = None) -> Iterator[None]:
         raise _translated(error, path) from error
 
 
-def _translated(error: BaseException, path: Path) -> MainspringError:
+def _remote(what: str, path: str) -> MainspringError:
+    if any(sign in what for sign in _REFUSED):
+        return Denied(
+            f"{path} refuses: {what[:_LONGEST]}",
+            fix="set the provider's credentials in the environment, such as AWS_ACCESS_KEY_ID, and let them read, "
+            "create, list and delete there.",
+        )
+    if "NoSuchBucket" in what:
+        return NotFound(f"There is no bucket for {path}.", fix="create it, or correct `lake` in the profile.")
+    return Unavailable(f"{path} did not do as it was asked: {what[:_LONGEST]}")
+
+
+def _translated(error: BaseException, path: str) -> MainspringError:
     what = (str(error).splitlines() or [""])[0]
     if any(sign in str(error) for sign in _FULL):
         return StorageFull(f"No space left for {path}.", fix="free some space and run the command again.")
+    if "://" in path and isinstance(error, OSError):
+        return _remote(" ".join(_COLOUR.sub("", str(error)).split()), path)
     if isinstance(error, CommitFailedError):
         return Conflict(f"Somebody else wrote to {path} at the same time: {what}", retryable=True)
     return Corrupt(f"The table in {path} cannot be used: {what}", fix="run `mainspring doctor`, or restore it.")

@@ -7,7 +7,7 @@ rows. One id more, which no write has, keeps the version that the newest restore
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Callable
 
 from deltalake import DeltaTable, Transaction
 
@@ -35,8 +35,11 @@ def restored(at: DeltaTable) -> int | None:
     return None if version is None else int(version)
 
 
-def changed(path: Path, at: DeltaTable, then: DeltaTable | None) -> list[Transaction]:
+def changed(read: Callable[[str], bytes], at: DeltaTable, then: DeltaTable | None) -> list[Transaction]:
     """Return what makes the keys written in `at` those that are in `then`, an earlier version; None for none at all.
+
+    Args:
+        read: Gives a file of the table by its name.
 
     Raises:
         Corrupt: The log lacks an entry.
@@ -44,15 +47,15 @@ def changed(path: Path, at: DeltaTable, then: DeltaTable | None) -> list[Transac
     since = -1 if then is None else int(then.version())
     touched: dict[str, None] = {}
     for version in range(since + 1, int(at.version()) + 1):
-        touched.update(dict.fromkeys(_in_entry(path / "_delta_log" / f"{version:020d}.json")))
+        touched.update(dict.fromkeys(_in_entry(read, f"_delta_log/{version:020d}.json")))
     touched.pop(_RESTORED, None)
     were = {key: then is not None and written(then, key) for key in touched}
     return [Transaction(key, int(was)) for key, was in were.items() if was != written(at, key)]
 
 
-def _in_entry(entry: Path) -> list[str]:
+def _in_entry(read: Callable[[str], bytes], entry: str) -> list[str]:
     try:
-        lines = entry.read_text(encoding="utf-8").splitlines()
+        lines = read(entry).decode("utf-8").splitlines()
         return [json.loads(line)["txn"]["appId"] for line in lines if line.startswith('{"txn"')]
     except (OSError, ValueError, KeyError) as error:
         raise Corrupt(

@@ -1,0 +1,198 @@
+"""Delta tables in a bucket. What is read is fetched to a cache on this machine: a data file never changes.
+
+DuckDB, which reads the tables, reads files; and the feature reads go over the same ones again and again. A write goes
+straight to the bucket; what keeps writers of several machines apart is Delta's commit, a file that is created only
+where there is none.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import obstore
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import S3Store
+
+from mainspring.core.buckets import Bucket
+from mainspring.core.errors import Denied, MainspringError, NotFound, Unavailable
+from mainspring.core.files import disk_errors
+from mainspring.core.ids import check_id
+from mainspring.core.locks import FileLocks
+from mainspring.core.settings import Url
+from mainspring.data.adapters.delta import DeltaLake
+from mainspring.data.adapters.deltaplaces import LOG, is_log, is_table
+
+_AT_ONCE = 8  # requests
+_LONGEST = 300  # characters of what a store says
+_KEPT_S = 24 * 3600  # since a cached file was used last, where its table has it no more
+_NAME = re.compile(r"[A-Za-z0-9_.=-]+")
+
+
+def open_object_lake(url: Url, cache: Path) -> DeltaLake:
+    """Return the tables under `s3://bucket/prefix?endpoint=https://...&region=...`.
+
+    Args:
+        url: The place, see `core.buckets`.
+        cache: A folder of this machine for the files that are read.
+
+    Raises:
+        Invalid: The address cannot be used.
+    """
+    mine = cache / sha256(url.text.encode()).hexdigest()[:16]
+    return DeltaLake(ObjectsPlace(url, mine), FileLocks(mine / ".locks"))
+
+
+class ObjectsPlace:
+    """Tables under a prefix of an S3 bucket; `folder` is the cache."""
+
+    def __init__(self, url: Url, folder: Path) -> None:
+        bucket = Bucket.parse(url)
+        self._shown = url.shown
+        self._folder = folder
+        self._address = f"s3://{'/'.join(filter(None, (bucket.name, bucket.prefix)))}"
+        config = {"endpoint": bucket.endpoint, "region": bucket.region}
+        self._store = S3Store(
+            bucket.name,
+            prefix=bucket.prefix or None,
+            config={name: value for name, value in config.items() if value},  # type: ignore[arg-type]
+            client_options={
+                "allow_http": bucket.plain,
+                "connect_timeout": timedelta(seconds=5),
+                "timeout": timedelta(seconds=60),
+            },
+            retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=15)},
+        )
+        self.options: Mapping[str, str] | None = {
+            "aws_conditional_put": "etag",
+            "allow_http": str(bucket.plain).lower(),
+            "connect_timeout": "5s",
+            "timeout": "60s",
+            "max_retries": "3",
+            "retry_timeout": "15s",
+            **({"aws_endpoint_url": bucket.endpoint} if bucket.endpoint else {}),
+            **({"aws_region": bucket.region} if bucket.region else {}),
+        }
+
+    def address(self, table: str) -> str:
+        return f"{self._address}/{table}"
+
+    @contextmanager
+    def errors(self, table: str) -> Iterator[None]:  # noqa: ARG002
+        try:
+            with disk_errors(self._folder):  # of the cache
+                yield
+        except (BaseError, PermissionError) as error:
+            raise self._ours(error) from error
+
+    def tables(self) -> list[str]:
+        with self.errors(""):
+            found = obstore.list_with_delimiter(self._store)["common_prefixes"]
+            names = [name for path in found if is_table(name := path.rpartition("/")[2])]
+            return sorted(name for name in names if self.log(name))
+
+    def identity(self, table: str) -> Hashable | None:  # noqa: ARG002
+        return self._address  # delta-rs finds out itself
+
+    def newer(self, table: str, version: int) -> bool:  # noqa: ARG002
+        return True  # likewise
+
+    def ask_for_room(self, table: str, size: int) -> None:
+        pass
+
+    def fetch(self, table: str, names: Iterable[str]) -> dict[str, Path]:
+        wanted = {name: self._cached(table, name) for name in names}
+        missing = [name for name, path in wanted.items() if not _touched(path)]
+        if missing:
+            folder = self._folder / table
+            with self.errors(table):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                with ThreadPoolExecutor(_AT_ONCE) as pool:
+                    came = list(pool.map(lambda name: self._fetch(table, name), missing))
+            for name, there in zip(missing, came, strict=True):
+                if not there:
+                    del wanted[name]
+            self._tidy(folder, set(wanted))
+        return wanted
+
+    def lying(self, table: str) -> list[str]:
+        return [name for name in self._names(table) if not name.startswith(f"{LOG}/")]
+
+    def log(self, table: str) -> list[str]:
+        return [name for name in self._names(table, LOG) if is_log(name)]
+
+    def read(self, table: str, name: str) -> bytes:
+        with self.errors(table):
+            return bytes(obstore.get(self._store, f"{table}/{name}").bytes())
+
+    def write(self, table: str, name: str, content: bytes) -> None:
+        with self.errors(table):
+            obstore.put(self._store, f"{table}/{name}", content)
+
+    def remove(self, table: str, names: Iterable[str]) -> None:
+        for name in names:
+            with self.errors(table):
+                with suppress(FileNotFoundError):
+                    obstore.delete(self._store, f"{table}/{name}")
+                self._cached(table, name.replace("/", "~")).unlink(missing_ok=True)
+
+    def _names(self, table: str, below: str = "") -> list[str]:
+        prefix = f"{check_id(table, 'table')}/"
+        with self.errors(table):
+            pages = obstore.list(self._store, f"{prefix}{below}/" if below else prefix)
+            return sorted(each["path"].removeprefix(prefix) for page in pages for each in page)
+
+    def _cached(self, table: str, name: str) -> Path:
+        # A name comes out of the log: it must not lead out of the cache.
+        safe = name if _NAME.fullmatch(name) else sha256(name.encode()).hexdigest()
+        return self._folder / table / safe
+
+    def _fetch(self, table: str, name: str) -> bool:
+        path = self._cached(table, name)
+        beside = path.with_name(f".{path.name}.{os.urandom(6).hex()}.partial")
+        try:
+            with beside.open("xb") as file:
+                for piece in obstore.get(self._store, f"{table}/{name}").stream(8 << 20):
+                    file.write(piece)
+            beside.replace(path)
+        except FileNotFoundError:
+            return False
+        finally:
+            beside.unlink(missing_ok=True)
+        return True
+
+    def _tidy(self, folder: Path, used: set[str]) -> None:
+        """Remove cached files that nobody has used for a day: what was compacted away, what was cut short."""
+        before = time.time() - _KEPT_S
+        for path in folder.iterdir():
+            with suppress(FileNotFoundError):
+                if path.name not in used and path.stat().st_mtime < before:
+                    path.unlink()
+
+    def _ours(self, error: Exception) -> MainspringError:
+        said = " ".join(str(error).partition("\nDebug source")[0].split())
+        if isinstance(error, (PermissionError, PermissionDeniedError, UnauthenticatedError)):
+            return Denied(
+                f"{self._shown} refuses: {said[:_LONGEST]}",
+                fix="set the provider's credentials in the environment, such as AWS_ACCESS_KEY_ID, and let them read, "
+                "create, list and delete there.",
+            )
+        if "NoSuchBucket" in said:
+            return NotFound(f"There is no bucket at {self._shown}.", fix="create it, or correct `lake` in the profile.")
+        return Unavailable(f"{self._shown} did not do as it was asked: {said[:_LONGEST]}")
+
+
+def _touched(path: Path) -> bool:
+    """Say that a cached file is in use; return whether it is there."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True

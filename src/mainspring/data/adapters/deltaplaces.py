@@ -1,0 +1,174 @@
+"""Where Delta tables lie, for what `DeltaLake` does beside delta-rs: which tables there are, which files, what room."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Hashable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote
+
+from mainspring.core.errors import Invalid, StorageFull
+from mainspring.core.files import disk_errors, write_atomic
+from mainspring.core.ids import ID_PATTERN, check_id
+
+LOG = "_delta_log"
+_LOG_FILE = re.compile(LOG + r"/(\d{20}\.(json|checkpoint(\.[\w-]+)*\.parquet)|_last_checkpoint)")
+_SPARE_BYTES = 1 << 20  # for the log
+
+
+class Place(Protocol):
+    """A folder of tables. A table's files have names, relative to the table, as its log has them.
+
+    Attributes:
+        options: What delta-rs is told beside a table's address.
+    """
+
+    options: Mapping[str, str] | None
+
+    def address(self, table: str) -> str:
+        """Return where a table is, as delta-rs takes it and as messages name it."""
+        ...
+
+    def errors(self, table: str) -> AbstractContextManager[None]:
+        """Turn what goes wrong with the storage inside the block into our errors."""
+        ...
+
+    def tables(self) -> list[str]:
+        """Return the tables that have a log."""
+        ...
+
+    def identity(self, table: str) -> Hashable | None:
+        """Return what differs once the table is another under the same name; `None` where there surely is none."""
+        ...
+
+    def newer(self, table: str, version: int) -> bool:
+        """Return whether the table may have a later version."""
+        ...
+
+    def ask_for_room(self, table: str, size: int) -> None:
+        """Refuse what surely does not fit.
+
+        Raises:
+            StorageFull: So many bytes do not.
+        """
+        ...
+
+    def fetch(self, table: str, names: Iterable[str]) -> dict[str, Path]:
+        """Return where the data files lie on this machine, by name; what is lost is not among them."""
+        ...
+
+    def lying(self, table: str) -> list[str]:
+        """Return every file of a table but those of its log."""
+        ...
+
+    def log(self, table: str) -> list[str]:
+        """Return the files of a table's log, in the order of names, which is that of versions."""
+        ...
+
+    def read(self, table: str, name: str) -> bytes:
+        """Return a file.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        ...
+
+    def write(self, table: str, name: str, content: bytes) -> None:
+        """Put a file there, whole; one that is there is replaced."""
+        ...
+
+    def remove(self, table: str, names: Iterable[str]) -> None:
+        """Delete files; what is not there is no error."""
+        ...
+
+
+class FolderPlace:
+    """Tables in a folder of this machine.
+
+    Raises:
+        Invalid: The folder's name is one that delta-rs cannot address.
+    """
+
+    options: Mapping[str, str] | None = None
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        path = str(self.folder)
+        if set(path) & set("[]|^\\") or unquote(path) != path:
+            raise Invalid(
+                f"Tables cannot live in {path}: Delta reads its special characters as something else.",
+                fix="use a folder without [ ] | ^ \\ and %xx in its path.",
+            )
+
+    def address(self, table: str) -> str:
+        return str(self._path(table))
+
+    def errors(self, table: str) -> AbstractContextManager[None]:
+        return disk_errors(self._path(table))
+
+    def tables(self) -> list[str]:
+        logs = self.folder.glob(f"*/{LOG}")
+        return sorted(log.parent.name for log in logs if is_table(log.parent.name) and any(log.iterdir()))
+
+    def identity(self, table: str) -> Hashable | None:
+        log = self._path(table) / LOG
+        try:
+            return log.stat().st_ino if any(log.iterdir()) else None
+        except FileNotFoundError:
+            return None
+
+    def newer(self, table: str, version: int) -> bool:
+        return (self._path(table) / LOG / f"{version + 1:020d}.json").exists()
+
+    def ask_for_room(self, table: str, size: int) -> None:
+        """Also because, where the disk fills up in the middle, delta-rs panics on standard error."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        free = shutil.disk_usage(self.folder).free
+        if size + _SPARE_BYTES > free:
+            raise StorageFull(
+                f"No space left for {self._path(table)}: {size >> 20} MiB of rows come, {free >> 20} MiB are free.",
+                fix="free some space and run the command again.",
+            )
+
+    def fetch(self, table: str, names: Iterable[str]) -> dict[str, Path]:
+        folder = self._path(table)
+        there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        return {name: folder / name for name in names if name in there}
+
+    def lying(self, table: str) -> list[str]:
+        folder = self._path(table)
+        files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+        return sorted(str(path) for path in files if path.parts[0] != LOG)
+
+    def log(self, table: str) -> list[str]:
+        folder = self._path(table)
+        return sorted(name for path in (folder / LOG).glob("*") if is_log(name := f"{LOG}/{path.name}"))
+
+    def read(self, table: str, name: str) -> bytes:
+        return (self._path(table) / name).read_bytes()
+
+    def write(self, table: str, name: str, content: bytes) -> None:
+        path = self._path(table) / name
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_atomic(path, content)
+
+    def remove(self, table: str, names: Iterable[str]) -> None:
+        for name in names:
+            (self._path(table) / name).unlink(missing_ok=True)
+
+    def _path(self, table: str) -> Path:
+        return self.folder / check_id(table, "table")
+
+
+def is_log(name: str) -> bool:
+    """Return whether a file of a table is one of its log: an entry, a checkpoint, the pointer to the newest."""
+    return _LOG_FILE.fullmatch(name) is not None
+
+
+def is_table(name: str) -> bool:
+    """Return whether a folder's name can be a table's."""
+    return re.fullmatch(ID_PATTERN, name) is not None

@@ -53,6 +53,7 @@ EXECUTORS: Mapping[str, Make] = {
     "onnx": _onnx,
     "xgboost": _adapter("xgboost", "XgboostExecutor", "xgboost"),
     "lightgbm": _adapter("lightgbm", "LightgbmExecutor", "lightgbm"),
+    "catboost": _adapter("catboost", "CatboostExecutor", "catboost"),
     "function": _function,
     "graph": _graph,
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mainspring.core.errors import Corrupt
+from mainspring.registry.catboost_file import check_catboost
 from mainspring.registry.code import check_code
 from mainspring.registry.graph import check_graph
 from mainspring.registry.lightgbm_file import check_lightgbm
@@ -32,6 +33,7 @@ FLAVOURS: Mapping[str, Flavour] = {
     "onnx": Flavour(("model.onnx",), check_onnx),
     "xgboost": Flavour(("model.ubj", "model.json"), check_xgboost),
     "lightgbm": Flavour(("model.txt",), check_lightgbm),
+    "catboost": Flavour(("model.cbm",), check_catboost),
     "function": Flavour(),
     "graph": Flavour(),
 }

@@ -10,13 +10,14 @@ from mainspring.registry import bundles
 from mainspring.registry.model import Bundle, Input, Manifest
 from mainspring.security.signing import SigningKey
 from mainspring.training import contents
-from mainspring.training.convert import to_onnx
+from mainspring.training.convert import convert_estimator
 from mainspring.training.equivalence import TOLERANCE, Proof, prove
+from mainspring.training.flavours import Artefact
 from mainspring.training.frames import Array
 from mainspring.training.judge import evaluate
 from mainspring.training.model import Model
 from mainspring.training.pinned import Pinned
-from mainspring.training.scoring import open_session, output_names, session_scores
+from mainspring.training.scoring import artefact_scores, output_names
 from mainspring.training.sets import TrainingSet
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """An estimator as an ONNX model that was proved to answer as it does, and its answers to the held-out rows."""
+    """An estimator as a model that was proved to answer as it does, and its answers to the held-out rows."""
 
-    content: bytes
+    artefact: Artefact
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...]
     wide: tuple[str, ...]
@@ -40,19 +41,19 @@ def convert(model: Model, estimator: Any, data: TrainingSet, tell: Callable[[str
     """Convert, prove and judge an estimator that was fitted on `data.train`.
 
     Raises:
-        NotConvertible: See `convert.to_onnx` and `equivalence.prove`.
+        NotConvertible: See `convert.convert_estimator` and `equivalence.prove`.
     """
     tell("convert", 0.75)
     dtypes = dict(data.dtypes)
     wide = contents.wide_columns([data.train, data.validation, data.holdout], dtypes)
     inputs, outputs = contents.inputs_of(data.train, dtypes), output_names(estimator, model.task)
-    content = to_onnx(estimator, inputs, model.task, wide=wide)
+    artefact = convert_estimator(estimator, inputs, model.task, wide=wide)
     tell("prove", 0.8)
     held_out = data.holdout.X
-    proof = prove(estimator, content, held_out, inputs, model.task, wide=wide, seed=model.seed)
-    scores = session_scores(open_session(content), held_out, outputs, len(held_out))
+    proof = prove(estimator, artefact, held_out, inputs, model.task, wide=wide, seed=model.seed)
+    scores = artefact_scores(artefact, held_out, list(dtypes))
     metrics = evaluate(model.task, data.holdout.y, scores, outputs)
-    return Converted(content, inputs, outputs, tuple(wide), proof, scores, metrics)
+    return Converted(artefact, inputs, outputs, tuple(wide), proof, scores, metrics)
 
 
 def pack(
@@ -71,7 +72,7 @@ def pack(
 ) -> Bundle:
     """Return the signed bundle of a converted model, trained on observations in `[since, until)`."""
     files = {
-        bundles.MODEL: converted.content,
+        converted.artefact.name: converted.artefact.content,
         bundles.FEATURES: pinned.features,
         bundles.REFERENCE: contents.reference_file(data.train, converted.scores, converted.outputs),
         bundles.GOLDEN: contents.golden_file(data.holdout.X, data.dtypes, converted.scores, converted.outputs),
@@ -80,7 +81,7 @@ def pack(
     manifest = Manifest(
         model=model.name,
         task=model.task,
-        flavour="onnx",
+        flavour=converted.artefact.flavour,
         inputs=converted.inputs,
         outputs=converted.outputs,
         run_id=run_id,

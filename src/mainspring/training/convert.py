@@ -1,153 +1,23 @@
-"""From a fitted scikit-learn estimator to an ONNX model with one input a feature.
+"""From a fitted estimator to a bundle's model, by its framework.
 
-Every input has shape (rows, 1) and carries the feature's full name; every output has shape (rows,) and carries a name
-of `scoring.output_names`. Null numbers are NaN, null strings are "". Whether the result answers as the estimator does
-is for `equivalence.prove` to say: conversion alone proves nothing.
+Whether the result answers as the estimator does is for `equivalence.prove` to say: conversion alone proves nothing.
 """
 
 from __future__ import annotations
 
-import importlib
-import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from mainspring.core.errors import MissingExtra, NotConvertible
-from mainspring.core.schema import DType
 from mainspring.registry.model import Input
-from mainspring.training.encoders import check_encoders, ordinal_converter, ordinal_shape, with_empty_nulls
+from mainspring.training.flavours import Artefact, flavour_of
 from mainspring.training.frames import check_feature_types
-from mainspring.training.graph import constant_model, name_inputs, name_outputs, set_thresholds
-from mainspring.training.probes import histogram_thresholds
-from mainspring.training.scoring import open_session, output_names
-
-_OPSETS = {"": 18, "ai.onnx.ml": 3}
 
 
-def to_onnx(estimator: Any, inputs: Sequence[Input], task: str, *, wide: Collection[str] = ()) -> bytes:
-    """Return the estimator as an ONNX model.
-
-    Args:
-        estimator: Fitted on a frame whose columns are `inputs`, in this order, as `frames.to_frame` makes it.
-        wide: Names of columns whose values float32 cannot hold. If there are any, all numbers enter as float64.
+def convert_estimator(estimator: Any, inputs: Sequence[Input], task: str, *, wide: Collection[str] = ()) -> Artefact:
+    """Return the estimator's file. See `Flavour.convert` for what it takes and raises.
 
     Raises:
-        NotConvertible: The estimator, or a part of it, has no exact counterpart.
-        MissingExtra: skl2onnx is not installed.
+        Invalid: A column is of a type that no model takes.
     """
-    skl2onnx = _import("skl2onnx")
     check_feature_types({each.name: each.dtype for each in inputs})
-    outputs = output_names(estimator, task)
-    last = _last_step(estimator)
-    if type(last).__name__ in ("DummyClassifier", "DummyRegressor"):
-        return _constant(last, inputs, task, outputs)
-    _check_columns(estimator, inputs)
-    check_encoders(estimator)
-    types = _tensor_types(inputs, wide=bool(wide))
-    options = {"zipmap": False} if task != "regression" else None
-    prepared = _from_columns(with_empty_nulls(estimator), inputs)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ordinal = _import("sklearn.preprocessing").OrdinalEncoder
-            model = skl2onnx.convert_sklearn(
-                prepared,
-                initial_types=types,
-                options=options,
-                target_opset=_OPSETS,
-                custom_conversion_functions={ordinal: ordinal_converter},
-                custom_shape_calculators={ordinal: ordinal_shape},
-            )
-    except NotConvertible:
-        raise
-    except Exception as error:  # converters raise whatever they trip over
-        raise _refused(last, wide, error) from error
-    answer = model.graph.output[-1].name  # a classifier's outputs are (label, probabilities)
-    if type(last).__name__.startswith("HistGradientBoosting"):
-        set_thresholds(model, histogram_thresholds(last), wide=bool(wide))
-    name_inputs(model, [each.name for each in inputs])
-    columns = [1] if task == "binary" else range(len(outputs))
-    name_outputs(model, answer, list(columns), outputs)
-    model.graph.name = "model"  # the converter's own is random; the same training makes the same bytes
-    content = bytes(model.SerializeToString())
-    if wide:  # some operators exist in float32 only, which the runtime is the first to notice
-        try:
-            open_session(content)
-        except NotConvertible as error:
-            raise _refused(last, wide, error) from error
-    return content
-
-
-def _check_columns(estimator: Any, inputs: Sequence[Input]) -> None:
-    names = [each.name for each in inputs]
-    fitted = list(getattr(estimator, "feature_names_in_", names))
-    if fitted != names or getattr(estimator, "n_features_in_", len(names)) != len(names):
-        raise NotConvertible(
-            f"{type(estimator).__name__} was fitted on {fitted}, the model's features are {names}.",
-            fix="fit on data.train.X as it is, and choose columns with a ColumnTransformer in a Pipeline.",
-        )
-
-
-def _from_columns(estimator: Any, inputs: Sequence[Input]) -> Any:
-    """Return `estimator` behind a step that puts the columns side by side, unless its first step picks its own."""
-    steps = getattr(estimator, "steps", [("estimator", estimator)])
-    if type(steps[0][1]).__name__ == "ColumnTransformer":
-        return estimator
-    import pandas as pd
-    from sklearn.compose import ColumnTransformer
-    from sklearn.pipeline import Pipeline
-
-    names = [each.name for each in inputs]
-    side_by_side = ColumnTransformer([("columns", "passthrough", names)])
-    side_by_side.fit(pd.DataFrame(0.0, index=range(2), columns=names))
-    return Pipeline([("columns", side_by_side), *steps])
-
-
-def _refused(estimator: Any, wide: Collection[str], error: Exception) -> NotConvertible:
-    kind, reason = type(estimator).__name__, (str(error).strip() or type(error).__name__).splitlines()[0]
-    if wide:
-        return NotConvertible(
-            f"{kind} converts in float32 only, which does not hold the training values of {sorted(wide)}: {reason}",
-            fix="declare or cast those features as ms.Float32, subtract a constant from them, or use "
-            "HistGradientBoosting, which takes them as float64.",
-        )
-    return NotConvertible(
-        f"{kind} cannot be converted to ONNX: {reason}", fix="use an estimator that skl2onnx converts."
-    )
-
-
-def _import(module: str) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise MissingExtra("Converting a scikit-learn estimator to ONNX", "sklearn") from error
-
-
-def _tensor_types(inputs: Sequence[Input], *, wide: bool) -> list[tuple[str, Any]]:
-    types = _import("skl2onnx.common.data_types")
-    number = types.DoubleTensorType if wide else types.FloatTensorType
-    return [
-        (each.name, (types.StringTensorType if each.dtype == DType.String else number)([None, 1])) for each in inputs
-    ]
-
-
-def _last_step(estimator: Any) -> Any:
-    steps = getattr(estimator, "steps", None)
-    return steps[-1][1] if steps else estimator
-
-
-def _constant(estimator: Any, inputs: Sequence[Input], task: str, outputs: tuple[str, ...]) -> bytes:
-    from onnx import TensorProto
-
-    kind = type(estimator).__name__
-    if task == "regression":
-        values = [float(estimator.constant_.reshape(-1)[0])]
-    elif estimator.strategy in ("stratified", "uniform"):
-        raise NotConvertible(f"{kind}(strategy={estimator.strategy!r}) answers at random.", fix="use strategy='prior'.")
-    else:
-        found = estimator.predict_proba([[0.0]])[0]
-        values = [float(value) for value in (found[1:] if task == "binary" else found)]
-    kinds = [(each.name, TensorProto.STRING if each.dtype == DType.String else TensorProto.FLOAT) for each in inputs]
-    return bytes(constant_model(kinds, values, outputs).SerializeToString())
+    return flavour_of(estimator).convert(estimator, inputs, task, wide)

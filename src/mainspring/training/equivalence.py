@@ -21,9 +21,10 @@ from mainspring.core.errors import NotConvertible
 from mainspring.core.files import disk_errors
 from mainspring.registry.model import Input
 from mainspring.training import fresh
-from mainspring.training.frames import Array, to_feeds
+from mainspring.training.flavours import Artefact, estimator_scores, output_names
+from mainspring.training.frames import Array
 from mainspring.training.probes import THRESHOLD, probe_rows
-from mainspring.training.scoring import estimator_scores, graph_inputs, open_session, output_names
+from mainspring.training.scoring import artefact_feeds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-5
 ROWS = 10_000
 _MOST_ROWS = 40_000
+_ALONE = 16
+_OWN_ROW = "use statistics that training keeps (BatchNorm with running statistics), and no dropout in answers."
 _LIMIT_S = 120
 
 
@@ -45,7 +48,7 @@ class Proof:
 
 def prove(
     estimator: Any,
-    content: bytes,
+    artefact: Artefact,
     held_out: pd.DataFrame,
     inputs: Sequence[Input],
     task: str,
@@ -54,10 +57,10 @@ def prove(
     seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> Proof:
-    """Compare an estimator with the ONNX model made of it.
+    """Compare an estimator with the model made of it.
 
     Args:
-        content: The model, as `convert.to_onnx` returns it.
+        artefact: The model, as `convert.convert_estimator` returns it.
         held_out: Rows that the estimator was not fitted on; drawn again with replacement if fewer than 10,000.
         wide: The columns that enter the model as float64.
         tolerance: The largest difference of any output that counts as equal: absolute for probabilities; for a
@@ -65,18 +68,23 @@ def prove(
             is as exact as its parts are large.
 
     Raises:
-        NotConvertible: A row differs by more, or depends on the rows beside it, or the estimator has no answer to it;
-            the message has the worst row's values.
+        NotConvertible: A row differs by more, or depends on the rows beside it, or the estimator has no answer to it,
+            or NaN; the message has the worst row's values.
     """
     import pandas as pd
 
     rng = np.random.default_rng(seed)
+    names = [each.name for each in inputs]
+    if artefact.native:  # each column enters as what it is
+        wide = [each.name for each in inputs if held_out[each.name].dtype == np.float64]
     probes, words = probe_rows(estimator, held_out, inputs, wide, rng)
     plain = held_out.iloc[_drawn(len(held_out), rng)]
     frame = pd.concat([plain, probes], ignore_index=True)
     what = ["held out"] * len(plain) + words
     expected = _expected(estimator, frame, probes, words, task)
-    answers = answer_afresh(content, frame)
+    _check_finite(expected, frame, what, output_names(estimator, task))
+    _check_alone(estimator, frame, expected, task, tolerance)
+    answers = answer_afresh(artefact, artefact_feeds(artefact, frame, names))
     outputs = output_names(estimator, task)
     unit = max(1.0, float(np.std(expected))) if task == "regression" else 1.0
     for given, rows, how in (
@@ -88,17 +96,19 @@ def prove(
     return Proof(len(frame), len(probes), float(np.max(_difference(answers["whole"], expected)) / unit))
 
 
-def answer_afresh(content: bytes, frame: pd.DataFrame | Mapping[str, Array]) -> dict[str, Array]:
-    """Return a model's answers to the rows of `frame` from a fresh process; see `fresh` for their names and shapes.
+def answer_afresh(artefact: Artefact, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Return a model's answers to rows from a fresh process; see `fresh` for their names and shapes.
+
+    Args:
+        feeds: Input -> array of shape (rows, ...).
 
     Raises:
         NotConvertible: The process failed.
     """
-    feeds = to_feeds(frame, graph_inputs(open_session(content)))
     stored = {name: values.astype(str) if values.dtype == object else values for name, values in feeds.items()}
     with tempfile.TemporaryDirectory(prefix="mainspring-proof-") as name, disk_errors(name):
         folder = Path(name)
-        (folder / "model.onnx").write_bytes(content)
+        (folder / artefact.name).write_bytes(artefact.content)
         np.savez(folder / "inputs.npz", allow_pickle=False, **stored)
         _run_afresh(folder)
         with np.load(folder / "answers.npz", allow_pickle=False) as answers:
@@ -126,6 +136,8 @@ def _drawn(rows: int, rng: np.random.Generator) -> Array:
 def _expected(estimator: Any, frame: pd.DataFrame, probes: pd.DataFrame, words: Sequence[str], task: str) -> Array:
     try:
         return estimator_scores(estimator, frame, task)
+    except NotConvertible:
+        raise
     except Exception as error:  # find out which kind of row it has no answer to
         for row, word in enumerate(words):
             if THRESHOLD in word:
@@ -133,13 +145,54 @@ def _expected(estimator: Any, frame: pd.DataFrame, probes: pd.DataFrame, words: 
             try:
                 estimator_scores(estimator, probes.iloc[[row]], task)
             except Exception as refused:
-                reason = (str(refused).strip() or type(refused).__name__).splitlines()[0]
                 raise NotConvertible(
-                    f"The estimator has no answer to a row with {word}: {reason}",
+                    f"The estimator has no answer to a row with {word}: {_first_line(refused)}",
                     fix="such rows come in serving: put a SimpleImputer, or an encoder that ignores what it does not "
                     "know, before it.",
                 ) from refused
         raise NotConvertible(f"The estimator failed on held-out rows: {error}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _check_finite(expected: Array, frame: pd.DataFrame, what: Sequence[str], outputs: Sequence[str]) -> None:
+    wrong = np.flatnonzero(~np.isfinite(expected).all(axis=1))
+    if not len(wrong):
+        return
+    row = int(wrong[0])
+    output = int(np.flatnonzero(~np.isfinite(expected[row]))[0])
+    raise NotConvertible(
+        f"The estimator answers {expected[row, output]} as {outputs[output]} to {len(wrong)} of {len(expected)} rows, "
+        f"such as one {_with(what[row])}: {_values(frame, row)}.",
+        fix="such rows come in serving: replace nulls before the estimator, in a feature or in a step of it.",
+    )
+
+
+def _check_alone(estimator: Any, frame: pd.DataFrame, expected: Array, task: str, tolerance: float) -> None:
+    """Refuse an estimator that itself answers a row otherwise alone than among others, as batch statistics do."""
+    for row in np.linspace(0, len(frame) - 1, _ALONE).astype(int):
+        try:
+            alone = estimator_scores(estimator, frame.iloc[[row]], task)
+        except Exception as error:  # such as statistics of one row
+            raise NotConvertible(
+                f"The estimator has no answer to a row without others beside it: {_first_line(error)}", fix=_OWN_ROW
+            ) from error
+        if not np.allclose(alone[0], expected[row], rtol=tolerance, atol=tolerance):
+            raise NotConvertible(
+                f"The estimator's own answer to a row depends on the rows beside it, or on chance: alone "
+                f"{alone[0].tolist()}, among others {expected[row].tolist()}, for {_values(frame, int(row))}.",
+                fix=_OWN_ROW,
+            )
+
+
+def _with(what: str) -> str:
+    return what if what == "held out" else f"with {what}"
+
+
+def _values(frame: pd.DataFrame, row: int) -> str:
+    return ", ".join(f"{name}={_shown(value)}" for name, value in frame.iloc[row].items())
 
 
 def _compare(
@@ -160,11 +213,10 @@ def _compare(
         return
     row = int(by_row.argmax())
     output = int(difference[row].argmax())
-    values = ", ".join(f"{name}={_shown(value)}" for name, value in frame.iloc[row].items())
     raise NotConvertible(
         f"The bundle answers {wrong} of {len(by_row)} rows differently from the estimator ({how}). The worst "
         f"({what[row]}): {outputs[output]} is {given[row, output]:.9g}, the estimator says "
-        f"{expected[row, output]:.9g}, for {values}.",
+        f"{expected[row, output]:.9g}, for {_values(frame, row)}.",
         fix="impute nulls before the estimator, leave scalers out before trees, declare such columns ms.Float32, or "
         "use another estimator.",
     )

@@ -84,6 +84,16 @@ def to_feeds(frame: pd.DataFrame | Mapping[str, Array], graph: Sequence[tuple[st
     return {name: _feed(np.asarray(frame[name]), _GRAPH_DTYPES[kind]).reshape(-1, 1) for name, kind in graph}
 
 
+def to_columns(frame: pd.DataFrame | Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+    """Return what a model takes that its own framework runs, input -> array of shape (rows, 1): nulls as in a feed, but
+    each number in the type that it has, since the framework rounds for itself."""
+    columns = {name: np.asarray(frame[name]) for name in names}
+    return {
+        name: _feed(values, np.object_ if values.dtype == object else values.dtype).reshape(-1, 1)
+        for name, values in columns.items()
+    }
+
+
 def _feed(values: Array, dtype: Any) -> Array:
     if dtype is np.object_:
         return np.array(["" if value is None else value for value in values], np.object_)

@@ -1,53 +1,129 @@
 """A fresh process that answers rows with a model: `python -P fresh.py FOLDER`.
 
-It imports NumPy and ONNX Runtime alone, so nothing of the process that trained the model can help it. In the folder
-stand `model.onnx` and `inputs.npz` (one array an input, no pickle); it writes `answers.npz`: `whole` and `mixed`, shape
-(rows, outputs), are the same rows in order and shuffled into small batches; `alone` are some of them one by one, with
-their rows in `alone_rows`.
+It imports NumPy and what runs the model, so nothing of the process that trained the model can help it. In the folder
+stand the model (`model.onnx`, `model.ubj`, `model.txt` or `model.cbm`) and `inputs.npz` (one array an input, in the
+model's order, no pickle); it writes `answers.npz`: `whole` and `mixed`, shape (rows, outputs), are the same rows in
+order and shuffled into small batches; `alone` are some of them one by one, with their rows in `alone_rows`; `none`,
+shape (0, outputs), is the answer to no rows, and is missing where the model fails on them.
 """
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 _WHOLE, _MIXED, _ALONE = 4096, 61, 300
 
+Array = np.ndarray[Any, Any]
+Answer = Callable[[dict[str, Array]], Array]  # input -> array of shape (rows, ...); (rows, outputs), float64
 
-def main(folder: Path) -> None:
+
+def load(name: str, content: bytes) -> Answer:
+    """Return what answers rows with the model in a file. Where it has no answer, the framework's own errors are raised.
+
+    Written apart from the executors that serve the same files: each is a check of the other.
+    """
+    return {"onnx": _onnx, "ubj": _xgboost, "txt": _lightgbm, "cbm": _catboost}[name.rpartition(".")[2]](content)
+
+
+def _onnx(content: bytes) -> Answer:
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = ort.InferenceSession((folder / "model.onnx").read_bytes(), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def answer(inputs: dict[str, Array]) -> Array:
+        return np.concatenate([_flat(each) for each in session.run(None, inputs)], axis=1)
+
+    return answer
+
+
+def _xgboost(content: bytes) -> Answer:
+    import xgboost
+
+    booster = xgboost.Booster({"nthread": 1}, model_file=bytearray(content))
+    best = booster.attr("best_iteration")
+    trees = (0, 0) if best is None else (0, int(best) + 1)
+
+    def answer(inputs: dict[str, Array]) -> Array:
+        matrix = _matrix(inputs, np.float32)
+        return _flat(booster.inplace_predict(matrix, iteration_range=trees, missing=np.nan, validate_features=False))
+
+    return answer
+
+
+def _lightgbm(content: bytes) -> Answer:
+    import lightgbm
+
+    booster = lightgbm.Booster(model_str=content.decode())
+    return lambda inputs: _flat(booster.predict(_matrix(inputs, np.float64), num_threads=1))
+
+
+def _catboost(content: bytes) -> Answer:
+    import catboost  # type: ignore[import-untyped]
+
+    model = catboost.CatBoost().load_model(blob=content)
+    loss = json.loads(model.get_metadata()["params"])["loss_function"]["type"]
+    kinds = {"Logloss": "Probability", "CrossEntropy": "Probability", "MultiClass": "Probability"}
+    kind = kinds.get(loss, "Exponent" if loss in ("Poisson", "Tweedie", "LogLinQuantile") else "RawFormulaVal")
+
+    def answer(inputs: dict[str, Array]) -> Array:
+        found = _flat(model.predict(_matrix(inputs, np.object_), prediction_type=kind, thread_count=1))
+        return found[:, 1:] if loss in ("Logloss", "CrossEntropy") else found
+
+    return answer
+
+
+def _matrix(inputs: dict[str, Array], dtype: Any) -> Array:
+    with np.errstate(over="ignore"):
+        return np.concatenate([_flat(each).astype(dtype) for each in inputs.values()], axis=1)
+
+
+def _flat(values: Any) -> Array:
+    array = np.asarray(values)
+    return array.reshape(len(array), int(np.prod(array.shape[1:])))
+
+
+def in_parts(answer: Answer, inputs: dict[str, Array], rows: Array, size: int) -> Array:
+    """Return the answers to some rows, asked in batches of `size`."""
+    found = []
+    for start in range(0, len(rows), size):
+        batch = rows[start : start + size]
+        found.append(np.asarray(answer({name: values[batch] for name, values in inputs.items()}), np.float64))
+    return np.concatenate(found)
+
+
+def main(folder: Path) -> None:
+    (path,) = folder.glob("model.*")
+    answer = load(path.name, path.read_bytes())
     with np.load(folder / "inputs.npz", allow_pickle=False) as stored:
         inputs = {name: _as_fed(stored[name]) for name in stored.files}
     rows = len(next(iter(inputs.values())))
     order = np.random.default_rng(0).permutation(rows)
-    np.savez(
-        folder / "answers.npz",
-        whole=_answers(session, inputs, np.arange(rows), _WHOLE),
-        mixed=_answers(session, inputs, order, _MIXED)[np.argsort(order)],
-        alone=_answers(session, inputs, order[:_ALONE], 1),
-        alone_rows=order[:_ALONE],
-    )
+    answers = {
+        "whole": in_parts(answer, inputs, np.arange(rows), _WHOLE),
+        "mixed": in_parts(answer, inputs, order, _MIXED)[np.argsort(order)],
+        "alone": in_parts(answer, inputs, order[:_ALONE], 1),
+        "alone_rows": order[:_ALONE],
+    }
+    try:
+        none = answer({name: values[:0] for name, values in inputs.items()})
+        answers["none"] = np.asarray(none, np.float64).reshape(0, answers["whole"].shape[1])
+    except Exception as error:  # whoever asks is told that it is missing
+        print(f"no rows: {error!r}", file=sys.stderr)  # noqa: T201
+    np.savez(folder / "answers.npz", allow_pickle=False, **answers)
 
 
-def _as_fed(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _as_fed(values: Array) -> Array:
     return values.astype(object) if values.dtype.kind == "U" else values
-
-
-def _answers(session: Any, inputs: dict[str, Any], rows: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
-    found = []
-    for start in range(0, len(rows), size):
-        batch = rows[start : start + size]
-        answers = session.run(None, {name: values[batch] for name, values in inputs.items()})
-        found.append(np.stack([np.asarray(each, np.float64).reshape(-1) for each in answers], axis=1))
-    return np.concatenate(found)
 
 
 if __name__ == "__main__":

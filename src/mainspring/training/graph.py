@@ -39,6 +39,44 @@ def _rename(graph: Any, names: dict[str, str]) -> None:
                 _rename(attribute.g, names)
 
 
+def columns_first(model: Any, names: Sequence[str], kind: int) -> None:
+    """Make the graph's only input, a matrix, of inputs of its own for the columns `names`, each of shape (rows, 1).
+
+    Args:
+        kind: The ONNX element type of the matrix.
+    """
+    from onnx import helper
+
+    graph = model.graph
+    (matrix,) = (each.name for each in graph.input)
+    taken = {output for node in graph.node for output in node.output} | {each.name for each in graph.initializer}
+    _rename(graph, {name: f"{name}__inner" for name in taken & set(names)})
+    del graph.input[:]
+    graph.input.extend(helper.make_tensor_value_info(name, kind, [None, 1]) for name in names)
+    if matrix in names:
+        _rename_references(graph, matrix, f"{matrix}__matrix")
+        matrix = f"{matrix}__matrix"
+    graph.node.insert(0, helper.make_node("Concat", list(names), [matrix], axis=1))
+
+
+def _rename_references(graph: Any, old: str, new: str) -> None:
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            if name == old:
+                node.input[position] = new
+
+
+def without_notes(model: Any) -> None:
+    """Drop what an exporter notes down for people: paths of the machine, lines of code, docstrings."""
+    graph = model.graph
+    del model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]
+    graph.doc_string = model.doc_string = ""
+    graph.name = "model"
+    for each in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        del each.metadata_props[:]
+        each.doc_string = ""
+
+
 def name_outputs(model: Any, answer: str, columns: Sequence[int], names: Sequence[str]) -> None:
     """Make `names` the graph's outputs, each of shape (rows,): columns of its tensor `answer`, shape (rows, n)."""
     from onnx import TensorProto, helper

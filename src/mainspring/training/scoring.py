@@ -2,54 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mainspring.core.errors import Invalid, NotConvertible
+from mainspring.core.errors import Invalid, MissingExtra, NotConvertible
+from mainspring.registry.flavours import FLAVOURS
 from mainspring.registry.model import Bundle
-from mainspring.training.frames import Array, to_array, to_feeds
+from mainspring.training import fresh
+from mainspring.training.flavours import Artefact, estimator_scores, output_names
+from mainspring.training.frames import Array, to_array, to_columns, to_feeds
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+__all__ = ["estimator_scores", "output_names"]
+
 _BATCH = 8192
-
-
-def output_names(estimator: Any, task: str) -> tuple[str, ...]:
-    """Return the names of what a model answers: `probability` (of label 1), `value`, or the classes' names.
-
-    Raises:
-        NotConvertible: The estimator does not do the task.
-    """
-    kind = type(estimator).__name__
-    if task == "regression":
-        if hasattr(estimator, "classes_"):
-            raise NotConvertible(f"{kind} is a classifier; the task is regression.", fix="return a regressor.")
-        return ("value",)
-    if not hasattr(estimator, "predict_proba"):
-        raise NotConvertible(
-            f"{kind} has no predict_proba, which the task {task!r} needs.", fix="use an estimator with probabilities."
-        )
-    classes = [_plain(value) for value in estimator.classes_]
-    if task == "binary":
-        if classes != [0, 1]:
-            raise NotConvertible(f"{kind} was fitted on the labels {classes}, not on 0 and 1.")
-        return ("probability",)
-    return tuple(str(value) for value in classes)
-
-
-def estimator_scores(estimator: Any, frame: pd.DataFrame, task: str) -> Array:
-    """Return float64 of shape (rows, outputs): probabilities, or predictions of a regression."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scikit-learn warns of categories it was told to ignore
-        if task == "regression":
-            return np.asarray(estimator.predict(frame), np.float64).reshape(len(frame), -1)
-        found = np.asarray(estimator.predict_proba(frame), np.float64)
-    return found[:, 1:2] if task == "binary" else found
 
 
 def open_session(content: bytes) -> Any:
@@ -86,6 +57,31 @@ def session_scores(session: Any, frame: pd.DataFrame | Mapping[str, Array], outp
     return found
 
 
+def artefact_scores(artefact: Artefact, frame: pd.DataFrame | Mapping[str, Array], names: Sequence[str]) -> Array:
+    """Return a model's answers, float64 of shape (rows, outputs).
+
+    Args:
+        frame: The columns by name, as `frames.to_frame` makes them.
+        names: Those that the model takes, in its order.
+    """
+    answer = fresh.load(artefact.name, artefact.content)
+    feeds = artefact_feeds(artefact, frame, names)
+    return fresh.in_parts(answer, feeds, np.arange(len(next(iter(feeds.values())))), _BATCH)
+
+
+def artefact_feeds(
+    artefact: Artefact, frame: pd.DataFrame | Mapping[str, Array], names: Sequence[str]
+) -> dict[str, Array]:
+    """Return what a model takes, input -> array of shape (rows, 1), in its order.
+
+    Raises:
+        NotConvertible: The runtime cannot run the model.
+    """
+    if artefact.native:
+        return to_columns(frame, names)
+    return to_feeds(frame, graph_inputs(open_session(artefact.content)))
+
+
 def score_bundle(bundle: Bundle, table: pa.Table) -> Array:
     """Return a bundle's answers for the rows of `table`, which has its inputs as columns.
 
@@ -93,16 +89,18 @@ def score_bundle(bundle: Bundle, table: pa.Table) -> Array:
 
     Raises:
         Invalid: The table lacks an input.
+        MissingExtra: What runs the bundle's flavour is not installed.
     """
     inputs = bundle.manifest.inputs
     missing = [each.name for each in inputs if each.name not in table.column_names]
     if missing:
         raise Invalid(f"The rows lack the inputs {missing} of bundle {bundle.digest[:12]}.")
     columns = {each.name: to_array(table.column(each.name), each.dtype) for each in inputs}
-    session = open_session(bundle.files["model.onnx"])
-    found = session_scores(session, columns, bundle.manifest.outputs, table.num_rows)
+    flavour = bundle.manifest.flavour
+    name = next(name for name in FLAVOURS[flavour].files if name in bundle.files)
+    artefact = Artefact(flavour, name, bundle.files[name])
+    try:
+        found = artefact_scores(artefact, columns, list(columns))
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"The {flavour} model of bundle {bundle.digest[:12]}", flavour) from error
     return found[:, 0] if found.shape[1] == 1 else found
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value

@@ -32,8 +32,9 @@ from mainspring.core.schema import DType
 from mainspring.registry.model import Input
 from mainspring.registry.onnx_file import check_onnx
 from mainspring.training import fresh
-from mainspring.training.convert import to_onnx
 from mainspring.training.equivalence import ROWS, Proof, prove
+from mainspring.training.flavours import Artefact
+from mainspring.training.flavours.sklearn import to_onnx
 from mainspring.training.scoring import open_session, session_scores
 
 CATEGORIES, NUMBERS = ["Order.kind", "Order.shop"], ["Order.weight", "Traffic.visits"]
@@ -92,7 +93,11 @@ def proved(
         estimator.fit(frame[:half], y[:half])
     content = to_onnx(estimator, inputs, task, wide=wide)
     check_onnx(content)
-    return prove(estimator, content, frame[half:].reset_index(drop=True), inputs, task, wide=wide)
+    return prove(estimator, as_file(content), frame[half:].reset_index(drop=True), inputs, task, wide=wide)
+
+
+def as_file(content: bytes) -> Artefact:
+    return Artefact("onnx", "model.onnx", content)
 
 
 CONVERTIBLE: dict[str, Any] = {
@@ -312,7 +317,7 @@ def other_than(estimator: Any) -> bytes:
 def test_another_model_is_noticed_with_the_worst_row() -> None:
     estimator = trees(20).fit(FRAME[NUMBERS], Y)
     with pytest.raises(NotConvertible) as refused:
-        prove(estimator, other_than(estimator), FRAME[NUMBERS], NUMERIC_INPUTS, "binary")
+        prove(estimator, as_file(other_than(estimator)), FRAME[NUMBERS], NUMERIC_INPUTS, "binary")
     words = refused.value.what
     assert "Order.weight=" in words
     assert "Traffic.visits=" in words
@@ -320,16 +325,18 @@ def test_another_model_is_noticed_with_the_worst_row() -> None:
 
 
 class Doubled:
-    """A regression that doubles its column."""
+    """A regression that doubles its column, null taken for 0."""
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray[Any, Any]:
-        return frame["V.x"].to_numpy() * 2
+        return np.nan_to_num(frame["V.x"].to_numpy()) * 2
 
 
 def doubling(wrong_up_to: int) -> bytes:
     """A model that doubles its input, and adds 0.1 if it is given at most so many rows at once."""
     nodes = [
-        helper.make_node("Reshape", ["V.x", "flat"], ["x"]),
+        helper.make_node("Reshape", ["V.x", "flat"], ["raw"]),
+        helper.make_node("IsNaN", ["raw"], ["null"]),
+        helper.make_node("Where", ["null", "zero", "raw"], ["x"]),
         helper.make_node("Mul", ["x", "two"], ["double"]),
         helper.make_node("Shape", ["x"], ["rows"]),
         helper.make_node("LessOrEqual", ["rows", "limit"], ["few"]),
@@ -339,6 +346,7 @@ def doubling(wrong_up_to: int) -> bytes:
     ]
     constants = [
         helper.make_tensor("flat", TensorProto.INT64, [1], [-1]),
+        helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0]),
         helper.make_tensor("two", TensorProto.FLOAT, [1], [2.0]),
         helper.make_tensor("limit", TensorProto.INT64, [1], [wrong_up_to]),
         helper.make_tensor("tenth", TensorProto.FLOAT, [1], [0.1]),
@@ -358,26 +366,23 @@ def doubling(wrong_up_to: int) -> bytes:
 def test_an_answer_that_depends_on_batch_mates_is_noticed(wrong_up_to: int, how: str) -> None:
     frame = pd.DataFrame({"V.x": np.random.default_rng(0).normal(size=500).astype(np.float32)})
     inputs = [Input("V.x", DType.Float32)]
-    assert prove(Doubled(), doubling(0), frame, inputs, "regression").worst < 1e-6
+    assert prove(Doubled(), as_file(doubling(0)), frame, inputs, "regression").worst < 1e-6
     with pytest.raises(NotConvertible, match=how):
-        prove(Doubled(), doubling(wrong_up_to), frame, inputs, "regression")
+        prove(Doubled(), as_file(doubling(wrong_up_to)), frame, inputs, "regression")
 
 
 def test_what_does_not_run_is_refused() -> None:
     with pytest.raises(NotConvertible, match="cannot run"):
-        prove(Doubled(), b"\x08\x09", pd.DataFrame({"V.x": [1.0]}), [Input("V.x", DType.Float32)], "regression")
+        prove(
+            Doubled(), as_file(b"\x08\x09"), pd.DataFrame({"V.x": [1.0]}), [Input("V.x", DType.Float32)], "regression"
+        )
 
 
 def test_the_fresh_process_imports_nothing_of_ours() -> None:
-    lines = Path(fresh.__file__).read_text().splitlines()
-    assert {line.split()[1].partition(".")[0] for line in lines if line.startswith(("import ", "from "))} == {
-        "__future__",
-        "sys",
-        "pathlib",
-        "typing",
-        "numpy",
-        "onnxruntime",
-    }
+    lines = [line.strip() for line in Path(fresh.__file__).read_text().splitlines()]
+    found = {line.split()[1].partition(".")[0] for line in lines if line.startswith(("import ", "from "))}
+    own = {"__future__", "collections", "json", "sys", "pathlib", "typing"}
+    assert found == own | {"numpy", "onnxruntime", "xgboost", "lightgbm", "catboost"}
 
 
 def test_scores_of_a_session_do_not_depend_on_the_size_of_its_batches() -> None:
@@ -386,3 +391,28 @@ def test_scores_of_a_session_do_not_depend_on_the_size_of_its_batches() -> None:
     many = pd.concat([FRAME[NUMBERS]] * 4, ignore_index=True)  # more than one batch
     found = session_scores(session, many, ("probability",), len(many))
     assert np.array_equal(found[: len(FRAME)], session_scores(session, FRAME, ("probability",), len(FRAME)))
+
+
+class Undecided(Doubled):
+    """A regression that answers NaN to null."""
+
+    def predict(self, frame: pd.DataFrame) -> np.ndarray[Any, Any]:
+        return frame["V.x"].to_numpy() * 2
+
+
+class Normed(Doubled):
+    """A regression that compares each row with the mean of those beside it."""
+
+    def predict(self, frame: pd.DataFrame) -> np.ndarray[Any, Any]:
+        x = np.nan_to_num(frame["V.x"].to_numpy())
+        return x - x.mean()
+
+
+@pytest.mark.parametrize(
+    ("estimator", "said"),
+    [(Undecided(), r"answers nan as value to 9 of .*V\.x null"), (Normed(), "depends on the rows beside it")],
+)
+def test_an_estimator_that_answers_nothing_or_by_its_batch_is_refused(estimator: Doubled, said: str) -> None:
+    frame = pd.DataFrame({"V.x": np.random.default_rng(0).normal(size=500).astype(np.float32)})
+    with pytest.raises(NotConvertible, match=said):
+        prove(estimator, as_file(doubling(0)), frame, [Input("V.x", DType.Float32)], "regression")

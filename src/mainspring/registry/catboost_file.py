@@ -1,0 +1,150 @@
+"""What a CatBoost model file may hold, read from its bytes alone: `CBM1`, a FlatBuffer of trees, categories' counts.
+
+The layout is that of catboost/libs/model/flatbuffers/model.fbs: `TModelCore` with its format's version, its trees, a
+map of texts and the names of the parts that follow it; of FlatBuffers (https://flatbuffers.dev/internals) only tables,
+vectors and strings are read. Every offset is checked against the end of the buffer. Nothing in it can be code; but
+CatBoost's own reader crashes on a file whose numbers were changed (12 of 300 tried), so only files that a training here
+made are loaded: `registry.model_file` refuses one that somebody brings.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgspec
+
+from mainspring.core.errors import Corrupt
+
+_MAGIC, _VERSION, _PART = b"CBM1", "FlabuffersModel_v1", "static_provider_v1"  # the format spells it so
+_PROBABILITIES = frozenset({"Logloss", "CrossEntropy", "MultiClass"})
+_EXPONENTS = frozenset({"Poisson", "Tweedie", "LogLinQuantile"})
+_LONGEST = 1_000_000  # bytes of a text, entries of a vector of tables
+
+
+class Ensemble(msgspec.Struct, frozen=True):
+    """What is asked of a model file.
+
+    Args:
+        numbers: The places of the columns that are numbers.
+        categories: The places of the columns that are texts.
+        answer: How its sums become answers, in CatBoost's word: Probability, Exponent, RawFormulaVal.
+    """
+
+    numbers: tuple[int, ...]
+    categories: tuple[int, ...]
+    outputs: int
+    loss: str
+    answer: str
+
+    @property
+    def features(self) -> int:
+        return len(self.numbers) + len(self.categories)
+
+
+def check_catboost(content: bytes, name: str = "model.cbm") -> Ensemble:
+    """Return what the model in `content` is, if it is one whole `.cbm` file of CatBoost of numbers and categories.
+
+    Raises:
+        Corrupt: It is no such file, is cut short, holds anything after its end, or takes texts or embeddings.
+    """
+    if content[:4] != _MAGIC:
+        raise Corrupt(f"{name} does not begin as a model of CatBoost does, with {_MAGIC.decode()}.")
+    try:
+        return _read(content, name)
+    except (struct.error, IndexError, ValueError, KeyError, TypeError, msgspec.DecodeError) as error:
+        raise Corrupt(f"{name} is cut short or damaged: {error!r} where its trees should be described.") from error
+
+
+def _read(content: bytes, name: str) -> Ensemble:
+    (size,) = struct.unpack_from("<I", content, 4)
+    core = _Buffer(content[8 : 8 + size])
+    if len(core.content) != size:
+        raise Corrupt(f"{name} is cut short: {size} bytes of trees were announced, {len(core.content)} are there.")
+    root = core.root()
+    version = core.text(root, 0)
+    if version != _VERSION:
+        raise Corrupt(f"{name} has CatBoost's format {version[:30]!r}; {_VERSION} is known.")
+    parts = core.texts(root, 3)
+    if set(parts) - {_PART}:
+        raise Corrupt(f"{name} has the parts {sorted(parts)}, of which only {_PART} is known.")
+    if not parts and len(content) != 8 + size:
+        raise Corrupt(f"{name} holds {len(content) - 8 - size} bytes after the end of its model.")
+    trees = core.table(root, 1)
+    for field, what in ((12, "texts"), (13, "estimated features"), (18, "embeddings")):
+        if core.length(trees, field):
+            raise Corrupt(f"{name} takes {what}, which no column is.")
+    categories = tuple(sorted(core.number(each, 1, -1) for each in core.tables(trees, 4)))
+    numbers = tuple(sorted(core.number(each, 2, -1) for each in core.tables(trees, 5)))
+    if sorted((*numbers, *categories)) != list(range(len(numbers) + len(categories))):
+        raise Corrupt(f"{name} does not say what each of its columns is.")
+    facts = {core.text(each, 0): core.text(each, 1) for each in core.tables(root, 2)}
+    params: dict[str, Any] = msgspec.json.decode(facts["params"])
+    loss = str(params["loss_function"]["type"])
+    outputs = max(1, core.number(trees, 0, 1))
+    answer = "Probability" if loss in _PROBABILITIES else "Exponent" if loss in _EXPONENTS else "RawFormulaVal"
+    return Ensemble(numbers, categories, outputs, loss, answer)
+
+
+class _Buffer:
+    """One FlatBuffer: tables are places in it, fields are known by their number in the schema."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def root(self) -> int:
+        return self._at("<I", 0)
+
+    def number(self, table: int, field: int, otherwise: int) -> int:
+        place = self._field(table, field)
+        return self._at("<i", place) if place else otherwise
+
+    def text(self, table: int, field: int) -> str:
+        place = self._field(table, field)
+        return self._text(place + self._at("<I", place)) if place else ""
+
+    def texts(self, table: int, field: int) -> list[str]:
+        return [self._text(place) for place in self._targets(table, field)]
+
+    def table(self, table: int, field: int) -> int:
+        place = self._field(table, field)
+        if not place:
+            raise ValueError(f"no field {field}")
+        return place + self._at("<I", place)
+
+    def tables(self, table: int, field: int) -> list[int]:
+        return self._targets(table, field)
+
+    def length(self, table: int, field: int) -> int:
+        place = self._field(table, field)
+        return self._at("<I", place + self._at("<I", place)) if place else 0
+
+    def _targets(self, table: int, field: int) -> list[int]:
+        count = self.length(table, field)
+        if count > _LONGEST:
+            raise ValueError(f"{count} entries")
+        if not count:
+            return []
+        first = self.table(table, field) + 4
+        return [place + self._at("<I", place) for place in range(first, first + 4 * count, 4)]
+
+    def _text(self, place: int) -> str:
+        size = self._at("<I", place)
+        if size > _LONGEST or place + 4 + size > len(self.content):
+            raise ValueError(f"a text of {size} bytes")
+        return self.content[place + 4 : place + 4 + size].decode(errors="replace")
+
+    def _field(self, table: int, field: int) -> int:
+        """Return where a field's value stands, 0 where it has none."""
+        names = table - self._at("<i", table)
+        entry = 4 + 2 * field
+        if entry >= self._at("<H", names):
+            return 0
+        offset = self._at("<H", names + entry)
+        return table + offset if offset else 0
+
+    def _at(self, kind: str, place: int) -> int:
+        if place < 0:
+            raise IndexError(place)
+        (value,) = struct.unpack_from(kind, self.content, place)
+        return int(value)

@@ -1,0 +1,75 @@
+"""CatBoost as it is: no conversion, one thread. Numbers are rounded to float32 by CatBoost, texts are categories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import catboost  # type: ignore[import-untyped]
+import numpy as np
+
+from mainspring.core.errors import Corrupt
+from mainspring.registry.catboost_file import check_catboost
+from mainspring.registry.model import Bundle, TensorSpec
+from mainspring.serving.plane.executor import Array, ModelFailed, closed, column, column_specs, first_line, given
+
+_FLOAT64, _OBJECT = np.dtype(np.float64), np.dtype(np.object_)
+_TEXT = "BYTES"
+
+
+class CatboostExecutor:
+    """The trees of one bundle's `model.cbm`. A null number is NaN, a null text is "".
+
+    Raises:
+        Corrupt: CatBoost does not load it, or it is not what the manifest says.
+    """
+
+    inline = True
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+        self._name = f"model.cbm of bundle {bundle.digest[:12]}"
+        content = bundle.files["model.cbm"]
+        found = check_catboost(content, self._name)
+        if bundle.manifest.tensors:
+            raise Corrupt(f"{self._name} takes columns; its manifest says tensors.")
+        self.inputs: Mapping[str, TensorSpec] = column_specs(bundle.manifest.inputs)
+        kinds = [spec.datatype == _TEXT for spec in self.inputs.values()]
+        if tuple(place for place, text in enumerate(kinds) if text) != found.categories or len(kinds) != found.features:
+            raise Corrupt(
+                f"{self._name} takes {found.features} columns, of which {list(found.categories)} are texts; its "
+                f"manifest says {list(self.inputs)}."
+            )
+        names = bundle.manifest.outputs
+        if len(names) != found.outputs:
+            raise Corrupt(f"{self._name} gives {found.outputs} values a row, its manifest says {list(names)}.")
+        self.outputs: Mapping[str, TensorSpec] = {name: TensorSpec(name, "FP64", (-1,)) for name in names}
+        try:
+            self._model: Any = catboost.CatBoost().load_model(blob=content)
+        except catboost.CatBoostError as error:
+            raise Corrupt(f"{self._name} does not load: {first_line(error)}") from error
+        self._threads, self._answer = threads, found.answer
+        self._one = found.answer == "Probability" and found.outputs == 1  # of two columns the second is meant
+
+    def nullable(self, name: str) -> bool:
+        return name in self.inputs
+
+    def predict(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> dict[str, Array]:
+        if self._model is None:
+            raise closed()
+        matrix = np.empty((rows, len(self.inputs)), np.object_)
+        for place, (name, spec) in enumerate(self.inputs.items()):
+            values = given(inputs, name)
+            dtype = _OBJECT if spec.datatype == _TEXT else _FLOAT64
+            matrix[:, place] = column(values, dtype, name, rows)
+        try:
+            found = self._model.predict(matrix, prediction_type=self._answer, thread_count=self._threads)
+        except catboost.CatBoostError as error:
+            raise ModelFailed(f"The model failed: {first_line(error)}") from error
+        answers = np.asarray(found, np.float64).reshape(rows, -1)
+        answers = answers[:, 1:] if self._one else answers
+        if answers.shape[1] != len(self.outputs):
+            raise ModelFailed(f"{self._name} gives {answers.shape[1]} values a row, not {len(self.outputs)}.")
+        return {name: answers[:, place] for place, name in enumerate(self.outputs)}
+
+    def close(self) -> None:
+        self._model = None

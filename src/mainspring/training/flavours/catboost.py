@@ -1,0 +1,69 @@
+"""CatBoost's estimators: their own file (`.cbm`), run by CatBoost itself, texts as categories among the columns.
+
+Its export to ONNX takes no categories and adds up float32: a regression around 1e7 comes out half a unit off. Its JSON
+of a model with categories cannot be read back. Its own file is exact. CatBoost rounds numbers to float32 itself.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mainspring.core.errors import NotConvertible
+from mainspring.core.schema import DType
+from mainspring.registry.catboost_file import check_catboost
+from mainspring.registry.model import Input
+from mainspring.training.flavours.estimators import Estimators, fitted_on, imported, native
+from mainspring.training.flavours.model import Artefact
+from mainspring.training.frames import Array
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CHANCE = ("train_finish_time", "model_guid")  # what differs from one training to the same training
+
+
+class CatboostFlavour(Estimators):
+    def scores(self, estimator: Any, frame: pd.DataFrame, task: str) -> Array:
+        return super().scores(estimator, _with_empty_nulls(frame), task)
+
+    def convert(self, estimator: Any, inputs: Sequence[Input], _task: str, _wide: Collection[str]) -> Artefact:
+        catboost = imported("catboost", "A model of CatBoost", "catboost")
+        fitted_on(estimator, estimator.feature_names_, inputs)
+        with tempfile.TemporaryDirectory(prefix="mainspring-catboost-") as place:
+            path = Path(place) / "model.cbm"
+            estimator.save_model(str(path), format="cbm")
+            native(estimator, "catboost", path.name, path.read_bytes())  # before CatBoost reads it
+            again = catboost.CatBoost().load_model(str(path))
+            metadata = again.get_metadata()
+            for name in _CHANCE:
+                metadata[name] = ""
+            again.save_model(str(path), format="cbm")
+            made = native(estimator, "catboost", path.name, path.read_bytes())
+        found = check_catboost(made.content)
+        texts = tuple(place for place, each in enumerate(inputs) if each.dtype == DType.String)
+        if texts != found.categories:
+            raise NotConvertible(
+                f"{type(estimator).__name__} has the categories {[inputs[at].name for at in found.categories]}; the "
+                f"texts among its columns are {[inputs[at].name for at in texts]}.",
+                fix="give exactly the text columns as cat_features.",
+            )
+        return made
+
+    def thresholds(self, estimator: Any, held_out: pd.DataFrame, numeric: Sequence[str]) -> Mapping[str, Array]:
+        names = list(held_out.columns)
+        borders = {names[place]: np.asarray(values) for place, values in estimator.get_borders().items()}
+        return {name: values for name, values in borders.items() if name in numeric and len(values)}
+
+
+def _with_empty_nulls(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with "" for null texts, as a bundle has them: CatBoost takes no null category."""
+    texts = [name for name in frame.columns if frame[name].dtype == object]
+    return frame.assign(**{name: [value or "" for value in frame[name]] for name in texts}) if texts else frame
+
+
+FLAVOUR = CatboostFlavour()

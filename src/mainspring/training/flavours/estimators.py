@@ -1,0 +1,119 @@
+"""What estimators with scikit-learn's interface have in common: `predict`, `predict_proba`, `classes_`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mainspring.core.errors import Corrupt, MissingExtra, NotConvertible
+from mainspring.core.schema import DType
+from mainspring.registry.flavours import FLAVOURS
+from mainspring.registry.model import Input
+from mainspring.training.flavours.model import Artefact
+from mainspring.training.frames import Array
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Estimators:
+    """The half of a `Flavour` that they share."""
+
+    def outputs(self, estimator: Any, task: str) -> tuple[str, ...]:
+        kind = type(estimator).__name__
+        if task == "regression":
+            if len(getattr(estimator, "classes_", ())):  # CatBoost's regressors have an empty list
+                raise NotConvertible(f"{kind} is a classifier; the task is regression.", fix="return a regressor.")
+            return ("value",)
+        if not hasattr(estimator, "predict_proba"):
+            raise NotConvertible(
+                f"{kind} has no predict_proba, which the task {task!r} needs.",
+                fix="use an estimator with probabilities.",
+            )
+        classes = [_plain(value) for value in estimator.classes_]
+        if task == "binary":
+            if classes != [0, 1]:
+                raise NotConvertible(f"{kind} was fitted on the labels {classes}, not on 0 and 1.")
+            return ("probability",)
+        names = tuple(str(value) for value in classes)
+        if len(set(names)) < len(names):
+            raise NotConvertible(
+                f"{kind} has the classes {classes}, two of which are one name.", fix="rename one of the classes."
+            )
+        return names
+
+    def scores(self, estimator: Any, frame: pd.DataFrame, task: str) -> Array:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scikit-learn warns of categories it was told to ignore
+            if task == "regression":
+                return np.asarray(estimator.predict(frame), np.float64).reshape(len(frame), -1)
+            found = np.asarray(estimator.predict_proba(frame), np.float64)
+        return found[:, 1:2] if task == "binary" else found
+
+    def thresholds(self, _estimator: Any, _held_out: pd.DataFrame, _numeric: Sequence[str]) -> Mapping[str, Array]:
+        return {}
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def imported(module: str, what: str, extra: str) -> Any:
+    """Return a module that only an extra brings.
+
+    Raises:
+        MissingExtra: It is not installed; `what` says what it is needed for.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(what, extra) from error
+
+
+def only_numbers(estimator: Any, inputs: Sequence[Input], *, fix: str) -> None:
+    """Return if all columns are numbers.
+
+    Raises:
+        NotConvertible: Some are texts.
+    """
+    texts = [each.name for each in inputs if each.dtype == DType.String]
+    if texts:
+        raise NotConvertible(f"{type(estimator).__name__} takes numbers; {texts} are texts.", fix=fix)
+
+
+def fitted_on(estimator: Any, fitted: Sequence[str], inputs: Collection[Input]) -> None:
+    """Return if the estimator was fitted on the model's features, all of them, in their order.
+
+    Raises:
+        NotConvertible: It was not.
+    """
+    names = [each.name for each in inputs]
+    if list(fitted) != names:
+        raise NotConvertible(
+            f"{type(estimator).__name__} was fitted on {list(fitted)}, the model's features are {names}.",
+            fix="fit on data.train.X as it is, or name fewer features in @ms.model.",
+        )
+
+
+def native(estimator: Any, flavour: str, name: str, content: bytes) -> Artefact:
+    """Return a framework's own file as an artefact, if it is what such a file may be.
+
+    Raises:
+        NotConvertible: It is not: cut short, damaged, of another format, or a pickle.
+    """
+    check = FLAVOURS[flavour].check
+    assert check is not None
+    try:
+        check(bytes(content), name)
+    except Corrupt as error:
+        raise NotConvertible(
+            f"{type(estimator).__name__} does not save itself as {flavour} does: {error.what}",
+            fix=f"return an estimator of {flavour} itself; nothing that could run code is kept.",
+        ) from error
+    return Artefact(flavour, name, bytes(content))

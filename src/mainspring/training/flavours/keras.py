@@ -1,0 +1,28 @@
+"""Keras's models on the torch backend: ONNX, made by torch's exporter. Otherwise as torch's modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from mainspring.core.errors import NotConvertible
+from mainspring.training.flavours.estimators import imported
+from mainspring.training.flavours.torch import TorchFlavour
+
+
+class KerasFlavour(TorchFlavour):
+    extra = "keras"
+
+    def call(self, module: Any) -> Callable[..., Any]:
+        keras = imported("keras", f"Asking a {type(module).__name__}", self.extra)
+        backend = keras.backend.backend()
+        if backend != "torch":
+            raise NotConvertible(
+                f"{type(module).__name__} runs on Keras's backend {backend!r}; only torch's becomes a bundle.",
+                fix="set KERAS_BACKEND=torch before keras is imported.",
+            )
+        return partial(module, training=False)
+
+
+FLAVOUR = KerasFlavour()

@@ -1,0 +1,175 @@
+"""scikit-learn's estimators and pipelines: an ONNX model with one input a feature, made by skl2onnx.
+
+Every input has shape (rows, 1) and carries the feature's full name; every output has shape (rows,) and carries a name
+of `Flavour.outputs`. Null numbers are NaN, null strings are "".
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mainspring.core.errors import NotConvertible
+from mainspring.core.schema import DType
+from mainspring.registry.model import Input
+from mainspring.training.encoders import check_encoders, ordinal_converter, ordinal_shape, with_empty_nulls
+from mainspring.training.flavours import trees
+from mainspring.training.flavours.choosing import framework_of
+from mainspring.training.flavours.estimators import Estimators, imported
+from mainspring.training.flavours.model import Artefact
+from mainspring.training.frames import Array, check_feature_types
+from mainspring.training.graph import constant_model, name_inputs, name_outputs, set_thresholds
+from mainspring.training.scoring import open_session
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_OPSETS = {"": 18, "ai.onnx.ml": 3}
+
+
+class SklearnFlavour(Estimators):
+    def convert(self, estimator: Any, inputs: Sequence[Input], task: str, wide: Collection[str]) -> Artefact:
+        return Artefact("onnx", "model.onnx", to_onnx(estimator, inputs, task, wide=wide))
+
+    def thresholds(self, estimator: Any, held_out: pd.DataFrame, numeric: Sequence[str]) -> Mapping[str, Array]:
+        return trees.thresholds(estimator, held_out, numeric)
+
+
+def to_onnx(estimator: Any, inputs: Sequence[Input], task: str, *, wide: Collection[str] = ()) -> bytes:
+    """Return the estimator as an ONNX model.
+
+    Args:
+        estimator: Fitted on a frame whose columns are `inputs`, in this order, as `frames.to_frame` makes it.
+        wide: Names of columns whose values float32 cannot hold. If there are any, all numbers enter as float64.
+
+    Raises:
+        NotConvertible: The estimator, or a part of it, has no exact counterpart.
+        MissingExtra: skl2onnx is not installed.
+    """
+    skl2onnx = _import("skl2onnx")
+    check_feature_types({each.name: each.dtype for each in inputs})
+    outputs = FLAVOUR.outputs(estimator, task)
+    last = _last_step(estimator)
+    _check_last(last, estimator)
+    if type(last).__name__ in ("DummyClassifier", "DummyRegressor"):
+        return _constant(last, inputs, task, outputs)
+    _check_columns(estimator, inputs)
+    check_encoders(estimator)
+    types = _tensor_types(inputs, wide=bool(wide))
+    options = {"zipmap": False} if task != "regression" else None
+    prepared = _from_columns(with_empty_nulls(estimator), inputs)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ordinal = _import("sklearn.preprocessing").OrdinalEncoder
+            model = skl2onnx.convert_sklearn(
+                prepared,
+                initial_types=types,
+                options=options,
+                target_opset=_OPSETS,
+                custom_conversion_functions={ordinal: ordinal_converter},
+                custom_shape_calculators={ordinal: ordinal_shape},
+            )
+    except NotConvertible:
+        raise
+    except Exception as error:  # converters raise whatever they trip over
+        raise _refused(last, wide, error) from error
+    answer = model.graph.output[-1].name  # a classifier's outputs are (label, probabilities)
+    if type(last).__name__.startswith("HistGradientBoosting"):
+        set_thresholds(model, trees.histogram_thresholds(last), wide=bool(wide))
+    name_inputs(model, [each.name for each in inputs])
+    columns = [1] if task == "binary" else range(len(outputs))
+    name_outputs(model, answer, list(columns), outputs)
+    model.graph.name = "model"  # the converter's own is random; the same training makes the same bytes
+    content = bytes(model.SerializeToString())
+    if wide:  # some operators exist in float32 only, which the runtime is the first to notice
+        try:
+            open_session(content)
+        except NotConvertible as error:
+            raise _refused(last, wide, error) from error
+    return content
+
+
+def _check_last(last: Any, estimator: Any) -> None:
+    framework = framework_of(last)
+    if last is not estimator and framework not in ("sklearn", None):
+        raise NotConvertible(
+            f"{type(last).__name__} at the end of a {type(estimator).__name__} has no exact counterpart: {framework} "
+            "runs its models itself, a pipeline becomes ONNX.",
+            fix=f"return the {type(last).__name__} itself, and make the steps before it features; CatBoost takes texts "
+            "as they are.",
+        )
+
+
+def _check_columns(estimator: Any, inputs: Sequence[Input]) -> None:
+    names = [each.name for each in inputs]
+    fitted = list(getattr(estimator, "feature_names_in_", names))
+    if fitted != names or getattr(estimator, "n_features_in_", len(names)) != len(names):
+        raise NotConvertible(
+            f"{type(estimator).__name__} was fitted on {fitted}, the model's features are {names}.",
+            fix="fit on data.train.X as it is, and choose columns with a ColumnTransformer in a Pipeline.",
+        )
+
+
+def _from_columns(estimator: Any, inputs: Sequence[Input]) -> Any:
+    """Return `estimator` behind a step that puts the columns side by side, unless its first step picks its own."""
+    steps = getattr(estimator, "steps", [("estimator", estimator)])
+    if type(steps[0][1]).__name__ == "ColumnTransformer":
+        return estimator
+    import pandas as pd
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import Pipeline
+
+    names = [each.name for each in inputs]
+    side_by_side = ColumnTransformer([("columns", "passthrough", names)])
+    side_by_side.fit(pd.DataFrame(0.0, index=range(2), columns=names))
+    return Pipeline([("columns", side_by_side), *steps])
+
+
+def _refused(estimator: Any, wide: Collection[str], error: Exception) -> NotConvertible:
+    kind, reason = type(estimator).__name__, (str(error).strip() or type(error).__name__).splitlines()[0]
+    if wide:
+        return NotConvertible(
+            f"{kind} converts in float32 only, which does not hold the training values of {sorted(wide)}: {reason}",
+            fix="declare or cast those features as ms.Float32, subtract a constant from them, or use "
+            "HistGradientBoosting, which takes them as float64.",
+        )
+    return NotConvertible(
+        f"{kind} cannot be converted to ONNX: {reason}", fix="use an estimator that skl2onnx converts."
+    )
+
+
+def _import(module: str) -> Any:
+    return imported(module, "Converting a scikit-learn estimator to ONNX", "sklearn")
+
+
+def _tensor_types(inputs: Sequence[Input], *, wide: bool) -> list[tuple[str, Any]]:
+    types = _import("skl2onnx.common.data_types")
+    number = types.DoubleTensorType if wide else types.FloatTensorType
+    return [
+        (each.name, (types.StringTensorType if each.dtype == DType.String else number)([None, 1])) for each in inputs
+    ]
+
+
+def _last_step(estimator: Any) -> Any:
+    steps = getattr(estimator, "steps", None)
+    return steps[-1][1] if steps else estimator
+
+
+def _constant(estimator: Any, inputs: Sequence[Input], task: str, outputs: tuple[str, ...]) -> bytes:
+    from onnx import TensorProto
+
+    kind = type(estimator).__name__
+    if task == "regression":
+        values = [float(estimator.constant_.reshape(-1)[0])]
+    elif estimator.strategy in ("stratified", "uniform"):
+        raise NotConvertible(f"{kind}(strategy={estimator.strategy!r}) answers at random.", fix="use strategy='prior'.")
+    else:
+        found = estimator.predict_proba([[0.0]])[0]
+        values = [float(value) for value in (found[1:] if task == "binary" else found)]
+    kinds = [(each.name, TensorProto.STRING if each.dtype == DType.String else TensorProto.FLOAT) for each in inputs]
+    return bytes(constant_model(kinds, values, outputs).SerializeToString())
+
+
+FLAVOUR = SklearnFlavour()

@@ -1,0 +1,26 @@
+"""An estimator of no framework that is known: it can be asked, and is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from mainspring.core.errors import NotConvertible
+from mainspring.registry.model import Input
+from mainspring.training.flavours.choosing import FRAMEWORKS
+from mainspring.training.flavours.estimators import Estimators
+from mainspring.training.flavours.model import Artefact
+
+
+class UnknownFlavour(Estimators):
+    def convert(self, estimator: Any, _inputs: Sequence[Input], _task: str, _wide: Collection[str]) -> Artefact:
+        kind = type(estimator)
+        raise NotConvertible(
+            f"{kind.__module__}.{kind.__qualname__} is of no framework that becomes a bundle; those are "
+            f"{', '.join(sorted(FRAMEWORKS))}. An object of another class could only be kept as a pickle, which runs "
+            "code when it loads.",
+            fix="return an estimator of one of them, or register a function: `mainspring models function`.",
+        )
+
+
+FLAVOUR = UnknownFlavour()

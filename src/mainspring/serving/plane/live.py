@@ -2,7 +2,8 @@
 
 The table is watched off the event loop. A change is prepared beside what serves (bundles loaded, verified, warmed),
 then takes its place in one assignment: a request sees the table before or after, and one that began before is answered
-by what it began with. An endpoint whose new route cannot be prepared keeps its old one.
+by what it began with. An endpoint whose new route cannot be prepared keeps its old one. What is no longer served is
+closed when the last request that it was given to is answered.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from mainspring.core.errors import MainspringError
 from mainspring.serving.model import Arm, Route
 from mainspring.serving.plane.lane import Lane, monotonic_us
+from mainspring.serving.plane.leases import Leases
 from mainspring.serving.plane.router import Router
 from mainspring.serving.plane.runtime import Runtime
 from mainspring.serving.ports import Routes
 
 POLL_S = 0.2
+_STOP_S = 5.0  # what is being loaded when it ends is waited for this long
 _SILENT = "The routing table does not answer."
 _RETRY_FIRST_US = 1_000_000
 _RETRY_LAST_US = 60_000_000
@@ -72,6 +75,7 @@ class Live:
         self._lane = lane
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="routes")
         self._runtimes: dict[str, Runtime] = {}
+        self._leases = Leases()
         self._retry_at = 0
         self._retry_after = _RETRY_FIRST_US
         self._task: asyncio.Task[None] | None = None
@@ -84,11 +88,19 @@ class Live:
         self._task = asyncio.get_running_loop().create_task(self._follow())
 
     async def stop(self) -> None:
+        """Serve nothing any more, and close every model that nobody uses. Again, it does nothing."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self.table = Table()
+        # In the thread, after whatever is being loaded there: that is closed too.
+        closing = asyncio.wrap_future(self._thread.submit(self._keep, ()))
+        self._thread.shutdown(wait=False)
+        await asyncio.wait([closing], timeout=_STOP_S)
+        await self._leases.stop()
 
     async def _follow(self) -> None:
         while True:
@@ -111,7 +123,7 @@ class Live:
         """Return when there is something to follow, or the table cannot be read."""
         try:
             while not self._stopping.wait(POLL_S) and not self._due(self._routes.revision()):
-                pass
+                self._leases.collect()
         except Exception as error:  # it is read again, and then said
             _log.debug("%s", error)
 
@@ -125,44 +137,48 @@ class Live:
         if not self._due(revision):
             return
         changed = revision != self.table.revision
-        routes, runtimes, refused = await loop.run_in_executor(self._thread, self._prepare)
-        self._swap(revision, routes, runtimes, refused)
+        routes, refused = await loop.run_in_executor(self._thread, self._prepare)
+        self._swap(revision, routes, refused)
         self._retry_after = _RETRY_FIRST_US if changed else min(2 * self._retry_after, _RETRY_LAST_US)
         self._retry_at = monotonic_us() + self._retry_after
 
-    def _prepare(self) -> tuple[Mapping[str, Route], dict[str, Runtime], dict[str, str]]:
-        """Load what the table needs and is not loaded yet. Returns the table, runtimes by digest, reasons by digest."""
+    def _prepare(self) -> tuple[Mapping[str, Route], dict[str, str]]:
+        """Load what the table needs and is not loaded yet. Returns the table, and why by the digest of what does not
+        load."""
         routes = self._routes.current()
-        runtimes, refused = dict(self._runtimes), {}
+        refused: dict[str, str] = {}
         for digest in sorted({arm.digest for route in routes.values() for arm in route.arms}):
-            if digest in runtimes:
+            if digest in self._runtimes or self._stopping.is_set():
                 continue
             try:
-                runtimes[digest] = self._load(digest)
+                self._runtimes[digest] = self._load(digest)
             except Exception as error:
                 refused[digest] = str(error)
                 _log.error("Bundle %s is not served: %s", digest[:12], error, exc_info=not _ours(error))
-        return routes, runtimes, refused
+        return routes, refused
 
-    def _swap(
-        self, revision: int, routes: Mapping[str, Route], runtimes: dict[str, Runtime], reasons: Mapping[str, str]
-    ) -> None:
+    def _swap(self, revision: int, routes: Mapping[str, Route], reasons: Mapping[str, str]) -> None:
         served: dict[str, Served] = {}
         refused: dict[str, str] = {}
         for name, route in routes.items():
             old = self.table.served.get(name)
-            missing = [arm for arm in route.arms if arm.digest not in runtimes]
+            missing = [arm for arm in route.arms if arm.digest not in self._runtimes]
             if missing:
                 refused[name] = f"Version {missing[0].version} is not served: {reasons.get(missing[0].digest)}"
                 if old is not None:
                     served[name] = old
             else:
-                served[name] = self._serve(route, runtimes, old)
+                served[name] = self._serve(route, old)
         in_use = {lane.runtime.digest for each in served.values() for lane in each.lanes.values()}
-        self._runtimes = {digest: runtime for digest, runtime in runtimes.items() if digest in in_use}
         self.table = Table(revision, served, refused)
+        self._keep(in_use)
 
-    def _serve(self, route: Route, runtimes: Mapping[str, Runtime], old: Served | None) -> Served:
+    def _keep(self, digests: Collection[str]) -> None:
+        """Let go of every runtime but those of these bundles."""
+        for digest in self._runtimes.keys() - set(digests):
+            self._leases.drop(self._runtimes.pop(digest).executor)
+
+    def _serve(self, route: Route, old: Served | None) -> Served:
         lanes: dict[str, Lane] = {}
         for arm in route.arms:
             kept = old.lanes.get(arm.version) if old is not None else None
@@ -171,7 +187,9 @@ class Live:
                 kept.recorder.policy = route.log
                 lanes[arm.version] = kept
             else:
-                lanes[arm.version] = self._lane(route, arm, runtimes[arm.digest])
+                runtime = self._runtimes[arm.digest]
+                lanes[arm.version] = self._lane(route, arm, runtime)
+                self._leases.lend(runtime.executor, lanes[arm.version])
         return Served(route, Router(route.endpoint, route.arms), lanes)
 
 

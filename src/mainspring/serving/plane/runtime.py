@@ -58,7 +58,15 @@ def load(bundle: Bundle, online: OnlineStore, executors: Loader) -> Runtime:
             raise Corrupt(f"The bundle {bundle.digest[:12]} has no {name}, so it cannot be served.")
     check_specs((*manifest.tensors, *manifest.output_tensors), f"bundle {bundle.digest[:12]}")
     executor = executors(bundle)
-    cost = warm_up(bundle, executor)
+    try:
+        return _ready(bundle, online, executor)
+    except BaseException:
+        executor.close()
+        raise
+
+
+def _ready(bundle: Bundle, online: OnlineStore, executor: Executor) -> Runtime:
+    manifest, cost = bundle.manifest, warm_up(bundle, executor)
     outputs = dict(executor.outputs)
     if manifest.tensors:
         schema = TensorSchema(manifest.tensors, max_rows=MAX_ROWS)

@@ -1,0 +1,249 @@
+"""What is no longer served: its executor is closed when nobody can ask it any more, and not before."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import wraps
+from typing import Any
+
+import pytest
+
+from fleet import answer_of
+from mainspring.core.errors import Corrupt, Invalid
+from mainspring.registry.model import Bundle
+from mainspring.serving.adapters.onnx import OnnxExecutor
+from mainspring.serving.model import Arm
+from mainspring.serving.plane import runtime
+from mainspring.serving.plane.infer import infer
+from mainspring.serving.plane.lane import monotonic_us
+from mainspring.serving.plane.plane import DataPlane
+from mainspring.serving.protocol.codec import decode_infer, encode
+from serving_kit import Kit, bundle, full_request, golden, model, route
+
+
+def on_a_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    @wraps(test)
+    def run(*arguments: Any, **named: Any) -> None:
+        asyncio.run(test(*arguments, **named))
+
+    return run
+
+
+class Counting(OnnxExecutor):
+    """An executor that knows how often it was closed, and whether it was asked afterwards."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle)
+        self.digest = bundle.digest
+        self.closed = 0
+        self.running = 0
+        self.misused = False
+
+    def predict(self, inputs: Any, rows: int) -> dict[str, Any]:
+        self.misused |= self.closed > 0
+        self.running += 1
+        try:
+            return super().predict(inputs, rows)
+        finally:
+            self.running -= 1
+
+    def close(self) -> None:
+        self.misused |= self.running > 0
+        self.closed += 1
+        super().close()
+
+
+class Made(list[Counting]):
+    """A loader that remembers what it made."""
+
+    def __call__(self, bundle: Bundle) -> Counting:
+        self.append(Counting(bundle))
+        return self[-1]
+
+    @property
+    def closed(self) -> list[int]:
+        return [each.closed for each in self]
+
+
+def plane_of(kit: Kit, made: Callable[[Bundle], Any]) -> DataPlane:
+    return DataPlane(
+        routes=kit.routes, bundles=kit.bundles, online=kit.online, log=kit.log, executors=made, clock=kit.clock,
+        threads=2,
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def serving(kit: Kit, made: Callable[[Bundle], Any]) -> AsyncIterator[DataPlane]:
+    plane = plane_of(kit, made)
+    plane.start()
+    try:
+        await asyncio.wait_for(plane.preloaded(), 60)
+        yield plane
+    finally:
+        await plane.stop()
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not happened():
+            await asyncio.sleep(0.01)
+
+
+def versions(plane: DataPlane, endpoint: str = "late-arrival") -> set[str]:
+    return set(plane.served[endpoint].lanes) if endpoint in plane.served else set()
+
+
+@on_a_loop
+async def test_what_is_no_longer_served_is_closed_and_at_the_end_all_is() -> None:
+    kit, made = Kit(), Made()
+    kit.publish("1")
+    async with serving(kit, made) as plane:
+        kit.publish("2")
+        await until(lambda: versions(plane) == {"2"} and made[0].closed == 1)
+        assert made.closed == [1, 0]
+    assert made.closed == [1, 1]
+
+
+@on_a_loop
+async def test_whoever_holds_a_lane_may_still_ask_it() -> None:
+    """As a request does whose body came slowly, while another version took the place."""
+    kit, made = Kit(), Made()
+    kit.publish("1")
+    async with serving(kit, made) as plane:
+        lane = plane.endpoint("late-arrival").lanes["1"]
+        for version in ("2", "1"):  # and back: to an executor of its own
+            kit.publish(version)
+            await until(lambda version=version: versions(plane) == {version})
+        await until(lambda: made.closed == [0, 1, 0])
+        assert plane.served["late-arrival"].lanes["1"] is not lane
+        columns = {each["name"]: each["data"] for each in full_request()["inputs"]}
+        assert len(lane.runtime.executor.predict(columns, 2)["probability"]) == 2
+        del lane
+        await until(lambda: made.closed == [1, 1, 0])
+    assert made.closed == [1, 1, 1]
+    assert not any(each.misused for each in made)
+
+
+@on_a_loop
+async def test_one_model_behind_two_endpoints_is_closed_when_both_are_gone() -> None:
+    kit, made, one = Kit(), Made(), bundle()
+    kit.bundles.save(one)
+    both = [route(Arm("1", one.digest), endpoint=name) for name in ("a", "b")]
+    kit.routes.publish(both)
+    async with serving(kit, made) as plane:
+        for left, closed in ((both[:1], [0]), ([], [1])):
+            kit.routes.publish(left)
+            await until(lambda left=left: len(plane.served) == len(left))
+            await until(lambda closed=closed: made.closed == closed)
+    assert made.closed == [1]
+
+
+@on_a_loop
+async def test_what_was_loaded_beside_a_version_that_cannot_be_is_closed() -> None:
+    kit, made = Kit(), Made()
+    kit.publish("1")
+    async with serving(kit, made) as plane:
+        good, lost = bundle(3.0, model_onnx=model(3.0)), bundle(4.0, model_onnx=model(4.0))
+        kit.bundles.save(good)  # and not the other
+        kit.routes.publish([route(Arm("3", good.digest), Arm("4", lost.digest))])
+        await until(lambda: "late-arrival" in plane.refused)
+        assert versions(plane) == {"1"}
+        await until(lambda: made.closed[:2] == [0, 1])
+    assert set(made.closed) == {1}
+
+
+def test_a_model_that_fails_its_golden_rows_is_closed() -> None:
+    made = Made()
+    wrong = bundle(model_onnx=model(1.0), golden_json=golden(2.0))
+    with pytest.raises(Corrupt):
+        runtime.load(wrong, Kit().online, made)
+    assert made.closed == [1]
+
+
+@on_a_loop
+async def test_what_is_being_loaded_when_it_stops_is_closed() -> None:
+    kit, made = Kit(), Made()
+    kit.publish("1")
+    loading, go_on = threading.Event(), threading.Event()
+
+    def slowly(bundle: Bundle) -> Counting:
+        found = made(bundle)
+        loading.set()
+        assert go_on.wait(60)
+        return found
+
+    plane = plane_of(kit, slowly)
+    plane.start()
+    await until(loading.is_set)
+    stopping = asyncio.create_task(plane.stop())
+    await asyncio.sleep(0.05)
+    go_on.set()
+    await stopping
+    await until(lambda: made.closed == [1])
+
+
+async def ask(plane: DataPlane) -> tuple[str, list[float]]:
+    """Return the version that answered, and what."""
+    asked = decode_infer(encode(full_request())).asked
+    served = plane.endpoint("late-arrival")
+    await asyncio.sleep(0)  # as where a body comes after its head
+    reply = await infer(asked, served, version="", principal="key", received_us=monotonic_us())
+    return reply.model_version, list(reply.outputs[0].data)
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["inline", "in threads"])
+@on_a_loop
+async def test_swaps_under_load_close_each_model_once_and_lose_no_request(slow: bool) -> None:
+    kit, made, done, told = Kit(), Made(), asyncio.Event(), list[str]()
+    kit.publish("1", slow=slow)
+
+    async def load(plane: DataPlane) -> None:
+        while not done.is_set():
+            version, found = await ask(plane)
+            assert found == pytest.approx(answer_of(version), abs=1e-5)
+            told.append(version)
+            await asyncio.sleep(0)
+
+    async with serving(kit, made) as plane, asyncio.TaskGroup() as group:
+        for _ in range(8):
+            group.create_task(load(plane))
+        for swap in range(8):
+            version = str(2 - swap % 2)
+            kit.publish(version, slow=slow)
+            await until(lambda version=version: versions(plane) == {version} and told[-8:] == [version] * 8)
+            await until(lambda: made.closed == [1] * (len(made) - 1) + [0])
+        done.set()
+    assert made.closed == [1] * 9
+    assert not any(each.misused for each in made)
+    assert set(told) == {"1", "2"}
+
+
+class Failing(Counting):
+    def predict(self, inputs: Any, rows: int) -> dict[str, Any]:
+        if any(name.endswith("hour") and 99 in list(values) for name, values in inputs.items()):
+            raise Invalid("Not this hour.")
+        return super().predict(inputs, rows)
+
+
+@on_a_loop
+async def test_a_request_that_failed_keeps_no_model() -> None:
+    """Its error leads to the frames that it passed through, and those to the lane."""
+    kit, made = Kit(), list[Counting]()
+
+    def make(bundle: Bundle) -> Counting:
+        made.append(Failing(bundle))
+        return made[-1]
+
+    kit.publish("1")
+    async with serving(kit, make) as plane:
+        body = full_request()
+        body["inputs"][-1]["data"] = [99, 99]
+        asked = decode_infer(encode(body)).asked
+        with pytest.raises(Invalid):
+            await infer(asked, plane.endpoint("late-arrival"), version="", principal="k", received_us=monotonic_us())
+        kit.publish("2")
+        await until(lambda: versions(plane) == {"2"})
+        await until(lambda: made[0].closed == 1)

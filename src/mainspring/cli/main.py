@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "runs": ("runs", "List training runs."),
     "keys": ("keys", "Create, list and revoke API keys."),
     "status": ("status", "What is live, and how it does."),
+    "profile": ("profile", "Check what a profile names: servers, buckets, folders."),
     "doctor": ("doctor", "Check that everything is whole."),
 }
 

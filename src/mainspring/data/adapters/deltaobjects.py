@@ -58,18 +58,7 @@ class ObjectsPlace:
         self._shown = url.shown
         self._folder = folder
         self._address = f"s3://{'/'.join(filter(None, (bucket.name, bucket.prefix)))}"
-        config = {"endpoint": bucket.endpoint, "region": bucket.region}
-        self._store = S3Store(
-            bucket.name,
-            prefix=bucket.prefix or None,
-            config={name: value for name, value in config.items() if value},  # type: ignore[arg-type]
-            client_options={
-                "allow_http": bucket.plain,
-                "connect_timeout": timedelta(seconds=5),
-                "timeout": timedelta(seconds=60),
-            },
-            retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=15)},
-        )
+        self._store = open_store(bucket)
         self.options: Mapping[str, str] | None = {
             "aws_conditional_put": "etag",
             "allow_http": str(bucket.plain).lower(),
@@ -86,11 +75,8 @@ class ObjectsPlace:
 
     @contextmanager
     def errors(self, table: str) -> Iterator[None]:  # noqa: ARG002
-        try:
-            with disk_errors(self._folder):  # of the cache
-                yield
-        except (BaseError, PermissionError) as error:
-            raise self._ours(error) from error
+        with store_errors(self._shown, "lake"), disk_errors(self._folder):  # the latter of the cache
+            yield
 
     def tables(self) -> list[str]:
         with self.errors(""):
@@ -176,17 +162,46 @@ class ObjectsPlace:
                 if path.name not in used and path.stat().st_mtime < before:
                     path.unlink()
 
-    def _ours(self, error: Exception) -> MainspringError:
-        said = " ".join(str(error).partition("\nDebug source")[0].split())
-        if isinstance(error, (PermissionError, PermissionDeniedError, UnauthenticatedError)):
-            return Denied(
-                f"{self._shown} refuses: {said[:_LONGEST]}",
-                fix="set the provider's credentials in the environment, such as AWS_ACCESS_KEY_ID, and let them read, "
-                "create, list and delete there.",
-            )
-        if "NoSuchBucket" in said:
-            return NotFound(f"There is no bucket at {self._shown}.", fix="create it, or correct `lake` in the profile.")
-        return Unavailable(f"{self._shown} did not do as it was asked: {said[:_LONGEST]}")
+
+def open_store(bucket: Bucket) -> S3Store:
+    """Return the bucket for reading and writing objects; nothing is asked of it yet."""
+    config = {"endpoint": bucket.endpoint, "region": bucket.region}
+    return S3Store(
+        bucket.name,
+        prefix=bucket.prefix or None,
+        config={name: value for name, value in config.items() if value},  # type: ignore[arg-type]
+        client_options={
+            "allow_http": bucket.plain,
+            "connect_timeout": timedelta(seconds=5),
+            "timeout": timedelta(seconds=60),
+        },
+        retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=15)},
+    )
+
+
+@contextmanager
+def store_errors(shown: str, setting: str) -> Iterator[None]:
+    """Turn a store's errors inside the block into ours, which name the place; a missing object stays a
+    FileNotFoundError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (BaseError, PermissionError) as error:
+        raise _ours(error, shown, setting) from error
+
+
+def _ours(error: Exception, shown: str, setting: str) -> MainspringError:
+    said = " ".join(str(error).partition("\nDebug source")[0].split())
+    if isinstance(error, (PermissionError, PermissionDeniedError, UnauthenticatedError)):
+        return Denied(
+            f"{shown} refuses: {said[:_LONGEST]}",
+            fix="set the provider's credentials in the environment, such as AWS_ACCESS_KEY_ID, and let them read, "
+            "create, list and delete there.",
+        )
+    if "NoSuchBucket" in said:
+        return NotFound(f"There is no bucket at {shown}.", fix=f"create it, or correct `{setting}` in the profile.")
+    return Unavailable(f"{shown} did not do as it was asked: {said[:_LONGEST]}")
 
 
 def _touched(path: Path) -> bool:

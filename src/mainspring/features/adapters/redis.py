@@ -182,6 +182,16 @@ class RedisOnlineStore:
     def ping(self) -> None:
         self._asked(self._patience.read, self._reading.ping)
 
+    def info(self) -> dict[str, Any] | None:
+        """Return what the server says of itself, `None` where the user may not ask."""
+        try:
+            said: Any = self._asked(self._patience.read, self._reading.info)
+        except Unavailable as error:
+            if isinstance(error.__cause__, _DENIED):
+                return None
+            raise
+        return dict(said)
+
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""
         self._reading.close()

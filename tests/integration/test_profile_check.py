@@ -1,0 +1,251 @@
+"""`mainspring profile check` against real servers: well, away, without rights, read only, old, of another encoding."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+
+from certificates import Authority
+from mainspring.app import server_checks
+from mainspring.app.catalog import open_catalog, schema_of
+from mainspring.app.place_checks import Backend
+from mainspring.app.profiles import Check, check_profile
+from mainspring.app.project import Project, open_project
+from mainspring.app.settings import load_settings
+from mainspring.core.locks import MemoryLocks
+from mainspring.core.settings import Url
+from mainspring.registry.adapters.mlflow import MlflowTracking
+from object_store import s3_server, s3_url  # noqa: F401  (fixtures)
+from servers import PASSWORD, QUOTED, PostgresServer, RedisServer, running
+
+PARTS = ("catalog", "lake", "online", "tracking", "blobs", "ledger")
+
+
+def project(folder: Path, **settings: str) -> Project:
+    lines = ['name = "depot"', "[profiles.elsewhere]", *(f'{name} = "{value}"' for name, value in settings.items())]
+    (folder / "mainspring.toml").write_text("\n".join(lines))
+    return open_project(load_settings(folder, "elsewhere", environment={}))
+
+
+def checked(folder: Path, **settings: str) -> dict[str, dict[str, Check]]:
+    found: dict[str, dict[str, Check]] = {part: {} for part in PARTS}
+    for each in check_profile(project(folder, **settings)):
+        found[each.backend][each.check] = each
+    return found
+
+
+def wrong(found: Mapping[str, Mapping[str, Check]]) -> list[Check]:
+    return [check for checks in found.values() for check in checks.values() if not check.ok]
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mainspring", "profile", "check", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+
+
+def tables(url: Url) -> list[Any]:
+    with psycopg.connect(url.text) as connection:
+        query = (
+            "SELECT schemaname, tablename FROM pg_tables WHERE schemaname NOT LIKE ALL ('{pg_%,information_schema}')"
+        )
+        return sorted(connection.execute(query).fetchall())
+
+
+def test_all_is_well_and_nothing_was_made(
+    tmp_path: Path, postgres_server: PostgresServer, redis_server: RedisServer, s3_url: Url  # noqa: F811
+) -> None:  # fmt: skip
+    database = postgres_server.fresh()
+    settings = {
+        "catalog": database.text, "tracking": database.text, "online": redis_server.url.text,
+        "lake": s3_url.text, "blobs": s3_url.text.replace("prefix", "other"),
+    }  # fmt: skip
+    found = checked(tmp_path, **settings)
+    assert wrong(found) == []
+    assert set(found["catalog"]) == {"reachable", "version", "encryption", "rights", "schema"}
+    assert set(found["online"]) == {"reachable", "version", "encryption", "rights", "schema"}
+    assert "the first command makes them" in found["catalog"]["schema"].detail
+    assert "the first run makes them" in found["tracking"]["schema"].detail
+    assert "Postgres" in found["catalog"]["version"].detail
+    assert tables(database) == []
+    assert not any(path.is_file() for path in (tmp_path / ".mainspring").rglob("*"))
+    shown = msgspec.json.encode([list(checks.values()) for checks in found.values()]).decode()
+    assert QUOTED not in shown
+    assert PASSWORD not in shown
+
+
+def test_tables_that_are_there_are_said_to_be_of_this_version(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    database = postgres_server.fresh()
+    open_catalog(database, MemoryLocks(), "depot").dispose()
+    store = MlflowTracking(database.text, tmp_path / "runs")
+    store.search()
+    store.close()
+    found = checked(tmp_path, catalog=database.text, tracking=database.text, online=database.text)
+    assert wrong(found) == []
+    assert "of this version" in found["catalog"]["schema"].detail
+    assert "of the MLflow that is installed" in found["tracking"]["schema"].detail
+    assert found["online"]["rights"].ok
+    with psycopg.connect(database.text, autocommit=True) as connection:
+        connection.execute(f"UPDATE {schema_of('depot')}.alembic_version SET version_num = '9999'")  # type: ignore[call-overload]
+        connection.execute("UPDATE alembic_version SET version_num = 'unheard of'")
+    found = checked(tmp_path, catalog=database.text, tracking=database.text)
+    assert [(check.backend, check.check) for check in wrong(found)] == [("catalog", "schema"), ("tracking", "schema")]
+
+
+def test_servers_that_are_away(tmp_path: Path) -> None:
+    nowhere = "127.0.0.1:9"
+    found = checked(
+        tmp_path,
+        catalog=f"postgresql://{nowhere}/x",
+        online=f"redis://{nowhere}/0",
+        blobs=f"s3://bucket/x?endpoint=http://{nowhere}&region=us-east-1",
+    )
+    assert [(check.backend, check.check) for check in wrong(found)] == [
+        (part, "reachable") for part in ("catalog", "online", "blobs")
+    ]
+    assert "start the server" in found["catalog"]["reachable"].fix
+
+
+def test_a_user_without_rights(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    database = postgres_server.fresh()
+    guest = f"guest_{database.path.name}"
+    postgres_server.run(f"CREATE ROLE {guest} LOGIN PASSWORD '{PASSWORD}'")
+    url = postgres_server.database(database.path.name, guest).text
+    found = checked(tmp_path, catalog=url, tracking=url, online=url)
+    assert [(check.backend, check.check) for check in wrong(found)] == [
+        (part, "rights") for part in ("catalog", "online", "tracking")
+    ]
+    assert "GRANT CREATE" in found["catalog"]["rights"].fix
+    open_catalog(database, MemoryLocks(), "depot").dispose()
+    lacking = checked(tmp_path, catalog=url)["catalog"]["rights"]
+    assert "may not use the schema" in lacking.detail
+    with psycopg.connect(database.text, autocommit=True) as connection:
+        connection.execute(f"GRANT USAGE ON SCHEMA {schema_of('depot')} TO {guest}")  # type: ignore[call-overload]
+        lacking = checked(tmp_path, catalog=url)["catalog"]["rights"]
+        assert "may not DELETE alias_moves" in lacking.detail
+        rights = "SELECT, INSERT, UPDATE, DELETE"
+        connection.execute(  # type: ignore[call-overload]
+            f"GRANT {rights} ON ALL TABLES IN SCHEMA {schema_of('depot')} TO {guest}"
+        )
+        assert "may not count on alias_moves_id_seq" in checked(tmp_path, catalog=url)["catalog"]["rights"].detail
+        connection.execute(  # type: ignore[call-overload]
+            f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema_of('depot')} TO {guest}"
+        )
+    given = checked(tmp_path, catalog=url)
+    assert wrong(given) == []
+    assert "migrations need another user" in given["catalog"]["rights"].detail
+
+
+def test_a_wrong_password_and_a_database_that_is_not_there(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    found = checked(
+        tmp_path,
+        catalog=postgres_server.url.text.replace(QUOTED, "guessed"),
+        tracking=postgres_server.database("nowhere").text,
+    )
+    assert "user or the password" in found["catalog"]["reachable"].fix
+    assert "createdb" in found["tracking"]["reachable"].fix
+
+
+def test_a_database_that_is_read_only_or_of_another_encoding(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    closed = postgres_server.fresh()
+    postgres_server.run(f"ALTER DATABASE {closed.path.name} SET default_transaction_read_only = on")
+    latin = postgres_server.fresh("ENCODING 'LATIN1' TEMPLATE template0")
+    found = checked(tmp_path, catalog=closed.text, tracking=latin.text)
+    assert "read only" in found["catalog"]["rights"].detail
+    assert "LATIN1" in found["tracking"]["encoding"].detail
+
+
+def test_a_server_that_is_too_old(
+    tmp_path: Path, postgres_server: PostgresServer, redis_server: RedisServer
+) -> None:  # fmt: skip
+    mine = project(tmp_path, catalog=postgres_server.url.text, online=redis_server.url.text)
+    for check, part, url in (
+        (server_checks.catalog_on_postgres, "catalog", postgres_server.url),
+        (server_checks.tracking_on_postgres, "tracking", postgres_server.url),
+        (server_checks.online_on_postgres, "online", postgres_server.url),
+    ):
+        *_, last = check(Backend(mine, part, url), least=99)
+        assert not last.ok
+        assert "is older than 99" in last.detail
+    *_, last = server_checks.redis(Backend(mine, "online", redis_server.url), least=(99, 0))
+    assert "is older than 99.0" in last.detail
+
+
+def test_postgres_that_wants_tls(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    files = authority.issue("server")
+    with running(PostgresServer) as server:
+        url = server.url.text
+        server.stop()
+        shutil.copy(files.cert, server.folder / "server.pem")
+        shutil.copy(files.key, server.folder / "server.key")
+        for path in (server.folder / "server.pem", server.folder / "server.key"):
+            path.chmod(0o600)
+            if server.user is not None:
+                shutil.chown(path, server.user)
+        (server.folder / "data" / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")
+        server.options = (
+            "-c", "ssl=on", "-c", f"ssl_cert_file={server.folder}/server.pem",
+            "-c", f"ssl_key_file={server.folder}/server.key",
+        )  # fmt: skip
+        server.start()
+        found = checked(tmp_path, catalog=f"{url}?sslmode=disable", tracking=f"{url}?sslmode=require")
+        assert "sslmode=require" in found["catalog"]["reachable"].fix
+        assert found["tracking"]["encryption"].detail == "TLS"
+        verified = f"{url}?sslmode=verify-full&sslrootcert={authority.certificate}"
+        found = checked(tmp_path, catalog=verified, tracking=f"{url}?sslmode=verify-full&sslrootcert={files.key}")
+        assert found["catalog"]["encryption"].detail == "TLS"
+        assert not found["tracking"]["reachable"].ok
+        assert wrong(checked(tmp_path, catalog=verified, online=verified)) == []
+
+
+def test_redis_that_evicts_and_one_that_forbids(tmp_path: Path, redis_server: RedisServer) -> None:
+    import redis
+
+    with redis.Redis.from_url(redis_server.url.text) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("maxmemory", "100mb")
+        try:
+            found = checked(tmp_path, online=redis_server.url.text)
+            assert "noeviction" in found["online"]["eviction"].fix
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("maxmemory", "0")
+        client.acl_setuser("reader", enabled=True, passwords=["+pw"], categories=["+@read", "+@connection"], keys=["*"])
+        url = redis_server.url.text.replace(f":{QUOTED}@", "reader:pw@")
+        found = checked(tmp_path, online=url)
+        assert [(check.backend, check.check) for check in wrong(found)] == [("online", "reachable")]
+
+
+def test_a_bucket_that_is_not_there(tmp_path: Path, s3_url: Url) -> None:  # noqa: F811
+    found = checked(tmp_path, lake=s3_url.text.replace("s3://", "s3://no"))
+    assert "no bucket" in found["lake"]["reachable"].detail
+
+
+def test_a_folder_and_a_file_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("no folder")
+    (tmp_path / "damaged.db").write_bytes(b"no database" * 100)
+    found = checked(tmp_path, lake="taken", catalog="sqlite:///damaged.db")
+    assert [(check.backend, check.check) for check in wrong(found)] == [("catalog", "reachable"), ("lake", "reachable")]
+
+
+def test_the_command(tmp_path: Path) -> None:
+    project(tmp_path, catalog="postgresql://127.0.0.1:9/x")
+    ran = run(tmp_path, "elsewhere", "--json")
+    assert ran.returncode == 13
+    document = msgspec.json.decode(ran.stdout)
+    assert document["profile"] == "elsewhere"
+    assert document["well"] is False
+    assert [check["backend"] for check in document["checks"] if not check["ok"]] == ["catalog"]
+    told = run(tmp_path, "elsewhere")
+    assert told.returncode == 13
+    assert "start the server" in told.stdout
+    assert "not all is well" in told.stdout
+    assert run(tmp_path).returncode == 0
+    assert run(tmp_path, "unheard-of").returncode == 4

@@ -215,6 +215,14 @@ class LedgerConformance:
         assert ledger.store.compact() == 2
         assert ledger.store.find("p2") == prediction(2)
 
+    def test_every_bundle_that_answered_is_known_before_and_after_compaction(self, ledger: Ledger) -> None:
+        assert ledger.store.digests() == set()
+        ledger.log.append([prediction(1), msgspec.structs.replace(prediction(2), digest="e" * 64)])
+        assert ledger.store.digests() == {"d" * 64, "e" * 64}
+        ledger.store.compact()
+        ledger.log.append([msgspec.structs.replace(prediction(3), digest="f" * 64)])
+        assert ledger.store.digests() == {"d" * 64, "e" * 64, "f" * 64}
+
     def test_what_was_never_logged_is_not_found(self, ledger: Ledger) -> None:
         for compacted in (False, True):
             if compacted:

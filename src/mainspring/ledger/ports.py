@@ -86,6 +86,10 @@ class PredictionStore(Protocol):
         """Return the newest predictions, compacted or not, newest first, their personal values sealed."""
         ...
 
+    def digests(self) -> set[str]:
+        """Return the digests of all bundles that predictions name, compacted or not."""
+        ...
+
     def read(self, endpoint: str, since: int, until: int) -> pa.Table:
         """Return compacted predictions with `since <= at < until`, in order of `at`, for what is computed over many:
         joins with labels, drift. Sealed values are in their places.

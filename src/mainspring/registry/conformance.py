@@ -381,6 +381,30 @@ class DeletionsConformance:
         deletions.mark(first)
         assert deletions.all() == [first, second]
 
+    def test_a_claimed_mark_is_not_taken_back(self, deletions: Deletions) -> None:
+        mark = Deletion("late", "1", A, "ana", "old", SECOND)
+        assert not deletions.claim("late", "1")
+        deletions.mark(mark)
+        assert deletions.claim("late", "1")
+        assert deletions.claim("late", "1")
+        assert not deletions.unmark("late", "1")
+        assert [each.claimed for each in deletions.all()] == [True]
+        with pytest.raises(Conflict, match="late:1 is marked"):
+            deletions.mark(mark)
+        deletions.settle("late", "1", carried_out=False)
+        assert deletions.all() == [mark]
+        deletions.claim("late", "1")
+        deletions.settle("late", "1", carried_out=True)
+        assert deletions.all() == []
+
+    def test_either_it_is_claimed_or_it_is_taken_back(self, deletions: Deletions) -> None:
+        for number in range(10):
+            deletions.mark(Deletion("late", str(number), A, "ana", "", SECOND))
+            with ThreadPoolExecutor(2) as pool:
+                claimed = pool.submit(deletions.claim, "late", str(number))
+                back = pool.submit(deletions.unmark, "late", str(number))
+                assert claimed.result() != back.result()
+
 
 class TrustedKeysConformance:
     """The fixture `trusted` is an empty store."""

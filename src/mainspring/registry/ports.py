@@ -176,7 +176,16 @@ class Deletions(Protocol):
         ...
 
     def unmark(self, model: str, version: str) -> bool:
-        """Take a mark back; return whether there was one."""
+        """Take a mark back that nobody has claimed; return whether there was one."""
+        ...
+
+    def claim(self, model: str, version: str) -> bool:
+        """Begin to carry a mark out, so that nobody takes it back; return whether there is one. Again, it is no error:
+        whoever claimed it may have died."""
+        ...
+
+    def settle(self, model: str, version: str, *, carried_out: bool) -> None:
+        """Forget a claimed mark that was carried out, or let it be a mark as before."""
         ...
 
     def all(self) -> list[Deletion]:

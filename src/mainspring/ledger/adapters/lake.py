@@ -122,6 +122,15 @@ class LakePredictions:
                 newest |= {each.id: each for each in from_table(table)}
         return sorted(newest.values(), key=lambda each: (each.at, each.id), reverse=True)[:limit]
 
+    def digests(self) -> set[str]:
+        # The segments first, as in `find`.
+        found = {prediction.digest for prediction in unread(self._folder)}
+        dataset = self._dataset()
+        if dataset is not None:
+            for batch in dataset.to_batches(columns=["digest"]):
+                found.update(pc.unique(batch["digest"]).to_pylist())
+        return found
+
     def read(self, endpoint: str, since: int, until: int) -> pa.Table:
         dataset = self._dataset()
         if dataset is None:

@@ -69,6 +69,9 @@ class MemoryLedger:
         wanted = [prediction for prediction in self._all() if endpoint in (None, prediction.endpoint)]
         return sorted(wanted, key=lambda prediction: prediction.at, reverse=True)[:limit]
 
+    def digests(self) -> set[str]:
+        return {prediction.digest for prediction in self._all()}
+
     def read(self, endpoint: str, since: int, until: int) -> pa.Table:
         import pyarrow as pa
 

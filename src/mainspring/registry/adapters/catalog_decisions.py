@@ -34,6 +34,7 @@ model_deletions = sa.Table(
     sa.Column("actor", sa.String(256), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("claimed", sa.Boolean, nullable=False),
 )
 trusted_keys = sa.Table(
     "trusted_keys",
@@ -90,11 +91,29 @@ class CatalogDeletions(_Table):
         self._insert(model_deletions, deletion, marked_already)
 
     def unmark(self, model: str, version: str) -> bool:
-        return self._delete(model_deletions, model_deletions.c.model == model, model_deletions.c.version == version)
+        return self._delete(model_deletions, *_of(model, version), model_deletions.c.claimed.is_(False))
+
+    def claim(self, model: str, version: str) -> bool:
+        return self._claim(model, version, claimed=True)
+
+    def settle(self, model: str, version: str, *, carried_out: bool) -> None:
+        if carried_out:
+            self._delete(model_deletions, *_of(model, version))
+        else:
+            self._claim(model, version, claimed=False)
+
+    def _claim(self, model: str, version: str, *, claimed: bool) -> bool:
+        change = model_deletions.update().where(*_of(model, version)).values(claimed=claimed)
+        with catalog_errors(self._name), self._engine.begin() as connection:
+            return connection.execute(change).rowcount > 0
 
     def all(self) -> list[Deletion]:
         order = (model_deletions.c.at, model_deletions.c.model, model_deletions.c.version)
         return [Deletion(**row) for row in self._rows(sa.select(model_deletions).order_by(*order))]
+
+
+def _of(model: str, version: str) -> tuple[sa.ColumnElement[bool], ...]:
+    return model_deletions.c.model == model, model_deletions.c.version == version
 
 
 class CatalogTrustedKeys(_Table):

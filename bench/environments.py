@@ -1,4 +1,7 @@
-"""Fresh virtual environments for measuring: made by uv where it is installed, else by pip. Nothing is cached."""
+"""Fresh virtual environments for measuring: made by uv where it is installed, else by pip. Nothing is cached.
+
+What our own pyproject.toml tells uv, such as which versions override others, is not for them.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def create(folder: Path, requirements: Sequence[str], then: Sequence[str] = ()) 
     _run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)] if uv else
          [sys.executable, "-m", "venv", str(folder)])  # fmt: skip
     install = (
-        [uv, "pip", "install", "--no-cache", "--quiet", "--python", str(python)]
+        [uv, "pip", "install", "--no-config", "--no-cache", "--quiet", "--python", str(python)]
         if uv
         else [str(python), "-m", "pip", "install", "--no-cache-dir", "--quiet"]
     )

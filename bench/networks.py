@@ -1,0 +1,35 @@
+"""Dense networks as ONNX files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+
+def onnx_mlp(path: Path, widths: Sequence[int], seed: int = 0) -> None:
+    """Write a dense network with ReLU between its layers: `x` of shape (rows, widths[0]) to `y`."""
+    from onnx import TensorProto, checker, helper, numpy_helper, save
+
+    chance = np.random.default_rng(seed)
+    nodes, weights, last = [], [], "x"
+    for number, (into, out) in enumerate(pairwise(widths)):
+        final = number == len(widths) - 2
+        name = "y" if final else f"h{number}"
+        matrix = chance.normal(0, into**-0.5, (into, out)).astype(np.float32)
+        weights.append(numpy_helper.from_array(matrix, f"w{number}"))
+        weights.append(numpy_helper.from_array(np.zeros(out, np.float32), f"b{number}"))
+        nodes.append(helper.make_node("Gemm", [last, f"w{number}", f"b{number}"], [name if final else f"g{number}"]))
+        if not final:
+            nodes.append(helper.make_node("Relu", [f"g{number}"], [name]))
+        last = name
+    graph = helper.make_graph(
+        nodes, "mlp",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", widths[0]])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", widths[-1]])], weights,
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    checker.check_model(model)
+    save(model, path)

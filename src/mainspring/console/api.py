@@ -21,6 +21,7 @@ from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.core.time import DAY, parse_duration
+from mainspring.ledger.model import Prediction
 from mainspring.security.keys import issue
 from mainspring.security.model import Action, ApiKey, AuditEvent
 
@@ -64,7 +65,7 @@ def api(project: ConsoleProject, looking: Looking | None = None) -> APIRouter:
     @router.get("/predictions")
     def list_predictions(endpoint: MaybeId = None, limit: Limit = 50) -> Response:
         """The newest predictions, newest first."""
-        return Json({"predictions": project.predictions.recent(endpoint, limit)})
+        return Json({"predictions": [_logged(each) for each in project.predictions.recent(endpoint, limit)]})
 
     @router.get("/predictions/{prediction_id}")
     def show_prediction(prediction_id: Id) -> Response:
@@ -72,7 +73,7 @@ def api(project: ConsoleProject, looking: Looking | None = None) -> APIRouter:
         view = evidence(project, check_id(prediction_id, "prediction"))
         return Json(
             {
-                "prediction": view.prediction,
+                "prediction": _logged(view.prediction),
                 "label": view.label,
                 "version": view.version,
                 "manifest": view.manifest,
@@ -173,3 +174,9 @@ def _shown(key: ApiKey) -> dict[str, Any]:
 def _note(project: ConsoleProject, request: Request, action: str, resource: str, detail: str = "") -> None:
     who = caller(request).principal
     project.audit.append([AuditEvent(project.wall.now(), f"{who.name} ({who.id})", action, resource, detail)])
+
+
+def _logged(prediction: Prediction) -> dict[str, Any]:
+    """Return a prediction as it is shown: what of it identifies a person by name only, and whether it can be had."""
+    fields = {name: getattr(prediction, name) for name in prediction.__struct_fields__ if name != "sealed"}
+    return {**fields, "withheld": prediction.withheld}

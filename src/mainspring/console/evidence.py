@@ -21,13 +21,15 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One input of the model, as it was. `status` is None for what was computed from the request."""
+    """One input of the model, as it was. `status` is None for what was computed from the request; one that is `withheld`
+    identifies a person, and has no value here."""
 
     name: str  # without its group
     value: Value
     status: str | None
     dtype: str | None
     place: Place | None
+    withheld: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,14 @@ class Evidence:
     run: RunRecord | None
     commit: DatasetCommit | None
     moments: frozenset[str]  # the keys and request fields that are instants
+    hidden_keys: tuple[str, ...]  # which identify a person
+    hidden_fields: tuple[str, ...]  # of the request
     missing: tuple[str, ...]
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs the model saw, shown or not."""
+        return sum(len(group.features) for group in self.groups)
 
     @property
     def statuses(self) -> dict[str, int]:
@@ -84,6 +93,9 @@ def evidence(project: ConsoleProject, prediction_id: str) -> Evidence:
     commit_id = bundle.manifest.dataset_commit if bundle else None
     declared = project.definitions.endpoints.get(prediction.endpoint)
     alias = declared.reference if declared else ""
+    inputs = {each.name for each in bundle.manifest.inputs} if bundle else set(prediction.features)
+    hidden = [name for name in prediction.personal if name not in inputs and "." not in name]
+    keys = _keys(project, prediction.model)
     return Evidence(
         prediction=prediction,
         groups=_groups(prediction, bundle),
@@ -94,6 +106,8 @@ def evidence(project: ConsoleProject, prediction_id: str) -> Evidence:
         run=read("The run", lambda: project.tracking.get(run_id)) if run_id else None,
         commit=read("The dataset commit", lambda: project.snapshots.get(commit_id)) if commit_id else None,
         moments=_moments(project, prediction.model),
+        hidden_keys=tuple(name for name in hidden if name in keys),
+        hidden_fields=tuple(name for name in hidden if name not in keys),
         missing=tuple(missing),
     )
 
@@ -104,12 +118,20 @@ def _moments(project: ConsoleProject, model: str) -> frozenset[str]:
     return frozenset(name for name, dtype in columns.items() if dtype is DType.Timestamp)
 
 
+def _keys(project: ConsoleProject, model: str) -> set[str]:
+    definition = project.definitions.models.get(model)
+    return {key for entity in definition.observations.keys for key in entity.keys} if definition else set()
+
+
 def _groups(prediction: Prediction, bundle: Bundle | None) -> tuple[Group, ...]:
     types = {each.name: each.dtype.value for each in bundle.manifest.inputs} if bundle else {}
     found = places(bundle, prediction.features) if bundle else {}
+    hidden = [name for name in prediction.personal if name in types or "." in name]
+    places_of = {name: place for place, name in enumerate(types)}
     groups: dict[str, list[Feature]] = {}
-    for full, value in prediction.features.items():
+    for full in sorted([*prediction.features, *hidden], key=lambda name: places_of.get(name, len(places_of))):
         group, _, name = full.rpartition(".")
-        feature = Feature(name, value, prediction.statuses.get(full), types.get(full), found.get(full))
+        value, status = prediction.features.get(full), prediction.statuses.get(full)
+        feature = Feature(name, value, status, types.get(full), found.get(full), withheld=full in hidden)
         groups.setdefault(group or "Inputs", []).append(feature)
     return tuple(Group(name, tuple(features)) for name, features in groups.items())

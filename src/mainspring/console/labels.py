@@ -8,6 +8,7 @@ from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.schema import DType
 from mainspring.ledger.model import Prediction
+from mainspring.training.labels import label_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,13 @@ def label_of(project: ConsoleProject, prediction: Prediction) -> Label:
     if model is None:
         return Label(None, None, None, None, f"the project does not declare the model {prediction.model!r} any more")
     column = f"{model.label.source.name}.{model.label.column}"
+    try:
+        needed = label_keys(model.observations, model.label)
+    except MainspringError as error:
+        return Label(column, None, None, None, str(error))
+    if withheld := [key for key in needed if key in prediction.personal]:
+        why = f"it is joined by {', '.join(withheld)}, {prediction.withheld} because it identifies a person"
+        return Label(column, None, None, None, why)
     if not prediction.keys:
         return Label(column, None, None, None, "asked with full inputs, so no label can be joined to it")
     try:

@@ -35,6 +35,11 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     personal: tuple[str, ...] = ()  # the keys, fields and features that are not above because they identify a person
     sealed: bytes = b""  # those, encrypted (`ledger.sealing`); empty where they were left out
 
+    @property
+    def withheld(self) -> Literal["encrypted", "left out"] | None:
+        """What became of the values of `personal`, `None` where there are none."""
+        return None if not self.personal else "encrypted" if self.sealed else "left out"
+
 
 class Log(msgspec.Struct, frozen=True, kw_only=True):
     """What an endpoint's log keeps, and when its callers are answered.

@@ -23,7 +23,7 @@ def command(call: Call, *, prediction_id: str, reveal: bool) -> None:
 
     project = call.project
     found = revealing.reveal(project, prediction_id) if reveal else project.predictions.find(prediction_id)
-    hidden = "encrypted; see them with --reveal" if found.sealed else "left out"
+    hidden = "encrypted; see it with --reveal" if found.withheld == "encrypted" else "left out of the log"
 
     def show(console: Console) -> None:
         from rich.markup import escape
@@ -40,9 +40,10 @@ def command(call: Call, *, prediction_id: str, reveal: bool) -> None:
             for name, value in getattr(found, kind).items():
                 table.add_row(f"{kind}: {escape(name)}", escape(str(value)))
         for name in found.personal:
-            table.add_row(escape(name), hidden)
+            table.add_row(f"personal: {escape(name)}", hidden)
         console.print(table)
 
     document = {**{name: getattr(found, name) for name in found.__struct_fields__}, "at": format_instant(found.at)}
+    document["withheld"] = found.withheld
     del document["sealed"]
     call.result(document, show)

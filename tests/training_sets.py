@@ -20,7 +20,7 @@ def toy(rows: int = 2000, task: str = "binary", seed: int = 0, **extra: Any) -> 
         {
             "V.a": rng.normal(size=rows).astype(np.float32),
             "V.b": rng.normal(size=rows).astype(np.float32),
-            "V.c": rng.choice(["north", "south", "west"], rows).astype(object),
+            "V.c": pd.Series(rng.choice(["north", "south", "west"], rows), dtype=object),
         }
     )
     X.loc[rng.random(rows) < 0.1, "V.b"] = np.nan
@@ -32,7 +32,8 @@ def toy(rows: int = 2000, task: str = "binary", seed: int = 0, **extra: Any) -> 
     else:
         y = np.array(["low", "middle", "high"], object)[np.digitize(pull + rng.normal(size=rows), [-0.7, 0.7])]
     for name, values in extra.items():
-        X[f"V.{name}"] = values(X, y, rng) if callable(values) else values
+        column = values(X, y, rng) if callable(values) else values
+        X[f"V.{name}"] = pd.Series(column, dtype=column.dtype)  # as objects, not as pandas' own texts
     dtypes = {name: DType.String if X[name].dtype == object else DType.Float32 for name in X}
     every = Split(X, y, np.arange(rows) * HOUR, pd.DataFrame({"id": np.arange(rows)}))
     cut = (slice(0, int(0.7 * rows)), slice(int(0.7 * rows), int(0.8 * rows)), slice(int(0.8 * rows), rows))

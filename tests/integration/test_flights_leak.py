@@ -6,6 +6,7 @@ Two hours ahead an honest model has an AUC near 0.74. A flight's own delay, know
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from mainspring.features.declaring import feature_view
 from mainspring.features.model import FeatureGroup
 from mainspring.features.offline import read as offline
 from mainspring.stats.metrics import auc
+from mainspring.training.assemble import labelled_observations, training_set
+from mainspring.training.leakage import find_leaks
+from mainspring.training.sets import TrainingSet
 
 pytest.importorskip("sklearn")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flights"
@@ -108,3 +112,28 @@ def test_the_guard_sees_what_leaks(definitions: Definitions, lake: MemoryLake) -
     assert np.isnan(before["OwnDeparture.delay"]).mean() > 0.99
     after, _ = read(definitions, lake, [own], later=12 * HOUR)
     assert honest([after["OwnDeparture.delay"]], late) > LIMIT
+
+
+def as_set(
+    definitions: Definitions, lake: MemoryLake, extra: Sequence[FeatureGroup] = (), later: int = 0
+) -> TrainingSet:
+    """Return the example's training set, with more features, read `later` µs after predictions are made."""
+    model = definitions.model("late-arrival")
+    observations = replace(model.observations, at=model.observations.at + ms.hours(later // HOUR))
+    model = replace(model, features=(*model.features, *extra), observations=observations, holdout=0.2)
+    table, dropped = labelled_observations(model, lake.scan, since=SINCE, until=UNTIL)
+    return training_set(model, table, dropped, until=UNTIL)[0]
+
+
+def test_the_checks_before_a_training_find_nothing_severe_in_the_example(
+    definitions: Definitions, lake: MemoryLake
+) -> None:
+    assert [each for each in find_leaks(as_set(definitions, lake)) if each.severe] == []
+
+
+def test_and_they_catch_the_delay_on_arrival(definitions: Definitions, lake: MemoryLake) -> None:
+    own = feature_view(entity=definitions.entities["flight"], source=definitions.sources["arrivals"])(
+        type("OwnArrival", (), {"arr_delay": ms.last("arr_delay")})
+    )
+    found = find_leaks(as_set(definitions, lake, [own], later=48 * HOUR))
+    assert [each.id for each in found if each.severe] == ["shadow:OwnArrival.arr_delay"]

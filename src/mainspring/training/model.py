@@ -17,16 +17,19 @@ from mainspring.data.model import SourceColumn
 from mainspring.features.model import FeatureGroup, Observations
 
 TASKS = ("binary", "multiclass", "regression")
+CHECKS = ("shadow", "predicts-alone", "knows-the-future", "label-twice", "duplicates", "all-null", "constant")
 
 
 class Gate(msgspec.Struct, frozen=True):
-    """A condition a version must meet to go live. `kind`: beats, at_most, at_least."""
+    """A condition a version must meet to go live. `kind`: beats, at_most, at_least, approved."""
 
     kind: str
     metric: str
     value: float
 
     def __str__(self) -> str:
+        if self.kind == "approved":
+            return f"approved by {self.value:g}"
         words = {"beats": "beats by", "at_most": "at most", "at_least": "at least"}
         return f"{self.metric} {words[self.kind]} {self.value:g}"
 
@@ -46,6 +49,11 @@ def at_least(metric: str, value: float) -> Gate:
     return Gate("at_least", metric, value)
 
 
+def approved(by: int = 1) -> Gate:
+    """At least `by` people other than its author have approved the version (`mainspring models approve`)."""
+    return Gate("approved", "approvals", by)
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """How a model is made and when it is good enough. Built by `model`."""
@@ -62,6 +70,7 @@ class Model:
     holdout: float | str = 0.2  # the last part of the time in `[since, until)`: a share of the rows, or a duration
     embargo: str | int = 0  # rows less than this before the next part are left out, a duration
     seed: int = 0
+    accept_findings: Sequence[str] = ()  # of `leakage.find_leaks`, such as "shadow:View.feature"
     description: str = ""
     owner: str = ""
     tags: dict[str, str] = field(default_factory=dict)
@@ -100,6 +109,7 @@ def model(
     holdout: float | str = 0.2,
     embargo: str | int = 0,
     seed: int = 0,
+    accept_findings: Sequence[str] = (),
     description: str = "",
     owner: str = "",
 ) -> Callable[[Callable[..., Any]], Model]:
@@ -113,10 +123,11 @@ def model(
         baseline: The features on which the same function makes the model to compare with; none: a constant.
         holdout: What is held out to judge the model: the last share of the rows, or the last duration.
         embargo: How long before the next part rows are left out, where labels overlap in time.
+        accept_findings: What looks like a leak and is none, such as "predicts-alone:View.feature".
 
     Raises:
-        Invalid: `task` is unknown, `holdout` is no share in (0, 0.6] and no duration, `embargo` is no duration, or
-            there are no features.
+        Invalid: `task` is unknown, `holdout` is no share in (0, 0.6] and no duration, `embargo` is no duration,
+            there are no features, or `accept_findings` names no check.
     """
     check_id(name, "model")
     if task not in TASKS:
@@ -130,6 +141,12 @@ def model(
     parse_duration(embargo)
     if not features:
         raise Invalid(f"Model {name!r} has no features.", fix="name at least one feature view.")
+    unknown = [each for each in accept_findings if each.partition(":")[0] not in CHECKS or ":" not in each]
+    if unknown:
+        raise Invalid(
+            f"Model {name!r} accepts the findings {unknown}.",
+            fix=f'write "CHECK:SUBJECT"; the checks are {", ".join(CHECKS)}.',
+        )
 
     def build(train: Callable[..., Any]) -> Model:
         built = Model(
@@ -144,6 +161,7 @@ def model(
             holdout=holdout,
             embargo=embargo,
             seed=seed,
+            accept_findings=tuple(accept_findings),
             description=description or (train.__doc__ or "").strip(),
             owner=owner,
         )
@@ -166,3 +184,4 @@ class TrainReport:
     metrics: dict[str, float]  # on the held-out rows
     baseline: dict[str, float]
     seconds: float
+    findings: list[str] = field(default_factory=list)  # what may be a leak and is not severe

@@ -24,6 +24,7 @@ from mainspring.training.assemble import columns_of, labelled_observations, trai
 from mainspring.training.bundling import convert, pack
 from mainspring.training.fitting import fit
 from mainspring.training.judge import constant_scores, evaluate
+from mainspring.training.leakage import refuse_leaks
 from mainspring.training.model import Model, TrainReport
 from mainspring.training.pinned import Pinned, pin, pinned_scan
 from mainspring.training.run import Run
@@ -103,6 +104,9 @@ class Trainer:
             tell("read the features", 0.05)
             everything, held_out = self._data(model, pinned, since, until)
             data = everything.only(columns_of(model.features, everything.dtypes))
+            findings = [str(each) for each in refuse_leaks(model.name, data, model.accept_findings)]
+            if findings:
+                run.log_artefact("leakage.txt", "\n".join(findings).encode())
             bundle, baseline = self._bundle(model, data, everything, held_out, pinned, run, (since, until), tell)
             tell("store", 0.95)
             self._bundles.save(bundle)
@@ -119,6 +123,7 @@ class Trainer:
             metrics={k: v for k, v in bundle.manifest.metrics.items() if not k.startswith("baseline.")},
             baseline=baseline,
             seconds=time.monotonic() - begun,
+            findings=findings,
         )
 
     def _data(self, model: Model, pinned: Pinned, since: int | None, until: int | None) -> tuple[TrainingSet, pa.Table]:

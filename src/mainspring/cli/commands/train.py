@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 @click.option("--until", help="Use what was known by this instant (ISO 8601); by default now.")
 def command(call: Call, *, model: str, since: str | None, until: str | None) -> None:
     """Train MODEL on what was known by --until, prove the bundle equal to the estimator, sign it and register it."""
+    from rich.markup import escape
+
     from mainspring.app.training import train
     from mainspring.core.time import parse_instant
 
@@ -42,6 +44,8 @@ def command(call: Call, *, model: str, since: str | None, until: str | None) -> 
         )
         for name, value in report.metrics.items():
             console.print(f"  {name:<12} {value:.4f}   baseline {report.baseline.get(name, float('nan')):.4f}")
+        for finding in report.findings:
+            console.print(f"[yellow]Perhaps a leak:[/] {escape(finding)}")
         console.print(f"Next: mainspring promote {report.model}")
 
     call.result(asdict(report), show)

@@ -13,9 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +23,17 @@ import serve_keys
 import starting
 from answering import mlp
 from asking import HOST, Headers, Server, ask, check, request, values
+from figures import FLOORS, Measured, cases, timed
 from mainspring.serving.load.generator import http_request
 from networks import onnx_mlp
 from report import Case, report
 from starting import floor, ours
-from turns import best, turns_of
+from turns import turns_of
 
 WIDTH = 30
 IMAGE = 150_528  # float32 values of a 224 x 224 picture: 602 KB
 KINDS = ("litserve", "bentoml", "mlserver", "ray")
 EQUAL = 1e-5
-FLOORS = {"floor": "granian", "asyncio and httptools": "httptools"}
 
 
 def rows(count: int = 64) -> list[list[float]]:
@@ -62,17 +61,6 @@ def peer(kind: str, folder: Path, model: Path) -> Iterator[Server]:
         yield asked(kind, port)
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What one server did: requests a second at 64 connections, p99 there, p50 alone and of a picture alone, µs."""
-
-    per_second: float | None = None
-    p99_us: float | None = None
-    alone_us: float | None = None
-    image_us: float | None = None
-    note: str = ""
-
-
 def measured(kind: str, server: Server, wanted: Sequence[Sequence[float]], seconds: float) -> Measured:
     """Measure a server whose answers are the model's.
 
@@ -81,11 +69,7 @@ def measured(kind: str, server: Server, wanted: Sequence[Sequence[float]], secon
     """
     some = server.requests[: len(wanted)]
     check((values(kind, ask(server.port, each)) for each in some), wanted, EQUAL)
-    server.load(1, 0.5)
-    many, alone = server.load(64, seconds), server.load(1, seconds)
-    wrong = {status: count for status, count in many.statuses.items() if status >= 400 or status == 0}
-    note = f"of {many.asked} requests {wrong} by status failed" if wrong else ""
-    return Measured(round(many.per_second), many.quantile_us(0.99), alone.quantile_us(0.5), note=note)
+    return timed(lambda callers: server.load(callers, seconds))
 
 
 def main() -> None:
@@ -101,61 +85,43 @@ def main() -> None:
         onnx_mlp(small, (WIDTH, 512, 512, 2))
         onnx_mlp(large, (IMAGE, 2))
         wanted = mlp(str(small))(rows(8)).tolist()
-        sides: dict[str, Sequence[Measured]] = own(folder, small, large, wanted, seconds, rounds)
+        sides, picture = own(folder, small, large, wanted, seconds, rounds)
 
         def other(kind: str) -> list[Measured]:
             with peer(kind, folder, small) as server:
                 return [measured(kind, server, wanted, seconds)]
 
         sides |= turns_of(() if arguments.no_peers else KINDS, other, Measured)
-    found = cases({name: best(turns, ("per_second",)) for name, turns in sides.items()})
+    found = [*cases("MLP in JSON", sides), picture]
     report("serve", [*found, *serve_keys.measure(seconds, rounds, peers=not arguments.no_peers)])
 
 
 def own(
     folder: Path, small: Path, large: Path, wanted: Sequence[Sequence[float]], seconds: float, rounds: int
-) -> dict[str, Sequence[Measured]]:
-    """Return the turns of ours and of the floors, one after another."""
+) -> tuple[dict[str, Sequence[Measured]], Case]:
+    """Return the turns of ours and of the floors, one after another, and the case of the picture."""
     turns: dict[str, list[Measured]] = {name: [] for name in ("ours", *FLOORS)}
+    pictures: dict[str, list[float]] = {"ours": [], "floor": []}
     with ours(folder, {"mlp": small, "image": large}) as (port, token):
         auth = [("Authorization", f"Bearer {token}")]
+        mine = asked("ours", port, auth)
         for _ in range(rounds):
-            server = asked("ours", port, auth)
-            turn = measured("ours", server, wanted, seconds)
-            turns["ours"].append(replace(turn, image_us=pictures(server, image(port, auth), seconds)))
+            turns["ours"].append(measured("ours", mine, wanted, seconds))
             for name, kind in FLOORS.items():
                 with floor(kind, folder, str(small)) as other:
                     turns[name].append(measured(kind, asked(kind, other), wanted, seconds))
+            pictures["ours"].append(picture_us(Server(port, image(port, auth)), seconds))
             with floor("granian", folder, str(large)) as other:
-                turn = turns["floor"].pop()
-                turns["floor"].append(replace(turn, image_us=pictures(asked("granian", other), image(other), seconds)))
-    return dict(turns)
+                pictures["floor"].append(picture_us(Server(other, image(other)), seconds))
+    best_us = {name: min(each) for name, each in pictures.items()}
+    return dict(turns), Case("a tensor of 600 KB in binary, p50", "µs", best_us["ours"], best_us["floor"])
 
 
-def pictures(server: Server, requests: Sequence[bytes], seconds: float) -> float | None:
-    ask(server.port, requests[0])
-    return server.load(1, seconds, requests).quantile_us(0.5)
-
-
-def cases(sides: Mapping[str, Measured]) -> list[Case]:
-    mine, bare = sides["ours"], sides["floor"]
-    peers = {name: each for name, each in sides.items() if name not in ("ours", *FLOORS)}
-    notes = {name: each.note for name, each in sides.items() if each.note}
-    found = [
-        Case("MLP in JSON, 64 connections", "requests/s", mine.per_second, bare.per_second,
-             {name: each.per_second for name, each in peers.items()}, notes, more_is_better=True),
-        Case("the same, p99", "µs", mine.p99_us, bare.p99_us, {name: each.p99_us for name, each in peers.items()}),
-        Case("one connection, p50", "µs", mine.alone_us, bare.alone_us,
-             {name: each.alone_us for name, each in peers.items()}),
-        Case("a tensor of 600 KB in binary, p50", "µs", mine.image_us, bare.image_us),
-    ]  # fmt: skip
-    for name in list(FLOORS)[1:]:
-        other = sides[name]
-        found += [
-            Case(f"64 connections, the floor is bare {name}", "requests/s", mine.per_second, other.per_second,
-                 more_is_better=True),
-            Case(f"one connection, p50, the floor is bare {name}", "µs", mine.alone_us, other.alone_us),
-        ]  # fmt: skip
+def picture_us(server: Server, seconds: float) -> float:
+    """Return the median latency of one caller, µs."""
+    ask(server.port, server.requests[0])
+    found = server.load(1, seconds).quantile_us(0.5)
+    assert found is not None, "it was answered a moment ago"
     return found
 
 

@@ -93,7 +93,7 @@ def main() -> None:
 
         sides |= turns_of(() if arguments.no_peers else KINDS, other, Measured)
     found = [*cases("MLP in JSON", sides), picture]
-    report("serve", [*found, *serve_keys.measure(seconds, rounds, peers=not arguments.no_peers)])
+    report("serve", [*found, *serve_keys.measure(min(seconds, 3.0), rounds, peers=not arguments.no_peers)])
 
 
 def own(

@@ -63,6 +63,9 @@ def _digest(pepper: bytes, token: str) -> bytes:
     return hmac.digest(pepper, token.encode(), hashlib.sha256)
 
 
+_UNKNOWN: tuple[float, ApiKey | None] = (0.0, None)
+
+
 class Authenticator:
     """Says who calls. A key's row is remembered for a second, and so is that a header was the right one for it."""
 
@@ -103,6 +106,17 @@ class Authenticator:
                 self._seen.clear()
             self._seen[name] = row, principal
         return principal
+
+    def stands(self, principal: Principal) -> bool:
+        """Return whether a key that `authenticate` has named is known still, and neither revoked nor expired.
+
+        False also where the key has not been looked up for a second: ask `authenticate` again.
+        """
+        since, key = self._rows.get(principal.id, _UNKNOWN)
+        if key is None or self._monotonic() - since >= _KEEP_S:
+            return False
+        now = self.clock.now()
+        return (key.revoked_at is None or key.revoked_at > now) and key.expires_at > now
 
     def identify(self, token: str) -> Principal:
         """Return whose token this is. Raises as `authenticate` does."""

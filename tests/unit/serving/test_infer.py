@@ -60,7 +60,6 @@ def served(threads: ThreadPoolExecutor, *bundles: Bundle, weights: tuple[float, 
             clock=ManualClock(NOW),
             metrics=EndpointMetrics(),
             threads=threads,
-            alone=lambda: False,
             max_queue_rows=4096,
         )
         for arm, made in zip(arms, bundles, strict=False)

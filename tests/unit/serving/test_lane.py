@@ -52,7 +52,6 @@ class Bench:
             clock=self.clock,
             metrics=self.metrics,
             threads=threads,
-            alone=lambda: False,
             max_queue_rows=rows,
         )
 

@@ -25,7 +25,7 @@ from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.security.model import Principal
 from mainspring.serving.adapters.onnx import OnnxExecutor
-from mainspring.serving.http.message import Request
+from mainspring.serving.http.message import Head, Request
 from mainspring.serving.plane import runtime
 from mainspring.serving.plane.lane import Lane, monotonic_us
 from mainspring.serving.plane.metrics import EndpointMetrics
@@ -71,7 +71,7 @@ def asked(traceparent: str | None = None, *, method: str = "POST", answered: Ans
     if traceparent is not None:
         headers["traceparent"] = traceparent
     somebody = Principal("key-1", SECRET, frozenset())
-    request = Request(None, method, b"/v2", headers, False)
+    request = Request(None, Head(method, b"/v2", headers))
     request.model, request.version, request.id, request.principal = "late-arrival", SECRET, SECRET, somebody
     request.received -= 5000
     request.answered = answered
@@ -101,7 +101,6 @@ async def _infer(**shape: bool) -> Answered:
             clock=ManualClock(NOW),
             metrics=EndpointMetrics(),
             threads=threads,
-            alone=lambda: False,
             max_queue_rows=100,
         )
         rows = lane.runtime.schema.read(decode_infer(encode(full_request())).asked.inputs)

@@ -74,6 +74,8 @@ class Batcher(Generic[Payload]):
         self._cut_at = -1  # when the cap was last lowered
         self._trial: Job[Payload] | None = None  # was let in although it was predicted to be late
         self._no_trial_before = 0
+        self._longest_us = 0.0  # how long any batch takes, all but surely
+        self._learn()
 
     @property
     def waiting_rows(self) -> int:
@@ -164,6 +166,7 @@ class Batcher(Generic[Payload]):
             self._trial = None
         else:
             self._try(batch)
+        self._learn()
         if batch.jobs:
             self._traffic.begin(now)
             self._full = bool(waiting.rows)
@@ -189,6 +192,12 @@ class Batcher(Generic[Payload]):
                 self._cut_at = now
         elif self._full and self.cap_rows < self.max_batch_rows:
             self.cap_rows = min(self.max_batch_rows, self.cap_rows + max(1, int(self.max_batch_rows * _GROW)))
+        self._learn()
+
+    def _learn(self) -> None:
+        """Set what follows from the cost, the cap and the traffic, once any of them has changed."""
+        rows = max(self.cap_rows, ceil(self._traffic.waiting))
+        self._longest_us = self.cost.predict(rows) * (1 + ADMIT * self.cost.usual_deviation)
 
     def failed(self) -> None:
         """Say that the batch did not run to its end; nothing is learnt from it."""
@@ -211,6 +220,12 @@ class Batcher(Generic[Payload]):
     def _late_behind(self, now: int, job: Job[Payload]) -> float:
         """Return by how much a job is too late behind those that run and wait, or makes another of its priority."""
         waiting, slack = self._waiting, job.deadline - now
+        if self._trial is None and waiting.rows + job.rows <= self.cap_rows:
+            # The usual case in few steps: even the longest batch would be done before the first deadline.
+            free = now if self._busy_until is None else max(self._busy_until, 2 * now - self._busy_until)
+            first = min(job.deadline, waiting.first_deadline) if waiting.rows else job.deadline
+            if free + self._longest_us <= first:
+                return 0
         # A trial gives way to whoever can be in time, so it is not ahead of anybody.
         trial_rows = self._trial.rows if self._trial is not None and self._trial.order else 0
         ahead = waiting.rows - trial_rows

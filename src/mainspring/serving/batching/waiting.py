@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
+
+import msgspec
 
 Payload = TypeVar("Payload")
 
 _COUNTED = 256  # jobs on one side of a place that are looked at one by one; of more there is an estimate
 
 
-@dataclass(eq=False, slots=True)
-class Job(Generic[Payload]):
+class Job(msgspec.Struct, Generic[Payload], eq=False):
     """One request that waits. Setting `cancelled` while it waits drops it; `Batcher.cancel` also makes room at once."""
 
     payload: Payload
@@ -89,6 +89,8 @@ class Waiting(Generic[Payload]):
 
     @property
     def first_deadline(self) -> int:
+        if len(self.priorities) == 1:
+            return self.queues[self.priorities[0]].entries[0][0]
         return min([queue.entries[0][0] for queue in self.queues.values()])
 
     def is_last(self, job: Job[Payload]) -> bool:

@@ -13,12 +13,14 @@ from collections.abc import Callable
 from mainspring.core.settings import Limits, Tls
 from mainspring.core.time import SystemClock
 from mainspring.serving.http.connection import Connection, http_date
-from mainspring.serving.http.message import Request
+from mainspring.serving.http.message import Head, Request
 
 _AT_ONCE = 64  # connections accepted in one turn of the loop
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _FULL_PAUSE_S = 0.5
 _HANDSHAKE_S = 10.0
+_READ = 1 << 18  # bytes at once
+_MOST_HEADS, _LONGEST_HEAD, _REMEMBERED_S = 512, 4096, 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ class Acceptor:
 
     Attributes:
         ending: Whether each reply is the last of its connection.
+        heads: The bytes of a head -> the same read, and the size of the body that it announces. Of the last second.
+        buffer: Where connections receive.
     """
 
     def __init__(
@@ -54,6 +58,8 @@ class Acceptor:
         self.max_body_bytes = max_body_bytes
         self.secure = tls is not None
         self.ending = False
+        self.heads: dict[bytes, tuple[Head, int]] = {}
+        self.buffer = memoryview(bytearray(_READ))
         self._listener = listener
         self._context = None if tls is None else _context(tls)
         self._connections: set[Connection] = set()
@@ -63,6 +69,7 @@ class Acceptor:
         self._looking: asyncio.TimerHandle | None = None
         self._clock = SystemClock()
         self._date, self._date_until = "", 0.0
+        self._forget_at = 0.0
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -109,6 +116,13 @@ class Acceptor:
         if not self._connections:
             self._empty.set()
         self._accept_more()
+
+    def remember(self, raw: bytes, request: Request) -> None:
+        """Remember how a head was read, for about a second: for as long as who sent it may be."""
+        head = request.head
+        framed = head.headers.get("transfer-encoding") or head.headers.get("expect")
+        if len(self.heads) < _MOST_HEADS and len(raw) <= _LONGEST_HEAD and not framed:
+            self.heads[raw] = head, request.size
 
     def date(self) -> str:
         """Return the header line that says what time it is."""
@@ -171,6 +185,9 @@ class Acceptor:
     def _look(self) -> None:
         """Look at every connection: one timer for all costs less than one each."""
         now = time.monotonic()
+        if now >= self._forget_at:
+            self.heads.clear()
+            self._forget_at = now + _REMEMBERED_S
         for each in list(self._connections):
             each.look(now)
         every = min(self.limits.idle_us, self.limits.body_us) / 20e6

@@ -30,9 +30,7 @@ class Bodies:
 
     def at_once(self, request: Request) -> bytes | None:
         """Return the body if all of it is there and nothing has to be done to it, else `None`."""
-        if request.complete and request.headers.get("content-encoding") is None:
-            return request.body
-        return None
+        return request.body if request.complete and request.head.plain else None
 
     async def read(self, request: Request) -> bytes:
         """Return the whole body, decompressed.

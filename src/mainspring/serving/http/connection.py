@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from mainspring.core.errors import Invalid
-from mainspring.serving.http.message import Headers, Request
+from mainspring.serving.http.message import Head, Headers, Request
 from mainspring.serving.plane.status import TooLarge, TooSlow
 from mainspring.serving.protocol.codec import ErrorResponse, encode
 
@@ -39,7 +39,7 @@ class _Refusal(Exception):
         self.status = status
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """A peer, and what it asks.
 
     Args:
@@ -111,9 +111,36 @@ class Connection(asyncio.Protocol):
         incoming.fail(Invalid("The body ended before it was whole."))
         return True
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        return self._owner.buffer  # one for all: what is in it is taken before anybody else reads
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._take(bytes(self._owner.buffer[:nbytes]))
+
+    def _take(self, data: bytes) -> None:
         if self._ends:
             return
+        raw = b""
+        if self._whole_head and not (self._incoming or self._current or self._queue or self._choked_since):
+            # Between two requests. Who asks often asks with the same head, which was read and found good before.
+            end = data.find(b"\r\n\r\n") + 4
+            raw = data[:end]
+            known = self._owner.heads.get(raw)
+            if known is not None and len(data) - end == known[1]:
+                request = self._current = Request(self, known[0])
+                request.complete = True
+                request.parts.append(data[end:])
+                self._owner.handle(request)
+                return
+        self._read(data)
+        if self._queue:
+            if raw and len(self._queue) == 1 and not self._ends:
+                request = self._queue[0]
+                if request.complete and request.size == len(data) - len(raw):
+                    self._owner.remember(raw, request)
+            self._advance()
+
+    def _read(self, data: bytes) -> None:
         goes_on = not self._whole_head
         try:
             self._parser.feed_data(data)
@@ -129,9 +156,6 @@ class Connection(asyncio.Protocol):
                 self._unreadable(refusal.status, str(refusal))
             else:
                 self._unreadable(400, f"That is not HTTP/1.1: {error}.")
-            return
-        if self._queue:
-            self._advance()
 
     def pause_writing(self) -> None:
         self._choked_since = time.monotonic()
@@ -166,8 +190,14 @@ class Connection(asyncio.Protocol):
         parser = self._parser
         if parser.get_http_version() == "1.0" and self._headers.get("transfer-encoding") is not None:
             raise _Refusal(400, "HTTP/1.0 has no Transfer-Encoding.")
-        request = Request(self, parser.get_method().decode(), self._target, self._headers, self._owner.secure)
-        request.last = not parser.should_keep_alive()
+        head = Head(
+            parser.get_method().decode(),
+            self._target,
+            self._headers,
+            secure=self._owner.secure,
+            last=not parser.should_keep_alive(),
+        )
+        request = Request(self, head)
         self._incoming = request
         self._queue.append(request)
         if len(self._queue) > 1 or self._current is not None:
@@ -212,12 +242,13 @@ class Connection(asyncio.Protocol):
         """Send a request's reply, once. If the peer is gone, nothing happens."""
         if request is not self._current:
             return
-        last = self._closing or request.last or not request.complete or self._owner.ending
+        ends = (self._closing or self._owner.ending) and not self._queue
+        last = ends or request.head.last or not request.complete
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
         start = _START.get(status) or f"HTTP/1.1 {status} \r\n"
         end = "connection: close\r\n\r\n" if last else "\r\n"
         head = f"{start}{lines}{self._owner.date()}content-length: {len(body)}\r\n{end}".encode("latin-1")
-        if request.method == "HEAD":
+        if request.head.method == "HEAD":
             body = b""
         write = self._transport.write
         if len(body) < _LARGE:
@@ -298,7 +329,7 @@ class Connection(asyncio.Protocol):
                 else:
                     self._ends = True
                     self._unreadable(408, f"The head did not arrive within {limits.idle_us / 1e6:g} s.")
-        elif self._incoming is self._current and now - self._current.begun > limits.body_us / 1e6:
+        elif self._incoming is self._current and now * 1e6 - self._current.received > limits.body_us:
             self._incoming = None
             self._current.fail(TooSlow(f"The body did not arrive within {limits.body_us / 1e6:g} s."))
 

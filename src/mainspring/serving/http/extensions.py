@@ -70,7 +70,7 @@ class Extensions:
         return reply(200, {})
 
     async def settings(self, request: Request) -> Reply:
-        if request.method == "POST":
+        if request.head.method == "POST":
             await self._bodies.read(request)
         raise Invalid(
             "Tracing and logging are set up where the server is started, not over HTTP.",

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound
 from mainspring.core.time import Clock
@@ -22,7 +24,7 @@ from mainspring.ledger.ports import PredictionLog
 from mainspring.registry.bundles import Bundles
 from mainspring.security.hosts import check_host
 from mainspring.security.keys import Authenticator
-from mainspring.security.model import Action
+from mainspring.security.model import Action, Principal
 from mainspring.security.ports import Authoriser
 from mainspring.serving.http.body import MIN_COMPRESSED, Bodies, accepted, compressed
 from mainspring.serving.http.extensions import Extensions
@@ -45,6 +47,17 @@ _LONGEST_ID = 128
 _Handler = Callable[[Request], Awaitable[Reply | None]]
 _NO_METHODS: dict[str, tuple[Action | None, _Handler]] = {}
 _NOBODY: tuple[None, None] = (None, None)
+
+
+class _Passed(msgspec.Struct, eq=False):
+    """What was found out about a request from its head: where it goes, and who sent it."""
+
+    template: str
+    model: str
+    version: str
+    id: str  # its caller's name for it
+    handler: _Handler | None = None
+    principal: Principal | None = None
 
 
 class Gateway:
@@ -143,19 +156,33 @@ class Gateway:
 
     def handle(self, request: Request) -> None:
         """Answer a request, now or later."""
-        plane = self._plane
-        plane.in_flight += 1
-        request.template, request.model, request.version = split_path(request.path)
-        request.id = self._request_id(request.headers)
+        self._plane.in_flight += 1
+        head = request.head
+        passed: _Passed | None = head.passed
+        if passed is None or not self._stands(passed):
+            passed = _Passed(*split_path(head.path), self._given_id(head.headers))
+        request.template, request.model, request.version = passed.template, passed.model, passed.version
+        request.id = passed.id or f"{self._id}{next(self._ids):x}"
         try:
-            handler = self._handler(request)
-            if handler == self._infer and (body := self._bodies.at_once(request)) is not None:
+            if passed.handler is None:
+                passed.handler, passed.principal = self._handler(request)
+                head.passed = passed
+            request.principal = passed.principal
+            if passed.handler == self._infer and (body := self._bodies.at_once(request)) is not None:
                 self._handlers.begin(request, body)
                 return
         except Exception as error:
             self._tell(request, error)
             return
-        task = asyncio.get_running_loop().create_task(self._answer(request, handler))
+        self._keep(self._answer(request, passed.handler))
+
+    def _stands(self, passed: _Passed) -> bool:
+        """Return whether what was found out about a head a moment ago holds still."""
+        return passed.principal is None or self._authenticator.stands(passed.principal)
+
+    def _keep(self, answering: Coroutine[Any, Any, None]) -> None:
+        """Run what takes several turns of the loop."""
+        task = asyncio.get_running_loop().create_task(answering)
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 
@@ -180,9 +207,7 @@ class Gateway:
         if isinstance(told, Exception):
             told = self._refusal(request, told)
         if len(told.body) >= MIN_COMPRESSED and (encoding := accepted(request.headers.get("accept-encoding"))):
-            task = asyncio.get_running_loop().create_task(self._squeeze(request, told, encoding))
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+            self._keep(self._squeeze(request, told, encoding))
             return
         self._send(request, told)
 
@@ -203,7 +228,7 @@ class Gateway:
             template = request.template
             self._tracing.http(
                 request,
-                scheme="https" if request.secure else "http",
+                scheme="https" if request.head.secure else "http",
                 route=template if template in self._routes else "",
                 endpoint=request.model if request.model in plane.served else "",
                 status=status,
@@ -220,12 +245,13 @@ class Gateway:
         _log.error("%s failed at %s.", known, request.id, exc_info=error)
         return reply(500, ErrorResponse("Something went wrong here."))
 
-    def _handler(self, request: Request) -> _Handler:
-        """Return what answers, once it is clear who asks and that they may."""
+    def _handler(self, request: Request) -> tuple[_Handler, Principal | None]:
+        """Return what answers, and who asks, once it is clear that they may."""
         headers = request.headers
         self._check_host(headers.get_all("host"))
         methods = self._routes.get(request.template, _NO_METHODS)
-        action, handler = methods.get(request.method, _NOBODY)
+        action, handler = methods.get(request.head.method, _NOBODY)
+        principal = None
         if handler is None or action is not None:
             # Who calls comes before whether there is such a path: strangers learn nothing of it.
             principal = request.principal = self._authenticator.authenticate(headers.get("authorization"))
@@ -236,14 +262,14 @@ class Gateway:
             if methods:
                 raise WrongMethod(f"This path takes {', '.join(sorted(methods))}.")
             raise NotFound("There is no such path.")
-        return handler
+        return handler, principal
 
-    def _request_id(self, headers: Headers) -> str:
-        """Return a request's name in our words to operators: its caller's, else a fresh one."""
+    def _given_id(self, headers: Headers) -> str:
+        """Return a request's name in its caller's words, empty if there is none that can be repeated."""
         given = headers.get(_REQUEST_ID)
         if given is not None and len(given) <= _LONGEST_ID and given.isascii() and given.isprintable():
-            return str(given)
-        return f"{self._id}{next(self._ids):x}"
+            return given
+        return ""
 
     def _check_host(self, hosts: Sequence[str]) -> None:
         if len(hosts) != 1:  # who stands before us may have read another one than we

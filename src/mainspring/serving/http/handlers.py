@@ -71,13 +71,16 @@ class Handlers:
         self.begin(request, await self._bodies.read(request))
 
     def begin(self, request: Request, body: bytes) -> None:
-        """Decode a request and let it wait for its batch; what comes of it is told later, or at once."""
+        """Decode a request and let it wait for its batch; what comes of it is told in a later turn."""
         served = self._plane.endpoint(request.model)
-        headers = request.headers
-        decoded = decode_infer(body, _header_length(headers))
-        version = request.version or headers.get(VERSION) or ""
+        said = request.head.tensors
+        if said is None:
+            headers = request.headers
+            said = request.head.tensors = (_header_length(headers), headers.get(VERSION) or "")
+        header_length, version = said
+        decoded = decode_infer(body, header_length)
         _check_halves(decoded, served)
-        inference = Inference(decoded.asked, served, version)
+        inference = Inference(decoded.asked, served, request.version or version)
         pending = _Pending(request, inference, decoded.binary, self._plane.metrics.of(request.model), self._tell)
         inference.submit(
             pending, principal=request.principal.id if request.principal else "", received_us=request.received

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
+
+import msgspec
 
 from mainspring.core.errors import MainspringError
 from mainspring.security.model import Principal
@@ -58,15 +58,40 @@ class Headers:
         ]
 
 
-class Request:
-    """One request. Its body may still be on its way.
+class Head:
+    """What stands before a request's body. The same bytes again are the same head: see `Acceptor.heads`.
 
     Attributes:
         path: Of its target, with %-escapes resolved.
         last: Whether the peer wants the connection closed with the reply.
+        plain: Whether the body is not encoded.
+        passed: What an application has found out about it, for the next time.
+        tensors: The same of what it says about tensors.
+    """
+
+    __slots__ = ("headers", "last", "method", "passed", "path", "plain", "secure", "tensors")
+
+    def __init__(
+        self, method: str, target: bytes, headers: Headers, *, secure: bool = False, last: bool = False
+    ) -> None:
+        self.method = method
+        self.path = path_of(target)
+        self.headers = headers
+        self.secure = secure
+        self.last = last
+        self.plain = headers.get("content-encoding") is None
+        self.passed: Any = None
+        self.tensors: Any = None
+
+
+class Request:
+    """One request. Its body may still be on its way.
+
+    Attributes:
         complete: Whether all of it is there.
-        begun: When its head was there, monotonic, seconds; `received` is the same in µs.
+        received: When its head was there, monotonic, µs.
         size: How many bytes of its body came.
+        template: Its path with names for what differs, see `routes`.
         model: As in the path, empty where it has none; so is `version`.
         id: What it is called where it is spoken of.
         answered: Of an `infer`.
@@ -78,37 +103,25 @@ class Request:
         "_failure",
         "_waiting",
         "answered",
-        "begun",
         "complete",
-        "headers",
+        "head",
         "id",
-        "last",
-        "method",
         "model",
         "on_leave",
         "parts",
-        "path",
         "principal",
         "received",
-        "secure",
         "size",
         "template",
         "version",
     )
 
-    def __init__(
-        self, connection: Connection | Any, method: str, target: bytes, headers: Headers, secure: bool
-    ) -> None:
+    def __init__(self, connection: Connection | Any, head: Head) -> None:
         self._connection = connection
         self._failure: MainspringError | None = None
         self._waiting: asyncio.Future[None] | None = None
-        self.method = method
-        self.path = path_of(target)
-        self.headers = headers
-        self.secure = secure
-        self.last = False
+        self.head = head
         self.complete = False
-        self.begun = time.monotonic()
         self.received = monotonic_us()
         self.parts: list[bytes] = []
         self.size = 0
@@ -116,6 +129,10 @@ class Request:
         self.principal: Principal | None = None
         self.answered: Answered | None = None
         self.on_leave: Callable[[], None] | None = None
+
+    @property
+    def headers(self) -> Headers:
+        return self.head.headers
 
     @property
     def body(self) -> bytes:
@@ -162,8 +179,7 @@ class Request:
         self._connection.respond(self, status, headers, body)
 
 
-@dataclass(eq=False, slots=True)
-class Reply:
+class Reply(msgspec.Struct, eq=False):
     """Status, body and headers."""
 
     status: int

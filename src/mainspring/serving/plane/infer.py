@@ -47,7 +47,7 @@ class Inference:
         self._wanted = _wanted(asked, lane)
 
     def submit(self, waiter: Waiter, *, principal: str, received_us: int) -> None:
-        """Let it wait for its batch. `waiter` may be told its answer before this returns.
+        """Let it wait for its batch; `waiter` is told what becomes of it, in a later turn of the loop.
 
         Args:
             received_us: When the request came, monotonic, µs.

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from concurrent.futures import Future as Pending
 from copy import copy
-
-import numpy as np
 
 from mainspring.core.errors import DeadlineExceeded, Invalid, MainspringError, Overloaded
 from mainspring.core.time import Clock
@@ -33,8 +32,8 @@ from mainspring.serving.plane.work import Answer, Ask, Waiter, Work, alike
 from mainspring.serving.protocol.schema import Rows
 
 INLINE_US = 200.0  # a model call predicted to take longer runs in a thread
+ONE_CORE_US = 2_000.0  # the same where a thread would only take turns with the event loop
 _RECENT = 16  # batches
-_VALUE = 40  # bytes of a number in a list, and of an empty text
 
 __all__ = ["Answer", "Ask", "Lane", "monotonic_us"]
 
@@ -53,7 +52,6 @@ class Lane:
         log: Gets every prediction before its caller does.
         clock: Says what time it is for features and the log; deadlines go by the monotonic time.
         threads: Where slow models run.
-        alone: Says whether no other request is on its way to this process, so that there is nothing to wait for.
         policy: What of the predictions the log keeps, and whether answers wait for it.
     """
 
@@ -67,7 +65,6 @@ class Lane:
         clock: Clock,
         metrics: EndpointMetrics,
         threads: Executor,
-        alone: Callable[[], bool],
         max_queue_rows: int,
         policy: Log | None = None,
     ) -> None:
@@ -89,7 +86,7 @@ class Lane:
         self._clock = clock
         self._metrics = metrics
         self._threads = threads
-        self._alone = alone
+        self._inline_us = ONE_CORE_US if _cores() == 1 else INLINE_US
         self._loop = asyncio.get_running_loop()
         self._recent_us: deque[float] = deque(maxlen=_RECENT)
         self._scheduled = False
@@ -115,11 +112,11 @@ class Lane:
     ) -> Job[Ask]:
         """Return a request for `submit`."""
         return Job(
-            Ask(rows, principal, received, waiter, request_id), rows.count, deadline, priority, nbytes=_nbytes(rows)
+            Ask(rows, principal, received, waiter, request_id), rows.count, deadline, priority, nbytes=rows.nbytes
         )
 
     def submit(self, job: Job[Ask]) -> None:
-        """Let a request wait for its batch. Its waiter is told the answer, at once if nothing else is under way.
+        """Let a request wait for its batch. Its waiter is told what becomes of it, in a later turn of the loop.
 
         Raises:
             Overloaded: The queue is full.
@@ -137,11 +134,8 @@ class Lane:
         if self._scheduled or not self.batcher.idle:
             return
         self._scheduled = True
-        if self._alone():
-            self._run()
-        else:
-            # By the next turn of the loop every request that this turn has decoded waits too: they run together.
-            self._loop.call_soon(self._run)
+        # By the next turn of the loop every request that this turn has decoded waits too: they run together.
+        self._loop.call_soon(self._run)
 
     def _run(self) -> None:
         self._scheduled = False
@@ -226,7 +220,7 @@ class Lane:
         thread would only add to that.
         """
         predicted = max(self.runtime.cost.predict(rows), min(self._recent_us, default=0.0))
-        return predicted > INLINE_US or not self.runtime.executor.inline
+        return predicted > self._inline_us or not self.runtime.executor.inline
 
     def _finish(self, work: Work) -> None:
         self._recent_us.append(work.took_us)
@@ -275,18 +269,11 @@ class Lane:
             job.payload.waiter.set_exception(error)
 
 
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _shared(error: Exception) -> bool:
     """Return whether an error would meet every request of the batch: a store or a disk, not a value."""
     return isinstance(error, MainspringError) and not isinstance(error, (Invalid, ModelFailed))
-
-
-def _nbytes(rows: Rows) -> int:
-    """Return about how much memory a request's values take."""
-    found = 0
-    for column in rows.columns.values():
-        if isinstance(column, np.ndarray) and not column.dtype.hasobject:
-            found += column.nbytes
-        else:
-            values = column.flat if isinstance(column, np.ndarray) else column
-            found += sum(_VALUE + len(value) if isinstance(value, (str, bytes)) else _VALUE for value in values)
-    return found

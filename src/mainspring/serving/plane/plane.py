@@ -158,10 +158,6 @@ class DataPlane:
             clock=self._clock,
             metrics=self.metrics.of(route.endpoint),
             threads=self._threads,
-            alone=self._alone,
             max_queue_rows=route.max_queue_rows,
             policy=route.log,
         )
-
-    def _alone(self) -> bool:
-        return self.in_flight <= 1

@@ -131,7 +131,7 @@ class Tracing:
             endpoint: The endpoint that it is about, empty if none is served by that name.
             status: What was answered; `HUNG_UP` if nobody was there to be told.
         """
-        method = request.method if request.method in _METHODS else "_OTHER"
+        method = request.head.method if request.head.method in _METHODS else "_OTHER"
         said = "HTTP" if method == "_OTHER" else method
         attributes: Attributes = {"http.request.method": method, "url.scheme": scheme}
         if route:

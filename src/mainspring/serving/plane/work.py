@@ -7,6 +7,7 @@ from concurrent.futures import Future as Pending
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 
 from mainspring.ledger.model import Asked as Logged
@@ -54,8 +55,7 @@ class Waiter(Protocol):
     def set_exception(self, exception: Exception, /) -> None: ...
 
 
-@dataclass(eq=False, slots=True)
-class Ask:
+class Ask(msgspec.Struct, eq=False):
     """One request as it waits. `received` is monotonic, µs; `request_id` is its caller's name for it."""
 
     rows: Rows

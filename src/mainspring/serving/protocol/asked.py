@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -31,8 +30,7 @@ class Parameters(msgspec.Struct, frozen=True):
 DEFAULTS = Parameters()
 
 
-@dataclass(eq=False, slots=True)
-class Asked:
+class Asked(msgspec.Struct, eq=False):
     """One `infer`. `outputs` are names; without any, all outputs are wanted."""
 
     id: str | None
@@ -41,8 +39,7 @@ class Asked:
     parameters: Parameters = DEFAULTS
 
 
-@dataclass(eq=False, slots=True)
-class Answered:
+class Answered(msgspec.Struct, eq=False):
     """The reply to one `infer`. The outputs' data are arrays of shape (rows, ...).
 
     `parameters` has `prediction_ids`, one a row, and where they were asked for `feature_statuses`, feature -> a word a
@@ -52,7 +49,7 @@ class Answered:
     model_name: str
     model_version: str
     outputs: list[Tensor]
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = {}
     id: str | None = None
     ran: tuple[Lane, Job[Ask], Answer] | None = None
     encoded: tuple[int, int] | None = None

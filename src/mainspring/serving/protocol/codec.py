@@ -7,7 +7,6 @@ in `serving.protocol.binary`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Union, cast
 
 import msgspec
@@ -140,8 +139,7 @@ class ErrorResponse(msgspec.Struct, frozen=True):
     error: str
 
 
-@dataclass(eq=False, slots=True)
-class Decoded:
+class Decoded(msgspec.Struct, eq=False):
     """One request. `binary` says which outputs are to come as binary data: these, all of them, or none."""
 
     asked: Asked

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isinf
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from mainspring.core.errors import Invalid
@@ -38,6 +39,9 @@ _CODES = {
 }
 
 
+_VALUE = 40  # bytes of a number in a list, and of an empty text
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One input by name. What is not `required` may be left out and is null then."""
@@ -48,17 +52,17 @@ class Field:
     nullable: bool = True
 
 
-@dataclass(eq=False, slots=True)
-class Rows:
+class Rows(msgspec.Struct, eq=False):
     """A request's columns by name: of a model of features, lists of `count` values; of a model of tensors, arrays of
     shape (count, ...).
 
-    `keyed` says that they are keys and request fields, not features. Only requests of one `tail`, the shapes without
-    their first dimension, can run together.
+    `nbytes` is about how much memory they take. `keyed` says that they are keys and request fields, not features. Only
+    requests of one `tail`, the shapes without their first dimension, can run together.
     """
 
     columns: Mapping[str, Any]
     count: int
+    nbytes: int = 0
     keyed: bool = False
     tail: tuple[tuple[int, ...], ...] = ()
 
@@ -91,7 +95,7 @@ class RequestSchema:
         keyed = self._is_keyed(inputs)
         fields = self.keyed if keyed else self.features
         columns: dict[str, Sequence[Any]] = {}
-        count = -1
+        count, nbytes = -1, 0
         for tensor in inputs:
             field = fields.get(tensor.name)
             if field is None:
@@ -103,12 +107,15 @@ class RequestSchema:
                 raise Invalid(f"Input {tensor.name!r} has the shape {shown(shape)}; it must be [rows] or [rows, 1].")
             if shape[0] != count:
                 count = _check_count(shape[0], tensor.name, count, inputs[0].name, self._max_rows)
-            columns[tensor.name] = _values(tensor, field)
+            values = columns[tensor.name] = _values(tensor, field)
+            nbytes += _VALUE * len(values)
+            if field.dtype is DType.String:
+                nbytes += _characters(values)
         if len(columns) < len(fields):
             missing = self._required[keyed] - columns.keys()
             if missing:
                 raise _missing(missing)
-        return Rows(columns, count, keyed)
+        return Rows(columns, count, nbytes, keyed)
 
     def _is_keyed(self, inputs: Sequence[Tensor]) -> bool:
         if not inputs:
@@ -144,7 +151,7 @@ class TensorSchema:
             Invalid: See `RequestSchema.read`.
         """
         columns: dict[str, np.ndarray[Any, Any]] = {}
-        count = -1
+        count, nbytes = -1, 0
         for tensor in inputs:
             found = self._specs.get(tensor.name)
             if found is None:
@@ -159,10 +166,14 @@ class TensorSchema:
                 raise Invalid(f"Input {tensor.name!r} has the shape {shown(shape)}; it must be {shown(spec.shape)}.")
             if not shape or shape[0] != count:
                 count = _check_count(shape[0] if shape else 0, tensor.name, count, inputs[0].name, self._max_rows)
-            columns[tensor.name] = _array(tensor, dtype)
+            column = columns[tensor.name] = _array(tensor, dtype)
+            nbytes += column.nbytes
+            if tensor.datatype == BYTES:
+                nbytes += _VALUE * column.size + _characters(column.flat)
         if len(columns) < len(self._specs):
             raise _missing(self._specs.keys() - columns.keys())
-        return Rows(columns, count, tail=tuple(columns[name].shape[1:] for name in self._specs) if self._ragged else ())
+        tails: list[tuple[int, ...]] = [columns[name].shape[1:] for name in self._specs] if self._ragged else []
+        return Rows(columns, count, nbytes, False, tuple(tails))
 
 
 def _check_count(rows: int, name: str, others: int, first: str, most: int) -> int:
@@ -214,6 +225,10 @@ def _array(tensor: Tensor, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         found[:] = _texts(tensor.name, data)
         return found.reshape(tensor.shape)
     return np.array(data, dtype).reshape(tensor.shape)
+
+
+def _characters(values: Iterable[Any]) -> int:
+    return sum([len(value) for value in values if value is not None])
 
 
 def _null(name: str) -> Invalid:

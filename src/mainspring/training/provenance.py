@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -37,12 +37,20 @@ def _git(git: str, root: Path, *arguments: str) -> str:
     return "" if found is None else found.decode(errors="replace").strip()
 
 
-def run_git(git: str, root: Path, *arguments: str, fine: tuple[int, ...] = (0,)) -> bytes | None:
+def run_git(
+    git: str, root: Path, *arguments: str, fine: tuple[int, ...] = (0,), environment: Mapping[str, str] | None = None
+) -> bytes | None:
     """Return what git prints in `root`, `None` where it fails, that is, ends with another code than those of `fine`."""
     # no configuration of the repository may run a program of its choice
     safe = ["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]
     try:
-        done = subprocess.run([git, *safe, "-C", str(root), *arguments], capture_output=True, timeout=30, check=False)
+        done = subprocess.run(
+            [git, *safe, "-C", str(root), *arguments],
+            capture_output=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, **(environment or {})},
+        )
     except subprocess.TimeoutExpired:
         return None
     return done.stdout if done.returncode in fine else None

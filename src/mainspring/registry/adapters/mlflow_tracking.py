@@ -20,7 +20,7 @@ from mainspring.registry.naming import check_names, param_conflict
 from mainspring.registry.runs import NAME, PARENT
 
 _METRICS, _PARAMS, _TAGS = 1000, 100, 100  # the most that one log_batch takes
-_OURS = "mlflow."  # tags that the store adds itself
+_OURS = "mlflow."  # tags that are MLflow's own
 # what MLflow's own pages read -> our tags that say the same
 _THEIRS = {PARENT: "mlflow.parentRunId", NAME: "mlflow.runName", "code_version": "mlflow.source.git.commit"}
 T = TypeVar("T")
@@ -206,13 +206,23 @@ class MlflowTracking:
             ended_at=None if info.end_time is None else info.end_time * 1000,
             params=dict(data.params),
             metrics=dict(data.metrics),
-            tags={name: value for name, value in data.tags.items() if not name.startswith(_OURS)},
+            tags={**_said_by_mlflow(data.tags), **_without_theirs(data.tags)},
         )
 
     def _files(self, run_id: str) -> RunFiles:
         number = self._experiments[self.get(run_id).model]
         # where MLflow looks for them, relative to the folder we were given, never by a path out of its database
         return RunFiles(self._artefacts / number / check_id(run_id, "run") / "artifacts", run_id)
+
+
+def _without_theirs(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in tags.items() if not name.startswith(_OURS)}
+
+
+def _said_by_mlflow(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return what our tags would say of a run that MLflow's own client nested into another."""
+    named = (PARENT, NAME) if _THEIRS[PARENT] in tags else ()
+    return {name: tags[_THEIRS[name]] for name in named if _THEIRS[name] in tags}
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:

@@ -109,6 +109,12 @@ TRACKINGS: Mapping[str, Build] = {
     ),
     "memory": lambda _: lazily("registry.adapters.memory", "MemoryTracking", extra="local")(),
 }
+RUN_SEARCHES: Mapping[str, Build] = {
+    **_by_database(lambda at: lazily("registry.adapters.mlflow_search", "MlflowRunSearch", extra="local")(at.url.text)),
+    "memory": lambda at: lazily("registry.adapters.memory_search", "search_tracked", extra="local")(
+        at.project.tracking
+    ),
+}
 VERSIONS: Mapping[str, Build] = {
     **_by_database(
         lambda at: lazily("registry.adapters.mlflow", "MlflowVersions", extra="local")(at.url.text, at.project.engine)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mainspring.monitoring.ports import MonitorStore
     from mainspring.registry.bundles import Bundles
     from mainspring.registry.ports import Approvals, Blobs, Deletions, ModelVersions, Tracking, TrustedKeys
+    from mainspring.registry.searching import RunSearch
     from mainspring.security.keys import Authenticator
     from mainspring.security.ports import AuditLog, Authoriser, KeyStore
     from mainspring.security.signing import SigningKey
@@ -178,6 +179,11 @@ class Project:
     @cached_property
     def tracking(self) -> Tracking:
         built: Tracking = self._build("tracking", backends.TRACKINGS, self.settings.tracking)
+        return built
+
+    @cached_property
+    def run_search(self) -> RunSearch:
+        built: RunSearch = self._build("run_search", backends.RUN_SEARCHES, self.settings.tracking)
         return built
 
     @cached_property

@@ -29,6 +29,7 @@ _PARTS = (
     "snapshots",
     "online",
     "tracking",
+    "run_search",
     "versions",
     "bundles",
     "routes",

@@ -15,6 +15,7 @@ from mainspring.ledger.ports import PredictionStore
 from mainspring.monitoring.ports import MonitorStore
 from mainspring.registry.model import Bundle
 from mainspring.registry.ports import ModelVersions, Tracking
+from mainspring.registry.searching import RunSearch
 from mainspring.security.keys import Authenticator
 from mainspring.security.ports import AuditLog, Authoriser, KeyStore
 from mainspring.serving.model import Endpoint
@@ -70,6 +71,8 @@ class ConsoleProject(Protocol):
     def online(self) -> OnlineStore: ...
     @property
     def tracking(self) -> Tracking: ...
+    @property
+    def run_search(self) -> RunSearch: ...
     @property
     def versions(self) -> ModelVersions: ...
     @property

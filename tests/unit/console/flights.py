@@ -27,6 +27,7 @@ from mainspring.ledger.model import Prediction
 from mainspring.monitoring.adapters.memory import MemoryMonitors
 from mainspring.monitoring.model import ColumnDrift, Window
 from mainspring.registry.adapters.memory import MemoryBlobs, MemoryTracking, MemoryVersions
+from mainspring.registry.adapters.memory_search import search_tracked
 from mainspring.registry.bundles import Bundles, seal
 from mainspring.registry.model import AliasMove, Input, Manifest
 from mainspring.security.adapters.memory import MemoryAuditLog, MemoryKeyStore
@@ -151,6 +152,7 @@ class Project:
     def __post_init__(self) -> None:
         authenticator = Authenticator(self.key_store, self.pepper, self.wall)
         object.__setattr__(self, "authenticator", authenticator)
+        object.__setattr__(self, "run_search", search_tracked(self.tracking))
         object.__setattr__(self, "bundles", Bundles(self.blobs, self.signing_key.public))
 
     def key(self, *scopes: Action, name: str = "administrator") -> str:

@@ -1,0 +1,121 @@
+"""Looking for runs that lie in memory, one after another."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+
+from mainspring.core.errors import NotFound
+from mainspring.core.time import MILLISECOND
+from mainspring.registry.model import RunRecord
+from mainspring.registry.ports import Tracking
+from mainspring.registry.run_matching import Logged, buckets, fold, in_order, matches, place_in, token
+from mainspring.registry.runs import NAME
+from mainspring.registry.runs import PARENT as OUR_PARENT
+from mainspring.registry.searching import PARENT, Axis, Column, History, Kind, RunPage, RunQuery, RunRow, UnknownRun
+
+
+def nothing_logged(run_id: str, metric: str) -> Logged:  # noqa: ARG001
+    """Return no history: for a store that keeps none."""
+    return ()
+
+
+class MemoryRunSearch:
+    """Looks through runs, whatever gives them.
+
+    Args:
+        runs: Called for each question.
+        logged: The history of a run's metric.
+    """
+
+    def __init__(
+        self, runs: Callable[[], Iterable[RunRow]], logged: Callable[[str, str], Logged] = nothing_logged
+    ) -> None:
+        self._runs = runs
+        self._logged = logged
+
+    def search(self, query: RunQuery, columns: Sequence[Column] = ()) -> RunPage:
+        after = place_in(query)
+        placed = in_order((run for run in self._runs() if matches(run, query)), query.order)
+        if after is not None:
+            placed = list(itertools.dropwhile(lambda each: not _behind(each[0], after, query), placed))
+        shown = placed[: query.limit]
+        more = token(query, shown[-1][0]) if len(placed) > len(shown) else ""
+        return RunPage(tuple(_only(run, columns) for _, run in shown), more)
+
+    def count(self, query: RunQuery, *, at_most: int = 1000) -> int:
+        return min(at_most, sum(matches(run, query) for run in self._runs()))
+
+    def get(self, run_ids: Sequence[str]) -> list[RunRow]:
+        known = {run.id: run for run in self._runs()}
+        for run_id in run_ids:
+            if run_id not in known:
+                raise UnknownRun(run_id)
+        return [known[run_id] for run_id in run_ids]
+
+    def names(self, kind: Kind, text: str = "", *, limit: int = 100) -> list[str]:
+        return ranked({name for run in self._runs() for name in _named(run, kind)}, text, limit)
+
+    def history(self, run_ids: Sequence[str], metric: str, *, points: int = 200, axis: Axis = Axis.STEP) -> History:
+        return buckets(metric, {run_id: self._logged(run_id, metric) for run_id in run_ids}, points, axis)
+
+
+def search_tracked(tracking: Tracking) -> MemoryRunSearch:
+    """Return the search of the runs that a tracking store gives: of few of them."""
+
+    def logged(run_id: str, metric: str) -> Logged:
+        try:
+            return tracking.history(run_id, metric)
+        except NotFound:
+            return ()
+
+    return MemoryRunSearch(lambda: map(row_of, tracking.search(limit=10**6)), logged)
+
+
+def row_of(record: RunRecord) -> RunRow:
+    """Return a tracked run as it is looked for."""
+    parent = {PARENT: record.tags[OUR_PARENT]} if OUR_PARENT in record.tags else {}
+    return RunRow(
+        id=record.id,
+        name=record.tags.get(NAME, ""),
+        model=record.model,
+        status=record.status,
+        started_at=record.started_at // MILLISECOND * MILLISECOND,
+        ended_at=None if record.ended_at is None else record.ended_at // MILLISECOND * MILLISECOND,
+        metrics=record.metrics,
+        params=record.params,
+        tags={**record.tags, **parent},
+    )
+
+
+def ranked(names: Iterable[str], text: str, limit: int) -> list[str]:
+    """Return the names that contain the text, those that begin with it first."""
+    wanted = fold(text)
+    found = [name for name in names if wanted in fold(name)]
+    return sorted(found, key=lambda name: (not fold(name).startswith(wanted), name))[:limit]
+
+
+def _behind(place: tuple[int, object, str], after: tuple[int, object, str], query: RunQuery) -> bool:
+    if place[0] != after[0]:
+        return place[0] > after[0]
+    backward = query.order.descending or place[0] == 2
+    return place[1:] < after[1:] if backward else place[1:] > after[1:]
+
+
+def _named(run: RunRow, kind: Kind) -> Iterable[str]:
+    return {Kind.METRIC: run.metrics, Kind.PARAM: run.params, Kind.TAG: run.tags}[kind]
+
+
+def _only(run: RunRow, columns: Sequence[Column]) -> RunRow:
+    asked = {kind: {column.name for column in columns if column.kind is kind} for kind in Kind}
+    return RunRow(
+        run.id,
+        run.name,
+        run.model,
+        run.status,
+        run.started_at,
+        run.ended_at,
+        {name: value for name, value in run.metrics.items() if name in asked[Kind.METRIC]},
+        {name: value for name, value in run.params.items() if name in asked[Kind.PARAM]},
+        {name: value for name, value in run.tags.items() if name in asked[Kind.TAG]},
+    )

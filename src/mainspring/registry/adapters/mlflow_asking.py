@@ -1,0 +1,184 @@
+"""One question to MLflow's tables: which runs, in which order, from where on.
+
+Conditions that few runs fulfil are asked first, each up to a bound; if one gives few runs, only those are looked at.
+Otherwise runs are walked in the order asked for, by an index, and each is held against the conditions until the page is
+full. Either way the work goes by the page, not by the number of runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from mainspring.core.time import MILLISECOND
+from mainspring.registry.adapters.mlflow_conditions import TABLES, Conditions, narrowing, there
+from mainspring.registry.adapters.mlflow_tables import begin, experiments, latest, number, plain, runs
+from mainspring.registry.run_matching import NUMBERS_FIRST, THEN_NOTHING, THEN_TEXTS, fold, holds
+from mainspring.registry.searching import Column, Condition, Kind, RunQuery, RunRow
+
+FEW = 400  # runs that are looked at one by one rather than walked to
+Place = tuple[int, Any, str]
+_MODEL = Column(Kind.ATTRIBUTE, "model")
+
+
+class Asking:
+    """One query while it is being answered."""
+
+    def __init__(self, say: Conditions, engine: sa.Engine, connection: sa.Connection, query: RunQuery) -> None:
+        self._say = say
+        self._engine = engine
+        self._connection = connection
+        self._query = query
+        self._columns: dict[Column, list[Condition]] = {}
+        for condition in query.conditions:
+            self._columns.setdefault(condition.column, []).append(condition)
+        self.models = models_of(connection)
+        self.where = self._where()
+
+    def places(self, after: Place | None) -> list[Place]:
+        """Return where the next runs are, one more than the page holds."""
+        found: list[Place] = []
+        for part in self._parts():
+            if after is not None and part < after[0]:
+                continue
+            left = self._query.limit + 1 - len(found)
+            found += self._part(part, after if after is not None and after[0] == part else None, left)
+            if len(found) > self._query.limit:
+                break
+        return found
+
+    def some(self) -> sa.Select[Any]:
+        """Return a row for each run, from the rows of the first column that narrows it down."""
+        narrow = [
+            (column, some)
+            for column, its in self._columns.items()
+            if column.kind is not Kind.ATTRIBUTE and (some := narrowing(its))
+        ]
+        if narrow:
+            # Of what is equal there are mostly fewer than of what is more or less.
+            column, some = min(narrow, key=lambda each: all(one.operator != "=" for one in each[1]))
+            table = TABLES[column.kind]
+            source = table.join(runs, runs.c.run_uuid == table.c.run_uuid)
+            return sa.select(1).select_from(source).where(*self._say.on_rows(table, column, some), *self.where)
+        return sa.select(1).select_from(runs).where(*self.where)
+
+    def _parts(self) -> Sequence[int]:
+        column = self._query.order.column
+        if column.kind is Kind.ATTRIBUTE:
+            if column.name == "started":
+                return (NUMBERS_FIRST,)
+            return (NUMBERS_FIRST, THEN_NOTHING) if column.is_number else (THEN_TEXTS,)
+        if column.kind is Kind.METRIC:
+            return (NUMBERS_FIRST, THEN_NOTHING)
+        return (NUMBERS_FIRST, THEN_TEXTS, THEN_NOTHING)
+
+    def _part(self, part: int, after: Place | None, limit: int) -> list[Place]:
+        order, in_us = self._query.order, 1
+        source: Any = runs
+        run_id: Any = runs.c.run_uuid
+        conditions: list[Any] = []
+        backward = order.descending or part == THEN_NOTHING
+        if part == THEN_NOTHING:
+            value: Any = runs.c.start_time
+            in_us, conditions = MILLISECOND, [self._without(order.column)]
+        elif order.column.kind is Kind.ATTRIBUTE:
+            if order.column.is_number:
+                value, in_us = self._say.number_of(order.column), MILLISECOND
+                if order.column.name != "started":
+                    conditions = [value.is_not(None)]
+            elif order.column.name == "model":
+                source = runs.join(experiments, experiments.c.experiment_id == runs.c.experiment_id)
+                value = plain(self._engine, experiments.c.name)
+            else:
+                value = plain(self._engine, self._say.text_of(order.column))
+        else:
+            table = TABLES[order.column.kind]
+            source, run_id = table.join(runs, runs.c.run_uuid == table.c.run_uuid), table.c.run_uuid
+            value, conditions = self._value_in(table, part)
+        if after is not None:
+            conditions.append(_behind(value, run_id, after[1] // in_us if in_us > 1 else after[1], after[2], backward))
+        how = sa.desc if backward else sa.asc
+        wanted = (
+            sa.select(value.label("value"), run_id.label("id"))
+            .select_from(source)
+            .where(*conditions, *self.where)
+            .order_by(how(value), how(run_id))
+            .limit(limit)
+        )
+        return [(part, (value or 0) * in_us if in_us > 1 else value, run) for value, run in self._ask(wanted)]
+
+    def _value_in(self, table: sa.TableClause, part: int) -> tuple[Any, list[Any]]:
+        key = table.c.key == self._query.order.column.name
+        if table is latest:
+            return table.c.value, [key, there(table)]
+        as_number = number(self._engine, table)
+        if part == NUMBERS_FIRST:
+            return as_number, [key, as_number.is_not(None)]
+        text = begin(self._engine, table)
+        return text, [key, as_number.is_(None), text.is_not(None)]
+
+    def _without(self, column: Column) -> Any:
+        if column.kind is Kind.ATTRIBUTE:
+            return self._say.number_of(column).is_(None)
+        table = TABLES[column.kind].alias()
+        of_run = [table.c.run_uuid == runs.c.run_uuid, table.c.key == column.name, there(table)]
+        return ~sa.select(1).where(*of_run).exists()
+
+    def _where(self) -> list[Any]:
+        """Return what a row of `runs` must fulfil."""
+        conditions, wanted = [runs.c.lifecycle_stage == "active"], set(self.models)
+        for column, its in self._columns.items():
+            if column == _MODEL:
+                wanted &= {number for number, name in self.models.items() if all(holds(_of(name), one) for one in its)}
+            else:
+                conditions += self._say.on_run(column, its)
+        words = [self._say.has_word(word, self._of_models(word)) for word in self._query.words]
+        if len(wanted) == 1:
+            conditions.append(runs.c.experiment_id == next(iter(wanted)))
+        elif len(wanted) < self._every_model:
+            conditions.append(runs.c.experiment_id.in_(sorted(wanted)))
+        few = self._few(words)
+        if few is not None:
+            conditions.append(runs.c.run_uuid.in_(few))
+        return [*conditions, *words]
+
+    @property
+    def _every_model(self) -> int:
+        return int(self._connection.execute(sa.select(sa.func.count()).select_from(experiments)).scalar_one())
+
+    def _of_models(self, word: str) -> list[int]:
+        return [number for number, name in self.models.items() if fold(word) in fold(name)]
+
+    def _few(self, words: Sequence[Any]) -> list[str] | None:
+        """Return the only runs that can fulfil all conditions, where they are few."""
+        probes = [self._say.some_runs(*words)] if words else []
+        for column, its in self._columns.items():
+            probe = None if column == _MODEL else self._say.rare(column, its)
+            probes += [] if probe is None else [probe]
+        for probe in probes:
+            found = [run_id for (run_id,) in self._ask(probe.limit(FEW + 1))]
+            if len(found) <= FEW:
+                return found
+        return None
+
+    def _ask(self, wanted: sa.Select[Any]) -> Sequence[Any]:
+        return self._connection.execute(wanted).all()
+
+
+def models_of(connection: sa.Connection) -> dict[int, str]:
+    """Return the models that are not deleted, by the number of their experiment."""
+    active = sa.select(experiments.c.experiment_id, experiments.c.name).where(experiments.c.lifecycle_stage == "active")
+    return {row.experiment_id: row.name for row in connection.execute(active)}
+
+
+def _of(model: str) -> RunRow:
+    return RunRow("", "", model, "", 0, None)
+
+
+def _behind(value: Any, run_id: Any, after: Any, after_id: str, backward: bool) -> Any:
+    """Return what comes after a place; the looser condition first, for it is what an index helps with."""
+    if backward:
+        return sa.and_(value <= after, sa.or_(value < after, run_id < after_id))
+    return sa.and_(value >= after, sa.or_(value > after, run_id > after_id))

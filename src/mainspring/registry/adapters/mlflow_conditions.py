@@ -1,0 +1,170 @@
+"""Conditions on runs as SQL over MLflow's tables."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from mainspring.core.errors import Invalid
+from mainspring.core.time import MILLISECOND
+from mainspring.registry.adapters.mlflow_tables import begin, latest, number, params, plain, runs, tags
+from mainspring.registry.run_matching import LONGEST_ORDERED, fold
+from mainspring.registry.searching import NUMBERS, Column, Condition, Kind
+
+TABLES: Mapping[Kind, sa.TableClause] = {Kind.METRIC: latest, Kind.PARAM: params, Kind.TAG: tags}
+_COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+class Conditions:
+    """Writes conditions in the SQL of one database."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def on_run(self, column: Column, conditions: Sequence[Condition]) -> Sequence[Any]:
+        """Return conditions on one column as some on a row of `runs`."""
+        if column.kind is Kind.ATTRIBUTE:
+            return [self._attribute(condition) for condition in conditions]
+        table = TABLES[column.kind].alias("its")
+        of_run = (table.c.run_uuid == runs.c.run_uuid, table.c.key == column.name)
+        absent = [~sa.select(1).where(*of_run, _is_there(table)).exists()] if any(map(_is_null, conditions)) else []
+        on_row = [self._on_row(table, condition) for condition in conditions if not _is_null(condition)]
+        return [*absent, sa.select(1).where(*of_run, *on_row).exists()] if on_row else absent
+
+    def rare(self, column: Column, conditions: Sequence[Condition]) -> sa.Select[Any] | None:
+        """Return the runs that fulfil conditions on one column, quickly found where they are few.
+
+        None where they never are: most runs fulfil what is turned round.
+        """
+        some = narrowing(conditions)
+        if column.kind is Kind.ATTRIBUTE:
+            some = [] if column.name in NUMBERS else some
+            return self.some_runs(*map(self._attribute, some)) if some else None
+        if not some:
+            return None
+        on_row = self.on_rows(TABLES[column.kind], column, some)
+        return sa.select(TABLES[column.kind].c.run_uuid).where(*on_row)
+
+    def on_rows(self, table: Any, column: Column, some: Sequence[Condition]) -> Sequence[Any]:
+        """Return conditions on a column as some on the rows of its table, the ones that an index knows too."""
+        indexed = [self._begins(table, condition) for condition in some if _is_equal(condition)]
+        on_row = [self._on_row(table, condition) for condition in some]
+        return [table.c.key == column.name, *indexed, *on_row]
+
+    def _begins(self, table: Any, condition: Condition) -> Any:
+        return begin(self._engine, table) == str(condition.value)[:LONGEST_ORDERED]
+
+    def _on_row(self, table: Any, condition: Condition) -> Any:
+        """Return the condition on a metric, parameter or tag as one on a row of its table."""
+        if condition.operator == "is not null":
+            return _is_there(table)
+        if condition.column.kind is Kind.METRIC:
+            return sa.and_(there(table), _COMPARE[_known(condition)](table.c.value, condition.value))
+        if isinstance(condition.value, (int, float)):
+            return _COMPARE[_known(condition)](number(self._engine, table), float(condition.value))
+        return self._text(table.c.value, condition)
+
+    def some_runs(self, *conditions: Any) -> sa.Select[Any]:
+        return sa.select(runs.c.run_uuid).where(*conditions)
+
+    def has_word(self, word: str, of_models: Sequence[int]) -> Any:
+        """Return whether a run has a word in its id, its name, or is of one of the models."""
+        texts = (runs.c.run_uuid, sa.func.coalesce(runs.c.name, ""))
+        inside = [self._contains(text, word) for text in texts]
+        return sa.or_(*inside, runs.c.experiment_id.in_(of_models)) if of_models else sa.or_(*inside)
+
+    def text_of(self, column: Column) -> Any:
+        """Return an attribute that is a text."""
+        texts = {"id": runs.c.run_uuid, "name": runs.c.name, "status": runs.c.status}
+        return sa.func.coalesce(texts[column.name], "")
+
+    def number_of(self, column: Column) -> Any:
+        """Return an attribute that is a time or a duration, in milliseconds."""
+        started = runs.c.start_time
+        return {"started": started, "ended": runs.c.end_time, "duration": runs.c.end_time - started}[column.name]
+
+    def _attribute(self, condition: Condition) -> Any:
+        column = condition.column
+        if column.name in NUMBERS:
+            value = self.number_of(column)
+            if condition.operator in ("is null", "is not null"):
+                return value.is_(None) if condition.operator == "is null" else value.is_not(None)
+            return _in_milliseconds(value, _known(condition), condition.value)
+        if condition.operator in ("is null", "is not null"):
+            return sa.false() if condition.operator == "is null" else sa.true()
+        return self._text(self.text_of(column), condition)
+
+    def _text(self, text: Any, condition: Condition) -> Any:
+        wanted: Any = condition.value
+        match condition.operator:
+            case "in":
+                return text.in_(wanted)
+            case "not in":
+                return text.not_in(wanted)
+            case "contains":
+                return self._contains(text, wanted)
+            case "like":
+                return self._like(text, wanted)
+            case "ilike":
+                return self._like(self._folded(text), fold(wanted))
+            case "=" | "!=":
+                return _COMPARE[condition.operator](text, wanted)
+        return _COMPARE[_known(condition)](plain(self._engine, text), wanted)
+
+    def _folded(self, text: Any) -> Any:
+        return sa.func.lower(plain(self._engine, text))
+
+    def _contains(self, text: Any, wanted: str) -> Any:
+        find = sa.func.instr if self._engine.dialect.name == "sqlite" else sa.func.strpos
+        return find(self._folded(text), fold(wanted)) > 0
+
+    def _like(self, text: Any, pattern: str) -> Any:
+        # A backslash is a backslash: SQLite has no escape unless one is named, Postgres is told to have none.
+        return text.like(pattern) if self._engine.dialect.name == "sqlite" else text.like(pattern, escape="")
+
+
+def narrowing(conditions: Sequence[Condition]) -> list[Condition]:
+    """Return those of the conditions that are not turned round."""
+    return [condition for condition in conditions if condition.operator not in ("is null", "!=", "not in")]
+
+
+def there(table: Any) -> Any:
+    """Return whether a row has a value that can be compared: no NaN, and no text that is null."""
+    return table.c.is_nan == sa.false() if "is_nan" in table.c else table.c.value.is_not(None)
+
+
+def _is_there(table: Any) -> Any:
+    """Return whether a row has a value, NaN included."""
+    return table.c.value.is_not(None)
+
+
+def _is_null(condition: Condition) -> bool:
+    return condition.operator == "is null"
+
+
+def _is_equal(condition: Condition) -> bool:
+    return condition.operator == "=" and isinstance(condition.value, str)
+
+
+def _known(condition: Condition) -> str:
+    if condition.operator not in _COMPARE:
+        raise Invalid(f"{str(condition.column)!r} is a number, which {condition.operator!r} does not compare.")
+    return condition.operator
+
+
+def _in_milliseconds(value: Any, how: str, wanted: Any) -> Any:
+    """Compare what is kept in milliseconds with microseconds, without touching the column, so that its index helps."""
+    below, above = int(wanted // MILLISECOND), int(-(-wanted // MILLISECOND))
+    if how in ("=", "!=") and below != above:
+        return sa.and_(value.is_not(None), sa.true() if how == "!=" else sa.false())
+    return _COMPARE[how](value, below if how in (">", "<=", "=", "!=") else above)

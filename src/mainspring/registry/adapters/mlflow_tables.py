@@ -1,0 +1,153 @@
+"""MLflow's tables of runs as they are read, without MLflow; and the indexes that searching them needs.
+
+MLflow indexes neither the time of a run nor the value of a metric, so that its own ordered search reads everything.
+Our indexes are named `mainspring_*`; MLflow works with them as without, and they may be dropped at any time.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from mainspring.core.catalog import sqlalchemy_url
+from mainspring.core.errors import MissingExtra
+from mainspring.registry.run_matching import LONGEST_NUMBER, LONGEST_ORDERED, NUMBER
+
+experiments = sa.table(
+    "experiments", sa.column("experiment_id", sa.Integer), sa.column("name", sa.Text), sa.column("lifecycle_stage")
+)
+runs = sa.table(
+    "runs",
+    sa.column("run_uuid", sa.Text),
+    sa.column("name", sa.Text),
+    sa.column("status", sa.Text),
+    sa.column("start_time", sa.BigInteger),
+    sa.column("end_time", sa.BigInteger),
+    sa.column("lifecycle_stage", sa.Text),
+    sa.column("experiment_id", sa.Integer),
+)
+
+
+def _measured(name: str) -> sa.TableClause:
+    return sa.table(
+        name,
+        sa.column("key", sa.Text),
+        sa.column("value", sa.Double),
+        sa.column("timestamp", sa.BigInteger),
+        sa.column("step", sa.BigInteger),
+        sa.column("is_nan", sa.Boolean),
+        sa.column("run_uuid", sa.Text),
+    )
+
+
+def _told(name: str) -> sa.TableClause:
+    return sa.table(name, sa.column("key", sa.Text), sa.column("value", sa.Text), sa.column("run_uuid", sa.Text))
+
+
+latest, metrics = _measured("latest_metrics"), _measured("metrics")
+params, tags = _told("params"), _told("tags")
+
+# A text that is a number, as `run_matching.number_of` has it. MLflow keeps indexes of it up to date while it writes, so
+# there is nothing in it that its connections do not know.
+_NUMBERS = {
+    "sqlite": (
+        f"CASE WHEN length({{0}}) <= {LONGEST_NUMBER} AND {{0}} NOT GLOB '*[^0-9.eE+-]*'"
+        " AND {0} NOT GLOB '*[eE][0-9][0-9][0-9]*' AND {0} NOT GLOB '*[eE][+-][0-9][0-9][0-9]*'"
+        " AND json_valid({0}) THEN CAST({0} AS REAL) END"
+    ),
+    "postgresql": (
+        f"CASE WHEN length({{0}}) <= {LONGEST_NUMBER} AND {{0}} ~ '^{NUMBER.replace('{', '{{').replace('}', '}}')}$'"
+        " THEN CAST({0} AS DOUBLE PRECISION) END"
+    ),
+}
+_BEGINS = {
+    "sqlite": f"substr({{0}}, 1, {LONGEST_ORDERED})",
+    "postgresql": f'substr({{0}}, 1, {LONGEST_ORDERED}) COLLATE "C"',
+}
+_INDEXES = {
+    "mainspring_runs_started": "runs (start_time, run_uuid)",
+    "mainspring_runs_model_started": "runs (experiment_id, start_time, run_uuid)",
+    "mainspring_latest_metrics_value": "latest_metrics (key, is_nan, value, run_uuid)",
+    "mainspring_params_text": "params (key, ({begin}), run_uuid)",
+    "mainspring_params_number": "params (key, ({number}), run_uuid)",
+    "mainspring_tags_text": "tags (key, ({begin}), run_uuid)",
+}
+_log = logging.getLogger(__name__)
+
+
+def open_tables(url: str) -> sa.Engine:
+    """Return an engine on MLflow's database, on which SQLite reads text as the port has it. Nothing is created.
+
+    Raises:
+        MissingExtra: The driver is not installed.
+    """
+    parsed = sqlalchemy_url(url)
+    try:
+        engine = sa.create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
+    except ModuleNotFoundError as error:
+        raise MissingExtra("MLflow's store on Postgres", "postgres") from error
+    if engine.dialect.name == "sqlite":
+
+        @event.listens_for(engine, "connect")
+        def configure(connection: Any, _record: object) -> None:
+            connection.execute("PRAGMA busy_timeout=10000")
+            connection.execute("PRAGMA case_sensitive_like=ON")
+            connection.execute("PRAGMA mmap_size=268435456")
+
+    return engine
+
+
+def is_there(engine: sa.Engine) -> bool:
+    """Return whether MLflow has made its tables yet. A SQLite file that is not there stays so."""
+    if engine.dialect.name == "sqlite" and not Path(str(engine.url.database)).exists():
+        return False
+    return sa.inspect(engine).has_table("latest_metrics")
+
+
+def add_indexes(engine: sa.Engine) -> bool:
+    """Make what is missing of our indexes, and the statistics after it; return whether all are there.
+
+    Where that may not be done, searching goes on without, slower.
+    """
+    with engine.connect() as connection:
+        known = set(connection.scalars(sa.text(_KNOWN[engine.dialect.name])))
+    filled = {"begin": _BEGINS[engine.dialect.name], "number": _NUMBERS[engine.dialect.name]}
+    filled = {name: sql.format("value") for name, sql in filled.items()}
+    missing = {name: on.format(**filled) for name, on in _INDEXES.items() if name not in known}
+    try:
+        with engine.begin() as connection:
+            for name, on in missing.items():
+                connection.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {name} ON {on}")
+            if missing:
+                connection.execute(sa.text("ANALYZE"))
+    except sa.exc.DBAPIError as error:
+        _log.warning("No indexes for the search of runs: %s", str(error.orig).strip())
+        return False
+    return True
+
+
+_KNOWN = {
+    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'index'",
+    "postgresql": "SELECT indexname FROM pg_indexes WHERE schemaname = ANY (current_schemas(false))",
+}
+
+
+def number(engine: sa.Engine, table: Any) -> sa.ColumnElement[float]:
+    """Return the number that a row's text is, null where it is none; spelt as in the index."""
+    column = f"{table.name}.value"
+    return sa.literal_column(f"({_NUMBERS[engine.dialect.name].format(column)})", sa.Double)
+
+
+def begin(engine: sa.Engine, table: Any) -> sa.ColumnElement[str]:
+    """Return the part of a row's text that is in the index; spelt as there."""
+    column = f"{table.name}.value"
+    return sa.literal_column(f"({_BEGINS[engine.dialect.name].format(column)})", sa.Text)
+
+
+def plain(engine: sa.Engine, text: Any) -> Any:
+    """Return a text column so that it is compared by code points."""
+    return text if engine.dialect.name == "sqlite" else sa.collate(text, "C")

@@ -1,0 +1,187 @@
+"""What a run query means, run by run: the memory's way, and what every other way is tested against."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from mainspring.core.errors import Invalid
+from mainspring.registry.searching import Axis, Bucket, Column, Condition, History, Kind, Order, RunQuery, RunRow
+
+NUMBER = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?"  # as JSON has it; Postgres reads it alike
+LONGEST_NUMBER = 64  # characters
+LONGEST_ORDERED = 64  # characters by which a parameter or tag is ordered: more cannot be in Postgres's indexes
+LARGEST = 1e300  # what a mean is made of: MLflow keeps an infinity as the largest float
+_NUMBER = re.compile(NUMBER, re.ASCII)
+_FOLDED = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
+# Where a run stands in an order, before anything else: numbers, texts, and what has neither.
+NUMBERS_FIRST, THEN_TEXTS, THEN_NOTHING = 0, 1, 2
+
+Logged = Sequence[tuple[float, int, int]]  # value, step, instant (µs)
+
+
+def number_of(text: str | None) -> float | None:
+    """Return the number that a text is, if it is one as JSON writes them: `3`, `-0.5`, `1e-4`."""
+    is_one = text is not None and len(text) <= LONGEST_NUMBER and _NUMBER.fullmatch(text)
+    return float(text) if text is not None and is_one else None
+
+
+def fold(text: str) -> str:
+    """Return the text with A to Z as a to z, and nothing else changed."""
+    return text.translate(_FOLDED)
+
+
+def value_of(run: RunRow, column: Column) -> Any:
+    """Return what the run has there; None for nothing and for NaN."""
+    if column.kind is Kind.METRIC:
+        value = run.metrics.get(column.name)
+        return None if value is None or math.isnan(value) else value
+    if column.kind is Kind.ATTRIBUTE:
+        return getattr(run, {"started": "started_at", "ended": "ended_at"}.get(column.name, column.name))
+    return (run.params if column.kind is Kind.PARAM else run.tags).get(column.name)
+
+
+def matches(run: RunRow, query: RunQuery) -> bool:
+    """Return whether the query is of this run."""
+    texts = [fold(run.id), fold(run.name), fold(run.model)]
+    return all(any(fold(word) in text for text in texts) for word in query.words) and all(
+        holds(run, condition) for condition in query.conditions
+    )
+
+
+def holds(run: RunRow, condition: Condition) -> bool:
+    """Return whether the run fulfils one condition."""
+    column, operator, wanted = condition.column, condition.operator, condition.value
+    value = value_of(run, column)
+    if operator in ("is null", "is not null"):
+        # A NaN is there, though nothing can be said of it.
+        there = column.name in run.metrics if column.kind is Kind.METRIC else value is not None
+        return there is (operator == "is not null")
+    if isinstance(wanted, (int, float)) and not column.is_number:
+        value = number_of(value)
+    return value is not None and _compare(value, operator, wanted)
+
+
+def _compare(value: Any, operator: str, wanted: Any) -> bool:
+    match operator:
+        case "=":
+            return bool(value == wanted)
+        case "!=":
+            return bool(value != wanted)
+        case "<":
+            return bool(value < wanted)
+        case "<=":
+            return bool(value <= wanted)
+        case ">":
+            return bool(value > wanted)
+        case ">=":
+            return bool(value >= wanted)
+        case "in":
+            return value in wanted
+        case "not in":
+            return value not in wanted
+        case "contains":
+            return fold(wanted) in fold(value)
+        case "like":
+            return _like(value, wanted)
+        case "ilike":
+            return _like(fold(value), fold(wanted))
+    raise Invalid(f"{operator!r} is no operator of a run's columns.")
+
+
+def _like(value: str, pattern: str) -> bool:
+    parts = (".*" if each == "%" else "." if each == "_" else re.escape(each) for each in pattern)
+    return re.fullmatch("".join(parts), value, re.DOTALL) is not None
+
+
+def place_of(run: RunRow, order: Order) -> tuple[int, Any, str]:
+    """Return where the run stands: which part of the order, its value there, its id."""
+    value = value_of(run, order.column)
+    if value is None:
+        return THEN_NOTHING, run.started_at, run.id
+    if order.column.is_number:
+        return NUMBERS_FIRST, value, run.id
+    if order.column.kind is Kind.ATTRIBUTE:
+        return THEN_TEXTS, value, run.id
+    number, value = number_of(value), value[:LONGEST_ORDERED]
+    return (THEN_TEXTS, value, run.id) if number is None else (NUMBERS_FIRST, number, run.id)
+
+
+def in_order(runs: Iterable[RunRow], order: Order) -> list[tuple[tuple[int, Any, str], RunRow]]:
+    """Return the runs with their places, the first first."""
+    placed = [(place_of(run, order), run) for run in runs]
+    found = []
+    for part in (NUMBERS_FIRST, THEN_TEXTS, THEN_NOTHING):
+        backward = order.descending or part == THEN_NOTHING
+        found += sorted((each for each in placed if each[0][0] == part), key=lambda each: each[0][1:], reverse=backward)
+    return found
+
+
+def token(query: RunQuery, place: tuple[int, Any, str]) -> str:
+    """Return a place in the query's order as a text that goes into an address."""
+    return base64.urlsafe_b64encode(msgspec.json.encode([_of(query), *place])).decode().rstrip("=")
+
+
+def place_in(query: RunQuery) -> tuple[int, Any, str] | None:
+    """Return the place after which the query goes on; None at its beginning.
+
+    Raises:
+        Invalid: It is no place in this query's order.
+    """
+    if not query.after:
+        return None
+    try:
+        packed = base64.urlsafe_b64decode(query.after + "=" * (-len(query.after) % 4))
+        made_for, part, value, run_id = msgspec.json.decode(packed, type=tuple[str, int, float | int | str, str])
+    except (ValueError, msgspec.MsgspecError):
+        made_for, part, value, run_id = "", 0, 0, ""
+    fits = isinstance(value, str) if part == THEN_TEXTS else not isinstance(value, str)
+    if made_for != _of(query) or not fits or part not in (NUMBERS_FIRST, THEN_TEXTS, THEN_NOTHING):
+        raise Invalid("That page is of another search.", fix="begin at the first page.")
+    return part, value, run_id
+
+
+def _of(query: RunQuery) -> str:
+    # The conditions too: the place is one of theirs, and an address that was put together by hand is likelier wrong.
+    said = repr((query.conditions, query.words, query.order))
+    return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def buckets(metric: str, logged: dict[str, Logged], points: int, axis: Axis) -> History:
+    """Return what was logged by each run in at most `points` buckets."""
+
+    def place_along(each: tuple[float, int, int]) -> int:
+        return each[1] if axis is Axis.STEP else each[2]
+
+    places = [place_along(each) for values in logged.values() for each in values]
+    if not places:
+        return History(metric, axis, 0, 1, {})
+    first, width = min(places), width_of(min(places), max(places), points)
+    runs = {}
+    for run_id, values in logged.items():
+        inside: dict[int, list[float]] = {}
+        for each in values:
+            inside.setdefault((place_along(each) - first) // width, []).append(each[0])
+        if inside:
+            runs[run_id] = tuple(_bucket(place, inside[place]) for place in sorted(inside))
+    return History(metric, axis, first, width, runs)
+
+
+def width_of(first: int, last: int, points: int) -> int:
+    """Return the narrowest whole width at which `points` buckets reach from the first place to the last."""
+    return max(1, -(-(last - first + 1) // points))
+
+
+def _bucket(place: int, values: list[float]) -> Bucket:
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return Bucket(place, math.nan, math.nan, math.nan, 0, len(values))
+    summable = [value for value in known if abs(value) < LARGEST]
+    mean = math.fsum(summable) / len(summable) if summable else max(known)
+    return Bucket(place, min(known), max(known), mean, len(known), len(values) - len(known))

@@ -1,0 +1,70 @@
+"""The search of runs against its conformance suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mainspring.registry.adapters.memory import MemoryTracking
+from mainspring.registry.adapters.memory_search import MemoryRunSearch, search_tracked
+from mainspring.registry.adapters.mlflow import MlflowTracking
+from mainspring.registry.adapters.mlflow_search import MlflowRunSearch
+from mainspring.registry.conformance import RunSearchConformance
+from mainspring.registry.searching import RunPage, RunQuery
+
+
+class TestMemoryRunSearch(RunSearchConformance):
+    @pytest.fixture
+    def tracking(self) -> MemoryTracking:
+        return MemoryTracking()
+
+    @pytest.fixture
+    def search(self, tracking: MemoryTracking) -> MemoryRunSearch:
+        return search_tracked(tracking)
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    store = MlflowTracking(f"sqlite:///{path}", path.parent / "runs")
+    assert store.search() == []
+    store.close()
+    return path.read_bytes()
+
+
+class TestMlflowRunSearch(RunSearchConformance):
+    @pytest.fixture
+    def url(self, tmp_path: Path, empty: bytes) -> str:
+        (tmp_path / "tracking.db").write_bytes(empty)
+        return f"sqlite:///{tmp_path / 'tracking.db'}"
+
+    @pytest.fixture
+    def tracking(self, url: str, tmp_path: Path) -> MlflowTracking:
+        return MlflowTracking(url, tmp_path / "runs")
+
+    @pytest.fixture
+    def search(self, url: str) -> Iterator[MlflowRunSearch]:
+        search = MlflowRunSearch(url)
+        yield search
+        search.close()
+
+
+def test_a_store_that_is_not_there_is_empty_and_stays_away(tmp_path: Path) -> None:
+    path = tmp_path / "tracking.db"
+    search = MlflowRunSearch(f"sqlite:///{path}")
+    assert search.search(RunQuery()) == RunPage(())
+    assert not path.exists()
+    MlflowTracking(f"sqlite:///{path}", tmp_path / "runs").start("late", {}, 1_000_000)
+    assert [run.model for run in search.search(RunQuery()).runs] == ["late"]
+
+
+def test_mlflow_works_with_our_indexes(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'tracking.db'}"
+    tracking = MlflowTracking(url, tmp_path / "runs")
+    run_id = tracking.start("late", {"a": "1"}, 1_000_000)
+    assert MlflowRunSearch(url).count(RunQuery()) == 1
+    tracking.log(run_id, params={"depth": "x" * 6000, "lr": "1e999"}, metrics=[("auc", 0.5, 0, 1)], tags={"a": "2"})
+    again = MlflowTracking(url, tmp_path / "runs").get(run_id)
+    assert (again.params["lr"], again.metrics["auc"], again.tags["a"]) == ("1e999", 0.5, "2")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from mainspring.app.importing import importing, outdated, sources, turn
 from mainspring.core.declare import Declared, Place, collecting
 from mainspring.core.errors import Invalid, InvalidDefinition, MainspringError, NotFound
 from mainspring.core.nearest import meant
@@ -24,6 +24,8 @@ from mainspring.training.labels import label_keys
 from mainspring.training.model import Model
 
 T = TypeVar("T")
+
+_known: dict[tuple[Path, tuple[str, ...]], tuple[int, Declared]] = {}  # with the turn in which it was imported
 
 _KINDS: Mapping[type, str] = {
     Source: "source",
@@ -88,6 +90,8 @@ def _named(items: Mapping[str, T], name: str, kind: str) -> T:
 def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _: False) -> Definitions:
     """Import the project's modules and return what they declare.
 
+    Asked again, it returns the same things while no file has changed, and all of them afresh where one has.
+
     Args:
         known: Says whether a model is registered; asked where an endpoint serves one that is not declared.
 
@@ -99,9 +103,7 @@ def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _
         raise Invalid(
             f"{settings.root / 'mainspring.toml'} names no modules.", fix='add modules = ["PACKAGE.features"].'
         )
-    with collecting() as declared:
-        for module in settings.modules:
-            _import(module, settings.root)
+    declared = _declared(settings.root, settings.modules)
     problems = sorted(set(_problems(declared, known)))
     if problems:
         raise InvalidDefinition([line for _, _, line in problems])
@@ -128,7 +130,9 @@ def load_function(settings: Settings, reference: str) -> Callable[[], Any]:
     """
     module_name, _, name = reference.partition(":")
     try:
-        module = _import(module_name, settings.root)
+        files = sources(settings.root, [module_name], strict=False)
+        with importing(settings.root, files, [module_name]):
+            module = _import(module_name, settings.root)
     except InvalidDefinition as error:
         what, _, fix = error.problems[0].partition(" Fix: ")
         raise Invalid(f"Cannot import {module_name!r}: {what}", fix=fix or None) from None
@@ -139,15 +143,20 @@ def load_function(settings: Settings, reference: str) -> Callable[[], Any]:
     return found
 
 
+def _declared(root: Path, modules: tuple[str, ...]) -> Declared:
+    """Return what the modules declare. What nobody declares again, because it has been imported, is remembered."""
+    found = sources(root, modules, strict=False)
+    known = _known.get((root, modules))
+    if known is not None and known[0] == turn(root) and found.keys() >= set(modules) and not outdated(found):
+        return known[1]
+    with importing(root, found, modules, afresh=True), collecting() as declared:
+        for module in modules:
+            _import(module, root)
+    _known[root, modules] = turn(root), declared
+    return declared
+
+
 def _import(name: str, root: Path) -> Any:
-    """Import a project's module as it is now on disk: a module of another project, or of before, is forgotten."""
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    top = name.partition(".")[0]
-    home = getattr(sys.modules.get(top), "__file__", None)
-    if home is not None and not Path(home).resolve().is_relative_to(root):
-        for loaded in [module for module in sys.modules if module == top or module.startswith(f"{top}.")]:
-            del sys.modules[loaded]
     try:
         return importlib.import_module(name)
     except MainspringError as error:

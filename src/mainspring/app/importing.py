@@ -1,0 +1,201 @@
+"""Modules of a project: which files they are, and how they are imported as those files are now.
+
+Modules that import one another are imported together, from bytes that were read before. So a change is seen, however
+soon it came after the one before, and no class is there twice, as it was and as it is. Module names are one table for
+the whole process: of two projects with a package of the same name, the one that was loaded last has it.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+import threading
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import decode_source, spec_from_file_location
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+from mainspring.core.errors import Invalid
+
+Sources = Mapping[str, tuple[Path, bytes]]  # module -> its file, and what it held when it was read
+
+_importing = threading.RLock()  # a module may load its own project while it is imported
+_files: dict[str, tuple[Path, bytes]] = {}  # what the names of modules stand for in this process, imported or not yet
+_turns: Counter[Path] = Counter()
+_roots: set[str] = set()  # what was put onto the path here
+
+
+def sources(root: Path, modules: Sequence[str], *, strict: bool) -> dict[str, tuple[Path, bytes]]:
+    """Return the files of modules of the project, of all they import from it, wherever the import stands, and of the
+    packages they are in. What is no file of the project is left out.
+
+    Raises:
+        Invalid: A file cannot be parsed. Unless `strict`, what it imports is left out instead.
+    """
+    found: dict[str, tuple[Path, bytes]] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        path = None if name in found else file_of(root, name)
+        if path is None:
+            continue
+        content = path.read_bytes()
+        found[name] = path, content
+        waiting.append(name.rpartition(".")[0])
+        try:
+            waiting += _imports(name, path, content)
+        except Invalid:
+            if strict:
+                raise
+    return found
+
+
+def file_of(root: Path, module: str) -> Path | None:
+    """Return the file of a module of the project, `None` if it has none there: by looking, never by importing."""
+    if not module or module.partition(".")[0] in sys.stdlib_module_names:  # whose places a file must not take
+        return None
+    base = root.joinpath(*module.split("."))
+    for path in (base / "__init__.py", base.with_name(f"{base.name}.py")):
+        if path.is_file() and path.resolve().is_relative_to(root.resolve()):
+            return path
+    return None
+
+
+def _imports(module: str, path: Path, content: bytes) -> Iterator[str]:
+    """Yield what may be a module among the names that a file imports, at its top or inside of a function."""
+    try:
+        tree = ast.parse(content, str(path))
+    except (SyntaxError, ValueError) as error:
+        raise Invalid(f"{path} cannot be parsed: {error}.", fix="correct that line.") from error
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            base = ".".join(part for part in (above, node.module) if part)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def outdated(found: Sources) -> Sources:
+    """Return what has to be imported so that all of `found` is as it is on disk: what was not imported yet, as long as
+    all that was is still so; else everything, so that no part of it keeps what another one was."""
+    known = {name: file for name, file in found.items() if name in _files or name in sys.modules}
+    if all(_files.get(name) == file and _is_ours(sys.modules.get(name)) for name, file in known.items()):
+        return {name: file for name, file in found.items() if name not in known}
+    return found
+
+
+def turn(root: Path) -> int:
+    """Return a number that is another whenever what had been imported of the project was forgotten."""
+    return _turns[root]
+
+
+@contextmanager
+def importing(
+    root: Path, found: Sources, modules: Collection[str], *, afresh: bool = False, first: bool = True
+) -> Iterator[None]:
+    """Let modules of the project be imported from what was read, inside the block and afterwards.
+
+    Args:
+        found: What `sources` said of `modules`.
+        modules: What will be imported. What another project, or another place, has under these names is forgotten.
+        afresh: Whether to forget what was imported of the project in any case, not only where it is outdated.
+        first: Whether the project's other modules come before everybody's, those of projects opened earlier included;
+            else they come last.
+    """
+    with _importing:
+        _put_on_path(str(root), first=first)
+        if _FINDER not in sys.meta_path:
+            sys.meta_path.insert(0, _FINDER)
+        fresh = found if afresh else outdated(found)
+        _forget_others(root, {name.partition(".")[0] for name in (*found, *modules)})
+        if fresh is found:
+            _forget_own(root, found)
+        _files.update(fresh)
+        try:
+            yield
+        except BaseException:
+            _forget_own(root, found)  # not even half of it stays
+            raise
+
+
+def _forget_others(root: Path, tops: Collection[str]) -> None:
+    """Forget what is not the project's under these names and inside of these packages."""
+    foreign = {top for top in tops if not _inside(_home(sys.modules.get(top)), root)}
+    _forget(name for name in sys.modules if name.partition(".")[0] in foreign)
+    _forget(name for name, (path, _) in _files.items() if name.partition(".")[0] in tops and not _inside(path, root))
+
+
+def _forget_own(root: Path, found: Sources) -> None:
+    _turns[root] += 1
+    _forget((*found, *(name for name, (path, _) in _files.items() if _inside(path, root))))
+
+
+def _forget(names: Iterable[str]) -> None:
+    for name in list(names):
+        sys.modules.pop(name, None)
+        _files.pop(name, None)
+
+
+def _inside(path: Path | None, root: Path) -> bool:
+    return path is None or path.resolve().is_relative_to(root.resolve())
+
+
+def _home(module: ModuleType | None) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return None if file is None else Path(file)
+
+
+def _is_ours(module: ModuleType | None) -> bool:
+    """Return whether a module was run from what was read, or was not imported yet."""
+    return module is None or isinstance(getattr(module, "__loader__", None), _Loader)
+
+
+def _put_on_path(place: str, *, first: bool) -> None:
+    if not first:
+        if place not in sys.path:
+            sys.path.append(place)
+        return
+    if place in sys.path:
+        if place not in _roots:  # somebody put it where they want it
+            return
+        sys.path.remove(place)
+    sys.path.insert(0, place)
+    _roots.add(place)
+
+
+class _Loader(SourceFileLoader):
+    """Runs a module from bytes that were read before."""
+
+    def __init__(self, fullname: str, path: Path, content: bytes) -> None:
+        super().__init__(fullname, str(path))
+        self._content = content
+
+    def get_code(self, _fullname: str) -> CodeType:
+        return compile(self._content, self.path, "exec", dont_inherit=True)
+
+    def get_source(self, _fullname: str) -> str:
+        return decode_source(self._content)
+
+
+class _Finder(MetaPathFinder):
+    """Finds what was read, also for an import that stands inside of a function and runs later."""
+
+    def find_spec(self, fullname: str, _path: Any = None, _target: ModuleType | None = None) -> ModuleSpec | None:
+        if fullname not in _files:
+            return None
+        path, content = _files[fullname]
+        package = [str(path.parent)] if path.name == "__init__.py" else None
+        return spec_from_file_location(
+            fullname, path, loader=_Loader(fullname, path, content), submodule_search_locations=package
+        )
+
+
+_FINDER = _Finder()

@@ -33,9 +33,12 @@ _HOMES = {
     "mainspring.features.declaring": ["feature_view", "on_demand_features", "request_features"],
     "mainspring.features.model": ["Entity", "Observations"],
     "mainspring.ledger.model": ["Log"],
-    "mainspring.training.model": ["at_least", "at_most", "beats", "model"],
+    "mainspring.training.calibration": ["calibrated"],
+    "mainspring.training.loop": ["fit_torch"],
+    "mainspring.training.model": ["approved", "at_least", "at_most", "beats", "model"],
     "mainspring.training.run": ["Run"],
     "mainspring.training.sets": ["TrainingSet"],
+    "mainspring.training.stopping": ["EarlyStopping"],
     "mainspring.serving.model": ["Endpoint"],
     "mainspring.app.opened": ["open"],
 }  # fmt: skip
@@ -44,6 +47,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Boolean",
+    "EarlyStopping",
     "Endpoint",
     "Entity",
     "Float32",
@@ -58,15 +62,18 @@ __all__ = [
     "String",
     "Timestamp",
     "TrainingSet",
+    "approved",
     "at_least",
     "at_most",
     "beats",
+    "calibrated",
     "col",
     "count",
     "days",
     "distinct",
     "feature_view",
     "first",
+    "fit_torch",
     "fresh",
     "greatest",
     "hours",
@@ -146,12 +153,16 @@ if TYPE_CHECKING:
     from mainspring.features.model import Observations as Observations
     from mainspring.ledger.model import Log as Log
     from mainspring.serving.model import Endpoint as Endpoint
+    from mainspring.training.calibration import calibrated as calibrated
+    from mainspring.training.loop import fit_torch as fit_torch
+    from mainspring.training.model import approved as approved
     from mainspring.training.model import at_least as at_least
     from mainspring.training.model import at_most as at_most
     from mainspring.training.model import beats as beats
     from mainspring.training.model import model as model
     from mainspring.training.run import Run as Run
     from mainspring.training.sets import TrainingSet as TrainingSet
+    from mainspring.training.stopping import EarlyStopping as EarlyStopping
 
 
 def __getattr__(name: str) -> Any:

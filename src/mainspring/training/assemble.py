@@ -68,8 +68,8 @@ def training_set(model: Model, table: pa.Table, dropped: int, *, until: int | No
 
     keys = table.select(label_keys(model.observations, model.label)).to_pandas()
     everything = Split(frame, labels, at, keys)
-    parts = (everything.rows(part) for part in cut)
-    made = TrainingSet(*parts, dtypes, model.task, dropped, model.embargo_us)
+    train, validation, holdout = (everything.rows(part) for part in cut)
+    made = TrainingSet(train, validation, holdout, dtypes, model.task, dropped, model.embargo_us)
     _check_classes(made.train.y, model)
     held_out = table.slice(cut.holdout.start, cut.holdout.stop - cut.holdout.start).select([*dtypes, AT, LABEL])
     return made, held_out

@@ -1,0 +1,156 @@
+"""Calibration: against scikit-learn's, and in the bundle against itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mainspring.core.errors import Invalid, InvalidData, NotConvertible
+from mainspring.stats.metrics import auc, log_loss
+from mainspring.training.bundling import convert
+from mainspring.training.calibration import Calibrated, calibrated, isotonic, log_odds, platt
+from mainspring.training.flavours import estimator_scores
+from training_sets import toy
+
+pytest.importorskip("skl2onnx")
+
+
+def linear(data: Any, **settings: Any) -> Any:
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    codes = OneHotEncoder(handle_unknown="ignore")
+    columns = ColumnTransformer([("codes", codes, data.categorical), ("numbers", SimpleImputer(), data.numeric)])
+    return make_pipeline(columns, LogisticRegression(**settings)).fit(data.train.X, data.train.y)
+
+
+def trees(data: Any) -> Any:
+    """Trees that fit the noise, and so believe too much in themselves."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OrdinalEncoder
+
+    codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    columns = ColumnTransformer([("codes", codes, data.categorical), ("numbers", "passthrough", data.numeric)])
+    boosted = HistGradientBoostingClassifier(max_iter=200, learning_rate=0.3, random_state=0)
+    return make_pipeline(columns, boosted).fit(data.train.X, data.train.y)
+
+
+def forest(data: Any) -> Any:
+    from sklearn.ensemble import RandomForestClassifier
+
+    return linear(data).set_params(logisticregression=RandomForestClassifier(20, random_state=0)).fit(
+        data.train.X, data.train.y
+    )  # fmt: skip
+
+
+class Declared:
+    """What `convert` needs to know of a model."""
+
+    task, seed = "binary", 0
+
+
+def test_platt_is_scikit_learns_sigmoid() -> None:
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.frozen import FrozenEstimator
+
+    data = toy(4000)
+    fitted = linear(data, class_weight="balanced", C=0.01)
+    theirs = CalibratedClassifierCV(FrozenEstimator(fitted), method="sigmoid").fit(data.validation.X, data.validation.y)
+    ours = calibrated(fitted, data)
+    assert ours.predict_proba(data.holdout.X) == pytest.approx(theirs.predict_proba(data.holdout.X), abs=2e-4)
+
+
+def test_isotonic_is_scikit_learns_on_the_bins() -> None:
+    from sklearn.isotonic import IsotonicRegression
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=6400)
+    labels = (rng.random(6400) < 1 / (1 + np.exp(-0.5 * x))).astype(float)
+    knots, heights = isotonic(x, labels)
+    order = np.argsort(x).reshape(64, 100)
+    theirs = IsotonicRegression().fit_transform(x[order].mean(1), labels[order].mean(1))
+    assert np.interp(x[order].mean(1), knots, heights) == pytest.approx(theirs, abs=0.06)
+    assert sorted(set(heights.round(9))) == pytest.approx(sorted(set(theirs.round(9))))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(-14, 9), st.integers(0, 1)), min_size=1, max_size=300))
+def test_an_isotonic_curve_rises_but_not_too_fast(rows: list[tuple[float, int]]) -> None:
+    x = np.array([each for each, _ in rows])
+    labels = np.array([each for _, each in rows], float)
+    knots, heights = isotonic(x, labels)
+    assert (np.diff(heights) >= 0).all()
+    assert (np.diff(knots) > 0).all()
+    assert 0 <= heights.min() <= heights.max() <= 1
+    answers = np.linspace(1e-6, 1 - 1e-6, 501)
+    flat = Calibrated(None, 1e-6, knots=knots, heights=heights)
+    for error in (1.2e-7, -1.2e-7):
+        exact, rounded = (flat.curve(log_odds(each, 1e-6)) for each in (answers, answers + error))
+        assert np.abs(rounded - exact).max() < 1e-5
+
+
+@settings(deadline=None)
+@given(st.floats(0.2, 3), st.floats(-2, 2))
+def test_platt_finds_the_curve_that_made_the_labels(slope: float, intercept: float) -> None:
+    x = np.random.default_rng(1).normal(size=50_000) * 2
+    labels = (np.random.default_rng(2).random(50_000) < 1 / (1 + np.exp(-(slope * x + intercept)))).astype(float)
+    assert platt(x, labels) == pytest.approx((slope, intercept), abs=0.15)
+
+
+def test_separable_labels_give_a_finite_slope() -> None:
+    slope, intercept = platt(np.array([-2.0, -1, 1, 2]), np.array([0.0, 0, 1, 1]))
+    assert 0 < slope < 10
+    assert intercept == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+@pytest.mark.parametrize("make", [trees, forest, lambda data: linear(data, class_weight={0: 1, 1: 30})])
+def test_probabilities_get_truer_and_the_bundle_has_the_same(make: Any, method: str) -> None:
+    data = toy(12_000)
+    raw = make(data)
+    ours = calibrated(raw, data, method)
+    y = data.holdout.y
+    before, after = (estimator_scores(each, data.holdout.X, "binary")[:, 0] for each in (raw, ours))
+    assert log_loss(y, after) < log_loss(y, before)
+    assert abs(after.mean() - y.mean()) < 0.05
+    assert auc(y, after) > auc(y, before) - 0.015
+    proved = convert(Declared, ours, data, lambda *_: None)  # type: ignore[arg-type]
+    assert proved.artefact.flavour == "onnx"
+    assert proved.scores[:, 0] == pytest.approx(after, abs=1e-5)
+    assert proved.metrics["log_loss"] == pytest.approx(log_loss(y, after), abs=1e-4)
+
+
+def test_what_its_framework_runs_itself_is_refused() -> None:
+    xgboost = pytest.importorskip("xgboost")
+    data = toy().only(["V.a", "V.b"])
+    ours = calibrated(xgboost.XGBClassifier(n_estimators=3).fit(data.train.X, data.train.y), data)
+    with pytest.raises(NotConvertible, match="xgboost runs a XGBClassifier itself"):
+        convert(Declared, ours, data, lambda *_: None)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_calibrated() -> None:
+    data = toy()
+    fitted = linear(data)
+    with pytest.raises(Invalid, match="'beta'"):
+        calibrated(fitted, data, "beta")
+    with pytest.raises(Invalid, match="multiclass"):
+        calibrated(fitted, toy(task="multiclass"))
+    data.validation.y[:] = 1
+    with pytest.raises(InvalidData, match="label 1"):
+        calibrated(fitted, data)
+
+
+def test_log_odds_stay_within_what_float32_tells_apart() -> None:
+    x = log_odds(np.array([0, 1e-9, 0.5, 1 - 1e-9, 1]), 1e-4)
+    assert x.tolist() == pytest.approx([-9.2102, -9.2102, 0, 9.2102, 9.2102], abs=1e-3)
+    flat = Calibrated(None, 1e-4, knots=np.array([0.0, 1.0]), heights=np.array([0.2, 0.4]))
+    assert flat.curve(np.array([-9.0, 0.5, 9.0])).tolist() == pytest.approx([0.2, 0.3, 0.4])

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mainspring.app.feature_file import FeatureFile
     from mainspring.app.feature_table import FeatureTable
     from mainspring.app.frames import Kind
+    from mainspring.app.modelling import Added
     from mainspring.app.named import Named
     from mainspring.app.project import Project
     from mainspring.app.reports import Plan, Verifications
@@ -305,6 +306,26 @@ class OpenedProject:
         definitions = self.services.definitions
         chosen = [definitions.view(view) if isinstance(view, str) else view for view in views]
         return materialise_views(self.services, chosen or None)
+
+    def register(
+        self,
+        model: str,
+        network: Any,
+        examples: Mapping[str, Any],
+        *,
+        outputs: Sequence[str] = (),
+        sequences: bool | None = None,
+        alias: str | None = None,
+    ) -> Added:
+        """Make a version of a network of torch, Keras or transformers: exported to ONNX, proved, signed.
+
+        Args:
+            examples: Input -> rows that it was not trained on, shape (rows, ...); see `training.networks.export`.
+            alias: Let it name the version; `champion` goes live wherever an endpoint serves it.
+        """
+        from mainspring.app.networks import add_network
+
+        return add_network(self.services, model, network, examples, outputs=outputs, sequences=sequences, alias=alias)
 
     def __repr__(self) -> str:
         return f"<mainspring project {self.name!r} in {self.folder}, profile {self.services.settings.profile!r}>"

@@ -7,11 +7,12 @@ passes between them. Compared are at least 10,000 rows that training did not see
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,17 +34,35 @@ TOLERANCE = 1e-5
 ROWS = 10_000
 _MOST_ROWS = 40_000
 _ALONE = 16
+_FAR_OFF = 1000  # standard deviations of the answers from zero: there a sum of float32 is off by the tolerance
+_FAR = (
+    "the answers are far from zero, where float32 is coarse: subtract a constant from the label, or use XGBoost, "
+    "LightGBM or CatBoost, which are run as they are."
+)
+_OTHERWISE = (
+    "impute nulls before the estimator, leave scalers out before trees, declare such columns ms.Float32, or use "
+    "another estimator."
+)
+_KINDS = ("held out", "threshold", "null", "unseen")
 _OWN_ROW = "use statistics that training keeps (BatchNorm with running statistics), and no dropout in answers."
 _LIMIT_S = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was compared: how many rows, how many of them probes, and the largest difference found."""
+    """What was compared: how many rows, how many of them probes, and the largest difference found.
+
+    Args:
+        by: What was probed (held out, null, unseen, threshold) or how rows were asked (in small batches, one by one)
+            -> the largest difference there.
+        none: Whether the model answers no rows with no answers.
+    """
 
     rows: int
     probes: int
     worst: float
+    by: Mapping[str, float] = field(default_factory=dict)
+    none: bool = False
 
 
 def prove(
@@ -87,13 +106,22 @@ def prove(
     answers = answer_afresh(artefact, artefact_feeds(artefact, frame, names))
     outputs = output_names(estimator, task)
     unit = max(1.0, float(np.std(expected))) if task == "regression" else 1.0
+    by: dict[str, float] = {}
     for given, rows, how in (
         (answers["whole"], np.arange(len(frame)), "in one batch"),
         (answers["mixed"], np.arange(len(frame)), "in small batches"),
         (answers["alone"], answers["alone_rows"], "one by one"),
     ):
         _compare(given, expected[rows], frame.iloc[rows], [what[row] for row in rows], how, outputs, tolerance * unit)
-    return Proof(len(frame), len(probes), float(np.max(_difference(answers["whole"], expected)) / unit))
+        by[how] = float(np.max(_difference(given, expected[rows])) / unit)
+    worst = by.pop("in one batch")
+    by |= _by_probe(_difference(answers["whole"], expected).max(axis=1) / unit, what)
+    return Proof(len(frame), len(probes), worst, by, "none" in answers)
+
+
+def _by_probe(worst: Array, what: Sequence[str]) -> dict[str, float]:
+    kinds = np.array([next((kind for kind in _KINDS if kind in word), "") for word in what])
+    return {kind: float(worst[kinds == kind].max()) for kind in _KINDS if (kinds == kind).any()}
 
 
 def answer_afresh(artefact: Artefact, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -122,8 +150,13 @@ def _run_afresh(folder: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise NotConvertible(f"The model did not answer within {_LIMIT_S} s in a fresh process.") from error
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-        raise NotConvertible(f"The model does not run in a fresh process: {last}")
+        raise NotConvertible(f"The model does not run in a fresh process: {_said(done.stderr, done.returncode)}")
+
+
+def _said(stderr: str, code: int) -> str:
+    """Return the line of a traceback that names the error, which may go on for more lines."""
+    lines = [line for line in stderr.splitlines() if re.match(r"[A-Za-z_][\w.]*: ", line)]
+    return (lines or [f"it ended with {code}"])[-1][:400]
 
 
 def _drawn(rows: int, rng: np.random.Generator) -> Array:
@@ -217,9 +250,12 @@ def _compare(
         f"The bundle answers {wrong} of {len(by_row)} rows differently from the estimator ({how}). The worst "
         f"({what[row]}): {outputs[output]} is {given[row, output]:.9g}, the estimator says "
         f"{expected[row, output]:.9g}, for {_values(frame, row)}.",
-        fix="impute nulls before the estimator, leave scalers out before trees, declare such columns ms.Float32, or "
-        "use another estimator.",
+        fix=_FAR if _far(expected) else _OTHERWISE,
     )
+
+
+def _far(expected: Array) -> bool:
+    return bool(np.abs(np.mean(expected)) > _FAR_OFF * max(1.0, float(np.std(expected))))
 
 
 def _difference(given: Array, expected: Array) -> Array:

@@ -77,9 +77,17 @@ def without_notes(model: Any) -> None:
         each.doc_string = ""
 
 
-def name_outputs(model: Any, answer: str, columns: Sequence[int], names: Sequence[str]) -> None:
-    """Make `names` the graph's outputs, each of shape (rows,): columns of its tensor `answer`, shape (rows, n)."""
+def name_outputs(
+    model: Any, answer: str, columns: Sequence[int], names: Sequence[str], *, double: bool = False
+) -> None:
+    """Make `names` the graph's outputs, each of shape (rows,): columns of its tensor `answer`, shape (rows, n).
+
+    Args:
+        double: Whether they are float64, else float32.
+    """
     from onnx import TensorProto, helper
+
+    kind = TensorProto.DOUBLE if double else TensorProto.FLOAT
 
     graph = model.graph
     clash = {each.name for each in graph.input} & set(names)
@@ -97,8 +105,8 @@ def name_outputs(model: Any, answer: str, columns: Sequence[int], names: Sequenc
         graph.node.append(helper.make_node("Gather", [answer, index], [picked], axis=1))
         graph.node.append(helper.make_node("Reshape", [picked, "__flat"], [flat]))
         # converters declare float64 where the runtime gives float32, and the other way round: a cast settles it
-        graph.node.append(helper.make_node("Cast", [flat], [name], to=TensorProto.FLOAT))
-        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None]))
+        graph.node.append(helper.make_node("Cast", [flat], [name], to=kind))
+        graph.output.append(helper.make_tensor_value_info(name, kind, [None]))
     _prune(graph)
 
 

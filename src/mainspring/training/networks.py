@@ -14,19 +14,19 @@ import numpy as np
 
 from mainspring.core.errors import Invalid, NotConvertible
 from mainspring.registry.model import TensorSpec
-from mainspring.training.equivalence import ROWS, TOLERANCE, Proof, answer_afresh
+from mainspring.training.equivalence import Proof
 from mainspring.training.flavours.choosing import flavour_of, framework_of
 from mainspring.training.flavours.estimators import imported
 from mainspring.training.flavours.model import Artefact
 from mainspring.training.flavours.torch import TorchFlavour, evaluating
 from mainspring.training.frames import Array
+from mainspring.training.sequences import prove_network
 
-_GOLDEN, _OTHER_ROWS, _BATCH = 16, 500, 512
+_GOLDEN, _BATCH = 16, 512
 _DATATYPES = {
     "float16": "FP16", "float32": "FP32", "float64": "FP64", "bool": "BOOL", "uint8": "UINT8", "int8": "INT8",
     "int16": "INT16", "int32": "INT32", "int64": "INT64",
 }  # fmt: skip
-_MASK = "attention_mask"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def export(
     example = {name: torch.tensor(values[: max(2, min(3, len(values)))]) for name, values in rows.items()}
     model = asked.exported(example, names, dynamic)
     artefact = Artefact("onnx", "model.onnx", bytes(model.SerializeToString()))
-    proof = _prove(asked, artefact, rows, of_lengths)
+    proof = prove_network(asked.answers, artefact, rows, sequences=of_lengths)
     few = {name: values[:_GOLDEN] for name, values in rows.items()}
     answers = dict(zip(names, asked.answers(few), strict=True))
     return Exported(
@@ -126,11 +126,6 @@ class _Network:
             parts.append([self._flavour.as_array(each) for each in found])
         return [np.concatenate(each) for each in zip(*parts, strict=True)]
 
-    def flat(self, rows: Mapping[str, Array]) -> Array:
-        """Return all outputs side by side, float64 of shape (rows, values), as `fresh` does."""
-        found = self.answers(rows)
-        return np.concatenate([each.reshape(len(each), -1).astype(np.float64) for each in found], axis=1)
-
     def exported(self, example: Mapping[str, Any], names: Sequence[str], dynamic: Sequence[Mapping[int, str]]) -> Any:
         def call(*inputs: Any) -> tuple[Any, ...]:
             return self._picked(self._call(inputs))
@@ -159,98 +154,6 @@ class _Network:
         if isinstance(found, Mapping):
             return tuple(found[name] for name in self._wanted)
         return tuple(found) if isinstance(found, tuple | list) else (found,)
-
-
-def _prove(asked: _Network, artefact: Artefact, examples: Mapping[str, Array], of_lengths: bool) -> Proof:
-    rng = np.random.default_rng(0)
-    count, length = len(next(iter(examples.values()))), next(iter(examples.values())).shape[1:2]
-    extremes = {name: _extremes(values) for name, values in examples.items()}
-    drawn = rng.integers(0, count, max(ROWS, count))
-    cases = [("", {name: np.concatenate([values[drawn], extremes[name]]) for name, values in examples.items()})]
-    if of_lengths and length:
-        for short in sorted({1, 2, length[0] // 2} - {0, length[0]}):
-            some = rng.integers(0, count, _OTHER_ROWS)
-            cut = {name: values[some][:, :short] for name, values in examples.items()}
-            cases.append((f" of length {short}", _attended(cut)))
-    worst = 0.0
-    for what, rows in cases:
-        worst = max(worst, _compared(asked, artefact, rows, what))
-    if of_lengths and _MASK in examples:
-        _check_padding(asked, artefact, cases[-1][1] if len(cases) > 1 else cases[0][1], int(length[0]))
-    total = sum(len(next(iter(rows.values()))) for _, rows in cases)
-    return Proof(total, total - len(drawn), worst)
-
-
-def _compared(asked: _Network, artefact: Artefact, rows: Mapping[str, Array], what: str) -> float:
-    expected = asked.flat(rows)
-    if not np.isfinite(expected).all():
-        row = int(np.flatnonzero(~np.isfinite(expected).all(axis=1))[0])
-        raise NotConvertible(
-            f"The network answers NaN or infinity to {int((~np.isfinite(expected).all(axis=1)).sum())} rows{what}, "
-            f"such as {_shown(rows, row)}.",
-            fix="look for a division by zero, a logarithm of zero, or a row whose mask hides all of it.",
-        )
-    for row in np.linspace(0, len(expected) - 1, _GOLDEN).astype(int):
-        alone = asked.flat({name: values[row : row + 1] for name, values in rows.items()})[0]
-        if not np.allclose(alone, expected[row], rtol=TOLERANCE, atol=TOLERANCE):
-            raise NotConvertible(
-                "The network's own answer to a row depends on the rows beside it, or on chance: "
-                f"{np.abs(alone - expected[row]).max():.3g} off, for {_shown(rows, int(row))}.",
-                fix="use statistics that training keeps, and no dropout in answers.",
-            )
-    answers = answer_afresh(artefact, rows)
-    unit = max(1.0, float(np.std(expected)))
-    worst = 0.0
-    for given, wanted, how in (
-        (answers["whole"], expected, "in one batch"),
-        (answers["mixed"], expected, "in small batches"),
-        (answers["alone"], expected[answers["alone_rows"]], "one by one"),
-    ):
-        off = np.abs(given - wanted).max(axis=1)
-        off[np.isnan(off)] = np.inf
-        worst = max(worst, float(off.max()))
-        if worst > TOLERANCE * unit:
-            row = int(off.argmax())
-            row = int(answers["alone_rows"][row]) if how == "one by one" else row
-            raise NotConvertible(
-                f"The export answers {int((off > TOLERANCE * unit).sum())} of {len(off)} rows{what} differently from "
-                f"the network ({how}), by up to {worst:.3g}: {_shown(rows, row)}.",
-                fix="leave out of forward what depends on the other rows or on the batch's size.",
-            )
-    return worst / unit
-
-
-def _check_padding(asked: _Network, artefact: Artefact, rows: Mapping[str, Array], length: int) -> None:
-    """Refuse a network to which a sequence is another where it is padded: batches would change answers."""
-    few = {name: values[:_GOLDEN] for name, values in rows.items()}
-    short = few[_MASK].shape[1]
-    if short == length:
-        return
-    padded = {name: np.pad(values, [(0, 0), (0, length - short)]) for name, values in few.items()}
-    for plain, longer in zip(asked.answers(few), asked.answers(padded), strict=True):
-        by_position = longer.shape[1:2] == (length,) and plain.shape[1:2] == (short,)
-        off = float(np.abs(plain - (longer[:, :short] if by_position else longer)).max())
-        if off > TOLERANCE * max(1.0, float(np.std(plain))):
-            raise NotConvertible(
-                f"The network answers a sequence of {short} otherwise when it is padded to {length}, by {off:.3g}: its "
-                f"{_MASK} does not hide the padding.",
-                fix="use the mask in forward, as attention and as pooling over positions do.",
-            )
-    _compared(asked, artefact, padded, f" padded to {length}")
-
-
-def _attended(rows: dict[str, Array]) -> dict[str, Array]:
-    """Return rows that attend to one position at least: where all is hidden, an answer means nothing."""
-    if _MASK in rows:
-        rows[_MASK] = rows[_MASK].copy()
-        rows[_MASK][:, 0] = 1
-    return rows
-
-
-def _extremes(values: Array) -> Array:
-    """Return rows of the smallest, the largest and the most neutral value that was seen in each place."""
-    low, high = values.min(axis=0), values.max(axis=0)
-    return np.stack([low, high, np.clip(np.zeros_like(low), low, high)]).astype(values.dtype)
 
 
 def _check_examples(rows: Mapping[str, Array]) -> None:
@@ -287,7 +190,3 @@ def _output_spec(each: Any) -> TensorSpec:
     kind = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
     dims = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim]
     return TensorSpec(each.name, _DATATYPES[kind], (-1, *dims[1:]))
-
-
-def _shown(rows: Mapping[str, Array], row: int) -> str:
-    return ", ".join(f"{name}={values[row].tolist()}" for name, values in rows.items())[:300]

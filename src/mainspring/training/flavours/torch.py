@@ -79,7 +79,7 @@ class TorchFlavour:
         model.graph.initializer.append(helper.make_tensor("__matrix", TensorProto.INT64, [2], [-1, width]))
         model.graph.node.append(helper.make_node("Reshape", [answer.name, "__matrix"], ["__answers"]))
         picked = [width - 1] if task == "binary" else list(range(width))
-        name_outputs(model, "__answers", picked, names)
+        name_outputs(model, "__answers", picked, names, double=kind == np.float64)
         return Artefact("onnx", "model.onnx", bytes(model.SerializeToString()))
 
     def thresholds(self, _module: Any, _held_out: pd.DataFrame, _numeric: Sequence[str]) -> Mapping[str, Array]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from mainspring.app.curating import expect_kept
 from mainspring.app.modelling import TENSORS, Added, Made, check_name, read_golden, register
 from mainspring.app.project import Project
 from mainspring.core.errors import Invalid
@@ -91,7 +92,9 @@ def _digest(project: Project, step: Step, members: dict[str, Bundle]) -> str:
         raise Invalid(
             f"The node {step.name!r} is {step.model!r}.", fix=f"write {step.model}@champion or {step.model}@1."
         )
-    digest = project.versions.get(name, reference).digest
+    version = project.versions.get(name, reference)
+    expect_kept(project, version)
+    digest = version.digest
     members[digest] = project.bundles.load(digest)
     return digest
 

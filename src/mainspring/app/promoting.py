@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mainspring.app.curating import authors, expect_kept
 from mainspring.app.project import Project
 from mainspring.core.errors import NotFound
+from mainspring.delivery import approving
 from mainspring.delivery import promote as delivery
-from mainspring.delivery.model import Promotion
+from mainspring.delivery.model import GateResult, Promotion
 from mainspring.registry.model import Bundle, ModelVersion
+from mainspring.registry.processes import local_user
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,9 +33,11 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
         if not newest:
             raise NotFound(f"Model {model!r} has no version yet.", fix=f"run `mainspring train {model}`.")
         version = newest[0].version
+    candidate = project.versions.get(model, version)
+    expect_kept(project, candidate)
     return delivery.promote(
         model,
-        version,
+        candidate.version,
         gates=gates,
         versions=project.versions,
         load=project.bundles.load,
@@ -43,8 +47,17 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
         clock=project.wall,
         actor=actor(),
         reason=reason,
-        rebuild=lambda champion, _: _read_again(project, project.versions.get(model, version), champion),
+        rebuild=lambda champion, _: _read_again(project, candidate, champion),
+        more=_approved(project, gates, candidate),
     )
+
+
+def _approved(project: Project, gates: Sequence[Gate], version: ModelVersion) -> list[GateResult]:
+    count = approving.needed(gates, project.settings.approvals)
+    if not count:
+        return []
+    given = project.approvals.of(version.model, version.version)
+    return [approving.verdict(count, version, authors(project, version), given)]
 
 
 def _gates(project: Project, model: str) -> Sequence[Gate]:
@@ -91,7 +104,4 @@ def rollback(project: Project, model: str, *, reason: str = "") -> Promotion:
 
 def actor() -> str:
     """Return who acts on this machine, for the records."""
-    try:
-        return f"local:{getpass.getuser()}"
-    except (KeyError, OSError):
-        return "local"
+    return local_user()

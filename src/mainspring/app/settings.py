@@ -34,6 +34,7 @@ DEFAULTS: Mapping[str, Any] = {
     "grpc": "",
     "allowed_hosts": [],
     "clock": "system",
+    "approvals": 0,
     "max_body_bytes": 8 * 1024 * 1024,
     "monitor_window": "1d",
     "materialise_every": "1m",
@@ -180,6 +181,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         max_body_bytes=_whole("max_body_bytes", values["max_body_bytes"]),
         monitor_window_us=_duration("monitor_window", values["monitor_window"]),
         materialise_every_us=_duration("materialise_every", values["materialise_every"]),
+        approvals=_count("approvals", values["approvals"]),
         debug=bool(values.get("debug", False)),
         gateway_workers=_workers(values["gateway_workers"]),
         gateway_limits=Limits(
@@ -317,6 +319,10 @@ def _at_least(least: int, name: str, value: Any) -> int:
     if number < least:
         raise Invalid(f"{name} is {value!r}.", fix=f"write at least {least}.")
     return number
+
+
+def _count(name: str, value: Any) -> int:
+    return 0 if str(value) == "0" else _whole(name, value)
 
 
 def _whole(name: str, value: Any) -> int:

@@ -18,7 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "features": ("features", "What is declared, explained, verified, and worth now."),
     "materialize": ("materialize", "Bring the online features up to date."),
     "train": ("train", "Train a model, prove it, sign it, register it."),
-    "models": ("models", "Serve a model file, a function, a graph."),
+    "models": ("models", "Versions: add, show, approve, delete, export."),
     "promote": ("promote", "Put a version live, if it passes its gates."),
     "rollback": ("rollback", "Put the version before live again."),
     "up": ("up", "Run the gateway, the console and the worker."),

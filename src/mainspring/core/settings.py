@@ -115,6 +115,7 @@ class Settings:
     materialise_every_us: int
     debug: bool
     gateway_workers: int = 1
+    approvals: int = 0  # that every version needs to go live
     gateway_limits: Limits = Limits()
     gateway_tls: Tls | None = None
     control_tls: Tls | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from mainspring.core.errors import Invalid
+from mainspring.delivery.approving import APPROVED
 from mainspring.delivery.model import GateResult
 from mainspring.registry.model import Manifest
 from mainspring.stats.metrics import HIGHER_IS_BETTER
@@ -49,6 +50,8 @@ def judge(
     """
     results: list[GateResult] = []
     for gate in gates:
+        if gate.kind == APPROVED:  # no metric says that: `delivery.approving`
+            continue
         if gate.metric not in HIGHER_IS_BETTER:
             raise Invalid(
                 f"A gate names the metric {gate.metric!r}.", fix=f"use one of {', '.join(sorted(HIGHER_IS_BETTER))}."

@@ -1,4 +1,4 @@
-"""`mainspring models`: versions that no training made."""
+"""`mainspring models`: versions that no training made, and what is known and decided of all versions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.commands import models_decide, models_move, models_show
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,9 +25,9 @@ _golden = click.option(
 _alias = click.option("--alias", help="Let this alias name the version; champion goes live.")
 
 
-@click.group("models", short_help="Serve a model file, a function, a graph.")
+@click.group("models", short_help="Versions: add, show, approve, delete, export.")
 def command() -> None:
-    """Versions that no training made: files, functions of the project, graphs of other versions."""
+    """Versions of models: files, functions and graphs that no training made; what is known and decided of all."""
 
 
 @make("add")
@@ -143,5 +144,13 @@ def _shape(spec: Any) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
 
 
-for _command in (add, function, compose, list_):
+for _command in (
+    add,
+    function,
+    compose,
+    list_,
+    *models_show.COMMANDS,
+    *models_decide.COMMANDS,
+    *models_move.COMMANDS,
+):
     command.add_command(_command)

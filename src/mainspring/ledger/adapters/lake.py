@@ -128,7 +128,7 @@ class LakePredictions:
         dataset = self._dataset()
         if dataset is not None:
             for batch in dataset.to_batches(columns=["digest"]):
-                found.update(pc.unique(batch["digest"]).to_pylist())
+                found.update(str(digest) for digest in pc.unique(batch["digest"]).to_pylist())
         return found
 
     def read(self, endpoint: str, since: int, until: int) -> pa.Table:

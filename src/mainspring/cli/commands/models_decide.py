@@ -1,0 +1,111 @@
+"""`mainspring models approve`, `delete`, `restore` and `gc`: what people decide about versions, and what follows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_REASON = click.option("--reason", default="", help="Why, for the history.")
+
+
+@make("approve")
+@click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
+@click.option(
+    "--key-file",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    help="A file with an API key of the scope manage: who approves. By default the user of this machine.",
+)
+@_REASON
+def approve(call: Call, *, reference: str, key_file: Path | None, reason: str) -> None:
+    """Say that a version may go live. Its author cannot."""
+    from mainspring.app import curating
+
+    key = None if key_file is None else key_file.read_text(encoding="utf-8", errors="replace").strip()
+    done = curating.approve(call.project, reference, key=key, reason=reason)
+    call.result(
+        asdict(done),
+        lambda console: console.print(
+            f"{done.approver} approved {done.model}:{done.version}.", markup=False, highlight=False
+        ),
+    )
+
+
+@make("delete")
+@click.argument("reference", metavar="NAME:VERSION")
+@_REASON
+def delete(call: Call, *, reference: str, reason: str) -> None:
+    """Mark a version for deletion. `mainspring models gc` removes it when its grace is over.
+
+    One that an alias or an endpoint leads to is refused.
+    """
+    from mainspring.app import curating
+
+    done = curating.delete(call.project, reference, reason=reason)
+    call.result(
+        asdict(done),
+        lambda console: console.print(
+            f"{done.model}:{done.version} is marked. `mainspring models restore` takes it back while it is there.",
+            markup=False,
+            highlight=False,
+        ),
+    )
+
+
+@make("restore")
+@click.argument("reference", metavar="NAME:VERSION")
+def restore(call: Call, *, reference: str) -> None:
+    """Take a mark for deletion back."""
+    from mainspring.app import curating
+
+    done = curating.restore(call.project, reference)
+    call.result(
+        asdict(done),
+        lambda console: console.print(f"{done.model}:{done.version} stays.", markup=False, highlight=False),
+    )
+
+
+@make("gc")
+@click.option("--grace", default="7d", show_default=True, help="How old a mark or an unnamed bundle is at least.")
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+def gc(call: Call, *, grace: str, dry_run: bool) -> None:
+    """Remove marked versions and the bundles that nothing leads to.
+
+    A bundle stays while a version, an alias, a tag, a graph, an endpoint, a route or a logged prediction names it.
+    """
+    from mainspring.app import curating
+    from mainspring.core.time import parse_duration
+
+    done = curating.garbage(call.project, grace_us=parse_duration(grace), dry_run=dry_run)
+
+    def told(console: Console) -> None:
+        word = "would be removed" if dry_run else "removed"
+        for mark in done.versions:
+            console.print(f"  {mark.model}:{mark.version} {word}", markup=False, highlight=False)
+        for digest in done.bundles:
+            console.print(f"  bundle {digest[:12]} {word}", markup=False, highlight=False)
+        for mark, reason in done.kept:
+            console.print(f"  {mark.model}:{mark.version} stays: {reason}", markup=False, highlight=False)
+        if done.unfinished:
+            console.print(f"  {done.unfinished} unfinished bundles of writers that died removed", highlight=False)
+        console.print(f"{len(done.versions)} versions and {len(done.bundles)} bundles {word}.")
+
+    document = {
+        "dry_run": dry_run,
+        "versions": [asdict(mark) for mark in done.versions],
+        "bundles": done.bundles,
+        "kept": [{**asdict(mark), "because": reason} for mark, reason in done.kept],
+        "unfinished": done.unfinished,
+    }
+    call.result(document, told)
+
+
+COMMANDS = (approve, delete, restore, gc)

@@ -1,0 +1,87 @@
+"""`mainspring models show` and `history`: where a version comes from, and what happened to a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@make("show")
+@click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
+def show(call: Call, *, reference: str) -> None:
+    """Show where a version comes from: run, data, features, code, author, and what it was made of.
+
+    NAME alone is the champion, or the newest where there is none. The bundle is verified.
+    """
+    from mainspring.app import curating
+    from mainspring.core.time import format_instant
+
+    shown = curating.show(call.project, reference)
+    lineage = shown.lineage
+
+    def told(console: Console) -> None:
+        aliases = f" ({', '.join(lineage.aliases)})" if lineage.aliases else ""
+        console.print(f"[bold]{lineage.model}:{lineage.version}[/]{aliases}", highlight=False)
+        lines = [
+            ("bundle", f"{lineage.digest}, whole and signed"),
+            ("registered", format_instant(lineage.created_at)),
+            ("author", ", ".join(lineage.authors) or "not recorded"),
+            ("flavour", f"{lineage.flavour}, {lineage.task}"),
+            ("run", f"{lineage.run_id} {lineage.run_status or 'not in this store'}"),
+            ("dataset commit", lineage.dataset_commit),
+            ("features", lineage.features_digest),
+            ("code", lineage.code_version),
+            *((each.role, f"{each.version or 'no version now'}, bundle {each.digest}") for each in lineage.ancestors),
+            *((name, value) for name, value in sorted(lineage.tags.items()) if name.startswith("imported.")),
+        ]
+        lines += [(f"metric {name}", f"{value:.6g}") for name, value in sorted(lineage.metrics.items())]
+        lines += [
+            ("approved by", f"{each.approver}, {format_instant(each.at)}: {each.reason}") for each in shown.approvals
+        ]
+        if shown.deletion is not None:
+            lines.append(("to be deleted", f"marked by {shown.deletion.actor}, {format_instant(shown.deletion.at)}"))
+        for name, value in lines:
+            if value:
+                console.print(f"  {name:<16} {value}", markup=False, highlight=False, soft_wrap=True)
+
+    call.result(curating.shown_document(shown), told)
+
+
+@make("history")
+@click.argument("name")
+@click.option("--alias", help="Only the moves of this alias.")
+def history(call: Call, *, name: str, alias: str | None) -> None:
+    """Show who moved which alias of NAME, approved or deleted a version, when and why; newest first."""
+    from mainspring.app import curating
+    from mainspring.core.time import format_instant
+
+    found = curating.history(call.project, name, alias)
+
+    def told(console: Console) -> None:
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(box=None, header_style="bold")
+        for column in ("when", "what", "who", "detail", "why"):
+            table.add_column(column)
+        for each in found:
+            table.add_row(format_instant(each.at), each.what, *map(escape, (each.actor, each.detail, each.reason)))
+        console.print(table if found else "Nothing happened yet.")
+
+    call.result([{**_plain(each), "at": format_instant(each.at)} for each in found], told)
+
+
+def _plain(each: object) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return asdict(each)  # type: ignore[call-overload, no-any-return]
+
+
+COMMANDS = (show, history)

@@ -1,0 +1,94 @@
+"""Where a version comes from: its run, data, features, code, author, and the versions that it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from mainspring.registry.model import Manifest, ModelVersion, RunRecord
+from mainspring.registry.processes import USER
+
+AUTHOR = "author"  # a version's tag, where its run does not say who made it
+ORIGINAL_AUTHOR = "imported.author"
+PARENT = "parent"  # a version's tag: the digest of the bundle that it was made from
+
+
+class Ancestor(msgspec.Struct, frozen=True, kw_only=True):
+    """A bundle that a version was made of. `version` is `NAME:VERSION`, empty where no version has the bundle now."""
+
+    role: str  # parent, or node NAME
+    digest: str
+    version: str = ""
+
+
+class Lineage(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is known of a version's origin; what is not known is empty."""
+
+    model: str
+    version: str
+    digest: str
+    aliases: tuple[str, ...]
+    created_at: int  # UTC epoch microseconds
+    authors: tuple[str, ...]
+    flavour: str
+    task: str
+    run_id: str
+    run_status: str  # empty where the run is not in this installation's store
+    dataset_commit: str
+    features_digest: str
+    code_version: str
+    ancestors: tuple[Ancestor, ...]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+
+def authors_of(version: ModelVersion, run: RunRecord | None) -> tuple[str, ...]:
+    """Return who made a version: who ran the training or the command, and for an import also who made it there.
+
+    Empty for what was made before that was recorded.
+    """
+    who = version.tags.get(AUTHOR) or ("" if run is None else run.tags.get(USER, ""))
+    return tuple(dict.fromkeys(name for name in (who, version.tags.get(ORIGINAL_AUTHOR, "")) if name))
+
+
+def lineage_of(
+    version: ModelVersion, manifest: Manifest, run: RunRecord | None, others: Sequence[ModelVersion]
+) -> Lineage:
+    """Return the lineage of a version.
+
+    Args:
+        manifest: Its bundle's.
+        run: `None` where it is not known here.
+        others: The versions of all models, to name ancestors by.
+    """
+    names = {other.digest: f"{other.model}:{other.version}" for other in others}
+    return Lineage(
+        model=version.model,
+        version=version.version,
+        digest=version.digest,
+        aliases=version.aliases,
+        created_at=version.created_at,
+        authors=authors_of(version, run),
+        flavour=manifest.flavour,
+        task=manifest.task,
+        run_id=version.run_id,
+        run_status="" if run is None else run.status,
+        dataset_commit=manifest.dataset_commit,
+        features_digest=manifest.features_digest,
+        code_version=manifest.code_version,
+        ancestors=tuple(_ancestors(version, manifest, names)),
+        metrics=dict(manifest.metrics),
+        tags=dict(version.tags),
+    )
+
+
+def _ancestors(version: ModelVersion, manifest: Manifest, names: Mapping[str, str]) -> list[Ancestor]:
+    found = []
+    if parent := version.tags.get(PARENT):
+        found.append(Ancestor(role="parent", digest=parent, version=names.get(parent, "")))
+    for node in () if manifest.graph is None else manifest.graph.nodes:
+        if node.bundle:
+            role = f"node {node.name}"
+            found.append(Ancestor(role=role, digest=node.bundle, version=names.get(node.bundle, "")))
+    return found

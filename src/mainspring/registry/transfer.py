@@ -1,0 +1,187 @@
+"""A version as one file that another installation can import: its bundle, those of a graph's nodes, its lineage.
+
+A plain tar: `export.json` says what is in it, `export.signature` is the exporting installation's signature of that, and
+`bundles/<digest>/<file>` are the bundles as they are stored. Nothing is extracted: each name is checked, each file is
+read into memory, and everything is verified against one trusted key before anything of it is used.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from mainspring.core.errors import Corrupt, Denied, Invalid, NotFound
+from mainspring.core.ids import ID_PATTERN
+from mainspring.registry.bundles import MANIFEST, SIGNATURE, encode_manifest, open_blob
+from mainspring.registry.model import Bundle
+from mainspring.security import signing
+
+FORMAT = 1
+INDEX, INDEX_SIGNATURE = "export.json", "export.signature"
+MOST_BYTES = 8 << 30
+_MOST_INDEX = 64 << 20
+_MOST_MEMBERS = 10_000
+_FILE = re.compile(rf"bundles/([0-9a-f]{{64}})/({ID_PATTERN})")
+
+
+class ExportedRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as it was where the version was made."""
+
+    id: str
+    status: str
+    started_at: int
+    ended_at: int | None
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+
+class Export(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a file holds."""
+
+    format: int = FORMAT
+    key: str  # the exporting installation's public key, hex: a hint, not a proof
+    model: str
+    version: str
+    digest: str
+    bundles: tuple[str, ...]  # digests: the version's, and those of its nodes
+    created_at: int
+    authors: tuple[str, ...]
+    tags: dict[str, str]
+    run: ExportedRun | None
+
+
+def write_export(file: BinaryIO, export: Export, bundles: Iterable[Bundle], key: signing.SigningKey) -> None:
+    """Write a file; the same content gives the same bytes."""
+    index = msgspec.json.encode(export, order="sorted")
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        _add(tar, INDEX, index)
+        _add(tar, INDEX_SIGNATURE, key.sign(index))
+        for bundle in bundles:
+            blob = {**bundle.files, MANIFEST: encode_manifest(bundle.manifest), SIGNATURE: bundle.signature}
+            for name in sorted(blob):
+                _add(tar, f"bundles/{bundle.digest}/{name}", blob[name])
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(content), 0o600
+    tar.addfile(member, io.BytesIO(content))
+
+
+def read_export(path: Path, trusted: Mapping[str, bytes]) -> tuple[Export, dict[str, Bundle], str]:
+    """Return what a file holds, verified, and the name of the key that signed it.
+
+    Args:
+        trusted: Name -> public key.
+
+    Raises:
+        NotFound: There is no such file.
+        Denied: None of the trusted keys signed it.
+        Corrupt: It is no such file, or not as it was written.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError:
+        raise NotFound(f"There is no file {path}.") from None
+    if size > MOST_BYTES:
+        raise Invalid(f"{path.name} has {size:,} bytes; an export may have {MOST_BYTES:,}.")
+    what = f"The export {path.name}"
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            members = _members(tar, what)
+            name, index = next(members, ("", b""))
+            other, signature = next(members, ("", b""))
+            if (name, other) != (INDEX, INDEX_SIGNATURE):
+                raise _damaged(f"{what} does not begin with {INDEX} and its signature.")
+            signer = _signer(index, signature, trusted, what)
+            export = _decode(index, what)
+            blobs: dict[str, dict[str, bytes]] = {digest: {} for digest in export.bundles}
+            for name, content in members:
+                place = _FILE.fullmatch(name)
+                if place is None or place[1] not in blobs:
+                    raise _damaged(f"{what} holds {name[:100]!r}, which it does not list.")
+                blobs[place[1]][place[2]] = content
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise _damaged(f"{what} cannot be read: {error}.") from error
+    bundles = {digest: open_blob(digest, blob, trusted[signer]) for digest, blob in blobs.items()}
+    _check_whole(export, bundles, what)
+    return export, bundles, signer
+
+
+def _members(tar: tarfile.TarFile, what: str) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of each member; nothing but plain files, each name once."""
+    seen: set[str] = set()
+    for member in tar:
+        name = member.name
+        if name not in (INDEX, INDEX_SIGNATURE) and not _FILE.fullmatch(name):
+            raise _damaged(f"{what} holds {name[:100]!r}, which no export may hold.")
+        if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
+            raise _damaged(f"{what} holds {name!r}, which is no plain file.")
+        if name in seen or len(seen) >= _MOST_MEMBERS:
+            raise _damaged(f"{what} holds {name!r} twice, or too many files.")
+        if name in (INDEX, INDEX_SIGNATURE) and member.size > _MOST_INDEX:
+            raise _damaged(f"{what} has an index of {member.size:,} bytes.")
+        seen.add(name)
+        file = tar.extractfile(member)
+        content = b"" if file is None else file.read()
+        if len(content) != member.size:
+            raise _damaged(f"{what} ends within {name!r}.")
+        yield name, content
+
+
+def _signer(index: bytes, signature: bytes, trusted: Mapping[str, bytes], what: str) -> str:
+    for name, public in trusted.items():
+        try:
+            signing.verify(public, signature, index)
+        except Corrupt:
+            continue
+        return name
+    try:
+        key = f"It says that its key is {msgspec.json.decode(index, type=Export).key[:64]}."
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        key = "It does not say by which."
+    raise Denied(
+        f"{what} is signed by none of the keys that are trusted here. {key}",
+        authenticated=True,
+        fix="ask whoever exported it for what `mainspring models key` prints there, compare, and if it is theirs run "
+        "`mainspring models trust NAME KEY`.",
+    )
+
+
+def _decode(index: bytes, what: str) -> Export:
+    try:
+        export = msgspec.json.decode(index, type=Export)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _damaged(f"{what} has an index that cannot be read: {error}.") from error
+    if export.format != FORMAT:
+        raise Corrupt(f"{what} has the format {export.format}; this version reads {FORMAT}.", fix="upgrade mainspring.")
+    return export
+
+
+def _check_whole(export: Export, bundles: Mapping[str, Bundle], what: str) -> None:
+    main = bundles.get(export.digest)
+    if main is None:
+        raise _damaged(f"{what} lacks the bundle {export.digest[:12]} that it is of.")
+    if main.manifest.model != export.model:
+        raise _damaged(f"{what} says that it is of {export.model!r}; its bundle is of {main.manifest.model!r}.")
+    for bundle in bundles.values():
+        for member in members_of(bundle):
+            if member not in bundles:
+                raise _damaged(f"{what} lacks the bundle {member[:12]}, a node of {bundle.digest[:12]}.")
+
+
+def members_of(bundle: Bundle) -> Sequence[str]:
+    """Return the digests that a bundle names as nodes."""
+    graph = bundle.manifest.graph
+    return () if graph is None else [node.bundle for node in graph.nodes if node.bundle]
+
+
+def _damaged(what: str) -> Corrupt:
+    return Corrupt(what, fix="export it again; nothing was imported.")

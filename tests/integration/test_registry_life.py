@@ -1,0 +1,306 @@
+"""What people do with versions, through the application: approve, delete, collect, carry to another installation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from mainspring.app import curating, transferring
+from mainspring.app.keys import create_key
+from mainspring.app.project import Project, open_project
+from mainspring.app.promoting import promote
+from mainspring.app.settings import load_settings
+from mainspring.core.errors import Conflict, Corrupt, Denied, Invalid, NotFound
+from mainspring.core.settings import Url
+from mainspring.core.time import DAY, HOUR, ManualClock, SystemClock
+from mainspring.ledger.conformance import prediction
+from mainspring.registry.bundles import seal
+from mainspring.registry.lineage import PARENT
+from mainspring.registry.model import AliasMove, Graph, Manifest, ModelVersion, Node, TensorSpec
+from mainspring.registry.processes import local_user, process_tags
+from model_kit import mlp
+from object_store import s3_server, s3_url  # noqa: F401  (fixtures)
+
+X, Y = TensorSpec("x", "FP32", (-1, 2)), TensorSpec("y", "FP32", (-1, 2))
+LATER = SystemClock().now() + 30 * DAY
+
+
+def project_in(folder: Path, **settings: Any) -> Project:
+    """A project that declares no model; its runs and versions are in memory, all else on the disk."""
+    folder.mkdir()
+    (folder / "mainspring.toml").write_text(f'name = "{folder.name}"\nmodules = ["things"]\n')
+    things = 'import mainspring as ms\n\ncustomer = ms.Entity("customer", keys={"customer": ms.Int64})\n'
+    (folder / "things.py").write_text(things)
+    return open_project(load_settings(folder, overrides={"tracking": "memory://", **settings}, environment={}))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return project_in(tmp_path / "here")
+
+
+def registered(project: Project, model: str = "late", number: int = 0, **changes: Any) -> ModelVersion:
+    """Register a version as `mainspring models add` does, without the trial."""
+    tags = changes.pop("tags", {})
+    run_id = project.tracking.start(model, process_tags(), project.wall.now())
+    project.tracking.log(run_id, params={"depth": "3"}, metrics=[("auc", 0.75, 0, project.wall.now())])
+    manifest = Manifest(
+        **{
+            "model": model, "task": "tensors", "flavour": "onnx", "inputs": (), "outputs": ("y",), "tensors": (X,),
+            "output_tensors": (Y,), "run_id": run_id, "dataset_commit": "c1", "features_digest": "f1",
+            "code_version": "abc", "created_at": number, "metrics": {"auc": 0.75}, **changes,
+        }
+    )  # fmt: skip
+    files = {"golden.json": b"{}"} if manifest.graph else {"golden.json": b"{}", "model.onnx": mlp()}
+    bundle = seal(manifest, files, project.signing_key)
+    project.bundles.save(bundle)
+    project.tracking.finish(run_id, "FINISHED", project.wall.now())
+    return project.versions.register(model, bundle.digest, run_id, tags, project.wall.now())
+
+
+def graph_of(project: Project, member: ModelVersion) -> ModelVersion:
+    graph = Graph((Node(name="one", inputs={"x": "x"}, bundle=member.digest),), {"y": "one.y"})
+    return registered(project, "pair", flavour="graph", graph=graph)
+
+
+def actions(project: Project) -> list[str]:
+    return [event.action for event in project.audit.read()]
+
+
+def name_of(version: ModelVersion) -> str:
+    return f"{version.model}:{version.version}"
+
+
+def manager(project: Project, *scopes: str) -> str:
+    return create_key(project, "ben", scopes or ("manage",), DAY)
+
+
+# Approvals
+
+
+def test_promotion_waits_for_somebody_else(tmp_path: Path) -> None:
+    project = project_in(tmp_path / "here", approvals=1)
+    version = registered(project)
+    refused = promote(project, "late")
+    assert not refused.promoted
+    (result,) = refused.results
+    assert (result.gate, result.short_by, result.passed) == ("approved by 1", 1.0, False)
+    assert "mainspring models approve late:1" in str(result)
+
+    with pytest.raises(Denied, match=f"{local_user()} made late:1"):
+        curating.approve(project, "late:1")
+    with pytest.raises(Denied, match="may not approve"):
+        curating.approve(project, "late:1", key=manager(project, "predict", "view"))
+    with pytest.raises(Denied):
+        curating.approve(project, "late:1", key="msp_of_nobody")
+    assert project.approvals.of("late") == []
+
+    key = manager(project)
+    given = curating.approve(project, "late:1", key=key, reason="I looked")
+    assert given.approver.endswith(":ben")
+    with pytest.raises(Conflict, match="has approved late:1 already"):
+        curating.approve(project, "late:1", key=key)
+    assert promote(project, "late").promoted
+    assert project.versions.get("late", "champion").version == version.version
+    assert [each for each in actions(project) if not each.startswith("keys")] == ["promote", "approve", "promote"]
+    assert [each.what for each in curating.history(project, "late")] == ["alias", "approval"]
+    assert [each.reason for each in curating.history(project, "late", "champion")] == ["promote"]
+
+
+def test_an_approval_is_of_one_version(tmp_path: Path) -> None:
+    project = project_in(tmp_path / "here", approvals=2)
+    registered(project, number=1)
+    registered(project, number=2)
+    curating.approve(project, "late:1", key=manager(project))
+    curating.approve(project, "late:2", key=manager(project))
+    curating.approve(project, "late:2", key=manager(project))
+    assert not promote(project, "late", "1").promoted
+    assert promote(project, "late", "2").promoted
+
+
+def test_what_nobody_is_known_to_have_made_is_not_approved(project: Project) -> None:
+    version = registered(project)
+    other = project.versions.register("late", "b" * 64, "no-such-run", {}, project.wall.now())
+    assert curating.authors(project, version) == (local_user(),)
+    with pytest.raises(Denied, match="Nobody knows who made late:2"):
+        curating.approve(project, name_of(other), key=manager(project))
+
+
+# Lineage
+
+
+def test_a_version_shows_where_it_is_from(project: Project) -> None:
+    first = registered(project, number=1)
+    second = registered(project, number=2, tags={PARENT: first.digest})
+    pair = graph_of(project, second)
+    lineage = curating.show(project, "late:2").lineage
+    assert (lineage.run_id, lineage.run_status) == (second.run_id, "FINISHED")
+    assert (lineage.dataset_commit, lineage.features_digest, lineage.code_version) == ("c1", "f1", "abc")
+    assert lineage.authors == (local_user(),)
+    assert [(each.role, each.version) for each in lineage.ancestors] == [("parent", "late:1")]
+    nodes = curating.show(project, "pair").lineage.ancestors
+    assert [(each.role, each.version, each.digest) for each in nodes] == [("node one", "late:2", second.digest)]
+    assert curating.find(project, "late").version == "2"
+    project.versions.set_alias(AliasMove("late", "champion", None, "1", "ana", "", project.wall.now()))
+    assert curating.find(project, "late").version == curating.find(project, "late@champion").version == "1"
+    assert curating.find(project, pair.model) == pair
+
+
+@pytest.mark.parametrize("reference", ["late:", ":1", "late:x", "late:-1", "late:1:2", "late@", "late:²", "la te:1"])
+def test_a_badly_named_version_is_refused(project: Project, reference: str) -> None:
+    registered(project)
+    with pytest.raises((Invalid, NotFound)) as refused:
+        curating.find(project, reference)
+    assert refused.value.fix
+
+
+# Deletion
+
+
+def test_a_marked_version_goes_after_its_grace(project: Project) -> None:
+    first, second = registered(project, number=1), registered(project, number=2)
+    mark = curating.delete(project, name_of(first), reason="too old")
+    assert curating.show(project, "late:1").deletion == mark
+    with pytest.raises(Conflict, match="marked"):
+        promote(project, "late", "1")
+    with pytest.raises(Conflict, match="marked"):
+        curating.approve(project, "late:1", key=manager(project))
+    assert curating.garbage(project, grace_us=DAY).versions == []
+    curating.restore(project, "late:1")
+    with pytest.raises(Conflict, match="not marked"):
+        curating.restore(project, "late:1")
+    curating.delete(project, "late:1")
+
+    project.wall = ManualClock(LATER)
+    planned = curating.garbage(project, grace_us=DAY, dry_run=True)
+    assert (len(planned.versions), planned.bundles) == (1, [first.digest])
+    assert len(project.versions.all()) == 2
+    done = curating.garbage(project, grace_us=DAY)
+    assert (len(done.versions), done.bundles) == (1, [first.digest])
+    assert project.versions.all() == [second]
+    assert project.blobs.all() == [second.digest]
+    assert actions(project)[:2] == ["remove", "remove"]
+    assert project.deletions.all() == []
+
+
+def test_what_something_leads_to_stays(project: Project) -> None:
+    node, alone, parent, named = (registered(project, number=number) for number in range(4))
+    graph_of(project, node)
+    registered(project, number=9, tags={PARENT: parent.digest})
+    for version in (node, alone, parent, named):
+        curating.delete(project, name_of(version))
+    project.versions.set_alias(AliasMove("late", "shadow", None, named.version, "ana", "", project.wall.now()))
+    project.wall = ManualClock(LATER)
+    done = curating.garbage(project, grace_us=DAY)
+    assert [mark.version for mark in done.versions] == [alone.version]
+    assert {mark.version: why.partition(",")[0] for mark, why in done.kept} == {
+        node.version: "a graph",
+        parent.version: "the tag parent of late:5",
+        named.version: "the alias late@shadow",
+    }
+    with pytest.raises(Conflict, match="the alias shadow"):
+        curating.delete(project, name_of(named))
+
+
+def test_a_bundle_that_answered_stays(project: Project, tmp_path: Path) -> None:
+    version = registered(project)
+    project.prediction_log.append([msgspec.structs.replace(prediction(1), digest=version.digest)])
+    curating.delete(project, name_of(version))
+    project.wall = ManualClock(LATER)
+    done = curating.garbage(project, grace_us=DAY)
+    assert [why for _, why in done.kept] == ["logged predictions"]
+    assert project.blobs.all() == [version.digest]
+
+
+def test_what_was_stored_and_never_registered_goes(project: Project) -> None:
+    version = registered(project)
+    project.blobs.put("a" * 64, {"x": b"of a killed training"})
+    assert curating.garbage(project, grace_us=HOUR).bundles == []
+    project.wall = ManualClock(LATER)
+    assert curating.garbage(project, grace_us=HOUR).bundles == ["a" * 64]
+    assert project.blobs.all() == [version.digest]
+    with pytest.raises(Invalid, match="too short"):
+        curating.garbage(project, grace_us=HOUR - 1)
+
+
+def test_nothing_is_removed_while_a_bundle_that_is_needed_cannot_be_read(project: Project) -> None:
+    version = registered(project)
+    project.blobs.put("a" * 64, {"x": b"garbage"})
+    path = project.settings.blobs.path / version.digest / "golden.json"
+    path.write_bytes(b"[]")
+    project.wall = ManualClock(LATER)
+    with pytest.raises(Corrupt, match=r"golden\.json"):
+        curating.garbage(project, grace_us=DAY)
+    assert len(project.blobs.all()) == 2
+
+
+# Between installations
+
+
+def test_a_version_moves_with_its_nodes_and_its_lineage(project: Project, tmp_path: Path) -> None:
+    member = registered(project)
+    pair = graph_of(project, member)
+    out = transferring.export_version(project, name_of(pair), tmp_path / "pair.tar")
+    assert out.bundles == 2
+    assert (tmp_path / "pair.tar").stat().st_mode & 0o077 == 0
+    with pytest.raises(Conflict, match="already"):
+        transferring.export_version(project, name_of(pair), tmp_path / "pair.tar")
+
+    there = project_in(tmp_path / "there")
+    with pytest.raises(Denied, match=project.signing_key.public.hex()):
+        transferring.import_version(there, tmp_path / "pair.tar")
+    assert (there.blobs.all(), there.versions.all()) == ([], [])
+    for wrong in ("", "zz", "00" * 31, f"{'00' * 32} "):
+        if wrong.strip() != "00" * 32:
+            with pytest.raises(Invalid, match="public key"):
+                transferring.trust(there, "here", wrong)
+    transferring.trust(there, "here", project.signing_key.public.hex())
+    done = transferring.import_version(there, tmp_path / "pair.tar")
+    assert (done.model, done.version, done.digest, done.key, done.new) == ("pair", "1", pair.digest, "here", True)
+    again = transferring.import_version(there, tmp_path / "pair.tar")
+    assert (again.version, again.new) == ("1", False)
+    assert len(there.tracking.search()) == 1
+
+    shown = curating.show(there, "pair").lineage
+    assert (shown.dataset_commit, shown.code_version) == ("c1", "abc")
+    assert (shown.tags["imported.version"], shown.tags["imported.run"]) == ("pair:1", pair.run_id)
+    run = there.tracking.get(shown.run_id)
+    assert (dict(run.params), dict(run.metrics), run.tags["imported.run"]) == (
+        {"depth": "3"}, {"auc": 0.75}, pair.run_id)  # fmt: skip
+    assert there.bundles.load(member.digest).files == project.bundles.load(member.digest).files
+    with pytest.raises(Corrupt, match="signature"):  # what is here has this installation's signature
+        project.bundles.save(there.bundles.load(member.digest))
+    assert actions(there)[:2] == ["import", "trust"]
+
+    transferring.forget(there, "here")
+    with pytest.raises(Denied):
+        transferring.import_version(there, tmp_path / "pair.tar")
+    there.bundles.load(pair.digest)
+
+
+def test_an_import_of_what_is_marked_is_refused(project: Project, tmp_path: Path) -> None:
+    version = registered(project)
+    transferring.export_version(project, "late:1", tmp_path / "late.tar")
+    curating.delete(project, "late:1")
+    with pytest.raises(Conflict, match="models restore late:1"):
+        transferring.import_version(project, tmp_path / "late.tar")
+    project.wall = ManualClock(LATER)
+    curating.garbage(project, grace_us=DAY)
+    assert project.blobs.all() == []
+    assert transferring.import_version(project, tmp_path / "late.tar").version == "2"
+    assert curating.garbage(project, grace_us=DAY).bundles == []
+    assert project.blobs.all() == [version.digest]
+
+
+def test_a_registry_lives_on_s3(tmp_path: Path, s3_url: Url) -> None:  # noqa: F811
+    project = project_in(tmp_path / "here", blobs=s3_url.text)
+    first, second = registered(project, number=1), registered(project, number=2)
+    assert project.blobs.all() == sorted([first.digest, second.digest])
+    curating.delete(project, "late:1")
+    project.wall = ManualClock(LATER)
+    assert curating.garbage(project, grace_us=DAY).bundles == [first.digest]
+    assert project.bundles.load(second.digest).manifest.model == "late"
+    assert not (project.settings.state / "bundles").exists()

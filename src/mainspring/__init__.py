@@ -63,7 +63,6 @@ __all__ = [
     "Timestamp",
     "TrainingSet",
     "approved",
-    "approved",
     "at_least",
     "at_most",
     "beats",
@@ -156,7 +155,6 @@ if TYPE_CHECKING:
     from mainspring.serving.model import Endpoint as Endpoint
     from mainspring.training.calibration import calibrated as calibrated
     from mainspring.training.loop import fit_torch as fit_torch
-    from mainspring.training.model import approved as approved
     from mainspring.training.model import approved as approved
     from mainspring.training.model import at_least as at_least
     from mainspring.training.model import at_most as at_most

@@ -18,6 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from mainspring.core.errors import Conflict, NotFound
 
 Metric = tuple[str, float, int, int]  # name, value, step, instant in microseconds
+Row = tuple[str, float, int, int, bool, str]  # `_COLUMNS`
 
 _LARGEST = 1.7976931348623157e308  # what MLflow keeps for infinity
 _COLUMNS = ("key", "value", "timestamp", "step", "is_nan", "run_uuid")
@@ -53,13 +54,24 @@ def write(engine: sa.Engine, run_id: str, metrics: Sequence[Metric], *, patience
         Conflict: It was deleted.
     """
     rows = [_row(run_id, *metric) for metric in metrics]
-    newest: dict[str, dict[str, Any]] = {}
+    newest: dict[str, Row] = {}
     for row in rows:
-        known = newest.get(row["key"])
+        known = newest.get(row[0])
         if known is None or _order(row) > _order(known):
-            newest[row["key"]] = row
-    insert = _INSERTS[engine.dialect.name]
-    history = insert(_metrics).on_conflict_do_nothing()
+            newest[row[0]] = row
+    history, upsert = _statements(engine.dialect)
+    with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(patience_s * 1000)}")
+        _check_active(connection, run_id)
+        _execute(connection, history, rows)
+        # in one order everywhere, so that two writers never wait for each other
+        _execute(connection, upsert, [newest[name] for name in sorted(newest)])
+
+
+def _statements(dialect: sa.Dialect) -> tuple[str, str]:
+    """Return the SQL text of both statements, whose parameters are `_COLUMNS`, in this order or by these names."""
+    insert = _INSERTS[dialect.name]
     upsert = insert(_latest)
     fresh = upsert.excluded
     upsert = upsert.on_conflict_do_update(
@@ -68,26 +80,29 @@ def write(engine: sa.Engine, run_id: str, metrics: Sequence[Metric], *, patience
         where=sa.tuple_(fresh.step, fresh.timestamp, fresh.value)
         > sa.tuple_(_latest.c.step, _latest.c.timestamp, _latest.c.value),
     )
-    with engine.begin() as connection:
-        if engine.dialect.name == "sqlite":
-            connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(patience_s * 1000)}")
-        _check_active(connection, run_id)
-        connection.execute(history, rows)
-        # in one order everywhere, so that two writers never wait for each other
-        connection.execute(upsert, [newest[name] for name in sorted(newest)])
+    history = insert(_metrics).on_conflict_do_nothing()
+    return str(history.compile(dialect=dialect)), str(upsert.compile(dialect=dialect))
 
 
-def _row(run_id: str, name: str, value: float, step: int, at: int) -> dict[str, Any]:
+def _execute(connection: sa.Connection, statement: str, rows: Sequence[Row]) -> None:
+    """Hand the rows to the driver as they are: SQLAlchemy would make a dictionary, then a tuple again, of each."""
+    if connection.dialect.positional:
+        connection.exec_driver_sql(statement, list(rows))
+    else:
+        connection.exec_driver_sql(statement, [dict(zip(_COLUMNS, row, strict=True)) for row in rows])
+
+
+def _row(run_id: str, name: str, value: float, step: int, at: int) -> Row:
     nan = math.isnan(value)
     if nan:
         value = 0.0
     elif math.isinf(value):
         value = math.copysign(_LARGEST, value)
-    return {"key": name, "value": value, "timestamp": at // 1000, "step": step, "is_nan": nan, "run_uuid": run_id}
+    return name, value, at // 1000, step, nan, run_id
 
 
-def _order(row: Mapping[str, Any]) -> tuple[int, int, float]:
-    return row["step"], row["timestamp"], row["value"]
+def _order(row: Row) -> tuple[int, int, float]:
+    return row[3], row[2], row[1]
 
 
 def _check_active(connection: sa.Connection, run_id: str) -> None:

@@ -29,9 +29,8 @@ class Server:
     port: int
     requests: Sequence[bytes]
 
-    def load(self, connections: int, seconds: float, requests: Sequence[bytes] | None = None) -> Load:
-        address = (HOST, self.port)
-        return run(address, requests or self.requests, connections=connections, seconds=seconds, warm_up_s=1.0)
+    def load(self, connections: int, seconds: float) -> Load:
+        return run((HOST, self.port), self.requests, connections=connections, seconds=seconds)
 
 
 def request(kind: str, answers: str, port: int, row: Any, headers: Headers = ()) -> bytes:

@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +27,11 @@ from typing import Any
 import numpy as np
 
 import answering
-from asking import HOST, Headers, Server, ask, check, request, values
+from asking import Headers, Server, ask, check, request, values
 from bert import read_safetensors, write_encoder
 from environments import PEERS
-from mainspring.serving.load.generator import run
 from report import Case, report
-from starting import CORES, HERE, ours, peer
+from starting import CORES, HERE, ours, peer, processor_s
 from turns import best, turns_of
 
 KINDS = ("litserve", "bentoml", "mlserver")
@@ -68,20 +66,6 @@ def texts(least: int, lengths: Sequence[int]) -> list[Text]:
 TEXTS_BY_NAME = {"long": texts(16, LONG), "short": texts(4, SHORT)}
 
 
-def processor_s() -> float:
-    """Return the processor time so far of the server that runs: of our children, theirs, and so on."""
-    parents, ticks = {}, {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it ended meanwhile
-            fields, pid = path.read_text().rpartition(")")[2].split(), int(path.parent.name)
-            parents[pid], ticks[pid] = int(fields[1]), int(fields[11]) + int(fields[12])
-
-    def is_ours(pid: int | None) -> bool:
-        return pid is not None and (pid == os.getpid() or is_ours(parents.get(pid)))
-
-    return sum(each for pid, each in ticks.items() if is_ours(parents[pid])) / os.sysconf("SC_CLK_TCK")
-
-
 @dataclass(frozen=True)
 class Measured:
     """What one server did, or the model alone: texts a second, the same per second of processor, p99 of the long ones,
@@ -113,15 +97,16 @@ def measured(
     figures: dict[str, Any] = {}
     wrong = 0
     for name, server in asked.items():
-        server.load(CONNECTIONS, 0.1)
+        server.load(CONNECTIONS, 1.0)
         busy = processor_s()
-        load = run((HOST, port), server.requests, connections=CONNECTIONS, seconds=seconds)
+        load = server.load(CONNECTIONS, seconds)
         busy = processor_s() - busy
         wrong += load.asked - load.answered
         figures[name] = round(load.per_second, 1)
         figures[f"{name}_busy"] = round(load.answered / busy, 1) if busy else None
         if name == "long":
             figures["p99_us"] = load.quantile_us(0.99)
+    asked["short"].load(1, 0.5)
     figures["alone_us"] = asked["short"].load(1, 2.0).quantile_us(0.5)
     return Measured(**figures, note=f"{wrong} requests failed" if wrong else "")
 

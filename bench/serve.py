@@ -69,7 +69,7 @@ def measured(kind: str, server: Server, wanted: Sequence[Sequence[float]], secon
     """
     some = server.requests[: len(wanted)]
     check((values(kind, ask(server.port, each)) for each in some), wanted, EQUAL)
-    return timed(lambda callers: server.load(callers, seconds))
+    return timed(server.load, seconds)
 
 
 def main() -> None:
@@ -120,6 +120,7 @@ def own(
 def picture_us(server: Server, seconds: float) -> float:
     """Return the median latency of one caller, µs."""
     ask(server.port, server.requests[0])
+    server.load(1, 0.5)
     found = server.load(1, seconds).quantile_us(0.5)
     assert found is not None, "it was answered a moment ago"
     return found

@@ -74,7 +74,7 @@ def one_trip(server: Server, wanted: Wanted, seconds: float) -> Measured:
     """Measure a server that reads the features itself."""
     answers = (values("ours", ask(server.port, each)) for each in server.requests[:CHECKED])
     check(answers, list(wanted.values())[:CHECKED], EQUAL)
-    return timed(lambda callers: server.load(callers, seconds))
+    return timed(server.load, seconds)
 
 
 # Feast and a model server
@@ -145,10 +145,10 @@ def two_trip(kind: str, first: int, second: int, wanted: Wanted, seconds: float)
     check(answers, list(wanted.values())[:CHECKED], EQUAL)
     addresses = ((HOST, first), (HOST, second))
 
-    def load(callers: int) -> Load:
-        return two_trips.run(*addresses, asked, then, callers=callers, seconds=seconds, warm_up_s=1.0)
+    def load(callers: int, for_s: float) -> Load:
+        return two_trips.run(*addresses, asked, then, callers=callers, seconds=for_s)
 
-    return timed(load)
+    return timed(load, seconds)
 
 
 def main() -> None:

@@ -55,7 +55,6 @@ def run(
     *,
     callers: int,
     seconds: float,
-    warm_up_s: float = 0.0,
 ) -> Load:
     """Ask for `seconds` and return what came of it; a refusal by either server counts once, with its status.
 
@@ -68,10 +67,7 @@ def run(
     """
     asking = [Caller(first, second) for _ in range(callers)]
     try:
-        upcoming = cycle(requests)
-        if warm_up_s > 0:
-            _go(asking, upcoming, then, warm_up_s)
-        return _go(asking, upcoming, then, seconds)
+        return _go(asking, cycle(requests), then, seconds)
     finally:
         for caller in asking:
             for connection in caller.connections:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +137,16 @@ def test_a_floor_batches_what_waits(model: Path) -> None:
     asyncio.run(main())
     wanted = mlp(str(model))([[float(number), 0.0, 1.0] for number in range(200)])
     assert np.allclose(found, wanted, atol=1e-6)
+
+
+def test_processor_time_is_of_children_and_theirs() -> None:
+    work = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'while True: pass'])"
+    before = starting.processor_s()
+    with subprocess.Popen([sys.executable, "-c", work], start_new_session=True) as child:
+        try:
+            deadline = time.monotonic() + 60
+            while starting.processor_s() < before + 0.5:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        finally:
+            os.killpg(child.pid, signal.SIGKILL)

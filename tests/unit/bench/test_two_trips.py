@@ -79,10 +79,10 @@ def load(first: Served, second: Served, callers: int = 4, **options: Any) -> Any
 
 def test_the_second_is_asked_for_what_the_first_answered() -> None:
     with both(lambda asked: {"features": asked["user"] * 2}, lambda asked: asked) as (first, second):
-        found = load(first, second, warm_up_s=0.1)
+        found = load(first, second)
     assert found.statuses == {200: found.asked}
     assert found.answered == found.asked > 4
-    assert len(first.asked) == len(second.asked) > found.asked  # and those to warm up
+    assert len(first.asked) == len(second.asked) == found.asked
     assert sorted(each["row"] for each in second.asked) == sorted(2 * each["user"] for each in first.asked)
     assert {each["user"] for each in first.asked[:10]} == set(range(10))
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from awaited import Awaited
-from lone_gateway import LoneGateway, free_port, lone_gateway
+from depot import free_port
 from mainspring.client import (
     Client,
     DeadlineExceeded,
@@ -29,6 +29,7 @@ from mainspring.client import (
     Unavailable,
 )
 from serving_kit import FEATURES, expected
+from serving_process import TENSORS, ServingProcess, gateway_process
 
 KEYED = {"carrier": "AA", "flight_id": 1, "distance": 500.0, "scheduled_at": "2013-07-01T02:00:00Z"}
 FULL = [{name: values[row] for name, (_, values) in FEATURES.items()} for row in range(2)]
@@ -37,8 +38,8 @@ DTYPES = {"INT64": np.int64, "FP32": np.float32, "FP64": np.float64}
 
 
 @pytest.fixture(scope="module")
-def gateway() -> Iterator[LoneGateway]:
-    with lone_gateway(versions=1, tensors=True) as each:
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProcess]:
+    with gateway_process(tmp_path_factory.mktemp("gateway"), models=TENSORS) as each:
         yield each
 
 
@@ -48,7 +49,7 @@ def kind(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def client(kind: Any, gateway: LoneGateway) -> Iterator[Any]:
+def client(kind: Any, gateway: ServingProcess) -> Iterator[Any]:
     with kind(gateway.url, gateway.key.removeprefix("Bearer "), timeout_s=30.0) as each:
         yield each
 
@@ -164,7 +165,7 @@ def test_errors_are_the_servers(client: Any, call: Any, kind_of_error: type[Main
     assert words in str(caught.value)
 
 
-def test_a_wrong_key_is_denied(kind: Any, gateway: LoneGateway) -> None:
+def test_a_wrong_key_is_denied(kind: Any, gateway: ServingProcess) -> None:
     with kind(gateway.url, "msp_wrong") as client, pytest.raises(Denied) as caught:
         client.predict("late-arrival", KEYED)
     assert not caught.value.authenticated

@@ -28,10 +28,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from lone_gateway import LoneGateway, lone_gateway
 from mainspring.serving.http.routes import ROUTES
 from mainspring.serving.protocol.tensor import DTYPES
 from serving_kit import full_request, keyed_request
+from serving_process import TENSORS, ServingProcess, gateway_process
 
 INFER = "/v2/models/late-arrival/infer"
 MOST_BYTES = 1 << 20
@@ -45,14 +45,15 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def process() -> Iterator[LoneGateway]:
-    with lone_gateway(versions=1, tensors=True, max_body_bytes=MOST_BYTES, body_timeout_s=1.0, idle_s=2.0) as each:
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProcess]:
+    settings = {"models": TENSORS, "max_body_bytes": MOST_BYTES, "body_timeout_s": 1.0, "idle_s": 2.0}
+    with gateway_process(tmp_path_factory.mktemp("gateway"), **settings) as each:
         answers(each, times=20)  # what is allocated once is allocated now
         yield each
 
 
 @pytest.fixture
-def gateway(process: LoneGateway) -> Iterator[LoneGateway]:
+def gateway(process: ServingProcess) -> Iterator[ServingProcess]:
     before = process.megabytes()
     yield process
     assert process.alive
@@ -60,14 +61,14 @@ def gateway(process: LoneGateway) -> Iterator[LoneGateway]:
     assert process.megabytes() - before < MOST_GROWTH_MB
 
 
-def answers(gateway: LoneGateway, times: int = 1) -> None:
+def answers(gateway: ServingProcess, times: int = 1) -> None:
     """See that a good request is answered, with a connection of its own."""
     for _ in range(times):
         reply = post(gateway, json.dumps(keyed_request("AA")).encode())
         assert reply.status_code == 200, reply.text
 
 
-def post(gateway: LoneGateway, body: bytes, path: str = INFER, **headers: str) -> httpx.Response:
+def post(gateway: ServingProcess, body: bytes, path: str = INFER, **headers: str) -> httpx.Response:
     sent = {"authorization": gateway.key, **{name.replace("_", "-"): value for name, value in headers.items()}}
     return httpx.post(gateway.url + path, content=body, headers=sent, timeout=30, trust_env=False)
 
@@ -80,7 +81,7 @@ def refused(reply: httpx.Response) -> str:
     return said
 
 
-def spoken(gateway: LoneGateway, *parts: bytes, pause_s: float = 0.0, ends: bool = False) -> bytes:
+def spoken(gateway: ServingProcess, *parts: bytes, pause_s: float = 0.0, ends: bool = False) -> bytes:
     """Send bytes over a connection of their own, and return what comes until it is closed or quiet for a while."""
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=15) as connection:
         try:
@@ -101,7 +102,9 @@ def spoken(gateway: LoneGateway, *parts: bytes, pause_s: float = 0.0, ends: bool
         return heard
 
 
-def head(gateway: LoneGateway, *lines: str, path: str = INFER, method: str = "POST", host: str = "localhost") -> bytes:
+def head(
+    gateway: ServingProcess, *lines: str, path: str = INFER, method: str = "POST", host: str = "localhost"
+) -> bytes:
     fixed = [f"{method} {path} HTTP/1.1", f"Authorization: {gateway.key}"]
     return "\r\n".join([*fixed, *([f"Host: {host}"] if host else []), *lines, "", ""]).encode()
 
@@ -115,7 +118,7 @@ def statuses(heard: bytes) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=lambda mode: mode.value)
-def test_by_our_own_openapi(gateway: LoneGateway, mode: schemathesis.GenerationMode) -> None:
+def test_by_our_own_openapi(gateway: ServingProcess, mode: schemathesis.GenerationMode) -> None:
     document = httpx.get(f"{gateway.url}/v2/openapi.json", headers={"authorization": gateway.key}, trust_env=False)
     loaded = schemathesis.openapi.from_dict(document.json())
     seen: set[int] = set()
@@ -174,7 +177,7 @@ def changed(draw: st.DrawFn) -> Any:
     return request
 
 
-def test_valid_requests_with_something_wrong_in_them(gateway: LoneGateway) -> None:
+def test_valid_requests_with_something_wrong_in_them(gateway: ServingProcess) -> None:
     with httpx.Client(
         base_url=gateway.url, headers={"authorization": gateway.key}, timeout=30, trust_env=False
     ) as http:
@@ -217,7 +220,7 @@ def echo_request() -> tuple[str, bytes, bytes]:
 
 @pytest.mark.parametrize("made", [binary_request, echo_request], ids=["features", "tensors"])
 def test_binary_requests_with_something_wrong_in_them(
-    gateway: LoneGateway, made: Callable[[], tuple[str, bytes, bytes]]
+    gateway: ServingProcess, made: Callable[[], tuple[str, bytes, bytes]]
 ) -> None:
     path, said, content = made()
     whole = said + content
@@ -252,7 +255,7 @@ def bomb(encoding: str, megabytes: int) -> bytes:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_bombs(gateway: LoneGateway, encoding: str) -> None:
+def test_bombs(gateway: ServingProcess, encoding: str) -> None:
     body = bomb(encoding, 200)
     assert len(body) < MOST_BYTES
     for _ in range(5):
@@ -261,7 +264,7 @@ def test_bombs(gateway: LoneGateway, encoding: str) -> None:
         refused(reply)
 
 
-def test_compressed_bodies_that_are_not_whole_or_not_what_they_say(gateway: LoneGateway) -> None:
+def test_compressed_bodies_that_are_not_whole_or_not_what_they_say(gateway: ServingProcess) -> None:
     good = json.dumps(full_request()).encode()
     packed = gzip.compress(good)
     assert post(gateway, packed, content_encoding="gzip").status_code == 200
@@ -282,7 +285,7 @@ def test_compressed_bodies_that_are_not_whole_or_not_what_they_say(gateway: Lone
         refused(reply)
 
 
-def test_huge_bodies(gateway: LoneGateway) -> None:
+def test_huge_bodies(gateway: ServingProcess) -> None:
     assert post(gateway, b" " * (MOST_BYTES + 1)).status_code == 413
     heard = spoken(gateway, head(gateway, f"Content-Length: {10**12}"), b"x" * 5_000_000)
     assert statuses(heard)[:1] in ([413], [])
@@ -303,7 +306,7 @@ def test_huge_bodies(gateway: LoneGateway) -> None:
     refused(post(gateway, json.dumps({"inputs": wide}).encode()))
 
 
-def test_slow_bodies(gateway: LoneGateway) -> None:
+def test_slow_bodies(gateway: ServingProcess) -> None:
     """Two hundred at once, each with a body that never ends. Others are answered meanwhile."""
     opening = head(gateway, "Content-Length: 1000")
     connections = [socket.create_connection(("127.0.0.1", gateway.port), timeout=30) for _ in range(200)]
@@ -318,7 +321,7 @@ def test_slow_bodies(gateway: LoneGateway) -> None:
             each.close()
 
 
-def test_bodies_cut_off(gateway: LoneGateway) -> None:
+def test_bodies_cut_off(gateway: ServingProcess) -> None:
     body = json.dumps(full_request()).encode()
     for heard in (
         spoken(gateway, head(gateway, f"Content-Length: {len(body)}"), body[:-1], ends=True),
@@ -331,7 +334,7 @@ def test_bodies_cut_off(gateway: LoneGateway) -> None:
         assert all(400 <= status < 500 for status in statuses(heard)), heard
 
 
-def test_framing_that_two_servers_could_read_differently(gateway: LoneGateway) -> None:
+def test_framing_that_two_servers_could_read_differently(gateway: ServingProcess) -> None:
     """Smuggling: a second request in what may be the first one's body. It must never be answered.
 
     Of a length and chunks together the HTTP server reads the chunks, hides the length from us, and closes the
@@ -372,7 +375,7 @@ def test_framing_that_two_servers_could_read_differently(gateway: LoneGateway) -
             assert all(400 <= status < 500 for status in found), (lines, method, path, found)
 
 
-def test_hosts(gateway: LoneGateway) -> None:
+def test_hosts(gateway: ServingProcess) -> None:
     live = "/v2/health/live"
     for lines, host, status in [
         ((), "", 400),
@@ -392,7 +395,7 @@ def test_hosts(gateway: LoneGateway) -> None:
     assert statuses(spoken(gateway, f"GET {live} HTTP/1.0\r\n\r\n".encode()))[0] == 400
 
 
-def test_requests_that_are_none(gateway: LoneGateway) -> None:
+def test_requests_that_are_none(gateway: ServingProcess) -> None:
     line = f"GET /v2 HTTP/1.1\r\nHost: localhost\r\nAuthorization: {gateway.key}\r\n"
     for sent in (
         b"\x00" * 100,
@@ -413,7 +416,7 @@ def test_requests_that_are_none(gateway: LoneGateway) -> None:
         assert all(status == 200 or 400 <= status < 500 for status in found), (sent[:60], found)
 
 
-def test_unknown_paths_models_and_methods(gateway: LoneGateway) -> None:
+def test_unknown_paths_models_and_methods(gateway: ServingProcess) -> None:
     names = ["nobody", "..", "%2e%2e", "a%2Fb", "%00", "%F0%9F%92%A9", "late-arrival%20", "LATE-ARRIVAL", "x" * 5000]
     for name in names:
         for path in (f"/v2/models/{name}", f"/v2/models/{name}/ready", f"/v2/models/late-arrival/versions/{name}"):
@@ -441,7 +444,7 @@ def test_unknown_paths_models_and_methods(gateway: LoneGateway) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"x": 1}', b"\xff" * 50], ids=repr)
-def test_what_tritons_clients_may_ask_takes_no_junk_either(gateway: LoneGateway, body: bytes) -> None:
+def test_what_tritons_clients_may_ask_takes_no_junk_either(gateway: ServingProcess, body: bytes) -> None:
     names = {"model": "late-arrival", "version": "1", "region": "r"}
     for route in ROUTES:
         if route.method == "POST" and not route.path.endswith("/infer"):
@@ -450,7 +453,7 @@ def test_what_tritons_clients_may_ask_takes_no_junk_either(gateway: LoneGateway,
             assert post(gateway, b" " * (MOST_BYTES + 1), route.path.format(**names)).status_code == 413
 
 
-def test_heads_that_never_end(gateway: LoneGateway) -> None:
+def test_heads_that_never_end(gateway: ServingProcess) -> None:
     begun = time.monotonic()
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as connection, suppress(OSError):
         connection.sendall(b"GET /v2 HTTP/1.1\r\n")
@@ -460,7 +463,7 @@ def test_heads_that_never_end(gateway: LoneGateway) -> None:
     assert time.monotonic() - begun < 20
 
 
-def test_connections_that_say_nothing(gateway: LoneGateway) -> None:
+def test_connections_that_say_nothing(gateway: ServingProcess) -> None:
     silent = [socket.create_connection(("127.0.0.1", gateway.port), timeout=30) for _ in range(200)]
     try:
         answers(gateway, times=3)

@@ -25,18 +25,18 @@ import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
 from depot import wait_for
-from grpc_process import GrpcProcess, grpc_process
 from mainspring.ledger.adapters.unread import unread
 from mainspring.serving.grpc import wire
 from mainspring.serving.protocol.tensor import DTYPES
 from serving_kit import FEATURES, expected
+from serving_process import MODELS, ServingProcess, grpc_process
 from tensor_models import WIDE
 
 ANSWERS = expected({name: values for name, (_, values) in FEATURES.items()})
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcProcess]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProcess]:
     with grpc_process(tmp_path_factory.mktemp("grpc")) as each:
         yield each
         assert each.alive
@@ -44,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcProcess]:
 
 
 @pytest.fixture
-def client(server: GrpcProcess) -> Iterator[Client]:
+def client(server: ServingProcess) -> Iterator[Client]:
     with triton.InferenceServerClient(server.address) as inner:
         yield Client(inner, server.key)
 
@@ -76,7 +76,7 @@ def code(error: Any) -> str:
 
 
 def raw_call(
-    server: GrpcProcess, name: str, content: bytes, *, key: str | None = "", **options: Any
+    server: ServingProcess, name: str, content: bytes, *, key: str | None = "", **options: Any
 ) -> tuple[Any, tuple[Any, ...]]:
     """Call with these bytes; return the reply's bytes or the error, and the trailing metadata."""
     key = server.key if key == "" else key
@@ -100,7 +100,7 @@ def message(model: str = "sums", **fields: Any) -> Any:
 # What the protocol says
 
 
-def test_health_needs_no_key_and_all_else_does(server: GrpcProcess) -> None:
+def test_health_needs_no_key_and_all_else_does(server: ServingProcess) -> None:
     with triton.InferenceServerClient(server.address) as stranger:
         assert stranger.is_server_live()
         assert stranger.is_server_ready()
@@ -143,7 +143,7 @@ def test_index_and_statistics(client: Client) -> None:
     assert after.execution_count - before.execution_count == 1
     assert after.inference_stats.success.count - before.inference_stats.success.count == 1
     assert after.inference_stats.success.ns > before.inference_stats.success.ns
-    assert len(client.get_inference_statistics().model_stats) == 4
+    assert len(client.get_inference_statistics().model_stats) == len(MODELS)
 
 
 def test_there_is_no_shared_memory(client: Client) -> None:
@@ -189,7 +189,7 @@ def test_every_datatype_goes_in_and_out_unchanged(client: Client) -> None:
     assert [each.name for each in some.outputs] == ["out_int8", "out_bytes"]
 
 
-def test_who_sends_values_by_kind_gets_values_by_kind(server: GrpcProcess) -> None:
+def test_who_sends_values_by_kind_gets_values_by_kind(server: ServingProcess) -> None:
     content, _ = raw_call(server, "ModelInfer", message(id="typed").SerializeToString())
     reply = wire.InferResponse.FromString(content)
     assert (reply.model_name, reply.model_version, reply.id) == ("sums", "1", "typed")
@@ -197,7 +197,7 @@ def test_who_sends_values_by_kind_gets_values_by_kind(server: GrpcProcess) -> No
     assert not reply.raw_output_contents
 
 
-def test_a_model_of_features_is_asked_in_full_and_by_key(server: GrpcProcess, client: Client) -> None:
+def test_a_model_of_features_is_asked_in_full_and_by_key(server: ServingProcess, client: Client) -> None:
     full = [tensor(name, [np.nan if each is None else each for each in values], datatype)
             for name, (datatype, values) in FEATURES.items()]  # fmt: skip
     reply = client.infer("late-arrival", full)
@@ -224,7 +224,7 @@ def test_a_model_of_features_is_asked_in_full_and_by_key(server: GrpcProcess, cl
 # Other ways of calling
 
 
-def test_the_asynchronous_client(server: GrpcProcess) -> None:
+def test_the_asynchronous_client(server: ServingProcess) -> None:
     async def main() -> list[float]:
         async with triton_aio.InferenceServerClient(server.address) as inner:
             client = Client(inner, server.key)
@@ -272,7 +272,7 @@ def test_a_stream_answers_each_message_in_order_and_outlives_errors(client: Clie
     client.inner.stop_stream()
 
 
-def test_a_stream_without_a_key_is_refused(server: GrpcProcess) -> None:
+def test_a_stream_without_a_key_is_refused(server: ServingProcess) -> None:
     with triton.InferenceServerClient(server.address) as stranger:
         told = Streamed()
         stranger.start_stream(told)
@@ -282,7 +282,7 @@ def test_a_stream_without_a_key_is_refused(server: GrpcProcess) -> None:
         assert "No API key" in str(error)
 
 
-def test_perf_analyzer(server: GrpcProcess, tmp_path: Path) -> None:
+def test_perf_analyzer(server: ServingProcess, tmp_path: Path) -> None:
     program = shutil.which("perf_analyzer", path=Path(sys.executable).parent)
     assert program is not None
     told = tmp_path / "measured.csv"
@@ -304,7 +304,7 @@ def test_perf_analyzer(server: GrpcProcess, tmp_path: Path) -> None:
 # What is refused
 
 
-def test_each_refusal_has_its_code(server: GrpcProcess, client: Client) -> None:
+def test_each_refusal_has_its_code(server: ServingProcess, client: Client) -> None:
     def refused(model: str = "sums", inputs: Any = None, **named: Any) -> tuple[str, str]:
         with pytest.raises(InferenceServerException) as told:
             client.infer(model, inputs or [x(1.0)], **named)
@@ -325,7 +325,7 @@ def test_each_refusal_has_its_code(server: GrpcProcess, client: Client) -> None:
     assert refused(timeout=1)[0] == "DEADLINE_EXCEEDED"  # one microsecond
 
 
-def test_garbage_is_told_so(server: GrpcProcess) -> None:
+def test_garbage_is_told_so(server: ServingProcess) -> None:
     garbage = [b"\xff" * 50, b"\x0a\xff\xff\xff\xff\x0f", message().SerializeToString()[:-1], b"\x0a\x02\xc3\x28"]
     for content in garbage:
         for name in ("ModelInfer", "ModelMetadata"):
@@ -354,7 +354,7 @@ def test_garbage_is_told_so(server: GrpcProcess) -> None:
     assert "There is no output" in told.details()
 
 
-def test_large_messages_and_bombs_are_refused_without_being_held(server: GrpcProcess) -> None:
+def test_large_messages_and_bombs_are_refused_without_being_held(server: ServingProcess) -> None:
     big = bytes(64 << 20)
     raw_call(server, "ModelInfer", message().SerializeToString())
     before = server.megabytes("VmHWM")
@@ -364,7 +364,7 @@ def test_large_messages_and_bombs_are_refused_without_being_held(server: GrpcPro
     assert server.megabytes("VmHWM") - before < 32
 
 
-def test_metadata_are_limited(server: GrpcProcess, client: Client) -> None:
+def test_metadata_are_limited(server: ServingProcess, client: Client) -> None:
     with pytest.raises(InferenceServerException) as told:
         client.infer("sums", [x(1.0)], headers={"authorization": server.key, "long": "x" * 100_000})
     assert code(told) == "RESOURCE_EXHAUSTED"
@@ -391,7 +391,7 @@ def test_the_calls_deadline_counts(client: Client) -> None:
     assert time.monotonic() - started < 20
 
 
-def test_who_cancels_or_hangs_up_is_not_computed_for(server: GrpcProcess, client: Client) -> None:
+def test_who_cancels_or_hangs_up_is_not_computed_for(server: ServingProcess, client: Client) -> None:
     client.infer("slow", [x(1.0)])  # behind whatever another test left
     before, told = inferences(client, "slow"), Streamed()
     client.async_infer("slow", [x(*range(500))], told)

@@ -15,7 +15,6 @@ import grpc
 import pytest
 
 from depot import free_port
-from grpc_process import GrpcProcess, grpc_process
 from mainspring.core.settings import Address
 from mainspring.security.keys import Authenticator
 from mainspring.security.policy import CedarAuthoriser
@@ -26,6 +25,7 @@ from mainspring.serving.grpc.server import serve
 from mainspring.serving.grpc.service import Service
 from mainspring.serving.plane.plane import DataPlane
 from serving_kit import PEPPER, Kit
+from serving_process import ServingProcess, grpc_process
 from tensor_models import WIDE
 
 CHECK, WATCH, INFER = f"/{wire.HEALTH}/Check", f"/{wire.HEALTH}/Watch", f"/{wire.SERVICE}/ModelInfer"
@@ -33,7 +33,7 @@ SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcProcess]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProcess]:
     with grpc_process(tmp_path_factory.mktemp("grpc")) as each:
         yield each
         assert each.alive
@@ -41,7 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcProcess]:
 
 
 @pytest.fixture
-def channel(server: GrpcProcess) -> Iterator[grpc.Channel]:
+def channel(server: ServingProcess) -> Iterator[grpc.Channel]:
     with grpc.insecure_channel(server.address) as each:
         yield each
 
@@ -76,7 +76,7 @@ def test_a_stranger_learns_of_no_endpoint(channel: grpc.Channel, service: str) -
     watching.cancel()
 
 
-def test_grpcs_own_client_follows_the_health_of_a_server(server: GrpcProcess) -> None:
+def test_grpcs_own_client_follows_the_health_of_a_server(server: ServingProcess) -> None:
     """Its load balancer watches the service, and sends nothing to a server that does not serve it."""
 
     def call(service: str) -> bytes:
@@ -91,7 +91,7 @@ def test_grpcs_own_client_follows_the_health_of_a_server(server: GrpcProcess) ->
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-def test_watches_are_limited_since_they_need_no_key(server: GrpcProcess, channel: grpc.Channel) -> None:
+def test_watches_are_limited_since_they_need_no_key(server: ServingProcess, channel: grpc.Channel) -> None:
     watching = [channel.unary_stream(WATCH)(asked(""), timeout=60) for _ in range(MAX_WATCHES)]
     assert {told(next(each)) for each in watching} == {SERVING}
     one_more = channel.unary_stream(WATCH)(asked(""), timeout=30)
@@ -180,7 +180,7 @@ def named(call: Callable[..., Any], content: bytes, *metadata: tuple[str, Any]) 
     return found
 
 
-def test_a_request_id_goes_in_and_comes_out(server: GrpcProcess, channel: grpc.Channel) -> None:
+def test_a_request_id_goes_in_and_comes_out(server: ServingProcess, channel: grpc.Channel) -> None:
     infer, key = channel.unary_unary(INFER), ("authorization", server.key)
     assert named(infer, message(), key, ("x-request-id", "checkout-77")) == "checkout-77"
     assert named(infer, message("unknown"), key, ("x-request-id", "lost")) == "lost"
@@ -196,7 +196,7 @@ def test_a_request_id_goes_in_and_comes_out(server: GrpcProcess, channel: grpc.C
     assert ("x-request-id", "mine") in streamed.trailing_metadata()
 
 
-def test_the_log_names_a_request_that_failed(server: GrpcProcess, channel: grpc.Channel) -> None:
+def test_the_log_names_a_request_that_failed(server: ServingProcess, channel: grpc.Channel) -> None:
     late = wire.InferRequest.FromString(message())
     late.parameters["timeout"].int64_param = 1  # microsecond
     call, key = channel.unary_unary(INFER), ("authorization", server.key)

@@ -24,11 +24,11 @@ from tritonclient.utils import InferenceServerException
 from certificates import Authority
 from depot import ENDPOINT, Depot, free_port, opened, wait_for
 from fleet import Fleet
-from grpc_process import grpc_process
 from mainspring.app.supervisor import Supervisor
 from mainspring.core.settings import Tls
 from mainspring.serving.protocol.tensor import DTYPES
 from serving_kit import FEATURES, expected
+from serving_process import grpc_process
 from tensor_models import WIDE
 
 PASSING = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")

@@ -11,21 +11,21 @@ import jsonschema
 import pytest
 import schemathesis
 
-from lone_gateway import LoneGateway, lone_gateway
 from mainspring.serving.http.routes import ROUTES
 from serving_kit import full_request, keyed_request
+from serving_process import ServingProcess, gateway_process
 
 INFER = "/v2/models/late-arrival/versions/2/infer"
 
 
 @pytest.fixture(scope="module")
-def gateway() -> Iterator[LoneGateway]:
-    with lone_gateway(versions=2) as each:
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProcess]:
+    with gateway_process(tmp_path_factory.mktemp("gateway"), models=["late-arrival"], versions=2) as each:
         yield each
 
 
 @pytest.fixture
-def client(gateway: LoneGateway) -> Iterator[httpx.Client]:
+def client(gateway: ServingProcess) -> Iterator[httpx.Client]:
     with httpx.Client(
         base_url=gateway.url, headers={"authorization": gateway.key}, timeout=30, trust_env=False
     ) as each:

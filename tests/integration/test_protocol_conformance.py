@@ -18,7 +18,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from lone_gateway import LoneGateway, free_port, lone_gateway
+from depot import free_port
+from serving_process import TENSORS, ServingProcess, gateway_process
 
 MLSERVER = Path(__file__).parents[2] / ".venv-peers" / "mlserver" / "bin"
 
@@ -39,8 +40,8 @@ def results(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
     return {each["check"]: each["result"] for each in json.loads(done.stdout)["checks"]}
 
 
-def test_our_gateway_conforms() -> None:
-    with lone_gateway(versions=2) as gateway:
+def test_our_gateway_conforms(tmp_path: Path) -> None:
+    with gateway_process(tmp_path, models=["late-arrival"], versions=2) as gateway:
         key = f"Authorization: {gateway.key}"
         done = conformance(gateway.url, "--model", "late-arrival", "--header", key, "--json")
         assert done.returncode == 0, done.stdout
@@ -54,7 +55,7 @@ def test_our_gateway_conforms() -> None:
 
 
 @pytest.mark.parametrize("model", ["sums", "ragged"])
-def test_our_models_of_tensors_conform(tensors: LoneGateway, model: str) -> None:
+def test_our_models_of_tensors_conform(tensors: ServingProcess, model: str) -> None:
     done = conformance(tensors.url, "--model", model, "--header", f"Authorization: {tensors.key}", "--json")
     assert done.returncode == 0, done.stdout
     found = results(done)
@@ -62,20 +63,20 @@ def test_our_models_of_tensors_conform(tensors: LoneGateway, model: str) -> None
     assert found["nested and flat data"] == found["all outputs binary"] == "pass"
 
 
-def test_a_model_that_json_does_not_carry_is_seen_by_its_bytes(tensors: LoneGateway) -> None:
+def test_a_model_that_json_does_not_carry_is_seen_by_its_bytes(tensors: ServingProcess) -> None:
     done = conformance(tensors.url, "--model", "echo", "--header", f"Authorization: {tensors.key}", "--json")
     found = results(done)
     assert (done.returncode, found["a valid request"], found["binary inputs"]) == (0, "not tested", "pass")
 
 
 @pytest.fixture(scope="module")
-def tensors() -> Iterator[LoneGateway]:
-    with lone_gateway(tensors=True) as each:
+def tensors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProcess]:
+    with gateway_process(tmp_path_factory.mktemp("gateway"), models=TENSORS) as each:
         yield each
 
 
-def test_who_may_not_ask_is_told_so() -> None:
-    with lone_gateway() as gateway:
+def test_who_may_not_ask_is_told_so(tmp_path: Path) -> None:
+    with gateway_process(tmp_path, models=["late-arrival"]) as gateway:
         done = conformance(gateway.url, "--model", "late-arrival")
         assert done.returncode == 1
         assert "answered 401" in done.stdout

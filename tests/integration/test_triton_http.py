@@ -20,11 +20,11 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from gateway_process import GatewayProcess, gateway_process
 from mainspring.ledger.adapters.unread import unread
 from mainspring.serving.plane.metadata import EXTENSIONS
 from mainspring.serving.protocol.tensor import DTYPES
 from serving_kit import FEATURES, expected, full_request, keyed_request
+from serving_process import ServingProcess, gateway_process
 from tensor_models import WIDE
 
 ANSWERS = expected({name: values for name, (_, values) in FEATURES.items()})
@@ -40,15 +40,15 @@ EXTREMES: dict[str, list[Any]] = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    with gateway_process(tmp_path_factory.mktemp("gateway")) as each:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProcess]:
+    with gateway_process(tmp_path_factory.mktemp("gateway"), versions=2) as each:
         yield each
         assert each.alive
         assert "Traceback" not in each.log
 
 
 @pytest.fixture
-def client(server: GatewayProcess) -> Iterator[Client]:
+def client(server: ServingProcess) -> Iterator[Client]:
     with triton.InferenceServerClient(server.address, concurrency=8) as inner:
         yield Client(inner, server.key)
 
@@ -136,7 +136,7 @@ def test_every_datatype_but_fp16_there_and_back_in_json(client: Client) -> None:
     assert_echoed(client.infer("echo", inputs, outputs=mixed), ["FP16", "FP32", "BYTES", "UINT64"])
 
 
-def test_fp16_in_json_is_refused_by_name(client: Client, server: GatewayProcess) -> None:
+def test_fp16_in_json_is_refused_by_name(client: Client, server: ServingProcess) -> None:
     with pytest.raises(InferenceServerException, match="'in_fp16' is FP16, which JSON does not carry"):
         client.infer("echo", echo_inputs(fp16=False))
     with pytest.raises(InferenceServerException, match="'out_fp16' is FP16, which JSON does not carry"):
@@ -167,7 +167,7 @@ def test_compressed_both_ways(client: Client, sent: str | None, received: str | 
     np.testing.assert_allclose(result.as_numpy("sum")[:, 0], values.sum(axis=1))
 
 
-def test_replies_are_compressed_where_it_is_worth_it(server: GatewayProcess) -> None:
+def test_replies_are_compressed_where_it_is_worth_it(server: ServingProcess) -> None:
     rows = [[1.0] * WIDE] * 1024
     body = {"inputs": [{"name": "x", "shape": [1024, WIDE], "datatype": "FP32", "data": rows}]}
     with httpx.Client(base_url=f"http://{server.address}", headers={"authorization": server.key}) as http:
@@ -206,7 +206,7 @@ def test_async_infer_and_many_at_once(client: Client) -> None:
         assert each.get_result(timeout=60).as_numpy("sum").tolist() == [[WIDE * float(number)]]
 
 
-def test_the_asyncio_client(server: GatewayProcess) -> None:
+def test_the_asyncio_client(server: ServingProcess) -> None:
     async def run() -> None:
         async with triton_aio.InferenceServerClient(server.address) as client:
             headers = {"Authorization": server.key}
@@ -243,7 +243,7 @@ def floats() -> dict[str, tuple[str, Any]]:
     }
 
 
-def test_features_as_binary_data(client: Client, server: GatewayProcess) -> None:
+def test_features_as_binary_data(client: Client, server: ServingProcess) -> None:
     inputs = [tensor(name, values, datatype) for name, (datatype, values) in floats().items()]
     found = client.infer("late-arrival", inputs, model_version="1")
     assert found.as_numpy("probability") == pytest.approx(ANSWERS, abs=1e-6)
@@ -255,7 +255,7 @@ def test_features_as_binary_data(client: Client, server: GatewayProcess) -> None
         client.infer("late-arrival", [tensor(name, values, datatype) for name, (datatype, values) in endless.items()])
 
 
-def test_by_entity_key_as_binary_data(client: Client, server: GatewayProcess) -> None:
+def test_by_entity_key_as_binary_data(client: Client, server: ServingProcess) -> None:
     inputs = [
         tensor("carrier", ["AA", "ÜA"], "BYTES"),
         tensor("flight_id", [1, 2], "INT64"),
@@ -332,7 +332,7 @@ def test_statistics_grow_by_what_was_asked(client: Client) -> None:
     assert {(each["name"], each["version"]) for each in everything} >= {("ragged", "1"), ("late-arrival", "2")}
 
 
-def test_what_was_answered_is_logged(client: Client, server: GatewayProcess) -> None:
+def test_what_was_answered_is_logged(client: Client, server: ServingProcess) -> None:
     small = client.infer("sums", [x(1.0, 2.0)], request_id="logged").get_response()["parameters"]["prediction_ids"]
     large = client.infer("ragged", [tensor("x", np.ones((1, 1000), np.float32))]).get_response()
     wanted_ids = {*small, *large["parameters"]["prediction_ids"]}
@@ -351,7 +351,7 @@ def test_what_was_answered_is_logged(client: Client, server: GatewayProcess) -> 
     assert "float32" in str(logged[large["parameters"]["prediction_ids"][0]].features["x"])
 
 
-def test_request_ids(server: GatewayProcess) -> None:
+def test_request_ids(server: ServingProcess) -> None:
     with httpx.Client(base_url=f"http://{server.address}", headers={"authorization": server.key}) as http:
         made = [http.get("/v2").headers["x-request-id"] for _ in range(3)]
         assert len(set(made)) == 3
@@ -362,7 +362,7 @@ def test_request_ids(server: GatewayProcess) -> None:
             assert http.get("/v2", headers={"x-request-id": odd}).headers["x-request-id"] not in (odd, "")
 
 
-def test_refusals_name_the_field(server: GatewayProcess) -> None:
+def test_refusals_name_the_field(server: ServingProcess) -> None:
     row = {"name": "x", "shape": [1, WIDE], "datatype": "FP32"}
 
     def body(*data: bytes, header: int | None = None, **changes: Any) -> tuple[int, str]:
@@ -406,7 +406,7 @@ def test_refusals_name_the_field(server: GatewayProcess) -> None:
         assert (reply.status_code, "Inference-Header-Content-Length" in reply.json()["error"]) == (400, True)
 
 
-def test_perf_analyzer(server: GatewayProcess, tmp_path: Path) -> None:
+def test_perf_analyzer(server: ServingProcess, tmp_path: Path) -> None:
     program = shutil.which("perf_analyzer", path=Path(sys.executable).parent)
     assert program is not None
     told = tmp_path / "measured.csv"
@@ -429,7 +429,7 @@ def test_perf_analyzer(server: GatewayProcess, tmp_path: Path) -> None:
         told.unlink()
 
 
-def test_anything_but_json_in_front_is_refused(server: GatewayProcess) -> None:
+def test_anything_but_json_in_front_is_refused(server: ServingProcess) -> None:
     body = json.dumps(full_request()).encode()
     for content, encoding, status in (
         (body[:-1], "identity", 400),

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "monitor": ("monitor", "Join labels, measure quality and drift, now."),
     "prediction": ("prediction", "Show one prediction of the log."),
     "runs": ("runs", "List training runs."),
+    "reproduce": ("reproduce", "Train once more as a run recorded, and compare."),
     "keys": ("keys", "Create, list and revoke API keys."),
     "status": ("status", "What is live, and how it does."),
     "profile": ("profile", "Check what a profile names: servers, buckets, folders."),

@@ -43,6 +43,7 @@ _OPTIONS = {
     "gs": {},
     "az": {"endpoint": "endpoint", "account": "account_name"},
 }
+_NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound")
 _FULL = re.compile("QuotaExceeded|StorageFull|InsufficientStorage|507 ")
 
 
@@ -184,7 +185,9 @@ class ObjectBlobs:
                 obstore.delete(self._store, f"{_WHOLE}/{digest}")  # from here on nobody sees it
                 self._remove_parts(marker.parts)
                 return True
-            except FileNotFoundError:  # another remover was faster
+            except FileNotFoundError as error:  # another remover was faster
+                if _NO_BUCKET.search(str(error)):
+                    raise
                 return False
             finally:
                 obstore.delete(self._store, condemned)
@@ -212,7 +215,9 @@ class ObjectBlobs:
     def _marker(self, digest: str) -> Marker | None:
         try:
             content = self._read(f"{_WHOLE}/{digest}")
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if _NO_BUCKET.search(str(error)):
+                raise
             return None
         try:
             marker = msgspec.json.decode(content, type=Marker)
@@ -256,7 +261,7 @@ class ObjectBlobs:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn the store's errors inside the block into ours; a missing object stays a FileNotFoundError."""
+        """Turn the store's errors inside the block into ours."""
         try:
             yield
         except (BaseError, FileNotFoundError, PermissionError) as error:
@@ -264,18 +269,18 @@ class ObjectBlobs:
 
     def _ours(self, error: Exception) -> MainspringError:
         said = str(error).partition("\nDebug source")[0]
+        if _NO_BUCKET.search(said):
+            return NotFound(
+                f"There is no bucket at {self._place}.", fix="create it, or correct `blobs` in the profile."
+            )
+        if _FULL.search(said):
+            return StorageFull(f"No space left at {self._place}.", fix="free some space and run the command again.")
         if isinstance(error, (PermissionError, PermissionDeniedError, UnauthenticatedError)):
             return Denied(
                 f"{self._place} refuses: {_line(said)}",
                 fix="set the provider's credentials in the environment, such as AWS_ACCESS_KEY_ID, and let them read, "
                 "create, list and delete there.",
             )
-        if "NoSuchBucket" in said:
-            return NotFound(
-                f"There is no bucket at {self._place}.", fix="create it, or correct `blobs` in the profile."
-            )
-        if _FULL.search(said):
-            return StorageFull(f"No space left at {self._place}.", fix="free some space and run the command again.")
         return NotAnswering(f"{self._place} did not do as it was asked: {_line(said)}")
 
 

@@ -201,7 +201,7 @@ class Run:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         with suppress(Exception):
             self._entered.close()
@@ -217,8 +217,9 @@ class Run:
         with suppress(Exception):  # the first error is the one to report
             self.flush()
         if not self._prefix:
+            status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             with suppress(Exception):
-                self._tracking.finish(self.id, "KILLED" if kind is KeyboardInterrupt else "FAILED", self._clock.now())
+                self._tracking.finish(self.id, status, self._clock.now())
 
     def _sampled(self, values: Mapping[str, float], step: int) -> None:
         at = self._clock.now()

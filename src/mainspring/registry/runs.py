@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import Clock
+from mainspring.registry.model import RunRecord
 from mainspring.registry.ports import Tracking
-from mainspring.registry.processes import is_dead, process_tags
+from mainspring.registry.processes import PID, is_dead, process_tags
 
 __all__ = ["NAME", "PARENT", "process_tags", "sweep"]
 
 PARENT = "mainspring.parent"  # the id of the run that this one is a part of
 NAME = "mainspring.name"  # what a run is called among its siblings
+_DEEPEST = 16  # runs in runs in runs
 
 
 def sweep(tracking: Tracking, clock: Clock) -> list[str]:
     """Mark every RUNNING run as KILLED whose process has ended, and return their ids.
 
-    A run of another host, or one that does not say which process it belongs to, is left alone.
+    A run of another host is left alone. One that does not say which process it belongs to, as MLflow's own client
+    begins them, has that of the run that it is part of.
     """
     killed = []
     for run in tracking.search(status="RUNNING", limit=1000):
-        if is_dead(run.tags):
+        if is_dead(_process_of(tracking, run)):
             tracking.finish(run.id, "KILLED", clock.now())
             killed.append(run.id)
     return killed
+
+
+def _process_of(tracking: Tracking, run: RunRecord) -> Mapping[str, str]:
+    for _ in range(_DEEPEST):
+        if PID in run.tags or PARENT not in run.tags:
+            break
+        try:
+            run = tracking.get(run.tags[PARENT])
+        except (Invalid, NotFound):  # MLflow's own tools can delete it, or name what they like
+            break
+    return run.tags

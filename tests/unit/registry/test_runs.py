@@ -11,7 +11,7 @@ import pytest
 from mainspring.core.time import SECOND, ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking
 from mainspring.registry.processes import BOOT, HOST, PID, STARTED, is_dead, process_tags
-from mainspring.registry.runs import sweep
+from mainspring.registry.runs import PARENT, sweep
 
 
 @pytest.fixture
@@ -71,3 +71,16 @@ def test_the_sweep_closes_only_the_dead(other: subprocess.Popen[bytes]) -> None:
     assert (tracking.get(done).status, tracking.get(done).ended_at) == ("FINISHED", 2 * SECOND)
     assert tracking.get(mine).status == "RUNNING"
     assert sweep(tracking, clock) == []
+
+
+def test_a_run_without_a_process_has_that_of_the_run_that_it_is_part_of(other: subprocess.Popen[bytes]) -> None:
+    tracking = MemoryTracking()
+    of_the_dead = tracking.start("late", process_tags(other.pid), SECOND)
+    of_the_living = tracking.start("late", process_tags(), SECOND)
+    inner = tracking.start("late", {PARENT: of_the_dead}, SECOND)
+    innermost = tracking.start("late", {PARENT: inner}, SECOND)
+    for parent in (of_the_living, "0" * 26, "../x"):
+        tracking.start("late", {PARENT: parent}, SECOND)
+    other.kill()
+    other.wait()
+    assert set(sweep(tracking, ManualClock(9 * SECOND))) == {of_the_dead, inner, innermost}

@@ -21,9 +21,10 @@ _JUDGED = "holdout."
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
 def command(call: Call, *, model: str | None, limit: int) -> None:
     """List the training runs of MODEL, or of all models, newest first."""
+    from mainspring.app.training import runs as listed
     from mainspring.core.time import format_instant
 
-    runs = call.project.tracking.search(model, limit=limit)
+    runs = listed(call.project, model, limit=limit)
 
     def show(console: Console) -> None:
         from rich.table import Table

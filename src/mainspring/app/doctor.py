@@ -181,9 +181,12 @@ def _processes(project: Project) -> Iterator[Finding]:
     several = f" from {settings.gateway_workers} processes" if settings.gateway_workers > 1 else ""
     yield _answering(project, "gateway", settings.gateway.url + several, not silent)
     yield _answering(project, "console", settings.control.url, answers(settings.control, "/health/live"))
-    if settings.grpc is not None:  # its slot is the one after the gateway's
-        where, slot = f"{settings.grpc.host}:{settings.grpc.port}", settings.gateway_workers
-        yield _answering(project, "grpc", where, ready(folder(settings.state), slot) is not None)
+    if settings.grpc is not None:  # its slots are those after the gateway's
+        where, first = f"{settings.grpc.host}:{settings.grpc.port}", settings.gateway_workers
+        several = f" from {settings.grpc_workers} processes" if settings.grpc_workers > 1 else ""
+        slots = range(first, first + settings.grpc_workers)
+        well = all(ready(folder(settings.state), slot) is not None for slot in slots)
+        yield _answering(project, "grpc", where + several, well)
 
 
 def _answering(project: Project, name: str, where: str, well: bool) -> Finding:

@@ -1,7 +1,7 @@
 """gRPC as a process: `python -m mainspring.app.grpc --project ROOT [--profile P]`.
 
 It serves what the gateway serves, from adapters of its own, and writes a segment of its own to the prediction log. Its
-metrics are scraped at the gateway, where it has the slot after the gateway's own.
+metrics are scraped at the gateway, where it has the slot after the gateway's own. There may be several.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def check_installed() -> None:
         raise MissingExtra("Serving gRPC", "grpc")
 
 
-async def _serve(project: Project, slots: Slots, tracing: Tracing | None) -> None:
+async def _serve(project: Project, slots: Slots, tracing: Tracing | None, *, shared: bool) -> None:
     from mainspring.serving.grpc.server import credentials, serve
     from mainspring.serving.grpc.service import Service
 
@@ -68,6 +68,7 @@ async def _serve(project: Project, slots: Slots, tracing: Tracing | None) -> Non
         max_message_bytes=settings.max_body_bytes,
         credentials=credentials(tls, now=project.wall.now()) if tls is not None else None,
         slots=slots,
+        shared=shared,
         started=lambda: log.info("gRPC listens on %s:%d", address.host, address.port),
     )
 
@@ -77,13 +78,15 @@ def main() -> int:
     parser = arguments("grpc")
     parser.add_argument("--slot", type=int, default=0, help="the place among the gateway's processes, for metrics")
     parser.add_argument("--slots", type=int, default=1, help="how many places there are")
+    parser.add_argument("--shared", action="store_true", help="others serve the same address, which somebody keeps")
     chosen = parser.parse_args()
 
     def body(project: Project) -> None:
         check_installed()
         tracing = tracing_of(project, "grpc")
         try:
-            asyncio.run(_serve(project, Slots(folder(project.settings.state), chosen.slot, chosen.slots), tracing))
+            slots = Slots(folder(project.settings.state), chosen.slot, chosen.slots)
+            asyncio.run(_serve(project, slots, tracing, shared=chosen.shared))
         finally:
             project.prediction_log.close()
             if tracing is not None:

@@ -39,6 +39,7 @@ DEFAULTS: Mapping[str, Any] = {
     "monitor_window": "1d",
     "materialise_every": "1m",
     "gateway_workers": 1,
+    "grpc_workers": 1,
     "gateway_max_connections": 1024,
     "gateway_max_header_bytes": 1024 * 1024,
     "gateway_idle_timeout": "30s",
@@ -183,7 +184,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         materialise_every_us=_duration("materialise_every", values["materialise_every"]),
         approvals=_count("approvals", values["approvals"]),
         debug=bool(values.get("debug", False)),
-        gateway_workers=_workers(values["gateway_workers"]),
+        gateway_workers=_workers("gateway_workers", values["gateway_workers"]),
         gateway_limits=Limits(
             connections=_whole("gateway_max_connections", values["gateway_max_connections"]),
             header_bytes=_at_least(_LEAST_HEADER, "gateway_max_header_bytes", values["gateway_max_header_bytes"]),
@@ -194,6 +195,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         gateway_tls=tls["gateway"],
         control_tls=tls["control"],
         grpc=grpc,
+        grpc_workers=_workers("grpc_workers", values["grpc_workers"]),
         traces=_traces(values),
     )
 
@@ -246,12 +248,12 @@ def _tls(root: Path, plane: str, values: Mapping[str, Any]) -> Tls | None:
     return Tls(root / cert, root / key, root / client_ca if client_ca else None)
 
 
-def _workers(value: Any) -> int:
+def _workers(name: str, value: Any) -> int:
     """Return a number of processes; `auto` is one for each processor that this process may use."""
     if value == "auto":
         usable = getattr(os, "sched_getaffinity", None)
         return len(usable(0)) if usable else os.cpu_count() or 1
-    return _whole("gateway_workers", value)
+    return _whole(name, value)
 
 
 def _url(root: Path, name: str, text: str) -> Url:

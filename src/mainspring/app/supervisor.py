@@ -24,7 +24,7 @@ from mainspring.app.project import Project
 from mainspring.app.reach import answers
 from mainspring.app.running import Running, alive, forget_running, read_running, write_running
 from mainspring.core.errors import Conflict, Unavailable
-from mainspring.core.listening import check_free, listen_together, steer
+from mainspring.core.listening import check_free, hold, listen_together, steer
 
 MODULES = {
     "gateway": "mainspring.app.gateway",
@@ -47,7 +47,7 @@ class _Kind:
     module: str
     arguments: tuple[str, ...] = ()
     inherits: tuple[int, ...] = ()  # descriptors
-    slot: int | None = None  # of a gateway; gRPC has the one after
+    slot: int | None = None  # of a gateway; gRPC has those after
 
 
 @dataclass(slots=True)
@@ -83,6 +83,7 @@ class Supervisor:
         self._watcher: threading.Thread | None = None
         self._pipe = (-1, -1)
         self._listeners: list[socket.socket] = []  # one a slot
+        self._kept: socket.socket | None = None  # gRPC's address, where several processes share it
         self._able: list[int] = []  # the slots that get new connections; all, if empty
 
     @contextmanager
@@ -130,11 +131,14 @@ class Supervisor:
             self._check_certificates()
             if "control" in self.parts:
                 check_free(settings.control, "control")
-            if self._with_grpc and settings.grpc is not None:
+            if self._grpc_count and settings.grpc is not None:
                 from mainspring.app.grpc import check_installed
 
                 check_installed()
-                check_free(settings.grpc, "grpc")
+                if self._grpc_count > 1:
+                    self._kept = hold(settings.grpc, "grpc")
+                else:
+                    check_free(settings.grpc, "grpc")
             if settings.traces is not None:
                 from mainspring.app import tracing
 
@@ -147,8 +151,9 @@ class Supervisor:
             held.__exit__(None, None, None)
 
     @property
-    def _with_grpc(self) -> bool:
-        return "grpc" in self.parts and self.project.settings.grpc is not None
+    def _grpc_count(self) -> int:
+        settings = self.project.settings
+        return settings.grpc_workers if "grpc" in self.parts and settings.grpc is not None else 0
 
     def _check_certificates(self) -> None:
         for files in filter(None, (self.project.settings.gateway_tls, self.project.settings.control_tls)):
@@ -159,6 +164,8 @@ class Supervisor:
     def _refuse_more(self) -> None:
         for listener in self._listeners:
             listener.close()
+        if self._kept is not None:
+            self._kept.close()
 
     def _await_predecessors(self, within_s: float = 5.0) -> None:
         """Wait for the children of a supervisor that was killed: they die with it, but not in the same instant."""
@@ -177,19 +184,21 @@ class Supervisor:
         self._watcher.start()
 
     def _kinds(self, part: str) -> Iterator[_Kind]:
-        """Yield the processes of a part: as many gateways as are set, each with its slot, and one of all others."""
+        """Yield the processes of a part: of the gateway and gRPC as many as are set, each with its slot; else one."""
         count = len(self._listeners)
-        slots = ("--slots", str(count + self._with_grpc))
+        slots = ("--slots", str(count + self._grpc_count))
         if part == "grpc":
-            if self._with_grpc:
-                yield _Kind(part, MODULES[part], ("--slot", str(count), *slots), slot=count)
+            shared = ("--shared",) if self._grpc_count > 1 else ()
+            for number in range(self._grpc_count):
+                name, slot = part if number == 0 else f"{part}-{number}", count + number
+                yield _Kind(name, MODULES[part], ("--slot", str(slot), *slots, *shared), slot=slot)
         elif part != "gateway":
             yield _Kind(part, MODULES[part])
         else:
             for slot, listener in enumerate(self._listeners):
-                name, shared = part if slot == 0 else f"{part}-{slot}", listener.fileno()
-                arguments = ("--listener", str(shared), "--slot", str(slot), *slots)
-                yield _Kind(name, MODULES[part], arguments, (shared,), slot)
+                name, inherited = part if slot == 0 else f"{part}-{slot}", listener.fileno()
+                arguments = ("--listener", str(inherited), "--slot", str(slot), *slots)
+                yield _Kind(name, MODULES[part], arguments, (inherited,), slot)
 
     def _spawn(self, kind: _Kind) -> subprocess.Popen[bytes]:
         settings = self.project.settings

@@ -42,6 +42,13 @@ def check_free(address: Address, setting: str) -> None:
     _bind(address, setting).close()
 
 
+def hold(address: Address, setting: str) -> socket.socket:
+    """Return a socket that keeps `address` for processes of ours which listen there by SO_REUSEPORT; raises as `listen`
+    does. It does not listen itself, so it gets no connections."""
+    check_free(address, setting)
+    return _bind(address, setting, shared=True)
+
+
 def listen_together(address: Address, setting: str, count: int) -> list[socket.socket]:
     """Return `count` sockets that share the connections to `address`; raises as `listen` does.
 

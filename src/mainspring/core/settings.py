@@ -120,4 +120,5 @@ class Settings:
     gateway_tls: Tls | None = None
     control_tls: Tls | None = None
     grpc: Address | None = None  # `None`: gRPC is off
+    grpc_workers: int = 1
     traces: Traces | None = None  # `None`: tracing is off

@@ -199,6 +199,7 @@ def test_limits_are_those_of_the_code_where_nothing_is_set(tmp_path: Path) -> No
 
 def test_as_many_processes_as_processors(tmp_path: Path) -> None:
     assert _load(tmp_path, gateway_workers="auto").gateway_workers == len(os.sched_getaffinity(0))
+    assert _load(tmp_path, grpc_workers="auto").grpc_workers == len(os.sched_getaffinity(0))
 
 
 def test_certificates_lie_where_the_project_says_and_make_the_address_https(tmp_path: Path) -> None:
@@ -214,6 +215,7 @@ def test_certificates_lie_where_the_project_says_and_make_the_address_https(tmp_
     [
         ("gateway_workers", 0, "gateway_workers is 0"),
         ("gateway_workers", "many", "gateway_workers is 'many'"),
+        ("grpc_workers", 0, "grpc_workers is 0"),
         ("gateway_max_connections", -1, "gateway_max_connections is -1"),
         ("gateway_max_header_bytes", 100, "gateway_max_header_bytes is 100.*8192"),
         ("gateway_idle_timeout", "soon", "gateway_idle_timeout is 'soon'"),

@@ -27,14 +27,14 @@ _PINGED_EVERY_MS = 10_000  # a client that pings oftener is turned away
 _log = logging.getLogger(__name__)
 
 
-def options(limits: Limits, max_message_bytes: int) -> list[tuple[str, Any]]:
-    """Return gRPC's channel arguments.
+def options(limits: Limits, max_message_bytes: int, *, shared: bool = False) -> list[tuple[str, Any]]:
+    """Return gRPC's channel arguments. `shared`: whether other processes may listen on the same address.
 
     https://grpc.github.io/grpc/core/group__grpc__arg__keys.html
     """
     return [
         # Two servers on one port would both answer: see docs/adr/0008-supervisor-and-death.md.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(shared)),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_metadata_size", _METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
@@ -55,6 +55,7 @@ async def serve(
     max_message_bytes: int,
     credentials: grpc.ServerCredentials | None = None,
     slots: Slots | None = None,
+    shared: bool = False,
     stop: asyncio.Event | None = None,
     started: Callable[[], None] | None = None,
 ) -> None:
@@ -67,26 +68,33 @@ async def serve(
         max_message_bytes: The largest message, also after decompression.
         credentials: For TLS; without them in clear.
         slots: This process's place among those whose metrics are scraped together.
+        shared: Whether other processes serve the same address, which somebody keeps for them (`core.listening.hold`).
         started: Called once calls are answered.
 
     Raises:
         Conflict: The address is taken.
     """
     limits = limits or Limits()
-    check_free(address, "grpc")
+    if not shared:
+        check_free(address, "grpc")
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     stopping = loop.create_task(stop.wait())
-    server = grpc.aio.server(options=options(limits, max_message_bytes), maximum_concurrent_rpcs=limits.connections)
+    server = grpc.aio.server(
+        options=options(limits, max_message_bytes, shared=shared), maximum_concurrent_rpcs=limits.connections
+    )
     server.add_generic_rpc_handlers(service.handlers())
     service.plane.start()
     try:
-        _listen(server, address, credentials)
+        if not shared:
+            _listen(server, address, credentials)
         preloading = loop.create_task(service.plane.preloaded())
         await asyncio.wait((preloading, stopping), timeout=_PRELOAD_S, return_when=asyncio.FIRST_COMPLETED)
         preloading.cancel()
+        if shared:  # not before: the kernel gives connections to whoever listens
+            _listen(server, address, credentials)
         await server.start()
         if slots is not None:
             await slots.start(service.plane.metrics.text, lambda: service.plane.unready() is None)

@@ -104,7 +104,7 @@ def specs_of(bundle: Bundle) -> tuple[dict[str, TensorSpec], dict[str, TensorSpe
     manifest = bundle.manifest
     if manifest.tensors:
         return by_name(manifest.tensors), by_name(manifest.output_tensors)
-    kind = "FP64" if manifest.flavour == "lightgbm" else "FP32"
+    kind = "FP64" if manifest.flavour in ("lightgbm", "catboost") else str(manifest.extra.get("answers", "FP32"))
     return column_specs(manifest.inputs), {name: TensorSpec(name, kind, (-1,)) for name in manifest.outputs}
 
 

@@ -17,7 +17,7 @@ from mainspring.training.frames import Array
 from mainspring.training.judge import evaluate
 from mainspring.training.model import Model
 from mainspring.training.pinned import Pinned
-from mainspring.training.scoring import artefact_scores, output_names
+from mainspring.training.scoring import artefact_scores, open_session, output_names
 from mainspring.training.sets import TrainingSet
 
 if TYPE_CHECKING:
@@ -101,7 +101,15 @@ def pack(
             "label": f"{model.label.source.name}.{model.label.column}",
             "float64": list(converted.wide),
             "proof": asdict(converted.proof),
+            **({"answers": "FP64"} if _double(converted.artefact) else {}),
             "environment": pinned.tags["environment"],
         },
     )
     return bundles.seal(manifest, files, key)
+
+
+def _double(artefact: Artefact) -> bool:
+    """Return whether a converted model answers float64."""
+    if artefact.native:
+        return False
+    return any(each.type == "tensor(double)" for each in open_session(artefact.content).get_outputs())

@@ -7,19 +7,12 @@ from collections.abc import Callable
 
 from mainspring.app.applying import apply
 from mainspring.app.project import Project
-from mainspring.registry.model import RunRecord
 from mainspring.registry.runs import sweep
 from mainspring.training.model import TrainReport
 
 # OpenMP's threads wait for each other by spinning, which on a machine that does something else too makes a training of
 # 20 seconds one of 70 (measured: histogram gradient boosting on two cores under load). Read when the library loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def runs(project: Project, model: str | None = None, *, limit: int = 50) -> list[RunRecord]:
-    """Return the runs of a model, or of all, newest first; those whose process died are marked as killed."""
-    sweep(project.tracking, project.wall)
-    return project.tracking.search(model, limit=limit)
 
 
 def train(

@@ -18,6 +18,7 @@ from mainspring.console.guard import caller
 from mainspring.console.live import live
 from mainspring.console.overview import endpoints
 from mainspring.console.project import ConsoleProject
+from mainspring.console.run_api import add_run_api
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.core.time import DAY, parse_duration
@@ -102,10 +103,7 @@ def api(project: ConsoleProject, looking: Looking | None = None) -> APIRouter:
             raise NotFound(f"There is no model {model!r}.", fix="GET /api/models lists them.")
         return Json({"model": model, "versions": versions, "moves": project.versions.moves(model)})
 
-    @router.get("/runs")
-    def list_runs(model: MaybeId = None, limit: Limit = 50) -> Response:
-        """Training runs, newest first."""
-        return Json({"runs": project.tracking.search(model, limit=limit)})
+    add_run_api(router, project)
 
     @router.get("/keys")
     def list_keys() -> Response:

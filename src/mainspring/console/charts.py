@@ -10,6 +10,7 @@ import msgspec
 from markupsafe import Markup
 
 from mainspring.console import formats
+from mainspring.core.time import DAY
 
 WIDTH, HEIGHT = 600, 150  # of the SVG's own units; it is stretched to its place
 _PAD = 6
@@ -24,11 +25,20 @@ _UNITS: dict[str, Callable[[float], str | Markup]] = {
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One row of numbers of a chart. `tone` names a colour of the stylesheet: `first`, `second`, `rest`, `alert`."""
+    """One row of numbers of a chart. `tone` names a colour of the stylesheet: `first` to `fifth`, `rest`, `alert`.
+
+    Lines of one colour are told apart by `dash`, 0 (none) to 3.
+    """
 
     name: str
     values: tuple[float | None, ...]
     tone: str = "first"
+    dash: int = 0
+
+    @property
+    def look(self) -> str:
+        """Its classes."""
+        return f"{self.tone} dash{self.dash}" if self.dash else self.tone
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +51,14 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Numbers over time.
+    """Numbers over time, or over steps.
 
     Args:
         id: Unique in the page.
         kind: `bars`, `lines`, or `bands`: of an odd number of lines, the lowest first, the outer and the inner ones
             are the edges of areas around the middle one.
         unit: How the browser writes a value: `count`, `ms`, `score`, `share`, `number`.
-        starts, ends: The windows, UTC epoch microseconds.
+        starts, ends: The windows, UTC epoch microseconds; of steps, from which to before which.
         pieces: What to call the windows.
         lines: Of as many values as there are windows.
         from_zero: Whether the scale begins at 0 (always for bars).
@@ -70,6 +80,7 @@ class Chart:
     level: tuple[float, str] | None = None  # a value to compare with, drawn across
     marks: tuple[tuple[int, str], ...] = ()  # instants worth a line: a new version
     pieces: str = "windows"
+    axis: str = "time"  # or "step"
 
     @property
     def drawable(self) -> bool:
@@ -79,7 +90,7 @@ class Chart:
     def legend(self) -> tuple[tuple[str, str], ...]:
         """What the colours mean: (name, tone) of each line, or of each area."""
         if self.kind != "bands":
-            return tuple((line.name, line.tone) for line in self.lines)
+            return tuple((line.name, line.look) for line in self.lines)
         middle = len(self.lines) // 2
         areas = [(f"{self.lines[n].name} – {self.lines[-1 - n].name}", self.lines[n].tone) for n in range(middle)]
         return (*areas, (self.lines[middle].name, self.lines[middle].tone))
@@ -111,19 +122,39 @@ class Chart:
     @property
     def data(self) -> str:
         """What the script draws from, as JSON. Times are epoch seconds, in the middle of each window."""
+        pairs = list(zip(self.starts, self.ends, strict=True))
+        places = [(start + end) / 2e6 for start, end in pairs] if self.axis == "time" else list(self.starts)
+        scale = 1e6 if self.axis == "time" else 1
         return msgspec.json.encode(
             {
                 "kind": self.kind,
                 "unit": self.unit,
                 "zero": self.from_zero,
                 "stacked": self.stacked,
-                "x": [(start + end) / 2e6 for start, end in zip(self.starts, self.ends, strict=True)],
-                "width": (self.ends[0] - self.starts[0]) / 1e6 if self.starts else 0,
-                "lines": [{"name": line.name, "tone": line.tone, "y": line.values} for line in self.lines],
+                "axis": self.axis,
+                "x": places,
+                "width": (self.ends[0] - self.starts[0]) / scale if self.starts else 0,
+                "lines": [
+                    {"name": line.name, "tone": line.tone, "dash": line.dash, "y": line.values} for line in self.lines
+                ],
                 "level": None if self.level is None else {"y": self.level[0], "text": self.level[1]},
                 "marks": [{"x": at / 1e6, "text": text} for at, text in self.marks],
             }
         ).decode()
+
+    @property
+    def left(self) -> str:
+        """Where it begins, as text."""
+        return self._end(self.starts[0])
+
+    @property
+    def right(self) -> str:
+        return self._end(self.starts[-1] if self.axis == "step" else self.ends[-1])
+
+    def _end(self, at: int) -> str:
+        if self.axis == "step":
+            return f"step {at:,}"
+        return formats.day(at) if self.ends[-1] - self.starts[0] >= DAY else formats.minute(at)
 
     @property
     def svg(self) -> Markup:
@@ -222,7 +253,7 @@ def _lines(chart: Chart, line: Line) -> Markup:
         if len(points) == 1:
             # A single point is a line of no length: round ends make it a dot.
             points = points * 2
-        drawn += Markup('<polyline class="{}" points="{}"/>').format(line.tone, " ".join(points))
+        drawn += Markup('<polyline class="{}" points="{}"/>').format(line.look, " ".join(points))
     return drawn
 
 

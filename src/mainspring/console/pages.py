@@ -21,6 +21,7 @@ from mainspring.console.guard import caller, cookie_name, form
 from mainspring.console.overview import SHOWN_COLUMNS, endpoints, overview
 from mainspring.console.project import ConsoleProject
 from mainspring.console.render import login_page, page
+from mainspring.console.run_pages import add_run_pages
 from mainspring.core.errors import Denied, NotFound
 from mainspring.core.ids import check_id
 from mainspring.security.model import Action, AuditEvent, Principal
@@ -34,7 +35,7 @@ _STATIC: Mapping[str, tuple[str, str]] = {
     "uplot.js": ("uplot-1.6.32/uPlot.iife.min.js", "text/javascript"),
 }
 _ID = r"[A-Za-z0-9_.-]{1,128}"
-_OWN_PAGE = re.compile(rf"/(\?endpoint={_ID}|predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}})?")
+_OWN_PAGE = re.compile(rf"/(\?endpoint={_ID}|predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID})?)?")
 
 
 def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIRouter:
@@ -84,6 +85,7 @@ def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIR
 
     add_feature_pages(router, project, looking, frame)
     add_data_pages(router, project, looking, frame)
+    add_run_pages(router, project, frame)
 
     @router.get("/static/{name}")
     def show_file(name: str) -> Response:

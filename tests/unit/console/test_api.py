@@ -76,7 +76,7 @@ def test_models_and_versions(administrator) -> None:
 def test_runs(administrator) -> None:
     runs = administrator.get("/api/runs?model=late-arrival&limit=1").json()["runs"]
     assert [run["status"] for run in runs] == ["FINISHED"]
-    assert administrator.get("/api/runs?model=nobody").json() == {"runs": []}
+    assert administrator.get("/api/runs?model=nobody").json() == {"runs": [], "next": None}
 
 
 class TestKeys:

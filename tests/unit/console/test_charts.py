@@ -58,7 +58,7 @@ def test_stacked_bars_stand_on_each_other() -> None:
 
 def test_the_script_gets_the_same_numbers() -> None:
     data = json.loads(chart(Line("a", (1.0, None)), level=(2.5, "held out"), marks=((7, "version 2"),)).data)
-    assert data["lines"] == [{"name": "a", "tone": "first", "y": [1.0, None]}]
+    assert data["lines"] == [{"name": "a", "tone": "first", "dash": 0, "y": [1.0, None]}]
     assert data["x"] == [5e-6, 15e-6]
     assert data["level"] == {"y": 2.5, "text": "held out"}
     assert data["marks"] == [{"x": 7e-6, "text": "version 2"}]

@@ -53,6 +53,11 @@ PATHS = {
     "/api/data/commits",
     "/api/data/commits/x",
     "/api/data/commits/x/difference",
+    "/runs",
+    "/runs/compare",
+    "/runs/x",
+    "/api/runs/x",
+    "/api/runs/x/history",
 }
 
 

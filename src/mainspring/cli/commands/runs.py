@@ -18,19 +18,21 @@ _JUDGED = "holdout."
 
 @make("runs")
 @click.argument("model", required=False)
+@click.option("--filter", "filter_", default="", help="What they must be, such as 'metrics.auc > 0.8 and depth = 3'.")
+@click.option("--order", default="", help="What comes first, such as 'metrics.auc desc'; by default the newest.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
-def command(call: Call, *, model: str | None, limit: int) -> None:
+def command(call: Call, *, model: str | None, filter_: str, order: str, limit: int) -> None:
     """List the training runs of MODEL, or of all models, newest first."""
-    from mainspring.app.training import runs as listed
+    from mainspring.app.finding import find_runs
     from mainspring.core.time import format_instant
 
-    runs = listed(call.project, model, limit=limit)
+    runs = find_runs(call.project, model, filter_=filter_, order=order, limit=limit)
 
     def show(console: Console) -> None:
         from rich.table import Table
 
         if not runs:
-            console.print("No runs yet. Next: mainspring train MODEL")
+            console.print("No run fulfils it." if filter_ else "No runs yet. Next: mainspring train MODEL")
             return
         table = Table(box=None, header_style="bold")
         for column, width in (("run", 32), ("model", None), ("status", None), ("started", 20), ("held out", None)):

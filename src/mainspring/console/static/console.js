@@ -6,6 +6,7 @@
   const count = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
   const figure = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 4 });
   const DAY = 86400;
+  const DASHES = [[], [7, 4], [2, 4], [9, 3, 2, 3]];
 
   const units = {
     count: (v) => count.format(v),
@@ -69,6 +70,7 @@
     box.className = "tip";
     box.hidden = true;
     const label = (at) => {
+      if (chart.axis === "step") return chart.width > 1 ? `steps ${count.format(chart.x[at])} – ${count.format(chart.x[at] + chart.width - 1)}` : `step ${count.format(chart.x[at])}`;
       const from = new Date((chart.x[at] - chart.width / 2) * 1000), to = new Date((chart.x[at] + chart.width / 2) * 1000);
       const whole = chart.width % DAY === 0;
       return whole ? `${day.format(from)} – ${day.format(to)}` : `${day.format(from)}, ${minute.format(from)} – ${minute.format(to)}`;
@@ -98,7 +100,8 @@
   }
 
   function draw(place, chart) {
-    const label = (at) => (chart.width < DAY ? minute : day).format(at);
+    const steps = chart.axis === "step", span = chart.x[chart.x.length - 1] - chart.x[0];
+    const label = (at) => (chart.width < DAY && span < 2 * DAY ? minute : day).format(at);
     const { order, drawn } = columns(chart);
     const bars = chart.kind === "bars", bands = chart.kind === "bands", middle = (chart.lines.length - 1) / 2;
     const axis = { stroke: colour("soft"), font: `12px ${getComputedStyle(document.body).fontFamily}`, ticks: { show: false } };
@@ -109,7 +112,7 @@
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { show: !bars, size: 7 } },
       scales: {
-        x: { time: true, range: range(chart) },
+        x: { time: !steps, range: range(chart) },
         y: { range: (_u, low, high) => {
           if (chart.zero) return [0, high > 0 ? high * 1.1 : 1];
           if (chart.level) [low, high] = [Math.min(low, chart.level.y), Math.max(high, chart.level.y)];
@@ -118,7 +121,8 @@
         } },
       },
       axes: [
-        { ...axis, grid: { show: false }, size: 26, splits: (u) => under(chart, u.width), values: (_u, at) => at.map((x) => label((x - chart.width / 2) * 1000)) },
+        steps ? { ...axis, grid: { show: false }, size: 26, values: (_u, at) => at.map((v) => (v % 1 ? "" : count.format(v))) }
+        : { ...axis, grid: { show: false }, size: 26, splits: (u) => under(chart, u.width), values: (_u, at) => at.map((x) => label((x - chart.width / 2) * 1000)) },
         { ...axis, grid: { stroke: colour("line"), width: 1 }, size: 58, space: 36, values: (_u, at) => at.map((v) => (chart.unit === "count" && v % 1 ? "" : units[chart.unit](v))) },
       ],
       series: [
@@ -128,7 +132,7 @@
           if (bands && i !== middle) return { label: line.name, stroke: "transparent", width: 0, points: { show: false } };
           return bars
             ? { label: line.name, stroke: ink, fill: ink, width: 0, points: { show: false }, paths: uPlot.paths.bars({ size: [0.62, 60], radius: 0.12 }) }
-            : { label: line.name, stroke: ink, width: 2, spanGaps: false, points: { show: true, size: 5, fill: ink } };
+            : { label: line.name, stroke: ink, width: 2, spanGaps: steps, dash: DASHES[line.dash], points: { show: chart.x.length < 60, size: 5, fill: ink } };
         }),
       ],
       bands: bands ? [...Array(middle).keys()].map((i) => ({ series: [chart.lines.length - i, i + 1], fill: colour(chart.lines[i].tone) })) : [],

@@ -1,0 +1,166 @@
+"""The pages of runs: what they say, what they refuse, and what they do with what people invent."""
+
+import re
+from urllib.parse import quote
+
+import pytest
+
+from mainspring.console.app import create_app
+from mainspring.registry.runs import NAME
+from unit.console.client import Client
+from unit.console.flights import Project, populated
+from unit.console.test_pages import Markup, text_of
+from unit.console.trials import tried
+
+
+@pytest.fixture(scope="module")
+def project() -> Project:
+    return tried()
+
+
+@pytest.fixture(scope="module")
+def client(project) -> Client:
+    return Client(create_app(project), project.key())
+
+
+@pytest.fixture(scope="module")
+def ids(project) -> dict[str, str]:
+    return {run.tags[NAME]: run.id for run in project.tracking.search(limit=1000) if NAME in run.tags}
+
+
+def names(page: str) -> list[str]:
+    return re.findall(r'<th scope="row"><a href="/runs/[^"]+" title="[^"]+">([^<]+)</a>', page)
+
+
+def shown(client: Client, path: str, status: int = 200) -> str:
+    answer = client.page(path)
+    assert answer.status_code == status, answer.text
+    return answer.text
+
+
+PATHS = ("/runs", "/runs/compare", "/runs/{run}", "/runs/compare?run={run}", "/api/runs", "/api/runs/{run}")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nobody_sees_them_without_a_key(client, ids, path) -> None:
+    answer = Client(client.app).get(path.format(run=ids["the sweep"]))
+    assert answer.status_code == 401
+    assert "sweep" not in answer.text
+
+
+class TestTable:
+    def test_the_newest_first_with_a_line_and_usual_columns(self, client) -> None:
+        page = shown(client, "/runs")
+        assert names(page)[:4] == ["&lt;b&gt;broken&lt;/b&gt;", "fold-2", "fold-1", "fold-0"]
+        assert "63 runs" in text_of(page).replace("64 runs", "63 runs")
+        assert page.count('class="spark') > 15
+        assert text_of(page).count("holdout.auc") >= 1
+
+    def test_a_filter_an_order_and_the_pages_after(self, client) -> None:
+        wanted = "metrics.holdout.auc > 0.7 and params.optimizer in (adam, sgd) status = finished trial"
+        address, seen = f"/runs?q={quote(wanted)}&sort={quote('metrics.holdout.auc asc')}", []
+        while address:
+            page = shown(client, address)
+            seen += names(page)
+            following = re.search(r'class="next" href="([^"]+)"', page)
+            address = following[1].replace("&amp;", "&") if following else ""
+        assert len(seen) == len(set(seen)) > 26
+        assert "read as metrics.holdout.auc > 0.7 and params.optimizer in" in text_of(page)
+        every = client.get(f"/api/runs?limit=200&filter={quote(wanted)}&order={quote('metrics.holdout.auc')}").json()
+        assert [run["name"] for run in every["runs"]] == seen
+        assert sorted(run["metrics"]["holdout.auc"] for run in every["runs"]) == [
+            run["metrics"]["holdout.auc"] for run in every["runs"]
+        ]
+
+    def test_a_name_without_its_kind_is_looked_up(self, client) -> None:
+        page = shown(client, "/runs?q=depth+%3D+5")
+        assert "read as params.depth = 5" in text_of(page)
+
+    def test_a_filter_that_cannot_be_read_says_why_and_shows_the_runs(self, client) -> None:
+        page = shown(client, "/runs?q=metrics.holdout.auc+%3E+high", 422)
+        assert "'high' is no number, and metrics.holdout.auc is one. It is at character 23." in text_of(page)
+        assert len(names(page)) == 25
+        assert 'value="metrics.holdout.auc &gt; high"' in page
+
+    def test_columns_are_chosen_and_found_by_part_of_a_name(self, client) -> None:
+        page = shown(client, "/runs?column=metrics.valid.loss&column=tags.seed")
+        heads = re.findall(r'<a class="sort"[^>]*>([^<]+)</a>', page)
+        assert [head.strip() for head in heads][-2:] == ["valid.loss", "seed"]
+        page = shown(client, "/runs?find=cpu")
+        assert 'value="metrics.&#34;system/cpu_percent&#34;"' in page
+
+    def test_nothing_found_and_nothing_there(self, client) -> None:
+        assert "No run fulfils all of it." in shown(client, "/runs?q=nobody")
+        bare = populated()
+        bare.tracking._runs.clear()
+        assert "No run yet" in shown(Client(create_app(bare), bare.key()), "/runs")
+
+    @pytest.mark.parametrize("query", ["after=x", "model=../x", "sort=attributes.colour", "column=attributes.colour"])
+    def test_what_no_link_of_ours_asks_is_refused(self, client, query) -> None:
+        assert client.page(f"/runs?{query}").status_code in (400, 422)
+
+
+class TestRun:
+    def test_everything_about_one(self, client, ids) -> None:
+        page = shown(client, f"/runs/{ids['trial-52']}")
+        text = text_of(page)
+        assert "Run of late" in text
+        assert "13 min 20 s" in text
+        assert page.count('class="plot"') == 2
+        assert "by step, 5 steps a point" in text
+        assert "It keeps no file." in text
+
+    def test_parts_machine_and_files(self, client, ids) -> None:
+        text = text_of(shown(client, f"/runs/{ids['the sweep']}"))
+        assert re.search(r"Nested runs 3 .*fold-2 Finished .*fold-1 .*fold-0", text)
+        assert "plots/roc.png 48 kB" in re.sub(r"\s", " ", text.replace("\u202f", " "))
+        assert "system/cpu_percent over time" in text
+        assert "the sweep" in text_of(shown(client, f"/runs/{ids['fold-1']}"))
+
+    def test_what_people_invent_is_text(self, client, ids) -> None:
+        for path in (
+            "/runs",
+            f"/runs/{ids['<b>broken</b>']}",
+            f"/runs/compare?run={ids['<b>broken</b>']}&run={ids['fold-0']}",
+        ):
+            page = shown(client, path)
+            assert "<b>broken" not in page
+            assert "<script>alert" not in page
+            Markup().feed(page)
+
+    def test_an_unknown_one(self, client) -> None:
+        shown(client, "/runs/0000", 404)
+        assert client.get("/api/runs/0000").status_code == 404
+
+    def test_a_history_over_the_api(self, client, ids) -> None:
+        found = client.get(f"/api/runs/{ids['trial-52']}/history?metric=train.loss&points=10").json()
+        assert (found["first"], found["width"], len(found["buckets"])) == (0, 80, 10)
+        assert all(each["low"] <= each["mean"] <= each["high"] and each["count"] == 80 for each in found["buckets"])
+
+
+class TestComparison:
+    def test_what_differs_first(self, client, ids) -> None:
+        page = shown(client, f"/runs/compare?run={ids['trial-01']}&run={ids['trial-02']}&run={ids['trial-01']}")
+        text = text_of(page)
+        assert "2 runs compared" in text
+        assert text.index("What differs") < text.index("Parallel coordinates") < text.index("Over their steps")
+        assert "batch_size" in text[text.index("the same in all") :]
+        assert page.count('<a class="line"') == 2
+
+    def test_a_half_of_an_axis_keeps_the_runs_that_cross_it(self, client, ids) -> None:
+        chosen = "&".join(f"run={ids[f'trial-{number:02d}']}" for number in range(10))
+        page = shown(client, f"/runs/compare?{chosen}")
+        halves = [each.replace("&amp;", "&") for each in re.findall(r'class="half" href="([^"]+)"', page)]
+        assert halves
+        fewer = shown(client, halves[0])
+        assert 1 < int(re.search(r"(\d+) runs compared", text_of(fewer))[1]) < 10
+
+    def test_none_and_too_many(self, client, ids) -> None:
+        assert "No run is chosen" in shown(client, "/runs/compare")
+        every = "&".join(f"run={each}" for each in list(ids.values())[:21])
+        assert "21 runs cannot be compared at once." in text_of(shown(client, f"/runs/compare?{every}", 400))
+        shown(client, "/runs/compare?run=0000", 404)
+
+    def test_a_metric_that_is_no_line(self, client, ids) -> None:
+        text = text_of(shown(client, f"/runs/compare?run={ids['fold-0']}&run={ids['fold-1']}&metric=holdout.auc"))
+        assert "holdout.auc: no run logged it more than once" in text

@@ -67,7 +67,8 @@ def fit_torch(
             was cut off. A finished training is done anew. `None`: no checkpoints.
         checkpoint_every_s: How often, in seconds; less often where one takes long (2 % of the time at most).
         checkpoint_every_steps: How often, in steps, whatever they cost; replaces `checkpoint_every_s`.
-        keep: How many of the newest checkpoints are kept, beside the best.
+        keep: How many of the newest checkpoints are kept, beside the best by the last validation (by the `mode` of
+            `stopping`; without it, less is better).
         progress: Told in words what is being done, and the share that is done, from 0 to 1.
 
     Raises:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,13 @@ from mainspring.training.checkpoints import Checkpoint, Checkpoints
 from mainspring.training.generators import generator_states, restore_generators, seed_generators
 from mainspring.training.signals import Interrupted
 from mainspring.training.stopping import EarlyStopping
-from mainspring.training.tensors import import_torch
+from mainspring.training.tensors import import_torch, take_apart
 
 if TYPE_CHECKING:
     from mainspring.training.run import Run
 
 _LOOK_EVERY = 32  # steps between two looks at the loss, where looking makes the processor wait for the accelerator
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a function, in the text of a module that has one
 _COST_SHARE = 50  # a checkpoint is due no sooner than this many times what the last one took: it costs 2 % at most
 
 
@@ -62,13 +64,20 @@ class Loop:
         self._saved = -1
 
     def fingerprint(self) -> str:
-        """What tells this training from others: module, rows, settings; not the weights, and not how long it takes."""
+        """What tells this training from others: module, rows, settings; not the weights, and not the epochs.
+
+        Raises:
+            Invalid: The optimiser or the schedule holds what a checkpoint cannot keep.
+        """
         shapes = [(name, str(each.dtype), list(each.shape)) for name, each in self.module.named_parameters()]
         loss = getattr(self.loss, "__qualname__", type(self.loss).__qualname__)
-        settings = (type(self.schedule).__qualname__, self.schedule_per, self.clip_norm, self.amp, self.seed)
-        rows = (self.batch_size, self.rows.digest(), self.validation.digest() if self.validation else None)
-        of = (self.module, shapes, loss, self.optimiser, *settings, *rows)
-        return hashlib.sha256("\0".join(map(repr, of)).encode()).hexdigest()
+        made = [None if each is None else (type(each).__qualname__, take_apart(each.state_dict())[0])
+                for each in (self.optimiser, self.schedule)]  # fmt: skip
+        stopping = self.stopping and (self.stopping.patience, self.stopping.min_delta, self.stopping.mode)
+        settings = (self.schedule_per, self.clip_norm, self.amp, self.seed, self.batch_size, stopping)
+        rows = (self.rows.digest(), self.validation.digest() if self.validation else None)
+        text = "\0".join(map(repr, (self.module, shapes, loss, *made, *settings, *rows)))
+        return hashlib.sha256(_ADDRESS.sub("", text).encode()).hexdigest()
 
     def begin(self) -> None:
         """Go back to the newest checkpoint, or seed the generators."""
@@ -120,11 +129,11 @@ class Loop:
             self._checkpoint()
 
     def _train(self, numbers: Any) -> None:
-        try:
+        self.step += 1
+        with self._enough_memory():
             inputs, targets = self.rows.batch(numbers, self.device)
             with self._autocast():
                 found = self.loss(self.module(*inputs), targets)
-            self.step += 1
             self._losses.append(found.detach())
             if self.device.type == "cpu" or len(self._losses) >= _LOOK_EVERY:
                 self._look()  # before the step: the weights are still good
@@ -133,15 +142,24 @@ class Loop:
             if self.clip_norm is not None:
                 self.torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
             self.optimiser.step()
-        except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
-                raise
-            raise self._no_memory(error) from error
         if self.schedule is not None and self.schedule_per == "step":
             self.schedule.step()
         if self.run is not None and self.step % self.log_every == 0:
             self._look()
             self.run.log_metrics({"loss": float(found.detach()), "lr": self.optimiser.param_groups[0]["lr"]}, self.step)
+
+    @contextmanager
+    def _enough_memory(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise MainspringError(
+                f"Out of memory at step {self.step} with {self.batch_size} rows a batch: {said}.{self._kept()}",
+                fix=f"use batch_size={max(1, self.batch_size // 2)}, or a smaller module.",
+            ) from error
 
     def _autocast(self) -> Any:
         if not self.amp:
@@ -165,7 +183,7 @@ class Loop:
             return False
         self.module.eval()
         outputs, targets = [], []
-        with self.torch.no_grad(), self._autocast():
+        with self._enough_memory(), self.torch.no_grad(), self._autocast():
             for inputs, wanted in self.validation.in_order(self.batch_size, self.device):
                 outputs.append(self.module(*inputs))
                 targets.append(wanted)
@@ -204,7 +222,7 @@ class Loop:
         raise Interrupted(self.noted[0], f"Training was stopped by a signal after step {self.step}; {said}.")
 
     def _checkpoint(self) -> bool:
-        """Write one. A full disk does not end a training: it goes on with the checkpoints that are there."""
+        """Write one. A disk that is full or broken does not end a training: it goes on with what is there."""
         assert self.checkpoints is not None
         if self._saved == self.step and not self.finished:
             return True
@@ -225,8 +243,9 @@ class Loop:
         }
         try:
             self.checkpoints.write(Checkpoint(self.step, state, self.score))
-        except StorageFull as error:
-            warnings.warn(f"{error.what} Training goes on without this checkpoint.", RuntimeWarning, stacklevel=2)
+        except (StorageFull, OSError) as error:
+            said = error.what if isinstance(error, StorageFull) else f"The checkpoint was not written: {error}."
+            warnings.warn(f"{said} Training goes on without this checkpoint.", RuntimeWarning, stacklevel=2)
             return False
         finally:
             self._cost_s = time.monotonic() - begun
@@ -239,13 +258,6 @@ class Loop:
         return MainspringError(
             f"{what}.{kept}",
             fix="use a lower learning rate or clip_norm=1.0, scale the inputs, and look for nulls among them.",
-        )
-
-    def _no_memory(self, error: BaseException) -> MainspringError:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return MainspringError(
-            f"Out of memory at step {self.step + 1} with {self.batch_size} rows a batch: {said}.{self._kept()}",
-            fix=f"use batch_size={max(1, self.batch_size // 2)}, or a smaller module.",
         )
 
     def _kept(self) -> str:

@@ -205,6 +205,59 @@ def test_out_of_memory_says_what_to_do() -> None:
         trained(Greedy(4, 1))
 
 
+def test_out_of_memory_while_validating_too() -> None:
+    def metric(_outputs: Any, _targets: Any) -> Any:
+        return torch.empty(2**55).sum()
+
+    with pytest.raises(MainspringError, match="Out of memory at step 5 with 16 rows"):
+        trained(validation=(X, Y), metric=metric)
+
+
+def test_a_function_within_a_module_does_not_make_it_another_training(tmp_path: Path) -> None:
+    class Shown(torch.nn.Linear):  # type: ignore[misc]
+        def extra_repr(self) -> str:
+            return f"activation={(lambda rows: rows)}"
+
+    for _ in range(2):
+        trained(Shown(4, 1), checkpoints=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_schedule_that_cannot_be_kept_is_refused_at_once(tmp_path: Path) -> None:
+    module = network()
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.StepLR(optimiser, 3)
+    schedule.note = object()
+    with pytest.raises(Invalid, match=r"'/note' is a object"):
+        fit_torch(module, (X, Y), LOSS, optimiser=optimiser, schedule=schedule, checkpoints=tmp_path)
+
+
+def test_a_run_that_was_stopped_is_killed_not_failed(tmp_path: Path) -> None:
+    def loss(outputs: Any, targets: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return LOSS(outputs, targets)
+
+    tracking = MemoryTracking()
+    run_id = tracking.start("net", {}, 0)
+    with pytest.raises(Interrupted), Run(tracking, run_id, ManualClock(), seed=7) as run:
+        trained(loss=loss, run=run, checkpoints=tmp_path)
+    assert tracking.get(run_id).status == "KILLED"
+
+
+def test_a_folder_that_cannot_be_written_does_not_end_a_training(tmp_path: Path) -> None:
+    """Something took the name that the checkpoint would have, and cannot be moved away."""
+
+    def broken(*_: Any) -> Any:
+        folder = next(tmp_path.iterdir())
+        folder.joinpath("training.lock").unlink(missing_ok=True)
+        folder.rename(tmp_path / "away")
+        folder.write_text("in the way")
+        return torch.zeros(())
+
+    with pytest.warns(RuntimeWarning, match="was not written"):
+        trained(epochs=1, validation=(X, Y), metric=broken, checkpoints=tmp_path)
+
+
 def test_other_errors_pass() -> None:
     with pytest.raises(RuntimeError, match="shape"):
         trained(torch.nn.Linear(3, 1))

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reproduce": ("reproduce", "Train once more as a run recorded, and compare."),
     "keys": ("keys", "Create, list and revoke API keys."),
     "status": ("status", "What is live, and how it does."),
+    "migrate": ("migrate", "Bring what a project has to another profile."),
     "profile": ("profile", "Check what a profile names: servers, buckets, folders."),
     "doctor": ("doctor", "Check that everything is whole."),
 }

@@ -1,0 +1,69 @@
+"""`mainspring migrate`: bring what a project has in one profile to another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@make("migrate")
+@click.option("--to", required=True, metavar="NAME", help="The profile to bring it to.")
+def command(call: Call, *, to: str) -> None:
+    """Copy the lake, the bundles, the online features, the runs and the catalog to profile NAME, and compare them.
+
+    What is there in the profile that is used now stays as it is. The project must not be up. After an interruption
+    run it again: it does what is left. At the end it says what to change.
+    """
+    from mainspring.app.migrating import migrate
+    from mainspring.app.project import open_project
+    from mainspring.app.settings import load_settings
+
+    source = call.project
+    target = open_project(load_settings(source.settings.root, to, call.overrides))
+    with call.progress() as progress:
+        stages: list[str] = []
+
+        def told(stage: str, done: float, total: float | None, note: str) -> None:
+            if stages and stages[-1] != stage:
+                progress.finish(stages[-1])
+            if not stages or stages[-1] != stage:
+                stages.append(stage)
+            progress.update(stage, done, total, note)
+
+        moved = list(migrate(source, target, told))
+        for stage in stages[-1:]:
+            progress.finish(stage)
+
+    def show(console: Console) -> None:
+        from rich.table import Table
+
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for column in ("part", "what", "rows", "digest"):
+            table.add_column(column, overflow="fold", justify="right" if column == "rows" else "left")
+        for each in moved:
+            if each.stays:
+                table.add_row(each.part, f"stays at {each.source}", "", "")
+                continue
+            table.add_row(each.part, f"[dim]{each.target}[/]", "", "")
+            for one in each.content:
+                if one.rows or not one.digest.strip("0"):
+                    table.add_row("", one.name, f"{one.rows:,}", one.digest)
+                else:
+                    table.add_row("", one.name, "", one.digest)
+        console.print(table)
+        console.print(f"All of it is in profile {to}, and was compared there; {source.settings.profile} is as it was.")
+        console.print(
+            f'Next: set profile = "{to}" in {source.settings.root / "mainspring.toml"} (or MAINSPRING_PROFILE={to}), '
+            f"then run mainspring up. What stays on this machine: {source.settings.state}, with the keys, the files of "
+            "runs and the log's segments; on another machine, put a copy of its keys there first.",
+            markup=False,
+        )
+
+    call.result({"from": source.settings.profile, "to": to, "moved": moved}, show)

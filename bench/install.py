@@ -23,7 +23,7 @@ EXTRAS = {
     "mainspring[local]": "[local]",
     "mainspring[all]": "[all]",
 }
-FLOOR = {"mainspring[gateway]": ("granian", "onnxruntime")}
+FLOOR = {"mainspring[gateway]": ("httptools", "onnxruntime")}
 SERVING = ("litserve", "bentoml", "mlserver")
 PLATFORMS = ("feast", "mlflow", "feast+mlflow+bentoml")
 AGAINST = {

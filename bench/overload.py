@@ -28,8 +28,8 @@ from serve import WIDTH, Server, ours, peer, rows
 HIDDEN, LAYERS = 2048, 8
 KINDS = ("litserve", "bentoml", "mlserver")
 TIMES = (0.5, 1.0, 2.0, 4.0)
-LIMIT_US = 500_000
-CONNECTIONS = 256
+LIMIT_US = 100_000
+CONNECTIONS = 512
 
 
 def write_model(path: Path) -> None:

@@ -335,11 +335,7 @@ def test_bodies_cut_off(gateway: ServingProcess) -> None:
 
 
 def test_framing_that_two_servers_could_read_differently(gateway: ServingProcess) -> None:
-    """Smuggling: a second request in what may be the first one's body. It must never be answered.
-
-    Of a length and chunks together the HTTP server reads the chunks, hides the length from us, and closes the
-    connection after its answer, which is what RFC 9112, section 6.3, asks for where the request is not refused.
-    """
+    """Smuggling: a second request in what may be the first one's body. It must never be answered."""
     good = json.dumps(full_request()).encode()
     hidden = head(gateway, path="/v2", method="GET")
     empty, whole = b"0\r\n\r\n", b"%x\r\n%b\r\n0\r\n\r\n" % (len(good), good)
@@ -352,8 +348,7 @@ def test_framing_that_two_servers_could_read_differently(gateway: ServingProcess
         both = (f"Content-Length: {len(body + hidden)}", "Transfer-Encoding: chunked")
         for lines in (both, both[::-1]):
             heard = spoken(gateway, head(gateway, *lines, method=method, path=path) + body + hidden)
-            assert len(statuses(heard)) == 1, (method, path, heard)
-            assert b"mainspring" not in heard.partition(b"\r\n\r\n")[2]
+            assert statuses(heard) == [400], (method, path, heard)
     for lines, body in {
         ("Content-Length: 0", f"Content-Length: {len(hidden)}"): b"",
         (f"Content-Length: {len(hidden)}", "Content-Length: 0"): b"",

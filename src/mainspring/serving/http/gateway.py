@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound
+from mainspring.core.errors import DeadlineExceeded, Denied, Invalid, MainspringError, NotFound
 from mainspring.core.time import Clock
 from mainspring.features.ports import OnlineStore
 from mainspring.ledger.ports import PredictionLog
@@ -238,7 +238,9 @@ class Gateway:
         template = request.template
         if isinstance(error, MainspringError):
             told = refusal(error)
-            if told.status >= 500:
+            if told.status >= 500 and not isinstance(
+                error, DeadlineExceeded
+            ):  # those are counted: there may be thousands
                 _log.warning("%s answered %d to %s: %s", template, told.status, request.id, error)
             return told
         known = template if template in self._routes else "A path of no route"

@@ -46,7 +46,7 @@ def open_engine(url: str, schema: str = SCHEMA) -> sa.Engine:
     try:
         engine = sa.create_engine(parsed, pool_pre_ping=True, connect_args=_patience(parsed))
     except ModuleNotFoundError as error:
-        raise MissingExtra("A catalog on Postgres", "postgres") from error
+        raise MissingExtra("A catalog, or runs, on Postgres", "postgres") from error
     quoted = engine.dialect.identifier_preparer.quote_identifier(schema)
 
     @event.listens_for(engine, "connect", insert=True)  # before SQLAlchemy asks which schema is the usual one

@@ -88,6 +88,26 @@ def test_what_is_not_installed_says_how_to_install_it(
     assert caught.value.fix == f"pip install 'mainspring[{extra}]'"
 
 
+@pytest.mark.parametrize(
+    ("setting", "url", "port", "extra"),
+    [
+        ("catalog", "postgresql://127.0.0.1:1/x", "key_store", "postgres"),
+        ("lake", "s3://bucket/lake", "lake", "objects"),
+        ("blobs", "s3://bucket/bundles", "bundles", "objects"),
+    ],
+)
+def test_what_servers_and_buckets_need_is_said_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, url: str, port: str, extra: str
+) -> None:
+    for name in ("psycopg", "obstore"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in ("data.adapters.deltaobjects", "registry.adapters.objects"):
+        monkeypatch.delitem(sys.modules, f"mainspring.{name}", raising=False)
+    with pytest.raises(MissingExtra) as caught:
+        getattr(_project(tmp_path, **{setting: url}), port)
+    assert caught.value.fix == f"pip install 'mainspring[{extra}]'"
+
+
 @pytest.mark.parametrize("name", sorted(TABLES))
 def test_an_unknown_scheme_is_refused_with_those_there_are(tmp_path: Path, name: str) -> None:
     context = Context(Url("gopher://hole"), _project(tmp_path))

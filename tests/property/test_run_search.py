@@ -145,6 +145,8 @@ def test_histories_names_and_whole_runs(store: str, by_sql: MlflowRunSearch, see
             by_sql.history(ids, metric, points=points, axis=axis),
             in_memory.history(ids, metric, points=points, axis=axis),
         )
+        few = max(2, points)
+        assert by_sql.lines(ids, metric, points=few) == in_memory.lines(ids, metric, points=few)
     for kind in (Kind.METRIC, Kind.PARAM, Kind.TAG):
         assert by_sql.names(kind, text, limit=limit) == in_memory.names(kind, text, limit=limit)
     assert [comparable(run) for run in by_sql.get(ids[::-1])] == [comparable(run) for run in in_memory.get(ids[::-1])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -13,7 +13,7 @@ from mainspring.core.time import SECOND
 from mainspring.registry.searching import Axis, Bucket, History, RunSearch
 
 TONES = ("first", "second", "third", "fourth", "fifth")
-POINTS, SPARK_POINTS = 160, 24
+POINTS = 160
 
 
 def looked_at(search: RunSearch, run_ids: Sequence[str], metric: str, points: int = POINTS) -> History | None:
@@ -77,14 +77,14 @@ def look(number: int) -> tuple[str, int]:
     return TONES[number % len(TONES)], number // len(TONES)
 
 
-def small(buckets: Iterable[Bucket]) -> Markup:
-    """Return a history small enough for a table's cell; nothing where it is no line."""
-    means = [bucket.mean if math.isfinite(bucket.mean) else None for bucket in buckets]
-    known = [mean for mean in means if mean is not None]
+def small(values: Sequence[float | None]) -> Markup:
+    """Return a line small enough for a table's cell; nothing where it is none."""
+    finite = [value if value is not None and math.isfinite(value) else None for value in values]
+    known = [value for value in finite if value is not None]
     if len(known) < 2:
         return Markup("")
     low, reach = min(known), max(known) - min(known)
-    return spark([None if mean is None else (mean - low) / reach if reach else 0.5 for mean in means], 1.0)
+    return spark([None if value is None else (value - low) / reach if reach else 0.5 for value in finite], 1.0)
 
 
 def _line(name: str, buckets: Mapping[int, Bucket], places: Sequence[int], of: str, tone: str, dash: int = 0) -> Line:

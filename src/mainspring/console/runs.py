@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from mainspring.console import formats
 from mainspring.console.project import ConsoleProject
-from mainspring.console.run_charts import SPARK_POINTS, looked_at, small
+from mainspring.console.run_charts import small
 from mainspring.registry.run_filters import Filter, Unreadable, kinds_in, parse_filter, parse_order
 from mainspring.registry.searching import Column, Condition, Kind, Order, RunPage, RunQuery, RunRow, RunSearch
 
@@ -125,9 +125,10 @@ def run_table(project: ConsoleProject, asked: Asked) -> RunTable:
         columns = _usual(seen, order)
         page = search.search(query, columns)
     main = _main(search, page, seen, columns, order)
+    lines = search.lines([run.id for run in page.runs], main) if main else {}
     return RunTable(
         asked=asked,
-        rows=tuple(_shown(search, run, columns, main) for run in page.runs),
+        rows=tuple(_shown(run, columns, lines.get(run.id, ())) for run in page.runs),
         heads=tuple(_head(column, order) for column in columns),
         fixed=tuple(_head(Column(Kind.ATTRIBUTE, name), order) for name in ("started", "duration")),
         columns=columns,
@@ -172,7 +173,7 @@ def _main(search: RunSearch, page: RunPage, seen: Sequence[RunRow], columns: Seq
     losses = sorted(name for run in seen for name in run.metrics if "loss" in name.lower())
     ids = [run.id for run in seen] or [run.id for run in page.runs[:1]]
     for name in list(dict.fromkeys((*named, *losses)))[:6]:
-        if ids and looked_at(search, ids, name, SPARK_POINTS) is not None:
+        if ids and search.lines(ids, name, points=2):
             return name
     return ""
 
@@ -193,10 +194,8 @@ def _of(run: RunRow, kind: Kind) -> Collection[str]:
     return {Kind.METRIC: run.metrics, Kind.PARAM: run.params}.get(kind, run.tags)
 
 
-def _shown(search: RunSearch, run: RunRow, columns: Sequence[Column], main: str) -> Shown:
-    history = looked_at(search, [run.id], main, SPARK_POINTS) if main else None
-    line = small(history.runs[run.id]) if history else Markup("")
-    return Shown(run, tuple(cell(run, column) for column in columns), line)
+def _shown(run: RunRow, columns: Sequence[Column], line: Sequence[float | None]) -> Shown:
+    return Shown(run, tuple(cell(run, column) for column in columns), small(line))
 
 
 def cell(run: RunRow, column: Column) -> Cell:

@@ -604,3 +604,9 @@ class RunSearchConformance:
         assert few.runs[other] == (Bucket(9, 7.0, 7.0, 7.0, 1, 1),)
         assert len(search.history([one], "loss", points=100).runs[one]) == 100
         assert search.history([one], "loss", axis=Axis.TIME).runs[one] == (Bucket(0, 0.0, 9.0, 4.5, 100),)
+
+    def test_a_line_is_a_few_of_the_values(self, search: RunSearch, tracking: Tracking) -> None:
+        one, other = tracking.start("a", {}, SECOND), tracking.start("a", {}, SECOND)
+        tracking.log(one, metrics=[("loss", float(step), step, SECOND) for step in range(100)])
+        tracking.log(other, metrics=[("loss", 7.0, 95, SECOND)])
+        assert search.lines([one, other], "loss", points=4) == {one: (0.0, 33.0, 66.0, 99.0)}

@@ -185,3 +185,16 @@ def _bucket(place: int, values: list[float]) -> Bucket:
     summable = [value for value in known if abs(value) < LARGEST]
     mean = math.fsum(summable) / len(summable) if summable else max(known)
     return Bucket(place, min(known), max(known), mean, len(known), len(values) - len(known))
+
+
+def line(logged: Logged, points: int) -> tuple[float | None, ...]:
+    """Return the first value at each of `points` steps, evenly over those that there are; nothing for a single step."""
+    in_order = sorted(logged, key=lambda each: (each[1], each[2], math.isnan(each[0]), each[0]))
+    if not in_order or in_order[0][1] == in_order[-1][1]:
+        return ()
+    first, reach = in_order[0][1], in_order[-1][1] - in_order[0][1]
+    found = (
+        next(value for value, step, _ in in_order if step >= first + reach * place // (points - 1))
+        for place in range(points)
+    )
+    return tuple(None if math.isnan(value) else value for value in found)

@@ -228,6 +228,14 @@ class RunSearch(Protocol):
         """
         ...
 
+    def lines(self, run_ids: Sequence[str], metric: str, *, points: int = 24) -> Mapping[str, tuple[float | None, ...]]:
+        """Return a few values of each run's metric, evenly over its own steps: the first at each of `points` steps or
+        after, None for NaN. However much was logged, only those are read.
+
+        Runs with fewer than two steps of it are left out.
+        """
+        ...
+
 
 def quoted(text: str) -> str:
     """Return a text as the filter language has it."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mainspring.core.errors import NotFound
 from mainspring.core.time import MILLISECOND
 from mainspring.registry.model import RunRecord
 from mainspring.registry.ports import Tracking
-from mainspring.registry.run_matching import Logged, buckets, fold, in_order, matches, place_in, token
+from mainspring.registry.run_matching import Logged, buckets, fold, in_order, line, matches, place_in, token
 from mainspring.registry.runs import NAME
 from mainspring.registry.runs import PARENT as OUR_PARENT
 from mainspring.registry.searching import PARENT, Axis, Column, History, Kind, RunPage, RunQuery, RunRow, UnknownRun
@@ -58,6 +58,10 @@ class MemoryRunSearch:
 
     def history(self, run_ids: Sequence[str], metric: str, *, points: int = 200, axis: Axis = Axis.STEP) -> History:
         return buckets(metric, {run_id: self._logged(run_id, metric) for run_id in run_ids}, points, axis)
+
+    def lines(self, run_ids: Sequence[str], metric: str, *, points: int = 24) -> Mapping[str, tuple[float | None, ...]]:
+        found = {run_id: line(self._logged(run_id, metric), points) for run_id in run_ids}
+        return {run_id: values for run_id, values in found.items() if values}
 
 
 def search_tracked(tracking: Tracking) -> MemoryRunSearch:

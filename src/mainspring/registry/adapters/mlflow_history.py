@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from mainspring.core.time import MILLISECOND
 from mainspring.registry.adapters.mlflow_conditions import there
-from mainspring.registry.adapters.mlflow_tables import metrics
+from mainspring.registry.adapters.mlflow_tables import metrics, runs
 from mainspring.registry.run_matching import LARGEST, width_of
 from mainspring.registry.searching import Axis, Bucket, History
 
@@ -44,7 +44,49 @@ def read_history(connection: sa.Connection, run_ids: Sequence[str], metric: str,
     )
     found: dict[str, list[Bucket]] = {}
     for run_id, at, low, high, total, summed, count, every in connection.execute(wanted):
-        low, high = (math.nan, math.nan) if low is None else (low, high)
         mean = total / summed if summed else high
-        found.setdefault(run_id, []).append(Bucket(int(at), low, high, mean, count, every - count))
+        bucket = Bucket(int(at), _or_nan(low), _or_nan(high), _or_nan(mean), count, every - count)
+        found.setdefault(run_id, []).append(bucket)
     return History(metric, axis, first, width, {run_id: tuple(each) for run_id, each in found.items()})
+
+
+def _or_nan(number: float | None) -> float:
+    return math.nan if number is None else number
+
+
+def read_lines(
+    connection: sa.Connection, run_ids: Sequence[str], metric: str, points: int
+) -> Mapping[str, tuple[float | None, ...]]:
+    """Return the lines; see `RunSearch.lines`. Each point is one step down MLflow's index of run, name and step."""
+    of_run = (metrics.c.run_uuid == runs.c.run_uuid, metrics.c.key == metric)
+    reach = (
+        sa.select(
+            runs.c.run_uuid.label("id"),
+            sa.select(sa.func.min(metrics.c.step)).where(*of_run).scalar_subquery().label("low"),
+            sa.select(sa.func.max(metrics.c.step)).where(*of_run).scalar_subquery().label("high"),
+        )
+        .where(runs.c.run_uuid.in_(run_ids))
+        .cte("reach")
+    )
+    first = sa.select(sa.literal(0, sa.BigInteger).label("place")).cte("places", recursive=True)
+    places = first.union_all(sa.select(first.c.place + 1).where(first.c.place < points - 1))
+    its = metrics.alias("its")
+    at = reach.c.low + (reach.c.high - reach.c.low) * places.c.place // (points - 1)
+    value = (
+        sa.select(sa.case((there(its), its.c.value), else_=None))
+        .where(its.c.run_uuid == reach.c.id, its.c.key == metric, its.c.step >= at)
+        .order_by(its.c.step, its.c.timestamp, its.c.is_nan, its.c.value)
+        .limit(1)
+        .correlate(reach, places)
+        .scalar_subquery()
+    )
+    wanted = (
+        sa.select(reach.c.id, value)
+        .select_from(reach.join(places, sa.true()))
+        .where(reach.c.high > reach.c.low)
+        .order_by(reach.c.id, places.c.place)
+    )
+    found: dict[str, list[float | None]] = {}
+    for run_id, each in connection.execute(wanted):
+        found.setdefault(run_id, []).append(each)
+    return {run_id: tuple(values) for run_id, values in found.items()}

@@ -15,7 +15,7 @@ from mainspring.core.time import MILLISECOND
 from mainspring.registry.adapters.memory_search import ranked
 from mainspring.registry.adapters.mlflow_asking import Asking, models_of
 from mainspring.registry.adapters.mlflow_conditions import TABLES, Conditions, there
-from mainspring.registry.adapters.mlflow_history import read_history
+from mainspring.registry.adapters.mlflow_history import read_history, read_lines
 from mainspring.registry.adapters.mlflow_tables import add_indexes, is_there, open_tables, runs
 from mainspring.registry.run_matching import place_in, token
 from mainspring.registry.searching import Axis, Column, History, Kind, RunPage, RunQuery, RunRow, UnknownRun
@@ -87,6 +87,10 @@ class MlflowRunSearch:
             if connection is None or not run_ids:
                 return History(metric, axis, 0, 1, {})
             return read_history(connection, run_ids, metric, points, axis)
+
+    def lines(self, run_ids: Sequence[str], metric: str, *, points: int = 24) -> Mapping[str, tuple[float | None, ...]]:
+        with self._connected() as connection:
+            return read_lines(connection, run_ids, metric, points) if connection is not None and run_ids else {}
 
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection | None]:

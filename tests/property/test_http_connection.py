@@ -11,6 +11,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -64,7 +65,7 @@ class Application:
 
     def handle(self, request: Request) -> None:
         if request.complete and not self._later[len(self.heard) % len(self._later)]:
-            self._answer(request, request.body)
+            self._answer(request, bytes(request.body))
             return
         task = asyncio.get_running_loop().create_task(self._wait(request))
         self._tasks.add(task)
@@ -73,7 +74,7 @@ class Application:
     async def _wait(self, request: Request) -> None:
         body = await request.whole()
         await asyncio.sleep(0)
-        self._answer(request, body)
+        self._answer(request, bytes(body))
 
     def _answer(self, request: Request, body: bytes) -> None:
         head = request.head
@@ -81,11 +82,11 @@ class Application:
         request.respond(200, [("x-number", f"{len(self.heard)}")], body)
 
 
-async def spoken(application: Application, pieces: Sequence[bytes], answers: int) -> bytes:
+async def spoken(application: Application, pieces: Sequence[bytes], answers: int, most: int = MOST) -> bytes:
     """Say these pieces over a connection and return what came back, until so many answers came or it ended."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = Acceptor(
-        listener, application.handle, unreadable=application.refused.append, max_body_bytes=MOST, limits=Limits()
+        listener, application.handle, unreadable=application.refused.append, max_body_bytes=most, limits=Limits()
     )
     server.start()
     reader, writer = await asyncio.open_connection(*listener.getsockname())
@@ -189,3 +190,24 @@ def test_a_body_beyond_the_limit_is_never_kept(size: int, chunked: bool, at: lis
     heard = asyncio.run(spoken(Watching([True]), pieces_of(wire, at), 1))
     assert b"413" in heard.partition(b"\r\n")[0]
     assert most <= MOST
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 300_000), cuts, st.integers(0, 40), st.booleans())
+def test_large_bodies_are_received_where_they_belong(size: int, at: list[int], align: int, followed: bool) -> None:
+    """Past the parser, which reads on with the next request. Byte `align` lies where a number may begin."""
+
+    class Receiving(Application):
+        async def _wait(self, request: Request) -> None:
+            body = await request.whole(align)
+            if isinstance(body, memoryview):
+                assert (np.frombuffer(body, np.uint8).ctypes.data + align) % 8 == 0
+            self._answer(request, bytes(body))
+
+    body = np.random.default_rng(size).bytes(size)
+    requests = [Sent("POST", "/large", "a", body, ())] + [Sent("POST", "/next", "b", b"small", ())] * followed
+    application = Receiving([True])
+    wire = b"".join(each.wire() for each in requests)
+    heard = asyncio.run(spoken(application, pieces_of(wire, at), len(requests), most=1 << 20))
+    assert application.heard == [(each.method, each.path, each.header, each.body) for each in requests]
+    assert heard.count(b"HTTP/1.1 200") == len(requests)

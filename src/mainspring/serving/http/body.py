@@ -28,12 +28,15 @@ class Bodies:
         self._max_bytes = max_bytes
         self._threads = threads
 
-    def at_once(self, request: Request) -> bytes | None:
+    def at_once(self, request: Request) -> bytes | memoryview | None:
         """Return the body if all of it is there and nothing has to be done to it, else `None`."""
         return request.body if request.complete and request.head.plain else None
 
-    async def read(self, request: Request) -> bytes:
+    async def read(self, request: Request, align: int = 0) -> bytes | memoryview:
         """Return the whole body, decompressed.
+
+        Args:
+            align: As of `Request.whole`.
 
         Raises:
             Invalid: It is cut off, or no whole stream of its encoding.
@@ -47,7 +50,7 @@ class Bodies:
             raise WrongEncoding("The body's Content-Encoding is not one of gzip, deflate, identity.")
         if not request.complete and int(headers.get("content-length") or 0) > self._max_bytes:
             raise _too_large(self._max_bytes)
-        body = await request.whole()
+        body = await request.whole(align)
         if encoding == "identity":
             return body
         if len(body) < _INLINE:
@@ -79,7 +82,7 @@ def _deflated(content: bytes, encoding: str) -> bytes:
     return deflater.compress(content) + deflater.flush()
 
 
-def _inflated(body: bytes, encoding: str, max_bytes: int) -> bytes:
+def _inflated(body: bytes | memoryview, encoding: str, max_bytes: int) -> bytes:
     inflater = zlib.decompressobj(_WINDOWS[encoding])
     try:
         content = inflater.decompress(body, max_bytes + 1)

@@ -50,6 +50,7 @@ class Connection(asyncio.BufferedProtocol):
         "_choked_since",
         "_closing",
         "_current",
+        "_direct",
         "_ends",
         "_head_bytes",
         "_head_count",
@@ -74,6 +75,7 @@ class Connection(asyncio.BufferedProtocol):
         self._queue: deque[Request] = deque()
         self._current: Request | None = None
         self._incoming: Request | None = None  # whose body is being read
+        self._direct: memoryview | None = None  # where the rest of it goes, past the parser
         self._headers: Headers = Headers()
         self._target = b""
         self._head_bytes = self._head_count = self._unfinished = 0
@@ -108,14 +110,28 @@ class Connection(asyncio.BufferedProtocol):
         if incoming is None or self._current is None:
             return False
         self._closing = True
+        self._direct = None
         incoming.fail(Invalid("The body ended before it was whole."))
         return True
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        return self._owner.buffer  # one for all: what is in it is taken before anybody else reads
+        # One for all: what is in it is taken before anybody else reads.
+        return self._owner.buffer if self._direct is None else self._direct
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._take(bytes(self._owner.buffer[:nbytes]))
+        if self._direct is None:
+            self._take(bytes(self._owner.buffer[:nbytes]))
+            return
+        self._direct = self._direct[nbytes:]
+        if not self._direct:
+            self._direct = None
+            self._parser = HttpRequestParser(self)  # the other one waits for this body still
+            self.on_message_complete()
+
+    def receive(self, request: Request, into: memoryview) -> None:
+        """Receive the rest of a request's body there: just as much as there is room."""
+        if request is self._incoming:
+            self._direct = into
 
     def _take(self, data: bytes) -> None:
         if self._ends:
@@ -330,7 +346,7 @@ class Connection(asyncio.BufferedProtocol):
                     self._ends = True
                     self._unreadable(408, f"The head did not arrive within {limits.idle_us / 1e6:g} s.")
         elif self._incoming is self._current and now * 1e6 - self._current.received > limits.body_us:
-            self._incoming = None
+            self._incoming = self._direct = None
             self._current.fail(TooSlow(f"The body did not arrive within {limits.body_us / 1e6:g} s."))
 
     def _pause(self) -> None:

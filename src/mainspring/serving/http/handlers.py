@@ -68,16 +68,13 @@ class Handlers:
     async def infer(self, request: Request) -> None:
         """Begin to answer; `_Pending` goes on. The body comes first, also for an unknown model: a connection whose body
         was not read cannot be used again."""
-        self.begin(request, await self._bodies.read(request))
+        header_length, _ = _said(request)
+        self.begin(request, await self._bodies.read(request, header_length or 0))
 
-    def begin(self, request: Request, body: bytes) -> None:
+    def begin(self, request: Request, body: bytes | memoryview) -> None:
         """Decode a request and let it wait for its batch; what comes of it is told in a later turn."""
         served = self._plane.endpoint(request.model)
-        said = request.head.tensors
-        if said is None:
-            headers = request.headers
-            said = request.head.tensors = (_header_length(headers), headers.get(VERSION) or "")
-        header_length, version = said
+        header_length, version = _said(request)
         decoded = decode_infer(body, header_length)
         _check_halves(decoded, served)
         inference = Inference(decoded.asked, served, request.version or version)
@@ -138,6 +135,15 @@ class _Pending:
             self._over = True
             self._inference.cancel()
             self._tell(self._request, None)
+
+
+def _said(request: Request) -> tuple[int | None, str]:
+    """Return how many bytes of a body are JSON, `None` for all of them, and which version is asked for, by headers."""
+    head = request.head
+    if head.tensors is None:
+        head.tensors = (_header_length(head.headers), head.headers.get(VERSION) or "")
+    said: tuple[int | None, str] = head.tensors
+    return said
 
 
 def _header_length(headers: Headers) -> int | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 import msgspec
+import numpy as np
 
 from mainspring.core.errors import MainspringError
 from mainspring.security.model import Principal
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 JSON = ("content-type", "application/json")
 JSON_ONLY = (JSON,)
+_LARGE = 1 << 15  # bytes of a body that are still to come, from which on they are received where they belong
+_NUMBER = 8  # bytes of the largest number in a tensor
 
 
 class Headers:
@@ -123,7 +126,7 @@ class Request:
         self.head = head
         self.complete = False
         self.received = monotonic_us()
-        self.parts: list[bytes] = []
+        self.parts: list[bytes | memoryview] = []
         self.size = 0
         self.template = self.model = self.version = self.id = ""
         self.principal: Principal | None = None
@@ -135,12 +138,15 @@ class Request:
         return self.head.headers
 
     @property
-    def body(self) -> bytes:
+    def body(self) -> bytes | memoryview:
         """What came of the body so far."""
         return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
 
-    async def whole(self) -> bytes:
+    async def whole(self, align: int = 0) -> bytes | memoryview:
         """Return the body once all of it is there.
+
+        Args:
+            align: Which byte of it should lie where any number may begin, if it is large.
 
         Raises:
             Invalid: It ended before that, or is framed wrongly.
@@ -153,8 +159,21 @@ class Request:
             if (self.headers.get("expect") or "").lower() == "100-continue" and not self.size:
                 self._connection.proceed()
             self._waiting = asyncio.get_running_loop().create_future()
+            left = int(self.headers.get("content-length") or 0) - self.size
+            if left >= _LARGE:
+                self._connection.receive(self, self._room(left, align))
             await self._waiting
         return self.body
+
+    def _room(self, left: int, align: int) -> memoryview:
+        """Move what came of the body to where all of it has room, and return the room that is left."""
+        room = np.empty(self.size + left + _NUMBER, np.uint8)  # unlike a bytearray it is not cleared first
+        start = -(room.ctypes.data + align) % _NUMBER
+        whole = memoryview(room)[start : start + self.size + left]  # type: ignore[arg-type]
+        whole[: self.size] = self.body
+        self.parts = [whole]
+        self.size += left
+        return whole[-left:]
 
     def end(self) -> None:
         """Say that all of it is there."""

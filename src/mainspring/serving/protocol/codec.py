@@ -153,7 +153,7 @@ encode = _encoder.encode
 _NO_TAIL = memoryview(b"")
 
 
-def decode_infer(body: bytes, header_length: int | None = None) -> Decoded:
+def decode_infer(body: bytes | memoryview, header_length: int | None = None) -> Decoded:
     """Return the request in `body`.
 
     Args:
@@ -167,7 +167,7 @@ def decode_infer(body: bytes, header_length: int | None = None) -> Decoded:
         if header_length > len(body):
             raise Invalid(f"The body has {len(body)} bytes, its JSON would have {header_length}.")
         whole = memoryview(body)
-        body, tail = whole[:header_length], whole[header_length:]  # type: ignore[assignment]
+        body, tail = whole[:header_length], whole[header_length:]
     request: _Request | _LooseRequest
     try:
         request = _decoder.decode(body)
@@ -180,7 +180,7 @@ def decode_infer(body: bytes, header_length: int | None = None) -> Decoded:
     return _decoded(request, tail)
 
 
-def _loosely(body: bytes) -> _LooseRequest:
+def _loosely(body: bytes | memoryview) -> _LooseRequest:
     """Return a request whose data are nested, or wrong: `_loose_tensor` will name what is."""
     try:
         return _loose_decoder.decode(body)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from mainspring.core.settings import Limits, Tls
 from mainspring.core.time import SystemClock
 from mainspring.serving.http.connection import Connection, http_date
+from mainspring.serving.http.handshake import PEER, TellingContext
 from mainspring.serving.http.message import Head, Request
 
 _AT_ONCE = 64  # connections accepted in one turn of the loop
@@ -166,6 +167,7 @@ class Acceptor:
             self.loop.remove_reader(self._listener.fileno())
 
     async def _greet(self, peer: socket.socket) -> None:
+        PEER.set(peer)  # in this task's context
         try:
             await self.loop.connect_accepted_socket(
                 lambda: Connection(self),
@@ -195,7 +197,7 @@ class Acceptor:
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = TellingContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(tls.cert, tls.key)
     context.set_alpn_protocols(["http/1.1"])

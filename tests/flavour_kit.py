@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 TREES = 20
+os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras reads it when it is first imported
 
 
 def sklearn_trees(frame: Any, y: Any, task: str) -> Any:
@@ -114,7 +115,6 @@ def _torch(frame: Any, y: Any, task: str, *, double: bool = False) -> Any:
 
 
 def keras(frame: Any, y: Any, task: str) -> Any:
-    os.environ["KERAS_BACKEND"] = "torch"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import keras

@@ -121,6 +121,12 @@ def test_what_is_trained_is_what_is_served(
 
     executor = EXECUTORS[flavour](_project(), bundle)
     warm_up(bundle, executor)
+    golden = msgspec.json.decode(bundle.files["golden.json"])
+    assert len(golden["probes"]["outputs"]["probability"]) > 20
+    golden["probes"]["outputs"]["probability"][7] += 0.01
+    changed = Bundle(bundle.digest, bundle.manifest, {**bundle.files, "golden.json": msgspec.json.encode(golden)})
+    with pytest.raises(Corrupt, match=r"1 of \d+ probes otherwise"):
+        warm_up(changed, executor)
     columns = {each.name: held_out[each.name].to_pylist() for each in bundle.manifest.inputs}
     served = executor.predict(columns, held_out.num_rows)["probability"]
     frame = to_frame(held_out, {each.name: each.dtype for each in bundle.manifest.inputs})

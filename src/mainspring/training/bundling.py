@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mainspring.registry import bundles
 from mainspring.registry.model import Bundle, Input, Manifest
 from mainspring.security.signing import SigningKey
 from mainspring.training import contents
 from mainspring.training.convert import convert_estimator
-from mainspring.training.equivalence import TOLERANCE, Proof, prove
+from mainspring.training.equivalence import TOLERANCE, Proof, probes_of, prove
 from mainspring.training.flavours import Artefact
 from mainspring.training.frames import Array
 from mainspring.training.judge import evaluate
@@ -21,6 +23,7 @@ from mainspring.training.scoring import artefact_scores, open_session, output_na
 from mainspring.training.sets import TrainingSet
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 
@@ -35,6 +38,7 @@ class Converted:
     proof: Proof
     scores: Array  # (held-out rows, outputs)
     metrics: dict[str, float]
+    probes: tuple[pd.DataFrame, Array]  # rows to be asked again at each load, and the model's answers
 
 
 def convert(model: Model, estimator: Any, data: TrainingSet, tell: Callable[[str, float], None]) -> Converted:
@@ -53,7 +57,10 @@ def convert(model: Model, estimator: Any, data: TrainingSet, tell: Callable[[str
     proof = prove(estimator, artefact, held_out, inputs, model.task, wide=wide, seed=model.seed)
     scores = artefact_scores(artefact, held_out, list(dtypes))
     metrics = evaluate(model.task, data.holdout.y, scores, outputs)
-    return Converted(artefact, inputs, outputs, tuple(wide), proof, scores, metrics)
+    rng = np.random.default_rng(model.seed)
+    probes = contents.golden_probes(*probes_of(estimator, artefact, held_out, inputs, wide, rng), dtypes)
+    answers = artefact_scores(artefact, probes, list(dtypes))
+    return Converted(artefact, inputs, outputs, tuple(wide), proof, scores, metrics, (probes, answers))
 
 
 def pack(
@@ -75,7 +82,9 @@ def pack(
         converted.artefact.name: converted.artefact.content,
         bundles.FEATURES: pinned.features,
         bundles.REFERENCE: contents.reference_file(data.train, converted.scores, converted.outputs),
-        bundles.GOLDEN: contents.golden_file(data.holdout.X, data.dtypes, converted.scores, converted.outputs),
+        bundles.GOLDEN: contents.golden_file(
+            data.holdout.X, data.dtypes, converted.scores, converted.outputs, converted.probes
+        ),
         bundles.HOLDOUT: contents.parquet_file(held_out),
     }
     manifest = Manifest(

@@ -13,13 +13,14 @@ from mainspring.core.schema import DType
 from mainspring.registry.model import Input
 from mainspring.stats import reference
 from mainspring.training.frames import Array, exact_in_float32
+from mainspring.training.probes import THRESHOLD
 from mainspring.training.sets import Split
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-GOLDEN_ROWS = 200
+GOLDEN_ROWS, GOLDEN_PROBES = 200, 500
 _MOST_CATEGORIES = 1000
 
 
@@ -47,19 +48,55 @@ def reference_file(train: Split, scores: Array, outputs: Sequence[str]) -> bytes
     return msgspec.json.encode(reference.profile(columns))
 
 
-def golden_file(held_out: pd.DataFrame, dtypes: Mapping[str, DType], scores: Array, outputs: Sequence[str]) -> bytes:
+def golden_file(
+    held_out: pd.DataFrame,
+    dtypes: Mapping[str, DType],
+    scores: Array,
+    outputs: Sequence[str],
+    probes: tuple[pd.DataFrame, Array] | None = None,
+) -> bytes:
     """Return some 200 held-out rows, spread over time, and the answers that the bundle must give to them.
 
-    JSON: `inputs` has name -> values (null for null), `outputs` has name -> values.
+    JSON: `inputs` has name -> values (null for null), `outputs` has name -> values; `probes` has both for rows with
+    nulls, unseen categories and values at split thresholds, which a load repeats too.
+
+    Args:
+        probes: Such rows, and the model's answers to them.
     """
     rows = np.unique(np.linspace(0, len(held_out) - 1, min(GOLDEN_ROWS, len(held_out))).astype(int))
-    golden = {
+    golden: dict[str, Any] = _golden(held_out, dtypes, scores, outputs, rows)
+    if probes is not None:
+        golden["probes"] = _golden(probes[0], dtypes, probes[1], outputs, np.arange(len(probes[0])))
+    return msgspec.json.encode(golden)
+
+
+def golden_probes(probes: pd.DataFrame, words: Sequence[str], dtypes: Mapping[str, DType]) -> pd.DataFrame:
+    """Return the rows of `probes` to be asked again at each load: one of each kind, at most 500 at thresholds.
+
+    Only such that a request could hold: whole numbers in columns of integers, 0 or 1 in those of booleans.
+    """
+    fine = np.ones(len(probes), bool)
+    for name, dtype in dtypes.items():
+        if dtype in (DType.Int32, DType.Int64, DType.Boolean):
+            values = probes[name].to_numpy(np.float64)
+            whole = np.isin(values, (0, 1)) if dtype == DType.Boolean else np.floor(values) == values
+            fine &= whole | np.isnan(values)
+    near = np.array([THRESHOLD in word for word in words])
+    kinds = {words[row]: row for row in np.flatnonzero(fine & ~near).tolist()}
+    thresholds = np.flatnonzero(fine & near)
+    some = np.linspace(0, len(thresholds) - 1, min(len(thresholds), GOLDEN_PROBES)).astype(int)
+    return probes.iloc[[*kinds.values(), *thresholds[some]]].reset_index(drop=True)
+
+
+def _golden(
+    frame: pd.DataFrame, dtypes: Mapping[str, DType], scores: Array, outputs: Sequence[str], rows: Array
+) -> dict[str, Any]:
+    return {
         "inputs": {
-            name: [_json(value, dtype) for value in held_out[name].to_numpy()[rows]] for name, dtype in dtypes.items()
+            name: [_json(value, dtype) for value in frame[name].to_numpy()[rows]] for name, dtype in dtypes.items()
         },
         "outputs": {name: [float(value) for value in scores[rows, at]] for at, name in enumerate(outputs)},
     }
-    return msgspec.json.encode(golden)
 
 
 def parquet_file(table: pa.Table) -> bytes:

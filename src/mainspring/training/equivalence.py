@@ -94,9 +94,7 @@ def prove(
 
     rng = np.random.default_rng(seed)
     names = [each.name for each in inputs]
-    if artefact.native:  # each column enters as what it is
-        wide = [each.name for each in inputs if held_out[each.name].dtype == np.float64]
-    probes, words = probe_rows(estimator, held_out, inputs, wide, rng)
+    probes, words = probes_of(estimator, artefact, held_out, inputs, wide, rng)
     plain = held_out.iloc[_drawn(len(held_out), rng)]
     frame = pd.concat([plain, probes], ignore_index=True)
     what = ["held out"] * len(plain) + words
@@ -117,6 +115,20 @@ def prove(
     worst = by.pop("in one batch")
     by |= _by_probe(_difference(answers["whole"], expected).max(axis=1) / unit, what)
     return Proof(len(frame), len(probes), worst, by, "none" in answers)
+
+
+def probes_of(
+    estimator: Any,
+    artefact: Artefact,
+    held_out: pd.DataFrame,
+    inputs: Sequence[Input],
+    wide: Collection[str],
+    rng: np.random.Generator,
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows that probe a model and what each probes, in words; see `probes.probe_rows`."""
+    if artefact.native:  # each column enters as what it is
+        wide = [each.name for each in inputs if held_out[each.name].dtype == np.float64]
+    return probe_rows(estimator, held_out, inputs, wide, rng)
 
 
 def _by_probe(worst: Array, what: Sequence[str]) -> dict[str, float]:

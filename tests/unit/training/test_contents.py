@@ -12,7 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mainspring.core.schema import DType
-from mainspring.training.contents import golden_file, inputs_of, parquet_file, reference_file, wide_columns
+from mainspring.training.contents import (
+    GOLDEN_PROBES,
+    golden_file,
+    golden_probes,
+    inputs_of,
+    parquet_file,
+    reference_file,
+    wide_columns,
+)
 from mainspring.training.sets import Split
 
 DTYPES = {"V.x": DType.Float32, "V.n": DType.Int64, "V.b": DType.Boolean, "V.s": DType.String}
@@ -47,6 +55,23 @@ def test_few_rows_are_all_golden() -> None:
     golden = json.loads(golden_file(split(3).X, DTYPES, np.zeros((3, 2)), ("a", "b")))
     assert golden["outputs"] == {"a": [0.0] * 3, "b": [0.0] * 3}
     assert len(golden["inputs"]["V.x"]) == 3
+
+
+def test_probes_that_a_request_could_hold_are_golden_too() -> None:
+    frame = split(2000).X.assign(**{"V.n": np.arange(2000) / 2, "V.b": np.float32(1)})
+    frame.loc[frame.index < 4, "V.b"] = 0.5
+    words = ["V.n null", "V.s unseen", "V.n null", "V.s unseen", *["V.n near the threshold 3"] * 1996]
+    found = golden_probes(frame, words, DTYPES)
+    assert len(found) == GOLDEN_PROBES  # the first four hold half a boolean
+    assert (found["V.n"] % 1 == 0).all()
+    frame["V.b"] = np.float32(0)
+    found = golden_probes(frame, words, DTYPES)
+    assert found["V.n"].iloc[:1].tolist() == [1.0]  # of each kind one, if its numbers are whole
+    assert len(found) == 1 + GOLDEN_PROBES
+    scores = np.zeros((len(found), 1))
+    golden = json.loads(golden_file(frame, DTYPES, np.zeros((2000, 1)), ("value",), (found, scores)))
+    assert len(golden["inputs"]["V.n"]) == 200
+    assert len(golden["probes"]["inputs"]["V.n"]) == len(golden["probes"]["outputs"]["value"]) == len(found)
 
 
 def test_inputs_carry_the_categories_of_training() -> None:

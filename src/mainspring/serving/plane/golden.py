@@ -24,6 +24,7 @@ class Golden(msgspec.Struct, frozen=True):
 
     inputs: dict[str, list[Any]]
     outputs: dict[str, list[Any]]
+    probes: Golden | None = None  # nulls, unseen categories, values at split thresholds
 
 
 _Outputs = dict[str, np.ndarray[Any, Any]]  # each of shape (rows, ...)
@@ -55,6 +56,8 @@ def warm_up(bundle: Bundle, executor: Executor) -> Cost:
             f"{wrong.size} of {rows} rows are further off than {tolerance:g}.",
             fix="train the model again on this version of the runtime.",
         )
+    if golden.probes is not None:
+        _check_probes(golden.probes, executor, tolerance, name)
     for row in range(min(rows, 32)):
         alone = _predict(executor, _row(golden.inputs, row), 1, name)
         if _beyond(alone, {output: array[row : row + 1] for output, array in together.items()}, tolerance).size:
@@ -63,6 +66,18 @@ def warm_up(bundle: Bundle, executor: Executor) -> Cost:
                 fix="train a model whose answer to a row depends on that row only.",
             )
     return _measure(executor, golden.inputs, rows)
+
+
+def _check_probes(probes: Golden, executor: Executor, tolerance: float, name: str) -> None:
+    expected = _comparable(probes.outputs, executor)
+    rows = len(next(iter(expected.values())))
+    wrong = _beyond(_predict(executor, probes.inputs, rows, name), expected, tolerance) if rows else np.empty(0)
+    if wrong.size:
+        row = {column: values[int(wrong[0])] for column, values in probes.inputs.items()}
+        raise Corrupt(
+            f"The {name} answers {wrong.size} of {rows} probes otherwise than when it was made, such as {row}.",
+            fix="train the model again on this version of the runtime.",
+        )
 
 
 def _row(columns: dict[str, list[Any]], row: int) -> dict[str, list[Any]]:

@@ -12,7 +12,7 @@ from mainspring.core.errors import Corrupt, Invalid
 from mainspring.core.schema import DType
 from mainspring.registry.model import TensorSpec
 from mainspring.serving.protocol.codec import decode_infer
-from mainspring.serving.protocol.schema import Field, RequestSchema, TensorSchema
+from mainspring.serving.protocol.schema import Field, RequestSchema, Rows, TensorSchema
 from mainspring.serving.protocol.tensor import Tensor, check_specs
 
 FEATURES = [
@@ -174,6 +174,22 @@ def test_what_is_wrong_with_tensors_is_named(name: str) -> None:
     with pytest.raises(Invalid) as caught:
         TENSORS.read(inputs)
     assert message in str(caught.value)
+
+
+def test_a_null_is_nan_in_the_tensors_that_take_one_and_refused_in_others() -> None:
+    specs = [TensorSpec(each, each, (-1, 2)) for each in ("FP32", "FP64", "INT64")]
+    schema = TensorSchema(specs, max_rows=4, nullable=["FP32", "INT64"])  # an integer has no NaN
+
+    def read(**data: list[Any]) -> Rows:
+        given = {"FP32": [1.0, 2.0], "FP64": [1.0, 2.0], "INT64": [1, 2], **data}
+        return schema.read([Tensor(name, name, (1, 2), values) for name, values in given.items()])
+
+    found = read(FP32=[None, 0.5]).columns["FP32"]
+    assert found.dtype == np.float32
+    assert np.array_equal(found, [[np.nan, 0.5]], equal_nan=True)
+    for name, values in (("FP64", [None, 1.0]), ("INT64", [1, None])):
+        with pytest.raises(Invalid, match=f"'{name}' holds a null"):
+            read(**{name: values})
 
 
 def test_features_may_come_as_arrays_in_which_a_null_is_nan() -> None:

@@ -32,7 +32,7 @@ def request_schema(runtime: Runtime) -> Schema:
             needed = sum(field.required for field in fields)
             ways.append(_inputs(tensors, needed, "Entity keys and request fields; no features beside them."))
     else:
-        tensors = [_tensor(spec) for spec in runtime.inputs]
+        tensors = [_tensor(spec, nullable=spec.name in schema.nullable) for spec in runtime.inputs]
         ways.append(_inputs(tensors, len(tensors), "Every tensor."))
     examples = [tensor["examples"][0] for tensor in tensors if "examples" in tensor]
     return {
@@ -124,8 +124,8 @@ def _column(field: Field) -> Schema:
     return made
 
 
-def _tensor(spec: TensorSpec) -> Schema:
-    return _named(spec.name, spec.datatype, spec.shape, _element(spec.datatype, nullable=False))
+def _tensor(spec: TensorSpec, *, nullable: bool) -> Schema:
+    return _named(spec.name, spec.datatype, spec.shape, _element(spec.datatype, nullable=nullable))
 
 
 def _named(name: str, datatype: str, shape: Sequence[int], element: Schema) -> Schema:

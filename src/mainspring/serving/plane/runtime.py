@@ -69,7 +69,8 @@ def _ready(bundle: Bundle, online: OnlineStore, executor: Executor) -> Runtime:
     manifest, cost = bundle.manifest, warm_up(bundle, executor)
     outputs = dict(executor.outputs)
     if manifest.tensors:
-        schema = TensorSchema(manifest.tensors, max_rows=MAX_ROWS)
+        nullable = [spec.name for spec in manifest.tensors if executor.nullable(spec.name)]
+        schema = TensorSchema(manifest.tensors, max_rows=MAX_ROWS, nullable=nullable)
         halves = tuple(name for name, spec in outputs.items() if spec.datatype == "FP16")
         return Runtime(bundle.digest, manifest, executor, schema, manifest.tensors, outputs, cost, halves=halves)
     groups, observations = definitions.load(bundle.files[FEATURES])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isinf
 from typing import Any
@@ -133,15 +133,19 @@ class TensorSchema:
 
     Args:
         max_rows: The most rows in one request.
+        nullable: The names of those in which a null in a list becomes NaN; elsewhere it is refused.
     """
 
     keyed: Mapping[str, Field] = {}  # there are no entities behind tensors
 
-    def __init__(self, tensors: Sequence[TensorSpec], *, max_rows: int) -> None:
+    def __init__(self, tensors: Sequence[TensorSpec], *, max_rows: int, nullable: Collection[str] = ()) -> None:
         self._specs = {
             spec.name: (spec, spec.shape[1:], -1 in spec.shape[1:], DTYPES[spec.datatype]) for spec in tensors
         }
         self._ragged = any(ragged for _, _, ragged, _ in self._specs.values())
+        self.nullable = frozenset(
+            spec.name for spec in tensors if DTYPES[spec.datatype].kind == "f" and spec.name in nullable
+        )
         self._max_rows = max_rows
 
     def read(self, inputs: Sequence[Tensor]) -> Rows:
@@ -166,7 +170,7 @@ class TensorSchema:
                 raise Invalid(f"Input {tensor.name!r} has the shape {shown(shape)}; it must be {shown(spec.shape)}.")
             if not shape or shape[0] != count:
                 count = _check_count(shape[0] if shape else 0, tensor.name, count, inputs[0].name, self._max_rows)
-            column = columns[tensor.name] = _array(tensor, dtype)
+            column = columns[tensor.name] = _array(tensor, dtype, tensor.name in self.nullable)
             nbytes += column.nbytes
             if tensor.datatype == BYTES:
                 nbytes += _VALUE * column.size + _characters(column.flat)
@@ -208,7 +212,7 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     )
 
 
-def _array(tensor: Tensor, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+def _array(tensor: Tensor, dtype: np.dtype[Any], nullable: bool) -> np.ndarray[Any, Any]:
     data = tensor.data
     if isinstance(data, np.ndarray):
         return data
@@ -217,8 +221,9 @@ def _array(tensor: Tensor, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
             # Twice as fast as `np.array`, and refuses nulls.
             return np.ndarray(tensor.shape, dtype, array(code, data))
     except TypeError:
-        raise _null(tensor.name) from None
-    if None in data:
+        if not nullable:
+            raise _null(tensor.name) from None
+    if None in data and not nullable:
         raise _null(tensor.name)
     if tensor.datatype == BYTES:
         found = np.empty(len(data), np.object_)

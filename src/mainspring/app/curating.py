@@ -149,6 +149,7 @@ def approve(project: Project, reference: str, *, key: str | None = None, reason:
     expect_kept(project, version)
     check_approver(approver, version, authors(project, version))
     project.bundles.load(version.digest)  # nobody approves what is not whole
+    reason = storable(reason)
     approval = Approval(version.model, version.version, version.digest, approver, reason, project.wall.now())
     project.approvals.add(approval)
     _audit(project, approver, "approve", version, reason)
@@ -183,6 +184,7 @@ def delete(project: Project, reference: str, *, reason: str = "") -> Deletion:
             f"{name} is in use: {', '.join(named)}.",
             fix=f"run `mainspring promote {version.model}` with another first.",
         )
+    reason = storable(reason)
     mark = Deletion(version.model, version.version, version.digest, local_user(), reason, project.wall.now())
     project.deletions.mark(mark)
     _audit(project, mark.actor, "delete", version, reason)
@@ -246,6 +248,11 @@ def _elsewhere(project: Project) -> dict[str, str]:
     for route in project.routes.current().values():
         held |= dict.fromkeys((arm.digest for arm in route.arms), f"the route of {route.endpoint}")
     return held
+
+
+def storable(reason: str) -> str:
+    """Return a reason as every database takes it: what is no text in a command line comes as half of a pair."""
+    return reason.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def _exactly(project: Project, reference: str) -> ModelVersion:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mainspring.app.curating import authors, expect_kept
+from mainspring.app.curating import authors, expect_kept, storable
 from mainspring.app.project import Project
 from mainspring.core.errors import NotFound
 from mainspring.delivery import approving
@@ -46,7 +46,7 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
         audit=project.audit,
         clock=project.wall,
         actor=actor(),
-        reason=reason,
+        reason=storable(reason),
         rebuild=lambda champion, _: _read_again(project, candidate, champion),
         more=_approved(project, gates, candidate),
     )
@@ -98,7 +98,7 @@ def rollback(project: Project, model: str, *, reason: str = "") -> Promotion:
         audit=project.audit,
         clock=project.wall,
         actor=actor(),
-        reason=reason,
+        reason=storable(reason),
     )
 
 

@@ -121,14 +121,17 @@ def rollback(
 
 
 def previous_version(versions: ModelVersions, model: str) -> str | None:
-    """Return the version to which a rollback would go, `None` where there is none."""
+    """Return the version to which a rollback would go, `None` where there is none. What was deleted is passed over."""
     live: list[str] = []
     for move in reversed(versions.moves(model, CHAMPION)):
-        if move.reason.startswith(_ROLLBACK) and live[-2:-1] == [move.new]:
+        if move.reason.startswith(_ROLLBACK) and move.new in live[:-1]:
             live.pop()
+            while live[-1] != move.new:  # it was deleted by then
+                live.pop()
         else:
             live.append(move.new)
-    return live[-2] if len(live) > 1 else None
+    there = {version.version for version in versions.all(model)}
+    return next((version for version in reversed(live[:-1]) if version in there and version != live[-1]), None)
 
 
 def _champion(versions: ModelVersions, model: str) -> ModelVersion | None:

@@ -10,11 +10,12 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
+from mainspring.delivery.approving import needed, verdict
 from mainspring.delivery.promote import previous_version
 from mainspring.registry.adapters.memory import MemoryVersions
-from mainspring.registry.model import AliasMove, Bundle
+from mainspring.registry.model import AliasMove, Approval, Bundle, ModelVersion
 from mainspring.serving.model import Endpoint
-from mainspring.training.model import at_most, beats
+from mainspring.training.model import Gate, approved, at_most, beats
 from unit.delivery.stage import Stage, fitted, frame, rows
 
 GATES = (beats("auc", by=0.05), at_most("brier", 0.24))
@@ -241,3 +242,50 @@ def test_the_previous_version_is_known_without_rolling_back(stage: Stage) -> Non
     assert previous_version(stage.versions, "late") is None
     stage.promote(stage.register(("V.b",)).version)
     assert previous_version(stage.versions, "late") == "1"
+
+
+def test_a_rollback_passes_over_what_was_deleted(stage: Stage) -> None:
+    for features in (("V.c",), ("V.b",), ("V.a",)):
+        stage.promote(stage.register(features).version)
+    stage.versions.remove("late", "2")
+    assert previous_version(stage.versions, "late") == "1"
+    assert stage.rollback().version == "1"
+    assert previous_version(stage.versions, "late") is None
+
+
+def test_what_is_no_gate_of_a_metric_counts_as_well(stage: Stage) -> None:
+    version = stage.register(("V.a",))
+    missing = verdict(2, version, ("ana",), [Approval("late", "1", version.digest, "ben", "", 0)])
+    refused = stage.promote("1", more=[missing])
+    assert not refused.promoted
+    assert refused.results == (missing,)
+    assert "ben approved it" in str(missing)
+    assert stage.audit.read()[0].detail.startswith("version 1 refused: approved by 2")
+    enough = [Approval("late", "1", version.digest, name, "", 0) for name in ("ben", "cat", "ana")]
+    assert stage.promote("1", gates=[approved(2)], more=[verdict(2, version, ("ana",), enough)]).promoted
+
+
+@pytest.mark.parametrize(
+    ("approvals", "passed"),
+    [
+        ([], False),
+        ([("ben", "a")], True),
+        ([("ana", "a")], False),
+        ([("ben", "b")], False),
+        ([("ana", "a"), ("ben", "a")], True),
+    ],
+)
+def test_only_others_words_for_this_bundle_count(approvals: list[tuple[str, str]], passed: bool) -> None:
+    version = ModelVersion("late", "1", "a", "run", 0)
+    given = [Approval("late", "1", digest, name, "", 0) for name, digest in approvals]
+    assert verdict(1, version, ("ana",), given).passed is passed
+
+
+def test_the_larger_number_of_approvals_counts() -> None:
+    assert needed([], 0) == 0
+    assert needed([], 2) == 2
+    assert needed([approved(1), approved(3)], 2) == 3
+    with pytest.raises(Invalid, match=r"0\.5 approvals"):
+        needed([Gate("approved", "approvals", 0.5)], 0)
+    with pytest.raises(Invalid, match="0 approvals"):
+        needed([approved(0)], 0)

@@ -1,0 +1,40 @@
+"""What people decide about versions, in a catalog on a real Postgres server: the same suites as on SQLite."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from mainspring.app.catalog import open_catalog
+from mainspring.core.locks import MemoryLocks
+from mainspring.registry.adapters.catalog import CatalogApprovals, CatalogDeletions, CatalogTrustedKeys
+from mainspring.registry.conformance import ApprovalsConformance, DeletionsConformance, TrustedKeysConformance
+from servers import PostgresServer
+
+
+@pytest.fixture
+def engine(postgres_server: PostgresServer) -> Iterator[sa.Engine]:
+    made = open_catalog(postgres_server.url, MemoryLocks(), f"p{secrets.token_hex(6)}")
+    yield made
+    made.dispose()
+
+
+class TestApprovals(ApprovalsConformance):
+    @pytest.fixture
+    def approvals(self, engine: sa.Engine) -> CatalogApprovals:
+        return CatalogApprovals(engine)
+
+
+class TestDeletions(DeletionsConformance):
+    @pytest.fixture
+    def deletions(self, engine: sa.Engine) -> CatalogDeletions:
+        return CatalogDeletions(engine)
+
+
+class TestTrustedKeys(TrustedKeysConformance):
+    @pytest.fixture
+    def trusted(self, engine: sa.Engine) -> CatalogTrustedKeys:
+        return CatalogTrustedKeys(engine)

@@ -1,0 +1,105 @@
+"""The registry's commands on a trained project, each a process, and two trainings of one model at once."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from depot import MODEL, Depot, copied, opened
+from mainspring.app.transferring import export_version
+from mainspring.core.errors import StorageFull
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # each command is a process
+
+
+def test_two_trainings_of_one_model_at_once_make_two_versions(depot: Depot) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        told = list(pool.map(lambda _: depot.json("train", MODEL), range(2)))
+    assert {each["version"] for each in told} == {"3", "4"}
+    project = opened(depot)
+    versions = {version.version: version for version in project.versions.all(MODEL)}
+    assert sorted(versions) == ["1", "2", "3", "4"]
+    for each in told:
+        version = versions[each["version"]]
+        assert (version.digest, version.run_id) == (each["digest"], each["run_id"])
+        assert project.bundles.load(version.digest).manifest.run_id == version.run_id
+        run = project.tracking.get(version.run_id)
+        assert (run.status, run.tags["version"]) == ("FINISHED", version.version)
+    assert len({each["run_id"] for each in told}) == 2
+    assert [version.version for version in versions.values() if version.aliases] == ["1"]
+
+
+def test_a_version_from_its_training_to_another_installation(depot: Depot, tmp_path: Path) -> None:
+    shown = depot.json("models", "show", MODEL)
+    assert (shown["version"], shown["aliases"], shown["run_status"]) == ("1", ["champion"], "FINISHED")
+    assert all(shown[name] for name in ("dataset_commit", "features_digest", "code_version", "authors", "metrics"))
+    people = depot.run("models", "show", f"{MODEL}:2")
+    assert people.code == 0
+    assert shown["dataset_commit"] in people.stdout or "dataset commit" in people.stdout
+
+    key = tmp_path / "ben.key"
+    key.write_text(depot.json("keys", "create", "ben", "--scope", "manage")["key"] + "\n")
+    strict = {"MAINSPRING_APPROVALS": "1"}
+    refused = depot.run("promote", MODEL, "2", environment=strict)
+    assert refused.code == 3
+    assert f"mainspring models approve {MODEL}:2" in refused.stdout
+    assert depot.run("models", "approve", f"{MODEL}:2").code != 0  # its author
+    given = depot.json("models", "approve", f"{MODEL}:2", "--key-file", key, "--reason", "I looked")
+    assert given["approver"].endswith(":ben")
+    assert depot.run("promote", MODEL, "2", environment=strict).code == 0
+    history = depot.json("models", "history", MODEL)
+    assert [each["what"] for each in history] == ["alias", "approval", "alias"]
+
+    assert depot.run("models", "delete", f"{MODEL}:2").code == 6
+    depot.json("models", "delete", f"{MODEL}:1", "--reason", "old")
+    kept = depot.json("models", "gc", "--dry-run")
+    assert (kept["versions"], kept["bundles"]) == ([], [])
+    depot.json("models", "restore", f"{MODEL}:1")
+    assert depot.run("models", "gc", "--grace", "1s").code == 2
+
+    file = tmp_path / "late.tar"
+    assert depot.json("models", "export", f"{MODEL}@champion", file)["version"] == "2"
+    there = copied(depot.root, tmp_path / "there")
+    for path in ("bundles", "keys/signing.ed25519"):
+        place = there.state / path
+        place.rename(place.with_name("old"))
+    for path in ("catalog.db", "tracking.db"):
+        for each in there.state.glob(f"{path}*"):
+            each.unlink()
+    stranger = there.run("models", "import", file)
+    assert stranger.code != 0
+    public = depot.json("models", "key")["key"]
+    assert public in stranger.stderr
+    there.json("models", "trust", "staging", public)
+    assert there.json("models", "import", file)["new"]
+    assert there.json("models", "show", MODEL)["digest"] == depot.json("models", "show", MODEL)["digest"]
+    assert there.run("promote", MODEL).code in (0, 3)
+
+
+def test_an_export_to_a_full_disk_leaves_no_file(depot: Depot, tmp_path: Path) -> None:
+    project = opened(depot)
+    project.definitions  # noqa: B018  (what is loaded lazily is loaded before the disk is full)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    size = sum(len(each) for each in project.bundles.load(project.versions.get(MODEL, "1").digest).files.values())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, before[1]))
+    try:
+        with pytest.raises(StorageFull, match=r"late\.tar"):
+            export_version(project, f"{MODEL}:1", tmp_path / "late.tar")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert not (tmp_path / "late.tar").exists()
+    assert export_version(project, f"{MODEL}:1", tmp_path / "late.tar").bundles == 1
+
+
+@pytest.mark.parametrize("reference", [f"{MODEL}:x", f"{MODEL}:99", "nobody", "../etc:1", ":1", f"{MODEL}@nobody"])
+def test_a_badly_named_version_is_one_line_and_a_fix(depot: Depot, reference: str) -> None:
+    ran = depot.run("models", "show", reference)
+    assert ran.code in (2, 4)
+    assert ran.stderr.startswith("Error: ")
+    assert "Traceback" not in ran.stderr

@@ -54,11 +54,12 @@ ASKED = {
         f"SELECT {_RUN} FROM latest_metrics m JOIN runs r ON r.run_uuid = m.run_uuid WHERE m.key = 'holdout.brier' AND "
         "m.is_nan = {no} AND r.lifecycle_stage = 'active' AND EXISTS (SELECT 1 FROM latest_metrics a WHERE "
         "a.run_uuid = m.run_uuid AND a.key = 'holdout.auc' AND a.is_nan = {no} AND a.value > 0.5) AND EXISTS "
-        "(SELECT 1 FROM params p WHERE p.run_uuid = m.run_uuid AND p.key = 'depth' AND p.value = '7') ORDER BY m.value, m.run_uuid LIMIT 26"),
+        "(SELECT 1 FROM params p WHERE p.run_uuid = m.run_uuid AND p.key = 'depth' AND p.value = '7') "
+        "ORDER BY m.value, m.run_uuid LIMIT 26"),
     "one model's few failures": (
         f"model = {MODELS[3]} and status = failed and started < 2026-01-02", "started desc", "", "",
-        f"SELECT {_RUN} FROM runs r WHERE r.experiment_id = 4 AND r.status = 'FAILED' AND r.lifecycle_stage = 'active' AND "
-        "r.start_time < 1767312000000 ORDER BY r.start_time DESC, r.run_uuid DESC LIMIT 26"),
+        f"SELECT {_RUN} FROM runs r WHERE r.experiment_id = 4 AND r.status = 'FAILED' AND r.lifecycle_stage = 'active' "
+        "AND r.start_time < 1767312000000 ORDER BY r.start_time DESC, r.run_uuid DESC LIMIT 26"),
     "one run of all, by a parameter": (
         "params.trial = '4711'", "", "params.trial = '4711'", "attributes.start_time DESC",
         f"SELECT {_RUN} FROM params p JOIN runs r ON r.run_uuid = p.run_uuid WHERE p.key = 'trial' AND "

@@ -10,7 +10,7 @@ import pytest
 
 from depot import MODEL, Depot, lay_out, opened
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a training is several processes
 
 
 def git(root: Path, *arguments: str) -> None:

@@ -13,12 +13,14 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from onnx import helper
 
 import mainspring as ms
 from bakery import ORDERS, START, Bakery, Order, Traffic, late_model, orders
 from flavour_kit import encoder, encoder_examples, network
 from mainspring.app.executors import EXECUTORS, executors
-from mainspring.core.errors import Corrupt, NotConvertible
+from mainspring.app.modelling import add_file
+from mainspring.core.errors import Corrupt, Invalid, NotConvertible
 from mainspring.core.schema import DType
 from mainspring.core.time import MINUTE
 from mainspring.registry.model import Bundle, Input
@@ -26,7 +28,7 @@ from mainspring.serving.plane.golden import warm_up
 from mainspring.stats import metrics
 from mainspring.training.frames import to_frame
 from mainspring.training.scoring import estimator_scores, score_bundle
-from model_kit import sealed
+from model_kit import onnx_model, sealed
 
 UNTIL = START + ORDERS * 10 * MINUTE
 
@@ -181,6 +183,23 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Any:
     (root / "nets" / "service.py").write_text("import mainspring as ms\n\n" + "".join(endpoints))
     (root / "mainspring.toml").write_text('name = "networks"\nmodules = ["nets.service"]\n\n[profiles.local]\n')
     return ms.open(root)
+
+
+def test_an_onnx_file_with_two_outputs_of_one_name_is_no_model(project: Any, tmp_path: Path) -> None:
+    path = tmp_path / "twice.onnx"
+    node = helper.make_node("Identity", ["x"], ["y"])
+    path.write_bytes(onnx_model([node], [("x", "FP32", [None, 2])], [("y", "FP32", [None, 2])] * 2))
+    with pytest.raises(Invalid, match=r"two tensors of one name: \['y', 'y'\]"):
+        add_file(project.services, "twice", path)
+    assert project.services.versions.all("twice") == []
+
+
+def test_an_onnx_file_that_answers_only_nan_is_no_model(project: Any, tmp_path: Path) -> None:
+    path = tmp_path / "nan.onnx"
+    nodes = [helper.make_node("Sub", ["x", "x"], ["zero"]), helper.make_node("Div", ["zero", "zero"], ["y"])]
+    path.write_bytes(onnx_model(nodes, [("x", "FP32", [None, 2])], [("y", "FP32", [None, 2])]))
+    with pytest.raises(Invalid, match="answers infinite numbers, or none"):
+        add_file(project.services, "nan", path)
 
 
 @pytest.mark.slow

@@ -152,6 +152,10 @@ def register(project: Project, model: str, made: Made, alias: str | None) -> Add
             outputs=tuple(spec.name for spec in tried.output_tensors),
         )
         manifest = msgspec.structs.replace(manifest, tolerance=_tolerance(manifest))
+    for specs in (manifest.tensors, manifest.output_tensors):
+        names = [spec.name for spec in specs]
+        if len(set(names)) < len(names):
+            raise Invalid(f"The model {model!r} has two tensors of one name: {names}.", fix="give each its own name.")
     files = {**made.files, GOLDEN: msgspec.json.encode(tried.golden)}
     version, new = _version(project, manifest, files, made.origin)
     if alias is not None:

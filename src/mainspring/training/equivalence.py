@@ -46,6 +46,7 @@ _OTHERWISE = (
 _KINDS = ("held out", "threshold", "null", "unseen")
 _OWN_ROW = "use statistics that training keeps (BatchNorm with running statistics), and no dropout in answers."
 _LIMIT_S = 120
+_WHOLE, _MIXED = 4096, 61  # rows of a batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +137,15 @@ def _by_probe(worst: Array, what: Sequence[str]) -> dict[str, float]:
     return {kind: float(worst[kinds == kind].max()) for kind in _KINDS if (kinds == kind).any()}
 
 
-def answer_afresh(artefact: Artefact, feeds: Mapping[str, Array]) -> dict[str, Array]:
+def answer_afresh(
+    artefact: Artefact, feeds: Mapping[str, Array], *, whole: int = _WHOLE, mixed: int = _MIXED, limit_s: int = _LIMIT_S
+) -> dict[str, Array]:
     """Return a model's answers to rows from a fresh process; see `fresh` for their names and shapes.
 
     Args:
         feeds: Input -> array of shape (rows, ...).
+        whole: How many rows are asked at once at most.
+        mixed: How many of a small batch.
 
     Raises:
         NotConvertible: The process failed.
@@ -150,17 +155,17 @@ def answer_afresh(artefact: Artefact, feeds: Mapping[str, Array]) -> dict[str, A
         folder = Path(name)
         (folder / artefact.name).write_bytes(artefact.content)
         np.savez(folder / "inputs.npz", allow_pickle=False, **stored)
-        _run_afresh(folder)
+        _run_afresh(folder, whole, mixed, limit_s)
         with np.load(folder / "answers.npz", allow_pickle=False) as answers:
             return {each: answers[each] for each in answers.files}
 
 
-def _run_afresh(folder: Path) -> None:
-    command = [sys.executable, "-P", str(fresh.__file__), str(folder)]
+def _run_afresh(folder: Path, whole: int, mixed: int, limit_s: int) -> None:
+    command = [sys.executable, "-P", str(fresh.__file__), str(folder), str(whole), str(mixed)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired as error:
-        raise NotConvertible(f"The model did not answer within {_LIMIT_S} s in a fresh process.") from error
+        raise NotConvertible(f"The model did not answer within {limit_s} s in a fresh process.") from error
     if done.returncode != 0:
         raise NotConvertible(f"The model does not run in a fresh process: {_said(done.stderr, done.returncode)}")
 

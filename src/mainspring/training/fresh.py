@@ -1,10 +1,10 @@
-"""A fresh process that answers rows with a model: `python -P fresh.py FOLDER`.
+"""A fresh process that answers rows with a model: `python -P fresh.py FOLDER WHOLE MIXED`.
 
 It imports NumPy and what runs the model, so nothing of the process that trained the model can help it. In the folder
 stand the model (`model.onnx`, `model.ubj`, `model.txt` or `model.cbm`) and `inputs.npz` (one array an input, in the
 model's order, no pickle); it writes `answers.npz`: `whole` and `mixed`, shape (rows, outputs), are the same rows in
-order and shuffled into small batches; `alone` are some of them one by one, with their rows in `alone_rows`; `none`,
-shape (0, outputs), is the answer to no rows, and is missing where the model fails on them.
+order, in batches of WHOLE, and shuffled, in small ones of MIXED; `alone` are some of them one by one, with their rows
+in `alone_rows`; `none`, shape (0, outputs), is the answer to no rows, and is missing where the model fails on them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-_WHOLE, _MIXED, _ALONE = 4096, 61, 300
+_ALONE = 300
 
 Array = np.ndarray[Any, Any]
 Answer = Callable[[dict[str, Array]], Array]  # input -> array of shape (rows, ...); (rows, outputs), float64
@@ -101,7 +101,7 @@ def in_parts(answer: Answer, inputs: dict[str, Array], rows: Array, size: int) -
     return np.concatenate(found)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, whole: int, mixed: int) -> None:
     (path,) = folder.glob("model.*")
     answer = load(path.name, path.read_bytes())
     with np.load(folder / "inputs.npz", allow_pickle=False) as stored:
@@ -109,8 +109,8 @@ def main(folder: Path) -> None:
     rows = len(next(iter(inputs.values())))
     order = np.random.default_rng(0).permutation(rows)
     answers = {
-        "whole": in_parts(answer, inputs, np.arange(rows), _WHOLE),
-        "mixed": in_parts(answer, inputs, order, _MIXED)[np.argsort(order)],
+        "whole": in_parts(answer, inputs, np.arange(rows), whole),
+        "mixed": in_parts(answer, inputs, order, mixed)[np.argsort(order)],
         "alone": in_parts(answer, inputs, order[:_ALONE], 1),
         "alone_rows": order[:_ALONE],
     }
@@ -127,4 +127,4 @@ def _as_fed(values: Array) -> Array:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -20,9 +20,9 @@ from mainspring.training.flavours.estimators import imported
 from mainspring.training.flavours.model import Artefact
 from mainspring.training.flavours.torch import TorchFlavour, evaluating
 from mainspring.training.frames import Array
-from mainspring.training.sequences import prove_network
+from mainspring.training.sequences import BATCH, prove_network
 
-_GOLDEN, _BATCH = 16, 512
+_GOLDEN = 16
 _DATATYPES = {
     "float16": "FP16", "float32": "FP32", "float64": "FP64", "bool": "BOOL", "uint8": "UINT8", "int8": "INT8",
     "int16": "INT16", "int32": "INT32", "int64": "INT64",
@@ -121,8 +121,8 @@ class _Network:
     def answers(self, rows: Mapping[str, Array]) -> list[Array]:
         """Return one array an output, of shape (rows, ...)."""
         count, parts = len(next(iter(rows.values()))), []
-        for start in range(0, count, _BATCH):
-            found = self._picked(self._raw({name: values[start : start + _BATCH] for name, values in rows.items()}))
+        for start in range(0, count, BATCH):
+            found = self._picked(self._raw({name: values[start : start + BATCH] for name, values in rows.items()}))
             parts.append([self._flavour.as_array(each) for each in found])
         return [np.concatenate(each) for each in zip(*parts, strict=True)]
 

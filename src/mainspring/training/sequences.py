@@ -13,7 +13,9 @@ from mainspring.training.frames import Array
 
 Answers = Callable[[Mapping[str, Array]], Sequence[Array]]
 
-_ALONE, _OTHER_ROWS = 16, 500
+BATCH = 128  # rows asked at once: a row of a network may have millions of numbers inside
+_MIXED, _ALONE, _OTHER_ROWS = 17, 16, 500
+_LIMIT_S = 3600  # an encoder of the usual size takes minutes
 _MASK = "attention_mask"
 
 
@@ -74,7 +76,7 @@ def _compared(
                 f"{np.abs(alone - expected[row]).max():.3g} off, for {_shown(rows, int(row))}.",
                 fix="use statistics that training keeps, and no dropout in answers.",
             )
-    found = answer_afresh(artefact, rows)
+    found = answer_afresh(artefact, rows, whole=BATCH, mixed=_MIXED, limit_s=_LIMIT_S)
     unit = max(1.0, float(np.std(expected)))
     by: dict[str, float] = {}
     for given, wanted, how in (

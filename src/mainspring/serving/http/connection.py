@@ -80,7 +80,7 @@ class Connection(asyncio.BufferedProtocol):
         self._target = b""
         self._head_bytes = self._head_count = self._unfinished = 0
         self._whole_head = True  # whether no head is being read
-        self._since = time.monotonic()  # when a head was first waited for
+        self._since = time.monotonic()  # when a head was first waited for, or it was a request's turn
         self._choked_since = 0.0  # when the peer stopped reading; 0: it reads
         self._lingers_until = 0.0
         self._reading = True
@@ -250,7 +250,8 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self._queue:
             self._current = self._queue.popleft()
-            if len(self._queue) == 0:
+            self._since = time.monotonic()
+            if not self._queue:
                 self._resume()
             self._owner.handle(self._current)
 
@@ -312,12 +313,13 @@ class Connection(asyncio.BufferedProtocol):
     def _end(self, *, lingering: bool) -> None:
         self._ends = True
         transport = self._transport
-        if not lingering or not transport.can_write_eof() or self._lingers_until:
+        if not lingering or self._lingers_until:
             transport.close()
             return
         self._lingers_until = time.monotonic() + _LINGER_S
         self._resume()
-        transport.write_eof()
+        if transport.can_write_eof():
+            transport.write_eof()
 
     def close_if_idle(self) -> None:
         """Close, unless something is being answered: then the reply is the last."""
@@ -345,7 +347,7 @@ class Connection(asyncio.BufferedProtocol):
                 else:
                     self._ends = True
                     self._unreadable(408, f"The head did not arrive within {limits.idle_us / 1e6:g} s.")
-        elif self._incoming is self._current and now * 1e6 - self._current.received > limits.body_us:
+        elif self._incoming is self._current and now - self._since > limits.body_us / 1e6:
             self._incoming = self._direct = None
             self._current.fail(TooSlow(f"The body did not arrive within {limits.body_us / 1e6:g} s."))
 

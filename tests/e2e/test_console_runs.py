@@ -1,0 +1,122 @@
+"""The pages of runs in a real browser: what a person sees, with scripts and without."""
+
+import os
+
+import pytest
+
+from e2e.chromium import PROGRAM, Browser, browser
+from e2e.console import NAMELESS, TOO_FAINT, anywhere, log_in, served
+from mainspring.registry.runs import NAME
+from unit.console.flights import Project
+from unit.console.trials import tried
+
+pytestmark = pytest.mark.chromium
+CI = os.environ.get("CI") == "true"
+
+if not PROGRAM.exists() and not CI:
+    pytest.skip(f"{PROGRAM} is not installed", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def project() -> Project:
+    return anywhere(tried())
+
+
+@pytest.fixture(scope="module")
+def ids(project) -> dict[str, str]:
+    return {run.tags[NAME]: run.id for run in project.tracking.search(limit=1000) if NAME in run.tags}
+
+
+@pytest.fixture(scope="module")
+def paths(ids) -> tuple[str, ...]:
+    several = "&".join(f"run={ids[f'trial-{number:02d}']}" for number in range(20))
+    return (
+        "/runs",
+        "/runs?q=metrics.holdout.auc+%3E+high",
+        "/runs?find=loss&sort=metrics.holdout.auc+desc",
+        f"/runs/{ids['trial-52']}",
+        f"/runs/{ids['the sweep']}",
+        f"/runs/{ids['<b>broken</b>']}",
+        "/runs/compare",
+        f"/runs/compare?{several}",
+    )
+
+
+@pytest.fixture(scope="module")
+def address(project) -> str:
+    with served(project) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def visitor(tmp_path_factory, address, project) -> Browser:
+    with browser(tmp_path_factory.mktemp("chromium")) as running:
+        log_in(running.page(), address, project.key())
+        yield running
+
+
+def test_no_page_complains_or_fetches_from_anywhere_else(visitor, address, paths) -> None:
+    page = visitor.page()
+    for path in paths:
+        page.go(f"{address}{path}")
+    # A filter that cannot be read is answered with 422, which the browser notes.
+    assert [line for line in page.complaints if "422" not in line] == []
+    assert [url for url in page.requests if not url.startswith((f"{address}/", "data:"))] == []
+
+
+def test_a_person_finds_runs_and_compares_them(visitor, address) -> None:
+    page = visitor.page()
+    page.go(f"{address}/runs")
+    page.do("document.querySelector('#q').value = 'params.optimizer = adam trial'")
+    page.do("document.querySelector('.finder button').click()")
+    page.wait("Page.loadEventFired")
+    page.do("[...document.querySelectorAll('.sort')].find((a) => a.innerText.startsWith('holdout.auc')).click()")
+    page.wait("Page.loadEventFired")
+    values = page.do("[...document.querySelectorAll('td[data-label=\"holdout.auc\"]')].map((td) => +td.innerText)")
+    assert values == sorted(values, reverse=True)
+    assert len(values) > 5
+    page.do("[...document.querySelectorAll('.pick input')].slice(0, 4).forEach((box) => box.click())")
+    page.do("document.querySelector('.under button').click()")
+    page.wait("Page.loadEventFired")
+    assert page.do("document.querySelector('h1').innerText") == "4 runs compared"
+    page.until("document.querySelectorAll('.plot.drawn canvas').length === 2")
+    page.do("document.querySelector('.parallel .line').dispatchEvent(new MouseEvent('click', {bubbles: true}))")
+    page.wait("Page.loadEventFired")
+    assert page.do("location.pathname").startswith("/runs/")
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("width", [1280, 800, 400, 320])
+def test_no_page_is_wider_than_its_screen(visitor, address, paths, width) -> None:
+    page = visitor.page(width=width)
+    for path in paths:
+        page.go(f"{address}{path}")
+        assert page.do("document.documentElement.scrollWidth") <= width, path
+
+
+def test_without_scripts_everything_can_be_read(visitor, address, paths) -> None:
+    page = visitor.page(scripts=False)
+    page.go(f"{address}{paths[-1]}")
+    shown = page.text()
+    assert "<canvas" not in shown
+    assert shown.count('class="still"') == 2
+    assert shown.count('<a class="line"') == 20
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_stands_out_from_what_is_behind_it(visitor, address, paths, dark) -> None:
+    page = visitor.page(dark=dark)
+    for path in paths:
+        page.go(f"{address}{path}")
+        assert page.do(TOO_FAINT) == [], path
+
+
+def test_every_control_and_table_has_a_name(visitor, address, paths) -> None:
+    page = visitor.page()
+    for path in paths:
+        page.go(f"{address}{path}")
+        assert page.do(NAMELESS) == [], path
+        assert page.do("document.querySelectorAll('h1').length") == 1
+        found = page.do("[...document.querySelectorAll('[id]')].map((each) => each.id)")
+        assert len(set(found)) == len(found)

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,9 +27,10 @@ from mainspring.security.ports import Authoriser
 from mainspring.serving.http.body import MIN_COMPRESSED, Bodies, accepted, compressed
 from mainspring.serving.http.extensions import Extensions
 from mainspring.serving.http.handlers import Handlers
-from mainspring.serving.http.message import Headers, Reply, Request, refusal, reply
+from mainspring.serving.http.message import Reply, Request, refusal, reply
 from mainspring.serving.http.routes import ROUTES, split_path
 from mainspring.serving.plane.plane import DataPlane
+from mainspring.serving.plane.request_ids import REQUEST_ID, RequestIds, repeatable
 from mainspring.serving.plane.status import WrongHost, WrongMethod
 from mainspring.serving.ports import Loader, Routes
 from mainspring.serving.protocol.codec import ErrorResponse
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _KNOWN_HOSTS = 256
 _HUNG_UP = 499  # in the metrics only: nobody is there to be told
-_REQUEST_ID = "x-request-id"
-_LONGEST_ID = 128
 _Handler = Callable[[Request], Awaitable[Reply | None]]
 _NO_METHODS: dict[str, tuple[Action | None, _Handler]] = {}
 _NOBODY: tuple[None, None] = (None, None)
@@ -119,8 +116,7 @@ class Gateway:
             handler = next(getattr(owner, route.handler) for owner in owners if hasattr(owner, route.handler))
             self._routes.setdefault(route.path, {})[route.method] = (route.action, handler)
         self._answering: set[asyncio.Task[None]] = set()
-        self._id = f"{os.urandom(8).hex()}-"
-        self._ids = count(1)
+        self._ids = RequestIds()
         self.metrics = self._plane.metrics
         self.max_body_bytes = max_body_bytes
         self._tracing = tracing
@@ -160,9 +156,9 @@ class Gateway:
         head = request.head
         passed: _Passed | None = head.passed
         if passed is None or not self._stands(passed):
-            passed = _Passed(*split_path(head.path), self._given_id(head.headers))
+            passed = _Passed(*split_path(head.path), repeatable(head.headers.get(REQUEST_ID)))
         request.template, request.model, request.version = passed.template, passed.model, passed.version
-        request.id = passed.id or f"{self._id}{next(self._ids):x}"
+        request.id = passed.id or self._ids.fresh()
         try:
             if passed.handler is None:
                 passed.handler, passed.principal = self._handler(request)
@@ -217,7 +213,7 @@ class Gateway:
         self._send(request, told)
 
     def _send(self, request: Request, told: Reply) -> None:
-        request.respond(told.status, (*told.headers, (_REQUEST_ID, request.id)), told.body)
+        request.respond(told.status, (*told.headers, (REQUEST_ID, request.id)), told.body)
         self._over(request, told.status)
 
     def _over(self, request: Request, status: int) -> None:
@@ -265,13 +261,6 @@ class Gateway:
                 raise WrongMethod(f"This path takes {', '.join(sorted(methods))}.")
             raise NotFound("There is no such path.")
         return handler, principal
-
-    def _given_id(self, headers: Headers) -> str:
-        """Return a request's name in its caller's words, empty if there is none that can be repeated."""
-        given = headers.get(_REQUEST_ID)
-        if given is not None and len(given) <= _LONGEST_ID and given.isascii() and given.isprintable():
-            return given
-        return ""
 
     def _check_host(self, hosts: Sequence[str]) -> None:
         if len(hosts) != 1:  # who stands before us may have read another one than we

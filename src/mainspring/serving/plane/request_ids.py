@@ -17,7 +17,16 @@ class RequestIds:
         self._numbers = count(1)
 
     def name(self, given: str | bytes | None) -> str:
-        """Return what a request is called. What could not stand in a log's line as it is counts as not given."""
-        if isinstance(given, str) and len(given) <= LONGEST_ID and given.isascii() and given.isprintable():
-            return given
+        """Return what a request is called."""
+        return repeatable(given) or self.fresh()
+
+    def fresh(self) -> str:
+        """Return a name that no other request has."""
         return f"{self._start}{next(self._numbers):x}"
+
+
+def repeatable(given: str | bytes | None) -> str:
+    """Return a caller's name for its request; empty if there is none that can stand in a log's line as it is."""
+    if isinstance(given, str) and len(given) <= LONGEST_ID and given.isascii() and given.isprintable():
+        return given
+    return ""

@@ -3,8 +3,8 @@
 The model is scikit-learn's histogram gradient boosting; a bundle holds it as ONNX, the peers as a pickle. A save counts
 until the bytes are on the disk (ours syncs, the peers do not), a load until the model can answer. The floors do the
 same work without names, manifest and signature: write and sync, read and hash, read and open the session. Sides take
-turns in one process, MLflow in its own environment, and the fastest turn counts. Cold is a new process, from its start
-to its first answer.
+turns, the peers in a process each (bench/bundle_side.py), and the fastest turn counts. Cold is a new process, from its
+start to its first answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import joblib
 import msgspec
 import numpy as np
 
@@ -121,8 +120,6 @@ def measure(folder: Path, rounds: int, cold_rounds: int) -> None:
 
     kept = sealed(0)
     bundles.save(kept)
-    pickled = folder / "model.joblib"
-    joblib.dump(model, pickled)
     plain = folder / "bundles" / kept.digest
     blob = {path.name: path.read_bytes() for path in plain.iterdir()}
     asked = rows()[:64]
@@ -134,7 +131,6 @@ def measure(folder: Path, rounds: int, cold_rounds: int) -> None:
         {
             "ours": lambda turn: bundles.save(sealed(turn + 1)),
             "floor": lambda turn: write_synced(folder / f"plain-{turn}", blob),
-            "joblib": lambda turn: joblib.dump(model, folder / f"{turn}.joblib"),
         },
         rounds,
     )
@@ -149,16 +145,16 @@ def measure(folder: Path, rounds: int, cold_rounds: int) -> None:
         {
             "ours": lambda _: open_session(bundles.load(kept.digest).files["model.onnx"], "the model"),
             "floor": lambda _: open_session((plain / "model.onnx").read_bytes(), "the model"),
-            "joblib": lambda _: joblib.load(pickled),
         },
         rounds,
     )
-    mlflow = of_mlflow(folder / "mlflow", rounds)
+    joblib = of_side(sys.executable, "joblib", folder / "joblib", rounds)
+    mlflow = of_side(PYTHON, "mlflow", folder / "mlflow", rounds) if PYTHON.exists() else {}
     notes = {} if mlflow else {"mlflow": MISSING}
     (folder / "place").write_text(f"{folder / 'bundles'} {kept.digest} {KEY.public.hex()}")
     begun = {
         "ours": cold(sys.executable, "ours", folder / "place", cold_rounds),
-        "joblib": cold(sys.executable, "joblib", pickled, cold_rounds),
+        "joblib": cold(sys.executable, "joblib", folder / "joblib" / "0", cold_rounds),
         "mlflow": cold(PYTHON, "mlflow", folder / "mlflow" / "0", cold_rounds) if mlflow else None,
     }
     size = in_bytes(folder / "mlflow" / "0") if mlflow else None
@@ -166,34 +162,40 @@ def measure(folder: Path, rounds: int, cold_rounds: int) -> None:
     report(
         "bundle",
         [
-            _case("save", save, mlflow.get("save"), {**notes, **synced}),
+            _case("save", "save", save, joblib, mlflow, {**notes, **synced}),
             Case(
                 "verify", "ms", verify["ours"], verify["floor"], {"joblib": None, "mlflow": None},
                 {"joblib": UNVERIFIED, "mlflow": UNVERIFIED},
             ),
-            _case("load, verified, until it can answer", load, mlflow.get("load"), notes),
+            _case("load, verified, until it can answer", "load", load, joblib, mlflow, notes),
             Case(
                 "cold: from the start of a process to an answer", "ms", begun["ours"], None,
                 {"joblib": begun["joblib"], "mlflow": begun["mlflow"]}, notes,
             ),
             Case(
                 "size on the disk", "KB", in_bytes(plain), in_bytes(plain / "model.onnx"),
-                {"joblib": in_bytes(pickled), "mlflow": size}, notes,
+                {"joblib": in_bytes(folder / "joblib" / "0"), "mlflow": size}, notes,
             ),
         ],
     )  # fmt: skip
 
 
-def _case(name: str, times: Mapping[str, float], mlflow: float | None, notes: Mapping[str, str]) -> Case:
-    return Case(name, "ms", times["ours"], times["floor"], {"joblib": times["joblib"], "mlflow": mlflow}, notes)
+def _case(
+    name: str,
+    what: str,
+    times: Mapping[str, float],
+    joblib: Mapping[str, float],
+    mlflow: Mapping[str, float],
+    notes: Mapping[str, str],
+) -> Case:
+    peers = {"joblib": joblib[what], "mlflow": mlflow.get(what)}
+    return Case(name, "ms", times["ours"], times["floor"], peers, notes)
 
 
-def of_mlflow(folder: Path, rounds: int) -> dict[str, float]:
-    """Return what MLflow takes in its own environment, nothing where there is none. The model `0` stays."""
-    if not PYTHON.exists():
-        return {}
+def of_side(python: Path | str, way: str, folder: Path, rounds: int) -> dict[str, float]:
+    """Return what a peer takes to save and to load. The model `0` stays in `folder`."""
     folder.mkdir()
-    command = [str(PYTHON), str(SIDE), "measure", str(folder), str(rounds)]
+    command = [str(python), str(SIDE), way, str(folder), str(rounds)]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found: dict[str, float] = json.loads(told.splitlines()[-1])
     return found

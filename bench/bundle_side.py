@@ -1,4 +1,4 @@
-"""One side of bench/bundle.py in a process of its own: load a model and answer once, or MLflow's times.
+"""One side of bench/bundle.py in a process of its own: load a model and answer once, or a peer's times.
 
 Nothing of Mainspring is imported before it is asked for: MLflow's side runs in an environment without it.
 """
@@ -10,6 +10,7 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,25 +57,37 @@ def mlflow(place: Path) -> None:
     mlflow.pyfunc.load_model(str(place)).predict(rows()[:1])
 
 
-def measure(folder: Path, rounds: int) -> None:
-    """Print MLflow's shortest milliseconds of a save and of a load as a pyfunc."""
+def measure_joblib(folder: Path, rounds: int) -> None:
+    import joblib
+
+    measure(joblib.dump, joblib.load, folder, rounds)
+
+
+def measure_mlflow(folder: Path, rounds: int) -> None:
     _quiet()
     import mlflow.pyfunc
     import mlflow.sklearn
 
+    def save(model: Any, place: str) -> None:
+        needs = ["scikit-learn"]  # else it would look for them in a process of its own
+        mlflow.sklearn.save_model(model, place, pip_requirements=needs, serialization_format="cloudpickle")
+
+    measure(save, mlflow.pyfunc.load_model, folder, rounds)
+
+
+def measure(save: Callable[[Any, str], object], load: Callable[[str], object], folder: Path, rounds: int) -> None:
+    """Print the shortest milliseconds of a save and of a load; the first does not count."""
     model = estimator()
-    save, load = [], []
+    saves, loads = [], []
     for turn in range(rounds + 1):
         before = time.perf_counter()
-        mlflow.sklearn.save_model(
-            model, str(folder / str(turn)), pip_requirements=["scikit-learn"], serialization_format="cloudpickle"
-        )
+        save(model, str(folder / str(turn)))
         between = time.perf_counter()
-        mlflow.pyfunc.load_model(str(folder / "0"))
+        load(str(folder / "0"))
         if turn:
-            save.append((between - before) * 1e3)
-            load.append((time.perf_counter() - between) * 1e3)
-    print(json.dumps({"save": round(min(save), 3), "load": round(min(load), 3)}))
+            saves.append((between - before) * 1e3)
+            loads.append((time.perf_counter() - between) * 1e3)
+    print(json.dumps({"save": round(min(saves), 3), "load": round(min(loads), 3)}))
 
 
 def _quiet() -> None:
@@ -85,7 +98,7 @@ def _quiet() -> None:
 
 if __name__ == "__main__":
     way, place, *more = sys.argv[1:]
-    if way == "measure":
-        measure(Path(place), int(more[0]))
+    if more:
+        {"joblib": measure_joblib, "mlflow": measure_mlflow}[way](Path(place), int(more[0]))
     else:
         {"ours": ours, "joblib": pickled, "mlflow": mlflow}[way](Path(place))

@@ -10,6 +10,7 @@ import pytest
 
 from mainspring.app import curating, transferring
 from mainspring.app.keys import create_key
+from mainspring.app.modelling import add_file
 from mainspring.app.project import Project, open_project
 from mainspring.app.promoting import promote
 from mainspring.app.settings import load_settings
@@ -147,6 +148,20 @@ def test_a_version_shows_where_it_is_from(project: Project) -> None:
     project.versions.set_alias(AliasMove("late", "champion", None, "1", "ana", "", project.wall.now()))
     assert curating.find(project, "late").version == curating.find(project, "late@champion").version == "1"
     assert curating.find(project, pair.model) == pair
+
+
+def test_a_file_names_the_version_that_it_was_made_from(project: Project, tmp_path: Path) -> None:
+    first = registered(project)
+    (tmp_path / "tuned.onnx").write_bytes(mlp())
+    with pytest.raises(NotFound):
+        add_file(project, "tuned", tmp_path / "tuned.onnx", parent="late:9")
+    added = add_file(project, "tuned", tmp_path / "tuned.onnx", parent="late:1")
+    (parent,) = curating.show(project, "tuned").lineage.ancestors
+    assert (parent.role, parent.version, parent.digest) == ("parent", "late:1", first.digest)
+    assert project.bundles.load(added.digest).manifest.extra[PARENT] == first.digest  # under the signature
+    curating.delete(project, "late:1")
+    project.wall = ManualClock(LATER)
+    assert curating.garbage(project, grace_us=DAY).bundles == []
 
 
 @pytest.mark.parametrize("reference", ["late:", ":1", "late:x", "late:-1", "late:1:2", "late@", "late:²", "la te:1"])

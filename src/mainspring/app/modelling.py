@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from mainspring.app.curating import expect_kept, find
 from mainspring.app.golden_rows import SEED
 from mainspring.app.probing import Draft, probe
 from mainspring.app.project import Project
@@ -20,6 +21,7 @@ from mainspring.core.errors import Conflict, Invalid
 from mainspring.core.ids import check_id
 from mainspring.registry.bundles import GOLDEN, encode_manifest, seal, sha256
 from mainspring.registry.flavours import check_model
+from mainspring.registry.lineage import PARENT
 from mainspring.registry.model import Bundle, Code, Manifest, ModelVersion, TensorSpec
 from mainspring.registry.processes import process_tags
 
@@ -56,16 +58,23 @@ class Made:
 
 
 def add_file(
-    project: Project, model: str, path: Path, *, golden: Path | None = None, alias: str | None = None
+    project: Project,
+    model: str,
+    path: Path,
+    *,
+    golden: Path | None = None,
+    alias: str | None = None,
+    parent: str | None = None,
 ) -> Added:
     """Register a model file: `.onnx`, XGBoost's `.ubj` or `.json`, LightGBM's `.txt`.
 
     Args:
         golden: A JSON file with `inputs`, name -> rows, and `outputs` where the answers are known.
         alias: Let it name the version; `champion` goes live wherever an endpoint serves it.
+        parent: The version that it was made from, `NAME:VERSION`; its bundle then stays as long as this version does.
 
     Raises:
-        NotFound: There is no such file.
+        NotFound: There is no such file, or no such parent.
         Invalid: It is of no format that is served, or cannot be asked row by row.
         Corrupt: It is damaged, does not load, or answers a row otherwise alone than among others.
         Conflict: The project trains a model of this name.
@@ -77,6 +86,10 @@ def add_file(
     rows = None if golden is None else read_golden(golden)
     flavour, name, content = read_model(path)
     origin = {"file": path.name, "sha256": sha256(content)}
+    if parent is not None:
+        made_from = find(project, parent)
+        expect_kept(project, made_from)
+        origin[PARENT] = made_from.digest
     return register(
         project, model, Made(flavour, {name: content}, _matrix(flavour, content, name), origin, rows), alias
     )

@@ -35,7 +35,8 @@ def command() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @_golden
 @_alias
-def add(call: Call, *, name: str, file: Path, golden: Path | None, alias: str | None) -> None:
+@click.option("--parent", metavar="NAME:VERSION", help="The version that it was made from, for its lineage.")
+def add(call: Call, *, name: str, file: Path, golden: Path | None, alias: str | None, parent: str | None) -> None:
     """Register FILE (.onnx; XGBoost's .ubj or .json; LightGBM's .txt) as a version of the model NAME.
 
     It is tried in a process of its own, sealed with golden rows, and signed. Other formats are refused, as are files
@@ -43,7 +44,7 @@ def add(call: Call, *, name: str, file: Path, golden: Path | None, alias: str | 
     """
     from mainspring.app.modelling import add_file
 
-    _told(call, add_file(call.project, name, file, golden=golden, alias=alias))
+    _told(call, add_file(call.project, name, file, golden=golden, alias=alias, parent=parent))
 
 
 @make("function")

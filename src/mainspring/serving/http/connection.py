@@ -7,6 +7,8 @@ one after another, in their order; while one waits behind another, nothing more 
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 MOST_HEADERS = 100
 _LINGER_S = 2.0  # in which what was sent behind a refusal is read and thrown away, so that the refusal arrives
+_MANY = 1 << 20  # bytes of a large body that may wait in the kernel
+_LINUX = sys.platform == "linux"
 _LARGE = 1 << 16  # bytes; copying more to send it with its head costs more than sending it by itself
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _START = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
@@ -123,6 +127,7 @@ class Connection(asyncio.BufferedProtocol):
             self._take(bytes(self._owner.buffer[:nbytes]))
             return
         self._direct = self._direct[nbytes:]
+        self._wake_at(len(self._direct))
         if not self._direct:
             self._direct = None
             self._parser = HttpRequestParser(self)  # the other one waits for this body still
@@ -132,6 +137,13 @@ class Connection(asyncio.BufferedProtocol):
         """Receive the rest of a request's body there: just as much as there is room."""
         if request is self._incoming:
             self._direct = into
+            self._wake_at(len(into))
+
+    def _wake_at(self, left: int) -> None:
+        """Be told of bytes when there are many, or all that are left: each time costs as much as a small request."""
+        if _LINUX and not self._owner.secure:
+            many = max(1, min(left, _MANY))
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, many)
 
     def _take(self, data: bytes) -> None:
         if self._ends:
@@ -349,6 +361,7 @@ class Connection(asyncio.BufferedProtocol):
                     self._unreadable(408, f"The head did not arrive within {limits.idle_us / 1e6:g} s.")
         elif self._incoming is self._current and now - self._since > limits.body_us / 1e6:
             self._incoming = self._direct = None
+            self._wake_at(1)
             self._current.fail(TooSlow(f"The body did not arrive within {limits.body_us / 1e6:g} s."))
 
     def _pause(self) -> None:

@@ -68,7 +68,7 @@ def _lightgbm(content: bytes) -> Answer:
 
 
 def _catboost(content: bytes) -> Answer:
-    import catboost  # type: ignore[import-untyped]
+    import catboost
 
     model = catboost.CatBoost().load_model(blob=content)
     loss = json.loads(model.get_metadata()["params"])["loss_function"]["type"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import catboost  # type: ignore[import-untyped]
+import catboost
 import numpy as np
 
 from mainspring.core.errors import Corrupt

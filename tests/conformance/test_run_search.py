@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from mainspring.registry.adapters.memory import MemoryTracking
@@ -13,6 +15,7 @@ from mainspring.registry.adapters.mlflow import MlflowTracking
 from mainspring.registry.adapters.mlflow_search import MlflowRunSearch
 from mainspring.registry.conformance import RunSearchConformance
 from mainspring.registry.searching import RunPage, RunQuery
+from servers import Server
 
 
 class TestMemoryRunSearch(RunSearchConformance):
@@ -34,12 +37,34 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-class TestMlflowRunSearch(RunSearchConformance):
-    @pytest.fixture
-    def url(self, tmp_path: Path, empty: bytes) -> str:
-        (tmp_path / "tracking.db").write_bytes(empty)
-        return f"sqlite:///{tmp_path / 'tracking.db'}"
+@pytest.fixture(scope="module")
+def template(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a database with MLflow's empty tables."""
+    with psycopg.connect(postgres_server.url.text, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE runs_template")
+    store = MlflowTracking(_address(postgres_server, "runs_template"), tmp_path_factory.mktemp("mlflow") / "runs")
+    assert store.search() == []
+    store.close()
+    return "runs_template"
 
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of MLflow's tables, empty."""
+    if request.param == "sqlite":
+        (tmp_path / "tracking.db").write_bytes(request.getfixturevalue("empty"))
+        return f"sqlite:///{tmp_path / 'tracking.db'}"
+    server, name = request.getfixturevalue("postgres_server"), f"runs_{uuid.uuid4().hex}"
+    with psycopg.connect(server.url.text, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {request.getfixturevalue('template')}")
+    return _address(server, name)
+
+
+def _address(server: Server, database: str) -> str:
+    return server.url.text.replace("postgresql:", "postgresql+psycopg:").removesuffix("postgres") + database
+
+
+class TestMlflowRunSearch(RunSearchConformance):
     @pytest.fixture
     def tracking(self, url: str, tmp_path: Path) -> MlflowTracking:
         return MlflowTracking(url, tmp_path / "runs")
@@ -60,8 +85,7 @@ def test_a_store_that_is_not_there_is_empty_and_stays_away(tmp_path: Path) -> No
     assert [run.model for run in search.search(RunQuery()).runs] == ["late"]
 
 
-def test_mlflow_works_with_our_indexes(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'tracking.db'}"
+def test_mlflow_works_with_our_indexes(url: str, tmp_path: Path) -> None:
     tracking = MlflowTracking(url, tmp_path / "runs")
     run_id = tracking.start("late", {"a": "1"}, 1_000_000)
     assert MlflowRunSearch(url).count(RunQuery()) == 1

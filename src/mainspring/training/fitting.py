@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import traceback
 from typing import Any
 
@@ -16,7 +17,8 @@ from mainspring.training.sets import TrainingSet
 
 
 def fit(model: Model, data: TrainingSet, run: Run) -> Any:
-    """Return the estimator that the model's function makes of `data`, with Python's and NumPy's seeds set.
+    """Return the estimator that the model's function makes of `data`, with the generators seeded: Python's, NumPy's,
+    and torch's if it is loaded.
 
     Raises:
         Invalid: It returned nothing, or what does not predict.
@@ -24,6 +26,8 @@ def fit(model: Model, data: TrainingSet, run: Run) -> Any:
     """
     random.seed(model.seed)
     np.random.seed(model.seed % 2**32)  # what scikit-learn uses where no random_state is given
+    if "torch" in sys.modules:  # one that is loaded later begins from a seed of its own, the same each time
+        sys.modules["torch"].manual_seed(model.seed % 2**63)
     try:
         estimator = model.train(data, run)
     except MainspringError:

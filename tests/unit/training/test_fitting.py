@@ -46,6 +46,20 @@ def test_the_same_seed_draws_the_same(run: Run) -> None:
     assert first.drawn == again.drawn != other.drawn
 
 
+def test_torch_is_seeded_where_it_is_loaded(run: Run) -> None:
+    torch = pytest.importorskip("torch")
+
+    class Drawn(Constant):
+        def __init__(self) -> None:
+            self.drawn = (float(torch.rand(())), 0.0)
+
+    first = fit(late_model(lambda _data, _run: Drawn()), DATA, run)
+    torch.rand(())
+    again = fit(late_model(lambda _data, _run: Drawn()), DATA, run)
+    other = fit(late_model(lambda _data, _run: Drawn(), seed=8), DATA, run)
+    assert first.drawn == again.drawn != other.drawn
+
+
 def wrong(data: TrainingSet, _run: Run) -> Any:
     return data.train.X["V.missing"]
 

@@ -49,7 +49,9 @@ class Rows:
     def batch(self, numbers: Any, device: Any) -> tuple[tuple[Any, ...], Any]:
         """Return the inputs, as the module takes them, and the targets of some rows, on the device."""
         if self._dataset is None:
-            inputs, targets = tuple(each[numbers] for each in self._inputs), self._targets[numbers]
+            first, *more = self._inputs
+            inputs = (first[numbers], *(each[numbers] for each in more)) if more else (first[numbers],)
+            targets = self._targets[numbers]
         else:
             collate = self._torch.utils.data.default_collate
             made, targets = collate([self._dataset[number] for number in numbers.tolist()])

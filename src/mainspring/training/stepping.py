@@ -7,8 +7,8 @@ import math
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -130,64 +130,75 @@ class Loop:
 
     def _train(self, numbers: Any) -> None:
         self.step += 1
-        with self._enough_memory():
+        try:
+            self.optimiser.zero_grad(set_to_none=True)  # before the batch is there: its memory is free for it
             inputs, targets = self.rows.batch(numbers, self.device)
-            with self._autocast():
+            if self.amp:
+                with self._autocast():
+                    found = self.loss(self.module(*inputs), targets)
+            else:
                 found = self.loss(self.module(*inputs), targets)
-            self._losses.append(found.detach())
-            if self.device.type == "cpu" or len(self._losses) >= _LOOK_EVERY:
-                self._look()  # before the step: the weights are still good
-            self.optimiser.zero_grad(set_to_none=True)
+            self._note(found)  # before the step: the weights are still good
             found.backward()
             if self.clip_norm is not None:
                 self.torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
             self.optimiser.step()
+        except (RuntimeError, MemoryError) as error:
+            raise self._explained(error) from error
         if self.schedule is not None and self.schedule_per == "step":
             self.schedule.step()
         if self.run is not None and self.step % self.log_every == 0:
             self._look()
             self.run.log_metrics({"loss": float(found.detach()), "lr": self.optimiser.param_groups[0]["lr"]}, self.step)
 
-    @contextmanager
-    def _enough_memory(self) -> Iterator[None]:
-        try:
-            yield
-        except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
-                raise
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise MainspringError(
-                f"Out of memory at step {self.step} with {self.batch_size} rows a batch: {said}.{self._kept()}",
-                fix=f"use batch_size={max(1, self.batch_size // 2)}, or a smaller module.",
-            ) from error
+    def _explained(self, error: Exception) -> Exception:
+        """Return what to raise instead: the error itself, unless memory ran out."""
+        if not _out_of_memory(error):
+            return error
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return MainspringError(
+            f"Out of memory at step {self.step} with {self.batch_size} rows a batch: {said}.{self._kept()}",
+            fix=f"use batch_size={max(1, self.batch_size // 2)}, or a smaller module.",
+        )
 
     def _autocast(self) -> Any:
         if not self.amp:
             return nullcontext()
         return self.torch.autocast(self.device.type, dtype=self.torch.bfloat16)
 
+    def _note(self, loss: Any) -> None:
+        if self.device.type == "cpu":
+            self._check(loss.item(), self.step)
+            return
+        self._losses.append(loss.detach())
+        if len(self._losses) >= _LOOK_EVERY:
+            self._look()
+
     def _look(self) -> None:
         """Raise where one of the losses since the last look is not finite."""
-        if len(self._losses) == 1:
-            values = [float(self._losses[0])]
-        else:
-            values = self.torch.stack(self._losses).tolist() if self._losses else []
-        first = self.step - len(values) + 1
-        self._losses = []
-        for number, value in enumerate(values, start=first):
-            if not math.isfinite(value):
-                raise self._diverged(f"The loss is {value} at step {number} (epoch {self.epoch + 1})")
+        if self._losses:
+            values = self.torch.stack(self._losses).tolist()
+            self._losses = []
+            for number, value in enumerate(values, start=self.step - len(values) + 1):
+                self._check(value, number)
+
+    def _check(self, loss: float, step: int) -> None:
+        if not math.isfinite(loss):
+            raise self._diverged(f"The loss is {loss} at step {step} (epoch {self.epoch + 1})")
 
     def _validate(self) -> bool:
         if self.validation is None:
             return False
         self.module.eval()
         outputs, targets = [], []
-        with self._enough_memory(), self.torch.no_grad(), self._autocast():
-            for inputs, wanted in self.validation.in_order(self.batch_size, self.device):
-                outputs.append(self.module(*inputs))
-                targets.append(wanted)
-            found = (self.metric or self.loss)(self.torch.cat(outputs), self.torch.cat(targets))
+        try:
+            with self.torch.no_grad(), self._autocast():
+                for inputs, wanted in self.validation.in_order(self.batch_size, self.device):
+                    outputs.append(self.module(*inputs))
+                    targets.append(wanted)
+                found = (self.metric or self.loss)(self.torch.cat(outputs), self.torch.cat(targets))
+        except (RuntimeError, MemoryError) as error:
+            raise self._explained(error) from error
         value = float(found)
         if not math.isfinite(value):
             raise self._diverged(f"The validation is {value} after step {self.step} (epoch {self.epoch + 1})")

@@ -96,7 +96,8 @@ def comparison(project: ConsoleProject, run_ids: Sequence[str], metrics: Sequenc
     )
     differing, same, left_out = _differences(rows)
     shared = _shared(rows)
-    charts = _charts(project, compared, list(metrics) or shared)
+    known = [name for name in metrics if any(name in run.metrics for run in rows)]
+    charts = _charts(project, compared, known if metrics else shared)
     return Comparison(
         runs=compared,
         differing=differing,

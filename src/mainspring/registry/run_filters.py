@@ -97,6 +97,8 @@ def parse_order(text: str, kinds: Kinds = nothing_known) -> Order:
     Raises:
         Unreadable: It names none.
     """
+    if _CONTROL.search(text):
+        raise Unreadable("There is a character in it that nobody can see.", 0, "write it again.")
     words = text.split()
     backward = words[-1].lower() == "desc" if len(words) > 1 and words[-1].lower() in ("asc", "desc") else None
     name = text.strip() if backward is None else text.strip()[: -len(words[-1])].strip()

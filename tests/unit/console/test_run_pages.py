@@ -95,7 +95,10 @@ class TestTable:
         bare.tracking._runs.clear()
         assert "No run yet" in shown(Client(create_app(bare), bare.key()), "/runs")
 
-    @pytest.mark.parametrize("query", ["after=x", "model=../x", "sort=attributes.colour", "column=attributes.colour"])
+    @pytest.mark.parametrize(
+        "query",
+        ["after=x", "model=../x", "sort=attributes.colour", "column=attributes.colour", "sort=metrics.%00", "q=%00"],
+    )
     def test_what_no_link_of_ours_asks_is_refused(self, client, query) -> None:
         assert client.page(f"/runs?{query}").status_code in (400, 422)
 

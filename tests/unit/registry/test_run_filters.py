@@ -124,7 +124,7 @@ def test_an_order(text: str, order: Order) -> None:
     assert parse_order(text) == order
 
 
-@pytest.mark.parametrize("text", ["", " ", "-", "attributes.colour"])
+@pytest.mark.parametrize("text", ["", " ", "-", "attributes.colour", "metrics.a\x00"])
 def test_no_order(text: str) -> None:
     with pytest.raises(Invalid):
         parse_order(text)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -27,6 +26,7 @@ from mainspring.core.files import disk_errors
 from mainspring.core.ids import check_id
 from mainspring.core.locks import FileLocks
 from mainspring.core.settings import Url
+from mainspring.core.time import SystemClock
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.deltaplaces import LOG, is_log, is_table
 
@@ -156,7 +156,7 @@ class ObjectsPlace:
 
     def _tidy(self, folder: Path, used: set[str]) -> None:
         """Remove cached files that nobody has used for a day: what was compacted away, what was cut short."""
-        before = time.time() - _KEPT_S
+        before = SystemClock().now() / 1e6 - _KEPT_S
         for path in folder.iterdir():
             with suppress(FileNotFoundError):
                 if path.name not in used and path.stat().st_mtime < before:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from mainspring.core.errors import Corrupt, Invalid
+from mainspring.core.errors import Corrupt, Invalid, NotFound
 from mainspring.registry.flavours import MODEL_FILES, check_model
 from mainspring.registry.model import Bundle, Manifest
 from mainspring.registry.ports import Blobs
@@ -110,7 +110,13 @@ class Bundles:
             NotFound: There is no such bundle.
             Corrupt: A byte, a file, or the signature is not as it was sealed; the message says which.
         """
-        return open_blob(digest, self._blobs.get(check_digest(digest)), self._public_key)
+        try:
+            blob = self._blobs.get(check_digest(digest))
+        except NotFound as error:
+            raise NotFound(
+                error.what, fix="restore the bundle from a backup, or look whether `blobs` in the profile is right."
+            ) from error
+        return open_blob(digest, blob, self._public_key)
 
 
 def open_blob(digest: str, blob: Mapping[str, bytes], public_key: bytes) -> Bundle:

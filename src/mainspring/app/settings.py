@@ -54,6 +54,7 @@ DEFAULTS: Mapping[str, Any] = {
     "traces": "",
     "traces_share": 1.0,
     "traces_in_clear": False,
+    "training_price": "",
 }
 _PLANES = ("gateway", "control")
 _TABLES = (*_PLANES, "grpc")
@@ -197,6 +198,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         grpc=grpc,
         grpc_workers=_workers("grpc_workers", values["grpc_workers"]),
         traces=_traces(values),
+        training_price=_price("training_price", values["training_price"]),
     )
 
 
@@ -314,6 +316,20 @@ def _share(name: str, value: Any) -> float:
     if not 0 <= share <= 1:
         raise Invalid(f"{name} is {value!r}.", fix="write a number from 0 to 1.")
     return share
+
+
+def _price(name: str, value: Any) -> tuple[float, str] | None:
+    """Return an amount and its currency, `None` where no price is set."""
+    if value == "":
+        return None
+    number, _, currency = str(value).strip().partition(" ")
+    try:
+        amount = float(number)
+    except ValueError:
+        amount = -1.0
+    if not 0 <= amount < float("inf") or not (currency.isalpha() and currency.isupper() and len(currency) == 3):
+        raise Invalid(f"{name} is {value!r}.", fix=f'write a number and a currency: {name} = "0.85 EUR".')
+    return amount, currency
 
 
 def _at_least(least: int, name: str, value: Any) -> int:

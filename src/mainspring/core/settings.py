@@ -122,3 +122,4 @@ class Settings:
     grpc: Address | None = None  # `None`: gRPC is off
     grpc_workers: int = 1
     traces: Traces | None = None  # `None`: tracing is off
+    training_price: tuple[float, str] | None = None  # of an hour, and its currency; `None`: not known

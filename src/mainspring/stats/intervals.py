@@ -100,7 +100,7 @@ def _row_losses(name: str, truth: _Floats, scores: _Floats) -> _Floats:
         return np.abs(scores - truth)
     if name == "accuracy":
         chosen = scores.argmax(axis=1) if scores.ndim == 2 else scores >= 0.5
-        return (chosen == truth).astype(np.float64)
+        return np.asarray(chosen == truth, dtype=np.float64)
     if name != "log_loss":  # pragma: no cover - a metric was added to `stats.metrics` and not here
         raise Invalid(f"The metric {name!r} has no interval.")
     clipped = np.clip(scores, least, 1 - least)

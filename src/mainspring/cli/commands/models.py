@@ -10,7 +10,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
-from mainspring.cli.commands import models_decide, models_move, models_show
+from mainspring.cli.commands import models_card, models_decide, models_move, models_show
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -151,6 +151,7 @@ for _command in (
     compose,
     list_,
     *models_show.COMMANDS,
+    *models_card.COMMANDS,
     *models_decide.COMMANDS,
     *models_move.COMMANDS,
 ):

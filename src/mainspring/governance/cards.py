@@ -1,0 +1,151 @@
+"""A card from what is known of a version. What is not known is a gap, never a guess."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from io import BytesIO
+from typing import Any
+
+from mainspring.core.time import format_instant, from_datetime
+from mainspring.governance.energy import Points
+from mainspring.governance.model import Card, Fact, Gap
+from mainspring.governance.performance import performance_of
+from mainspring.governance.resources import Price, resources_of
+from mainspring.governance.words import gaps_of, read_words
+from mainspring.registry.bundles import HOLDOUT
+from mainspring.registry.lineage import Lineage
+from mainspring.registry.model import Bundle, RunRecord
+from mainspring.training.assemble import AT
+
+DATA, LINEAGE = "Data", "Lineage"
+
+
+def build(
+    bundle: Bundle,
+    lineage: Lineage,
+    *,
+    run: RunRecord | None,
+    history: Callable[[str], Points],
+    tables: Mapping[str, int] | None,
+    words: str,
+    words_file: str,
+    hidden: Collection[str] = (),
+    price: Price | None = None,
+) -> Card:
+    """Return the card of a version.
+
+    Args:
+        run: The version's, `None` where it is not in this installation's store.
+        history: Returns what that run logged of a metric.
+        tables: Versions of the tables that the dataset commit names, `None` where it is not known here.
+        words: What people wrote, in Markdown; see `governance.words`.
+        words_file: Where they write it, for the gaps.
+        hidden: Features whose values identify a person.
+
+    Raises:
+        NotConvertible: The runtime cannot run the model.
+    """
+    sections = read_words(words)
+    data, data_gaps = _data(bundle, tables)
+    performance, performance_gaps = performance_of(bundle, hidden)
+    origin, lineage_gaps = _lineage(lineage)
+    resources, resource_gaps = resources_of(run, history, price)
+    manifest = bundle.manifest
+    return Card(
+        model=lineage.model,
+        version=lineage.version,
+        digest=lineage.digest,
+        aliases=lineage.aliases,
+        made=_facts(
+            ("Task", manifest.task),
+            ("Flavour", manifest.flavour),
+            ("Answers", ", ".join(manifest.outputs or tuple(each.name for each in manifest.output_tensors))),
+            ("Registered", format_instant(lineage.created_at)),
+            ("Bundle", lineage.digest),
+        ),
+        words=sections,
+        data=data,
+        inputs=(
+            *((each.name, each.dtype.value) for each in manifest.inputs),
+            *((each.name, f"{each.datatype} {list(each.shape)}") for each in manifest.tensors),
+        ),
+        performance=performance,
+        lineage=origin,
+        resources=resources,
+        gaps=(*gaps_of(sections, words_file), *data_gaps, *performance_gaps, *lineage_gaps, *resource_gaps),
+    )
+
+
+def _data(bundle: Bundle, tables: Mapping[str, int] | None) -> tuple[tuple[Fact, ...], list[Gap]]:
+    extra = bundle.manifest.extra
+    if "training_rows" not in extra:
+        what = "No training of this project made the version, so what it was trained on is not known."
+        return (), [Gap(DATA, what, "say in your own words what it was trained on; or train it here.")]
+    gaps = []
+    if tables is None:
+        what = f"The dataset commit {bundle.manifest.dataset_commit} is not in this installation."
+        gaps.append(Gap(DATA, what, "look where the version was trained."))
+    return _facts(
+        ("Label", extra.get("label")),
+        ("Observations", _asked(extra.get("since"), extra.get("until"))),
+        ("Training rows", f"{extra['training_rows']:,}"),
+        ("Held-out rows", f"{extra['holdout_rows']:,}"),
+        ("Held out from", _held_out_times(bundle)),
+        ("Rows without a label, left out", _count(extra.get("dropped_rows"))),
+        ("Dataset commit", bundle.manifest.dataset_commit),
+        ("Tables", ", ".join(f"{name} version {version}" for name, version in sorted((tables or {}).items()))),
+    ), gaps
+
+
+def _asked(since: int | None, until: int | None) -> str:
+    if since is None and until is None:
+        return "all that there were"
+    begin = "the first" if since is None else format_instant(since)
+    return f"{begin} until {'the last' if until is None else format_instant(until)}"
+
+
+def _held_out_times(bundle: Bundle) -> str:
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    if HOLDOUT not in bundle.files or AT not in pq.read_schema(BytesIO(bundle.files[HOLDOUT])).names:
+        return ""
+    at = pq.read_table(BytesIO(bundle.files[HOLDOUT]), columns=[AT])[AT]
+    if not len(at):
+        return ""
+    found: Any = pc.min_max(at).as_py()
+    return f"{format_instant(from_datetime(found['min']))} to {format_instant(from_datetime(found['max']))}"
+
+
+def _count(value: Any) -> str:
+    """Return how many rows, from a number or from the numbers by reason."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {count:,}" for name, count in value.items() if count) or "0"
+    return "" if value is None else f"{value:,}"
+
+
+def _lineage(lineage: Lineage) -> tuple[tuple[Fact, ...], list[Gap]]:
+    known = {
+        "author": ", ".join(lineage.authors),
+        "run": lineage.run_id,
+        "code version": lineage.code_version,
+    }
+    gaps = [Gap(LINEAGE, f"The {name} is not recorded.", "train it again.") for name in known if not known[name]]
+    if lineage.run_id and not lineage.run_status:
+        what = f"The run {lineage.run_id} is not in this installation's store."
+        gaps.append(Gap(LINEAGE, what, "look where the version was made."))
+    return _facts(
+        ("Author", known["author"]),
+        ("Run", f"{lineage.run_id} {lineage.run_status}".strip()),
+        ("Code", lineage.code_version),
+        ("Features", lineage.features_digest),
+        *(
+            (each.role.capitalize(), f"{each.version or 'no version now'}, bundle {each.digest}")
+            for each in lineage.ancestors
+        ),
+        *((name, value) for name, value in sorted(lineage.tags.items()) if name.startswith("imported.")),
+    ), gaps
+
+
+def _facts(*pairs: tuple[str, str | None]) -> tuple[Fact, ...]:
+    return tuple(Fact(name, value) for name, value in pairs if value)

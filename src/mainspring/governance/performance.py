@@ -1,0 +1,150 @@
+"""A bundle's model on its held-out rows, scored once more: metrics with intervals, as a whole and by groups."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mainspring.core.errors import InvalidData, MissingExtra
+from mainspring.core.schema import DType
+from mainspring.governance.model import Estimate, Gap, Group, Performance, Slice
+from mainspring.registry.bundles import HOLDOUT
+from mainspring.registry.model import Bundle
+from mainspring.stats.intervals import intervals
+from mainspring.stats.metrics import HIGHER_IS_BETTER, score
+from mainspring.training.frames import Array
+from mainspring.training.labels import LABEL
+from mainspring.training.scoring import score_bundle
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SECTION = "Performance"
+SMALLEST_GROUP = 50  # rows
+MOST_GROUPS = 12  # of a feature
+SEED = 0
+
+_BASELINE = "baseline."
+_MANY_ROWS = 100_000
+_CONFIDENCE = 0.95
+_CATEGORICAL = (DType.String, DType.Boolean)
+
+
+def performance_of(bundle: Bundle, hidden: Collection[str]) -> tuple[Performance | None, list[Gap]]:
+    """Return how good a bundle's model is, `None` where that cannot be said, and what is not known of it.
+
+    Args:
+        hidden: Features whose values identify a person: they are no slices, as a slice shows values.
+    """
+    import pyarrow.parquet as pq
+
+    if HOLDOUT not in bundle.files:
+        return None, [Gap(SECTION, "The bundle holds no held-out rows.", "train the model with a label.")]
+    held_out = pq.read_table(BytesIO(bundle.files[HOLDOUT]))
+    try:
+        scores = score_bundle(bundle, held_out)
+    except MissingExtra as error:
+        return None, [Gap(SECTION, f"The held-out rows cannot be scored: {error.what}", error.fix or "")]
+    try:
+        labels = _truth(bundle, held_out)
+    except InvalidData as error:
+        return None, [Gap(SECTION, error.what, "train the model again.")]
+    if not len(labels):
+        return None, [Gap(SECTION, "There are no held-out rows.", "train the model on more observations.")]
+    resamples = 1000 if len(labels) <= _MANY_ROWS else 200
+    overall = _estimates(bundle, labels, scores, resamples, baseline=True)
+    slices, gaps = _slices(bundle, held_out, labels, scores, hidden, resamples)
+    gaps += [
+        Gap(SECTION, f"{each.metric} has no interval: too few rows define it.", "hold out more rows.")
+        for each in overall
+        if each.low is None
+    ]
+    gaps += _not_as_recorded(bundle, overall)
+    method = (
+        f"{_CONFIDENCE:.0%} percentile bootstrap: {resamples:,} resamples of the held-out rows, seed {SEED}, drawn one "
+        "by one. Where rows are alike, of one entity or one hour, the truth is wider."
+    )
+    return Performance(len(labels), overall, slices, SMALLEST_GROUP, method), gaps
+
+
+def _truth(bundle: Bundle, held_out: pa.Table) -> Array:
+    """Return the labels as `stats.metrics` takes them, shape (rows,)."""
+    labels = held_out[LABEL].to_pylist()
+    if bundle.manifest.task != "multiclass":
+        return np.array(labels, dtype=np.float64)
+    places = {name: place for place, name in enumerate(bundle.manifest.outputs)}
+    unknown = sorted({str(label) for label in labels} - set(places))
+    if unknown:
+        raise InvalidData(f"The held-out rows have classes that the model does not know: {', '.join(unknown)}.")
+    return np.array([places[str(label)] for label in labels], dtype=np.float64)
+
+
+def _estimates(
+    bundle: Bundle, labels: Array, scores: Array, resamples: int, *, baseline: bool = False
+) -> tuple[Estimate, ...]:
+    task, recorded = bundle.manifest.task, bundle.manifest.metrics
+    around = intervals(task, labels, scores, seed=SEED, resamples=resamples, confidence=_CONFIDENCE)
+    found = []
+    for name, value in score(task, labels, scores).items():
+        interval = around.get(name)
+        found.append(
+            Estimate(
+                name,
+                value,
+                None if interval is None else interval.low,
+                None if interval is None else interval.high,
+                recorded.get(f"{_BASELINE}{name}") if baseline else None,
+                HIGHER_IS_BETTER[name],
+            )
+        )
+    return tuple(found)
+
+
+def _not_as_recorded(bundle: Bundle, overall: Sequence[Estimate]) -> list[Gap]:
+    """A model that does not answer as when it was trained makes every figure of its card a guess."""
+    recorded = bundle.manifest.metrics
+    differing = [
+        f"{each.metric} is {each.value:.6g}, recorded was {recorded[each.metric]:.6g}"
+        for each in overall
+        if each.metric in recorded and abs(each.value - recorded[each.metric]) > 1e-6 * max(1.0, abs(each.value))
+    ]
+    if not differing:
+        return []
+    what = f"The model does not answer as it did when it was trained: {'; '.join(differing)}."
+    return [Gap(SECTION, what, "run `mainspring reproduce` on its run: packages or the machine may differ.")]
+
+
+def _slices(
+    bundle: Bundle, held_out: pa.Table, labels: Array, scores: Array, hidden: Collection[str], resamples: int
+) -> tuple[tuple[Slice, ...], list[Gap]]:
+    features = [each.name for each in bundle.manifest.inputs if each.dtype in _CATEGORICAL]
+    if not features:
+        what = "No feature is categorical, so there is nothing to slice by."
+        return (), [Gap(SECTION, what, "add a string or boolean feature, if groups matter.", required=False)]
+    gaps = [
+        Gap(SECTION, f"{name} is no slice: its values may identify a person.", "check such groups elsewhere.", False)
+        for name in features
+        if name in hidden
+    ]
+    shown = [name for name in features if name not in hidden]
+    return tuple(_slice(bundle, name, held_out[name].to_pylist(), labels, scores, resamples) for name in shown), gaps
+
+
+def _slice(
+    bundle: Bundle, feature: str, values: Sequence[object], labels: Array, scores: Array, resamples: int
+) -> Slice:
+    rows: dict[str | None, list[int]] = {}
+    for place, value in enumerate(values):
+        name = str(value).lower() if isinstance(value, bool) else str(value)
+        rows.setdefault(None if value is None else name, []).append(place)
+    ordered = sorted(rows.items(), key=lambda item: (-len(item[1]), item[0] is None, item[0] or ""))
+    large = [(name, np.array(places)) for name, places in ordered if len(places) >= SMALLEST_GROUP][:MOST_GROUPS]
+    groups = tuple(
+        Group(name, len(places), _estimates(bundle, labels[places], scores[places], resamples))
+        for name, places in large
+    )
+    left_rows = len(values) - sum(group.rows for group in groups)
+    return Slice(feature, groups, len(ordered) - len(groups), left_rows)

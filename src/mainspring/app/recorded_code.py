@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -75,7 +76,7 @@ def _write_out(top: Path, commit: str, into: Path) -> bool:
     git = shutil.which("git")
     if git is None or run_git(git, top, "cat-file", "-e", f"{commit}^{{commit}}") is None:
         return False
-    index = {_INDEX: str(into.with_name("index"))}
+    index = {**os.environ, _INDEX: str(into.with_name("index"))}
     return (
         run_git(git, top, "read-tree", commit, environment=index) is not None
         and run_git(git, top, "checkout-index", "--all", f"--prefix={into}/", environment=index) is not None

@@ -40,7 +40,11 @@ def _git(git: str, root: Path, *arguments: str) -> str:
 def run_git(
     git: str, root: Path, *arguments: str, fine: tuple[int, ...] = (0,), environment: Mapping[str, str] | None = None
 ) -> bytes | None:
-    """Return what git prints in `root`, `None` where it fails, that is, ends with another code than those of `fine`."""
+    """Return what git prints in `root`, `None` where it fails, that is, ends with another code than those of `fine`.
+
+    Args:
+        environment: Its whole environment, in place of this process's.
+    """
     # no configuration of the repository may run a program of its choice
     safe = ["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]
     try:
@@ -49,7 +53,7 @@ def run_git(
             capture_output=True,
             timeout=60,
             check=False,
-            env={**os.environ, **(environment or {})},
+            env=environment,
         )
     except subprocess.TimeoutExpired:
         return None

@@ -35,7 +35,7 @@ _HOMES = {
     "mainspring.ledger.model": ["Log"],
     "mainspring.training.calibration": ["calibrated"],
     "mainspring.training.loop": ["fit_torch"],
-    "mainspring.training.model": ["approved", "at_least", "at_most", "beats", "model"],
+    "mainspring.training.model": ["approved", "at_least", "at_most", "beats", "complete_card", "model"],
     "mainspring.training.run": ["Run"],
     "mainspring.training.sets": ["TrainingSet"],
     "mainspring.training.stopping": ["EarlyStopping"],
@@ -68,6 +68,7 @@ __all__ = [
     "beats",
     "calibrated",
     "col",
+    "complete_card",
     "count",
     "days",
     "distinct",
@@ -159,6 +160,7 @@ if TYPE_CHECKING:
     from mainspring.training.model import at_least as at_least
     from mainspring.training.model import at_most as at_most
     from mainspring.training.model import beats as beats
+    from mainspring.training.model import complete_card as complete_card
     from mainspring.training.model import model as model
     from mainspring.training.run import Run as Run
     from mainspring.training.sets import TrainingSet as TrainingSet

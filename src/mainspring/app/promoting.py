@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mainspring.app.curating import authors, expect_kept, storable
 from mainspring.app.project import Project
 from mainspring.core.errors import NotFound
-from mainspring.delivery import approving
+from mainspring.delivery import approving, carded
 from mainspring.delivery import promote as delivery
 from mainspring.delivery.model import GateResult, Promotion
 from mainspring.registry.model import Bundle, ModelVersion
@@ -48,7 +48,7 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
         actor=actor(),
         reason=storable(reason),
         rebuild=lambda champion, _: _read_again(project, candidate, champion),
-        more=_approved(project, gates, candidate),
+        more=[*_approved(project, gates, candidate), *_carded(project, gates, candidate)],
     )
 
 
@@ -58,6 +58,14 @@ def _approved(project: Project, gates: Sequence[Gate], version: ModelVersion) ->
         return []
     given = project.approvals.of(version.model, version.version)
     return [approving.verdict(count, version, authors(project, version), given)]
+
+
+def _carded(project: Project, gates: Sequence[Gate], version: ModelVersion) -> list[GateResult]:
+    if not any(gate.kind == carded.CARD for gate in gates):
+        return []
+    from mainspring.app.cards import card
+
+    return [carded.verdict(card(project, f"{version.model}:{version.version}"))]
 
 
 def _gates(project: Project, model: str) -> Sequence[Gate]:

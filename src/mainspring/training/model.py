@@ -21,7 +21,7 @@ CHECKS = ("shadow", "predicts-alone", "knows-the-future", "label-twice", "duplic
 
 
 class Gate(msgspec.Struct, frozen=True):
-    """A condition a version must meet to go live. `kind`: beats, at_most, at_least, approved."""
+    """A condition a version must meet to go live. `kind`: beats, at_most, at_least, approved, card."""
 
     kind: str
     metric: str
@@ -30,6 +30,8 @@ class Gate(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         if self.kind == "approved":
             return f"approved by {self.value:g}"
+        if self.kind == "card":
+            return "complete card"
         words = {"beats": "beats by", "at_most": "at most", "at_least": "at least"}
         return f"{self.metric} {words[self.kind]} {self.value:g}"
 
@@ -52,6 +54,11 @@ def at_least(metric: str, value: float) -> Gate:
 def approved(by: int = 1) -> Gate:
     """At least `by` people other than its author have approved the version (`mainspring models approve`)."""
     return Gate("approved", "approvals", by)
+
+
+def complete_card() -> Gate:
+    """The version's model card has no required gap (`mainspring models card`)."""
+    return Gate("card", "required gaps", 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,26 @@
+"""A complete model card as a gate."""
+
+from __future__ import annotations
+
+from mainspring.delivery.model import GateResult
+from mainspring.governance.model import Card
+
+CARD = "card"  # the kind of gate
+_NAMED = 6  # gaps in the note
+
+
+def verdict(card: Card) -> GateResult:
+    """Return whether nothing is missing that a card must have; the note says what is."""
+    missing = [gap.what for gap in card.gaps if gap.required]
+    more = f" And {len(missing) - _NAMED} more." if len(missing) > _NAMED else ""
+    return GateResult(
+        gate="complete card",
+        against="required gaps",
+        value=None if missing else 0.0,
+        needed=None if missing else 0.0,
+        passed=card.complete,
+        short_by=float(len(missing)),
+        note=f"{' '.join(missing[:_NAMED])}{more} `mainspring models card {card.model}:{card.version}` says what to do"
+        if missing
+        else "",
+    )

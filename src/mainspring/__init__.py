@@ -38,6 +38,7 @@ _HOMES = {
     "mainspring.training.model": ["approved", "at_least", "at_most", "beats", "complete_card", "model"],
     "mainspring.training.run": ["Run"],
     "mainspring.training.sets": ["TrainingSet"],
+    "mainspring.training.space": ["Search", "choice", "integer", "log_uniform", "space", "uniform"],
     "mainspring.training.stopping": ["EarlyStopping"],
     "mainspring.serving.model": ["Endpoint"],
     "mainspring.app.opened": ["open"],
@@ -58,6 +59,7 @@ __all__ = [
     "MainspringError",
     "Observations",
     "Run",
+    "Search",
     "Source",
     "String",
     "Timestamp",
@@ -67,6 +69,7 @@ __all__ = [
     "at_most",
     "beats",
     "calibrated",
+    "choice",
     "col",
     "complete_card",
     "count",
@@ -79,10 +82,12 @@ __all__ = [
     "greatest",
     "hours",
     "in_range",
+    "integer",
     "last",
     "last_k",
     "least",
     "length",
+    "log_uniform",
     "matches",
     "max",
     "mean",
@@ -98,9 +103,11 @@ __all__ = [
     "quantiles",
     "request_features",
     "seconds",
+    "space",
     "std",
     "sum",
     "top_k",
+    "uniform",
     "unique",
     "variance",
     "when",
@@ -164,6 +171,12 @@ if TYPE_CHECKING:
     from mainspring.training.model import model as model
     from mainspring.training.run import Run as Run
     from mainspring.training.sets import TrainingSet as TrainingSet
+    from mainspring.training.space import Search as Search
+    from mainspring.training.space import choice as choice
+    from mainspring.training.space import integer as integer
+    from mainspring.training.space import log_uniform as log_uniform
+    from mainspring.training.space import space as space
+    from mainspring.training.space import uniform as uniform
     from mainspring.training.stopping import EarlyStopping as EarlyStopping
 
 

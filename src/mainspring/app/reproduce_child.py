@@ -16,12 +16,14 @@ import msgspec
 from mainspring.app.process import arguments
 from mainspring.app.project import Project, open_project
 from mainspring.app.settings import PROJECT_FILE, load_settings
-from mainspring.core.errors import MainspringError
+from mainspring.core.errors import Invalid, MainspringError
 from mainspring.registry.adapters.folder import FolderBlobs
 from mainspring.registry.adapters.memory import MemoryVersions
 from mainspring.registry.adapters.mlflow import MlflowTracking
 from mainspring.registry.bundles import Bundles
 from mainspring.registry.model import RunRecord
+from mainspring.training.model import Model
+from mainspring.training.space import Chosen
 from mainspring.training.trainer import Trainer
 
 RESULT, ERROR = "result.json", "error.json"
@@ -72,13 +74,23 @@ def _train(project: Project, run: RunRecord, into: Path, tell: int) -> dict[str,
         root=project.settings.root,
     )
     report = trainer.train(
-        project.definitions.model(run.model),
+        _as_it_was(project.definitions.model(run.model), run),
         since=_instant(run.params.get("since")),
         until=_instant(run.params.get("until")),
         commit=project.snapshots.get(run.tags["dataset_commit"]),
         progress=lambda stage, share: _say(tell, stage, share),
     )
     return {"run_id": report.run_id, "digest": report.digest}
+
+
+def _as_it_was(model: Model, run: RunRecord) -> Model:
+    """Return the model with the parameters that were searched for it then."""
+    if model.search is None:
+        return model
+    params = model.search.read(run.params)
+    if params is None:
+        raise Invalid(f"Run {run.id} does not say the parameters that {run.model!r} was trained with.")
+    return replace(model, train=Chosen(model.train, params))
 
 
 def _say(tell: int, stage: str, share: float) -> None:

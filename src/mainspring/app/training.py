@@ -25,15 +25,24 @@ def train(
 ) -> TrainReport:
     """Train a model of the project on what was known by `until` (by default the clock's now).
 
-    What the modules declare is applied first, and runs whose process died are marked as killed.
+    A model that declares a search gets the parameters that its last search found best. What the modules declare is
+    applied first, and runs whose process died are marked as killed.
 
     Raises:
-        NotFound: There is no such model, or its data has not landed.
+        NotFound: There is no such model, or its data has not landed, or its parameters were not searched.
         NotConvertible: The estimator cannot become a bundle that answers as it does.
     """
     chosen = project.definitions.model(model)
     apply(project)
     sweep(project.tracking, project.wall)
-    return project.trainer.train(
+    search_run = ""
+    if chosen.search is not None:
+        from mainspring.app.searching import SEARCH_RUN, with_best
+
+        chosen, search_run = with_best(project, chosen)
+    report = project.trainer.train(
         chosen, since=since, until=project.clock.now() if until is None else until, progress=progress
     )
+    if search_run:
+        project.tracking.log(report.run_id, tags={SEARCH_RUN: search_run})
+    return report

@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("data", "Versions of the data: log, diff, restore, profile."),
     "features": ("features", "What is declared, explained, verified, and worth now."),
     "materialize": ("materialize", "Bring the online features up to date."),
+    "search": ("search", "Try parameters of a model, of which training takes the best."),
     "train": ("train", "Train a model, prove it, sign it, register it."),
     "models": ("models", "Versions: add, show, approve, delete, export."),
     "promote": ("promote", "Put a version live, if it passes its gates."),

@@ -15,6 +15,8 @@ from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
 from mainspring.data.model import SourceColumn
 from mainspring.features.model import FeatureGroup, Observations
+from mainspring.stats.metrics import metrics_of
+from mainspring.training.space import Search
 
 TASKS = ("binary", "multiclass", "regression")
 CHECKS = ("shadow", "predicts-alone", "knows-the-future", "label-twice", "duplicates", "all-null", "constant")
@@ -67,7 +69,7 @@ class Model:
 
     name: str
     _: KW_ONLY
-    train: Callable[..., Any]  # (data: TrainingSet, run: Run) -> a fitted estimator
+    train: Callable[..., Any]  # (data: TrainingSet, run: Run) -> a fitted estimator; with a search (data, run, params)
     observations: Observations
     features: Sequence[FeatureGroup]
     label: SourceColumn
@@ -78,6 +80,7 @@ class Model:
     embargo: str | int = 0  # rows less than this before the next part are left out, a duration
     seed: int = 0
     accept_findings: Sequence[str] = ()  # of `leakage.find_leaks`, such as "shadow:View.feature"
+    search: Search | None = None  # how the parameters of `train` are chosen
     description: str = ""
     owner: str = ""
     tags: dict[str, str] = field(default_factory=dict)
@@ -117,6 +120,7 @@ def model(
     embargo: str | int = 0,
     seed: int = 0,
     accept_findings: Sequence[str] = (),
+    search: Search | None = None,
     description: str = "",
     owner: str = "",
 ) -> Callable[[Callable[..., Any]], Model]:
@@ -131,10 +135,11 @@ def model(
         holdout: What is held out to judge the model: the last share of the rows, or the last duration.
         embargo: How long before the next part rows are left out, where labels overlap in time.
         accept_findings: What looks like a leak and is none, such as "predicts-alone:View.feature".
+        search: How parameters are chosen (`mainspring search`), which the function then takes as its third argument.
 
     Raises:
-        Invalid: `task` is unknown, `holdout` is no share in (0, 0.6] and no duration, `embargo` is no duration,
-            there are no features, or `accept_findings` names no check.
+        Invalid: `task` is unknown, the search goes by a metric of another task, `holdout` is no share in (0, 0.6] and
+            no duration, `embargo` is no duration, there are no features, or `accept_findings` names no check.
     """
     check_id(name, "model")
     if task not in TASKS:
@@ -146,6 +151,11 @@ def model(
             f"Model {name!r} holds out {holdout}.", fix='use a share such as 0.2, or a duration such as "30d".'
         )
     parse_duration(embargo)
+    if search is not None and search.metric not in metrics_of(task):
+        raise Invalid(
+            f"Model {name!r} of the task {task!r} is searched by {search.metric!r}.",
+            fix=f"use one of {', '.join(metrics_of(task))}.",
+        )
     if not features:
         raise Invalid(f"Model {name!r} has no features.", fix="name at least one feature view.")
     unknown = [each for each in accept_findings if each.partition(":")[0] not in CHECKS or ":" not in each]
@@ -169,6 +179,7 @@ def model(
             embargo=embargo,
             seed=seed,
             accept_findings=tuple(accept_findings),
+            search=search,
             description=description or (train.__doc__ or "").strip(),
             owner=owner,
         )

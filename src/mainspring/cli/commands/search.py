@@ -1,0 +1,66 @@
+"""`mainspring search`: parameters tried, judged on the validation rows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_SHOWN = 10  # trials, the best first
+
+
+@make("search")
+@click.argument("model")
+@click.option("--trials", type=int, help="How many trials in all; by default what the model declares.")
+@click.option("--workers", type=int, default=1, show_default=True, help="How many processes make trials at once.")
+@click.option("--since", help="Use observations from this instant on (ISO 8601).")
+@click.option("--until", help="Use what was known by this instant (ISO 8601); by default now.")
+@click.option("--show", is_flag=True, help="Search nothing: show what the last finished search found.")
+def command(
+    call: Call, *, model: str, trials: int | None, workers: int, since: str | None, until: str | None, show: bool
+) -> None:
+    """Try parameters of MODEL within the space that it declares; `mainspring train` takes the best.
+
+    A search that was interrupted or killed goes on where it was, when the same command is given again.
+    """
+    from rich.markup import escape
+
+    from mainspring.app.searching import last_search, search
+    from mainspring.core.time import parse_instant
+
+    if show:
+        report = last_search(call.project, model)
+    else:
+        with call.progress() as progress:
+            report = search(
+                call.project,
+                model,
+                trials=trials,
+                workers=workers,
+                since=None if since is None else parse_instant(since),
+                until=None if until is None else parse_instant(until),
+                progress=lambda stage, share: progress.update(model, round(share * 100), 100, stage),
+            )
+            progress.finish(model, f"{len(report.trials)} trials")
+
+    def table(console: Console) -> None:
+        sign = -1 if report.direction == "maximize" else 1
+        states = [trial["state"] for trial in report.trials]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in ("complete", "pruned", "failed"))
+        console.print(f"[bold]{report.model}, search {report.run_id}[/]: {counts}")
+        complete = [trial for trial in report.trials if trial["state"] == "complete"]
+        for trial in sorted(complete, key=lambda trial: sign * trial["value"])[:_SHOWN]:
+            params = ", ".join(f"{name} = {value!r}" for name, value in trial["params"].items())
+            console.print(f"  {report.metric} {trial['value']:.4f}  trial {trial['number']:<4} {escape(params)}")
+        for name, share in sorted(report.importance.items(), key=lambda each: -each[1]):
+            console.print(f"  importance {share:.0%}  {escape(name)}")
+        console.print(f"Next: mainspring train {report.model}")
+
+    call.result(asdict(report), table)

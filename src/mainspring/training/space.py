@@ -1,0 +1,197 @@
+"""What a search may choose: parameters with the values they can take, and how good a choice is."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
+from hashlib import sha256
+from typing import Any
+
+from mainspring.core.errors import Invalid
+from mainspring.stats.metrics import HIGHER_IS_BETTER
+
+PRUNERS = ("median", "halving", "none")
+# what a training writes down of itself: a parameter of the same name could not be told from it
+_TAKEN = ("since", "until", "holdout", "task", "training_rows", "holdout_rows", "dropped", "digest")
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Numbers from `low` to `high`, both possible; `log`: as many between 1 and 10 as between 10 and 100."""
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+    def read(self, text: str) -> Any:
+        """Return the value that was written as `text`."""
+        return int(text) if self.whole else float(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of several values that have no order."""
+
+    values: tuple[Any, ...]
+
+    def read(self, text: str) -> Any:
+        """Return the value that was written as `text`."""
+        return next(value for value in self.values if str(value) == text)
+
+
+Dimension = Numbers | Choice
+
+
+def integer(low: int, high: int, *, log: bool = False) -> Numbers:
+    """Return the whole numbers from `low` to `high`.
+
+    Raises:
+        Invalid: There is none, or `log` with one below 1.
+    """
+    bounds: tuple[Any, ...] = (low, high)
+    if not all(isinstance(bound, int) and not isinstance(bound, bool) for bound in bounds):
+        raise Invalid(f"ms.integer({low!r}, {high!r}) has a bound that is no whole number.", fix="use ms.uniform.")
+    return _numbers(low, high, log, True)
+
+
+def uniform(low: float, high: float) -> Numbers:
+    """Return the numbers from `low` to `high`. Raises as `integer` does."""
+    return _numbers(low, high, False, False)
+
+
+def log_uniform(low: float, high: float) -> Numbers:
+    """Return the positive numbers from `low` to `high`, by their order of magnitude. Raises as `integer` does."""
+    return _numbers(low, high, True, False)
+
+
+def choice(*values: Any) -> Choice:
+    """Return one of some texts, numbers, Booleans, or None.
+
+    Raises:
+        Invalid: There is none, one is of another kind, or two are written alike.
+    """
+    if not values:
+        raise Invalid("ms.choice() has no values.", fix='name them: ms.choice("gini", "entropy").')
+    wrong = [value for value in values if value is not None and not isinstance(value, (str, int, float, bool))]
+    if wrong:
+        raise Invalid(
+            f"ms.choice has the value {wrong[0]!r}, a {type(wrong[0]).__name__}.",
+            fix="choose among names, and make the value of the name in the training function.",
+        )
+    if len({str(value) for value in values}) != len(values):
+        raise Invalid(f"ms.choice{values!r} has a value twice, as it is written.", fix="name each once.")
+    return Choice(values)
+
+
+def space(**parameters: Dimension) -> dict[str, Dimension]:
+    """Return parameters by name; Python itself refuses a name that stands there twice.
+
+    Raises:
+        Invalid: There is none, one cannot be searched, or has the name of something else that a run keeps.
+    """
+    if not parameters:
+        raise Invalid("ms.space() has no parameters.", fix="name at least one: ms.space(depth=ms.integer(2, 8)).")
+    for name, dimension in parameters.items():
+        if not isinstance(dimension, (Numbers, Choice)):
+            raise Invalid(
+                f"Parameter {name!r} of the space is {dimension!r}.",
+                fix="use ms.integer, ms.uniform, ms.log_uniform or ms.choice; a fixed value needs no search.",
+            )
+        if name in _TAKEN:
+            raise Invalid(f"A run keeps its own {name!r}, so no parameter can be called so.", fix="rename it.")
+    return dict(parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How the parameters of a model's training function are chosen: `train(data, run, params)`.
+
+    Args:
+        metric: Of the task, as measured on the validation rows, such as `auc`; whether more is better is known of it.
+        space: What `space` returns.
+        trials: How many.
+        pruner: `median` stops a trial that is worse than half of those before it at the same step, `halving` goes on
+            with the better part at steps that grow (successive halving), `none` lets all end.
+        reported: The metric that the function logs with steps, by which trials are stopped; by default `metric`. More
+            of it must be better exactly where more of `metric` is.
+
+    Raises:
+        Invalid: The metric or the pruner is unknown, or `trials` is not positive, or the space is empty.
+    """
+
+    metric: str
+    _: KW_ONLY
+    space: Mapping[str, Dimension]
+    trials: int = 40
+    pruner: str = "median"
+    reported: str = ""
+
+    def __post_init__(self) -> None:
+        if self.metric not in HIGHER_IS_BETTER:
+            raise Invalid(
+                f"A search cannot go by {self.metric!r}.", fix=f"use one of {', '.join(sorted(HIGHER_IS_BETTER))}."
+            )
+        if self.pruner not in PRUNERS:
+            raise Invalid(f"There is no pruner {self.pruner!r}.", fix=f"use one of {', '.join(PRUNERS)}.")
+        check_trials(self.trials)
+        space(**self.space)
+
+    @property
+    def maximize(self) -> bool:
+        """Whether more of the metric is better."""
+        return HIGHER_IS_BETTER[self.metric]
+
+    @property
+    def watched(self) -> str:
+        """The metric by which trials are stopped."""
+        return self.reported or self.metric
+
+    @property
+    def digest(self) -> str:
+        """What tells one search from another: its metric and its space. Not how many trials, nor how they are ended."""
+        said = [self.metric, {name: repr(dimension) for name, dimension in sorted(self.space.items())}]
+        return sha256(json.dumps(said).encode()).hexdigest()
+
+    def read(self, texts: Mapping[str, str]) -> dict[str, Any] | None:
+        """Return the parameters of a run as values, or `None` if they are not of this space."""
+        try:
+            return {name: dimension.read(texts[name]) for name, dimension in self.space.items()}
+        except (KeyError, ValueError, StopIteration):
+            return None
+
+
+class Chosen:
+    """A training function of three arguments as one of two: its parameters are chosen, and written down."""
+
+    def __init__(self, train: Callable[..., Any], params: Mapping[str, Any]) -> None:
+        self._train = train
+        self.params = dict(params)
+        self.__code__ = getattr(train, "__code__", None)  # by which an error names its place
+
+    def __call__(self, data: Any, run: Any) -> Any:
+        run.log_params(self.params)
+        return self._train(data, run, dict(self.params))
+
+
+def check_trials(trials: Any) -> None:
+    """Return if a search can have so many trials.
+
+    Raises:
+        Invalid: It is not positive.
+    """
+    if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
+        raise Invalid(f"A search of {trials!r} trials finds nothing.", fix="use at least 1; 40 are a good beginning.")
+
+
+def _numbers(low: Any, high: Any, log: bool, whole: bool) -> Numbers:
+    written = f"from {low!r} to {high!r}"
+    if not all(isinstance(bound, (int, float)) and math.isfinite(bound) for bound in (low, high)):
+        raise Invalid(f"A parameter {written} has a bound that is no finite number.")
+    if low > high:
+        raise Invalid(f"A parameter {written} can have no value.", fix="write the smaller bound first.")
+    if log and low < (1 if whole else math.ulp(0.0)):
+        raise Invalid(f"A parameter {written} has no logarithm.", fix="begin above 0, or search it without log.")
+    return Numbers(low, high, log, whole)

@@ -1,0 +1,73 @@
+"""A search whose processes are killed: what has ended stays, what was going on is tried again, nothing runs twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from depot import MODEL, Depot, opened, wait_for
+from searching import searched, told
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+TRIALS = 10
+
+
+def trials(depot: Depot, status: str) -> dict[str, Any]:
+    """The runs of trials that have this status."""
+    found = opened(depot).tracking.search(MODEL, status=status, limit=1000)
+    return {run.id: run for run in found if "mainspring.trial" in run.tags}
+
+
+def test_a_killed_worker_and_a_killed_search_lose_nothing_and_repeat_nothing(depot: Depot) -> None:
+    searched(depot)
+    slowly = {"SLOWLY": "1.5"}
+    process = depot.start("search", MODEL, "--trials", TRIALS, "--workers", 2, environment=slowly)
+    try:
+        wait_for(lambda: len(trials(depot, "FINISHED")) >= 1 and len(trials(depot, "RUNNING")) >= 1, "a trial", 90)
+        victim = next(iter(trials(depot, "RUNNING").values()))
+        os.kill(int(victim.tags["mainspring.pid"]), signal.SIGKILL)
+        wait_for(lambda: trials(depot, "KILLED"), "the killed worker's run to say so", 60)
+        before = len(trials(depot, "FINISHED"))
+        wait_for(lambda: len(trials(depot, "FINISHED")) > before, "the search to go on", 90)
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+    workers = {each["pid"] for each in told(depot)}
+    wait_for(lambda: not any(_lives(pid) for pid in workers), "the workers to go with the search", 60)
+    finished, left = trials(depot, "FINISHED"), trials(depot, "RUNNING")
+    assert 1 <= len(finished) < TRIALS
+    folder = next((depot.state / "searches" / MODEL).iterdir())
+    rows = (folder / "train.arrow").stat().st_mtime_ns
+
+    ran = depot.run("search", MODEL, "--trials", TRIALS, "--workers", 2, "--json", timeout_s=300)
+    assert ran.code == 0, ran
+    found = ran.document
+    assert found["resumed"]
+    assert found["run_id"] == folder.name
+    assert rows < opened(depot).tracking.get(found["run_id"]).started_at * 1000 + 600 * 10**9
+    assert len(found["trials"]) == TRIALS
+    assert set(finished) <= {trial["run_id"] for trial in found["trials"]}  # nothing that had ended was lost
+
+    ends = [json.dumps(each["ends"], sort_keys=True) for each in told(depot) if "ends" in each]
+    for run in finished:
+        params = next(trial["params"] for trial in found["trials"] if trial["run_id"] == run)
+        assert ends.count(json.dumps(params, sort_keys=True)) == 1, "it ran twice"
+    assert not trials(depot, "RUNNING")
+    killed = trials(depot, "KILLED")
+    assert victim.id in killed
+    assert set(left) <= set(killed)
+    tried = [trial["params"] for trial in found["trials"]]
+    begun = {each["run"]: each["begins"] for each in told(depot) if "begins" in each}
+    assert all(begun[run] in tried for run in killed if run in begun)  # the parameters were tried again
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

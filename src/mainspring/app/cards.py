@@ -36,6 +36,7 @@ def card(project: Project, reference: str) -> Card:
     run = _run(project, version.run_id)
     name = f"{FOLDER}/{check_id(version.model, 'model')}.md"
     price = project.settings.training_price
+    declared = project.definitions.models.get(version.model)
     return build(
         bundle,
         lineage_of(version, bundle.manifest, run, project.versions.all()),
@@ -46,6 +47,8 @@ def card(project: Project, reference: str) -> Card:
         words_file=name,
         hidden=_personal(bundle),
         price=None if price is None else Price(*price),
+        description="" if declared is None else declared.description,
+        owner="" if declared is None else declared.owner,
     )
 
 

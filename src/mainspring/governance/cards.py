@@ -31,6 +31,8 @@ def build(
     words_file: str,
     hidden: Collection[str] = (),
     price: Price | None = None,
+    description: str = "",
+    owner: str = "",
 ) -> Card:
     """Return the card of a version.
 
@@ -41,6 +43,7 @@ def build(
         words: What people wrote, in Markdown; see `governance.words`.
         words_file: Where they write it, for the gaps.
         hidden: Features whose values identify a person.
+        description: As the model is declared now; so too `owner`.
 
     Raises:
         NotConvertible: The runtime cannot run the model.
@@ -57,6 +60,8 @@ def build(
         digest=lineage.digest,
         aliases=lineage.aliases,
         made=_facts(
+            ("Description", description),
+            ("Owner", owner),
             ("Task", manifest.task),
             ("Flavour", manifest.flavour),
             ("Answers", ", ".join(manifest.outputs or tuple(each.name for each in manifest.output_tensors))),

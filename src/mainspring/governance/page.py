@@ -114,8 +114,11 @@ def _group_cells(row: Sequence[str]) -> list[object]:
 def _gaps(gaps: Sequence[Gap]) -> Markup:
     if not gaps:
         return Markup("<p>None.</p>")
-    rows = [(gap.section, gap.what, gap.fix, "yes" if gap.required else "no") for gap in gaps]
-    return _table(("section", "missing", "what to do", "required"), rows)
+    rows = [
+        (Markup(f"{text(gap.what)}<small>{text(gap.section)}</small>"), gap.fix, "yes" if gap.required else "no")
+        for gap in gaps
+    ]
+    return _table(("missing", "what to do", "required"), rows)
 
 
 def _table(headers: Sequence[object], rows: Iterable[Sequence[object]], numbers: Iterable[int] = ()) -> Markup:

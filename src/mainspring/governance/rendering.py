@@ -57,9 +57,7 @@ def verdict(card: Card) -> str:
     required = sum(gap.required for gap in card.gaps)
     others = len(card.gaps) - required
     if required:
-        return (
-            f"Not complete: {required} required {'thing is' if required == 1 else 'things are'} missing; see Gaps."
-        )
+        return f"Not complete: {required} required {'thing is' if required == 1 else 'things are'} missing; see Gaps."
     return "Complete" + (f"; {others} more {'is' if others == 1 else 'are'} not known, see Gaps." if others else ".")
 
 

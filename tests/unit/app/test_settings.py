@@ -150,6 +150,14 @@ def test_a_share_is_from_0_to_1_and_a_flag_true_or_false(tmp_path: Path, name: s
         _load(tmp_path, traces="http://127.0.0.1:4318", **{name: value})
 
 
+def test_an_hour_of_training_has_a_price_or_none(tmp_path: Path) -> None:
+    assert _load(tmp_path).training_price is None
+    assert _load(tmp_path, environment={"MAINSPRING_TRAINING_PRICE": "0.85 EUR"}).training_price == (0.85, "EUR")
+    for wrong in ("0.85", "EUR 1", "-1 EUR", "nan EUR", "inf EUR", "1 euro", 2):
+        with pytest.raises(Invalid, match="training_price is"):
+            _load(tmp_path, training_price=wrong)
+
+
 def test_grpc_is_off_unless_it_has_an_address_of_its_own(tmp_path: Path) -> None:
     assert _load(tmp_path).grpc is None
     for written in ("grpc = '127.0.0.1:8082'\n", "[profiles.local.grpc]\naddress = '127.0.0.1:8082'\n"):

@@ -236,7 +236,7 @@ def _gates(model: Model) -> Iterable[tuple[str, str]]:
 
     known = metrics_of(model.task)
     for gate in model.gates:
-        if gate.metric not in known:
+        if gate.on_metric and gate.metric not in known:
             yield (
                 f"Model {model.name!r} has a gate on {gate.metric!r}, which is no metric of a {model.task} model",
                 f"use one of {', '.join(known)}.",

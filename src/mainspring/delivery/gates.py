@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from math import isfinite
 
 from mainspring.core.errors import Invalid
-from mainspring.delivery.approving import APPROVED
-from mainspring.delivery.carded import CARD
 from mainspring.delivery.model import GateResult
 from mainspring.registry.model import Manifest
 from mainspring.stats.metrics import HIGHER_IS_BETTER
@@ -51,7 +49,7 @@ def judge(
     """
     results: list[GateResult] = []
     for gate in gates:
-        if gate.kind in (APPROVED, CARD):  # no metric says that: `delivery.approving`, `delivery.carded`
+        if not gate.on_metric:  # no metric says that: `delivery.approving`, `delivery.carded`
             continue
         if gate.metric not in HIGHER_IS_BETTER:
             raise Invalid(

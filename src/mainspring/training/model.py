@@ -29,6 +29,11 @@ class Gate(msgspec.Struct, frozen=True):
     metric: str
     value: float
 
+    @property
+    def on_metric(self) -> bool:
+        """Whether a metric decides it; else people do, or what is known of the version."""
+        return self.kind not in ("approved", "card")
+
     def __str__(self) -> str:
         if self.kind == "approved":
             return f"approved by {self.value:g}"

@@ -153,3 +153,20 @@ def test_functions_that_serve_and_definitions_leave_each_other_alone(root: Path)
     assert score(3) == {"x": 3}
     assert type(score(3)) is sys.modules[f"{PACKAGE}.kinds"].Row
     assert first.view("Bought").features.keys() == {"orders_1h"}
+
+
+def test_a_gate_that_no_metric_decides_is_one(root: Path) -> None:
+    model = (
+        "import mainspring as ms\n"
+        "from .sources import buyer, orders\n"
+        "from .views_of import Bought\n"
+        "seen = ms.Observations(orders, keys=[buyer], at=ms.col('at'))\n"
+        "@ms.model('big', observations=seen, features=[Bought], label=orders.paid, task='regression', gates=[GATES])\n"
+        "def train(data, run):\n    return None\n"
+    )
+    of = FILES[f"{PACKAGE}/views.py"]
+    write(root, views_of=of, views=model.replace("GATES", "ms.approved(), ms.complete_card(), ms.at_most('mae', 1)"))
+    assert [str(gate) for gate in load(root).model("big").gates] == ["approved by 1", "complete card", "mae at most 1"]
+    write(root, views=model.replace("GATES", "ms.complete_card(), ms.at_least('auc', 1)"))
+    with pytest.raises(InvalidDefinition, match="gate on 'auc'"):
+        load(root)

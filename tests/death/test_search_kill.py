@@ -41,14 +41,12 @@ def test_a_killed_worker_and_a_killed_search_lose_nothing_and_repeat_nothing(dep
     finished, left = trials(depot, "FINISHED"), trials(depot, "RUNNING")
     assert 1 <= len(finished) < TRIALS
     folder = next((depot.state / "searches" / MODEL).iterdir())
-    rows = (folder / "train.arrow").stat().st_mtime_ns
 
     ran = depot.run("search", MODEL, "--trials", TRIALS, "--workers", 2, "--json", timeout_s=300)
     assert ran.code == 0, ran
     found = ran.document
     assert found["resumed"]
     assert found["run_id"] == folder.name
-    assert rows < opened(depot).tracking.get(found["run_id"]).started_at * 1000 + 600 * 10**9
     assert len(found["trials"]) == TRIALS
     assert set(finished) <= {trial["run_id"] for trial in found["trials"]}  # nothing that had ended was lost
 

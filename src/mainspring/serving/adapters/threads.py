@@ -10,6 +10,7 @@ import msgspec
 
 from mainspring.registry.bundles import GOLDEN
 from mainspring.registry.model import Bundle
+from mainspring.serving.plane.executor import arrays
 from mainspring.serving.ports import Executor
 
 SMALL_US = 5_000.0  # a model that answers its golden rows in less stays on one thread: its bits repeat
@@ -28,8 +29,9 @@ def measured(bundle: Bundle, make: Callable[[int], Executor], most: int) -> Exec
     if most < 2 or GOLDEN not in bundle.files:
         return one
     try:
-        inputs: Mapping[str, list[Any]] = msgspec.json.decode(bundle.files[GOLDEN])["inputs"]
-        rows = len(next(iter(inputs.values())))
+        given: Mapping[str, list[Any]] = msgspec.json.decode(bundle.files[GOLDEN])["inputs"]
+        rows = len(next(iter(given.values())))
+        inputs = arrays(given, one, bundle.manifest, rows)
         alone_us = _fastest_us(one, inputs, rows)
         if alone_us < SMALL_US:
             return one
@@ -43,7 +45,7 @@ def measured(bundle: Bundle, make: Callable[[int], Executor], most: int) -> Exec
     return one
 
 
-def _fastest_us(executor: Executor, inputs: Mapping[str, list[Any]], rows: int) -> float:
+def _fastest_us(executor: Executor, inputs: Mapping[str, Any], rows: int) -> float:
     took = []
     for _ in range(_RUNS):
         begun = time.perf_counter_ns()

@@ -20,7 +20,7 @@ _AT_ONCE = 64  # connections accepted in one turn of the loop
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _FULL_PAUSE_S = 0.5
 _HANDSHAKE_S = 10.0
-_READ = 1 << 16  # bytes at once; of larger bodies the rest goes where it belongs
+_READ = 1 << 14  # bytes at once; of larger bodies the rest goes where it belongs
 _MOST_HEADS, _LONGEST_HEAD, _REMEMBERED_S = 512, 4096, 1.0
 
 _log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 JSON = ("content-type", "application/json")
 JSON_ONLY = (JSON,)
-_LARGE = 1 << 15  # bytes of a body that are still to come, from which on they are received where they belong
+_LARGE = 1 << 14  # bytes of a body that are still to come, from which on they are received where they belong
 _NUMBER = 8  # bytes of the largest number in a tensor
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from mainspring.core.errors import Invalid, MainspringError
-from mainspring.registry.model import Input, TensorSpec
+from mainspring.registry.model import Input, Manifest, TensorSpec
+from mainspring.serving.ports import Executor
 from mainspring.serving.protocol.schema import DATATYPES
 from mainspring.serving.protocol.tensor import DTYPES, datatype_of, shown
 
@@ -113,6 +114,16 @@ def tensor(values: Sequence[Any] | Array, spec: TensorSpec, rows: int, *, nullab
     ):
         raise Invalid(f"Input {spec.name!r} has the shape {shown(array.shape)}; it must be {shown(wanted)}.")
     return array
+
+
+def arrays(inputs: Mapping[str, Any], executor: Executor, manifest: Manifest, rows: int) -> Mapping[str, Any]:
+    """Return golden rows as a lane hands them over: arrays, where a model takes tensors. Making them is not its work."""
+    if not manifest.tensors:
+        return inputs
+    return {
+        spec.name: tensor(inputs[spec.name], spec, rows, nullable=executor.nullable(spec.name))
+        for spec in manifest.tensors
+    }
 
 
 def _from_lists(values: Sequence[Any], spec: TensorSpec, nullable: bool) -> Array:

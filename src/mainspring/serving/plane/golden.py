@@ -12,6 +12,7 @@ import numpy as np
 from mainspring.core.errors import Corrupt, MainspringError
 from mainspring.registry.model import Bundle
 from mainspring.serving.batching.cost import Cost
+from mainspring.serving.plane.executor import arrays
 from mainspring.serving.ports import Executor
 from mainspring.serving.protocol.tensor import BYTES
 
@@ -65,7 +66,7 @@ def warm_up(bundle: Bundle, executor: Executor) -> Cost:
                 f"The {name} answers golden row {row} otherwise alone than in a batch.",
                 fix="train a model whose answer to a row depends on that row only.",
             )
-    return _measure(executor, golden.inputs, rows)
+    return _measure(executor, arrays(golden.inputs, executor, bundle.manifest, rows), rows)
 
 
 def _check_probes(probes: Golden, executor: Executor, tolerance: float, name: str) -> None:
@@ -80,7 +81,7 @@ def _check_probes(probes: Golden, executor: Executor, tolerance: float, name: st
         )
 
 
-def _row(columns: dict[str, list[Any]], row: int) -> dict[str, list[Any]]:
+def _row(columns: Mapping[str, Any], row: int) -> dict[str, Any]:
     return {name: values[row : row + 1] for name, values in columns.items()}
 
 
@@ -117,7 +118,7 @@ def _shown(outputs: _Outputs, row: int) -> str:
     return str([array[row].tolist() for array in outputs.values()])[:200]
 
 
-def _measure(executor: Executor, columns: dict[str, list[Any]], rows: int) -> Cost:
+def _measure(executor: Executor, columns: Mapping[str, Any], rows: int) -> Cost:
     cost = Cost()
     for part, size in ((_row(columns, 0), 1), (columns, rows)):
         fastest = min(_timed(executor, part, size) for _ in range(_RUNS))
@@ -125,7 +126,7 @@ def _measure(executor: Executor, columns: dict[str, list[Any]], rows: int) -> Co
     return cost
 
 
-def _timed(executor: Executor, columns: dict[str, list[Any]], rows: int) -> float:
+def _timed(executor: Executor, columns: Mapping[str, Any], rows: int) -> float:
     begun = time.perf_counter_ns()
     executor.predict(columns, rows)
     return (time.perf_counter_ns() - begun) / 1000

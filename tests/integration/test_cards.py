@@ -159,6 +159,14 @@ def test_what_is_missing_is_a_gap_and_never_an_error(bakery: Bakery, bundle: Bun
     assert "Intended use is not written down" in str(result)
 
 
+def test_a_run_that_is_elsewhere_is_a_gap(bakery: Bakery, bundle: Bundle) -> None:
+    found = card_of(bakery, bundle, run=None)
+    assert {gap.section for gap in found.gaps if gap.required} == {"Lineage", "Resources"}
+    assert found.performance is not None
+    running = replace(bakery.tracking.get(bakery.versions.get("late-order", "1").run_id), ended_at=None)
+    assert card_of(bakery, bundle, run=running).resources.seconds is None
+
+
 def test_the_gate_is_no_metrics(card: Card) -> None:
     assert str(complete_card()) == "complete card"
     assert judge([complete_card(), Gate("at_least", "auc", 0.5)], {"auc": 0.6}, {}, None)[0].gate == "auc at least 0.5"

@@ -52,7 +52,7 @@ def build(
     data, data_gaps = _data(bundle, tables)
     performance, performance_gaps = performance_of(bundle, hidden)
     origin, lineage_gaps = _lineage(lineage)
-    resources, resource_gaps = resources_of(run, history, price)
+    resources, resource_gaps = resources_of(run, history, price, trained=_trained(bundle))
     manifest = bundle.manifest
     return Card(
         model=lineage.model,
@@ -83,7 +83,7 @@ def build(
 
 def _data(bundle: Bundle, tables: Mapping[str, int] | None) -> tuple[tuple[Fact, ...], list[Gap]]:
     extra = bundle.manifest.extra
-    if "training_rows" not in extra:
+    if not _trained(bundle):
         what = "No training of this project made the version, so what it was trained on is not known."
         return (), [Gap(DATA, what, "say in your own words what it was trained on; or train it here.")]
     gaps = []
@@ -100,6 +100,11 @@ def _data(bundle: Bundle, tables: Mapping[str, int] | None) -> tuple[tuple[Fact,
         ("Dataset commit", bundle.manifest.dataset_commit),
         ("Tables", ", ".join(f"{name} version {version}" for name, version in sorted((tables or {}).items()))),
     ), gaps
+
+
+def _trained(bundle: Bundle) -> bool:
+    """Return whether a training made the bundle: else somebody brought a file, a function or a graph."""
+    return "training_rows" in bundle.manifest.extra
 
 
 def _asked(since: int | None, until: int | None) -> str:

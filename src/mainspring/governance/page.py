@@ -38,7 +38,8 @@ dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); }
 th { color: var(--dim); font-weight: 600; } .number { text-align: right; font-variant-numeric: tabular-nums; }
-small { display: block; color: var(--dim); white-space: nowrap; } .note { color: var(--dim); font-size: .92rem; }
+small { display: block; color: var(--dim); } .number small { white-space: nowrap; }
+.note { color: var(--dim); font-size: .92rem; }
 pre { overflow-x: auto; border: 1px solid var(--line); padding: .6rem; }
 @media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; } }
 @media print { body { max-width: none; margin: 0; } h2, h3 { break-after: avoid; } tr { break-inside: avoid; } }

@@ -64,8 +64,8 @@ def performance_of(bundle: Bundle, hidden: Collection[str]) -> tuple[Performance
     ]
     gaps += _not_as_recorded(bundle, overall)
     method = (
-        f"{_CONFIDENCE:.0%} percentile bootstrap: {resamples:,} resamples of the held-out rows, seed {SEED}, drawn one "
-        "by one. Where rows are alike, of one entity or one hour, the truth is wider."
+        f"{_CONFIDENCE * 100:.0f} % percentile bootstrap: {resamples:,} resamples of the held-out rows, seed {SEED}, "
+        "drawn one by one. Where rows are alike, of one entity or one hour, the truth is wider."
     )
     return Performance(len(labels), overall, slices, SMALLEST_GROUP, method), gaps
 

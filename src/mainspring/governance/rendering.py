@@ -86,10 +86,8 @@ def left_out(groups: int, rows: int, smallest: int) -> str:
     """Return what is said of the groups that are only counted; nothing where there are none."""
     if not groups:
         return ""
-    return (
-        f"{groups:,} more {'group' if groups == 1 else 'groups'} of {rows:,} rows together: each has under {smallest} "
-        "rows, or twelve are larger."
-    )
+    which = f"{groups:,} more {'group' if groups == 1 else 'groups'} of {rows:,} rows together"
+    return f"{which}: under {smallest} rows each, or not among the twelve largest."
 
 
 def resource_facts(resources: Resources) -> list[Fact]:

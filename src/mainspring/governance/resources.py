@@ -21,14 +21,18 @@ class Price:
 
 
 def resources_of(
-    run: RunRecord | None, history: Callable[[str], Points], price: Price | None
+    run: RunRecord | None, history: Callable[[str], Points], price: Price | None, *, trained: bool = True
 ) -> tuple[Resources, list[Gap]]:
     """Return what a run took, and what of it is not known.
 
     Args:
         run: `None` where it is not in this installation's store.
         history: Returns what the run logged of a metric.
+        trained: Whether the run is a training, and not the registration of a model that somebody brought.
     """
+    if not trained:
+        what = "No training of this project made the version, so what its training took is not known."
+        return Resources(), [Gap(SECTION, what, "say it in your own words; or train it here.")]
     if run is None or run.ended_at is None:
         what = "The run is not in this installation's store" if run is None else f"The run {run.id} has no end"
         return Resources(), [

@@ -42,7 +42,7 @@ def gaps_of(words: tuple[Section, ...], file: str) -> list[Gap]:
     """Return the expected sections that are missing. `file` is where to write them."""
     there = {section.title for section in words}
     return [
-        Gap(SECTION, f"{title} is not written down.", f"write it under `## {title}` in {file}.")
+        Gap(SECTION, f"{title} is not written down.", f'write it under the heading "{title}" in {file}.')
         for title in EXPECTED
         if title not in there
     ]

@@ -95,6 +95,10 @@ def test_a_bad_trial_costs_itself_alone_and_all_bad_ones_say_the_first_reason(de
     assert "nowhere" in said
     assert "model.py:" in said
 
+    before = len(told(depot))
+    depot.run("search", MODEL, "--trials", 1)
+    assert len(told(depot)) == before + 1  # begun anew, not gone on with
+
     again = depot.run("search", MODEL, "--trials", 0)
     assert again.code != 0
     assert "A search of 0 trials finds nothing." in again.stderr

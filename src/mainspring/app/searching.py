@@ -130,6 +130,8 @@ def _search(
             made = Trials(project, model, study, begun.run_id, folder, wanted=count, told=told)
             made.settle()
             made.run(workers)
+            if study.best() is None:
+                (folder / _BEGUN).unlink()  # what failed as a whole is begun anew, not gone on with
             report = _report(study, model, begun.run_id, resumed)
         finally:
             study.close()

@@ -117,7 +117,7 @@ def tensor(values: Sequence[Any] | Array, spec: TensorSpec, rows: int, *, nullab
 
 
 def arrays(inputs: Mapping[str, Any], executor: Executor, manifest: Manifest, rows: int) -> Mapping[str, Any]:
-    """Return golden rows as a lane hands them over: arrays, where a model takes tensors. Making them is not its work."""
+    """Return golden rows as a lane hands them over: of a model of tensors as arrays, whose making is not its work."""
     if not manifest.tensors:
         return inputs
     return {

@@ -54,6 +54,7 @@ STATUS: dict[type[MainspringError], int] = {
     ModelFailed: 500,
     Corrupt: 500,
 }
+_found: dict[type[MainspringError], int] = {}
 # What the caller cannot have caused is logged here and told them only in general.
 _OURS = {500: "The model failed.", 503: "A part of this server does not answer.", 507: "This server has no space left."}
 
@@ -62,7 +63,11 @@ def status_of(error: MainspringError) -> int:
     """Return the status for an error; 500 for a kind that should not get this far."""
     if isinstance(error, Denied) and not isinstance(error, WrongHost):
         return 403 if error.authenticated else 401
-    return next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
+    kind = type(error)
+    found = _found.get(kind)
+    if found is None:
+        found = _found[kind] = next((status for each, status in STATUS.items() if issubclass(kind, each)), 500)
+    return found
 
 
 def public_text(error: MainspringError) -> str:

@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One input of the model, as it was. `status` is None for what was computed from the request; one that is `withheld`
+    """One input of the model, as it was. `status` is None for what was computed from the request. What is `withheld`
     identifies a person, and has no value here."""
 
     name: str  # without its group

@@ -102,7 +102,7 @@ async def test_what_was_answered_is_freed_at_once(threads: ThreadPoolExecutor) -
         assert len(answer.ids) == 2
         del job, answer
         await asyncio.sleep(0)
-        assert not [found for found in gc.get_objects() if isinstance(found, Work)]
+        assert not [found for found in gc.get_objects() if type(found) is Work]
     finally:
         gc.enable()
 

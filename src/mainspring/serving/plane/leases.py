@@ -13,20 +13,25 @@ import logging
 import threading
 import time
 import weakref
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 from mainspring.serving.ports import Executor
 
 _GARBAGE_S = 2.0
+_MOMENTS, _MOMENT_S = 20, 0.05
 
 _log = logging.getLogger(__name__)
 
 
 class Leases:
-    """Which lanes use which executors. Threads may share it: the last to hold a lane may be one that ran its model."""
+    """Which lanes use which executors. Threads may share it."""
 
     def __init__(self) -> None:
-        self._changing = threading.RLock()  # a lane may be collected while it is held, and says so on the same thread
+        self._changing = threading.Lock()
+        # Executors whose lane is gone. Lanes are collected anywhere, also by whoever holds a lock of ours or of the
+        # standard library: so nothing is done there but to note it.
+        self._returned: deque[Executor] = deque()
         self._lanes: dict[int, int] = {}  # id of an executor -> how many lanes it has
         self._dropped: dict[int, Executor] = {}  # no longer served, and in use
         self._collect_at: float | None = None  # monotonic, s
@@ -36,31 +41,48 @@ class Leases:
         """Keep `executor` open for as long as `lane` exists."""
         with self._changing:
             self._lanes[id(executor)] = self._lanes.get(id(executor), 0) + 1
-        weakref.finalize(lane, self._give_back, executor)
+        weakref.finalize(lane, self._returned.append, executor)
 
     def drop(self, executor: Executor) -> None:
         """Say that no lane will be made of `executor` any more: it is closed as soon as it has none."""
         with self._changing:
             self._dropped[id(executor)] = executor
+            self._settle()
             self._close_if_unused(executor)
             if self._dropped:
                 self._collect_at = time.monotonic() + _GARBAGE_S
 
     def collect(self) -> None:
-        """Collect garbage, once, if what was dropped is still in use after a while. Cheap otherwise; ask often."""
+        """Close what nobody uses any more; collect garbage, once, if what was dropped is still in use after a while.
+
+        Cheap otherwise; ask often.
+        """
         with self._changing:
+            self._settle()
             due = self._collect_at is not None and time.monotonic() >= self._collect_at
             if due:
                 self._collect_at = None
         if due and self._dropped:
             gc.collect()  # tens of milliseconds, as long as the load that came before it held everything up
+            with self._changing:
+                self._settle()
 
     async def stop(self) -> None:
-        """Wait until what has been dropped and is not in use is closed."""
+        """Wait until what has been dropped is closed; what is in use for longer than a moment stays open."""
+        for _ in range(_MOMENTS):
+            with self._changing:
+                self._settle()
+            if not self._dropped:
+                break
+            gc.collect()
+            await asyncio.sleep(_MOMENT_S)
+        with self._changing:
+            self._settle()
         await asyncio.get_running_loop().run_in_executor(None, self._closing.shutdown)
 
-    def _give_back(self, executor: Executor) -> None:
-        with self._changing:
+    def _settle(self) -> None:
+        while self._returned:
+            executor = self._returned.popleft()
             self._lanes[id(executor)] -= 1
             self._close_if_unused(executor)
 
@@ -68,10 +90,7 @@ class Leases:
         if self._lanes.get(id(executor)) or self._dropped.pop(id(executor), None) is None:
             return
         self._lanes.pop(id(executor), None)
-        try:
-            self._closing.submit(_close, executor)  # it may take a while, and nobody waits for it
-        except RuntimeError:  # stopped, with a request in flight
-            _close(executor)
+        self._closing.submit(_close, executor)  # it may take a while, and nobody waits for it
 
 
 def _close(executor: Executor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -66,14 +67,14 @@ def _address(server: Server, database: str) -> str:
 
 class TestMlflowRunSearch(RunSearchConformance):
     @pytest.fixture
-    def tracking(self, url: str, tmp_path: Path) -> MlflowTracking:
-        return MlflowTracking(url, tmp_path / "runs")
+    def tracking(self, url: str, tmp_path: Path) -> Iterator[MlflowTracking]:
+        with closing(MlflowTracking(url, tmp_path / "runs")) as tracking:
+            yield tracking
 
     @pytest.fixture
     def search(self, url: str) -> Iterator[MlflowRunSearch]:
-        search = MlflowRunSearch(url)
-        yield search
-        search.close()
+        with closing(MlflowRunSearch(url)) as search:
+            yield search
 
 
 def test_a_store_that_is_not_there_is_empty_and_stays_away(tmp_path: Path) -> None:
@@ -86,9 +87,11 @@ def test_a_store_that_is_not_there_is_empty_and_stays_away(tmp_path: Path) -> No
 
 
 def test_mlflow_works_with_our_indexes(url: str, tmp_path: Path) -> None:
-    tracking = MlflowTracking(url, tmp_path / "runs")
-    run_id = tracking.start("late", {"a": "1"}, 1_000_000)
-    assert MlflowRunSearch(url).count(RunQuery()) == 1
-    tracking.log(run_id, params={"depth": "x" * 6000, "lr": "1e999"}, metrics=[("auc", 0.5, 0, 1)], tags={"a": "2"})
-    again = MlflowTracking(url, tmp_path / "runs").get(run_id)
+    metrics = [("auc", 0.5, 0, 1)]
+    with closing(MlflowTracking(url, tmp_path / "runs")) as tracking, closing(MlflowRunSearch(url)) as search:
+        run_id = tracking.start("late", {"a": "1"}, 1_000_000)
+        assert search.count(RunQuery()) == 1
+        tracking.log(run_id, params={"depth": "x" * 6000, "lr": "1e999"}, metrics=metrics, tags={"a": "2"})
+    with closing(MlflowTracking(url, tmp_path / "runs")) as tracking:
+        again = tracking.get(run_id)
     assert (again.params["lr"], again.metrics["auc"], again.tags["a"]) == ("1e999", 0.5, "2")

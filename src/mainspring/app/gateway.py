@@ -62,7 +62,7 @@ def main() -> int:
         at = f"{settings.gateway.url}, slot {chosen.slot}"
 
         def started() -> None:
-            # What is there by now stays. To look through it for cycles would hold everything up, for 50 to 80 ms a time.
+            # What is there by now stays: to look through it for cycles would hold everything up for 50 to 80 ms.
             gc.collect()
             gc.freeze()
             log.info("gateway listens on %s", at)

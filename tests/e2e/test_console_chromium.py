@@ -5,7 +5,7 @@ import os
 import pytest
 
 from e2e.chromium import PROGRAM, Browser, browser
-from e2e.console import TOO_FAINT, anywhere, log_in, served
+from e2e.console import TOO_FAINT, anywhere, log_in
 from unit.console.flights import Project, populated
 
 pytestmark = pytest.mark.chromium
@@ -18,12 +18,6 @@ if not PROGRAM.exists() and not CI:
 @pytest.fixture(scope="module")
 def project() -> Project:
     return anywhere(populated())
-
-
-@pytest.fixture(scope="module")
-def address(project) -> str:
-    with served(project) as address:
-        yield address
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from e2e.chromium import PROGRAM, Browser, browser
-from e2e.console import NAMELESS, TOO_FAINT, anywhere, log_in, served
+from e2e.chromium import PROGRAM
+from e2e.console import NAMELESS, TOO_FAINT, anywhere
 from unit.console.flights import Project
 from unit.console.shop import shop
 
@@ -38,19 +38,6 @@ def paths(project) -> tuple[str, ...]:
         "/data/commits",
         f"/data/commits/{newest}",
     )
-
-
-@pytest.fixture(scope="module")
-def address(project) -> str:
-    with served(project) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def visitor(tmp_path_factory, address, project) -> Browser:
-    with browser(tmp_path_factory.mktemp("chromium")) as running:
-        log_in(running.page(), address, project.key())
-        yield running
 
 
 def test_no_page_complains_or_fetches_from_anywhere_else(visitor, address, paths) -> None:

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from e2e.chromium import PROGRAM, Browser, browser
-from e2e.console import NAMELESS, TOO_FAINT, anywhere, log_in, served
+from e2e.chromium import PROGRAM
+from e2e.console import NAMELESS, TOO_FAINT, anywhere
 from mainspring.registry.runs import NAME
 from unit.console.flights import Project
 from unit.console.trials import tried
@@ -40,19 +40,6 @@ def paths(ids) -> tuple[str, ...]:
         "/runs/compare",
         f"/runs/compare?{several}",
     )
-
-
-@pytest.fixture(scope="module")
-def address(project) -> str:
-    with served(project) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def visitor(tmp_path_factory, address, project) -> Browser:
-    with browser(tmp_path_factory.mktemp("chromium")) as running:
-        log_in(running.page(), address, project.key())
-        yield running
 
 
 def test_no_page_complains_or_fetches_from_anywhere_else(visitor, address, paths) -> None:

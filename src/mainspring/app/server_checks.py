@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -38,10 +38,8 @@ def catalog_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterator
     """Check the server, and the catalog's own schema there."""
     schema = schema_of(at.project.settings.project)
     with _connected(at.url) as connect:
-        for found in _server(connect, at.url, least):
-            yield found
-            if not found.ok:
-                return
+        if not (yield from _serves(connect, at.url, least)):
+            return
         with connect() as connection:
             version = _alembic_version(connection, schema)
             yield from _rights(connection, schema, made=version is not None)
@@ -52,10 +50,8 @@ def catalog_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterator
 def tracking_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterator[Outcome]:
     """Check the server, and MLflow's tables there."""
     with _connected(at.url) as connect:
-        for found in _server(connect, at.url, least):
-            yield found
-            if not found.ok:
-                return
+        if not (yield from _serves(connect, at.url, least)):
+            return
         with connect() as connection:
             schema = _scalar(connection, "SELECT current_schema()")
             if schema is None:
@@ -72,10 +68,8 @@ def tracking_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterato
 def online_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterator[Outcome]:
     """Check the server, and that the online store takes and gives a state."""
     with _connected(at.url) as connect:
-        for found in _server(connect, at.url, least):
-            yield found
-            if not found.ok:
-                return
+        if not (yield from _serves(connect, at.url, least)):
+            return
         with connect() as connection:
             made = _scalar(connection, f"SELECT to_regclass('{_ONLINE}.entity') IS NOT NULL")
             if not made:
@@ -169,6 +163,15 @@ def _connected(url: Url) -> Iterator[Callable[[], sa.Connection]]:
     except ModuleNotFoundError as error:
         raise MissingExtra(f"Postgres ({error.name})", "postgres") from error
     yield engine.connect
+
+
+def _serves(connect: Callable[[], sa.Connection], url: Url, least: int) -> Generator[Outcome, None, bool]:
+    """Check the server up to the first thing that is wrong, and return whether nothing is."""
+    for found in _server(connect, url, least):
+        yield found
+        if not found.ok:
+            return False
+    return True
 
 
 def _server(connect: Callable[[], sa.Connection], url: Url, least: int) -> Iterator[Outcome]:

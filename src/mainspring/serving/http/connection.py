@@ -151,7 +151,7 @@ class Connection(asyncio.BufferedProtocol):
         raw = b""
         if self._whole_head and not (self._incoming or self._current or self._queue or self._choked_since):
             # Between two requests. Who asks often asks with the same head, which was read and found good before.
-            end = data.find(b"\r\n\r\n") + 4
+            end = data.find(b"\r\n\r\n") + 4  # 3 where there is none: too short to be a head
             raw = data[:end]
             known = self._owner.heads.get(raw)
             if known is not None and len(data) - end == known[1]:

@@ -1,0 +1,112 @@
+"""What every search of runs has to do."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.time import SECOND
+from mainspring.registry.ports import Tracking
+from mainspring.registry.searching import Axis, Bucket, Column, Condition, Kind, Order, RunPage, RunQuery, RunSearch
+
+
+class RunSearchConformance:
+    """The fixture `tracking` is an empty store, and `search` looks at the runs in it."""
+
+    @pytest.fixture
+    def runs(self, tracking: Tracking) -> list[str]:
+        """Four runs, each a second after the one before."""
+        ids = [tracking.start(model, {"n": str(at)}, at * SECOND) for at, model in enumerate(["a", "b", "a", "a"])]
+        for at, (run_id, auc) in enumerate(zip(ids, (0.5, 0.9, math.nan, None), strict=True)):
+            tracking.log(run_id, params={"depth": str(12 - at), "kind": "deep" if at else "Wide"})
+            if auc is not None:
+                tracking.log(run_id, metrics=[("auc", auc, 0, at * SECOND)])
+        tracking.finish(ids[1], "FAILED", 9 * SECOND)
+        return ids
+
+    def test_an_empty_store_has_nothing(self, search: RunSearch) -> None:
+        assert search.search(RunQuery()) == RunPage(())
+        assert search.count(RunQuery()) == 0
+        assert search.names(Kind.METRIC) == []
+        assert search.history(["0" * 32], "auc").runs == {}
+        with pytest.raises(NotFound, match="0" * 32):
+            search.get(["0" * 32])
+
+    def test_a_row_has_what_was_asked_for(self, search: RunSearch, runs: list[str]) -> None:
+        columns = [
+            Column(Kind.METRIC, "auc"),
+            Column(Kind.PARAM, "depth"),
+            Column(Kind.TAG, "n"),
+            Column(Kind.TAG, "x"),
+        ]
+        page = search.search(RunQuery(limit=3), columns)
+        assert [run.id for run in page.runs] == runs[:0:-1]
+        failed = page.runs[2]
+        assert (failed.model, failed.status, failed.started_at, failed.ended_at) == ("b", "FAILED", SECOND, 9 * SECOND)
+        assert failed.duration == 8 * SECOND
+        assert (dict(failed.metrics), dict(failed.params), dict(failed.tags)) == (
+            {"auc": 0.9},
+            {"depth": "11"},
+            {"n": "1"},
+        )
+        assert math.isnan(page.runs[1].metrics["auc"])
+        assert [run.id for run in search.search(RunQuery(limit=3, after=page.next)).runs] == runs[:1]
+
+    def test_conditions_and_words(self, search: RunSearch, runs: list[str]) -> None:
+        def found(*conditions: Condition, words: tuple[str, ...] = ()) -> list[str]:
+            return [run.id for run in search.search(RunQuery(conditions, words)).runs]
+
+        auc, depth, kind = Column(Kind.METRIC, "auc"), Column(Kind.PARAM, "depth"), Column(Kind.PARAM, "kind")
+        assert found(Condition(auc, ">", 0.4)) == [runs[1], runs[0]]
+        assert found(Condition(auc, "!=", 0.5)) == [runs[1]]
+        assert found(Condition(auc, "is null")) == [runs[3]]
+        assert found(Condition(depth, ">", 9.5)) == [runs[2], runs[1], runs[0]]
+        assert found(Condition(depth, "=", "9"), Condition(kind, "=", "deep")) == [runs[3]]
+        assert found(Condition(kind, "ilike", "w%")) == [runs[0]]
+        assert found(Condition(Column(Kind.ATTRIBUTE, "status"), "in", ("FAILED", "KILLED"))) == [runs[1]]
+        assert found(Condition(Column(Kind.ATTRIBUTE, "started"), "<=", SECOND)) == [runs[1], runs[0]]
+        assert found(words=(runs[2][-12:].upper(),)) == [runs[2]]
+        assert search.count(RunQuery((Condition(auc, ">", 0.4),))) == 2
+
+    def test_orders(self, search: RunSearch, runs: list[str]) -> None:
+        def found(column: Column, descending: bool) -> list[int]:
+            page = search.search(RunQuery(order=Order(column, descending)))
+            return [runs.index(run.id) for run in page.runs]
+
+        assert found(Column(Kind.METRIC, "auc"), True) == [1, 0, 3, 2]
+        assert found(Column(Kind.METRIC, "auc"), False) == [0, 1, 3, 2]
+        assert found(Column(Kind.PARAM, "depth"), False) == [3, 2, 1, 0]
+        assert found(Column(Kind.ATTRIBUTE, "duration"), False) == [1, 3, 2, 0]
+
+    def test_a_page_is_of_its_search(self, search: RunSearch, runs: list[str]) -> None:
+        page = search.search(RunQuery(limit=1))
+        for other in (RunQuery(words=("a",), after=page.next), RunQuery(after="x"), RunQuery(after="bm90aGluZw")):
+            with pytest.raises(Invalid, match="another search"):
+                search.search(other)
+        assert runs
+
+    def test_names_that_begin_with_it_come_first(self, search: RunSearch, tracking: Tracking) -> None:
+        run_id = tracking.start("a", {"of": "1"}, SECOND)
+        tracking.log(run_id, metrics=[(name, 1.0, 0, SECOND) for name in ("val/loss", "loss", "Loss/b", "auc")])
+        assert search.names(Kind.METRIC, "loss") == ["Loss/b", "loss", "val/loss"]
+        assert search.names(Kind.METRIC, "loss", limit=1) == ["Loss/b"]
+        assert "of" in search.names(Kind.TAG)
+
+    def test_a_history_is_made_few_in_the_store(self, search: RunSearch, tracking: Tracking) -> None:
+        one, other = tracking.start("a", {}, SECOND), tracking.start("a", {}, SECOND)
+        tracking.log(one, metrics=[("loss", float(step % 10), step, SECOND) for step in range(100)])
+        tracking.log(other, metrics=[("loss", 7.0, 95, SECOND), ("loss", math.nan, 99, SECOND)])
+        few = search.history([one, other], "loss", points=10)
+        assert (few.first, few.width) == (0, 10)
+        assert few.runs[one] == tuple(Bucket(place, 0.0, 9.0, 4.5, 10) for place in range(10))
+        assert few.runs[other] == (Bucket(9, 7.0, 7.0, 7.0, 1, 1),)
+        assert len(search.history([one], "loss", points=100).runs[one]) == 100
+        assert search.history([one], "loss", axis=Axis.TIME).runs[one] == (Bucket(0, 0.0, 9.0, 4.5, 100),)
+
+    def test_a_line_is_a_few_of_the_values(self, search: RunSearch, tracking: Tracking) -> None:
+        one, other = tracking.start("a", {}, SECOND), tracking.start("a", {}, SECOND)
+        tracking.log(one, metrics=[("loss", float(step), step, SECOND) for step in range(100)])
+        tracking.log(other, metrics=[("loss", 7.0, 95, SECOND)])
+        assert search.lines([one, other], "loss", points=4) == {one: (0.0, 33.0, 66.0, 99.0)}

@@ -74,8 +74,8 @@ def requests(port: int, users: Sequence[str], headers: Headers = ()) -> list[byt
 
 def prepared(folder: Path, rows: Path, model: Path) -> Project:
     """Return a project that has landed the rows, materialised them, and serves the model by keys."""
-    from mainspring.app.landing import land
-    from mainspring.app.materialising import materialise_views
+    from mainspring.app.data.landing import land
+    from mainspring.app.features.materialising import materialise_views
     from mainspring.serving.model import Arm, Route
 
     project = starting.project(folder, SERVICE)

@@ -22,7 +22,7 @@ from typing import Any
 import psycopg
 
 from environments import ROOT
-from mainspring.console.runs import Asked, run_table
+from mainspring.console.runs.table import Asked, run_table
 from mainspring.core.time import SystemClock
 from mainspring.registry.adapters.mlflow_search import MlflowRunSearch
 from mainspring.registry.adapters.mlflow_tracking import MlflowTracking

@@ -143,8 +143,8 @@ def floor(kind: str, folder: Path, *arguments: str) -> Iterator[int]:
 
 def project(folder: Path, service: str) -> Project:
     """Return a new project with one module."""
+    from mainspring.app.profiles.settings import load_settings
     from mainspring.app.project import open_project
-    from mainspring.app.settings import load_settings
 
     root = folder / "project"
     root.mkdir()
@@ -162,7 +162,7 @@ def gateway(serving: Project, folder: Path) -> Iterator[tuple[int, str]]:
 
     token = keys.create_key(serving, "bench", [Action.PREDICT], HOUR)
     port = free_ports()
-    command = [sys.executable, "-m", "mainspring.app.gateway", "--project", str(serving.settings.root)]
+    command = [sys.executable, "-m", "mainspring.app.processes.gateway", "--project", str(serving.settings.root)]
     with process(command, port, folder, "ours", MAINSPRING_GATEWAY=f"127.0.0.1:{port}"):
         yield port, token
 
@@ -170,7 +170,7 @@ def gateway(serving: Project, folder: Path) -> Iterator[tuple[int, str]]:
 @contextmanager
 def ours(folder: Path, models: Mapping[str, Path], deadline: str = "1s") -> Iterator[tuple[int, str]]:
     """Serve each model from a project, by an endpoint of its name; yield the port and a key."""
-    from mainspring.app.modelling import add_file
+    from mainspring.app.models.modelling import add_file
     from mainspring.delivery.routing import publish
 
     endpoints = [f'ms.Endpoint("{name}", model="{name}@champion", deadline="{deadline}")\n' for name in models]

@@ -21,7 +21,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ["DO_NOT_TRACK"] = "true"
 
 from mainspring.core.time import SystemClock
 from mainspring.registry.adapters.mlflow import MlflowTracking
-from mainspring.training.run import Run
+from mainspring.training.runs.run import Run
 from report import Case, report
 
 TURNS = 3

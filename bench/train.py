@@ -26,9 +26,9 @@ import torch
 
 import train_side as side
 from environments import PEERS
-from mainspring.training.checkpoints import Checkpoint, Checkpoints
-from mainspring.training.generators import generator_states
-from mainspring.training.loop import fit_torch
+from mainspring.training.loop.checkpoints import Checkpoint, Checkpoints
+from mainspring.training.loop.fit import fit_torch
+from mainspring.training.loop.generators import generator_states
 from report import Case, report
 
 LIGHTNING = PEERS / "lightning" / "bin" / "python"

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mainspring.app.applied import Applied
 from mainspring.app.catalog import open_catalog, version
+from mainspring.app.definitions.applied import Applied
 from mainspring.core.errors import Conflict
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url

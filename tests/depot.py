@@ -24,8 +24,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import Project, open_project
-from mainspring.app.settings import load_settings
 
 ENDPOINT = MODEL = "late-parcel"
 PARCELS = 900

@@ -182,7 +182,7 @@ def scaled(x: Any) -> Any:
 def tensor_rows() -> dict[str, dict[str, str]]:
     """Return kind of model -> how rows were asked -> the verdict, as the second table has them."""
     from mainspring.training.conformance import WITHIN
-    from mainspring.training.networks import export
+    from mainspring.training.equivalence.networks import export
 
     found: dict[str, dict[str, str]] = {}
     floats = {"x": np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)}

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mainspring.app.processes.running import read_running
+from mainspring.app.processes.supervisor import Supervisor
+from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import Project, open_project
-from mainspring.app.running import read_running
-from mainspring.app.settings import load_settings
-from mainspring.app.supervisor import Supervisor
 from mainspring.core.time import HOUR
 from mainspring.registry.bundles import seal
 from mainspring.security.keys import issue

@@ -9,7 +9,7 @@ import pandas as pd
 
 from mainspring.core.schema import DType
 from mainspring.core.time import HOUR
-from mainspring.training.sets import Split, TrainingSet
+from mainspring.training.sets.training_set import Split, TrainingSet
 
 
 def toy(rows: int = 2000, task: str = "binary", seed: int = 0, **extra: Any) -> TrainingSet:

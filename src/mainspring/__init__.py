@@ -33,13 +33,13 @@ _HOMES = {
     "mainspring.features.declaring": ["feature_view", "on_demand_features", "request_features"],
     "mainspring.features.model": ["Entity", "Observations"],
     "mainspring.ledger.model": ["Log"],
-    "mainspring.training.calibration": ["calibrated"],
-    "mainspring.training.loop": ["fit_torch"],
+    "mainspring.training.flavours.calibration": ["calibrated"],
+    "mainspring.training.loop.fit": ["fit_torch"],
     "mainspring.training.model": ["approved", "at_least", "at_most", "beats", "complete_card", "model"],
-    "mainspring.training.run": ["Run"],
-    "mainspring.training.sets": ["TrainingSet"],
+    "mainspring.training.runs.run": ["Run"],
+    "mainspring.training.sets.training_set": ["TrainingSet"],
     "mainspring.training.space": ["Search", "choice", "integer", "log_uniform", "space", "uniform"],
-    "mainspring.training.stopping": ["EarlyStopping"],
+    "mainspring.training.loop.stopping": ["EarlyStopping"],
     "mainspring.serving.model": ["Endpoint"],
     "mainspring.app.opened": ["open"],
 }  # fmt: skip
@@ -161,23 +161,23 @@ if TYPE_CHECKING:
     from mainspring.features.model import Observations as Observations
     from mainspring.ledger.model import Log as Log
     from mainspring.serving.model import Endpoint as Endpoint
-    from mainspring.training.calibration import calibrated as calibrated
-    from mainspring.training.loop import fit_torch as fit_torch
+    from mainspring.training.flavours.calibration import calibrated as calibrated
+    from mainspring.training.loop.fit import fit_torch as fit_torch
+    from mainspring.training.loop.stopping import EarlyStopping as EarlyStopping
     from mainspring.training.model import approved as approved
     from mainspring.training.model import at_least as at_least
     from mainspring.training.model import at_most as at_most
     from mainspring.training.model import beats as beats
     from mainspring.training.model import complete_card as complete_card
     from mainspring.training.model import model as model
-    from mainspring.training.run import Run as Run
-    from mainspring.training.sets import TrainingSet as TrainingSet
+    from mainspring.training.runs.run import Run as Run
+    from mainspring.training.sets.training_set import TrainingSet as TrainingSet
     from mainspring.training.space import Search as Search
     from mainspring.training.space import choice as choice
     from mainspring.training.space import integer as integer
     from mainspring.training.space import log_uniform as log_uniform
     from mainspring.training.space import space as space
     from mainspring.training.space import uniform as uniform
-    from mainspring.training.stopping import EarlyStopping as EarlyStopping
 
 
 def __getattr__(name: str) -> Any:

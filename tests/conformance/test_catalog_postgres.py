@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from mainspring.app.applied import Applied
 from mainspring.app.catalog import open_catalog
+from mainspring.app.definitions.applied import Applied
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.data.adapters.catalog import CatalogSnapshots

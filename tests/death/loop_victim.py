@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from mainspring.training.checkpoints import TENSORS
-from mainspring.training.loop import fit_torch
-from mainspring.training.signals import Interrupted
-from mainspring.training.stopping import EarlyStopping
+from mainspring.training.loop.checkpoints import TENSORS
+from mainspring.training.loop.fit import fit_torch
+from mainspring.training.loop.signals import Interrupted
+from mainspring.training.loop.stopping import EarlyStopping
 
 TOUCHES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 

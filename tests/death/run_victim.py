@@ -18,7 +18,7 @@ from pathlib import Path
 from mainspring.core.time import SystemClock
 from mainspring.registry.adapters.mlflow import MlflowTracking
 from mainspring.registry.processes import process_tags
-from mainspring.training.run import Run
+from mainspring.training.runs.run import Run
 
 
 def tracking_in(state: Path) -> MlflowTracking:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import mainspring
-from mainspring.app.settings import DEFAULTS
+from mainspring.app.profiles.settings import DEFAULTS
 from mainspring.cli import exits
 from mainspring.serving.http.gateway import ROUTES
 from pages import DOCS
@@ -64,8 +64,8 @@ def test_the_data_plane_is_whole() -> None:
 
 
 def test_the_control_plane_is_whole(tmp_path: Path) -> None:
+    from mainspring.app.profiles.settings import load_settings
     from mainspring.app.project import open_project
-    from mainspring.app.settings import load_settings
     from mainspring.console.api import api
 
     (tmp_path / "mainspring.toml").write_text('name = "empty"\nmodules = []\n')

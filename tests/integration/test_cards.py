@@ -25,8 +25,8 @@ from mainspring.governance.resources import Price
 from mainspring.registry.lineage import lineage_of
 from mainspring.registry.model import Bundle
 from mainspring.stats import metrics
+from mainspring.training.flavours.scoring import score_bundle
 from mainspring.training.model import Gate, complete_card
-from mainspring.training.scoring import score_bundle
 
 WORDS = "\n".join(f"## {name}\nSaid.\n" for name in ("Intended use", "Limits", "Ethical considerations", "Contact"))
 

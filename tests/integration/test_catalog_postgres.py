@@ -16,9 +16,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 import catalog_writers
-import mainspring.app.applied  # noqa: F401 (describes its table)
-from mainspring.app.applied import Applied
+import mainspring.app.definitions.applied  # noqa: F401 (describes its table)
 from mainspring.app.catalog import HEAD, open_catalog, schema_of
+from mainspring.app.definitions.applied import Applied
 from mainspring.core.catalog import metadata
 from mainspring.core.errors import Conflict, Denied, Unavailable
 from mainspring.core.locks import MemoryLocks

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import open_project
-from mainspring.app.settings import load_settings
 from mainspring.core.time import DAY
 from mainspring.security.keys import issue
 from mainspring.security.model import Action

@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mainspring.app.doctor import Finding, examine
+from mainspring.app.live.doctor import Finding, examine
+from mainspring.app.processes.running import Running
+from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import Project, open_project
-from mainspring.app.running import Running
-from mainspring.app.settings import load_settings
 
 WAITS = "import sys; sys.stdin.read()"
 

@@ -18,16 +18,16 @@ from onnx import helper
 import mainspring as ms
 from bakery import ORDERS, START, Bakery, Order, Traffic, late_model, orders
 from flavour_kit import encoder, encoder_examples, network
-from mainspring.app.executors import EXECUTORS, executors
-from mainspring.app.modelling import add_file
+from mainspring.app.models.executors import EXECUTORS, executors
+from mainspring.app.models.modelling import add_file
 from mainspring.core.errors import Corrupt, Invalid, NotConvertible
 from mainspring.core.schema import DType
 from mainspring.core.time import MINUTE
 from mainspring.registry.model import Bundle, Input
 from mainspring.serving.plane.golden import warm_up
 from mainspring.stats import metrics
+from mainspring.training.flavours.scoring import estimator_scores, score_bundle
 from mainspring.training.frames import to_frame
-from mainspring.training.scoring import estimator_scores, score_bundle
 from model_kit import onnx_model, sealed
 
 UNTIL = START + ORDERS * 10 * MINUTE

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pytest
 
 import mainspring as ms
-from mainspring.app.definitions import Definitions, load_definitions, load_function
-from mainspring.app.settings import load_settings
+from mainspring.app.definitions.loading import Definitions, load_definitions, load_function
+from mainspring.app.profiles.settings import load_settings
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, ManualClock, parse_instant
 from mainspring.data.adapters.memory import MemoryLake
@@ -26,9 +26,9 @@ from mainspring.features.declaring import feature_view
 from mainspring.features.model import FeatureGroup
 from mainspring.features.offline import read as offline
 from mainspring.stats.metrics import auc
-from mainspring.training.assemble import labelled_observations, training_set
-from mainspring.training.leakage import find_leaks
-from mainspring.training.sets import TrainingSet
+from mainspring.training.sets.assemble import labelled_observations, training_set
+from mainspring.training.sets.leakage import find_leaks
+from mainspring.training.sets.training_set import TrainingSet
 
 pytest.importorskip("sklearn")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flights"

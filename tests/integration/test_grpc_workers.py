@@ -14,8 +14,8 @@ import grpc
 import pytest
 
 from fleet import Fleet, free_port, until
-from mainspring.app.doctor import examine
-from mainspring.app.supervisor import Supervisor
+from mainspring.app.live.doctor import examine
+from mainspring.app.processes.supervisor import Supervisor
 from mainspring.core.errors import Conflict
 from mainspring.core.listening import check_free
 from mainspring.ledger.adapters.unread import unread

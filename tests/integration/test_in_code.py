@@ -17,11 +17,11 @@ import pytest
 
 import mainspring as ms
 from depot import MODEL, PARCELS, lay_out
-from mainspring.app.feature_table import FeatureTable
+from mainspring.app.features.table import FeatureTable
 from mainspring.app.opened import OpenedProject
 from mainspring.core.errors import Invalid, InvalidData, NotFound, Unavailable
 from mainspring.features.model import FeatureView
-from mainspring.training.assemble import labelled_observations
+from mainspring.training.sets.assemble import labelled_observations
 
 NEW_YEAR = "2026-01-01T00:00:00Z"
 HUB = ["HubLoad.scans_3h", "HubLoad.mean_backlog_3h", "HubLoad.backlog"]

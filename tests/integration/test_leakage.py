@@ -10,7 +10,7 @@ import pytest
 import mainspring as ms
 from bakery import Bakery, Order, Traffic, late_model, order, orders, outcomes, shop
 from mainspring.core.errors import Invalid
-from mainspring.training.leakage import Leakage
+from mainspring.training.sets.leakage import Leakage
 
 pytest.importorskip("sklearn")
 

@@ -19,7 +19,7 @@ from depot import free_port
 from full_mlflow import full_mlflow
 from mainspring.core.time import SECOND, ManualClock
 from mainspring.registry.adapters.mlflow import MlflowTracking
-from mainspring.training.run import Run
+from mainspring.training.runs.run import Run
 
 
 class Pages:

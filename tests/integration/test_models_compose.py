@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from depot import MODEL, lay_out, opened
-from mainspring.app.composing import Plan, Step, compose
-from mainspring.app.executors import executors
-from mainspring.app.modelling import add_file
+from mainspring.app.models.composing import Plan, Step, compose
+from mainspring.app.models.executors import executors
+from mainspring.app.models.modelling import add_file
 from mainspring.core.errors import Invalid
 from mainspring.serving.plane import runtime
 from model_kit import mlp

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from deltalake import DeltaTable
 
 from mainspring.app.catalog import open_catalog
-from mainspring.app.moving_files import move_blobs, move_lake
-from mainspring.app.moving_sql import move_tables, opened
-from mainspring.app.moving_states import LEFT, move_states
+from mainspring.app.moving.files import move_blobs, move_lake
+from mainspring.app.moving.sql import move_tables, opened
+from mainspring.app.moving.states import LEFT, move_states
 from mainspring.core.errors import Conflict, InvalidData, NotFound
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url

@@ -13,12 +13,11 @@ import msgspec
 import psycopg
 
 from certificates import Authority
-from mainspring.app import server_checks
 from mainspring.app.catalog import open_catalog, schema_of
-from mainspring.app.place_checks import Backend
-from mainspring.app.profiles import Check, check_profile
+from mainspring.app.profiles.checking import Check, check_profile, server_checks
+from mainspring.app.profiles.place_checks import Backend
+from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import Project, open_project
-from mainspring.app.settings import load_settings
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.registry.adapters.mlflow import MlflowTracking

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from depot import MODEL, Depot, copied, opened
-from mainspring.app.transferring import export_version
+from mainspring.app.models.transferring import export_version
 from mainspring.core.errors import StorageFull
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # each command is a process

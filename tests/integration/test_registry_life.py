@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from mainspring.app import curating, transferring
 from mainspring.app.keys import create_key
-from mainspring.app.modelling import add_file
+from mainspring.app.models import curating, transferring
+from mainspring.app.models.modelling import add_file
+from mainspring.app.models.promoting import promote
+from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import Project, open_project
-from mainspring.app.promoting import promote
-from mainspring.app.settings import load_settings
 from mainspring.core.errors import Conflict, Corrupt, Denied, Invalid, NotFound
 from mainspring.core.settings import Url
 from mainspring.core.time import DAY, HOUR, ManualClock, SystemClock

@@ -17,9 +17,9 @@ import pytest
 
 from certificates import DAY, Authority
 from fleet import BODY, INFER, Fleet, Load, free_port, until
-from mainspring.app.doctor import examine
-from mainspring.app.reach import answers, connect
-from mainspring.app.settings import load_settings
+from mainspring.app.live.doctor import examine
+from mainspring.app.processes.reach import answers, connect
+from mainspring.app.profiles.settings import load_settings
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import Tls
 

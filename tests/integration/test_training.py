@@ -27,9 +27,9 @@ from mainspring.registry.adapters.memory import MemoryTracking
 from mainspring.registry.adapters.mlflow import MlflowTracking, MlflowVersions
 from mainspring.stats import metrics
 from mainspring.stats.reference import Reference
-from mainspring.training.again import held_out_again
-from mainspring.training.pinned import pinned_scan
-from mainspring.training.scoring import open_session, session_scores
+from mainspring.training.flavours.scoring import open_session, session_scores
+from mainspring.training.runs.pinned import pinned_scan
+from mainspring.training.sets.again import held_out_again
 from mainspring.training.trainer import score_bundle
 
 UNTIL = START + ORDERS * 10 * MINUTE

@@ -22,7 +22,7 @@ import pytest
 
 import mainspring as ms
 from depot import MODEL, PARCELS, lay_out
-from mainspring.app.feature_file import FeatureFile
+from mainspring.app.features.file import FeatureFile
 from mainspring.app.opened import OpenedProject
 from mainspring.core.errors import Invalid, InvalidData, NotFound, StorageFull
 from mainspring.features.offline import outsize, pieces
@@ -230,7 +230,7 @@ def test_a_file_shows_itself_and_is_a_path(project: OpenedProject, tmp_path: Pat
 
 
 def test_progress_names_views_and_then_counts_rows(project: OpenedProject, tmp_path: Path) -> None:
-    from mainspring.app import writing
+    from mainspring.app.features import writing
 
     told: list[tuple[str, int, int | None]] = []
     writer = writing.TrainingSetWriter(

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from fleet import BODY, INFER, Fleet, Load, until
-from mainspring.app.running import alive
-from mainspring.app.supervisor import Supervisor
+from mainspring.app.processes.running import alive
+from mainspring.app.processes.supervisor import Supervisor
 from mainspring.core.errors import Conflict
 from mainspring.core.listening import check_free
 from mainspring.core.settings import Address

@@ -9,8 +9,8 @@ import polars as pl
 import pyarrow as pa
 
 import mainspring as ms
-from mainspring.app.feature_file import FeatureFile
-from mainspring.app.feature_table import FeatureTable
+from mainspring.app.features.file import FeatureFile
+from mainspring.app.features.table import FeatureTable
 from mainspring.app.opened import OpenedProject
 from mainspring.data.model import Source
 from mainspring.features.model import FeatureView, RequestFeatures

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mainspring.app.models.promoting import actor
 from mainspring.app.project import Project
-from mainspring.app.promoting import actor
 from mainspring.core.time import DAY, MINUTE
 from mainspring.security import keys
 from mainspring.security.model import Action, AuditEvent

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from mainspring.app import declared
+from mainspring.app.definitions import declared
 from mainspring.core import html
 from mainspring.core.errors import NotFound
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-    from mainspring.app.applied import Change
-    from mainspring.app.choosing import Choice, Chosen
-    from mainspring.app.feature_file import FeatureFile
-    from mainspring.app.feature_table import FeatureTable
-    from mainspring.app.frames import Kind
-    from mainspring.app.modelling import Added
-    from mainspring.app.named import Named
+    from mainspring.app.definitions.applied import Change
+    from mainspring.app.definitions.choosing import Choice, Chosen
+    from mainspring.app.definitions.named import Named
+    from mainspring.app.features.file import FeatureFile
+    from mainspring.app.features.frames import Kind
+    from mainspring.app.features.reports import Plan, Verifications
+    from mainspring.app.features.table import FeatureTable
+    from mainspring.app.models.modelling import Added
     from mainspring.app.project import Project
-    from mainspring.app.reports import Plan, Verifications
     from mainspring.data.model import IngestReport, Source
     from mainspring.features.model import FeatureGroup, FeatureView, MaterialiseReport
     from mainspring.serving.model import Endpoint
@@ -49,8 +49,8 @@ def open_folder(folder: str | os.PathLike[str] = ".", *, profile: str | None = N
         NotFound: There is no such folder, project or profile.
         Invalid: A setting is wrong.
     """
+    from mainspring.app.profiles.settings import find_project, load_settings
     from mainspring.app.project import open_project
-    from mainspring.app.settings import find_project, load_settings
 
     start = Path(folder).expanduser()
     if not start.is_dir():
@@ -157,7 +157,7 @@ class OpenedProject:
             InvalidData: `labels` lack a column, a type does not fit, or a time is naive.
             MissingExtra: What `as_` asks for is not installed.
         """
-        from mainspring.app import frames, reading
+        from mainspring.app.features import frames, reading
 
         frames.check_kind(as_)
         choice = self._choose(of)
@@ -197,8 +197,8 @@ class OpenedProject:
             InvalidData: `labels` lack a column, a type does not fit, or a time is naive.
             StorageFull: There is no room; `to` is as it was.
         """
-        from mainspring.app import reading, writing
-        from mainspring.app.steps import steps
+        from mainspring.app.features import reading, writing
+        from mainspring.app.features.steps import steps
 
         choice = self._choose(of)
         reading.check_asked(choice, labels, since, until)
@@ -242,7 +242,7 @@ class OpenedProject:
             InvalidData: The rows lack a column, or a type does not fit.
             Unavailable: The store does not answer.
         """
-        from mainspring.app import frames, reading
+        from mainspring.app.features import frames, reading
 
         frames.check_kind(as_)
         choice = self._choose(of)
@@ -257,8 +257,8 @@ class OpenedProject:
             of: As `training_set` takes it.
             analyze: Whether to ask DuckDB for its plans, which runs the statements on a sample.
         """
-        from mainspring.app.explaining import explain
-        from mainspring.app.reports import Plan
+        from mainspring.app.features.explaining import explain
+        from mainspring.app.features.reports import Plan
 
         return Plan(explain(self.services, of, analyze=analyze))
 
@@ -273,15 +273,15 @@ class OpenedProject:
             seed: The same seed looks at the same entities and instants.
             progress: Whether to show progress, in a terminal or a notebook.
         """
-        from mainspring.app.reports import Verifications
-        from mainspring.app.steps import by_stage, steps
-        from mainspring.app.verifying import verify
+        from mainspring.app.features.reports import Verifications
+        from mainspring.app.features.steps import by_stage, steps
+        from mainspring.app.features.verifying import verify
 
         with steps("verify", 2 * len(self._choose(of).views), progress) as step:
             return Verifications(verify(self.services, of, sample=sample, seed=seed, progress=by_stage(step)))
 
     def _choose(self, of: Chosen | Sequence[Chosen]) -> Choice:
-        from mainspring.app.choosing import choose
+        from mainspring.app.definitions.choosing import choose
 
         return choose(self.services.definitions, of)
 
@@ -289,19 +289,19 @@ class OpenedProject:
 
     def apply(self) -> list[Change]:
         """Check the definitions, store them, and return what changed."""
-        from mainspring.app.applying import apply
+        from mainspring.app.definitions.applying import apply
 
         return apply(self.services)[0]
 
     def ingest(self, source: str, data: Any, *, batch_id: str | None = None) -> IngestReport:
         """Land rows in a source's table: a file's path, a frame, an iterable of dictionaries or batches."""
-        from mainspring.app.landing import land
+        from mainspring.app.data.landing import land
 
         return land(self.services, source, data, batch_id=batch_id)
 
     def materialize(self, *views: str | FeatureView) -> list[MaterialiseReport]:
         """Bring the online features of `views`, by default of all, up to date with the lake."""
-        from mainspring.app.materialising import materialise_views
+        from mainspring.app.features.materialising import materialise_views
 
         definitions = self.services.definitions
         chosen = [definitions.view(view) if isinstance(view, str) else view for view in views]
@@ -320,10 +320,11 @@ class OpenedProject:
         """Make a version of a network of torch, Keras or transformers: exported to ONNX, proved, signed.
 
         Args:
-            examples: Input -> rows that it was not trained on, shape (rows, ...); see `training.networks.export`.
+            examples: Input -> rows that it was not trained on, shape (rows, ...); see
+                `training.equivalence.networks.export`.
             alias: Let it name the version; `champion` goes live wherever an endpoint serves it.
         """
-        from mainspring.app.networks import add_network
+        from mainspring.app.models.networks import add_network
 
         return add_network(self.services, model, network, examples, outputs=outputs, sequences=sequences, alias=alias)
 

@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mainspring.app import backends
-from mainspring.app.backends import Build, Context
+from mainspring.app.profiles import backends
+from mainspring.app.profiles.backends import Build, Context
 from mainspring.core.errors import NotFound
 from mainspring.core.locks import FileLocks, Locks
 from mainspring.core.settings import Settings, Url
@@ -22,8 +22,8 @@ from mainspring.core.time import Clock, ReplayClock, SystemClock
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from mainspring.app.applied import Applied
-    from mainspring.app.definitions import Definitions
+    from mainspring.app.definitions.applied import Applied
+    from mainspring.app.definitions.loading import Definitions
     from mainspring.data.ingest import Ingestor
     from mainspring.data.ports import LakeTables, Snapshots
     from mainspring.features.materialise import Materialiser
@@ -87,7 +87,7 @@ class Project:
     @cached_property
     def definitions(self) -> Definitions:
         """The project's modules, loaded and checked."""
-        from mainspring.app.definitions import load_definitions
+        from mainspring.app.definitions.loading import load_definitions
 
         with self._loading:
             if self._loaded is None:  # another thread may have been faster
@@ -96,7 +96,7 @@ class Project:
 
     @cached_property
     def applied(self) -> Applied:
-        from mainspring.app.applied import Applied
+        from mainspring.app.definitions.applied import Applied
 
         return Applied(self.engine)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mainspring.app.settings import PROJECT_FILE
+from mainspring.app.profiles.settings import PROJECT_FILE
 from mainspring.core.errors import Conflict, Invalid
 
 _TOML = """\

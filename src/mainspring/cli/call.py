@@ -52,8 +52,8 @@ class Call:
         Raises:
             NotFound: There is none.
         """
+        from mainspring.app.profiles.settings import find_project, load_settings
         from mainspring.app.project import open_project
-        from mainspring.app.settings import find_project, load_settings
         from mainspring.core.errors import NotFound
 
         if self.folder is not None and not self.folder.is_dir():

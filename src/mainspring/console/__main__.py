@@ -8,8 +8,8 @@ import logging
 import sys
 from pathlib import Path
 
+from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import open_project
-from mainspring.app.settings import load_settings
 from mainspring.console.app import create_app
 from mainspring.console.server import serve
 from mainspring.core.errors import MainspringError

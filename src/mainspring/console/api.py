@@ -9,16 +9,16 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.app.looking import Looking
+from mainspring.app.live.looking import Looking
 from mainspring.console.answers import Json
-from mainspring.console.endpoint_api import Id, Limit, add_endpoint_api
-from mainspring.console.evidence import evidence
-from mainspring.console.explore_api import add_explore_api
+from mainspring.console.data.explore_api import add_explore_api
+from mainspring.console.endpoints.api import Id, Limit, add_endpoint_api
+from mainspring.console.endpoints.live import live
+from mainspring.console.endpoints.overview import endpoints
 from mainspring.console.guard import caller
-from mainspring.console.live import live
-from mainspring.console.overview import endpoints
+from mainspring.console.predictions.evidence import evidence
 from mainspring.console.project import ConsoleProject
-from mainspring.console.run_api import add_run_api
+from mainspring.console.runs.api import add_run_api
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.core.time import DAY, parse_duration

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from mainspring.app.looking import Looking
+from mainspring.app.live.looking import Looking
 from mainspring.console.answers import Json, error_json
 from mainspring.console.api import api
 from mainspring.console.guard import Guard

@@ -12,16 +12,16 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.app.looking import Looking
-from mainspring.console.data_pages import add_data_pages
-from mainspring.console.evidence import evidence
-from mainspring.console.feature_pages import add_feature_pages
-from mainspring.console.features import source_address
+from mainspring.app.live.looking import Looking
+from mainspring.console.data.pages import add_data_pages
+from mainspring.console.endpoints.overview import SHOWN_COLUMNS, endpoints, overview
+from mainspring.console.features.pages import add_feature_pages
+from mainspring.console.features.values import source_address
 from mainspring.console.guard import caller, cookie_name, form
-from mainspring.console.overview import SHOWN_COLUMNS, endpoints, overview
+from mainspring.console.predictions.evidence import evidence
 from mainspring.console.project import ConsoleProject
 from mainspring.console.render import login_page, page
-from mainspring.console.run_pages import add_run_pages
+from mainspring.console.runs.pages import add_run_pages
 from mainspring.core.errors import Denied, NotFound
 from mainspring.core.ids import check_id
 from mainspring.security.model import Action, AuditEvent, Principal

@@ -1,5 +1,7 @@
-"""The one frozen set of settings that every process is built from. `app.settings` reads it; nothing else reads the
-environment."""
+"""The one frozen set of settings that every process is built from.
+
+`app.profiles.settings` reads it; nothing else reads the environment.
+"""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from mainspring.delivery.gates import Comparison
 from mainspring.registry.bundles import HOLDOUT
 from mainspring.registry.model import Bundle
 from mainspring.stats import metrics
-from mainspring.training.labels import LABEL
-from mainspring.training.scoring import score_bundle
+from mainspring.training.flavours.scoring import score_bundle
+from mainspring.training.sets.labels import LABEL
 
 # Makes a bundle's inputs for held-out rows that lack some: (the champion's bundle, the candidate's held-out rows) -> as
 # many rows, in the same order, with the champion's inputs as columns.

@@ -15,7 +15,7 @@ from mainspring.governance.words import gaps_of, read_words
 from mainspring.registry.bundles import HOLDOUT
 from mainspring.registry.lineage import Lineage
 from mainspring.registry.model import Bundle, RunRecord
-from mainspring.training.assemble import AT
+from mainspring.training.sets.assemble import AT
 
 DATA, LINEAGE = "Data", "Lineage"
 

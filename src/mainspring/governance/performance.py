@@ -15,9 +15,9 @@ from mainspring.registry.bundles import HOLDOUT
 from mainspring.registry.model import Bundle
 from mainspring.stats.intervals import intervals
 from mainspring.stats.metrics import HIGHER_IS_BETTER, score
+from mainspring.training.flavours.scoring import score_bundle
 from mainspring.training.frames import Array
-from mainspring.training.labels import LABEL
-from mainspring.training.scoring import score_bundle
+from mainspring.training.sets.labels import LABEL
 
 if TYPE_CHECKING:
     import pyarrow as pa

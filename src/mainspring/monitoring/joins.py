@@ -16,7 +16,7 @@ from mainspring.data import duck
 from mainspring.data.model import SEQUENCE, VISIBLE_AT, SourceColumn, TableScan
 from mainspring.features.model import Observations
 from mainspring.monitoring.model import LabelRows
-from mainspring.training.labels import label_keys
+from mainspring.training.sets.labels import label_keys
 
 _INSTANT = pa.timestamp("us", tz="UTC")
 

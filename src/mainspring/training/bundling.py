@@ -13,14 +13,14 @@ from mainspring.registry.model import Bundle, Input, Manifest
 from mainspring.security.signing import SigningKey
 from mainspring.training import contents
 from mainspring.training.convert import convert_estimator
-from mainspring.training.equivalence import TOLERANCE, Proof, probes_of, prove
+from mainspring.training.equivalence.check import TOLERANCE, Proof, probes_of, prove
 from mainspring.training.flavours import Artefact
+from mainspring.training.flavours.scoring import artefact_scores, open_session, output_names
 from mainspring.training.frames import Array
 from mainspring.training.judge import evaluate
 from mainspring.training.model import Model
-from mainspring.training.pinned import Pinned
-from mainspring.training.scoring import artefact_scores, open_session, output_names
-from mainspring.training.sets import TrainingSet
+from mainspring.training.runs.pinned import Pinned
+from mainspring.training.sets.training_set import TrainingSet
 
 if TYPE_CHECKING:
     import pandas as pd

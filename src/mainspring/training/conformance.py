@@ -18,10 +18,10 @@ from mainspring.core.schema import DType
 from mainspring.registry.flavours import FLAVOURS
 from mainspring.registry.model import Input
 from mainspring.training.convert import convert_estimator
-from mainspring.training.equivalence import ROWS, TOLERANCE, Proof, prove
+from mainspring.training.equivalence.check import ROWS, TOLERANCE, Proof, prove
 from mainspring.training.flavours import Artefact, estimator_scores, output_names
+from mainspring.training.flavours.scoring import artefact_scores
 from mainspring.training.frames import FRAME_DTYPES, Array, exact_in_float32
-from mainspring.training.scoring import artefact_scores
 
 if TYPE_CHECKING:
     import pandas as pd

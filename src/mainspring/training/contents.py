@@ -12,9 +12,9 @@ import numpy as np
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input
 from mainspring.stats import reference
+from mainspring.training.equivalence.probes import THRESHOLD
 from mainspring.training.frames import Array, exact_in_float32
-from mainspring.training.probes import THRESHOLD
-from mainspring.training.sets import Split
+from mainspring.training.sets.training_set import Split
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,8 +12,8 @@ import numpy as np
 from mainspring.core.errors import Invalid, MainspringError
 from mainspring.training.flavours import predicts
 from mainspring.training.model import Model
-from mainspring.training.run import Run
-from mainspring.training.sets import TrainingSet
+from mainspring.training.runs.run import Run
+from mainspring.training.sets.training_set import TrainingSet
 
 
 def fit(model: Model, data: TrainingSet, run: Run) -> Any:

@@ -20,16 +20,16 @@ from mainspring.registry.model import Bundle, ModelVersion
 from mainspring.registry.ports import ModelVersions, Tracking
 from mainspring.registry.processes import process_tags
 from mainspring.security.signing import SigningKey
-from mainspring.training.assemble import columns_of, labelled_observations, training_set
 from mainspring.training.bundling import convert, pack
 from mainspring.training.fitting import fit
+from mainspring.training.flavours.scoring import estimator_scores, output_names, score_bundle
 from mainspring.training.judge import constant_scores, evaluate
-from mainspring.training.leakage import refuse_leaks
 from mainspring.training.model import Model, TrainReport
-from mainspring.training.pinned import Pinned, pin, pinned_scan
-from mainspring.training.run import Run
-from mainspring.training.scoring import estimator_scores, output_names, score_bundle
-from mainspring.training.sets import TrainingSet
+from mainspring.training.runs.pinned import Pinned, pin, pinned_scan
+from mainspring.training.runs.run import Run
+from mainspring.training.sets.assemble import columns_of, labelled_observations, training_set
+from mainspring.training.sets.leakage import refuse_leaks
+from mainspring.training.sets.training_set import TrainingSet
 
 if TYPE_CHECKING:
     import pyarrow as pa

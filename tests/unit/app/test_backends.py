@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from mainspring.app import backends
-from mainspring.app.backends import Context, build
+from mainspring.app.profiles import backends
+from mainspring.app.profiles.backends import Context, build
+from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import Project, open_project
-from mainspring.app.settings import load_settings
 from mainspring.core.errors import Invalid, MissingExtra
 from mainspring.core.settings import Url
 

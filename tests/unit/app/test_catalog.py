@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-import mainspring.app.applied  # noqa: F401 (describes its table)
+import mainspring.app.definitions.applied  # noqa: F401 (describes its table)
 from mainspring.app.catalog import HEAD, MIGRATIONS, open_catalog
 from mainspring.core.catalog import metadata
 from mainspring.core.errors import Conflict, Corrupt

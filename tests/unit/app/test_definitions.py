@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mainspring.app.definitions import Definitions, load_definitions, load_function
-from mainspring.app.functions import load_code, source_digest
+from mainspring.app.definitions.functions import load_code, source_digest
+from mainspring.app.definitions.loading import Definitions, load_definitions, load_function
+from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import open_project
-from mainspring.app.settings import load_settings
 from mainspring.core.errors import InvalidDefinition
 from mainspring.core.schema import DType
 from mainspring.registry.model import Code

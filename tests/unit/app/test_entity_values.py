@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from mainspring.app.entity_values import entity_values
+from mainspring.app.features.entity_values import entity_values
 from mainspring.core.errors import Corrupt, Unavailable
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, MINUTE

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from mainspring.app.executors import EXECUTORS, executors
+from mainspring.app.models.executors import EXECUTORS, executors
 from mainspring.core.errors import Corrupt, MissingExtra
 from mainspring.registry.flavours import FLAVOURS
 from model_kit import lightgbm_bundle, mlp_bundle, xgboost_bundle
@@ -49,11 +49,11 @@ def test_a_missing_extra_names_its_install_line(made: Any, extra: str, monkeypat
 def test_a_process_imports_only_what_its_bundles_need() -> None:
     code = """
 import json, sys
-import mainspring.app.gateway, mainspring.app.executors
+import mainspring.app.processes.gateway, mainspring.app.models.executors
 before = {"onnxruntime", "xgboost", "lightgbm"} & set(sys.modules)
 from types import SimpleNamespace
 from model_kit import mlp_bundle
-mainspring.app.executors.executors(SimpleNamespace(settings=SimpleNamespace(gateway_workers=1)))(mlp_bundle())
+mainspring.app.models.executors.executors(SimpleNamespace(settings=SimpleNamespace(gateway_workers=1)))(mlp_bundle())
 print(json.dumps([sorted(before), sorted({"onnxruntime", "xgboost", "lightgbm"} & set(sys.modules))]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=_environment())

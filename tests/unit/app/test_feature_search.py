@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mainspring.app.feature_search import owners, search
+from mainspring.app.features.search import owners, search
 from unit.console.shop import Orders, Returns
 
 VIEWS = (Returns, Orders)

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from mainspring.app import frames
+from mainspring.app.features import frames
 from mainspring.core.errors import Invalid, InvalidData
 
 COLUMNS = {"hub": ["north", None, "south"], "n": [1, 2, None]}
@@ -101,7 +101,7 @@ class Missing:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Missing())
-from mainspring.app import frames
+from mainspring.app.features import frames
 from mainspring.core.errors import MissingExtra
 for kind in ("polars", "pandas"):
     try:

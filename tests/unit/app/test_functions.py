@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mainspring.app.functions import load_code, source_digest
+from mainspring.app.definitions.functions import load_code, source_digest
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.registry.model import Code
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from mainspring.app.golden_rows import make_golden, seeded
+from mainspring.app.models.golden_rows import make_golden, seeded
 from mainspring.core.errors import Invalid
 from mainspring.registry.model import TensorSpec
 from mainspring.serving.adapters.onnx import OnnxExecutor

@@ -10,11 +10,11 @@ import pytest
 
 import mainspring as ms
 import serving_kit
-from mainspring.app.inuse import ViewsInUse
+from mainspring.app.features.inuse import ViewsInUse
+from mainspring.app.features.tidying import UNUSED_FOR, tidy
+from mainspring.app.processes.worker import Duty, duties
+from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import Project, open_project
-from mainspring.app.settings import load_settings
-from mainspring.app.tidying import UNUSED_FOR, tidy
-from mainspring.app.worker import Duty, duties
 from mainspring.core.errors import Unavailable
 from mainspring.core.time import HOUR, MINUTE, parse_instant, to_datetime
 from mainspring.features.definitions import dump

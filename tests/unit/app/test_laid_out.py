@@ -5,7 +5,7 @@ from __future__ import annotations
 import duckdb
 import pytest
 
-from mainspring.app.laid_out import laid_out
+from mainspring.app.features.laid_out import laid_out
 
 
 def test_clauses_and_inner_queries_have_lines_of_their_own() -> None:

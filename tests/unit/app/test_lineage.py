@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from mainspring.app.lineage import ENDPOINT, MODEL, REQUEST, SOURCE, VIEW, Edge, lineage, models_using
+from mainspring.app.data.lineage import ENDPOINT, MODEL, REQUEST, SOURCE, VIEW, Edge, lineage, models_using
 from mainspring.registry.model import ModelVersion
 from mainspring.serving.model import Arm, Route
 from unit.console.shop import Basket, Orders, Returns, definitions, fraud

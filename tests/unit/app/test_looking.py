@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from mainspring.app.looking import Looking
+from mainspring.app.live.looking import Looking
 from mainspring.core.errors import Corrupt, Overloaded
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from mainspring.app.live.revealing import reveal
+from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import Project, open_project
-from mainspring.app.revealing import reveal
-from mainspring.app.settings import load_settings
 from mainspring.core.errors import Conflict, Denied, NotFound
 from mainspring.ledger.conformance import record_persons, recorder
 from mainspring.ledger.model import Log

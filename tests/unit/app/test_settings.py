@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mainspring.app.settings import find_project, load_settings
+from mainspring.app.profiles.settings import find_project, load_settings
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.settings import Address, Limits, Settings, Tls, Traces
 

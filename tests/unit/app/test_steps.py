@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 CODE = """
-from mainspring.app.steps import steps
+from mainspring.app.features.steps import steps
 with steps("read", 2, {shown}) as step:
     step("Weather")
     step("Traffic")

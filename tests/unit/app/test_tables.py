@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mainspring.app.tables import changes_of, extent, newest, quarantine_reasons
+from mainspring.app.data.tables import changes_of, extent, newest, quarantine_reasons
 from mainspring.core.errors import Corrupt
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import ManualClock, parse_instant

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mainspring.app.view_freshness import EMPTY, FRESH, LATE, NEVER, UNKNOWN, view_freshness
+from mainspring.app.features.view_freshness import EMPTY, FRESH, LATE, NEVER, UNKNOWN, view_freshness
 from mainspring.core.errors import Corrupt, Unavailable
 from mainspring.core.time import HOUR, MINUTE
 from mainspring.data.adapters.delta import DeltaLake

@@ -8,8 +8,8 @@ from threading import Thread
 import pytest
 
 from mainspring.console.app import create_app
-from mainspring.console.capacity import capacity
-from mainspring.console.load_picture import load_picture
+from mainspring.console.endpoints.capacity import capacity
+from mainspring.console.endpoints.load_picture import load_picture
 from mainspring.serving.conformance.baselines import measured
 from mainspring.serving.model import Point
 from mainspring.serving.plane.metrics import Metrics

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from mainspring.console.charts import HEIGHT, WIDTH, Chart, Line, Table, spark
-from mainspring.console.series import charts
+from mainspring.console.endpoints.series import charts
 from unit.console.flights import windows
 
 

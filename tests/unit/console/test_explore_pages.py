@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 import mainspring as ms
-from mainspring.app.looking import Looking
+from mainspring.app.live.looking import Looking
 from mainspring.console.app import create_app
 from mainspring.core.errors import Corrupt, Unavailable
 from mainspring.core.time import HOUR

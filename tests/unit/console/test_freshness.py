@@ -2,7 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mainspring.console.freshness import freshness
+from mainspring.console.endpoints.freshness import freshness
 from mainspring.core.errors import Corrupt
 from mainspring.core.schema import Float32
 from mainspring.core.time import HOUR, ManualClock

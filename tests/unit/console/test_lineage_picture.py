@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from mainspring.app.lineage import MODEL, SOURCE, VIEW, Edge, Lineage, Node, lineage
+from mainspring.app.data.lineage import MODEL, SOURCE, VIEW, Edge, Lineage, Node, lineage
 from mainspring.console.lineage_picture import fitted, picture
 from unit.console.shop import definitions
 

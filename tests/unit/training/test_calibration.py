@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from mainspring.core.errors import Invalid, InvalidData, NotConvertible
 from mainspring.stats.metrics import auc, log_loss
 from mainspring.training.bundling import convert
-from mainspring.training.calibration import Calibrated, calibrated, isotonic, log_odds, platt
 from mainspring.training.flavours import estimator_scores
+from mainspring.training.flavours.calibration import Calibrated, calibrated, isotonic, log_odds, platt
 from training_sets import toy
 
 pytest.importorskip("skl2onnx")

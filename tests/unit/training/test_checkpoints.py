@@ -9,7 +9,7 @@ import pytest
 
 from full_disk import room
 from mainspring.core.errors import Conflict, StorageFull
-from mainspring.training.checkpoints import STATE, SUMS, TENSORS, Checkpoint, Checkpoints
+from mainspring.training.loop.checkpoints import STATE, SUMS, TENSORS, Checkpoint, Checkpoints
 
 torch = pytest.importorskip("torch")
 

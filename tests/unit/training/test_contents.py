@@ -21,7 +21,7 @@ from mainspring.training.contents import (
     reference_file,
     wide_columns,
 )
-from mainspring.training.sets import Split
+from mainspring.training.sets.training_set import Split
 
 DTYPES = {"V.x": DType.Float32, "V.n": DType.Int64, "V.b": DType.Boolean, "V.s": DType.String}
 

@@ -31,11 +31,10 @@ from mainspring.core.errors import Invalid, NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input
 from mainspring.registry.onnx_file import check_onnx
-from mainspring.training import fresh
-from mainspring.training.equivalence import ROWS, Proof, prove
+from mainspring.training.equivalence.check import ROWS, Proof, fresh, prove
 from mainspring.training.flavours import Artefact
+from mainspring.training.flavours.scoring import open_session, session_scores
 from mainspring.training.flavours.sklearn import to_onnx
-from mainspring.training.scoring import open_session, session_scores
 
 CATEGORIES, NUMBERS = ["Order.kind", "Order.shop"], ["Order.weight", "Traffic.visits"]
 INPUTS = [

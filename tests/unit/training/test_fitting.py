@@ -15,8 +15,8 @@ from mainspring.core.schema import DType
 from mainspring.core.time import ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking
 from mainspring.training.fitting import fit
-from mainspring.training.run import Run
-from mainspring.training.sets import Split, TrainingSet
+from mainspring.training.runs.run import Run
+from mainspring.training.sets.training_set import Split, TrainingSet
 
 SPLIT = Split(pd.DataFrame({"V.x": [1.0, 2.0]}), np.array([0, 1]), np.array([0, 1]))
 DATA = TrainingSet(SPLIT, SPLIT, SPLIT, {"V.x": DType.Float32}, "binary")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from mainspring.core.errors import Invalid, InvalidData
 from mainspring.core.schema import DType
 from mainspring.core.time import DAY
-from mainspring.training.folds import folds_by_time
-from mainspring.training.sets import Split, TrainingSet
+from mainspring.training.sets.folds import folds_by_time
+from mainspring.training.sets.training_set import Split, TrainingSet
 
 pytest.importorskip("sklearn")
 

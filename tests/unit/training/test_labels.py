@@ -11,7 +11,7 @@ import mainspring as ms
 from mainspring.core.errors import Invalid
 from mainspring.core.time import to_datetime
 from mainspring.data.model import TableScan
-from mainspring.training.labels import LABEL, join_labels, label_keys
+from mainspring.training.sets.labels import LABEL, join_labels, label_keys
 
 parcel = ms.Entity("parcel", keys={"depot": ms.String, "parcel": ms.Int64})
 driver = ms.Entity("driver", keys={"driver": ms.String})

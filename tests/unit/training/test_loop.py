@@ -16,12 +16,12 @@ from full_disk import room
 from mainspring.core.errors import Conflict, Invalid, MainspringError
 from mainspring.core.time import ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking
-from mainspring.training.batches import Rows
-from mainspring.training.checkpoints import Checkpoints
-from mainspring.training.loop import fit_torch
-from mainspring.training.run import Run
-from mainspring.training.signals import Interrupted
-from mainspring.training.stopping import EarlyStopping
+from mainspring.training.loop.batches import Rows
+from mainspring.training.loop.checkpoints import Checkpoints
+from mainspring.training.loop.fit import fit_torch
+from mainspring.training.loop.signals import Interrupted
+from mainspring.training.loop.stopping import EarlyStopping
+from mainspring.training.runs.run import Run
 
 torch = pytest.importorskip("torch")
 LOSS = torch.nn.functional.mse_loss

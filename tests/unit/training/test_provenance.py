@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mainspring.core.errors import Invalid
-from mainspring.training.provenance import (
+from mainspring.training.runs.provenance import (
     code_diff,
     code_version,
     environment,

@@ -14,7 +14,7 @@ import pytest
 from mainspring.core.errors import Invalid, NotFound, StorageFull, Unavailable
 from mainspring.core.time import SECOND, ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking
-from mainspring.training.run import Run
+from mainspring.training.runs.run import Run
 
 
 class Recorder(MemoryTracking):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mainspring.core.errors import InvalidData
 from mainspring.core.time import DAY, HOUR
-from mainspring.training.splits import cut_by_time
+from mainspring.training.sets.splits import cut_by_time
 
 
 def test_a_share_of_the_rows() -> None:

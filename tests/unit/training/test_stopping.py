@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.core.errors import Invalid
-from mainspring.training import stopping
-from mainspring.training.stopping import EarlyStopping
+from mainspring.training.loop import stopping
+from mainspring.training.loop.stopping import EarlyStopping
 
 numbers = st.lists(st.one_of(st.floats(-5, 5), st.just(math.nan), st.just(math.inf)), max_size=30)
 

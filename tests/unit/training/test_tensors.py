@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mainspring.core.errors import Corrupt, Invalid
-from mainspring.training.tensors import put_together, read_tensors, take_apart, write_tensors
+from mainspring.training.loop.tensors import put_together, read_tensors, take_apart, write_tensors
 
 torch = pytest.importorskip("torch")
 KINDS = [

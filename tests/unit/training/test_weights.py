@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mainspring.core.errors import Invalid
 from mainspring.core.time import DAY
-from mainspring.training.weights import class_weights, sample_weights
+from mainspring.training.sets.weights import class_weights, sample_weights
 from training_sets import toy
 
 labels = st.one_of(

@@ -22,7 +22,7 @@ def command(call: Call, *, dry_run: bool) -> None:
 
     New last-value features over data that has landed already get their flags computed here.
     """
-    from mainspring.app.applying import apply
+    from mainspring.app.definitions.applying import apply
 
     changes, contents = apply(call.project, dry_run=dry_run)
 

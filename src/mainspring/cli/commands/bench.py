@@ -29,7 +29,7 @@ def command(call: Call, *, endpoint: str, by: str | None, rows: int, connections
     A gateway of its own is started for it, beside whatever serves; its predictions are not logged. It takes about a
     minute. Met means: 99% of the requests that were due were answered within the deadline.
     """
-    from mainspring.app.benching import How, bench
+    from mainspring.app.live.benching import How, bench
 
     with call.progress() as progress:
         found = bench(call.project, endpoint, How(by, rows, connections, seconds), progress.say)

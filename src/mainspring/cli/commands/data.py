@@ -41,7 +41,7 @@ def tag(call: Call, *, name: str, commit_id: str) -> None:
 
     COMMIT_ID is a commit's id or its beginning, another tag, or `now`, which makes a commit first.
     """
-    from mainspring.app.versions import tag as put
+    from mainspring.app.data.versions import tag as put
 
     found = put(call.project, name, commit_id)
     call.result({"tag": name, "commit": found}, lambda console: console.print(f"{name} names {found}."))
@@ -62,8 +62,8 @@ def vacuum(call: Call, *, dry_run: bool) -> None:
 
     Tiles of rows that are gone, and of views that nobody reads any more, go first.
     """
-    from mainspring.app.inuse import ViewsInUse
-    from mainspring.app.tidying import tidy
+    from mainspring.app.features.inuse import ViewsInUse
+    from mainspring.app.features.tidying import tidy
     from mainspring.data.commits import vacuum as run
 
     if not dry_run:
@@ -81,7 +81,7 @@ def vacuum(call: Call, *, dry_run: bool) -> None:
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
 def quarantine(call: Call, *, source: str, limit: int) -> None:
     """Show the rows of SOURCE that failed a check, with the reason."""
-    from mainspring.app.landing import quarantined
+    from mainspring.app.data.landing import quarantined
 
     call.project.definitions.source(source)
     rows = quarantined(call.project, source, limit)

@@ -68,7 +68,7 @@ def diff(call: Call, *, before: str, after: str, table: str | None) -> None:
     Rows that came and went, columns that changed, and columns that hold something else than before: by the test of
     Kolmogorov and Smirnov and one of the mean, or of the categories' shares, where the effect is large enough too.
     """
-    from mainspring.app.versions import diff as differences
+    from mainspring.app.data.versions import diff as differences
 
     with call.progress() as progress:
         found = differences(
@@ -137,8 +137,8 @@ def restore(call: Call, *, name: str, source: str | None) -> None:
     As new versions: nothing is lost, and the commit of what was there is told, so there is a way back. Batches that
     landed after NAME can be landed again. Online features follow. Cut short, it is finished by running it again.
     """
-    from mainspring.app.materialising import materialise_views
-    from mainspring.app.versions import restore as run
+    from mainspring.app.data.versions import restore as run
+    from mainspring.app.features.materialising import materialise_views
 
     with call.progress() as progress:
         report = run(

@@ -27,7 +27,7 @@ def profile(call: Call, *, source: str, at: str) -> None:
     One scan of the table, in bounded memory. Of columns that identify a person there are only counts. With --json also
     mean, standard deviation, seven quantiles and the histogram's numbers.
     """
-    from mainspring.app.versions import profile as profiled
+    from mainspring.app.data.versions import profile as profiled
 
     with call.progress() as progress:
         found = profiled(

@@ -14,7 +14,7 @@ from mainspring.cli.call import command as make
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mainspring.app.demo import Summary
+    from mainspring.app.live.demo import Summary
 
 
 @make("demo")
@@ -25,8 +25,8 @@ def command(call: Call, *, keep: bool) -> int:
     Trains on January to June, then lives July and August again as real requests. Runs in the flights' project if the
     current folder is one, else in a new folder `flights`.
     """
-    from mainspring.app import demo
-    from mainspring.app.supervisor import Supervisor
+    from mainspring.app.live import demo
+    from mainspring.app.processes.supervisor import Supervisor
 
     call.folder = demo.project_folder((call.folder or Path.cwd()).resolve())
     project = call.project

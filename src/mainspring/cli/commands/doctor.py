@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @make("doctor")
 def command(call: Call) -> int:
     """Check definitions, files, catalog, lake, models, log and processes; exit 13 if something is not well."""
-    from mainspring.app.doctor import examine
+    from mainspring.app.live.doctor import examine
 
     findings = examine(call.project)
     well = all(finding.ok for finding in findings)

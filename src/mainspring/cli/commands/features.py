@@ -15,7 +15,7 @@ from mainspring.cli.commands.features_read import read
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mainspring.app.feature_search import Found
+    from mainspring.app.features.search import Found
     from mainspring.features.model import FeatureView
     from mainspring.features.verify import Verification
 
@@ -32,7 +32,7 @@ def command() -> None:
 @click.option("--owner", help="Only views of this owner.")
 def list_(call: Call, *, search: str, owner: str | None) -> None:
     """List the feature views, and how fresh each is online."""
-    from mainspring.app.feature_search import search as find
+    from mainspring.app.features.search import search as find
 
     found = find(call.project.definitions.views.values(), search, owner)
     rows = [_listed(call, one) for one in found]
@@ -55,7 +55,7 @@ def list_(call: Call, *, search: str, owner: str | None) -> None:
 
 
 def _listed(call: Call, found: Found) -> dict[str, Any]:
-    from mainspring.app.view_freshness import view_freshness
+    from mainspring.app.features.view_freshness import view_freshness
 
     view, project = found.view, call.project
     fresh = view_freshness(
@@ -138,9 +138,9 @@ def _worded(feature: dict[str, Any]) -> str:
 @click.option("--analyze", is_flag=True, help="Let DuckDB say how it would run each query.")
 def explain(call: Call, *, name: str, sql_only: bool, analyze: bool) -> None:
     """Show how the training set of MODEL, or the features of VIEW, are read from the lake: the plan and the SQL."""
-    from mainspring.app.explaining import explain as plan
-    from mainspring.app.laid_out import laid_out
-    from mainspring.app.reports import about
+    from mainspring.app.features.explaining import explain as plan
+    from mainspring.app.features.laid_out import laid_out
+    from mainspring.app.features.reports import about
 
     steps = plan(call.project, name, analyze=analyze)
 
@@ -183,7 +183,7 @@ def verify(call: Call, *, name: str, sample: int, seed: int, entities: int, rows
     Random entities at random instants, most of them beside one at which something changes, are read offline, online
     from states built for it, and by brute force; the live online store is compared as it is now. Nothing is written.
     """
-    from mainspring.app.verifying import verify as run
+    from mainspring.app.features.verifying import verify as run
     from mainspring.features.verify.chosen import Bounds
 
     with call.progress() as progress:
@@ -208,7 +208,7 @@ def verify(call: Call, *, name: str, sample: int, seed: int, entities: int, rows
 
 
 def _show_verification(console: Console, found: Verification) -> None:
-    from mainspring.app.reports import in_words
+    from mainspring.app.features.reports import in_words
 
     mark = "[red]✗[/]" if found.mismatches else "[green]✓[/]"
     console.print(
@@ -234,7 +234,7 @@ def entity(call: Call, *, view: str, key: tuple[str, ...]) -> None:
 
     Values alone will do, in the order of the entity's keys.
     """
-    from mainspring.app.entity_values import entity_values
+    from mainspring.app.features.entity_values import entity_values
     from mainspring.features.keys import typed_key
 
     project = call.project

@@ -25,7 +25,7 @@ def command(call: Call, *, source: str, data: str, batch_id: str | None) -> None
     batches or dictionaries). Rows that fail a check go to the quarantine with the reason. The same data twice changes
     nothing.
     """
-    from mainspring.app.landing import land
+    from mainspring.app.data.landing import land
 
     with call.progress() as progress:
         report = land(

@@ -24,7 +24,7 @@ def command(call: Call, *, views: tuple[str, ...], through: str | None, rebuild:
 
     A rebuild that was stopped goes on where it was when it is run again.
     """
-    from mainspring.app.materialising import materialise_views
+    from mainspring.app.features.materialising import materialise_views
     from mainspring.core.time import SECOND, format_instant, parse_instant
 
     definitions = call.project.definitions

@@ -15,7 +15,7 @@ from mainspring.cli.commands import models_card, models_decide, models_move, mod
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mainspring.app.modelling import Added
+    from mainspring.app.models.modelling import Added
 
 _golden = click.option(
     "--golden",
@@ -42,7 +42,7 @@ def add(call: Call, *, name: str, file: Path, golden: Path | None, alias: str | 
     It is tried in a process of its own, sealed with golden rows, and signed. Other formats are refused, as are files
     with data or operators from elsewhere.
     """
-    from mainspring.app.modelling import add_file
+    from mainspring.app.models.modelling import add_file
 
     _told(call, add_file(call.project, name, file, golden=golden, alias=alias, parent=parent))
 
@@ -69,8 +69,8 @@ def function(
     Only its name and a digest of its source are kept: a gateway imports it from the project, and refuses it where the
     source has changed since.
     """
-    from mainspring.app.modelling import add_function
-    from mainspring.app.specs import parse_spec
+    from mainspring.app.models.modelling import add_function
+    from mainspring.app.models.specs import parse_spec
 
     takes, gives = [parse_spec(text) for text in inputs], [parse_spec(text) for text in outputs]
     _told(call, add_function(call.project, name, function, inputs=takes, outputs=gives, golden=golden, alias=alias))
@@ -87,7 +87,7 @@ def compose(call: Call, *, name: str, graph: Path, golden: Path | None, alias: s
     Each node is a version (`model: name@alias`), which is pinned by its digest, or combines answers: mean, weighted,
     vote.
     """
-    from mainspring.app.composing import compose, read_plan
+    from mainspring.app.models.composing import compose, read_plan
 
     _told(call, compose(call.project, name, read_plan(graph), golden=golden, alias=alias))
 
@@ -96,7 +96,7 @@ def compose(call: Call, *, name: str, graph: Path, golden: Path | None, alias: s
 @click.argument("name", required=False)
 def list_(call: Call, *, name: str | None) -> None:
     """List the registered versions of all models, or of NAME, newest first."""
-    from mainspring.app.modelling import registered
+    from mainspring.app.models.modelling import registered
 
     found = registered(call.project, name)
 

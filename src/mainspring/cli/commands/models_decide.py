@@ -27,7 +27,7 @@ _REASON = click.option("--reason", default="", help="Why, for the history.")
 @_REASON
 def approve(call: Call, *, reference: str, key_file: Path | None, reason: str) -> None:
     """Say that a version may go live. Its author cannot."""
-    from mainspring.app import curating
+    from mainspring.app.models import curating
 
     key = None if key_file is None else key_file.read_text(encoding="utf-8", errors="replace").strip()
     done = curating.approve(call.project, reference, key=key, reason=reason)
@@ -47,7 +47,7 @@ def delete(call: Call, *, reference: str, reason: str) -> None:
 
     One that an alias or an endpoint leads to is refused.
     """
-    from mainspring.app import curating
+    from mainspring.app.models import curating
 
     done = curating.delete(call.project, reference, reason=reason)
     call.result(
@@ -64,7 +64,7 @@ def delete(call: Call, *, reference: str, reason: str) -> None:
 @click.argument("reference", metavar="NAME:VERSION")
 def restore(call: Call, *, reference: str) -> None:
     """Take a mark for deletion back."""
-    from mainspring.app import curating
+    from mainspring.app.models import curating
 
     done = curating.restore(call.project, reference)
     call.result(
@@ -81,7 +81,7 @@ def gc(call: Call, *, grace: str, dry_run: bool) -> None:
 
     A bundle stays while a version, an alias, a tag, a graph, an endpoint, a route or a logged prediction names it.
     """
-    from mainspring.app import curating
+    from mainspring.app.models import curating
     from mainspring.core.time import parse_duration
 
     done = curating.garbage(call.project, grace_us=parse_duration(grace), dry_run=dry_run)

@@ -25,7 +25,7 @@ def export(call: Call, *, reference: str, file: Path) -> None:
 
     It holds held-out rows of the training data, as the bundle does.
     """
-    from mainspring.app.transferring import export_version
+    from mainspring.app.models.transferring import export_version
 
     done = export_version(call.project, reference, file)
     call.result(
@@ -42,7 +42,7 @@ def export(call: Call, *, reference: str, file: Path) -> None:
 @click.argument("file", type=_FILE)
 def import_(call: Call, *, file: Path) -> None:
     """Register the version in FILE. Its signature must be of a key that `mainspring models trust` was told."""
-    from mainspring.app.transferring import import_version
+    from mainspring.app.models.transferring import import_version
 
     done = import_version(call.project, file)
 
@@ -72,7 +72,7 @@ def key(call: Call) -> None:
 @click.option("--forget", help="Trust the key of this name no longer.")
 def trust(call: Call, *, name: str | None, key: str | None, forget: str | None) -> None:
     """Trust another installation's public KEY, under NAME; without either, list the trusted keys."""
-    from mainspring.app import transferring
+    from mainspring.app.models import transferring
     from mainspring.core.time import format_instant
 
     if forget is not None:

@@ -20,7 +20,7 @@ def show(call: Call, *, reference: str) -> None:
 
     NAME alone is the champion, or the newest where there is none. The bundle is verified.
     """
-    from mainspring.app import curating
+    from mainspring.app.models import curating
     from mainspring.core.time import format_instant
 
     shown = curating.show(call.project, reference)
@@ -59,7 +59,7 @@ def show(call: Call, *, reference: str) -> None:
 @click.option("--alias", help="Only the moves of this alias.")
 def history(call: Call, *, name: str, alias: str | None) -> None:
     """Show who moved which alias of NAME, approved or deleted a version, when and why; newest first."""
-    from mainspring.app import curating
+    from mainspring.app.models import curating
     from mainspring.core.time import format_instant
 
     found = curating.history(call.project, name, alias)

@@ -34,7 +34,7 @@ def command(
     ca: Path | None,
 ) -> None:
     """Ask ENDPOINT for one prediction, by entity keys and request fields: `flight=... origin=EWR`."""
-    from mainspring.app.asking import ask
+    from mainspring.app.live.asking import ask
     from mainspring.client.certificates import Certificates
 
     pairs = dict(_pair(field) for field in fields)

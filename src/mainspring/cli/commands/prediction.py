@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.option("--reveal", is_flag=True, help="Also the values that identify a person; the audit log keeps who asked.")
 def command(call: Call, *, prediction_id: str, reveal: bool) -> None:
     """Show the prediction ID: its keys, features and outputs, and who made it for whom."""
-    from mainspring.app import revealing
+    from mainspring.app.live import revealing
     from mainspring.core.time import format_instant
 
     project = call.project

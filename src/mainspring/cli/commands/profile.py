@@ -27,7 +27,7 @@ def check(call: Call, *, name: str | None) -> int:
     By default the profile that other commands would use. Probes are taken back, nothing is made or migrated. Exits
     with 13 if something is not well.
     """
-    from mainspring.app.profiles import check_profile
+    from mainspring.app.profiles.checking import check_profile
 
     call.profile = name or call.profile
     found = list(check_profile(call.project))

@@ -23,7 +23,7 @@ _JUDGED = "holdout."
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
 def command(call: Call, *, model: str | None, filter_: str, order: str, limit: int) -> None:
     """List the training runs of MODEL, or of all models, newest first."""
-    from mainspring.app.finding import find_runs
+    from mainspring.app.runs.finding import find_runs
     from mainspring.core.time import format_instant
 
     runs = find_runs(call.project, model, filter_=filter_, order=order, limit=limit)

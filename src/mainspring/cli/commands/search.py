@@ -32,7 +32,7 @@ def command(
     """
     from rich.markup import escape
 
-    from mainspring.app.searching import last_search, search
+    from mainspring.app.runs.searching import last_search, search
     from mainspring.core.time import parse_instant
 
     if show:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @make("status")
 def command(call: Call) -> None:
     """Show what is live, and how it does."""
-    from mainspring.app.status import status
+    from mainspring.app.live.status import status
 
     found = status(call.project)
 

@@ -15,8 +15,8 @@ from mainspring.cli.call import command as make
 def command(call: Call, *, gateway: str | None, control: str | None, grpc: str | None) -> None:
     """Run the gateway, the console and the worker until Ctrl-C or SIGTERM; start again what dies."""
     from mainspring.app.keys import first_key
-    from mainspring.app.logs import log_path
-    from mainspring.app.supervisor import Supervisor
+    from mainspring.app.processes.logs import log_path
+    from mainspring.app.processes.supervisor import Supervisor
 
     addresses = {"gateway": gateway, "control": control, "grpc": grpc}
     call.overrides = {name: value for name, value in addresses.items() if value}

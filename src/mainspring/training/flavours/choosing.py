@@ -26,7 +26,7 @@ FRAMEWORKS: Mapping[str, str] = {
 
 def framework_of(estimator: Any) -> str | None:
     """Return the name of the estimator's framework. Nothing is imported, and nothing of the estimator is called."""
-    if type(estimator).__module__ == "mainspring.training.calibration":
+    if type(estimator).__module__ == "mainspring.training.flavours.calibration":
         return "calibrated"
     roots = {kind.__module__.partition(".")[0] for kind in type(estimator).__mro__}
     return next((name for root, name in FRAMEWORKS.items() if root in roots), None)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from mainspring.core.errors import NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input
-from mainspring.training.encoders import check_encoders, ordinal_converter, ordinal_shape, with_empty_nulls
 from mainspring.training.flavours import trees
 from mainspring.training.flavours.choosing import framework_of
+from mainspring.training.flavours.encoders import check_encoders, ordinal_converter, ordinal_shape, with_empty_nulls
 from mainspring.training.flavours.estimators import Estimators, imported
+from mainspring.training.flavours.graph import constant_model, name_inputs, name_outputs, set_thresholds
 from mainspring.training.flavours.model import Artefact
+from mainspring.training.flavours.scoring import open_session
 from mainspring.training.frames import Array, check_feature_types
-from mainspring.training.graph import constant_model, name_inputs, name_outputs, set_thresholds
-from mainspring.training.scoring import open_session
 
 if TYPE_CHECKING:
     import pandas as pd

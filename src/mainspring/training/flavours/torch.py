@@ -18,9 +18,9 @@ import numpy as np
 from mainspring.core.errors import NotConvertible
 from mainspring.registry.model import Input
 from mainspring.training.flavours.estimators import imported, only_numbers
+from mainspring.training.flavours.graph import columns_first, name_outputs, without_notes
 from mainspring.training.flavours.model import Artefact
 from mainspring.training.frames import Array
-from mainspring.training.graph import columns_first, name_outputs, without_notes
 
 if TYPE_CHECKING:
     import pandas as pd

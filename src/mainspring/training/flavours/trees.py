@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mainspring.training.encoders import parts
+from mainspring.training.flavours.encoders import parts
 from mainspring.training.frames import Array
 
 if TYPE_CHECKING:

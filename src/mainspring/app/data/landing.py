@@ -1,0 +1,83 @@
+"""Landing data by names: a source of the project, and a file or a function of the project that returns rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mainspring.app.definitions.loading import load_function, place_of
+from mainspring.app.project import Project
+from mainspring.core.errors import InvalidData, MainspringError, NotFound
+from mainspring.data.model import QUARANTINE_SUFFIX, IngestReport
+
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def land(
+    project: Project,
+    source: str,
+    data: Any,
+    *,
+    batch_id: str | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> IngestReport:
+    """Land `data` in the table of `source`.
+
+    Args:
+        data: A file's path, `module:function` of the project, or rows as `data.readers.open_input` takes them.
+
+    Raises:
+        NotFound: There is no such source or file.
+        Invalid: There is no such function.
+        InvalidData: The data as a whole does not fit the source.
+        StorageFull: No space; the same call resumes.
+    """
+    definitions = project.definitions
+    chosen = definitions.source(source)
+    if isinstance(data, str):
+        data = _rows(project, data) if _FUNCTION.fullmatch(data) else Path(data)
+    return project.ingestor.ingest(
+        chosen, data, keyings=definitions.keyings(source), batch_id=batch_id, progress=progress
+    )
+
+
+def _rows(project: Project, reference: str) -> Any:
+    """Return what a function of the project returns; what fails in it, at once or as it is read, names its line."""
+    function = load_function(project.settings, reference)
+
+    def failed(error: Exception) -> InvalidData:
+        place = place_of(error, project.settings.root)
+        return InvalidData(f"{reference} failed at {place}: {type(error).__name__}: {error}", fix="correct it there.")
+
+    def told(rows: Iterable[Any]) -> Iterator[Any]:
+        try:
+            yield from rows
+        except MainspringError:
+            raise
+        except Exception as error:
+            raise failed(error) from error
+
+    try:
+        rows = function()
+    except MainspringError:
+        raise
+    except Exception as error:
+        raise failed(error) from error
+    return told(rows) if isinstance(rows, Iterator) and not hasattr(rows, "__arrow_c_stream__") else rows
+
+
+def quarantined(project: Project, source: str, limit: int) -> list[dict[str, Any]]:
+    """Return rows of `source` that failed a check, the newest first, each with its `_reason`."""
+    from mainspring.data import duck
+
+    try:
+        scan = project.lake.scan(f"{source}{QUARANTINE_SUFFIX}")
+    except NotFound:
+        return []
+    with duck.connect() as connection:
+        duck.register(connection, "quarantine", scan)
+        rows = connection.sql(f"SELECT * FROM quarantine ORDER BY _seq DESC LIMIT {int(limit)}").to_arrow_table()
+    found: list[dict[str, Any]] = rows.to_pylist()
+    return found

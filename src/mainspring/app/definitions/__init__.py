@@ -1,0 +1,1 @@
+"""A project's own modules: imported, collected, checked, applied, and found again by name."""

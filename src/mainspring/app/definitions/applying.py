@@ -1,0 +1,58 @@
+"""`apply`: what the project's modules declare becomes what the installation works by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mainspring.app.definitions.applied import Change, difference
+from mainspring.app.project import Project
+from mainspring.core.errors import InvalidData, InvalidDefinition
+
+Contents = Mapping[tuple[str, str], str]
+
+
+def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Contents]:
+    """Check the definitions, store them, and return what changed and all that is applied.
+
+    Tables are brought to what their sources declare first (new columns, wider types, flags for last values), so that
+    whoever reads the applied definitions can read the data by them.
+
+    Raises:
+        InvalidDefinition: The definitions do not hold together, or a table cannot become what its source declares; what
+            was applied, and every table, stays.
+    """
+    definitions = project.definitions
+    contents = definitions.contents()
+    with project.locks.hold("apply"):
+        changes = [*difference(project.applied.current(), contents), *tables_needed(project)]
+        if changes and not dry_run:
+            for name in definitions.sources:
+                conform(project, name)
+            project.applied.replace(contents, project.wall.now())
+    return changes, contents
+
+
+def tables_needed(project: Project) -> list[Change]:
+    """Return what the tables need to be those of the sources as they are declared now.
+
+    Raises:
+        InvalidDefinition: A table cannot become that.
+    """
+    changes, problems = [], []
+    for name, source in project.definitions.sources.items():
+        try:
+            lines = project.ingestor.needed(source, project.definitions.keyings(name))
+        except InvalidData as error:
+            problems.append(str(error))
+            continue
+        if lines:
+            changes.append(Change("~", "table", name, lines))
+    if problems:
+        raise InvalidDefinition(problems)
+    return changes
+
+
+def conform(project: Project, source: str) -> tuple[str, ...]:
+    """Bring the table of a source to what is declared; return what was done."""
+    definitions = project.definitions
+    return project.ingestor.conform(definitions.source(source), definitions.keyings(source))

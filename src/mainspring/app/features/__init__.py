@@ -1,0 +1,1 @@
+"""Features by name: read, written, verified, explained, materialised, tidied up."""

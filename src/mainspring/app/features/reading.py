@@ -1,0 +1,221 @@
+"""The two reads for people: as of each row's time from the lake, and now from the online store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from mainspring.app.definitions.choosing import Choice
+from mainspring.app.features.frames import index_of
+from mainspring.app.features.rows import AT, Rows
+from mainspring.app.features.steps import Step, steps
+from mainspring.app.features.table import FeatureTable
+from mainspring.core.errors import Invalid, InvalidData, NotFound
+from mainspring.core.schema import DType, Schema
+from mainspring.core.time import SECOND, format_instant, from_datetime, parse_instant
+from mainspring.data.arrow import ARROW_TYPES, INSTANT
+from mainspring.data.model import TableScan
+from mainspring.features.layout import slot
+from mainspring.features.offline import observe, point_in_time
+from mainspring.features.offline.observed import as_read
+from mainspring.features.online import OnlineReader
+from mainspring.features.types import feature_dtype
+from mainspring.training.model import Model
+from mainspring.training.sets.labels import LABEL, join_labels
+
+if TYPE_CHECKING:
+    from mainspring.app.project import Project
+
+Scan = Callable[[str], TableScan]
+STATUS = ".status"  # after a feature's name: the column of its statuses
+
+
+@dataclass(frozen=True)
+class How:
+    """What does not change the result of an offline read."""
+
+    memory_limit: str = "2GB"
+    progress: bool = True
+
+
+def instant(when: str | int | date | datetime | None) -> int | None:
+    """Return an instant from an ISO 8601 text, an aware datetime, a date (its midnight UTC) or epoch microseconds.
+
+    Raises:
+        Invalid: It is naive, or none of these.
+    """
+    if when is None or (isinstance(when, int) and not isinstance(when, bool)):
+        return when
+    if isinstance(when, str):
+        return parse_instant(when)
+    if isinstance(when, datetime):
+        return from_datetime(when)
+    if isinstance(when, date):
+        return parse_instant(when.isoformat())
+    raise Invalid(f"{when!r} of type {type(when).__name__} is no instant.", fix='write "2013-07-01T00:00:00Z".')
+
+
+def check_asked(choice: Choice, labels: Any, since: Any, until: Any) -> None:
+    """Raise `Invalid` where there are no rows to read for, or a part of them is chosen that cannot be."""
+    if labels is not None and (since is not None or until is not None):
+        raise Invalid("since= and until= choose a model's own observations.", fix="filter the labels instead.")
+    if labels is None and choice.model is None:
+        raise Invalid(
+            f"{choice.title} can be read for any rows, and none are given.",
+            fix="give labels=: rows with the columns "
+            f"{choice.needed} and a time. Only a model has observations of its own.",
+        )
+
+
+def of_observations(
+    project: Project, choice: Choice, model: Model, since: int | None, until: int | None, how: How
+) -> FeatureTable:
+    """Return the model's labelled observations made in `[since, until)`, by time, as training reads them.
+
+    Raises:
+        NotFound: A source has no table yet.
+        InvalidData: There is no labelled observation in that time.
+    """
+    end = project.clock.now() if until is None else until
+    with steps(choice.title, len(choice.views) + 1, how.progress) as step:
+        step("observations")
+        scan = pinned(project)
+        observed = observe(model.observations, scan, since=since, until=end, memory_limit=how.memory_limit)
+        labelled = join_labels(observed, model.observations, model.label, scan, until=end)
+        dropped = observed.num_rows - labelled.num_rows
+        if not labelled.num_rows:
+            raise none_labelled(model, since, end, dropped)
+        table = _offline(choice, labelled, fields_of(choice, model), AT, scan, how, step)
+    return FeatureTable(
+        choice.title, as_trained(table, choice, model), features=choice.columns, at=AT, label=label_of(model),
+        notes=left_out(dropped),
+    )  # fmt: skip
+
+
+def as_trained(table: pa.Table, choice: Choice, model: Model) -> pa.Table:
+    """Return the observations' own columns, their time, the features asked for and the label by its full name."""
+    own = [*model.observations.source.columns, AT, *choice.columns]
+    return table.select([*own, LABEL]).rename_columns([*own, label_of(model)])
+
+
+def label_of(model: Model) -> str:
+    return f"{model.label.source.name}.{model.label.column}"
+
+
+def fields_of(choice: Choice, model: Model) -> Schema:
+    """Return the types of the columns of the model's observations that the features read."""
+    schema = {name: model.observations.source.columns.get(name, choice.keys.get(name)) for name in choice.needed}
+    return {name: dtype for name, dtype in schema.items() if dtype is not None}
+
+
+def none_labelled(model: Model, since: int | None, end: int, dropped: int) -> InvalidData:
+    span = f"before {format_instant(end)}" + ("" if since is None else f" and since {format_instant(since)}")
+    return InvalidData(
+        f"Model {model.name!r} has no labelled observation {span} ({dropped:,} without a label).",
+        fix="choose another time with since= and until=, or land its data with `mainspring ingest`.",
+    )
+
+
+def left_out(dropped: int) -> tuple[str, ...]:
+    """Return what is to be said of observations without a label."""
+    return (f"{dropped:,} observations without a label are left out",) if dropped else ()
+
+
+def beside(project: Project, choice: Choice, labels: Any, at: str | None, how: How) -> FeatureTable:
+    """Return `labels`, in their order and with all their columns, and what was known of each at its time.
+
+    Raises:
+        InvalidData: A column is missing, of another type, or a time is naive.
+    """
+    rows = Rows(choice, labels, "The labels")
+    name = rows.with_times(at)
+    with steps(choice.title, len(choice.views), how.progress) as step:
+        found = _offline(choice, rows.read, rows.schema, rows.at, pinned(project), how, step)
+    table = with_found(rows.given, found, name, choice)
+    return FeatureTable(choice.title, table, features=choice.columns, at=name, index=index_of(labels))
+
+
+def with_found(given: pa.Table, found: pa.Table, at: str, choice: Choice) -> pa.Table:
+    """Return rows as they were given, with the column `at` of their times where they lack it, and the features."""
+    table = given if at in given.column_names else given.append_column(at, found.column(at))
+    for column in choice.columns:
+        table = table.append_column(column, found.column(column))
+    return table
+
+
+def now(project: Project, choice: Choice, given: Any, *, statuses: bool) -> FeatureTable:
+    """Return the rows `given` with the features as the online store has them now.
+
+    Raises:
+        NotFound: A view has never been materialised.
+        InvalidData: A column is missing or of another type.
+        Unavailable: The store does not answer.
+    """
+    rows = Rows(choice, given, "The rows")
+    moment = project.clock.now()
+    through = _materialised(project, choice)
+    instants = pa.chunked_array([pa.array([moment] * len(rows.given), INSTANT)])
+    rows.read = as_read(rows.read.append_column(rows.at, instants), choice.groups, rows.schema, rows.at)
+    read = OnlineReader(choice.groups, project.online, schema=rows.schema).read(rows.columns(), moment)
+    dtypes = feature_dtypes(choice, rows.schema)
+    table = rows.given
+    for name in choice.columns:
+        table = table.append_column(name, pa.array(read.features[name], ARROW_TYPES[dtypes[name]]))
+        if statuses and name in read.statuses:
+            table = table.append_column(name + STATUS, pa.array(read.statuses[name], pa.string()))
+    notes = () if through is None else (f"materialised through {format_instant(through // SECOND * SECOND)}",)
+    return FeatureTable(choice.title, table, features=choice.columns, notes=notes, index=index_of(given))
+
+
+def is_one(rows: Any) -> bool:
+    """Return whether it is one row, a dictionary of values, and not several."""
+    return isinstance(rows, Mapping) and not any(
+        hasattr(value, "__len__") and not isinstance(value, (str, bytes)) for value in rows.values()
+    )
+
+
+def _materialised(project: Project, choice: Choice) -> int | None:
+    """Return through when all the views are materialised, `None` where no view is read."""
+    positions = {view.name: project.online.position(slot(view)) for view in choice.views}
+    missing = [name for name, position in positions.items() if position is None]
+    if missing:
+        raise NotFound(
+            f"Nothing is stored online of {', '.join(missing)} as declared now.",
+            fix=f"run `mainspring materialize {' '.join(missing)}`.",
+        )
+    return min((position for position in positions.values() if position is not None), default=None)
+
+
+def feature_dtypes(choice: Choice, schema: Schema) -> dict[str, DType]:
+    """Return full name -> type of every feature of the groups."""
+    return {
+        f"{group.name}.{name}": feature_dtype(group, name, schema) for group in choice.groups for name in group.names
+    }
+
+
+def pinned(project: Project) -> Scan:
+    """Return how to read the lake, each table in the version that it has when it is first asked for."""
+    return cache(project.lake.scan)
+
+
+def view_by_view(choice: Choice, scan: Scan, begins: Callable[[str], None]) -> Scan:
+    """Return `scan`, which is asked for each view's source as the view begins; that is told."""
+    views = iter(choice.views)
+
+    def told(source: str) -> TableScan:
+        view = next(views, None)
+        if view is not None:
+            begins(view.name)
+        return scan(source)
+
+    return told
+
+
+def _offline(choice: Choice, observed: pa.Table, schema: Schema, at: str, scan: Scan, how: How, step: Step) -> pa.Table:
+    told = view_by_view(choice, scan, step)
+    return point_in_time(observed, choice.groups, told, schema=schema, at=at, memory_limit=how.memory_limit)

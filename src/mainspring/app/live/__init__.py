@@ -1,0 +1,1 @@
+"""A running system seen from outside: asked, measured, looked at, demonstrated."""

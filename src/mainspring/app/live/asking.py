@@ -1,0 +1,154 @@
+"""One prediction over HTTP, as any client would ask for it."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from mainspring.app.keys import brief_key
+from mainspring.app.processes.reach import connect
+from mainspring.app.project import Project
+from mainspring.client.certificates import Certificates, client_is_refused, server_is_distrusted
+from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, Unavailable
+from mainspring.core.settings import Address, Settings
+from mainspring.serving.model import Route
+
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT")
+_READ: Mapping[str, Callable[[str], Any]] = {
+    "BYTES": str,
+    "BOOL": lambda text: {"true": True, "false": False}[text.lower()],
+    "INT": int,
+    "FP": float,
+}
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What an endpoint answered."""
+
+    endpoint: str
+    model: str
+    version: str
+    prediction_id: str
+    outputs: dict[str, Any]
+    milliseconds: float
+
+
+def ask(
+    project: Project,
+    endpoint: str,
+    fields: Mapping[str, str],
+    key: str | None = None,
+    certificates: Certificates | None = None,
+) -> Answer:
+    """Ask for one prediction by entity keys and request fields, given as text.
+
+    Args:
+        key: An API key; a brief one is made where it is not given.
+        certificates: What to show the gateway over TLS, and whom to trust instead of its certificate in the profile.
+
+    Raises:
+        Denied: The gateway wants a client's certificate, or is not trusted; or the key may not.
+        NotFound: The endpoint is unknown or serves nothing yet.
+        Invalid: A field is unknown, missing or not of its type.
+        Unavailable: The gateway does not answer.
+    """
+    route = route_of(project, endpoint)
+    call = partial(_call, project.settings, certificates)
+    call("GET", "/v2/health/live")  # before a key is made that nobody could use
+    token = key or brief_key(project, "mainspring predict")
+    metadata = call("GET", f"/v2/models/{endpoint}", token)
+    body = {"inputs": _inputs(metadata, fields)}
+    began = time.perf_counter()
+    reply = call("POST", f"/v2/models/{endpoint}/infer", token, body)
+    took = (time.perf_counter() - began) * 1000
+    return Answer(
+        endpoint=endpoint,
+        model=route.model,
+        version=reply.get("model_version", ""),
+        prediction_id=reply["parameters"]["prediction_ids"][0],
+        outputs={output["name"]: output["data"][0] for output in reply["outputs"]},
+        milliseconds=round(took, 3),
+    )
+
+
+def route_of(project: Project, endpoint: str) -> Route:
+    routes = project.routes.current()
+    if endpoint not in routes:
+        project.definitions.endpoint(endpoint)
+        raise NotFound(
+            f"Endpoint {endpoint!r} serves no version yet.", fix="run `mainspring train` and `mainspring promote`."
+        )
+    return routes[endpoint]
+
+
+def _inputs(metadata: Mapping[str, Any], fields: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return one row of tensors: by key if the names are the endpoint's keys and fields, else its full inputs."""
+    parameters = metadata["parameters"]
+    keyed = {tensor["name"]: tensor["datatype"] for tensor in parameters["keyed_inputs"]}
+    optional = set(parameters["optional_keyed_inputs"])
+    full = {tensor["name"]: tensor["datatype"] for tensor in metadata["inputs"]}
+    for types, needed in ((keyed, set(keyed) - optional), (full, set(full))):
+        if types and needed <= set(fields) <= set(types):
+            return [_tensor(name, text, types[name]) for name, text in fields.items()]
+    wanted = set(keyed) - optional or set(full)
+    raise Invalid(
+        f"The fields do not fit: missing {sorted(wanted - set(fields))}, "
+        f"unknown {sorted(set(fields) - set(keyed or full))}.",
+        fix=f"give {' '.join(f'{name}=...' for name in (*keyed,) or (*full,))}",
+    )
+
+
+def _tensor(name: str, text: str, datatype: str) -> dict[str, Any]:
+    if datatype == "INT64" and _INSTANT.match(text):
+        datatype = "BYTES"  # an instant may be sent as it is written
+    try:
+        value: Any = _READ[datatype.rstrip("0123456789")](text)
+    except (KeyError, ValueError):
+        raise Invalid(f"Field {name!r} is {text!r}, which is not of type {datatype}.") from None
+    return {"name": name, "shape": [1], "datatype": datatype, "data": [value]}
+
+
+def _call(
+    settings: Settings, certificates: Certificates | None, method: str, path: str, token: str = "", body: Any = None
+) -> Any:
+    connection = connect(settings.gateway, settings.gateway_tls, certificates=certificates)
+    try:
+        content = None if body is None else msgspec.json.encode(body)
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        connection.request(method, path, content, headers)
+        response = connection.getresponse()
+        reply = msgspec.json.decode(response.read() or b"{}")
+        if response.status != 200:
+            raise _refused(response.status, reply)
+        return reply
+    except (OSError, http.client.HTTPException) as error:
+        raise _lost(settings.gateway, error) from None
+    finally:
+        connection.close()
+
+
+def _lost(address: Address, error: Exception) -> MainspringError:
+    why = str(error)
+    if client_is_refused(why):
+        return Denied(
+            f"The gateway on {address.url} wants a client's certificate that it trusts ({why}).",
+            fix="give one: --cert FILE --cert-key FILE.",
+        )
+    if server_is_distrusted(why):
+        return Denied(
+            f"The certificate of the gateway on {address.url} is not trusted ({why}).",
+            fix="name the authority that signed it: --ca FILE; without --ca it must be the profile's own.",
+        )
+    return Unavailable(f"No gateway answers on {address.url}: {why}.", fix="run `mainspring up` first.")
+
+
+def _refused(status: int, reply: Any) -> MainspringError:
+    what = str(reply.get("error", reply)) if isinstance(reply, dict) else str(reply)
+    kinds: dict[int, type[MainspringError]] = {400: Invalid, 401: Denied, 403: Denied, 404: NotFound}
+    return kinds.get(status, Unavailable)(f"The gateway answered {status}: {what}")

@@ -1,0 +1,213 @@
+"""`doctor`: is everything whole? Each check says what it looked at, and what to do where something is not well."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from mainspring.app.processes.reach import answers
+from mainspring.app.processes.running import alive, read_running
+from mainspring.app.project import Project
+from mainspring.core.errors import Conflict, MainspringError
+from mainspring.core.time import DAY, format_instant
+
+_RENEW_US = 14 * DAY  # before a certificate ends
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One check's outcome."""
+
+    check: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+def examine(project: Project) -> list[Finding]:
+    """Return the outcome of every check. Nothing is changed but what a dead process left: its runs are closed."""
+    checks: list[tuple[str, Callable[[Project], Iterator[Finding]]]] = [
+        ("definitions", _definitions),
+        ("private files", _private),
+        ("catalog", _catalog),
+        ("lake", _lake),
+        ("online store", _online),
+        ("runs", _runs),
+        ("models", _models),
+        ("predictions", _predictions),
+        ("certificates", _certificates),
+        ("processes", _processes),
+    ]
+    findings: list[Finding] = []
+    for name, check in checks:
+        try:
+            findings += check(project)
+        except MainspringError as error:
+            findings.append(Finding(check=name, ok=False, detail=error.what, fix=error.fix or ""))
+    return findings
+
+
+def _well(check: str, detail: str) -> Finding:
+    return Finding(check=check, ok=True, detail=detail)
+
+
+def _definitions(project: Project) -> Iterator[Finding]:
+    found = project.definitions
+    yield _well("definitions", f"{len(found.contents())} definitions hold together")
+
+
+def _private(project: Project) -> Iterator[Finding]:
+    open_paths = [
+        path
+        for path in project.settings.state.rglob("*")
+        if path.is_file() and path.suffix != ".parquet" and _others_may_read(path) and _is_private(project, path)
+    ]
+    if open_paths:
+        yield Finding(
+            check="private files",
+            ok=False,
+            detail=f"others may read {open_paths[0]}" + (f" and {len(open_paths) - 1} more" if open_paths[1:] else ""),
+            fix=f"run `chmod -R go= {project.settings.state}`",
+        )
+    else:
+        yield _well("private files", f"only their owner reads the secrets in {project.settings.state}")
+
+
+def _is_private(project: Project, path: Path) -> bool:
+    return path.is_relative_to(project.settings.state / "keys") or path.suffix in (".db", ".mdb")
+
+
+def _others_may_read(path: Path) -> bool:
+    try:
+        return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
+    except FileNotFoundError:  # a file that came and went
+        return False
+
+
+def _catalog(project: Project) -> Iterator[Finding]:
+    import sqlalchemy as sa
+
+    from mainspring.core.catalog import catalog_errors
+
+    with catalog_errors(project.settings.catalog.shown), project.engine.connect() as connection:
+        if project.engine.dialect.name == "sqlite":
+            said = connection.execute(sa.text("PRAGMA quick_check")).scalar()
+            if said != "ok":
+                yield Finding(check="catalog", ok=False, detail=str(said), fix="restore the catalog from a backup")
+                return
+    yield _well("catalog", "whole, and of this version")
+
+
+def _lake(project: Project) -> Iterator[Finding]:
+    tables = project.lake.tables()
+    for table in tables:
+        project.lake.scan(table)
+    yield _well("lake", f"{len(tables)} tables, each with all of its files")
+
+
+def _online(project: Project) -> Iterator[Finding]:
+    project.online.ping()
+    views = project.definitions.views.values()
+    done = [view.name for view in views if project.materialiser.position(view) is not None]
+    yield _well(
+        "online store",
+        f"answers at {project.settings.online.shown}; {len(done)} of {len(views)} feature views are materialised",
+    )
+
+
+def _runs(project: Project) -> Iterator[Finding]:
+    from mainspring.registry.runs import sweep
+
+    killed = sweep(project.tracking, project.wall)
+    running = project.tracking.search(status="RUNNING", limit=100)
+    closed = f"; closed {len(killed)} whose process had died" if killed else ""
+    yield _well("runs", f"{len(running)} running{closed}")
+
+
+def _models(project: Project) -> Iterator[Finding]:
+    versions = project.versions.all()
+    for version in versions:
+        project.bundles.load(version.digest)
+    yield _well("models", f"{len(versions)} versions, each bundle whole and signed")
+
+
+def _predictions(project: Project) -> Iterator[Finding]:
+    moved = project.predictions.compact()
+    torn = getattr(project.predictions, "torn_bytes", 0)
+    lost = f"; {torn} bytes of writes that death cut short were cut off" if torn else ""
+    yield _well("predictions", f"the log is whole, {moved} moved into the lake{lost}")
+
+
+def _certificates(project: Project) -> Iterator[Finding]:
+    settings, now = project.settings, project.wall.now()
+    for plane, files in (("gateway", settings.gateway_tls), ("control", settings.control_tls)):
+        if files is None:
+            continue
+        from mainspring.security import tls
+
+        expires = tls.check(files, now=now).expires
+        detail = f"{files.cert} of the {plane} and what belongs to it are good until {format_instant(expires)}"
+        if expires - now < _RENEW_US:
+            yield Finding(check="certificates", ok=False, detail=detail, fix="renew it, and start again")
+        else:
+            yield _well("certificates", detail)
+
+
+def _processes(project: Project) -> Iterator[Finding]:
+    from mainspring.serving.plane.slots import folder, ready
+
+    settings = project.settings
+    running = read_running(settings.state)
+    try:
+        with project.locks.hold("up", wait_s=0):
+            left = [] if running is None else running.children.values()
+            stray = [pid for pid in left if alive(pid) and _works_for(pid, settings.root)]
+            if stray:
+                yield Finding(
+                    check="processes",
+                    ok=False,
+                    detail=f"processes {stray} outlived their supervisor",
+                    fix=f"run `kill {' '.join(map(str, stray))}`",
+                )
+            else:
+                yield _well("processes", "not up; no process and no lock is left over")
+            return
+    except Conflict:
+        pass
+    silent = [slot for slot in range(settings.gateway_workers) if ready(folder(settings.state), slot) is None]
+    several = f" from {settings.gateway_workers} processes" if settings.gateway_workers > 1 else ""
+    yield _answering(project, "gateway", settings.gateway.url + several, not silent)
+    yield _answering(project, "console", settings.control.url, answers(settings.control, "/health/live"))
+    if settings.grpc is not None:  # its slots are those after the gateway's
+        where, first = f"{settings.grpc.host}:{settings.grpc.port}", settings.gateway_workers
+        several = f" from {settings.grpc_workers} processes" if settings.grpc_workers > 1 else ""
+        slots = range(first, first + settings.grpc_workers)
+        well = all(ready(folder(settings.state), slot) is not None for slot in slots)
+        yield _answering(project, "grpc", where + several, well)
+
+
+def _answering(project: Project, name: str, where: str, well: bool) -> Finding:
+    if well:
+        return _well(name, f"answers on {where}")
+    return Finding(
+        check=name,
+        ok=False,
+        detail=f"does not answer on {where}",
+        fix=f"read {project.settings.state / 'logs'}; it is started again by itself",
+    )
+
+
+def _works_for(pid: int, root: Path) -> bool:
+    """Return whether a process was started for the project in `root`.
+
+    A folder that was copied while it was up names another project's processes, and after a restart of the machine an
+    id names anybody's.
+    """
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except FileNotFoundError:  # gone by now, or there is no /proc
+        return not Path("/proc").exists()
+    return os.fsencode(root) in arguments

@@ -1,0 +1,37 @@
+"""One prediction with the values that identify a person: for those who may, and each time in the audit log."""
+
+from __future__ import annotations
+
+from mainspring.app.models.promoting import actor
+from mainspring.app.project import Project
+from mainspring.core.errors import Conflict
+from mainspring.ledger.model import Prediction
+from mainspring.security.model import Action, AuditEvent, Principal
+
+REVEAL = "predictions.reveal"
+
+
+def reveal(project: Project, prediction_id: str, principal: Principal | None = None) -> Prediction:
+    """Return a prediction with its sealed values shown. It is audited before it is decrypted.
+
+    Args:
+        principal: Who asks, if it is not whoever runs this process; the key needs the scope `manage`.
+
+    Raises:
+        NotFound: It was never logged.
+        Denied: The key may not.
+        Conflict: Its endpoint leaves such values out.
+        Corrupt: They were sealed by another installation's key.
+    """
+    resource = f"prediction/{prediction_id}"
+    if principal is not None:
+        project.authoriser.check(principal, Action.MANAGE, resource)
+    found = project.predictions.find(prediction_id)
+    if found.personal and not found.sealed:
+        raise Conflict(
+            f"Prediction {prediction_id} was logged without {', '.join(found.personal)}.",
+            fix='nothing: its endpoint has log=ms.Log(personal="leave out").',
+        )
+    who = actor() if principal is None else principal.id
+    project.audit.append([AuditEvent(project.wall.now(), who, REVEAL, resource, ", ".join(found.personal))])
+    return project.predictions.revealed(found)

@@ -1,0 +1,1 @@
+"""Versions of models by name: brought, composed, tried, decided upon, promoted, moved."""

@@ -1,0 +1,80 @@
+"""Which executor runs a bundle, by its flavour. A new flavour adds one line; what no bundle needs is not imported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mainspring.app.profiles.backends import lazily
+from mainspring.core.errors import Corrupt
+
+if TYPE_CHECKING:
+    from mainspring.app.project import Project
+    from mainspring.registry.model import Bundle
+    from mainspring.serving.ports import Executor, Loader
+
+Make = Callable[["Project", "Bundle"], "Executor"]
+
+
+def _adapter(flavour: str, name: str, extra: str) -> Make:
+    def make(_project: Project, bundle: Bundle) -> Executor:
+        executor: Executor = lazily(f"serving.adapters.{flavour}", name, extra=extra)(bundle)
+        return executor
+
+    return make
+
+
+def _onnx(project: Project, bundle: Bundle) -> Executor:
+    from mainspring.serving.adapters.threads import measured
+
+    executor = lazily("serving.adapters.onnx", "OnnxExecutor", extra="gateway")
+    share = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = share // max(1, project.settings.gateway_workers)
+    return measured(bundle, lambda threads: executor(bundle, threads=threads), most)
+
+
+def _function(project: Project, bundle: Bundle) -> Executor:
+    from mainspring.app.definitions.functions import load_code
+    from mainspring.serving.adapters.function import FunctionExecutor
+
+    return FunctionExecutor(bundle, partial(load_code, project.settings.root))
+
+
+def _graph(project: Project, bundle: Bundle) -> Executor:
+    from mainspring.serving.adapters.graph import GraphExecutor
+
+    load = executors(project)
+    return GraphExecutor(bundle, lambda digest: load(project.bundles.load(digest)))
+
+
+EXECUTORS: Mapping[str, Make] = {
+    "onnx": _onnx,
+    "xgboost": _adapter("xgboost", "XgboostExecutor", "xgboost"),
+    "lightgbm": _adapter("lightgbm", "LightgbmExecutor", "lightgbm"),
+    "catboost": _adapter("catboost", "CatboostExecutor", "catboost"),
+    "function": _function,
+    "graph": _graph,
+}
+
+
+def executors(project: Project) -> Loader:
+    """Return what makes a bundle's executor.
+
+    It raises:
+        Corrupt: Nothing runs the bundle's flavour, or its model is not what its manifest says.
+        MissingExtra: What runs it is not installed.
+    """
+
+    def load(bundle: Bundle) -> Executor:
+        make = EXECUTORS.get(bundle.manifest.flavour)
+        if make is None:
+            raise Corrupt(
+                f"The bundle {bundle.digest[:12]} is of the flavour {bundle.manifest.flavour!r}, which nothing runs; "
+                f"known are {', '.join(EXECUTORS)}.",
+                fix="upgrade mainspring, or register the model again.",
+            )
+        return make(project, bundle)
+
+    return load

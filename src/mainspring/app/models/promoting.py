@@ -1,0 +1,115 @@
+"""Promotion and rollback by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mainspring.app.models.curating import authors, expect_kept, storable
+from mainspring.app.project import Project
+from mainspring.core.errors import NotFound
+from mainspring.delivery import approving, carded
+from mainspring.delivery import promote as delivery
+from mainspring.delivery.model import GateResult, Promotion
+from mainspring.registry.model import Bundle, ModelVersion
+from mainspring.registry.processes import local_user
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mainspring.training.model import Gate
+
+
+def promote(project: Project, model: str, version: str | None = None, *, reason: str = "") -> Promotion:
+    """Judge a version, by default the newest, and let it be champion if it passes.
+
+    Raises:
+        NotFound: There is no such model or version.
+    """
+    gates = _gates(project, model)
+    if version is None:
+        newest = project.versions.all(model)
+        if not newest:
+            raise NotFound(f"Model {model!r} has no version yet.", fix=f"run `mainspring train {model}`.")
+        version = newest[0].version
+    candidate = project.versions.get(model, version)
+    expect_kept(project, candidate)
+    return delivery.promote(
+        model,
+        candidate.version,
+        gates=gates,
+        versions=project.versions,
+        load=project.bundles.load,
+        routes=project.routes,
+        endpoints=list(project.definitions.endpoints.values()),
+        audit=project.audit,
+        clock=project.wall,
+        actor=actor(),
+        reason=storable(reason),
+        rebuild=lambda champion, _: _read_again(project, candidate, champion),
+        more=[*_approved(project, gates, candidate), *_carded(project, gates, candidate)],
+    )
+
+
+def _approved(project: Project, gates: Sequence[Gate], version: ModelVersion) -> list[GateResult]:
+    count = approving.needed(gates, project.settings.approvals)
+    if not count:
+        return []
+    given = project.approvals.of(version.model, version.version)
+    return [approving.verdict(count, version, authors(project, version), given)]
+
+
+def _carded(project: Project, gates: Sequence[Gate], version: ModelVersion) -> list[GateResult]:
+    if not any(gate.kind == carded.CARD for gate in gates):
+        return []
+    from mainspring.app.models.cards import card
+
+    return [carded.verdict(card(project, f"{version.model}:{version.version}"))]
+
+
+def _gates(project: Project, model: str) -> Sequence[Gate]:
+    """Return the gates of a declared model; one that was only registered (`mainspring models`) has none.
+
+    Raises:
+        NotFound: It is neither declared nor registered.
+    """
+    if model not in project.definitions.models and project.versions.all(model):
+        return ()
+    return project.definitions.model(model).gates
+
+
+def _read_again(project: Project, candidate: ModelVersion, champion: Bundle) -> pa.Table:
+    """Return the candidate's held-out rows with the champion's features, from the data the candidate was trained on."""
+    from mainspring.training.runs.pinned import pinned_scan
+    from mainspring.training.sets.again import held_out_again
+
+    bundle = project.bundles.load(candidate.digest)
+    commit = project.snapshots.get(bundle.manifest.dataset_commit)
+    label = project.definitions.model(candidate.model).label
+    return held_out_again(bundle, champion, label, partial(pinned_scan, project.lake, commit))
+
+
+def rollback(project: Project, model: str, *, reason: str = "") -> Promotion:
+    """Let the champion be the version before.
+
+    Raises:
+        NotFound: There is no such model, or no version before.
+    """
+    _gates(project, model)
+    return delivery.rollback(
+        model,
+        versions=project.versions,
+        load=project.bundles.load,
+        routes=project.routes,
+        endpoints=list(project.definitions.endpoints.values()),
+        audit=project.audit,
+        clock=project.wall,
+        actor=actor(),
+        reason=storable(reason),
+    )
+
+
+def actor() -> str:
+    """Return who acts on this machine, for the records."""
+    return local_user()

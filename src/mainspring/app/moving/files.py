@@ -1,0 +1,118 @@
+"""Moving a lake's tables and the bundles: file by file, each there whole or not at all, those that are there left out.
+
+A table's data goes before its log, and the log in the order of its versions: wherever a move was cut short, the target
+is the table as it was at some version. So its versions, the keys of its writes, and what tags name stay what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from typing import Any
+
+from mainspring.app.moving.sql import Content, Step
+from mainspring.core.errors import Conflict, Corrupt
+from mainspring.data import duck
+from mainspring.data.adapters.delta import DeltaLake
+from mainspring.data.adapters.deltaplaces import LOG, Place
+from mainspring.data.ports import LakeTables
+from mainspring.registry.ports import Blobs
+
+_AT_ONCE = 8  # files
+_LAST = "_last_checkpoint"
+
+
+def move_lake(source: DeltaLake, target: DeltaLake, step: Step) -> list[Content]:
+    """Copy every table with all of its versions, and return what the target has, read again row by row.
+
+    Raises:
+        Conflict: The target has other tables, or another history of one.
+        Corrupt: What was written is not what is read again.
+    """
+    tables = source.tables()
+    others = sorted(set(target.tables()) - set(tables))
+    if others:
+        raise Conflict(
+            f"The lake of the other profile has the tables {others}, which this one has not.",
+            fix="name an empty place for `lake` in that profile.",
+        )
+    moved = []
+    for number, table in enumerate(tables):
+        step(number, len(tables), table)
+        with source.locks.hold(table, wait_s=600.0), target.locks.hold(table, wait_s=600.0):
+            _move_table(source.place, target.place, table)
+        left, right = content(source, table), content(target, table)
+        if left != right or source.version(table) != target.version(table):
+            raise Corrupt(
+                f"The table {table} has {left.rows} rows ({left.digest}) and is read as {right.rows} ({right.digest}).",
+                fix="run the command again; if it persists, empty the other place first.",
+            )
+        moved.append(right)
+    step(len(tables), len(tables), "")
+    return moved
+
+
+def _move_table(source: Place, target: Place, table: str) -> None:
+    log, there = source.log(table), target.log(table)
+    entries = {name for name in log if name.endswith(".json")}
+    for name in (name for name in there if name.endswith(".json")):
+        if name not in entries or source.read(table, name) != target.read(table, name):
+            raise Conflict(
+                f"The table {table} of the other profile has a history of its own.",
+                fix="name an empty place for `lake` in that profile.",
+            )
+
+    def copy(name: str) -> None:
+        target.write(table, name, source.read(table, name))
+
+    data = sorted(set(source.lying(table)) - set(target.lying(table)))
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(copy, data))
+    for name in log:
+        if name not in there or name == f"{LOG}/{_LAST}":  # the only file that changes
+            copy(name)
+
+
+def content(lake: LakeTables, table: str) -> Content:
+    """Return how many rows the newest version has, and a digest of them that does not depend on their order."""
+    scan = lake.scan(table)
+    con = duck.connect(threads=2)
+    try:
+        duck.register(con, "moved", scan)
+        with duck.duck_errors(table, scan):
+            rows, total, mixed = duck.one_row(
+                con, "SELECT count(*), coalesce(sum(hash(moved)), 0), coalesce(bit_xor(hash(moved)), 0) FROM moved"
+            )
+    finally:
+        con.close()
+    return Content(table, int(rows), sha256(f"{int(total)} {int(mixed)}".encode()).hexdigest()[:32])
+
+
+def move_blobs(source: Blobs, target: Blobs, step: Step) -> list[Content]:
+    """Copy the bundles, and return what the target has, read again.
+
+    Raises:
+        Corrupt: A bundle is not read as it was written.
+    """
+    digests, there = source.all(), set(target.all())
+    for number, digest in enumerate(digests):
+        step(number, len(digests), digest[:12])
+        files = source.get(digest)
+        if digest not in there:
+            target.put(digest, files)
+        if _digests(target.get(digest)) != _digests(files):
+            raise Corrupt(
+                f"The bundle {digest[:12]} is not read as it was written.",
+                fix="remove it from the other profile's `blobs`, and run the command again.",
+            )
+    step(len(digests), len(digests), "")
+    return [Content("bundles", len(digests), _together(digests))]
+
+
+def _digests(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: sha256(content).hexdigest() for name, content in files.items()}
+
+
+def _together(parts: Iterable[Any]) -> str:
+    return sha256("\n".join(sorted(map(str, parts))).encode()).hexdigest()[:32]

@@ -1,0 +1,322 @@
+"""One supervisor, its children, and a clean end.
+
+An exclusive lock makes sure that one project is up once. The gateway's address is bound here, and its processes inherit
+the sockets: whoever waits to be accepted outlives them. What dies is started again, later each time. Children hold the
+read end of a pipe: when the supervisor is gone, however it went, so are they (app.processes.child).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+
+from mainspring.app.processes.logs import last_lines, log_path, open_log
+from mainspring.app.processes.reach import answers
+from mainspring.app.processes.running import Running, alive, forget_running, read_running, write_running
+from mainspring.app.project import Project
+from mainspring.core.errors import Conflict, Unavailable
+from mainspring.core.listening import check_free, hold, listen_together, steer
+
+MODULES = {
+    "gateway": "mainspring.app.processes.gateway",
+    "control": "mainspring.console",
+    "worker": "mainspring.app.processes.worker",
+    "grpc": "mainspring.app.processes.grpc",  # only where the profile has an address for it
+}
+LOCK = "up"
+_LIVE = "/health/live"
+_SOON_S = 10.0  # after a start
+_AFTER_DRAIN_S = 5.0
+_FIRST_WAIT_S, _LONGEST_WAIT_S, _STEADY_S = 0.1, 10.0, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How a child is started."""
+
+    name: str
+    module: str
+    arguments: tuple[str, ...] = ()
+    inherits: tuple[int, ...] = ()  # descriptors
+    slot: int | None = None  # of a gateway; gRPC has those after
+
+
+@dataclass(slots=True)
+class _Child:
+    kind: _Kind
+    process: subprocess.Popen[bytes]
+    started: float
+    wait_s: float = _FIRST_WAIT_S
+    restart_at: float | None = None
+    ready: bool = False  # whether it took traffic when it was asked last
+    ask_at: float = 0.0
+
+
+@dataclass
+class Supervisor:
+    """Starts the processes of a project and keeps them running until `stop`.
+
+    Args:
+        project: Opened by the supervising process.
+        environment: What children get beside this process's own environment.
+        parts: Which of `MODULES` to run.
+    """
+
+    project: Project
+    environment: Mapping[str, str] = field(default_factory=dict)
+    parts: Sequence[str] = tuple(MODULES)
+
+    def __post_init__(self) -> None:
+        self._children: dict[str, _Child] = {}
+        self._reviving = threading.Lock()
+        self._stopping = False
+        self._all_ended = threading.Event()
+        self._watcher: threading.Thread | None = None
+        self._pipe = (-1, -1)
+        self._listeners: list[socket.socket] = []  # one a slot
+        self._kept: socket.socket | None = None  # gRPC's address, where several processes share it
+        self._able: list[int] = []  # the slots that get new connections; all, if empty
+
+    @contextmanager
+    def running(self, *, ready_within_s: float = 30.0) -> Iterator[Supervisor]:
+        """Keep the project up inside the block; everything has ended when it is left.
+
+        Raises:
+            Conflict: The project is up already, or a port is taken.
+            Invalid: A certificate or its key cannot be served with.
+            Unavailable: A child did not become ready in time; its log's last lines are in the message.
+        """
+        with self._exclusively():
+            try:
+                self._start()
+                self._await_ready(ready_within_s)
+                yield self
+            finally:
+                self._stop()
+
+    def wait(self) -> None:
+        """Return when SIGTERM or SIGINT came. Only from the main thread."""
+        asked = threading.Event()
+        before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            while not asked.wait(0.5):
+                pass
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        settings = self.project.settings
+        held = self.project.locks.hold(LOCK, wait_s=0)
+        try:
+            held.__enter__()
+        except Conflict:
+            up = read_running(settings.state)
+            pid = f" (process {up.pid}, console {up.control})" if up else ""
+            raise Conflict(
+                f"Project {settings.project!r} is up already{pid}.", fix="use it, or stop that process first."
+            ) from None
+        try:
+            self._await_predecessors()
+            self._check_certificates()
+            if "control" in self.parts:
+                check_free(settings.control, "control")
+            if self._grpc_count and settings.grpc is not None:
+                from mainspring.app.processes.grpc import check_installed
+
+                check_installed()
+                if self._grpc_count > 1:
+                    self._kept = hold(settings.grpc, "grpc")
+                else:
+                    check_free(settings.grpc, "grpc")
+            if settings.traces is not None:
+                from mainspring.app.processes import tracing
+
+                tracing.check_installed()
+            if "gateway" in self.parts:
+                self._listeners = listen_together(settings.gateway, "gateway", settings.gateway_workers)
+            yield
+        finally:
+            self._refuse_more()
+            held.__exit__(None, None, None)
+
+    @property
+    def _grpc_count(self) -> int:
+        settings = self.project.settings
+        return settings.grpc_workers if "grpc" in self.parts and settings.grpc is not None else 0
+
+    def _check_certificates(self) -> None:
+        for files in filter(None, (self.project.settings.gateway_tls, self.project.settings.control_tls)):
+            from mainspring.security import tls
+
+            tls.check(files, now=self.project.wall.now())
+
+    def _refuse_more(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        if self._kept is not None:
+            self._kept.close()
+
+    def _await_predecessors(self, within_s: float = 5.0) -> None:
+        """Wait for the children of a supervisor that was killed: they die with it, but not in the same instant."""
+        before = read_running(self.project.settings.state)
+        deadline = time.monotonic() + within_s
+        while before is not None and any(map(alive, before.children.values())) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _start(self) -> None:
+        self._pipe = os.pipe()
+        for part in self.parts:
+            for kind in self._kinds(part):
+                self._children[kind.name] = _Child(kind, self._spawn(kind), time.monotonic())
+        self._write_running()
+        self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+        self._watcher.start()
+
+    def _kinds(self, part: str) -> Iterator[_Kind]:
+        """Yield the processes of a part: of the gateway and gRPC as many as are set, each with its slot; else one."""
+        count = len(self._listeners)
+        slots = ("--slots", str(count + self._grpc_count))
+        if part == "grpc":
+            shared = ("--shared",) if self._grpc_count > 1 else ()
+            for number in range(self._grpc_count):
+                name, slot = part if number == 0 else f"{part}-{number}", count + number
+                yield _Kind(name, MODULES[part], ("--slot", str(slot), *slots, *shared), slot=slot)
+        elif part != "gateway":
+            yield _Kind(part, MODULES[part])
+        else:
+            for slot, listener in enumerate(self._listeners):
+                name, inherited = part if slot == 0 else f"{part}-{slot}", listener.fileno()
+                arguments = ("--listener", str(inherited), "--slot", str(slot), *slots)
+                yield _Kind(name, MODULES[part], arguments, (inherited,), slot)
+
+    def _spawn(self, kind: _Kind) -> subprocess.Popen[bytes]:
+        settings = self.project.settings
+        command = [sys.executable, "-m", "mainspring.app.processes.child", str(self._pipe[0]), kind.module]
+        command += ["--project", str(settings.root), "--profile", settings.profile, *kind.arguments]
+        with open_log(log_path(settings.state, kind.name)) as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[self._pipe[0], *kind.inherits],
+                env={**os.environ, **self.environment},
+                start_new_session=True,
+            )
+
+    def _watch(self) -> None:
+        # To the kernel a child's parent is the thread that started it: this one must outlive those that it revived.
+        while not self._all_ended.is_set():
+            self._await_death(0.05)
+            with self._reviving:
+                if not self._stopping:
+                    self._look(time.monotonic())
+
+    def _await_death(self, within_s: float) -> None:
+        """Return when a child has died, or after a while."""
+        if self._stopping or not hasattr(os, "pidfd_open"):  # which is on Linux only
+            self._all_ended.wait(within_s)
+            return
+        with ExitStack() as stack:
+            watched = []
+            for child in self._children.values():
+                if child.restart_at is None and child.process.returncode is None:
+                    with suppress(ProcessLookupError):  # it was waited for meanwhile
+                        watched.append(os.pidfd_open(child.process.pid))
+                        stack.callback(os.close, watched[-1])
+            select.select(watched, [], [], within_s)
+
+    def _look(self, now: float) -> None:
+        """Start again what died, and let new connections go to the gateways that are ready."""
+        for child in self._children.values():
+            self._revive(child, now)
+            if child.ready and self._gives_up(child.kind):
+                child.ready, child.ask_at = False, now + 1.0
+            elif child.restart_at is None and not child.ready and now >= child.ask_at:
+                child.ready = self._ready(child.kind) is True
+                child.ask_at = now + (0.0 if now - child.started < _SOON_S else 1.0)
+        slots = (child.kind.slot for child in self._children.values() if child.ready and child.kind.inherits)
+        able = [slot for slot in slots if slot is not None]
+        if able != self._able:
+            steer(self._listeners, able or range(len(self._listeners)))
+            self._able = able
+
+    def _revive(self, child: _Child, now: float) -> None:
+        if child.process.poll() is None:
+            return
+        if child.restart_at is None:
+            child.ready = False
+            if now - child.started > _STEADY_S or child.process.returncode == 0:
+                child.wait_s = _FIRST_WAIT_S
+            child.restart_at = now + child.wait_s
+            child.wait_s = min(_LONGEST_WAIT_S, child.wait_s * 2)
+        elif now >= child.restart_at:
+            child.process, child.started, child.restart_at = self._spawn(child.kind), now, None
+            child.ask_at = now
+            self._write_running()
+
+    def _await_ready(self, within_s: float) -> None:
+        settings = self.project.settings
+        deadline = time.monotonic() + within_s
+        for name, child in self._children.items():
+            while not (answers(settings.control, _LIVE) if name == "control" else self._ready(child.kind) is not None):
+                if time.monotonic() > deadline:
+                    log = log_path(settings.state, name)
+                    raise Unavailable(
+                        f"The {name} did not answer within {within_s:g} s. Its log ends: {last_lines(log)}",
+                        fix=f"read {log}.",
+                    )
+                time.sleep(0.02)
+
+    def _ready(self, kind: _Kind) -> bool | None:
+        """Return whether a child takes traffic, `None` if it does not answer; of most it is not asked."""
+        if kind.slot is None:
+            return True
+        from mainspring.serving.plane import slots
+
+        return slots.ready(slots.folder(self.project.settings.state), kind.slot)
+
+    def _gives_up(self, kind: _Kind) -> bool:
+        if not kind.inherits or kind.slot is None:
+            return False
+        from mainspring.serving.plane import slots
+
+        return slots.given_up(slots.folder(self.project.settings.state), kind.slot)
+
+    def _stop(self) -> None:
+        with self._reviving:
+            self._stopping = True
+        self._refuse_more()  # with the gateways' own ends, which they close now
+        for child in self._children.values():
+            child.process.terminate()
+        deadline = time.monotonic() + self.project.settings.gateway_limits.drain_us / 1e6 + _AFTER_DRAIN_S
+        for child in self._children.values():
+            try:
+                child.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
+        self._all_ended.set()
+        if self._watcher is not None:
+            self._watcher.join()
+        for end in self._pipe:
+            if end >= 0:
+                os.close(end)
+        forget_running(self.project.settings.state)
+
+    def _write_running(self) -> None:
+        settings = self.project.settings
+        children = {name: child.process.pid for name, child in self._children.items()}
+        running = Running(os.getpid(), settings.profile, settings.gateway.url, settings.control.url, children)
+        write_running(settings.state, running)

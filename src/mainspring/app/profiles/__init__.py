@@ -1,0 +1,1 @@
+"""Profiles: where each thing lives, which adapter that means, and whether it can be reached."""

@@ -1,0 +1,1 @@
+"""Training by name: one run, many in a search, and one again."""

@@ -1,0 +1,117 @@
+"""The JSON API of feature views, tables and dataset commits: what their pages show."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import Response
+
+from mainspring.app.live.looking import Looking
+from mainspring.console.answers import Json
+from mainspring.console.data.values import (
+    commit_list,
+    commit_page,
+    differences,
+    find_source,
+    profiled,
+    source_page,
+    table_list,
+)
+from mainspring.console.features.values import (
+    Seen,
+    entity_keys,
+    feature_list,
+    find_view,
+    looked_up,
+    over_time,
+    project_lineage,
+    view_page,
+)
+from mainspring.console.project import ConsoleProject
+from mainspring.core.errors import NotFound, Unavailable
+from mainspring.core.ids import ID_PATTERN, check_id
+
+Id = Annotated[str, Path(pattern=f"^{ID_PATTERN}$")]
+MaybeId = Annotated[str | None, Query(pattern=f"^{ID_PATTERN}$")]
+Words = Annotated[str, Query(max_length=200)]
+
+
+def add_explore_api(router: APIRouter, project: ConsoleProject, looking: Looking) -> None:
+    """Add the routes under `/api/features`, `/api/lineage` and `/api/data`."""
+
+    @router.get("/features")
+    def list_features(q: Words = "", owner: Words = "") -> Response:
+        """Feature views, with how fresh they are and the models that use them; those found, with `q` and `owner`."""
+        return Json(feature_list(project, q, owner or None))
+
+    @router.get("/features/{view}")
+    def show_view(view: Id) -> Response:
+        """One feature view: its definition, freshness and lineage."""
+        return Json(view_page(project, find_view(project, check_id(view, "feature view"))))
+
+    @router.get("/features/{view}/distributions")
+    def show_distributions(view: Id, feature: Words = "") -> Response:
+        """How the view's features are distributed over time, by a sample; 202 while that is being computed."""
+        found = find_view(project, check_id(view, "feature view"))
+        if feature and feature not in found.names:
+            raise NotFound(f"View {view!r} has no feature {feature!r}.", fix=f"it has {', '.join(found.names)}.")
+        seen = over_time(project, looking, found)
+        if seen.found is None or not feature:
+            return _seen(seen)
+        return Json(seen.found.features[feature])
+
+    @router.get("/features/{view}/online")
+    def show_online(request: Request, view: Id) -> Response:
+        """One entity's values now, online and offline. Its keys are parameters: `?key.origin=EWR`."""
+        found = find_view(project, check_id(view, "feature view"))
+        return Json(looked_up(project, found, entity_keys(found, dict(request.query_params))))
+
+    @router.get("/lineage")
+    def show_lineage() -> Response:
+        """The whole project's lineage: nodes, and edges from one `kind:name` to another."""
+        found, problem = project_lineage(project)
+        return Json({"nodes": found.nodes, "edges": found.edges, "problem": problem})
+
+    @router.get("/data")
+    def list_tables() -> Response:
+        """Every source with its table: rows, size, newest event, quarantine; and the other tables."""
+        return Json(table_list(project))
+
+    @router.get("/data/commits")
+    def list_commits() -> Response:
+        """Dataset commits with their tags, newest first."""
+        return Json({"commits": commit_list(project)})
+
+    @router.get("/data/commits/{commit}")
+    def show_commit(commit: Id, to: MaybeId = None) -> Response:
+        """One dataset commit beside its parent, or beside the commit or tag `to`."""
+        other = check_id(to, "commit") if to else None
+        view = commit_page(project, check_id(commit, "commit"), other)
+        return Json({"commit": view.commit, "tags": view.tags, "other": view.other, "tables": view.tables})
+
+    @router.get("/data/commits/{commit}/difference")
+    def show_difference(commit: Id, to: MaybeId = None) -> Response:
+        """How its rows and columns differ from its parent's, or from those of `to`; 202 while they are compared."""
+        other = check_id(to, "commit") if to else None
+        return _seen(differences(project, looking, commit_page(project, check_id(commit, "commit"), other)))
+
+    @router.get("/data/tables/{source}")
+    def show_source(source: Id) -> Response:
+        """One source: its schema, checks, what failed them, the commits that changed it, its lineage."""
+        return Json(source_page(project, find_source(project, check_id(source, "source"))))
+
+    @router.get("/data/tables/{source}/profile")
+    def show_profile(source: Id) -> Response:
+        """What the source's columns hold; 202 while that is being counted."""
+        return _seen(profiled(project, looking, find_source(project, check_id(source, "source"))))
+
+
+def _seen(seen: Seen[Any]) -> Response:
+    if seen.problem is not None:
+        raise Unavailable(seen.problem)
+    if not seen.ready:
+        response = Json({"ready": False}, 202)
+        response.headers["retry-after"] = "2"
+        return response
+    return Json(seen.found)

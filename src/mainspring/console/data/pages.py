@@ -1,0 +1,62 @@
+"""The pages of tables and dataset commits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from mainspring.app.data.lineage import SOURCE
+from mainspring.app.live.looking import Looking
+from mainspring.console.data.profile_picture import column_picture
+from mainspring.console.data.values import (
+    commit_list,
+    commit_page,
+    differences,
+    find_source,
+    profiled,
+    source_page,
+    table_list,
+)
+from mainspring.console.features.pages import Frame
+from mainspring.console.features.values import page_of, source_address
+from mainspring.console.lineage_picture import picture
+from mainspring.console.project import ConsoleProject
+from mainspring.console.render import page
+from mainspring.core.ids import check_id
+
+
+def add_data_pages(router: APIRouter, project: ConsoleProject, looking: Looking, frame: Frame) -> None:
+    """Add the routes under `/data`."""
+
+    def framed(request: Request, **content: Any) -> dict[str, Any]:
+        return {**frame(request), "section": "data", "source_address": source_address, **content}
+
+    @router.get("/data")
+    def show_tables(request: Request) -> Response:
+        return page("data.html", framed(request, found=table_list(project)))
+
+    @router.get("/data/commits")
+    def show_commits(request: Request) -> Response:
+        return page("commits.html", framed(request, commits=commit_list(project)))
+
+    @router.get("/data/commits/{commit}")
+    def show_commit(request: Request, commit: str, to: str | None = None) -> Response:
+        other = check_id(to, "commit") if to else None
+        view = commit_page(project, check_id(commit, "commit"), other)
+        seen = differences(project, looking, view)
+        differing = {each.table: each for each in seen.found or ()}
+        return page("commit.html", framed(request, view=view, seen=seen, differing=differing))
+
+    @router.get("/data/tables/{name}")
+    @router.get("/data/{name}")
+    def show_source(request: Request, name: str) -> Response:
+        source = find_source(project, check_id(name, "source"))
+        shown, seen = source_page(project, source), profiled(project, looking, source)
+        pictures = {}
+        if seen.found:
+            pictures = {each.column: column_picture(each, seen.found.rows) for each in seen.found.columns}
+        serving = {endpoint.model_name: name for name, endpoint in sorted(project.definitions.endpoints.items())}
+        drawn = picture(shown.lineage, f"{SOURCE}:{name}", lambda node: page_of(node, serving))
+        return page("source.html", framed(request, view=shown, seen=seen, pictures=pictures, picture=drawn))

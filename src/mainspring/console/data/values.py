@@ -1,0 +1,364 @@
+"""What the pages of tables and commits say, as values for the templates and for the API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mainspring.app.data import lineage as graph
+from mainspring.app.data.lineage import Lineage
+from mainspring.app.data.tables import CommitChange, Extent, changes_of, extent, newest, quarantine_reasons
+from mainspring.app.live.looking import Looking
+from mainspring.console.features.values import Seen, project_lineage
+from mainspring.console.project import ConsoleProject
+from mainspring.core.errors import MainspringError, NotFound
+from mainspring.data.model import QUARANTINE_SUFFIX, TILES_PREFIX, Check, DatasetCommit, Source
+
+if TYPE_CHECKING:
+    from mainspring.data.diff import TableDiff
+    from mainspring.data.profile import TableProfile
+
+SHOWN_COMMITS = 200
+PROFILED_ROWS = 50_000_000
+FRESH, LATE, EMPTY, UNKNOWN = "fresh", "late", "empty", "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One source in the list. `extent` and `newest` are `None` where nothing landed, or there is a problem."""
+
+    name: str
+    description: str
+    owner: str
+    extent: Extent | None
+    newest: int | None  # the latest event, UTC epoch microseconds
+    quarantined: int | None
+    checks: int
+    pii: int
+    state: str
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OtherTable:
+    """A table that no source declares: predictions, quarantines of former sources."""
+
+    name: str
+    extent: Extent | None
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TableList:
+    sources: tuple[TableRow, ...]
+    others: tuple[OtherTable, ...]
+    commits: int
+    now: int
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a source. `role` is `event time`, `recorded time`, or the entities that it is a key of."""
+
+    name: str
+    dtype: str
+    role: str
+    pii: bool
+    checks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePage:
+    """Everything that is known of one source without reading its rows, and why rows of it failed."""
+
+    row: TableRow
+    event_time: str
+    recorded_time: str | None
+    lag_us: int
+    columns: tuple[Column, ...]
+    checks: tuple[str, ...]
+    reasons: Mapping[str, int]
+    changes: tuple[CommitChange, ...]
+    tags: Mapping[str, tuple[str, ...]]  # commit id -> tags
+    views: tuple[str, ...]
+    lineage: Lineage
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRow:
+    commit: DatasetCommit
+    tags: tuple[str, ...]
+    changed: tuple[str, ...]  # tables with another version than in its parent
+
+
+@dataclass(frozen=True, slots=True)
+class CommitTable:
+    """One table in a commit, beside another commit. `rows` is `None` where the version cannot be read any more."""
+
+    name: str
+    version: int | None
+    rows: int | None
+    before: int | None
+    rows_before: int | None
+    source: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CommitPage:
+    commit: DatasetCommit
+    tags: tuple[str, ...]
+    other: DatasetCommit | None  # what it is compared with
+    tables: tuple[CommitTable, ...]
+    choices: tuple[CommitRow, ...]
+
+    @property
+    def changed(self) -> int:
+        return sum(table.version != table.before for table in self.tables)
+
+
+def table_list(project: ConsoleProject) -> TableList:
+    """Return every source with its table, and the other tables there are."""
+    sources, now = project.definitions.sources, project.clock.now()
+    rows = tuple(_row(project, sources[name], now) for name in sorted(sources))
+    others: tuple[OtherTable, ...] = ()
+    problem = None
+    known = {*sources, *(name + QUARANTINE_SUFFIX for name in sources)}
+    try:
+        names = [name for name in project.lake.tables() if name not in known and not name.startswith(TILES_PREFIX)]
+        others = tuple(_other(project, name) for name in names)
+        commits = len(project.snapshots.log(SHOWN_COMMITS))
+    except MainspringError as error:
+        commits, problem = 0, str(error)
+    return TableList(rows, others, commits, now, problem)
+
+
+def find_source(project: ConsoleProject, name: str) -> Source:
+    """Return a declared source.
+
+    Raises:
+        NotFound: There is none of this name.
+    """
+    source = project.definitions.sources.get(name)
+    if source is None:
+        raise NotFound(f"There is no source {name!r}.", fix="GET /api/data lists them.")
+    return source
+
+
+def source_page(project: ConsoleProject, source: Source) -> SourcePage:
+    """Return what is known of a source."""
+    problems: list[str] = []
+    reasons: Mapping[str, int] = {}
+    changes: Sequence[CommitChange] = ()
+    tags: dict[str, tuple[str, ...]] = {}
+    try:
+        reasons = quarantine_reasons(project.lake, source)
+        changes = changes_of(source.name, project.snapshots.log(SHOWN_COMMITS))
+        tags = _tags(project)
+    except MainspringError as error:
+        problems.append(str(error))
+    whole, problem = project_lineage(project)
+    views = [view for view in project.definitions.views.values() if view.source.name == source.name]
+    keys: dict[str, list[str]] = {}
+    for view in views:
+        for key in view.entity.keys:
+            if view.entity.name not in keys.setdefault(key, []):
+                keys[key].append(view.entity.name)
+    return SourcePage(
+        row=_row(project, source, project.clock.now()),
+        event_time=source.event_time,
+        recorded_time=source.recorded_time,
+        lag_us=source.lag_us,
+        columns=tuple(_column(source, name, keys.get(name, ())) for name in source.columns),
+        checks=tuple(map(worded, source.checks)),
+        reasons=reasons,
+        changes=tuple(changes),
+        tags=tags,
+        views=tuple(sorted(view.name for view in views)),
+        lineage=whole.around(graph.SOURCE, source.name),
+        problems=(*problems, *([problem] if problem else [])),
+    )
+
+
+def profiled(project: ConsoleProject, looking: Looking, source: Source) -> Seen[TableProfile]:
+    """Return what the source's columns hold, if that is known soon."""
+    from mainspring.data.profile import profile
+
+    try:
+        scan = project.lake.scan(source.name)
+        rows = extent(scan).rows
+        if rows > PROFILED_ROWS:
+            return Seen(True, None, f"The table has {rows:,} rows; a page counts at most {PROFILED_ROWS:,}.")
+        ready, found = looking.at(
+            ("profile", source.name, scan.version), lambda: profile(scan, source, memory_limit="512MB")
+        )
+    except NotFound:
+        return Seen(True, None, None)
+    except MainspringError as error:
+        return Seen(True, None, str(error))
+    return Seen(ready, found, None)
+
+
+def differences(project: ConsoleProject, looking: Looking, view: CommitPage) -> Seen[list[TableDiff]]:
+    """Return how the rows and columns of two commits differ, if that is known soon."""
+    from mainspring.data.diff import diff
+
+    before, after = view.other, view.commit
+    if before is None:
+        return Seen(True, None, None)
+    # Of another table nobody knows which columns identify a person.
+    pii = {name: tuple(source.pii) for name, source in project.definitions.sources.items()}
+    changed = [table for table in view.tables if table.version != table.before and table.name in pii]
+    names = {table.name for table in changed}
+    rows = sum((table.rows or 0) + (table.rows_before or 0) for table in changed)
+    if rows > PROFILED_ROWS:
+        return Seen(True, None, f"The tables have {rows:,} rows; a page compares at most {PROFILED_ROWS:,}.")
+    key = ("difference", before.id, after.id)
+    try:
+        ready, found = looking.at(
+            key,
+            lambda: diff(
+                project.lake, _only(before.versions, names), _only(after.versions, names), pii=pii, memory_limit="512MB"
+            ),
+        )
+    except MainspringError as error:
+        return Seen(True, None, str(error))
+    return Seen(ready, found, None)
+
+
+def commit_list(project: ConsoleProject) -> tuple[CommitRow, ...]:
+    """Return the newest commits, newest first."""
+    commits, tags = project.snapshots.log(SHOWN_COMMITS), _tags(project)
+    known = {commit.id: commit for commit in commits}
+    return tuple(
+        CommitRow(commit, tags.get(commit.id, ()), _changed(commit, known.get(commit.parent or "")))
+        for commit in commits
+    )
+
+
+def commit_page(project: ConsoleProject, name: str, to: str | None = None) -> CommitPage:
+    """Return one commit beside its parent, or beside the commit `to`.
+
+    Args:
+        name, to: Ids or tags.
+
+    Raises:
+        NotFound: There is no such commit.
+    """
+    commit = project.snapshots.get(name)
+    other = project.snapshots.get(to) if to else project.snapshots.get(commit.parent) if commit.parent else None
+    tables = sorted({*commit.versions, *(other.versions if other else ())})
+    return CommitPage(
+        commit,
+        _tags(project).get(commit.id, ()),
+        other,
+        tuple(_compared(project, table, commit, other) for table in tables),
+        tuple(row for row in commit_list(project) if row.commit.id != commit.id)[:50],
+    )
+
+
+def worded(check: Check) -> str:
+    """Return a check as one line."""
+    from mainspring.core.time import format_duration
+
+    return f"fresh within {format_duration(check.within)}" if check.kind == "fresh" else str(check)
+
+
+def _row(project: ConsoleProject, source: Source, now: int) -> TableRow:
+    held, last, quarantined, problem, state = None, None, None, None, FRESH
+    allowed = min((check.within for check in source.checks if check.kind == "fresh"), default=None)
+    try:
+        scan = project.lake.scan(source.name)
+        held, last = extent(scan), newest(scan, source.event_time)
+        if allowed is not None and (last is None or now - last > allowed):
+            state = LATE
+    except NotFound:
+        state = EMPTY
+    except MainspringError as error:
+        problem, state = str(error), UNKNOWN
+    try:
+        quarantined = extent(project.lake.scan(source.name + QUARANTINE_SUFFIX)).rows
+    except NotFound:
+        quarantined = 0
+    except MainspringError as error:
+        problem, state = str(error), UNKNOWN
+    return TableRow(
+        source.name,
+        source.description,
+        source.owner,
+        held,
+        last,
+        quarantined,
+        len(source.checks),
+        len(source.pii),
+        state,
+        problem,
+    )
+
+
+def _other(project: ConsoleProject, name: str) -> OtherTable:
+    try:
+        return OtherTable(name, extent(project.lake.scan(name)), None)
+    except MainspringError as error:
+        return OtherTable(name, None, str(error))
+
+
+def _column(source: Source, name: str, entities: Sequence[str]) -> Column:
+    roles = [f"key of {entity}" for entity in entities]
+    if name == source.event_time:
+        roles.insert(0, "event time")
+    elif name == source.recorded_time:
+        roles.insert(0, "recorded time")
+    checks = tuple(_of_column(check, name) for check in source.checks if name in check.columns)
+    return Column(name, source.columns[name].value, ", ".join(roles), name in source.pii, checks)
+
+
+def _of_column(check: Check, name: str) -> str:
+    """Return what a check asks of one of its columns."""
+    if check.kind == "not_null":
+        return "not null"
+    if check.kind == "unique":
+        others = ", ".join(column for column in check.columns if column != name)
+        return f"unique with {others}" if others else "unique"
+    return str(check).removeprefix(f"{name} ")
+
+
+def _only(versions: Mapping[str, int], names: set[str]) -> dict[str, int]:
+    return {name: version for name, version in versions.items() if name in names}
+
+
+def _tags(project: ConsoleProject) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for tag, commit in sorted(project.snapshots.tags().items()):
+        found[commit] = (*found.get(commit, ()), tag)
+    return found
+
+
+def _changed(commit: DatasetCommit, parent: DatasetCommit | None) -> tuple[str, ...]:
+    before = parent.versions if parent else {}
+    tables = sorted({*commit.versions, *before})
+    return tuple(table for table in tables if commit.versions.get(table) != before.get(table))
+
+
+def _compared(project: ConsoleProject, table: str, commit: DatasetCommit, other: DatasetCommit | None) -> CommitTable:
+    version = commit.versions.get(table)
+    before = other.versions.get(table) if other else None
+    return CommitTable(
+        table,
+        version,
+        _rows(project, table, version),
+        before,
+        _rows(project, table, before),
+        table in project.definitions.sources,
+    )
+
+
+def _rows(project: ConsoleProject, table: str, version: int | None) -> int | None:
+    if version is None:
+        return None
+    try:
+        return project.lake.describe(table, version).rows
+    except MainspringError:
+        return None

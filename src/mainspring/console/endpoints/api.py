@@ -1,0 +1,42 @@
+"""What the JSON API says of endpoints: what stands behind them, how they did, what they can take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import Response
+
+from mainspring.console.answers import Json
+from mainspring.console.endpoints.overview import endpoints
+from mainspring.console.project import ConsoleProject
+from mainspring.core.errors import NotFound
+from mainspring.core.ids import ID_PATTERN, check_id
+
+Id = Annotated[str, Path(pattern=f"^{ID_PATTERN}$")]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+
+
+def add_endpoint_api(router: APIRouter, project: ConsoleProject) -> None:
+    """Add the routes under /api/endpoints."""
+
+    def known(name: str) -> str:
+        if check_id(name, "endpoint") not in endpoints(project):
+            raise NotFound(f"There is no endpoint {name!r}.", fix="GET /api/endpoints lists them.")
+        return name
+
+    @router.get("/endpoints")
+    def list_endpoints() -> Response:
+        """Every endpoint, declared or routed, with its route; null where nothing stands behind it."""
+        table = project.routes.current()
+        return Json({"endpoints": [{"name": name, "route": table.get(name)} for name in endpoints(project)]})
+
+    @router.get("/endpoints/{name}/windows")
+    def list_windows(name: Id, since: int = 0, until: int | None = None) -> Response:
+        """What the monitors found in windows that start in `[since, until)`, oldest first."""
+        return Json({"endpoint": known(name), "windows": project.monitors.windows(name, since, until)})
+
+    @router.get("/endpoints/{name}/baselines")
+    def list_baselines(name: Id, limit: Limit = 10) -> Response:
+        """What the endpoint managed when it was measured, newest first."""
+        return Json({"endpoint": known(name), "baselines": project.baselines.newest(name, limit)})

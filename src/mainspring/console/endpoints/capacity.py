@@ -1,0 +1,107 @@
+"""What an endpoint can take, beside what it is doing: its baseline and the numbers of the gateway's processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+from markupsafe import Markup
+
+from mainspring.console.charts import small_bars
+from mainspring.console.endpoints.load_picture import load_picture
+from mainspring.console.project import ConsoleProject
+from mainspring.serving.load.numbers import Distribution, EndpointNumbers, read_numbers
+from mainspring.serving.model import Baseline
+from mainspring.serving.plane.slots import folder, merged, numbers
+
+_WORDS = {
+    "queue_full": "the queue was full",
+    "too_late": "it would have been too late",
+    "expired": "the deadline passed while it waited",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    """A stage of a request, milliseconds: at the baseline's highest load, and now."""
+
+    stage: str
+    baseline_ms: float | None
+    mean_ms: float | None
+    p99_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """An endpoint's baseline and present numbers; `None` where it was never measured, or no gateway answers."""
+
+    baseline: Baseline | None
+    picture: Markup
+    workers: int
+    live: EndpointNumbers | None
+    stages: tuple[StageRow, ...]
+    batches: Markup
+    outdated: bool  # the baseline is of a version that is not live any more
+
+    @property
+    def statuses(self) -> list[tuple[str, int]]:
+        return sorted((status, int(count)) for status, count in (self.live.requests if self.live else {}).items())
+
+    @property
+    def rejections(self) -> list[tuple[str, int]]:
+        """Why how many requests were refused, most first."""
+        found = self.live.rejections if self.live else {}
+        return [(_WORDS.get(why, why), int(count)) for why, count in sorted(found.items(), key=lambda one: -one[1])]
+
+
+def capacity(project: ConsoleProject, endpoint: str, digests: Mapping[str, float]) -> Capacity:
+    """Return what is known of an endpoint.
+
+    Args:
+        digests: Of the bundles behind it now.
+    """
+    kept = project.baselines.newest(endpoint)
+    baseline = kept[0] if kept else None
+    texts = numbers(folder(project.settings.state))
+    found = read_numbers(merged(texts).decode(), endpoint) if texts else None
+    live = found if found is not None and found.asked else None
+    return Capacity(
+        baseline=baseline,
+        picture=load_picture(baseline) if baseline else Markup(""),
+        workers=len(texts),
+        live=live,
+        stages=_stages(baseline, live),
+        batches=_batches(live.batch_rows) if live else Markup(""),
+        outdated=baseline is not None and baseline.digest not in digests,
+    )
+
+
+def _stages(baseline: Baseline | None, live: EndpointNumbers | None) -> tuple[StageRow, ...]:
+    before = baseline.stages_us if baseline else {}
+    now = live.stages if live else {}
+    return tuple(
+        StageRow(
+            stage,
+            before[stage] / 1000 if stage in before else None,
+            _thousand(now[stage].mean if stage in now else None),
+            _thousand(now[stage].quantile(0.99) if stage in now else None),
+        )
+        for stage in dict.fromkeys([*before, *now])
+    )
+
+
+def _thousand(value: float | None) -> float | None:
+    return None if value is None else value * 1000
+
+
+def _batches(rows: Distribution) -> Markup:
+    bounds = sorted(rows.buckets)
+    counts = [rows.buckets[bounds[0]], *(rows.buckets[high] - rows.buckets[low] for low, high in pairwise(bounds))]
+    last = max((place for place, count in enumerate(counts) if count), default=-1)
+    titles = [f"{_of_rows(bound)}: {count:,.0f} batches" for bound, count in zip(bounds, counts, strict=True)]
+    return small_bars([int(count) for count in counts[: last + 1]], titles[: last + 1])
+
+
+def _of_rows(bound: float) -> str:
+    return "more rows" if bound == float("inf") else "1 row" if bound == 1 else f"up to {bound:,.0f} rows"

@@ -1,0 +1,163 @@
+"""What the overview says of one endpoint, as values for the template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from mainspring.console.charts import Chart, spark
+from mainspring.console.endpoints import series
+from mainspring.console.endpoints.capacity import Capacity, capacity
+from mainspring.console.endpoints.freshness import Freshness, freshness
+from mainspring.console.endpoints.live import Live, live
+from mainspring.console.project import ConsoleProject
+from mainspring.core.errors import NotFound
+from mainspring.ledger.model import Prediction
+from mainspring.monitoring.model import ColumnDrift, Window
+
+SHOWN_WINDOWS = 60
+SHOWN_PREDICTIONS = 12
+SHOWN_COLUMNS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class DriftRow:
+    """One column in the newest judged window, and its distance over all of them."""
+
+    drift: ColumnDrift
+    history: tuple[float | None, ...]
+    scale: float  # one for all rows, so that their lines can be compared
+    is_score: bool = False
+
+    @property
+    def state(self) -> str:
+        return "alert" if self.drift.alert else "drifted" if self.drift.drifted else "steady"
+
+    @property
+    def spark(self) -> Markup:
+        return spark(self.history, self.scale, tone="alert" if self.drift.alert else "first")
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """One endpoint at a glance. `judged` is the newest window with drift, `labelled` the newest with labels."""
+
+    endpoint: str
+    others: tuple[str, ...]  # all endpoints, for choosing
+    now: int
+    live: Live
+    windows: tuple[Window, ...]
+    metric: str | None  # the one that counts first
+    held_out: float | None  # the same on the held-out rows, of the version with the most traffic
+    judged: Window | None
+    labelled: Window | None
+    charts: tuple[Chart, ...]
+    drift: tuple[DriftRow, ...]
+    freshness: tuple[Freshness, ...]
+    capacity: Capacity
+    recent: tuple[Prediction, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(window.predictions for window in self.windows)
+
+    @property
+    def last(self) -> Window | None:
+        return self.windows[-1] if self.windows else None
+
+    @property
+    def served(self) -> Window | None:
+        """The newest window in which anything was predicted."""
+        return next((window for window in reversed(self.windows) if window.predictions), None)
+
+    @property
+    def alerts(self) -> int:
+        return sum(row.drift.alert for row in self.drift)
+
+    @property
+    def drifted(self) -> int:
+        return sum(row.drift.drifted for row in self.drift)
+
+    @property
+    def stale(self) -> tuple[Freshness, ...]:
+        return tuple(row for row in self.freshness if row.late)
+
+
+def endpoints(project: ConsoleProject) -> tuple[str, ...]:
+    """Return the names of all endpoints, declared or routed, sorted."""
+    return tuple(sorted({*project.definitions.endpoints, *project.routes.current()}))
+
+
+def overview(project: ConsoleProject, endpoint: str) -> Overview:
+    """Return the overview of one endpoint.
+
+    Raises:
+        NotFound: No such endpoint is declared or routed.
+    """
+    names = endpoints(project)
+    if endpoint not in names:
+        raise NotFound(f"There is no endpoint {endpoint!r}.", fix=f"the project has {list(names)}.")
+    windows = project.monitors.windows(endpoint)[-SHOWN_WINDOWS:]
+    now = project.clock.now()
+    state = live(project, endpoint, project.routes.current().get(endpoint))
+    metric = _metric(project, state, windows)
+    held_out = _held_out(state, metric)
+    judged = next((window for window in reversed(windows) if window.columns), None)
+    return Overview(
+        endpoint=endpoint,
+        others=names,
+        now=now,
+        live=state,
+        windows=tuple(windows),
+        metric=metric,
+        held_out=held_out,
+        judged=judged,
+        labelled=next((window for window in reversed(windows) if window.quality), None),
+        charts=series.charts(windows, metric, held_out, _marks(project, state, windows)),
+        drift=_drift(windows, judged),
+        freshness=freshness(project, state.model, now),
+        capacity=capacity(project, endpoint, {arm.digest: arm.weight for arm in state.arms}),
+        recent=tuple(project.predictions.recent(endpoint, SHOWN_PREDICTIONS)),
+    )
+
+
+def _metric(project: ConsoleProject, state: Live, windows: Sequence[Window]) -> str | None:
+    """The first gate's metric where live quality has it, else the first that live quality has."""
+    known = list(dict.fromkeys(name for window in windows for name in window.quality))
+    definition = project.definitions.models.get(state.model)
+    gated = [gate.metric for gate in (definition.gates if definition else ())]
+    wanted = [*gated, "auc", "accuracy", "rmse"]
+    return next((name for name in wanted if name in known), known[0] if known else None)
+
+
+def _held_out(state: Live, metric: str | None) -> float | None:
+    arm = max(state.arms, key=lambda arm: arm.weight, default=None)
+    return next((figure.value for figure in (arm.metrics if arm else ()) if figure.metric == metric), None)
+
+
+def _marks(project: ConsoleProject, state: Live, windows: Sequence[Window]) -> tuple[tuple[int, str], ...]:
+    if not windows or not state.alias:
+        return ()
+    moves = project.versions.moves(state.model, state.alias)
+    inside = [move for move in moves if windows[0].start < move.at < windows[-1].end]
+    return tuple((move.at, f"version {move.new}") for move in reversed(inside))
+
+
+def _drift(windows: Sequence[Window], judged: Window | None) -> tuple[DriftRow, ...]:
+    """All columns of the judged window, the worst first."""
+    if judged is None:
+        return ()
+    judged_columns = [column for window in windows for column in (*window.columns, window.score) if column]
+    scale = max(0.1, *(column.ks for column in judged_columns))
+    past = [{column.column: column.ks for column in window.columns} for window in windows]
+    rows = [DriftRow(column, tuple(ks.get(column.column) for ks in past), scale) for column in judged.columns]
+    if judged.score is not None:
+        scores = tuple(window.score.ks if window.score else None for window in windows)
+        rows.append(DriftRow(judged.score, scores, scale, is_score=True))
+    return tuple(sorted(rows, key=_severity, reverse=True))
+
+
+def _severity(row: DriftRow) -> tuple[bool, bool, float]:
+    return row.drift.alert, row.drift.drifted, max(row.drift.ks, abs(row.drift.shift_sd or 0.0) / 4)

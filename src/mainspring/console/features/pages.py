@@ -1,0 +1,112 @@
+"""The pages of feature views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from mainspring.app.data.lineage import VIEW
+from mainspring.app.features.entity_values import EntityValues
+from mainspring.app.live.looking import Looking
+from mainspring.console.answers import status_of
+from mainspring.console.features.charts import charts, median_spark
+from mainspring.console.features.values import (
+    KEY,
+    Seen,
+    ViewPage,
+    entity_keys,
+    feature_list,
+    find_view,
+    looked_up,
+    over_time,
+    page_of,
+    source_address,
+    view_page,
+)
+from mainspring.console.lineage_picture import picture
+from mainspring.console.project import ConsoleProject
+from mainspring.console.render import page
+from mainspring.core.errors import MainspringError, NotFound
+from mainspring.core.ids import check_id
+from mainspring.core.time import format_instant, from_datetime
+from mainspring.features.describe.distributions import Distributions
+from mainspring.features.model import FeatureView
+
+Frame = Callable[[Request], dict[str, Any]]
+_LONGEST_SEARCH = 200
+
+
+def add_feature_pages(router: APIRouter, project: ConsoleProject, looking: Looking, frame: Frame) -> None:
+    """Add the routes `/features` and `/features/{view}`."""
+
+    @router.get("/features")
+    def show_features(request: Request, q: str = "", owner: str = "") -> Response:
+        words = q.strip()[:_LONGEST_SEARCH]
+        found = feature_list(project, words, owner or None)
+        content = {
+            "found": found,
+            "words": words,
+            "owner": owner,
+            "section": "features",
+            "source_address": source_address,
+        }
+        return page("features.html", {**frame(request), **content})
+
+    @router.get("/features/{name}")
+    def show_view(request: Request, name: str, feature: str | None = None) -> Response:
+        view = find_view(project, check_id(name, "feature view"))
+        if feature is not None and feature not in view.names:
+            raise NotFound(f"View {name!r} has no feature {feature!r}.", fix=f"it has {', '.join(view.names)}.")
+        content, status = _content(project, looking, view, feature, dict(request.query_params))
+        return page("view.html", {**frame(request), **content}, status=status)
+
+
+def _content(
+    project: ConsoleProject, looking: Looking, view: FeatureView, feature: str | None, query: dict[str, str]
+) -> tuple[dict[str, Any], int]:
+    shown = view_page(project, view)
+    seen = over_time(project, looking, view)
+    texts = entity_keys(view, query)
+    values: EntityValues | None = None
+    refused, status = None, 200
+    if texts:
+        try:
+            values = looked_up(project, view, texts)
+        except MainspringError as error:
+            refused, status = error, 422 if status_of(error) == 400 else status_of(error)
+    chosen = feature or view.names[0]
+    return {
+        "view": shown,
+        "section": "features",
+        "picture": _picture(project, shown),
+        "seen": seen,
+        "chosen": chosen,
+        "charts": charts(seen.found.features[chosen]) if seen.found else (),
+        "hidden": seen.found is not None and seen.found.features[chosen].kind == "hidden",
+        "sparks": {name: median_spark(each) for name, each in seen.found.features.items()} if seen.found else {},
+        "texts": texts,
+        "key_prefix": KEY,
+        "values": values,
+        "refused": refused,
+        "examples": _examples(seen),
+        "source_address": source_address,
+    }, status
+
+
+def _picture(project: ConsoleProject, shown: ViewPage) -> Any:
+    serving = {endpoint.model_name: name for name, endpoint in sorted(project.definitions.endpoints.items())}
+    return picture(shown.lineage, f"{VIEW}:{shown.name}", lambda node: page_of(node, serving))
+
+
+def _examples(seen: Seen[Distributions]) -> list[dict[str, str]]:
+    """Return keys as they would be typed."""
+    return [{name: _typed(value) for name, value in key.items()} for key in (seen.found.examples if seen.found else ())]
+
+
+def _typed(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return format_instant(from_datetime(value)) if hasattr(value, "tzinfo") else str(value)

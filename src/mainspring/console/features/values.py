@@ -1,0 +1,289 @@
+"""What the pages of feature views say, as values for the templates and for the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from mainspring.app.data import lineage as graph
+from mainspring.app.data.lineage import Lineage, Node, lineage, models_using
+from mainspring.app.features.entity_values import EntityValues, entity_values
+from mainspring.app.features.search import owners, search
+from mainspring.app.features.view_freshness import ViewFreshness, view_freshness
+from mainspring.app.live.looking import Looking
+from mainspring.console.project import ConsoleProject
+from mainspring.core.errors import Invalid, MainspringError, NotFound
+from mainspring.core.time import HOUR
+from mainspring.features.describe.distributions import Distributions, distributions
+from mainspring.features.describe.personal import columns_read
+from mainspring.features.describe.wording import definition, wording
+from mainspring.features.keys import typed_key
+from mainspring.features.layout import slot
+from mainspring.features.model import FeatureView
+from mainspring.features.types import default_of, feature_dtype
+
+KEY = "key."  # before a key's name in a query, so that no key is taken for another parameter
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRow:
+    """One view in the list. `matches` are the features that the words searched for were found in."""
+
+    name: str
+    description: str
+    entity: str
+    keys: tuple[str, ...]
+    source: str
+    owner: str
+    tags: Mapping[str, str]
+    features: int
+    models: tuple[str, ...]
+    freshness: ViewFreshness
+    matches: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OnDemand:
+    """Features that are computed when they are asked for: name -> formula."""
+
+    name: str
+    description: str
+    owner: str
+    features: Mapping[str, str]
+    views: tuple[str, ...]
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureList:
+    """The views that were asked for, of `total`; and what is computed on demand, where nothing was asked for."""
+
+    views: tuple[ViewRow, ...]
+    on_demand: tuple[OnDemand, ...]
+    owners: tuple[str, ...]
+    total: int
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRow:
+    """One feature's definition. Durations are microseconds; `personal` are the PII columns it reads."""
+
+    name: str
+    dtype: str
+    kind: str
+    formula: str
+    window: int | None
+    ttl: int | None
+    where: str | None
+    default: float | None
+    description: str
+    columns: tuple[str, ...]
+    personal: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewPage:
+    """Everything that the definitions say of one view, and how fresh it is."""
+
+    name: str
+    description: str
+    entity: str
+    entity_description: str
+    keys: Mapping[str, str]
+    source: str
+    owner: str
+    tags: Mapping[str, str]
+    slot: str
+    features: tuple[FeatureRow, ...]
+    models: tuple[str, ...]
+    freshness: ViewFreshness
+    lineage: Lineage
+    problem: str | None  # why the lineage is not whole
+
+
+@dataclass(frozen=True, slots=True)
+class Seen(Generic[_T]):
+    """Something that is costly to look at: found, or nothing to find, or still being made, or why it cannot be."""
+
+    ready: bool
+    found: _T | None
+    problem: str | None
+
+
+def feature_list(project: ConsoleProject, words: str = "", owner: str | None = None) -> FeatureList:
+    """Return the views that the words and the owner name, all by default."""
+    definitions, now = project.definitions, project.clock.now()
+    found = search(definitions.views.values(), words, owner)
+    rows = tuple(
+        ViewRow(
+            name=one.view.name,
+            description=one.view.description,
+            entity=one.view.entity.name,
+            keys=tuple(one.view.entity.keys),
+            source=one.view.source.name,
+            owner=one.view.owner,
+            tags=dict(one.view.tags),
+            features=len(one.view.names),
+            models=models_using(definitions.models, one.view.name),
+            freshness=_freshness(project, one.view, now),
+            matches=one.features,
+        )
+        for one in found
+    )
+    asked = bool(words.strip()) or owner is not None
+    demanded = () if asked else _on_demand(project)
+    return FeatureList(rows, demanded, tuple(owners(definitions.views.values())), len(definitions.views), now)
+
+
+def find_view(project: ConsoleProject, name: str) -> FeatureView:
+    """Return a declared view.
+
+    Raises:
+        NotFound: There is none of this name.
+    """
+    view = project.definitions.views.get(name)
+    if view is None:
+        raise NotFound(f"There is no feature view {name!r}.", fix="GET /api/features lists them.")
+    return view
+
+
+def view_page(project: ConsoleProject, view: FeatureView) -> ViewPage:
+    """Return what is known of a view."""
+    whole, problem = project_lineage(project)
+    return ViewPage(
+        name=view.name,
+        description=view.description,
+        entity=view.entity.name,
+        entity_description=view.entity.description,
+        keys={name: dtype.value for name, dtype in view.entity.keys.items()},
+        source=view.source.name,
+        owner=view.owner,
+        tags=dict(view.tags),
+        slot=slot(view),
+        features=tuple(_feature(view, name) for name in view.names),
+        models=models_using(project.definitions.models, view.name),
+        freshness=_freshness(project, view, project.clock.now(), visible=True),
+        lineage=whole.around(graph.VIEW, view.name),
+        problem=problem,
+    )
+
+
+def project_lineage(project: ConsoleProject) -> tuple[Lineage, str | None]:
+    """Return the lineage of the whole project; what the registry or the routes did not tell is said instead."""
+    definitions, problems = project.definitions, []
+
+    def read(of: Callable[[], _T], otherwise: _T) -> _T:
+        try:
+            return of()
+        except MainspringError as error:
+            problems.append(str(error))
+            return otherwise
+
+    found = lineage(
+        definitions.sources,
+        [*definitions.views.values(), *definitions.request_features.values()],
+        definitions.models,
+        definitions.endpoints,
+        read(project.versions.all, []),
+        read(project.routes.current, {}),
+    )
+    return found, " ".join(problems) or None
+
+
+def page_of(node: Node, models: Mapping[str, str]) -> str | None:
+    """Return the address of a node's page. Names are ids, so they need no quoting.
+
+    Args:
+        models: Model -> an endpoint that serves it.
+    """
+    if node.kind == graph.SOURCE:
+        return source_address(node.name)
+    if node.kind == graph.VIEW:
+        return f"/features/{node.name}"
+    endpoint = node.name if node.kind == graph.ENDPOINT else models.get(node.name) if node.kind == graph.MODEL else None
+    return None if endpoint is None else f"/?endpoint={endpoint}"
+
+
+def source_address(name: str) -> str:
+    """Return the address of a source's page. `/data/commits` is another page, so that name has a longer one."""
+    return f"/data/{name}" if name != "commits" else f"/data/tables/{name}"
+
+
+def over_time(project: ConsoleProject, looking: Looking, view: FeatureView) -> Seen[Distributions]:
+    """Return how the view's features are distributed over time, if that is known soon."""
+    now = project.clock.now()
+    try:
+        scan = project.lake.scan(view.source.name)
+        # By the hour: of one version of the table, what is visible changes as time passes.
+        key = ("distributions", slot(view), tuple(view.names), scan.version, now // HOUR)
+        ready, found = looking.at(key, lambda: distributions(view, scan, now))
+    except NotFound:
+        return Seen(True, None, None)
+    except MainspringError as error:
+        return Seen(True, None, str(error))
+    return Seen(ready, found, None)
+
+
+def entity_keys(view: FeatureView, query: Mapping[str, str]) -> dict[str, str]:
+    """Return the key texts that a query has for the view's entity."""
+    return {name: query[KEY + name] for name in view.entity.keys if KEY + name in query}
+
+
+def looked_up(project: ConsoleProject, view: FeatureView, texts: Mapping[str, str]) -> EntityValues:
+    """Return one entity's values now, online and offline.
+
+    Raises:
+        Invalid: A key is missing, or is not of its type.
+        Unavailable: The online store did not answer.
+        Corrupt: The online store holds a damaged state.
+    """
+    long = next((name for name, text in texts.items() if len(text) > 1024), None)
+    if long is not None:
+        raise Invalid(f"The key {long!r} is over 1,024 characters long.", fix="give a shorter one.")
+    key = typed_key(view.entity.keys, texts, f"entity {view.entity.name!r}")
+    return entity_values(view, key, project.online, project.lake.scan, project.clock.now())
+
+
+def _freshness(project: ConsoleProject, view: FeatureView, now: int, *, visible: bool = False) -> ViewFreshness:
+    every = project.settings.materialise_every_us
+    return view_freshness(view, project.lake, project.online, now, every, visible=visible)
+
+
+def _on_demand(project: ConsoleProject) -> tuple[OnDemand, ...]:
+    definitions = project.definitions
+    return tuple(
+        OnDemand(
+            group.name,
+            group.description,
+            group.owner,
+            {name: wording(expression) for name, expression in group.features.items()},
+            tuple(view.name for view in group.views),
+            tuple(sorted(name for name, model in definitions.models.items() if _has(model.features, group.name))),
+        )
+        for group in sorted(definitions.request_features.values(), key=lambda group: group.name)
+    )
+
+
+def _has(groups: object, name: str) -> bool:
+    return any(group.name == name for group in groups)  # type: ignore[attr-defined]
+
+
+def _feature(view: FeatureView, name: str) -> FeatureRow:
+    stored = view.features.get(name)
+    columns = columns_read(view, name)
+    return FeatureRow(
+        name=name,
+        dtype=feature_dtype(view, name).value,
+        kind="derived" if stored is None else stored.kind,
+        formula=definition(view, name),
+        window=stored.window if stored is not None else None,
+        ttl=stored.ttl if stored is not None else None,
+        where=wording(stored.where) if stored is not None and stored.where is not None else None,
+        default=default_of(view, name) if stored is not None else None,
+        description=stored.description if stored is not None else "",
+        columns=columns,
+        personal=tuple(sorted({*columns} & {*view.source.pii})),
+    )

@@ -1,0 +1,137 @@
+"""Everything that made one prediction, gathered from where it lies. What is gone is named, never passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from mainspring.console.endpoints.live import put_live
+from mainspring.console.predictions.labels import Label, label_of
+from mainspring.console.predictions.place import Place, places
+from mainspring.console.project import ConsoleProject
+from mainspring.core.errors import MainspringError
+from mainspring.core.schema import DType
+from mainspring.data.model import DatasetCommit
+from mainspring.ledger.model import Prediction, Value
+from mainspring.registry.model import AliasMove, Bundle, Manifest, ModelVersion, RunRecord
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One input of the model, as it was. `status` is None for what was computed from the request. What is `withheld`
+    identifies a person, and has no value here."""
+
+    name: str  # without its group
+    value: Value
+    status: str | None
+    dtype: str | None
+    place: Place | None
+    withheld: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The features of one view, or of one group of request features."""
+
+    name: str
+    features: tuple[Feature, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One prediction and its makers; `missing` has a line for each that could not be read."""
+
+    prediction: Prediction
+    groups: tuple[Group, ...]
+    label: Label
+    version: ModelVersion | None
+    put_live: AliasMove | None
+    manifest: Manifest | None
+    run: RunRecord | None
+    commit: DatasetCommit | None
+    moments: frozenset[str]  # the keys and request fields that are instants
+    hidden_keys: tuple[str, ...]  # which identify a person
+    hidden_fields: tuple[str, ...]  # of the request
+    missing: tuple[str, ...]
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs the model saw, shown or not."""
+        return sum(len(group.features) for group in self.groups)
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        """How many stored features had which status."""
+        counted: dict[str, int] = {}
+        for status in self.prediction.statuses.values():
+            counted[status] = counted.get(status, 0) + 1
+        return counted
+
+
+def evidence(project: ConsoleProject, prediction_id: str) -> Evidence:
+    """Return a prediction with everything that made it.
+
+    Raises:
+        NotFound: It was never logged.
+    """
+    prediction = project.predictions.find(prediction_id)
+    missing: list[str] = []
+
+    def read(what: str, of: Callable[[], _T]) -> _T | None:
+        try:
+            return of()
+        except MainspringError as error:
+            missing.append(f"{what}: {error}")
+            return None
+
+    bundle = read("The bundle", lambda: project.bundles.load(prediction.digest))
+    version = read("The version", lambda: project.versions.get(prediction.model, prediction.version))
+    run_id = bundle.manifest.run_id if bundle else version.run_id if version else None
+    commit_id = bundle.manifest.dataset_commit if bundle else None
+    declared = project.definitions.endpoints.get(prediction.endpoint)
+    alias = declared.reference if declared else ""
+    inputs = {each.name for each in bundle.manifest.inputs} if bundle else set(prediction.features)
+    hidden = [name for name in prediction.personal if name not in inputs and "." not in name]
+    keys = _keys(project, prediction.model)
+    return Evidence(
+        prediction=prediction,
+        groups=_groups(prediction, bundle),
+        label=label_of(project, prediction),
+        version=version,
+        put_live=put_live(project, prediction.model, alias, prediction.version),
+        manifest=bundle.manifest if bundle else None,
+        run=read("The run", lambda: project.tracking.get(run_id)) if run_id else None,
+        commit=read("The dataset commit", lambda: project.snapshots.get(commit_id)) if commit_id else None,
+        moments=_moments(project, prediction.model),
+        hidden_keys=tuple(name for name in hidden if name in keys),
+        hidden_fields=tuple(name for name in hidden if name not in keys),
+        missing=tuple(missing),
+    )
+
+
+def _moments(project: ConsoleProject, model: str) -> frozenset[str]:
+    definition = project.definitions.models.get(model)
+    columns = definition.observations.source.columns if definition else {}
+    return frozenset(name for name, dtype in columns.items() if dtype is DType.Timestamp)
+
+
+def _keys(project: ConsoleProject, model: str) -> set[str]:
+    definition = project.definitions.models.get(model)
+    return {key for entity in definition.observations.keys for key in entity.keys} if definition else set()
+
+
+def _groups(prediction: Prediction, bundle: Bundle | None) -> tuple[Group, ...]:
+    types = {each.name: each.dtype.value for each in bundle.manifest.inputs} if bundle else {}
+    found = places(bundle, prediction.features) if bundle else {}
+    hidden = [name for name in prediction.personal if name in types or "." in name]
+    places_of = {name: place for place, name in enumerate(types)}
+    groups: dict[str, list[Feature]] = {}
+    for full in sorted([*prediction.features, *hidden], key=lambda name: places_of.get(name, len(places_of))):
+        group, _, name = full.rpartition(".")
+        value, status = prediction.features.get(full), prediction.statuses.get(full)
+        feature = Feature(name, value, status, types.get(full), found.get(full), withheld=full in hidden)
+        groups.setdefault(group or "Inputs", []).append(feature)
+    return tuple(Group(name, tuple(features)) for name, features in groups.items())

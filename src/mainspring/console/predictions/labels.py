@@ -1,0 +1,64 @@
+"""The label of one prediction, joined exactly as the monitors join it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mainspring.console.project import ConsoleProject
+from mainspring.core.errors import MainspringError, NotFound
+from mainspring.core.schema import DType
+from mainspring.ledger.model import Prediction
+from mainspring.training.sets.labels import label_keys
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What became true. `value` is None while it has not arrived; `why` then says what is known."""
+
+    column: str | None
+    value: bool | float | str | None
+    arrived_at: int | None  # UTC epoch microseconds
+    lag_us: int | None
+    why: str | None
+
+
+def label_of(project: ConsoleProject, prediction: Prediction) -> Label:
+    """Return the prediction's label as known now."""
+    model = project.definitions.models.get(prediction.model)
+    if model is None:
+        return Label(None, None, None, None, f"the project does not declare the model {prediction.model!r} any more")
+    column = f"{model.label.source.name}.{model.label.column}"
+    try:
+        needed = label_keys(model.observations, model.label)
+    except MainspringError as error:
+        return Label(column, None, None, None, str(error))
+    if withheld := [key for key in needed if key in prediction.personal]:
+        why = f"it is joined by {', '.join(withheld)}, {prediction.withheld} because it identifies a person"
+        return Label(column, None, None, None, why)
+    if not prediction.keys:
+        return Label(column, None, None, None, "asked with full inputs, so no label can be joined to it")
+    try:
+        found = _joined(project, prediction)
+    except NotFound:
+        found = None
+    except MainspringError as error:
+        return Label(column, None, None, None, str(error))
+    if found is None:
+        return Label(column, None, None, None, "it has not arrived yet")
+    value, lag = found
+    if model.label.source.columns[model.label.column] is DType.Boolean:
+        value = bool(value)
+    return Label(column, value, prediction.at + lag, lag, None)
+
+
+def _joined(project: ConsoleProject, prediction: Prediction) -> tuple[float | str, int] | None:
+    import pyarrow as pa
+
+    from mainspring.ledger.columns import READ, to_batch
+    from mainspring.monitoring.joins import join_labels, label_rows
+
+    model = project.definitions.models[prediction.model]
+    labels = label_rows(model.label, model.observations, project.lake.scan(model.label.source.name))
+    row = pa.Table.from_batches([to_batch([prediction])]).select(list(READ))
+    joined = join_labels(row, labels, project.clock.now()).to_pylist()
+    return (joined[0]["label"], joined[0]["lag_us"]) if joined else None

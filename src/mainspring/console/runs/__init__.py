@@ -1,0 +1,1 @@
+"""The pages of runs: the table, one run, several beside each other."""

@@ -1,0 +1,62 @@
+"""Runs over the API: searched, one with everything, and the history of a metric."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+
+from mainspring.console.answers import Json
+from mainspring.console.endpoints.api import Id, Limit
+from mainspring.console.project import ConsoleProject
+from mainspring.core.ids import ID_PATTERN, check_id
+from mainspring.registry.run_filters import kinds_in, parse_filter, parse_order
+from mainspring.registry.searching import MOST_POINTS, Axis, Column, Kind, Order, RunQuery
+
+MaybeId = Annotated[str | None, Query(pattern=f"^{ID_PATTERN}$")]
+Text = Annotated[str, Query(max_length=4000)]
+Points = Annotated[int, Query(ge=1, le=MOST_POINTS)]
+
+
+def add_run_api(router: APIRouter, project: ConsoleProject) -> None:
+    """Add the routes under `/runs`."""
+
+    @router.get("/runs")
+    def list_runs(
+        model: MaybeId = None,
+        filter: Text = "",
+        order: Text = "",
+        after: Text = "",
+        limit: Limit = 50,
+    ) -> Response:
+        """Runs that a filter names, newest first unless an order is; `next` is where the page after this one begins."""
+        kinds = kinds_in(project.run_search)
+        found = parse_filter(filter, project.wall.now(), kinds)
+        ordered = parse_order(order, kinds) if order else Order()
+        query = RunQuery(found.conditions, found.words, ordered, limit, after)
+        if model is not None:
+            query = query.where(Column(Kind.ATTRIBUTE, "model"), model)
+        page = project.run_search.search(query)
+        return Json({"runs": project.run_search.get([run.id for run in page.runs]), "next": page.next or None})
+
+    @router.get("/runs/{run_id}")
+    def show_run(run_id: Id) -> Response:
+        """One run with everything it logged; of metrics the newest values."""
+        return Json({"run": project.run_search.get([check_id(run_id, "run")])[0]})
+
+    @router.get("/runs/{run_id}/history")
+    def show_history(run_id: Id, metric: Text, points: Points = 200, axis: Axis = Axis.STEP) -> Response:
+        """What a run logged of a metric, in at most `points` buckets with the lowest, highest and mean of each."""
+        run = project.run_search.get([check_id(run_id, "run")])[0]
+        known = [run.id] if metric in run.metrics else []
+        history = project.run_search.history(known, metric, points=points, axis=axis)
+        return Json(
+            {
+                "metric": metric,
+                "axis": axis.value,
+                "first": history.first,
+                "width": history.width,
+                "buckets": history.runs.get(run.id, ()),
+            }
+        )

@@ -1,0 +1,207 @@
+"""Runs beside each other, as values for the template: what differs first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from markupsafe import Markup
+
+from mainspring.console import formats
+from mainspring.console.charts import Chart
+from mainspring.console.project import ConsoleProject
+from mainspring.console.runs.charts import laid_over, look, looked_at
+from mainspring.console.runs.table import JUDGED, SYSTEM, Cell, cell
+from mainspring.core.errors import Invalid
+from mainspring.registry.run_matching import number_of
+from mainspring.registry.searching import Column, Kind, RunRow
+
+MOST, LISTED, DRAWN, TRIED, AXES = 20, 100, 6, 12, 7
+_LETTERS = "ABCDEFGHIJKLMNOPQRST"
+_OF_ONE_RUN = ("mlflow.", "mainspring.")  # tags that always differ, or say what a column says
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One of the runs: the letter and the line that stand for it."""
+
+    run: RunRow
+    letter: str
+    tone: str
+    dash: int
+    without: str  # the address of the comparison without it
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing in which the runs differ. `best` marks nothing: which is better, only a person knows."""
+
+    column: Column
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """One axis of the parallel coordinates: where each run crosses it, 0 (bottom) to 1, None where it does not."""
+
+    column: Column
+    low: str | Markup
+    high: str | Markup
+    places: tuple[float | None, ...]
+    halves: tuple[str, str]  # addresses: only the runs of the upper half, of the lower; empty where that is all
+
+    @property
+    def name(self) -> str:
+        return self.column.name
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Some runs beside each other."""
+
+    runs: tuple[Compared, ...]
+    differing: Mapping[str, tuple[Difference, ...]]  # by kind
+    left_out: int  # differences that are not listed
+    same: Mapping[str, Mapping[str, str]]  # by kind: name -> the value that all have
+    scales: tuple[Scale, ...]
+    charts: tuple[Chart, ...]
+    names: tuple[str, ...]  # metrics that more than one has, to be drawn instead
+    drawn: tuple[str, ...]
+
+
+def address(run_ids: Sequence[str], metrics: Sequence[str] = ()) -> str:
+    """Return the address of a comparison."""
+    return "/runs/compare?" + urlencode([*(("run", each) for each in run_ids), *(("metric", each) for each in metrics)])
+
+
+def comparison(project: ConsoleProject, run_ids: Sequence[str], metrics: Sequence[str] = ()) -> Comparison:
+    """Return runs beside each other.
+
+    Args:
+        metrics: What to draw, rather than the first few.
+
+    Raises:
+        Invalid: There are too many.
+        NotFound: One of them does not exist.
+    """
+    ids = list(dict.fromkeys(run_ids))
+    if len(ids) > MOST:
+        raise Invalid(f"{len(ids)} runs cannot be compared at once.", fix=f"choose at most {MOST}.")
+    rows = project.run_search.get(ids)
+    compared = tuple(
+        Compared(run, _LETTERS[number], *look(number), address([each for each in ids if each != run.id], metrics))
+        for number, run in enumerate(rows)
+    )
+    differing, same, left_out = _differences(rows)
+    shared = _shared(rows)
+    known = [name for name in metrics if any(name in run.metrics for run in rows)]
+    charts = _charts(project, compared, known if metrics else shared)
+    return Comparison(
+        runs=compared,
+        differing=differing,
+        left_out=left_out,
+        same=same,
+        scales=_scales(rows, differing, metrics),
+        charts=charts,
+        names=tuple(shared[:LISTED]),
+        drawn=tuple(chart.title for chart in charts),
+    )
+
+
+def _differences(
+    rows: Sequence[RunRow],
+) -> tuple[dict[str, tuple[Difference, ...]], dict[str, Mapping[str, str]], int]:
+    differing: dict[str, tuple[Difference, ...]] = {}
+    same: dict[str, Mapping[str, str]] = {}
+    left_out = 0
+    for kind in (Kind.PARAM, Kind.METRIC, Kind.TAG):
+        values: list[Mapping[str, str | float]] = [_values(run, kind) for run in rows]
+        names = sorted({name for each in values for name in each}, key=_rank)
+        unequal = [name for name in names if len({repr(each.get(name)) for each in values}) > 1]
+        left_out += max(0, len(unequal) - LISTED)
+        columns = [Column(kind, name) for name in unequal[:LISTED]]
+        differing[kind.value] = tuple(Difference(each, tuple(cell(run, each) for run in rows)) for each in columns)
+        alike = [name for name in names if name not in set(unequal)][:LISTED]
+        same[kind.value] = {name: str(values[0][name]) for name in alike}
+    return differing, same, left_out
+
+
+def _values(run: RunRow, kind: Kind) -> Mapping[str, str | float]:
+    if kind is Kind.PARAM:
+        return run.params
+    if kind is Kind.METRIC:
+        return {name: value for name, value in run.metrics.items() if not name.startswith(SYSTEM)}
+    return {name: text for name, text in run.tags.items() if not name.startswith(_OF_ONE_RUN)}
+
+
+def _rank(name: str) -> tuple[bool, str]:
+    return not name.startswith(JUDGED), name
+
+
+def _shared(rows: Sequence[RunRow]) -> list[str]:
+    """Return metrics that several have (or that one has, where there is but one run): a loss first."""
+    counts: dict[str, int] = {}
+    for run in rows:
+        for name in run.metrics:
+            if not name.startswith(SYSTEM):
+                counts[name] = counts.get(name, 0) + 1
+    return sorted(
+        (name for name, count in counts.items() if count > 1 or len(rows) == 1),
+        key=lambda name: ("loss" not in name.lower(), not name.startswith(JUDGED), name),
+    )
+
+
+def _charts(project: ConsoleProject, compared: Sequence[Compared], names: Sequence[str]) -> tuple[Chart, ...]:
+    letters = {each.run.id: each.letter for each in compared}
+    found: list[Chart] = []
+    for number, name in enumerate(names[:TRIED]):
+        history = looked_at(project.run_search, list(letters), name)
+        if history is not None and len(found) < DRAWN:
+            found.append(laid_over(history, letters, f"metric-{number}"))
+    return tuple(found)
+
+
+def _scales(
+    rows: Sequence[RunRow], differing: Mapping[str, tuple[Difference, ...]], metrics: Sequence[str]
+) -> tuple[Scale, ...]:
+    """Return the axes: what was chosen, then how it was judged."""
+    params = [each.column for each in differing[Kind.PARAM.value]]
+    judged = [each.column for each in differing[Kind.METRIC.value]]
+    judged.sort(key=lambda column: column.name not in metrics)
+    few = min(len(judged), 3)
+    drawn = [scale for column in params if (scale := _scale(rows, column)) is not None][: AXES - few]
+    return (*drawn, *(scale for column in judged[:few] if (scale := _scale(rows, column)) is not None))
+
+
+def _scale(rows: Sequence[RunRow], column: Column) -> Scale | None:
+    values = [_values(run, column.kind).get(column.name) for run in rows]
+    numbers = [each if isinstance(each, float) else number_of(each) for each in values]
+    known = [number for number in numbers if number is not None and math.isfinite(number)]
+    if len(known) < sum(value is not None for value in values):
+        return _categories(rows, column, values) if len(set(values) - {None}) > 1 else None
+    if not known or min(known) == max(known):
+        return None  # where all cross at one place there is nothing to see
+    low, reach = min(known), max(known) - min(known)
+    places = tuple(None if n is None else (n - low) / reach for n in numbers)
+    return Scale(column, formats.number(low), formats.number(max(known)), places, _halves(rows, places))
+
+
+def _categories(rows: Sequence[RunRow], column: Column, values: Sequence[str | float | None]) -> Scale:
+    texts = sorted({str(value) for value in values if value is not None})
+    step = 1 / max(1, len(texts) - 1)
+    places = tuple(None if value is None else texts.index(str(value)) * step for value in values)
+    return Scale(column, _short(texts[0]), _short(texts[-1]), places, _halves(rows, places))
+
+
+def _halves(rows: Sequence[RunRow], places: Sequence[float | None]) -> tuple[str, str]:
+    def only(inside: Callable[[float], bool]) -> str:
+        kept = [run.id for run, place in zip(rows, places, strict=True) if place is not None and inside(place)]
+        return address(kept) if 1 < len(kept) < len(rows) else ""
+
+    return only(lambda place: place >= 0.5), only(lambda place: place < 0.5)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 14 else f"{text[:13]}…"

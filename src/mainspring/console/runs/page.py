@@ -1,0 +1,127 @@
+"""One run, as values for its template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mainspring.console.charts import Chart
+from mainspring.console.project import ConsoleProject
+from mainspring.console.runs.charts import looked_at, one_chart
+from mainspring.console.runs.table import SYSTEM, state_of
+from mainspring.core.errors import MainspringError, NotFound
+from mainspring.registry.model import ModelVersion
+from mainspring.registry.searching import PARENT, Axis, Column, Condition, Kind, RunQuery, RunRow
+
+LISTED, DRAWN, TRIED, NESTED = 200, 8, 16, 50
+_PROCESS = ("mainspring.host", "mainspring.boot", "mainspring.pid", "mainspring.process_started")
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """Everything about one run. `metrics` are those that were looked for, at most `LISTED` of `of_metrics`."""
+
+    run: RunRow
+    parent: RunRow | None
+    nested: tuple[RunRow, ...]
+    more_nested: bool
+    metrics: Mapping[str, float]
+    of_metrics: int
+    find: str
+    charts: tuple[Chart, ...]
+    system: tuple[Chart, ...]
+    system_metrics: int
+    tags: Mapping[str, str]
+    process: Mapping[str, str]
+    artefacts: Mapping[str, int]  # name -> bytes
+    artefacts_problem: str | None
+    versions: tuple[ModelVersion, ...]
+    commit: str | None  # the dataset commit, where the project still has it
+
+    @property
+    def state(self) -> str:
+        return state_of(self.run.status)
+
+    def said(self, *names: str) -> str:
+        """Return the first of these tags that the run has."""
+        return next((self.run.tags[name] for name in names if self.run.tags.get(name)), "")
+
+
+def run_view(project: ConsoleProject, run_id: str, *, find: str = "", metric: Sequence[str] = ()) -> RunView:
+    """Return one run.
+
+    Args:
+        find: What the names of the metrics listed contain.
+        metric: Metrics to draw, rather than the first few.
+
+    Raises:
+        NotFound: There is no such run.
+    """
+    search = project.run_search
+    run = search.get([run_id])[0]
+    of_system = [name for name in sorted(run.metrics) if name.startswith(SYSTEM)]
+    others = sorted(run.metrics.keys() - set(of_system))
+    wanted = [name for name in others if find.lower() in name.lower()]
+    children = search.search(RunQuery((Condition(Column(Kind.TAG, PARENT), "=", run.id),), limit=NESTED))
+    artefacts, problem = _artefacts(project, run_id)
+    tags = {name: text for name, text in sorted(run.tags.items()) if not name.startswith("mlflow.")}
+    commit = run.tags.get("dataset_commit") or run.tags.get("mainspring.dataset_commit")
+    return RunView(
+        run=run,
+        parent=_parent(project, run),
+        nested=children.runs,
+        more_nested=bool(children.next),
+        metrics={name: run.metrics[name] for name in wanted[:LISTED]},
+        of_metrics=len(wanted),
+        find=find,
+        charts=_charts(project, run_id, [name for name in metric if name in run.metrics] or _first(wanted), "metric"),
+        system=_charts(project, run_id, of_system, "system"),
+        system_metrics=len(of_system),
+        tags={name: text for name, text in tags.items() if name not in _PROCESS},
+        process={name.removeprefix("mainspring."): run.tags[name] for name in _PROCESS if run.tags.get(name)},
+        artefacts=artefacts,
+        artefacts_problem=problem,
+        versions=tuple(version for version in project.versions.all(run.model) if version.run_id == run.id),
+        commit=commit if commit and _has_commit(project, commit) else None,
+    )
+
+
+def _first(names: Sequence[str]) -> list[str]:
+    """Return the names most likely to be lines first: a loss is logged step by step."""
+    return sorted(names, key=lambda name: ("loss" not in name.lower(), name))[:TRIED]
+
+
+def _charts(project: ConsoleProject, run_id: str, names: Sequence[str], id_: str) -> tuple[Chart, ...]:
+    found: list[Chart] = []
+    for number, name in enumerate(names[:TRIED]):
+        history = looked_at(project.run_search, [run_id], name)
+        if history is not None and id_ == "system" and history.axis is Axis.STEP:
+            history = project.run_search.history([run_id], name, points=160, axis=Axis.TIME)
+        if history is not None and len(found) < DRAWN:
+            found.append(one_chart(history, run_id, f"{id_}-{number}"))
+    return tuple(found)
+
+
+def _parent(project: ConsoleProject, run: RunRow) -> RunRow | None:
+    named = run.tags.get(PARENT)
+    if not named:
+        return None
+    try:
+        return project.run_search.get([named])[0]
+    except NotFound:
+        return None
+
+
+def _artefacts(project: ConsoleProject, run_id: str) -> tuple[Mapping[str, int], str | None]:
+    try:
+        return project.tracking.artefacts(run_id), None
+    except MainspringError as error:
+        return {}, str(error)
+
+
+def _has_commit(project: ConsoleProject, commit: str) -> bool:
+    try:
+        project.snapshots.get(commit)
+    except MainspringError:
+        return False
+    return True

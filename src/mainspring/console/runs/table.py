@@ -1,0 +1,224 @@
+"""The table of runs, as values for its template."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import urlencode
+
+from markupsafe import Markup
+
+from mainspring.console import formats
+from mainspring.console.project import ConsoleProject
+from mainspring.console.runs.charts import small
+from mainspring.registry.run_filters import Filter, Unreadable, kinds_in, parse_filter, parse_order
+from mainspring.registry.searching import Column, Condition, Kind, Order, RunPage, RunQuery, RunRow, RunSearch
+
+SHOWN, COUNTED, MOST_COLUMNS, OFFERED = 25, 1000, 12, 40
+JUDGED, SYSTEM = "holdout.", ("system/", "system.")
+_STATES = {"FINISHED": "fresh", "RUNNING": "live", "FAILED": "late", "KILLED": "drifted", "SCHEDULED": "empty"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a person asked the table for, as it stands in the address."""
+
+    text: str = ""
+    model: str = ""
+    status: str = ""
+    sort: str = ""
+    columns: tuple[str, ...] = ()
+    find: str = ""  # in the names of columns
+    after: str = ""
+
+    def address(self, **changed: str | tuple[str, ...]) -> str:
+        """Return the address of the table with something else asked for; at its first page unless that is said."""
+        asked = replace(self, after="", find="")
+        for name, value in changed.items():
+            asked = replace(asked, **{name: value})  # type: ignore[arg-type]
+        fields = [("q", asked.text), ("model", asked.model), ("status", asked.status), ("sort", asked.sort)]
+        fields += [("column", column) for column in asked.columns]
+        fields += [("find", asked.find), ("after", asked.after)]
+        query = urlencode([(name, value) for name, value in fields if value])
+        return f"/runs?{query}" if query else "/runs"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A value in a row, and whether it is a number to be set right."""
+
+    text: str | Markup
+    number: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One row of the table."""
+
+    run: RunRow
+    cells: tuple[Cell, ...]
+    spark: Markup
+
+    @property
+    def state(self) -> str:
+        return state_of(self.run.status)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A column's head: what it is called, and where it is sorted by. `direction` is there for the one that is."""
+
+    name: str
+    kind: str
+    sort: str
+    direction: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunTable:
+    """The table. `problem` is why the filter could not be read: the runs are then those without it."""
+
+    asked: Asked
+    rows: tuple[Shown, ...]
+    heads: tuple[Head, ...]
+    fixed: tuple[Head, ...]  # of the started and duration columns
+    columns: tuple[Column, ...]
+    offered: tuple[Column, ...]  # more columns that may be chosen
+    main: str  # the metric whose line is drawn
+    count: int
+    more: str  # the next page's place
+    understood: Filter
+    problem: Unreadable | None
+    models: tuple[str, ...]
+
+    @property
+    def counted(self) -> str:
+        return f"more than {COUNTED:,}" if self.count > COUNTED else f"{self.count:,}"
+
+
+def state_of(status: str) -> str:
+    """Return the stylesheet's word for a run's status."""
+    return _STATES.get(status, "empty")
+
+
+def run_table(project: ConsoleProject, asked: Asked) -> RunTable:
+    """Return the table that is asked for.
+
+    Raises:
+        Invalid: The page is of another search, or a column is none.
+    """
+    search, kinds = project.run_search, kinds_in(project.run_search)
+    problem, understood, order = None, Filter(), Order()
+    try:
+        understood = parse_filter(asked.text, project.wall.now(), kinds)
+        order = parse_order(asked.sort, kinds) if asked.sort else order
+    except Unreadable as error:
+        problem = error
+    query = RunQuery(
+        (*understood.conditions, *_chosen(asked)), understood.words, order, SHOWN, "" if problem else asked.after
+    )
+    columns = tuple(parse_order(name, kinds).column for name in asked.columns[:MOST_COLUMNS])
+    page = search.search(query, columns)
+    seen = search.get([run.id for run in _telling(page)])
+    if not columns:
+        columns = _usual(seen, order)
+        page = search.search(query, columns)
+    main = _main(search, page, seen, columns, order)
+    lines = search.lines([run.id for run in page.runs], main) if main else {}
+    return RunTable(
+        asked=asked,
+        rows=tuple(_shown(run, columns, lines.get(run.id, ())) for run in page.runs),
+        heads=tuple(_head(column, order) for column in columns),
+        fixed=tuple(_head(Column(Kind.ATTRIBUTE, name), order) for name in ("started", "duration")),
+        columns=columns,
+        offered=_offered(search, seen, asked.find, columns),
+        main=main,
+        count=search.count(query, at_most=COUNTED + 1),
+        more=page.next,
+        understood=understood,
+        problem=problem,
+        models=tuple(sorted({*project.definitions.models, *({asked.model} - {""})})),
+    )
+
+
+def _chosen(asked: Asked) -> list[Condition]:
+    chosen = {"model": asked.model, "status": asked.status}
+    return [Condition(Column(Kind.ATTRIBUTE, name), "=", value) for name, value in chosen.items() if value]
+
+
+def _telling(page: RunPage) -> list[RunRow]:
+    """Return a few runs that say what runs here have: finished ones where there are any."""
+    return sorted(page.runs, key=lambda run: run.status != "FINISHED")[:3]
+
+
+def _usual(seen: Sequence[RunRow], order: Order) -> tuple[Column, ...]:
+    """Return the columns of somebody who chose none: what was judged, what it is ordered by, and a few choices."""
+    names = sorted({name for run in seen for name in run.metrics if not name.startswith(SYSTEM)})
+    metrics = [name for name in names if name.startswith(JUDGED)] or names
+    # What differs says more than what is the same in all.
+    params = sorted({name for run in seen for name in run.params}, key=lambda name: (_alike(seen, name), name))
+    usual = [Column(Kind.METRIC, name) for name in metrics[:3]] + [Column(Kind.PARAM, name) for name in params[:3]]
+    first = [] if order.column.kind is Kind.ATTRIBUTE else [order.column]
+    return tuple(dict.fromkeys((*first, *usual)))
+
+
+def _alike(seen: Sequence[RunRow], param: str) -> bool:
+    return len({run.params.get(param) for run in seen}) == 1
+
+
+def _main(search: RunSearch, page: RunPage, seen: Sequence[RunRow], columns: Sequence[Column], order: Order) -> str:
+    """Return the first metric that is a line: the one it is ordered by, a shown one, a loss."""
+    named = [column.name for column in (order.column, *columns) if column.kind is Kind.METRIC]
+    losses = sorted(name for run in seen for name in run.metrics if "loss" in name.lower())
+    ids = [run.id for run in seen] or [run.id for run in page.runs[:1]]
+    for name in list(dict.fromkeys((*named, *losses)))[:6]:
+        if ids and search.lines(ids, name, points=2):
+            return name
+    return ""
+
+
+def _offered(search: RunSearch, seen: Sequence[RunRow], find: str, shown: Sequence[Column]) -> tuple[Column, ...]:
+    """Return columns to choose from: those that are found, or some that the runs seen have."""
+    found: list[Column] = []
+    for kind in (Kind.METRIC, Kind.PARAM, Kind.TAG):
+        if find:
+            names = search.names(kind, find, limit=OFFERED)
+        else:
+            names = sorted({name for run in seen for name in _of(run, kind) if not name.startswith("mlflow.")})
+        found += [Column(kind, name) for name in names[: OFFERED // 2]]
+    return tuple(column for column in found if column not in shown)
+
+
+def _of(run: RunRow, kind: Kind) -> Collection[str]:
+    return {Kind.METRIC: run.metrics, Kind.PARAM: run.params}.get(kind, run.tags)
+
+
+def _shown(run: RunRow, columns: Sequence[Column], line: Sequence[float | None]) -> Shown:
+    return Shown(run, tuple(cell(run, column) for column in columns), small(line))
+
+
+def cell(run: RunRow, column: Column) -> Cell:
+    """Return what a run has in a column."""
+    if column.kind is Kind.METRIC:
+        value = run.metrics.get(column.name)
+        if value is None:
+            return Cell(formats.missing("not logged"), True)
+        if math.isnan(value):
+            return Cell(formats.missing("not a number"), True)
+        return Cell(Markup("<span title='{}'>{}</span>").format(repr(value), formats.number(value, 5)), True)
+    text = (run.params if column.kind is Kind.PARAM else run.tags).get(column.name)
+    if text is None:
+        return Cell(formats.missing("not logged"), False)
+    short = text if len(text) <= 28 else f"{text[:27]}…"
+    return Cell(
+        Markup("<span title='{}'>{}</span>").format(text, short) if text else formats.missing("an empty text"), False
+    )
+
+
+def _head(column: Column, order: Order) -> Head:
+    here = column == order.column
+    turned = not order.descending if here else column.kind is not Kind.PARAM
+    direction = ("descending" if order.descending else "ascending") if here else ""
+    name = column.name.capitalize() if column.kind is Kind.ATTRIBUTE else column.name
+    return Head(name, column.kind.value, f"{column} {'desc' if turned else 'asc'}", direction)

@@ -1,0 +1,1 @@
+"""The proof that a bundle answers as its estimator did, in a fresh process."""

@@ -1,0 +1,285 @@
+"""Equivalence: a bundle's model answers as the estimator does, or it is refused with the rows that say so.
+
+The estimator answers in the process that trained it, the model in a fresh one; arrays without pickle are all that
+passes between them. Compared are at least 10,000 rows that training did not see, and the probes of
+`probes.probe_rows`; each of them in a large batch and in a small one, some also alone.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mainspring.core.errors import NotConvertible
+from mainspring.core.files import disk_errors
+from mainspring.registry.model import Input
+from mainspring.training.equivalence.probes import THRESHOLD, probe_rows
+from mainspring.training.flavours import Artefact, estimator_scores, fresh, output_names
+from mainspring.training.flavours.scoring import artefact_feeds
+from mainspring.training.frames import Array
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TOLERANCE = 1e-5
+ROWS = 10_000
+_MOST_ROWS = 40_000
+_ALONE = 16
+_FAR_OFF = 1000  # standard deviations of the answers from zero: there a sum of float32 is off by the tolerance
+_FAR = (
+    "the answers are far from zero, where float32 is coarse: subtract a constant from the label, or use XGBoost, "
+    "LightGBM or CatBoost, which are run as they are."
+)
+_OTHERWISE = (
+    "impute nulls before the estimator, leave scalers out before trees, declare such columns ms.Float32, or use "
+    "another estimator."
+)
+_KINDS = ("held out", "threshold", "null", "unseen")
+_OWN_ROW = "use statistics that training keeps (BatchNorm with running statistics), and no dropout in answers."
+_LIMIT_S = 120
+_WHOLE, _MIXED = 4096, 61  # rows of a batch
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was compared: how many rows, how many of them probes, and the largest difference found.
+
+    Args:
+        by: What was probed (held out, null, unseen, threshold) or how rows were asked (in small batches, one by one)
+            -> the largest difference there.
+        none: Whether the model answers no rows with no answers.
+    """
+
+    rows: int
+    probes: int
+    worst: float
+    by: Mapping[str, float] = field(default_factory=dict)
+    none: bool = False
+
+
+def prove(
+    estimator: Any,
+    artefact: Artefact,
+    held_out: pd.DataFrame,
+    inputs: Sequence[Input],
+    task: str,
+    *,
+    wide: Collection[str] = (),
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+) -> Proof:
+    """Compare an estimator with the model made of it.
+
+    Args:
+        artefact: The model, as `convert.convert_estimator` returns it.
+        held_out: Rows that the estimator was not fitted on; drawn again with replacement if fewer than 10,000.
+        wide: The columns that enter the model as float64.
+        tolerance: The largest difference of any output that counts as equal: absolute for probabilities; for a
+            regression in standard deviations of the estimator's answers where those are over 1, since a sum of float32
+            is as exact as its parts are large.
+
+    Raises:
+        NotConvertible: A row differs by more, or depends on the rows beside it, or the estimator has no answer to it,
+            or NaN; the message has the worst row's values.
+    """
+    import pandas as pd
+
+    rng = np.random.default_rng(seed)
+    names = [each.name for each in inputs]
+    probes, words = probes_of(estimator, artefact, held_out, inputs, wide, rng)
+    plain = held_out.iloc[_drawn(len(held_out), rng)]
+    frame = pd.concat([plain, probes], ignore_index=True)
+    what = ["held out"] * len(plain) + words
+    expected = _expected(estimator, frame, probes, words, task)
+    _check_finite(expected, frame, what, output_names(estimator, task))
+    _check_alone(estimator, frame, expected, task, tolerance)
+    answers = answer_afresh(artefact, artefact_feeds(artefact, frame, names))
+    outputs = output_names(estimator, task)
+    unit = max(1.0, float(np.std(expected))) if task == "regression" else 1.0
+    by: dict[str, float] = {}
+    for given, rows, how in (
+        (answers["whole"], np.arange(len(frame)), "in one batch"),
+        (answers["mixed"], np.arange(len(frame)), "in small batches"),
+        (answers["alone"], answers["alone_rows"], "one by one"),
+    ):
+        _compare(given, expected[rows], frame.iloc[rows], [what[row] for row in rows], how, outputs, tolerance * unit)
+        by[how] = float(np.max(_difference(given, expected[rows])) / unit)
+    worst = by.pop("in one batch")
+    by |= _by_probe(_difference(answers["whole"], expected).max(axis=1) / unit, what)
+    return Proof(len(frame), len(probes), worst, by, "none" in answers)
+
+
+def probes_of(
+    estimator: Any,
+    artefact: Artefact,
+    held_out: pd.DataFrame,
+    inputs: Sequence[Input],
+    wide: Collection[str],
+    rng: np.random.Generator,
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows that probe a model and what each probes, in words; see `probes.probe_rows`."""
+    if artefact.native:  # each column enters as what it is
+        wide = [each.name for each in inputs if held_out[each.name].dtype == np.float64]
+    return probe_rows(estimator, held_out, inputs, wide, rng)
+
+
+def _by_probe(worst: Array, what: Sequence[str]) -> dict[str, float]:
+    kinds = np.array([next((kind for kind in _KINDS if kind in word), "") for word in what])
+    return {kind: float(worst[kinds == kind].max()) for kind in _KINDS if (kinds == kind).any()}
+
+
+def answer_afresh(
+    artefact: Artefact, feeds: Mapping[str, Array], *, whole: int = _WHOLE, mixed: int = _MIXED, limit_s: int = _LIMIT_S
+) -> dict[str, Array]:
+    """Return a model's answers to rows from a fresh process; see `fresh` for their names and shapes.
+
+    Args:
+        feeds: Input -> array of shape (rows, ...).
+        whole: How many rows are asked at once at most.
+        mixed: How many of a small batch.
+
+    Raises:
+        NotConvertible: The process failed.
+    """
+    stored = {name: values.astype(str) if values.dtype == object else values for name, values in feeds.items()}
+    with tempfile.TemporaryDirectory(prefix="mainspring-proof-") as name, disk_errors(name):
+        folder = Path(name)
+        (folder / artefact.name).write_bytes(artefact.content)
+        np.savez(folder / "inputs.npz", allow_pickle=False, **stored)
+        _run_afresh(folder, whole, mixed, limit_s)
+        with np.load(folder / "answers.npz", allow_pickle=False) as answers:
+            return {each: answers[each] for each in answers.files}
+
+
+def _run_afresh(folder: Path, whole: int, mixed: int, limit_s: int) -> None:
+    command = [sys.executable, "-P", str(fresh.__file__), str(folder), str(whole), str(mixed)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise NotConvertible(f"The model did not answer within {limit_s} s in a fresh process.") from error
+    if done.returncode != 0:
+        raise NotConvertible(f"The model does not run in a fresh process: {_said(done.stderr, done.returncode)}")
+
+
+def _said(stderr: str, code: int) -> str:
+    """Return the line of a traceback that names the error, which may go on for more lines."""
+    lines = [line for line in stderr.splitlines() if re.match(r"[A-Za-z_][\w.]*: ", line)]
+    return (lines or [f"it ended with {code}"])[-1][:400]
+
+
+def _drawn(rows: int, rng: np.random.Generator) -> Array:
+    if rows > _MOST_ROWS:
+        return rng.choice(rows, _MOST_ROWS, replace=False)
+    again = rng.integers(0, rows, max(0, ROWS - rows))
+    return np.concatenate([np.arange(rows), again])
+
+
+def _expected(estimator: Any, frame: pd.DataFrame, probes: pd.DataFrame, words: Sequence[str], task: str) -> Array:
+    try:
+        return estimator_scores(estimator, frame, task)
+    except NotConvertible:
+        raise
+    except Exception as error:  # find out which kind of row it has no answer to
+        for row, word in enumerate(words):
+            if THRESHOLD in word:
+                continue
+            try:
+                estimator_scores(estimator, probes.iloc[[row]], task)
+            except Exception as refused:
+                raise NotConvertible(
+                    f"The estimator has no answer to a row with {word}: {_first_line(refused)}",
+                    fix="such rows come in serving: put a SimpleImputer, or an encoder that ignores what it does not "
+                    "know, before it.",
+                ) from refused
+        raise NotConvertible(f"The estimator failed on held-out rows: {error}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _check_finite(expected: Array, frame: pd.DataFrame, what: Sequence[str], outputs: Sequence[str]) -> None:
+    wrong = np.flatnonzero(~np.isfinite(expected).all(axis=1))
+    if not len(wrong):
+        return
+    row = int(wrong[0])
+    output = int(np.flatnonzero(~np.isfinite(expected[row]))[0])
+    raise NotConvertible(
+        f"The estimator answers {expected[row, output]} as {outputs[output]} to {len(wrong)} of {len(expected)} rows, "
+        f"such as one {_with(what[row])}: {_values(frame, row)}.",
+        fix="such rows come in serving: replace nulls before the estimator, in a feature or in a step of it.",
+    )
+
+
+def _check_alone(estimator: Any, frame: pd.DataFrame, expected: Array, task: str, tolerance: float) -> None:
+    """Refuse an estimator that itself answers a row otherwise alone than among others, as batch statistics do."""
+    for row in np.linspace(0, len(frame) - 1, _ALONE).astype(int):
+        try:
+            alone = estimator_scores(estimator, frame.iloc[[row]], task)
+        except Exception as error:  # such as statistics of one row
+            raise NotConvertible(
+                f"The estimator has no answer to a row without others beside it: {_first_line(error)}", fix=_OWN_ROW
+            ) from error
+        if not np.allclose(alone[0], expected[row], rtol=tolerance, atol=tolerance):
+            raise NotConvertible(
+                f"The estimator's own answer to a row depends on the rows beside it, or on chance: alone "
+                f"{alone[0].tolist()}, among others {expected[row].tolist()}, for {_values(frame, int(row))}.",
+                fix=_OWN_ROW,
+            )
+
+
+def _with(what: str) -> str:
+    return what if what == "held out" else f"with {what}"
+
+
+def _values(frame: pd.DataFrame, row: int) -> str:
+    return ", ".join(f"{name}={_shown(value)}" for name, value in frame.iloc[row].items())
+
+
+def _compare(
+    given: Array,
+    expected: Array,
+    frame: pd.DataFrame,
+    what: Sequence[str],
+    how: str,
+    outputs: Sequence[str],
+    tolerance: float,
+) -> None:
+    if given.shape != expected.shape:
+        raise NotConvertible(f"The model gives {given.shape[1]} outputs, the estimator {expected.shape[1]}.")
+    difference = _difference(given, expected)
+    by_row = difference.max(axis=1)
+    wrong = int(np.sum(by_row > tolerance))
+    if not wrong:
+        return
+    row = int(by_row.argmax())
+    output = int(difference[row].argmax())
+    raise NotConvertible(
+        f"The bundle answers {wrong} of {len(by_row)} rows differently from the estimator ({how}). The worst "
+        f"({what[row]}): {outputs[output]} is {given[row, output]:.9g}, the estimator says "
+        f"{expected[row, output]:.9g}, for {_values(frame, row)}.",
+        fix=_FAR if _far(expected) else _OTHERWISE,
+    )
+
+
+def _far(expected: Array) -> bool:
+    return bool(np.abs(np.mean(expected)) > _FAR_OFF * max(1.0, float(np.std(expected))))
+
+
+def _difference(given: Array, expected: Array) -> Array:
+    difference: Array = np.abs(given - expected)
+    difference[np.isnan(given) & np.isnan(expected)] = 0.0
+    difference[np.isnan(difference)] = np.inf
+    return difference
+
+
+def _shown(value: Any) -> str:
+    return repr(value.item() if isinstance(value, np.generic) else value)

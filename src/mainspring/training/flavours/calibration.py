@@ -1,0 +1,155 @@
+"""Probabilities that are true: of the rows that are given 0.3, three in ten are of class 1.
+
+Fitted on the validation part, which the estimator has not seen, and part of the bundle: a curve over the log-odds of
+what the estimator answers. The curve is kept flat enough that the rounding of float32 does not show through it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mainspring.core.errors import Invalid, InvalidData
+from mainspring.training.flavours import estimator_scores, output_names
+from mainspring.training.frames import Array
+from mainspring.training.sets.training_set import TrainingSet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The probabilities that a bundle's model gives to the curve are float32, and wrong by this much: near 1, and where a
+# small one was computed as what is missing to 1.
+_ROUNDING = 1.2e-7
+_SHOWS = 5e-6  # by how much the curve may make that larger: half of what `equivalence` allows
+_LEAST = (1e-6, 1e-5, 1e-4, 5e-4, 2e-3)  # probabilities below, and as close to 1, count as this much
+_MOST_KNOTS, _ROWS_A_KNOT = 64, 20
+METHODS = ("platt", "isotonic")
+
+
+class Calibrated:
+    """An estimator of a binary task behind a curve. Made by `calibrated`; a training function returns it as it is.
+
+    The calibrated probability of log-odds x is, of "platt", `sigmoid(slope * x + intercept)`; of "isotonic", the
+    polyline through (`knots`, `heights`), flat beyond its ends. Probabilities below `least`, and as close to 1, are
+    taken for that much.
+    """
+
+    classes_ = np.array([0, 1])
+
+    def __init__(self, estimator: Any, least: float, *, slope: float = 1.0, intercept: float = 0.0,
+                 knots: Array | None = None, heights: Array | None = None) -> None:  # fmt: skip
+        self.estimator, self.least = estimator, least
+        self.slope, self.intercept = slope, intercept
+        self.knots, self.heights = knots, heights
+
+    def predict_proba(self, frame: pd.DataFrame) -> Array:
+        """Return probabilities of shape (rows, 2)."""
+        found = self.curve(log_odds(estimator_scores(self.estimator, frame, "binary")[:, 0], self.least))
+        return np.column_stack([1 - found, found])
+
+    def predict(self, frame: pd.DataFrame) -> Array:
+        """Return the likelier class, int64 of shape (rows,)."""
+        return (self.predict_proba(frame)[:, 1] >= 0.5).astype(np.int64)
+
+    def curve(self, x: Array) -> Array:
+        """Return the calibrated probability of log-odds, shape (rows,)."""
+        if self.knots is None or self.heights is None:
+            return np.asarray(1 / (1 + np.exp(-(self.slope * x + self.intercept))))
+        return np.asarray(np.interp(x, self.knots, self.heights))
+
+
+def calibrated(estimator: Any, data: TrainingSet, method: str = "platt") -> Calibrated:
+    """Return a fitted binary estimator with its probabilities set right on `data.validation`.
+
+    Args:
+        method: "platt", a logistic curve of two numbers (Platt, Advances in Large Margin Classifiers, 1999), or
+            "isotonic", any rising curve (Zadrozny and Elkan, KDD 2002), which wants a thousand rows and more.
+
+    Raises:
+        Invalid: The method is neither, or the task is not binary.
+        InvalidData: The validation part has one class only.
+    """
+    if method not in METHODS:
+        raise Invalid(f"Calibration by {method!r} is not known.", fix=f"use one of {', '.join(METHODS)}.")
+    if data.task != "binary":
+        raise Invalid(f"Calibration is for binary tasks; this one is {data.task}.")
+    output_names(estimator, "binary")
+    labels = data.validation.y.astype(np.float64)
+    if not 0 < labels.sum() < len(labels):
+        raise InvalidData(
+            f"All {len(labels)} validation rows have the label {labels[0]:g}: nothing to calibrate on.",
+            fix="choose a longer time range or another holdout.",
+        )
+    scores = estimator_scores(estimator, data.validation.X, "binary")[:, 0]
+    if method == "isotonic":
+        knots, heights = isotonic(log_odds(scores, _LEAST[0]), labels)
+        return Calibrated(estimator, _LEAST[0], knots=knots, heights=heights)
+    for least in _LEAST:
+        slope, intercept = platt(log_odds(scores, least), labels)
+        made = Calibrated(estimator, least, slope=slope, intercept=intercept)
+        ends = made.curve(log_odds(np.array([least, 1 - least]), least))
+        if float((abs(slope) * ends * (1 - ends)).max()) * _ROUNDING / least <= _SHOWS:
+            break
+    return made
+
+
+def log_odds(probabilities: Array, least: float) -> Array:
+    """Return log(p / (1 - p)), p kept in [least, 1 - least]."""
+    within = np.clip(np.asarray(probabilities, np.float64), least, 1 - least)
+    return np.asarray(np.log(within) - np.log(1 - within))
+
+
+def platt(x: Array, labels: Array) -> tuple[float, float]:
+    """Return (slope, intercept) of the likeliest logistic curve, by Newton's method (Lin, Lin and Weng, 2007).
+
+    The labels are drawn a little to the middle, as Platt does, so that separable ones do not give an infinite slope.
+    """
+    positives = float(labels.sum())
+    negatives = len(labels) - positives
+    target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    at = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
+
+    def loss(where: Array) -> float:
+        z = where[0] * x + where[1]
+        return float((np.logaddexp(0, z) - target * z).sum())
+
+    for _ in range(100):
+        guess = 1 / (1 + np.exp(-(at[0] * x + at[1])))
+        error, weight = guess - target, guess * (1 - guess)
+        gradient = np.array([(error * x).sum(), error.sum()])
+        if np.abs(gradient).max() < 1e-9 * len(x):
+            break
+        cross = (weight * x).sum()
+        curvature = np.array([[(weight * x * x).sum(), cross], [cross, weight.sum()]]) + 1e-12 * np.eye(2)
+        step = np.linalg.solve(curvature, gradient)
+        size, before = 1.0, loss(at)
+        while size > 1e-10 and loss(at - size * step) > before:
+            size /= 2
+        at = at - size * step
+    return float(at[0]), float(at[1])
+
+
+def isotonic(x: Array, labels: Array) -> tuple[Array, Array]:
+    """Return knots and heights of the rising polyline through the means of bins of as many rows.
+
+    Neighbours between which it would rise too fast for float32 are put together.
+    """
+    order = np.argsort(x, kind="stable")
+    bins = np.array_split(order, max(1, min(_MOST_KNOTS, len(x) // _ROWS_A_KNOT)))
+    pools = [[float(x[rows].mean()), float(labels[rows].mean()), float(len(rows))] for rows in bins]
+    done: list[list[float]] = []
+    for pool in pools:  # pool adjacent violators; "violates" is falling, or rising too fast
+        done.append(pool)
+        while len(done) > 1 and _violates(done[-2], done[-1]):
+            right, left = done.pop(), done.pop()
+            weight = left[2] + right[2]
+            done.append([*((left[at] * left[2] + right[at] * right[2]) / weight for at in (0, 1)), weight])
+    return np.array([pool[0] for pool in done]), np.array([pool[1] for pool in done])
+
+
+def _violates(left: list[float], right: list[float]) -> bool:
+    # how far x is wrong where p is wrong by the rounding: dx = dp / (p (1 - p)), at the end where that is more
+    wrong = max(_ROUNDING * (2 + np.exp(each[0]) + np.exp(-each[0])) for each in (left, right))
+    rise = right[1] - left[1]
+    return bool(rise < 0 or rise * wrong > _SHOWS * (right[0] - left[0]))

@@ -1,0 +1,105 @@
+"""Scores of an estimator, and of a bundle's model, in one shape: (rows, outputs)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mainspring.core.errors import Invalid, MissingExtra, NotConvertible
+from mainspring.registry.flavours import FLAVOURS
+from mainspring.registry.model import Bundle
+from mainspring.training.flavours import Artefact, estimator_scores, fresh, output_names
+from mainspring.training.frames import Array, to_array, to_columns, to_feeds
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+__all__ = ["estimator_scores", "output_names"]
+
+_BATCH = 8192
+
+
+def open_session(content: bytes) -> Any:
+    """Return an ONNX Runtime session of one thread, so that its answers repeat bit for bit, and without spinning.
+
+    Raises:
+        NotConvertible: The runtime cannot run the model.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's errors have no common base
+        raise NotConvertible(f"ONNX Runtime cannot run the model: {str(error).splitlines()[0]}") from error
+
+
+def graph_inputs(session: Any) -> list[tuple[str, str]]:
+    """Return (name, ONNX type) of each input of a session."""
+    return [(each.name, each.type) for each in session.get_inputs()]
+
+
+def session_scores(session: Any, frame: pd.DataFrame | Mapping[str, Array], outputs: Sequence[str], rows: int) -> Array:
+    """Return float64 of shape (rows, outputs)."""
+    feeds = to_feeds(frame, graph_inputs(session))
+    found = np.empty((rows, len(outputs)))
+    for start in range(0, rows, _BATCH):
+        part = {name: values[start : start + _BATCH] for name, values in feeds.items()}
+        for position, values in enumerate(session.run(list(outputs), part)):
+            found[start : start + _BATCH, position] = np.asarray(values).reshape(-1)
+    return found
+
+
+def artefact_scores(artefact: Artefact, frame: pd.DataFrame | Mapping[str, Array], names: Sequence[str]) -> Array:
+    """Return a model's answers, float64 of shape (rows, outputs).
+
+    Args:
+        frame: The columns by name, as `frames.to_frame` makes them.
+        names: Those that the model takes, in its order.
+    """
+    answer = fresh.load(artefact.name, artefact.content)
+    feeds = artefact_feeds(artefact, frame, names)
+    return fresh.in_parts(answer, feeds, np.arange(len(next(iter(feeds.values())))), _BATCH)
+
+
+def artefact_feeds(
+    artefact: Artefact, frame: pd.DataFrame | Mapping[str, Array], names: Sequence[str]
+) -> dict[str, Array]:
+    """Return what a model takes, input -> array of shape (rows, 1), in its order.
+
+    Raises:
+        NotConvertible: The runtime cannot run the model.
+    """
+    if artefact.native:
+        return to_columns(frame, names)
+    return to_feeds(frame, graph_inputs(open_session(artefact.content)))
+
+
+def score_bundle(bundle: Bundle, table: pa.Table) -> Array:
+    """Return a bundle's answers for the rows of `table`, which has its inputs as columns.
+
+    Shape (rows,), float64, for a model of one output (binary, regression); (rows, outputs) for several.
+
+    Raises:
+        Invalid: The table lacks an input.
+        MissingExtra: What runs the bundle's flavour is not installed.
+    """
+    inputs = bundle.manifest.inputs
+    missing = [each.name for each in inputs if each.name not in table.column_names]
+    if missing:
+        raise Invalid(f"The rows lack the inputs {missing} of bundle {bundle.digest[:12]}.")
+    columns = {each.name: to_array(table.column(each.name), each.dtype) for each in inputs}
+    flavour = bundle.manifest.flavour
+    name = next(name for name in FLAVOURS[flavour].files if name in bundle.files)
+    artefact = Artefact(flavour, name, bundle.files[name])
+    try:
+        found = artefact_scores(artefact, columns, list(columns))
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"The {flavour} model of bundle {bundle.digest[:12]}", flavour) from error
+    return found[:, 0] if found.shape[1] == 1 else found

@@ -1,0 +1,86 @@
+"""Batches of rows in an order that a seed and a position say all about."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from mainspring.core.errors import Invalid
+from mainspring.training.loop.tensors import import_torch
+
+_WHOLE = 64 << 20  # bytes up to which all rows enter a digest; of more, as many evenly spaced ones
+
+
+class Rows:
+    """What a loop trains or validates on.
+
+    Args:
+        source: The tuple `(inputs, targets)`, where each is a tensor or an array of shape (rows, ...), or for inputs
+            also a tuple of them; or a dataset with `len()` and `[number] -> (inputs, target)`.
+
+    Raises:
+        Invalid: There are no rows, or not as many inputs as targets.
+    """
+
+    def __init__(self, source: Any) -> None:
+        self._torch = import_torch()
+        self._dataset = None if isinstance(source, tuple) else source
+        self._inputs: list[Any] = []
+        self._one = True
+        if self._dataset is None:
+            if len(source) != 2:
+                raise Invalid(f"Rows are (inputs, targets), not {len(source)} things.")
+            inputs, targets = source
+            self._one = not isinstance(inputs, tuple | list)
+            self._inputs = [self._torch.as_tensor(each) for each in ([inputs] if self._one else inputs)]
+            self._targets = self._torch.as_tensor(targets)
+            counts = [len(each) for each in (*self._inputs, self._targets)]
+            if len(set(counts)) > 1:
+                raise Invalid(f"Inputs and targets have {counts} rows.", fix="give as many of each.")
+        if not len(self):
+            raise Invalid("There are no rows to train or to validate on.")
+
+    def __len__(self) -> int:
+        return len(self._targets) if self._dataset is None else len(self._dataset)
+
+    def batch(self, numbers: Any, device: Any) -> tuple[tuple[Any, ...], Any]:
+        """Return the inputs, as the module takes them, and the targets of some rows, on the device."""
+        if self._dataset is None:
+            first, *more = self._inputs
+            inputs = (first[numbers], *(each[numbers] for each in more)) if more else (first[numbers],)
+            targets = self._targets[numbers]
+        else:
+            collate = self._torch.utils.data.default_collate
+            made, targets = collate([self._dataset[number] for number in numbers.tolist()])
+            inputs = tuple(made) if isinstance(made, tuple | list) else (made,)
+        if device.type == "cpu":
+            return inputs, targets
+        return tuple(each.to(device, non_blocking=True) for each in inputs), targets.to(device, non_blocking=True)
+
+    def order(self, seed: int, epoch: int) -> Any:
+        """Return the rows' order in an epoch, int64 of shape (rows,): the same for the same seed, wherever it runs."""
+        drawn = np.random.default_rng([seed % 2**63, epoch]).integers(2**63)
+        generator = self._torch.Generator().manual_seed(int(drawn))
+        return self._torch.randperm(len(self), generator=generator)
+
+    def in_order(self, batch_size: int, device: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
+        """Yield all rows once, as they lie."""
+        every = self._torch.arange(len(self))
+        for numbers in every.split(batch_size):
+            yield self.batch(numbers, device)
+
+    def digest(self) -> str:
+        """Return what tells these rows from others: all of their bytes, or those of evenly spaced rows of many."""
+        found = hashlib.sha256()
+        if self._dataset is not None:
+            found.update(f"{type(self._dataset).__qualname__} {len(self)}".encode())
+            return found.hexdigest()
+        for tensor in (*self._inputs, self._targets):
+            found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            every = max(1, tensor.numel() * tensor.element_size() // _WHOLE)
+            rows = tensor[::every].cpu().contiguous().reshape(-1)
+            found.update(memoryview(rows.view(self._torch.uint8).numpy()))
+        return found.hexdigest()

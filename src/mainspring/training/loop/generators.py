@@ -1,0 +1,45 @@
+"""The states of the random generators that a training draws from: Python's, NumPy's and PyTorch's."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+
+from mainspring.training.loop.tensors import import_torch
+
+
+def seed_generators(seed: int) -> None:
+    """Seed all of them."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    import_torch().manual_seed(seed)
+
+
+def generator_states() -> dict[str, Any]:
+    """Return their states, as a checkpoint keeps them."""
+    torch = import_torch()
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    return {
+        "python": random.getstate(),
+        "numpy": [
+            str(kind),
+            np.asarray(keys).tolist(),
+            *(each.item() if hasattr(each, "item") else each for each in rest),
+        ],
+        "torch": torch.get_rng_state(),
+        "cuda": list(cuda),
+    }
+
+
+def restore_generators(states: dict[str, Any]) -> None:
+    """Let them go on from what `generator_states` returned."""
+    torch = import_torch()
+    random.setstate(states["python"])
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, np.array(keys, np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])

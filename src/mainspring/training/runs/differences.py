@@ -1,0 +1,98 @@
+"""How a training that was run again differs from the one that is recorded."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from mainspring.registry.bundles import HOLDOUT
+from mainspring.registry.model import Bundle, RunRecord
+from mainspring.training.flavours.scoring import score_bundle
+from mainspring.training.runs.system import PREFIX as SYSTEM
+
+_OF_THE_RUN = {"digest"}  # parameters that name the run or its instant, and so differ always
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One value, as it was recorded and as it is again; `None` where it was not there."""
+
+    name: str
+    recorded: Any
+    again: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """The answers of the two models to the recorded held-out rows."""
+
+    rows: int
+    differing: int
+    largest: float  # the largest difference between two answers
+    held_out_same: bool  # the held-out rows themselves, and their labels
+    model_same: bool  # the model's file, byte for byte
+
+    @property
+    def same(self) -> bool:
+        return self.differing == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How what came out differs. `predictions` is `None` where the recorded run has no bundle."""
+
+    params: list[Difference] = field(default_factory=list)
+    metrics: list[Difference] = field(default_factory=list)
+    predictions: Predictions | None = None
+
+    @property
+    def same(self) -> bool:
+        return not self.params and not self.metrics and (self.predictions is None or self.predictions.same)
+
+
+def outcome(recorded: RunRecord, again: RunRecord, bundle: Bundle | None, other: Bundle) -> Outcome:
+    """Compare two runs, and the recorded bundle with the `other` that was made again.
+
+    Metrics are compared to the last bit, except those of the machine; of a metric with steps, the last.
+    """
+    params = [each for each in differences(recorded.params, again.params) if each.name not in _OF_THE_RUN]
+    metrics = [each for each in differences(recorded.metrics, again.metrics) if not each.name.startswith(SYSTEM)]
+    return Outcome(params, metrics, None if bundle is None else predictions(bundle, other))
+
+
+def differences(recorded: Mapping[str, Any], again: Mapping[str, Any]) -> list[Difference]:
+    """Return the names, sorted, whose values are not the same in both; NaN is the same as NaN."""
+    return [
+        Difference(name, recorded.get(name), again.get(name))
+        for name in sorted({*recorded, *again})
+        if not _same(recorded.get(name), again.get(name))
+    ]
+
+
+def predictions(bundle: Bundle, other: Bundle) -> Predictions:
+    """Let both bundles answer the held-out rows of the first."""
+    rows = pq.read_table(io.BytesIO(bundle.files[HOLDOUT]))
+    missing = [each.name for each in other.manifest.inputs if each.name not in rows.column_names]
+    held_out_same = bool(rows.equals(pq.read_table(io.BytesIO(other.files[HOLDOUT]))))
+    model_same = {name: content for name, content in bundle.files.items() if name.startswith("model")} == {
+        name: content for name, content in other.files.items() if name.startswith("model")
+    }
+    if missing or other.manifest.outputs != bundle.manifest.outputs:  # not a model of the same rows at all
+        return Predictions(rows.num_rows, rows.num_rows, math.inf, held_out_same, model_same)
+    first, second = (score_bundle(each, rows).reshape(rows.num_rows, -1) for each in (bundle, other))
+    apart = np.where(np.isnan(first) & np.isnan(second), 0.0, np.abs(first - second))
+    differing = int((~(apart == 0.0)).any(axis=1).sum())
+    largest = float(np.nanmax(apart, initial=0.0))
+    return Predictions(rows.num_rows, differing, largest, held_out_same, model_same)
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, float) and isinstance(second, float) and math.isnan(first) and math.isnan(second):
+        return True
+    return bool(first == second)

@@ -1,0 +1,269 @@
+"""The run: where a training function writes down what it does."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mainspring.core.errors import Invalid
+from mainspring.core.time import Clock
+from mainspring.registry.naming import check_names
+from mainspring.registry.ports import Tracking
+from mainspring.registry.runs import NAME, PARENT, process_tags
+from mainspring.training.runs.buffer import Buffer, Metric
+from mainspring.training.runs.system import Sampler
+
+_LONGEST_PARAM = 6000  # characters: what MLflow's store keeps
+_LONGEST_TAG = 8000
+
+
+class Run:
+    """One training run. What is logged is buffered in order, and written every second, at `flush`, at the end and on an
+    exception; files are written at once. What `flush` has written survives any death of the process.
+
+    Used as a context: on an ordinary exit nothing is closed yet (whoever opened the run finishes it; a nested run
+    finishes itself); on an exception the run is marked FAILED, on an interrupt KILLED.
+
+    Args:
+        flush_every_s: How often what is buffered is written.
+        system_every_s: How often processors, memory and GPUs are sampled; 0 for never.
+    """
+
+    def __init__(
+        self,
+        tracking: Tracking,
+        run_id: str,
+        clock: Clock,
+        *,
+        seed: int,
+        flush_every_s: float = 1.0,
+        system_every_s: float = 0.0,
+    ) -> None:
+        self.id = run_id
+        self.seed = seed
+        self._tracking = tracking
+        self._clock = clock
+        self._flush_every_s = flush_every_s
+        self._buffer = Buffer(tracking, run_id, every_s=flush_every_s)
+        self._sampler = Sampler(self._sampled, system_every_s) if system_every_s else None
+        self._logged: dict[str, str] = {}  # parameters
+        self._names: set[str] = set()  # of metrics that were found to be names
+        self._prefix = ""
+        self._nested = False
+        self._entered = ExitStack()
+
+    def log_metric(self, name: str, value: float, step: int = 0) -> None:
+        """Write down one number.
+
+        Raises:
+            Invalid: It is NaN or infinite, or no number; or `name` cannot name a metric.
+        """
+        self.log_metrics({name: value}, step)
+
+    def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Write down several numbers, in order, all of them or, if one is wrong, none. Raises as `log_metric` does."""
+        at, prefix, known = self._clock.now(), self._prefix, self._names
+        new = [name for name in values if name not in known]
+        if new:
+            check_names(new, "metric")
+            check_names([prefix + name for name in new], "metric")
+        step = _step(step, values)
+        numbers: list[Metric] = [
+            (prefix + name, _number(name, value, step), step, at) for name, value in values.items()
+        ]
+        known.update(new)
+        self._buffer.add(numbers)
+
+    def log_param(self, name: str, value: Any) -> None:
+        """Write down a choice, as text. The same again changes nothing.
+
+        Raises:
+            Invalid: It was written down with another value, or is longer than 6,000 characters; or `name` cannot name
+                a parameter.
+        """
+        self.log_params({name: value})
+
+    def log_params(self, values: Mapping[str, Any]) -> None:
+        """Write down several choices, all or none. Raises as `log_param` does."""
+        check_names(values, "parameter")
+        texts = {self._prefix + name: str(value) for name, value in values.items()}
+        for name, text in texts.items():
+            before = self._logged.get(name, text)
+            if before != text:
+                raise Invalid(
+                    f"Parameter {name!r} is {before!r} in this run and cannot become {text!r}.",
+                    fix="log what changes as a metric with steps, or begin a run of its own: run.nested(...).",
+                )
+            if len(text) > _LONGEST_PARAM:
+                raise Invalid(
+                    f"Parameter {name!r} has {len(text)} characters; a run keeps {_LONGEST_PARAM}.",
+                    fix="log what it was made of instead, or the whole as a file: run.log_text.",
+                )
+        self._logged.update(texts)
+        self._buffer.add(params=texts)
+
+    def set_tag(self, name: str, value: Any) -> None:
+        """Say something about the run, as text. Another value for the same name replaces it.
+
+        Raises:
+            Invalid: `name` cannot name a tag, or the text is longer than 8,000 characters.
+        """
+        self.set_tags({name: value})
+
+    def set_tags(self, values: Mapping[str, Any]) -> None:
+        """Say several things about the run, all or none. Raises as `set_tag` does."""
+        check_names(values, "tag")
+        texts = {self._prefix + name: str(value) for name, value in values.items()}
+        for name, text in texts.items():
+            if len(text) > _LONGEST_TAG:
+                raise Invalid(
+                    f"Tag {name!r} has {len(text)} characters; a run keeps {_LONGEST_TAG}.", fix="use run.log_text."
+                )
+        self._buffer.add(tags=texts)
+
+    def log_artefact(self, name: str, content: bytes | str | Path) -> None:
+        """Keep a file with the run, now; one of that name is replaced.
+
+        Args:
+            name: What it is kept as, such as `plots/roc.png`.
+            content: The bytes, or the path of a file (text is a path; `log_text` keeps text).
+
+        Raises:
+            Invalid: `name` cannot name a file.
+            NotFound: There is no such file.
+        """
+        kept = Path(content) if isinstance(content, str) else content
+        self._tracking.log_artefact(self.id, self._prefix + name, kept)
+
+    def log_text(self, name: str, text: str) -> None:
+        """Keep text with the run, as UTF-8. Raises as `log_artefact` does."""
+        self._tracking.log_artefact(self.id, self._prefix + name, text.encode())
+
+    def log_figure(self, name: str, figure: Any) -> None:
+        """Keep a picture of a figure: Matplotlib's in the format that `name` ends with, Plotly's and others' as HTML.
+
+        Raises:
+            Invalid: It is no figure that can be drawn, or not as `name` ends.
+        """
+        self.log_artefact(name, _drawn(name, figure))
+
+    def prefixed(self, prefix: str) -> Run:
+        """Return the same run with `prefix` before every name: one of its parts, not a run of its own."""
+        part = Run(self._tracking, self.id, self._clock, seed=self.seed)
+        part._buffer, part._logged, part._prefix = self._buffer, self._logged, self._prefix + prefix
+        return part
+
+    def nested(self, name: str, *, params: Mapping[str, Any] | None = None, seed: int | None = None) -> Run:
+        """Begin a run of its own that is part of this one: a fold, a trial. Use it as a context, which finishes it.
+
+        Args:
+            name: What it is called among its siblings.
+            params: Its first parameters.
+            seed: Its seed, if it is not this run's.
+        """
+        seed = self.seed if seed is None else seed
+        model = self._tracking.get(self.id).model
+        tags = {**process_tags(), PARENT: self.id, NAME: name, "seed": str(seed)}
+        child = self._tracking.start(model, tags, self._clock.now())
+        run = Run(self._tracking, child, self._clock, seed=seed, flush_every_s=self._flush_every_s)
+        run._nested = True
+        run.log_params(params or {})
+        return run
+
+    def active(self) -> AbstractContextManager[None]:
+        """While it is entered, the project's own `mlflow` calls and autologging land in this run."""
+        return self._tracking.active(self.id)
+
+    def aside(self, name: str) -> AbstractContextManager[None]:
+        """While it is entered, they do not, and autologging is off: what is logged gets a nested run called `name`."""
+        return self._tracking.aside(self.id, name)
+
+    def flush(self) -> None:
+        """Write what is buffered now; it is in the store when this returns.
+
+        Raises:
+            MainspringError: The store refused, now or at an earlier flush in the background.
+        """
+        self._buffer.flush()
+
+    def __enter__(self) -> Run:
+        if not self._prefix:
+            self._buffer.start()
+            if self._sampler is not None:
+                self._sampler.start()
+        if self._nested:
+            self._entered.enter_context(self.active())
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        with suppress(Exception):
+            self._entered.close()
+        if self._sampler is not None:
+            self._sampler.stop()
+        if not self._prefix:
+            self._buffer.stop()
+        if error is None:
+            self.flush()
+            if self._nested:
+                self._tracking.finish(self.id, "FINISHED", self._clock.now())
+            return
+        with suppress(Exception):  # the first error is the one to report
+            self.flush()
+        if not self._prefix:
+            status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+            with suppress(Exception):
+                self._tracking.finish(self.id, status, self._clock.now())
+
+    def _sampled(self, values: Mapping[str, float], step: int) -> None:
+        at = self._clock.now()
+        with suppress(Exception):  # what the store refuses is told to the training function, not to the sampler
+            self._buffer.add([(name, value, step, at) for name, value in values.items()])
+
+
+def _step(step: int, values: Mapping[str, float]) -> int:
+    try:
+        return step.__index__()
+    except AttributeError:
+        raise Invalid(
+            f"The step of {sorted(values)} is {step!r}, which is no whole number.", fix="count epochs or batches."
+        ) from None
+
+
+def _number(name: str, value: float, step: int) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise Invalid(
+            f"Metric {name!r} at step {step} is {str(value)[:200]!r}, which is no number.",
+            fix="log a number; what is text is a parameter or a tag: run.log_param, run.set_tag.",
+        ) from None
+    if not math.isfinite(number):
+        raise Invalid(
+            f"Metric {name!r} at step {step} is {number}.",
+            fix="look for a division by zero, a too large learning rate, or nulls in the features.",
+        )
+    return number
+
+
+def _drawn(name: str, figure: Any) -> bytes:
+    if hasattr(figure, "savefig"):
+        into = io.BytesIO()
+        suffix = name.rpartition(".")[2]
+        try:
+            figure.savefig(into, format=suffix)
+        except ValueError as error:
+            raise Invalid(f"A figure cannot be drawn as {name!r}: {error}", fix="end the name with .png.") from error
+        return into.getvalue()
+    if hasattr(figure, "to_html"):
+        return str(figure.to_html()).encode()
+    raise Invalid(
+        f"{type(figure).__name__} is no figure: it has neither savefig nor to_html.",
+        fix="draw it, then run.log_artefact.",
+    )

@@ -1,0 +1,72 @@
+"""What the machine does while a run goes on: processors, memory, GPUs, under the names that MLflow's pages show."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from mainspring.training.runs.gpus import gpu_reader
+
+PREFIX = "system/"
+Tell = Callable[[Mapping[str, float], int], None]
+
+_SHORTEST_S = 0.1  # a share of a processor's time is not known over less
+
+
+class Sampler:
+    """Samples on a thread of its own, every `every_s` seconds and at the end. Without psutil it does nothing."""
+
+    def __init__(self, tell: Tell, every_s: float) -> None:
+        self._tell = tell
+        self._every_s = every_s
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread = threading.Thread(target=self._sample_often, name="system-metrics", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Sample once more and end."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _sample_often(self) -> None:
+        try:
+            psutil: Any = import_module("psutil")
+        except ModuleNotFoundError:
+            return
+        process, gpus = psutil.Process(), gpu_reader()
+        _read(psutil, process, gpus)  # shares of time are of the time since the last look
+        step, last = 0, time.monotonic()
+        while True:
+            ended = self._closing.wait(self._every_s)
+            if ended and time.monotonic() - last < _SHORTEST_S:
+                return
+            last = time.monotonic()
+            values = _read(psutil, process, gpus)
+            self._tell({f"{PREFIX}{name}": value for name, value in values.items()}, step)
+            step += 1
+            if ended:
+                return
+
+
+def _read(psutil: Any, process: Any, gpus: Callable[[], dict[str, float]] | None) -> dict[str, float]:
+    memory = psutil.virtual_memory()
+    with process.oneshot():
+        own = {
+            "process_cpu_utilization_percentage": float(process.cpu_percent()),  # 100 is one processor
+            "process_memory_usage_megabytes": process.memory_info().rss / 1e6,
+        }
+    return {
+        "cpu_utilization_percentage": float(psutil.cpu_percent()),
+        "system_memory_usage_megabytes": memory.used / 1e6,
+        "system_memory_usage_percentage": float(memory.percent),
+        **own,
+        **(gpus() if gpus is not None else {}),
+    }

@@ -1,0 +1,1 @@
+"""Hyperparameter search: trials of a model's parameters, and the study that remembers them."""

@@ -1,0 +1,185 @@
+"""The trials of one search, in Optuna's own tables, so that a killed search goes on and Optuna's tools can read it.
+
+One process at a time asks and tells. A trial that nobody told the end of, when a process opens the study, is one whose
+process died.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mainspring.core.errors import MissingExtra
+from mainspring.training.search.trials import COMPLETE, FAILED, PRUNED, Ended
+from mainspring.training.space import Dimension, Numbers, Search
+
+MOST_DEATHS = 3  # of processes by one set of parameters: then it is a failed trial
+_RUN, _REASON, _LOST, _RETRY_OF, _DEATHS = "run_id", "reason", "lost", "retry_of", "deaths"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One trial: what was chosen, in which run, and what came of it. `steps` is what it reported, by step."""
+
+    number: int
+    state: str  # complete, pruned, failed; running
+    params: dict[str, Any]
+    run_id: str
+    value: float | None = None
+    reason: str = ""
+    seconds: float | None = None
+    steps: dict[int, float] = field(default_factory=dict)
+
+
+class Study:
+    """The trials of one search.
+
+    Args:
+        path: The SQLite file of Optuna's tables.
+        workers: How many trials run at once.
+
+    Raises:
+        MissingExtra: Optuna is not installed.
+    """
+
+    def __init__(self, path: Path, search: Search, *, seed: int, workers: int) -> None:
+        try:
+            import optuna
+        except ModuleNotFoundError as error:
+            raise MissingExtra("A search of parameters", "search") from error
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._optuna = optuna
+        self._search = search
+        self._space = {name: _distribution(optuna, dimension) for name, dimension in search.space.items()}
+        pruners = optuna.pruners
+        pruner = {"median": pruners.MedianPruner, "halving": pruners.SuccessiveHalvingPruner, "none": pruners.NopPruner}
+        storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+        self._storage = storage
+        self._study = optuna.create_study(
+            storage=storage,
+            study_name="search",
+            load_if_exists=True,
+            direction="maximize" if search.maximize else "minimize",
+            pruner=pruner[search.pruner](),
+        )
+        # a sampler's state is not kept: one that goes on must not draw what was drawn
+        self._study.sampler = optuna.samplers.TPESampler(seed=seed + len(self._study.trials), constant_liar=workers > 1)
+        self._open: dict[int, Any] = {}
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._storage.engine.dispose()
+
+    def unended(self) -> list[Trial]:
+        """Return the trials that somebody began and that nobody said the end of."""
+        return [trial for trial in map(_trial, self._study.trials) if trial.state == "running"]
+
+    def ask(self) -> Trial:
+        """Begin a trial: one that is to be tried again, or one with parameters of the sampler's choice."""
+        asked = self._study.ask(self._space)
+        self._open[asked.number] = asked
+        return Trial(asked.number, "running", dict(asked.params), "")
+
+    def begun(self, number: int, run_id: str) -> None:
+        """Note the run of a trial."""
+        self._open[number].set_user_attr(_RUN, run_id)
+
+    def report(self, number: int, value: float, step: int) -> bool:
+        """Keep what a trial reports and return whether it is to stop."""
+        trial = self._open[number]
+        if step in trial.storage.get_trial(trial._trial_id).intermediate_values:
+            return False  # the first of a step counts, as everywhere in Optuna
+        trial.report(value, step)
+        return bool(trial.should_prune())
+
+    def tell(self, number: int, ended: Ended) -> None:
+        """Say how a trial ended; of one that is said to have ended already the first word counts."""
+        states = self._optuna.trial.TrialState
+        state = {COMPLETE: states.COMPLETE, PRUNED: states.PRUNED, FAILED: states.FAIL}[ended.state]
+        if ended.reason:
+            self._note(number, _REASON, ended.reason)
+        value = ended.value if ended.state == COMPLETE else None
+        self._study.tell(number, value, state=state, skip_if_finished=True)
+        self._open.pop(number, None)
+
+    def lost(self, number: int) -> bool:
+        """A trial's process died: let its parameters be tried again, and return whether they are.
+
+        Those that took `MOST_DEATHS` processes with them are not.
+        """
+        trials = self._study.trials
+        trial = trials[number]
+        deaths = int(trial.user_attrs.get(_DEATHS, 0)) + 1
+        again = deaths < MOST_DEATHS and set(trial.params) == set(self._space)
+        if again:
+            self._note(number, _LOST, True)
+            if not any(each.user_attrs.get(_RETRY_OF) == number for each in trials):
+                self._study.enqueue_trial(trial.params, user_attrs={_RETRY_OF: number, _DEATHS: deaths})
+        elif set(trial.params) != set(self._space):  # died while it was asked for: nothing was tried
+            self._note(number, _LOST, True)
+        self.tell(number, Ended(FAILED, None, f"its process died ({deaths} of {MOST_DEATHS} times)"))
+        return again
+
+    def trials(self) -> list[Trial]:
+        """Return the trials that ended and count, in the order in which they began."""
+        kept = [each for each in self._study.trials if _LOST not in each.user_attrs]
+        return [trial for trial in map(_trial, kept) if trial.state in (COMPLETE, PRUNED, FAILED)]
+
+    def best(self) -> Trial | None:
+        """Return the best trial that was completed."""
+        sign = 1 if self._search.maximize else -1
+        complete = [(sign * trial.value, trial) for trial in self.trials() if trial.value is not None]
+        return max(complete, key=lambda each: each[0])[1] if complete else None
+
+    def importance(self) -> dict[str, float]:
+        """Return parameter -> share of what tells the better trials from the rest; empty where that cannot be said.
+
+        Watanabe, Bansal, Hutter: PED-ANOVA (IJCAI 2023).
+        """
+        values = {trial.value for trial in self.trials() if trial.state == COMPLETE}
+        if len(values) < 4:
+            return {}
+        importance = self._optuna.importance
+        found = importance.get_param_importances(self._study, evaluator=importance.PedAnovaImportanceEvaluator())
+        return {name: float(share) for name, share in found.items()}
+
+    def _note(self, number: int, name: str, value: Any) -> None:
+        self._storage.set_trial_user_attr(self._study.trials[number]._trial_id, name, value)
+
+
+def _trial(frozen: Any) -> Trial:
+    state = {"COMPLETE": COMPLETE, "PRUNED": PRUNED, "FAIL": FAILED, "RUNNING": "running"}.get(frozen.state.name, "")
+    steps = dict(frozen.intermediate_values)
+    value = frozen.value if state == COMPLETE else None
+    return Trial(
+        frozen.number,
+        state,
+        dict(frozen.params),
+        str(frozen.user_attrs.get(_RUN, "")),
+        value,
+        str(frozen.user_attrs.get(_REASON, "")),
+        frozen.duration.total_seconds() if frozen.duration else None,
+        steps,
+    )
+
+
+def _distribution(optuna: Any, dimension: Dimension) -> Any:
+    if not isinstance(dimension, Numbers):
+        return optuna.distributions.CategoricalDistribution(dimension.values)
+    if dimension.whole:
+        return optuna.distributions.IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
+    return optuna.distributions.FloatDistribution(float(dimension.low), float(dimension.high), log=dimension.log)
+
+
+def improved(trials: list[Trial], search: Search) -> Mapping[int, float]:
+    """Return trial number -> the best value there was when it had ended, for every completed trial."""
+    best: dict[int, float] = {}
+    at: float | None = None
+    for trial in trials:
+        if trial.state == COMPLETE and trial.value is not None:
+            better = max if search.maximize else min
+            at = trial.value if at is None else better(at, trial.value)
+            best[trial.number] = at
+    return best

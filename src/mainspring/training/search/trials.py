@@ -1,0 +1,172 @@
+"""One trial of a search: the training function with chosen parameters, judged on the validation rows alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mainspring.core.errors import Invalid, MainspringError
+from mainspring.core.time import Clock
+from mainspring.registry.ports import Tracking
+from mainspring.training.fitting import fit
+from mainspring.training.flavours.scoring import estimator_scores, output_names
+from mainspring.training.frames import to_frame
+from mainspring.training.judge import evaluate
+from mainspring.training.model import Model
+from mainspring.training.runs.run import Run
+from mainspring.training.sets.assemble import AT, Scan, columns_of, feature_types, label_values, labelled_observations
+from mainspring.training.sets.labels import LABEL, label_keys
+from mainspring.training.sets.splits import cut_by_time
+from mainspring.training.sets.training_set import Split, TrainingSet
+from mainspring.training.space import Chosen
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TRAIN, VALIDATION = "train.arrow", "validation.arrow"
+COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
+STATE, VALUE, REASON = "mainspring.trial.state", "mainspring.trial.value", "mainspring.trial.reason"  # tags of its run
+Report = Callable[[float, int], bool]  # (value, step) -> whether the trial is to stop
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a trial ended. `value` is there if it is complete; of a pruned one it is the last that was reported."""
+
+    state: str
+    value: float | None = None
+    reason: str = ""
+
+
+class _Pruned(MainspringError):
+    """The trial is not worth going on with. Ours, so that it passes through the training function's errors."""
+
+
+class _TrialRun(Run):
+    """A run that stops its training function once what it reports is too bad."""
+
+    watched = ""
+    report: Report | None = None
+    last: float | None = None
+
+    def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        super().log_metrics(values, step)
+        if self.report is not None and self.watched in values:
+            self.last = float(values[self.watched])
+            if self.report(self.last, int(step)):
+                raise _Pruned(f"{self.watched} is {self.last} at step {step}.")
+
+
+def write_rows(model: Model, scan: Scan, folder: Path, *, since: int | None, until: int | None) -> None:
+    """Read what a search trains and validates on, once, into two Arrow files of `folder` that every trial maps.
+
+    The held-out rows are in neither: no trial can see them. Files that are there stay as they are.
+
+    Raises:
+        InvalidData: There is too little to train on.
+    """
+    if (folder / TRAIN).exists() and (folder / VALIDATION).exists():
+        return
+    import numpy as np
+    import pyarrow as pa
+
+    table, _ = labelled_observations(model, scan, since=since, until=until)
+    at = np.asarray(table.column(AT).cast(pa.int64()).to_numpy())
+    cut = cut_by_time(at, model.holdout, until=until, embargo=model.embargo_us)
+    keys = label_keys(model.observations, model.label)
+    columns = [*dict.fromkeys([*columns_of(model.features, feature_types(model, model.features)), AT, LABEL, *keys])]
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name, part in ((TRAIN, cut.train), (VALIDATION, cut.validation)):
+        rows = table.slice(part.start, part.stop - part.start).select(columns)
+        beside = folder / f".{name}"
+        with pa.OSFile(str(beside), "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
+            writer.write_table(rows)
+        beside.rename(folder / name)
+
+
+def read_rows(model: Model, folder: Path) -> TrainingSet:
+    """Return what `write_rows` wrote, with a holdout of no rows."""
+    dtypes = feature_types(model, model.features)
+
+    def split(table: pa.Table) -> Split:
+        import numpy as np
+        import pyarrow as pa
+
+        at = np.asarray(table.column(AT).cast(pa.int64()).to_numpy())
+        keys = table.select(label_keys(model.observations, model.label)).to_pandas()
+        return Split(to_frame(table, dtypes), label_values(table.column(LABEL), model), at, keys)
+
+    train, validation = _mapped(folder / TRAIN), _mapped(folder / VALIDATION)
+    return TrainingSet(
+        split(train), split(validation), split(validation.slice(0, 0)), dtypes, model.task, 0, model.embargo_us
+    )
+
+
+def _mapped(path: Path) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def try_params(
+    model: Model,
+    data: TrainingSet,
+    params: Mapping[str, Any],
+    tracking: Tracking,
+    run_id: str,
+    clock: Clock,
+    report: Report,
+) -> Ended:
+    """Train with `params` in the run `run_id`, and close it. Whatever the function does wrong ends this trial only.
+
+    The run is closed last: one that is FINISHED says in its tags how the trial ended, whoever dies after that.
+    """
+    assert model.search is not None
+    run = _TrialRun(tracking, run_id, clock, seed=model.seed)
+    run.watched, run.report = model.search.watched, report
+    chosen = replace(model, train=Chosen(model.train, params))
+    try:
+        with run:
+            try:
+                with run.active():
+                    estimator = fit(chosen, data, run)
+                run.report = None
+                ended = Ended(COMPLETE, _judged(model, data, estimator, run))
+            except _Pruned as error:
+                ended = Ended(PRUNED, run.last, str(error.what))
+            run.set_tags({STATE: ended.state, VALUE: repr(ended.value), REASON: ended.reason})
+    except MainspringError as error:
+        ended = Ended(FAILED, None, error.what)
+        tracking.log(run_id, tags={STATE: FAILED, REASON: error.what[:6000]})
+        return ended
+    tracking.finish(run_id, "FINISHED", clock.now())
+    return ended
+
+
+def _judged(model: Model, data: TrainingSet, estimator: Any, run: Run) -> float:
+    assert model.search is not None
+    outputs = output_names(estimator, model.task)
+    scores = estimator_scores(estimator, data.validation.X, model.task)
+    found = evaluate(model.task, data.validation.y, scores, outputs)
+    run.log_metrics({f"validation.{name}": value for name, value in found.items()})
+    value = found.get(model.search.metric, math.nan)
+    if not math.isfinite(value):
+        raise Invalid(
+            f"There is no {model.search.metric} of the validation rows, only {', '.join(found) or 'nothing'}.",
+            fix="see whether the validation rows have both classes, or choose another metric.",
+        )
+    return value
+
+
+def ended_of(tags: Mapping[str, str], status: str) -> Ended | None:
+    """Return how the trial of a run ended, by what the run says; `None` if its process died before it had."""
+    state = tags.get(STATE)
+    if state == FAILED or (state is None and status == "FAILED"):
+        return Ended(FAILED, None, tags.get(REASON, "its process died while it was closed"))
+    if state is None or status != "FINISHED":
+        return None
+    value = tags.get(VALUE, "None")
+    return Ended(state, None if value == "None" else float(value), tags.get(REASON, ""))

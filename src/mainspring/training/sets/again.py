@@ -1,0 +1,46 @@
+"""A bundle's held-out rows, read again with another model's features: the same moments, the same pinned data."""
+
+from __future__ import annotations
+
+import io
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mainspring.core.errors import Corrupt
+from mainspring.data.model import SourceColumn
+from mainspring.features import definitions
+from mainspring.features.offline import observe, point_in_time
+from mainspring.registry.bundles import FEATURES, HOLDOUT
+from mainspring.registry.model import Bundle
+from mainspring.training.sets.assemble import AT, Scan
+from mainspring.training.sets.labels import LABEL, join_labels
+
+
+def held_out_again(bundle: Bundle, other: Bundle, label: SourceColumn, scan: Scan) -> pa.Table:
+    """Return the held-out rows of `bundle`, in their order, with the features that `other` was trained on.
+
+    Args:
+        bundle: Whose rows: its observations, its time range, its labels.
+        other: Whose features.
+        label: The label of `bundle`'s model.
+        scan: Reads tables as of the dataset commit that `bundle` was trained on.
+
+    Raises:
+        Corrupt: The rows found now are not the rows of the bundle.
+        NotFound: The data of that commit is gone.
+    """
+    held_out = pq.read_table(io.BytesIO(bundle.files[HOLDOUT]))
+    _, observations = definitions.load(bundle.files[FEATURES])
+    groups, _ = definitions.load(other.files[FEATURES])
+    since, until = bundle.manifest.extra["since"], bundle.manifest.extra["until"]
+    observed = observe(observations, scan, since=since, until=until)
+    labelled = join_labels(observed, observations, label, scan, until=until)
+    rows = labelled.slice(max(0, labelled.num_rows - held_out.num_rows))
+    if any(not rows[name].combine_chunks().equals(held_out[name].combine_chunks()) for name in (AT, LABEL)):
+        raise Corrupt(
+            f"The held-out rows of {bundle.manifest.model} ({bundle.digest[:12]}) cannot be read again: "
+            f"dataset commit {bundle.manifest.dataset_commit} gives other rows.",
+            fix=f"train it again: mainspring train {bundle.manifest.model}.",
+        )
+    return point_in_time(rows, groups, scan, schema=observations.source.columns, at=AT)

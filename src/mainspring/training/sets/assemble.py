@@ -1,0 +1,117 @@
+"""From pinned tables to a training set: observations, their labels, what was known at their time, cut by time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mainspring.core.errors import InvalidData
+from mainspring.core.schema import DType
+from mainspring.data.model import TableScan
+from mainspring.features.model import FeatureGroup
+from mainspring.features.types import feature_dtype
+from mainspring.training.frames import check_feature_types, to_frame
+from mainspring.training.model import Model
+from mainspring.training.sets.labels import LABEL, join_labels, label_keys
+from mainspring.training.sets.splits import cut_by_time
+from mainspring.training.sets.training_set import Split, TrainingSet
+
+AT = "_at"
+Scan = Callable[[str], TableScan]
+
+
+def feature_types(model: Model, groups: Sequence[FeatureGroup]) -> dict[str, DType]:
+    """Return full name -> type of every feature of `groups`, in order.
+
+    Raises:
+        Invalid: One is of a type that no model takes.
+    """
+    request = model.observations.source.columns
+    found = {f"{group.name}.{name}": feature_dtype(group, name, request) for group in groups for name in group.names}
+    check_feature_types(found)
+    return found
+
+
+def all_groups(model: Model) -> list[FeatureGroup]:
+    """Return the groups of the model and of its baseline, each once."""
+    return list({group.name: group for group in (*model.features, *model.baseline)}.values())
+
+
+def labelled_observations(model: Model, scan: Scan, *, since: int | None, until: int | None) -> tuple[pa.Table, int]:
+    """Return the observations made in `[since, until)` with features and `_label`, and how many had no label.
+
+    Labels count that were visible at `until`. The rows come by time; instants are UTC epoch microseconds.
+    """
+    from mainspring.features.offline import observe, point_in_time
+
+    observed = observe(model.observations, scan, since=since, until=until)
+    labelled = join_labels(observed, model.observations, model.label, scan, until=until)
+    schema = model.observations.source.columns
+    table = point_in_time(labelled, all_groups(model), scan, schema=schema, at=AT)
+    return table, observed.num_rows - labelled.num_rows
+
+
+def training_set(model: Model, table: pa.Table, dropped: int, *, until: int | None) -> tuple[TrainingSet, pa.Table]:
+    """Return the set with all columns of `all_groups`, and the rows of its holdout as a table.
+
+    Raises:
+        InvalidData: A part would be empty, or the labels do not fit the task.
+    """
+    dtypes = feature_types(model, all_groups(model))
+    at = np.asarray(table.column(AT).cast(pa.int64()).to_numpy())
+    cut = cut_by_time(at, model.holdout, until=until, embargo=model.embargo_us)
+    labels = label_values(table.column(LABEL), model)
+    frame = to_frame(table, dtypes)
+
+    keys = table.select(label_keys(model.observations, model.label)).to_pandas()
+    everything = Split(frame, labels, at, keys)
+    train, validation, holdout = (everything.rows(part) for part in cut)
+    made = TrainingSet(train, validation, holdout, dtypes, model.task, dropped, model.embargo_us)
+    _check_classes(made.train.y, model)
+    held_out = table.slice(cut.holdout.start, cut.holdout.stop - cut.holdout.start).select([*dtypes, AT, LABEL])
+    return made, held_out
+
+
+def label_values(column: pa.ChunkedArray[Any], model: Model) -> np.ndarray[Any, Any]:
+    """Return labels of shape (rows,): 0 and 1, numbers, or classes (int64 or strings).
+
+    Raises:
+        InvalidData: A label does not fit the task.
+    """
+    label = f"{model.label.source.name}.{model.label.column}"
+    dtype = model.label.source.columns[model.label.column]
+    if dtype == DType.Timestamp or (dtype == DType.String and model.task != "multiclass"):
+        raise InvalidData(f"Label {label} is a {dtype!r}, which is no label of the task {model.task!r}.")
+    if dtype == DType.String:
+        return np.array(column.to_pylist(), object)
+    numbers = np.asarray(column.cast(pa.float64()).to_numpy())
+    if not np.all(np.isfinite(numbers)):
+        raise InvalidData(f"Label {label} has NaN or infinite values.", fix="check the source with ms.in_range.")
+    if model.task == "regression":
+        return numbers
+    whole = numbers.astype(np.int64)
+    if not np.array_equal(whole, numbers):
+        raise InvalidData(f"Label {label} has values such as {numbers[whole != numbers][0]}, which name no class.")
+    if model.task == "binary" and not np.isin(whole, (0, 1)).all():
+        raise InvalidData(f"Label {label} has the values {_some(whole)}; a binary label is a Boolean, or 0 and 1.")
+    return whole
+
+
+def _check_classes(labels: np.ndarray[Any, Any], model: Model) -> None:
+    if model.task != "regression" and len(set(labels.tolist())) < 2:
+        raise InvalidData(
+            f"Every training row of {model.name!r} has the label {labels[0]!r}.", fix="choose a longer time range."
+        )
+
+
+def _some(values: np.ndarray[Any, Any]) -> list[Any]:
+    return sorted(set(values.tolist()))[:5]
+
+
+def columns_of(groups: Sequence[FeatureGroup], dtypes: Mapping[str, DType]) -> list[str]:
+    """Return the full names of the groups' features."""
+    wanted = {name for group in groups for name in group.columns}
+    return [name for name in dtypes if name in wanted]

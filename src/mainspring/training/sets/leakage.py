@@ -1,0 +1,181 @@
+"""What in a training set makes a model look better than it will be: found before anything is fitted.
+
+| check | severe where | a warning where |
+|---|---|---|
+| shadow | a feature is the label in another form | |
+| predicts-alone | one feature has an AUC over 0.98 (R2 over 0.995) | over 0.85 (0.9) |
+| knows-the-future | a feature correlates better with later rows' labels than with its own and earlier ones | |
+| label-twice | 10 % of the rows to judge by have a label that training rows have too | any has |
+| duplicates | 20 % of the rows to judge by are copies of training rows, beyond how rows repeat among those | 1 % are |
+| all-null, constant | | a column says nothing |
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mainspring.core.errors import InvalidData
+from mainspring.core.schema import DType
+from mainspring.training.frames import Array
+from mainspring.training.sets.alone import is_shadow, knows_the_future, power_alone
+from mainspring.training.sets.training_set import Split, TrainingSet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MOST_ROWS = 50_000  # that a feature is judged by: evenly spaced, or in a row where their order counts
+_ALONE = {"AUC": (0.85, 0.98), "R2": (0.9, 0.995)}
+_TWICE, _COPIES_WARN, _COPIES = 0.1, 0.01, 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that may be a leak.
+
+    Args:
+        check: One of `model.CHECKS`.
+        subject: A feature's full name, or the part of the set that is concerned.
+        severe: Whether a training is refused for it.
+        evidence: What was seen, with numbers.
+        fix: What to do about it.
+    """
+
+    check: str
+    subject: str
+    severe: bool
+    evidence: str
+    fix: str
+
+    @property
+    def id(self) -> str:
+        """What `accept_findings` of a model calls it."""
+        return f"{self.check}:{self.subject}"
+
+    def __str__(self) -> str:
+        return f"{self.id}: {self.evidence}"
+
+
+class Leakage(InvalidData):
+    """A training set leaks. `findings` are the severe ones that were not accepted."""
+
+    def __init__(self, model: str, findings: list[Finding]) -> None:
+        super().__init__(
+            f"The training set of {model!r} leaks:\n" + "\n".join(f"  {each}\n    {each.fix}" for each in findings),
+            fix=f"or, if it is meant, declare accept_findings={[each.id for each in findings]} in @ms.model.",
+        )
+        self.findings = findings
+
+
+def refuse_leaks(model: str, data: TrainingSet, accepted: Collection[str] = ()) -> list[Finding]:
+    """Return what was found and not accepted, all of it warnings.
+
+    Raises:
+        Leakage: Something of it is severe.
+    """
+    found = [each for each in find_leaks(data) if each.id not in accepted]
+    severe = [each for each in found if each.severe]
+    if severe:
+        raise Leakage(model, severe)
+    return found
+
+
+def find_leaks(data: TrainingSet) -> list[Finding]:
+    """Return what looks like a leak in a training set, the severe first."""
+    rows = data.development
+    every = max(1, -(-len(rows) // _MOST_ROWS))
+    spaced, together = slice(None, None, every), slice(max(0, len(rows) - _MOST_ROWS), None)
+    found = []
+    for name in data.features:
+        text = data.dtypes[name] == DType.String
+        column = rows.X[name].to_numpy()
+        values = column if text else column.astype(np.float64)
+        finding = _empty(name, values, text) or _shadow(name, values[spaced], rows.y[spaced], data.task)
+        if finding is None and not text and data.task != "multiclass":
+            finding = _future(name, values[together], rows.y[together], len(data.features))
+        found.append(finding or _alone(name, values[spaced], rows.y[spaced], data.task, len(data.features)))
+    kept = [each for each in found if each is not None]
+    kept += [*_twice(data), *_copies(data)]
+    return sorted(kept, key=lambda each: not each.severe)
+
+
+def _empty(name: str, values: Array, text: bool) -> Finding | None:
+    null = np.array([each is None for each in values.tolist()]) if text else np.isnan(values)
+    if null.all():
+        return Finding("all-null", name, False, f"null in all {len(values):,} rows", "drop it, or look at its keys.")
+    if not null.any() and len(set(values[:1000].tolist())) == 1 and bool((values == values[0]).all()):
+        evidence = f"{values[0]!s} in all {len(values):,} rows"
+        return Finding("constant", name, False, evidence, "drop it: it tells nothing.")
+    return None
+
+
+def _shadow(name: str, values: Array, labels: Array, task: str) -> Finding | None:
+    if not is_shadow(values, labels, task):
+        return None
+    null = np.mean([each is None for each in values.tolist()]) if values.dtype == object else np.isnan(values).mean()
+    evidence = f"it is the label in another form, in every row in which it is not null ({1 - null:.0%} of them)"
+    return Finding("shadow", name, True, evidence, "drop it, or compute it as of the time of the prediction.")
+
+
+def _future(name: str, values: Array, labels: Array, looks: int) -> Finding | None:
+    found = knows_the_future(values, labels.astype(np.float64), looks=looks)
+    if found is None:
+        return None
+    lag, later, now = found
+    evidence = f"correlation {later:.2f} with the label {lag} rows later, {now:.2f} at most with earlier ones"
+    return Finding("knows-the-future", name, True, evidence, "look for a shift the wrong way, or a time that is late.")
+
+
+def _alone(name: str, values: Array, labels: Array, task: str, looks: int) -> Finding | None:
+    power = power_alone(values, labels, task, looks=looks)
+    if power is None or power.lower <= _ALONE[power.metric][0]:
+        return None
+    severe = power.lower > _ALONE[power.metric][1]
+    evidence = f"alone it has an {power.metric} of {power.value:.3f} on later rows (at least {power.lower:.3f})"
+    return Finding("predicts-alone", name, severe, evidence, "make sure that it is known when the prediction is made.")
+
+
+def _twice(data: TrainingSet) -> Iterator[Finding]:
+    for part, rows, earlier in _pairs(data):
+        if rows.keys is None or earlier.keys is None:
+            continue
+        share = float(np.isin(_hashes(rows.keys), _hashes(earlier.keys)).mean())
+        if share:
+            names = ", ".join(map(str, rows.keys.columns))
+            evidence = f"{share:.1%} of the {part} rows share their label ({names}) with a training row"
+            fix = "observe each once, or key the label by what makes it one of its own, such as a month."
+            yield Finding("label-twice", part, share >= _TWICE, evidence, fix)
+
+
+def _copies(data: TrainingSet) -> Iterator[Finding]:
+    for part, rows, earlier in _pairs(data):
+        known = _hashes(earlier.X)
+        _, row, times = np.unique(known, return_inverse=True, return_counts=True)
+        by_nature = float((times[row] > 1).mean())  # few features of few values repeat
+        share = float(np.isin(_hashes(rows.X), known).mean())
+        chance = 4 * math.sqrt(0.25 / len(rows) + 0.25 / len(known))
+        excess = share - by_nature - (chance if by_nature else 0.0)
+        if excess >= _COPIES_WARN:
+            evidence = (
+                f"{share:.1%} of the {part} rows have all features of a training row ({by_nature:.1%} of those do)"
+            )
+            fix = "look for rows that were landed twice."
+            yield Finding("duplicates", part, excess >= _COPIES, evidence, fix)
+
+
+def _pairs(data: TrainingSet) -> Iterator[tuple[str, Split, Split]]:
+    yield "validation", data.validation, data.train
+    yield "holdout", data.holdout, data.train
+
+
+def _hashes(frame: pd.DataFrame) -> Any:
+    from pandas.util import hash_pandas_object
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return hash_pandas_object(frame, index=False).to_numpy()

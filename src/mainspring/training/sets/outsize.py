@@ -1,0 +1,64 @@
+"""Labelled observations of more rows than memory holds: from the lake to a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from mainspring.core.expr.sql import quote_name, quote_text
+from mainspring.data import duck
+from mainspring.data.model import SEQUENCE, TableScan
+from mainspring.features.offline.pieces import pieces
+from mainspring.features.offline.query import execute
+from mainspring.features.offline.read import connection, observed_sql
+from mainspring.training.model import Model
+from mainspring.training.sets.labels import LABEL, labelled_sql
+
+AT = "_at"
+
+
+def write_labelled(
+    path: Path,
+    model: Model,
+    scan: Callable[[str], TableScan],
+    *,
+    since: int | None,
+    until: int | None,
+    memory_limit: str,
+    temp: Path,
+) -> tuple[int, int]:
+    """Write the model's observations made in `[since, until)` that have a label, by time, as a Parquet file.
+
+    The same rows, columns and types as `features.offline.observe` and `training.sets.labels.join_labels` return.
+
+    Args:
+        path: Where nobody reads before it is written.
+        temp: The folder under which to spill.
+
+    Returns:
+        How many rows were written, and how many observations have no label.
+
+    Raises:
+        StorageFull: There is no room for them, or to sort them.
+    """
+    observations, label = model.observations, model.label
+    names = ", ".join(quote_name(name) for name in (*observations.source.columns, AT, LABEL))
+    with connection(memory_limit, temp=temp) as con, duck.duck_errors(observations.source.name):
+        duck.register(con, "source", scan(observations.source.name))
+        duck.register(con, "labels", scan(label.source.name))
+        con.execute(f"CREATE TEMP VIEW observed AS {observed_sql(observations, since, until)}")
+        labelled = labelled_sql(observations, label, until=until)
+        query = f"SELECT {names} FROM ({labelled}) ORDER BY {AT}, {SEQUENCE}"
+        execute(con, f"COPY ({query}) TO {quote_text(str(path))} (FORMAT parquet, COMPRESSION lz4)")
+        (made,) = duck.one_row(con, "SELECT count(*) FROM observed")
+        (rows,) = duck.one_row(con, f"SELECT count(*) FROM read_parquet({quote_text(str(path))})")
+    return rows, made - rows
+
+
+def labelled(path: Path) -> Iterator[pa.Table]:
+    """Yield what `write_labelled` wrote, in pieces."""
+    for piece in pieces(path):
+        fields = [field.with_nullable(True) for field in piece.schema]  # DuckDB marks columns that have no null
+        yield piece.cast(pa.schema(fields))

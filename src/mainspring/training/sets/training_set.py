@@ -1,0 +1,207 @@
+"""What a training function is given: rows in order of time, cut where the future begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mainspring.core import html
+from mainspring.core.errors import Invalid
+from mainspring.core.schema import DType
+from mainspring.core.time import format_instant, parse_duration
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Some of the rows, oldest first.
+
+    `X` has shape (rows, features), one column a feature by its full name. Float32 and Boolean come as float32 (NaN for
+    null), Float64 and the integers as float64 (NaN for null: a null may come later even where training has none),
+    String as object (`None` for null; an empty string counts as null, since a bundle cannot tell them apart).
+    `y` has shape (rows,): int64 0 and 1 for a binary task, int64 or strings for multiclass, float64 for regression.
+    `at` has shape (rows,): the instants at which the predictions were to be made, UTC epoch microseconds.
+    `keys` has a column for each key of the label; `None` where that is not known.
+    """
+
+    X: pd.DataFrame
+    y: np.ndarray[Any, Any]
+    at: np.ndarray[Any, Any]
+    keys: pd.DataFrame | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def span(self) -> tuple[str, str]:
+        """The first and the last instant, in words; empty where there is no row."""
+        return (format_instant(int(self.at[0])), format_instant(int(self.at[-1]))) if len(self) else ("", "")
+
+    def rows(self, chosen: slice) -> Split:
+        """Return some of the rows, numbered from 0."""
+        return Split(
+            self.X.iloc[chosen].reset_index(drop=True),
+            self.y[chosen],
+            self.at[chosen],
+            None if self.keys is None else self.keys.iloc[chosen].reset_index(drop=True),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One fold of a cross-validation by time. `indices` are its rows in `TrainingSet.development`, as a `cv` of
+    scikit-learn takes them: (train, validation), each of shape (rows,)."""
+
+    train: Split
+    validation: Split
+    indices: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """Rows whose features were known at `at` and whose labels were known when the training began.
+
+    `train` comes first in time, then `validation` (for early stopping and choices), then `holdout`, on which the
+    finished model is judged: fit nothing on it. `dropped` counts the observations that had no label yet.
+    `embargo_us` is how long before the next part rows were left out.
+    """
+
+    train: Split
+    validation: Split
+    holdout: Split
+    dtypes: Mapping[str, DType]
+    task: str
+    dropped: int = 0
+    embargo_us: int = 0
+
+    @property
+    def features(self) -> list[str]:
+        """The columns' full names, in order."""
+        return list(self.dtypes)
+
+    @property
+    def categorical(self) -> list[str]:
+        """The names of the string columns."""
+        return [name for name, dtype in self.dtypes.items() if dtype == DType.String]
+
+    @property
+    def numeric(self) -> list[str]:
+        """The names of all other columns."""
+        return [name for name, dtype in self.dtypes.items() if dtype != DType.String]
+
+    def __repr__(self) -> str:
+        rows = f"{len(self.train):,} + {len(self.validation):,} + {len(self.holdout):,}"
+        return f"<training set of {len(self.dtypes)} features, rows {rows} (train, validation, holdout)>"
+
+    def _repr_html_(self) -> str:
+        parts = {"train": self.train, "validation": self.validation, "holdout": self.holdout}
+        spans = [(name, f"{len(part):,}", *part.span) for name, part in parts.items()]
+        nulls = self.train.X.isna().mean()
+        columns = [
+            (html.code(name), dtype.name, f"{nulls[name]:.1%}", *self.train.X[name].head(5).tolist())
+            for name, dtype in self.dtypes.items()
+        ]
+        first = [f"row {row}" for row in range(min(5, len(self.train)))]
+        note = f"{self.task}, {len(self.dtypes)} features, {self.dropped:,} observations without a label left out"
+        return html.joined(
+            html.title("Training set", note),
+            html.table(("", "rows", "from", "to"), spans),
+            html.table(("feature", "type", "nulls", *first), columns),
+        )
+
+    def only(self, features: Sequence[str]) -> TrainingSet:
+        """Return the same rows with only these columns."""
+
+        def narrow(split: Split) -> Split:
+            return replace(split, X=split.X[list(features)])
+
+        return replace(
+            self,
+            train=narrow(self.train),
+            validation=narrow(self.validation),
+            holdout=narrow(self.holdout),
+            dtypes={name: self.dtypes[name] for name in features},
+        )
+
+    @property
+    def development(self) -> Split:
+        """The rows of `train` and of `validation`, one after the other: all that may be fitted on."""
+        import numpy as np
+        import pandas as pd
+
+        keys = [part.keys for part in (self.train, self.validation) if part.keys is not None]
+        return Split(
+            pd.concat([self.train.X, self.validation.X], ignore_index=True),
+            np.concatenate([self.train.y, self.validation.y]),
+            np.concatenate([self.train.at, self.validation.at]),
+            pd.concat(keys, ignore_index=True) if len(keys) == 2 else None,
+        )
+
+    def folds(self, count: int, *, embargo: str | int | None = None, window: str | int | None = None) -> list[Fold]:
+        """Return `count` folds of the development rows for a cross-validation by time, oldest first.
+
+        Fold k is validated on part k + 1 of `count + 1` parts and trained on what came before.
+
+        Args:
+            embargo: Rows at most this before the validation are left out, a duration; by default the model's embargo.
+            window: How much time the training covers, a duration (a sliding window); by default all that came before
+                (an expanding one).
+
+        Raises:
+            Invalid: `count` is less than 1, or a duration is none.
+            InvalidData: A fold would have no rows to train or to validate on.
+        """
+        import numpy as np
+
+        from mainspring.training.sets.folds import folds_by_time
+
+        rows = self.development
+        cuts = folds_by_time(
+            rows.at,
+            count,
+            embargo=self.embargo_us if embargo is None else parse_duration(embargo),
+            window=None if window is None else parse_duration(window),
+        )
+        every = np.arange(len(rows))
+        return [
+            Fold(rows.rows(cut.train), rows.rows(cut.validation), (every[cut.train], every[cut.validation]))
+            for cut in cuts
+        ]
+
+    def class_weights(self) -> dict[Any, float]:
+        """Return class -> weight with which every class weighs the same in `train`, as `class_weight=` takes it.
+
+        Raises:
+            Invalid: The task is regression.
+        """
+        from mainspring.training.sets.weights import class_weights
+
+        if self.task == "regression":
+            raise Invalid("A regression has no classes to weigh.", fix="use data.sample_weights(balanced=False, ...).")
+        return class_weights(self.train.y)
+
+    def sample_weights(self, *, balanced: bool | None = None, half_life: str | int | None = None) -> Any:
+        """Return the weight of each row of `train`, float64 of shape (rows,) with mean 1, as `sample_weight=` takes it.
+
+        Args:
+            balanced: Every class weighs the same in all; by default where the task has classes.
+            half_life: A row this much older than the newest counts half, a duration; by default age does not matter.
+
+        Raises:
+            Invalid: `half_life` is no positive duration, or `balanced` is asked of a regression.
+        """
+        from mainspring.training.sets.weights import sample_weights
+
+        classes = self.task != "regression"
+        if balanced and not classes:
+            raise Invalid("A regression has no classes to balance.", fix="leave balanced out.")
+        return sample_weights(
+            self.train.y,
+            self.train.at,
+            balanced=classes if balanced is None else balanced,
+            half_life=None if half_life is None else parse_duration(half_life),
+        )

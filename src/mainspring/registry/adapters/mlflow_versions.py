@@ -12,6 +12,7 @@ from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import check_id
 from mainspring.registry.adapters.catalog import AliasMoves
 from mainspring.registry.adapters.mlflow_store import mlflow, open_store, store_errors
+from mainspring.registry.adapters.mlflow_version_rows import read_versions
 from mainspring.registry.bundles import check_digest
 from mainspring.registry.model import AliasMove, ModelVersion, check_alias, still_named
 
@@ -73,17 +74,9 @@ class MlflowVersions:
             raise _unknown(model, reference) from None
 
     def all(self, model: str | None = None) -> list[ModelVersion]:
-        wanted = f"name = '{check_id(model, 'model')}'" if model is not None else ""
-        aliases = self._moves.current(model)
-        found: list[ModelVersion] = []
-        token = None
+        aliases = self._moves.current(None if model is None else check_id(model, "model"))
         with store_errors(self._url):
-            while True:
-                page = self._store.search_model_versions(wanted, max_results=_PAGE, page_token=token)
-                found += [self._version(version, aliases) for version in page]
-                token = page.token
-                if not token:
-                    break
+            found = [self._version(row, aliases) for row in read_versions(self._store.engine, model)]
         return sorted(found, key=lambda version: (-version.created_at, version.model, -int(version.version)))
 
     def set_alias(self, move: AliasMove) -> None:

@@ -23,6 +23,7 @@ class VersionsConformance:
         other = versions.register("fraud", A, "run3", {}, 3 * SECOND)
         assert [version.version for version in (first, second, other)] == ["1", "2", "1"]
         assert versions.get("late", "1") == first
+        assert versions.all() == [other, second, first]
         assert (first.digest, first.run_id, first.created_at, dict(first.tags)) == (
             A,
             "run1",

@@ -18,6 +18,7 @@ from mainspring.training.equivalence.check import Proof
 from mainspring.training.equivalence.sequences import BATCH, prove_network
 from mainspring.training.flavours.choosing import flavour_of, framework_of
 from mainspring.training.flavours.estimators import imported
+from mainspring.training.flavours.graph import content_of
 from mainspring.training.flavours.model import Artefact
 from mainspring.training.flavours.torch import TorchFlavour, evaluating
 from mainspring.training.frames import Array
@@ -75,7 +76,7 @@ def export(
     dynamic = [{0: "rows", **({1: "length"} if of_lengths else {})} for _ in rows]
     example = {name: torch.tensor(values[: max(2, min(3, len(values)))]) for name, values in rows.items()}
     model = asked.exported(example, names, dynamic)
-    artefact = Artefact("onnx", "model.onnx", bytes(model.SerializeToString()))
+    artefact = Artefact("onnx", "model.onnx", content_of(model))
     proof = prove_network(asked.answers, artefact, rows, sequences=of_lengths)
     few = {name: values[:_GOLDEN] for name, values in rows.items()}
     answers = dict(zip(names, asked.answers(few), strict=True))

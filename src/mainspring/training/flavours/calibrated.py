@@ -11,6 +11,7 @@ from mainspring.core.errors import NotConvertible
 from mainspring.registry.model import Input
 from mainspring.training.flavours.choosing import flavour_of
 from mainspring.training.flavours.estimators import Estimators
+from mainspring.training.flavours.graph import content_of
 from mainspring.training.flavours.model import Artefact
 from mainspring.training.frames import Array
 
@@ -94,7 +95,7 @@ def with_curve(content: bytes, calibrated: Any) -> bytes:
         graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"calibration.{name}"))
     del answer.type.tensor_type.shape.dim[:]
     answer.type.tensor_type.shape.dim.add()
-    return bytes(model.SerializeToString())
+    return content_of(model)
 
 
 FLAVOUR = CalibratedFlavour()

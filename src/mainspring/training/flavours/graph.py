@@ -39,6 +39,16 @@ def _rename(graph: Any, names: dict[str, str]) -> None:
                 _rename(attribute.g, names)
 
 
+def content_of(model: Any) -> bytes:
+    """Return the model's bytes: the same for the same training. Converters give the graph a random name, and list the
+    operator sets in the order of a set of strings, which is another in each process."""
+    model.graph.name = "model"
+    operators = sorted(model.opset_import, key=lambda each: str(each.domain))
+    del model.opset_import[:]
+    model.opset_import.extend(operators)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
 def columns_first(model: Any, names: Sequence[str], kind: int) -> None:
     """Make the graph's only input, a matrix, of inputs of its own for the columns `names`, each of shape (rows, 1).
 

@@ -17,7 +17,7 @@ from mainspring.training.flavours import trees
 from mainspring.training.flavours.choosing import framework_of
 from mainspring.training.flavours.encoders import check_encoders, ordinal_converter, ordinal_shape, with_empty_nulls
 from mainspring.training.flavours.estimators import Estimators, imported
-from mainspring.training.flavours.graph import constant_model, name_inputs, name_outputs, set_thresholds
+from mainspring.training.flavours.graph import constant_model, content_of, name_inputs, name_outputs, set_thresholds
 from mainspring.training.flavours.model import Artefact
 from mainspring.training.flavours.scoring import open_session
 from mainspring.training.frames import Array, check_feature_types
@@ -81,8 +81,7 @@ def to_onnx(estimator: Any, inputs: Sequence[Input], task: str, *, wide: Collect
     name_inputs(model, [each.name for each in inputs])
     columns = [1] if task == "binary" else range(len(outputs))
     name_outputs(model, answer, list(columns), outputs)
-    model.graph.name = "model"  # the converter's own is random; the same training makes the same bytes
-    content = bytes(model.SerializeToString())
+    content = content_of(model)
     if wide:  # some operators exist in float32 only, which the runtime is the first to notice
         try:
             open_session(content)
@@ -169,7 +168,7 @@ def _constant(estimator: Any, inputs: Sequence[Input], task: str, outputs: tuple
         found = estimator.predict_proba([[0.0]])[0]
         values = [float(value) for value in (found[1:] if task == "binary" else found)]
     kinds = [(each.name, TensorProto.STRING if each.dtype == DType.String else TensorProto.FLOAT) for each in inputs]
-    return bytes(constant_model(kinds, values, outputs).SerializeToString())
+    return content_of(constant_model(kinds, values, outputs))
 
 
 FLAVOUR = SklearnFlavour()

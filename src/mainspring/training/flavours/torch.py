@@ -18,7 +18,7 @@ import numpy as np
 from mainspring.core.errors import NotConvertible
 from mainspring.registry.model import Input
 from mainspring.training.flavours.estimators import imported, only_numbers
-from mainspring.training.flavours.graph import columns_first, name_outputs, without_notes
+from mainspring.training.flavours.graph import columns_first, content_of, name_outputs, without_notes
 from mainspring.training.flavours.model import Artefact
 from mainspring.training.frames import Array
 
@@ -80,7 +80,7 @@ class TorchFlavour:
         model.graph.node.append(helper.make_node("Reshape", [answer.name, "__matrix"], ["__answers"]))
         picked = [width - 1] if task == "binary" else list(range(width))
         name_outputs(model, "__answers", picked, names, double=kind == np.float64)
-        return Artefact("onnx", "model.onnx", bytes(model.SerializeToString()))
+        return Artefact("onnx", "model.onnx", content_of(model))
 
     def thresholds(self, _module: Any, _held_out: pd.DataFrame, _numeric: Sequence[str]) -> Mapping[str, Array]:
         return {}

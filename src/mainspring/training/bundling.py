@@ -14,6 +14,7 @@ from mainspring.security.signing import SigningKey
 from mainspring.training import contents
 from mainspring.training.convert import convert_estimator
 from mainspring.training.equivalence.check import TOLERANCE, Proof, probes_of, prove
+from mainspring.training.equivalence.rows import ROWS, plain_rows
 from mainspring.training.flavours import Artefact
 from mainspring.training.flavours.scoring import artefact_scores, open_session, output_names
 from mainspring.training.frames import Array
@@ -39,6 +40,7 @@ class Converted:
     scores: Array  # (held-out rows, outputs)
     metrics: dict[str, float]
     probes: tuple[pd.DataFrame, Array]  # rows to be asked again at each load, and the model's answers
+    plain: tuple[pd.DataFrame, Array]  # 10,000 more, held out or made of such
 
 
 def convert(model: Model, estimator: Any, data: TrainingSet, tell: Callable[[str, float], None]) -> Converted:
@@ -59,8 +61,10 @@ def convert(model: Model, estimator: Any, data: TrainingSet, tell: Callable[[str
     metrics = evaluate(model.task, data.holdout.y, scores, outputs)
     rng = np.random.default_rng(model.seed)
     probes = contents.golden_probes(*probes_of(estimator, artefact, held_out, inputs, wide, rng), dtypes)
-    answers = artefact_scores(artefact, probes, list(dtypes))
-    return Converted(artefact, inputs, outputs, tuple(wide), proof, scores, metrics, (probes, answers))
+    plain, _ = plain_rows(held_out, rng, most=ROWS)
+    answers = [artefact_scores(artefact, each, list(dtypes)) for each in (probes, plain)]
+    asked = (probes, answers[0]), (plain, answers[1])
+    return Converted(artefact, inputs, outputs, tuple(wide), proof, scores, metrics, *asked)
 
 
 def pack(
@@ -83,7 +87,7 @@ def pack(
         bundles.FEATURES: pinned.features,
         bundles.REFERENCE: contents.reference_file(data.train, converted.scores, converted.outputs),
         bundles.GOLDEN: contents.golden_file(
-            data.holdout.X, data.dtypes, converted.scores, converted.outputs, converted.probes
+            data.holdout.X, data.dtypes, converted.scores, converted.outputs, converted.probes, converted.plain
         ),
         bundles.HOLDOUT: contents.parquet_file(held_out),
     }

@@ -18,7 +18,8 @@ from mainspring.core.schema import DType
 from mainspring.registry.flavours import FLAVOURS
 from mainspring.registry.model import Input
 from mainspring.training.convert import convert_estimator
-from mainspring.training.equivalence.check import ROWS, TOLERANCE, Proof, prove
+from mainspring.training.equivalence.check import TOLERANCE, Proof, prove
+from mainspring.training.equivalence.rows import HELD_OUT, MADE, ROWS
 from mainspring.training.flavours import Artefact, estimator_scores, output_names
 from mainspring.training.flavours.scoring import artefact_scores
 from mainspring.training.frames import FRAME_DTYPES, Array, exact_in_float32
@@ -170,7 +171,7 @@ class FlavourConformance:
     def test_nulls_thresholds_small_batches_and_single_rows_were_compared(self) -> None:
         proof = self.found("float32, booleans").proof
         assert proof is not None
-        assert {"held out", "null", "threshold", "in small batches", "one by one"} <= set(proof.by)
+        assert {HELD_OUT, MADE, "null", "threshold", "in small batches", "one by one"} <= set(proof.by)
 
     def test_no_rows_are_no_answers(self) -> None:
         proof = self.found("float32, booleans").proof

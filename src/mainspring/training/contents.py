@@ -11,6 +11,7 @@ import numpy as np
 
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input
+from mainspring.registry.packed import pack
 from mainspring.stats import reference
 from mainspring.training.equivalence.probes import THRESHOLD
 from mainspring.training.frames import Array, exact_in_float32
@@ -54,19 +55,24 @@ def golden_file(
     scores: Array,
     outputs: Sequence[str],
     probes: tuple[pd.DataFrame, Array] | None = None,
+    plain: tuple[pd.DataFrame, Array] | None = None,
 ) -> bytes:
     """Return some 200 held-out rows, spread over time, and the answers that the bundle must give to them.
 
     JSON: `inputs` has name -> values (null for null), `outputs` has name -> values; `probes` has both for rows with
-    nulls, unseen categories and values at split thresholds, which a load repeats too.
+    nulls, unseen categories and values at split thresholds, `held_out` for 10,000 others. A load repeats them all.
 
     Args:
         probes: Such rows, and the model's answers to them.
+        plain: Rows of `rows.plain_rows`, and the model's answers to them.
     """
     rows = np.unique(np.linspace(0, len(held_out) - 1, min(GOLDEN_ROWS, len(held_out))).astype(int))
     golden: dict[str, Any] = _golden(held_out, dtypes, scores, outputs, rows)
     if probes is not None:
         golden["probes"] = _golden(probes[0], dtypes, probes[1], outputs, np.arange(len(probes[0])))
+    if plain is not None:
+        columns = {name: plain[0][name].to_numpy() for name in dtypes}
+        golden["held_out"] = pack(columns, {name: plain[1][:, at] for at, name in enumerate(outputs)})
     return msgspec.json.encode(golden)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.features.adapters.memory import MemoryOnlineStore
+from mainspring.registry.packed import pack
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.plane import runtime
 from serving_kit import FEATURES, INPUTS, bundle, expected, golden, model
@@ -120,3 +123,46 @@ def test_answers_do_not_depend_on_the_size_of_the_batch() -> None:
         for row in range(300)
     ]
     assert together == pytest.approx(alone, abs=1e-6)
+
+
+def held_out(rows: int = 10_000, wrong: int | None = None, **changed: Any) -> bytes:
+    """Return golden rows with held-out ones beside them, of which one must be answered as it never will be."""
+    rng = np.random.default_rng(0)
+    columns: dict[str, Any] = {each.name: np.floor(rng.random(rows) * 20) for each in INPUTS}
+    columns["Carrier.delay_1h"] = np.where(rng.random(rows) < 0.1, np.nan, columns["Carrier.delay_1h"]).astype("f4")
+    nullable = {name: [None if np.isnan(each) else each for each in values] for name, values in columns.items()}
+    answers = np.array(expected(nullable))
+    if wrong is not None:
+        answers[wrong] += 2e-5
+    packed = msgspec.structs.replace(pack(columns, {"probability": answers}), **changed)
+    return msgspec.json.encode({**json.loads(golden()), "held_out": packed})
+
+
+class Counted(OnnxExecutor):
+    """An executor that notes how many rows it was asked at once."""
+
+    asked: list[int]
+
+    def predict(self, inputs: Any, rows: int) -> Any:
+        self.asked = [*getattr(self, "asked", []), rows]
+        return super().predict(inputs, rows)
+
+
+def test_ten_thousand_held_out_rows_are_asked_at_a_load_in_batches_as_they_are_served() -> None:
+    loaded = runtime.load(bundle(golden_json=held_out()), MemoryOnlineStore(), Counted)
+    assert isinstance(loaded.executor, Counted)
+    many = [rows for rows in loaded.executor.asked if rows > 200]
+    assert sum(many) == 10_000
+    assert max(many) == runtime.MAX_ROWS
+
+
+@pytest.mark.parametrize("row", [0, 1024, 7123, 9999])
+def test_one_held_out_row_of_ten_thousand_that_is_answered_otherwise_refuses_the_bundle(row: int) -> None:
+    with pytest.raises(Corrupt, match=r"1 of 10000 held-out rows otherwise .* such as \{'Carrier\.flights_1h': "):
+        runtime.load(bundle(golden_json=held_out(wrong=row)), MemoryOnlineStore(), OnnxExecutor)
+
+
+def test_held_out_rows_that_cannot_be_read_refuse_the_bundle() -> None:
+    for content in (held_out(rows=3, outputs={}), held_out(rows=3).replace(b'"f8"', b'"f9"')):
+        with pytest.raises(Corrupt, match=r"held-out rows of bundle .* cannot be read"):
+            runtime.load(bundle(golden_json=content), MemoryOnlineStore(), OnnxExecutor)

@@ -31,7 +31,8 @@ from mainspring.core.errors import Invalid, NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input
 from mainspring.registry.onnx_file import check_onnx
-from mainspring.training.equivalence.check import ROWS, Proof, fresh, prove
+from mainspring.training.equivalence.check import Proof, fresh, prove
+from mainspring.training.equivalence.rows import HELD_OUT, MADE, ROWS, plain_rows
 from mainspring.training.flavours import Artefact
 from mainspring.training.flavours.scoring import open_session, session_scores
 from mainspring.training.flavours.sklearn import to_onnx
@@ -415,3 +416,73 @@ def test_an_estimator_that_answers_nothing_or_by_its_batch_is_refused(estimator:
     frame = pd.DataFrame({"V.x": np.random.default_rng(0).normal(size=500).astype(np.float32)})
     with pytest.raises(NotConvertible, match=said):
         prove(estimator, as_file(doubling(0)), frame, [Input("V.x", DType.Float32)], "regression")
+
+
+# The rows that are compared
+
+
+def test_what_is_missing_to_ten_thousand_is_made_of_held_out_values_and_not_drawn_again() -> None:
+    frame, words = plain_rows(FRAME, np.random.default_rng(0))
+    assert len(frame) == ROWS
+    assert (words.count(HELD_OUT), words.count(MADE)) == (len(FRAME), ROWS - len(FRAME))
+    pd.testing.assert_frame_equal(frame[: len(FRAME)], FRAME)
+    assert frame.dtypes.equals(FRAME.dtypes)
+    seen = set(FRAME.fillna(-1).itertuples(index=False, name=None))
+    new = [row for row in frame[len(FRAME) :].fillna(-1).itertuples(index=False, name=None) if row not in seen]
+    assert len(new) > 0.9 * words.count(MADE)
+    for name in frame.columns:
+        assert set(frame[name].fillna(-1)) == set(FRAME[name].fillna(-1))
+    assert not any(isinstance(value, float) for value in frame["Order.kind"])  # null texts stay None
+
+
+def test_of_many_rows_they_are_taken_evenly() -> None:
+    frame, words = plain_rows(pd.DataFrame({"V.x": np.arange(45_000.0)}), np.random.default_rng(0))
+    assert (len(frame), set(words)) == (40_000, {HELD_OUT})
+    assert (frame["V.x"].iloc[0], frame["V.x"].iloc[-1]) == (0, 44_999)
+    assert frame["V.x"].diff().max() == 2
+    assert len(plain_rows(frame, np.random.default_rng(0), most=ROWS)[0]) == ROWS
+
+
+def combining() -> bytes:
+    """A model that doubles `V.a`, and is off where `V.a`, `V.b` and `V.c` are three different numbers."""
+    names = ["a", "b", "c"]
+    nodes = []
+    for name in names:
+        nodes += [
+            helper.make_node("Reshape", [f"V.{name}", "flat"], [f"raw_{name}"]),
+            helper.make_node("IsNaN", [f"raw_{name}"], [f"null_{name}"]),
+            helper.make_node("Where", [f"null_{name}", "zero", f"raw_{name}"], [name]),
+        ]
+    for first, second in (("a", "b"), ("b", "c"), ("a", "c")):
+        nodes.append(helper.make_node("Sub", [first, second], [first + second]))
+    nodes += [
+        helper.make_node("Mul", ["ab", "bc"], ["two_differ"]),
+        helper.make_node("Mul", ["two_differ", "ac"], ["all_differ"]),
+        helper.make_node("Add", ["a", "a"], ["double"]),
+        helper.make_node("Add", ["double", "all_differ"], ["value"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "combining",
+        [helper.make_tensor_value_info(f"V.{name}", TensorProto.FLOAT, [None, 1]) for name in names],
+        [helper.make_tensor_value_info("value", TensorProto.FLOAT, [None])],
+        [
+            helper.make_tensor("flat", TensorProto.INT64, [1], [-1]),
+            helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0]),
+        ],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return bytes(made.SerializeToString())
+
+
+class DoubledFirst(Doubled):
+    def predict(self, frame: pd.DataFrame) -> np.ndarray[Any, Any]:
+        return np.nan_to_num(frame["V.a"].to_numpy()) * 2
+
+
+def test_combinations_that_were_never_held_out_are_compared_too() -> None:
+    """Three columns that are always alike where held out; a probe changes one, and only a made row all of them."""
+    x = np.random.default_rng(0).normal(size=500).astype(np.float32)
+    frame = pd.DataFrame({"V.a": x, "V.b": x, "V.c": x})
+    with pytest.raises(NotConvertible, match=r"9\d\d\d of \d+ rows.*The worst \(made of held-out values\)"):
+        prove(DoubledFirst(), as_file(combining()), frame, [Input(name, DType.Float32) for name in frame], "regression")

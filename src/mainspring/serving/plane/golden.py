@@ -11,28 +11,36 @@ import numpy as np
 
 from mainspring.core.errors import Corrupt, MainspringError
 from mainspring.registry.model import Bundle
+from mainspring.registry.packed import Packed, unpack
 from mainspring.serving.batching.cost import Cost
 from mainspring.serving.plane.executor import arrays
 from mainspring.serving.ports import Executor
 from mainspring.serving.protocol.tensor import BYTES
 
 _RUNS = 5
+_AT_ONCE = 1024  # rows: the largest batch that is served
 
 
 class Golden(msgspec.Struct, frozen=True):
     """`golden.json`: columns of the same length, nested where a row is a tensor. A null input is null; a null answer is
-    NaN."""
+    NaN.
+
+    Args:
+        probes: Nulls, unseen categories, values at split thresholds.
+        held_out: Ten thousand rows that training did not see; a bundle that no training made has none.
+    """
 
     inputs: dict[str, list[Any]]
     outputs: dict[str, list[Any]]
-    probes: Golden | None = None  # nulls, unseen categories, values at split thresholds
+    probes: Golden | None = None
+    held_out: Packed | None = None
 
 
 _Outputs = dict[str, np.ndarray[Any, Any]]  # each of shape (rows, ...)
 
 
 def warm_up(bundle: Bundle, executor: Executor) -> Cost:
-    """Run the golden rows, together and one by one, and return what a batch costs.
+    """Run the golden rows, together and one by one, and every held-out row and probe; return what a batch costs.
 
     Raises:
         Corrupt: The golden rows cannot be read, an answer is further off than the bundle's tolerance, or a row is
@@ -59,6 +67,8 @@ def warm_up(bundle: Bundle, executor: Executor) -> Cost:
         )
     if golden.probes is not None:
         _check_probes(golden.probes, executor, tolerance, name)
+    if golden.held_out is not None:
+        _check_held_out(golden.held_out, executor, tolerance, name)
     for row in range(min(rows, 32)):
         alone = _predict(executor, _row(golden.inputs, row), 1, name)
         if _beyond(alone, {output: array[row : row + 1] for output, array in together.items()}, tolerance).size:
@@ -81,11 +91,36 @@ def _check_probes(probes: Golden, executor: Executor, tolerance: float, name: st
         )
 
 
+def _check_held_out(held_out: Packed, executor: Executor, tolerance: float, name: str) -> None:
+    try:
+        inputs, outputs = (unpack(each, held_out.rows) for each in (held_out.inputs, held_out.outputs))
+        expected = _comparable(outputs, executor)
+    except (KeyError, ValueError) as error:
+        raise Corrupt(f"The held-out rows of {name} cannot be read: {error!r}.") from error
+    wrong: list[int] = []
+    for start in range(0, held_out.rows, _AT_ONCE):
+        part = slice(start, min(start + _AT_ONCE, held_out.rows))
+        given = {column: values[part] for column, values in inputs.items()}
+        found = _predict(executor, given, part.stop - start, name)
+        wanted = {output: array[part] for output, array in expected.items()}
+        wrong += (start + _beyond(found, wanted, tolerance)).tolist()
+    if wrong:
+        row = {
+            column: values[wrong[0]].item() if values.dtype != object else values[wrong[0]]
+            for column, values in inputs.items()
+        }
+        raise Corrupt(
+            f"The {name} answers {len(wrong)} of {held_out.rows} held-out rows otherwise than when it was made, such "
+            f"as {row}.",
+            fix="train the model again on this version of the runtime.",
+        )
+
+
 def _row(columns: Mapping[str, Any], row: int) -> dict[str, Any]:
     return {name: values[row : row + 1] for name, values in columns.items()}
 
 
-def _predict(executor: Executor, columns: dict[str, list[Any]], rows: int, name: str) -> _Outputs:
+def _predict(executor: Executor, columns: Mapping[str, Any], rows: int, name: str) -> _Outputs:
     try:
         return _comparable(executor.predict(columns, rows), executor)
     except (KeyError, ValueError, MainspringError) as error:

@@ -1,7 +1,7 @@
 """Equivalence: a bundle's model answers as the estimator does, or it is refused with the rows that say so.
 
 The estimator answers in the process that trained it, the model in a fresh one; arrays without pickle are all that
-passes between them. Compared are at least 10,000 rows that training did not see, and the probes of
+passes between them. Compared are at least 10,000 rows that training did not see (`rows.plain_rows`), and the probes of
 `probes.probe_rows`; each of them in a large batch and in a small one, some also alone.
 """
 
@@ -22,6 +22,7 @@ from mainspring.core.errors import NotConvertible
 from mainspring.core.files import disk_errors
 from mainspring.registry.model import Input
 from mainspring.training.equivalence.probes import THRESHOLD, probe_rows
+from mainspring.training.equivalence.rows import HELD_OUT, MADE, plain_rows
 from mainspring.training.flavours import Artefact, estimator_scores, fresh, output_names
 from mainspring.training.flavours.scoring import artefact_feeds
 from mainspring.training.frames import Array
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TOLERANCE = 1e-5
-ROWS = 10_000
-_MOST_ROWS = 40_000
 _ALONE = 16
 _FAR_OFF = 1000  # standard deviations of the answers from zero: there a sum of float32 is off by the tolerance
 _FAR = (
@@ -42,7 +41,7 @@ _OTHERWISE = (
     "impute nulls before the estimator, leave scalers out before trees, declare such columns ms.Float32, or use "
     "another estimator."
 )
-_KINDS = ("held out", "threshold", "null", "unseen")
+_KINDS = (HELD_OUT, MADE, "threshold", "null", "unseen")
 _OWN_ROW = "use statistics that training keeps (BatchNorm with running statistics), and no dropout in answers."
 _LIMIT_S = 120
 _WHOLE, _MIXED = 4096, 61  # rows of a batch
@@ -53,8 +52,8 @@ class Proof:
     """What was compared: how many rows, how many of them probes, and the largest difference found.
 
     Args:
-        by: What was probed (held out, null, unseen, threshold) or how rows were asked (in small batches, one by one)
-            -> the largest difference there.
+        by: What was probed (held out, made of held-out values, null, unseen, threshold) or how rows were asked (in
+            small batches, one by one) -> the largest difference there.
         none: Whether the model answers no rows with no answers.
     """
 
@@ -80,7 +79,7 @@ def prove(
 
     Args:
         artefact: The model, as `convert.convert_estimator` returns it.
-        held_out: Rows that the estimator was not fitted on; drawn again with replacement if fewer than 10,000.
+        held_out: Rows that the estimator was not fitted on; others are made of them if fewer than 10,000.
         wide: The columns that enter the model as float64.
         tolerance: The largest difference of any output that counts as equal: absolute for probabilities; for a
             regression in standard deviations of the estimator's answers where those are over 1, since a sum of float32
@@ -95,9 +94,9 @@ def prove(
     rng = np.random.default_rng(seed)
     names = [each.name for each in inputs]
     probes, words = probes_of(estimator, artefact, held_out, inputs, wide, rng)
-    plain = held_out.iloc[_drawn(len(held_out), rng)]
+    plain, kinds = plain_rows(held_out, rng)
     frame = pd.concat([plain, probes], ignore_index=True)
-    what = ["held out"] * len(plain) + words
+    what = [*kinds, *words]
     expected = _expected(estimator, frame, probes, words, task)
     _check_finite(expected, frame, what, output_names(estimator, task))
     _check_alone(estimator, frame, expected, task, tolerance)
@@ -175,13 +174,6 @@ def _said(stderr: str, code: int) -> str:
     return (lines or [f"it ended with {code}"])[-1][:400]
 
 
-def _drawn(rows: int, rng: np.random.Generator) -> Array:
-    if rows > _MOST_ROWS:
-        return rng.choice(rows, _MOST_ROWS, replace=False)
-    again = rng.integers(0, rows, max(0, ROWS - rows))
-    return np.concatenate([np.arange(rows), again])
-
-
 def _expected(estimator: Any, frame: pd.DataFrame, probes: pd.DataFrame, words: Sequence[str], task: str) -> Array:
     try:
         return estimator_scores(estimator, frame, task)
@@ -237,7 +229,7 @@ def _check_alone(estimator: Any, frame: pd.DataFrame, expected: Array, task: str
 
 
 def _with(what: str) -> str:
-    return what if what == "held out" else f"with {what}"
+    return what if what in (HELD_OUT, MADE) else f"with {what}"
 
 
 def _values(frame: pd.DataFrame, row: int) -> str:

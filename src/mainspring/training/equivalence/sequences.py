@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from mainspring.core.errors import NotConvertible
-from mainspring.training.equivalence.check import ROWS, TOLERANCE, Proof, answer_afresh
+from mainspring.training.equivalence.check import TOLERANCE, Proof, answer_afresh
+from mainspring.training.equivalence.rows import ROWS
 from mainspring.training.flavours.model import Artefact
 from mainspring.training.frames import Array
 

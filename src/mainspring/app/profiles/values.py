@@ -1,0 +1,174 @@
+"""One setting's value, from what a file, the environment or a flag has for it.
+
+What a setting cannot be is refused, by the setting's name, with what to write. All raise `Invalid`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from mainspring.core.errors import Invalid
+from mainspring.core.settings import Address, Tls, Traces, Url
+from mainspring.core.time import parse_duration
+
+Given = Mapping[str, Any]  # each setting by its name, as it was found
+
+_IN_FILES = ("sqlite", "lmdb")  # schemes whose address is a path
+
+
+def whole(given: Given, name: str) -> int:
+    """Return a whole number from 1."""
+    value = given[name]
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = 0
+    if number <= 0:
+        raise Invalid(f"{name} is {value!r}.", fix="write a positive whole number.")
+    return number
+
+
+def count(given: Given, name: str) -> int:
+    """Return a whole number from 0."""
+    return 0 if str(given[name]) == "0" else whole(given, name)
+
+
+def at_least(least: int, given: Given, name: str) -> int:
+    """Return a whole number from `least`."""
+    number = whole(given, name)
+    if number < least:
+        raise Invalid(f"{name} is {given[name]!r}.", fix=f"write at least {least}.")
+    return number
+
+
+def share(given: Given, name: str) -> float:
+    """Return a number from 0 to 1."""
+    value = given[name]
+    try:
+        part = -1.0 if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        part = -1.0
+    if not 0 <= part <= 1:
+        raise Invalid(f"{name} is {value!r}.", fix="write a number from 0 to 1.")
+    return part
+
+
+def flag(given: Given, name: str) -> bool:
+    """Return whether a setting is on; text may say it, as the environment does."""
+    value = given[name]
+    found = {"true": True, "false": False}.get(str(value).lower())
+    if found is None:
+        raise Invalid(f"{name} is {value!r}.", fix="write true or false.")
+    return found
+
+
+def duration(given: Given, name: str) -> int:
+    """Return microseconds, over 0."""
+    value = given[name]
+    try:
+        duration = parse_duration(value) if isinstance(value, (str, int)) else 0
+    except Invalid:  # said below, with the setting's name
+        duration = 0
+    if duration <= 0:
+        raise Invalid(f"{name} is {value!r}.", fix=f'write a number and a unit, such as {name} = "1m".')
+    return duration
+
+
+def names(given: Given, name: str) -> tuple[str, ...]:
+    """Return the names of a list."""
+    value = given[name]
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise Invalid(f"{name} is {value!r}.", fix=f'write a list of names: {name} = ["example.org"].')
+    return tuple(value)
+
+
+def workers(given: Given, name: str) -> int:
+    """Return a number of processes; `auto` is one for each processor that this process may use."""
+    value = given[name]
+    if value == "auto":
+        usable = getattr(os, "sched_getaffinity", None)
+        return len(usable(0)) if usable else os.cpu_count() or 1
+    return whole(given, name)
+
+
+def price(given: Given, name: str) -> tuple[float, str] | None:
+    """Return an amount and its currency, `None` where no price is set."""
+    value = given[name]
+    if value == "":
+        return None
+    number, _, currency = str(value).strip().partition(" ")
+    try:
+        amount = float(number)
+    except ValueError:
+        amount = -1.0
+    if not 0 <= amount < float("inf") or not (currency.isalpha() and currency.isupper() and len(currency) == 3):
+        raise Invalid(f"{name} is {value!r}.", fix=f'write a number and a currency: {name} = "0.85 EUR".')
+    return amount, currency
+
+
+def url(root: Path, name: str, text: str) -> Url:
+    """Return where a backend lives: a plain path is a folder, `sqlite:///` follows SQLAlchemy; both from the root."""
+    if "://" not in text:
+        return Url(f"file://{(root / text).as_posix()}")
+    scheme, _, rest = text.partition("://")
+    if scheme in _IN_FILES:
+        if len(rest) < 2 or not rest.startswith("/"):
+            raise Invalid(f"{name} is {text!r}.", fix=f"write three slashes before the path: {scheme}:///online.db.")
+        return Url(f"{scheme}:///{(root / rest[1:]).as_posix()}")
+    _check_address(name, text)
+    return Url(text)
+
+
+def _check_address(name: str, text: str) -> None:
+    """Refuse what an unescaped password makes of an address, without showing any of it."""
+    try:
+        parts = urlsplit(text)
+        port_is_one = parts.port is None or parts.port > 0
+    except ValueError:
+        port_is_one = False
+    if not port_is_one or "@" in parts.path + parts.query + parts.fragment:
+        raise Invalid(
+            f"{name} is no address that can be read: {text.partition(':')[0]}://...",
+            fix="write scheme://user:password@host:port/name; in a password, / is %2F, : is %3A, @ is %40, # is %23.",
+        )
+
+
+def tls_of(root: Path, plane: str, given: Given) -> Tls | None:
+    """Return where a plane's certificate lies, `None` where it has none. The files are read when it is served."""
+    cert, key, client_ca = (str(given[f"{plane}_tls_{name}"]) for name in ("cert", "key", "client_ca"))
+    if not (cert or key or client_ca):
+        return None
+    if not (cert and key):
+        missing = "cert" if not cert else "key"
+        raise Invalid(
+            f"The profile has TLS settings for the {plane}, but no {plane}_tls_{missing}.",
+            fix=f"name the PEM files of both its certificate and its key: {plane}_tls_cert and {plane}_tls_key.",
+        )
+    return Tls(root / cert, root / key, root / client_ca if client_ca else None)
+
+
+def traces(given: Given) -> Traces | None:
+    """Return where spans go, `None` where tracing is off."""
+    text, in_clear = str(given["traces"]).rstrip("/"), flag(given, "traces_in_clear")
+    part = share(given, "traces_share")
+    if not text:
+        return None
+    fix = 'write where OTLP over HTTP is taken, without a key: traces = "http://127.0.0.1:4318".'
+    try:
+        parts = urlsplit(text)
+        host, _port = parts.hostname or "", parts.port
+    except ValueError:
+        raise Invalid("traces is no address that can be read.", fix=fix) from None
+    if parts.scheme not in ("http", "https") or not host or "@" in text or parts.query or parts.fragment:
+        # What stands before an @ or after a ? may be a secret.
+        raise Invalid("traces is no plain address of a collector.", fix=fix)
+    if parts.scheme == "http" and not in_clear and not Address(host, 0).loopback:
+        raise Invalid(
+            f"traces would send spans to {host} in clear.",
+            fix="use https, or a collector on this machine; where the network is yours, traces_in_clear = true.",
+        )
+    return Traces(text, part)

@@ -9,15 +9,8 @@ from fastapi.responses import Response
 
 from mainspring.app.live.looking import Looking
 from mainspring.console.answers import Json
-from mainspring.console.data.values import (
-    commit_list,
-    commit_page,
-    differences,
-    find_source,
-    profiled,
-    source_page,
-    table_list,
-)
+from mainspring.console.data.commits import commit_list, commit_page, differences
+from mainspring.console.data.tables import find_source, profiled, source_page, table_list
 from mainspring.console.features.values import (
     Seen,
     entity_keys,

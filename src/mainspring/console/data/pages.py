@@ -9,16 +9,9 @@ from fastapi.responses import Response
 
 from mainspring.app.data.lineage import SOURCE
 from mainspring.app.live.looking import Looking
+from mainspring.console.data.commits import commit_list, commit_page, differences
 from mainspring.console.data.profile_picture import column_picture
-from mainspring.console.data.values import (
-    commit_list,
-    commit_page,
-    differences,
-    find_source,
-    profiled,
-    source_page,
-    table_list,
-)
+from mainspring.console.data.tables import find_source, profiled, source_page, table_list
 from mainspring.console.features.pages import Frame
 from mainspring.console.features.values import page_of, source_address
 from mainspring.console.lineage_picture import picture

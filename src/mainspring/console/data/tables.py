@@ -1,4 +1,4 @@
-"""What the pages of tables and commits say, as values for the templates and for the API."""
+"""What the pages of tables say, as values for the templates and for the API."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from mainspring.app.data import lineage as graph
 from mainspring.app.data.lineage import Lineage
 from mainspring.app.data.tables import CommitChange, Extent, changes_of, extent, newest, quarantine_reasons
 from mainspring.app.live.looking import Looking
+from mainspring.console.data.commits import PROFILED_ROWS, SHOWN_COMMITS, tags_of
 from mainspring.console.features.values import Seen, project_lineage
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError, NotFound
-from mainspring.data.model import QUARANTINE_SUFFIX, TILES_PREFIX, Check, DatasetCommit, Source
+from mainspring.data.model import QUARANTINE_SUFFIX, TILES_PREFIX, Check, Source
 
 if TYPE_CHECKING:
-    from mainspring.data.diff import TableDiff
     from mainspring.data.profile import TableProfile
 
-SHOWN_COMMITS = 200
-PROFILED_ROWS = 50_000_000
 FRESH, LATE, EMPTY, UNKNOWN = "fresh", "late", "empty", "unknown"
 
 
@@ -87,38 +85,6 @@ class SourcePage:
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CommitRow:
-    commit: DatasetCommit
-    tags: tuple[str, ...]
-    changed: tuple[str, ...]  # tables with another version than in its parent
-
-
-@dataclass(frozen=True, slots=True)
-class CommitTable:
-    """One table in a commit, beside another commit. `rows` is `None` where the version cannot be read any more."""
-
-    name: str
-    version: int | None
-    rows: int | None
-    before: int | None
-    rows_before: int | None
-    source: bool
-
-
-@dataclass(frozen=True, slots=True)
-class CommitPage:
-    commit: DatasetCommit
-    tags: tuple[str, ...]
-    other: DatasetCommit | None  # what it is compared with
-    tables: tuple[CommitTable, ...]
-    choices: tuple[CommitRow, ...]
-
-    @property
-    def changed(self) -> int:
-        return sum(table.version != table.before for table in self.tables)
-
-
 def table_list(project: ConsoleProject) -> TableList:
     """Return every source with its table, and the other tables there are."""
     sources, now = project.definitions.sources, project.clock.now()
@@ -156,7 +122,7 @@ def source_page(project: ConsoleProject, source: Source) -> SourcePage:
     try:
         reasons = quarantine_reasons(project.lake, source)
         changes = changes_of(source.name, project.snapshots.log(SHOWN_COMMITS))
-        tags = _tags(project)
+        tags = tags_of(project)
     except MainspringError as error:
         problems.append(str(error))
     whole, problem = project_lineage(project)
@@ -199,64 +165,6 @@ def profiled(project: ConsoleProject, looking: Looking, source: Source) -> Seen[
     except MainspringError as error:
         return Seen(True, None, str(error))
     return Seen(ready, found, None)
-
-
-def differences(project: ConsoleProject, looking: Looking, view: CommitPage) -> Seen[list[TableDiff]]:
-    """Return how the rows and columns of two commits differ, if that is known soon."""
-    from mainspring.data.diff import diff
-
-    before, after = view.other, view.commit
-    if before is None:
-        return Seen(True, None, None)
-    # Of another table nobody knows which columns identify a person.
-    pii = {name: tuple(source.pii) for name, source in project.definitions.sources.items()}
-    changed = [table for table in view.tables if table.version != table.before and table.name in pii]
-    names = {table.name for table in changed}
-    rows = sum((table.rows or 0) + (table.rows_before or 0) for table in changed)
-    if rows > PROFILED_ROWS:
-        return Seen(True, None, f"The tables have {rows:,} rows; a page compares at most {PROFILED_ROWS:,}.")
-    key = ("difference", before.id, after.id)
-    try:
-        ready, found = looking.at(
-            key,
-            lambda: diff(
-                project.lake, _only(before.versions, names), _only(after.versions, names), pii=pii, memory_limit="512MB"
-            ),
-        )
-    except MainspringError as error:
-        return Seen(True, None, str(error))
-    return Seen(ready, found, None)
-
-
-def commit_list(project: ConsoleProject) -> tuple[CommitRow, ...]:
-    """Return the newest commits, newest first."""
-    commits, tags = project.snapshots.log(SHOWN_COMMITS), _tags(project)
-    known = {commit.id: commit for commit in commits}
-    return tuple(
-        CommitRow(commit, tags.get(commit.id, ()), _changed(commit, known.get(commit.parent or "")))
-        for commit in commits
-    )
-
-
-def commit_page(project: ConsoleProject, name: str, to: str | None = None) -> CommitPage:
-    """Return one commit beside its parent, or beside the commit `to`.
-
-    Args:
-        name, to: Ids or tags.
-
-    Raises:
-        NotFound: There is no such commit.
-    """
-    commit = project.snapshots.get(name)
-    other = project.snapshots.get(to) if to else project.snapshots.get(commit.parent) if commit.parent else None
-    tables = sorted({*commit.versions, *(other.versions if other else ())})
-    return CommitPage(
-        commit,
-        _tags(project).get(commit.id, ()),
-        other,
-        tuple(_compared(project, table, commit, other) for table in tables),
-        tuple(row for row in commit_list(project) if row.commit.id != commit.id)[:50],
-    )
 
 
 def worded(check: Check) -> str:
@@ -323,42 +231,3 @@ def _of_column(check: Check, name: str) -> str:
         others = ", ".join(column for column in check.columns if column != name)
         return f"unique with {others}" if others else "unique"
     return str(check).removeprefix(f"{name} ")
-
-
-def _only(versions: Mapping[str, int], names: set[str]) -> dict[str, int]:
-    return {name: version for name, version in versions.items() if name in names}
-
-
-def _tags(project: ConsoleProject) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
-    for tag, commit in sorted(project.snapshots.tags().items()):
-        found[commit] = (*found.get(commit, ()), tag)
-    return found
-
-
-def _changed(commit: DatasetCommit, parent: DatasetCommit | None) -> tuple[str, ...]:
-    before = parent.versions if parent else {}
-    tables = sorted({*commit.versions, *before})
-    return tuple(table for table in tables if commit.versions.get(table) != before.get(table))
-
-
-def _compared(project: ConsoleProject, table: str, commit: DatasetCommit, other: DatasetCommit | None) -> CommitTable:
-    version = commit.versions.get(table)
-    before = other.versions.get(table) if other else None
-    return CommitTable(
-        table,
-        version,
-        _rows(project, table, version),
-        before,
-        _rows(project, table, before),
-        table in project.definitions.sources,
-    )
-
-
-def _rows(project: ConsoleProject, table: str, version: int | None) -> int | None:
-    if version is None:
-        return None
-    try:
-        return project.lake.describe(table, version).rows
-    except MainspringError:
-        return None

@@ -7,18 +7,11 @@ one for itself.
 
 from __future__ import annotations
 
-import http.client
 import os
 import platform
-import socket
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,7 +19,7 @@ import msgspec
 from mainspring.app import keys
 from mainspring.app.live.asking import route_of
 from mainspring.app.live.recent import recent
-from mainspring.app.processes.reach import connect
+from mainspring.app.processes.apart import call, gateway_apart, get
 from mainspring.app.project import Project
 from mainspring.core.errors import Invalid, MainspringError, Unavailable
 from mainspring.core.settings import Address
@@ -44,7 +37,6 @@ from mainspring.serving.plane.golden import Golden
 
 Told = Callable[[str], None]
 
-_START_S = 60.0
 _WARM_UP_S = 0.5
 _ALONE_S = 1.0
 _DIFFERENT = 256  # requests, so that no cache answers
@@ -85,8 +77,8 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
     by = how.by or ("keys" if views_of(groups) else "features")
     token = keys.create_key(project, "mainspring bench", [Action.PREDICT, Action.SCRAPE], HOUR)
     told("starting a gateway")
-    with _revoked(project, token), _gateway(project) as (address, own_core):
-        metadata = _get(address, f"/v2/models/{endpoint}/versions/{arm.version}", token)
+    with _revoked(project, token), gateway_apart(project) as (address, own_core):
+        metadata = get(address, f"/v2/models/{endpoint}/versions/{arm.version}", token)
         bodies = list(_bodies(project, by, how.rows, bundle, observations, msgspec.json.decode(metadata)))
         path = f"/v2/models/{endpoint}/versions/{arm.version}/infer"
         headers = [("Authorization", f"Bearer {token}")]
@@ -169,7 +161,7 @@ class _Measure:
         return found
 
     def _scraped(self) -> EndpointNumbers:
-        return read_numbers(_get(self._address, "/metrics", self._token).decode(), self._endpoint)
+        return read_numbers(get(self._address, "/metrics", self._token).decode(), self._endpoint)
 
 
 def _bodies(
@@ -209,103 +201,11 @@ def _bodies(
         )
 
 
-@contextmanager
-def _gateway(project: Project) -> Iterator[tuple[Address, bool]]:
-    """Run a gateway of its own; yield its address, and whether whoever asks has a core for itself."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    address = Address("127.0.0.1", port)
-    cores = _cores()
-    settings = project.settings
-    # It ends with this process, however that goes: see `app.processes.child`.
-    with tempfile.TemporaryDirectory(prefix="mainspring-bench-") as folder, _pipe() as lifeline:
-        log = Path(folder) / "gateway.log"
-        with log.open("wb") as out:
-            child = subprocess.Popen(
-                [
-                    sys.executable, "-m", "mainspring.app.processes.child", str(lifeline),
-                    "mainspring.app.processes.gateway",
-                    "--project", str(settings.root), "--profile", settings.profile, "--apart", f"{folder}/slots",
-                ],
-                env={
-                    **os.environ, "MAINSPRING_GATEWAY": f"127.0.0.1:{port}", "MAINSPRING_LEDGER": f"{folder}/ledger",
-                    "MAINSPRING_TRACES": "",  # of invented requests
-                },
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out, pass_fds=(lifeline,),
-            )  # fmt: skip
-        if len(cores) > 1:
-            os.sched_setaffinity(child.pid, cores[:-1])
-            os.sched_setaffinity(0, cores[-1:])
-        try:
-            _await_ready(address, child, log)
-            yield address, len(cores) > 1
-        finally:
-            if len(cores) > 1:
-                os.sched_setaffinity(0, cores)
-            child.terminate()
-            try:
-                child.wait(15)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-
-
-@contextmanager
-def _pipe() -> Iterator[int]:
-    """Give the read end of a pipe whose other end only this process holds."""
-    ends = os.pipe()
-    try:
-        yield ends[0]
-    finally:
-        for end in ends:
-            os.close(end)
-
-
-def _cores() -> list[int]:
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-
-
-def _await_ready(address: Address, child: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _START_S
-    reason = "it did not answer"
-    while time.monotonic() < deadline:
-        if child.poll() is not None:
-            lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise Unavailable(f"The gateway to measure ended at once: {lines[-1]}")
-        try:
-            _get(address, "/v2/health/ready", "")
-            return
-        except MainspringError as error:
-            reason = error.what
-        time.sleep(0.05)
-    raise Unavailable(f"The gateway to measure is not ready after {_START_S:g} s: {reason}")
-
-
-def _get(address: Address, path: str, token: str) -> bytes:
-    return _call(address, "GET", path, token, None)
-
-
-def _call(address: Address, method: str, path: str, token: str, body: bytes | None) -> bytes:
-    connection = connect(address, None, timeout_s=10.0)
-    try:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        connection.request(method, path, body, headers)
-        response = connection.getresponse()
-        content = response.read()
-    except (OSError, http.client.HTTPException) as error:
-        raise Unavailable(f"it does not answer: {error}") from None
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise Unavailable(f"it answers {response.status}: {content.decode(errors='replace')[:300]}")
-    return content
-
-
 def _refused(
     address: Address, endpoint: str, path: str, body: bytes, token: str, statuses: Mapping[int, int]
 ) -> MainspringError:
     try:
-        _call(address, "POST", path, token, body)
+        call(address, "POST", path, token, body)
     except Unavailable as error:
         return Invalid(f"{endpoint} refuses what it is asked: {error.what}")
     return Unavailable(f"{endpoint} answers nobody: {statuses}.")

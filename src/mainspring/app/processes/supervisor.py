@@ -12,26 +12,20 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
-from mainspring.app.processes.logs import last_lines, log_path, open_log
+from mainspring.app.processes.kinds import MODULES, Kind, kinds, spawn
+from mainspring.app.processes.logs import last_lines, log_path
 from mainspring.app.processes.reach import answers
 from mainspring.app.processes.running import Running, alive, forget_running, read_running, write_running
 from mainspring.app.project import Project
 from mainspring.core.errors import Conflict, Unavailable
 from mainspring.core.listening import check_free, hold, listen_together, steer
 
-MODULES = {
-    "gateway": "mainspring.app.processes.gateway",
-    "control": "mainspring.console",
-    "worker": "mainspring.app.processes.worker",
-    "grpc": "mainspring.app.processes.grpc",  # only where the profile has an address for it
-}
 LOCK = "up"
 _LIVE = "/health/live"
 _SOON_S = 10.0  # after a start
@@ -39,20 +33,9 @@ _AFTER_DRAIN_S = 5.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _STEADY_S = 0.1, 10.0, 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """How a child is started."""
-
-    name: str
-    module: str
-    arguments: tuple[str, ...] = ()
-    inherits: tuple[int, ...] = ()  # descriptors
-    slot: int | None = None  # of a gateway; gRPC has those after
-
-
 @dataclass(slots=True)
 class _Child:
-    kind: _Kind
+    kind: Kind
     process: subprocess.Popen[bytes]
     started: float
     wait_s: float = _FIRST_WAIT_S
@@ -176,44 +159,16 @@ class Supervisor:
 
     def _start(self) -> None:
         self._pipe = os.pipe()
+        listeners = [each.fileno() for each in self._listeners]
         for part in self.parts:
-            for kind in self._kinds(part):
+            for kind in kinds(part, listeners, self._grpc_count):
                 self._children[kind.name] = _Child(kind, self._spawn(kind), time.monotonic())
         self._write_running()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._watcher.start()
 
-    def _kinds(self, part: str) -> Iterator[_Kind]:
-        """Yield the processes of a part: of the gateway and gRPC as many as are set, each with its slot; else one."""
-        count = len(self._listeners)
-        slots = ("--slots", str(count + self._grpc_count))
-        if part == "grpc":
-            shared = ("--shared",) if self._grpc_count > 1 else ()
-            for number in range(self._grpc_count):
-                name, slot = part if number == 0 else f"{part}-{number}", count + number
-                yield _Kind(name, MODULES[part], ("--slot", str(slot), *slots, *shared), slot=slot)
-        elif part != "gateway":
-            yield _Kind(part, MODULES[part])
-        else:
-            for slot, listener in enumerate(self._listeners):
-                name, inherited = part if slot == 0 else f"{part}-{slot}", listener.fileno()
-                arguments = ("--listener", str(inherited), "--slot", str(slot), *slots)
-                yield _Kind(name, MODULES[part], arguments, (inherited,), slot)
-
-    def _spawn(self, kind: _Kind) -> subprocess.Popen[bytes]:
-        settings = self.project.settings
-        command = [sys.executable, "-m", "mainspring.app.processes.child", str(self._pipe[0]), kind.module]
-        command += ["--project", str(settings.root), "--profile", settings.profile, *kind.arguments]
-        with open_log(log_path(settings.state, kind.name)) as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[self._pipe[0], *kind.inherits],
-                env={**os.environ, **self.environment},
-                start_new_session=True,
-            )
+    def _spawn(self, kind: Kind) -> subprocess.Popen[bytes]:
+        return spawn(kind, self.project.settings, self._pipe[0], self.environment)
 
     def _watch(self) -> None:
         # To the kernel a child's parent is the thread that started it: this one must outlive those that it revived.
@@ -279,7 +234,7 @@ class Supervisor:
                     )
                 time.sleep(0.02)
 
-    def _ready(self, kind: _Kind) -> bool | None:
+    def _ready(self, kind: Kind) -> bool | None:
         """Return whether a child takes traffic, `None` if it does not answer; of most it is not asked."""
         if kind.slot is None:
             return True
@@ -287,7 +242,7 @@ class Supervisor:
 
         return slots.ready(slots.folder(self.project.settings.state), kind.slot)
 
-    def _gives_up(self, kind: _Kind) -> bool:
+    def _gives_up(self, kind: Kind) -> bool:
         if not kind.inherits or kind.slot is None:
             return False
         from mainspring.serving.plane import slots

@@ -17,7 +17,7 @@ from mainspring.core.errors import Conflict, Corrupt
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 
-for _package in ("security", "data", "registry", "serving", "monitoring"):
+for _package in ("security", "data", "registry", "serving", "monitoring", "jobs"):
     importlib.import_module(f"mainspring.{_package}.adapters.catalog")
 
 

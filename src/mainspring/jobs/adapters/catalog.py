@@ -1,0 +1,216 @@
+"""Jobs in the catalog: on SQLite one writer at a time, on Postgres rows that who claims them locks and others skip."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from mainspring.core.catalog import catalog_errors
+from mainspring.core.errors import Conflict
+from mainspring.core.ids import new_id
+from mainspring.jobs import transitions
+from mainspring.jobs.adapters.tables import insert_new, job_of, job_schedules, job_steps, jobs, row_of
+from mainspring.jobs.model import (
+    ENDED,
+    Job,
+    Lease,
+    LeaseLost,
+    NewJob,
+    Outcome,
+    Progress,
+    Renewal,
+    Status,
+    Step,
+    Tick,
+    unknown,
+)
+from mainspring.jobs.plain import decoded, encoded
+
+
+class CatalogJobs:
+    """Three tables: jobs, their finished steps, and the last tick of each schedule."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._name = engine.url.render_as_string(hide_password=True)
+
+    def enqueue(self, wanted: Sequence[NewJob], now: int) -> list[Job]:
+        made = transitions.all_queued(list(wanted), now)
+        if not made:
+            return []
+        # In one order for all, so that no two callers wait for each other's keys.
+        rows = [row_of(job) for job in sorted(made, key=lambda job: (job.handler, job.key or ""))]
+        with self._writing() as connection:
+            connection.execute(insert_new(self._engine, jobs, "handler", "key"), rows)
+            keyed = sa.tuple_(jobs.c.handler, jobs.c.key).in_([(job.handler, job.key) for job in made if job.key])
+            found = _jobs(connection, sa.select(jobs).where(keyed))
+        there = {(job.handler, job.key): job for job in found}
+        return [job if job.key is None else there[job.handler, job.key] for job in made]
+
+    def get(self, ids: Sequence[str]) -> list[Job | None]:
+        with self._reading() as connection:
+            found = {job.id: job for job in _jobs(connection, sa.select(jobs).where(jobs.c.id.in_(ids)))}
+        return [found.get(id) for id in ids]
+
+    def find(self, *, statuses: Collection[Status] = (), handlers: Collection[str] = (), limit: int = 100) -> list[Job]:
+        query = sa.select(jobs).order_by(jobs.c.enqueued_at.desc(), jobs.c.id.desc()).limit(limit)
+        if statuses:
+            query = query.where(jobs.c.status.in_([each.value for each in statuses]))
+        if handlers:
+            query = query.where(jobs.c.handler.in_(handlers))
+        with self._reading() as connection:
+            return _jobs(connection, query)
+
+    def counts(self) -> dict[Status, int]:
+        query = sa.select(jobs.c.status, sa.func.count()).group_by(jobs.c.status)
+        with self._reading() as connection:
+            return {Status(status): count for status, count in connection.execute(query)}
+
+    def steps(self, job: str) -> list[Step]:
+        query = sa.select(job_steps).where(job_steps.c.job == job).order_by(job_steps.c.number)
+        with self._reading() as connection:
+            return [Step(row.name, decoded(row.result), row.ended_at) for row in connection.execute(query)]
+
+    def cancel(self, ids: Sequence[str], now: int) -> list[Job]:
+        with self._writing() as connection:
+            return _kept(connection, [transitions.cancelled(job, now) for job in _all(connection, ids)])
+
+    def retry(self, ids: Sequence[str], now: int) -> list[Job]:
+        with self._writing() as connection:
+            return _kept(connection, [transitions.retried(job, now) for job in _all(connection, ids)])
+
+    def claim(self, holder: str, handlers: Collection[str], now: int, lease_us: int, limit: int = 1) -> list[Lease]:
+        due = sa.or_(
+            sa.and_(jobs.c.status == Status.QUEUED.value, jobs.c.due_at <= now),
+            sa.and_(jobs.c.status == Status.RUNNING.value, jobs.c.leased_until <= now),
+        )
+        wanted = sa.select(jobs).where(due, jobs.c.handler.in_(handlers)).order_by(jobs.c.due_at, jobs.c.id)
+        taken: list[Lease] = []
+        # Looked at first: most of the time nothing is due, and nobody need be kept from writing.
+        while len(taken) < limit and self._any(wanted):
+            with self._writing() as connection:
+                rest = wanted.limit(limit - len(taken)).with_for_update(skip_locked=True)
+                found = [transitions.claimed(job, holder, now, lease_us) for job in _jobs(connection, rest)]
+                if not found:  # others have all of it
+                    break
+                for job in found:
+                    token = new_id()
+                    _kept(connection, [job], token=token)
+                    if job.status is Status.RUNNING:
+                        taken.append(Lease(job, token))
+        return taken
+
+    def take_over(self, holder: str, now: int) -> int:
+        mine = (jobs.c.holder == holder, jobs.c.status == Status.RUNNING.value)
+        with self._writing() as connection:
+            return connection.execute(jobs.update().where(*mine).values(leased_until=now, token=None)).rowcount
+
+    def renew(self, leases: Sequence[Lease], now: int, lease_us: int) -> list[Renewal]:
+        found = []
+        for lease in leases:
+            with self._writing() as connection:
+                try:
+                    [job] = _kept(connection, [replace(_held(connection, lease), leased_until=now + lease_us)])
+                except LeaseLost:
+                    found.append(Renewal.LOST)
+                else:
+                    found.append(Renewal.CANCELLING if job.cancelling else Renewal.HELD)
+        return found
+
+    def record(self, lease: Lease, step: Step) -> None:
+        result = encoded(step.result, f"The result of the step {step.name}")
+        try:
+            with self._writing() as connection:
+                _kept(connection, [replace(_held(connection, lease), attempts=0)])
+                before = sa.select(sa.func.count()).where(job_steps.c.job == lease.job.id)
+                number = connection.execute(before).scalar_one() + 1
+                row = {"job": lease.job.id, "number": number, "name": step.name, "result": result}
+                connection.execute(job_steps.insert().values(**row, ended_at=step.ended_at))
+        except sa.exc.IntegrityError:
+            raise Conflict(f"The job {lease.job.id} has finished a step {step.name!r} already.") from None
+
+    def report(self, lease: Lease, progress: Progress) -> None:
+        with self._writing() as connection:
+            _kept(connection, [replace(_held(connection, lease), progress=transitions.reported(progress))])
+
+    def end(self, lease: Lease, outcome: Outcome, now: int) -> Job:
+        with self._writing() as connection:
+            [job] = _kept(connection, [transitions.ended(_held(connection, lease), outcome, now)])
+            return job
+
+    def tick(self, ticks: Sequence[Tick], now: int) -> list[Job]:
+        if not ticks:
+            return []
+        made = []
+        with self._writing() as connection:
+            for tick in sorted(ticks, key=lambda tick: tick.schedule.name):
+                first = insert_new(self._engine, job_schedules, "name")
+                connection.execute(first, {"name": tick.schedule.name, "tick": tick.at})
+                later = (job_schedules.c.name == tick.schedule.name, job_schedules.c.tick < tick.at)
+                # The row's lock decides between two who come with the same tick.
+                if connection.execute(job_schedules.update().where(*later).values(tick=tick.at)).rowcount:
+                    made.append(transitions.of_tick(tick, now))
+            if made:
+                connection.execute(jobs.insert(), [row_of(job) for job in made])
+        return made
+
+    def last_ticks(self) -> dict[str, int]:
+        with self._reading() as connection:
+            return {row.name: row.tick for row in connection.execute(sa.select(job_schedules))}
+
+    def forget(self, statuses: Collection[Status], ended_before: int) -> int:
+        ended = [each.value for each in statuses if each in ENDED]
+        gone = jobs.delete().where(jobs.c.status.in_(ended), jobs.c.ended_at < ended_before)
+        with self._writing() as connection:
+            return connection.execute(gone).rowcount
+
+    def _any(self, query: sa.Select[Any]) -> bool:
+        with self._reading() as connection:
+            return connection.execute(query.with_only_columns(jobs.c.id).limit(1)).first() is not None
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        """One transaction. On SQLite it keeps other writers out from its beginning: what it reads stays true."""
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            if self._engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+            connection.commit()
+
+
+def _jobs(connection: sa.Connection, query: sa.Select[Any]) -> list[Job]:
+    return [job_of(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def _all(connection: sa.Connection, ids: Sequence[str]) -> list[Job]:
+    """Return these jobs, locked until the transaction ends."""
+    query = sa.select(jobs).where(jobs.c.id.in_(ids)).order_by(jobs.c.id).with_for_update()
+    found = {job.id: job for job in _jobs(connection, query)}
+    for id in ids:
+        if id not in found:
+            raise unknown(id)
+    return [found[id] for id in ids]
+
+
+def _held(connection: sa.Connection, lease: Lease) -> Job:
+    """Return the job of a lease that holds, locked."""
+    mine = (jobs.c.id == lease.job.id, jobs.c.token == lease.token, jobs.c.status == Status.RUNNING.value)
+    found = _jobs(connection, sa.select(jobs).where(*mine).with_for_update())
+    if not found:
+        raise LeaseLost(lease.job.id)
+    return found[0]
+
+
+def _kept(connection: sa.Connection, changed: list[Job], **more: str) -> list[Job]:
+    for job in changed:
+        connection.execute(jobs.update().where(jobs.c.id == job.id).values(**row_of(job), **more))
+    return changed

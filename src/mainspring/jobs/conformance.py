@@ -1,0 +1,358 @@
+"""What every store of jobs must do. Derive a test class and give it the fixture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from mainspring.core.errors import Conflict, Invalid, MainspringError, NotFound
+from mainspring.jobs.model import (
+    Job,
+    Lease,
+    LeaseLost,
+    NewJob,
+    Outcome,
+    Progress,
+    Renewal,
+    Schedule,
+    Status,
+    Step,
+    Tick,
+)
+from mainspring.jobs.ports import JobStore
+from mainspring.jobs.times import Every
+
+_S = 1_000_000
+_LEASE = 10 * _S
+_DONE = Outcome(Status.DONE)
+
+
+@contextmanager
+def _refused(kind: type[MainspringError]) -> Iterator[None]:
+    try:
+        yield
+    except kind:
+        return
+    raise AssertionError(f"no {kind.__name__} was raised")
+
+
+def _claim(store: JobStore, now: int, *, holder: str = "ana", limit: int = 1) -> list[Lease]:
+    return store.claim(holder, {"count", "sing"}, now, _LEASE, limit)
+
+
+def _begun(store: JobStore, now: int = 0, **told: Any) -> Lease:
+    """Return the lease of a job that was just queued and claimed."""
+    [job] = store.enqueue([NewJob("count", **told)], now)
+    [lease] = _claim(store, now)
+    assert lease.job.id == job.id
+    return lease
+
+
+def _now(store: JobStore, lease: Lease) -> Job:
+    [job] = store.get([lease.job.id])
+    assert job is not None
+    return job
+
+
+class QueueConformance:
+    """Takes a fixture `store`: an empty store of jobs."""
+
+    def test_a_job_comes_back_as_it_was(self, store: JobStore) -> None:
+        argument = {"a": [1, 2.5, None, True, "\0 \ud800 ü"], "b": {"": 2**70}}
+        [job] = store.enqueue([NewJob("count", argument, "k", attempts=7, not_before=9, schedule="s")], 5)
+        assert job == Job(job.id, "count", argument, "k", "s", Status.QUEUED, 5, 9, 0, 7)
+        assert store.get([job.id, "nobody"]) == [job, None]
+
+    def test_nothing_is_nothing(self, store: JobStore) -> None:
+        for found in (store.enqueue([], 1), store.get([]), store.find(), store.cancel([], 1), store.retry([], 1)):
+            assert list(found) == []
+        assert store.tick([], 1) == []
+        assert store.renew([], 1, 1) == []
+        assert _claim(store, 1) == store.claim("ana", set(), 1, 1) == []
+        assert store.counts() == {}
+        assert store.last_ticks() == {}
+
+    def test_a_key_is_one_job_of_its_handler(self, store: JobStore) -> None:
+        [first] = store.enqueue([NewJob("count", 1, "k")], 1)
+        again, other, without = store.enqueue([NewJob("count", 2, "k"), NewJob("sing", 3, "k"), NewJob("count", 4)], 2)
+        assert again == first
+        assert len({first.id, other.id, without.id}) == 3
+        twice = store.enqueue([NewJob("count", 5, "new"), NewJob("count", 6, "new")], 3)
+        assert twice[0] == twice[1]
+        assert twice[0].argument == 5
+
+    def test_a_key_that_ended_is_still_that_job(self, store: JobStore) -> None:
+        lease = _begun(store, key="k")
+        done = store.end(lease, Outcome(Status.DONE, result=[1]), 3)
+        assert store.enqueue([NewJob("count", key="k")], 4) == [done]
+
+    def test_one_that_is_no_json_lets_none_in(self, store: JobStore) -> None:
+        for wrong in ({1: 2}, float("nan"), b"bytes", {"a": [object()]}, "x" * (1 << 20)):
+            with _refused(Invalid):
+                store.enqueue([NewJob("count"), NewJob("count", wrong)], 1)
+        assert store.find() == []
+
+    def test_the_newest_are_found_first_and_so_many(self, store: JobStore) -> None:
+        jobs = [store.enqueue([NewJob(("count", "sing")[at % 2], at)], at)[0] for at in range(6)]
+        assert store.find() == jobs[::-1]
+        assert store.find(limit=2) == [jobs[5], jobs[4]]
+        assert store.find(handlers={"sing"}) == [jobs[5], jobs[3], jobs[1]]
+        [ended] = store.cancel([jobs[2].id], 9)
+        assert store.find(statuses={Status.CANCELLED, Status.DONE}) == [ended]
+        assert store.find(statuses={Status.QUEUED}, handlers={"count"}) == [jobs[4], jobs[0]]
+        assert store.counts() == {Status.QUEUED: 5, Status.CANCELLED: 1}
+
+    def test_what_was_queued_together_stays_in_order(self, store: JobStore) -> None:
+        jobs = store.enqueue([NewJob("count", at) for at in range(20)], 1)
+        assert [job.argument for job in jobs] == list(range(20))
+        assert [lease.job.argument for lease in _claim(store, 1, limit=20)] == list(range(20))
+
+    def test_a_queued_job_is_cancelled_at_once(self, store: JobStore) -> None:
+        one, two = store.enqueue([NewJob("count"), NewJob("sing")], 1)
+        [ended] = store.cancel([one.id], 7)
+        assert (ended.status, ended.ended_at) == (Status.CANCELLED, 7)
+        assert [lease.job.id for lease in _claim(store, 8, limit=9)] == [two.id]
+
+    def test_who_cancels_or_retries_nobody_changes_nothing(self, store: JobStore) -> None:
+        [job] = store.enqueue([NewJob("count")], 1)
+        with _refused(NotFound):
+            store.cancel([job.id, "nobody"], 2)
+        with _refused(NotFound):
+            store.retry([job.id, "nobody"], 2)
+        assert store.get([job.id]) == [job]
+
+    def test_what_has_ended_cannot_be_cancelled(self, store: JobStore) -> None:
+        lease = _begun(store)
+        done = store.end(lease, _DONE, 5)
+        assert store.cancel([done.id], 6) == [done]
+
+    def test_what_runs_or_is_done_is_not_retried(self, store: JobStore) -> None:
+        lease = _begun(store)
+        with _refused(Conflict):
+            store.retry([lease.job.id], 1)
+        store.end(lease, _DONE, 2)
+        with _refused(Conflict):
+            store.retry([lease.job.id], 3)
+
+    def test_a_retry_begins_with_all_attempts_after_the_last_finished_step(self, store: JobStore) -> None:
+        lease = _begun(store, attempts=1)
+        store.record(lease, Step("a", {"x": 1}, 2))
+        dead = store.end(lease, Outcome(Status.FAILED, error="no \0 luck \ud800"), 3)
+        assert (dead.status, dead.error, dead.ended_at) == (Status.FAILED, "no \\x00 luck \\ud800", 3)
+        assert _claim(store, 4) == []
+        [job] = store.retry([dead.id], 5)
+        assert (job.status, job.attempts, job.due_at, job.ended_at) == (Status.QUEUED, 0, 5, None)
+        [lease] = _claim(store, 5)
+        assert store.steps(lease.job.id) == [Step("a", {"x": 1}, 2)]
+
+    def test_what_waits_for_its_next_attempt_can_be_let_go_at_once(self, store: JobStore) -> None:
+        lease = _begun(store)
+        waiting = store.end(lease, Outcome(Status.QUEUED, error="later", again_at=99), 3)
+        assert (waiting.status, waiting.due_at, waiting.error) == (Status.QUEUED, 99, "later")
+        assert _claim(store, 98) == []
+        assert store.retry([waiting.id], 50)[0].due_at == 50
+        assert len(_claim(store, 50)) == 1
+
+    def test_what_ended_long_ago_is_forgotten_with_its_steps_and_its_key(self, store: JobStore) -> None:
+        lease = _begun(store, key="k")
+        store.record(lease, Step("a", 1, 2))
+        store.end(lease, _DONE, 3)
+        [young] = store.enqueue([NewJob("sing")], 3)
+        assert store.forget({Status.DONE, Status.QUEUED}, 3) == 0
+        assert store.forget({Status.FAILED}, 4) == 0
+        assert store.forget({Status.DONE, Status.QUEUED}, 4) == 1
+        assert store.find() == [young]
+        assert store.steps(lease.job.id) == []
+        [again] = store.enqueue([NewJob("count", key="k")], 5)
+        assert again.id != lease.job.id
+
+
+class LeaseConformance:
+    """Takes a fixture `store`: an empty store of jobs."""
+
+    def test_what_is_due_longest_is_claimed_first(self, store: JobStore) -> None:
+        late, soon, now = store.enqueue(
+            [NewJob("count", not_before=30), NewJob("count", not_before=20), NewJob("count")], 25
+        )
+        assert [lease.job.id for lease in _claim(store, 29, limit=9)] == [soon.id, now.id]
+        [lease] = _claim(store, 31)
+        assert lease.job.id == late.id
+
+    def test_a_claimed_job_runs_and_nobody_else_has_it(self, store: JobStore) -> None:
+        lease = _begun(store, 5)
+        job = _now(store, lease)
+        assert job == lease.job
+        assert (job.status, job.holder, job.attempts, job.started_at) == (Status.RUNNING, "ana", 1, 5)
+        assert job.leased_until == 5 + _LEASE
+        assert _claim(store, 4 + _LEASE, holder="bob") == []
+
+    def test_a_handler_that_is_not_known_is_left_to_others(self, store: JobStore) -> None:
+        store.enqueue([NewJob("dance")], 1)
+        assert _claim(store, 1) == []
+        assert len(store.claim("bob", {"dance"}, 1, _LEASE)) == 1
+
+    def test_of_many_who_claim_each_job_has_one(self, store: JobStore) -> None:
+        jobs = store.enqueue([NewJob("count", at) for at in range(40)], 1)
+
+        def take(who: int) -> list[str]:
+            found = []
+            while leases := _claim(store, 2, holder=f"h{who}", limit=2):
+                found += [lease.job.id for lease in leases]
+            return found
+
+        with ThreadPoolExecutor(4) as pool:
+            taken = [job for part in pool.map(take, range(4)) for job in part]
+        # A claim that finds all that is due locked by others comes back empty: what is left is claimed later.
+        taken += [lease.job.id for lease in _claim(store, 2, limit=40)]
+        assert sorted(taken) == sorted(job.id for job in jobs)
+
+    def test_a_renewed_lease_lasts(self, store: JobStore) -> None:
+        lease = _begun(store)
+        assert store.renew([lease], 9 * _S, _LEASE) == [Renewal.HELD]
+        assert _now(store, lease).leased_until == 19 * _S
+        assert _claim(store, 18 * _S, holder="bob") == []
+
+    def test_a_lease_that_is_over_is_somebody_elses(self, store: JobStore) -> None:
+        lease = _begun(store)
+        store.record(lease, Step("a", 1, 2))
+        [taken] = _claim(store, _LEASE, holder="bob")
+        assert (taken.job.id, taken.job.holder) == (lease.job.id, "bob")
+        assert store.renew([lease, taken], _LEASE, _LEASE) == [Renewal.LOST, Renewal.HELD]
+        with _refused(LeaseLost):
+            store.record(lease, Step("b", 2, 3))
+        with _refused(LeaseLost):
+            store.report(lease, Progress(1))
+        with _refused(LeaseLost):
+            store.end(lease, _DONE, 3)
+        assert store.steps(taken.job.id) == [Step("a", 1, 2)]
+        assert store.end(taken, _DONE, 4).status is Status.DONE
+        assert store.renew([taken], 4, _LEASE) == [Renewal.LOST]
+
+    def test_the_same_holder_has_no_right_by_an_older_lease(self, store: JobStore) -> None:
+        lease = _begun(store)
+        assert store.take_over("bob", 1) == 0
+        assert store.take_over("ana", 1) == 1
+        [again] = _claim(store, 1)
+        assert again.job.id == lease.job.id
+        with _refused(LeaseLost):
+            store.record(lease, Step("a", 1, 2))
+
+    def test_a_step_is_kept_and_counts_the_attempts_anew(self, store: JobStore) -> None:
+        lease = _begun(store)
+        store.take_over("ana", 1)
+        [lease] = _claim(store, 1)
+        assert lease.job.attempts == 2
+        store.record(lease, Step("b", [1, {"x": None}], 2))
+        store.record(lease, Step("a", None, 3))
+        assert _now(store, lease).attempts == 0
+        assert store.steps(lease.job.id) == [Step("b", [1, {"x": None}], 2), Step("a", None, 3)]
+        with _refused(Invalid):
+            store.record(lease, Step("c", {1, 2}, 4))
+        with _refused(Conflict):
+            store.record(lease, Step("a", "again", 4))
+
+    def test_a_job_that_kills_its_runners_is_given_up(self, store: JobStore) -> None:
+        [job] = store.enqueue([NewJob("count", attempts=2)], 0)
+        for at in (0, 1):
+            assert len(_claim(store, at * _LEASE)) == 1
+        assert _claim(store, 2 * _LEASE) == []
+        [dead] = store.get([job.id])
+        assert dead is not None
+        assert (dead.status, dead.ended_at, dead.attempts) == (Status.FAILED, 2 * _LEASE, 2)
+        assert dead.error is not None
+        assert (dead.holder, dead.leased_until) == (None, None)
+
+    def test_progress_is_seen(self, store: JobStore) -> None:
+        lease = _begun(store)
+        store.report(lease, Progress(0.5, 2, "half \0 way"))
+        assert _now(store, lease).progress == Progress(0.5, 2, "half \\x00 way")
+        store.report(lease, Progress(3))
+        assert store.find()[0].progress == Progress(3)
+
+    def test_a_running_job_is_asked_to_end(self, store: JobStore) -> None:
+        lease = _begun(store)
+        [asked] = store.cancel([lease.job.id], 2)
+        assert (asked.status, asked.cancelling) == (Status.RUNNING, True)
+        assert store.renew([lease], 3, _LEASE) == [Renewal.CANCELLING]
+        ended = store.end(lease, Outcome(Status.CANCELLED), 4)
+        assert (ended.status, ended.cancelling, ended.holder, ended.leased_until) == (
+            Status.CANCELLED, False, None, None,
+        )  # fmt: skip
+        [again] = store.retry([ended.id], 5)
+        assert (again.status, again.cancelling) == (Status.QUEUED, False)
+
+    def test_who_was_asked_to_end_has_no_further_attempt(self, store: JobStore) -> None:
+        lease = _begun(store)
+        store.cancel([lease.job.id], 2)
+        ended = store.end(lease, Outcome(Status.QUEUED, error="x", again_at=9), 3)
+        assert (ended.status, ended.ended_at, ended.error) == (Status.CANCELLED, 3, "x")
+
+    def test_who_was_asked_to_end_and_whose_runner_died_is_cancelled(self, store: JobStore) -> None:
+        lease = _begun(store)
+        store.cancel([lease.job.id], 2)
+        assert _claim(store, _LEASE) == []
+        assert _now(store, lease).status is Status.CANCELLED
+
+    def test_who_is_done_before_noticing_is_done(self, store: JobStore) -> None:
+        lease = _begun(store)
+        store.cancel([lease.job.id], 2)
+        done = store.end(lease, Outcome(Status.DONE, result={"n": 3}), 3)
+        assert (done.status, done.result, done.cancelling) == (Status.DONE, {"n": 3}, False)
+
+    def test_an_attempt_that_was_told_to_stop_does_not_count(self, store: JobStore) -> None:
+        lease = _begun(store)
+        back = store.end(lease, Outcome(Status.QUEUED, again_at=3, counts=False), 3)
+        assert (back.status, back.attempts, back.holder) == (Status.QUEUED, 0, None)
+
+    def test_a_result_that_is_no_json_ends_nothing(self, store: JobStore) -> None:
+        lease = _begun(store)
+        with _refused(Invalid):
+            store.end(lease, Outcome(Status.DONE, result=object()), 3)
+        assert _now(store, lease).status is Status.RUNNING
+
+
+class ScheduleConformance:
+    """Takes a fixture `store`: an empty store of jobs."""
+
+    HOURLY = Schedule("hourly", "count", Every(3_600 * _S), {"n": 1})
+
+    def test_a_schedule_begins_after_it_was_first_seen(self, store: JobStore) -> None:
+        assert store.tick([Tick(self.HOURLY, 100)], 105) == []
+        assert store.last_ticks() == {"hourly": 100}
+        [job] = store.tick([Tick(self.HOURLY, 200)], 205)
+        assert (job.handler, job.argument, job.schedule, job.enqueued_at) == ("count", {"n": 1}, "hourly", 205)
+        assert store.last_ticks() == {"hourly": 200}
+        assert store.find() == [job]
+
+    def test_a_tick_is_queued_once(self, store: JobStore) -> None:
+        for at in (100, 200, 200, 150, 100):
+            store.tick([Tick(self.HOURLY, at)], 300)
+        assert len(store.find()) == 1
+
+    def test_a_tick_is_queued_once_however_many_ask(self, store: JobStore) -> None:
+        other = Schedule("other", "sing", Every(_S))
+        store.tick([Tick(self.HOURLY, 0), Tick(other, 0)], 0)
+
+        def ask(_: int) -> list[list[Job]]:
+            return [store.tick([Tick(self.HOURLY, at), Tick(other, at)], at) for at in range(1, 21)]
+
+        with ThreadPoolExecutor(4) as pool:
+            queued = [job for asked in pool.map(ask, range(4)) for part in asked for job in part]
+        assert sorted(job.id for job in queued) == sorted(job.id for job in store.find(limit=1_000))
+        for name in ("hourly", "other"):
+            at = [job.enqueued_at for job in queued if job.schedule == name]
+            assert len(at) == len(set(at)) <= 20
+        assert store.last_ticks() == {"hourly": 20, "other": 20}
+
+    def test_a_forgotten_run_does_not_come_back(self, store: JobStore) -> None:
+        store.tick([Tick(self.HOURLY, 100)], 100)
+        [job] = store.tick([Tick(self.HOURLY, 200)], 200)
+        store.cancel([job.id], 201)
+        assert store.forget({Status.CANCELLED}, 999) == 1
+        assert store.tick([Tick(self.HOURLY, 200)], 1_000) == []
+
+
+class JobStoreConformance(QueueConformance, LeaseConformance, ScheduleConformance):
+    """Takes a fixture `store`: an empty store of jobs."""

@@ -1,0 +1,105 @@
+"""What becomes of a job: from one value to the next. Every store keeps what these return."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mainspring.core.errors import Conflict
+from mainspring.core.ids import new_id
+from mainspring.jobs.model import ENDED, Job, NewJob, Outcome, Progress, Schedule, Status, Tick
+from mainspring.jobs.plain import decoded, encoded, storable
+
+
+def queued(wanted: NewJob, id: str, now: int) -> Job:
+    """Return a new job; its argument is a copy, as JSON gives it back.
+
+    Raises:
+        Invalid: The argument is nothing that JSON can say.
+    """
+    argument = decoded(encoded(wanted.argument, f"The argument of {wanted.handler}"))
+    return Job(
+        id=id,
+        handler=wanted.handler,
+        argument=argument,
+        key=wanted.key,
+        schedule=wanted.schedule,
+        status=Status.QUEUED,
+        enqueued_at=now,
+        due_at=max(now, wanted.not_before),
+        attempts=0,
+        most_attempts=wanted.attempts,
+    )
+
+
+def all_queued(wanted: list[NewJob], now: int) -> list[Job]:
+    """Return new jobs whose ids are in their order."""
+    ids = sorted(new_id() for _ in wanted)
+    return [queued(each, id, now) for each, id in zip(wanted, ids, strict=True)]
+
+
+def of_tick(tick: Tick, now: int) -> Job:
+    """Return the job of a schedule's tick."""
+    schedule: Schedule = tick.schedule
+    return queued(NewJob(schedule.handler, schedule.argument, schedule=schedule.name), new_id(), now)
+
+
+def claimed(job: Job, holder: str, now: int, lease_us: int) -> Job:
+    """Return a job as its runner has it; or ended, where nobody may run it any more."""
+    if job.cancelling:
+        return _ended(job, Status.CANCELLED, now)
+    if job.attempts >= job.most_attempts:
+        told = f"Its runner died {job.attempts} times at the same step."
+        return replace(_ended(job, Status.FAILED, now), error=told if job.status is Status.RUNNING else job.error)
+    return replace(
+        job,
+        status=Status.RUNNING,
+        attempts=job.attempts + 1,
+        started_at=now,
+        holder=holder,
+        leased_until=now + lease_us,
+    )
+
+
+def cancelled(job: Job, now: int) -> Job:
+    """Return a job that somebody does not want any more."""
+    if job.status is Status.QUEUED:
+        return _ended(job, Status.CANCELLED, now)
+    return replace(job, cancelling=True) if job.status is Status.RUNNING else job
+
+
+def retried(job: Job, now: int) -> Job:
+    """Return a job that somebody wants again.
+
+    Raises:
+        Conflict: It runs, or is done.
+    """
+    if job.status in (Status.RUNNING, Status.DONE):
+        told = "runs" if job.status is Status.RUNNING else "is done"
+        raise Conflict(f"The job {job.id} ({job.handler}) {told}.", fix="`mainspring jobs run` begins a new one.")
+    return replace(job, status=Status.QUEUED, due_at=now, attempts=0, ended_at=None, cancelling=False)
+
+
+def ended(job: Job, outcome: Outcome, now: int) -> Job:
+    """Return a job after an attempt.
+
+    Raises:
+        Invalid: The result is nothing that JSON can say.
+    """
+    result = decoded(encoded(outcome.result, f"The result of {job.handler}"))
+    error = None if outcome.error is None else storable(outcome.error)
+    job = replace(job, result=result, error=error, attempts=job.attempts - (not outcome.counts and job.attempts > 0))
+    if outcome.status in ENDED:
+        return _ended(job, outcome.status, now)
+    if job.cancelling:
+        return _ended(job, Status.CANCELLED, now)
+    due_at = now if outcome.again_at is None else outcome.again_at
+    return replace(job, status=Status.QUEUED, due_at=due_at, holder=None, leased_until=None)
+
+
+def reported(progress: Progress) -> Progress:
+    """Return progress as every database takes it."""
+    return replace(progress, note=storable(progress.note, 400))
+
+
+def _ended(job: Job, status: Status, now: int) -> Job:
+    return replace(job, status=status, ended_at=now, holder=None, leased_until=None, cancelling=False)

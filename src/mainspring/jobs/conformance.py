@@ -246,7 +246,7 @@ class LeaseConformance:
         assert lease.job.attempts == 2
         store.record(lease, Step("b", [1, {"x": None}], 2))
         store.record(lease, Step("a", None, 3))
-        assert _now(store, lease).attempts == 0
+        assert _now(store, lease).attempts == 1
         assert store.steps(lease.job.id) == [Step("b", [1, {"x": None}], 2), Step("a", None, 3)]
         with _refused(Invalid):
             store.record(lease, Step("c", {1, 2}, 4))

@@ -58,7 +58,7 @@ class Job:
     status: Status
     enqueued_at: int
     due_at: int  # of a queued one: not before this
-    attempts: int  # how often it was begun since it last finished a step
+    attempts: int  # at the step where it is
     most_attempts: int
     started_at: int | None = None  # of its newest attempt
     ended_at: int | None = None

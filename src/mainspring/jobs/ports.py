@@ -74,10 +74,11 @@ class JobStore(Protocol):
         ...
 
     def record(self, lease: Lease, step: Step) -> None:
-        """Keep a finished step, and count the job's attempts anew.
+        """Keep a finished step, and count attempts anew: this is the first at the next step.
 
         Raises:
             Invalid: The result is nothing that JSON can say.
+            Conflict: A step of this name is finished.
             LeaseLost: Somebody else has the job. Nothing is kept.
         """
         ...

@@ -123,15 +123,13 @@ class CatalogJobs:
 
     def record(self, lease: Lease, step: Step) -> None:
         result = encoded(step.result, f"The result of the step {step.name}")
-        try:
-            with self._writing() as connection:
-                _kept(connection, [replace(_held(connection, lease), attempts=0)])
-                before = sa.select(sa.func.count()).where(job_steps.c.job == lease.job.id)
-                number = connection.execute(before).scalar_one() + 1
-                row = {"job": lease.job.id, "number": number, "name": step.name, "result": result}
-                connection.execute(job_steps.insert().values(**row, ended_at=step.ended_at))
-        except sa.exc.IntegrityError:
-            raise Conflict(f"The job {lease.job.id} has finished a step {step.name!r} already.") from None
+        with self._writing() as connection:
+            _kept(connection, [replace(_held(connection, lease), attempts=1)])
+            names = connection.scalars(sa.select(job_steps.c.name).where(job_steps.c.job == lease.job.id)).all()
+            if step.name in names:
+                raise Conflict(f"The job {lease.job.id} has finished a step {step.name!r} already.")
+            row = {"job": lease.job.id, "number": len(names) + 1, "name": step.name, "result": result}
+            connection.execute(job_steps.insert().values(**row, ended_at=step.ended_at))
 
     def report(self, lease: Lease, progress: Progress) -> None:
         with self._writing() as connection:

@@ -113,7 +113,7 @@ class MemoryJobs:
             if any(each.name == step.name for each in steps):
                 raise Conflict(f"The job {job.id} has finished a step {step.name!r} already.")
             steps.append(replace(step, result=result))
-            self._keep([replace(job, attempts=0)])
+            self._keep([replace(job, attempts=1)])
 
     def report(self, lease: Lease, progress: Progress) -> None:
         with self._lock:
@@ -140,13 +140,8 @@ class MemoryJobs:
 
     def forget(self, statuses: Collection[Status], ended_before: int) -> int:
         with self._lock:
-            going = [
-                job.id
-                for job in self._jobs.values()
-                if job.status in ENDED.intersection(statuses)
-                and job.ended_at is not None
-                and job.ended_at < ended_before
-            ]
+            ended = [job for job in self._jobs.values() if job.status in ENDED.intersection(statuses)]
+            going = [job.id for job in ended if (job.ended_at or 0) < ended_before]
             for id in going:
                 del self._jobs[id]
                 self._steps.pop(id, None)

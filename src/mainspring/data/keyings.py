@@ -46,6 +46,11 @@ def keyings_there(lake: LakeTables, source: Source) -> dict[str, tuple[str, ...]
     return keyings_of(lake.scan(source.name).schema or pa.schema([]))
 
 
+def declared(source: Source, keyings: Keyings) -> Keyings:
+    """Return the keyings whose columns the source still declares: a table keeps the flags of the others."""
+    return {name: keys for name, keys in keyings.items() if set(keys) <= set(source.columns)}
+
+
 def lacking(lake: LakeTables, source: Source, keyings: Keyings) -> dict[str, tuple[str, ...]]:
     """Return the keyings whose flags the table lacks, or has for other columns."""
     there = keyings_there(lake, source)

@@ -21,7 +21,7 @@ from mainspring.core.errors import Corrupt
 from mainspring.core.expr.sql import quote_text
 from mainspring.data import duck
 from mainspring.data.arrow import INSTANT, no_rows, quarantine_schema, widened
-from mainspring.data.keyings import Keyings
+from mainspring.data.keyings import Keyings, declared
 from mainspring.data.model import BATCH, QUARANTINE_SUFFIX, SEQUENCE, VISIBLE_AT, Source, TableVersion
 from mainspring.data.ports import LakeTables
 from mainspring.data.staging import Staging
@@ -210,7 +210,7 @@ class Landing:
         if len(ahead):
             self.tally.future += len(ahead)
             self.tally.latest = max(self.tally.latest, pc.max(ahead).cast(pa.int64()).as_py())
-        for name, keys in self.keyings.items():
+        for name, keys in declared(self.source, self.keyings).items():
             nulls = functools.reduce(pc.or_, (pc.is_null(chunk[key]) for key in keys))
             if missing := pc.sum(pc.cast(nulls, pa.int64())).as_py():
                 self.tally.keyless[name] = self.tally.keyless.get(name, 0) + missing

@@ -18,6 +18,7 @@ from mainspring.data import duck
 from mainspring.data.arrow import landed_schema, no_rows, quarantine_schema
 from mainspring.data.casting import CAME, Casting, casting
 from mainspring.data.fitting import DETAIL, FAULT
+from mainspring.data.keyings import declared
 from mainspring.data.model import BATCH, REASON, RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source
 from mainspring.data.quality import row_rules
 from mainspring.data.records import competitors, counting, present, rank_columns
@@ -138,11 +139,17 @@ class Staging:
         Rows are in the order of `_visible_at`, among equals the highest rank first: so a flag that is right for the
         load is right for every part of it that begins where the load begins. Changes have `_seq`, one column for each
         keying (null where it stays) and the `_visible_at` of the row that changes.
+
+        What lands has null keys by a keying that is no longer declared: it never counts, and changes nothing.
         """
         joins, flags, changes = "", [], []
+        known = declared(self._source, keyings)
         for index, (name, keys) in enumerate(keyings.items()):
-            self._flag(f"flagged_{index}", name, keys)
             flag = quote_name(RECORD_PREFIX + name)
+            if name not in known:
+                flags.append(f"false AS {flag}")
+                continue
+            self._flag(f"flagged_{index}", name, keys)
             joins += f" LEFT JOIN flagged_{index} ON typed.{SEQUENCE} = flagged_{index}.{SEQUENCE}"
             flags.append(f"coalesce(flagged_{index}._counts, false) AS {flag}")
             changes.append(
@@ -153,7 +160,7 @@ class Staging:
         rows: pa.Table = self._con.sql(f"""
             SELECT {", ".join([*columns, f"{quote_text(self._batch)} AS {BATCH}", *flags])}
             FROM typed{joins} WHERE {REASON} IS NULL ORDER BY typed.{VISIBLE_AT}, {order}""").to_arrow_table()
-        return rows.cast(landed_schema(self._source, keyings)), self._changes(changes, keyings)
+        return rows.cast(landed_schema(self._source, keyings)), self._changes(changes, known)
 
     def _flag(self, table: str, name: str, keys: tuple[str, ...]) -> None:
         columns = ", ".join(map(quote_name, dict.fromkeys((*keys, *self._source.times, VISIBLE_AT, SEQUENCE))))

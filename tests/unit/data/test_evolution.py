@@ -114,6 +114,26 @@ def test_what_is_no_longer_declared_stays_and_comes_back(lake: LakeTables) -> No
         land(lake, facts({**OLD, "delay": String}), batch="four")
 
 
+def test_a_key_that_is_no_longer_declared_has_nothing_of_what_lands(lake: LakeTables) -> None:
+    """As when the tutorial's source takes the place of the scaffolding's, of the same name, that was tried first."""
+    ingestor = Ingestor(lake, MemoryLocks(), ManualClock(9))
+
+    def lands(source: Source, keyings: dict[str, tuple[str, ...]], at: int, row: dict[str, Any]) -> None:
+        report = ingestor.ingest(source, [{"at": at, **row}], keyings=keyings, batch_id=str(at))
+        assert (report.rows, report.warnings) == (1, ())
+
+    named, gated = {"one": ("name",)}, {"two": ("gate",)}
+    lands(facts(OLD), named, 0, {"name": "a", "seats": 1, "delay": 0.5})
+    for at in (2, 3):
+        lands(facts({"gate": String}), gated, at, {"gate": "x"})
+    flags = [("a", None, True, False), (None, "x", False, True), (None, "x", False, True)]
+    assert read(lake, "name", "gate", "_record_one", "_record_two") == flags
+    # It is declared again: what landed without it takes no part, and changes of earlier flags are made again.
+    both = {"name": "a", "seats": 2, "delay": 0.5, "gate": "x"}
+    lands(facts({**OLD, "gate": String}), {**named, **gated}, 1, both)
+    assert read(lake, "_record_one", "_record_two") == [(True, False), (False, True), (False, True), (True, True)]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

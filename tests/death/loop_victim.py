@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mainspring.training.loop.checkpoints import TENSORS
+from mainspring.training.loop.checkpoints import SUFFIX
 from mainspring.training.loop.fit import fit_torch
 from mainspring.training.loop.signals import Interrupted
 from mainspring.training.loop.stopping import EarlyStopping
@@ -117,7 +117,7 @@ def main() -> None:
         _, status = os.waitpid(child, 0)
         said = os.read(told, 1000).decode()
         os.close(told)
-        left = sum(1 for _ in folder.rglob(TENSORS))
+        left = sum(1 for _ in folder.rglob(f"0*{SUFFIX}"))
         print(spec, os.waitstatus_to_exitcode(status), left, said, flush=True)
 
 

@@ -1,21 +1,17 @@
-"""Checkpoints of a training: folders that are wholly there or not there, and that say when they are damaged.
+"""Checkpoints of a training: files that are wholly there or not there, and that say when they are damaged.
 
-    FOLDER/000000001200/tensors.safetensors    weights, the optimiser's tensors, PyTorch's random states
-    FOLDER/000000001200/state.json             everything else
-    FOLDER/000000001200/SHA256SUMS             as `sha256sum -c` reads it
+    FOLDER/000000001200.safetensors    the tensors; in its header, as text, everything else
 
 Each is written beside, synced and renamed. The newest `keep` and the best are kept.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +20,10 @@ from typing import Any
 from mainspring.core.errors import Conflict, Corrupt
 from mainspring.core.files import disk_errors, sync_folder
 from mainspring.core.locks import FileLocks
-from mainspring.training.loop.tensors import put_together, read_tensors, take_apart, write_tensors
+from mainspring.training.loop.tensor_file import Place, pieces, places, read_tensors, read_text, write_tensors
+from mainspring.training.loop.tensors import put_together, take_apart
 
-TENSORS, STATE, SUMS = "tensors.safetensors", "state.json", "SHA256SUMS"
+SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +33,27 @@ class Checkpoint:
     step: int
     state: dict[str, Any]
     score: float | None = None  # of the last validation; less is better
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """A checkpoint as the file has it: its state without tensors, and where those go."""
+
+    step: int
+    score: float | None
+    tree: Any
+    tensors: Mapping[str, Any]
+    places: Mapping[str, Place]
+
+
+def apart(checkpoint: Checkpoint) -> Apart:
+    """Take a checkpoint apart.
+
+    Raises:
+        Invalid: The state holds something that is neither a tensor nor JSON.
+    """
+    tree, tensors = take_apart(checkpoint.state)
+    return Apart(checkpoint.step, checkpoint.score, tree, tensors, places(tensors))
 
 
 class Checkpoints:
@@ -61,7 +79,7 @@ class Checkpoints:
         try:
             with FileLocks(self.folder).hold("training", wait_s=0):
                 for left in self.folder.glob(".*.partial"):
-                    shutil.rmtree(left, ignore_errors=True)
+                    left.unlink(missing_ok=True)
                 yield
         except Conflict as busy:
             raise Conflict(
@@ -72,12 +90,12 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, the oldest first."""
         with suppress(FileNotFoundError):
-            return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal())
+            return sorted(int(path.stem) for path in self.folder.glob(f"*{SUFFIX}") if path.stem.isdecimal())
         return []
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step is."""
-        return self.folder / f"{step:012d}"
+        return self.folder / f"{step:012d}{SUFFIX}"
 
     def write(self, checkpoint: Checkpoint) -> Path:
         """Keep a checkpoint, and remove those that are no longer kept.
@@ -86,67 +104,58 @@ class Checkpoints:
             StorageFull: There is no room; the checkpoints are as they were.
             Invalid: The state holds something that is neither a tensor nor JSON.
         """
-        path = self.path(checkpoint.step)
-        beside = self.folder / f".{path.name}.{os.urandom(6).hex()}.partial"
-        tree, tensors = take_apart(checkpoint.state)
+        whole = apart(checkpoint)
+        return self.put(whole, pieces(whole.tensors, whole.places))
+
+    def put(self, whole: Apart, content: Iterable[Any]) -> Path:
+        """Do as `write` does, with the bytes of the tensors, in the order of their places."""
+        path = self.path(whole.step)
+        beside = path.with_name(f".{path.name}.{os.urandom(6).hex()}.partial")
+        text = json.dumps({"format": 2, "step": whole.step, "score": whole.score, "state": whole.tree})
         with disk_errors(path):
             try:
-                beside.mkdir(parents=True, mode=0o700)
-                sums = {TENSORS: write_tensors(beside / TENSORS, tensors)}
-                body = json.dumps({"format": 1, "step": checkpoint.step, "score": checkpoint.score, "state": tree})
-                sums[STATE] = _write(beside / STATE, body.encode())
-                _write(beside / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode())
-                sync_folder(beside)
-                if path.exists():  # of a step that is done again: the new one is as good
-                    path.replace(beside.with_suffix(".old.partial"))
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                write_tensors(beside, whole.places, content, text)
                 beside.replace(path)
-                sync_folder(self.folder)
             finally:
-                for left in self.folder.glob(f".{path.name}.*.partial"):
-                    shutil.rmtree(left, ignore_errors=True)
-        self._scores[checkpoint.step] = math.inf if checkpoint.score is None else checkpoint.score
+                beside.unlink(missing_ok=True)
+            sync_folder(self.folder)  # before anything older goes
+        self._scores[whole.step] = math.inf if whole.score is None else whole.score
         self._prune()
         return path
 
     def newest(self) -> Checkpoint | None:
         """Return the newest checkpoint that is whole, or `None`.
 
-        A damaged one is put aside (its folder gets the ending `.corrupt`) with a warning, and the one before is read.
+        A damaged one is put aside (it gets the ending `.corrupt`) with a warning, and the one before is read.
         """
         for step in reversed(self.steps()):
             try:
                 return self.read(step)
             except Corrupt as error:
                 warnings.warn(f"{error.what} The checkpoint before it is used.", RuntimeWarning, stacklevel=2)
-                aside = self.path(step).with_suffix(".corrupt")
-                shutil.rmtree(aside, ignore_errors=True)
                 with suppress(OSError):
-                    self.path(step).replace(aside)
+                    self.path(step).replace(self.path(step).with_suffix(".corrupt"))
         return None
 
     def read(self, step: int) -> Checkpoint:
         """Return the checkpoint of a step.
 
         Raises:
-            Corrupt: A file of it is missing, or is not what was written.
+            Corrupt: It is missing, or is not what was written.
         """
         path = self.path(step)
+        tensors, text = read_tensors(path)
         try:
-            lines = (path / SUMS).read_text(encoding="ascii").splitlines()
-            sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-            for name in (TENSORS, STATE):
-                if _digest(path / name) != sums[name]:
-                    raise Corrupt(f"{path / name} is not what was written.")
-            body = json.loads((path / STATE).read_bytes())
-            state = put_together(body["state"], read_tensors(path / TENSORS))
-            return Checkpoint(body["step"], state, body["score"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            body = json.loads(text)
+            return Checkpoint(body["step"], put_together(body["state"], tensors), body["score"])
+        except (ValueError, KeyError, TypeError) as error:
             raise Corrupt(f"Checkpoint {path} is damaged: {type(error).__name__}: {error}.") from error
 
     def clear(self) -> None:
         """Remove all checkpoints."""
         for step in self.steps():
-            shutil.rmtree(self.path(step), ignore_errors=True)
+            self.path(step).unlink(missing_ok=True)
         self._scores = {}
 
     def _prune(self) -> None:
@@ -157,25 +166,12 @@ class Checkpoints:
         best = min(steps, key=lambda step: (self._scores[step], step))
         for step in steps[: -self._keep]:
             if step != best or not math.isfinite(self._scores[step]):
-                shutil.rmtree(self.path(step), ignore_errors=True)
-
-
-def _write(path: Path, content: bytes) -> str:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return hashlib.sha256(content).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+                self.path(step).unlink(missing_ok=True)
 
 
 def _score(path: Path) -> float:
     try:
-        score = json.loads((path / STATE).read_bytes())["score"]
-    except (OSError, ValueError, KeyError, TypeError):
+        score = json.loads(read_text(path))["score"]
+        return math.inf if score is None else float(score)
+    except (Corrupt, ValueError, KeyError, TypeError):
         return math.inf
-    return math.inf if score is None else float(score)

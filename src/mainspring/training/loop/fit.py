@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mainspring.core.errors import Invalid
 from mainspring.training.loop.batches import Rows
 from mainspring.training.loop.checkpoints import Checkpoints
+from mainspring.training.loop.keeping import Keeping
 from mainspring.training.loop.signals import Interrupted, signals_noted
 from mainspring.training.loop.stepping import Loop
 from mainspring.training.loop.stopping import EarlyStopping
@@ -90,11 +91,11 @@ def fit_torch(
     loop.clip_norm, loop.amp = clip_norm, amp
     loop.seed = seed if seed is not None else run.seed if run is not None else 0
     loop.run, loop.log_every, loop.progress = run, log_every, progress
-    loop.every_s, loop.every_steps = checkpoint_every_s, checkpoint_every_steps
     with ExitStack() as stack:
         if checkpoints is not None:
-            loop.checkpoints = Checkpoints(Path(checkpoints) / loop.fingerprint()[:16], keep=keep)
-            stack.enter_context(loop.checkpoints.hold())
+            folder = Path(checkpoints) / loop.fingerprint()[:16]
+            loop.keeping = Keeping(Checkpoints(folder, keep=keep), checkpoint_every_s, checkpoint_every_steps)
+            stack.enter_context(loop.keeping.open())
         loop.noted = stack.enter_context(signals_noted())
         loop.begin()
         loop.go()

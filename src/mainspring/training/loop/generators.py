@@ -21,12 +21,13 @@ def generator_states() -> dict[str, Any]:
     """Return their states, as a checkpoint keeps them."""
     torch = import_torch()
     kind, keys, *rest = np.random.get_state(legacy=True)
+    version, words, gauss = random.getstate()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
     return {
-        "python": random.getstate(),
+        "python": [version, torch.tensor(words), gauss],
         "numpy": [
             str(kind),
-            np.asarray(keys).tolist(),
+            torch.from_numpy(np.asarray(keys, np.int64)),
             *(each.item() if hasattr(each, "item") else each for each in rest),
         ],
         "torch": torch.get_rng_state(),
@@ -37,9 +38,10 @@ def generator_states() -> dict[str, Any]:
 def restore_generators(states: dict[str, Any]) -> None:
     """Let them go on from what `generator_states` returned."""
     torch = import_torch()
-    random.setstate(states["python"])
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
     kind, keys, *rest = states["numpy"]
-    np.random.set_state((kind, np.array(keys, np.uint32), *rest))
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(states["torch"])
     if states["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states["cuda"])

@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-import time
-import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from mainspring.core.errors import MainspringError, StorageFull
+from mainspring.core.errors import MainspringError
 from mainspring.training.loop.batches import Rows
-from mainspring.training.loop.checkpoints import Checkpoint, Checkpoints
+from mainspring.training.loop.checkpoints import Checkpoint
 from mainspring.training.loop.generators import generator_states, restore_generators, seed_generators
+from mainspring.training.loop.keeping import Keeping
 from mainspring.training.loop.signals import Interrupted
 from mainspring.training.loop.stopping import EarlyStopping
 from mainspring.training.loop.tensors import import_torch, take_apart
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY = 32  # steps between two looks at the loss, where looking makes the processor wait for the accelerator
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a function, in the text of a module that has one
-_COST_SHARE = 50  # a checkpoint is due no sooner than this many times what the last one took: it costs 2 % at most
 
 
 class Loop:
@@ -42,9 +40,7 @@ class Loop:
     run: Run | None = None
     log_every = 50
     progress: Callable[[str, float], None] | None = None
-    checkpoints: Checkpoints | None = None
-    every_s = 30.0
-    every_steps: int | None = None
+    keeping: Keeping | None = None
 
     def __init__(self, module: Any, rows: Rows, loss: Any, optimiser: Any, epochs: int, batch_size: int) -> None:
         self.torch = import_torch()
@@ -59,9 +55,6 @@ class Loop:
         self.score: float | None = None
         self.best: dict[str, Any] | None = None
         self._losses: list[Any] = []  # that nobody has looked at yet
-        self._due = math.inf
-        self._cost_s = 0.0
-        self._saved = -1
 
     def fingerprint(self) -> str:
         """What tells this training from others: module, rows, settings; not the weights, and not the epochs.
@@ -81,12 +74,11 @@ class Loop:
 
     def begin(self) -> None:
         """Go back to the newest checkpoint, or seed the generators."""
-        self._due = time.monotonic() + self.every_s
-        found = self.checkpoints.newest() if self.checkpoints is not None else None
-        if found is not None and self.checkpoints is not None and found.state["finished"]:
-            self.checkpoints.clear()
+        found = self.keeping.checkpoints.newest() if self.keeping is not None else None
+        if found is not None and self.keeping is not None and found.state["finished"]:
+            self.keeping.checkpoints.clear()
             found = None
-        if found is None:
+        if found is None or self.keeping is None:
             seed_generators(self.seed)
             return
         state = found.state
@@ -97,7 +89,8 @@ class Loop:
         if self.stopping is not None:
             self.stopping.restore(state["stopping"])
         self.step, self.epoch, self.batch = found.step, state["epoch"], state["batch"]
-        self.best, self.score, self._saved = state["best"], found.score, found.step
+        self.best, self.score = state["best"], found.score
+        self.keeping.found(found.step)
         restore_generators(state["generators"])
         self._tell(f"goes on from step {found.step}")
 
@@ -125,8 +118,8 @@ class Loop:
         self.finished = True
         if self.stopping is not None and self.best is not None:
             self.module.load_state_dict(self.best)
-        if self.checkpoints is not None:
-            self._checkpoint()
+        if self.keeping is not None:
+            self._checkpoint(self.keeping, wait=True)
 
     def _train(self, numbers: Any) -> None:
         self.step += 1
@@ -215,32 +208,25 @@ class Loop:
     def _after_step(self) -> None:
         if self.noted:
             self._interrupted()
-        if self.checkpoints is None:
-            return
-        due = self.step % self.every_steps == 0 if self.every_steps is not None else time.monotonic() >= self._due
-        if due:
-            self._checkpoint()
+        if self.keeping is not None and self.keeping.due(self.step):
+            self._checkpoint(self.keeping)
 
     def _interrupted(self) -> None:
         self._look()
         said = "no checkpoints were asked for"
-        if self.checkpoints is not None:
-            said = f"the checkpoint {self.checkpoints.path(self.step)} is written"
-            if not self._checkpoint():
-                said = "the checkpoint of this step could not be written"
+        if self.keeping is not None:
+            said = "the checkpoint of this step could not be written"
+            if self.keeping.has(self.step) or self._checkpoint(self.keeping, wait=True):
+                said = f"the checkpoint {self.keeping.checkpoints.path(self.step)} is written"
         if self.run is not None:
             self.run.flush()
         raise Interrupted(self.noted[0], f"Training was stopped by a signal after step {self.step}; {said}.")
 
-    def _checkpoint(self) -> bool:
-        """Write one. A disk that is full or broken does not end a training: it goes on with what is there."""
-        assert self.checkpoints is not None
-        if self._saved == self.step and not self.finished:
-            return True
+    def _checkpoint(self, keeping: Keeping, *, wait: bool = False) -> bool:
         self._look()
-        if not all(bool(self.torch.isfinite(each).all()) for each in self.module.parameters()):
+        finite = [self.torch.isfinite(each).all().to(self.device) for each in self.module.parameters()]
+        if finite and not bool(self.torch.stack(finite).all()):
             raise self._diverged(f"The weights are no longer finite after step {self.step} (epoch {self.epoch + 1})")
-        begun = time.monotonic()
         state = {
             "module": dict(self.module.state_dict()),
             "optimiser": self.optimiser.state_dict(),
@@ -252,28 +238,16 @@ class Loop:
             "finished": self.finished,
             "generators": generator_states(),
         }
-        try:
-            self.checkpoints.write(Checkpoint(self.step, state, self.score))
-        except (StorageFull, OSError) as error:
-            said = error.what if isinstance(error, StorageFull) else f"The checkpoint was not written: {error}."
-            warnings.warn(f"{said} Training goes on without this checkpoint.", RuntimeWarning, stacklevel=2)
-            return False
-        finally:
-            self._cost_s = time.monotonic() - begun
-            self._due = time.monotonic() + max(self.every_s, _COST_SHARE * self._cost_s)
-        self._saved = self.step
-        return True
+        return keeping.keep(Checkpoint(self.step, state, self.score), wait=wait)
 
     def _diverged(self, what: str) -> MainspringError:
-        kept = self._kept()
         return MainspringError(
-            f"{what}.{kept}",
+            f"{what}.{self._kept()}",
             fix="use a lower learning rate or clip_norm=1.0, scale the inputs, and look for nulls among them.",
         )
 
     def _kept(self) -> str:
-        steps = self.checkpoints.steps() if self.checkpoints is not None else []
-        return f" The last good checkpoint is {self.checkpoints.path(steps[-1])}." if steps and self.checkpoints else ""
+        return self.keeping.said() if self.keeping is not None else ""
 
     def _tell(self, what: str) -> None:
         if self.progress is not None:

@@ -1,26 +1,11 @@
-"""State dicts of PyTorch as JSON and tensors: the tree as text, its tensors in one file of the safetensors format.
-
-Nothing is pickled. The file is written here, in one pass and without a copy of the tensors
-(https://huggingface.co/docs/safetensors: eight bytes of length, a header in JSON, the tensors' bytes), and read by the
-library.
-"""
+"""State dicts of PyTorch as JSON and tensors: the tree as text, its tensors by names. Nothing is pickled."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from pathlib import Path
 from typing import Any
 
-from mainspring.core.errors import Corrupt, Invalid, MissingExtra
+from mainspring.core.errors import Invalid, MissingExtra
 
-_NAMES = {
-    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
-    "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
-    "uint16": "U16", "uint32": "U32", "uint64": "U64",
-}  # fmt: skip
-_PIECE = 4 << 20  # bytes written and digested at a time
 _TENSOR, _TUPLE, _ITEMS = "$tensor", "$tuple", "$items"
 
 
@@ -83,58 +68,3 @@ def put_together(tree: Any, tensors: dict[str, Any]) -> Any:
     if _ITEMS in tree:
         return {put_together(key, tensors): put_together(each, tensors) for key, each in tree[_ITEMS]}
     return {key: put_together(each, tensors) for key, each in tree.items()}
-
-
-def write_tensors(path: Path, tensors: dict[str, Any]) -> str:
-    """Write a file of the safetensors format, sync it, and return its SHA-256.
-
-    Raises:
-        Invalid: A tensor is sparse, quantised, or of a type that the format does not know.
-    """
-    torch = import_torch()
-    header: dict[str, Any] = {}
-    begin = 0
-    for name, tensor in tensors.items():
-        kind = _NAMES.get(str(tensor.dtype).removeprefix("torch."))
-        if kind is None or tensor.layout != torch.strided:
-            raise Invalid(f"Tensor {name!r} is {tensor.dtype}, {tensor.layout}, which a checkpoint cannot keep.")
-        end = begin + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [begin, end]}
-        begin = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    digest = hashlib.sha256()
-    with path.open("xb", buffering=0) as file:
-
-        def put(content: Any) -> None:
-            whole = memoryview(content)
-            for start in range(0, len(whole), _PIECE):
-                piece = whole[start : start + _PIECE]
-                digest.update(piece)
-                while len(piece):  # an unbuffered file may take less
-                    piece = piece[file.write(piece) or 0 :]
-
-        put(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors.values():
-            if tensor.numel():
-                put(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        os.fsync(file.fileno())
-    return digest.hexdigest()
-
-
-def read_tensors(path: Path) -> dict[str, Any]:
-    """Return the tensors of a file, on the CPU.
-
-    Raises:
-        Corrupt: It is no file of that format.
-        MissingExtra: safetensors is not installed.
-    """
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-    except ModuleNotFoundError as error:
-        raise MissingExtra("Reading a checkpoint", "torch") from error
-    try:
-        return dict(load(path.read_bytes()))  # not mapped: the folder may be pruned while the tensors are in use
-    except SafetensorError as error:
-        raise Corrupt(f"{path} is no safetensors file: {error}") from error

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mainspring.data.ports import LakeTables, Snapshots
     from mainspring.features.materialise import Materialiser
     from mainspring.features.ports import OnlineStore
+    from mainspring.jobs.ports import JobStore
     from mainspring.ledger.ports import PredictionLog, PredictionStore
     from mainspring.monitoring.model import LabelRows
     from mainspring.monitoring.monitor import Monitor
@@ -241,6 +242,13 @@ class Project:
         # Looking must not make a store that is not there yet.
         there = store.scheme != "sqlite" or Path(store.path).exists()
         return self._expected or (there and bool(self.versions.all(model)))
+
+    # Jobs
+
+    @cached_property
+    def jobs(self) -> JobStore:
+        built: JobStore = self._build("jobs", backends.JOB_STORES, self.settings.catalog)
+        return built
 
     # Serving and what comes of it
 

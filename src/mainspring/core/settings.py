@@ -94,6 +94,16 @@ class Traces:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduleSetting:
+    """A job that the worker begins again and again: `when` is a duration or five fields of cron, in UTC."""
+
+    name: str
+    job: str
+    when: str
+    argument: str = "null"  # JSON
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything a process needs to know about where things live."""
 
@@ -125,3 +135,4 @@ class Settings:
     grpc_workers: int = 1
     traces: Traces | None = None  # `None`: tracing is off
     training_price: tuple[float, str] | None = None  # of an hour, and its currency; `None`: not known
+    schedules: tuple[ScheduleSetting, ...] = ()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from mainspring.app.features.inuse import ViewsInUse
 from mainspring.app.features.materialising import materialise_views
 from mainspring.app.features.tidying import tidy
+from mainspring.app.jobs.working import working
 from mainspring.app.processes.process import log, run
 from mainspring.app.project import Project
 from mainspring.core.errors import MainspringError
@@ -98,11 +99,17 @@ def _body(project: Project) -> None:
         signal.signal(number, lambda *_: stop.set())
     work = duties(project)
     log.info("worker started")
-    while not stop.is_set():
+
+    def come_round() -> None:
         for duty in work:
             if time.monotonic() >= duty.due and not stop.is_set():
                 duty.run(time.monotonic())
         stop.wait(0.25)
+
+    come_round()  # once, before jobs: by then most of the project is built, and what is late is done
+    with working(project, stop):
+        while not stop.is_set():
+            come_round()
 
 
 if __name__ == "__main__":

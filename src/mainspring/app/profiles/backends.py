@@ -158,6 +158,11 @@ MONITORS: Mapping[str, Build] = {
     "memory": lambda _: lazily("monitoring.adapters.memory", "MemoryMonitors", extra="local")(),
 }
 
+JOB_STORES: Mapping[str, Build] = {
+    **_in_catalog("jobs", "CatalogJobs", "gateway"),
+    "memory": lambda _: lazily("jobs.adapters.memory", "MemoryJobs", extra="gateway")(),
+}
+
 
 def build(port: str, table: Mapping[str, Build], context: Context) -> Any:
     """Return the adapter of `port` that `context.url` asks for.

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mainspring.app.jobs.schedules import read_schedules
 from mainspring.app.profiles.values import at_least, count, duration, names, price, tls_of, traces, url, whole, workers
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import check_id
@@ -108,7 +109,7 @@ def load_settings(
     if name not in profiles and name != "local":
         raise NotFound(f"{path} has no profile {name!r}.", fix=f"it has {sorted({*profiles, 'local'})}.")
     values = {**DEFAULTS, **_flat(profiles.get(name, {})), **_from_environment(environment), **(overrides or {})}
-    unknown = set(values) - set(DEFAULTS) - {"debug"}
+    unknown = set(values) - set(DEFAULTS) - {"debug", "schedules"}
     if unknown:
         raise Invalid(
             f"Profile {name!r} has the unknown settings {sorted(unknown)}.", fix=f"known: {sorted(DEFAULTS)}."
@@ -197,6 +198,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, given: Mapping
         grpc_workers=workers(given, "grpc_workers"),
         traces=traces(given),
         training_price=price(given, "training_price"),
+        schedules=read_schedules(given.get("schedules", {})),
     )
 
 

@@ -1,0 +1,129 @@
+"""The work that can be queued, by name. What a handler needs is imported when it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.time import parse_duration
+from mainspring.jobs.model import Status
+from mainspring.jobs.plain import Plain
+from mainspring.jobs.running import JobRun
+
+if TYPE_CHECKING:
+    from mainspring.app.project import Project
+    from mainspring.jobs.runner import Handler
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a name means: what it does, what its argument may have, with defaults, and the function."""
+
+    about: str
+    options: Mapping[str, Plain]
+    do: Callable[[Project, JobRun, dict[str, Any]], Plain]
+
+
+def known(name: str) -> Work:
+    """Return the work of a name.
+
+    Raises:
+        NotFound: There is none.
+    """
+    if name not in WORK:
+        raise NotFound(f"No job is called {name[:140]!r}.", fix=f"use one of {sorted(WORK)}.")
+    return WORK[name]
+
+
+def options(name: str, argument: Plain) -> dict[str, Any]:
+    """Return an argument with what it leaves out.
+
+    Raises:
+        Invalid: It has something else.
+    """
+    work = known(name)
+    given = {} if argument is None else argument
+    if not isinstance(given, dict) or set(given) - set(work.options):
+        raise Invalid(
+            f"The argument of {name} is {given!r}.", fix=f"write a JSON object with some of {sorted(work.options)}."
+        )
+    return {**work.options, **given}
+
+
+def handlers(project: Project) -> dict[str, Handler]:
+    """Return what runs each kind of job of a project."""
+    return {name: partial(_run, project, name) for name in WORK}
+
+
+def _run(project: Project, name: str, run: JobRun) -> Plain:
+    return WORK[name].do(project, run, options(name, run.argument))
+
+
+def _collect(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
+    from mainspring.app.models.curating import garbage
+
+    grace = parse_duration(given["grace"])
+
+    def collect() -> Plain:
+        done = garbage(project, grace_us=grace)
+        return {
+            "versions": [f"{mark.model}:{mark.version}" for mark in done.versions],
+            "bundles": done.bundles,
+            "kept": [{"version": f"{mark.model}:{mark.version}", "because": why} for mark, why in done.kept],
+            "unfinished": done.unfinished,
+        }
+
+    return run.step("collect", collect)
+
+
+def _materialise(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
+    from mainspring.app.features.materialising import materialise_views
+
+    views, rebuild = list(given["views"] or project.definitions.views), bool(given["rebuild"])
+    chosen = [project.definitions.view(name) for name in views]  # all are looked up before any is begun
+    entities: dict[str, int] = {}
+    for number, view in enumerate(chosen):
+        run.progress(number, len(chosen), view.name)
+
+        def bring(view: Any = view) -> int:
+            return sum(report.entities for report in materialise_views(project, [view], rebuild=rebuild))
+
+        entities[view.name] = run.step(view.name, bring)
+    run.progress(len(chosen), len(chosen))
+    return entities
+
+
+def _tidy(project: Project, run: JobRun, _: dict[str, Any]) -> Plain:
+    from mainspring.app.features.inuse import ViewsInUse
+    from mainspring.app.features.tidying import tidy
+
+    def put_away() -> Plain:
+        done = tidy(project, ViewsInUse(project).by_slot())
+        return {"slots": done.slots, "tables": done.tables, "compacted": done.compacted}
+
+    return run.step("put away", put_away)
+
+
+def _forget(project: Project, _: JobRun, given: dict[str, Any]) -> Plain:
+    now = project.wall.now()
+    ended = project.jobs.forget({Status.DONE, Status.CANCELLED}, now - parse_duration(given["ended"]))
+    return {"ended": ended, "failed": project.jobs.forget({Status.FAILED}, now - parse_duration(given["failed"]))}
+
+
+WORK: Mapping[str, Work] = {
+    "collect-garbage": Work(
+        "Remove versions marked for deletion, and bundles that nothing leads to, as `mainspring models gc` does.",
+        {"grace": "7d"},
+        _collect,
+    ),
+    "forget-jobs": Work("Forget jobs that ended long ago.", {"ended": "30d", "failed": "365d"}, _forget),
+    "materialise": Work(
+        "Bring online features up to date, a view a step; by default all views.",
+        {"views": [], "rebuild": False},
+        _materialise,
+    ),
+    "tidy": Work("Put away old tiles and states that nothing reads.", {}, _tidy),
+}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from importlib import import_module
 
@@ -29,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prediction": ("prediction", "Show one prediction of the log."),
     "runs": ("runs", "List training runs."),
     "reproduce": ("reproduce", "Train once more as a run recorded, and compare."),
+    "jobs": ("jobs", "Background work: list, run, cancel, retry."),
     "keys": ("keys", "Create, list and revoke API keys."),
     "status": ("status", "What is live, and how it does."),
     "migrate": ("migrate", "Bring what a project has to another profile."),
@@ -79,6 +82,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit."""
     arguments = sys.argv[1:]
+    atexit.register(gc.freeze)  # no search for cycles when all is over: with MLflow loaded it takes most of a second
     try:
         code = cli.main(args=arguments, prog_name="mainspring", standalone_mode=False)
     except click.ClickException as error:

@@ -1,0 +1,200 @@
+"""`mainspring jobs`: what runs in the background."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mainspring.cli import exits
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mainspring.jobs.model import Job
+
+_STATUSES = ("queued", "running", "done", "failed", "cancelled")
+_WAIT = click.option("--wait", is_flag=True, help="Until it has ended; the exit code says how.")
+_HERE = click.option("--here", is_flag=True, help="In this process, with whatever else is due, until it has ended.")
+
+
+@click.group("jobs")
+def command() -> None:
+    """Work in the background and by the clock. It goes on after a kill where it was."""
+
+
+@make("list")
+@click.option("--status", "statuses", multiple=True, type=click.Choice(_STATUSES), help="Only these; may be repeated.")
+@click.option("--job", "names", multiple=True, help="Only jobs of this name; may be repeated.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
+def list_(call: Call, *, statuses: tuple[str, ...], names: tuple[str, ...], limit: int) -> None:
+    """List jobs, newest first. One that `failed` did so for good: nobody tries again before `retry`."""
+    from mainspring.jobs.model import Status
+
+    found = call.project.jobs.find(statuses=[Status(each) for each in statuses], handlers=names, limit=limit)
+
+    def show(console: Console) -> None:
+        from rich.table import Table
+
+        if not found:
+            console.print("No such job." if statuses or names else "No job yet. Next: mainspring jobs run NAME")
+            return
+        table = Table(box=None, header_style="bold")
+        for column, width in (("id", 26), ("job", None), ("status", None), ("queued", 20), ("how it is", None)):
+            table.add_column(column, min_width=width)
+        for job in found:
+            table.add_row(job.id, job.handler, job.status, _instant(job.enqueued_at), _markless(_state(job)))
+        console.print(table)
+
+    call.result([asdict(job) for job in found], show)
+
+
+@make("show")
+@click.argument("job_id", metavar="ID")
+def show(call: Call, *, job_id: str) -> None:
+    """Show a job, its finished steps, and its error."""
+    from mainspring.app.jobs import asking
+
+    job = asking.job(call.project, job_id)
+    steps = call.project.jobs.steps(job.id)
+
+    def told(console: Console) -> None:
+        _print(console, f"{job.handler} {job.id}: {_state(job)}")
+        for name in ("argument", "key", "schedule", "enqueued_at", "due_at", "started_at", "ended_at", "attempts",
+                     "most_attempts", "holder", "result", "error"):  # fmt: skip
+            value = getattr(job, name)
+            if value is not None:
+                _print(console, f"  {name:<14} {_instant(value) if name.endswith('_at') else value}")
+        for step in steps:
+            _print(console, f"  step           {step.name}, {_instant(step.ended_at)}")
+
+    call.result({**asdict(job), "steps": [asdict(step) for step in steps]}, told)
+
+
+@make("run")
+@click.argument("name")
+@click.argument("argument", required=False, metavar="[JSON]")
+@click.option("--key", help="Two jobs of one name and key are one.")
+@_WAIT
+@_HERE
+def run(call: Call, *, name: str, argument: str | None, key: str | None, wait: bool, here: bool) -> int:
+    """Queue a job, for the worker of a running `up`. JSON is its argument, an object.
+
+    collect-garbage, forget-jobs, materialise, tidy: what they do and take is in docs/howto/jobs.md.
+    """
+    from mainspring.app.jobs import asking
+
+    job = asking.begin(call.project, name, _parsed(argument), key=key)
+    return _follow(call, job, wait=wait, here=here)
+
+
+@make("cancel")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+def cancel(call: Call, *, ids: tuple[str, ...]) -> None:
+    """End jobs: a queued one at once, a running one at the end of its step."""
+    done = call.project.jobs.cancel(ids, call.project.wall.now())
+    call.result([asdict(job) for job in done], lambda console: _tell(console, done))
+
+
+@make("retry")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+def retry(call: Call, *, ids: tuple[str, ...]) -> None:
+    """Queue failed and cancelled jobs again; they go on after the last step that they finished."""
+    done = call.project.jobs.retry(ids, call.project.wall.now())
+    call.result([asdict(job) for job in done], lambda console: _tell(console, done))
+
+
+@make("schedules")
+def schedules(call: Call) -> None:
+    """List what is due by the clock, and when next."""
+    from mainspring.app.jobs.asking import planned
+
+    found = planned(call.project)
+
+    def show(console: Console) -> None:
+        from rich.table import Table
+
+        table = Table(box=None, header_style="bold")
+        for column in ("schedule", "job", "when", "last", "next"):
+            table.add_column(column)
+        for each in found:
+            last = "" if each.last is None else _instant(each.last)
+            table.add_row(each.name, each.job, each.when, last, _instant(each.next))
+        console.print(table)
+
+    call.result([asdict(each) for each in found], show)
+
+
+def _follow(call: Call, job: Job, *, wait: bool, here: bool) -> int:
+    """End a command that began a job: at once, or when the job has ended."""
+    from mainspring.app.jobs import asking
+
+    if here:
+        job = asking.run_here(call.project, job.id)
+    elif wait:
+        with call.progress() as progress:
+
+            def told(job: Job) -> None:
+                at = job.progress
+                progress.update(job.handler, at.done if at else 0, at.total if at else None, _state(job))
+
+            job = asking.wait(call.project, job.id, told)
+
+    def show(console: Console) -> None:
+        _tell(console, [job])
+        if job.status == "queued" and not asking.worker_is_up(call.project):
+            _print(console, "Nobody runs jobs here now: `mainspring up` does, or the same command with --here.")
+
+    call.result(asdict(job), show)
+    return exits.INTERNAL if job.status in ("failed", "cancelled") else exits.OK
+
+
+def _parsed(argument: str | None) -> Any:
+    import json
+
+    from mainspring.core.errors import Invalid
+
+    try:
+        return None if argument is None else json.loads(argument)
+    except ValueError as error:
+        raise Invalid(f"The argument is no JSON: {error}.", fix="""write an object: '{"grace": "30d"}'.""") from None
+
+
+def _state(job: Job) -> str:
+    """Return how a job is, in a few words."""
+    if job.error is not None:
+        told = job.error.splitlines()[0] if job.error else ""
+        again = f", again {_instant(job.due_at)}" if job.status == "queued" else ""
+        return f"{job.status}, attempt {job.attempts} of {job.most_attempts}{again}: {told}"
+    if job.status == "running" and job.progress is not None:
+        total = "" if job.progress.total is None else f" of {job.progress.total:g}"
+        return f"running, {job.progress.done:g}{total} {job.progress.note}".rstrip()
+    return f"{job.status}, to be cancelled" if job.cancelling else str(job.status)
+
+
+def _tell(console: Console, jobs: list[Job]) -> None:
+    for job in jobs:
+        _print(console, f"{job.handler} {job.id}: {_state(job)}")
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False)
+
+
+def _markless(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _instant(instant: int) -> str:
+    from mainspring.core.time import SECOND, format_instant
+
+    return format_instant(instant // SECOND * SECOND)
+
+
+for _command in (list_, show, run, cancel, retry, schedules):
+    command.add_command(_command)

@@ -77,7 +77,8 @@ def seal(manifest: Manifest, files: Mapping[str, bytes], key: signing.SigningKey
     hashes = {name: sha256(files[name]) for name in sorted(files)}
     sealed = msgspec.structs.replace(manifest, format=FORMAT, files=hashes)
     content = encode_manifest(sealed)
-    return Bundle(sha256(content), sealed, dict(files), key.sign(content))
+    digest = sha256(content)
+    return Bundle(digest, sealed, dict(files), key.sign(content), looked_through=digest)
 
 
 class Bundles:
@@ -94,12 +95,15 @@ class Bundles:
     def save(self, bundle: Bundle) -> None:
         """Store a bundle whole; one that is there already stays as it is.
 
+        Every byte is hashed again. The model's file is only looked through again if `seal`, `load` or `open_blob` has
+        not done that with the same bytes.
+
         Raises:
             Corrupt: The bundle does not hold together, or another key signed it.
             StorageFull: No space; nothing is there.
         """
         blob = {**bundle.files, MANIFEST: encode_manifest(bundle.manifest), SIGNATURE: bundle.signature}
-        open_blob(bundle.digest, blob, self._public_key)
+        open_blob(bundle.digest, blob, self._public_key, looked_through=bundle.looked_through)
         self._blobs.put(bundle.digest, blob)
 
     def load(self, digest: str) -> Bundle:
@@ -119,8 +123,12 @@ class Bundles:
         return open_blob(digest, blob, self._public_key)
 
 
-def open_blob(digest: str, blob: Mapping[str, bytes], public_key: bytes) -> Bundle:
+def open_blob(digest: str, blob: Mapping[str, bytes], public_key: bytes, *, looked_through: str = "") -> Bundle:
     """Return the bundle that a blob's files are, after checking all of them against `digest` and the key.
+
+    Args:
+        looked_through: See `Bundle.looked_through`: a digest decides every byte, so what was found in the model's file
+            of that bundle holds of this one if, after its hashes were checked, its digest is the same.
 
     Raises:
         Corrupt: See `Bundles.load`.
@@ -142,8 +150,9 @@ def open_blob(digest: str, blob: Mapping[str, bytes], public_key: bytes) -> Bund
     for name, expected in manifest.files.items():
         if sha256(payload[name]) != expected:
             raise _damaged(f"The file {name} of {bundle} was changed.")
-    check_model(manifest, payload, f" of {bundle}")
-    return Bundle(digest, manifest, payload, blob[SIGNATURE])
+    if looked_through != digest:
+        check_model(manifest, payload, f" of {bundle}")
+    return Bundle(digest, manifest, payload, blob[SIGNATURE], looked_through=digest)
 
 
 def _read_manifest(content: bytes, bundle: str) -> Manifest:

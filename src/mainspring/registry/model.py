@@ -201,9 +201,13 @@ class Bundle:
     Files: the model as its flavour names it (`model.onnx`), `features.json` (feature definitions), `reference.json`
     (reference statistics), `golden.json` (rows with the answers they must give), `holdout.parquet` (held-out rows with
     labels).
+
+    `looked_through` is the digest as which the inside of the model's file was checked in this process; of a bundle with
+    another digest, so with any other byte, it says nothing.
     """
 
     digest: str
     manifest: Manifest
     files: Mapping[str, bytes]
     signature: bytes = b""  # Ed25519, of the manifest's canonical JSON
+    looked_through: str = field(default="", compare=False, repr=False)

@@ -7,10 +7,10 @@ those of onnx/onnx.proto (IR version 13); the wire format is that of protobuf's 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from mainspring.core.errors import Corrupt
+from mainspring.registry.number_runs import end_of_run
 
 OPERATOR_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 
@@ -28,10 +28,6 @@ _CHILDREN: dict[str, dict[int, str]] = {
     "Training": {1: "Graph", 2: "Graph"},
     "Function": {7: "Node", 9: "OperatorSet", 11: "Attribute"},
 }
-# An attribute's numbers and short strings (AttributeProto.floats, ints, strings), of which a forest has millions: a run
-# of whole fields is skipped in one step. Each alternative is one key, its length where it has one, and its bytes.
-_SHORT = b"|".join(b"\\x%02x.{%d}" % (size, size) for size in range(32))
-_RUN = re.compile(rb"(?:\x3d.{4}|\x40[\x80-\xff]{0,9}[\x00-\x7f]|\x4a(?:" + _SHORT + rb"))++", re.DOTALL)
 
 _NODE_OPERATOR, _NODE_DOMAIN, _OPERATOR_SET_DOMAIN = 4, 7, 1
 _MODEL_FUNCTION, _FUNCTION_NAME, _FUNCTION_DOMAIN = 25, 1, 10
@@ -74,7 +70,7 @@ def _check(message: memoryview, kind: str, name: str, depth: int, functions: set
         _check_tensor(message, name)
         return
     children = _CHILDREN.get(kind, {})
-    for number, wire, value in _fields(message, name, _RUN if kind == "Attribute" else None):
+    for number, wire, value in _fields(message, name, skip_runs=kind == "Attribute"):
         if isinstance(value, int):
             continue
         if wire == _BYTES and number in children:
@@ -102,15 +98,12 @@ def _check_tensor(message: memoryview, name: str) -> None:
         raise Corrupt(f"{name} keeps the tensor {tensor!r} in another file; a bundle's model holds all its data.")
 
 
-def _fields(
-    message: memoryview, name: str, skip: re.Pattern[bytes] | None = None
-) -> Iterator[tuple[int, int, int | memoryview]]:
-    """Yield (field number, wire type, value), an int of a varint, else its bytes; leave out what `skip` matches."""
+def _fields(message: memoryview, name: str, *, skip_runs: bool = False) -> Iterator[tuple[int, int, int | memoryview]]:
+    """Yield (field number, wire type, value), an int of a varint, else its bytes; leave an attribute's runs out."""
     position, end = 0, len(message)
     while position < end:
-        run = skip.match(message, position) if skip else None
-        if run:
-            position = run.end()
+        if skip_runs and (beyond := end_of_run(message, position)) > position:
+            position = beyond
             continue
         key, position = _varint(message, position, name)
         number, wire = key >> 3, key & 7

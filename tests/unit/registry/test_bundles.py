@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -213,6 +214,32 @@ def test_what_does_not_hold_together_is_not_saved(bundle: Bundle) -> None:
         with pytest.raises(Corrupt):
             Bundles(blobs, KEY.public).save(wrong)
     assert blobs.all() == []
+
+
+def test_having_been_looked_through_holds_of_these_bytes_alone(bundle: Bundle) -> None:
+    outside = b"\x3a\x06\x2a\x04\x6a\x00\x70\x01"  # a graph with an initializer whose data_location is EXTERNAL
+    manifest = msgspec.structs.replace(bundle.manifest, files={"model.onnx": hashlib.sha256(outside).hexdigest()})
+    digest, blob = signed(msgspec.json.decode(encode_manifest(manifest)), {"model.onnx": outside})
+    blobs = MemoryBlobs()
+    assert bundle.looked_through == bundle.digest
+    for wrong, message in (
+        (replace(bundle, files={**FILES, "model.onnx": outside}), r"model\.onnx of bundle .* was changed"),
+        (replace(bundle, digest=digest, manifest=manifest, files={"model.onnx": outside}), "signature"),
+        (Bundle(digest, manifest, {"model.onnx": outside}, blob["signature"], bundle.digest), "in another file"),
+        (Bundle(digest, manifest, {"model.onnx": outside}, blob["signature"]), "in another file"),
+    ):
+        with pytest.raises(Corrupt, match=message):
+            Bundles(blobs, KEY.public).save(wrong)
+    assert blobs.all() == []
+
+
+def test_what_was_loaded_is_looked_through_under_another_signature_too(stored: Path) -> None:
+    other = SigningKey(b"o" * 32)
+    loaded = load(stored)
+    assert loaded.looked_through == loaded.digest
+    blobs = MemoryBlobs()
+    Bundles(blobs, other.public).save(replace(loaded, signature=other.sign(encode_manifest(loaded.manifest))))
+    assert Bundles(blobs, other.public).load(loaded.digest).files == FILES
 
 
 def test_the_unknown_is_not_found_and_a_path_is_no_digest(folder: Path) -> None:

@@ -1,0 +1,89 @@
+"""Runs of an attribute's numbers and short strings, of which a forest has millions, found many at a time.
+
+They are AttributeProto's floats (field 7, 32 bits each), ints (8, varints) and strings (9), which ONNX writes one field
+each. What is found here is what a walk from field to field would find, for that is how each run is told: every field
+must begin where the one before it ends.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+_FLOAT, _INT, _STRING = 0x3D, 0x40, 0x4A  # a field's number and wire type, as its first byte says them
+_SHORT = b"|".join(b"\\x%02x.{%d}" % (size, size) for size in range(32))
+_FIELD = rb"(?:\x3d.{4}|\x40[\x80-\xff]{0,9}[\x00-\x7f]|\x4a(?:" + _SHORT + rb"))"
+_FEW, _MANY = (re.compile(_FIELD + rb"{1,%d}+" % count, re.DOTALL) for count in (32, 1024))
+_WINDOW = 1024  # bytes that are looked at first, twice as many each time that all of them were one run
+_LARGEST_WINDOW = 1 << 20
+
+_Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def end_of_run(message: memoryview, position: int) -> int:
+    """Return the end of the whole numbers and short strings that begin at `position`; it itself where none does."""
+    one_by_one = _FEW
+    while run := one_by_one.match(message, position):
+        position = run.end()
+        if position - run.start() >= 2 * 32:  # else there were fewer than 32, and so it ends here
+            position = _leap(message, position)
+        one_by_one = _FEW if position - run.end() > 512 else _MANY  # a short leap costs as much as hundreds of fields
+    return position
+
+
+def _leap(message: memoryview, position: int) -> int:
+    """Return the end of the fields at `position` that are all of its kind, or a place between two of them."""
+    window = _WINDOW
+    while position < len(message) and (kind := _KINDS.get(message[position])):
+        seen = np.frombuffer(message[position : position + window], np.uint8)
+        taken = kind(seen)
+        position += taken
+        if not taken or taken < len(seen) // 2:
+            break
+        window = min(2 * window, _LARGEST_WINDOW)
+    return position
+
+
+def _floats(seen: _Bytes) -> int:
+    return 5 * _first_false(seen[::5][: len(seen) // 5] == _FLOAT)
+
+
+def _ints(seen: _Bytes) -> int:
+    short = _first_false((seen[:-1:2] == _INT) & (seen[1::2] < 0x80))
+    return 2 * short if short >= 32 else _any_ints(seen)
+
+
+def _any_ints(seen: _Bytes) -> int:
+    """A key and a varint both end with a byte below 128, so such bytes are key, end, key, end."""
+    ends = np.flatnonzero(seen < 0x80)
+    keys, lasts = ends[: len(ends) // 2 * 2 : 2], ends[1::2]
+    right = (seen[keys] == _INT) & (lasts - keys <= 10)
+    return _end_of_chain(keys, lasts + 1, right)
+
+
+def _strings(seen: _Bytes) -> int:
+    """Where each byte that could be a key is one, all of them are a chain; a text with such a byte breaks it."""
+    keys = np.flatnonzero(seen[:-1] == _STRING)
+    sizes = seen[keys + 1].astype(np.intp)
+    nexts = keys + 2 + sizes
+    return _end_of_chain(keys, nexts, (sizes < 0x80) & (nexts <= len(seen)))
+
+
+def _end_of_chain(starts: np.ndarray[Any, Any], nexts: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> int:
+    """Return where the fields end that are right and begin, from 0 on, where the one before ends."""
+    if not len(starts) or starts[0]:
+        return 0
+    right[1:] &= starts[1:] == nexts[:-1]
+    count = _first_false(right)
+    return int(nexts[count - 1]) if count else 0
+
+
+def _first_false(flags: np.ndarray[Any, Any]) -> int:
+    first = int(flags.argmin()) if len(flags) else 0
+    return len(flags) if len(flags) and flags[first] else first
+
+
+_KINDS: Mapping[int, Callable[[_Bytes], int]] = {_FLOAT: _floats, _INT: _ints, _STRING: _strings}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
+from mainspring.cli.help import SHARED, examples
 from mainspring.cli.main import COMMANDS, cli
 
 PAGE = Path(__file__).parent / "reference" / "cli.md"
-_SHARED = ("json_", "project", "profile", "debug", "help")
 _HEAD = """\
 # Command line
 
@@ -54,13 +54,15 @@ def _command(command: click.Command, context: click.Context, level: int) -> Iter
         return
     usage = " ".join(piece for piece in command.collect_usage_pieces(context))
     yield f"```text\n{context.command_path} {usage}\n```\n"
-    options = [each for each in command.params if isinstance(each, click.Option) and each.name not in _SHARED]
+    options = [each for each in command.params if isinstance(each, click.Option) and each.name not in SHARED]
     if options:
         yield "| option | what it does |\n|---|---|"
         for option in options:
             names, text = option.get_help_record(context) or ("", "")
             yield f"| `{names}` | {text.replace('|', chr(92) + '|')} |"
         yield ""
+    if lines := examples(context):
+        yield "```text\n" + "\n".join(lines) + "\n```\n"
 
 
 def _prose(text: str) -> str:

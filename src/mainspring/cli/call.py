@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from mainspring.cli import exits
+from mainspring.cli.document import apart
+from mainspring.cli.help import Command
+from mainspring.cli.waiting import Waiting
 from mainspring.core.errors import MainspringError, MissingExtra
 
 if TYPE_CHECKING:
@@ -34,12 +37,15 @@ class Call:
     debug: bool
     overrides: dict[str, Any] = field(default_factory=dict)
     answered: bool = False  # the one document is printed
+    output: TextIO | None = None  # where the document goes, if that is no longer standard output
+    waiting: Waiting | None = None
 
     @functools.cached_property
     def console(self) -> Console:
         """Where people read: standard error when standard output is a document, else standard output."""
         from rich.console import Console
 
+        self.heard()
         console = Console(stderr=self.json, highlight=False, soft_wrap=False)
         if not console.is_terminal:
             console.width = 200  # a file or a pipe has no edge at which ids would have to be cut
@@ -62,6 +68,11 @@ class Call:
         root = find_project(self.folder or Path.cwd())
         return open_project(load_settings(root, self.profile, self.overrides))
 
+    def heard(self) -> None:
+        """Take away what says that the command is at work: something else is printed now."""
+        if self.waiting is not None:
+            self.waiting.over()
+
     def say(self, text: str = "", **options: Any) -> None:
         """Print a line for people; with `--json` it goes to standard error."""
         self.console.print(text, **options)
@@ -73,7 +84,7 @@ class Call:
 
             self.answered = True
             content = msgspec.json.format(msgspec.json.encode(document, enc_hook=str), indent=2)
-            click.echo(content.decode())
+            click.echo(content.decode(), file=self.output)
         elif show is not None:
             show(self.console)
 
@@ -82,19 +93,20 @@ class Call:
         """Show how far long work is, on standard error: a live bar in a terminal, a line a stage elsewhere."""
         from mainspring.cli.progress import Progress
 
+        self.heard()
         with Progress() as progress:
             yield progress
 
 
 _OPTIONS = (
-    click.option("--debug", is_flag=True, help="Show the traceback of an error."),
-    click.option("--profile", help="The profile in mainspring.toml to use."),
+    click.option("--json", "json_", is_flag=True, help="One JSON document on stdout, all else on stderr."),
     click.option(
         "--project",
         type=click.Path(file_okay=False, path_type=Path),
         help="The project's folder; by default here or above.",
     ),
-    click.option("--json", "json_", is_flag=True, help="One JSON document on stdout, all else on stderr."),
+    click.option("--profile", help="The profile in mainspring.toml to use."),
+    click.option("--debug", is_flag=True, help="Show the traceback of an error."),
 )
 
 
@@ -104,16 +116,17 @@ def command(name: str, **options: Any) -> Callable[[Callable[..., int | None]], 
     def build(function: Callable[..., int | None]) -> click.Command:
         @functools.wraps(function)
         def body(*, json_: bool, project: Path | None, profile: str | None, debug: bool, **arguments: Any) -> None:
-            call = Call(json_, project, profile, debug)
-            code = guarded(call, lambda: function(call, **arguments))
+            call = Call(json_, project, profile, debug, output=apart() if json_ else None)
+            with Waiting(sys.stderr, f"{click.get_current_context().command_path}: at work") as call.waiting:
+                code = guarded(call, lambda: function(call, **arguments))
             if code:
                 sys.exit(code)
 
-        made: Callable[..., Any] = body
+        decorate: Callable[[Callable[..., Any]], click.Command] = click.command(name, cls=Command, **options)
+        made = decorate(body)
         for option in _OPTIONS:
-            made = option(made)
-        decorate: Callable[[Callable[..., Any]], click.Command] = click.command(name, **options)
-        return decorate(made)
+            option(made)  # behind the command's own
+        return made
 
     return build
 
@@ -130,6 +143,7 @@ def guarded(call: Call, body: Callable[[], int | None]) -> int:
         if call.debug:
             import traceback
 
+            call.heard()
             traceback.print_exc()
         return report(call, _ours(error))
 
@@ -167,6 +181,7 @@ def _from_os(error: OSError) -> MainspringError:
 def report(call: Call, error: MainspringError, code: int | None = None) -> int:
     """Print an error, with `--json` as the one document unless that is out already, and return the exit code."""
     code = exits.exit_code(error) if code is None else code
+    call.heard()
     if call.json and not call.answered:
         call.result({"error": {"what": error.what, "fix": error.fix, "retryable": error.retryable, "exit": code}})
     click.echo(f"Error: {error.what}", err=True)

@@ -11,12 +11,13 @@ from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.commands.data_history import diff, log, restore
 from mainspring.cli.commands.data_profile import profile
+from mainspring.cli.help import Group
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-@click.group("data")
+@click.group("data", cls=Group)
 def command() -> None:
     """Versions of the data: commits and tags, what differs, going back; a table's profile; the quarantine."""
 

@@ -11,6 +11,7 @@ from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.commands.features_read import read
+from mainspring.cli.help import Group
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _MISMATCHES_SHOWN = 20
 
 
-@click.group("features")
+@click.group("features", cls=Group)
 def command() -> None:
     """Features: what there is, how it is computed, what it is worth, whether its reads agree."""
 

@@ -8,6 +8,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.help import Group
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 _SCOPES = ("predict", "view", "scrape", "manage")
 
 
-@click.group("keys")
+@click.group("keys", cls=Group)
 def command() -> None:
     """Create, list and revoke API keys."""
 

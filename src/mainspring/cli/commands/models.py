@@ -11,6 +11,7 @@ import click
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.commands import models_card, models_decide, models_move, models_show
+from mainspring.cli.help import Group
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +26,7 @@ _golden = click.option(
 _alias = click.option("--alias", help="Let this alias name the version; champion goes live.")
 
 
-@click.group("models", short_help="Versions: add, show, approve, delete, export.")
+@click.group("models", cls=Group, short_help="Versions: add, show, approve, delete, export.")
 def command() -> None:
     """Versions of models: files, functions and graphs that no training made; what is known and decided of all."""
 

@@ -9,12 +9,13 @@ import click
 from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.help import Group
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-@click.group("profile")
+@click.group("profile", cls=Group)
 def command() -> None:
     """Profiles: where each thing of a project lives."""
 

@@ -6,6 +6,7 @@ Importing MLflow takes seconds, logs, warns, and would report usage to its maker
 from __future__ import annotations
 
 import fcntl
+import gc
 import importlib
 import logging
 import os
@@ -37,7 +38,7 @@ def mlflow(module: str) -> Any:
     """
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before the import: it reads them then
     os.environ["DO_NOT_TRACK"] = "true"
-    with _importing, warnings.catch_warnings():
+    with _importing, warnings.catch_warnings(), _uncollected():
         warnings.simplefilter("ignore")
         try:
             loaded = importlib.import_module(module)
@@ -47,6 +48,18 @@ def mlflow(module: str) -> Any:
             raise MissingExtra("The MLflow store of runs and versions", "local") from error
         logging.getLogger("mlflow").setLevel(logging.CRITICAL + 1)  # it logs what it also raises
         return loaded
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Do not look for cycles in the block: of an import nothing is garbage, and looking is a quarter of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def open_store(module: str, url: str, *arguments: str) -> Any:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from mainspring.core.catalog import sqlalchemy_url
 from mainspring.core.time import MILLISECOND, SECOND, parse_instant
 from mainspring.registry.adapters.memory_search import MemoryRunSearch
-from mainspring.registry.run_matching import Logged
+from mainspring.registry.run_histories import Logged
 from mainspring.registry.searching import RunRow
 
 START = parse_instant("2026-01-01T00:00:00Z")

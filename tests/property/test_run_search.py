@@ -114,19 +114,25 @@ def comparable(run: Any) -> Any:
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 10**6), count=st.sampled_from((0, 1, 30)), asked=questions, few=FEW_OR_MANY,
-    shown=st.lists(columns, max_size=3),
+    many=FEW_OR_MANY, shown=st.lists(columns, max_size=3),
 )  # fmt: skip
 def test_pages_and_counts(
-    store: str, by_sql: MlflowRunSearch, monkeypatch: Any, seed, count, asked, few, shown
+    store: str, by_sql: MlflowRunSearch, monkeypatch: Any, seed, count, asked, few, many, shown
 ) -> None:
     made = population(seed, count)
     made.into(store)
     monkeypatch.setattr(mlflow_asking, "FEW", few)
+    monkeypatch.setattr(mlflow_asking, "MANY", many)
     in_memory = made.in_memory()
     for query in asked:
         assert list(walked(by_sql, query, shown)) == list(walked(in_memory, query, shown)), query
         assert by_sql.count(query) == in_memory.count(query)
         assert by_sql.count(query, at_most=3) == in_memory.count(query, at_most=3)
+        for count_to in (0, 2, 100):
+            found = by_sql.search(query, None, count_to=count_to)
+            assert found.count == (in_memory.count(query, at_most=count_to) if count_to else None)
+            whole = in_memory.search(query, None)
+            assert list(map(comparable, found.runs)) == list(map(comparable, whole.runs))
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -145,10 +151,19 @@ def test_histories_names_and_whole_runs(store: str, by_sql: MlflowRunSearch, see
             by_sql.history(ids, metric, points=points, axis=axis),
             in_memory.history(ids, metric, points=points, axis=axis),
         )
-        few = max(2, points)
-        assert by_sql.lines(ids, metric, points=few) == in_memory.lines(ids, metric, points=few)
+        assert by_sql.lines(ids, metric, points=points) == in_memory.lines(ids, metric, points=points)
+    wanted = ["val/loss", ABSENT, "auc", "holdout.auc"]
+    for of in (ids[:2], ids[2:3], ["nobody"]):
+        assert by_sql.lined(of, wanted) == in_memory.lined(of, wanted)
     for kind in (Kind.METRIC, Kind.PARAM, Kind.TAG):
-        assert by_sql.names(kind, text, limit=limit) == in_memory.names(kind, text, limit=limit)
+        for of in (None, ids[:2], ["nobody"]):
+            assert by_sql.names(kind, text, limit=limit, of=of) == in_memory.names(kind, text, limit=limit, of=of)
+    for name in (*METRICS, *PARAMS, *TAGS, ABSENT):
+        assert by_sql.kinds(name) == in_memory.kinds(name)
+    some = [Column(Kind.METRIC, "auc"), Column(Kind.PARAM, "depth"), Column(Kind.TAG, ABSENT)]
+    for asked in (ids[::-1], ["nobody", *ids[:1]], []):
+        found, there = by_sql.rows(asked, some), in_memory.rows(asked, some)
+        assert list(map(comparable, found)) == list(map(comparable, there))
     assert [comparable(run) for run in by_sql.get(ids[::-1])] == [comparable(run) for run in in_memory.get(ids[::-1])]
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from mainspring.core.errors import Invalid
 from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT, MILLISECOND, parse_duration, parse_instant
 from mainspring.registry.run_matching import number_of
-from mainspring.registry.searching import NUMBERS, STATUSES, TEXTS, Column, Condition, Kind, Order, RunSearch
+from mainspring.registry.searching import NUMBERS, STATUSES, TEXTS, Column, Condition, Kind, Order
 
 LONGEST = 2000  # characters
 _KINDS = {
@@ -65,15 +65,6 @@ class Filter:
 def nothing_known(name: str) -> Collection[Kind]:  # noqa: ARG001
     """Return no kinds: a name without one is then a metric's where it is compared with a number."""
     return ()
-
-
-def kinds_in(search: RunSearch) -> Kinds:
-    """Return what says which kinds of thing a name names in a store."""
-
-    def kinds(name: str) -> Collection[Kind]:
-        return [kind for kind in Kind if kind is not Kind.ATTRIBUTE and name in search.names(kind, name, limit=20)]
-
-    return kinds
 
 
 def parse_filter(text: str, now: int, kinds: Kinds = nothing_known) -> Filter:

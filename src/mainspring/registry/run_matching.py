@@ -6,24 +6,21 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from mainspring.core.errors import Invalid
-from mainspring.registry.searching import Axis, Bucket, Column, Condition, History, Kind, Order, RunQuery, RunRow
+from mainspring.registry.searching import Column, Condition, Kind, Order, RunQuery, RunRow
 
 NUMBER = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?"  # as JSON has it; Postgres reads it alike
 LONGEST_NUMBER = 64  # characters
 LONGEST_ORDERED = 64  # characters by which a parameter or tag is ordered: more cannot be in Postgres's indexes
-LARGEST = 1e300  # what a mean is made of: MLflow keeps an infinity as the largest float
 _NUMBER = re.compile(NUMBER, re.ASCII)
 _FOLDED = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 # Where a run stands in an order, before anything else: numbers, texts, and what has neither.
 NUMBERS_FIRST, THEN_TEXTS, THEN_NOTHING = 0, 1, 2
-
-Logged = Sequence[tuple[float, int, int]]  # value, step, instant (µs)
 
 
 def number_of(text: str | None) -> float | None:
@@ -151,50 +148,3 @@ def _of(query: RunQuery) -> str:
     # The conditions too: the place is one of theirs, and an address that was put together by hand is likelier wrong.
     said = repr((query.conditions, query.words, query.order))
     return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def buckets(metric: str, logged: dict[str, Logged], points: int, axis: Axis) -> History:
-    """Return what was logged by each run in at most `points` buckets."""
-
-    def place_along(each: tuple[float, int, int]) -> int:
-        return each[1] if axis is Axis.STEP else each[2]
-
-    places = [place_along(each) for values in logged.values() for each in values]
-    if not places:
-        return History(metric, axis, 0, 1, {})
-    first, width = min(places), width_of(min(places), max(places), points)
-    runs = {}
-    for run_id, values in logged.items():
-        inside: dict[int, list[float]] = {}
-        for each in values:
-            inside.setdefault((place_along(each) - first) // width, []).append(each[0])
-        if inside:
-            runs[run_id] = tuple(_bucket(place, inside[place]) for place in sorted(inside))
-    return History(metric, axis, first, width, runs)
-
-
-def width_of(first: int, last: int, points: int) -> int:
-    """Return the narrowest whole width at which `points` buckets reach from the first place to the last."""
-    return max(1, -(-(last - first + 1) // points))
-
-
-def _bucket(place: int, values: list[float]) -> Bucket:
-    known = [value for value in values if not math.isnan(value)]
-    if not known:
-        return Bucket(place, math.nan, math.nan, math.nan, 0, len(values))
-    summable = [value for value in known if abs(value) < LARGEST]
-    mean = math.fsum(summable) / len(summable) if summable else max(known)
-    return Bucket(place, min(known), max(known), mean, len(known), len(values) - len(known))
-
-
-def line(logged: Logged, points: int) -> tuple[float | None, ...]:
-    """Return the first value at each of `points` steps, evenly over those that there are; nothing for a single step."""
-    in_order = sorted(logged, key=lambda each: (each[1], each[2], math.isnan(each[0]), each[0]))
-    if not in_order or in_order[0][1] == in_order[-1][1]:
-        return ()
-    first, reach = in_order[0][1], in_order[-1][1] - in_order[0][1]
-    found = (
-        next(value for value, step, _ in in_order if step >= first + reach * place // (points - 1))
-        for place in range(points)
-    )
-    return tuple(None if math.isnan(value) else value for value in found)

@@ -148,10 +148,14 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class RunPage:
-    """Some of the runs, in order. `next` gets the page after this one; empty where there is none."""
+    """Some of the runs, in order. `next` gets the page after this one; empty where there is none.
+
+    `count` is how many runs the query is of, if that was asked for.
+    """
 
     runs: tuple[RunRow, ...]
     next: str = ""
+    count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +196,14 @@ class UnknownRun(NotFound):
 class RunSearch(Protocol):
     """Runs as they can be looked for; deleted ones are not there. It writes nothing that is a run's."""
 
-    def search(self, query: RunQuery, columns: Sequence[Column] = ()) -> RunPage:
+    def search(self, query: RunQuery, columns: Sequence[Column] | None = (), *, count_to: int = 0) -> RunPage:
         """Return the next runs, each with those of the metrics, parameters and tags in `columns` that it has.
 
         While runs are added and change, no run is on two pages, unless its value in the order changed.
+
+        Args:
+            columns: None for everything that the runs have.
+            count_to: Until where the query's runs are counted as well, as `count` does; 0 for not at all.
 
         Raises:
             Invalid: `query.after` is from a query in another order.
@@ -214,25 +222,46 @@ class RunSearch(Protocol):
         """
         ...
 
-    def names(self, kind: Kind, text: str = "", *, limit: int = 100) -> list[str]:
+    def rows(self, run_ids: Sequence[str], columns: Sequence[Column]) -> list[RunRow]:
+        """Return those of these runs that are there, in the order asked, each with what it has in `columns`."""
+        ...
+
+    def names(self, kind: Kind, text: str = "", *, limit: int = 100, of: Sequence[str] | None = None) -> list[str]:
         """Return names of metrics, parameters or tags of any run that contain `text`, whatever the case.
 
         Those that begin with it come first, then by their code points.
+
+        Args:
+            of: Only names that one of these runs has.
         """
+        ...
+
+    def kinds(self, name: str) -> list[Kind]:
+        """Return whether any run has a metric, a parameter and a tag of this name, in this order."""
         ...
 
     def history(self, run_ids: Sequence[str], metric: str, *, points: int = 200, axis: Axis = Axis.STEP) -> History:
         """Return what the runs logged of a metric, in at most `points` buckets, of one step each where that is enough.
 
         Runs that do not exist or have none of it are left out.
+
+        Raises:
+            Invalid: Of fewer points than one, or more than `MOST_POINTS`.
         """
+        ...
+
+    def lined(self, run_ids: Sequence[str], metrics: Sequence[str]) -> list[str]:
+        """Return those of the metrics of which one of the runs logged two steps or more, in the order asked."""
         ...
 
     def lines(self, run_ids: Sequence[str], metric: str, *, points: int = 24) -> Mapping[str, tuple[float | None, ...]]:
         """Return a few values of each run's metric, evenly over its own steps: the first at each of `points` steps or
-        after, None for NaN. However much was logged, only those are read.
+        after, None for NaN; of one point its first. However much was logged, only those are read.
 
         Runs with fewer than two steps of it are left out.
+
+        Raises:
+            Invalid: Of fewer points than one, or more than `MOST_POINTS`.
         """
         ...
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mainspring.app.project import Project
-from mainspring.registry.run_filters import kinds_in, parse_filter, parse_order
-from mainspring.registry.runs import sweep
+from mainspring.app.runs.ended import close_ended
+from mainspring.registry.run_filters import parse_filter, parse_order
 from mainspring.registry.searching import Column, Kind, Order, RunQuery, RunRow
 
 
@@ -19,10 +19,18 @@ def find_runs(
 
     Raises:
         Unreadable: The filter or the order cannot be read.
+        NotFound: `model` has no run, and the project declares no such model.
     """
-    sweep(project.tracking, project.wall)
-    kinds = kinds_in(project.run_search)
+    close_ended(project)
+    kinds = project.run_search.kinds
     found = parse_filter(filter_, project.wall.now(), kinds)
     query = RunQuery(found.conditions, found.words, parse_order(order, kinds) if order else Order(), limit)
     query = query if model is None else query.where(Column(Kind.ATTRIBUTE, "model"), model)
-    return project.run_search.get([run.id for run in project.run_search.search(query).runs])
+    runs = list(project.run_search.search(query, None).runs)
+    if not runs and model is not None and not project.run_search.search(_of(model)).runs:
+        project.definitions.model(model)  # a name that is misspelt has no runs, and is no model
+    return runs
+
+
+def _of(model: str) -> RunQuery:
+    return RunQuery(limit=1).where(Column(Kind.ATTRIBUTE, "model"), model)

@@ -11,7 +11,7 @@ from mainspring.console.answers import Json
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.project import ConsoleProject
 from mainspring.core.ids import ID_PATTERN, check_id
-from mainspring.registry.run_filters import kinds_in, parse_filter, parse_order
+from mainspring.registry.run_filters import parse_filter, parse_order
 from mainspring.registry.searching import MOST_POINTS, Axis, Column, Kind, Order, RunQuery
 
 MaybeId = Annotated[str | None, Query(pattern=f"^{ID_PATTERN}$")]
@@ -31,14 +31,14 @@ def add_run_api(router: APIRouter, project: ConsoleProject) -> None:
         limit: Limit = 50,
     ) -> Response:
         """Runs that a filter names, newest first unless an order is; `next` is where the page after this one begins."""
-        kinds = kinds_in(project.run_search)
+        kinds = project.run_search.kinds
         found = parse_filter(filter, project.wall.now(), kinds)
         ordered = parse_order(order, kinds) if order else Order()
         query = RunQuery(found.conditions, found.words, ordered, limit, after)
         if model is not None:
             query = query.where(Column(Kind.ATTRIBUTE, "model"), model)
-        page = project.run_search.search(query)
-        return Json({"runs": project.run_search.get([run.id for run in page.runs]), "next": page.next or None})
+        page = project.run_search.search(query, None)
+        return Json({"runs": page.runs, "next": page.next or None})
 
     @router.get("/runs/{run_id}")
     def show_run(run_id: Id) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
@@ -12,10 +12,12 @@ from markupsafe import Markup
 from mainspring.console import formats
 from mainspring.console.project import ConsoleProject
 from mainspring.console.runs.charts import small
-from mainspring.registry.run_filters import Filter, Unreadable, kinds_in, parse_filter, parse_order
+from mainspring.registry.run_filters import Filter, Unreadable, parse_filter, parse_order
 from mainspring.registry.searching import Column, Condition, Kind, Order, RunPage, RunQuery, RunRow, RunSearch
 
 SHOWN, COUNTED, MOST_COLUMNS, OFFERED = 25, 1000, 12, 40
+TELLING, TRIED, MOST_NAMES = 3, 6, 100_000  # runs whose names are read, metrics that may be the line, names of a run
+_NAMED = (Kind.METRIC, Kind.PARAM, Kind.TAG)
 JUDGED, SYSTEM = "holdout.", ("system/", "system.")
 _STATES = {"FINISHED": "fresh", "RUNNING": "live", "FAILED": "late", "KILLED": "drifted", "SCHEDULED": "empty"}
 
@@ -76,6 +78,14 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """A few of the runs, and the names of what they have, by kind and in order."""
+
+    ids: tuple[str, ...]
+    names: Mapping[Kind, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
 class RunTable:
     """The table. `problem` is why the filter could not be read: the runs are then those without it."""
 
@@ -108,33 +118,33 @@ def run_table(project: ConsoleProject, asked: Asked) -> RunTable:
     Raises:
         Invalid: The page is of another search, or a column is none.
     """
-    search, kinds = project.run_search, kinds_in(project.run_search)
+    search = project.run_search
     problem, understood, order = None, Filter(), Order()
     try:
-        understood = parse_filter(asked.text, project.wall.now(), kinds)
-        order = parse_order(asked.sort, kinds) if asked.sort else order
+        understood = parse_filter(asked.text, project.wall.now(), search.kinds)
+        order = parse_order(asked.sort, search.kinds) if asked.sort else order
     except Unreadable as error:
         problem = error
     query = RunQuery(
         (*understood.conditions, *_chosen(asked)), understood.words, order, SHOWN, "" if problem else asked.after
     )
-    columns = tuple(parse_order(name, kinds).column for name in asked.columns[:MOST_COLUMNS])
-    page = search.search(query, columns)
-    seen = search.get([run.id for run in _telling(page)])
+    columns = tuple(parse_order(name, search.kinds).column for name in asked.columns[:MOST_COLUMNS])
+    page = search.search(query, columns, count_to=COUNTED + 1)
+    seen, runs = _seen(search, page), page.runs
     if not columns:
-        columns = _usual(seen, order)
-        page = search.search(query, columns)
-    main = _main(search, page, seen, columns, order)
-    lines = search.lines([run.id for run in page.runs], main) if main else {}
+        columns = _usual(search, seen, order)
+        runs = tuple(search.rows([run.id for run in runs], columns))
+    main = _main(search, seen, columns, order)
+    lines = search.lines([run.id for run in runs], main) if main else {}
     return RunTable(
         asked=asked,
-        rows=tuple(_shown(run, columns, lines.get(run.id, ())) for run in page.runs),
+        rows=tuple(_shown(run, columns, lines.get(run.id, ())) for run in runs),
         heads=tuple(_head(column, order) for column in columns),
         fixed=tuple(_head(Column(Kind.ATTRIBUTE, name), order) for name in ("started", "duration")),
         columns=columns,
         offered=_offered(search, seen, asked.find, columns),
         main=main,
-        count=search.count(query, at_most=COUNTED + 1),
+        count=page.count or 0,
         more=page.next,
         understood=understood,
         problem=problem,
@@ -147,51 +157,40 @@ def _chosen(asked: Asked) -> list[Condition]:
     return [Condition(Column(Kind.ATTRIBUTE, name), "=", value) for name, value in chosen.items() if value]
 
 
-def _telling(page: RunPage) -> list[RunRow]:
-    """Return a few runs that say what runs here have: finished ones where there are any."""
-    return sorted(page.runs, key=lambda run: run.status != "FINISHED")[:3]
+def _seen(search: RunSearch, page: RunPage) -> Seen:
+    """Return what a few of the runs have, who tell what runs here have: finished ones where there are any."""
+    ids = tuple(run.id for run in sorted(page.runs, key=lambda run: run.status != "FINISHED")[:TELLING])
+    names = {kind: search.names(kind, limit=MOST_NAMES, of=ids) if ids else [] for kind in _NAMED}
+    return Seen(ids, names)
 
 
-def _usual(seen: Sequence[RunRow], order: Order) -> tuple[Column, ...]:
+def _usual(search: RunSearch, seen: Seen, order: Order) -> tuple[Column, ...]:
     """Return the columns of somebody who chose none: what was judged, what it is ordered by, and a few choices."""
-    names = sorted({name for run in seen for name in run.metrics if not name.startswith(SYSTEM)})
+    names = [name for name in seen.names[Kind.METRIC] if not name.startswith(SYSTEM)]
     metrics = [name for name in names if name.startswith(JUDGED)] or names
+    params = [Column(Kind.PARAM, name) for name in seen.names[Kind.PARAM][:OFFERED]]
+    values = [run.params for run in search.rows(seen.ids, params)] if params else []
     # What differs says more than what is the same in all.
-    params = sorted({name for run in seen for name in run.params}, key=lambda name: (_alike(seen, name), name))
-    usual = [Column(Kind.METRIC, name) for name in metrics[:3]] + [Column(Kind.PARAM, name) for name in params[:3]]
+    params.sort(key=lambda column: len({each.get(column.name) for each in values}) == 1)
     first = [] if order.column.kind is Kind.ATTRIBUTE else [order.column]
-    return tuple(dict.fromkeys((*first, *usual)))
+    return tuple(dict.fromkeys((*first, *(Column(Kind.METRIC, name) for name in metrics[:3]), *params[:3])))
 
 
-def _alike(seen: Sequence[RunRow], param: str) -> bool:
-    return len({run.params.get(param) for run in seen}) == 1
-
-
-def _main(search: RunSearch, page: RunPage, seen: Sequence[RunRow], columns: Sequence[Column], order: Order) -> str:
+def _main(search: RunSearch, seen: Seen, columns: Sequence[Column], order: Order) -> str:
     """Return the first metric that is a line: the one it is ordered by, a shown one, a loss."""
     named = [column.name for column in (order.column, *columns) if column.kind is Kind.METRIC]
-    losses = sorted(name for run in seen for name in run.metrics if "loss" in name.lower())
-    ids = [run.id for run in seen] or [run.id for run in page.runs[:1]]
-    for name in list(dict.fromkeys((*named, *losses)))[:6]:
-        if ids and search.lines(ids, name, points=2):
-            return name
-    return ""
+    losses = [name for name in seen.names[Kind.METRIC] if "loss" in name.lower()]
+    return next(iter(search.lined(seen.ids, list(dict.fromkeys((*named, *losses)))[:TRIED])), "")
 
 
-def _offered(search: RunSearch, seen: Sequence[RunRow], find: str, shown: Sequence[Column]) -> tuple[Column, ...]:
+def _offered(search: RunSearch, seen: Seen, find: str, shown: Sequence[Column]) -> tuple[Column, ...]:
     """Return columns to choose from: those that are found, or some that the runs seen have."""
     found: list[Column] = []
-    for kind in (Kind.METRIC, Kind.PARAM, Kind.TAG):
-        if find:
-            names = search.names(kind, find, limit=OFFERED)
-        else:
-            names = sorted({name for run in seen for name in _of(run, kind) if not name.startswith("mlflow.")})
-        found += [Column(kind, name) for name in names[: OFFERED // 2]]
+    for kind in _NAMED:
+        names = search.names(kind, find, limit=OFFERED) if find else seen.names[kind]
+        offered = [name for name in names if find or not name.startswith("mlflow.")]
+        found += [Column(kind, name) for name in offered[: OFFERED // 2]]
     return tuple(column for column in found if column not in shown)
-
-
-def _of(run: RunRow, kind: Kind) -> Collection[str]:
-    return {Kind.METRIC: run.metrics, Kind.PARAM: run.params}.get(kind, run.tags)
 
 
 def _shown(run: RunRow, columns: Sequence[Column], line: Sequence[float | None]) -> Shown:

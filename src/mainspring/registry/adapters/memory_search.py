@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from mainspring.core.errors import NotFound
 from mainspring.core.time import MILLISECOND
 from mainspring.registry.model import RunRecord
 from mainspring.registry.ports import Tracking
-from mainspring.registry.run_matching import Logged, buckets, fold, in_order, line, matches, place_in, token
+from mainspring.registry.run_histories import Logged, buckets, line
+from mainspring.registry.run_matching import fold, in_order, matches, place_in, token
 from mainspring.registry.runs import NAME
 from mainspring.registry.runs import PARENT as OUR_PARENT
 from mainspring.registry.searching import PARENT, Axis, Column, History, Kind, RunPage, RunQuery, RunRow, UnknownRun
@@ -34,14 +35,15 @@ class MemoryRunSearch:
         self._runs = runs
         self._logged = logged
 
-    def search(self, query: RunQuery, columns: Sequence[Column] = ()) -> RunPage:
+    def search(self, query: RunQuery, columns: Sequence[Column] | None = (), *, count_to: int = 0) -> RunPage:
         after = place_in(query)
         placed = in_order((run for run in self._runs() if matches(run, query)), query.order)
         if after is not None:
             placed = list(itertools.dropwhile(lambda each: not _behind(each[0], after, query), placed))
         shown = placed[: query.limit]
         more = token(query, shown[-1][0]) if len(placed) > len(shown) else ""
-        return RunPage(tuple(_only(run, columns) for _, run in shown), more)
+        count = self.count(query, at_most=count_to) if count_to else None
+        return RunPage(tuple(_only(run, columns) for _, run in shown), more, count)
 
     def count(self, query: RunQuery, *, at_most: int = 1000) -> int:
         return min(at_most, sum(matches(run, query) for run in self._runs()))
@@ -53,8 +55,17 @@ class MemoryRunSearch:
                 raise UnknownRun(run_id)
         return [known[run_id] for run_id in run_ids]
 
-    def names(self, kind: Kind, text: str = "", *, limit: int = 100) -> list[str]:
-        return ranked({name for run in self._runs() for name in _named(run, kind)}, text, limit)
+    def rows(self, run_ids: Sequence[str], columns: Sequence[Column]) -> list[RunRow]:
+        known = {run.id: run for run in self._runs()}
+        return [_only(known[run_id], columns) for run_id in run_ids if run_id in known]
+
+    def names(self, kind: Kind, text: str = "", *, limit: int = 100, of: Sequence[str] | None = None) -> list[str]:
+        its = (run for run in self._runs() if of is None or run.id in of)
+        return ranked({name for run in its for name in _named(run, kind)}, text, limit)
+
+    def kinds(self, name: str) -> list[Kind]:
+        runs = list(self._runs())
+        return [kind for kind in (Kind.METRIC, Kind.PARAM, Kind.TAG) if any(name in _named(run, kind) for run in runs)]
 
     def history(self, run_ids: Sequence[str], metric: str, *, points: int = 200, axis: Axis = Axis.STEP) -> History:
         return buckets(metric, {run_id: self._logged(run_id, metric) for run_id in run_ids}, points, axis)
@@ -62,6 +73,9 @@ class MemoryRunSearch:
     def lines(self, run_ids: Sequence[str], metric: str, *, points: int = 24) -> Mapping[str, tuple[float | None, ...]]:
         found = {run_id: line(self._logged(run_id, metric), points) for run_id in run_ids}
         return {run_id: values for run_id, values in found.items() if values}
+
+    def lined(self, run_ids: Sequence[str], metrics: Sequence[str]) -> list[str]:
+        return [metric for metric in metrics if self.lines(run_ids, metric, points=1)]
 
 
 def search_tracked(tracking: Tracking) -> MemoryRunSearch:
@@ -94,6 +108,8 @@ def row_of(record: RunRecord) -> RunRow:
 
 def ranked(names: Iterable[str], text: str, limit: int) -> list[str]:
     """Return the names that contain the text, those that begin with it first."""
+    if not text:
+        return sorted(names)[:limit]
     wanted = fold(text)
     found = [name for name in names if wanted in fold(name)]
     return sorted(found, key=lambda name: (not fold(name).startswith(wanted), name))[:limit]
@@ -106,11 +122,13 @@ def _behind(place: tuple[int, object, str], after: tuple[int, object, str], quer
     return place[1:] < after[1:] if backward else place[1:] > after[1:]
 
 
-def _named(run: RunRow, kind: Kind) -> Iterable[str]:
+def _named(run: RunRow, kind: Kind) -> Collection[str]:
     return {Kind.METRIC: run.metrics, Kind.PARAM: run.params, Kind.TAG: run.tags}[kind]
 
 
-def _only(run: RunRow, columns: Sequence[Column]) -> RunRow:
+def _only(run: RunRow, columns: Sequence[Column] | None) -> RunRow:
+    if columns is None:
+        return run
     asked = {kind: {column.name for column in columns if column.kind is kind} for kind in Kind}
     return RunRow(
         run.id,

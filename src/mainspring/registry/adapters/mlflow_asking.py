@@ -1,24 +1,25 @@
 """One question to MLflow's tables: which runs, in which order, from where on.
 
-Conditions that few runs fulfil are asked first, each up to a bound; if one gives few runs, only those are looked at.
+Conditions are counted first, each up to a bound, by its index; if one holds of few runs, only those are looked at.
 Otherwise runs are walked in the order asked for, by an index, and each is held against the conditions until the page is
 full. Either way the work goes by the page, not by the number of runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from mainspring.core.time import MILLISECOND
 from mainspring.registry.adapters.mlflow_conditions import TABLES, Conditions, narrowing, there
-from mainspring.registry.adapters.mlflow_tables import begin, experiments, latest, number, plain, runs
+from mainspring.registry.adapters.mlflow_tables import begin, experiments, latest, number, plain, runs, unindexed
 from mainspring.registry.run_matching import NUMBERS_FIRST, THEN_NOTHING, THEN_TEXTS, fold, holds
 from mainspring.registry.searching import Column, Condition, Kind, RunQuery, RunRow
 
 FEW = 400  # runs that are looked at one by one rather than walked to
+MANY = 5000  # the same, where there are more conditions: a walk may then find nothing for very long
 Place = tuple[int, Any, str]
 _MODEL = Column(Kind.ATTRIBUTE, "model")
 
@@ -34,7 +35,9 @@ class Asking:
         self._columns: dict[Column, list[Condition]] = {}
         for condition in query.conditions:
             self._columns.setdefault(condition.column, []).append(condition)
-        self.models = models_of(connection)
+        self._experiments = _experiments(connection)
+        self.models = {each.experiment_id: each.name for each in self._experiments if each.lifecycle_stage == "active"}
+        self._narrowed = self._narrow()
         self.where = self._where()
 
     def places(self, after: Place | None) -> list[Place]:
@@ -49,20 +52,25 @@ class Asking:
                 break
         return found
 
-    def some(self) -> sa.Select[Any]:
+    def count(self, at_most: int) -> int:
+        """Return how many runs there are, counted until `at_most`."""
+        some = self._some().limit(at_most).subquery()
+        return int(self._connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one())
+
+    def _some(self) -> sa.Select[Any]:
         """Return a row for each run, from the rows of the first column that narrows it down."""
         narrow = [
             (column, some)
             for column, its in self._columns.items()
             if column.kind is not Kind.ATTRIBUTE and (some := narrowing(its))
         ]
-        if narrow:
-            # Of what is equal there are mostly fewer than of what is more or less.
-            column, some = min(narrow, key=lambda each: all(one.operator != "=" for one in each[1]))
-            table = TABLES[column.kind]
-            source = table.join(runs, runs.c.run_uuid == table.c.run_uuid)
-            return sa.select(1).select_from(source).where(*self._say.on_rows(table, column, some), *self.where)
-        return sa.select(1).select_from(runs).where(*self.where)
+        if self._narrowed or not narrow:
+            return sa.select(1).select_from(runs).where(*self.where)
+        # Of what is equal there are mostly fewer than of what is more or less.
+        column, some = min(narrow, key=lambda each: all(one.operator != "=" for one in each[1]))
+        source = self._walked(TABLES[column.kind])
+        others = self._where(but=column if len(some) == len(self._columns[column]) else None)
+        return self._say.on_rows(sa.select(1).select_from(source).where(*others), column, some).order_by(None)
 
     def _parts(self) -> Sequence[int]:
         column = self._query.order.column
@@ -95,7 +103,7 @@ class Asking:
                 value = plain(self._engine, self._say.text_of(order.column))
         else:
             table = TABLES[order.column.kind]
-            source, run_id = table.join(runs, runs.c.run_uuid == table.c.run_uuid), table.c.run_uuid
+            source, run_id = self._walked(table), table.c.run_uuid
             value, conditions = self._value_in(table, part)
         if after is not None:
             conditions.append(_behind(value, run_id, after[1] // in_us if in_us > 1 else after[1], after[2], backward))
@@ -117,7 +125,12 @@ class Asking:
         if part == NUMBERS_FIRST:
             return as_number, [key, as_number.is_not(None)]
         text = begin(self._engine, table)
-        return text, [key, as_number.is_(None), text.is_not(None)]
+        return text, [key, unindexed(self._engine, as_number).is_(None), text.is_not(None)]
+
+    def _walked(self, table: sa.TableClause) -> sa.Join:
+        """Return a table with the run of each row. SQLite would rather begin with the runs, and read them all."""
+        own = table.c.run_uuid if self._narrowed else unindexed(self._engine, table.c.run_uuid)
+        return table.join(runs, runs.c.run_uuid == own)
 
     def _without(self, column: Column) -> Any:
         if column.kind is Kind.ATTRIBUTE:
@@ -126,42 +139,59 @@ class Asking:
         of_run = [table.c.run_uuid == runs.c.run_uuid, table.c.key == column.name, there(table)]
         return ~sa.select(1).where(*of_run).exists()
 
-    def _where(self) -> list[Any]:
-        """Return what a row of `runs` must fulfil."""
+    def _where(self, but: Column | None = None) -> list[Any]:
+        """Return what a row of `runs` must fulfil, with or without the conditions on a column."""
         conditions, wanted = [runs.c.lifecycle_stage == "active"], set(self.models)
         for column, its in self._columns.items():
             if column == _MODEL:
                 wanted &= {number for number, name in self.models.items() if all(holds(_of(name), one) for one in its)}
-            else:
+            elif column != but:
                 conditions += self._say.on_run(column, its)
-        words = [self._say.has_word(word, self._of_models(word)) for word in self._query.words]
         if len(wanted) == 1:
             conditions.append(runs.c.experiment_id == next(iter(wanted)))
-        elif len(wanted) < self._every_model:
+        elif len(wanted) < len(self._experiments):
             conditions.append(runs.c.experiment_id.in_(sorted(wanted)))
-        few = self._few(words)
-        if few is not None:
-            conditions.append(runs.c.run_uuid.in_(few))
-        return [*conditions, *words]
+        return [*self._narrowed, *conditions, *self._words()]
 
-    @property
-    def _every_model(self) -> int:
-        return int(self._connection.execute(sa.select(sa.func.count()).select_from(experiments)).scalar_one())
+    def _words(self) -> list[Any]:
+        return [self._say.has_word(word, self._of_models(word)) for word in self._query.words]
 
     def _of_models(self, word: str) -> list[int]:
         return [number for number, name in self.models.items() if fold(word) in fold(name)]
 
-    def _few(self, words: Sequence[Any]) -> list[str] | None:
-        """Return the only runs that can fulfil all conditions, where they are few."""
-        probes = [self._say.some_runs(*words)] if words else []
+    def _narrow(self) -> list[Any]:
+        """Return that a run is one of few, where all conditions can only hold of those."""
+        several = len(self._columns) + len(self._query.words) > 1
+        most, fewest = max(FEW, MANY) if several else FEW, None
+        many = most
         for column, its in self._columns.items():
-            probe = None if column == _MODEL else self._say.rare(column, its)
-            probes += [] if probe is None else [probe]
-        for probe in probes:
+            probe = self._say.rare(column, its) if column.kind is not Kind.ATTRIBUTE else None
+            if probe is None:
+                continue
+            some = probe.limit(many + 1).subquery()
+            count = int(self._connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one())
+            if count <= many:
+                many, fewest = count, probe
+        if fewest is not None:
+            # With its bound, for Postgres then goes by the index as it did when it counted.
+            return [runs.c.run_uuid.in_(fewest.limit(most + 1))]
+        for probe in self._looked_through():
             found = [run_id for (run_id,) in self._ask(probe.limit(FEW + 1))]
             if len(found) <= FEW:
-                return found
-        return None
+                return [runs.c.run_uuid.in_(found)]
+        return []
+
+    def _looked_through(self) -> Iterator[sa.Select[Any]]:
+        """Give what no index knows: words, and texts of a run itself."""
+        if self._query.words:
+            yield self._say.some_runs(*self._words())
+        for column, its in self._columns.items():
+            if (
+                column.kind is Kind.ATTRIBUTE
+                and column != _MODEL
+                and (probe := self._say.rare(column, its)) is not None
+            ):
+                yield probe
 
     def _ask(self, wanted: sa.Select[Any]) -> Sequence[Any]:
         return self._connection.execute(wanted).all()
@@ -169,8 +199,11 @@ class Asking:
 
 def models_of(connection: sa.Connection) -> dict[int, str]:
     """Return the models that are not deleted, by the number of their experiment."""
-    active = sa.select(experiments.c.experiment_id, experiments.c.name).where(experiments.c.lifecycle_stage == "active")
-    return {row.experiment_id: row.name for row in connection.execute(active)}
+    return {each.experiment_id: each.name for each in _experiments(connection) if each.lifecycle_stage == "active"}
+
+
+def _experiments(connection: sa.Connection) -> Sequence[Any]:
+    return connection.execute(sa.select(experiments)).all()
 
 
 def _of(model: str) -> RunRow:

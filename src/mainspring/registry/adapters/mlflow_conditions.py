@@ -52,17 +52,31 @@ class Conditions:
             return self.some_runs(*map(self._attribute, some)) if some else None
         if not some:
             return None
-        on_row = self.on_rows(TABLES[column.kind], column, some)
-        return sa.select(TABLES[column.kind].c.run_uuid).where(*on_row)
+        return self.on_rows(sa.select(TABLES[column.kind].c.run_uuid), column, some)
 
-    def on_rows(self, table: Any, column: Column, some: Sequence[Condition]) -> Sequence[Any]:
-        """Return conditions on a column as some on the rows of its table, the ones that an index knows too."""
-        indexed = [self._begins(table, condition) for condition in some if _is_equal(condition)]
-        on_row = [self._on_row(table, condition) for condition in some]
-        return [table.c.key == column.name, *indexed, *on_row]
+    def on_rows(self, wanted: sa.Select[Any], column: Column, some: Sequence[Condition]) -> sa.Select[Any]:
+        """Return what is wanted of a column's table with conditions on its rows, in the order of their index.
 
-    def _begins(self, table: Any, condition: Condition) -> Any:
-        return begin(self._engine, table) == str(condition.value)[:LONGEST_ORDERED]
+        Whoever asks for a few of them has no use for the order: Postgres would go through the table, thinking that a
+        few will be found soon.
+        """
+        table = TABLES[column.kind]
+        wanted = wanted.where(table.c.key == column.name, *(self._by_index(table, condition) for condition in some))
+        if any(condition.operator == "=" for condition in some):
+            return wanted.order_by(table.c.run_uuid)
+        if any(isinstance(condition.value, (int, float)) for condition in some):
+            return wanted.order_by(table.c.value if column.kind is Kind.METRIC else number(self._engine, table))
+        return wanted
+
+    def _by_index(self, table: Any, condition: Condition) -> Any:
+        """Return the condition on a row, in words of its index alone where that says it: it has a text's beginning."""
+        if condition.operator not in ("=", "in") or isinstance(condition.value, (int, float)):
+            return self._on_row(table, condition)
+        texts = condition.value if isinstance(condition.value, tuple) else (str(condition.value),)
+        begins, beginnings = begin(self._engine, table), [text[:LONGEST_ORDERED] for text in texts]
+        within = begins == beginnings[0] if len(texts) == 1 else begins.in_(beginnings)
+        whole = all(len(text) < LONGEST_ORDERED for text in texts)
+        return within if whole else sa.and_(within, self._on_row(table, condition))
 
     def _on_row(self, table: Any, condition: Condition) -> Any:
         """Return the condition on a metric, parameter or tag as one on a row of its table."""
@@ -79,8 +93,7 @@ class Conditions:
 
     def has_word(self, word: str, of_models: Sequence[int]) -> Any:
         """Return whether a run has a word in its id, its name, or is of one of the models."""
-        texts = (runs.c.run_uuid, sa.func.coalesce(runs.c.name, ""))
-        inside = [self._contains(text, word) for text in texts]
+        inside = [self._contains(text, word) for text in (runs.c.run_uuid, runs.c.name)]
         return sa.or_(*inside, runs.c.experiment_id.in_(of_models)) if of_models else sa.or_(*inside)
 
     def text_of(self, column: Column) -> Any:
@@ -150,10 +163,6 @@ def _is_there(table: Any) -> Any:
 
 def _is_null(condition: Condition) -> bool:
     return condition.operator == "is null"
-
-
-def _is_equal(condition: Condition) -> bool:
-    return condition.operator == "=" and isinstance(condition.value, str)
 
 
 def _known(condition: Condition) -> str:

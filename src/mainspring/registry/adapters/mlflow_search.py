@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors
-from mainspring.core.time import MILLISECOND
 from mainspring.registry.adapters.memory_search import ranked
 from mainspring.registry.adapters.mlflow_asking import Asking, models_of
-from mainspring.registry.adapters.mlflow_conditions import TABLES, Conditions, there
-from mainspring.registry.adapters.mlflow_history import read_history, read_lines
-from mainspring.registry.adapters.mlflow_tables import add_indexes, is_there, open_tables, runs
+from mainspring.registry.adapters.mlflow_conditions import Conditions
+from mainspring.registry.adapters.mlflow_history import read_history, read_lined, read_lines
+from mainspring.registry.adapters.mlflow_names import read_kinds, read_names, read_names_of
+from mainspring.registry.adapters.mlflow_rows import read_rows
+from mainspring.registry.adapters.mlflow_tables import add_indexes, is_there, open_tables
 from mainspring.registry.run_matching import place_in, token
 from mainspring.registry.searching import Axis, Column, History, Kind, RunPage, RunQuery, RunRow, UnknownRun
 
@@ -39,48 +38,51 @@ class MlflowRunSearch:
     def close(self) -> None:
         self._engine.dispose()
 
-    def search(self, query: RunQuery, columns: Sequence[Column] = ()) -> RunPage:
+    def search(self, query: RunQuery, columns: Sequence[Column] | None = (), *, count_to: int = 0) -> RunPage:
         after = place_in(query)
         with self._connected() as connection:
             if connection is None:
-                return RunPage(())
+                return RunPage((), count=0 if count_to else None)
             asking = Asking(self._say, self._engine, connection, query)
             places = asking.places(after)
             shown = places[: query.limit]
-            names = _by_kind(columns)
-            found = self._rows(connection, [place[2] for place in shown], asking.models, names)
+            found = read_rows(connection, [place[2] for place in shown], asking.models, columns)
             more = token(query, shown[-1]) if len(places) > len(shown) else ""
-            return RunPage(tuple(found[place[2]] for place in shown if place[2] in found), more)
+            every = min(len(shown), count_to) if after is None and not more else None
+            count = (asking.count(count_to) if every is None else every) if count_to else None
+            return RunPage(tuple(found[place[2]] for place in shown if place[2] in found), more, count)
 
     def count(self, query: RunQuery, *, at_most: int = 1000) -> int:
         with self._connected() as connection:
-            if connection is None:
-                return 0
-            asking = Asking(self._say, self._engine, connection, query)
-            some = asking.some().limit(at_most).subquery()
-            return int(connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one())
+            return 0 if connection is None else Asking(self._say, self._engine, connection, query).count(at_most)
 
     def get(self, run_ids: Sequence[str]) -> list[RunRow]:
-        with self._connected() as connection:
-            found: Mapping[str, RunRow] = {}
-            if connection is not None and run_ids:
-                found = self._rows(connection, run_ids, models_of(connection), None)
+        found = self._rows(run_ids, None)
         for run_id in run_ids:
             if run_id not in found:
                 raise UnknownRun(run_id)
         return [found[run_id] for run_id in run_ids]
 
-    def names(self, kind: Kind, text: str = "", *, limit: int = 100) -> list[str]:
+    def rows(self, run_ids: Sequence[str], columns: Sequence[Column]) -> list[RunRow]:
+        found = self._rows(run_ids, columns)
+        return [found[run_id] for run_id in run_ids if run_id in found]
+
+    def _rows(self, run_ids: Sequence[str], columns: Sequence[Column] | None) -> Mapping[str, RunRow]:
+        with self._connected() as connection:
+            if connection is None or not run_ids:
+                return {}
+            return read_rows(connection, run_ids, models_of(connection), columns)
+
+    def names(self, kind: Kind, text: str = "", *, limit: int = 100, of: Sequence[str] | None = None) -> list[str]:
         with self._connected() as connection:
             if connection is None:
                 return []
-            # Each name is one step down the index, however many runs have it: DISTINCT would read them all.
-            key = TABLES[kind].c.key
-            first = sa.select(sa.func.min(key).label("key")).cte("names", recursive=True)
-            another = sa.select(sa.func.min(key)).where(key > first.c.key).scalar_subquery()
-            every = first.union_all(sa.select(another).where(first.c.key.is_not(None)))
-            found = connection.scalars(sa.select(every.c.key).where(every.c.key.is_not(None)))
-            return ranked(found, text, limit)
+            every = read_names(connection, kind) if of is None else read_names_of(connection, kind, of)
+            return ranked(every, text, limit)
+
+    def kinds(self, name: str) -> list[Kind]:
+        with self._connected() as connection:
+            return [] if connection is None else read_kinds(connection, name)
 
     def history(self, run_ids: Sequence[str], metric: str, *, points: int = 200, axis: Axis = Axis.STEP) -> History:
         with self._connected() as connection:
@@ -91,6 +93,12 @@ class MlflowRunSearch:
     def lines(self, run_ids: Sequence[str], metric: str, *, points: int = 24) -> Mapping[str, tuple[float | None, ...]]:
         with self._connected() as connection:
             return read_lines(connection, run_ids, metric, points) if connection is not None and run_ids else {}
+
+    def lined(self, run_ids: Sequence[str], metrics: Sequence[str]) -> list[str]:
+        with self._connected() as connection:
+            if connection is None or not run_ids or not metrics:
+                return []
+            return read_lined(connection, run_ids, metrics)
 
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection | None]:
@@ -105,51 +113,3 @@ class MlflowRunSearch:
                 return
             with self._engine.connect() as connection:
                 yield connection
-
-    def _rows(
-        self,
-        connection: sa.Connection,
-        run_ids: Sequence[str],
-        models: Mapping[int, str],
-        names: Mapping[Kind, Sequence[str]] | None,
-    ) -> dict[str, RunRow]:
-        """Return runs by id, with what is named of each kind, or with everything."""
-        if not run_ids:
-            return {}
-        known = (runs.c.lifecycle_stage == "active", runs.c.experiment_id.in_(list(models)))
-        there_are = connection.execute(sa.select(runs).where(runs.c.run_uuid.in_(run_ids), *known)).all()
-        has: dict[Kind, dict[str, dict[str, Any]]] = {kind: {run.run_uuid: {} for run in there_are} for kind in TABLES}
-        for kind, table in TABLES.items():
-            if names is not None and not names.get(kind):
-                continue
-            value: Any = table.c.value
-            if kind is Kind.METRIC:
-                value = sa.case((there(table), table.c.value), else_=None)
-            wanted = sa.select(table.c.run_uuid, table.c.key, value)
-            if names is None:
-                wanted = wanted.where(table.c.run_uuid.in_(list(has[kind])))
-            else:
-                # By pairs: of two lists SQLite takes the names alone to an index, and reads every run that has them.
-                pairs = [(name, run_id) for name in names[kind] for run_id in has[kind]]
-                wanted = wanted.where(sa.tuple_(table.c.key, table.c.run_uuid).in_(pairs))
-            for run_id, name, each in connection.execute(wanted):
-                if each is not None or kind is Kind.METRIC:
-                    has[kind][run_id][name] = math.nan if each is None else each
-        return {
-            run.run_uuid: RunRow(
-                id=run.run_uuid,
-                name=run.name or "",
-                model=models[run.experiment_id],
-                status=run.status or "",
-                started_at=(run.start_time or 0) * MILLISECOND,
-                ended_at=None if run.end_time is None else run.end_time * MILLISECOND,
-                metrics=has[Kind.METRIC][run.run_uuid],
-                params=has[Kind.PARAM][run.run_uuid],
-                tags=has[Kind.TAG][run.run_uuid],
-            )
-            for run in there_are
-        }
-
-
-def _by_kind(columns: Sequence[Column]) -> dict[Kind, list[str]]:
-    return {kind: [column.name for column in columns if column.kind is kind] for kind in TABLES}

@@ -151,3 +151,8 @@ def begin(engine: sa.Engine, table: Any) -> sa.ColumnElement[str]:
 def plain(engine: sa.Engine, text: Any) -> Any:
     """Return a text column so that it is compared by code points."""
     return text if engine.dialect.name == "sqlite" else sa.collate(text, "C")
+
+
+def unindexed(engine: sa.Engine, column: Any) -> Any:
+    """Return a column that SQLite looks up in no index, where it would choose the wrong one; Postgres chooses well."""
+    return sa.literal_column(f"+{column}", column.type) if engine.dialect.name == "sqlite" else column

@@ -9,7 +9,18 @@ import pytest
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import SECOND
 from mainspring.registry.ports import Tracking
-from mainspring.registry.searching import Axis, Bucket, Column, Condition, Kind, Order, RunPage, RunQuery, RunSearch
+from mainspring.registry.searching import (
+    MOST_POINTS,
+    Axis,
+    Bucket,
+    Column,
+    Condition,
+    Kind,
+    Order,
+    RunPage,
+    RunQuery,
+    RunSearch,
+)
 
 
 class RunSearchConformance:
@@ -110,3 +121,36 @@ class RunSearchConformance:
         tracking.log(one, metrics=[("loss", float(step), step, SECOND) for step in range(100)])
         tracking.log(other, metrics=[("loss", 7.0, 95, SECOND)])
         assert search.lines([one, other], "loss", points=4) == {one: (0.0, 33.0, 66.0, 99.0)}
+        assert search.lines([one, other], "loss", points=1) == {one: (0.0,)}
+        assert search.lined([other, one], ["auc", "loss"]) == ["loss"]
+        assert search.lined([other], ["loss"]) == []
+        for points in (0, MOST_POINTS + 1):
+            with pytest.raises(Invalid, match=f"{points} points"):
+                search.lines([one], "loss", points=points)
+            with pytest.raises(Invalid, match=f"{points} points"):
+                search.history([one], "loss", points=points)
+
+    def test_a_page_has_everything_and_the_count_where_asked(self, search: RunSearch, runs: list[str]) -> None:
+        page = search.search(RunQuery(limit=2), None, count_to=3)
+        assert page.count == 3
+        assert [dict(run.params) for run in page.runs] == [dict(run.params) for run in search.get(runs[:1:-1])]
+        assert search.search(RunQuery(limit=9), count_to=9).count == 4
+        assert search.search(RunQuery(limit=9)).count is None
+
+    def test_rows_leave_out_what_is_not_there(self, search: RunSearch, runs: list[str]) -> None:
+        rows = search.rows(["0" * 32, runs[1], runs[0]], [Column(Kind.PARAM, "depth")])
+        assert [(run.id, dict(run.params), dict(run.metrics)) for run in rows] == [
+            (runs[1], {"depth": "11"}, {}),
+            (runs[0], {"depth": "12"}, {}),
+        ]
+        assert search.rows([], []) == []
+
+    def test_what_a_name_names(self, search: RunSearch, tracking: Tracking, runs: list[str]) -> None:
+        assert [search.kinds(name) for name in ("auc", "depth", "n", "nobody")] == [
+            [Kind.METRIC], [Kind.PARAM], [Kind.TAG], []
+        ]  # fmt: skip
+        assert search.names(Kind.PARAM, of=runs[:1]) == ["depth", "kind"]
+        assert search.names(Kind.METRIC, of=runs[3:]) == []
+        tracking.log(runs[3], params={"auc": "high"})
+        assert search.kinds("auc") == [Kind.METRIC, Kind.PARAM]
+        assert search.names(Kind.PARAM, "AUC") == ["auc"]

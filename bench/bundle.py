@@ -2,8 +2,8 @@
 
 The model is scikit-learn's histogram gradient boosting; a bundle holds it as ONNX, the peers as a pickle. A save counts
 until the bytes are on the disk (ours syncs, the peers do not), a load until the model can answer. The floors do the
-same work without names, manifest and signature: write and sync, read and hash, read and open the session. What verifying
-adds to hashing is the signature and the walk through the model's file: once at a save, once at each load. Sides take
+same work without names, manifest and signature: write and sync, read and hash, read and open the session. What
+verifying adds to hashing is the signature and the walk through the model's file: once a save, once a load. Sides take
 turns, the peers in a process each (bench/bundle_side.py), and the fastest turn counts. Cold is a new process, from its
 start to its first answer.
 """

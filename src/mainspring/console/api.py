@@ -16,10 +16,12 @@ from mainspring.console.endpoints.api import Id, Limit, add_endpoint_api
 from mainspring.console.endpoints.live import live
 from mainspring.console.endpoints.overview import endpoints
 from mainspring.console.guard import caller
+from mainspring.console.models.api import add_model_api
 from mainspring.console.predictions.evidence import evidence
 from mainspring.console.project import ConsoleProject
 from mainspring.console.runs.api import add_run_api
-from mainspring.core.errors import Invalid, NotFound
+from mainspring.console.search.api import add_search_api
+from mainspring.core.errors import Invalid
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.core.time import DAY, parse_duration
 from mainspring.ledger.model import Prediction
@@ -45,6 +47,7 @@ def api(project: ConsoleProject, looking: Looking | None = None) -> APIRouter:
         looking: Shared with the pages, so that both find what the other looked at.
     """
     router = APIRouter(prefix="/api", default_response_class=Json)
+    looking = looking or Looking()
 
     @router.get("/status")
     def status() -> Response:
@@ -84,26 +87,9 @@ def api(project: ConsoleProject, looking: Looking | None = None) -> APIRouter:
             }
         )
 
-    @router.get("/models")
-    def list_models() -> Response:
-        """Every model, declared or registered, with its aliases."""
-        versions = project.versions.all()
-        names = sorted({*project.definitions.models, *(version.model for version in versions)})
-        aliases: dict[str, dict[str, str]] = {name: {} for name in names}
-        for version in versions:
-            aliases[version.model].update(dict.fromkeys(version.aliases, version.version))
-        counts = {name: sum(version.model == name for version in versions) for name in names}
-        return Json({"models": [{"name": n, "versions": counts[n], "aliases": aliases[n]} for n in names]})
-
-    @router.get("/models/{model}/versions")
-    def list_versions(model: Id) -> Response:
-        """A model's versions and alias moves, newest first."""
-        versions = project.versions.all(check_id(model, "model"))
-        if not versions and model not in project.definitions.models:
-            raise NotFound(f"There is no model {model!r}.", fix="GET /api/models lists them.")
-        return Json({"model": model, "versions": versions, "moves": project.versions.moves(model)})
-
+    add_model_api(router, project, looking)
     add_run_api(router, project)
+    add_search_api(router, project)
 
     @router.get("/keys")
     def list_keys() -> Response:
@@ -135,7 +121,7 @@ def api(project: ConsoleProject, looking: Looking | None = None) -> APIRouter:
         """What was done, newest first."""
         return Json({"events": project.audit.read(limit)})
 
-    add_explore_api(router, project, looking or Looking())
+    add_explore_api(router, project, looking)
     return router
 
 

@@ -31,6 +31,8 @@ _PARTS = (
     "tracking",
     "run_search",
     "versions",
+    "approvals",
+    "deletions",
     "bundles",
     "routes",
     "predictions",

@@ -78,9 +78,10 @@ class Chart:
     empty: str = ""
     stacked: bool = False  # bars stand on each other
     level: tuple[float, str] | None = None  # a value to compare with, drawn across
-    marks: tuple[tuple[int, str], ...] = ()  # instants worth a line: a new version
+    marks: tuple[tuple[int, str], ...] = ()  # instants, or steps, worth a line: a new version
     pieces: str = "windows"
     axis: str = "time"  # or "step"
+    step: str = "step"  # what one is called
 
     @property
     def drawable(self) -> bool:
@@ -132,13 +133,14 @@ class Chart:
                 "zero": self.from_zero,
                 "stacked": self.stacked,
                 "axis": self.axis,
+                "step": self.step,
                 "x": places,
                 "width": (self.ends[0] - self.starts[0]) / scale if self.starts else 0,
                 "lines": [
                     {"name": line.name, "tone": line.tone, "dash": line.dash, "y": line.values} for line in self.lines
                 ],
                 "level": None if self.level is None else {"y": self.level[0], "text": self.level[1]},
-                "marks": [{"x": at / 1e6, "text": text} for at, text in self.marks],
+                "marks": [{"x": at / scale, "text": text} for at, text in self.marks],
             }
         ).decode()
 
@@ -153,7 +155,7 @@ class Chart:
 
     def _end(self, at: int) -> str:
         if self.axis == "step":
-            return f"step {at:,}"
+            return f"{self.step} {at:,}"
         return formats.day(at) if self.ends[-1] - self.starts[0] >= DAY else formats.minute(at)
 
     @property

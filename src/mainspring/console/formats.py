@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from markupsafe import Markup, escape
 
 from mainspring.core.time import DAY, HOUR, MILLISECOND, MINUTE, SECOND, format_instant, to_datetime
 
+_DIGEST = re.compile(r"\b([0-9a-f]{40,})\b")
 _THIN = " "  # between a number and its unit, a narrow no-break space
 
 
@@ -177,6 +179,22 @@ def answer(of: Any) -> str | Markup:
 def short(digest: str) -> Markup:
     """The first twelve characters of a digest or id, the whole as title."""
     return Markup('<code class="digest" title="{}">{}</code>').format(digest, digest[:12])
+
+
+def digests(text: str) -> Markup:
+    """A text in which each digest, of 40 hexadecimal digits or more, is only its beginning, the whole as its title."""
+    pieces = _DIGEST.split(text)  # every second one is a digest
+    return Markup("").join(short(piece) if place % 2 else escape(piece) for place, piece in enumerate(pieces))
+
+
+def coded(text: str) -> Markup:
+    """A text in which what stands between backticks is code."""
+    pieces = text.split("`")
+    if len(pieces) % 2 == 0:  # one that is not closed
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(piece) if place % 2 else escape(piece) for place, piece in enumerate(pieces)
+    )
 
 
 def _time(at: int, text: str) -> Markup:

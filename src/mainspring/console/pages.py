@@ -18,10 +18,12 @@ from mainspring.console.endpoints.overview import SHOWN_COLUMNS, endpoints, over
 from mainspring.console.features.pages import add_feature_pages
 from mainspring.console.features.values import source_address
 from mainspring.console.guard import caller, cookie_name, form
+from mainspring.console.models.pages import add_model_pages
 from mainspring.console.predictions.evidence import evidence
 from mainspring.console.project import ConsoleProject
 from mainspring.console.render import login_page, page
 from mainspring.console.runs.pages import add_run_pages
+from mainspring.console.search.pages import add_search_pages
 from mainspring.core.errors import Denied, NotFound
 from mainspring.core.ids import check_id
 from mainspring.security.model import Action, AuditEvent, Principal
@@ -35,7 +37,10 @@ _STATIC: Mapping[str, tuple[str, str]] = {
     "uplot.js": ("uplot-1.6.32/uPlot.iife.min.js", "text/javascript"),
 }
 _ID = r"[A-Za-z0-9_.-]{1,128}"
-_OWN_PAGE = re.compile(rf"/(\?endpoint={_ID}|predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID})?)?")
+_MODELS = rf"models(/{_ID}(/history|/versions/[0-9]{{1,12}}(/card)?)?)?"
+_OWN_PAGE = re.compile(
+    rf"/(\?endpoint={_ID}|predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?)?|{_MODELS})?"
+)
 
 
 def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIRouter:
@@ -86,6 +91,8 @@ def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIR
     add_feature_pages(router, project, looking, frame)
     add_data_pages(router, project, looking, frame)
     add_run_pages(router, project, frame)
+    add_search_pages(router, project, frame)
+    add_model_pages(router, project, looking, frame)
 
     @router.get("/static/{name}")
     def show_file(name: str) -> Response:

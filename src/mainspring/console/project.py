@@ -14,7 +14,7 @@ from mainspring.features.ports import OnlineStore
 from mainspring.ledger.ports import PredictionStore
 from mainspring.monitoring.ports import MonitorStore
 from mainspring.registry.model import Bundle
-from mainspring.registry.ports import ModelVersions, Tracking
+from mainspring.registry.ports import Approvals, Deletions, ModelVersions, Tracking
 from mainspring.registry.searching import RunSearch
 from mainspring.security.keys import Authenticator
 from mainspring.security.ports import AuditLog, Authoriser, KeyStore
@@ -75,6 +75,10 @@ class ConsoleProject(Protocol):
     def run_search(self) -> RunSearch: ...
     @property
     def versions(self) -> ModelVersions: ...
+    @property
+    def approvals(self) -> Approvals: ...
+    @property
+    def deletions(self) -> Deletions: ...
     @property
     def bundles(self) -> BundleReader: ...
     @property

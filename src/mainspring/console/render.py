@@ -45,6 +45,8 @@ def _environment() -> jinja2.Environment:
         formats.tiny,
         formats.short,
         formats.size,
+        formats.digests,
+        formats.coded,
     ):
         environment.filters[filter_.__name__] = filter_
     environment.globals["missing"] = formats.missing

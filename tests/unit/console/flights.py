@@ -27,6 +27,7 @@ from mainspring.ledger.model import Prediction
 from mainspring.monitoring.adapters.memory import MemoryMonitors
 from mainspring.monitoring.model import ColumnDrift, Window
 from mainspring.registry.adapters.memory import MemoryBlobs, MemoryTracking, MemoryVersions
+from mainspring.registry.adapters.memory_decisions import MemoryApprovals, MemoryDeletions
 from mainspring.registry.adapters.memory_search import search_tracked
 from mainspring.registry.bundles import Bundles, seal
 from mainspring.registry.model import AliasMove, Input, Manifest
@@ -141,6 +142,8 @@ class Project:
     online: MemoryOnlineStore = field(default_factory=MemoryOnlineStore)
     tracking: MemoryTracking = field(default_factory=MemoryTracking)
     versions: MemoryVersions = field(default_factory=MemoryVersions)
+    approvals: MemoryApprovals = field(default_factory=MemoryApprovals)
+    deletions: MemoryDeletions = field(default_factory=MemoryDeletions)
     blobs: MemoryBlobs = field(default_factory=MemoryBlobs)
     signing_key: SigningKey = field(default_factory=lambda: SigningKey(bytes(32)))
     routes: MemoryRoutes = field(default_factory=MemoryRoutes)

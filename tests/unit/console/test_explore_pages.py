@@ -105,7 +105,7 @@ class TestOneView:
         assert re.search(r"Newest visible row 20 Mar 2024, \d\d:\d\d UTC", text)
 
     def test_its_lineage_leads_to_other_pages(self, orders_page) -> None:
-        for link in ("/data/orders", "/?endpoint=checkout"):
+        for link in ("/data/orders", "/models/fraud"):
             assert orders_page.count(f'<a class="node {"source" if "data" in link else "model"}" href="{link}"') == 2
         assert orders_page.count('class="node view here" aria-current="page"') == 2
 

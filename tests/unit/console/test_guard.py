@@ -37,7 +37,17 @@ PATHS = {
     "/api/predictions",
     "/api/predictions/x",
     "/api/models",
+    "/api/models/x",
+    "/api/models/x/history",
     "/api/models/x/versions",
+    "/api/models/x/versions/x",
+    "/api/models/x/versions/x/card",
+    "/models",
+    "/models/x",
+    "/models/x/history",
+    "/models/x/versions/x",
+    "/models/x/versions/x/card",
+    "/models/x/versions/x/card.md",
     "/api/runs",
     "/api/keys",
     "/api/keys/x",
@@ -58,6 +68,8 @@ PATHS = {
     "/runs/x",
     "/api/runs/x",
     "/api/runs/x/history",
+    "/runs/x/search",
+    "/api/runs/x/search",
 }
 
 
@@ -244,6 +256,10 @@ class TestSessions:
         [
             ("/predictions/01k6f3", "/predictions/01k6f3"),
             ("/?endpoint=late-arrival", "/?endpoint=late-arrival"),
+            ("/models/late-arrival/versions/3/card", "/models/late-arrival/versions/3/card"),
+            ("/models/late-arrival/history", "/models/late-arrival/history"),
+            ("/runs/01k6f3/search", "/runs/01k6f3/search"),
+            ("/models//evil.example", "/"),
             ("//evil.example", "/"),
             ("https://evil.example/", "/"),
             ("/\\evil.example", "/"),

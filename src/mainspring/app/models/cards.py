@@ -2,24 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mainspring.app.models import curating
 from mainspring.app.project import Project
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.files import write_atomic
 from mainspring.core.ids import check_id
+from mainspring.core.settings import Settings
+from mainspring.data.ports import Snapshots
 from mainspring.governance.cards import build
 from mainspring.governance.model import Card
 from mainspring.governance.resources import Price
 from mainspring.registry.bundles import FEATURES
 from mainspring.registry.lineage import lineage_of
-from mainspring.registry.model import Bundle, RunRecord
+from mainspring.registry.model import Bundle, ModelVersion, RunRecord
+from mainspring.registry.ports import ModelVersions, Tracking
+from mainspring.training.model import Model
 
 FOLDER = "cards"  # in the project's own: one Markdown file a model
 _LARGEST_WORDS = 1_000_000  # bytes
+
+
+class Loads(Protocol):
+    """Verified bundles by digest."""
+
+    def load(self, digest: str) -> Bundle: ...
+
+
+class Declared(Protocol):
+    """The models that the project declares."""
+
+    @property
+    def models(self) -> Mapping[str, Model]: ...
+
+
+class Carded(Protocol):
+    """What a card needs of a project."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def definitions(self) -> Declared: ...
+    @property
+    def versions(self) -> ModelVersions: ...
+    @property
+    def bundles(self) -> Loads: ...
+    @property
+    def tracking(self) -> Tracking: ...
+    @property
+    def snapshots(self) -> Snapshots: ...
 
 
 def card(project: Project, reference: str) -> Card:
@@ -31,10 +66,14 @@ def card(project: Project, reference: str) -> Card:
         Corrupt: Its bundle is damaged.
         Invalid: The file of words is no text, or too large.
     """
-    version = curating.find(project, reference)
+    return card_of(project, curating.find(project, reference))
+
+
+def card_of(project: Carded, version: ModelVersion) -> Card:
+    """Return the card of a version. Raises as `card` does."""
     bundle = project.bundles.load(version.digest)
     run = _run(project, version.run_id)
-    name = f"{FOLDER}/{check_id(version.model, 'model')}.md"
+    name = words_file(version.model)
     price = project.settings.training_price
     declared = project.definitions.models.get(version.model)
     return build(
@@ -50,6 +89,25 @@ def card(project: Project, reference: str) -> Card:
         description="" if declared is None else declared.description,
         owner="" if declared is None else declared.owner,
     )
+
+
+def words_file(model: str) -> str:
+    """Return where people write of a model, in the project's folder."""
+    return f"{FOLDER}/{check_id(model, 'model')}.md"
+
+
+def stamp(project: Carded, version: ModelVersion) -> Hashable:
+    """Return what a card is the same as long as: it costs little where a card costs much."""
+    try:
+        words = (project.settings.root / words_file(version.model)).stat()
+    except OSError:
+        written = None
+    else:
+        written = words.st_mtime_ns, words.st_size
+    declared = project.definitions.models.get(version.model)
+    said = None if declared is None else (declared.description, declared.owner)
+    where = version.model, version.version, version.digest, version.aliases
+    return *where, tuple(sorted(version.tags.items())), written, said, project.settings.training_price
 
 
 def document(found: Card) -> dict[str, Any]:
@@ -81,14 +139,14 @@ def write(path: Path, content: str) -> None:
     write_atomic(path, content.encode(), mode=0o644)
 
 
-def _run(project: Project, run_id: str) -> RunRecord | None:
+def _run(project: Carded, run_id: str) -> RunRecord | None:
     try:
         return project.tracking.get(run_id)
     except NotFound:
         return None
 
 
-def _tables(project: Project, commit: str) -> dict[str, int] | None:
+def _tables(project: Carded, commit: str) -> dict[str, int] | None:
     if not commit:
         return None
     try:
@@ -97,7 +155,7 @@ def _tables(project: Project, commit: str) -> dict[str, int] | None:
         return None
 
 
-def _words(project: Project, name: str) -> str:
+def _words(project: Carded, name: str) -> str:
     path = project.settings.root / name
     try:
         content = path.read_bytes()

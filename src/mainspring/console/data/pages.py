@@ -50,6 +50,5 @@ def add_data_pages(router: APIRouter, project: ConsoleProject, looking: Looking,
         pictures = {}
         if seen.found:
             pictures = {each.column: column_picture(each, seen.found.rows) for each in seen.found.columns}
-        serving = {endpoint.model_name: name for name, endpoint in sorted(project.definitions.endpoints.items())}
-        drawn = picture(shown.lineage, f"{SOURCE}:{name}", lambda node: page_of(node, serving))
+        drawn = picture(shown.lineage, f"{SOURCE}:{name}", page_of)
         return page("source.html", framed(request, view=shown, seen=seen, pictures=pictures, picture=drawn))

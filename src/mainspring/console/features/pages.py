@@ -81,7 +81,7 @@ def _content(
     return {
         "view": shown,
         "section": "features",
-        "picture": _picture(project, shown),
+        "picture": _picture(shown),
         "seen": seen,
         "chosen": chosen,
         "charts": charts(seen.found.features[chosen]) if seen.found else (),
@@ -96,9 +96,8 @@ def _content(
     }, status
 
 
-def _picture(project: ConsoleProject, shown: ViewPage) -> Any:
-    serving = {endpoint.model_name: name for name, endpoint in sorted(project.definitions.endpoints.items())}
-    return picture(shown.lineage, f"{VIEW}:{shown.name}", lambda node: page_of(node, serving))
+def _picture(shown: ViewPage) -> Any:
+    return picture(shown.lineage, f"{VIEW}:{shown.name}", page_of)
 
 
 def _examples(seen: Seen[Distributions]) -> list[dict[str, str]]:

@@ -193,18 +193,15 @@ def project_lineage(project: ConsoleProject) -> tuple[Lineage, str | None]:
     return found, " ".join(problems) or None
 
 
-def page_of(node: Node, models: Mapping[str, str]) -> str | None:
-    """Return the address of a node's page. Names are ids, so they need no quoting.
-
-    Args:
-        models: Model -> an endpoint that serves it.
-    """
+def page_of(node: Node) -> str | None:
+    """Return the address of a node's page. Names are ids, so they need no quoting."""
     if node.kind == graph.SOURCE:
         return source_address(node.name)
     if node.kind == graph.VIEW:
         return f"/features/{node.name}"
-    endpoint = node.name if node.kind == graph.ENDPOINT else models.get(node.name) if node.kind == graph.MODEL else None
-    return None if endpoint is None else f"/?endpoint={endpoint}"
+    if node.kind == graph.MODEL:
+        return f"/models/{node.name}"
+    return f"/?endpoint={node.name}" if node.kind == graph.ENDPOINT else None
 
 
 def source_address(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mainspring.app.runs.searching import SEARCH
 from mainspring.console.charts import Chart
 from mainspring.console.project import ConsoleProject
 from mainspring.console.runs.charts import looked_at, one_chart
@@ -36,11 +37,17 @@ class RunView:
     artefacts: Mapping[str, int]  # name -> bytes
     artefacts_problem: str | None
     versions: tuple[ModelVersion, ...]
+    registered: bool  # whether its model has a page
     commit: str | None  # the dataset commit, where the project still has it
 
     @property
     def state(self) -> str:
         return state_of(self.run.status)
+
+    @property
+    def searched(self) -> bool:
+        """Whether it is a search of parameters, which has a page of its own."""
+        return SEARCH in self.run.tags
 
     def said(self, *names: str) -> str:
         """Return the first of these tags that the run has."""
@@ -66,6 +73,7 @@ def run_view(project: ConsoleProject, run_id: str, *, find: str = "", metric: Se
     artefacts, problem = _artefacts(project, run_id)
     tags = {name: text for name, text in sorted(run.tags.items()) if not name.startswith("mlflow.")}
     commit = run.tags.get("dataset_commit") or run.tags.get("mainspring.dataset_commit")
+    versions = project.versions.all(run.model)
     return RunView(
         run=run,
         parent=_parent(project, run),
@@ -81,7 +89,8 @@ def run_view(project: ConsoleProject, run_id: str, *, find: str = "", metric: Se
         process={name.removeprefix("mainspring."): run.tags[name] for name in _PROCESS if run.tags.get(name)},
         artefacts=artefacts,
         artefacts_problem=problem,
-        versions=tuple(version for version in project.versions.all(run.model) if version.run_id == run.id),
+        versions=tuple(version for version in versions if version.run_id == run.id),
+        registered=bool(versions) or run.model in project.definitions.models,
         commit=commit if commit and _has_commit(project, commit) else None,
     )
 

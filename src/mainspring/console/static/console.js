@@ -70,7 +70,7 @@
     box.className = "tip";
     box.hidden = true;
     const label = (at) => {
-      if (chart.axis === "step") return chart.width > 1 ? `steps ${count.format(chart.x[at])} – ${count.format(chart.x[at] + chart.width - 1)}` : `step ${count.format(chart.x[at])}`;
+      if (chart.axis === "step") return chart.width > 1 ? `${chart.step}s ${count.format(chart.x[at])} – ${count.format(chart.x[at] + chart.width - 1)}` : `${chart.step} ${count.format(chart.x[at])}`;
       const from = new Date((chart.x[at] - chart.width / 2) * 1000), to = new Date((chart.x[at] + chart.width / 2) * 1000);
       const whole = chart.width % DAY === 0;
       return whole ? `${day.format(from)} – ${day.format(to)}` : `${day.format(from)}, ${minute.format(from)} – ${minute.format(to)}`;

@@ -1,0 +1,1 @@
+"""The pages of what the registry knows: models, their versions, and the card of each."""

@@ -1,0 +1,84 @@
+"""Models, versions and cards over the API: the values of the pages."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import Response
+
+from mainspring.app.live.looking import Looking
+from mainspring.app.models.cards import document
+from mainspring.console.answers import Json
+from mainspring.console.endpoints.api import Id, Limit
+from mainspring.console.features.values import Seen
+from mainspring.console.models.happenings import history
+from mainspring.console.models.listing import model_list
+from mainspring.console.models.model_page import known_versions, model_page
+from mainspring.console.models.reading import carded
+from mainspring.console.models.version_page import find_version, version_page
+from mainspring.console.project import ConsoleProject
+from mainspring.core.errors import Unavailable
+from mainspring.core.ids import ID_PATTERN, check_id
+
+Number = Annotated[str, Path(pattern="^[0-9]{1,12}$")]
+Words = Annotated[str, Query(max_length=200)]
+Before = Annotated[int | None, Query(ge=1, le=10**12)]
+Begin = Annotated[int, Query(ge=0, le=10**9, alias="from")]
+MaybeId = Annotated[str | None, Query(pattern=f"^{ID_PATTERN}$")]
+
+
+def add_model_api(router: APIRouter, project: ConsoleProject, looking: Looking) -> None:
+    """Add the routes under `/models`."""
+
+    @router.get("/models")
+    def list_models(q: Words = "") -> Response:
+        """Every model, declared or registered, with its aliases, champion, and the endpoints that serve it."""
+        found = model_list(project, q)
+        return Json({"models": found.rows, "found": found.found, "of": found.of})
+
+    @router.get("/models/{model}")
+    def show_model(model: Id, before: Before = None, limit: Limit = 20) -> Response:
+        """One model with its versions, newest first; `next` is what `before` of the page after this one is."""
+        view = model_page(project, check_id(model, "model"), before=before, limit=limit)
+        rows = [{**_fields(row), "state": row.state} for row in view.rows]
+        return Json({**_fields(view), "rows": rows, "chart": None})
+
+    @router.get("/models/{model}/versions")
+    def list_versions(model: Id) -> Response:
+        """A model's versions and alias moves, newest first."""
+        versions = known_versions(project, check_id(model, "model"))
+        return Json({"model": model, "versions": versions, "moves": project.versions.moves(model)})
+
+    @router.get("/models/{model}/history")
+    def show_history(model: Id, alias: MaybeId = None, begin: Begin = 0, limit: Limit = 50) -> Response:
+        """Who moved which alias, approved or marked a version, when and why; newest first."""
+        known_versions(project, check_id(model, "model"))
+        found = history(project, model, alias=alias or "", begin=begin, limit=limit)
+        return Json({"model": model, "history": found.rows, "of": found.of, "next": found.next})
+
+    @router.get("/models/{model}/versions/{number}")
+    def show_version(model: Id, number: Number) -> Response:
+        """One version: lineage, files, signature, approvals, mark, metrics. What is still being read is not `ready`."""
+        view = version_page(project, looking, check_id(model, "model"), number)
+        return Json({**_fields(view), "state": view.state, "goes_at": view.goes_at})
+
+    @router.get("/models/{model}/versions/{number}/card")
+    def show_card(model: Id, number: Number) -> Response:
+        """A version's model card; 202 while its held-out rows are scored."""
+        seen = carded(project, looking, find_version(project, check_id(model, "model"), number))
+        return _seen(seen)
+
+
+def _fields(of: Any) -> dict[str, Any]:
+    return {name: getattr(of, name) for name in of.__dataclass_fields__}
+
+
+def _seen(seen: Seen[Any]) -> Response:
+    if seen.problem is not None:
+        raise Unavailable(seen.problem)
+    if seen.found is None:
+        response = Json({"ready": False}, 202)
+        response.headers["retry-after"] = "2"
+        return response
+    return Json(document(seen.found))

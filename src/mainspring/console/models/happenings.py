@@ -1,0 +1,72 @@
+"""What people decided about a model's versions: aliases moved, approvals, marks for deletion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mainspring.console.project import ConsoleProject
+from mainspring.registry.model import AliasMove
+
+PAGE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One decision. Of an alias, `old` is the version that it named before, None where it named none."""
+
+    at: int  # UTC epoch microseconds
+    kind: str  # alias, approval, deletion
+    alias: str
+    old: str | None
+    version: str
+    actor: str
+    reason: str
+
+    @property
+    def back(self) -> bool:
+        """Whether an alias went to a version older than the one before."""
+        if self.old is None or not (self.old.isdigit() and self.version.isdigit()):
+            return False
+        return int(self.version) < int(self.old)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Some of a model's decisions, newest first, from the `begin`-th on."""
+
+    rows: tuple[Happening, ...]
+    begin: int
+    of: int
+
+    @property
+    def next(self) -> int | None:
+        """Where the rows after these begin."""
+        end = self.begin + len(self.rows)
+        return end if end < self.of else None
+
+
+def history(project: ConsoleProject, model: str, *, alias: str = "", begin: int = 0, limit: int = PAGE) -> History:
+    """Return what was decided about a model, newest first; with an alias, its moves alone."""
+    found = happenings(project, model)
+    if alias:
+        found = [each for each in found if each.alias == alias]
+    return History(tuple(found[begin : begin + limit]), begin, len(found))
+
+
+def happenings(project: ConsoleProject, model: str) -> list[Happening]:
+    """Return all that was decided about a model, newest first."""
+    found = [_move(move) for move in project.versions.moves(model)]
+    found += [
+        Happening(each.at, "approval", "", None, each.version, each.approver, each.reason)
+        for each in project.approvals.of(model)
+    ]
+    found += [
+        Happening(each.at, "deletion", "", None, each.version, each.actor, each.reason)
+        for each in project.deletions.all()
+        if each.model == model
+    ]
+    return sorted(found, key=lambda each: each.at, reverse=True)
+
+
+def _move(move: AliasMove) -> Happening:
+    return Happening(move.at, "alias", move.alias, move.old, move.new, move.actor, move.reason)

@@ -1,0 +1,109 @@
+"""The routes of models, versions and cards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from markupsafe import Markup
+
+from mainspring.app.live.looking import Looking
+from mainspring.app.models.cards import render, words_file
+from mainspring.console.models.happenings import PAGE, history
+from mainspring.console.models.intervals import interval_picture
+from mainspring.console.models.listing import model_list
+from mainspring.console.models.model_page import known_versions, model_page
+from mainspring.console.models.reading import carded
+from mainspring.console.models.states import STATES
+from mainspring.console.models.version_page import find_version, version_page
+from mainspring.console.project import ConsoleProject
+from mainspring.console.render import page
+from mainspring.console.runs.table import state_of
+from mainspring.core.errors import Unavailable
+from mainspring.core.ids import check_id
+from mainspring.governance.model import Card
+from mainspring.governance.prose import prose
+from mainspring.governance.rendering import left_out, metric_names, resource_facts, verdict
+from mainspring.registry.model import ModelVersion
+
+Frame = Callable[[Request], dict[str, Any]]
+Before = Annotated[int | None, Query(ge=1, le=10**12)]
+Begin = Annotated[int, Query(ge=0, le=10**9, alias="from")]
+_PATIENCE_S = 60.0  # of somebody who asks for the file
+
+
+def add_model_pages(router: APIRouter, project: ConsoleProject, looking: Looking, frame: Frame) -> None:
+    """Add the routes under `/models`."""
+
+    def framed(request: Request, **content: Any) -> dict[str, Any]:
+        return {**frame(request), "section": "models", "states": STATES, "run_state": state_of, **content}
+
+    @router.get("/models")
+    def show_models(request: Request, q: str = "") -> Response:
+        words = q.strip()[:200]
+        return page("models.html", framed(request, found=model_list(project, words), words=words))
+
+    @router.get("/models/{model}")
+    def show_model(request: Request, model: str, before: Before = None) -> Response:
+        view = model_page(project, check_id(model, "model"), before=before)
+        return page("model.html", framed(request, view=view))
+
+    @router.get("/models/{model}/history")
+    def show_history(request: Request, model: str, alias: str = "", begin: Begin = 0) -> Response:
+        known = {each.version for each in known_versions(project, check_id(model, "model"))}
+        chosen = check_id(alias, "alias") if alias else ""
+        found = history(project, model, alias=chosen, begin=begin, limit=PAGE)
+        return page("model_history.html", framed(request, model=model, found=found, alias=chosen, known=known))
+
+    @router.get("/models/{model}/versions/{number}")
+    def show_version(request: Request, model: str, number: str) -> Response:
+        view = version_page(project, looking, check_id(model, "model"), number)
+        return page("version.html", framed(request, view=view, interval_picture=interval_picture))
+
+    @router.get("/models/{model}/versions/{number}/card")
+    def show_card(request: Request, model: str, number: str) -> Response:
+        version = find_version(project, check_id(model, "model"), number)
+        seen = carded(project, looking, version)
+        content = {
+            "version": version,
+            "seen": seen,
+            "card": seen.found,
+            "prose": _prose,
+            "interval_picture": interval_picture,
+            "metric_names": metric_names,
+            "left_out": left_out,
+            "resource_facts": resource_facts,
+            "verdict": verdict,
+            "words_file": words_file(version.model),
+        }
+        return page("card.html", framed(request, **content))
+
+    @router.get("/models/{model}/versions/{number}/card.md")
+    def download_card(model: str, number: str) -> Response:
+        version = find_version(project, check_id(model, "model"), number)
+        return _download(version, card_now(project, looking, version))
+
+
+def card_now(project: ConsoleProject, looking: Looking, version: ModelVersion) -> Card:
+    """Return a version's card, waited for.
+
+    Raises:
+        Unavailable: It cannot be made, or not in a minute.
+    """
+    seen = carded(project, looking, version, _PATIENCE_S)
+    if seen.found is None:
+        why = seen.problem or "The card is being made: its held-out rows are scored."
+        raise Unavailable(why, fix="ask again in a moment." if seen.problem is None else None)
+    return seen.found
+
+
+def _download(version: ModelVersion, card: Card) -> Response:
+    name = f"{version.model}-{version.version}-card.md"  # an id and a number: nothing that a header could mistake
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return Response(render(card, "md"), media_type="text/markdown; charset=utf-8", headers=headers)
+
+
+def _prose(text: str) -> Markup:
+    return Markup(prose(text))  # noqa: S704  (escaped by `prose`)

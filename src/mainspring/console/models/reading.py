@@ -1,0 +1,69 @@
+"""What is costly to know of a version, looked at in a thread: whether its bundle is whole, and its card."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from mainspring.app.live.looking import Looking
+from mainspring.app.models.cards import card_of, stamp
+from mainspring.console.features.values import Seen
+from mainspring.console.project import ConsoleProject
+from mainspring.core.errors import MainspringError, Overloaded
+from mainspring.core.time import MINUTE
+from mainspring.governance.model import Card
+from mainspring.registry.model import Manifest, ModelVersion
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+_KEPT_US = 10 * MINUTE  # how long it is believed that a bundle is as it was when it was verified
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A bundle that was whole when it was read, without its bytes."""
+
+    manifest: Manifest
+    sizes: Mapping[str, int]  # file -> bytes
+    signature: str  # Ed25519, hex
+    at: int  # when it was verified, UTC epoch microseconds
+
+
+def verified(project: ConsoleProject, looking: Looking, version: ModelVersion) -> Seen[Verified]:
+    """Return what a version's bundle is. It is verified again every ten minutes in which somebody looks."""
+
+    def read() -> Verified:
+        bundle = project.bundles.load(version.digest)
+        sizes = {name: len(bundle.files[name]) for name in sorted(bundle.files)}
+        return Verified(bundle.manifest, sizes, bundle.signature.hex(), project.wall.now())
+
+    return _seen(looking, ("bundle", version.digest, project.wall.now() // _KEPT_US), read)
+
+
+def carded(project: ConsoleProject, looking: Looking, version: ModelVersion, wait_s: float | None = None) -> Seen[Card]:
+    """Return a version's card: its bundle is verified and its held-out rows are scored, so that it may take a while."""
+
+    def make() -> Card:
+        try:
+            return card_of(project, version)
+        except MainspringError:
+            raise
+        except Exception as error:  # a model is somebody's program: whatever it does must not take the page with it
+            name = f"{version.model}:{version.version}"
+            _log.exception("the card of %s", name)
+            what = f"The model {name} cannot be scored: {type(error).__name__}: {str(error)[:300]}."
+            raise MainspringError(what, fix=f"try `mainspring models card {name}`.") from error
+
+    return _seen(looking, ("card", stamp(project, version)), make, wait_s)
+
+
+def _seen(looking: Looking, key: Hashable, make: Callable[[], _T], wait_s: float | None = None) -> Seen[_T]:
+    try:
+        ready, found = looking.at(key, make, wait_s)
+    except Overloaded:
+        return Seen(False, None, None)
+    except MainspringError as error:
+        return Seen(True, None, str(error))
+    return Seen(ready, found, None)

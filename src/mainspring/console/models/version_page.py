@@ -1,0 +1,185 @@
+"""One version, as values for its template: what it was made of, whether it is whole, and what was decided about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mainspring.app.live.looking import Looking
+from mainspring.console.features.values import Seen
+from mainspring.console.models.figures import record_of, runs_of
+from mainspring.console.models.happenings import Happening, happenings
+from mainspring.console.models.model_page import counting
+from mainspring.console.models.reading import Verified, carded, verified
+from mainspring.console.models.serving import serving, shares
+from mainspring.console.models.states import state_of
+from mainspring.console.project import ConsoleProject
+from mainspring.core.errors import MainspringError, NotFound
+from mainspring.core.time import DAY
+from mainspring.data.model import DatasetCommit
+from mainspring.delivery.approving import needed
+from mainspring.delivery.gates import BASELINE
+from mainspring.governance.model import Estimate
+from mainspring.registry.lineage import PARENT, Lineage, authors_of, lineage_of
+from mainspring.registry.model import Approval, Deletion, ModelVersion
+from mainspring.registry.searching import RunRow
+from mainspring.stats.metrics import HIGHER_IS_BETTER
+
+GRACE_US = 7 * DAY  # `mainspring models gc` leaves a mark alone that long, unless it is told otherwise
+LISTED = 50
+_PATIENCE_S = 1.5  # for intervals: the page says the rest without them
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of a bundle."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure of the held-out rows. The interval is there once the card is; `gate` is the condition it had to meet."""
+
+    estimate: Estimate
+    gate: str
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPage:
+    """One version. `bundle` says whether it is whole; `lineage` is there once that is known."""
+
+    version: ModelVersion
+    newer: int | None
+    older: int | None
+    of: int
+    authors: tuple[str, ...]
+    run: RunRow | None
+    bundle: Seen[Verified]
+    lineage: Lineage | None
+    commit: DatasetCommit | None  # where the project still has it
+    files: tuple[File, ...]
+    metrics: tuple[Metric, ...]
+    intervals: Seen[tuple[Estimate, ...]]
+    approvals: tuple[Approval, ...]
+    approvers: tuple[str, ...]  # whose word counts
+    needed: int
+    mark: Deletion | None
+    serves: Mapping[str, float]
+    children: tuple[ModelVersion, ...]
+    of_children: int
+    decided: tuple[Happening, ...]
+
+    @property
+    def state(self) -> str:
+        """A word of `states.STATES`."""
+        return state_of(self.version, self.mark, self.serves)
+
+    @property
+    def goes_at(self) -> int | None:
+        """From when on a collection with the usual grace removes it, UTC epoch microseconds."""
+        return None if self.mark is None else self.mark.at + GRACE_US
+
+
+def find_version(project: ConsoleProject, model: str, number: str) -> ModelVersion:
+    """Return a version by its number.
+
+    Raises:
+        NotFound: There is none, or it is no number.
+    """
+    if not (number.isascii() and number.isdigit() and len(number) <= 12):
+        raise NotFound(f"There is no version {number[:40]!r} of {model!r}.", fix=f"GET /api/models/{model} lists them.")
+    return project.versions.get(model, str(int(number)))
+
+
+def version_page(project: ConsoleProject, looking: Looking, model: str, number: str) -> VersionPage:
+    """Return what is known of a version.
+
+    Raises:
+        NotFound: There is none.
+    """
+    version = find_version(project, model, number)
+    everything = project.versions.all()
+    numbers = sorted(int(each.version) for each in everything if each.model == model)
+    place = numbers.index(int(version.version))
+    run = runs_of(project, [version]).get(version.run_id)
+    authors = authors_of(version, record_of(run))
+    bundle = verified(project, looking, version)
+    children = [each for each in everything if each.tags.get(PARENT) == version.digest]
+    intervals = _intervals(project, looking, version) if bundle.found else Seen(bundle.ready, None, bundle.problem)
+    approvals = project.approvals.of(model, version.version)
+    declared = project.definitions.models.get(model)
+    return VersionPage(
+        version=version,
+        newer=numbers[place + 1] if place + 1 < len(numbers) else None,
+        older=numbers[place - 1] if place else None,
+        of=len(numbers),
+        authors=authors,
+        run=run,
+        bundle=bundle,
+        lineage=lineage_of(version, bundle.found.manifest, record_of(run), everything) if bundle.found else None,
+        commit=_commit(project, bundle.found.manifest.dataset_commit) if bundle.found else None,
+        files=_files(bundle.found),
+        metrics=_metrics(project, model, bundle.found, intervals.found or ()),
+        intervals=intervals,
+        approvals=tuple(approvals),
+        approvers=counting(version, authors, approvals),
+        needed=needed(declared.gates if declared else (), project.settings.approvals),
+        mark=next((mark for mark in project.deletions.all() if _is(mark, version)), None),
+        serves=shares(serving(project).get(model, ()), version.version),
+        children=tuple(children[:LISTED]),
+        of_children=len(children),
+        decided=_decided(project, version)[:LISTED],
+    )
+
+
+def _is(mark: Deletion, version: ModelVersion) -> bool:
+    return (mark.model, mark.version) == (version.model, version.version)
+
+
+def _commit(project: ConsoleProject, commit: str) -> DatasetCommit | None:
+    try:
+        return project.snapshots.get(commit) if commit else None
+    except MainspringError:
+        return None
+
+
+def _files(found: Verified | None) -> tuple[File, ...]:
+    if found is None:
+        return ()
+    return tuple(File(name, found.sizes[name], digest) for name, digest in sorted(found.manifest.files.items()))
+
+
+def _intervals(project: ConsoleProject, looking: Looking, version: ModelVersion) -> Seen[tuple[Estimate, ...]]:
+    card = carded(project, looking, version, _PATIENCE_S)
+    performance = card.found.performance if card.found else None
+    return Seen(card.ready, performance.metrics if performance else None, card.problem)
+
+
+def _metrics(
+    project: ConsoleProject, model: str, found: Verified | None, intervals: Sequence[Estimate]
+) -> tuple[Metric, ...]:
+    """Return the figures that the manifest states, those with a gate first."""
+    if found is None:
+        return ()
+    declared = project.definitions.models.get(model)
+    gates = {gate.metric: str(gate).removeprefix(f"{gate.metric} ") for gate in (declared.gates if declared else ())}
+    stated, around = found.manifest.metrics, {each.metric: each for each in intervals}
+    metrics = []
+    for name in sorted(stated, key=lambda name: (name not in gates, name)):
+        if name.startswith(BASELINE):
+            continue
+        one = around.get(name)
+        low, high = (one.low, one.high) if one else (None, None)
+        baseline = stated.get(f"{BASELINE}{name}")
+        estimate = Estimate(name, stated[name], low, high, baseline, HIGHER_IS_BETTER.get(name, True))
+        metrics.append(Metric(estimate, gates.get(name, "")))
+    return tuple(metrics)
+
+
+def _decided(project: ConsoleProject, version: ModelVersion) -> tuple[Happening, ...]:
+    """Return what was decided about this version, an alias that left it included."""
+    number = version.version
+    return tuple(each for each in happenings(project, version.model) if number in (each.version, each.old))

@@ -1,0 +1,41 @@
+"""A search over the API: the values of its page."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+
+from mainspring.console.answers import Json
+from mainspring.console.endpoints.api import Id
+from mainspring.console.project import ConsoleProject
+from mainspring.console.search.page import search_page
+from mainspring.core.ids import check_id
+
+Begin = Annotated[int, Query(ge=0, le=10**9, alias="from")]
+Sort = Annotated[str, Query(max_length=40)]
+
+
+def add_search_api(router: APIRouter, project: ConsoleProject) -> None:
+    """Add the route `/runs/{run_id}/search`."""
+
+    @router.get("/runs/{run_id}/search")
+    def show_search(run_id: Id, sort: Sort = "best", begin: Begin = 0) -> Response:
+        """A search of parameters: what was best, the importance of each parameter, and its trials, 25 at a time."""
+        view = search_page(project, check_id(run_id, "run"), sort=sort, begin=begin)
+        return Json(
+            {
+                "run": view.run,
+                "metric": view.found.metric,
+                "maximize": view.found.maximize,
+                "best": view.best,
+                "counts": view.counts,
+                "importance": view.found.importance,
+                "fixed": view.fixed,
+                "trials": view.rows,
+                "of": len(view.found.trials),
+                "next": view.next,
+                "trainings": [run.id for run in view.trainings],
+            }
+        )

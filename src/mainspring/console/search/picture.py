@@ -1,0 +1,161 @@
+"""Trials as dots, drawn without a script: over time, and over each parameter.
+
+A dot is a line of no length with round ends, and a tick one with straight ends, whose width does not grow with the
+picture: so the picture may be stretched to its place, and dots stay round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from markupsafe import Markup
+
+from mainspring.console import formats
+from mainspring.console.search.scale import Axis, axis_of, judged_axis
+from mainspring.console.search.trials import LOST, Found, Tried
+from mainspring.training.search.trials import COMPLETE, FAILED, PRUNED
+
+WIDTH, HEIGHT, ROW = 600, 200, 20
+LINKED = 300  # dots that lead to their runs; of more, only the best does
+SLICES = 8
+KINDS = {PRUNED: "pruned", FAILED: "failed", LOST: "lost"}
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """One picture with what stands beside it."""
+
+    svg: Markup
+    top: str | Markup
+    bottom: str | Markup
+    ends: tuple[str | Markup, ...]
+    note: str
+    named: bool = False  # whether each end is the name of a place, rather than the first and the last
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The trials over one parameter."""
+
+    name: str
+    share: float | None
+    plot: Plot
+
+
+def over_trials(found: Found) -> Plot | None:
+    """Return the completed trials in the order in which they began, and the best so far; `None` where none is."""
+    told = [trial for trial in found.trials if trial.state == COMPLETE and trial.value is not None]
+    if not told:
+        return None
+    axis, outside = _judged(told, found.maximize)
+    last = max(1, found.trials[-1].number)
+
+    def x(number: int) -> float:
+        return WIDTH * (number + 0.5) / (last + 1)
+
+    dots = [(trial, x(trial.number), _y(axis, trial)) for trial in told]
+    inside = _grid() + _best_line(told, found.maximize, axis, x) + _dots(dots, found.best)
+    note = f"{outside} far worse {'one is' if outside == 1 else 'ones are'} drawn at the edge" if outside else ""
+    return Plot(_svg(inside, HEIGHT), _end(axis.high), _end(axis.low), ("trial 0", f"trial {last:,}"), note)
+
+
+def ticks(found: Found) -> tuple[tuple[str, int, Markup], ...]:
+    """Return, for each way in which a trial came to nothing, its name, how many there are, and when they were."""
+    last = max(1, found.trials[-1].number) if found.trials else 1
+    rows = []
+    for state, word in KINDS.items():
+        numbers = [trial.number for trial in found.trials if trial.state == state]
+        if numbers:
+            path = "".join(f"M{WIDTH * (number + 0.5) / (last + 1):.1f} 4v{ROW - 8}" for number in numbers)
+            rows.append((word, len(numbers), _svg(Markup('<path class="tick {}" d="{}"/>').format(state, path), ROW)))
+    return tuple(rows)
+
+
+def slices(found: Found, names: Sequence[str]) -> tuple[Slice, ...]:
+    """Return the completed trials over each parameter in which they differ, at most `SLICES`."""
+    told = [trial for trial in found.trials if trial.state == COMPLETE and trial.value is not None]
+    drawn: list[Slice] = []
+    for name in names:
+        having = [trial for trial in told if name in trial.params]
+        along = axis_of([trial.params[name] for trial in having]) if len(having) > 1 else None
+        if along is not None and len(drawn) < SLICES:
+            drawn.append(Slice(name, found.importance.get(name), _slice(found, having, name, along)))
+    return tuple(drawn)
+
+
+def _slice(found: Found, having: Sequence[Tried], name: str, along: Axis) -> Plot:
+    axis, _ = _judged(having, found.maximize)
+    dots = []
+    for trial in having:
+        place = along.place(trial.params[name])
+        if place is not None:
+            dots.append((trial, WIDTH * (0.03 + 0.94 * place), _y(axis, trial)))
+    best = found.best
+    note = "by order of magnitude" if along.log else ""
+    return Plot(
+        _svg(_grid() + _dots(dots, best), HEIGHT), _end(axis.high), _end(axis.low), along.ends, note, bool(along.names)
+    )
+
+
+def _judged(told: Sequence[Tried], maximize: bool) -> tuple[Axis, int]:
+    return judged_axis([trial.value for trial in told if trial.value is not None], maximize)
+
+
+def _y(axis: Axis, trial: Tried) -> float:
+    return HEIGHT * (1 - (axis.place(trial.value) or 0.0))
+
+
+def _best_line(told: Sequence[Tried], maximize: bool, axis: Axis, x: Callable[[int], float]) -> Markup:
+    """Draw the best value there was, as steps: it holds until a better one comes."""
+    better = max if maximize else min
+    best: list[float] = []
+    for trial in told:
+        value = trial.value or 0.0
+        best.append(better(best[-1], value) if best else value)
+    places = [
+        (x(trial.number), HEIGHT * (1 - (axis.place(value) or 0.0))) for trial, value in zip(told, best, strict=True)
+    ]
+    path = f"M{places[0][0]:.1f} {places[0][1]:.1f}" + "".join(
+        f"H{here[0]:.1f}V{here[1]:.1f}" for before, here in pairwise(places) if here[1] != before[1]
+    )
+    return Markup('<path class="best" d="{}H{}"/>').format(path, WIDTH)
+
+
+def _dots(dots: Sequence[tuple[Tried, float, float]], best: Tried | None) -> Markup:
+    """Draw the dots, the best last; each leads to its run, unless there are too many for that."""
+    others = [dot for dot in dots if dot[0] is not best]
+    if len(others) > LINKED:
+        path = "".join(f"M{x:.1f} {y:.1f}h0" for _, x, y in others)
+        drawn = Markup('<path class="dot many" d="{}"/>').format(path)
+    else:
+        drawn = Markup("").join(_dot(trial, x, y, "dot") for trial, x, y in others)
+    return drawn + Markup("").join(_dot(trial, x, y, "dot top") for trial, x, y in dots if trial is best)
+
+
+def _dot(trial: Tried, x: float, y: float, look: str) -> Markup:
+    told = ", ".join(f"{name} {value}" for name, value in trial.params.items())
+    title = f"trial {trial.number}: {trial.value:.6g}" + (f" with {told[:300]}" if told else "")
+    # The table has the same links: there are too many here to be gone through one by one with a keyboard.
+    drawn = Markup('<path class="{}" d="M{:.1f} {:.1f}h0"><title>{}</title></path>').format(look, x, y, title)
+    if not trial.run_id:
+        return drawn
+    return Markup('<a href="/runs/{}" tabindex="-1">{}</a>').format(trial.run_id, drawn)
+
+
+def _grid() -> Markup:
+    return Markup("").join(
+        Markup('<line class="grid" x1="0" x2="{}" y1="{}" y2="{}"/>').format(WIDTH, HEIGHT * n / 4, HEIGHT * n / 4)
+        for n in range(5)
+    )
+
+
+def _svg(inside: Markup, height: int) -> Markup:
+    return Markup(
+        '<svg class="tries" viewBox="0 0 {} {}" preserveAspectRatio="none" focusable="false">{}</svg>'
+    ).format(WIDTH, height, inside)
+
+
+def _end(value: float) -> str | Markup:
+    return formats.number(value, 3)

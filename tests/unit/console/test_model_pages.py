@@ -1,0 +1,352 @@
+"""The pages of models, versions and cards: what they say, refuse, and do with what people invent."""
+
+import re
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from mainspring.app.live.looking import Looking
+from mainspring.console.app import create_app
+from mainspring.core.time import DAY, MINUTE
+from mainspring.registry.adapters.memory import MemoryVersions
+from mainspring.registry.model import AliasMove, Approval
+from unit.console.client import Client
+from unit.console.flights import NOW, Definitions, Project, populated
+from unit.console.registered import MODEL, OTHER, registered, searched
+from unit.console.test_pages import Markup, text_of
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return registered(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def client(project: Project) -> Client:
+    return Client(create_app(project), project.key())
+
+
+def shown(client: Client, path: str, status: int = 200) -> str:
+    answer = client.page(path)
+    assert answer.status_code == status, answer.text
+    Markup().feed(answer.text)
+    return answer.text
+
+
+def row(page: str, begins: str) -> str:
+    """Return the text of the one row of a table whose head begins so."""
+    rows = [re.sub(r"\s+", " ", text_of(f"<main>{each}</main>")).strip("> ") for each in page.split("<tr>")[1:]]
+    (found,) = [each for each in rows if each.startswith(begins)]
+    return found
+
+
+class TestModels:
+    def test_newest_champion_and_endpoints(self, client: Client) -> None:
+        page = shown(client, "/models")
+        found = row(page, MODEL)
+        assert "version 32 version 34" in found  # champion, newest
+        assert "34 2 marked" in found
+        assert "version 32 90%, version 34 10%" in found
+        assert "challenger 34" in found
+        assert "registered, not declared" in row(page, OTHER)
+
+    def test_the_same_over_the_api(self, client: Client) -> None:
+        first, second = client.get("/api/models").json()["models"]
+        assert (first["name"], first["champion"]["version"], first["newest"]["version"]) == (MODEL, "32", "34")
+        assert first["aliases"] == {"champion": "32", "challenger": "34"}
+        assert first["serving"] == [{"endpoint": MODEL, "reference": "champion", "versions": {"32": 0.9, "34": 0.1}}]
+        assert (second["name"], second["declared"], second["serving"]) == (OTHER, False, [])
+
+    def test_found_by_a_part_of_the_name(self, client: Client) -> None:
+        page = shown(client, "/models?q=NIGHT")
+        assert f'href="/models/{OTHER}"' in page
+        assert f'href="/models/{MODEL}"' not in page
+        assert "No model has “<i>” in its name." in text_of(shown(client, "/models?q=%3Ci%3E"))
+
+    def test_a_project_without_a_model(self) -> None:
+        bare = Project(definitions=Definitions())
+        assert "No model yet" in shown(Client(create_app(bare), bare.key()), "/models")
+
+
+class TestModel:
+    def test_versions_with_state_metrics_and_approvals(self, client: Client, project: Project) -> None:
+        whole = shown(client, f"/models/{MODEL}")
+        page = whole[whole.index('class="registered') :]
+        newest = project.versions.get(MODEL, "34")
+        auc = project.run_search.get([newest.run_id])[0].metrics["holdout.auc"]
+        found = row(page, "34 challenger")
+        assert "Live late-arrival 10%" in found
+        assert f"{auc:.4f}" in found
+        assert "0.5" in found  # the baseline
+        assert "key:k1:cem" in found
+        assert "Marked for deletion by local:ben" in row(page, "33")
+        assert "champion Live" in row(page, "32")
+        assert "Registered" in row(page, "31")
+        assert "version 32 is champion" in text_of(whole)
+
+    def test_an_authors_own_word_is_none(self, tmp_path: Path) -> None:
+        project = registered(tmp_path)
+        version = project.versions.get(MODEL, "20")
+        (author,) = client_json(project, f"/api/models/{MODEL}/versions/20")["authors"]
+        project.approvals.add(Approval(MODEL, "20", version.digest, author, "mine", NOW))
+        project.approvals.add(Approval(MODEL, "20", "0" * 64, "key:k2:dora", "of other bytes", NOW))
+        rows = client_json(project, f"/api/models/{MODEL}?before=21")["rows"]
+        assert (rows[0]["version"]["version"], rows[0]["approvers"]) == ("20", [])
+        page = shown(Client(create_app(project), project.key()), f"/models/{MODEL}/versions/20")
+        assert "0 of 1 needed" in text_of(page)
+        assert "made it, so it does not count" in text_of(page)
+        assert "for other bytes, so it does not count" in text_of(page)
+
+    def test_every_version_is_on_one_page(self, client: Client) -> None:
+        path, seen = f"/models/{MODEL}", []
+        while path:
+            page = shown(client, path)
+            table = page[page.index('class="registered') : page.index('id="history"')]
+            seen += re.findall(rf'<th scope="row"><a href="/models/{MODEL}/versions/(\d+)"', table)
+            following = re.search(r'class="next" href="([^"#]+)', table)
+            path = following[1] if following else ""
+        assert seen == [str(number) for number in range(34, 0, -1)]
+
+    def test_the_history_of_aliases_with_who_and_why(self, client: Client) -> None:
+        page = shown(client, f"/models/{MODEL}/history")
+        assert "champion back from version 32 to version 29" in re.sub(r"\s+", " ", text_of(page))
+        assert "rollback: late arrivals were missed &lt;b&gt;again&lt;/b&gt;" in page
+        assert "11 decisions" in text_of(page)
+        of_one = client.get(f"/api/models/{MODEL}/history?alias=challenger").json()
+        assert [(each["old"], each["version"], each["actor"]) for each in of_one["history"]] == [
+            (None, "34", "local:ana")
+        ]
+        kinds = {each["kind"] for each in client.get(f"/api/models/{MODEL}/history").json()["history"]}
+        assert kinds == {"alias", "approval", "deletion"}
+
+    def test_the_history_has_pages(self) -> None:
+        project = populated()
+        for number in range(120):
+            old, new = ("2", "1") if number % 2 == 0 else ("1", "2")
+            move = AliasMove(MODEL, "champion", old, new, "ana", f"move {number}", NOW - DAY + number * MINUTE)
+            project.versions.set_alias(move)
+        client, path, seen = Client(create_app(project), project.key()), f"/models/{MODEL}/history", []
+        while path:
+            page = shown(client, path)
+            seen += re.findall(r"move (\d+)", page)
+            following = re.search(r'class="next" href="([^"]+)"', page)
+            path = following[1].replace("&amp;", "&") if following else ""
+        assert seen == [str(number) for number in range(119, -1, -1)]
+
+    def test_its_searches(self, tmp_path: Path) -> None:
+        project = registered(tmp_path)
+        run = searched(project, 8)
+        page = shown(Client(create_app(project), project.key()), f"/models/{MODEL}")
+        assert f'href="/runs/{run}/search"' in page
+
+    def test_one_that_was_declared_but_never_trained(self) -> None:
+        project = replace(populated(), versions=MemoryVersions())
+        client = Client(create_app(project), project.key())
+        assert "It has no version yet" in text_of(shown(client, f"/models/{MODEL}"))
+        assert "never trained" in shown(client, "/models")
+
+    def test_a_version_whose_run_is_not_here(self) -> None:
+        project = populated()
+        other = project.versions.get(MODEL, "2")
+        project.versions.register("brought", other.digest, "0" * 20, {"author": "local:<i>"}, NOW)
+        client = Client(create_app(project), project.key())
+        page = shown(client, "/models/brought")
+        assert "local:&lt;i&gt;" in page
+        assert "not in this installation" in shown(client, "/models/brought/versions/1")
+
+
+class TestVersion:
+    def test_its_lineage_leads_to_what_it_was_made_of(self, client: Client, project: Project) -> None:
+        page = shown(client, f"/models/{MODEL}/versions/34")
+        version = project.versions.get(MODEL, "34")
+        manifest = project.bundles.load(version.digest).manifest
+        assert f'href="/runs/{version.run_id}"' in page
+        assert f'href="/data/commits/{manifest.dataset_commit}"' in page
+        assert f'href="/models/{MODEL}/versions/33">{MODEL} 33</a>' in page  # its parent
+        assert f'href="/models/{OTHER}/versions/1">{OTHER} 1</a>' in page  # what was made from it
+        assert manifest.features_digest in page
+        assert manifest.code_version in page
+        assert f'href="/models/{MODEL}/versions/34/card"' in page
+
+    def test_its_files_digests_and_signature_are_those_of_the_bundle(self, client: Client, project: Project) -> None:
+        page = shown(client, f"/models/{MODEL}/versions/34")
+        bundle = project.bundles.load(project.versions.get(MODEL, "34").digest)
+        for name, digest in bundle.manifest.files.items():
+            assert digest in row(page, name)
+        assert bundle.signature.hex() in page
+        assert bundle.digest in page
+        told = client.get(f"/api/models/{MODEL}/versions/34").json()
+        assert told["bundle"]["found"]["signature"] == bundle.signature.hex()
+        assert {each["name"]: each["bytes"] for each in told["files"]} == {
+            name: len(content) for name, content in bundle.files.items()
+        }
+
+    def test_metrics_have_the_intervals_of_the_card(self, client: Client) -> None:
+        told = client.get(f"/api/models/{MODEL}/versions/34").json()
+        card = client.get(f"/api/models/{MODEL}/versions/34/card").json()
+        around = {each["metric"]: each for each in card["performance"]["metrics"]}
+        assert len(told["metrics"]) == 4
+        for each in told["metrics"]:
+            estimate = each["estimate"]
+            assert estimate["low"] == around[estimate["metric"]]["low"] < estimate["value"] < estimate["high"]
+        page = shown(client, f"/models/{MODEL}/versions/34")
+        assert page.count('class="interval"') == 5  # and the one of the legend
+        assert "beats by 0.005" in row(page, "auc")
+
+    def test_author_and_approver(self, client: Client) -> None:
+        text = text_of(shown(client, f"/models/{MODEL}/versions/34"))
+        assert "local:ben" in text
+        assert "1 of 1 needed" in text
+        assert "the false alarms are gone" in text
+        assert f"mainspring models approve {MODEL}:31" in text_of(shown(client, f"/models/{MODEL}/versions/31"))
+
+    def test_a_marked_one_says_until_when_it_can_be_had_back(self, client: Client) -> None:
+        text = text_of(shown(client, f"/models/{MODEL}/versions/33"))
+        assert "trained on a broken day" in text
+        assert f"mainspring models restore {MODEL}:33" in text
+        assert "lasts until 7 Sep 2013, 23:20 UTC" in text
+        assert client.get(f"/api/models/{MODEL}/versions/33").json()["goes_at"] == NOW + 6 * DAY
+        over = text_of(shown(client, f"/models/{MODEL}/versions/6"))  # marked nine days ago
+        assert "ended 30 Aug 2013, 23:20 UTC" in over
+
+    def test_one_that_is_being_removed(self, tmp_path: Path) -> None:
+        project = registered(tmp_path, versions=12)
+        project.deletions.claim(MODEL, "11")
+        text = text_of(shown(Client(create_app(project), project.key()), f"/models/{MODEL}/versions/11"))
+        assert "It is being removed" in text
+        assert "models restore" not in text
+
+    def test_a_damaged_bundle_is_said_and_the_rest_is_there(self, tmp_path: Path) -> None:
+        project = registered(tmp_path, versions=10)
+        version = project.versions.get(MODEL, "9")
+        _, files = project.blobs._blobs[version.digest]
+        files["model.onnx"] = b"changed"
+        page = shown(Client(create_app(project), project.key()), f"/models/{MODEL}/versions/9")
+        assert "The file model.onnx of bundle" in text_of(page)
+        assert "Not whole" in text_of(page)
+        assert "Signed and whole" not in page
+        assert f'href="/models/{MODEL}/versions/8"' in page
+
+    def test_while_it_is_being_verified(self, project: Project) -> None:
+        looking, go_on = Looking(0.0), threading.Event()
+        looking.at("something that takes long", go_on.wait)
+        client = Client(create_app(project, looking), project.key())
+        try:
+            page = shown(client, f"/models/{MODEL}/versions/30")
+            assert "Its bundle is being verified." in text_of(page)
+            assert "It is being made" in text_of(shown(client, f"/models/{MODEL}/versions/30/card"))
+            assert client.get(f"/api/models/{MODEL}/versions/30/card").status_code == 202
+            assert client.get(f"/api/models/{MODEL}/versions/30").json()["bundle"]["ready"] is False
+        finally:
+            go_on.set()
+        looking.wait_s = 20.0
+        assert "Signed and whole" in shown(client, f"/models/{MODEL}/versions/30")
+
+    @pytest.mark.parametrize(
+        "path", ["/99", "/x", "/champion", "/0", "/-1", "/1e3", "/99/card", "/99/card.md", "/" + "9" * 30]
+    )
+    def test_what_there_is_not(self, client: Client, path: str) -> None:
+        assert client.page(f"/models/{MODEL}/versions{path}").status_code == 404
+
+    def test_unknown_models(self, client: Client) -> None:
+        for path in ("/models/nobody", "/models/nobody/history", "/models/nobody/versions/1", "/api/models/nobody"):
+            assert client.page(path).status_code == 404
+        assert client.page("/models/a%20b").status_code == 400
+        assert client.get(f"/api/models/{MODEL}?before=0").status_code == 400
+
+
+class TestCard:
+    def test_words_are_text_and_gaps_are_marked(self, client: Client) -> None:
+        page = shown(client, f"/models/{MODEL}/versions/34/card")
+        assert "<script>alert" not in page
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+        assert "javascript:alert(1)" in page  # as text, and in no link
+        assert 'href="javascript' not in page
+        assert "Not complete" in text_of(page)
+        assert "Contact is not written down." in row(page, "Contact")
+        assert "Required" in row(page, "Contact")
+        assert '<p class="gap">Cost is not known' in page
+        assert page.count('class="interval"') == 4
+
+    def test_it_is_the_card_that_the_command_writes(self, client: Client, project: Project) -> None:
+        from mainspring.app.models.cards import card_of, document, render
+
+        card = card_of(project, project.versions.get(MODEL, "34"))
+        answer = client.get(f"/models/{MODEL}/versions/34/card.md")
+        assert answer.text == render(card, "md")
+        assert answer.headers["content-type"] == "text/markdown; charset=utf-8"
+        assert answer.headers["content-disposition"] == f'attachment; filename="{MODEL}-34-card.md"'
+        told = client.get(f"/api/models/{MODEL}/versions/34/card").json()
+        assert told == msgspec.json.decode(msgspec.json.encode(document(card)))
+        assert told["complete"] is False
+
+    def test_words_that_are_written_now_are_there_at_once(self, tmp_path: Path) -> None:
+        project = registered(tmp_path, versions=10)
+        client = Client(create_app(project), project.key())
+        assert "Contact is not written down." in text_of(shown(client, f"/models/{MODEL}/versions/9/card"))
+        (tmp_path / "cards" / f"{MODEL}.md").write_text("## Contact\n\nThe desk, room 4.\n")
+        text = text_of(shown(client, f"/models/{MODEL}/versions/9/card"))
+        assert "The desk, room 4." in text
+        assert "Contact is not written down." not in text
+
+    def test_a_damaged_bundle_has_no_card(self, tmp_path: Path) -> None:
+        project = registered(tmp_path, versions=10)
+        version = project.versions.get(MODEL, "9")
+        project.blobs._blobs[version.digest][1]["holdout.parquet"] = b"changed"
+        client = Client(create_app(project), project.key())
+        assert "It cannot be made" in text_of(shown(client, f"/models/{MODEL}/versions/9/card"))
+        assert client.get(f"/models/{MODEL}/versions/9/card.md").status_code == 503
+        assert client.get(f"/api/models/{MODEL}/versions/9/card").status_code == 503
+
+    def test_a_model_that_cannot_be_scored_takes_nothing_with_it(self, tmp_path: Path, monkeypatch) -> None:
+        project = registered(tmp_path, versions=10)
+
+        def fails(*_: object) -> None:
+            raise ZeroDivisionError("<b>of the model's own</b>")
+
+        monkeypatch.setattr("mainspring.governance.performance.score_bundle", fails)
+        client = Client(create_app(project), project.key())
+        page = shown(client, f"/models/{MODEL}/versions/9")
+        assert "without intervals: The model late-arrival:9 cannot be scored: ZeroDivisionError" in text_of(page)
+        assert "<b>of the model" not in page
+        assert "cannot be scored" in text_of(shown(client, f"/models/{MODEL}/versions/9/card"))
+
+
+def client_json(project: Project, path: str) -> dict:
+    answer = Client(create_app(project), project.key()).get(path)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+PATHS = (
+    "/models",
+    f"/models/{MODEL}",
+    f"/models/{MODEL}/history",
+    f"/models/{MODEL}/versions/34",
+    f"/models/{MODEL}/versions/34/card",
+    f"/models/{MODEL}/versions/34/card.md",
+    f"/api/models/{MODEL}",
+)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nobody_sees_them_without_a_key_and_nobody_changes_anything(client: Client, path: str) -> None:
+    answer = Client(client.app).page(path)
+    assert answer.status_code == 401
+    assert "local:ben" not in answer.text
+    assert client("POST", path).status_code == 405
+    assert client("DELETE", path).status_code == 405
+
+
+def test_thousands_of_versions_are_a_page_of_twenty(tmp_path: Path) -> None:
+    project = registered(tmp_path, versions=10)
+    digest = project.versions.get(MODEL, "9").digest
+    for number in range(3000):
+        project.versions.register(MODEL, f"{number:064x}", "", {}, NOW + number)
+    page = shown(Client(create_app(project), project.key()), f"/models/{MODEL}")
+    assert "the newest 20 of 3,010" in text_of(page)
+    assert len(page) < 80_000
+    assert digest not in page

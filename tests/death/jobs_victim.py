@@ -37,7 +37,7 @@ def main() -> None:
         def act(number: int) -> Callable[[], int]:
             def do() -> int:
                 say("begin", run.id, number)
-                time.sleep(chance.random() * 0.02)
+                time.sleep(chance.random() * 0.05)
                 if chance.random() < 0.1:
                     raise ConnectionError("the network is bad today")
                 say("end", run.id, number)

@@ -29,7 +29,7 @@ from mainspring.jobs.model import NewJob, Status
 pytestmark = pytest.mark.slow
 SEED = int(os.environ.get("DEATH_SEED") or random.randrange(1_000_000))
 VICTIM = Path(__file__).parent / "jobs_victim.py"
-JOBS, STEPS, KILLS = 10, 8, 12
+JOBS, STEPS, KILLS = 20, 8, 8
 
 
 class Scene:
@@ -95,7 +95,7 @@ def test_killed_at_any_moment_every_job_finishes_and_no_finished_step_is_done_ag
     print(f"DEATH_SEED={SEED}")
     chance, clock = random.Random(f"{SEED} {runners}"), SystemClock()
     # A kill is an attempt; here there are more of them at one step than anybody would bear.
-    wanted = [NewJob("chain", {"steps": STEPS}, f"k{number}", attempts=1_000) for number in range(JOBS)]
+    wanted = [NewJob("chain", {"steps": STEPS}, f"k{number}", attempts=1_000) for number in range(JOBS * runners)]
     jobs = [job.id for job in scene.store.enqueue(wanted, clock.now())]
     lease_ms = 60_000 if runners == 1 else 700  # alone it takes over its predecessor's; else they wait for the lease
     processes = [scene.start(f"h{number}", lease_ms) for number in range(runners)]
@@ -115,10 +115,10 @@ def test_killed_at_any_moment_every_job_finishes_and_no_finished_step_is_done_ag
         wait_for(lambda: len(scene.store.find(handlers={"beat"})) > 2, "the schedule's jobs")
     scene.look(jobs)
 
-    assert caught > 2  # else it was not a test
+    assert caught > 1  # else it was not a test
     steps = {(job, str(number)) for job in jobs for number in range(STEPS)}
     assert set(scene.finished) == steps
-    assert [job.result for job in scene.store.get(jobs) if job] == [sum(range(STEPS))] * JOBS
+    assert [job.result for job in scene.store.get(jobs) if job] == [sum(range(STEPS))] * JOBS * runners
     assert {job.progress.done for job in scene.store.get(jobs) if job and job.progress} == {STEPS}
     begun = scene.begun()
     assert [(job, step) for at, job, step in begun if step != "beat" and at >= scene.finished[job, step]] == []

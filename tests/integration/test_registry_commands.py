@@ -50,9 +50,19 @@ def test_a_version_from_its_training_to_another_installation(depot: Depot, tmp_p
     assert depot.run("models", "approve", f"{MODEL}:2").code != 0  # its author
     given = depot.json("models", "approve", f"{MODEL}:2", "--key-file", key, "--reason", "I looked")
     assert given["approver"].endswith(":ben")
+    taken = depot.run("models", "withdraw", f"{MODEL}:2", "--approver", given["approver"], "--reason", "not sure")
+    assert taken.stdout == f"The approval of {MODEL}:2 by {given['approver']} counts no more.\n"
+    assert depot.run("promote", MODEL, "2", environment=strict).code == 3
+    again = depot.run("models", "withdraw", f"{MODEL}:2", "--key-file", key)
+    assert again.code == 4
+    assert f"There is no approval of {MODEL}:2 by {given['approver']} that could be withdrawn." in again.stderr
+    assert f"mainspring models show {MODEL}:2" in again.stderr
+    [withdrawn] = depot.json("models", "show", f"{MODEL}:2")["withdrawn"]
+    assert (withdrawn["approval"]["approver"], withdrawn["reason"]) == (given["approver"], "not sure")
+    depot.json("models", "approve", f"{MODEL}:2", "--key-file", key)
     assert depot.run("promote", MODEL, "2", environment=strict).code == 0
     history = depot.json("models", "history", MODEL)
-    assert [each["what"] for each in history] == ["alias", "approval", "alias"]
+    assert [each["what"] for each in history] == ["alias", "approval", "withdrawal", "approval", "alias"]
 
     assert depot.run("models", "delete", f"{MODEL}:2").code == 6
     depot.json("models", "delete", f"{MODEL}:1", "--reason", "old")

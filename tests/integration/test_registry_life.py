@@ -111,6 +111,54 @@ def test_promotion_waits_for_somebody_else(tmp_path: Path) -> None:
     assert [each.reason for each in curating.history(project, "late", "champion")] == ["promote"]
 
 
+def test_an_approval_that_is_withdrawn_lets_nothing_live(tmp_path: Path) -> None:
+    project = project_in(tmp_path / "here", approvals=1)
+    registered(project, number=1)
+    registered(project, number=2)
+    ben = manager(project)
+    for name in ("late:1", "late:2"):
+        given = curating.approve(project, name, key=ben, reason="I looked")
+    assert promote(project, "late", "1").promoted
+
+    with pytest.raises(NotFound, match=rf"no approval of late:2 by {local_user()}"):
+        curating.withdraw(project, "late:2")
+    with pytest.raises(Denied, match="may not approve"):
+        curating.withdraw(project, "late:2", key=manager(project, "predict", "view"))
+    assert [each.version for each in project.approvals.of("late")] == ["2", "1"]
+
+    done = curating.withdraw(project, "late:2", key=ben, reason="the holdout leaks")
+    assert (done.approval, done.actor, done.reason) == (given, given.approver, "the holdout leaks")
+    refused = promote(project, "late", "2")
+    assert not refused.promoted
+    assert "nobody approved it" in str(refused.results[0])
+    assert project.versions.get("late", "champion").version == "1"
+    with pytest.raises(NotFound, match="no approval of late:2"):
+        curating.withdraw(project, "late:2", key=ben)
+
+    shown = curating.show(project, "late:2")
+    assert (shown.approvals, shown.withdrawn) == ([], [done])
+    happened = [(each.what, each.actor, each.reason) for each in curating.history(project, "late")]
+    assert ("withdrawal", given.approver, "the holdout leaks") in happened
+    assert happened.count(("approval", given.approver, "I looked")) == 2
+    (event,) = [event for event in project.audit.read() if event.action == "withdraw"]
+    assert (event.actor, event.resource) == (given.approver, "model/late")
+    assert event.detail.endswith(f"the approval of {given.approver}: the holdout leaks")
+
+    curating.approve(project, "late:2", key=ben, reason="the holdout was right")
+    assert promote(project, "late", "2").promoted
+
+
+def test_anothers_approval_can_be_withdrawn_and_what_is_live_stays(tmp_path: Path) -> None:
+    project = project_in(tmp_path / "here", approvals=1)
+    registered(project)
+    given = curating.approve(project, "late:1", key=manager(project))
+    assert promote(project, "late").promoted
+    done = curating.withdraw(project, "late@champion", approver=given.approver, reason="an alarm at night")
+    assert (done.actor, done.approval.approver) == (local_user(), given.approver)
+    assert project.versions.get("late", "champion").version == "1"
+    assert promote(project, "late").promoted  # it is champion already, so nothing is judged
+
+
 def test_an_approval_is_of_one_version(tmp_path: Path) -> None:
     project = project_in(tmp_path / "here", approvals=2)
     registered(project, number=1)

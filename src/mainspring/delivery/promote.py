@@ -38,7 +38,7 @@ def promote(
     actor: str,
     reason: str = "",
     rebuild: Rebuild | None = None,
-    more: Sequence[GateResult] = (),
+    more: Callable[[], Sequence[GateResult]] = tuple,
 ) -> Promotion:
     """Judge a version by its model's gates and, if it passes all, let `champion` name it and publish the routes.
 
@@ -53,7 +53,8 @@ def promote(
         endpoints: All of the project's: the routing table is replaced whole.
         actor: Who asks, for the alias's history and the audit log.
         rebuild: Makes the champion's inputs for the candidate's held-out rows where the two use other features.
-        more: Verdicts of what no metric says, such as approvals.
+        more: Returns verdicts of what no metric says, such as approvals. Asked last, just before the alias moves: an
+            approval can be withdrawn while the metrics are compared.
 
     Raises:
         NotFound: There is no such version.
@@ -67,7 +68,7 @@ def promote(
         if champion is not None and champion.version == candidate.version:
             revision = publish(endpoints, versions, routes)
             return _promotion(candidate, champion, promoted=True, revision=revision)
-        results = (*_verdicts(gates, bundle, champion, load, rebuild), *more)
+        results = (*_verdicts(gates, bundle, champion, load, rebuild), *more())
         if not all(result.passed for result in results):
             failed = "; ".join(str(result) for result in results if not result.passed)
             _audit(audit, clock, actor, _PROMOTE, model, f"version {candidate.version} refused: {failed}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mainspring.core.errors import Conflict
+from mainspring.core.errors import Conflict, NotFound
 from mainspring.registry.model import Approval, Deletion, TrustedKey
 
 
@@ -10,6 +10,13 @@ def approved_already(approval: Approval) -> Conflict:
     return Conflict(
         f"{approval.approver} has approved {approval.model}:{approval.version} already.",
         fix="let somebody else approve it, if more are needed.",
+    )
+
+
+def not_approved(model: str, version: str, approver: str) -> NotFound:
+    return NotFound(
+        f"There is no approval of {model}:{version} by {approver} that could be withdrawn.",
+        fix=f"`mainspring models show {model}:{version}` lists those that stand.",
     )
 
 

@@ -66,6 +66,16 @@ class Approval:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """An approval that somebody took back: it counts no more, and stays on record."""
+
+    approval: Approval
+    actor: str
+    reason: str
+    at: int  # UTC epoch microseconds
+
+
+@dataclass(frozen=True, slots=True)
 class Deletion:
     """A version that is to go when its time of grace is over."""
 

@@ -7,7 +7,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from mainspring.registry.model import AliasMove, Approval, Deletion, ModelVersion, RunRecord, TrustedKey
+from mainspring.registry.model import (
+    AliasMove,
+    Approval,
+    Deletion,
+    ModelVersion,
+    RunRecord,
+    TrustedKey,
+    Withdrawal,
+)
 
 
 class Tracking(Protocol):
@@ -149,7 +157,7 @@ class ModelVersions(Protocol):
 
 
 class Approvals(Protocol):
-    """Who approved which version. Nothing is ever changed."""
+    """Who approved which version, and who took an approval back. Nothing is ever forgotten."""
 
     def add(self, approval: Approval) -> None:
         """Keep an approval.
@@ -160,7 +168,20 @@ class Approvals(Protocol):
         ...
 
     def of(self, model: str, version: str | None = None) -> list[Approval]:
-        """Return the approvals of a model or of one version, newest first."""
+        """Return the approvals that stand, of a model or of one version, newest first."""
+        ...
+
+    def withdraw(self, model: str, version: str, approver: str, *, actor: str, reason: str, at: int) -> Withdrawal:
+        """Take an approval back: from now on `of` does not return it, and `withdrawn` does. Its approver may approve
+        again.
+
+        Raises:
+            NotFound: The approver's approval does not stand, also because somebody else withdrew it just now.
+        """
+        ...
+
+    def withdrawn(self, model: str, version: str | None = None) -> list[Withdrawal]:
+        """Return what was taken back of a model or of one version, newest first."""
         ...
 
 

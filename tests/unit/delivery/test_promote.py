@@ -13,6 +13,7 @@ from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
 from mainspring.delivery.approving import needed, verdict
 from mainspring.delivery.promote import previous_version
 from mainspring.registry.adapters.memory import MemoryVersions
+from mainspring.registry.adapters.memory_decisions import MemoryApprovals
 from mainspring.registry.model import AliasMove, Approval, Bundle, ModelVersion
 from mainspring.serving.model import Endpoint
 from mainspring.training.model import Gate, approved, at_most, beats
@@ -256,13 +257,36 @@ def test_a_rollback_passes_over_what_was_deleted(stage: Stage) -> None:
 def test_what_is_no_gate_of_a_metric_counts_as_well(stage: Stage) -> None:
     version = stage.register(("V.a",))
     missing = verdict(2, version, ("ana",), [Approval("late", "1", version.digest, "ben", "", 0)])
-    refused = stage.promote("1", more=[missing])
+    refused = stage.promote("1", more=lambda: [missing])
     assert not refused.promoted
     assert refused.results == (missing,)
     assert "ben approved it" in str(missing)
     assert stage.audit.read()[0].detail.startswith("version 1 refused: approved by 2")
     enough = [Approval("late", "1", version.digest, name, "", 0) for name in ("ben", "cat", "ana")]
-    assert stage.promote("1", gates=[approved(2)], more=[verdict(2, version, ("ana",), enough)]).promoted
+    assert stage.promote("1", gates=[approved(2)], more=lambda: [verdict(2, version, ("ana",), enough)]).promoted
+
+
+def test_approvals_are_counted_after_everything_else_was_judged(stage: Stage) -> None:
+    """A comparison with the champion takes its time, in which somebody may take their word back."""
+    stage.promote(stage.register(("V.b",)).version)
+    held_out = rows(seed=2)
+    version = stage.register(("V.a",), held_out=held_out.select(["V.a", "_label"]))
+    approvals = MemoryApprovals()
+    approvals.add(Approval("late", "2", version.digest, "ben", "", 0))
+
+    def withdrawn_meanwhile(champion: Bundle, table: pa.Table) -> pa.Table:
+        approvals.withdraw("late", "2", "ben", actor="ben", reason="", at=1)
+        return held_out
+
+    refused = stage.promote(
+        "2",
+        [beats("auc", by=-1.0)],
+        rebuild=withdrawn_meanwhile,
+        more=lambda: [verdict(1, version, ("ana",), approvals.of("late", "2"))],
+    )
+    assert [(each.gate, each.passed) for each in refused.results][-1] == ("approved by 1", False)
+    assert all(each.passed for each in refused.results[:-1])
+    assert stage.champion == "1"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from mainspring.app.project import Project
 from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
 from mainspring.registry.garbage import Collected, collect, graph_members
 from mainspring.registry.lineage import Lineage, authors_of, lineage_of
-from mainspring.registry.model import AliasMove, Approval, Deletion, ModelVersion, RunRecord
+from mainspring.registry.model import AliasMove, Approval, Deletion, ModelVersion, RunRecord, Withdrawal
 from mainspring.registry.processes import local_user
 from mainspring.security.model import Action, AuditEvent
 
@@ -75,6 +75,7 @@ class Shown:
 
     lineage: Lineage
     approvals: list[Approval]
+    withdrawn: list[Withdrawal]
     deletion: Deletion | None
 
 
@@ -90,6 +91,7 @@ def show(project: Project, reference: str) -> Shown:
     return Shown(
         lineage_of(version, manifest, _run(project, version), project.versions.all()),
         project.approvals.of(version.model, version.version),
+        project.approvals.withdrawn(version.model, version.version),
         mark_of(project, version),
     )
 
@@ -99,24 +101,27 @@ class Happened:
     """One entry of a model's history."""
 
     at: int
-    what: str  # alias, approval, deletion
+    what: str  # alias, approval, withdrawal, deletion
     actor: str
     detail: str
     reason: str
 
 
 def history(project: Project, model: str, alias: str | None = None) -> list[Happened]:
-    """Return who moved which alias of a model, approved or marked a version, when and why; newest first.
+    """Return who moved which alias of a model, approved a version, took that back, or marked one, when and why; newest
+    first.
 
     Raises:
         NotFound: Nothing ever happened to a model of this name.
     """
     found = [_move(move) for move in project.versions.moves(model, alias)]
     if alias is None:
+        withdrawn = project.approvals.withdrawn(model)
         found += [
             Happened(each.at, "approval", each.approver, f"version {each.version} approved", each.reason)
-            for each in project.approvals.of(model)
+            for each in (*project.approvals.of(model), *(each.approval for each in withdrawn))
         ]
+        found += [_taken_back(each) for each in withdrawn]
         found += [
             Happened(each.at, "deletion", each.actor, f"version {each.version} marked for deletion", each.reason)
             for each in project.deletions.all()
@@ -130,6 +135,11 @@ def history(project: Project, model: str, alias: str | None = None) -> list[Happ
 def _move(move: AliasMove) -> Happened:
     before = "nothing" if move.old is None else f"version {move.old}"
     return Happened(move.at, "alias", move.actor, f"{move.alias}: {before} -> version {move.new}", move.reason)
+
+
+def _taken_back(each: Withdrawal) -> Happened:
+    detail = f"version {each.approval.version}: the approval of {each.approval.approver} withdrawn"
+    return Happened(each.at, "withdrawal", each.actor, detail, each.reason)
 
 
 def approve(project: Project, reference: str, *, key: str | None = None, reason: str = "") -> Approval:
@@ -154,6 +164,31 @@ def approve(project: Project, reference: str, *, key: str | None = None, reason:
     project.approvals.add(approval)
     _audit(project, approver, "approve", version, reason)
     return approval
+
+
+def withdraw(
+    project: Project, reference: str, *, approver: str | None = None, key: str | None = None, reason: str = ""
+) -> Withdrawal:
+    """Take an approval back, so that it counts no more. What is live stays live.
+
+    Whoever may approve may withdraw, their own word or another's, and an author may too: it only ever holds a version
+    back.
+
+    Args:
+        approver: Whose approval; by default that of who withdraws.
+        key: As of `approve`.
+
+    Raises:
+        NotFound: There is no such approval, or it was withdrawn already.
+        Denied: The key does not stand or may not.
+    """
+    version = find(project, reference)
+    actor = local_user() if key is None else _holder(project, key)
+    reason, at = storable(reason), project.wall.now()
+    whose = actor if approver is None else approver
+    done = project.approvals.withdraw(version.model, version.version, whose, actor=actor, reason=reason, at=at)
+    _audit(project, actor, "withdraw", version, f"the approval of {whose}" + (f": {reason}" if reason else ""))
+    return done
 
 
 def _holder(project: Project, token: str) -> str:
@@ -274,5 +309,6 @@ def shown_document(shown: Shown) -> dict[str, Any]:
     return {
         **msgspec.to_builtins(shown.lineage),
         "approvals": [asdict(each) for each in shown.approvals],
+        "withdrawn": [asdict(each) for each in shown.withdrawn],
         "deletion": None if shown.deletion is None else asdict(shown.deletion),
     }

@@ -48,7 +48,7 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
         actor=actor(),
         reason=storable(reason),
         rebuild=lambda champion, _: _read_again(project, candidate, champion),
-        more=[*_approved(project, gates, candidate), *_carded(project, gates, candidate)],
+        more=lambda: [*_carded(project, gates, candidate), *_approved(project, gates, candidate)],
     )
 
 

@@ -1,4 +1,4 @@
-"""`mainspring models approve`, `delete`, `restore` and `gc`: what people decide about versions, and what follows."""
+"""`mainspring models approve`, `withdraw`, `delete`, `restore` and `gc`: what people decide about versions."""
 
 from __future__ import annotations
 
@@ -17,26 +17,53 @@ if TYPE_CHECKING:
 _REASON = click.option("--reason", default="", help="Why, for the history.")
 
 
-@make("approve")
-@click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
-@click.option(
+_KEY_FILE = click.option(
     "--key-file",
     type=click.Path(dir_okay=False, exists=True, path_type=Path),
-    help="A file with an API key of the scope manage: who approves. By default the user of this machine.",
+    help="A file with an API key of the scope manage: who says so. By default the user of this machine.",
 )
+
+
+@make("approve")
+@click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
+@_KEY_FILE
 @_REASON
 def approve(call: Call, *, reference: str, key_file: Path | None, reason: str) -> None:
     """Say that a version may go live. Its author cannot."""
     from mainspring.app.models import curating
 
-    key = None if key_file is None else key_file.read_text(encoding="utf-8", errors="replace").strip()
-    done = curating.approve(call.project, reference, key=key, reason=reason)
+    done = curating.approve(call.project, reference, key=_key(key_file), reason=reason)
     call.result(
         asdict(done),
         lambda console: console.print(
             f"{done.approver} approved {done.model}:{done.version}.", markup=False, highlight=False
         ),
     )
+
+
+@make("withdraw")
+@click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
+@click.option("--approver", help="Whose approval, as `show` writes it. By default that of who withdraws.")
+@_KEY_FILE
+@_REASON
+def withdraw(call: Call, *, reference: str, approver: str | None, key_file: Path | None, reason: str) -> None:
+    """Take an approval back: it counts no more at a promotion. What is live stays live until a rollback."""
+    from mainspring.app.models import curating
+
+    done = curating.withdraw(call.project, reference, approver=approver, key=_key(key_file), reason=reason)
+    approval = done.approval
+    call.result(
+        asdict(done),
+        lambda console: console.print(
+            f"The approval of {approval.model}:{approval.version} by {approval.approver} counts no more.",
+            markup=False,
+            highlight=False,
+        ),
+    )
+
+
+def _key(file: Path | None) -> str | None:
+    return None if file is None else file.read_text(encoding="utf-8", errors="replace").strip()
 
 
 @make("delete")
@@ -108,4 +135,4 @@ def gc(call: Call, *, grace: str, dry_run: bool) -> None:
     call.result(document, told)
 
 
-COMMANDS = (approve, delete, restore, gc)
+COMMANDS = (approve, withdraw, delete, restore, gc)

@@ -45,6 +45,13 @@ def show(call: Call, *, reference: str) -> None:
         lines += [
             ("approved by", f"{each.approver}, {format_instant(each.at)}: {each.reason}") for each in shown.approvals
         ]
+        lines += [
+            (
+                "withdrawn",
+                f"{each.approval.approver}'s approval, by {each.actor}, {format_instant(each.at)}: {each.reason}",
+            )
+            for each in shown.withdrawn
+        ]
         if shown.deletion is not None:
             lines.append(("to be deleted", f"marked by {shown.deletion.actor}, {format_instant(shown.deletion.at)}"))
         for name, value in lines:
@@ -58,7 +65,7 @@ def show(call: Call, *, reference: str) -> None:
 @click.argument("name")
 @click.option("--alias", help="Only the moves of this alias.")
 def history(call: Call, *, name: str, alias: str | None) -> None:
-    """Show who moved which alias of NAME, approved or deleted a version, when and why; newest first."""
+    """Show who moved which alias of NAME, approved, withdrew or deleted what, when and why; newest first."""
     from mainspring.app.models import curating
     from mainspring.core.time import format_instant
 

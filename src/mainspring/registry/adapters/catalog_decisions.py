@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, metadata
 from mainspring.core.errors import Conflict
-from mainspring.registry.decided import approved_already, marked_already, trusted_already
-from mainspring.registry.model import Approval, Deletion, TrustedKey
+from mainspring.registry.decided import approved_already, marked_already, not_approved, trusted_already
+from mainspring.registry.model import Approval, Deletion, TrustedKey, Withdrawal
 
 model_approvals = sa.Table(
     "model_approvals",
@@ -24,6 +24,20 @@ model_approvals = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("at", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("model", "version", "approver"),
+)
+model_withdrawals = sa.Table(  # an approval that was taken back, moved here
+    "model_withdrawals",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.String(128), nullable=False),
+    sa.Column("version", sa.String(32), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("approver", sa.String(256), nullable=False),
+    sa.Column("approval_reason", sa.Text, nullable=False),
+    sa.Column("approved_at", sa.BigInteger, nullable=False),
+    sa.Column("actor", sa.String(256), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
 )
 model_deletions = sa.Table(
     "model_deletions",
@@ -71,7 +85,7 @@ class _Table:
 
 
 class CatalogApprovals(_Table):
-    """Approvals, appended to."""
+    """Approvals that stand in one table, those that were taken back in another."""
 
     def add(self, approval: Approval) -> None:
         self._insert(model_approvals, approval, approved_already)
@@ -82,6 +96,37 @@ class CatalogApprovals(_Table):
         if version is not None:
             query = query.where(model_approvals.c.version == version)
         return [Approval(**row) for row in self._rows(query)]
+
+    def withdraw(self, model: str, version: str, approver: str, *, actor: str, reason: str, at: int) -> Withdrawal:
+        table = model_approvals.c
+        theirs = (table.model == model, table.version == version, table.approver == approver)
+        with catalog_errors(self._name), self._engine.begin() as connection:
+            # One statement that removes and reads: of two who withdraw at once, one finds nothing.
+            gone = connection.execute(model_approvals.delete().where(*theirs).returning(*table)).mappings().first()
+            if gone is None:
+                raise not_approved(model, version, approver)
+            approval = Approval(**{name: value for name, value in gone.items() if name != "id"})
+            withdrawal = Withdrawal(approval, actor, reason, at)
+            connection.execute(model_withdrawals.insert().values(**_row(withdrawal)))
+        return withdrawal
+
+    def withdrawn(self, model: str, version: str | None = None) -> list[Withdrawal]:
+        table = model_withdrawals.c
+        query = sa.select(model_withdrawals).where(table.model == model).order_by(table.id.desc())
+        if version is not None:
+            query = query.where(table.version == version)
+        return [_withdrawal(row) for row in self._rows(query)]
+
+
+def _row(withdrawal: Withdrawal) -> dict[str, Any]:
+    row = asdict(withdrawal.approval)
+    row |= {"approval_reason": row.pop("reason"), "approved_at": row.pop("at")}
+    return row | {"actor": withdrawal.actor, "reason": withdrawal.reason, "at": withdrawal.at}
+
+
+def _withdrawal(row: dict[str, Any]) -> Withdrawal:
+    what = [row[name] for name in ("model", "version", "digest", "approver", "approval_reason", "approved_at")]
+    return Withdrawal(Approval(*what), row["actor"], row["reason"], row["at"])
 
 
 class CatalogDeletions(_Table):

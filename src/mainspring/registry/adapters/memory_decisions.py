@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
-from mainspring.registry.decided import approved_already, marked_already, trusted_already
-from mainspring.registry.model import Approval, Deletion, TrustedKey
+from mainspring.registry.decided import approved_already, marked_already, not_approved, trusted_already
+from mainspring.registry.model import Approval, Deletion, TrustedKey, Withdrawal
 
 
 class MemoryApprovals:
@@ -14,6 +14,7 @@ class MemoryApprovals:
 
     def __init__(self) -> None:
         self._approvals: list[Approval] = []
+        self._withdrawn: list[Withdrawal] = []
         self._lock = threading.Lock()
 
     def add(self, approval: Approval) -> None:
@@ -24,6 +25,22 @@ class MemoryApprovals:
 
     def of(self, model: str, version: str | None = None) -> list[Approval]:
         return [each for each in reversed(self._approvals) if each.model == model and version in (None, each.version)]
+
+    def withdraw(self, model: str, version: str, approver: str, *, actor: str, reason: str, at: int) -> Withdrawal:
+        with self._lock:
+            found = next((each for each in self.of(model, version) if each.approver == approver), None)
+            if found is None:
+                raise not_approved(model, version, approver)
+            self._approvals.remove(found)
+            self._withdrawn.append(Withdrawal(found, actor, reason, at))
+            return self._withdrawn[-1]
+
+    def withdrawn(self, model: str, version: str | None = None) -> list[Withdrawal]:
+        return [
+            each
+            for each in reversed(self._withdrawn)
+            if each.approval.model == model and version in (None, each.approval.version)
+        ]
 
 
 class MemoryDeletions:

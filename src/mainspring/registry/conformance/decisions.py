@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mainspring.core.errors import Conflict
+from mainspring.core.errors import Conflict, NotFound
 from mainspring.core.time import SECOND
-from mainspring.registry.model import Approval, Deletion, TrustedKey
+from mainspring.registry.model import Approval, Deletion, TrustedKey, Withdrawal
 from mainspring.registry.ports import Approvals, Deletions, TrustedKeys
 
 A, B = "a" * 64, "b" * 64
@@ -35,6 +35,53 @@ class ApprovalsConformance:
         with pytest.raises(Conflict, match="ana has approved late:1"):
             approvals.add(Approval("late", "1", A, "ana", "again", 2 * SECOND))
         assert len(approvals.of("late")) == 1
+
+    def test_an_approval_that_is_withdrawn_counts_no_more_and_is_not_forgotten(self, approvals: Approvals) -> None:
+        ana, ben = (Approval("late", "1", A, who, f"{who} looked", SECOND) for who in ("ana", "ben"))
+        other = Approval("late", "2", B, "ana", "", SECOND)
+        for approval in (ana, ben, other):
+            approvals.add(approval)
+        done = approvals.withdraw("late", "1", "ana", actor="carl", reason="wrong data", at=3 * SECOND)
+        assert done == Withdrawal(ana, "carl", "wrong data", 3 * SECOND)
+        assert approvals.of("late") == [other, ben]
+        assert approvals.withdrawn("late") == approvals.withdrawn("late", "1") == [done]
+        assert approvals.withdrawn("late", "2") == approvals.withdrawn("fraud") == []
+
+    def test_only_what_stands_is_withdrawn(self, approvals: Approvals) -> None:
+        approvals.add(Approval("late", "1", A, "ana", "", SECOND))
+        for model, version, approver in (("late", "2", "ana"), ("fraud", "1", "ana"), ("late", "1", "ben")):
+            with pytest.raises(NotFound, match=f"no approval of {model}:{version} by {approver}"):
+                approvals.withdraw(model, version, approver, actor="ana", reason="", at=2 * SECOND)
+        approvals.withdraw("late", "1", "ana", actor="ana", reason="", at=2 * SECOND)
+        with pytest.raises(NotFound):
+            approvals.withdraw("late", "1", "ana", actor="ana", reason="", at=3 * SECOND)
+        assert len(approvals.withdrawn("late")) == 1
+
+    def test_who_withdrew_may_approve_again(self, approvals: Approvals) -> None:
+        for turn in range(2):
+            approvals.add(Approval("late", "1", A, "ana", f"look {turn}", turn))
+            with pytest.raises(Conflict):
+                approvals.add(Approval("late", "1", A, "ana", "", turn))
+            approvals.withdraw("late", "1", "ana", actor="ana", reason=f"doubt {turn}", at=10 + turn)
+        last = Approval("late", "1", A, "ana", "look 2", 20)
+        approvals.add(last)
+        assert approvals.of("late", "1") == [last]
+        assert [each.reason for each in approvals.withdrawn("late", "1")] == ["doubt 1", "doubt 0"]
+        assert [each.approval.reason for each in approvals.withdrawn("late", "1")] == ["look 1", "look 0"]
+
+    def test_of_two_that_withdraw_at_once_one_does(self, approvals: Approvals) -> None:
+        def withdraw(actor: str) -> bool:
+            try:
+                approvals.withdraw("late", "1", "ana", actor=actor, reason="", at=SECOND)
+            except NotFound:
+                return False
+            return True
+
+        for turn in range(5):
+            approvals.add(Approval("late", "1", A, "ana", "", SECOND))
+            with ThreadPoolExecutor(2) as pool:
+                assert sorted(pool.map(withdraw, ("ben", "carl"))) == [False, True]
+            assert len(approvals.withdrawn("late")) == turn + 1
 
 
 class DeletionsConformance:

@@ -14,7 +14,8 @@ import psycopg
 
 from certificates import Authority
 from mainspring.app.catalog import open_catalog, schema_of
-from mainspring.app.profiles.checking import Check, check_profile, server_checks
+from mainspring.app.profiles import server_checks
+from mainspring.app.profiles.checking import Check, check_profile
 from mainspring.app.profiles.place_checks import Backend
 from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import Project, open_project
@@ -67,7 +68,7 @@ def test_all_is_well_and_nothing_was_made(
     }  # fmt: skip
     found = checked(tmp_path, **settings)
     assert wrong(found) == []
-    assert set(found["catalog"]) == {"reachable", "version", "encryption", "rights", "schema"}
+    assert set(found["catalog"]) == {"reachable", "version", "encryption", "rights", "schema", "jobs"}
     assert set(found["online"]) == {"reachable", "version", "encryption", "rights", "schema"}
     assert "the first command makes them" in found["catalog"]["schema"].detail
     assert "the first run makes them" in found["tracking"]["schema"].detail
@@ -88,6 +89,7 @@ def test_tables_that_are_there_are_said_to_be_of_this_version(tmp_path: Path, po
     found = checked(tmp_path, catalog=database.text, tracking=database.text, online=database.text)
     assert wrong(found) == []
     assert "of this version" in found["catalog"]["schema"].detail
+    assert found["catalog"]["jobs"].detail == "none yet"
     assert "of the MLflow that is installed" in found["tracking"]["schema"].detail
     assert found["online"]["rights"].ok
     with psycopg.connect(database.text, autocommit=True) as connection:

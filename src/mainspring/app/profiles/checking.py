@@ -16,6 +16,7 @@ from mainspring.core.errors import MainspringError
 from mainspring.core.settings import Url
 
 PARTS = ("catalog", "lake", "online", "tracking", "blobs", "ledger")
+_POSTGRES = ("postgresql", "postgres")
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,5 +60,10 @@ def _checks(project: Project, part: str, url: Url) -> Iterator[Outcome]:
         **dict.fromkeys(("redis", "rediss", "valkey", "valkeys"), server_checks.redis),
     }
     if part in postgres:
-        kinds |= dict.fromkeys(("postgresql", "postgres"), postgres[part])
-    yield from kinds.get(url.scheme, place_checks.other)(Backend(project, part, url))
+        kinds |= dict.fromkeys(_POSTGRES, postgres[part])
+    found = kinds.get(url.scheme, place_checks.other)(Backend(project, part, url))
+    if part == "catalog" and url.scheme in (*_POSTGRES, "sqlite"):
+        from mainspring.app.jobs.checking import with_jobs
+
+        found = with_jobs(project, found)
+    yield from found

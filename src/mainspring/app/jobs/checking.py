@@ -1,0 +1,29 @@
+"""What `profile check` says of jobs, which are kept in the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from mainspring.app.profiles.place_checks import Outcome, catalog_schema
+from mainspring.app.project import Project
+from mainspring.jobs.model import Status
+
+
+def with_jobs(project: Project, catalog: Iterable[Outcome]) -> Iterator[Outcome]:
+    """Yield the outcomes of the catalog's checks, then what is known of the jobs there. Nothing is made for it."""
+    from mainspring.app.catalog import HEAD
+
+    outcomes = []
+    for outcome in catalog:
+        outcomes.append(outcome)
+        yield outcome
+    if not all(outcome.ok for outcome in outcomes):
+        return
+    if catalog_schema(HEAD) not in outcomes:
+        yield Outcome("jobs", True, "kept in the catalog, once its tables are there")
+        return
+    counts = project.jobs.counts()
+    project.engine.dispose()  # a check keeps no connection open
+    told = ", ".join(f"{counts[status]} {status}" for status in Status if status in counts)
+    fix = "see `mainspring jobs list --status failed`" if Status.FAILED in counts else ""
+    yield Outcome("jobs", True, told or "none yet", fix)

@@ -1,0 +1,79 @@
+"""What `profile check` and `migrate` know of jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mainspring.app.catalog import open_catalog
+from mainspring.app.moving.sql import move_tables
+from mainspring.app.profiles.checking import Check, check_profile
+from mainspring.app.profiles.settings import load_settings
+from mainspring.app.project import Project, open_project
+from mainspring.core.locks import MemoryLocks
+from mainspring.core.time import SECOND
+from mainspring.jobs.adapters.catalog import CatalogJobs
+from mainspring.jobs.model import NewJob, Outcome, Progress, Schedule, Status, Step, Tick
+from mainspring.jobs.times import Every
+from servers import PostgresServer
+
+
+def opened(folder: Path, catalog: str) -> Project:
+    (folder / "mainspring.toml").write_text(f'name = "depot"\n[profiles.elsewhere]\ncatalog = "{catalog}"\n')
+    return open_project(load_settings(folder, "elsewhere", environment={}))
+
+
+def jobs_check(project: Project) -> Check | None:
+    found = [each for each in check_profile(project) if each.check == "jobs"]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+def test_a_profile_says_how_its_jobs_are(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    for catalog in ("sqlite:///catalog.db", postgres_server.fresh().text):
+        project = opened(tmp_path, catalog)
+        before = jobs_check(project)
+        if catalog.startswith("sqlite"):
+            assert not (tmp_path / "catalog.db").exists()
+        assert before is None or before.ok
+        project.jobs.enqueue([NewJob("a"), NewJob("b", attempts=1)], 1)
+        lease, *_ = project.jobs.claim("ana", ["b"], 1, 1)
+        assert (found := jobs_check(project)) is not None
+        assert (found.ok, found.detail, found.fix) == (True, "1 queued, 1 running", "")
+        project.jobs.end(lease, Outcome(Status.FAILED, error="x"), 2)
+        assert (found := jobs_check(project)) is not None
+        assert (found.ok, found.detail) == (True, "1 queued, 1 failed")
+        assert "--status failed" in found.fix
+        project.engine.dispose()
+
+
+def test_a_server_that_is_away_keeps_no_jobs(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    away = postgres_server.url.text.replace(str(postgres_server.port), "1")
+    found = [each for each in check_profile(opened(tmp_path, away)) if each.backend == "catalog"]
+    assert [each.ok for each in found] == [False]
+
+
+def test_jobs_move_with_the_catalog_and_go_on_there(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    here = open_catalog(opened(tmp_path, "sqlite:///c.db").settings.catalog, MemoryLocks(), "depot")
+    there = open_catalog(postgres_server.fresh(), MemoryLocks(), "depot")
+    store, other = CatalogJobs(here), CatalogJobs(there)
+    store.enqueue([NewJob("a", {"x": 1}, "k", not_before=50), NewJob("b")], 1)
+    [lease] = store.claim("ana", ["b"], 1, SECOND)
+    store.record(lease, Step("one", [1], 2))
+    store.report(lease, Progress(1, 2, "half"))
+    schedule = Schedule("hourly", "c", Every(SECOND))
+    store.tick([Tick(schedule, 10)], 10)
+    store.tick([Tick(schedule, 20)], 20)
+
+    moved = move_tables(here, there, "the catalog", decisive=(), step=lambda *_: None)
+
+    assert {each.name: each.rows for each in moved if each.name.startswith("job")} == {
+        "jobs": 3, "job_steps": 1, "job_schedules": 1,
+    }  # fmt: skip
+    assert other.find() == store.find()
+    assert other.steps(lease.job.id) == [Step("one", [1], 2)]
+    assert other.tick([Tick(schedule, 20)], 21) == []
+    assert other.enqueue([NewJob("a", key="k")], 30) == store.find(handlers=["a"])
+    assert other.take_over("ana", 31) == 1
+    assert [again.job.id for again in other.claim("ana", ["b"], 31, SECOND)] == [lease.job.id]
+    here.dispose()
+    there.dispose()

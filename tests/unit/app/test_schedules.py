@@ -1,0 +1,78 @@
+"""Schedules of a profile: what may be written, and what is refused when the project is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mainspring.app.jobs.handlers import WORK, options
+from mainspring.app.jobs.schedules import schedules_of
+from mainspring.app.profiles.settings import load_settings
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.settings import Settings
+from mainspring.core.time import DAY, HOUR
+from mainspring.jobs.model import Schedule
+from mainspring.jobs.times import Every, parse_when
+
+
+def load(folder: Path, *lines: str) -> Settings:
+    (folder / "mainspring.toml").write_text("\n".join(['name = "shop"', "[profiles.local.schedules]", *lines]))
+    return load_settings(folder, environment={})
+
+
+def test_without_being_asked_only_old_jobs_are_forgotten(tmp_path: Path) -> None:
+    assert schedules_of(load(tmp_path)) == [Schedule("forget-jobs", "forget-jobs", Every(DAY))]
+    assert schedules_of(load(tmp_path, 'forget-jobs = "off"')) == []
+
+
+def test_a_name_with_a_time_is_the_job_of_that_name(tmp_path: Path) -> None:
+    found = {each.name: each for each in schedules_of(load(tmp_path, 'collect-garbage = "6h"', 'forget-jobs = "2d"'))}
+    assert found["collect-garbage"] == Schedule("collect-garbage", "collect-garbage", Every(6 * HOUR))
+    assert found["forget-jobs"].when == Every(2 * DAY)
+
+
+def test_a_job_can_be_due_at_several_times_with_several_arguments(tmp_path: Path) -> None:
+    text = 'nightly = { job = "collect-garbage", when = "30 3 * * 1-5", argument = { grace = "30d" } }'
+    found = schedules_of(load(tmp_path, text, 'tidy = "1h"', 'forget-jobs = "off"'))
+    assert found == [
+        Schedule("nightly", "collect-garbage", parse_when("30 3 * * 1-5"), {"grace": "30d"}),
+        Schedule("tidy", "tidy", Every(HOUR)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ('collect-garbage = "soon"', "'soon'"),
+        ("collect-garbage = 3", "collect-garbage"),
+        ('sweep = "1d"', "'sweep'"),
+        ('sweep = { job = "tidy" }', "sweep"),
+        ('sweep = { job = "tidy", when = "1d", at = 3 }', "sweep"),
+        ('tidy = { when = "1d", argument = { x = 1 } }', "'x'"),
+        ('tidy = { when = "1d", argument = [1] }', "tidy"),
+        ('nightly = { job = "collect-garbage", when = "1d", argument = { grace = 2013-01-01 } }', "grace"),
+        ('"../x" = "1d"', r"\.\./x"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(tmp_path: Path, line: str, named: str) -> None:
+    with pytest.raises(Invalid, match=named) as refused:
+        load(tmp_path, line)
+    assert refused.value.fix
+
+
+def test_schedules_that_are_no_table_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "mainspring.toml").write_text('name = "shop"\n[profiles.local]\nschedules = "1d"\n')
+    with pytest.raises(Invalid, match="schedules"):
+        load_settings(tmp_path, environment={})
+
+
+def test_what_an_argument_leaves_out_is_the_default() -> None:
+    assert options("collect-garbage", None) == {"grace": "7d"}
+    assert options("materialise", {"rebuild": True}) == {"views": [], "rebuild": True}
+    for wrong in ({"graze": "7d"}, [], "7d", 7):
+        with pytest.raises(Invalid, match="collect-garbage"):
+            options("collect-garbage", wrong)
+    with pytest.raises(NotFound, match="sweep"):
+        options("sweep", None)
+    assert all(work.about for work in WORK.values())

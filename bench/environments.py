@@ -28,17 +28,18 @@ class Installed:
     seconds: float
 
 
-def create(folder: Path, requirements: Sequence[str], then: Sequence[str] = ()) -> Installed:
+def create(folder: Path, requirements: Sequence[str], then: Sequence[str] = (), *, by_pip: bool = False) -> Installed:
     """Make a virtual environment at `folder` that holds `requirements`, and record what it took beside them.
 
     Args:
         then: What is installed after that, for other benchmarks, and is no part of the record.
+        by_pip: Install by pip even where uv is there: its configuration says which build of PyTorch suits the machine.
 
     Raises:
         subprocess.CalledProcessError: The installer failed; its output is the error's.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    uv = find_uv()
+    uv = None if by_pip else find_uv()
     python = folder / "bin" / "python"
     _run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)] if uv else
          [sys.executable, "-m", "venv", str(folder)])  # fmt: skip

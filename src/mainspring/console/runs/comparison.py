@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
@@ -12,14 +11,13 @@ from markupsafe import Markup
 from mainspring.console import formats
 from mainspring.console.charts import Chart
 from mainspring.console.project import ConsoleProject
-from mainspring.console.runs.charts import laid_over, look, looked_at
+from mainspring.console.runs.charts import drawable, laid_over, look, looked_at
 from mainspring.console.runs.table import JUDGED, SYSTEM, Cell, cell
 from mainspring.core.errors import Invalid
 from mainspring.registry.run_matching import number_of
 from mainspring.registry.searching import Column, Kind, RunRow
 
-MOST, LISTED, DRAWN, TRIED, AXES = 20, 100, 6, 12, 7
-_LETTERS = "ABCDEFGHIJKLMNOPQRST"
+MOST, LISTED, DRAWN, TRIED, AXES = 50, 100, 6, 12, 7
 _OF_ONE_RUN = ("mlflow.", "mainspring.")  # tags that always differ, or say what a column says
 
 
@@ -91,7 +89,7 @@ def comparison(project: ConsoleProject, run_ids: Sequence[str], metrics: Sequenc
         raise Invalid(f"{len(ids)} runs cannot be compared at once.", fix=f"choose at most {MOST}.")
     rows = project.run_search.get(ids)
     compared = tuple(
-        Compared(run, _LETTERS[number], *look(number), address([each for each in ids if each != run.id], metrics))
+        Compared(run, letter_of(number), *look(number), address([each for each in ids if each != run.id], metrics))
         for number, run in enumerate(rows)
     )
     differing, same, left_out = _differences(rows)
@@ -110,6 +108,12 @@ def comparison(project: ConsoleProject, run_ids: Sequence[str], metrics: Sequenc
     )
 
 
+def letter_of(number: int) -> str:
+    """Return what stands for the n-th run: A to Z, then AA, AB and on."""
+    before, last = divmod(number, 26)
+    return (letter_of(before - 1) if before else "") + chr(ord("A") + last)
+
+
 def _differences(
     rows: Sequence[RunRow],
 ) -> tuple[dict[str, tuple[Difference, ...]], dict[str, Mapping[str, str]], int]:
@@ -119,13 +123,20 @@ def _differences(
     for kind in (Kind.PARAM, Kind.METRIC, Kind.TAG):
         values: list[Mapping[str, str | float]] = [_values(run, kind) for run in rows]
         names = sorted({name for each in values for name in each}, key=_rank)
-        unequal = [name for name in names if len({repr(each.get(name)) for each in values}) > 1]
+        unequal = [name for name in names if _differs(name, values)]
         left_out += max(0, len(unequal) - LISTED)
         columns = [Column(kind, name) for name in unequal[:LISTED]]
         differing[kind.value] = tuple(Difference(each, tuple(cell(run, each) for run in rows)) for each in columns)
-        alike = [name for name in names if name not in set(unequal)][:LISTED]
+        others = set(unequal)
+        alike = [name for name in names if name not in others][:LISTED]
         same[kind.value] = {name: str(values[0][name]) for name in alike}
     return differing, same, left_out
+
+
+def _differs(name: str, values: Sequence[Mapping[str, str | float]]) -> bool:
+    """Return whether the runs differ in it; NaN is like NaN."""
+    first = values[0].get(name)
+    return any((its := each.get(name)) != first and repr(its) != repr(first) for each in values)
 
 
 def _values(run: RunRow, kind: Kind) -> Mapping[str, str | float]:
@@ -176,10 +187,10 @@ def _scales(
 
 
 def _scale(rows: Sequence[RunRow], column: Column) -> Scale | None:
-    values = [_values(run, column.kind).get(column.name) for run in rows]
-    numbers = [each if isinstance(each, float) else number_of(each) for each in values]
-    known = [number for number in numbers if number is not None and math.isfinite(number)]
-    if len(known) < sum(value is not None for value in values):
+    values = [(run.metrics if column.kind is Kind.METRIC else run.params).get(column.name) for run in rows]
+    numbers = [number_of(each) if isinstance(each, str) else drawable(each) for each in values]
+    known = [number for number in numbers if number is not None]
+    if any(number is None and isinstance(value, str) for number, value in zip(numbers, values, strict=True)):
         return _categories(rows, column, values) if len(set(values) - {None}) > 1 else None
     if not known or min(known) == max(known):
         return None  # where all cross at one place there is nothing to see

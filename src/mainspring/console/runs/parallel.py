@@ -10,6 +10,7 @@ from mainspring.console.runs.comparison import Compared, Scale
 
 _WIDTH, _HEIGHT, _TOP, _BOTTOM, _SIDE = 1000, 320, 54, 46, 70
 _LETTER = 12  # the room that one takes
+Spot = tuple[float, float]
 
 
 def picture(runs: Sequence[Compared], scales: Sequence[Scale]) -> Markup:
@@ -19,7 +20,7 @@ def picture(runs: Sequence[Compared], scales: Sequence[Scale]) -> Markup:
     step = (_WIDTH - 2 * _SIDE) / (len(scales) - 1)
     xs = [_SIDE + step * number for number in range(len(scales))]
     axes = Markup("").join(_axis(x, scale) for x, scale in zip(xs, scales, strict=True))
-    taken: list[tuple[float, float]] = []
+    taken: list[Spot] = []
     lines = Markup("").join(_run(each, number, xs, scales, taken) for number, each in enumerate(runs))
     return Markup(
         '<svg class="parallel" viewBox="0 0 {} {}" role="img" aria-label="Parallel coordinates of {} runs over {} '
@@ -43,28 +44,33 @@ def _axis(x: float, scale: Scale) -> Markup:
     return drawn
 
 
-def _run(
-    each: Compared, number: int, xs: Sequence[float], scales: Sequence[Scale], taken: list[tuple[float, float]]
-) -> Markup:
+def _run(each: Compared, number: int, xs: Sequence[float], scales: Sequence[Scale], taken: list[Spot]) -> Markup:
     """Draw one run; `taken` are the places of the letters so far, beside which its own is put."""
     reach = _HEIGHT - _TOP - _BOTTOM
     places = [(x, scale.places[number]) for x, scale in zip(xs, scales, strict=True)]
     points = [(x, _TOP + reach * (1 - place)) for x, place in places if place is not None]
     if not points:
         return Markup("")
-    at = (points[-1][0] + 10, points[-1][1] + 4)
-    while any(abs(at[0] - x) < _LETTER and abs(at[1] - y) < _LETTER for x, y in taken):
-        at = (at[0] + _LETTER, at[1])
-    taken.append(at)
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     look = f"{each.tone} dash{each.dash}" if each.dash else each.tone
-    return Markup(
+    drawn = Markup(
         '<a class="line" href="/runs/{}"><title>{} {}</title><polyline class="wide-line" points="{}"/>'
-        '<polyline class="{}" points="{}"/><text class="{}" x="{:.1f}" y="{:.1f}">{}</text></a>'
-    ).format(
-        each.run.id, each.letter, each.run.name or each.run.id, path, look, path, each.tone,
-        *at, each.letter,
-    )  # fmt: skip
+        '<polyline class="{}" points="{}"/>{}</a>'
+    )
+    label = _letter(each, points[-1], taken)
+    return drawn.format(each.run.id, each.letter, each.run.name or each.run.id, path, look, path, label)
+
+
+def _letter(each: Compared, end: Spot, taken: list[Spot]) -> Markup:
+    """Draw the letter at a line's end, beside those that are there; none where there is no room: the title says it."""
+    room = _LETTER * len(each.letter)
+    at = (end[0] + 10, end[1] + 4)
+    while any(abs(at[0] - x) < room and abs(at[1] - y) < _LETTER for x, y in taken):
+        at = (at[0] + room, at[1])
+    if at[0] > _WIDTH - room:
+        return Markup("")
+    taken.append(at)
+    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(each.tone, *at, each.letter)
 
 
 def _middle() -> float:

@@ -203,6 +203,21 @@ class TestVersion:
         assert "the false alarms are gone" in text
         assert f"mainspring models approve {MODEL}:31" in text_of(shown(client, f"/models/{MODEL}/versions/31"))
 
+    def test_an_approval_that_was_taken_back_counts_no_more_and_is_told(self, tmp_path: Path) -> None:
+        project = registered(tmp_path)
+        project.approvals.withdraw(MODEL, "34", "key:k1:cem", actor="local:ana", reason="<i>it drifts</i>", at=NOW)
+        client = Client(create_app(project), project.key())
+        page = shown(client, f"/models/{MODEL}/versions/34")
+        assert "0 of 1 needed" in text_of(page)
+        assert "taken back by local:ana: <i>it drifts</i>" in text_of(page)
+        assert "<i>it" not in page
+        told = client.get(f"/api/models/{MODEL}/history").json()["history"]
+        assert [(each["kind"], each["version"], each["actor"], each["whose"]) for each in told[:1]] == [
+            ("withdrawal", "34", "local:ana", "key:k1:cem")
+        ]
+        assert [each["version"] for each in told if each["kind"] == "approval"] == ["34", "32"]
+        assert "the approval of key:k1:cem taken back" in text_of(shown(client, f"/models/{MODEL}/history"))
+
     def test_a_marked_one_says_until_when_it_can_be_had_back(self, client: Client) -> None:
         text = text_of(shown(client, f"/models/{MODEL}/versions/33"))
         assert "trained on a broken day" in text

@@ -1,4 +1,4 @@
-"""What people decided about a model's versions: aliases moved, approvals, marks for deletion."""
+"""What people decided about a model's versions: aliases moved, approvals given and taken back, marks for deletion."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ PAGE = 50
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """One decision. Of an alias, `old` is the version that it named before, None where it named none."""
+    """One decision. Of an alias, `old` is the version that it named before, None where it named none; of a withdrawal,
+    `whose` is who had approved."""
 
     at: int  # UTC epoch microseconds
-    kind: str  # alias, approval, deletion
+    kind: str  # alias, approval, withdrawal, deletion
     alias: str
     old: str | None
     version: str
     actor: str
     reason: str
+    whose: str = ""
 
     @property
     def back(self) -> bool:
@@ -56,9 +58,16 @@ def history(project: ConsoleProject, model: str, *, alias: str = "", begin: int 
 def happenings(project: ConsoleProject, model: str) -> list[Happening]:
     """Return all that was decided about a model, newest first."""
     found = [_move(move) for move in project.versions.moves(model)]
+    withdrawn = project.approvals.withdrawn(model)
     found += [
         Happening(each.at, "approval", "", None, each.version, each.approver, each.reason)
-        for each in project.approvals.of(model)
+        for each in (*project.approvals.of(model), *(taken.approval for taken in withdrawn))
+    ]
+    found += [
+        Happening(
+            each.at, "withdrawal", "", None, each.approval.version, each.actor, each.reason, each.approval.approver
+        )
+        for each in withdrawn
     ]
     found += [
         Happening(each.at, "deletion", "", None, each.version, each.actor, each.reason)

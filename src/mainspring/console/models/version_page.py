@@ -21,7 +21,7 @@ from mainspring.delivery.approving import needed
 from mainspring.delivery.gates import BASELINE
 from mainspring.governance.model import Estimate
 from mainspring.registry.lineage import PARENT, Lineage, authors_of, lineage_of
-from mainspring.registry.model import Approval, Deletion, ModelVersion
+from mainspring.registry.model import Approval, Deletion, ModelVersion, Withdrawal
 from mainspring.registry.searching import RunRow
 from mainspring.stats.metrics import HIGHER_IS_BETTER
 
@@ -64,6 +64,7 @@ class VersionPage:
     metrics: tuple[Metric, ...]
     intervals: Seen[tuple[Estimate, ...]]
     approvals: tuple[Approval, ...]
+    withdrawn: tuple[Withdrawal, ...]
     approvers: tuple[str, ...]  # whose word counts
     needed: int
     mark: Deletion | None
@@ -125,6 +126,7 @@ def version_page(project: ConsoleProject, looking: Looking, model: str, number: 
         metrics=_metrics(project, model, bundle.found, intervals.found or ()),
         intervals=intervals,
         approvals=tuple(approvals),
+        withdrawn=tuple(project.approvals.withdrawn(model, version.version)),
         approvers=counting(version, authors, approvals),
         needed=needed(declared.gates if declared else (), project.settings.approvals),
         mark=next((mark for mark in project.deletions.all() if _is(mark, version)), None),

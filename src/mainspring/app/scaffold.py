@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import keyword
 import re
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from mainspring.app.profiles.settings import PROJECT_FILE
@@ -60,12 +63,23 @@ def create(root: Path) -> Path:
     name = root.name
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
         raise Invalid(f"{name!r} cannot name a project.", fix="use letters, digits, '-' and '_', a letter first.")
+    package = name.replace("-", "_")
+    if taken := _taken(package):
+        raise Invalid(f"{name!r} cannot name a project: {package!r} is {taken}.", fix="choose another name.")
     if root.exists() and any(root.iterdir()):
         raise Conflict(f"{root} exists and is not empty.", fix="choose another name.")
-    package = name.replace("-", "_")
     (root / package).mkdir(parents=True)
     (root / PROJECT_FILE).write_text(_TOML.format(name=name, package=package))
     (root / ".gitignore").write_text(".mainspring/\n__pycache__/\n")
     (root / package / "__init__.py").write_text(f'"""The project {name}."""\n')
     (root / package / "features.py").write_text(_FEATURES.replace("{package}", package))
     return root
+
+
+def _taken(package: str) -> str:
+    """Return what a name is already, so that a package of that name would be shadowed or would shadow; else nothing."""
+    if keyword.iskeyword(package):
+        return "a word of Python"
+    if package in sys.stdlib_module_names:
+        return "a module of Python"
+    return "an installed package" if package == "mainspring" or package in packages_distributions() else ""

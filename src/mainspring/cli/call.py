@@ -170,7 +170,9 @@ def _from_os(error: OSError) -> MainspringError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageFull(f"No space left{where}.", fix="free some space and run the command again.")
     if isinstance(error, FileNotFoundError):
-        return NotFound(f"There is no{where}.")
+        return NotFound(f"There is no{where}.", fix="check the path; it is relative to the present folder.")
+    if isinstance(error, NotADirectoryError):
+        return NotFound(f"A part of{where} is a file, not a folder.", fix="choose a path through folders.")
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return Denied(
             f"No permission for{where}.", fix="run as the owner of the project's folder, and let it be writable."

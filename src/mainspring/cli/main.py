@@ -66,7 +66,7 @@ class _Commands(click.Group):
             near = get_close_matches(args[0], COMMANDS, 1)
             if near:
                 raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
-            raise
+            raise click.UsageError(f"{error.message} There are {', '.join(COMMANDS)}.", ctx) from None
 
 
 @click.group(

@@ -44,7 +44,7 @@ def open_engine(url: str, schema: str = SCHEMA) -> sa.Engine:
     if parsed.get_backend_name() == "sqlite":
         return _open_sqlite(parsed)
     try:
-        engine = sa.create_engine(parsed, pool_pre_ping=True, connect_args=_patience(parsed))
+        engine = sa.create_engine(parsed, pool_pre_ping=True, connect_args=patience(parsed))
     except ModuleNotFoundError as error:
         raise MissingExtra("A catalog, or runs, on Postgres", "postgres") from error
     quoted = engine.dialect.identifier_preparer.quote_identifier(schema)
@@ -59,7 +59,7 @@ def open_engine(url: str, schema: str = SCHEMA) -> sa.Engine:
     return engine
 
 
-def _patience(url: sa.URL) -> dict[str, str]:
+def patience(url: sa.URL) -> dict[str, str]:
     """Return how long libpq waits for a server that says nothing, where the address does not say."""
     given = {"application_name": "mainspring", "connect_timeout": "5", "tcp_user_timeout": "10000"}
     return {name: value for name, value in given.items() if name not in url.query}
@@ -130,5 +130,10 @@ def _translated(error: sa.exc.DBAPIError, name: str) -> MainspringError:
             f"The catalog {name} refused: {said}.",
             authenticated=True,
             fix="run `mainspring profile check` to see which rights its user lacks.",
+        )
+    if code == sqlite3.SQLITE_READONLY:
+        return Denied(
+            f"The database {name} cannot be written: {said}.",
+            fix="run as the owner of the project's folder, and let it be writable.",
         )
     return Unavailable(f"The catalog {name} did not answer: {said}.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from mainspring.core.errors import Conflict, Invalid
+from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.ids import check_id
 from mainspring.core.schema import DType
 
@@ -96,6 +96,16 @@ class TrustedKey:
     name: str
     actor: str
     at: int  # UTC epoch microseconds
+
+
+class UnknownVersion(NotFound):
+    """No version of the model has that number, or that alias."""
+
+    def __init__(self, model: str, reference: str) -> None:
+        sign = ":" if reference.isdigit() else "@"
+        super().__init__(
+            f"There is no {model}{sign}{reference}.", fix=f"`mainspring models list {model}` lists what there is."
+        )
 
 
 def check_alias(alias: str) -> str:

@@ -69,10 +69,10 @@ def _out_of_memory(model: Model, data: TrainingSet, error: Exception) -> Mainspr
     )
 
 
-def _remedy(error: Exception) -> str | None:
+def _remedy(error: Exception) -> str:
     if "is already active" in str(error) and "start_run" in str(error):  # MLflow's
         return "leave mlflow.start_run() out: the run is open; or begin one that is part of it: start_run(nested=True)."
-    return None
+    return "correct it there; --debug shows how it was reached."
 
 
 def _where(model: Model) -> str:

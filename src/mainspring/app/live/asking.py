@@ -26,6 +26,11 @@ _READ: Mapping[str, Callable[[str], Any]] = {
     "INT": int,
     "FP": float,
 }
+_WANTED = {
+    "BOOL": ("true or false", "true"),
+    "INT": ("a whole number, nor an instant where one is meant", "7, or an instant as 2026-01-05T18:30:00Z"),
+    "FP": ("a number", "3.2"),
+}
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,10 +102,10 @@ def _inputs(metadata: Mapping[str, Any], fields: Mapping[str, str]) -> list[dict
         if types and needed <= set(fields) <= set(types):
             return [_tensor(name, text, types[name]) for name, text in fields.items()]
     wanted = set(keyed) - optional or set(full)
+    parts = {"missing": sorted(wanted - set(fields)), "unknown": sorted(set(fields) - set(keyed or full))}
+    said = "; ".join(f"{what}: {', '.join(names)}" for what, names in parts.items() if names)
     raise Invalid(
-        f"The fields do not fit: missing {sorted(wanted - set(fields))}, "
-        f"unknown {sorted(set(fields) - set(keyed or full))}.",
-        fix=f"give {' '.join(f'{name}=...' for name in (*keyed,) or (*full,))}",
+        f"The fields do not fit: {said}.", fix=f"give {' '.join(f'{name}=...' for name in (*keyed,) or (*full,))}"
     )
 
 
@@ -110,7 +115,11 @@ def _tensor(name: str, text: str, datatype: str) -> dict[str, Any]:
     try:
         value: Any = _READ[datatype.rstrip("0123456789")](text)
     except (KeyError, ValueError):
-        raise Invalid(f"Field {name!r} is {text!r}, which is not of type {datatype}.") from None
+        what, example = _WANTED[datatype.rstrip("0123456789")]
+        raise Invalid(
+            f"Field {name!r} is {text!r}, which is not {what}, as the endpoint wants it ({datatype}).",
+            fix=f"give {name}={example}.",
+        ) from None
     return {"name": name, "shape": [1], "datatype": datatype, "data": [value]}
 
 

@@ -64,7 +64,7 @@ def reproduce(project: Project, run_id: str, *, progress: Progress | None = None
         Invalid: The run is no finished training of a declared model.
         MainspringError: It could not be trained again; the message says why.
     """
-    run = project.tracking.get(run_id)
+    run = _run(project, run_id)
     missing = [name for name in _NEEDED if name not in run.tags]
     if run.status != "FINISHED" or missing:
         why = f"is {run.status}" if run.status != "FINISHED" else f"does not say its {', '.join(missing)}"
@@ -80,6 +80,19 @@ def reproduce(project: Project, run_id: str, *, progress: Progress | None = None
         code = lay_out(project.settings.root, run.tags, diff, run.tags.get("code_diff", ""), into / "code")
         digest, again_id = _again(project, run, code, into, progress or (lambda _stage, _share: None))
         return _compared(project, run, code, into, digest, again_id)
+
+
+def _run(project: Project, run_id: str) -> RunRecord:
+    from mainspring.registry.searching import RunQuery
+
+    try:
+        return project.tracking.get(run_id)
+    except NotFound as error:
+        near = [run.id for run in project.run_search.search(RunQuery(words=(run_id,))).runs]
+        whole = [each for each in near if each.startswith(run_id)]
+        if len(whole) != 1:
+            raise
+        raise NotFound(error.what, fix=f"did you mean {whole[0]}?") from None
 
 
 def _compared(

@@ -33,8 +33,11 @@ def command(call: Call, *, dry_run: bool) -> None:
             for detail in change.details:
                 console.print(f"    {detail}", style="dim", markup=False)
         what = "would be applied" if dry_run else "applied"
+        changed = sum(change.sign != "-" and change.kind != "table" for change in changes)
+        gone = sum(change.sign == "-" for change in changes)
+        left = f", {gone} no longer there" if gone else ""
         console.print(
-            f"{len(contents)} definitions {what}, {len(changes)} of them changed." if changes else "Nothing changed."
+            f"{len(contents)} definitions {what}, {changed} of them changed{left}." if changes else "Nothing changed."
         )
 
     call.result(

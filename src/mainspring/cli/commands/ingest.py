@@ -44,7 +44,8 @@ def command(call: Call, *, source: str, data: str, batch_id: str | None) -> None
         if report.already:
             console.print(f"{report.already:,} rows were there already and changed nothing.")
         if report.quarantined:
-            console.print(f"[yellow]{report.quarantined:,} rows are in the quarantine:[/]")
+            rows = "row is" if report.quarantined == 1 else "rows are"
+            console.print(f"[yellow]{report.quarantined:,} {rows} in the quarantine:[/]")
             for reason, count in sorted(report.reasons.items(), key=lambda item: -item[1]):
                 console.print(f"  {count:>10,}  {reason}", markup=False)
             console.print(f"See them with `mainspring data quarantine {report.source}`.")

@@ -16,7 +16,9 @@ def command(call: Call, *, name: str) -> None:
 
     from mainspring.app.scaffold import create
 
-    root = create((call.folder or Path.cwd()) / name)
+    if not name.strip():
+        raise click.UsageError("Give the project a NAME, such as courier.")
+    root = create(((call.folder or Path.cwd()) / name).resolve())
     call.result(
         {"project": str(root)},
         lambda console: console.print(

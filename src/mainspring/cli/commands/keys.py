@@ -50,8 +50,8 @@ def list_(call: Call, *, all_: bool) -> None:
         from rich.table import Table
 
         table = Table(box=None, header_style="bold")
-        for column, width in (("id", 26), ("name", None), ("scopes", None), ("expires", 20), ("revoked", None)):
-            table.add_column(column, min_width=width)  # `keys revoke` needs the whole id
+        for column in ("id", "name", "scopes", "expires", "revoked"):
+            table.add_column(column, no_wrap=column in ("id", "expires"))  # `keys revoke` needs the whole id
         for key in keys:
             revoked = "" if key.revoked_at is None else _to_the_second(key.revoked_at)
             table.add_row(key.id, key.name, " ".join(sorted(key.scopes)), _to_the_second(key.expires_at), revoked)

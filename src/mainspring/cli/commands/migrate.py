@@ -52,11 +52,12 @@ def command(call: Call, *, to: str) -> None:
                 table.add_row(each.part, f"stays at {each.source}", "", "")
                 continue
             table.add_row(each.part, f"[dim]{each.target}[/]", "", "")
+            empty = [one for one in each.content if not one.rows and not one.digest.strip("0")]
             for one in each.content:
-                if one.rows or not one.digest.strip("0"):
-                    table.add_row("", one.name, f"{one.rows:,}", one.digest)
-                else:
-                    table.add_row("", one.name, "", one.digest)
+                if one not in empty:
+                    table.add_row("", one.name, f"{one.rows:,}" if one.rows else "", one.digest)
+            if empty:
+                table.add_row("", f"[dim]and {len(empty)} without a row[/]", "", "")
         console.print(table)
         console.print(f"All of it is in profile {to}, and was compared there; {source.settings.profile} is as it was.")
         console.print(

@@ -108,7 +108,7 @@ def list_(call: Call, *, name: str | None) -> None:
 
         table = Table(box=None, pad_edge=False)
         for column in ("model", "version", "aliases", "bundle", "from", "registered"):
-            table.add_column(column)
+            table.add_column(column, no_wrap=column in ("model", "bundle", "registered"))
         for each in found:
             origin = next((each.tags[key] for key in ("file", "function") if key in each.tags), "training")
             if any(key.startswith("node.") for key in each.tags):

@@ -27,7 +27,9 @@ def command(call: Call, *, model: str, version: str | None, reason: str) -> int:
     def show(console: Console) -> None:
         for result in promotion.results:
             console.print(f"  {'[green]✓[/]' if result.passed else '[red]✗[/]'} {result}")
-        if promotion.promoted:
+        if promotion.promoted and promotion.previous == promotion.version:
+            console.print(f"[bold green]{promotion.model} version {promotion.version} is champion[/] already.")
+        elif promotion.promoted:
             before = f", instead of version {promotion.previous}" if promotion.previous else ""
             console.print(f"[bold green]{promotion.model} version {promotion.version} is champion[/]{before}.")
         else:

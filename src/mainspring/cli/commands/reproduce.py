@@ -28,6 +28,7 @@ def command(call: Call, *, run: str) -> int:
     from mainspring.app.runs.reproducing import reproduce
 
     with call.progress() as progress:
+        progress.update("reproduce", 0, 100, "find the run")
         found = reproduce(
             call.project,
             run,

@@ -26,6 +26,7 @@ def command(call: Call, *, model: str, since: str | None, until: str | None) -> 
     from mainspring.core.time import parse_instant
 
     with call.progress() as progress:
+        progress.update(model, 0, 100, "load the project")
         report = train(
             call.project,
             model,

@@ -104,7 +104,10 @@ class LakePredictions:
             found = from_table(dataset.to_table(filter=pc.field("id") == prediction_id))
             if found:
                 return found[0]
-        raise NotFound(f"There is no prediction {prediction_id!r}.")
+        raise NotFound(
+            f"There is no prediction {prediction_id!r}.",
+            fix="give the id that came with the answer; one that was just made is there within a second.",
+        )
 
     def revealed(self, prediction: Prediction) -> Prediction:
         return revealed(prediction, self._opener)

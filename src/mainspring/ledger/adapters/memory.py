@@ -60,7 +60,10 @@ class MemoryLedger:
         for prediction in self._all():
             if prediction.id == prediction_id:
                 return prediction
-        raise NotFound(f"There is no prediction {prediction_id!r}.")
+        raise NotFound(
+            f"There is no prediction {prediction_id!r}.",
+            fix="give the id that came with the answer; one that was just made is there within a second.",
+        )
 
     def revealed(self, prediction: Prediction) -> Prediction:
         return revealed(prediction, self._opener)

@@ -14,7 +14,15 @@ from mainspring.core.errors import NotFound
 from mainspring.core.ids import check_id, new_id
 from mainspring.core.time import Clock, SystemClock
 from mainspring.registry.bundles import check_digest
-from mainspring.registry.model import AliasMove, ModelVersion, RunRecord, alias_conflict, check_alias, still_named
+from mainspring.registry.model import (
+    AliasMove,
+    ModelVersion,
+    RunRecord,
+    UnknownVersion,
+    alias_conflict,
+    check_alias,
+    still_named,
+)
 from mainspring.registry.naming import check_artefact, check_names, param_conflict, read_artefact
 
 
@@ -151,7 +159,7 @@ class MemoryVersions:
         for version in self._versions:
             if version.model == model and version.version == number:
                 return self._with_aliases(version)
-        raise NotFound(f"There is no {model}@{reference}.", fix="`mainspring status` lists versions and aliases.")
+        raise UnknownVersion(model, reference)
 
     def all(self, model: str | None = None) -> list[ModelVersion]:
         with self._lock:

@@ -14,7 +14,7 @@ from mainspring.registry.adapters.catalog import AliasMoves
 from mainspring.registry.adapters.mlflow_store import mlflow, open_store, store_errors
 from mainspring.registry.adapters.mlflow_version_rows import read_versions
 from mainspring.registry.bundles import check_digest
-from mainspring.registry.model import AliasMove, ModelVersion, check_alias, still_named
+from mainspring.registry.model import AliasMove, ModelVersion, UnknownVersion, check_alias, still_named
 
 _DIGEST, _CREATED = "mainspring.digest", "mainspring.created_at"
 _PAGE = 1000
@@ -66,12 +66,12 @@ class MlflowVersions:
         aliases = self._moves.current(check_id(model, "model"))
         number = reference if reference.isdigit() else aliases.get((model, reference))
         if number is None:
-            raise _unknown(model, reference)
+            raise UnknownVersion(model, reference)
         try:
             with store_errors(self._url):
                 return self._version(self._store.get_model_version(model, number), aliases)
         except NotFound:
-            raise _unknown(model, reference) from None
+            raise UnknownVersion(model, reference) from None
 
     def all(self, model: str | None = None) -> list[ModelVersion]:
         aliases = self._moves.current(None if model is None else check_id(model, "model"))
@@ -122,7 +122,3 @@ class MlflowVersions:
                 sorted(alias for (model, alias), named in aliases.items() if (model, named) == (version.name, number))
             ),
         )
-
-
-def _unknown(model: str, reference: str) -> NotFound:
-    return NotFound(f"There is no {model}@{reference}.", fix="`mainspring status` lists versions and aliases.")

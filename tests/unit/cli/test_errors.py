@@ -1,0 +1,109 @@
+"""An error names the value and what to do about it."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from mainspring.app.live.asking import _inputs
+from mainspring.cli import exits
+from mainspring.cli.call import Call, guarded
+from mainspring.cli.main import main
+from mainspring.core.catalog import catalog_errors
+from mainspring.core.errors import Denied, Invalid
+from mainspring.registry.model import UnknownVersion
+
+METADATA = {
+    "parameters": {
+        "keyed_inputs": [
+            {"name": "courier", "datatype": "BYTES"},
+            {"name": "km", "datatype": "FP32"},
+            {"name": "at", "datatype": "INT64"},
+            {"name": "wet", "datatype": "BOOL"},
+        ],
+        "optional_keyed_inputs": ["wet"],
+    },
+    "inputs": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "what", "fix"),
+    [
+        ({"km": "far"}, "'km' is 'far', which is not a number", "give km=3.2."),
+        ({"at": "today"}, "'at' is 'today', which is not a whole number, nor an instant", "2026-01-05T18:30:00Z"),
+        ({"wet": "rather"}, "'wet' is 'rather', which is not true or false", "give wet=true."),
+    ],
+)
+def test_a_value_that_does_not_fit_says_what_would(fields: dict[str, str], what: str, fix: str) -> None:
+    with pytest.raises(Invalid) as wrong:
+        _inputs(METADATA, {"courier": "ana", "km": "3", "at": "2026-01-05T18:30:00Z", **fields})
+    assert what in wrong.value.what
+    assert fix in (wrong.value.fix or "")
+
+
+def test_fields_that_do_not_fit_are_named_and_only_those() -> None:
+    with pytest.raises(Invalid, match=r"do not fit: missing: at; unknown: distance\. Fix"):
+        _inputs(METADATA, {"courier": "ana", "km": "3", "distance": "3"})
+    with pytest.raises(Invalid, match=r"do not fit: missing: at\. Fix"):
+        _inputs(METADATA, {"courier": "ana", "km": "3"})
+
+
+@pytest.mark.parametrize(("reference", "shown"), [("9", "late:9"), ("chmpion", "late@chmpion")])
+def test_a_version_is_named_as_it_is_written(reference: str, shown: str) -> None:
+    unknown = UnknownVersion("late", reference)
+    assert (unknown.what, unknown.fix) == (
+        f"There is no {shown}.",
+        "`mainspring models list late` lists what there is.",
+    )
+
+
+def test_a_database_that_may_only_be_read_is_a_matter_of_rights(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.db"
+    sqlite3.connect(path).close()
+    engine = sa.create_engine(f"sqlite:///file:{path}?mode=ro&uri=true")
+    with (
+        pytest.raises(Denied, match="cannot be written") as denied,
+        catalog_errors(str(path)),
+        engine.connect() as connection,
+    ):
+        connection.exec_driver_sql("CREATE TABLE one (a INTEGER)")
+    engine.dispose()
+    assert exits.exit_code(denied.value) == exits.DENIED
+    assert "owner" in (denied.value.fix or "")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (FileNotFoundError(errno.ENOENT, "", "a.csv"), exits.NOT_FOUND, "no a.csv.\n  Fix: check the path"),
+        (
+            NotADirectoryError(errno.ENOTDIR, "", "a/b"),
+            exits.NOT_FOUND,
+            "a/b is a file, not a folder.\n  Fix:",
+        ),
+    ],
+)
+def test_what_the_system_refuses_has_a_fix(
+    error: OSError, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def body() -> None:
+        raise error
+
+    assert guarded(Call(json=False, folder=None, profile=None, debug=False), body) == code
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("typed", "said"), [("trian", "Did you mean 'train'?"), ("zzz", "There are demo, init")])
+def test_no_such_command_names_what_there_is(
+    typed: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["mainspring", typed])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == exits.USAGE
+    assert said in " ".join(capsys.readouterr().err.split())

@@ -10,6 +10,7 @@ import click
 from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.help import Group
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +22,7 @@ _WAIT = click.option("--wait", is_flag=True, help="Until it has ended; the exit 
 _HERE = click.option("--here", is_flag=True, help="In this process, with whatever else is due, until it has ended.")
 
 
-@click.group("jobs")
+@click.group("jobs", cls=Group)
 def command() -> None:
     """Work in the background and by the clock. It goes on after a kill where it was."""
 

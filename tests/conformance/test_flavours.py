@@ -55,12 +55,10 @@ class _Documented(FlavourConformance):
 
 class TestSklearnTrees(_Documented):
     needs, name, fit = "sklearn", "scikit-learn, trees", staticmethod(flavour_kit.sklearn_trees)
-    refused: Mapping[str, str] = {"regression around 1e6": "rows differently"}
 
 
 class TestSklearnLinear(_Documented):
     needs, name, fit = "sklearn", "scikit-learn, linear", staticmethod(flavour_kit.sklearn_linear)
-    refused = NARROW
 
 
 class TestXgboost(_Documented):

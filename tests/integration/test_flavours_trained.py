@@ -125,6 +125,7 @@ def test_what_is_trained_is_what_is_served(
     warm_up(bundle, executor)
     golden = msgspec.json.decode(bundle.files["golden.json"])
     assert len(golden["probes"]["outputs"]["probability"]) > 20
+    assert golden["held_out"]["rows"] == 10_000
     golden["probes"]["outputs"]["probability"][7] += 0.01
     changed = Bundle(bundle.digest, bundle.manifest, {**bundle.files, "golden.json": msgspec.json.encode(golden)})
     with pytest.raises(Corrupt, match=r"1 of \d+ probes otherwise"):

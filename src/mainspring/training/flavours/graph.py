@@ -134,45 +134,6 @@ def _prune(graph: Any) -> None:
     graph.initializer.extend(constants)
 
 
-def set_thresholds(model: Any, thresholds: Array, *, wide: bool) -> None:
-    """Give the graph's only tree ensemble these split thresholds, one a node in the graph's order, 0 for leaves.
-
-    Where the ensemble compares float64 (`wide`), they stand there as they are, and so do its other numbers. Where it
-    compares float32, the largest float32 not above a threshold decides alike for every float32. (skl2onnx rounds those
-    of HistGradientBoosting to the nearest float32 in either case.)
-    """
-    from onnx import helper, numpy_helper
-
-    ensembles = [node for node in model.graph.node if node.op_type.startswith("TreeEnsemble")]
-    if len(ensembles) != 1:
-        raise NotConvertible(f"The converted graph has {len(ensembles)} tree ensembles for one estimator.")
-    attributes = {attribute.name: attribute for attribute in ensembles[0].attribute}
-    if len(attributes["nodes_modes"].strings) != len(thresholds):
-        raise NotConvertible("The converted trees do not have the nodes of the estimator's.")
-    if not wide:
-        attributes["nodes_values"].floats[:] = _at_most(thresholds).tolist()
-        return
-    numbers = {"nodes_values": thresholds}
-    for name in ("nodes_hitrates", "class_weights", "target_weights", "base_values"):
-        if name in attributes:
-            numbers[name] = np.array(attributes[name].floats, np.float64)
-    kept = [each for name, each in attributes.items() if name.removesuffix("_as_tensor") not in numbers]
-    del ensembles[0].attribute[:]
-    ensembles[0].attribute.extend(kept)
-    for name, values in numbers.items():
-        tensor = numpy_helper.from_array(values, name)
-        ensembles[0].attribute.append(helper.make_attribute(f"{name}_as_tensor", tensor))
-    for operators in model.opset_import:
-        if operators.domain == "ai.onnx.ml":
-            operators.version = max(operators.version, 3)  # the first with tensors there
-
-
-def _at_most(values: Array) -> Array:
-    with np.errstate(over="ignore"):
-        narrow = values.astype(np.float32)
-    return np.where(narrow.astype(np.float64) > values, np.nextafter(narrow, np.float32(-np.inf)), narrow)
-
-
 def constant_model(inputs: Sequence[tuple[str, int]], values: Sequence[float], names: Sequence[str]) -> Any:
     """Return an ONNX model that answers `values` whatever it is given.
 

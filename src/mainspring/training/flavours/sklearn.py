@@ -17,15 +17,18 @@ from mainspring.training.flavours import trees
 from mainspring.training.flavours.choosing import framework_of
 from mainspring.training.flavours.encoders import check_encoders, ordinal_converter, ordinal_shape, with_empty_nulls
 from mainspring.training.flavours.estimators import Estimators, imported
-from mainspring.training.flavours.graph import constant_model, content_of, name_inputs, name_outputs, set_thresholds
+from mainspring.training.flavours.graph import constant_model, content_of, name_inputs, name_outputs
 from mainspring.training.flavours.model import Artefact
 from mainspring.training.flavours.scoring import open_session
+from mainspring.training.flavours.steps import imputer_converter, scaler_converter
+from mainspring.training.flavours.tree_graph import newest_trees, regressor_shape, tree_converter, tree_types
 from mainspring.training.frames import Array, check_feature_types
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _OPSETS = {"": 18, "ai.onnx.ml": 3}
+_DOUBLE = 11  # onnx.TensorProto.DOUBLE
 
 
 class SklearnFlavour(Estimators):
@@ -62,25 +65,25 @@ def to_onnx(estimator: Any, inputs: Sequence[Input], task: str, *, wide: Collect
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ordinal = _import("sklearn.preprocessing").OrdinalEncoder
+            converters, shapes = _own(last, task)
             model = skl2onnx.convert_sklearn(
                 prepared,
                 initial_types=types,
                 options=options,
                 target_opset=_OPSETS,
-                custom_conversion_functions={ordinal: ordinal_converter},
-                custom_shape_calculators={ordinal: ordinal_shape},
+                custom_conversion_functions=converters,
+                custom_shape_calculators=shapes,
             )
     except NotConvertible:
         raise
     except Exception as error:  # converters raise whatever they trip over
         raise _refused(last, wide, error) from error
-    answer = model.graph.output[-1].name  # a classifier's outputs are (label, probabilities)
-    if type(last).__name__.startswith("HistGradientBoosting"):
-        set_thresholds(model, trees.histogram_thresholds(last), wide=bool(wide))
+    answer = model.graph.output[-1]  # a classifier's outputs are (label, probabilities)
+    double = task == "regression" and answer.type.tensor_type.elem_type == _DOUBLE
     name_inputs(model, [each.name for each in inputs])
     columns = [1] if task == "binary" else range(len(outputs))
-    name_outputs(model, answer, list(columns), outputs)
+    name_outputs(model, answer.name, list(columns), outputs, double=double)
+    newest_trees(model)
     content = content_of(model)
     if wide:  # some operators exist in float32 only, which the runtime is the first to notice
         try:
@@ -88,6 +91,22 @@ def to_onnx(estimator: Any, inputs: Sequence[Input], task: str, *, wide: Collect
         except NotConvertible as error:
             raise _refused(last, wide, error) from error
     return content
+
+
+def _own(last: Any, task: str) -> tuple[dict[type, Any], dict[type, Any]]:
+    """Return class -> our converter, and our shape calculator: where skl2onnx's own are not exact."""
+    preprocessing, impute = _import("sklearn.preprocessing"), _import("sklearn.impute")
+    converters = {
+        preprocessing.OrdinalEncoder: ordinal_converter,
+        preprocessing.StandardScaler: scaler_converter,
+        preprocessing.RobustScaler: scaler_converter,
+        impute.SimpleImputer: imputer_converter,
+        **dict.fromkeys(tree_types(), tree_converter),
+    }
+    shapes = {preprocessing.OrdinalEncoder: ordinal_shape}
+    if task == "regression" and type(last) in tree_types():
+        shapes[type(last)] = regressor_shape
+    return converters, shapes
 
 
 def _check_last(last: Any, estimator: Any) -> None:

@@ -44,16 +44,6 @@ def thresholds(estimator: Any, held_out: pd.DataFrame, numeric: Sequence[str]) -
     return found
 
 
-def histogram_thresholds(estimator: Any) -> Array:
-    """Return the threshold of every node of a HistGradientBoosting, trees and nodes in its own order, 0 for leaves."""
-    found = [
-        np.where(tree.nodes["is_leaf"] == 1, 0.0, tree.nodes["num_threshold"].astype(np.float64))
-        for stage in estimator._predictors
-        for tree in stage
-    ]
-    return np.concatenate(found)
-
-
 def _transformed(pipeline: Any, sample: pd.DataFrame) -> tuple[list[str], Array | None]:
     """Return the names and values of what the last step is given; no names where a step cannot tell them."""
     try:

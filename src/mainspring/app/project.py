@@ -75,15 +75,22 @@ class Project:
         return ReplayClock(path, start=None if path.exists() else REPLAY_START)
 
     @cached_property
-    def locks(self) -> Locks:
+    def own_locks(self) -> Locks:
+        """Locks of this state folder: for what only the processes of this machine can get at."""
         return FileLocks(self.settings.state / "locks")
+
+    @cached_property
+    def locks(self) -> Locks:
+        """Locks of the project, on every machine that opens it: they are where the catalog is."""
+        built: Locks = self._build("locks", backends.LOCKS, self.settings.catalog)
+        return built
 
     @cached_property
     def engine(self) -> sa.Engine:
         """The catalog, migrated to this version."""
         from mainspring.app.catalog import open_catalog
 
-        return open_catalog(self.settings.catalog, self.locks, self.settings.project)
+        return open_catalog(self.settings.catalog, self.own_locks, self.settings.project)
 
     @cached_property
     def definitions(self) -> Definitions:

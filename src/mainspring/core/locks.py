@@ -1,4 +1,7 @@
-"""Mutual exclusion between processes. A lock's holder may die at any moment: its lock is free at once."""
+"""Mutual exclusion between processes. A lock's holder may die at any moment: its lock is free at once.
+
+Between machines: `core.database_locks`.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,13 @@ class Locks(Protocol):
         """
         ...
 
+    def within(self, scope: str) -> Locks:
+        """Return other locks, whose names are of this scope alone, with the same reach."""
+        ...
 
-def _busy(name: str, holder: str) -> Conflict:
+
+def busy(name: str, holder: str) -> Conflict:
+    """What to raise when somebody else holds a lock for too long."""
     return Conflict(f"{name} is in use by {holder}.", fix="wait until it is done, or stop it.")
 
 
@@ -37,16 +45,20 @@ class MemoryLocks:
 
     def __init__(self) -> None:
         self._locks: dict[str, threading.Lock] = {}
+        self._scopes: dict[str, MemoryLocks] = {}
 
     @contextmanager
     def hold(self, name: str, *, wait_s: float = 60.0) -> Iterator[None]:
         lock = self._locks.setdefault(check_id(name, "lock"), threading.Lock())
         if not lock.acquire(timeout=wait_s):
-            raise _busy(name, "another thread")
+            raise busy(name, "another thread")
         try:
             yield
         finally:
             lock.release()
+
+    def within(self, scope: str) -> MemoryLocks:
+        return self._scopes.setdefault(check_id(scope, "scope of locks"), MemoryLocks())
 
 
 class FileLocks:
@@ -66,7 +78,7 @@ class FileLocks:
             while not _try_lock(descriptor):
                 if time.monotonic() >= deadline:
                     pid = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-                    raise _busy(name, f"process {pid or 'unknown'}")
+                    raise busy(name, f"process {pid or 'unknown'}")
                 time.sleep(0.01)
             with suppress(OSError):  # the name of the holder is a courtesy; a full disk must not stop a command
                 os.ftruncate(descriptor, 0)
@@ -74,6 +86,9 @@ class FileLocks:
             yield
         finally:
             os.close(descriptor)
+
+    def within(self, scope: str) -> FileLocks:
+        return FileLocks(self._folder / check_id(scope, "scope of locks"))
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mainspring.core.errors import Conflict, Invalid
+from mainspring.core.errors import Conflict
+from mainspring.core.lock_conformance import LocksConformance
 from mainspring.core.locks import FileLocks, Locks, MemoryLocks
 
 HOLDER = """
@@ -22,11 +23,6 @@ with FileLocks(Path(sys.argv[1])).hold("ingest"):
 """
 
 
-@pytest.fixture(params=["memory", "file"])
-def locks(request: pytest.FixtureRequest, tmp_path: Path) -> Locks:
-    return MemoryLocks() if request.param == "memory" else FileLocks(tmp_path / "locks")
-
-
 @contextmanager
 def another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", HOLDER, str(folder)]
@@ -37,44 +33,24 @@ def another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_a_lock_has_one_holder(locks: Locks) -> None:
-    with locks.hold("ingest"):
-        with pytest.raises(Conflict, match="ingest is in use"), locks.hold("ingest", wait_s=0.05):
-            pass
-        with locks.hold("train", wait_s=0):
-            pass
-    with locks.hold("ingest", wait_s=0):
-        pass
+class TestMemoryLocks(LocksConformance):
+    @pytest.fixture
+    def locks(self) -> Locks:
+        return MemoryLocks()
+
+    @pytest.fixture
+    def elsewhere(self, locks: Locks) -> Locks:
+        return locks
 
 
-def test_an_error_inside_frees_the_lock(locks: Locks) -> None:
-    with pytest.raises(ZeroDivisionError), locks.hold("ingest"):
-        raise ZeroDivisionError
-    with locks.hold("ingest", wait_s=0):
-        pass
+class TestFileLocks(LocksConformance):
+    @pytest.fixture
+    def locks(self, tmp_path: Path) -> Locks:
+        return FileLocks(tmp_path / "locks")
 
-
-def test_who_waits_gets_it(locks: Locks) -> None:
-    order: list[str] = []
-    waiting = threading.Event()
-
-    def second() -> None:
-        waiting.set()
-        with locks.hold("ingest", wait_s=30):
-            order.append("second")
-
-    thread = threading.Thread(target=second)
-    with locks.hold("ingest"):
-        thread.start()
-        waiting.wait()
-        order.append("first")
-    thread.join()
-    assert order == ["first", "second"]
-
-
-def test_a_lock_is_no_path(locks: Locks) -> None:
-    with pytest.raises(Invalid, match="cannot name a lock"), locks.hold("../ingest"):
-        pass
+    @pytest.fixture
+    def elsewhere(self, tmp_path: Path) -> Locks:
+        return FileLocks(tmp_path / "locks")
 
 
 def test_another_process_holds_it_and_is_named(tmp_path: Path) -> None:

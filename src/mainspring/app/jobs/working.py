@@ -78,7 +78,7 @@ def holder(state: Path) -> str:
 def _alone(project: Project, stop: threading.Event) -> Iterator[None]:
     """Wait until nobody else runs jobs from this state folder, or until `stop` is set."""
     while not stop.is_set():
-        held = project.locks.hold(LOCK, wait_s=0)
+        held = project.own_locks.hold(LOCK, wait_s=0)
         try:
             held.__enter__()
         except Conflict:

@@ -162,7 +162,7 @@ def _processes(project: Project) -> Iterator[Finding]:
     settings = project.settings
     running = read_running(settings.state)
     try:
-        with project.locks.hold("up", wait_s=0):
+        with project.own_locks.hold("up", wait_s=0):
             left = [] if running is None else running.children.values()
             stray = [pid for pid in left if alive(pid) and _works_for(pid, settings.root)]
             if stray:

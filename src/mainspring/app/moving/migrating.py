@@ -59,7 +59,7 @@ def migrate(source: Project, target: Project, progress: Progress) -> Iterator[Mo
     for project in (source, target):
         _check_movable(project)
     try:
-        held = source.locks.hold(LOCK, wait_s=0)
+        held = source.own_locks.hold(LOCK, wait_s=0)
         held.__enter__()
     except Conflict as error:
         raise Conflict(

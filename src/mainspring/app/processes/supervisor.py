@@ -100,7 +100,7 @@ class Supervisor:
     @contextmanager
     def _exclusively(self) -> Iterator[None]:
         settings = self.project.settings
-        held = self.project.locks.hold(LOCK, wait_s=0)
+        held = self.project.own_locks.hold(LOCK, wait_s=0)
         try:
             held.__enter__()
         except Conflict:

@@ -56,11 +56,27 @@ def _in_catalog(package: str, name: str, extra: str) -> dict[str, Build]:
     return _by_database(lambda at: lazily(f"{package}.adapters.catalog", name, extra=extra)(at.project.engine))
 
 
+def _on_the_server(at: Context) -> Any:
+    from mainspring.app.catalog import schema_of
+
+    locks = lazily("core.database_locks", "DatabaseLocks", extra="postgres")
+    return locks(at.url, schema_of(at.project.settings.project))
+
+
+LOCKS: Mapping[str, Build] = {
+    **dict.fromkeys(("sqlite", "memory"), lambda at: at.project.own_locks),
+    **dict.fromkeys(("postgresql", "postgres"), _on_the_server),
+}
+
+
+def _in_bucket(at: Context) -> Any:
+    lake = lazily("data.adapters.deltaobjects", "open_object_lake", extra="objects")
+    return lake(at.url, at.state / "cache" / "lake", at.project.locks)
+
+
 LAKES: Mapping[str, Build] = {
     "file": lambda at: lazily("data.adapters.delta", "DeltaLake", extra="local")(at.url.path),
-    "s3": lambda at: lazily("data.adapters.deltaobjects", "open_object_lake", extra="objects")(
-        at.url, at.state / "cache" / "lake"
-    ),
+    "s3": _in_bucket,
     "memory": lambda _: lazily("data.adapters.memory", "MemoryLake", extra="local")(),
 }
 SNAPSHOTS: Mapping[str, Build] = {
@@ -149,7 +165,7 @@ PREDICTION_LOGS: Mapping[str, Build] = {
 }
 PREDICTIONS: Mapping[str, Build] = {
     "file": lambda at: lazily("ledger.adapters.lake", "LakePredictions", extra="local")(
-        at.url.path, at.project.lake, at.project.locks, at.project.ledger_key
+        at.url.path, at.project.lake, at.project.own_locks, at.project.ledger_key
     ),
     "memory": lambda _: lazily("ledger.adapters.memory", "MemoryLedger", extra="local")(),
 }

@@ -24,7 +24,7 @@ from mainspring.core.buckets import Bucket
 from mainspring.core.errors import Denied, MainspringError, NotFound, Unavailable
 from mainspring.core.files import disk_errors
 from mainspring.core.ids import check_id
-from mainspring.core.locks import FileLocks
+from mainspring.core.locks import FileLocks, Locks
 from mainspring.core.settings import Url
 from mainspring.core.time import SystemClock
 from mainspring.data.adapters.delta import DeltaLake
@@ -36,18 +36,21 @@ _KEPT_S = 24 * 3600  # since a cached file was used last, where its table has it
 _NAME = re.compile(r"[A-Za-z0-9_.=-]+")
 
 
-def open_object_lake(url: Url, cache: Path) -> DeltaLake:
+def open_object_lake(url: Url, cache: Path, locks: Locks | None = None) -> DeltaLake:
     """Return the tables under `s3://bucket/prefix?endpoint=https://...&region=...`.
 
     Args:
         url: The place, see `core.buckets`.
         cache: A folder of this machine for the files that are read.
+        locks: Of all who write there, by default those of this machine: Delta keeps writers apart, but not a writer and
+            whoever removes files.
 
     Raises:
         Invalid: The address cannot be used.
     """
     mine = cache / sha256(url.text.encode()).hexdigest()[:16]
-    return DeltaLake(ObjectsPlace(url, mine), FileLocks(mine / ".locks"))
+    own: Locks = FileLocks(mine / ".locks")
+    return DeltaLake(ObjectsPlace(url, mine), own if locks is None else locks.within(f"lake-{mine.name}"))
 
 
 class ObjectsPlace:

@@ -1,0 +1,101 @@
+"""`mainspring jobs`, each command a process, and the worker of a running `up`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from depot import Depot, lay_out, opened, wait_for
+from mainspring.core.time import DAY
+from mainspring.jobs.model import NewJob, Outcome, Status, Step
+from mainspring.registry.model import Deletion
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def depot(tmp_path: Path) -> Depot:
+    return lay_out(tmp_path / "depot")
+
+
+def test_a_job_from_its_beginning_to_its_end_without_anything_up(depot: Depot) -> None:
+    assert depot.json("jobs", "list") == []
+    told = depot.run("jobs", "run", "forget-jobs", "--key", "once")
+    assert told.code == 0
+    assert "queued" in told.stdout
+    assert "mainspring up" in told.stdout
+    [queued] = depot.json("jobs", "list", "--status", "queued")
+    again = depot.json("jobs", "run", "forget-jobs", "--key", "once", "--here")
+    assert (again["id"], again["status"], again["result"]) == (queued["id"], "done", {"ended": 0, "failed": 0})
+    shown = depot.json("jobs", "show", queued["id"])
+    assert (shown["status"], shown["steps"]) == ("done", [])
+    assert "done" in depot.run("jobs", "list").stdout
+    assert depot.run("jobs", "retry", queued["id"]).code == 6
+    assert depot.json("jobs", "cancel", queued["id"])[0]["status"] == "done"
+    [planned] = depot.json("jobs", "schedules")
+    assert (planned["name"], planned["last"], planned["next"] % DAY) == ("forget-jobs", None, 0)
+
+
+def test_what_cannot_be_run_is_said_with_its_exit_code(depot: Depot) -> None:
+    for arguments, code, named in (
+        (("run", "sweep"), 4, "collect-garbage"),
+        (("run", "tidy", "{x"), 2, "JSON"),
+        (("run", "tidy", '{"x": 1}'), 2, "'x'"),
+        (("show", "nobody"), 4, "nobody"),
+        (("cancel", "nobody"), 4, "nobody"),
+        (("retry", "nobody"), 4, "nobody"),
+    ):
+        ran = depot.run("jobs", *arguments)
+        assert (ran.code, named in ran.stderr) == (code, True), ran
+    assert depot.json("jobs", "list") == []
+
+
+def test_what_failed_for_good_is_seen_and_can_be_retried(depot: Depot) -> None:
+    ran = depot.run("jobs", "run", "collect-garbage", '{"grace": "1m"}', "--here", "--json")
+    assert ran.code == 1
+    assert ran.document["status"] == "failed"
+    [failed] = depot.json("jobs", "list", "--status", "failed")
+    assert "1m" in failed["error"]
+    assert failed["error"].splitlines()[0] in depot.run("jobs", "show", failed["id"]).stdout.replace("\n", "")
+    assert depot.json("jobs", "retry", failed["id"])[0]["status"] == "queued"
+
+
+def test_the_worker_collects_garbage_by_the_clock_and_runs_what_is_queued(depot: Depot) -> None:
+    toml = depot.root / "mainspring.toml"
+    toml.write_text(
+        toml.read_text()
+        + "\n[profiles.local.schedules]\n"
+        + 'collect-garbage = { when = "1s", argument = { grace = "1h" } }\nforget-jobs = "off"\n'
+    )
+    project = opened(depot)
+    project.deletions.mark(Deletion("gone", "1", "0" * 64, "ana", "", project.wall.now() - DAY))
+    waiting = project.jobs.enqueue([NewJob("of-a-newer-version")], project.wall.now())
+    with depot.up():
+        done = depot.run("jobs", "run", "forget-jobs", '{"ended": "1d"}', "--wait", "--json")
+        assert (done.code, done.document["status"]) == (0, "done")
+        wait_for(lambda: not project.deletions.all(), "the marked version to be collected")
+        wait_for(lambda: len(project.jobs.find(handlers={"collect-garbage"}, statuses={Status.DONE})) > 1, "two ticks")
+    ticks = [job.enqueued_at // 1_000_000 for job in project.jobs.find(handlers={"collect-garbage"})]
+    assert len(ticks) == len(set(ticks))
+    assert {job.schedule for job in project.jobs.find(handlers={"collect-garbage"})} == {"collect-garbage"}
+    assert project.jobs.find(statuses={Status.FAILED}) == []
+    assert project.jobs.find(handlers={"of-a-newer-version"}) == waiting
+    project.engine.dispose()
+
+
+def test_features_are_materialised_a_view_a_step_and_not_twice(depot: Depot) -> None:
+    depot.ingest_all()
+    done = depot.json("jobs", "run", "materialise", json.dumps({"rebuild": True}), "--here")
+    assert done["result"]["HubLoad"] > 0
+    shown = depot.json("jobs", "show", done["id"])
+    assert [step["name"] for step in shown["steps"]] == ["HubLoad"]
+    project = opened(depot)
+    [job] = project.jobs.enqueue([NewJob("materialise")], 1)
+    [lease] = project.jobs.claim("dead", ["materialise"], 1, 1)
+    project.jobs.record(lease, Step("HubLoad", -1, 1))  # an earlier attempt's
+    project.jobs.end(lease, Outcome(Status.QUEUED), 2)
+    project.engine.dispose()
+    assert depot.json("jobs", "run", "forget-jobs", "--here")["status"] == "done"
+    assert depot.json("jobs", "show", job.id)["result"] == {"HubLoad": -1}

@@ -28,7 +28,7 @@ _HEAD = """\
 <!-- Written by docs/flavours_reference.py; a test fails where it is not current. -->
 
 What becomes of a model of each framework, as measured: every cell is an estimator that was trained, turned into a
-bundle's model, and compared with it in a fresh process on 10,000 held-out rows and the
+bundle's model, and compared with it in a fresh process on 10,000 rows, held out or made of such, and the
 [probes](../explanation/bundles-and-equivalence.md#why-prove-anything).
 
 - **exact**: the answers are the same, bit for bit. The framework itself runs its own file.

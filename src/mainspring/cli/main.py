@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import sys
 from importlib import import_module
 
@@ -82,7 +80,6 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit."""
     arguments = sys.argv[1:]
-    atexit.register(gc.freeze)  # no search for cycles when all is over: with MLflow loaded it takes most of a second
     try:
         code = cli.main(args=arguments, prog_name="mainspring", standalone_mode=False)
     except click.ClickException as error:

@@ -80,3 +80,12 @@ def test_a_reader_that_has_read_enough_is_no_error(project: Path) -> None:
     code = f"{sys.executable} -m mainspring data log --json | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", code], cwd=project, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
+
+
+def test_a_command_that_has_ended_leaves_its_databases_whole_by_themselves(project: Path) -> None:
+    """SQLite takes its log away with the last connection; of one that is not closed a part stays in it."""
+    assert run(project, "apply").returncode == 0
+    assert run(project, "keys", "create", "shop", "--scope", "predict").returncode == 0
+    state = project / ".mainspring"
+    assert (state / "catalog.db").exists()
+    assert [path.name for path in state.glob("*-wal")] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -61,6 +62,33 @@ def test_a_killed_worker_and_a_killed_search_lose_nothing_and_repeat_nothing(dep
     tried = [trial["params"] for trial in found["trials"]]
     begun = {each["run"]: each["begins"] for each in told(depot) if "begins" in each}
     assert all(begun[run] in tried for run in killed if run in begun)  # the parameters were tried again
+
+
+@pytest.mark.parametrize("whole_group", [True, False])
+def test_an_interrupt_ends_a_search_at_once_and_the_same_command_goes_on(depot: Depot, whole_group: bool) -> None:
+    searched(depot)
+    process = depot.start(
+        "search", MODEL, "--trials", 4, "--workers", 2, environment={"SLOWLY": "60"}, start_new_session=True
+    )
+    try:
+        wait_for(lambda: len(told(depot)) >= 2, "two trials to begin", 120)
+        begun = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT) if whole_group else process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+        took_s = time.monotonic() - begun
+    finally:
+        process.kill()
+    assert (process.returncode, "Error: Interrupted." in said) == (130, True)
+    assert took_s < 10  # and not the minute that a trial takes; where nothing else goes on, a fifth of a second
+    wait_for(lambda: not any(_lives(each["pid"]) for each in told(depot)), "the workers to be gone", 20)
+
+    ran = depot.run("search", MODEL, "--trials", 4, "--workers", 2, "--json", timeout_s=300)
+    assert ran.code == 0, ran
+    assert ran.document["resumed"]
+    begun_first = [each["begins"] for each in told(depot) if "begins" in each][:2]
+    tried = [trial["params"] for trial in ran.document["trials"]]
+    assert all(params in tried for params in begun_first)
+    assert not trials(depot, "RUNNING")
 
 
 def _lives(pid: int) -> bool:

@@ -10,7 +10,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from mainspring.training.search.study import Study, Trial
 from mainspring.training.search.trials import FAILED, Ended, ended_of
 
 TRIAL = "mainspring.trial"  # a tag: the number of the trial that a run is
+_PATIENCE_S = 1.5  # for what is being said to a store when somebody interrupts; the next search settles what is left
 _HOPELESS = 10  # so many trials failed and none did anything else: the rest would too
 
 
@@ -92,6 +94,7 @@ class Trials:
 
     Args:
         told: Called after each trial, by one thread at a time.
+        interrupts: Ends the trials when something is in it.
     """
 
     def __init__(
@@ -104,9 +107,10 @@ class Trials:
         *,
         wanted: int,
         told: Callable[[Trial, Ended], None],
+        interrupts: Sequence[int] = (),
     ) -> None:
         self._project, self._model, self._study, self._run_id, self._folder = project, model, study, run_id, folder
-        self._wanted, self._told = wanted, told
+        self._wanted, self._told, self._interrupts = wanted, told, interrupts
         self._lock = threading.RLock()
         self._open: set[int] = set()
         self._workers: dict[int, Worker] = {}
@@ -130,23 +134,31 @@ class Trials:
                 thread.start()
             for thread in threads:
                 while thread.is_alive():
-                    thread.join(0.2)  # so that an interrupt is heard
+                    thread.join(0.2)
+                    if self._interrupts:
+                        raise KeyboardInterrupt
         finally:
-            with self._lock:
-                self._stopped = True
-                for worker in self._workers.values():
-                    worker.process.kill()
+            self._stop()
+            end = time.monotonic() + _PATIENCE_S
             for thread in threads:
                 if thread.ident is not None:
-                    thread.join(30)
+                    thread.join(max(0.0, end - time.monotonic()))
         if self._error is not None:
             raise self._error
+
+    def _stop(self) -> None:
+        """Let nothing more begin, and end what is tried. The lock is not waited for: who has it may be at a store."""
+        self._stopped = True
+        for worker in list(self._workers.values()):
+            worker.process.kill()
 
     def _work(self, number: int) -> None:
         worker: Worker | None = None
         try:
             while (begun := self._begin(number)) is not None:
                 trial, worker = begun
+                if self._over():
+                    return
                 ended = worker.attempt(trial, trial.run_id, lambda value, step: self._report(begun[0], value, step))
                 with self._lock:
                     if self._stopped:
@@ -163,14 +175,15 @@ class Trials:
         except BaseException as error:
             with self._lock:
                 self._error = self._error or error
-                self._stopped = True
-                for each in self._workers.values():
-                    each.process.kill()
+                self._stop()
         finally:
             with self._lock:
                 last = self._workers.pop(number, None)
             if last is not None:
                 last.close()
+
+    def _over(self) -> bool:
+        return self._stopped
 
     def _begin(self, number: int) -> tuple[Trial, Worker] | None:
         with self._lock:

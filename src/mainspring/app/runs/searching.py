@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from mainspring.app.definitions.applying import apply
 from mainspring.app.project import Project
 from mainspring.app.runs.finding import find_runs
+from mainspring.app.runs.search_study import STUDY, opened_study
 from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.core.files import write_atomic
 from mainspring.registry.runs import process_tags, sweep
+from mainspring.training.loop.signals import interrupts_kept
 from mainspring.training.space import Chosen, Search, check_trials
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 SEARCH = "mainspring.search"  # a tag of a search's run: the digest of what it searched
 SEARCH_RUN = "mainspring.search_run"  # a tag of a training: the search that chose its parameters
-RESULT, STUDY = "search.json", "study.db"  # files of the run
+RESULT = "search.json"  # a file of the run
 _BEGUN = "begun.json"
 Progress = Callable[[str, float], None]
 
@@ -56,10 +58,11 @@ class _Begun:
     commit: str
     since: int | None
     until: int | None
+    store: str = ""  # where its runs and trials are
 
     def same(self, other: _Begun) -> bool:
         """Whether trials of the one can be compared with trials of the other."""
-        mine, theirs = ((each.search, each.files, each.features, each.since) for each in (self, other))
+        mine, theirs = ((each.search, each.files, each.features, each.since, each.store) for each in (self, other))
         return mine == theirs and other.until in (None, self.until)
 
 
@@ -92,18 +95,31 @@ def search(
     if workers < 1:
         raise Invalid(f"A search by {workers} processes makes no trial.", fix="use at least 1.")
     apply(project)
-    with project.locks.hold(f"search-{model}"[:120], wait_s=1.0):
+    with project.locks.hold(f"search-{model}"[:120], wait_s=1.0), interrupts_kept() as interrupts:
+        tell = progress or (lambda _stage, _share: None)
+
+        def heard(stage: str, share: float) -> None:
+            if interrupts:
+                raise KeyboardInterrupt
+            tell(stage, share)
+
         sweep(project.tracking, project.wall)
-        return _search(project, chosen, count, workers, (since, until), progress or (lambda _stage, _share: None))
+        return _search(project, chosen, count, workers, (since, until), heard, interrupts)
 
 
 def _search(
-    project: Project, model: Model, count: int, workers: int, span: tuple[int | None, int | None], tell: Progress
+    project: Project,
+    model: Model,
+    count: int,
+    workers: int,
+    span: tuple[int | None, int | None],
+    tell: Progress,
+    interrupts: Sequence[int],
 ) -> SearchReport:
     from mainspring.app.runs.search_workers import Trials
     from mainspring.training.runs.pinned import pinned_scan
     from mainspring.training.runs.run import Run
-    from mainspring.training.search.study import Study
+    from mainspring.training.search.study import study_errors
     from mainspring.training.search.trials import read_rows, write_rows
 
     wanted = _search_of(model)
@@ -115,7 +131,6 @@ def _search(
         commit = project.snapshots.get(begun.commit)
         write_rows(model, partial(pinned_scan, project.lake, commit), folder, since=begun.since, until=begun.until)
         _refuse_leaks(model, read_rows(model, folder))
-        study = Study(folder / STUDY, wanted, seed=model.seed, workers=workers)
 
         def told(trial: Trial, ended: Any) -> None:
             ended_trials, best = study.trials(), study.best()
@@ -126,15 +141,18 @@ def _search(
             said = "none completed yet" if best is None else f"best {wanted.metric} {best.value:.4f}"
             tell(f"{len(ended_trials)} of {count} trials, {said}", 0.05 + 0.9 * min(1.0, len(ended_trials) / count))
 
-        try:
-            made = Trials(project, model, study, begun.run_id, folder, wanted=count, told=told)
+        name = f"{model.name}/{begun.run_id}"
+        with (
+            study_errors(),
+            opened_study(project, wanted, folder, name, seed=model.seed, workers=workers) as study,
+        ):
+            made = Trials(project, model, study, begun.run_id, folder, wanted=count, told=told, interrupts=interrupts)
             made.settle()
             made.run(workers)
             if study.best() is None:
                 (folder / _BEGUN).unlink()  # what failed as a whole is begun anew, not gone on with
             report = _report(study, model, begun.run_id, resumed)
-        finally:
-            study.close()
+            study.copy_to(folder / STUDY)
         _keep(run, report, folder)
     project.tracking.finish(begun.run_id, "FINISHED", project.wall.now())
     shutil.rmtree(folder, ignore_errors=True)
@@ -163,7 +181,8 @@ def _begin(project: Project, model: Model, span: tuple[int | None, int | None]) 
     searches = project.settings.state / "searches" / model.name
     root, digest = project.settings.root, _search_of(model).digest
     features = sha256(definitions.dump(model.features, model.observations))
-    asked = _Begun("", digest, provenance.files_digest(root), features, "", *span)
+    store = project.settings.tracking.shown
+    asked = _Begun("", digest, provenance.files_digest(root), features, "", *span, store=store)
     for path in sorted(searches.glob(f"*/{_BEGUN}")):
         found = _Begun(**json.loads(path.read_bytes()))
         if found.same(asked):

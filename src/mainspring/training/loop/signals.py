@@ -18,6 +18,32 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
+def interrupts_kept() -> Iterator[list[int]]:
+    """Inside the block an interrupt is raised as ever, and put into the list that is yielded, too.
+
+    What is raised while Python collects garbage or calls back for a weak reference is printed and forgotten; the list
+    is what to look at from time to time. Outside the main thread nothing is put there.
+    """
+    kept: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield kept
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def keep(number: int, _frame: FrameType | None) -> None:
+        kept.append(number)
+        raise KeyboardInterrupt
+
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, keep)
+    try:
+        yield kept
+    finally:
+        if before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def signals_noted() -> Iterator[list[int]]:
     """Inside the block, SIGTERM and SIGINT are put into the list that is yielded; a second one does what it did before.
 

@@ -6,14 +6,18 @@ process died.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mainspring.core.errors import MissingExtra
+from mainspring.core.errors import MissingExtra, Unavailable
 from mainspring.training.search.trials import COMPLETE, FAILED, PRUNED, Ended
 from mainspring.training.space import Dimension, Numbers, Search
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 MOST_DEATHS = 3  # of processes by one set of parameters: then it is a failed trial
 _RUN, _REASON, _LOST, _RETRY_OF, _DEATHS = "run_id", "reason", "lost", "retry_of", "deaths"
@@ -37,14 +41,15 @@ class Study:
     """The trials of one search.
 
     Args:
-        path: The SQLite file of Optuna's tables.
+        at: The SQLite file of Optuna's tables, or an engine on Postgres that is this study's alone.
         workers: How many trials run at once.
+        name: Which of the studies there.
 
     Raises:
         MissingExtra: Optuna is not installed.
     """
 
-    def __init__(self, path: Path, search: Search, *, seed: int, workers: int) -> None:
+    def __init__(self, at: Path | sa.Engine, search: Search, *, seed: int, workers: int, name: str = "search") -> None:
         try:
             import optuna
         except ModuleNotFoundError as error:
@@ -55,11 +60,10 @@ class Study:
         self._space = {name: _distribution(optuna, dimension) for name, dimension in search.space.items()}
         pruners = optuna.pruners
         pruner = {"median": pruners.MedianPruner, "halving": pruners.SuccessiveHalvingPruner, "none": pruners.NopPruner}
-        storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
-        self._storage = storage
+        self._storage = storage = _storage(optuna, at)
         self._study = optuna.create_study(
             storage=storage,
-            study_name="search",
+            study_name=name,
             load_if_exists=True,
             direction="maximize" if search.maximize else "minimize",
             pruner=pruner[search.pruner](),
@@ -71,6 +75,19 @@ class Study:
     def close(self) -> None:
         """Let go of the file."""
         self._storage.engine.dispose()
+
+    def copy_to(self, path: Path) -> None:
+        """Leave the study in an SQLite file at `path`, for Optuna's own tools."""
+        if self._storage.engine.dialect.name == "sqlite":
+            return  # it is there
+        path.unlink(missing_ok=True)
+        into = _storage(self._optuna, path)
+        with study_errors():
+            self._optuna.copy_study(
+                from_study_name=self._study.study_name, from_storage=self._storage, to_storage=into,
+                to_study_name="search",
+            )  # fmt: skip
+        into.engine.dispose()
 
     def unended(self) -> list[Trial]:
         """Return the trials that somebody began and that nobody said the end of."""
@@ -147,6 +164,33 @@ class Study:
 
     def _note(self, number: int, name: str, value: Any) -> None:
         self._storage.set_trial_user_attr(self._study.trials[number]._trial_id, name, value)
+
+
+def _storage(optuna: Any, at: Path | sa.Engine) -> Any:
+    make = optuna.storages.RDBStorage
+    if isinstance(at, Path):
+        return make(f"sqlite:///{at}", engine_kwargs={"connect_args": {"timeout": 60}})
+    return make(at.url.render_as_string(hide_password=False), engine_kwargs={"pool": at.pool})
+
+
+@contextmanager
+def study_errors() -> Iterator[None]:
+    """Turn what Optuna and the driver say of a store that is gone or locked into ours.
+
+    Raises:
+        Unavailable: It did not answer.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("optuna.exceptions", "sqlalchemy.exc")):  # neither need be installed
+            raise
+        cause = error.__cause__ or error
+        said = (str(getattr(cause, "orig", None) or cause).strip().splitlines() or [""])[0].rstrip(".")
+        raise Unavailable(
+            f"The store of the search's trials did not answer: {said}.",
+            fix="see that it is there, and give the same command again: what has ended stays.",
+        ) from error
 
 
 def _trial(frozen: Any) -> Trial:

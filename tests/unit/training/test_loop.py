@@ -203,6 +203,22 @@ def test_out_of_memory_says_what_to_do() -> None:
         trained(Greedy(4, 1))
 
 
+@pytest.mark.parametrize(
+    "error", [torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"), MemoryError()]
+)
+def test_out_of_memory_on_an_accelerator_and_anywhere_else_too(error: Exception, tmp_path: Path) -> None:
+    def loss(outputs: Any, targets: Any) -> Any:
+        if next(left, None) is None:
+            raise error
+        return LOSS(outputs, targets)
+
+    left = iter(range(6))
+    said = r"Out of memory at step 7 with 16 rows a batch: .*\. The last good checkpoint is .*0006.*batch_size=8"
+    with pytest.raises(MainspringError, match=said) as raised:
+        trained(loss=loss, checkpoints=tmp_path, checkpoint_every_steps=3)
+    assert "more" not in str(raised.value)
+
+
 def test_out_of_memory_while_validating_too() -> None:
     def metric(_outputs: Any, _targets: Any) -> Any:
         return torch.empty(2**55).sum()

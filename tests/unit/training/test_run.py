@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from mainspring.core.errors import Invalid, NotFound, StorageFull, Unavailable
 from mainspring.core.time import SECOND, ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking
+from mainspring.training.runs.buffer import Buffer
 from mainspring.training.runs.run import Run
 
 
@@ -211,6 +213,30 @@ def test_a_store_that_is_locked_for_a_while_does_not_end_the_training(tracking: 
             run.log_metric("other", 1.0)
             time.sleep(0.005)
     assert tracking.get(run.id).metrics["loss"] == 1.0
+
+
+def tell_until_refused(buffer: Buffer) -> None:
+    end = time.monotonic() + 30
+    for step in count():
+        assert time.monotonic() < end
+        buffer.add([("loss", 1.0, step, 0)])
+        time.sleep(0.005)
+
+
+def test_a_store_that_stays_away_is_told_to_the_function_and_what_it_said_is_kept(tracking: Recorder) -> None:
+    tracking.locked = 10**9
+    run_id = tracking.start("late", {}, 0)
+    buffer = Buffer(tracking, run_id, every_s=0.01, patience_s=0.1)
+    buffer.start()
+    with pytest.raises(Unavailable, match="Locked"):
+        tell_until_refused(buffer)
+    buffer.stop()
+    tracking.locked = 0  # it is back at last
+    with pytest.raises(Unavailable):
+        buffer.flush()
+    steps = [each for _, each, _ in tracking.history(run_id, "loss")]
+    assert len(steps) > 1
+    assert steps == list(range(len(steps)))
 
 
 def test_much_is_written_before_its_time(tracking: Recorder) -> None:

@@ -21,10 +21,10 @@ class Buffer:
     What `flush` could not write is kept, in its order, for the next one: the store takes the same metric again as one.
     """
 
-    def __init__(self, tracking: Tracking, run_id: str, *, every_s: float) -> None:
+    def __init__(self, tracking: Tracking, run_id: str, *, every_s: float, patience_s: float = _PATIENCE_S) -> None:
         self._tracking = tracking
         self._run_id = run_id
-        self._every_s = every_s
+        self._every_s, self._patience_s = every_s, patience_s
         self._metrics: list[Metric] = []
         self._params: dict[str, str] = {}
         self._tags: dict[str, str] = {}
@@ -111,6 +111,6 @@ class Buffer:
                 now = time.monotonic()
                 failing_since = now if failing_since is None else failing_since
                 may_come_back = isinstance(error, MainspringError) and error.retryable
-                if not may_come_back or now - failing_since > _PATIENCE_S:
+                if not may_come_back or now - failing_since > self._patience_s:
                     self._failure = error
                     return

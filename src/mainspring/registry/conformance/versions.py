@@ -110,7 +110,7 @@ class VersionsConformance:
     def test_the_unknown_is_not_found(self, versions: ModelVersions) -> None:
         versions.register("late", A, "run1", {}, SECOND)
         for model, reference in (("late", "champion"), ("late", "2"), ("fraud", "1")):
-            with pytest.raises(NotFound, match=f"{model}@{reference}"):
+            with pytest.raises(NotFound, match=f"{model}[:@]{reference}"):
                 versions.get(model, reference)
         with pytest.raises(NotFound):
             versions.set_alias(AliasMove("late", "champion", None, "9", "ana", "", SECOND))

@@ -1,0 +1,37 @@
+"""A lease's renewals, and what they bring back."""
+
+from __future__ import annotations
+
+import time
+
+from mainspring.core.time import SECOND, SystemClock
+from mainspring.jobs.adapters.memory import MemoryJobs
+from mainspring.jobs.heart import Heart
+from mainspring.jobs.model import NewJob, Renewal
+
+
+def test_a_heart_hears_that_its_job_is_to_end_while_it_keeps_the_lease() -> None:
+    store, clock = MemoryJobs(), SystemClock()
+    store.enqueue([NewJob("work")], clock.now())
+    [lease] = store.claim("ana", ["work"], clock.now(), 5 * SECOND)
+    heard = []
+    with Heart(store, lease, clock, 3 * SECOND // 2) as heart:
+        assert heart.said is Renewal.HELD
+        store.cancel([lease.job.id], clock.now())
+        end = time.monotonic() + 3
+        while heart.said is Renewal.HELD and time.monotonic() < end:
+            time.sleep(0.01)
+        heard.append(heart.said)
+    assert heard == [Renewal.CANCELLING]
+
+
+def test_a_heart_hears_that_its_lease_is_somebody_elses() -> None:
+    store, clock = MemoryJobs(), SystemClock()
+    store.enqueue([NewJob("work")], clock.now())
+    [lease] = store.claim("ana", ["work"], clock.now(), 5 * SECOND)
+    store.take_over("ana", clock.now())
+    with Heart(store, lease, clock, 3 * SECOND // 2) as heart:
+        end = time.monotonic() + 3
+        while heart.said is Renewal.HELD and time.monotonic() < end:
+            time.sleep(0.01)
+        assert heart.said is Renewal.LOST

@@ -1,6 +1,7 @@
 """How fast are runs found? 100,000 runs and 12,000 names of metrics in MLflow's store, on SQLite and on Postgres.
 
-Ours is `RunSearch.search` of a page of 25 with six columns, and the values of the console's whole table. The floor is
+Ours is `RunSearch.search` of a page of 25 with six columns, and the console's whole pages and API answers with HTTP,
+authentication and template, asked in this process. The floor is
 the SQL that a person would write for that one page, on the same indexes, by the bare driver. The peer is
 `MlflowClient.search_runs` on the same store before our indexes are there, with the database's statistics up to date,
 without which it takes minutes; it always reads everything that a run has. Sides take turns and the fastest counts.
@@ -16,13 +17,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 
 from environments import ROOT
-from mainspring.console.runs.table import Asked, run_table
+from mainspring.console.app import create_app
 from mainspring.core.time import SystemClock
 from mainspring.registry.adapters.mlflow_search import MlflowRunSearch
 from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
@@ -31,8 +32,10 @@ from mainspring.registry.searching import Axis, Column, Kind, Order, RunQuery
 from many_runs import COMMON, LONGEST, MODELS, fill_postgres, fill_sqlite, rows
 from report import Case, report
 
-sys.path.insert(0, str(ROOT / "tests"))  # where servers are started
+sys.path.insert(0, str(ROOT / "tests"))  # where servers are started, and a project is made up
 from servers import PostgresServer, running
+from unit.console.client import Client
+from unit.console.flights import Project
 
 PAGE, TURNS, PEER_TURNS, PEER_PATIENCE_S = 25, 7, 2, 60.0
 COLUMNS = [
@@ -166,16 +169,8 @@ def measured(kind: str, url: str, connection: Any, turns: int) -> Iterator[Case]
         ours, floor = fastest(lambda: search.search(query, COLUMNS), turns), fastest(bare, turns)  # noqa: B023
         took, why = theirs[name]
         yield Case(f"{kind}: {name}", "ms", ours, floor, {"mlflow": took}, {"mlflow": why} if why else {})
-    project: Any = SimpleNamespace(run_search=search, wall=SystemClock(), definitions=SimpleNamespace(models={}))
-    for name, asked in (
-        ("the console's table", Asked()),
-        ("the console's table, filtered and ordered",
-         Asked("metrics.holdout.auc > 0.5 params.depth = '7'", sort="metrics.holdout.brier asc")),
-    ):  # fmt: skip
-        yield Case(f"{kind}: {name}", "ms", fastest(lambda: run_table(project, asked), turns))  # noqa: B023
-    yield Case(
-        f"{kind}: 50 of the names, by a part", "ms", fastest(lambda: search.names(Kind.METRIC, "head007", limit=50), 3)
-    )
+    yield from whole_answers(kind, search, turns)
+    yield Case(f"{kind}: 50 of the names, by a part", "ms", fastest(lambda: names_after_a_write(search, connection), 3))
     newest = search.search(RunQuery(limit=21)).runs
     longest = fastest(lambda: search.history([newest[0].id], "train.loss", points=200), 3)
     yield Case(f"{kind}: {LONGEST:,} values in 200 buckets", "ms", longest)
@@ -186,6 +181,30 @@ def measured(kind: str, url: str, connection: Any, turns: int) -> Iterator[Case]
         fastest(lambda: search.history(several, "train.loss", axis=Axis.STEP), 3),
     )
     search.close()
+
+
+def names_after_a_write(search: MlflowRunSearch, connection: Any) -> list[str]:
+    """Return names; what is kept of them is of no use once something was written."""
+    connection.execute("UPDATE runs SET status = status WHERE run_uuid = (SELECT min(run_uuid) FROM runs)")
+    return search.names(Kind.METRIC, "head007", limit=50)
+
+
+def whole_answers(kind: str, search: MlflowRunSearch, turns: int) -> Iterator[Case]:
+    project = Project()
+    object.__setattr__(project, "run_search", search)
+    client = Client(create_app(project), project.key())
+    filter_, order = quote("metrics.holdout.auc > 0.5 params.depth = '7'"), quote("metrics.holdout.brier asc")
+    ids = "&".join(f"run={run.id}" for run in search.search(RunQuery(limit=21)).runs[1:])
+    for name, path in (
+        ("the console's page", "/runs"),
+        ("the console's page, filtered and ordered", f"/runs?q={filter_}&sort={order}"),
+        ("the console's page, with names found", "/runs?find=head007"),
+        ("the console's comparison of 20", f"/runs/compare?{ids}"),
+        ("the API's 50", "/api/runs"),
+        ("the API's 50, filtered and ordered", f"/api/runs?filter={filter_}&order={order}"),
+    ):
+        assert client.page(path).status_code == 200
+        yield Case(f"{kind}: {name}", "ms", fastest(lambda: client.page(path), turns))  # noqa: B023
 
 
 def _plain(kind: str, sql: str) -> str:

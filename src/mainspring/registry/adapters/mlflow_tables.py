@@ -118,12 +118,13 @@ def add_indexes(engine: sa.Engine) -> bool:
     filled = {"begin": _BEGINS[engine.dialect.name], "number": _NUMBERS[engine.dialect.name]}
     filled = {name: sql.format("value") for name, sql in filled.items()}
     missing = {name: on.format(**filled) for name, on in _INDEXES.items() if name not in known}
+    said = [f"CREATE INDEX IF NOT EXISTS {name} ON {on}" for name, on in missing.items()]
     try:
-        with engine.begin() as connection:
-            for name, on in missing.items():
-                connection.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {name} ON {on}")
-            if missing:
-                connection.execute(sa.text("ANALYZE"))
+        for statement in (*said, "ANALYZE") if missing else ():
+            # Each on its own: runs are logged meanwhile, and who held one table while waiting for another could make
+            # somebody's training wait for ever, or fail.
+            with engine.begin() as connection:
+                connection.exec_driver_sql(statement)
     except sa.exc.DBAPIError as error:
         _log.warning("No indexes for the search of runs: %s", str(error.orig).strip())
         return False

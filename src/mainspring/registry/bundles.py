@@ -29,7 +29,7 @@ GOLDEN = "golden.json"
 HOLDOUT = "holdout.parquet"
 ALLOWED = MODEL_FILES | {FEATURES, REFERENCE, GOLDEN, HOLDOUT}
 
-_LATER = frozenset({"tensors", "output_tensors", "code", "graph"})
+_LATER = frozenset({"tensors", "output_tensors", "code", "graph", "curve"})
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 

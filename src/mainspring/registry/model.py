@@ -11,6 +11,7 @@ import msgspec
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.ids import check_id
 from mainspring.core.schema import DType
+from mainspring.stats.curves import Curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +204,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     output_tensors: tuple[TensorSpec, ...] = ()
     code: Code | None = None  # of the flavour function
     graph: Graph | None = None  # of the flavour graph
+    curve: Curve | None = None  # behind what a framework runs itself; in an ONNX file it is part of the graph
     files: dict[str, str] = {}  # file name -> SHA-256, hex
     run_id: str
     dataset_commit: str

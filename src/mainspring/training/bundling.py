@@ -97,6 +97,7 @@ def pack(
         flavour=converted.artefact.flavour,
         inputs=converted.inputs,
         outputs=converted.outputs,
+        curve=converted.artefact.curve,
         run_id=run_id,
         dataset_commit=pinned.commit.id,
         features_digest=pinned.tags["features_digest"],
@@ -122,7 +123,7 @@ def pack(
 
 
 def _double(artefact: Artefact) -> bool:
-    """Return whether a converted model answers float64."""
+    """Return whether a converted or calibrated model answers float64."""
     if artefact.native:
-        return False
+        return artefact.curve is not None
     return any(each.type == "tensor(double)" for each in open_session(artefact.content).get_outputs())

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mainspring.core.errors import Invalid, InvalidData, NotConvertible
+from mainspring.app.models.executors import executors
+from mainspring.core.errors import Corrupt, Invalid, InvalidData
+from mainspring.registry.bundles import encode_manifest, open_blob, seal
+from mainspring.registry.model import Bundle, Manifest
+from mainspring.security.signing import SigningKey
+from mainspring.serving.plane.golden import warm_up
 from mainspring.stats.metrics import auc, log_loss
 from mainspring.training.bundling import convert
+from mainspring.training.contents import golden_file
 from mainspring.training.flavours import estimator_scores
 from mainspring.training.flavours.calibration import Calibrated, calibrated, isotonic, log_odds, platt
 from training_sets import toy
@@ -129,12 +137,43 @@ def test_probabilities_get_truer_and_the_bundle_has_the_same(make: Any, method: 
     assert proved.metrics["log_loss"] == pytest.approx(log_loss(y, after), abs=1e-4)
 
 
-def test_what_its_framework_runs_itself_is_refused() -> None:
-    xgboost = pytest.importorskip("xgboost")
-    data = toy().only(["V.a", "V.b"])
-    ours = calibrated(xgboost.XGBClassifier(n_estimators=3).fit(data.train.X, data.train.y), data)
-    with pytest.raises(NotConvertible, match="xgboost runs a XGBClassifier itself"):
-        convert(Declared, ours, data, lambda *_: None)  # type: ignore[arg-type]
+def native(name: str, data: Any) -> Any:
+    library = pytest.importorskip(name)
+    if name == "xgboost":
+        made = library.XGBClassifier(n_estimators=60, learning_rate=0.5, n_jobs=1)
+    elif name == "lightgbm":
+        made = library.LGBMClassifier(n_estimators=60, learning_rate=0.5, n_jobs=1, verbose=-1)
+    else:
+        made = library.CatBoostClassifier(iterations=60, scale_pos_weight=10, verbose=0, thread_count=1,
+                                          allow_writing_files=False)  # fmt: skip
+    return made.fit(data.train.X, data.train.y)
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm", "catboost"])
+def test_what_its_framework_runs_itself_has_the_curve_beside_it(name: str, method: str) -> None:
+    data = toy(6000).only(["V.a", "V.b"])
+    raw = native(name, data)
+    ours = calibrated(raw, data, method)
+    y, after = data.holdout.y, estimator_scores(ours, data.holdout.X, "binary")[:, 0]
+    assert log_loss(y, after) < log_loss(y, estimator_scores(raw, data.holdout.X, "binary")[:, 0])
+    proved = convert(Declared, ours, data, lambda *_: None)  # type: ignore[arg-type]
+    assert proved.artefact.flavour == name
+    assert proved.proof.worst < 1e-12
+    manifest = Manifest(model="m", task="binary", flavour=name, inputs=proved.inputs, outputs=proved.outputs,
+                        curve=proved.artefact.curve, run_id="", dataset_commit="", features_digest="", code_version="",
+                        created_at=0)  # fmt: skip
+    golden = golden_file(data.holdout.X, data.dtypes, proved.scores, proved.outputs, proved.probes, proved.plain)
+    files = {proved.artefact.name: proved.artefact.content, "golden.json": golden}
+    key = SigningKey(b"c" * 32)
+    bundle = seal(manifest, files, key)
+    blob = {**files, "manifest.json": encode_manifest(bundle.manifest), "signature": bundle.signature}
+    assert open_blob(bundle.digest, blob, key.public).manifest.curve == proved.artefact.curve is not None
+    load = executors(SimpleNamespace())  # type: ignore[arg-type]
+    warm_up(bundle, load(bundle))
+    uncalibrated = Bundle(bundle.digest, msgspec.structs.replace(bundle.manifest, curve=None), bundle.files)
+    with pytest.raises(Corrupt, match="golden row"):
+        warm_up(uncalibrated, load(uncalibrated))
 
 
 def test_what_cannot_be_calibrated() -> None:

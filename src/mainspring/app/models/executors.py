@@ -75,6 +75,11 @@ def executors(project: Project) -> Loader:
                 f"known are {', '.join(EXECUTORS)}.",
                 fix="upgrade mainspring, or register the model again.",
             )
-        return make(project, bundle)
+        executor = make(project, bundle)
+        if bundle.manifest.curve is None:
+            return executor
+        from mainspring.serving.adapters.curved import CurvedExecutor
+
+        return CurvedExecutor(executor, bundle.manifest.curve)
 
     return load

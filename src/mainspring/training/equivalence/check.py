@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from mainspring.core.errors import NotConvertible
@@ -152,6 +153,8 @@ def answer_afresh(
     with tempfile.TemporaryDirectory(prefix="mainspring-proof-") as name, disk_errors(name):
         folder = Path(name)
         (folder / artefact.name).write_bytes(artefact.content)
+        if artefact.curve is not None:
+            (folder / "curve.json").write_bytes(msgspec.json.encode(artefact.curve))
         np.savez(folder / "inputs.npz", allow_pickle=False, **stored)
         _run_afresh(folder, whole, mixed, limit_s)
         with np.load(folder / "answers.npz", allow_pickle=False) as answers:

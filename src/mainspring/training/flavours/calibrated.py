@@ -1,14 +1,16 @@
-"""A calibrated estimator: what its framework makes of it, with the curve as further nodes, in float64."""
+"""A calibrated estimator: what its framework makes of it, with the curve as further nodes, in float64, or beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mainspring.core.errors import NotConvertible
 from mainspring.registry.model import Input
+from mainspring.stats.curves import Curve
 from mainspring.training.flavours.choosing import flavour_of
 from mainspring.training.flavours.estimators import Estimators
 from mainspring.training.flavours.graph import content_of
@@ -25,14 +27,17 @@ class CalibratedFlavour(Estimators):
     def convert(self, estimator: Any, inputs: Sequence[Input], task: str, wide: Collection[str]) -> Artefact:
         inner = flavour_of(estimator.estimator).convert(estimator.estimator, inputs, task, wide)
         if inner.native:
-            raise NotConvertible(
-                f"{inner.flavour} runs a {type(estimator.estimator).__name__} itself, and knows no calibration.",
-                fix="calibrate an estimator that becomes ONNX, such as scikit-learn's HistGradientBoosting.",
-            )
+            return replace(inner, curve=_curve(estimator))
         return Artefact(inner.flavour, inner.name, with_curve(inner.content, estimator))
 
     def thresholds(self, estimator: Any, held_out: pd.DataFrame, numeric: Sequence[str]) -> Mapping[str, Array]:
         return flavour_of(estimator.estimator).thresholds(estimator.estimator, held_out, numeric)
+
+
+def _curve(calibrated: Any) -> Curve:
+    if calibrated.knots is None:
+        return Curve(calibrated.least, float(calibrated.slope), float(calibrated.intercept))
+    return Curve(calibrated.least, knots=tuple(calibrated.knots.tolist()), heights=tuple(calibrated.heights.tolist()))
 
 
 def with_curve(content: bytes, calibrated: Any) -> bytes:

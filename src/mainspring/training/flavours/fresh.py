@@ -5,6 +5,7 @@ stand the model (`model.onnx`, `model.ubj`, `model.txt` or `model.cbm`) and `inp
 model's order, no pickle); it writes `answers.npz`: `whole` and `mixed`, shape (rows, outputs), are the same rows in
 order, in batches of WHOLE, and shuffled, in small ones of MIXED; `alone` are some of them one by one, with their rows
 in `alone_rows`; `none`, shape (0, outputs), is the answer to no rows, and is missing where the model fails on them.
+Where `curve.json` stands beside the model, it is the calibration curve of its answers.
 """
 
 from __future__ import annotations
@@ -23,12 +24,21 @@ Array = np.ndarray[Any, Any]
 Answer = Callable[[dict[str, Array]], Array]  # input -> array of shape (rows, ...); (rows, outputs), float64
 
 
-def load(name: str, content: bytes) -> Answer:
+def load(name: str, content: bytes, curve: dict[str, Any] | None = None) -> Answer:
     """Return what answers rows with the model in a file. Where it has no answer, the framework's own errors are raised.
 
     Written apart from the executors that serve the same files: each is a check of the other.
     """
-    return {"onnx": _onnx, "ubj": _xgboost, "txt": _lightgbm, "cbm": _catboost}[name.rpartition(".")[2]](content)
+    answer = {"onnx": _onnx, "ubj": _xgboost, "txt": _lightgbm, "cbm": _catboost}[name.rpartition(".")[2]](content)
+    return answer if curve is None else lambda inputs: _curved(answer(inputs), curve)
+
+
+def _curved(found: Array, curve: dict[str, Any]) -> Array:
+    p = np.minimum(np.maximum(found.astype(np.float64), curve["least"]), 1 - curve["least"])
+    odds = np.log(p) - np.log(1 - p)
+    if curve["knots"]:
+        return np.asarray(np.interp(odds, curve["knots"], curve["heights"]))
+    return np.asarray(1 / (1 + np.exp(-(curve["slope"] * odds + curve["intercept"]))))
 
 
 def _onnx(content: bytes) -> Answer:
@@ -103,7 +113,9 @@ def in_parts(answer: Answer, inputs: dict[str, Array], rows: Array, size: int) -
 
 def main(folder: Path, whole: int, mixed: int) -> None:
     (path,) = folder.glob("model.*")
-    answer = load(path.name, path.read_bytes())
+    beside = folder / "curve.json"
+    curve = json.loads(beside.read_bytes()) if beside.exists() else None
+    answer = load(path.name, path.read_bytes(), curve)
     with np.load(folder / "inputs.npz", allow_pickle=False) as stored:
         inputs = {name: _as_fed(stored[name]) for name in stored.files}
     rows = len(next(iter(inputs.values())))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mainspring.registry.model import Input
+from mainspring.stats.curves import Curve
 from mainspring.training.frames import Array
 
 if TYPE_CHECKING:
@@ -20,11 +21,13 @@ class Artefact:
     Args:
         flavour: What runs it: a name of `registry.flavours`.
         name: The file's name in the bundle.
+        curve: What becomes of its probability, where the framework that runs it knows no calibration.
     """
 
     flavour: str
     name: str
     content: bytes
+    curve: Curve | None = None
 
     @property
     def native(self) -> bool:

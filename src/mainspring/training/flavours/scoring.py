@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from mainspring.core.errors import Invalid, MissingExtra, NotConvertible
@@ -63,7 +64,8 @@ def artefact_scores(artefact: Artefact, frame: pd.DataFrame | Mapping[str, Array
         frame: The columns by name, as `frames.to_frame` makes them.
         names: Those that the model takes, in its order.
     """
-    answer = fresh.load(artefact.name, artefact.content)
+    curve = None if artefact.curve is None else msgspec.to_builtins(artefact.curve)
+    answer = fresh.load(artefact.name, artefact.content, curve)
     feeds = artefact_feeds(artefact, frame, names)
     return fresh.in_parts(answer, feeds, np.arange(len(next(iter(feeds.values())))), _BATCH)
 
@@ -97,7 +99,7 @@ def score_bundle(bundle: Bundle, table: pa.Table) -> Array:
     columns = {each.name: to_array(table.column(each.name), each.dtype) for each in inputs}
     flavour = bundle.manifest.flavour
     name = next(name for name in FLAVOURS[flavour].files if name in bundle.files)
-    artefact = Artefact(flavour, name, bundle.files[name])
+    artefact = Artefact(flavour, name, bundle.files[name], bundle.manifest.curve)
     try:
         found = artefact_scores(artefact, columns, list(columns))
     except ModuleNotFoundError as error:

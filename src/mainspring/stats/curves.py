@@ -1,0 +1,30 @@
+"""A calibration curve: what a probability becomes, by its log-odds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+
+class Curve(msgspec.Struct, frozen=True):
+    """Of log-odds x: `sigmoid(slope * x + intercept)`, or, with knots, the polyline through them, flat beyond its ends.
+
+    Probabilities below `least`, and as close to 1, are taken for that much.
+    """
+
+    least: float
+    slope: float = 1.0
+    intercept: float = 0.0
+    knots: tuple[float, ...] = ()
+    heights: tuple[float, ...] = ()
+
+    def __call__(self, probabilities: npt.ArrayLike) -> npt.NDArray[Any]:
+        """Return calibrated probabilities, float64 of the same shape."""
+        within = np.clip(np.asarray(probabilities, np.float64), self.least, 1 - self.least)
+        x = np.log(within) - np.log(1 - within)
+        if self.knots:
+            return np.asarray(np.interp(x, self.knots, self.heights))
+        return np.asarray(1 / (1 + np.exp(-(self.slope * x + self.intercept))))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _JUDGED = "holdout."
+_WIDE = 100  # columns of a terminal that holds a run's metrics beside each other
 
 
 @make("runs")
@@ -35,12 +36,14 @@ def command(call: Call, *, model: str | None, filter_: str, order: str, limit: i
             console.print("No run fulfils it." if filter_ else "No runs yet. Next: mainspring train MODEL")
             return
         table = Table(box=None, header_style="bold")
-        for column, width in (("run", 32), ("model", None), ("status", None), ("started", 20), ("held out", None)):
-            table.add_column(column, min_width=width)  # an id that is cut off is of no use
+        narrow = console.width < _WIDE
+        for column, width in (("run", 32), ("model", None), ("status", None), ("started", 10), ("held out", 12)):
+            # An id that is cut off is of no use, nor is a number.
+            table.add_column(column, min_width=width, overflow="fold")
         for run in runs:
             judged = {name.removeprefix(_JUDGED): run.metrics[name] for name in run.metrics if name.startswith(_JUDGED)}
-            metrics = "  ".join(f"{name} {value:.4f}" for name, value in judged.items())
-            started = format_instant(run.started_at // 1_000_000 * 1_000_000)
+            metrics = ("\n" if narrow else "  ").join(f"{name} {value:.4f}" for name, value in judged.items())
+            started = format_instant(run.started_at // 1_000_000 * 1_000_000)[: 10 if narrow else None]
             table.add_row(run.id, run.model, run.status, started, metrics)
         console.print(table)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mainspring.registry.model import Bundle, Graph, Node, TensorSpec
+from mainspring.serving.adapters.curved import CurvedExecutor
 from mainspring.serving.adapters.function import FunctionExecutor
 from mainspring.serving.adapters.graph import GraphExecutor
 from mainspring.serving.adapters.lightgbm import LightgbmExecutor
@@ -18,6 +19,7 @@ from mainspring.serving.adapters.xgboost import XgboostExecutor
 from mainspring.serving.conformance.executors import ExecutorConformance, Inputs
 from mainspring.serving.ports import Executor
 from mainspring.serving.protocol.tensor import DTYPES
+from mainspring.stats.curves import Curve
 from model_kit import (
     FEATURES,
     ONNX_TYPES,
@@ -106,6 +108,26 @@ class TestLightgbm(ExecutorConformance):
     @pytest.fixture
     def inputs(self, columns: bool) -> Inputs:
         return FOREST_COLUMNS if columns else {"input": training_data(ROWS)[0].astype(np.float64)}
+
+
+CURVES = {"platt": Curve(1e-5, 0.8, -0.3), "isotonic": Curve(1e-6, knots=(-3.0, 0.0, 3.0), heights=(0.1, 0.4, 0.95))}
+
+
+@pytest.mark.parametrize("curve", CURVES)
+@pytest.mark.parametrize("framework", ["xgboost", "lightgbm"])
+class TestCalibrated(ExecutorConformance):
+    @pytest.fixture
+    def executor(self, framework: str, curve: str) -> Executor:
+        inner: Executor = (
+            XgboostExecutor(xgboost_bundle("binary", "ubj", columns=True))
+            if framework == "xgboost"
+            else LightgbmExecutor(lightgbm_bundle("binary", columns=True))
+        )
+        return CurvedExecutor(inner, CURVES[curve])
+
+    @pytest.fixture
+    def inputs(self) -> Inputs:
+        return FOREST_COLUMNS
 
 
 def scaled(x: Any) -> Any:

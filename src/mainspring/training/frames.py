@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Invalid, NotConvertible
 from mainspring.core.schema import DType
 
 if TYPE_CHECKING:
@@ -80,7 +80,15 @@ def to_feeds(frame: pd.DataFrame | Mapping[str, Array], graph: Sequence[tuple[st
     Args:
         frame: The columns by name, as `to_frame` makes them.
         graph: (name, ONNX type) of each input, such as `("View.count", "tensor(float)")`.
+
+    Raises:
+        NotConvertible: An input has a type that has no place for nulls, such as `tensor(bool)`.
     """
+    if other := {name: kind for name, kind in graph if kind not in _GRAPH_DTYPES}:
+        raise NotConvertible(
+            f"The model takes {other}, features come as {sorted(_GRAPH_DTYPES)}.",
+            fix="export it with inputs of these types; a Boolean is 0.0, 1.0 or NaN.",
+        )
     return {name: _feed(np.asarray(frame[name]), _GRAPH_DTYPES[kind]).reshape(-1, 1) for name, kind in graph}
 
 

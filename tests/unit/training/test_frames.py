@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Invalid, NotConvertible
 from mainspring.core.schema import DType
 from mainspring.training.frames import check_feature_types, exact_in_float32, to_feeds, to_frame
 
@@ -66,6 +66,11 @@ def test_a_models_inputs_are_columns_of_its_own_types() -> None:
     ]
     assert feeds["V.s"].ravel().tolist() == ["ü", "", ""]
     np.testing.assert_array_equal(feeds["V.i"].ravel(), [float(2**40), np.nan, -3.0])
+
+
+def test_a_type_that_has_no_place_for_nulls_is_refused_by_name() -> None:
+    with pytest.raises(NotConvertible, match=r"'V\.b': 'tensor\(bool\)'"):
+        to_feeds(to_frame(TABLE, DTYPES), [("V.f", "tensor(float)"), ("V.b", "tensor(bool)")])
 
 
 def test_a_null_string_of_any_kind_is_empty() -> None:

@@ -2,8 +2,9 @@
 
 Ours is `Run.log_metrics` in a loop, and counts until all of it is in the database. The floor is the two statements
 that this comes to, executed by the driver with rows that are there already. The peers are `mlflow.log_metric`, which is
-what a training loop calls, and `MlflowClient.log_batch` with the thousand metrics that it takes at most. Sides take
-turns, each in a run of its own in one store, and the fastest turn counts.
+what a training loop calls, and `MlflowClient.log_batch` with the thousand metrics that it takes at most. The store has
+the indexes by which runs are searched, which every side keeps. Sides take turns, each in a run of its own in one store,
+and the fastest turn counts.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from typing import Any
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ["DO_NOT_TRACK"] = "true"
 
+from mainspring.core.catalog import open_engine
 from mainspring.core.time import SystemClock
 from mainspring.registry.adapters.mlflow import MlflowTracking
+from mainspring.registry.adapters.mlflow_tables import add_indexes
 from mainspring.training.runs.run import Run
 from report import Case, report
 
@@ -41,6 +44,10 @@ class Store:
         self.path = folder / "tracking.db"
         self.url = f"sqlite:///{self.path}"
         self.tracking = MlflowTracking(self.url, folder / "runs")
+        self.begin()  # makes the tables
+        engine = open_engine(self.url)
+        add_indexes(engine)  # as the first search of runs does
+        engine.dispose()
 
     def begin(self) -> str:
         return self.tracking.start("late", {}, NOW_MS * 1000)

@@ -241,9 +241,9 @@ def _free_port() -> int:
 
 
 def _program(*names: str) -> str:
-    """Return the path of the first of these programs that is installed; empty where none is."""
+    """Return the path of the first of these programs that is installed, Postgres of the newest version; else empty."""
     folders = [str(folder) for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
-    path = os.pathsep.join([os.environ.get("PATH", ""), *folders])
+    path = os.pathsep.join([*folders, os.environ.get("PATH", "")])
     return next(filter(None, (shutil.which(name, path=path) for name in names)), "")
 
 

@@ -5,7 +5,9 @@ wanted=()
 command -v chromium >/dev/null || command -v chromium-browser >/dev/null || wanted+=(chromium)
 [ "$(uname)" != Linux ] || command -v strace >/dev/null || wanted+=(strace)
 command -v redis-server >/dev/null || command -v valkey-server >/dev/null || wanted+=(redis-server)
-ls /usr/lib/postgresql/17/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null || wanted+=(postgresql-17 postgresql-17-pgvector)
+# Postgres 17 where it can be had; else whichever is there.
+[ -x /usr/lib/postgresql/17/bin/postgres ] || { [ "$(id -u)" != 0 ] && command -v postgres >/dev/null; } ||
+    wanted+=(postgresql-17 postgresql-17-pgvector)
 [ ${#wanted[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "Installing ${wanted[*]}" >&2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from types import TracebackType
 from typing import TextIO
 
 _TURNS = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -34,9 +33,7 @@ class Waiting:
             self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.over()
 
     def over(self) -> None:

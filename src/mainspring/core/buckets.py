@@ -6,46 +6,59 @@ Credentials are no part of it: they come from where the provider's own tools tak
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
 
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import Address, Url
 
-_OPTIONS = ("endpoint", "region", "in_clear")
+IN_CLEAR = "in_clear"  # an option of every address: the network is trusted
+S3 = ("endpoint", "region")
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A prefix in a bucket; `plain` says that it is reached without TLS."""
+    """A prefix in a bucket, and the options that its address has; `plain` says that it is reached without TLS."""
 
     name: str
     prefix: str
-    endpoint: str = ""
-    region: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, url: Url) -> Bucket:
+    def parse(cls, url: Url, options: Collection[str] = S3) -> Bucket:
         """Take an address apart.
+
+        Args:
+            options: Which may stand after the `?`, beside `in_clear`.
 
         Raises:
             Invalid: It names no bucket, has an unknown option, or would send credentials in clear to another machine.
         """
         parts = urlsplit(url.text)
-        options = dict(parse_qsl(parts.query))
-        if not parts.netloc or set(options) - set(_OPTIONS):
+        given = dict(parse_qsl(parts.query))
+        in_clear = given.pop(IN_CLEAR, "") == "true"
+        if not parts.netloc or set(given) - set(options):
+            known = ", ".join((*options, IN_CLEAR))
             raise Invalid(
-                f"{url.shown} is no place in an object store, or has another option than {', '.join(_OPTIONS)}.",
-                fix=f"write {parts.scheme}://bucket/prefix?endpoint=https://...&region=...",
+                f"{url.shown} is no place in an object store, or has another option than {known}.",
+                fix=f"write {parts.scheme}://bucket/prefix?name=value.",
             )
-        endpoint = urlsplit(options.get("endpoint", ""))
-        in_clear = options.get("in_clear") == "true"
+        endpoint = urlsplit(given.get("endpoint", ""))
         if endpoint.scheme == "http" and not in_clear and not Address(endpoint.hostname or "", 0).loopback:
             raise Invalid(
                 f"What is at {url.shown} would go to {endpoint.hostname} in clear.",
                 fix="use https; where the network is yours, add in_clear=true to the address.",
             )
-        return cls(parts.netloc, parts.path.strip("/"), options.get("endpoint", ""), options.get("region", ""))
+        return cls(parts.netloc, parts.path.strip("/"), given)
+
+    @property
+    def endpoint(self) -> str:
+        return self.options.get("endpoint", "")
+
+    @property
+    def region(self) -> str:
+        return self.options.get("region", "")
 
     @property
     def plain(self) -> bool:

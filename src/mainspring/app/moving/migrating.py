@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,6 +20,9 @@ from mainspring.app.profiles.checking import check_profile
 from mainspring.app.project import Project
 from mainspring.core.errors import Conflict, Invalid, Unavailable
 from mainspring.core.settings import Url
+
+if TYPE_CHECKING:
+    from mainspring.data.adapters.delta import DeltaLake
 
 Progress = Callable[[str, float, float | None, str], None]  # part, done, total, note
 
@@ -107,13 +110,16 @@ def _check_target(target: Project, progress: Progress) -> None:
 
 def _lake(source: Project, target: Project, step: Step) -> list[Content]:
     from mainspring.app.moving.files import move_lake
+
+    return move_lake(_delta(source), _delta(target), step)
+
+
+def _delta(project: Project) -> DeltaLake:
     from mainspring.data.adapters.delta import DeltaLake
 
-    lakes = (source.lake, target.lake)
-    for lake, project in zip(lakes, (source, target), strict=True):
-        if not isinstance(lake, DeltaLake):
-            raise Invalid(f"The lake of profile {project.settings.profile!r} is not made of Delta tables.")
-    return move_lake(*lakes, step)  # type: ignore[arg-type]
+    if not isinstance(project.lake, DeltaLake):
+        raise Invalid(f"The lake of profile {project.settings.profile!r} is not made of Delta tables.")
+    return project.lake
 
 
 def _blobs(source: Project, target: Project, step: Step) -> list[Content]:

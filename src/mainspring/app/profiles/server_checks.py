@@ -81,9 +81,13 @@ def online_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterator[
 
 def redis(at: Backend, *, least: tuple[int, int] = LEAST_REDIS) -> Iterator[Outcome]:
     """Check the server, that it evicts nothing, and that the online store takes and gives a state."""
-    outcomes = probed(at.project.online)
+    from mainspring.features.adapters.redis import RedisOnlineStore
+
+    store = at.project.online
+    assert isinstance(store, RedisOnlineStore)
+    outcomes = probed(store)
     yield next(outcomes)
-    info: dict[str, Any] | None = at.project.online.info()  # type: ignore[attr-defined]
+    info = store.info()
     if info is None:
         yield Outcome("version", True, "not said: the user may not ask INFO")
     else:

@@ -16,16 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 
+from mainspring.core.buckets import Bucket
 from mainspring.core.errors import Conflict, Corrupt, Denied, Invalid, MainspringError, NotFound, StorageFull
 from mainspring.core.errors import Unavailable as NotAnswering
 from mainspring.core.ids import check_id, new_id
-from mainspring.core.settings import Address, Url
+from mainspring.core.settings import Url
 from mainspring.core.time import SECOND
 from mainspring.registry.bundles import check_digest
 
@@ -64,27 +64,15 @@ def open_objects(url: Url) -> ObjectBlobs:
     """
     from obstore.store import from_url
 
-    parts = urlsplit(url.text)
-    options = dict(parse_qsl(parts.query))
-    in_clear = options.pop("in_clear", "") == "true"
-    known = _OPTIONS[parts.scheme]
-    if not parts.netloc or set(options) - set(known):
-        raise Invalid(
-            f"{url.shown} is no address of bundles, or has another option than {sorted([*known, 'in_clear'])}.",
-            fix=f"write {parts.scheme}://bucket/prefix?name=value.",
-        )
-    plain = urlsplit(options.get("endpoint", ""))
-    if plain.scheme == "http" and not in_clear and not Address(plain.hostname or "", 0).loopback:
-        raise Invalid(
-            f"Bundles would go to {plain.hostname} in clear.",
-            fix="use https; where the network is yours, add in_clear=true to the address.",
-        )
-    config: Any = {known[name]: value for name, value in options.items()}
+    scheme = url.scheme
+    known = _OPTIONS[scheme]
+    bucket = Bucket.parse(url, list(known))
+    config: Any = {known[name]: value for name, value in bucket.options.items()}
     store = from_url(
-        f"{parts.scheme}://{parts.netloc}{parts.path}",
+        f"{scheme}://{bucket.name}/{bucket.prefix}",
         config=config,
         client_options={
-            "allow_http": plain.scheme == "http",
+            "allow_http": bucket.plain,
             "connect_timeout": timedelta(seconds=5),
             "timeout": timedelta(seconds=60),
         },

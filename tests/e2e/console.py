@@ -3,11 +3,12 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from e2e.chromium import Page
 from mainspring.console.app import create_app
 from mainspring.console.server import serve
 from mainspring.core.settings import Address
@@ -79,3 +80,20 @@ NAMELESS = """[...document.querySelectorAll('input:not([type=hidden]):not([hidde
   .concat([...document.querySelectorAll('a, button')].filter((each) => !each.textContent.trim()))
   .concat([...document.querySelectorAll('table')].filter((table) => !table.caption?.textContent.trim()))
   .map((each) => each.outerHTML.slice(0, 120))"""
+
+
+def stands_out(page: Page, places: Iterable[str]) -> None:
+    """Text stands out from what is behind it: WCAG 2.2, 1.4.3, 4.5 to 1."""
+    for place in places:
+        page.go(place)
+        assert page.do(TOO_FAINT) == [], place
+
+
+def is_named(page: Page, places: Iterable[str]) -> None:
+    """Every control and table has a name, a page has one heading of the first level, and no id is there twice."""
+    for place in places:
+        page.go(place)
+        assert page.do(NAMELESS) == [], place
+        assert page.do("document.querySelectorAll('h1').length") == 1, place
+        found = page.do("[...document.querySelectorAll('[id]')].map((each) => each.id)")
+        assert len(set(found)) == len(found), place

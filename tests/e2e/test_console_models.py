@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from e2e.chromium import PROGRAM
-from e2e.console import NAMELESS, TOO_FAINT, anywhere
+from e2e.console import anywhere, is_named, stands_out
 from unit.console.flights import Project
 from unit.console.registered import MODEL, registered, searched
 
@@ -143,17 +143,8 @@ def test_without_scripts_everything_is_there(visitor, address, searches) -> None
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_text_stands_out_from_what_is_behind_it(visitor, address, paths, dark) -> None:
-    page = visitor.page(dark=dark)
-    for path in paths:
-        page.go(f"{address}{path}")
-        assert page.do(TOO_FAINT) == [], path
+    stands_out(visitor.page(dark=dark), [f"{address}{path}" for path in paths])
 
 
 def test_every_control_and_table_has_a_name(visitor, address, paths) -> None:
-    page = visitor.page()
-    for path in paths:
-        page.go(f"{address}{path}")
-        assert page.do(NAMELESS) == [], path
-        assert page.do("document.querySelectorAll('h1').length") == 1
-        found = page.do("[...document.querySelectorAll('[id]')].map((each) => each.id)")
-        assert len(set(found)) == len(found)
+    is_named(visitor.page(), [f"{address}{path}" for path in paths])

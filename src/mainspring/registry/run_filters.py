@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mainspring.core.errors import Invalid
 from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT, MILLISECOND, parse_duration, parse_instant
@@ -53,10 +53,14 @@ class Unreadable(Invalid):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a filter says: what a run must fulfil, and words that it must have."""
+    """What a filter says: what a run must fulfil, and words that it must have.
+
+    `places` is where each condition's name stands in the text, from 0.
+    """
 
     conditions: tuple[Condition, ...] = ()
     words: tuple[str, ...] = ()
+    places: tuple[int, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         return " and ".join((*map(str, self.conditions), *(f"'{word}'" for word in self.words)))
@@ -88,16 +92,28 @@ def parse_order(text: str, kinds: Kinds = nothing_known) -> Order:
     Raises:
         Unreadable: It names none.
     """
-    if _CONTROL.search(text):
-        raise Unreadable("There is a character in it that nobody can see.", 0, "write it again.")
-    words = text.split()
-    backward = words[-1].lower() == "desc" if len(words) > 1 and words[-1].lower() in ("asc", "desc") else None
-    name = text.strip() if backward is None else text.strip()[: -len(words[-1])].strip()
-    if backward is None:
-        backward, name = name.startswith("-"), name.removeprefix("-")
+    strange = _CONTROL.search(text)
+    if strange:
+        raise Unreadable("There is a character in it that nobody can see.", strange.start(), "write it again.")
+    name, at, backward = _ordered(text)
     if not name:
-        raise Unreadable("No order is named.", 0, "write one such as `metrics.auc desc`.")
-    return Order(_column(name, 0, kinds, Kind.METRIC), backward)
+        raise Unreadable("No order is named.", at, "write one such as `metrics.auc desc`.")
+    return Order(_column(name, at, kinds, Kind.METRIC), backward)
+
+
+def order_at(text: str) -> int:
+    """Return where the name stands in an order that can be read."""
+    return _ordered(text)[1]
+
+
+def _ordered(text: str) -> tuple[str, int, bool]:
+    """Return the name in an order, where it stands, and whether the largest comes first."""
+    name, words = text.strip(), text.split()
+    at = len(text) - len(text.lstrip())
+    if len(words) > 1 and words[-1].lower() in ("asc", "desc"):
+        return name[: -len(words[-1])].strip(), at, words[-1].lower() == "desc"
+    backward = name.startswith("-")
+    return name.removeprefix("-"), at + backward, backward
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +139,7 @@ class _Reading:
         self._next = 0
 
     def all(self) -> Filter:
-        conditions, words = [], []
+        conditions, words, places = [], [], []
         while token := self._peek():
             if token.word("and") or token.text == ",":
                 self._take("something to compare")
@@ -132,10 +148,11 @@ class _Reading:
             elif token.kind not in ("word", "quoted"):
                 self._fail(f"{token.text!r} stands alone.", token, "write a name before it, as in `metrics.auc > 0.8`.")
             elif self._compares(self._peek(1)):
+                places.append(token.at)
                 conditions.append(self._condition())
             else:
                 words.append(self._take("a word").said)
-        return Filter(tuple(conditions), tuple(word for word in words if word))
+        return Filter(tuple(conditions), tuple(word for word in words if word), tuple(places))
 
     def _condition(self) -> Condition:
         named, operator = self._take("a name"), self._operator()

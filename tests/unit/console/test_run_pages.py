@@ -82,6 +82,28 @@ class TestTable:
         assert len(names(page)) == 25
         assert 'value="metrics.holdout.auc &gt; high"' in page
 
+    def test_a_name_that_no_run_has_is_a_note_where_it_leaves_nothing(self, client) -> None:
+        page = shown(client, "/runs?q=houldout.auc+%3E+0.5")
+        assert "No run has a metric, parameter or tag 'houldout.auc'. It is at character 1" in text_of(page)
+        assert "did you mean 'holdout.auc'?" in text_of(page)
+        assert "No run fulfils all of it." in page
+        assert 'class="problem' not in shown(client, "/runs?q=holdout.auc+%3E+5")
+
+    def test_a_name_that_no_run_has_is_a_note_where_it_orders_nothing(self, client) -> None:
+        page = shown(client, "/runs?sort=-houldout.auc")
+        assert "'houldout.auc'. It is at character 2 of the order." in text_of(page)
+        assert len(names(page)) == 25
+        for sort in ("-holdout.auc", "-holdout.auc&column=tags.seed", "-params.depth&q=status+%3D+failed"):
+            assert 'class="problem' not in shown(client, f"/runs?sort={sort}")
+
+    def test_the_api_refuses_a_name_that_no_run_has(self, client) -> None:
+        for query in ("filter=houldout.auc+%3E+0.5", "order=houldout.auc+desc"):
+            answer = client.get(f"/api/runs?{query}")
+            assert answer.status_code == 400
+            assert "'houldout.auc'. It is at character 1" in answer.text
+            assert "did you mean 'holdout.auc'?" in answer.text
+        assert client.get("/api/runs?filter=holdout.auc+%3E+5").json()["runs"] == []
+
     def test_columns_are_chosen_and_found_by_part_of_a_name(self, client) -> None:
         page = shown(client, "/runs?column=metrics.valid.loss&column=tags.seed")
         heads = re.findall(r'<a class="sort"[^>]*>([^<]+)</a>', page)

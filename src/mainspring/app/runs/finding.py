@@ -6,19 +6,28 @@ from mainspring.app.project import Project
 from mainspring.app.runs.ended import close_ended
 from mainspring.registry.run_filters import parse_filter, parse_order
 from mainspring.registry.searching import Column, Kind, Order, RunQuery, RunRow
+from mainspring.registry.unknown_names import unknown_names
 
 
 def find_runs(
-    project: Project, model: str | None = None, *, filter_: str = "", order: str = "", limit: int = 50
+    project: Project,
+    model: str | None = None,
+    *,
+    filter_: str = "",
+    order: str = "",
+    limit: int = 50,
+    by_hand: bool = False,
 ) -> list[RunRow]:
     """Return runs with everything they have; those whose process died are marked as killed first.
 
     Args:
         filter_: In the language of docs/reference/runs-filter.md.
         order: A column, and `desc` where the largest comes first; by default the newest.
+        by_hand: Whether a person wrote the filter and the order, so that a name that no run has is a slip.
 
     Raises:
         Unreadable: The filter or the order cannot be read.
+        UnknownName: Written by hand, nothing is found, or in no order, as no run has a name.
         NotFound: `model` has no run, and the project declares no such model.
     """
     close_ended(project)
@@ -29,6 +38,9 @@ def find_runs(
     runs = list(project.run_search.search(query, None).runs)
     if not runs and model is not None and not project.run_search.search(_of(model)).runs:
         project.definitions.model(model)  # a name that is misspelt has no runs, and is no model
+    if by_hand:
+        for slip in unknown_names(project.run_search, found, query.order, runs, ordered_by=order):
+            raise slip
     return runs
 
 

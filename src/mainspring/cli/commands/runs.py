@@ -27,7 +27,7 @@ def command(call: Call, *, model: str | None, filter_: str, order: str, limit: i
     from mainspring.app.runs.finding import find_runs
     from mainspring.core.time import format_instant
 
-    runs = find_runs(call.project, model, filter_=filter_, order=order, limit=limit)
+    runs = find_runs(call.project, model, filter_=filter_, order=order, limit=limit, by_hand=True)
 
     def show(console: Console) -> None:
         from rich.table import Table

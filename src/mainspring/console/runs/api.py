@@ -13,6 +13,7 @@ from mainspring.console.project import ConsoleProject
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.registry.run_filters import parse_filter, parse_order
 from mainspring.registry.searching import MOST_POINTS, Axis, Column, Kind, Order, RunQuery
+from mainspring.registry.unknown_names import unknown_names
 
 MaybeId = Annotated[str | None, Query(pattern=f"^{ID_PATTERN}$")]
 Text = Annotated[str, Query(max_length=4000)]
@@ -38,6 +39,9 @@ def add_run_api(router: APIRouter, project: ConsoleProject) -> None:
         if model is not None:
             query = query.where(Column(Kind.ATTRIBUTE, "model"), model)
         page = project.run_search.search(query, None)
+        if not after:
+            for slip in unknown_names(project.run_search, found, ordered, page.runs, ordered_by=order):
+                raise slip
         return Json({"runs": page.runs, "next": page.next or None})
 
     @router.get("/runs/{run_id}")

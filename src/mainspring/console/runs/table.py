@@ -16,6 +16,7 @@ from mainspring.console.runs.charts import small
 from mainspring.registry.run_filters import Filter, Unreadable, parse_filter, parse_order
 from mainspring.registry.run_matching import number_of
 from mainspring.registry.searching import Column, Condition, Kind, Order, RunPage, RunQuery, RunRow, RunSearch
+from mainspring.registry.unknown_names import UnknownName, unknown_names
 
 SHOWN, COUNTED, MOST_COLUMNS, OFFERED = 25, 1000, 12, 40
 TELLING, TRIED, MOST_NAMES = 3, 6, 100_000  # runs whose names are read, metrics that may be the line, names of a run
@@ -103,6 +104,7 @@ class RunTable:
     more: str  # the next page's place
     understood: Filter
     problem: Unreadable | None
+    unknown: tuple[UnknownName, ...]  # names that no run has, where they leave nothing or no order
     models: tuple[str, ...]
 
     @property
@@ -132,7 +134,11 @@ def run_table(project: ConsoleProject, asked: Asked) -> RunTable:
         (*understood.conditions, *_chosen(asked)), understood.words, order, SHOWN, "" if problem else asked.after
     )
     columns = tuple(parse_order(name, search.kinds).column for name in asked.columns[:MOST_COLUMNS])
-    page = search.search(query, columns, count_to=COUNTED + 1)
+    ordered = () if order.column.kind is Kind.ATTRIBUTE else (order.column,)
+    page = search.search(query, (*columns, *ordered), count_to=COUNTED + 1)
+    unknown = (
+        () if problem or asked.after else unknown_names(search, understood, order, page.runs, ordered_by=asked.sort)
+    )
     seen, runs = _seen(search, page), page.runs
     if not columns:
         columns = _usual(search, seen, order)
@@ -151,6 +157,7 @@ def run_table(project: ConsoleProject, asked: Asked) -> RunTable:
         more=page.next,
         understood=understood,
         problem=problem,
+        unknown=tuple(unknown),
         models=tuple(sorted({*project.definitions.models, *({asked.model} - {""})})),
     )
 

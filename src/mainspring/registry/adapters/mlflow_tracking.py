@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from mainspring.core.ids import check_id
 from mainspring.registry.adapters import mlflow_metrics
 from mainspring.registry.adapters.mlflow_active import active, aside
 from mainspring.registry.adapters.mlflow_files import RunFiles
+from mainspring.registry.adapters.mlflow_pages import read_pages
 from mainspring.registry.adapters.mlflow_store import ENTITIES, analyse, gone, mlflow, open_store, store_errors
 from mainspring.registry.model import RunRecord
 from mainspring.registry.naming import check_names, param_conflict
@@ -168,14 +169,10 @@ class MlflowTracking:
                 experiments = [known] if known else []
             if not experiments:
                 return []
-            runs = store.search_runs(
-                experiments,
-                f"attributes.status = '{check_id(status, 'status')}'" if status else "",
-                entities.ViewType.ACTIVE_ONLY,
-                limit,
-                ["attributes.start_time DESC"],
-            )
-            return [self._record(run) for run in runs]
+            wanted = f"attributes.status = '{check_id(status, 'status')}'" if status else ""
+            ask = partial(store.search_runs, experiments, wanted, entities.ViewType.ACTIVE_ONLY)
+            newest = ["attributes.start_time DESC"]
+            return [self._record(run) for run in read_pages(lambda most, at: ask(most, newest, at), limit)]
 
     def _experiment(self, model: str, *, create: bool) -> str:
         if model not in self._experiments:

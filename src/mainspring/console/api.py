@@ -16,6 +16,7 @@ from mainspring.console.endpoints.api import Id, Limit, add_endpoint_api
 from mainspring.console.endpoints.live import live
 from mainspring.console.endpoints.overview import endpoints
 from mainspring.console.guard import caller
+from mainspring.console.jobs.api import add_job_api
 from mainspring.console.models.api import add_model_api
 from mainspring.console.predictions.evidence import evidence
 from mainspring.console.project import ConsoleProject
@@ -90,6 +91,7 @@ def api(project: ConsoleProject, looking: Looking | None = None) -> APIRouter:
     add_model_api(router, project, looking)
     add_run_api(router, project)
     add_search_api(router, project)
+    add_job_api(router, project)
 
     @router.get("/keys")
     def list_keys() -> Response:

@@ -37,6 +37,7 @@ _PARTS = (
     "routes",
     "predictions",
     "monitors",
+    "jobs",
     "definitions",
 )
 

@@ -18,6 +18,7 @@ from mainspring.console.endpoints.overview import SHOWN_COLUMNS, endpoints, over
 from mainspring.console.features.pages import add_feature_pages
 from mainspring.console.features.values import source_address
 from mainspring.console.guard import caller, cookie_name, form
+from mainspring.console.jobs.pages import add_job_pages
 from mainspring.console.models.pages import add_model_pages
 from mainspring.console.predictions.evidence import evidence
 from mainspring.console.project import ConsoleProject
@@ -39,7 +40,7 @@ _STATIC: Mapping[str, tuple[str, str]] = {
 _ID = r"[A-Za-z0-9_.-]{1,128}"
 _MODELS = rf"models(/{_ID}(/history|/versions/[0-9]{{1,12}}(/card)?)?)?"
 _OWN_PAGE = re.compile(
-    rf"/(\?endpoint={_ID}|predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?)?|{_MODELS})?"
+    rf"/(\?endpoint={_ID}|predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?)?|jobs(/{_ID})?|{_MODELS})?"
 )
 
 
@@ -93,6 +94,7 @@ def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIR
     add_run_pages(router, project, frame)
     add_search_pages(router, project, frame)
     add_model_pages(router, project, looking, frame)
+    add_job_pages(router, project, frame)
 
     @router.get("/static/{name}")
     def show_file(name: str) -> Response:

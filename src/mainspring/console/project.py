@@ -11,6 +11,7 @@ from mainspring.data.model import Source
 from mainspring.data.ports import LakeTables, Snapshots
 from mainspring.features.model import FeatureView, RequestFeatures
 from mainspring.features.ports import OnlineStore
+from mainspring.jobs.ports import JobStore
 from mainspring.ledger.ports import PredictionStore
 from mainspring.monitoring.ports import MonitorStore
 from mainspring.registry.model import Bundle
@@ -89,5 +90,7 @@ class ConsoleProject(Protocol):
     def predictions(self) -> PredictionStore: ...
     @property
     def monitors(self) -> MonitorStore: ...
+    @property
+    def jobs(self) -> JobStore: ...
     @property
     def definitions(self) -> Definitions: ...

@@ -104,6 +104,22 @@ class QueueConformance:
         assert store.find(statuses={Status.QUEUED}, handlers={"count"}) == [jobs[4], jobs[0]]
         assert store.counts() == {Status.QUEUED: 5, Status.CANCELLED: 1}
 
+    def test_pages_behind_one_another_have_every_job_once(self, store: JobStore) -> None:
+        # Three at each instant, so that pages of four end between jobs of one instant.
+        jobs = [job for at in range(4) for job in store.enqueue([NewJob("count", n) for n in range(3)], at)]
+        store.cancel([jobs[7].id], 9)
+        found: list[Job] = []
+        while page := store.find(limit=4, before=(found[-1].enqueued_at, found[-1].id) if found else None):
+            found += page
+        assert [job.id for job in found] == [job.id for job in reversed(jobs)]
+        assert store.find(before=(jobs[0].enqueued_at, jobs[0].id)) == []
+        [cancelled] = store.find(statuses={Status.CANCELLED}, before=(jobs[8].enqueued_at, jobs[8].id))
+        assert cancelled.id == jobs[7].id
+        assert store.find(statuses={Status.CANCELLED}, before=(jobs[7].enqueued_at, jobs[7].id)) == []
+        # The place of a job that is gone is still a place.
+        store.forget({Status.CANCELLED}, 10)
+        assert store.find(before=(jobs[7].enqueued_at, jobs[7].id), limit=1)[0].id == jobs[6].id
+
     def test_what_was_queued_together_stays_in_order(self, store: JobStore) -> None:
         jobs = store.enqueue([NewJob("count", at) for at in range(20)], 1)
         assert [job.argument for job in jobs] == list(range(20))

@@ -26,8 +26,19 @@ class JobStore(Protocol):
         """Return jobs in the order asked, `None` for one that is not there."""
         ...
 
-    def find(self, *, statuses: Collection[Status] = (), handlers: Collection[str] = (), limit: int = 100) -> list[Job]:
-        """Return at most `limit` jobs, newest first, of these statuses and handlers; of all where none is named."""
+    def find(
+        self,
+        *,
+        statuses: Collection[Status] = (),
+        handlers: Collection[str] = (),
+        before: tuple[int, str] | None = None,
+        limit: int = 100,
+    ) -> list[Job]:
+        """Return at most `limit` jobs, newest first, of these statuses and handlers; of all where none is named.
+
+        `before` is the `enqueued_at` and `id` of the last job of the page before: what is older follows, whether that
+        one is still there or not.
+        """
         ...
 
     def counts(self) -> dict[Status, int]:

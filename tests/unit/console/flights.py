@@ -22,6 +22,7 @@ from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.aggregations import last, mean
 from mainspring.features.layout import slot
 from mainspring.features.model import Entity, FeatureView, Mark, Observations, RequestFeatures
+from mainspring.jobs.adapters.memory import MemoryJobs
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Prediction
 from mainspring.monitoring.adapters.memory import MemoryMonitors
@@ -150,6 +151,7 @@ class Project:
     baselines: MemoryBaselines = field(default_factory=MemoryBaselines)
     predictions: MemoryLedger = field(default_factory=MemoryLedger)
     monitors: MemoryMonitors = field(default_factory=MemoryMonitors)
+    jobs: MemoryJobs = field(default_factory=MemoryJobs)
     definitions: Definitions = field(default_factory=Definitions)
 
     def __post_init__(self) -> None:

@@ -70,6 +70,10 @@ PATHS = {
     "/api/runs/x/history",
     "/runs/x/search",
     "/api/runs/x/search",
+    "/jobs",
+    "/jobs/x",
+    "/api/jobs",
+    "/api/jobs/x",
 }
 
 
@@ -259,6 +263,7 @@ class TestSessions:
             ("/models/late-arrival/versions/3/card", "/models/late-arrival/versions/3/card"),
             ("/models/late-arrival/history", "/models/late-arrival/history"),
             ("/runs/01k6f3/search", "/runs/01k6f3/search"),
+            ("/jobs/01k6f3", "/jobs/01k6f3"),
             ("/models//evil.example", "/"),
             ("//evil.example", "/"),
             ("https://evil.example/", "/"),

@@ -5,18 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from mainspring.app.jobs.handlers import handlers, options
 from mainspring.app.jobs.schedules import schedules_of
 from mainspring.app.processes.running import alive, read_running
 from mainspring.app.project import Project
 from mainspring.core.ids import new_id
+from mainspring.core.settings import Settings
+from mainspring.core.time import Clock
 from mainspring.jobs.model import ENDED, Job, NewJob, unknown
 from mainspring.jobs.plain import Plain
+from mainspring.jobs.ports import JobStore
 from mainspring.jobs.runner import Runner
 
 Told = Callable[[Job], None]
 _LOOK_S = 0.2
+
+
+class Asked(Protocol):
+    """What is asked of a project to look at its jobs."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def wall(self) -> Clock: ...
+    @property
+    def jobs(self) -> JobStore: ...
 
 
 def begin(project: Project, name: str, argument: Plain = None, *, key: str | None = None) -> Job:
@@ -30,7 +45,7 @@ def begin(project: Project, name: str, argument: Plain = None, *, key: str | Non
     return project.jobs.enqueue([NewJob(name, argument, key)], project.wall.now())[0]
 
 
-def job(project: Project, id: str) -> Job:
+def job(project: Asked, id: str) -> Job:
     """Return a job.
 
     Raises:
@@ -77,7 +92,7 @@ class Planned:
     next: int
 
 
-def planned(project: Project) -> list[Planned]:
+def planned(project: Asked) -> list[Planned]:
     """Return a profile's schedules by name."""
     ticks, now = project.jobs.last_ticks(), project.wall.now()
     return sorted(

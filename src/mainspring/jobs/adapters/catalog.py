@@ -56,12 +56,21 @@ class CatalogJobs:
             found = {job.id: job for job in _jobs(connection, sa.select(jobs).where(jobs.c.id.in_(ids)))}
         return [found.get(id) for id in ids]
 
-    def find(self, *, statuses: Collection[Status] = (), handlers: Collection[str] = (), limit: int = 100) -> list[Job]:
+    def find(
+        self,
+        *,
+        statuses: Collection[Status] = (),
+        handlers: Collection[str] = (),
+        before: tuple[int, str] | None = None,
+        limit: int = 100,
+    ) -> list[Job]:
         query = sa.select(jobs).order_by(jobs.c.enqueued_at.desc(), jobs.c.id.desc()).limit(limit)
         if statuses:
             query = query.where(jobs.c.status.in_([each.value for each in statuses]))
         if handlers:
             query = query.where(jobs.c.handler.in_(handlers))
+        if before is not None:
+            query = query.where(sa.tuple_(jobs.c.enqueued_at, jobs.c.id) < before)
         with self._reading() as connection:
             return _jobs(connection, query)
 

@@ -49,12 +49,21 @@ class MemoryJobs:
         with self._lock:
             return [self._jobs.get(id) for id in ids]
 
-    def find(self, *, statuses: Collection[Status] = (), handlers: Collection[str] = (), limit: int = 100) -> list[Job]:
+    def find(
+        self,
+        *,
+        statuses: Collection[Status] = (),
+        handlers: Collection[str] = (),
+        before: tuple[int, str] | None = None,
+        limit: int = 100,
+    ) -> list[Job]:
         with self._lock:
             found = [
                 job
                 for job in self._jobs.values()
-                if (not statuses or job.status in statuses) and (not handlers or job.handler in handlers)
+                if (not statuses or job.status in statuses)
+                and (not handlers or job.handler in handlers)
+                and (before is None or (job.enqueued_at, job.id) < before)
             ]
         return sorted(found, key=lambda job: (job.enqueued_at, job.id), reverse=True)[:limit]
 

@@ -1,0 +1,1 @@
+"""Jobs in the console: the table with the schedules, and one job."""

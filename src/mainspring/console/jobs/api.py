@@ -1,0 +1,63 @@
+"""Jobs over the API: the values of their pages, read only."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+
+from mainspring.console.answers import Json
+from mainspring.console.endpoints.api import Id, Limit
+from mainspring.console.jobs.job_page import job_page
+from mainspring.console.jobs.listing import SHOWN, job_list
+from mainspring.console.project import ConsoleProject
+from mainspring.core.ids import check_id
+from mainspring.jobs.plain import Plain, encoded
+
+Text = Annotated[str, Query(max_length=200)]
+
+
+def add_job_api(router: APIRouter, project: ConsoleProject) -> None:
+    """Add the routes under `/jobs`."""
+
+    @router.get("/jobs")
+    def list_jobs(status: Text = "", before: Text = "", limit: Limit = SHOWN) -> Response:
+        """Jobs, newest first, and the schedules; `next` is the `before` of the page behind this one."""
+        found = job_list(project, status=status, before=before, limit=limit)
+        return Json(
+            {
+                "jobs": found.rows,
+                "counts": found.counts,
+                "next": found.next or None,
+                "schedules": [{**_fields(each), "argument": _raw(each.argument)} for each in found.schedules],
+            }
+        )
+
+    @router.get("/jobs/{job_id}")
+    def show_job(job_id: Id) -> Response:
+        """One job with its argument, its result, its error and its finished steps."""
+        view = job_page(project, check_id(job_id, "job"))
+        job = {name: getattr(view.job, name) for name in ("due_at", "started_at", "ended_at", "holder", "leased_until")}
+        return Json(
+            {
+                "job": {
+                    **_fields(view.row),
+                    **job,
+                    "argument": _raw(view.job.argument),
+                    "result": _raw(view.job.result),
+                },
+                "steps": [{**_fields(step), "result": _raw(step.result)} for step in view.steps],
+            }
+        )
+
+
+def _fields(of: Any) -> dict[str, Any]:
+    return {each.name: getattr(of, each.name) for each in fields(of)}
+
+
+def _raw(value: Plain) -> msgspec.Raw:
+    # As it is stored, in ASCII: it may have numbers and texts that the API's own encoder refuses.
+    return msgspec.Raw(encoded(value, "A job's value").encode())

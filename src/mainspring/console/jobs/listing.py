@@ -1,0 +1,140 @@
+"""The table of jobs and of schedules, as values for their templates and for the API."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mainspring.app.jobs.asking import Planned, planned
+from mainspring.console.project import ConsoleProject
+from mainspring.core.errors import Invalid
+from mainspring.core.ids import ID_PATTERN
+from mainspring.jobs.model import Job, Progress, Status
+
+SHOWN = 25
+_BRIEF = 120  # characters of an error in the table
+_PLACE = re.compile(rf"(\d{{1,16}})-({ID_PATTERN})")
+
+# Status -> the stylesheet's class.
+STATES: Mapping[Status, str] = {
+    Status.QUEUED: "empty",
+    Status.RUNNING: "live",
+    Status.DONE: "fresh",
+    Status.FAILED: "late",
+    Status.CANCELLED: "drifted",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """One job. Instants are UTC epoch microseconds, `took_us` is of its newest attempt: until now where that runs."""
+
+    id: str
+    handler: str
+    status: Status
+    schedule: str | None
+    key: str | None
+    asked_at: int
+    due_at: int | None  # of a queued one that waits
+    attempts: int  # at the step where it is
+    most_attempts: int
+    progress: Progress | None
+    took_us: int | None
+    cancelling: bool
+    error: str | None
+
+    @property
+    def brief(self) -> str:
+        """The beginning of its error, in one line."""
+        line = next(iter((self.error or "").splitlines()), "")
+        return line if len(line) <= _BRIEF else f"{line[: _BRIEF - 1]}…"
+
+
+@dataclass(frozen=True, slots=True)
+class JobList:
+    """Some of the jobs, newest first. `counts` is of all, by status; `next` is where the older ones begin."""
+
+    rows: tuple[JobRow, ...]
+    status: Status | None
+    counts: Mapping[Status, int]
+    before: str
+    next: str
+    schedules: tuple[Planned, ...]
+
+    @property
+    def all(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def of(self) -> int:
+        """How many jobs there are of the status that is asked for."""
+        return self.all if self.status is None else self.counts[self.status]
+
+
+def job_list(project: ConsoleProject, *, status: str = "", before: str = "", limit: int = SHOWN) -> JobList:
+    """Return the newest jobs of a status, or the next older ones than those before.
+
+    Raises:
+        Invalid: There is no such status, or `before` is no place in a list.
+    """
+    chosen = _status(status)
+    found = project.jobs.find(
+        statuses=() if chosen is None else {chosen}, before=_place(before) if before else None, limit=limit + 1
+    )
+    rows, counts, now = found[:limit], project.jobs.counts(), project.wall.now()
+    return JobList(
+        rows=tuple(row_of(job, now) for job in rows),
+        status=chosen,
+        counts={each: counts.get(each, 0) for each in Status},
+        before=before,
+        next=f"{rows[-1].enqueued_at}-{rows[-1].id}" if len(found) > limit else "",
+        schedules=tuple(planned(project)),
+    )
+
+
+def row_of(job: Job, now: int) -> JobRow:
+    """Return what a table says of a job."""
+    return JobRow(
+        id=job.id,
+        handler=job.handler,
+        status=job.status,
+        schedule=job.schedule,
+        key=job.key,
+        asked_at=job.enqueued_at,
+        due_at=job.due_at if job.status is Status.QUEUED and job.due_at > now else None,
+        attempts=job.attempts,
+        most_attempts=job.most_attempts,
+        progress=job.progress,
+        took_us=took(job, now),
+        cancelling=job.cancelling,
+        error=job.error,
+    )
+
+
+def took(job: Job, now: int) -> int | None:
+    """Return how long a job's newest attempt took, or has run by now; `None` where there is none, or it is not known.
+
+    A job that was cancelled while it waited for its next attempt ended when nothing ran.
+    """
+    if job.started_at is None or job.status is Status.QUEUED:
+        return None
+    if job.status is Status.CANCELLED and (job.attempts == 0 or job.error is not None):
+        return None
+    return max(0, (now if job.ended_at is None else job.ended_at) - job.started_at)  # two machines' clocks may differ
+
+
+def _status(text: str) -> Status | None:
+    if not text:
+        return None
+    try:
+        return Status(text)
+    except ValueError:
+        raise Invalid("No job has such a status.", fix=f"use one of {[each.value for each in Status]}.") from None
+
+
+def _place(text: str) -> tuple[int, str]:
+    match = _PLACE.fullmatch(text)
+    if match is None:
+        raise Invalid("That is no place in the list of jobs.", fix="take `next` of the page before, or leave it out.")
+    return int(match[1]), match[2]

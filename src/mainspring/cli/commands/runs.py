@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _JUDGED = "holdout."
-_WIDE = 100  # columns of a terminal that holds a run's metrics beside each other
+# Columns of a terminal that holds a run's metrics beside each other, and when it started to the second.
+_WIDE, _TIMED = 140, 100
 
 
 @make("runs")
@@ -35,15 +36,15 @@ def command(call: Call, *, model: str | None, filter_: str, order: str, limit: i
         if not runs:
             console.print("No run fulfils it." if filter_ else "No runs yet. Next: mainspring train MODEL")
             return
-        table = Table(box=None, header_style="bold")
-        narrow = console.width < _WIDE
-        for column, width in (("run", 32), ("model", None), ("status", None), ("started", 10), ("held out", 12)):
-            # An id that is cut off is of no use, nor is a number.
-            table.add_column(column, min_width=width, overflow="fold")
+        apart, dated = console.width >= _WIDE, console.width < _TIMED
+        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1 if apart else 0, 0, 1))
+        for column in ("run", "model", "status", "started", "held out"):
+            # An id that is cut off is of no use, nor is a number: what is long otherwise goes on in the next line.
+            table.add_column(column, no_wrap=column in ("run", "status", "started"), overflow="fold")
         for run in runs:
             judged = {name.removeprefix(_JUDGED): run.metrics[name] for name in run.metrics if name.startswith(_JUDGED)}
-            metrics = ("\n" if narrow else "  ").join(f"{name} {value:.4f}" for name, value in judged.items())
-            started = format_instant(run.started_at // 1_000_000 * 1_000_000)[: 10 if narrow else None]
+            metrics = ("  " if apart else "\n").join(f"{name} {value:.4f}" for name, value in judged.items())
+            started = format_instant(run.started_at // 1_000_000 * 1_000_000)[: 10 if dated else None]
             table.add_row(run.id, run.model, run.status, started, metrics)
         console.print(table)
 

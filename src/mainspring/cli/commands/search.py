@@ -39,6 +39,7 @@ def command(
         report = last_search(call.project, model)
     else:
         with call.progress() as progress:
+            progress.update(model, 0, 100, "load the project")
             report = search(
                 call.project,
                 model,

@@ -1,0 +1,49 @@
+"""The table of runs in terminals: nothing of a run is cut off, however narrow they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mainspring.app.profiles.settings import load_settings
+from mainspring.app.project import open_project
+from mainspring.core.time import parse_instant
+from terminal import in_a_terminal
+
+STARTED = "2026-03-01T12:34:56Z"
+JUDGED = {"auc": 0.7123, "average_precision": 0.6543, "brier": 0.1987, "log_loss": 0.4321}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A project's folder, and its runs' models by id."""
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / "mainspring.toml").write_text('name = "shop"\nmodules = []\n[profiles.local]\n')
+    tracking, runs = open_project(load_settings(folder, environment={})).tracking, {}
+    for model in ("late-arrival", "demand-of-tomorrow-by-store-and-hour"):
+        run = tracking.start(model, {}, parse_instant(STARTED))
+        tracking.log(run, metrics=[(f"holdout.{name}", value, 0, 0) for name, value in JUDGED.items()])
+        tracking.finish(run, "FINISHED", parse_instant(STARTED) + 1)
+        runs[run] = model
+    return folder, runs
+
+
+@pytest.mark.parametrize("columns", [80, 99, 100, 139, 140, 200])
+def test_nothing_is_cut_off(shop: tuple[Path, dict[str, str]], columns: int) -> None:
+    folder, runs = shop
+    head, *lines = in_a_terminal(columns, folder, "runs")
+    assert max(map(len, lines)) <= columns
+    assert head.split() == ["run", "model", "status", "started", "held", "out"]
+    edges = [head.index(name) for name in ("model", "status", "started", "held out")]
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        cells = [line[begin:end].strip() for begin, end in zip([0, *edges], [*edges, None], strict=True)]
+        if cells[0]:
+            found[cells[0]] = [""] * 4
+        if any(cells):
+            kept = found[next(reversed(found))]
+            kept[:] = [before + cell.replace(" ", "") for before, cell in zip(kept, cells[1:], strict=True)]
+    judged = "".join(f"{name}{value:.4f}" for name, value in JUDGED.items())
+    started = STARTED if columns >= 100 else STARTED[:10]
+    assert found == {run: [model, "FINISHED", started, judged] for run, model in runs.items()}

@@ -65,6 +65,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "keys revoke": ("keys revoke 01m8be2bwh331ajhxkj67gs77w",),
     "status": ("status", "status --json"),
     "migrate": ("migrate --to production",),
+    "profile list": ("profile list",),
     "profile check": ("profile check production",),
     "doctor": ("doctor", "doctor --profile production"),
 }

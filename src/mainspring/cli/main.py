@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "keys": ("keys", "Create, list and revoke API keys."),
     "status": ("status", "What is live, and how it does."),
     "migrate": ("migrate", "Bring what a project has to another profile."),
-    "profile": ("profile", "Check what a profile names: servers, buckets, folders."),
+    "profile": ("profile", "List the profiles; check what one names."),
     "doctor": ("doctor", "Check that everything is whole."),
 }
 

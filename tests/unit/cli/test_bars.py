@@ -12,7 +12,8 @@ from terminal import in_a_terminal
 
 @pytest.mark.parametrize("command", ["search", "train"])
 def test_a_bar_begins_before_the_project_is_loaded(tmp_path: Path, command: str) -> None:
-    (tmp_path / "mainspring.toml").write_text('name = "shop"\nmodules = []\n[profiles.local]\n')
+    (tmp_path / "mainspring.toml").write_text('name = "shop"\nmodules = ["shop"]\n[profiles.local]\n')
+    (tmp_path / "shop.py").write_text("")
     lines = in_a_terminal(120, tmp_path, command, "late", code=exits.NOT_FOUND)
     begun = next(number for number, line in enumerate(lines) if "0/100 load the project" in line)
     assert begun < next(number for number, line in enumerate(lines) if line.startswith("Error: "))

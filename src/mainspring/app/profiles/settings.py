@@ -98,16 +98,8 @@ def load_settings(
     """
     environment = os.environ if environment is None else environment
     path = root / PROJECT_FILE
-    document = _read(path)
-    unknown = set(document) - {"name", "modules", "profile", "profiles"}
-    if unknown:
-        raise Invalid(f"{path} has the unknown keys {sorted(unknown)}.", fix="keep name, modules, profile, profiles.")
-    profiles = document.get("profiles", {})
-    if not isinstance(profiles, dict) or not all(isinstance(each, dict) for each in profiles.values()):
-        raise Invalid(f"{path} has profiles that are no tables.", fix="write [profiles.local], then its settings.")
-    name = profile or environment.get("MAINSPRING_PROFILE") or document.get("profile") or "local"
-    if name not in profiles and name != "local":
-        raise NotFound(f"{path} has no profile {name!r}.", fix=f"it has {sorted({*profiles, 'local'})}.")
+    document = _checked(path)
+    profiles, name = document.get("profiles", {}), _named(path, document, profile, environment)
     values = {**DEFAULTS, **_flat(profiles.get(name, {})), **_from_environment(environment), **(overrides or {})}
     unknown = set(values) - set(DEFAULTS) - {"debug", "schedules"}
     if unknown:
@@ -115,6 +107,42 @@ def load_settings(
             f"Profile {name!r} has the unknown settings {sorted(unknown)}.", fix=f"known: {sorted(DEFAULTS)}."
         )
     return _build(root.resolve(), document, name, values)
+
+
+def name_profiles(
+    root: Path, profile: str | None = None, environment: Mapping[str, str] | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """Return which profile `load_settings` would take, and the names of all, in the order of the file.
+
+    Raises:
+        NotFound: No such file or profile.
+        Invalid: The file cannot be read.
+    """
+    path = root / PROJECT_FILE
+    document = _checked(path)
+    named = _named(path, document, profile, os.environ if environment is None else environment)
+    return named, tuple(dict.fromkeys((*document.get("profiles", {}), "local")))
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """Return what a project's file has; what is in a profile may still be wrong."""
+    document = _read(path)
+    unknown = set(document) - {"name", "modules", "profile", "profiles"}
+    if unknown:
+        raise Invalid(f"{path} has the unknown keys {sorted(unknown)}.", fix="keep name, modules, profile, profiles.")
+    profiles = document.get("profiles", {})
+    if not isinstance(profiles, dict) or not all(isinstance(each, dict) for each in profiles.values()):
+        raise Invalid(f"{path} has profiles that are no tables.", fix="write [profiles.local], then its settings.")
+    return document
+
+
+def _named(path: Path, document: Mapping[str, Any], profile: str | None, environment: Mapping[str, str]) -> str:
+    """Return the profile that is meant."""
+    name = profile or environment.get("MAINSPRING_PROFILE") or document.get("profile") or "local"
+    known = {*document.get("profiles", {}), "local"}
+    if name not in known:
+        raise NotFound(f"{path} has no profile {name!r}.", fix=f"it has {sorted(known)}.")
+    return str(name)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,9 +16,44 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-@click.group("profile", cls=Group)
+_HELP = ("-h", "--help")
+
+
+class _Profiles(Group):
+    """Lists the profiles where nothing else is asked for."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = bool(args) and (not args[0].startswith("-") or args[0] in _HELP)
+        return super().parse_args(ctx, args if named else ["list", *args])
+
+
+@click.group("profile", cls=_Profiles)
 def command() -> None:
-    """Profiles: where each thing of a project lives."""
+    """Profiles: where each thing of a project lives. Without a command they are listed."""
+
+
+@make("list")
+def show_all(call: Call) -> None:
+    """List the project's profiles, and where each thing lives by each of them; passwords are not shown.
+
+    The profile that commands would use is marked. What the environment sets is in all of them.
+    """
+    from mainspring.app.profiles.listing import list_profiles
+    from mainspring.app.profiles.settings import find_project
+
+    found = list_profiles(find_project(call.folder or Path.cwd()), call.profile)
+
+    def show(console: Console) -> None:
+        from rich.text import Text
+
+        for profile in found:
+            console.print(Text(f"{'*' if profile.used else ' '} {profile.name}", "bold"))
+            for name, place in profile.places.items():
+                console.print(Text(f"    {name:<10}{place}"), soft_wrap=True)
+            if profile.problem:
+                console.print(Text(f"    {profile.problem} Fix: {profile.fix}", "red"), soft_wrap=True)
+
+    call.result({"profile": next(each.name for each in found if each.used), "profiles": found}, show)
 
 
 @make("check")
@@ -56,4 +92,5 @@ def check(call: Call, *, name: str | None) -> int:
     return exits.OK if well else exits.UNHEALTHY
 
 
+command.add_command(show_all)
 command.add_command(check)

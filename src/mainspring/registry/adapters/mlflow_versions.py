@@ -12,7 +12,8 @@ from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import check_id
 from mainspring.registry.adapters.catalog import AliasMoves
 from mainspring.registry.adapters.mlflow_store import mlflow, open_store, store_errors
-from mainspring.registry.adapters.mlflow_version_rows import read_versions
+from mainspring.registry.adapters.mlflow_tables import is_there, open_tables
+from mainspring.registry.adapters.mlflow_version_rows import VersionRow, read_versions
 from mainspring.registry.bundles import check_digest
 from mainspring.registry.model import AliasMove, ModelVersion, UnknownVersion, check_alias, still_named
 
@@ -21,7 +22,7 @@ _PAGE = 1000
 
 
 class MlflowVersions:
-    """Versions in MLflow's SQLAlchemy store; opened, and MLflow imported, with the first call.
+    """Versions in MLflow's SQLAlchemy store; opened, and MLflow imported, with the first call that is no list of all.
 
     Args:
         url: SQLAlchemy URL of MLflow's database: not the catalog's own, which is locked while an alias moves.
@@ -40,6 +41,10 @@ class MlflowVersions:
     @cached_property
     def _store(self) -> Any:
         return open_store("mlflow.store.model_registry.sqlalchemy_store", self._url)
+
+    @cached_property
+    def _tables(self) -> sa.Engine:
+        return open_tables(self._url)
 
     def register(self, model: str, digest: str, run_id: str, tags: Mapping[str, str], at: int) -> ModelVersion:
         check_digest(digest)
@@ -76,8 +81,14 @@ class MlflowVersions:
     def all(self, model: str | None = None) -> list[ModelVersion]:
         aliases = self._moves.current(None if model is None else check_id(model, "model"))
         with store_errors(self._url):
-            found = [self._version(row, aliases) for row in read_versions(self._store.engine, model)]
+            found = [self._version(row, aliases) for row in self._rows(model)]
         return sorted(found, key=lambda version: (-version.created_at, version.model, -int(version.version)))
+
+    def _rows(self, model: str | None) -> list[VersionRow]:
+        """Return the versions as they are kept: to read them takes nothing of MLflow, and nothing is made."""
+        if "_store" in self.__dict__:  # it is open already
+            return read_versions(self._store.engine, model)
+        return read_versions(self._tables, model) if is_there(self._tables) else []
 
     def set_alias(self, move: AliasMove) -> None:
         check_alias(move.alias)

@@ -43,6 +43,7 @@ def test_what_cannot_be_run_is_said_with_its_exit_code(depot: Depot) -> None:
         (("run", "sweep"), 4, "collect-garbage"),
         (("run", "tidy", "{x"), 2, "JSON"),
         (("run", "tidy", '{"x": 1}'), 2, "'x'"),
+        (("run", "collect-garbage", '{"grace": "1m"}'), 2, "'1m'"),
         (("show", "nobody"), 4, "nobody"),
         (("cancel", "nobody"), 4, "nobody"),
         (("retry", "nobody"), 4, "nobody"),
@@ -53,13 +54,30 @@ def test_what_cannot_be_run_is_said_with_its_exit_code(depot: Depot) -> None:
 
 
 def test_what_failed_for_good_is_seen_and_can_be_retried(depot: Depot) -> None:
-    ran = depot.run("jobs", "run", "collect-garbage", '{"grace": "1m"}', "--here", "--json")
+    assert depot.json("doctor")["well"]
+    ran = depot.run("jobs", "run", "materialise", '{"views": ["Nobody"]}', "--here", "--json")
     assert ran.code == 1
     assert ran.document["status"] == "failed"
     [failed] = depot.json("jobs", "list", "--status", "failed")
-    assert "1m" in failed["error"]
+    assert "Nobody" in failed["error"]
+    doctor = depot.run("doctor")
+    assert doctor.code == 13
+    assert failed["id"] in doctor.stdout.replace("\n", "")
+    assert "mainspring jobs list --status failed" in doctor.stdout.replace("\n", " ")
     assert failed["error"].splitlines()[0] in depot.run("jobs", "show", failed["id"]).stdout.replace("\n", "")
     assert depot.json("jobs", "retry", failed["id"])[0]["status"] == "queued"
+
+
+@pytest.mark.parametrize("command", ["up", "apply", "jobs schedules", "status"])
+def test_a_schedule_that_cannot_be_is_refused_before_anything_begins(depot: Depot, command: str) -> None:
+    toml = depot.root / "mainspring.toml"
+    schedule = 'collect-garbage = { when = "1d", argument = { grace = "7 parsecs" } }'
+    toml.write_text(f"{toml.read_text()}\n[profiles.local.schedules]\n{schedule}\n")
+    ran = depot.run(*command.split(), timeout_s=30)
+    assert ran.code == 2
+    for word in ("schedules.collect-garbage", "grace", "'7 parsecs'", '"30d"'):
+        assert word in ran.stderr.replace("\n", " "), ran
+    assert not (depot.state / "run.json").exists()
 
 
 def test_the_worker_collects_garbage_by_the_clock_and_runs_what_is_queued(depot: Depot) -> None:

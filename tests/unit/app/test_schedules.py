@@ -53,12 +53,47 @@ def test_a_job_can_be_due_at_several_times_with_several_arguments(tmp_path: Path
         ('tidy = { when = "1d", argument = [1] }', "tidy"),
         ('nightly = { job = "collect-garbage", when = "1d", argument = { grace = 2013-01-01 } }', "grace"),
         ('"../x" = "1d"', r"\.\./x"),
+        ('tidy = { when = "61 * * * *" }', "schedules.tidy"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(tmp_path: Path, line: str, named: str) -> None:
     with pytest.raises(Invalid, match=named) as refused:
         load(tmp_path, line)
     assert refused.value.fix
+
+
+@pytest.mark.parametrize(
+    ("name", "job", "argument", "value"),
+    [
+        ("collect-garbage", "collect-garbage", 'grace = "7 parsecs"', "'7 parsecs'"),
+        ("nightly", "collect-garbage", "grace = 7", "7"),  # of which unit?
+        ("nightly", "collect-garbage", 'grace = "59m"', "'59m'"),
+        ("nightly", "collect-garbage", 'grace = "99999999d"', "'99999999d'"),
+        ("old", "forget-jobs", 'ended = "-1d"', "'-1d'"),
+        ("old", "forget-jobs", "failed = true", "True"),
+        ("weekly", "materialise", 'rebuild = "no"', "'no'"),  # which is true as a text
+        ("weekly", "materialise", 'views = "Weather"', "'Weather'"),  # which is seven names as a list
+        ("weekly", "materialise", 'views = ["Weather", 3]', "['Weather', 3]"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_with_the_setting(
+    tmp_path: Path, name: str, job: str, argument: str, value: str
+) -> None:
+    with pytest.raises(Invalid) as refused:
+        load(tmp_path, f'{name} = {{ job = "{job}", when = "1d", argument = {{ {argument} }} }}')
+    option, _, _ = argument.partition(" ")
+    assert refused.value.what.startswith(f"The setting schedules.{name} cannot be: The value {option} in")
+    assert f"is {value}, which" in refused.value.what
+    assert refused.value.fix
+
+
+def test_what_is_refused_in_a_schedule_is_refused_when_queued_and_run() -> None:
+    for wrong in ({"grace": "1m"}, {"grace": None}):
+        with pytest.raises(Invalid, match="grace"):
+            options("collect-garbage", wrong)
+    assert options("forget-jobs", {"ended": "0s"}) == {"ended": "0s", "failed": "365d"}
+    for name, work in WORK.items():
+        assert options(name, {each: option.default for each, option in work.options.items()}) == options(name, None)
 
 
 def test_schedules_that_are_no_table_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mainspring.app.jobs.arguments import Option, checked, duration, flag, grace, names
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import parse_duration
 from mainspring.jobs.model import Status
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a name means: what it does, what its argument may have, with defaults, and the function."""
+    """What a name means: what it does, what its argument may have, and the function."""
 
     about: str
-    options: Mapping[str, Plain]
+    options: Mapping[str, Option]
     do: Callable[[Project, JobRun, dict[str, Any]], Plain]
 
 
@@ -42,7 +43,8 @@ def options(name: str, argument: Plain) -> dict[str, Any]:
     """Return an argument with what it leaves out.
 
     Raises:
-        Invalid: It has something else.
+        NotFound: No job is called that.
+        Invalid: It has something else, or a value that cannot be.
     """
     work = known(name)
     given = {} if argument is None else argument
@@ -50,7 +52,9 @@ def options(name: str, argument: Plain) -> dict[str, Any]:
         raise Invalid(
             f"The argument of {name} is {given!r}.", fix=f"write a JSON object with some of {sorted(work.options)}."
         )
-    return {**work.options, **given}
+    for each, value in given.items():
+        checked(f"The value {each} in the argument of {name}", work.options[each], value)
+    return {**{each: option.default for each, option in work.options.items()}, **given}
 
 
 def handlers(project: Project) -> dict[str, Handler]:
@@ -65,10 +69,10 @@ def _run(project: Project, name: str, run: JobRun) -> Plain:
 def _collect(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
     from mainspring.app.models.curating import garbage
 
-    grace = parse_duration(given["grace"])
+    grace_us = parse_duration(given["grace"])
 
     def collect() -> Plain:
-        done = garbage(project, grace_us=grace)
+        done = garbage(project, grace_us=grace_us)
         return {
             "versions": [f"{mark.model}:{mark.version}" for mark in done.versions],
             "bundles": done.bundles,
@@ -83,7 +87,10 @@ def _materialise(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
     from mainspring.app.features.materialising import materialise_views
 
     views, rebuild = list(given["views"] or project.definitions.views), bool(given["rebuild"])
-    chosen = [project.definitions.view(name) for name in views]  # all are looked up before any is begun
+    try:
+        chosen = [project.definitions.view(name) for name in views]  # all are looked up before any is begun
+    except NotFound as error:  # of the argument: another attempt would not find it either
+        raise Invalid(f"The argument of materialise names what is not there: {error.what}", fix=error.fix) from None
     entities: dict[str, int] = {}
     for number, view in enumerate(chosen):
         run.progress(number, len(chosen), view.name)
@@ -116,13 +123,17 @@ def _forget(project: Project, _: JobRun, given: dict[str, Any]) -> Plain:
 WORK: Mapping[str, Work] = {
     "collect-garbage": Work(
         "Remove versions marked for deletion, and bundles that nothing leads to, as `mainspring models gc` does.",
-        {"grace": "7d"},
+        {"grace": Option("7d", grace)},
         _collect,
     ),
-    "forget-jobs": Work("Forget jobs that ended long ago.", {"ended": "30d", "failed": "365d"}, _forget),
+    "forget-jobs": Work(
+        "Forget jobs that ended long ago.",
+        {"ended": Option("30d", duration), "failed": Option("365d", duration)},
+        _forget,
+    ),
     "materialise": Work(
         "Bring online features up to date, a view a step; by default all views.",
-        {"views": [], "rebuild": False},
+        {"views": Option([], names), "rebuild": Option(False, flag)},
         _materialise,
     ),
     "tidy": Work("Put away old tiles and states that nothing reads.", {}, _tidy),

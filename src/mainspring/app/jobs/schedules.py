@@ -38,14 +38,14 @@ def _read(name: str, value: Any) -> ScheduleSetting:
         or set(parts) - {"job", "when", "argument"}
         or not isinstance(parts.get("when"), str)
     ):
-        raise Invalid(f"The schedule {name} is {value!r}.", fix=_FIX)
+        raise Invalid(f"The setting schedules.{name} is {value!r}.", fix=_FIX)
     job, argument = str(parts.get("job", name)), parts.get("argument")
     try:
         parse_when(parts["when"])
         options(job, argument)
         text = encoded(argument, f"The argument of {job}")
     except MainspringError as error:
-        raise Invalid(f"The schedule {name} cannot be: {error.what}", fix=error.fix) from None
+        raise Invalid(f"The setting schedules.{name} cannot be: {error.what}", fix=error.fix) from None
     return ScheduleSetting(name, job, parts["when"], text)
 
 

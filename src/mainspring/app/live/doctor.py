@@ -9,11 +9,13 @@ from pathlib import Path
 
 import msgspec
 
+from mainspring.app.jobs.failing import failing
 from mainspring.app.processes.reach import answers
 from mainspring.app.processes.running import alive, read_running
 from mainspring.app.project import Project
 from mainspring.core.errors import Conflict, MainspringError
 from mainspring.core.time import DAY, format_instant
+from mainspring.jobs.model import Status
 
 _RENEW_US = 14 * DAY  # before a certificate ends
 
@@ -39,6 +41,7 @@ def examine(project: Project) -> list[Finding]:
         ("models", _models),
         ("predictions", _predictions),
         ("certificates", _certificates),
+        ("jobs", _jobs),
         ("processes", _processes),
     ]
     findings: list[Finding] = []
@@ -139,6 +142,24 @@ def _predictions(project: Project) -> Iterator[Finding]:
     torn = getattr(project.predictions, "torn_bytes", 0)
     lost = f"; {torn} bytes of writes that death cut short were cut off" if torn else ""
     yield _well("predictions", f"the log is whole, {moved} moved into the lake{lost}")
+
+
+def _jobs(project: Project) -> Iterator[Finding]:
+    failed = failing(project)
+    if not failed:
+        counts = project.jobs.counts()
+        waiting = counts.get(Status.QUEUED, 0) + counts.get(Status.RUNNING, 0)
+        made_good = f"; {counts[Status.FAILED]} failed and went well since" if Status.FAILED in counts else ""
+        yield _well("jobs", f"{waiting} queued or running{made_good}")
+        return
+    newest = failed[0]
+    error = next(iter((newest.error or "").splitlines()), "no error was kept")
+    yield Finding(
+        check="jobs",
+        ok=False,
+        detail=f"{len(failed)} failed for good, the newest {newest.handler} {newest.id}: {error[:300]}",
+        fix="run `mainspring jobs list --status failed`, then `mainspring jobs retry ID`",
+    )
 
 
 def _certificates(project: Project) -> Iterator[Finding]:

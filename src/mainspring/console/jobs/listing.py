@@ -18,7 +18,7 @@ _PLACE = re.compile(rf"(\d{{1,16}})-({ID_PATTERN})")
 
 # Status -> the stylesheet's class.
 STATES: Mapping[Status, str] = {
-    Status.QUEUED: "empty",
+    Status.QUEUED: "waits",
     Status.RUNNING: "live",
     Status.DONE: "fresh",
     Status.FAILED: "late",

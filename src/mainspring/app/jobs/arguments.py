@@ -1,0 +1,76 @@
+"""What a job's argument may have, and what each value may be: the same where it is queued, scheduled and run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mainspring.core.errors import Invalid
+from mainspring.core.ids import ID_PATTERN
+from mainspring.core.time import DAY, parse_duration
+from mainspring.jobs.plain import Plain
+
+_NAME = re.compile(ID_PATTERN)
+_LONGEST = 36_500 * DAY  # a century: what is longer leaves what a database's integer holds
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One value of an argument: what it is where nobody says, and what refuses another with `Invalid`."""
+
+    default: Plain
+    check: Callable[[Any], None]
+
+
+def checked(what: str, option: Option, value: Plain) -> Plain:
+    """Return a value that its option allows.
+
+    Args:
+        what: What it is, for messages: "grace of collect-garbage".
+
+    Raises:
+        Invalid: It does not allow it.
+    """
+    try:
+        option.check(value)
+    except Invalid as error:
+        shown = repr(value) if len(repr(value)) <= 200 else f"{repr(value)[:200]}…"
+        raise Invalid(f"{what} is {shown}, {error.what}", fix=error.fix) from None
+    return value
+
+
+def duration(value: Any) -> None:
+    """Refuse what is no duration written with its unit: of a number alone nobody knows of what."""
+    try:
+        length = parse_duration(value) if isinstance(value, str) else None
+    except Invalid:
+        length = None
+    if length is None:
+        raise Invalid("which is no duration.", fix='write a number and a unit as a text, such as "1h" or "30d".')
+    if length > _LONGEST:
+        raise Invalid("which is over a century.", fix='write a shorter one, such as "365d".')
+
+
+def grace(value: Any) -> None:
+    """Refuse what is no duration, or shorter than the collection of garbage allows."""
+    from mainspring.registry.garbage import LEAST_GRACE
+
+    duration(value)
+    if parse_duration(value) < LEAST_GRACE:
+        raise Invalid(
+            "which is under an hour.", fix="give at least 1h: a bundle that is being registered is no garbage."
+        )
+
+
+def flag(value: Any) -> None:
+    """Refuse what is neither true nor false."""
+    if not isinstance(value, bool):
+        raise Invalid("which is neither true nor false.", fix="write true or false, without quotes.")
+
+
+def names(value: Any) -> None:
+    """Refuse what is no list of names."""
+    if not isinstance(value, list) or not all(isinstance(each, str) and _NAME.fullmatch(each) for each in value):
+        raise Invalid("which is no list of names.", fix='write a list of texts, such as ["Weather"].')

@@ -1,0 +1,79 @@
+"""The pages of jobs in a real browser: wide and narrow, light and dark, with scripts and without."""
+
+import os
+
+import pytest
+
+from e2e.chromium import PROGRAM
+from e2e.console import NAMELESS, TOO_FAINT, anywhere
+from unit.console.flights import Project
+from unit.console.queued import Queued, queued
+
+pytestmark = pytest.mark.chromium
+CI = os.environ.get("CI") == "true"
+
+if not PROGRAM.exists() and not CI:
+    pytest.skip(f"{PROGRAM} is not installed", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def jobs() -> Queued:
+    return queued(anywhere(Project()), more=40)
+
+
+@pytest.fixture(scope="module")
+def project(jobs: Queued) -> Project:
+    return jobs.project
+
+
+@pytest.fixture(scope="module")
+def paths(jobs: Queued) -> tuple[str, ...]:
+    return ("/jobs", "/jobs?status=failed", *(f"/jobs/{each}" for each in (jobs.done, jobs.failed, jobs.running)))
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_each_page_fits_its_screen_and_can_be_read(visitor, address, paths, width, dark) -> None:
+    page = visitor.page(width=width, dark=dark)
+    for path in paths:
+        page.go(f"{address}{path}")
+        assert page.do("document.documentElement.scrollWidth") <= width, path
+        outside = page.do(
+            "[...document.querySelectorAll('main .card *')].filter((each) => !each.closest('.unseen') "
+            "&& each.getClientRects().length && each.getBoundingClientRect().right > "
+            "each.closest('.card').getBoundingClientRect().right + 0.5).map((each) => each.outerHTML.slice(0, 90))"
+        )
+        assert outside == [], path
+        assert page.do(TOO_FAINT) == [], path
+        assert page.do(NAMELESS) == [], path
+        assert page.do("document.querySelectorAll('h1').length") == 1
+    assert page.complaints == []
+    assert [url for url in page.requests if not url.startswith((f"{address}/", "data:"))] == []
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_a_person_finds_what_failed_and_why(visitor, address, jobs, scripts) -> None:
+    page = visitor.page(scripts=scripts)
+    page.go(f"{address}/")
+    for link in ("nav.sections a[href='/jobs']", ".tabs a[href$='failed']", "table.jobs tbody th a"):
+        _follow(page, link)
+    found = page.text()
+    assert f"mainspring jobs retry {jobs.failed}" in found
+    assert "second line of it" in found
+    _follow(page, ".crumbs a")
+    _follow(page, ".under .next")
+    assert 'rel="next"' not in page.text()
+    assert page.complaints == []
+
+
+def _follow(page, selector: str) -> None:
+    """Click a link as a mouse does: also where no script runs."""
+    page.call("DOM.enable")
+    root = page.call("DOM.getDocument", depth=0)["root"]["nodeId"]
+    node = page.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+    page.call("DOM.scrollIntoViewIfNeeded", nodeId=node)
+    x1, y1, _, _, x3, y3, *_ = page.call("DOM.getContentQuads", nodeId=node)["quads"][0]
+    place = {"x": (x1 + x3) / 2, "y": (y1 + y3) / 2, "button": "left", "clickCount": 1}
+    for kind in ("mousePressed", "mouseReleased"):
+        page.call("Input.dispatchMouseEvent", type=kind, **place)
+    page.wait("Page.loadEventFired")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @make("doctor")
 def command(call: Call) -> int:
-    """Check definitions, files, catalog, lake, models, log and processes; exit 13 if something is not well."""
+    """Check definitions, files, catalog, lake, models, log, jobs and processes; exit 13 if something is not well."""
     from mainspring.app.live.doctor import examine
 
     findings = examine(call.project)

@@ -90,11 +90,24 @@ def test_the_worker_collects_garbage_by_the_clock_and_runs_what_is_queued(depot:
     project = opened(depot)
     project.deletions.mark(Deletion("gone", "1", "0" * 64, "ana", "", project.wall.now() - DAY))
     waiting = project.jobs.enqueue([NewJob("of-a-newer-version")], project.wall.now())
-    with depot.up():
+    with depot.up() as up:
         done = depot.run("jobs", "run", "forget-jobs", '{"ended": "1d"}', "--wait", "--json")
         assert (done.code, done.document["status"]) == (0, "done")
         wait_for(lambda: not project.deletions.all(), "the marked version to be collected")
         wait_for(lambda: len(project.jobs.find(handlers={"collect-garbage"}, statuses={Status.DONE})) > 1, "two ticks")
+        key = depot.json("keys", "create", "viewer", "--scope", "view")["key"]
+        assert up.ask("GET", "/api/jobs", plane="control").status == 401
+        answer = up.ask("GET", "/api/jobs?status=queued", key=key, plane="control").body
+        shown = up.ask("GET", f"/api/jobs/{done.document['id']}", key=key, plane="control").body
+    assert [job["id"] for job in answer["jobs"] if job["handler"] == "of-a-newer-version"] == [waiting[0].id]
+    [schedule] = answer["schedules"]
+    assert (schedule["name"], schedule["argument"], schedule["next"] % 1_000_000) == (
+        "collect-garbage",
+        {"grace": "1h"},
+        0,
+    )
+    assert schedule["last"] is not None
+    assert (shown["job"]["status"], shown["job"]["result"]) == ("done", done.document["result"])
     ticks = [job.enqueued_at // 1_000_000 for job in project.jobs.find(handlers={"collect-garbage"})]
     assert len(ticks) == len(set(ticks))
     assert {job.schedule for job in project.jobs.find(handlers={"collect-garbage"})} == {"collect-garbage"}

@@ -156,6 +156,11 @@ def _ours(error: Exception) -> MainspringError:
         return MissingExtra(f"This command (module {error.name!r})", "local")
     if isinstance(error, OSError):
         return _from_os(error)
+    if isinstance(error, MemoryError):
+        return MainspringError(
+            "There is not memory enough for this.",
+            fix="do it with less data at a time (--since, fewer rows), or where there is more memory.",
+        )
     said = " ".join(str(error).split())
     return MainspringError(
         f"This should not have happened: {type(error).__name__}: {said[:500]}",

@@ -70,6 +70,7 @@ def _open_sqlite(parsed: sa.URL) -> sa.Engine:
     if not in_memory:
         path = Path(str(parsed.database))
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        check_not_deleted(path, f"The catalog {path}")
         path.touch(mode=0o600)
     engine = sa.create_engine(
         parsed,
@@ -85,6 +86,24 @@ def _open_sqlite(parsed: sa.URL) -> sa.Engine:
     with catalog_errors(str(parsed.database)), engine.connect() as connection:
         connection.execute(sa.text("SELECT 1 FROM sqlite_master LIMIT 1"))
     return engine
+
+
+def check_not_deleted(path: Path, what: str) -> None:
+    """Return unless a SQLite file is missing whose log is there: it was deleted while somebody wrote to it.
+
+    A new file by its name would take that log for its own, and show the rows of both
+    (https://www.sqlite.org/howtocorrupt.html, section 1.4).
+
+    Raises:
+        Unavailable: It was deleted.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    # The log is asked for first: who makes the file makes its log after it.
+    if log.is_file() and log.stat().st_size and not path.exists():
+        raise Unavailable(
+            f"{what} is gone: of it only its log {log.name} is there.",
+            fix=f"move {log} away; then put {path.name} back from a backup, or begin without what it held.",
+        )
 
 
 def upsert(engine: sa.Engine, table: sa.Table, keys: Sequence[str], changed: Sequence[str]) -> Any:
@@ -107,33 +126,44 @@ def keep_writers_out(connection: sa.Connection, table: sa.Table) -> None:
 
 
 @contextmanager
-def catalog_errors(name: str) -> Iterator[None]:
-    """Turn the driver's errors inside the block into ours: damaged, full, or not answering."""
+def catalog_errors(name: str, what: str = "catalog") -> Iterator[None]:
+    """Turn the driver's errors inside the block into ours: damaged, full, locked, or not answering.
+
+    Args:
+        name: Which database.
+        what: What it is to whoever reads the message.
+    """
     try:
         yield
     except sa.exc.DBAPIError as error:
-        raise _translated(error, name) from error
+        raise _translated(error, f"{what} {name}") from error
 
 
-def _translated(error: sa.exc.DBAPIError, name: str) -> MainspringError:
+def _translated(error: sa.exc.DBAPIError, which: str) -> MainspringError:
     code = getattr(error.orig, "sqlite_errorcode", None)
     state = getattr(error.orig, "sqlstate", None) or ""
     said = (str(error.orig).strip().splitlines() or [""])[0].rstrip(".")
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return Corrupt(
-            f"The catalog {name} is damaged: {said}.", fix="run `mainspring doctor`, or restore it from a backup."
-        )
+        return Corrupt(f"The {which} is damaged: {said}.", fix="run `mainspring doctor`, or restore it from a backup.")
     if code == sqlite3.SQLITE_FULL or state == _DISK_FULL:
-        return StorageFull(f"No space left for the catalog {name}.", fix="free some space and run the command again.")
+        return StorageFull(f"No space left for the {which}.", fix="free some space and run the command again.")
     if state in (_NO_RIGHT, _READ_ONLY):
         return Denied(
-            f"The catalog {name} refused: {said}.",
+            f"The {which} refused: {said}.",
             authenticated=True,
             fix="run `mainspring profile check` to see which rights its user lacks.",
         )
+    if code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return Unavailable(
+            f"The {which} is locked by another process.",
+            fix="let that end, or find it by `fuser` on the file; then run the command again.",
+        )
     if code == sqlite3.SQLITE_READONLY:
         return Denied(
-            f"The database {name} cannot be written: {said}.",
+            f"The {which} cannot be written: {said}.",
             fix="run as the owner of the project's folder, and let it be writable.",
         )
-    return Unavailable(f"The catalog {name} did not answer: {said}.")
+    return Unavailable(
+        f"The {which} did not answer: {said}.",
+        fix="run the command again once it does; `mainspring profile check` asks everything that the profile names.",
+    )

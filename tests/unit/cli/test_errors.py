@@ -86,10 +86,11 @@ def test_a_database_that_may_only_be_read_is_a_matter_of_rights(tmp_path: Path) 
             exits.NOT_FOUND,
             "a/b is a file, not a folder.\n  Fix:",
         ),
+        (MemoryError(), exits.INTERNAL, "not memory enough for this.\n  Fix: do it with less data"),
     ],
 )
 def test_what_the_system_refuses_has_a_fix(
-    error: OSError, code: int, said: str, capsys: pytest.CaptureFixture[str]
+    error: Exception, code: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def body() -> None:
         raise error

@@ -1,9 +1,11 @@
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from mainspring.core.catalog import catalog_errors, open_engine
+from mainspring.core.catalog import catalog_errors, check_not_deleted, open_engine
 from mainspring.core.errors import Corrupt, StorageFull, Unavailable
 
 
@@ -87,4 +89,39 @@ def test_a_full_catalog_says_so(path: Path) -> None:
 def test_a_folder_in_its_place_does_not_answer(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="did not answer") as caught:
         opened(tmp_path)
+    assert caught.value.retryable
+
+
+def test_a_deleted_catalog_is_not_begun_anew_beside_its_log(path: Path) -> None:
+    """SQLite would show rows of the old one in the new one."""
+    engine = opened(path)
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE t (x TEXT)"))
+    path.unlink()
+    engine.dispose()
+    log = path.with_name("catalog.db-wal")
+    assert log.stat().st_size > 0
+    with pytest.raises(Unavailable, match=r"catalog\.db is gone: .*catalog\.db-wal") as caught:
+        opened(path)
+    assert "backup" in str(caught.value.fix)
+    assert not path.exists()
+    log.unlink()
+    opened(path).dispose()
+    log.touch()  # an empty log spoils nothing
+    path.unlink()
+    check_not_deleted(path, "The catalog")
+
+
+def test_a_catalog_that_another_locks_says_so(path: Path) -> None:
+    fill(path, 1)
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 0.01})
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with (
+            pytest.raises(Unavailable, match=r"The catalog c is locked by another process\. Fix: .*fuser") as caught,
+            catalog_errors("c"),
+            engine.begin() as connection,
+        ):
+            connection.execute(sa.text("DELETE FROM t"))
+    engine.dispose()
     assert caught.value.retryable

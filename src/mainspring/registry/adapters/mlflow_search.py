@@ -103,7 +103,7 @@ class MlflowRunSearch:
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection | None]:
         """Give a connection; None where there is no store yet."""
-        with catalog_errors(self._engine.url.render_as_string()):
+        with catalog_errors(self._engine.url.render_as_string(), "store of runs"):
             with self._lock:
                 if not self._ready and is_there(self._engine):
                     add_indexes(self._engine)

@@ -21,12 +21,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mainspring.core.catalog import catalog_errors, open_engine, sqlalchemy_url
+from mainspring.core.catalog import catalog_errors, check_not_deleted, open_engine, sqlalchemy_url
 from mainspring.core.errors import MainspringError, MissingExtra, NotFound, Unavailable
 from mainspring.core.files import disk_errors, sync_folder
 
 ENTITIES = "mlflow.entities"
 _LOCK_KEY = 0x6D6C666C6F77  # of our own, among all who take advisory locks in a Postgres database
+_WHAT = "store of runs"
 _importing = threading.Lock()
 
 
@@ -85,7 +86,7 @@ def _one_at_a_time(url: sa.URL) -> Iterator[None]:
     does not answer, which MLflow would ask for two minutes."""
     engine = open_engine(url.render_as_string(hide_password=False))
     try:
-        with catalog_errors(str(url.database)), engine.connect() as connection:
+        with catalog_errors(str(url.database), _WHAT), engine.connect() as connection:
             connection.exec_driver_sql("SET lock_timeout TO '600s'")
             connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
             yield  # the lock ends with the connection, also with that of a process that died
@@ -112,6 +113,7 @@ def _create_sqlite(path: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)  # one creator at a time; a dead one's lock is free
         if path.exists():
             return
+        check_not_deleted(path, f"The store of runs {path}")
         for leftover in path.parent.glob(f"{beside.name}*"):
             leftover.unlink()
         beside.touch(mode=0o600)
@@ -129,7 +131,7 @@ def _use_wal(path: Path) -> None:
     path.chmod(0o600)
     engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 20.0})
     try:
-        with catalog_errors(str(path)), engine.connect() as connection:
+        with catalog_errors(str(path), _WHAT), engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # kept in the file
     finally:
         engine.dispose()
@@ -180,14 +182,9 @@ def _database_error(error: BaseException) -> sa.exc.DBAPIError | None:
 def _raise(error: sa.exc.DBAPIError, url: str) -> None:
     name = str(sa.make_url(url).database)
     code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        raise Unavailable(
-            f"The store of runs {name} is locked by another process.",
-            fix=f"let that end, or find it with `fuser {name}`; then run the command again.",
-        ) from error
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR):
         raise gone(name, str(error.orig)) from error
-    with catalog_errors(name):
+    with catalog_errors(name, _WHAT):
         raise error
 
 
@@ -195,7 +192,8 @@ def gone(name: str, why: str) -> Unavailable:
     """What to raise when a store that was there is not, or cannot be written."""
     return Unavailable(
         f"The store of runs {name} is gone or cannot be written: {why}.",
-        fix="put it back from a backup, or mount what it lies on; `mainspring doctor` says what is whole.",
+        fix=f"put it back from a backup, but first move {name}-wal away if that is there; or mount what it lies on. "
+        "`mainspring doctor` says what is whole.",
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from mainspring.core.catalog import sqlalchemy_url
+from mainspring.core.catalog import check_not_deleted, sqlalchemy_url
 from mainspring.core.errors import MissingExtra
 from mainspring.registry.run_matching import LONGEST_NUMBER, LONGEST_ORDERED, NUMBER
 
@@ -102,9 +102,16 @@ def open_tables(url: str) -> sa.Engine:
 
 
 def is_there(engine: sa.Engine) -> bool:
-    """Return whether MLflow has made its tables yet. A SQLite file that is not there stays so."""
-    if engine.dialect.name == "sqlite" and not Path(str(engine.url.database)).exists():
-        return False
+    """Return whether MLflow has made its tables yet. A SQLite file that is not there stays so.
+
+    Raises:
+        Unavailable: It was there, and was deleted.
+    """
+    if engine.dialect.name == "sqlite":
+        path = Path(str(engine.url.database))
+        check_not_deleted(path, f"The store of runs {path}")
+        if not path.exists():
+            return False
     return sa.inspect(engine).has_table("latest_metrics")
 
 

@@ -109,8 +109,8 @@ class QueueConformance:
         jobs = [job for at in range(4) for job in store.enqueue([NewJob("count", n) for n in range(3)], at)]
         store.cancel([jobs[7].id], 9)
         found: list[Job] = []
-        while page := store.find(limit=4, before=(found[-1].enqueued_at, found[-1].id) if found else None):
-            found += page
+        for _ in range(4):
+            found += store.find(limit=4, before=(found[-1].enqueued_at, found[-1].id) if found else None)
         assert [job.id for job in found] == [job.id for job in reversed(jobs)]
         assert store.find(before=(jobs[0].enqueued_at, jobs[0].id)) == []
         [cancelled] = store.find(statuses={Status.CANCELLED}, before=(jobs[8].enqueued_at, jobs[8].id))

@@ -1,4 +1,4 @@
-"""What `doctor` says of processes that a stopped project's state folder still names."""
+"""What `doctor` says of processes that a stopped project's state folder still names, and of routes to nothing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mainspring.app.live.doctor import Finding, examine
 from mainspring.app.processes.running import Running
 from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import Project, open_project
+from mainspring.serving.model import Arm, Route
 
 WAITS = "import sys; sys.stdin.read()"
 
@@ -46,3 +47,12 @@ def test_nobody_is_told_to_kill_the_processes_of_another_folder(project: Project
         assert child.stdin is not None
         child.stdin.close()
     assert found.ok
+
+
+def test_an_endpoint_that_serves_what_is_not_registered_is_named(project: Project) -> None:
+    arm = Arm("3", "a" * 64)
+    project.routes.publish([Route(endpoint="late", model="late", arms=(arm,), deadline_us=50_000, max_queue_rows=8)])
+    found = next(finding for finding in examine(project) if finding.check == "models")
+    assert not found.ok
+    assert found.detail == "endpoint late serves version 3 of late, which is not registered"
+    assert "tracking.db from a backup" in found.fix

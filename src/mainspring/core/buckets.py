@@ -6,15 +6,19 @@ Credentials are no part of it: they come from where the provider's own tools tak
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
 
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, StorageFull, Unavailable
 from mainspring.core.settings import Address, Url
 
 IN_CLEAR = "in_clear"  # an option of every address: the network is trusted
 S3 = ("endpoint", "region")
+_LONGEST = 300  # characters of what a store says
+NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound")  # in what a store says
+_FULL = re.compile("QuotaExceeded|StorageFull|InsufficientStorage|507 ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +67,29 @@ class Bucket:
     @property
     def plain(self) -> bool:
         return self.endpoint.startswith("http://")
+
+
+def said_by_store(error: Exception, shown: str, setting: str) -> MainspringError:
+    """Return what an error of obstore means, in our words.
+
+    Args:
+        shown: The place, as it may be printed.
+        setting: Which of a profile names the place.
+    """
+    from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
+    said = " ".join(str(error).partition("\nDebug source")[0].split())
+    if NO_BUCKET.search(said):
+        return NotFound(f"There is no bucket at {shown}.", fix=f"create it, or correct `{setting}` in the profile.")
+    if _FULL.search(said):
+        return StorageFull(f"No space left at {shown}.", fix="free some space and run the command again.")
+    if isinstance(error, (PermissionError, PermissionDeniedError, UnauthenticatedError)):
+        return Denied(
+            f"{shown} refuses: {said[:_LONGEST]}",
+            fix="set the provider's credentials in the environment, such as AWS_ACCESS_KEY_ID, and let them read, "
+            "create, list and delete there.",
+        )
+    return Unavailable(
+        f"{shown} did not do as it was asked: {said[:_LONGEST]}",
+        fix="see whether it is up and can be reached from here: mainspring profile check.",
+    )

@@ -134,6 +134,15 @@ def _models(project: Project) -> Iterator[Finding]:
     versions = project.versions.all()
     for version in versions:
         project.bundles.load(version.digest)
+    known = {version.digest for version in versions}
+    arms = [(route, arm) for route in project.routes.current().values() for arm in route.arms]
+    for route, arm in arms:
+        if arm.digest not in known:
+            told = f"endpoint {route.endpoint} serves version {arm.version} of {route.model}, which is not registered"
+            place = project.settings.tracking.shown
+            fix = f"restore {place} from a backup, or train and promote the model again"
+            yield Finding(check="models", ok=False, detail=told, fix=fix)
+            return
     yield _well("models", f"{len(versions)} versions, each bundle whole and signed")
 
 

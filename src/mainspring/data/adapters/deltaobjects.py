@@ -17,11 +17,10 @@ from hashlib import sha256
 from pathlib import Path
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from mainspring.core.buckets import Bucket
-from mainspring.core.errors import Denied, MainspringError, NotFound, Unavailable
+from mainspring.core.buckets import Bucket, said_by_store
 from mainspring.core.files import disk_errors
 from mainspring.core.ids import check_id
 from mainspring.core.locks import FileLocks, Locks
@@ -31,7 +30,6 @@ from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.deltaplaces import LOG, is_log, is_table
 
 _AT_ONCE = 8  # requests
-_LONGEST = 300  # characters of what a store says
 _KEPT_S = 24 * 3600  # since a cached file was used last, where its table has it no more
 _NAME = re.compile(r"[A-Za-z0-9_.=-]+")
 
@@ -191,20 +189,7 @@ def store_errors(shown: str, setting: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (BaseError, PermissionError) as error:
-        raise _ours(error, shown, setting) from error
-
-
-def _ours(error: Exception, shown: str, setting: str) -> MainspringError:
-    said = " ".join(str(error).partition("\nDebug source")[0].split())
-    if isinstance(error, (PermissionError, PermissionDeniedError, UnauthenticatedError)):
-        return Denied(
-            f"{shown} refuses: {said[:_LONGEST]}",
-            fix="set the provider's credentials in the environment, such as AWS_ACCESS_KEY_ID, and let them read, "
-            "create, list and delete there.",
-        )
-    if "NoSuchBucket" in said:
-        return NotFound(f"There is no bucket at {shown}.", fix=f"create it, or correct `{setting}` in the profile.")
-    return Unavailable(f"{shown} did not do as it was asked: {said[:_LONGEST]}")
+        raise said_by_store(error, shown, setting) from error
 
 
 def _touched(path: Path) -> bool:

@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import AlreadyExistsError, BaseError
 
-from mainspring.core.buckets import Bucket
-from mainspring.core.errors import Conflict, Corrupt, Denied, Invalid, MainspringError, NotFound, StorageFull
-from mainspring.core.errors import Unavailable as NotAnswering
+from mainspring.core.buckets import NO_BUCKET, Bucket, said_by_store
+from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
 from mainspring.core.ids import check_id, new_id
 from mainspring.core.settings import Url
 from mainspring.core.time import SECOND
@@ -43,8 +42,6 @@ _OPTIONS = {
     "gs": {},
     "az": {"endpoint": "endpoint", "account": "account_name"},
 }
-_NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound")
-_FULL = re.compile("QuotaExceeded|StorageFull|InsufficientStorage|507 ")
 
 
 class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -174,7 +171,7 @@ class ObjectBlobs:
                 self._remove_parts(marker.parts)
                 return True
             except FileNotFoundError as error:  # another remover was faster
-                if _NO_BUCKET.search(str(error)):
+                if NO_BUCKET.search(str(error)):
                     raise
                 return False
             finally:
@@ -204,7 +201,7 @@ class ObjectBlobs:
         try:
             content = self._read(f"{_WHOLE}/{digest}")
         except FileNotFoundError as error:
-            if _NO_BUCKET.search(str(error)):
+            if NO_BUCKET.search(str(error)):
                 raise
             return None
         try:
@@ -253,23 +250,7 @@ class ObjectBlobs:
         try:
             yield
         except (BaseError, FileNotFoundError, PermissionError) as error:
-            raise self._ours(error) from error
-
-    def _ours(self, error: Exception) -> MainspringError:
-        said = str(error).partition("\nDebug source")[0]
-        if _NO_BUCKET.search(said):
-            return NotFound(
-                f"There is no bucket at {self._place}.", fix="create it, or correct `blobs` in the profile."
-            )
-        if _FULL.search(said):
-            return StorageFull(f"No space left at {self._place}.", fix="free some space and run the command again.")
-        if isinstance(error, (PermissionError, PermissionDeniedError, UnauthenticatedError)):
-            return Denied(
-                f"{self._place} refuses: {_line(said)}",
-                fix="set the provider's credentials in the environment, such as AWS_ACCESS_KEY_ID, and let them read, "
-                "create, list and delete there.",
-            )
-        return NotAnswering(f"{self._place} did not do as it was asked: {_line(said)}")
+            raise said_by_store(error, self._place, "blobs") from error
 
 
 def check_name(name: str, what: str) -> str:
@@ -286,10 +267,6 @@ def check_name(name: str, what: str) -> str:
 
 def _instant(found: Any) -> int:
     return int(found["last_modified"].timestamp() * SECOND)
-
-
-def _line(said: str) -> str:
-    return " ".join(said.split())[:300]
 
 
 def _damaged(what: str) -> Corrupt:

@@ -292,7 +292,7 @@ def test_a_graph_whose_parts_do_not_fit_is_refused(place: Place) -> None:
             ),
             "circle",
         ),
-        "version": (_chain("network@99", "network@1", "y"), "no network@99"),
+        "version": (_chain("network@99", "network@1", "y"), "no network:99"),
         "alias": (_chain("network", "network@1", "y"), "network@champion"),
     }
     for plan, said in plans.values():

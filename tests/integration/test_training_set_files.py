@@ -192,7 +192,7 @@ def test_what_a_killed_process_left_goes_with_the_next(project: OpenedProject, t
     temp, to = project.folder / ".mainspring" / "tmp", tmp_path / "out.parquet"
     code = (
         "import sys, time, mainspring as ms\n"
-        "from mainspring.app import writing\n"
+        "from mainspring.app.features import writing\n"
         f"project = ms.open({str(project.folder)!r})\n"
         f"writer = writing.TrainingSetWriter(project.services, project._choose({MODEL!r}), {str(to)!r}, '1GB', "
         "lambda what, done, total: (print(what, flush=True), time.sleep(60)) if what == 'rows' else None)\n"

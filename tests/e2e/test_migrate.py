@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import shutil
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -61,6 +63,9 @@ def elsewhere(
 def state(depot: Depot) -> dict[str, str]:
     """Return the digest of every file that holds something, by name."""
     kept = ("catalog.db", "tracking.db", "online.db")
+    for name in kept:  # what stands in a log beside the file belongs to it
+        with closing(sqlite3.connect(depot.state / name)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     files = [depot.state / name for name in kept]
     files += [path for folder in ("bundles", "lake", "keys", "artefacts") for path in (depot.state / folder).rglob("*")]
     found = [path for path in files if path.is_file() and ".locks" not in path.parts]

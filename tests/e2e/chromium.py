@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import subprocess
 import time
 from collections import deque
@@ -10,9 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import websocket
 
 PROGRAM = Path("/usr/bin/chromium")
+# What a module of such tests says as its `pytestmark`. With CI=true a browser that is missing is a failure.
+DRIVEN = [
+    pytest.mark.chromium,
+    pytest.mark.skipif(not PROGRAM.exists() and os.environ.get("CI") != "true", reason=f"{PROGRAM} is not installed"),
+]
 _FLAGS = (
     "--headless",
     "--no-sandbox",

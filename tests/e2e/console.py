@@ -97,3 +97,31 @@ def is_named(page: Page, places: Iterable[str]) -> None:
         assert page.do("document.querySelectorAll('h1').length") == 1, place
         found = page.do("[...document.querySelectorAll('[id]')].map((each) => each.id)")
         assert len(set(found)) == len(found), place
+
+
+def fits(page: Page, places: Iterable[str], width: int) -> None:
+    """No page is wider than its screen."""
+    for place in places:
+        page.go(place)
+        assert page.do("document.documentElement.scrollWidth") <= width, place
+
+
+def keeps_to_itself(page: Page, address: str, paths: Iterable[str]) -> None:
+    """No page complains, but of an answer with 422, which browsers note; and none fetches from anywhere else."""
+    for path in paths:
+        page.go(f"{address}{path}")
+    assert [line for line in page.complaints if "422" not in line] == []
+    assert page.requests
+    assert [url for url in page.requests if not url.startswith((f"{address}/", "data:"))] == []
+
+
+def stays_in_its_card(page: Page, places: Iterable[str]) -> None:
+    """Nothing that is shown runs out of the card around it, but what scrolls there."""
+    for place in places:
+        page.go(place)
+        outside = page.do(
+            "[...document.querySelectorAll('main .card *:not(svg *)')].filter((each) => "
+            "!each.closest('.wide, .unseen') && each.getClientRects().length && each.getBoundingClientRect().right > "
+            "each.closest('.card').getBoundingClientRect().right + 0.5).map((each) => each.outerHTML.slice(0, 90))"
+        )
+        assert outside == [], place

@@ -1,18 +1,12 @@
 """The console in a real browser: what a person sees, with scripts and without."""
 
-import os
-
 import pytest
 
-from e2e.chromium import PROGRAM, Browser, browser
+from e2e.chromium import DRIVEN, Browser, browser
 from e2e.console import TOO_FAINT, anywhere, log_in
 from unit.console.flights import Project, populated
 
-pytestmark = pytest.mark.chromium
-CI = os.environ.get("CI") == "true"
-
-if not PROGRAM.exists() and not CI:
-    pytest.skip(f"{PROGRAM} is not installed", allow_module_level=True)
+pytestmark = DRIVEN
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,13 @@
 """The pages of jobs in a real browser: wide and narrow, light and dark, with scripts and without."""
 
-import os
-
 import pytest
 
-from e2e.chromium import PROGRAM
-from e2e.console import NAMELESS, TOO_FAINT, anywhere
+from e2e.chromium import DRIVEN
+from e2e.console import anywhere, fits, is_named, keeps_to_itself, stands_out, stays_in_its_card
 from unit.console.flights import Project
 from unit.console.queued import Queued, queued
 
-pytestmark = pytest.mark.chromium
-CI = os.environ.get("CI") == "true"
-
-if not PROGRAM.exists() and not CI:
-    pytest.skip(f"{PROGRAM} is not installed", allow_module_level=True)
+pytestmark = DRIVEN
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +28,12 @@ def paths(jobs: Queued) -> tuple[str, ...]:
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1280, 400])
 def test_each_page_fits_its_screen_and_can_be_read(visitor, address, paths, width, dark) -> None:
-    page = visitor.page(width=width, dark=dark)
-    for path in paths:
-        page.go(f"{address}{path}")
-        assert page.do("document.documentElement.scrollWidth") <= width, path
-        outside = page.do(
-            "[...document.querySelectorAll('main .card *')].filter((each) => !each.closest('.unseen') "
-            "&& each.getClientRects().length && each.getBoundingClientRect().right > "
-            "each.closest('.card').getBoundingClientRect().right + 0.5).map((each) => each.outerHTML.slice(0, 90))"
-        )
-        assert outside == [], path
-        assert page.do(TOO_FAINT) == [], path
-        assert page.do(NAMELESS) == [], path
-        assert page.do("document.querySelectorAll('h1').length") == 1
-    assert page.complaints == []
-    assert [url for url in page.requests if not url.startswith((f"{address}/", "data:"))] == []
+    page, places = visitor.page(width=width, dark=dark), [f"{address}{path}" for path in paths]
+    fits(page, places, width)
+    stays_in_its_card(page, places)
+    stands_out(page, places)
+    is_named(page, places)
+    keeps_to_itself(page, address, paths)
 
 
 @pytest.mark.parametrize("scripts", [True, False])

@@ -1,20 +1,15 @@
 """The pages of models, versions, cards and searches in a real browser: what a person sees, with scripts and without."""
 
-import os
 from dataclasses import dataclass
 
 import pytest
 
-from e2e.chromium import PROGRAM
-from e2e.console import anywhere, is_named, stands_out
+from e2e.chromium import DRIVEN
+from e2e.console import anywhere, fits, is_named, keeps_to_itself, stands_out, stays_in_its_card
 from unit.console.flights import Project
 from unit.console.registered import MODEL, registered, searched
 
-pytestmark = pytest.mark.chromium
-CI = os.environ.get("CI") == "true"
-
-if not PROGRAM.exists() and not CI:
-    pytest.skip(f"{PROGRAM} is not installed", allow_module_level=True)
+pytestmark = DRIVEN
 
 
 @dataclass(frozen=True)
@@ -57,11 +52,7 @@ def paths(searches: Searched) -> tuple[str, ...]:
 
 
 def test_no_page_complains_or_fetches_from_anywhere_else(visitor, address, paths) -> None:
-    page = visitor.page()
-    for path in paths:
-        page.go(f"{address}{path}")
-    assert page.complaints == []
-    assert [url for url in page.requests if not url.startswith((f"{address}/", "data:"))] == []
+    keeps_to_itself(visitor.page(), address, paths)
 
 
 def test_a_person_goes_from_the_models_to_a_versions_run_and_card(visitor, address, project) -> None:
@@ -110,24 +101,12 @@ def test_the_best_dot_is_highest_and_its_line_never_falls(visitor, address, sear
 
 @pytest.mark.parametrize("width", [1280, 800, 400, 320])
 def test_no_page_is_wider_than_its_screen(visitor, address, paths, width) -> None:
-    page = visitor.page(width=width)
-    for path in paths:
-        page.go(f"{address}{path}")
-        assert page.do("document.documentElement.scrollWidth") <= width, path
+    fits(visitor.page(width=width), [f"{address}{path}" for path in paths], width)
 
 
 @pytest.mark.parametrize("width", [1280, 400])
 def test_nothing_runs_out_of_its_card(visitor, address, paths, width) -> None:
-    page = visitor.page(width=width)
-    for path in paths:
-        page.go(f"{address}{path}")
-        outside = page.do(
-            "[...document.querySelectorAll('main .card *:not(svg *)')].filter((each) => "
-            "!each.closest('.wide, .unseen') "
-            "&& each.getClientRects().length && each.getBoundingClientRect().right > "
-            "each.closest('.card').getBoundingClientRect().right + 0.5).map((each) => each.outerHTML.slice(0, 90))"
-        )
-        assert outside == [], path
+    stays_in_its_card(visitor.page(width=width), [f"{address}{path}" for path in paths])
 
 
 def test_without_scripts_everything_is_there(visitor, address, searches) -> None:

@@ -1,20 +1,14 @@
 """The pages of runs in a real browser: what a person sees, with scripts and without."""
 
-import os
-
 import pytest
 
-from e2e.chromium import PROGRAM
-from e2e.console import anywhere, is_named, stands_out
+from e2e.chromium import DRIVEN
+from e2e.console import anywhere, fits, is_named, keeps_to_itself, stands_out
 from mainspring.registry.runs import NAME
 from unit.console.flights import Project
 from unit.console.trials import tried
 
-pytestmark = pytest.mark.chromium
-CI = os.environ.get("CI") == "true"
-
-if not PROGRAM.exists() and not CI:
-    pytest.skip(f"{PROGRAM} is not installed", allow_module_level=True)
+pytestmark = DRIVEN
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +37,7 @@ def paths(ids) -> tuple[str, ...]:
 
 
 def test_no_page_complains_or_fetches_from_anywhere_else(visitor, address, paths) -> None:
-    page = visitor.page()
-    for path in paths:
-        page.go(f"{address}{path}")
-    # A filter that cannot be read is answered with 422, which the browser notes.
-    assert [line for line in page.complaints if "422" not in line] == []
-    assert [url for url in page.requests if not url.startswith((f"{address}/", "data:"))] == []
+    keeps_to_itself(visitor.page(), address, paths)
 
 
 def test_a_person_finds_runs_and_compares_them(visitor, address) -> None:
@@ -75,10 +64,7 @@ def test_a_person_finds_runs_and_compares_them(visitor, address) -> None:
 
 @pytest.mark.parametrize("width", [1280, 800, 400, 320])
 def test_no_page_is_wider_than_its_screen(visitor, address, paths, width) -> None:
-    page = visitor.page(width=width)
-    for path in paths:
-        page.go(f"{address}{path}")
-        assert page.do("document.documentElement.scrollWidth") <= width, path
+    fits(visitor.page(width=width), [f"{address}{path}" for path in paths], width)
 
 
 def test_without_scripts_everything_can_be_read(visitor, address, paths) -> None:

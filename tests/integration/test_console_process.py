@@ -77,7 +77,7 @@ def test_it_answers_until_sigterm_and_shares_its_port_with_nobody(root) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
         assert "Traceback" not in process.stderr.read()
-    project.engine.dispose()
+    project.close()
 
 
 def test_a_folder_without_a_project_is_one_clear_line(tmp_path) -> None:

@@ -113,7 +113,7 @@ def test_the_worker_collects_garbage_by_the_clock_and_runs_what_is_queued(depot:
     assert {job.schedule for job in project.jobs.find(handlers={"collect-garbage"})} == {"collect-garbage"}
     assert project.jobs.find(statuses={Status.FAILED}) == []
     assert project.jobs.find(handlers={"of-a-newer-version"}) == waiting
-    project.engine.dispose()
+    project.close()
 
 
 def test_features_are_materialised_a_view_a_step_and_not_twice(depot: Depot) -> None:
@@ -127,6 +127,6 @@ def test_features_are_materialised_a_view_a_step_and_not_twice(depot: Depot) -> 
     [lease] = project.jobs.claim("dead", ["materialise"], 1, 1)
     project.jobs.record(lease, Step("HubLoad", -1, 1))  # an earlier attempt's
     project.jobs.end(lease, Outcome(Status.QUEUED), 2)
-    project.engine.dispose()
+    project.close()
     assert depot.json("jobs", "run", "forget-jobs", "--here")["status"] == "done"
     assert depot.json("jobs", "show", job.id)["result"] == {"HubLoad": -1}

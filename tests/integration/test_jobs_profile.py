@@ -43,7 +43,7 @@ def test_a_profile_says_how_its_jobs_are(tmp_path: Path, postgres_server: Postgr
         assert (found := jobs_check(project)) is not None
         assert (found.ok, found.detail) == (True, "1 queued, 1 failed")
         assert "--status failed" in found.fix
-        project.engine.dispose()
+        project.close()
 
 
 def test_a_server_that_is_away_keeps_no_jobs(tmp_path: Path, postgres_server: PostgresServer) -> None:

@@ -310,6 +310,15 @@ class Project:
             return None
         return joins.label_rows(model.label, model.observations, scan)
 
+    def close(self) -> None:
+        """Write the rest of the log and close every connection. Nobody may use the project by then."""
+        for built in list(vars(self).values()):  # what was asked for; an adapter that holds something open has `close`
+            close = getattr(built, "close", None)
+            if close is not None:
+                close()
+        if "engine" in vars(self):
+            self.engine.dispose()
+
     @property
     def allowed_hosts(self) -> tuple[str, ...]:
         """The Host headers that both planes answer to."""

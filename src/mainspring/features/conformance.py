@@ -240,3 +240,12 @@ class OnlineStoreConformance:
             reader.join()
         assert seen
         assert all(len(positions) == 1 for positions in seen)
+
+    def test_a_store_that_was_closed_is_opened_by_the_next_call(self, store: OnlineStore) -> None:
+        store.write("v", [(b"a", EntityState(1, b"x"))])
+        for _ in range(2):
+            store.close()
+            assert store.payloads([("v", b"a")]) == [b"x"]
+        store.close()
+        store.write("v", [(b"a", EntityState(2, b"y"))])
+        assert store.payloads([("v", b"a")]) == [b"y"]

@@ -97,3 +97,7 @@ class OnlineStore(Protocol):
             Unavailable: It would not.
         """
         ...
+
+    def close(self) -> None:
+        """Close what is open, such as every thread's connection; the next call opens it again."""
+        ...

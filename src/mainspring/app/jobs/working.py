@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from mainspring.app.jobs.handlers import handlers
@@ -77,16 +77,11 @@ def holder(state: Path) -> str:
 @contextmanager
 def _alone(project: Project, stop: threading.Event) -> Iterator[None]:
     """Wait until nobody else runs jobs from this state folder, or until `stop` is set."""
-    while not stop.is_set():
-        held = project.own_locks.hold(LOCK, wait_s=0)
-        try:
-            held.__enter__()
-        except Conflict:
-            stop.wait(_LOOK_S)
-            continue
-        try:
-            yield
-        finally:
-            held.__exit__(None, None, None)
-        return
-    yield
+    with ExitStack() as stack:
+        while not stop.is_set():
+            try:
+                stack.enter_context(project.own_locks.hold(LOCK, wait_s=0))
+                break
+            except Conflict:
+                stop.wait(_LOOK_S)
+        yield

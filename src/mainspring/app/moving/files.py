@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any
 
-from mainspring.app.moving.sql import Content, Step
+from mainspring.app.moving.content import Content, Step, one_by_one
 from mainspring.core.errors import Conflict, Corrupt
 from mainspring.data import duck
 from mainspring.data.adapters.delta import DeltaLake
@@ -30,16 +30,9 @@ def move_lake(source: DeltaLake, target: DeltaLake, step: Step) -> list[Content]
         Conflict: The target has other tables, or another history of one.
         Corrupt: What was written is not what is read again.
     """
-    tables = source.tables()
-    others = sorted(set(target.tables()) - set(tables))
-    if others:
-        raise Conflict(
-            f"The lake of the other profile has the tables {others}, which this one has not.",
-            fix="name an empty place for `lake` in that profile.",
-        )
     moved = []
-    for number, table in enumerate(tables):
-        step(number, len(tables), table)
+    tables = one_by_one(source.tables(), target.tables(), place="The lake", setting="lake", step=step)
+    for table in tables:
         with source.locks.hold(table, wait_s=600.0), target.locks.hold(table, wait_s=600.0):
             _move_table(source.place, target.place, table)
         left, right = content(source, table), content(target, table)
@@ -49,7 +42,6 @@ def move_lake(source: DeltaLake, target: DeltaLake, step: Step) -> list[Content]
                 fix="run the command again; if it persists, empty the other place first.",
             )
         moved.append(right)
-    step(len(tables), len(tables), "")
     return moved
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mainspring.app.moving.sql import Content, Step
+from mainspring.app.moving.content import Content, Step
 from mainspring.app.processes.supervisor import LOCK
 from mainspring.app.profiles import backends
 from mainspring.app.profiles.checking import check_profile

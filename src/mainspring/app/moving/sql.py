@@ -6,32 +6,22 @@ All of it goes in one transaction of the target: after a kill it has everything 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy import event
 
+from mainspring.app.moving.content import Content, Step
 from mainspring.core.catalog import catalog_errors, sqlalchemy_url
 from mainspring.core.errors import Conflict, Corrupt, InvalidData
 from mainspring.core.settings import Url
 
-Step = Callable[[float, float | None, str], None]  # done, total, note
-
 _NOT_OURS = ("alembic_version",)
 _AT_ONCE = 1_000
 _DIGEST_BITS = 128
-
-
-class Content(msgspec.Struct, frozen=True):
-    """What a table holds, in whatever order: how many rows, and the sum of their digests."""
-
-    name: str
-    rows: int
-    digest: str
 
 
 def move_tables(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from mainspring.app.moving.sql import Content, Step
-from mainspring.core.errors import Conflict, Corrupt
+from mainspring.app.moving.content import Content, Step, one_by_one
+from mainspring.core.errors import Corrupt
 from mainspring.features.model import EntityState
 from mainspring.features.ports import OnlineStore
 
@@ -22,19 +22,8 @@ def move_states(source: OnlineStore, target: OnlineStore, step: Step) -> list[Co
         Conflict: The target has other views.
         Corrupt: It gives another state than was written.
     """
-    views = source.views()
-    others = sorted(set(target.views()) - set(views))
-    if others:
-        raise Conflict(
-            f"The online store of the other profile has states of {others}, which this one has not.",
-            fix="name an empty store for `online` in that profile.",
-        )
-    moved = []
-    for number, view in enumerate(views):
-        step(number, len(views), view)
-        moved.append(_move_view(source, target, view))
-    step(len(views), len(views), "")
-    return moved
+    views = one_by_one(source.views(), target.views(), place="The online store", setting="online", step=step)
+    return [_move_view(source, target, view) for view in views]
 
 
 def _move_view(source: OnlineStore, target: OnlineStore, view: str) -> Content:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mainspring.app.models.executors import executors
 from mainspring.app.processes.process import arguments, log, run
-from mainspring.app.processes.tracing import tracing_of
+from mainspring.app.processes.tracing import traced
 from mainspring.app.project import Project
 from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.http.server import serve
@@ -58,7 +58,6 @@ def main() -> int:
             from mainspring.security import tls
 
             tls.check(certificates, now=project.wall.now())
-        tracing = tracing_of(project, f"gateway-{chosen.slot}")
         at = f"{settings.gateway.url}, slot {chosen.slot}"
 
         def started() -> None:
@@ -67,21 +66,17 @@ def main() -> int:
             gc.freeze()
             log.info("gateway listens on %s", at)
 
-        serving = serve(
-            build_gateway(project, tracing),
-            settings.gateway,
-            listener=listener,
-            limits=settings.gateway_limits,
-            tls=certificates,
-            slots=Slots(chosen.apart or folder(settings.state), chosen.slot, chosen.slots),
-            started=started,
-        )
-        try:
+        with traced(project, f"gateway-{chosen.slot}") as tracing:
+            serving = serve(
+                build_gateway(project, tracing),
+                settings.gateway,
+                listener=listener,
+                limits=settings.gateway_limits,
+                tls=certificates,
+                slots=Slots(chosen.apart or folder(settings.state), chosen.slot, chosen.slots),
+                started=started,
+            )
             asyncio.run(serving)
-        finally:
-            project.prediction_log.close()
-            if tracing is not None:
-                tracing.close()
         log.info("gateway ended")
 
     return run("gateway", body, chosen)

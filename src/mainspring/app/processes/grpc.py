@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mainspring.app.models.executors import executors
 from mainspring.app.processes.process import arguments, log, run
-from mainspring.app.processes.tracing import tracing_of
+from mainspring.app.processes.tracing import traced
 from mainspring.app.project import Project
 from mainspring.core.errors import Invalid, MissingExtra
 from mainspring.serving.plane.plane import DataPlane
@@ -83,14 +83,9 @@ def main() -> int:
 
     def body(project: Project) -> None:
         check_installed()
-        tracing = tracing_of(project, "grpc")
-        try:
-            slots = Slots(folder(project.settings.state), chosen.slot, chosen.slots)
+        slots = Slots(folder(project.settings.state), chosen.slot, chosen.slots)
+        with traced(project, "grpc") as tracing:
             asyncio.run(_serve(project, slots, tracing, shared=chosen.shared))
-        finally:
-            project.prediction_log.close()
-            if tracing is not None:
-                tracing.close()
         log.info("gRPC ended")
 
     return run("grpc", body, chosen)

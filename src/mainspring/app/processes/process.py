@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from mainspring.app.profiles.settings import load_settings
@@ -17,18 +18,19 @@ log = logging.getLogger("mainspring")
 
 def arguments(name: str) -> argparse.ArgumentParser:
     """Return what every child is told."""
-    parser = argparse.ArgumentParser(prog=f"python -m mainspring.app.{name}")
+    parser = argparse.ArgumentParser(prog=f"python -m mainspring.app.processes.{name}")
     parser.add_argument("--project", type=Path, required=True)
     parser.add_argument("--profile", default=None)
     return parser
 
 
 def run(name: str, body: Callable[[Project], None], chosen: argparse.Namespace | None = None) -> int:
-    """Open the project that the command line names and run `body` on it. Return the exit code."""
+    """Open the project that the command line names, run `body` on it, and close it. Return the exit code."""
     chosen = chosen or arguments(name).parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
-        body(open_project(load_settings(chosen.project, chosen.profile)))
+        with closing(open_project(load_settings(chosen.project, chosen.profile))) as project:
+            body(project)
     except MainspringError as error:
         log.error("%s", error)
         return 1

@@ -100,16 +100,16 @@ class Supervisor:
     @contextmanager
     def _exclusively(self) -> Iterator[None]:
         settings = self.project.settings
-        held = self.project.own_locks.hold(LOCK, wait_s=0)
-        try:
-            held.__enter__()
-        except Conflict:
-            up = read_running(settings.state)
-            pid = f" (process {up.pid}, console {up.control})" if up else ""
-            raise Conflict(
-                f"Project {settings.project!r} is up already{pid}.", fix="use it, or stop that process first."
-            ) from None
-        try:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.project.own_locks.hold(LOCK, wait_s=0))
+            except Conflict:
+                up = read_running(settings.state)
+                pid = f" (process {up.pid}, console {up.control})" if up else ""
+                raise Conflict(
+                    f"Project {settings.project!r} is up already{pid}.", fix="use it, or stop that process first."
+                ) from None
+            stack.callback(self._refuse_more)
             self._await_predecessors()
             self._check_certificates()
             if "control" in self.parts:
@@ -129,9 +129,6 @@ class Supervisor:
             if "gateway" in self.parts:
                 self._listeners = listen_together(settings.gateway, "gateway", settings.gateway_workers)
             yield
-        finally:
-            self._refuse_more()
-            held.__exit__(None, None, None)
 
     @property
     def _grpc_count(self) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,17 @@ def check_installed() -> None:
             there = False
         if not there:
             raise MissingExtra("Tracing requests", "otel")
+
+
+@contextmanager
+def traced(project: Project, instance: str) -> Iterator[Tracing | None]:
+    """Give what `tracing_of` returns; at the end of the block its spans are sent off."""
+    tracing = tracing_of(project, instance)
+    try:
+        yield tracing
+    finally:
+        if tracing is not None:
+            tracing.close()
 
 
 def tracing_of(project: Project, instance: str) -> Tracing | None:

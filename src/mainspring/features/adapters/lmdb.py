@@ -133,7 +133,6 @@ class LmdbOnlineStore:
             pass
 
     def close(self) -> None:
-        """Close the file; the next call of any store on it opens it again."""
         close(self._folder)
 
     def _values(self, wanted: Sequence[tuple[str, bytes]], start: int) -> list[bytes | None]:

@@ -76,3 +76,6 @@ class MemoryOnlineStore:
         """Return everything that is held."""
         with self._lock:
             return {(view, key): state for view, held in self._views.items() for key, state in held.states.items()}
+
+    def close(self) -> None:
+        """There is nothing to close."""

@@ -119,7 +119,6 @@ class PostgresOnlineStore:
         self._rows("SELECT 1")
 
     def close(self) -> None:
-        """Close every thread's connections; the next call opens new ones."""
         with self._lock:
             for connection in self._open:
                 connection.close()

@@ -193,7 +193,6 @@ class RedisOnlineStore:
         return dict(said)
 
     def close(self) -> None:
-        """Close the connections; the next call opens new ones."""
         self._reading.close()
         self._writing.close()
 

@@ -163,7 +163,6 @@ class SqliteOnlineStore:
                         connection.execute("DELETE FROM slot WHERE id = ? AND view IS NULL", (slot,))
 
     def close(self) -> None:
-        """Close every thread's connection; the next call opens a new one."""
         with self._lock:
             for connection in self._open:
                 connection.close()

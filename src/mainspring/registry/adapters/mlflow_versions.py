@@ -46,6 +46,14 @@ class MlflowVersions:
     def _tables(self) -> sa.Engine:
         return open_tables(self._url)
 
+    def close(self) -> None:
+        """Close the connections that are open; the next call opens others."""
+        opened = vars(self)
+        if "_store" in opened:
+            self._store.engine.dispose()
+        if "_tables" in opened:
+            self._tables.dispose()
+
     def register(self, model: str, digest: str, run_id: str, tags: Mapping[str, str], at: int) -> ModelVersion:
         check_digest(digest)
         store, entities = self._store, mlflow("mlflow.entities.model_registry")

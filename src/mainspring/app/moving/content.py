@@ -1,0 +1,41 @@
+"""What was moved, and the way through what is to be: one after the other, and nothing beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from mainspring.core.errors import Conflict
+
+Step = Callable[[float, float | None, str], None]  # done, total, note
+
+
+class Content(msgspec.Struct, frozen=True):
+    """What a table holds, in whatever order: how many rows, and the sum of their digests."""
+
+    name: str
+    rows: int
+    digest: str
+
+
+def one_by_one(names: Sequence[str], there: Sequence[str], *, place: str, setting: str, step: Step) -> Iterator[str]:
+    """Yield the names, telling `step` of each, where nothing else is `there`.
+
+    Args:
+        place: What holds them, for messages: "the lake".
+        setting: Which of a profile names the place.
+
+    Raises:
+        Conflict: There are others.
+    """
+    others = sorted(set(there) - set(names))
+    if others:
+        raise Conflict(
+            f"{place} of the other profile has {others}, which this one has not.",
+            fix=f"name an empty place for `{setting}` in that profile.",
+        )
+    for number, name in enumerate(names):
+        step(number, len(names), name)
+        yield name
+    step(len(names), len(names), "")

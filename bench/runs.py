@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -117,11 +118,12 @@ def peers_of(uri: str) -> Iterator[tuple[str, float | None, str]]:
             yield name, None, "not asked: it has no such filter" if not order else "not asked: it took too long before"
             continue
         begun = time.perf_counter()
-        client.search_runs(experiments, filter_, max_results=PAGE, order_by=[order])
+        ask = partial(client.search_runs, experiments, filter_, max_results=PAGE, order_by=[order])
+        ask()
         first = time.perf_counter() - begun
         late = first > PEER_PATIENCE_S
         turns = 1 if first > PEER_PATIENCE_S / 10 else PEER_TURNS
-        again = fastest(lambda: client.search_runs(experiments, filter_, max_results=PAGE, order_by=[order]), turns)  # noqa: B023
+        again = fastest(ask, turns)
         yield name, min(again, round(first * 1e3, 2)), ""
 
 
@@ -166,7 +168,7 @@ def measured(kind: str, url: str, connection: Any, turns: int) -> Iterator[Case]
         assert len(search.search(query, COLUMNS).runs) == min(
             PAGE, len(connection.execute(_plain(kind, sql)).fetchall())
         )
-        ours, floor = fastest(lambda: search.search(query, COLUMNS), turns), fastest(bare, turns)  # noqa: B023
+        ours, floor = fastest(partial(search.search, query, COLUMNS), turns), fastest(bare, turns)
         took, why = theirs[name]
         yield Case(f"{kind}: {name}", "ms", ours, floor, {"mlflow": took}, {"mlflow": why} if why else {})
     yield from whole_answers(kind, search, turns)
@@ -204,7 +206,7 @@ def whole_answers(kind: str, search: MlflowRunSearch, turns: int) -> Iterator[Ca
         ("the API's 50, filtered and ordered", f"/api/runs?filter={filter_}&order={order}"),
     ):
         assert client.page(path).status_code == 200
-        yield Case(f"{kind}: {name}", "ms", fastest(lambda: client.page(path), turns))  # noqa: B023
+        yield Case(f"{kind}: {name}", "ms", fastest(partial(client.page, path), turns))
 
 
 def _plain(kind: str, sql: str) -> str:

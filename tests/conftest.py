@@ -11,6 +11,7 @@ import pytest
 
 from depot import MODEL, Depot, copied, lay_out
 from mainspring.core.locks import FileLocks
+from object_store import s3_blobs, s3_server, s3_url  # noqa: F401  (fixtures)
 from servers import _stores, online_stores, postgres_server, redis_server  # noqa: F401  (fixtures)
 
 

@@ -13,17 +13,16 @@ from mainspring.core.settings import Url
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.deltaobjects import open_object_lake
 from mainspring.data.conformance import SCHEMA, A, B, LakeTablesConformance, read, table
-from object_store import s3_server, s3_url  # noqa: F401  (fixtures)
 
 
 @pytest.fixture
-def lake(s3_url: Url, tmp_path: Path) -> DeltaLake:  # noqa: F811
+def lake(s3_url: Url, tmp_path: Path) -> DeltaLake:
     return open_object_lake(s3_url, tmp_path / "cache")
 
 
 class TestObjectLake(LakeTablesConformance):
     @pytest.fixture
-    def lake(self, s3_url: Url, tmp_path: Path) -> DeltaLake:  # noqa: F811
+    def lake(self, s3_url: Url, tmp_path: Path) -> DeltaLake:
         return open_object_lake(s3_url, tmp_path / "cache")
 
 
@@ -31,7 +30,7 @@ def append(lake: DeltaLake, *rows: tuple[object, ...], key: str) -> int | None:
     return lake.append("flights", table(*rows).to_batches(), SCHEMA, key=key)
 
 
-def test_another_machine_sees_what_was_written(lake: DeltaLake, s3_url: Url, tmp_path: Path) -> None:  # noqa: F811
+def test_another_machine_sees_what_was_written(lake: DeltaLake, s3_url: Url, tmp_path: Path) -> None:
     append(lake, A, key="one")
     other = open_object_lake(s3_url, tmp_path / "another machine")
     assert read(other, "flights") == read(lake, "flights")
@@ -40,7 +39,7 @@ def test_another_machine_sees_what_was_written(lake: DeltaLake, s3_url: Url, tmp
     assert read(other, "flights") == read(lake, "flights")
 
 
-def test_a_key_lands_once_whoever_of_two_machines_is_first(s3_url: Url, tmp_path: Path) -> None:  # noqa: F811
+def test_a_key_lands_once_whoever_of_two_machines_is_first(s3_url: Url, tmp_path: Path) -> None:
     machines = [open_object_lake(s3_url, tmp_path / name) for name in ("one", "two")]
     append(machines[0], A, key="before")
     both, landed = threading.Barrier(2), []
@@ -68,7 +67,7 @@ def test_a_file_is_fetched_once_and_again_when_it_is_gone(lake: DeltaLake) -> No
     assert read(lake, "flights") == rows
 
 
-def test_a_file_that_the_bucket_has_lost_is_named(lake: DeltaLake, s3_url: Url, tmp_path: Path) -> None:  # noqa: F811
+def test_a_file_that_the_bucket_has_lost_is_named(lake: DeltaLake, s3_url: Url, tmp_path: Path) -> None:
     append(lake, A, key="one")
     lake.place.remove("flights", lake.place.lying("flights"))
     other = open_object_lake(s3_url, tmp_path / "another machine")
@@ -76,7 +75,7 @@ def test_a_file_that_the_bucket_has_lost_is_named(lake: DeltaLake, s3_url: Url, 
         other.scan("flights")
 
 
-def test_what_does_not_answer_is_said_and_what_is_not_there(s3_url: Url, tmp_path: Path) -> None:  # noqa: F811
+def test_what_does_not_answer_is_said_and_what_is_not_there(s3_url: Url, tmp_path: Path) -> None:
     bucket, _, rest = s3_url.text.removeprefix("s3://").partition("/")
     gone = open_object_lake(Url(f"s3://no{bucket}/{rest}"), tmp_path)
     with pytest.raises(NotFound, match="no bucket"):

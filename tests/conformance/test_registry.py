@@ -22,7 +22,6 @@ from mainspring.registry.conformance import (
     TrustedKeysConformance,
     VersionsConformance,
 )
-from object_store import s3_blobs, s3_server, s3_url  # noqa: F401  (fixtures)
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +85,7 @@ class TestFolderBlobs(BlobsConformance):
 
 class TestS3Blobs(BlobsConformance):
     @pytest.fixture
-    def blobs(self, s3_blobs: ObjectBlobs) -> ObjectBlobs:  # noqa: F811
+    def blobs(self, s3_blobs: ObjectBlobs) -> ObjectBlobs:
         return s3_blobs
 
 

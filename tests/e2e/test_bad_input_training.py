@@ -17,7 +17,7 @@ import pytest
 from depot import ENDPOINT, MODEL, MODEL_PY, Depot, Up, keyed, opened, wait_for
 from e2e.test_bad_input import _mount, check_refused, small_disk
 from mainspring.cli import exits
-from object_store import ENVIRONMENT, new_bucket, s3_server  # noqa: F401  (a fixture)
+from object_store import ENVIRONMENT, new_bucket
 from servers import PASSWORD, PostgresServer, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # each command is a process
@@ -203,7 +203,7 @@ def test_postgres_stops_in_the_middle_of_a_training(depot: Depot) -> None:
 # Bundles
 
 
-def test_a_bucket_that_goes_away_before_the_bundle_is_stored(depot: Depot, s3_server: str) -> None:  # noqa: F811
+def test_a_bucket_that_goes_away_before_the_bundle_is_stored(depot: Depot, s3_server: str) -> None:
     place = new_bucket(s3_server)
     bucket = f"{s3_server}/{place.text.partition('//')[2].partition('/')[0]}"
     environment = {**ENVIRONMENT, "MAINSPRING_BLOBS": place.text}

@@ -18,7 +18,7 @@ import pytest
 from depot import ENDPOINT, MODEL, Depot, keyed, wait_for
 from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import open_project
-from object_store import ENVIRONMENT, new_bucket, s3_server  # noqa: F401  (a fixture)
+from object_store import ENVIRONMENT, new_bucket
 from servers import PostgresServer, RedisServer, running
 
 PARCELS = ("p1", "p7", "p40", "nobody")
@@ -39,7 +39,7 @@ class Elsewhere:
 
 @pytest.fixture
 def elsewhere(
-    depot: Depot, postgres_server: PostgresServer, redis_server: RedisServer, s3_server: str,  # noqa: F811
+    depot: Depot, postgres_server: PostgresServer, redis_server: RedisServer, s3_server: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Elsewhere]:  # fmt: skip
     import redis

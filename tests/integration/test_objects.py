@@ -25,7 +25,6 @@ from mainspring.registry.bundles import Bundles, seal
 from mainspring.registry.model import Bundle, Manifest, TensorSpec
 from mainspring.security.signing import SigningKey
 from model_kit import mlp
-from object_store import s3_blobs, s3_server, s3_url  # noqa: F401  (fixtures)
 
 KEY, OTHER = SigningKey(b"k" * 32), SigningKey(b"o" * 32)
 A = "a" * 64
@@ -46,7 +45,7 @@ NAMES = [*BUNDLE.files, "manifest.json", "signature"]
 
 
 @pytest.fixture
-def blobs(s3_blobs: ObjectBlobs) -> ObjectBlobs:  # noqa: F811
+def blobs(s3_blobs: ObjectBlobs) -> ObjectBlobs:
     Bundles(s3_blobs, KEY.public).save(BUNDLE)
     return s3_blobs
 
@@ -171,7 +170,7 @@ for number in range(1000):
 """
 
 
-def test_a_writer_that_is_killed_leaves_blobs_whole_or_not_there(s3_url: Url) -> None:  # noqa: F811
+def test_a_writer_that_is_killed_leaves_blobs_whole_or_not_there(s3_url: Url) -> None:
     blobs = open_objects(s3_url)
     chance = random.Random(5)
     for _ in range(3):
@@ -199,7 +198,7 @@ def test_a_writer_that_is_killed_leaves_blobs_whole_or_not_there(s3_url: Url) ->
 
 
 @pytest.mark.usefixtures("s3_url")
-def test_a_bucket_that_is_not_there_is_named(s3_server: str) -> None:  # noqa: F811
+def test_a_bucket_that_is_not_there_is_named(s3_server: str) -> None:
     blobs = open_objects(Url(f"s3://no-such-bucket/x?endpoint={s3_server}&region=us-east-1"))
     for ask in (blobs.all, lambda: blobs.put(A, {"x": b"1"}), lambda: blobs.get(A), lambda: blobs.delete(A)):
         with pytest.raises(NotFound, match="no bucket at s3://no-such-bucket"):
@@ -242,7 +241,7 @@ class _Refusing(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def refusing(request: pytest.FixtureRequest, s3_url: Url) -> Iterator[ObjectBlobs]:  # noqa: F811
+def refusing(request: pytest.FixtureRequest, s3_url: Url) -> Iterator[ObjectBlobs]:
     status, code = request.param
     handler = type("Refusing", (_Refusing,), {"status": status, "code": code})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

@@ -22,7 +22,6 @@ from mainspring.app.project import Project, open_project
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.registry.adapters.mlflow import MlflowTracking
-from object_store import s3_server, s3_url  # noqa: F401  (fixtures)
 from servers import PASSWORD, QUOTED, PostgresServer, RedisServer, running
 
 PARTS = ("catalog", "lake", "online", "tracking", "blobs", "ledger")
@@ -59,7 +58,7 @@ def tables(url: Url) -> list[Any]:
 
 
 def test_all_is_well_and_nothing_was_made(
-    tmp_path: Path, postgres_server: PostgresServer, redis_server: RedisServer, s3_url: Url  # noqa: F811
+    tmp_path: Path, postgres_server: PostgresServer, redis_server: RedisServer, s3_url: Url
 ) -> None:  # fmt: skip
     database = postgres_server.fresh()
     settings = {
@@ -224,7 +223,7 @@ def test_redis_that_evicts_and_one_that_forbids(tmp_path: Path, redis_server: Re
         assert [(check.backend, check.check) for check in wrong(found)] == [("online", "reachable")]
 
 
-def test_a_bucket_that_is_not_there(tmp_path: Path, s3_url: Url) -> None:  # noqa: F811
+def test_a_bucket_that_is_not_there(tmp_path: Path, s3_url: Url) -> None:
     found = checked(tmp_path, lake=s3_url.text.replace("s3://", "s3://no"))
     assert "no bucket" in found["lake"]["reachable"].detail
 

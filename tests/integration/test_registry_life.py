@@ -23,7 +23,6 @@ from mainspring.registry.lineage import PARENT
 from mainspring.registry.model import AliasMove, Graph, Manifest, ModelVersion, Node, TensorSpec
 from mainspring.registry.processes import local_user, process_tags
 from model_kit import mlp
-from object_store import s3_server, s3_url  # noqa: F401  (fixtures)
 
 X, Y = TensorSpec("x", "FP32", (-1, 2)), TensorSpec("y", "FP32", (-1, 2))
 LATER = SystemClock().now() + 30 * DAY
@@ -358,7 +357,7 @@ def test_an_import_of_what_is_marked_is_refused(project: Project, tmp_path: Path
     assert project.blobs.all() == [version.digest]
 
 
-def test_a_registry_lives_on_s3(tmp_path: Path, s3_url: Url) -> None:  # noqa: F811
+def test_a_registry_lives_on_s3(tmp_path: Path, s3_url: Url) -> None:
     project = project_in(tmp_path / "here", blobs=s3_url.text)
     first, second = registered(project, number=1), registered(project, number=2)
     assert project.blobs.all() == sorted([first.digest, second.digest])

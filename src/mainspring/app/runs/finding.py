@@ -39,8 +39,9 @@ def find_runs(
     if not runs and model is not None and not project.run_search.search(_of(model)).runs:
         project.definitions.model(model)  # a name that is misspelt has no runs, and is no model
     if by_hand:
-        for slip in unknown_names(project.run_search, found, query.order, runs, ordered_by=order):
-            raise slip
+        slips = unknown_names(project.run_search, found, query.order, runs, ordered_by=order)
+        if slips:
+            raise slips[0]
     return runs
 
 

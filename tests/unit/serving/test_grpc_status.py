@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
+import grpc.aio
 import pytest
 
 from mainspring.core.errors import (
@@ -17,6 +20,7 @@ from mainspring.core.errors import (
     StorageFull,
     Unavailable,
 )
+from mainspring.serving.grpc.service import _abort
 from mainspring.serving.grpc.status import MAX_DETAILS, code_of, details_of, trailers_of
 from mainspring.serving.plane.executor import ModelFailed
 from mainspring.serving.plane.status import TooLarge, TooSlow
@@ -59,3 +63,12 @@ def test_when_to_come_again_is_told_where_that_helps() -> None:
 
 def test_details_fit_into_what_clients_take_as_metadata() -> None:
     assert len(details_of(Invalid("é" * 100_000))) <= MAX_DETAILS
+
+
+def test_who_cannot_be_told_is_no_failure_of_ours() -> None:
+    class Over:
+        async def abort(self, *_: object) -> None:
+            raise grpc.aio.InternalError("the call is over")
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(_abort("ModelInfer", "r1", Invalid("x"), Over()))

@@ -250,5 +250,8 @@ def _note(name: str, request_id: str, error: Exception) -> None:
 async def _abort(name: str, request_id: str, error: Exception, context: Any) -> NoReturn:
     if not isinstance(error, grpc.aio.AbortError):
         _note(name, request_id, error)
-    await context.abort(code_of(error), details_of(error), (*trailers_of(error), (REQUEST_ID, request_id)))
+    try:
+        await context.abort(code_of(error), details_of(error), (*trailers_of(error), (REQUEST_ID, request_id)))
+    except grpc.aio.InternalError:  # the call is over, as when the server stops while it comes: nobody can be told
+        raise asyncio.CancelledError from None
     raise AssertionError("`abort` raises")

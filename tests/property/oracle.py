@@ -85,7 +85,10 @@ def _same(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
 
 def _total(values: list[float]) -> float:
     values = [float(value) for value in values]
-    return math.fsum(values) if all(map(math.isfinite, values)) else sum(values)
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):  # beyond a double, or infinities of both signs
+        return sum(values)
 
 
 def _mean(values: list[float]) -> float | None:
@@ -98,7 +101,7 @@ def _variance(values: list[float]) -> float | None:
         return None
     mean = _mean(values)
     rest = _mean([value - mean for value in values])
-    return _total([(value - mean - rest) ** 2 for value in values]) / len(values)
+    return _total([(value - mean - rest) * (value - mean - rest) for value in values]) / len(values)
 
 
 def _ordered(value: Any) -> tuple[bool, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from mainspring.app.project import Project
-from mainspring.core.errors import MainspringError, NotFound
+from mainspring.core.errors import NotFound
 from mainspring.features.model import FeatureView, MaterialiseReport
 
 Told = Callable[[str, int, int, int], None]  # view, entities done, of how many, from how many rows
@@ -32,7 +32,7 @@ def materialise_views(
     horizon = project.settings.materialise_every_us * 5 // 4
     run = project.materialiser.rebuild if rebuild else project.materialiser.run
     reports = []
-    failure: MainspringError | None = None
+    failure: Exception | None = None
     for view in project.definitions.views.values() if views is None else views:
         told = None if progress is None else partial(progress, view.name)
         try:
@@ -40,7 +40,7 @@ def materialise_views(
         except NotFound as error:
             if project.lake.version(view.source.name) is not None:
                 failure = failure or error
-        except MainspringError as error:
+        except Exception as error:  # a defect in one view too must not keep the others waiting
             failure = failure or error
     if failure is not None:
         raise failure

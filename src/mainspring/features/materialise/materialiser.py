@@ -139,6 +139,9 @@ class Materialiser:
             self._con = duck.connect(memory_limit=self._memory_limit)
         layout = Layout(view)
         held = self._slices.get(layout.slot)
+        if held is not None and held[0].view.source.columns != view.source.columns:
+            self._slices.pop(layout.slot)[1].drop()  # a column became wider, and the slice holds the narrower one
+            held = None
         if held is None:
             self._made += 1
             made = Slice(self._con, self._lake, self._locks, layout, self._made)

@@ -182,8 +182,8 @@ def _collapsed(states: list[dict[str, Any]]) -> Spread:
     origin = spreads[0][1]
     n = sum(spread[0] for spread in spreads)
     shift = sum(moved + count * (start - origin) for count, start, moved, _ in spreads)
-    m2 = sum(
-        squares + count * ((start - origin) + moved / count - shift / n) ** 2
-        for count, start, moved, squares in spreads
-    )
+    m2 = 0.0
+    for count, start, moved, squares in spreads:
+        apart = (start - origin) + moved / count - shift / n
+        m2 += squares + count * (apart * apart)  # a product beyond a double is infinite; a power would raise
     return n, origin, shift, m2

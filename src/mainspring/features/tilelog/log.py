@@ -103,6 +103,9 @@ class TileLog:
         if not self.types:
             self.types = column_types(self._con, self._layout, self._landing)
         pieces, missing = self.read(loads)
+        if self._scan is not None and self._schema() != self._types_there(self._scan):
+            self._restart(self._scan.version)
+            pieces, missing = self.read(loads)
         if (missing & wanted).any():
             for group in _writes(np.flatnonzero(missing & wanted).tolist(), loads):
                 self._append([Span.of(places, loads) for places in group], loads)
@@ -156,6 +159,21 @@ class TileLog:
         finally:
             self._con.execute("DROP VIEW IF EXISTS tile_log")
             self._con.unregister("merging")
+
+    def _restart(self, version: int) -> None:
+        """Empty the log: a column of the source has become wider, so its tiles have other types than the table."""
+        self._store(f"restart.{version}", [Span(_NO_LOAD, _NO_LOAD, Content(0, 0))], [], self._lake.replace)
+
+    def _schema(self) -> dict[str, pa.DataType]:
+        """Return the columns that depend on the view, with the types of tiles that are made now."""
+        columns = ", ".join(f"NULL::{kind} AS {name}" for name, kind in self.types.items())
+        schema = self._con.sql(f"SELECT {columns} LIMIT 0").to_arrow_table().schema
+        return dict(zip(schema.names, schema.types, strict=True))
+
+    def _types_there(self, scan: TableScan) -> dict[str, pa.DataType]:
+        schema = scan.schema
+        assert schema is not None
+        return {name: schema.field(name).type for name in self.types}
 
     def _append(self, spans: Sequence[Span], loads: Loads) -> None:
         places = [(span.first, loads.places(span.first, span.last)) for span in spans]

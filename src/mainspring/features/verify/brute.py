@@ -113,7 +113,10 @@ class BruteReader:
 
 def _total(values: Sequence[Any]) -> float:
     numbers = [float(value) for value in values]
-    return math.fsum(numbers) if all(map(math.isfinite, numbers)) else sum(numbers)
+    try:
+        return math.fsum(numbers)
+    except (OverflowError, ValueError):  # beyond a double, or infinities of both signs
+        return sum(numbers)
 
 
 def _mean(values: Sequence[Any]) -> float | None:
@@ -126,7 +129,7 @@ def _variance(values: Sequence[Any]) -> float | None:
     if mean is None:
         return None
     rest = _total([value - mean for value in values]) / len(values)
-    return _total([(value - mean - rest) ** 2 for value in values]) / len(values)
+    return _total([(value - mean - rest) * (value - mean - rest) for value in values]) / len(values)
 
 
 def _std(values: Sequence[Any]) -> float | None:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from mainspring.app.live.doctor import Finding, examine
+from mainspring.app.live.status import status
 from mainspring.app.processes.running import Running
 from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import Project, open_project
@@ -47,6 +48,24 @@ def test_nobody_is_told_to_kill_the_processes_of_another_folder(project: Project
         assert child.stdin is not None
         child.stdin.close()
     assert found.ok
+
+
+def test_damaged_segments_of_the_log_are_counted_with_their_folder(project: Project) -> None:
+    ledger = project.settings.ledger.path
+    ledger.mkdir()
+    (ledger / "01x.segment").write_bytes(b"")
+    found = next(finding for finding in examine(project) if finding.check == "predictions")
+    assert not found.ok
+    assert found.detail.startswith(f"1 damaged segments of the log are set aside in {ledger / 'damaged'}")
+    assert status(project).damaged_segments == 1
+
+
+def test_an_unexpected_error_is_one_checks_failure(project: Project) -> None:
+    (project.settings.state / "locks").write_bytes(b"no folder")
+    found = {finding.check: finding for finding in examine(project)}
+    assert not found["models"].ok
+    assert found["models"].detail.startswith("the check failed: FileExistsError: ")
+    assert found["definitions"].ok
 
 
 def test_an_endpoint_that_serves_what_is_not_registered_is_named(project: Project) -> None:

@@ -43,6 +43,14 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         sync_folder(path.parent)
 
 
+def make_folder(folder: Path, *, mode: int = 0o700) -> None:
+    """Make a folder and those above it where they are missing, and their names durable."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True, mode=mode)
+    for each in missing:
+        sync_folder(each.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -238,6 +238,11 @@ class LedgerConformance:
         assert [ledger.store.compact(), ledger.store.compact()] == [2, 0]
         assert ledger.store.read("late", 0, 10_000)["id"].to_pylist() == ["p1", "p2", "p3"]
 
+    def test_nothing_of_a_sound_log_is_damaged(self, ledger: Ledger) -> None:
+        ledger.log.append([prediction(1)])
+        ledger.store.compact()
+        assert (ledger.log.damaged(), ledger.store.damaged()) == (0, 0)
+
     def test_appending_nothing_changes_nothing(self, ledger: Ledger) -> None:
         ledger.log.append([])
         assert ledger.store.compact() == 0

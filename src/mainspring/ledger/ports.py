@@ -54,6 +54,10 @@ class PredictionLog(Protocol):
         """Count predictions that are not logged."""
         ...
 
+    def damaged(self) -> int:
+        """Return how many parts of the log compaction could not read and has set aside."""
+        ...
+
     def close(self) -> None:
         """Make everything durable and let go of the files."""
         ...
@@ -63,7 +67,14 @@ class PredictionStore(Protocol):
     """What was predicted, after compaction. Personal values stay sealed unless it is asked to show them."""
 
     def compact(self) -> int:
-        """Move what was appended into the store, each prediction once, and return how many it was."""
+        """Move what was appended into the store, each prediction once, and return how many it was.
+
+        A part of the log that is damaged is set aside and counted, and the rest is moved.
+        """
+        ...
+
+    def damaged(self) -> int:
+        """Return how many parts of the log `compact` has set aside, and nobody has taken away since."""
         ...
 
     def find(self, prediction_id: str) -> Prediction:

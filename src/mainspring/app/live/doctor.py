@@ -50,6 +50,15 @@ def examine(project: Project) -> list[Finding]:
             findings += check(project)
         except MainspringError as error:
             findings.append(Finding(check=name, ok=False, detail=error.what, fix=error.fix or ""))
+        except Exception as error:  # the other checks still say what they found
+            findings.append(
+                Finding(
+                    check=name,
+                    ok=False,
+                    detail=f"the check failed: {type(error).__name__}: {error}",
+                    fix="see whether another check names the cause; else report this with its text",
+                )
+            )
     return findings
 
 
@@ -148,6 +157,17 @@ def _models(project: Project) -> Iterator[Finding]:
 
 def _predictions(project: Project) -> Iterator[Finding]:
     moved = project.predictions.compact()
+    damaged = project.predictions.damaged()
+    if damaged:
+        folder = project.settings.ledger.path / "damaged"
+        yield Finding(
+            check="predictions",
+            ok=False,
+            detail=f"{damaged} damaged segments of the log are set aside in {folder}; what could be read of them is in "
+            "the lake",
+            fix=f"look for the cause, such as a failing disk; then move {folder} away",
+        )
+        return
     torn = getattr(project.predictions, "torn_bytes", 0)
     lost = f"; {torn} bytes of writes that death cut short were cut off" if torn else ""
     yield _well("predictions", f"the log is whole, {moved} moved into the lake{lost}")

@@ -45,6 +45,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: list[EndpointStatus]
     sources: list[SourceStatus]
     online: StoreStatus
+    damaged_segments: int = 0  # of the prediction log, set aside
 
 
 def status(project: Project) -> Status:
@@ -59,6 +60,7 @@ def status(project: Project) -> Status:
         endpoints=[_endpoint(project, name) for name in project.definitions.endpoints],
         sources=[SourceStatus(source=name, version=project.lake.version(name)) for name in project.definitions.sources],
         online=_online(project),
+        damaged_segments=project.predictions.damaged(),
     )
 
 

@@ -43,5 +43,9 @@ def command(call: Call) -> None:
             console.print(f"  source    {source.source}: {state}")
         said = f"[red]{escape(found.online.problem)}[/]" if found.online.problem else "answers"
         console.print(f"  store     {escape(found.online.address)}: {said}", soft_wrap=True)
+        if found.damaged_segments:
+            console.print(
+                f"  log       [red]{found.damaged_segments} damaged segments are set aside: run `mainspring doctor`[/]"
+            )
 
     call.result(found, show)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from itertools import chain
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from mainspring.core.errors import NotFound
+from mainspring.core.errors import Corrupt, NotFound
 from mainspring.core.ids import check_id
 from mainspring.core.locks import Locks
 from mainspring.data.ports import LakeTables
 from mainspring.ledger import frames
-from mainspring.ledger.adapters.unread import Progress, Segment, segments, tidy, unread
+from mainspring.ledger.adapters.unread import DamagedSegment, Progress, Segment, damaged, segments, tidy, unread
 from mainspring.ledger.columns import INSTANT, READ, SCHEMA, from_table, read_of, to_batch
 from mainspring.ledger.model import PREDICTIONS, Prediction
 from mainspring.ledger.revealing import revealed
@@ -37,7 +36,7 @@ class LakePredictions:
 
     Attributes:
         torn_bytes: What dead writers left half-written, and had told nobody of, as far as this object has seen.
-        damaged_frames: Batches whose bytes are not what was written; their segment is kept as `.damaged`.
+        damaged_frames: Batches whose bytes are not what was written; their segment is set aside.
     """
 
     def __init__(
@@ -56,42 +55,65 @@ class LakePredictions:
             tidy(self._folder)
             return sum(self._compact(segment) for segment in segments(self._folder))
 
+    def damaged(self) -> int:
+        return damaged(self._folder)
+
     def _compact(self, segment: Segment) -> int:
         # Asked before reading: what is behind the last frame of a segment that was dead by then is torn.
         live = segment.live()
-        moved, progress = 0, segment.progress()
-        if progress.planned > progress.done:  # somebody was killed here
-            moved = self._carry_out(segment, progress, segment.read(progress.done, progress.planned))
-            progress = segment.progress()
-        size = segment.size()  # what is written from here on is the next compaction's: a writer may be faster than we
-        while (found := segment.some(progress.done, size, self._at_once_bytes)).end > progress.done:
-            progress = Progress(progress.done, found.end, progress.damaged + found.damaged)
-            segment.advance(progress)
-            moved += self._carry_out(segment, progress, found)
-            progress = Progress(found.end, found.end, progress.damaged)
+        moved = 0
+        try:
+            # What is written from here on is the next compaction's: a writer may be faster than we.
+            progress, size = segment.progress(), segment.sync()
+            if progress.planned > progress.done:  # a compaction was killed here
+                found = segment.read(progress.done, progress.planned)
+                added, progress = self._carry_out(segment, progress, found)
+                moved += added
+            while (found := segment.some(progress.done, size, self._at_once_bytes)).end > progress.done:
+                damaged = progress.damaged + found.damaged
+                progress = msgspec.structs.replace(progress, planned=found.end, damaged=damaged)
+                segment.advance(progress)
+                added, progress = self._carry_out(segment, progress, found)
+                moved += added
+        except DamagedSegment:
+            if not live:  # else its writer may be about to end, and the next compaction finds it dead
+                segment.set_aside()
+            return moved
         if not live:
-            self._retire(segment, found.torn, progress.damaged)
+            self.torn_bytes += found.torn
+            self.damaged_frames += progress.damaged
+            if progress.damaged:
+                segment.set_aside()
+            else:
+                segment.forget()
         return moved
 
-    def _carry_out(self, segment: Segment, plan: Progress, found: frames.Frames) -> int:
-        """Move the planned range; return how many predictions that added, 0 if the lake had it."""
-        predictions = list(chain.from_iterable(frames.decode(payload) for payload in found.payloads))
+    def _carry_out(self, segment: Segment, plan: Progress, found: frames.Frames) -> tuple[int, Progress]:
+        """Move the planned range; return how many predictions that added, none if the lake had it, and the progress.
+
+        The lake's append returns when its rows are durable: only then is the range done.
+        """
+        predictions, undecodable = _decoded(found)
+        if plan.doubtful:
+            predictions = self._missing(predictions)
         version = None
         if predictions:
             key = f"{segment.name}:{plan.done}-{plan.planned}"
             version = self._lake.append(PREDICTIONS, [to_batch(predictions)], SCHEMA, key=key)
-        segment.advance(Progress(plan.planned, plan.planned, plan.damaged))
-        return 0 if version is None else len(predictions)
+        done = msgspec.structs.replace(plan, done=plan.planned, damaged=plan.damaged + undecodable)
+        segment.advance(done)
+        return 0 if version is None else len(predictions), done
 
-    def _retire(self, segment: Segment, torn_bytes: int, damaged_frames: int) -> None:
-        self.torn_bytes += torn_bytes
-        self.damaged_frames += damaged_frames
-        # The lake's files may still be in the page cache only, where the segment was durable.
-        os.sync()
-        if damaged_frames:
-            segment.set_aside()
-        else:
-            segment.forget()
+    def _missing(self, predictions: list[Prediction]) -> list[Prediction]:
+        """Return those of the predictions that the lake does not have."""
+        dataset = self._dataset()
+        if dataset is None or not predictions:
+            return predictions
+        instants = [each.at for each in predictions]
+        at = pc.field("at")
+        near = (at >= pa.scalar(min(instants), INSTANT)) & (at <= pa.scalar(max(instants), INSTANT))
+        known = set(dataset.to_table(columns=["id"], filter=near)["id"].to_pylist())
+        return [each for each in predictions if each.id not in known]
 
     def find(self, prediction_id: str) -> Prediction:
         check_id(prediction_id, "prediction")
@@ -152,3 +174,15 @@ class LakePredictions:
         if scan.rows is not None:
             return ds.dataset(scan.rows)
         return ds.dataset(list(scan.files or ()), schema=SCHEMA, format="parquet") if scan.files else None
+
+
+def _decoded(found: frames.Frames) -> tuple[list[Prediction], int]:
+    """Return the predictions of frames, and how many frames hold something else."""
+    predictions: list[Prediction] = []
+    undecodable = 0
+    for payload in found.payloads:
+        try:
+            predictions += frames.decode(payload)
+        except Corrupt:
+            undecodable += 1
+    return predictions, undecodable

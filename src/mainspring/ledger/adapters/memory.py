@@ -47,6 +47,9 @@ class MemoryLedger:
     def skip(self, endpoint: str, cause: str, rows: int) -> None:
         self.unlogged[endpoint, cause] += rows
 
+    def damaged(self) -> int:
+        return 0
+
     def close(self) -> None:
         pass
 

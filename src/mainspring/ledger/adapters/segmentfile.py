@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from mainspring.core.files import disk_errors, sync_folder
+from mainspring.core.files import disk_errors, make_folder, sync_folder
 from mainspring.core.ids import new_id
 from mainspring.ledger import frames
 
@@ -38,7 +38,7 @@ class SegmentFile:
             StorageFull: There is no room; nothing was left behind.
         """
         with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(folder)
             while (made := cls._try(folder)) is None:
                 pass
         return made
@@ -54,6 +54,7 @@ class SegmentFile:
             # The name appears when the lock is held: a segment that nobody holds never grows again.
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             made.write(frames.MAGIC)
+            os.fsync(descriptor)  # before it has its name: a power cut must not leave an empty segment
             beside.rename(path)
             sync_folder(folder)
         except FileNotFoundError:

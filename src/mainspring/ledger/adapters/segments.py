@@ -22,6 +22,7 @@ from mainspring.core.errors import MainspringError, StorageFull, Unavailable
 from mainspring.core.files import disk_errors
 from mainspring.ledger import batches, frames
 from mainspring.ledger.adapters.segmentfile import SegmentFile
+from mainspring.ledger.adapters.unread import damaged
 from mainspring.ledger.model import Batch, Heading, Prediction
 from mainspring.ledger.ports import Seals
 from mainspring.ledger.sealing import Sealer
@@ -140,6 +141,9 @@ class SegmentLog:
 
     def skip(self, endpoint: str, cause: str, rows: int) -> None:
         self.unlogged[endpoint, cause] += rows
+
+    def damaged(self) -> int:
+        return damaged(self._folder)
 
     def close(self) -> None:
         atexit.unregister(self.close)

@@ -1,13 +1,14 @@
-"""What stands in the segments and not yet in the lake, and how far each segment has been read.
+"""Segments that are not wholly in the lake yet, and how far each of them has been moved.
 
 Beside a segment stands its progress: `done` bytes are in the lake, `planned` bytes were about to be. A plan is made
 durable before it is carried out and carried out again, with the same range, by whoever comes after a kill; the lake
-refuses a range that it has.
+refuses a range that it has. A segment that cannot be read is kept in the folder `damaged`, where nobody reads it.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +17,21 @@ from pathlib import Path
 import msgspec
 
 from mainspring.core.errors import Corrupt
-from mainspring.core.files import write_atomic
+from mainspring.core.files import sync_folder, write_atomic
 from mainspring.ledger import frames
 from mainspring.ledger.adapters.segmentfile import SUFFIX, UNNAMED
 from mainspring.ledger.model import Prediction
+
+DAMAGED = "damaged"  # the folder of segments that were set aside
+_DAMAGED_BEFORE = ".damaged"  # the ending that an older version gave them instead
+_log = logging.getLogger(__name__)
+
+
+class DamagedSegment(Corrupt):
+    """A segment that does not begin like one, or is shorter than what was read of it."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"The segment {path} {why}.", fix="it is set aside once nobody writes to it.")
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -28,6 +40,7 @@ class Progress(msgspec.Struct, frozen=True):
     done: int = len(frames.MAGIC)
     planned: int = len(frames.MAGIC)
     damaged: int = 0  # whole frames up to `planned` that are not what was written
+    doubtful: bool = False  # an earlier progress was lost: any of the predictions may be in the lake
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +76,8 @@ class Segment:
             return msgspec.json.decode(self._progress_path.read_bytes(), type=Progress)
         except FileNotFoundError:
             return Progress()
+        except msgspec.DecodeError:
+            return Progress(doubtful=True)
 
     def advance(self, progress: Progress) -> None:
         write_atomic(self._progress_path, msgspec.json.encode(progress))
@@ -71,17 +86,30 @@ class Segment:
         """Return the whole frames between two offsets, to the end by default.
 
         Raises:
-            Corrupt: The file does not begin like a segment.
+            DamagedSegment: The file does not begin like a segment, or ends before `start`.
         """
         with self.path.open("rb") as file:
             magic = file.read(len(frames.MAGIC))
             if magic not in (frames.MAGIC, frames.MAGIC_BEFORE):
-                raise Corrupt(f"{self.path.name} is not a segment of predictions.", fix=f"move {self.path} away.")
+                raise DamagedSegment(self.path, "does not begin like a segment of predictions")
+            size = os.fstat(file.fileno()).st_size
+            if size < start:
+                raise DamagedSegment(self.path, f"has {size} bytes, of which {start} are in the lake")
             file.seek(start)
-            return frames.scan(file.read(-1 if until is None else until - start), start)
+            return frames.scan(file.read(-1 if until is None else max(0, until - start)), start)
 
-    def size(self) -> int:
-        return self.path.stat().st_size
+    def sync(self) -> int:
+        """Make durable what is written, and return how many bytes that is.
+
+        Progress is durable at once: without this a power cut could leave a segment shorter than its progress.
+        """
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(descriptor).st_size
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return size
 
     def some(self, start: int, until: int, length: int) -> frames.Frames:
         """Return the first whole frames between two offsets: of `length` bytes, or one if that is larger."""
@@ -92,19 +120,33 @@ class Segment:
             length *= 2
 
     def set_aside(self) -> None:
-        """Keep a damaged segment, as `.damaged`, where nobody reads it."""
-        self.path.rename(self.path.with_suffix(".damaged"))
-        self._progress_path.unlink(missing_ok=True)
+        """Keep a damaged segment, and its progress, in the folder `damaged`."""
+        folder = self.path.parent / DAMAGED
+        folder.mkdir(mode=0o700, exist_ok=True)
+        # The progress last: alone it is deleted, and a segment without it would be moved once more.
+        for path in (self.path, self._progress_path):
+            if path.exists():
+                path.rename(folder / path.name)
+                sync_folder(folder)
+                sync_folder(path.parent)
+        _log.error("The segment %s is damaged: it is kept in %s", self.path.name, folder)
 
     def forget(self) -> None:
-        """Delete the segment, then its progress: the other way round a kill between would count it all again."""
+        """Delete the segment, then its progress: the other way round a death between would count it all again."""
         self.path.unlink(missing_ok=True)
+        sync_folder(self.path.parent)
         self._progress_path.unlink(missing_ok=True)
 
 
 def segments(folder: Path) -> list[Segment]:
     """Return the segments of a folder, the one begun first first."""
     return [Segment(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+
+
+def damaged(folder: Path) -> int:
+    """Return how many segments of a folder were set aside."""
+    before = sum(1 for _ in folder.glob(f"*{_DAMAGED_BEFORE}"))
+    return before + sum(1 for _ in (folder / DAMAGED).glob(f"*{SUFFIX}"))
 
 
 def tidy(folder: Path) -> None:
@@ -128,8 +170,11 @@ def unread(folder: Path, containing: str | None = None) -> Iterator[Prediction]:
     for segment in segments(folder):
         try:
             found = segment.read(segment.progress().done)
-        except FileNotFoundError:  # compacted since we looked: the lake has it
+        except (FileNotFoundError, DamagedSegment):  # compacted since we looked: the lake has it; or to be set aside
             continue
         for payload in found.payloads:
             if needle is None or needle in payload:
-                yield from frames.decode(payload)
+                try:
+                    yield from frames.decode(payload)
+                except Corrupt:  # compaction counts it
+                    continue

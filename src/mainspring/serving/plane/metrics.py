@@ -63,6 +63,7 @@ class Metrics(Collector):
         waiting: Endpoint -> rows that wait.
         refused: How many versions of the routing table cannot be served.
         unlogged: (endpoint, cause) -> rows that were predicted and are not in the log, see `PredictionLog`.
+        damaged: How many segments of the log are set aside.
     """
 
     def __init__(
@@ -73,12 +74,14 @@ class Metrics(Collector):
         waiting: Callable[[], Mapping[str, int]],
         refused: Callable[[], int],
         unlogged: Callable[[], Mapping[tuple[str, str], int]] = dict,
+        damaged: Callable[[], int] = int,
     ) -> None:
         self._ready = ready
         self._served = served
         self._waiting = waiting
         self._refused = refused
         self._unlogged = unlogged
+        self._damaged = damaged
         self._endpoints: dict[str, EndpointMetrics] = {}
         self.outside: dict[int, int] = defaultdict(int)  # replies that belong to no endpoint, by status
         self.spans: Callable[[], Mapping[str, int]] = dict  # what became of spans, where requests are traced
@@ -106,6 +109,11 @@ class Metrics(Collector):
             "mainspring_refused_versions",
             "Versions of the routing table that cannot be served; what served before goes on.",
             float(self._refused()),
+        )
+        yield GaugeMetricFamily(
+            "mainspring_damaged_segments",
+            "Segments of the prediction log that were set aside as damaged.",
+            float(self._damaged()),
         )
         version = GaugeMetricFamily(
             "mainspring_served_version", "1 for each version behind an endpoint.", labels=["endpoint", "version"]

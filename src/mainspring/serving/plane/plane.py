@@ -67,6 +67,7 @@ class DataPlane:
             waiting=lambda: {name: each.waiting_rows for name, each in self.served.items()},
             refused=lambda: len(self._live.table.refused),
             unlogged=lambda: log.unlogged,
+            damaged=log.damaged,
         )
         self.in_flight = 0
         self.draining = False

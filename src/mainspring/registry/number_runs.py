@@ -2,7 +2,7 @@
 
 They are AttributeProto's floats (field 7, 32 bits each), ints (8, varints) and strings (9), which ONNX writes one field
 each. What is found here is what a walk from field to field would find, for that is how each run is told: every field
-must begin where the one before it ends.
+must begin where the one before it ends. A number that is not in its shortest form ends a run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 
 _FLOAT, _INT, _STRING = 0x3D, 0x40, 0x4A  # a field's number and wire type, as its first byte says them
 _SHORT = b"|".join(b"\\x%02x.{%d}" % (size, size) for size in range(32))
-_FIELD = rb"(?:\x3d.{4}|\x40[\x80-\xff]{0,9}[\x00-\x7f]|\x4a(?:" + _SHORT + rb"))"
+_INT_BYTES = rb"(?:[\x00-\x7f]|[\x80-\xff]{1,8}[\x01-\x7f]|[\x80-\xff]{9}\x01)"  # 64 bits in their shortest form
+_FIELD = rb"(?:\x3d.{4}|\x40" + _INT_BYTES + rb"|\x4a(?:" + _SHORT + rb"))"
 _FEW, _MANY = (re.compile(_FIELD + rb"{1,%d}+" % count, re.DOTALL) for count in (32, 1024))
 _WINDOW = 1024  # bytes that are looked at first, twice as many each time that all of them were one run
 _LARGEST_WINDOW = 1 << 20
@@ -60,7 +61,8 @@ def _any_ints(seen: _Bytes) -> int:
     """A key and a varint both end with a byte below 128, so such bytes are key, end, key, end."""
     ends = np.flatnonzero(seen < 0x80)
     keys, lasts = ends[: len(ends) // 2 * 2 : 2], ends[1::2]
-    right = (seen[keys] == _INT) & (lasts - keys <= 10)
+    sizes, values = lasts - keys, seen[lasts]
+    right = (seen[keys] == _INT) & ((sizes == 1) | (values > 0) & ((sizes < 10) | (sizes == 10) & (values == 1)))
     return _end_of_chain(keys, lasts + 1, right)
 
 

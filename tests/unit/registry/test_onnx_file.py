@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import onnx
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from mainspring.core.errors import Corrupt
+from mainspring.registry import onnx_file
 from mainspring.registry.onnx_file import check_onnx
+from mainspring.registry.onnx_wire import fields
 
 
 def model(*nodes: onnx.NodeProto, initializers: tuple[onnx.TensorProto, ...] = ()) -> onnx.ModelProto:
@@ -116,14 +119,42 @@ def test_either_mark_of_outside_data_is_enough() -> None:
             check_onnx(model(initializers=(tensor,)).SerializeToString())
 
 
-def test_a_second_graph_field_is_scanned_too() -> None:
+def test_a_second_graph_field_is_refused() -> None:
     """Protobuf merges repeated occurrences of a message field, so a scan of the first alone would miss the second."""
     hidden = onnx.ModelProto()
     hidden.graph.initializer.append(outside("second"))
     content = model().SerializeToString() + hidden.SerializeToString()
     assert onnx.load_from_string(content).graph.initializer[0].name == "second"
-    with pytest.raises(Corrupt, match="second"):
+    with pytest.raises(Corrupt, match="twice"):
         check_onnx(content)
+
+
+@pytest.mark.parametrize("domain", ["com.microsoft", "com.microsoft.nchwc", "ai.onnx.training"])
+def test_a_function_does_not_stand_for_an_operator_that_the_runtime_has(domain: str) -> None:
+    made = with_function("Twice", domain=domain)
+    made.functions[0].domain = domain
+    with pytest.raises(Corrupt, match=domain):
+        check_onnx(made.SerializeToString())
+
+
+def test_a_file_of_many_functions_is_read_in_one_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each function is entered once, however many others there are."""
+    made = with_function("Twice")
+    for number in range(300):
+        made.functions.add().CopyFrom(made.functions[0])
+        made.functions[-1].name = f"f{number}"
+        made.graph.node.append(helper.make_node(f"f{number}", ["x"], [f"z{number}"], domain="pkg.torch"))
+        made.opset_import.append(helper.make_opsetid("pkg.torch", 1))
+    entered: list[str] = []
+
+    def counted(message: memoryview, kind: str, name: str) -> Iterator[object]:
+        entered.append(kind)
+        return fields(message, kind, name)
+
+    monkeypatch.setattr(onnx_file, "fields", counted)
+    check_onnx(made.SerializeToString())
+    assert entered.count("Function") == 301
+    assert entered.count("Node") == 1 + 301 + 1 + 300
 
 
 def test_an_attribute_after_a_run_of_numbers_is_scanned() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from onnx import TensorProto, helper
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.registry.packed import pack
-from mainspring.serving.adapters.onnx import OnnxExecutor
+from mainspring.serving.adapters.onnx import OnnxExecutor, open_session
 from mainspring.serving.plane import runtime
 from serving_kit import FEATURES, INPUTS, bundle, expected, golden, model
 
@@ -166,3 +167,27 @@ def test_held_out_rows_that_cannot_be_read_refuse_the_bundle() -> None:
     for content in (held_out(rows=3, outputs={}), held_out(rows=3).replace(b'"f8"', b'"f9"')):
         with pytest.raises(Corrupt, match=r"held-out rows of bundle .* cannot be read"):
             runtime.load(bundle(golden_json=content), MemoryOnlineStore(), OnnxExecutor)
+
+
+def test_a_session_reads_no_file_whatever_the_model_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if a check were passed: the runtime finds no data of a tensor outside the model's bytes."""
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "pepper").write_bytes(b"p" * 32)
+    monkeypatch.chdir(tmp_path)
+    weight = TensorProto(name="w", data_type=TensorProto.UINT8, dims=[32], data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value="secrets/pepper")
+    inside = helper.make_tensor("w", TensorProto.UINT8, [32], b"p" * 32, raw=True)
+    for tensor, loads in ((inside, True), (weight, False)):
+        graph = helper.make_graph(
+            [helper.make_node("Identity", ["w"], ["y"])],
+            "leak",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1])],
+            [helper.make_tensor_value_info("y", TensorProto.UINT8, [32])],
+            [tensor],
+        )
+        content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        if loads:
+            open_session(content.SerializeToString(), "leak")
+        else:
+            with pytest.raises(Corrupt, match="does not load"):
+                open_session(content.SerializeToString(), "leak")

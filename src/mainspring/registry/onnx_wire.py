@@ -1,0 +1,193 @@
+"""ONNX's protobuf messages, read so that no two parsers can disagree about them.
+
+Protobuf's parsers differ where an encoding is not the plain one: tags wider than 32 bits are truncated by some and kept
+by others, fields of a wrong wire type or an unknown number are skipped, a repeated singular message is merged, the last
+of several scalars or members of a oneof wins. A file that uses any of these could show one model to this check and
+another to the runtime. So only fields of onnx/onnx-ml.proto (IR version 13) are accepted, each in its shortest
+encoding, of its own wire type, and a singular one once. Such a file is what any serializer writes, but for the order of
+its fields, on which nothing depends then.
+
+Wire format: https://protobuf.dev/programming-guides/encoding/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mainspring.core.errors import Corrupt
+from mainspring.registry.number_runs import end_of_run
+
+DEEPEST = 100  # messages inside messages; protobuf's own parsers go no deeper
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_WIRES = {"int": _VARINT, "int32": _VARINT, "float": _FIXED32, "double": _FIXED64}  # else _BYTES
+_WIDTHS = {"float": 4, "double": 8}
+
+# Message -> its fields: number:kind, `*` where repeated, `|` where a member of the message's one oneof. A kind that is
+# no scalar is the name of another message. Enums are int32 on the wire.
+_MESSAGES = {
+    "Model": "1:int 2:str 3:str 4:str 5:int 6:str 7:Graph 8:OperatorSetId* 14:StringStringEntry* 20:TrainingInfo* "
+    "25:Function* 26:DeviceConfiguration*",
+    "OperatorSetId": "1:str 2:int",
+    "Graph": "1:Node* 2:str 5:Tensor* 10:str 11:ValueInfo* 12:ValueInfo* 13:ValueInfo* 14:TensorAnnotation* "
+    "15:SparseTensor* 16:StringStringEntry*",
+    "Node": "1:str* 2:str* 3:str 4:str 5:Attribute* 6:str 7:str 8:str 9:StringStringEntry* 10:NodeDeviceConfiguration*",
+    "Attribute": "1:str 2:float 3:int 4:bytes 5:Tensor 6:Graph 7:float* 8:int* 9:bytes* 10:Tensor* 11:Graph* 13:str "
+    "14:Type 15:Type* 20:int32 21:str 22:SparseTensor 23:SparseTensor*",
+    "Tensor": "1:int* 2:int32 3:Segment 4:float* 5:int32* 6:bytes* 7:int* 8:str 9:bytes 10:double* 11:int* 12:str "
+    "13:StringStringEntry* 14:int32 16:StringStringEntry*",
+    "Segment": "1:int 2:int",
+    "StringStringEntry": "1:str 2:str",
+    "SparseTensor": "1:Tensor 2:Tensor 3:int*",
+    "ValueInfo": "1:str 2:Type 3:str 4:StringStringEntry*",
+    "Type": "1:TensorType| 4:SequenceType| 5:MapType| 6:str 7:OpaqueType| 8:TensorType| 9:OptionalType|",
+    "TensorType": "1:int32 2:TensorShape",
+    "SequenceType": "1:Type",
+    "MapType": "1:int32 2:Type",
+    "OptionalType": "1:Type",
+    "OpaqueType": "1:str 2:str",
+    "TensorShape": "1:Dimension*",
+    "Dimension": "1:int| 2:str| 3:str",
+    "TensorAnnotation": "1:str 2:StringStringEntry*",
+    "TrainingInfo": "1:Graph 2:Graph 3:StringStringEntry* 4:StringStringEntry*",
+    "Function": "1:str 4:str* 5:str* 6:str* 7:Node* 8:str 9:OperatorSetId* 10:str 11:Attribute* 12:ValueInfo* 13:str "
+    "14:StringStringEntry*",
+    "DeviceConfiguration": "1:str 2:int32 3:str*",
+    "NodeDeviceConfiguration": "1:str 2:ShardingSpec* 3:int32",
+    "ShardingSpec": "1:str 2:int* 3:IntIntListEntry* 4:ShardedDim*",
+    "IntIntListEntry": "1:int 2:int*",
+    "ShardedDim": "1:int 2:SimpleShardedDim*",
+    "SimpleShardedDim": "1:int| 2:str| 3:int",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldKind:
+    """One field of a message: its scalar type or message, and how often it may stand there."""
+
+    kind: str
+    repeated: bool
+    one_of: bool
+
+
+def _fields_of(text: str) -> dict[int, FieldKind]:
+    found = {}
+    for each in text.split():
+        number, _, kind = each.partition(":")
+        found[int(number)] = FieldKind(kind.rstrip("*|"), kind.endswith("*"), kind.endswith("|"))
+    return found
+
+
+SCHEMA: dict[str, dict[int, FieldKind]] = {name: _fields_of(text) for name, text in _MESSAGES.items()}
+
+Value = int | str | memoryview  # memoryview: bytes, a message, or packed or fixed-width numbers
+
+
+def fields(message: memoryview, kind: str, name: str) -> Iterator[tuple[int, FieldKind, Value]]:
+    """Yield (number, field, value) of one message; nested messages are not entered.
+
+    Runs of an attribute's floats, ints and strings, of which a forest has millions, are checked and left out.
+
+    Args:
+        kind: The message, a key of `SCHEMA`.
+        name: The file's, for messages.
+
+    Raises:
+        Corrupt: It is cut short, or encoded otherwise than in the plain way, or holds a field that ONNX does not know.
+    """
+    known = SCHEMA[kind]
+    runs = kind == "Attribute"
+    seen: set[int] = set()
+    position, end = 0, len(message)
+    while position < end:
+        if runs and (beyond := end_of_run(message, position)) > position:
+            position = beyond
+            continue
+        key, position = _varint(message, position, name)
+        number, wire = key >> 3, key & 7
+        field = known.get(number)
+        if field is None:
+            raise Corrupt(f"{name} has a field {number} in its {kind}, which ONNX does not know; it is not served.")
+        if not field.repeated:
+            slot = 0 if field.one_of else number
+            if slot in seen:
+                raise Corrupt(f"{name} gives the field {number} of a {kind} twice; runtimes differ in which counts.")
+            seen.add(slot)
+        value, position = _value(message, position, wire, field, name)
+        yield number, field, value
+
+
+def _value(message: memoryview, position: int, wire: int, field: FieldKind, name: str) -> tuple[Value, int]:
+    kind = field.kind
+    expected = _WIRES.get(kind, _BYTES)
+    if wire == _BYTES and (expected == _BYTES or field.repeated):
+        size, position = _varint(message, position, name)
+        value, position = _take(message, position, size, name)
+        if kind == "str":
+            return _text(value, name), position
+        if expected != _BYTES:
+            _check_packed(value, kind, name)
+        return value, position
+    if wire != expected:
+        raise Corrupt(f"{name} is no plain ONNX file: the field at byte {position} has the wire type {wire}.")
+    if wire == _VARINT:
+        number, position = _varint(message, position, name)
+        if kind == "int32" and 1 << 31 <= number < (1 << 64) - (1 << 31):
+            raise Corrupt(f"{name} is no plain ONNX file: the number {number} is wider than its field.")
+        return number, position
+    return _take(message, position, _WIDTHS[kind], name)
+
+
+def _take(message: memoryview, position: int, size: int, name: str) -> tuple[memoryview, int]:
+    if position + size > len(message):
+        raise Corrupt(f"{name} is cut short: a field of {size} bytes begins {len(message) - position} before its end.")
+    return message[position : position + size], position + size
+
+
+def _text(value: memoryview, name: str) -> str:
+    try:
+        text = bytes(value).decode()
+    except UnicodeDecodeError:
+        raise Corrupt(f"{name} holds a text that is not UTF-8.") from None
+    if "\0" in text:
+        raise Corrupt(f"{name} holds a text with a NUL, at which some runtimes end it.")
+    return text
+
+
+def _varint(message: memoryview, position: int, name: str) -> tuple[int, int]:
+    start, value, shift = position, 0, 0
+    while position < len(message) and shift < 70:
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if (byte == 0 and shift) or value >= 1 << 64:
+                raise Corrupt(f"{name} is no plain ONNX file: the number at byte {start} is not in its shortest form.")
+            return value, position
+        shift += 7
+    raise Corrupt(f"{name} is cut short or not an ONNX file: no number ends at byte {position}.")
+
+
+def _check_packed(content: memoryview, kind: str, name: str) -> None:
+    """Raise if packed numbers are not whole, or not each in its shortest form."""
+    width = _WIDTHS.get(kind)
+    if width is not None:
+        plain = not len(content) % width
+    elif not len(content):
+        plain = True
+    else:
+        seen = np.frombuffer(content, np.uint8)
+        lasts = np.flatnonzero(seen < 0x80)
+        sizes = np.diff(lasts, prepend=-1)
+        ends = seen[lasts]
+        plain = bool(
+            seen[-1] < 0x80
+            and not ((ends == 0) & (sizes > 1)).any()
+            and not (sizes > 10).any()
+            and not ((sizes == 10) & (ends > 1)).any()
+        )
+    if not plain:
+        raise Corrupt(f"{name} is no plain ONNX file: a list of numbers is cut short or not in its shortest form.")

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from depot import MODEL, Depot, copied, opened
+from mainspring.app.keys import create_key
 from mainspring.app.models.transferring import export_version
 from mainspring.core.errors import StorageFull
+from mainspring.core.time import DAY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # each command is a process
 
@@ -42,12 +44,17 @@ def test_a_version_from_its_training_to_another_installation(depot: Depot, tmp_p
     assert shown["dataset_commit"] in people.stdout or "dataset commit" in people.stdout
 
     key = tmp_path / "ben.key"
-    key.write_text(depot.json("keys", "create", "ben", "--scope", "manage")["key"] + "\n")
+    own = tmp_path / "own.key"
+    own.write_text(depot.json("keys", "create", "ben", "--scope", "manage")["key"] + "\n")
+    key.write_text(create_key(opened(depot), "ben", ["manage"], DAY, created_by="local:carla") + "\n")
     strict = {"MAINSPRING_APPROVALS": "1"}
     refused = depot.run("promote", MODEL, "2", environment=strict)
     assert refused.code == 3
     assert f"mainspring models approve {MODEL}:2" in refused.stdout
     assert depot.run("models", "approve", f"{MODEL}:2").code != 0  # its author
+    bypass = depot.run("models", "approve", f"{MODEL}:2", "--key-file", own)
+    assert bypass.code == 9
+    assert "cannot approve it" in bypass.stderr
     given = depot.json("models", "approve", f"{MODEL}:2", "--key-file", key, "--reason", "I looked")
     assert given["approver"].endswith(":ben")
     taken = depot.run("models", "withdraw", f"{MODEL}:2", "--approver", given["approver"], "--reason", "not sure")

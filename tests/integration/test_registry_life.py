@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from mainspring.core.time import DAY, HOUR, ManualClock, SystemClock
 from mainspring.ledger.conformance import prediction
 from mainspring.registry.bundles import seal
 from mainspring.registry.lineage import PARENT
-from mainspring.registry.model import AliasMove, Graph, Manifest, ModelVersion, Node, TensorSpec
+from mainspring.registry.model import AliasMove, Approval, Graph, Manifest, ModelVersion, Node, TensorSpec
 from mainspring.registry.processes import local_user, process_tags
 from model_kit import mlp
 
+_PEOPLE = (f"person-{number}" for number in count())
 X, Y = TensorSpec("x", "FP32", (-1, 2)), TensorSpec("y", "FP32", (-1, 2))
 LATER = SystemClock().now() + 30 * DAY
 
@@ -75,10 +77,36 @@ def name_of(version: ModelVersion) -> str:
 
 
 def manager(project: Project, *scopes: str) -> str:
-    return create_key(project, "ben", scopes or ("manage",), DAY)
+    return create_key(project, "ben", scopes or ("manage",), DAY, created_by=f"local:{next(_PEOPLE)}")
 
 
 # Approvals
+
+
+def test_a_key_that_the_author_made_approves_nothing_of_theirs(tmp_path: Path) -> None:
+    project = project_in(tmp_path / "here", approvals=2)
+    version = registered(project)
+    own = create_key(project, "ben", ["manage"], DAY)
+    with pytest.raises(Denied, match=f"{local_user()} made late:1 and also key:.*:ben"):
+        curating.approve(project, "late:1", key=own)
+    unknown = create_key(project, "from before", ["manage"], DAY, created_by="")
+    with pytest.raises(Denied, match="not known who made key:"):
+        curating.approve(project, "late:1", key=unknown)
+
+    # Approvals that were given before keys said who made them, and two keys of one person.
+    for token in (
+        own,
+        unknown,
+        *(create_key(project, "carla", ["manage"], DAY, created_by="local:carla") for _ in "ab"),
+    ):
+        approver = f"key:{token.split('_')[1]}:someone"
+        project.approvals.add(Approval("late", "1", version.digest, approver, "", 0))
+    refused = promote(project, "late")
+    assert not refused.promoted
+    assert refused.results[0].short_by == 1.0
+
+    curating.approve(project, "late:1", key=create_key(project, "dan", ["manage"], DAY, created_by="local:dan"))
+    assert promote(project, "late").promoted
 
 
 def test_promotion_waits_for_somebody_else(tmp_path: Path) -> None:

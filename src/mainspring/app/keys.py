@@ -14,8 +14,15 @@ ADMINISTRATOR = "administrator"
 _ADMINISTRATOR_LIFETIME = 365 * DAY
 
 
-def create_key(project: Project, name: str, scopes: Iterable[str], lifetime_us: int) -> str:
-    """Create a key and return its token, which nobody can show again."""
+def create_key(
+    project: Project, name: str, scopes: Iterable[str], lifetime_us: int, *, created_by: str | None = None
+) -> str:
+    """Create a key and return its token, which nobody can show again.
+
+    Args:
+        created_by: The person who makes it, by default the user of this process. A key approves nothing that this
+            person made.
+    """
     allowed = [Action(scope) for scope in scopes]
     token = keys.issue(
         project.key_store,
@@ -24,6 +31,7 @@ def create_key(project: Project, name: str, scopes: Iterable[str], lifetime_us: 
         lifetime_us=lifetime_us,
         clock=project.wall,
         pepper=project.pepper,
+        created_by=actor() if created_by is None else created_by,
     )
     _audit(project, "keys.create", f"key/{token.split('_')[1]}", f"{name}: {' '.join(sorted(allowed))}")
     return token

@@ -27,7 +27,7 @@ from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.core.time import DAY, parse_duration
 from mainspring.ledger.model import Prediction
 from mainspring.security.keys import issue
-from mainspring.security.model import Action, ApiKey, AuditEvent
+from mainspring.security.model import Action, ApiKey, AuditEvent, Principal
 
 MaybeId = Annotated[str | None, Query(pattern=f"^{ID_PATTERN}$")]
 _LONGEST_LIFETIME = 10 * 366 * DAY
@@ -107,7 +107,7 @@ def api(project: ConsoleProject, looking: Looking | None = None) -> APIRouter:
             raise Invalid(
                 f"That is no request for a key: {error}.", fix='send {"name", "scopes", "lifetime"}.'
             ) from None
-        token = await run_in_threadpool(_create, project, wanted)
+        token = await run_in_threadpool(_create, project, wanted, caller(request).principal)
         await run_in_threadpool(_note, project, request, "key.create", f"key/{_id_of(token)}", ",".join(wanted.scopes))
         return Json({"id": _id_of(token), "token": token}, 201)
 
@@ -127,7 +127,7 @@ def api(project: ConsoleProject, looking: Looking | None = None) -> APIRouter:
     return router
 
 
-def _create(project: ConsoleProject, wanted: NewKey) -> str:
+def _create(project: ConsoleProject, wanted: NewKey, by: Principal) -> str:
     lifetime = parse_duration(wanted.lifetime)
     if lifetime > _LONGEST_LIFETIME:
         raise Invalid(f"A key cannot live {wanted.lifetime!r}.", fix="give it at most ten years, such as 90d.")
@@ -139,7 +139,14 @@ def _create(project: ConsoleProject, wanted: NewKey) -> str:
         lifetime_us=lifetime,
         clock=project.authenticator.clock,
         pepper=project.pepper,
+        created_by=_person(project, by),
     )
+
+
+def _person(project: ConsoleProject, principal: Principal) -> str:
+    """Return the person behind a key: a key made with another key is of the person who made the first."""
+    key = project.key_store.find(principal.id)
+    return "" if key is None else key.created_by
 
 
 def _id_of(token: str) -> str:
@@ -154,6 +161,7 @@ def _shown(key: ApiKey) -> dict[str, Any]:
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
+        "created_by": key.created_by,
     }
 
 

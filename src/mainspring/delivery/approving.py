@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mainspring.core.errors import Denied, Invalid
 from mainspring.delivery.model import GateResult
@@ -26,11 +26,14 @@ def needed(gates: Sequence[Gate], always: int) -> int:
     return max([always, *map(int, asked)])
 
 
-def check_approver(approver: str, version: ModelVersion, authors: Sequence[str]) -> None:
-    """Return if `approver` may approve a version.
+def check_approver(approver: str, version: ModelVersion, authors: Sequence[str], person: str | None = None) -> None:
+    """Raise if `approver` may not approve a version.
+
+    Args:
+        person: The person who made the API key that approves, where it is a key; empty where that is not known.
 
     Raises:
-        Denied: They made it, or nobody knows who did.
+        Denied: They made the version, an author of it made their key, or one of the two is not known.
     """
     name = f"{version.model}:{version.version}"
     if not authors:
@@ -43,11 +46,42 @@ def check_approver(approver: str, version: ModelVersion, authors: Sequence[str])
         raise Denied(
             f"{approver} made {name} and cannot approve it.", authenticated=True, fix="let somebody else approve it."
         )
+    if person == "":
+        raise Denied(
+            f"It is not known who made {approver}, so its holder may be an author of {name}.",
+            authenticated=True,
+            fix="approve with a key that was made since this release, by `mainspring keys create`.",
+        )
+    if person in authors:
+        raise Denied(
+            f"{person} made {name} and also {approver}, which therefore cannot approve it.",
+            authenticated=True,
+            fix="approve with a key that somebody else made, or as another user of this machine.",
+        )
 
 
-def verdict(count: int, version: ModelVersion, authors: Sequence[str], approvals: Sequence[Approval]) -> GateResult:
-    """Return whether enough people approved a version. An author's word, or one for another bundle, does not count."""
-    who = {each.approver for each in approvals if each.digest == version.digest} - set(authors)
+def verdict(
+    count: int,
+    version: ModelVersion,
+    authors: Sequence[str],
+    approvals: Sequence[Approval],
+    people: Mapping[str, str] | None = None,
+) -> GateResult:
+    """Judge whether enough people approved a version.
+
+    An author's word does not count, nor that of a key that an author made, nor one for another bundle. Several keys
+    that one person made are one person.
+
+    Args:
+        people: For approvers that are API keys: approver -> the person who made the key, empty where not known.
+    """
+    people = people or {}
+    persons: dict[str, str] = {}  # person -> the approver to name
+    for each in approvals:
+        person = people.get(each.approver, each.approver)
+        if each.digest == version.digest and person and person not in authors:
+            persons.setdefault(person, each.approver)
+    who = set(persons.values())
     missing = max(0, count - len(who))
     name = f"{version.model}:{version.version}"
     return GateResult(

@@ -9,7 +9,7 @@ from mainspring.security.model import Action, ApiKey, AuditEvent, Principal
 from mainspring.security.ports import AuditLog, Authoriser, KeyStore
 
 _ANA = ApiKey("ana", "Ana's laptop", frozenset({Action.PREDICT, Action.VIEW}), b"\x00\xffana", 10, 20)
-_BOB = ApiKey("bob", "nightly <batch>", frozenset({Action.PREDICT}), b"bob", 5, 2**53)
+_BOB = ApiKey("bob", "nightly <batch>", frozenset({Action.PREDICT}), b"bob", 5, 2**53, created_by="local:ana")
 
 
 class KeyStoreConformance:

@@ -28,7 +28,14 @@ _GET_ONE = "run `mainspring keys create`, or ask who runs this installation."
 
 
 def issue(
-    store: KeyStore, *, name: str, scopes: Iterable[Action], lifetime_us: int, clock: Clock, pepper: bytes
+    store: KeyStore,
+    *,
+    name: str,
+    scopes: Iterable[Action],
+    lifetime_us: int,
+    clock: Clock,
+    pepper: bytes,
+    created_by: str = "",
 ) -> str:
     """Store a new key and return its token. Nobody can show the token again.
 
@@ -36,6 +43,7 @@ def issue(
         name: For people: who or what uses the key; 1 to 128 printable characters.
         scopes: What it may do, at least one action.
         lifetime_us: Microseconds until it expires, counted from now.
+        created_by: The person who makes the key, as `registry.processes.local_user` names people.
 
     Raises:
         Invalid: The name is empty or not printable, there is no scope, or the lifetime is not positive.
@@ -51,7 +59,8 @@ def issue(
     body = f"msp_{key_id}_{''.join(secrets.choice(_ALPHABET) for _ in range(43))}"
     token = f"{body}{_checksum(body)}"
     now = clock.now()
-    store.add(ApiKey(key_id, name, allowed, _digest(pepper, token), now, now + lifetime_us))
+    digest = _digest(pepper, token)
+    store.add(ApiKey(key_id, name, allowed, digest, now, now + lifetime_us, created_by=created_by))
     return token
 
 

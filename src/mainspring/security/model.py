@@ -26,6 +26,7 @@ class ApiKey:
     created_at: int  # UTC epoch microseconds
     expires_at: int
     revoked_at: int | None = None
+    created_by: str = ""  # the person who made it, or whose key made it; empty for keys from before this was kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,14 @@ def test_flags_beat_the_environment_which_beats_the_profile_which_beats_the_defa
     assert found.control.port == 8081
 
 
+@pytest.mark.parametrize(("profile", "environment", "found"), [(2, "0", 2), (2, "3", 3), (0, "1", 1), (2, None, 2)])
+def test_the_environment_asks_for_more_approvals_and_never_for_fewer(
+    tmp_path: Path, profile: int, environment: str | None, found: int
+) -> None:
+    given = {} if environment is None else {"MAINSPRING_APPROVALS": environment}
+    assert _load(tmp_path, f"[profiles.local]\napprovals = {profile}\n", given).approvals == found
+
+
 def test_a_profile_is_chosen_by_flag_environment_or_file(tmp_path: Path) -> None:
     (tmp_path / "mainspring.toml").write_text(
         'name = "shop"\nprofile = "a"\n[profiles.a]\n[profiles.b]\n[profiles.c]\n'

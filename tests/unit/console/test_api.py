@@ -5,6 +5,7 @@ import pytest
 from mainspring.console.app import create_app
 from mainspring.core.errors import Denied
 from mainspring.core.time import DAY
+from mainspring.security.keys import issue
 from mainspring.security.model import Action
 from unit.console.client import Client
 from unit.console.flights import NOW, START, WEEKS, Project, populated
@@ -98,8 +99,22 @@ class TestKeys:
         listed = owner.get("/api/keys")
         assert token.split("_")[2] not in listed.text
         (key,) = [key for key in listed.json()["keys"] if key["name"] == "batch"]
-        assert set(key) == {"id", "name", "scopes", "created_at", "expires_at", "revoked_at"}
+        assert set(key) == {"id", "name", "scopes", "created_at", "expires_at", "revoked_at", "created_by"}
         assert key["expires_at"] - key["created_at"] == 90 * DAY
+
+    def test_a_key_made_with_a_key_is_of_the_person_who_made_the_first(self, here) -> None:
+        first = issue(
+            here.key_store,
+            name="ana",
+            scopes=list(Action),
+            lifetime_us=DAY,
+            clock=here.authenticator.clock,
+            pepper=here.pepper,
+            created_by="local:ana",
+        )
+        second = self.create(Client(create_app(here), first), scopes=["manage", "view"]).json()
+        third = self.create(Client(create_app(here), second["token"])).json()
+        assert [here.key_store.find(made["id"]).created_by for made in (second, third)] == ["local:ana"] * 2
 
     def test_a_revoked_key_is_refused(self, here, owner) -> None:
         made = self.create(owner).json()

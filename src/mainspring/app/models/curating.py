@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from mainspring.registry.processes import local_user
 from mainspring.security.model import Action, AuditEvent
 
 CHAMPION = "champion"
+_KEY = "key:"  # before the id and the name of an API key, among approvers
 
 
 def find(project: Project, reference: str) -> ModelVersion:
@@ -157,7 +159,7 @@ def approve(project: Project, reference: str, *, key: str | None = None, reason:
     version = find(project, reference)
     approver = local_user() if key is None else _holder(project, key)
     expect_kept(project, version)
-    check_approver(approver, version, authors(project, version))
+    check_approver(approver, version, authors(project, version), makers(project, [approver]).get(approver))
     project.bundles.load(version.digest)  # nobody approves what is not whole
     reason = storable(reason)
     approval = Approval(version.model, version.version, version.digest, approver, reason, project.wall.now())
@@ -191,13 +193,23 @@ def withdraw(
     return done
 
 
+def makers(project: Project, approvers: Iterable[str]) -> dict[str, str]:
+    """Return the person who made each of the API keys among `approvers`; empty where that is not known."""
+    found = {}
+    for approver in approvers:
+        if approver.startswith(_KEY):
+            key = project.key_store.find(approver.removeprefix(_KEY).partition(":")[0])
+            found[approver] = "" if key is None else key.created_by
+    return found
+
+
 def _holder(project: Project, token: str) -> str:
     principal = project.authenticator.authenticate(f"Bearer {token}")
     if Action.MANAGE not in principal.scopes:
         raise Denied(
             f"The key {principal.name!r} may not approve.", authenticated=True, fix="use one with the scope manage."
         )
-    return f"key:{principal.id}:{principal.name}"
+    return f"{_KEY}{principal.id}:{principal.name}"
 
 
 def delete(project: Project, reference: str, *, reason: str = "") -> Deletion:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mainspring.app.models.curating import authors, expect_kept, storable
+from mainspring.app.models.curating import authors, expect_kept, makers, storable
 from mainspring.app.project import Project
 from mainspring.core.errors import NotFound
 from mainspring.delivery import approving, carded
@@ -57,7 +57,8 @@ def _approved(project: Project, gates: Sequence[Gate], version: ModelVersion) ->
     if not count:
         return []
     given = project.approvals.of(version.model, version.version)
-    return [approving.verdict(count, version, authors(project, version), given)]
+    people = makers(project, (each.approver for each in given))
+    return [approving.verdict(count, version, authors(project, version), given, people)]
 
 
 def _carded(project: Project, gates: Sequence[Gate], version: ModelVersion) -> list[GateResult]:

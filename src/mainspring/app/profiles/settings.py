@@ -100,7 +100,8 @@ def load_settings(
     path = root / PROJECT_FILE
     document = _checked(path)
     profiles, name = document.get("profiles", {}), _named(path, document, profile, environment)
-    values = {**DEFAULTS, **_flat(profiles.get(name, {})), **_from_environment(environment), **(overrides or {})}
+    written = {**DEFAULTS, **_flat(profiles.get(name, {}))}
+    values = {**written, **_stricter(written, _from_environment(environment)), **(overrides or {})}
     unknown = set(values) - set(DEFAULTS) - {"debug", "schedules"}
     if unknown:
         raise Invalid(
@@ -176,6 +177,16 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         else:
             found[name] = text
     return found
+
+
+def _stricter(profile: Mapping[str, Any], environment: dict[str, Any]) -> dict[str, Any]:
+    """Return the environment's settings, of which `approvals` only raises what the profile asks for.
+
+    The author of a version sets the environment of their own `promote`; the profile is code that others review.
+    """
+    if "approvals" in environment:
+        environment["approvals"] = max(count(environment, "approvals"), count(profile, "approvals"))
+    return environment
 
 
 def _build(root: Path, document: Mapping[str, Any], profile: str, given: Mapping[str, Any]) -> Settings:

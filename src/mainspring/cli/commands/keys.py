@@ -50,18 +50,20 @@ def list_(call: Call, *, all_: bool) -> None:
         from rich.table import Table
 
         table = Table(box=None, header_style="bold")
-        for column in ("id", "name", "scopes", "expires", "revoked"):
+        for column in ("id", "name", "scopes", "expires", "revoked", "made by"):
             table.add_column(column, no_wrap=column in ("id", "expires"))  # `keys revoke` needs the whole id
         for key in keys:
             revoked = "" if key.revoked_at is None else _to_the_second(key.revoked_at)
-            table.add_row(key.id, key.name, " ".join(sorted(key.scopes)), _to_the_second(key.expires_at), revoked)
+            scopes, expires = " ".join(sorted(key.scopes)), _to_the_second(key.expires_at)
+            table.add_row(key.id, key.name, scopes, expires, revoked, key.created_by)
         console.print(table)
 
     call.result(
         [
             {"id": key.id, "name": key.name, "scopes": sorted(key.scopes), "created_at": format_instant(key.created_at),
              "expires_at": format_instant(key.expires_at),
-             "revoked_at": None if key.revoked_at is None else format_instant(key.revoked_at)}
+             "revoked_at": None if key.revoked_at is None else format_instant(key.revoked_at),
+             "created_by": key.created_by}
             for key in keys
         ],
         show,

@@ -21,6 +21,7 @@ api_keys = sa.Table(
     sa.Column("created_at", sa.BigInteger, nullable=False),  # UTC epoch microseconds, as every instant
     sa.Column("expires_at", sa.BigInteger, nullable=False),
     sa.Column("revoked_at", sa.BigInteger),
+    sa.Column("created_by", sa.String(256), nullable=False, server_default=""),
 )
 
 audit_events = sa.Table(
@@ -49,6 +50,7 @@ class CatalogKeyStore:
             "created_at": key.created_at,
             "expires_at": key.expires_at,
             "revoked_at": key.revoked_at,
+            "created_by": key.created_by,
         }
         with catalog_errors("api_keys"):
             try:
@@ -78,7 +80,9 @@ class CatalogKeyStore:
 
 def _key(row: Any) -> ApiKey:
     scopes = frozenset(Action(scope) for scope in row.scopes.split())
-    return ApiKey(row.id, row.name, scopes, bytes(row.digest), row.created_at, row.expires_at, row.revoked_at)
+    return ApiKey(
+        row.id, row.name, scopes, bytes(row.digest), row.created_at, row.expires_at, row.revoked_at, row.created_by
+    )
 
 
 def _storable(text: str) -> str:

@@ -73,12 +73,19 @@ class Server(ABC):
 
     def pause(self) -> None:
         """Let it hang: connections stay open and nothing is answered."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        self._signal_all(signal.SIGSTOP)
 
     def resume(self) -> None:
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        """Send a signal to the server and to its children: Postgres has one for each connection."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        pid = self._process.pid
+        self._process.send_signal(number)
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(child), number)
 
     @abstractmethod
     def command(self) -> list[str]: ...

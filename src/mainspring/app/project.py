@@ -63,6 +63,7 @@ class Project:
         self._loading = threading.Lock()
         self._loaded: Definitions | None = None
         self._expected = False
+        self._keeps_bundles = False
 
     def _build(self, port: str, table: Mapping[str, Build], url: Url) -> Any:
         return backends.build(port, table, Context(url, self))
@@ -217,7 +218,13 @@ class Project:
     @cached_property
     def blobs(self) -> Blobs:
         built: Blobs = self._build("blobs", backends.BLOBS, self.settings.blobs)
-        return built
+        if not self._keeps_bundles or self.settings.blobs.scheme in ("file", "memory"):
+            return built
+        return backends.kept_blobs(built, self.settings.state / "cache" / "bundles")
+
+    def keep_bundles(self) -> None:
+        """Let this process keep the bundles that it reads from a bucket on this machine, and read them there first."""
+        self._keeps_bundles = True
 
     @cached_property
     def bundles(self) -> Bundles:

@@ -82,6 +82,7 @@ class Limits:
     idle_us: int = 30_000_000  # between a connection's opening or last reply and the end of the next request's head
     body_us: int = 10_000_000  # for a body to arrive
     drain_us: int = 10_000_000  # for what is in flight to be answered at the end
+    stale_us: int = 3_600_000_000  # how long routes and keys count that the catalog has not confirmed
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,17 @@ class KeyStoreConformance:
         store.revoke("ana", 99)
         assert store.find("ana") == replace(_ANA, revoked_at=15)
 
+    def test_the_mark_changes_with_each_key_and_each_revocation(self, store: KeyStore) -> None:
+        marks = [store.mark()]
+        for key in (_ANA, _BOB):
+            store.add(key)
+            marks.append(store.mark())
+        store.revoke("ana", 15)
+        marks.append(store.mark())
+        assert len(set(marks)) == 4
+        store.revoke("ana", 99)
+        assert store.mark() == marks[-1]
+
     def test_an_unknown_key_cannot_be_revoked(self, store: KeyStore) -> None:
         try:
             store.revoke("nobody", 1)

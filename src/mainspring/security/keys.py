@@ -18,7 +18,7 @@ from mainspring.core.errors import Denied, Invalid
 from mainspring.core.ids import new_id
 from mainspring.core.time import Clock
 from mainspring.security.model import Action, ApiKey, Principal
-from mainspring.security.ports import KeyStore
+from mainspring.security.ports import FindsKeys, KeyStore
 
 _TOKEN = re.compile(r"(msp_([0-9a-z]{26})_[0-9A-Za-z]{43})([0-9a-f]{8})")
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # 43 of these are 256 bits
@@ -79,7 +79,7 @@ class Authenticator:
     """Says who calls. A key's row is remembered for a second, and so is that a header was the right one for it."""
 
     def __init__(
-        self, store: KeyStore, pepper: bytes, clock: Clock, *, monotonic: Callable[[], float] = time.monotonic
+        self, store: FindsKeys, pepper: bytes, clock: Clock, *, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._store = store
         self._pepper = pepper
@@ -95,6 +95,8 @@ class Authenticator:
 
         Raises:
             Denied: There is none, it is not a key of ours, or the key was revoked or has expired.
+            Unchecked: See `FindsKeys`: wait, and ask once more.
+            Unavailable: Whether it is a key of ours cannot be found out now.
         """
         header = authorization_header or ""
         name = hashlib.blake2b(header.encode(errors="surrogatepass"), key=self._own, digest_size=16).digest()

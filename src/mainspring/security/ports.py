@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Protocol
 
+from mainspring.core.errors import Unavailable
 from mainspring.security.model import Action, ApiKey, AuditEvent, Principal
+
+
+class Unchecked(Unavailable):
+    """A key is not known here, and the catalog has not been asked for it yet. `checked` ends when it has been."""
+
+    def __init__(self, what: str, checked: Future[None]) -> None:
+        super().__init__(what)
+        self._checked = checked
+
+    async def wait(self, longest_s: float) -> None:
+        """Return when the catalog was asked, or after `longest_s` seconds. Others may wait for the same answer."""
+        await asyncio.wait([asyncio.wrap_future(self._checked)], timeout=max(0.0, longest_s))
+
+
+class FindsKeys(Protocol):
+    """Looks a key up; all that is needed to say who calls."""
+
+    def find(self, key_id: str) -> ApiKey | None:
+        """Return the key, revoked and expired ones included.
+
+        Raises:
+            Unchecked: Only a look at the catalog can tell, which this call does not wait for.
+            Unavailable: Nobody can tell now.
+        """
+        ...
 
 
 class KeyStore(Protocol):
@@ -25,6 +53,10 @@ class KeyStore(Protocol):
 
     def all(self) -> list[ApiKey]:
         """Return all keys, oldest first."""
+        ...
+
+    def mark(self) -> str:
+        """Return a text that is another one after a key was added or revoked. Cheap, compared with `all`."""
         ...
 
     def revoke(self, key_id: str, at: int) -> None:

@@ -13,12 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-class Routes(Protocol):
-    """The routing table. Writers replace it whole; gateways ask often whether it changed."""
-
-    def publish(self, routes: Sequence[Route]) -> int:
-        """Replace the whole table in one step and return its revision; an equal table keeps its revision."""
-        ...
+class RoutingTable(Protocol):
+    """Which versions stand behind which endpoint, for a gateway, which asks often whether it changed."""
 
     def revision(self) -> int:
         """Return the table's revision, 0 while nothing was published. Cheap."""
@@ -26,6 +22,14 @@ class Routes(Protocol):
 
     def current(self) -> Mapping[str, Route]:
         """Return endpoint -> route."""
+        ...
+
+
+class Routes(RoutingTable, Protocol):
+    """The routing table, for writers, who replace it whole."""
+
+    def publish(self, routes: Sequence[Route]) -> int:
+        """Replace the whole table in one step and return its revision; an equal table keeps its revision."""
         ...
 
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mainspring.app.models.executors import executors
+from mainspring.app.processes.catalog_copy import copy_catalog
 from mainspring.app.processes.process import arguments, log, run
 from mainspring.app.processes.tracing import traced
 from mainspring.app.project import Project
+from mainspring.security.keys import Authenticator
 from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.http.server import serve
 from mainspring.serving.plane.slots import Slots, folder
@@ -26,18 +28,20 @@ if TYPE_CHECKING:
 
 def build_gateway(project: Project, tracing: Tracing | None = None) -> Gateway:
     """Return the gateway over the project's adapters."""
+    catalog = copy_catalog(project)
     return Gateway(
-        routes=project.routes,
+        routes=catalog,
         bundles=project.bundles,
         online=project.online,
         log=project.prediction_log,
         executors=executors(project),
-        authenticator=project.authenticator,
+        authenticator=Authenticator(catalog, project.pepper, project.wall),
         authoriser=project.authoriser,
         clock=project.clock,
         allowed_hosts=project.allowed_hosts,
         max_body_bytes=project.settings.max_body_bytes,
         tracing=tracing,
+        catalog=catalog,
     )
 
 

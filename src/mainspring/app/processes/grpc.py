@@ -12,10 +12,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from mainspring.app.models.executors import executors
+from mainspring.app.processes.catalog_copy import copy_catalog
 from mainspring.app.processes.process import arguments, log, run
 from mainspring.app.processes.tracing import traced
 from mainspring.app.project import Project
 from mainspring.core.errors import Invalid, MissingExtra
+from mainspring.security.keys import Authenticator
 from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.plane.slots import Slots, folder
 
@@ -45,18 +47,20 @@ async def _serve(project: Project, slots: Slots, tracing: Tracing | None, *, sha
     if address is None:
         raise Invalid("No address is set for gRPC.", fix='write one in the profile: grpc = "127.0.0.1:8082".')
     tls = settings.gateway_tls
+    catalog = copy_catalog(project)
     plane = DataPlane(
-        routes=project.routes,
+        routes=catalog,
         bundles=project.bundles,
         online=project.online,
         log=project.prediction_log,
         executors=executors(project),
         clock=project.clock,
         threads=2,
+        catalog=catalog,
     )
     service = Service(
         plane,
-        authenticator=project.authenticator,
+        authenticator=Authenticator(catalog, project.pepper, project.wall),
         authoriser=project.authoriser,
         message_timeout_s=settings.gateway_limits.body_us / 1e6,
         tracing=tracing,

@@ -17,6 +17,7 @@ from mainspring.core.settings import Url
 
 if TYPE_CHECKING:
     from mainspring.app.project import Project
+    from mainspring.registry.ports import Blobs
 
 Build = Callable[["Context"], Any]
 
@@ -117,6 +118,16 @@ BLOBS: Mapping[str, Build] = {
         ("s3", "gs", "az"), lambda at: lazily("registry.adapters.objects", "open_objects", extra="objects")(at.url)
     ),
 }
+
+
+def kept_blobs(blobs: Blobs, folder: Path) -> Blobs:
+    """Return blobs that are kept in a folder once they were read."""
+    from mainspring.registry.adapters.folder import FolderBlobs
+    from mainspring.registry.adapters.kept import KeptBlobs
+
+    return KeptBlobs(blobs, FolderBlobs(folder))
+
+
 TRACKINGS: Mapping[str, Build] = {
     **_by_database(
         lambda at: lazily("registry.adapters.mlflow", "MlflowTracking", extra="local")(

@@ -69,6 +69,15 @@ class CatalogKeyStore:
         with catalog_errors("api_keys"), self._engine.connect() as connection:
             return [_key(row) for row in connection.execute(query)]
 
+    def mark(self) -> str:
+        # Keys are added and revoked, and nothing else; a backup may have as many, but not with these instants.
+        columns = api_keys.c
+        query = sa.select(
+            sa.func.count(), sa.func.count(columns.revoked_at), sa.func.max(columns.id), sa.func.max(columns.revoked_at)
+        ).select_from(api_keys)
+        with catalog_errors("api_keys"), self._engine.connect() as connection:
+            return " ".join(map(str, connection.execute(query).one()))
+
     def revoke(self, key_id: str, at: int) -> None:
         mine = api_keys.c.id == key_id
         with catalog_errors("api_keys"), self._engine.begin() as connection:

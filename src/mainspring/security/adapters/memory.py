@@ -27,6 +27,10 @@ class MemoryKeyStore:
     def all(self) -> list[ApiKey]:
         return sorted(self._keys.values(), key=lambda key: (key.created_at, key.id))
 
+    def mark(self) -> str:
+        keys = self.all()
+        return f"{len(keys)} {sum(key.revoked_at is not None for key in keys)}"
+
     def revoke(self, key_id: str, at: int) -> None:
         with self._lock:
             key = self._keys.get(key_id)

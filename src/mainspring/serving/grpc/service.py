@@ -20,7 +20,7 @@ import grpc
 from mainspring.core.errors import Denied, Invalid, MainspringError, Overloaded, Unavailable
 from mainspring.security.keys import Authenticator
 from mainspring.security.model import Principal
-from mainspring.security.ports import Authoriser
+from mainspring.security.ports import Authoriser, Unchecked
 from mainspring.serving.grpc import health, wire
 from mainspring.serving.grpc.calls import CALLS, INFER, Call, Caller
 from mainspring.serving.grpc.status import code_of, details_of, trailers_of
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _STREAM, _WATCH = "ModelStreamInfer", "Watch"
+_KEY_S = 1.0  # the longest that a key is looked for
 _HUNG_UP = 499  # in the metrics only: nobody is there to be told
 
 
@@ -107,7 +108,7 @@ class Service:
             try:
                 with self._counting(f"{call.service}/{call.name}", context) as counted:
                     if call.action is not None:
-                        counted.principal = self._authenticate(context)
+                        counted.principal = await self._authenticate(context)
                     message = wire.decode(call.request, await self._message(context))
                     reply = await self._answer(call, message, counted, context)
                     return bytes(reply.SerializeToString())
@@ -127,7 +128,7 @@ class Service:
             return await self._streamed(content, request_id, context)
 
         try:
-            self._authenticate(context)  # before a message is read; and again with each, for a key may be revoked
+            await self._authenticate(context)  # before a message is read; and again with each, for a key may be revoked
             async for each in answered_in_order(read, answer, stopping=self._stopping):
                 yield each
             if self._stopping.is_set():
@@ -161,7 +162,7 @@ class Service:
         reply, message = wire.StreamResponse(), None
         try:
             with self._counting(f"{wire.SERVICE}/{_STREAM}", context) as counted:
-                counted.principal = self._authenticate(context)
+                counted.principal = await self._authenticate(context)
                 message = wire.decode(INFER.request, content)
                 reply.infer_response.CopyFrom(await self._answer(INFER, message, counted, context))
         except Exception as error:
@@ -211,12 +212,18 @@ class Service:
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
         return request_id
 
-    def _authenticate(self, context: Any) -> Principal:
+    async def _authenticate(self, context: Any) -> Principal:
         # Some clients take `-H "authorization: ..."` for gRPC too, and leave the space in.
         given = [value.strip() for name, value in context.invocation_metadata() if name == "authorization"]
         if len(given) > 1:
             raise Invalid("The metadata have two authorizations.")
-        return self._authenticator.authenticate(given[0] if given else None)
+        header = given[0] if given else None
+        try:
+            return self._authenticator.authenticate(header)
+        except Unchecked as unchecked:
+            left_s = context.time_remaining()
+            await unchecked.wait(_KEY_S if left_s is None else min(_KEY_S, left_s))
+            return self._authenticator.authenticate(header)
 
     async def _message(self, context: Any) -> bytes:
         try:

@@ -23,16 +23,18 @@ from mainspring.registry.bundles import Bundles
 from mainspring.security.hosts import check_host
 from mainspring.security.keys import Authenticator
 from mainspring.security.model import Action, Principal
-from mainspring.security.ports import Authoriser
+from mainspring.security.ports import Authoriser, Unchecked
 from mainspring.serving.http.body import MIN_COMPRESSED, Bodies, accepted, compressed
 from mainspring.serving.http.extensions import Extensions
 from mainspring.serving.http.handlers import Handlers
 from mainspring.serving.http.message import Reply, Request, refusal, reply
 from mainspring.serving.http.routes import ROUTES, split_path
+from mainspring.serving.plane.catalog_copy import CatalogCopy
+from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.plane.request_ids import REQUEST_ID, RequestIds, repeatable
 from mainspring.serving.plane.status import WrongHost, WrongMethod
-from mainspring.serving.ports import Loader, Routes
+from mainspring.serving.ports import Loader, RoutingTable
 from mainspring.serving.protocol.codec import ErrorResponse
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _KNOWN_HOSTS = 256
+_KEY_US = 1_000_000  # the longest that a key is looked for, where the endpoint's deadline allows it
 _HUNG_UP = 499  # in the metrics only: nobody is there to be told
 _Handler = Callable[[Request], Awaitable[Reply | None]]
 _NO_METHODS: dict[str, tuple[Action | None, _Handler]] = {}
@@ -73,6 +76,7 @@ class Gateway:
         max_body_bytes: The largest body, also after decompression.
         threads: How many slow models run at once.
         tracing: Makes spans of requests, if any are wanted.
+        catalog: The copy of the catalog that routes and keys come from, where they do.
     """
 
     ROUTES = ROUTES
@@ -80,7 +84,7 @@ class Gateway:
     def __init__(
         self,
         *,
-        routes: Routes,
+        routes: RoutingTable,
         bundles: Bundles,
         online: OnlineStore,
         log: PredictionLog,
@@ -92,6 +96,7 @@ class Gateway:
         max_body_bytes: int,
         threads: int = 2,
         tracing: Tracing | None = None,
+        catalog: CatalogCopy | None = None,
     ) -> None:
         self._plane = DataPlane(
             routes=routes,
@@ -101,6 +106,7 @@ class Gateway:
             executors=executors,
             clock=clock,
             threads=threads,
+            catalog=catalog,
         )
         self._authenticator = authenticator
         self._authoriser = authoriser
@@ -153,6 +159,9 @@ class Gateway:
     def handle(self, request: Request) -> None:
         """Answer a request, now or later."""
         self._plane.in_flight += 1
+        self._begin(request)
+
+    def _begin(self, request: Request, *, again: bool = False) -> None:
         head = request.head
         passed: _Passed | None = head.passed
         if passed is None or not self._stands(passed):
@@ -167,10 +176,23 @@ class Gateway:
             if passed.handler == self._infer and (body := self._bodies.at_once(request)) is not None:
                 self._handlers.begin(request, body)
                 return
+        except Unchecked as unchecked:
+            if again:
+                self._tell(request, unchecked)
+            else:
+                self._keep(self._begin_later(request, unchecked))
+            return
         except Exception as error:
             self._tell(request, error)
             return
         self._keep(self._answer(request, passed.handler))
+
+    async def _begin_later(self, request: Request, unchecked: Unchecked) -> None:
+        """Begin when the caller's key was looked for, or when there is no more time for that."""
+        served = self._plane.served.get(request.model)
+        allowed_us = min(_KEY_US, served.route.deadline_us if served is not None else _KEY_US)
+        await unchecked.wait((request.received + allowed_us - monotonic_us()) / 1e6)
+        self._begin(request, again=True)
 
     def _stands(self, passed: _Passed) -> bool:
         """Return whether what was found out about a head a moment ago holds still."""

@@ -44,7 +44,9 @@ class Handlers:
 
     async def ready_probe(self, _request: Request) -> Reply:
         reason = self._plane.unready()
-        return reply(200, {"ready": True}) if reason is None else reply(503, {"ready": False, "error": reason})
+        if reason is not None:
+            return reply(503, {"ready": False, "error": reason})
+        return reply(200, {"ready": True, **self._plane.remarks()})
 
     async def server(self, _request: Request) -> Reply:
         return reply(200, server_metadata())

@@ -64,7 +64,12 @@ _ANSWERS: dict[str, Schema] = {
     "Ready": {
         "type": "object",
         "required": ["ready"],
-        "properties": {"ready": {"type": "boolean"}, "error": _TEXT},
+        "properties": {
+            "ready": {"type": "boolean"},
+            "error": _TEXT,
+            "catalog_stale_since": _TEXT,
+            "catalog_went_back": {"type": "boolean"},
+        },
     },
     "Server": {
         "type": "object",

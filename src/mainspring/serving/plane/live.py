@@ -21,7 +21,7 @@ from mainspring.serving.plane.lane import Lane, monotonic_us
 from mainspring.serving.plane.leases import Leases
 from mainspring.serving.plane.router import Router
 from mainspring.serving.plane.runtime import Runtime
-from mainspring.serving.ports import Routes
+from mainspring.serving.ports import RoutingTable
 
 POLL_S = 0.2
 _STOP_S = 5.0  # what is being loaded when it ends is waited for this long
@@ -68,7 +68,7 @@ class Live:
     """
 
     def __init__(
-        self, routes: Routes, *, load: Callable[[str], Runtime], lane: Callable[[Route, Arm, Runtime], Lane]
+        self, routes: RoutingTable, *, load: Callable[[str], Runtime], lane: Callable[[Route, Arm, Runtime], Lane]
     ) -> None:
         self._routes = routes
         self._load = load

@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from mainspring.serving.plane.catalog_copy import CatalogCopy
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STAGES = ("queue", "features", "compute", "encode", "total")
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -64,6 +66,7 @@ class Metrics(Collector):
         refused: How many versions of the routing table cannot be served.
         unlogged: (endpoint, cause) -> rows that were predicted and are not in the log, see `PredictionLog`.
         damaged: How many segments of the log are set aside.
+        catalog: The copy of the catalog that is served from, if there is one.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Metrics(Collector):
         refused: Callable[[], int],
         unlogged: Callable[[], Mapping[tuple[str, str], int]] = dict,
         damaged: Callable[[], int] = int,
+        catalog: CatalogCopy | None = None,
     ) -> None:
         self._ready = ready
         self._served = served
@@ -82,6 +86,7 @@ class Metrics(Collector):
         self._refused = refused
         self._unlogged = unlogged
         self._damaged = damaged
+        self._catalog = catalog
         self._endpoints: dict[str, EndpointMetrics] = {}
         self.outside: dict[int, int] = defaultdict(int)  # replies that belong to no endpoint, by status
         self.spans: Callable[[], Mapping[str, int]] = dict  # what became of spans, where requests are traced
@@ -115,6 +120,17 @@ class Metrics(Collector):
             "Segments of the prediction log that were set aside as damaged.",
             float(self._damaged()),
         )
+        if self._catalog is not None:
+            yield GaugeMetricFamily(
+                "mainspring_catalog_stale_seconds",
+                "For how long the catalog has not confirmed the routes and keys that serve; 0 while it answers.",
+                self._catalog.age_s if self._catalog.stale_since is not None else 0.0,
+            )
+            yield GaugeMetricFamily(
+                "mainspring_catalog_went_back",
+                "1 while the routing table has a lower revision than it had, as after a restore.",
+                float(self._catalog.went_back),
+            )
         version = GaugeMetricFamily(
             "mainspring_served_version", "1 for each version behind an endpoint.", labels=["endpoint", "version"]
         )

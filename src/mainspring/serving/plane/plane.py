@@ -5,21 +5,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from mainspring.core.errors import NotFound, Unavailable
-from mainspring.core.time import Clock
+from mainspring.core.time import Clock, format_instant
 from mainspring.features.ports import OnlineStore
 from mainspring.ledger.ports import PredictionLog
 from mainspring.registry.bundles import Bundles
 from mainspring.serving.model import Arm, Route
 from mainspring.serving.plane import runtime
+from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.lane import Lane, monotonic_us
 from mainspring.serving.plane.live import Live, Served
 from mainspring.serving.plane.metrics import Metrics
 from mainspring.serving.plane.watch import StoreWatch
-from mainspring.serving.ports import Loader, Routes
+from mainspring.serving.ports import Loader, RoutingTable
 
 _NO_STORE = "The online store does not answer."
 
@@ -35,6 +38,7 @@ class DataPlane:
         executors: Makes what runs a bundle's model.
         clock: Says what time it is for features and the log. No field of a request does.
         threads: How many slow models run at once.
+        catalog: The copy of the catalog that `routes` and the callers' keys come from, where they do.
 
     Attributes:
         in_flight: How many requests are on their way; whoever speaks a protocol counts them.
@@ -44,14 +48,16 @@ class DataPlane:
     def __init__(
         self,
         *,
-        routes: Routes,
+        routes: RoutingTable,
         bundles: Bundles,
         online: OnlineStore,
         log: PredictionLog,
         executors: Loader,
         clock: Clock,
         threads: int,
+        catalog: CatalogCopy | None = None,
     ) -> None:
+        self._catalog = catalog
         self._log = log
         self._clock = clock
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
@@ -68,12 +74,15 @@ class DataPlane:
             refused=lambda: len(self._live.table.refused),
             unlogged=lambda: log.unlogged,
             damaged=log.damaged,
+            catalog=catalog,
         )
         self.in_flight = 0
         self.draining = False
 
     def start(self) -> None:
         """Begin to follow the routing table and the online store's health."""
+        if self._catalog is not None:
+            self._catalog.start()
         self._live.start()
         self._store.start()
 
@@ -85,6 +94,8 @@ class DataPlane:
         """Let go of everything but the log, which belongs to whoever made it."""
         await self._live.stop()
         await self._store.stop()
+        if self._catalog is not None:
+            await asyncio.to_thread(self._catalog.stop)
         self._threads.shutdown(wait=False)
 
     def unready(self) -> str | None:
@@ -92,6 +103,8 @@ class DataPlane:
         table = self._live.table
         if self.draining:
             return "The gateway is stopping."
+        if self._catalog is not None and (trouble := self._catalog.trouble) is not None:
+            return trouble
         if not table.served and self._live.trouble is not None:
             return self._live.trouble
         if not table.served and not table.refused:
@@ -104,6 +117,17 @@ class DataPlane:
         ):
             return _NO_STORE
         return None
+
+    def remarks(self) -> dict[str, Any]:
+        """Return what whoever asks after our health should know, though this process takes traffic."""
+        if self._catalog is None:
+            return {}
+        said: dict[str, Any] = {}
+        if (since := self._catalog.stale_since) is not None:
+            said["catalog_stale_since"] = format_instant(since)
+        if self._catalog.went_back:
+            said["catalog_went_back"] = True
+        return said
 
     @property
     def served(self) -> Mapping[str, Served]:

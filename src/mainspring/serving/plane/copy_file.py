@@ -1,0 +1,84 @@
+"""The file of what a gateway knows of the catalog: for one that starts while the catalog is away.
+
+A tag (HMAC-SHA-256 by a key made of the installation's pepper) stands before the content: what anybody without the
+pepper wrote or changed is not read. No secret is in it beyond what the catalog holds: of API keys their HMACs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+from pathlib import Path
+
+import msgspec
+
+from mainspring.core.errors import MainspringError
+from mainspring.core.files import write_atomic
+from mainspring.security.model import ApiKey
+from mainspring.serving.model import Route
+
+_FORMAT = 1
+_TAG_BYTES = 32
+
+_log = logging.getLogger(__name__)
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """The routing table and the API keys, as the catalog had them.
+
+    Attributes:
+        of: Which catalog of which project.
+        confirmed_at: When the catalog said so last, UTC epoch microseconds.
+        highest: The highest revision that the routing table ever had: a lower one comes from a backup.
+    """
+
+    of: str
+    confirmed_at: int
+    revision: int
+    highest: int
+    routes: dict[str, Route]
+    keys: dict[str, ApiKey]
+    format: int = _FORMAT
+
+
+class CopyFile:
+    """Where `Kept` is kept, private to its owner.
+
+    Args:
+        of: Which catalog of which project it is a copy of; the copy of another is not read.
+        pepper: The installation's.
+    """
+
+    def __init__(self, path: Path, *, of: str, pepper: bytes) -> None:
+        self.path = path
+        self.of = of
+        self._key = hmac.digest(pepper, b"the gateway's copy of the catalog", hashlib.sha256)
+
+    def load(self) -> Kept | None:
+        """Return what was saved last, `None` where nothing was, or it is damaged, or of another catalog."""
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        tag, body = content[:_TAG_BYTES], content[_TAG_BYTES:]
+        if not hmac.compare_digest(tag, self._tag(body)):
+            _log.error("%s is damaged or was changed: it is not used.", self.path)
+            return None
+        try:
+            kept = msgspec.json.decode(body, type=Kept)
+        except msgspec.DecodeError as error:  # of another version of the package
+            _log.warning("%s cannot be read: %s", self.path, error)
+            return None
+        return kept if kept.of == self.of and kept.format == _FORMAT else None
+
+    def save(self, kept: Kept) -> None:
+        """Replace what is there. A disk that is full loses nothing but the copy."""
+        body = msgspec.json.encode(kept)
+        try:
+            write_atomic(self.path, self._tag(body) + body)
+        except (MainspringError, OSError) as error:
+            _log.warning("The copy of the catalog was not saved: %s", error)
+
+    def _tag(self, body: bytes) -> bytes:
+        return hmac.digest(self._key, body, hashlib.sha256)

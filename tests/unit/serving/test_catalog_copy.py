@@ -1,0 +1,185 @@
+"""The gateway's copy of the catalog, over stores in memory that can be taken away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from depot import wait_for
+from mainspring.core.errors import Denied, Unavailable
+from mainspring.core.time import DAY, HOUR, SECOND, ManualClock
+from mainspring.security.adapters.memory import MemoryKeyStore
+from mainspring.security.keys import Authenticator, issue
+from mainspring.security.model import Action
+from mainspring.security.ports import Unchecked
+from mainspring.serving.adapters.memory import MemoryRoutes
+from mainspring.serving.model import Arm
+from mainspring.serving.plane.catalog_copy import CatalogCopy
+from mainspring.serving.plane.copy_file import CopyFile
+from serving_kit import NOW, PEPPER, route
+
+
+class Catalog:
+    """Routes and keys that a test can take away; counts how often it was asked for keys."""
+
+    def __init__(self) -> None:
+        self.routes, self.keys = MemoryRoutes(), MemoryKeyStore()
+        self.routes.publish([route(Arm("1", "a" * 64))])
+        self.away = False
+        self.asked = 0
+
+    def connect(self) -> Any:
+        if self.away:
+            raise Unavailable("It is away.")
+        self.asked += 1
+        return self.routes, self.keys
+
+    def key(self) -> str:
+        return issue(
+            self.keys, name="ana", scopes=[Action.PREDICT], lifetime_us=DAY, clock=ManualClock(NOW), pepper=PEPPER
+        )
+
+
+class Here:
+    """A copy, its catalog, its file, and two times that a test sets."""
+
+    def __init__(self, folder: Path) -> None:
+        self.catalog, self.clock, self.seconds = Catalog(), ManualClock(NOW), 100.0
+        self.file = CopyFile(folder / "copy", of="here", pepper=PEPPER)
+        self.copies: list[CatalogCopy] = []
+        self.copy = self.started()
+        assert self.copy.revision() == 1  # and so it has looked once
+
+    def started(self) -> CatalogCopy:
+        copy = CatalogCopy(
+            self.catalog.connect, self.clock, max_stale_us=HOUR, file=self.file, monotonic=lambda: self.seconds
+        )
+        copy.start()
+        self.copies.append(copy)
+        return copy
+
+    def passes(self, seconds: float) -> None:
+        self.seconds += seconds
+        self.clock.advance(int(seconds * SECOND))
+
+    def call(self, token: str, copy: CatalogCopy | None = None) -> str:
+        """Return whose key it is."""
+        return asyncio.run(self.calling(token, copy))
+
+    async def calling(self, token: str, copy: CatalogCopy | None = None) -> str:
+        """Ask as a gateway asks."""
+        authenticator = Authenticator(copy or self.copy, PEPPER, self.clock)
+        try:
+            return authenticator.authenticate(f"Bearer {token}").name
+        except Unchecked as unchecked:
+            await unchecked.wait(30)
+            return authenticator.authenticate(f"Bearer {token}").name
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Here]:
+    made = Here(tmp_path)
+    yield made
+    for copy in made.copies:
+        copy.stop()
+
+
+def test_a_new_key_is_found_at_once_and_a_revoked_one_soon_refused(here: Here) -> None:
+    token = here.catalog.key()
+    assert here.call(token) == "ana"
+    here.catalog.keys.revoke(token.split("_")[1], NOW)
+    here.passes(1)
+
+    def refused() -> bool:
+        try:
+            here.call(token)
+        except Denied:
+            return True
+        return False
+
+    wait_for(refused, "the revocation to count")
+
+
+def test_many_unknown_keys_are_looked_for_together(here: Here) -> None:
+    other = Catalog()
+    before = here.catalog.asked
+
+    async def flood() -> list[Any]:
+        return await asyncio.gather(*(here.calling(other.key()) for _ in range(1000)), return_exceptions=True)
+
+    told = asyncio.run(flood())
+    kinds = {type(each) for each in told}
+    assert kinds <= {Denied, Unavailable}
+    assert Denied in kinds
+    assert here.catalog.asked - before < 100
+    assert len(here.copy._unknown) <= 4096
+
+
+def test_known_keys_count_for_the_stated_time_and_unknown_ones_may_come_back(here: Here) -> None:
+    token, new = here.catalog.key(), Catalog().key()
+    assert here.call(token) == "ana"
+    here.catalog.away = True
+    here.passes(3599)
+    assert here.call(token) == "ana"
+    assert here.copy.stale_since == NOW
+    assert here.copy.trouble is None
+    with pytest.raises(Unavailable):
+        here.call(new)
+    here.passes(2)
+    with pytest.raises(Unavailable, match="over 1h"):
+        here.call(token)
+    here.catalog.away = False
+    wait_for(lambda: here.copy.trouble is None, "the copy to follow")
+    assert here.call(token) == "ana"
+
+
+def test_a_start_without_the_catalog_counts_from_the_last_confirmation(here: Here) -> None:
+    token = here.catalog.key()
+    assert here.call(token) == "ana"
+    here.catalog.away = True
+    here.copy.stop()
+    here.passes(3000)
+    copy = here.started()
+    assert copy.revision() == 1
+    assert here.call(token, copy) == "ana"
+    here.passes(601)
+    assert copy.trouble is not None
+    other = CopyFile(here.file.path, of="elsewhere", pepper=PEPPER)
+    assert other.load() is None
+    assert CopyFile(here.file.path, of="here", pepper=b"another" * 5).load() is None
+
+
+def test_a_catalog_from_a_backup_is_followed_aloud_and_takes_no_revocation_back(here: Here) -> None:
+    token = here.catalog.key()
+    [key] = here.catalog.keys.all()
+    for version in ("2", "3"):
+        here.catalog.routes.publish([route(Arm(version, "b" * 64))])
+    here.catalog.keys.revoke(key.id, NOW)
+    wait_for(lambda: here.copy.revision() == 3, "the copy to follow")
+    with pytest.raises(Denied, match="revoked"):
+        here.call(token)
+    backup = Catalog()
+    backup.keys.add(key)
+    here.catalog.routes, here.catalog.keys = backup.routes, backup.keys
+    wait_for(lambda: here.copy.revision() == 1, "the copy to follow")
+    assert here.copy.went_back
+    here.passes(120)
+    copy = here.started()
+    wait_for(lambda: copy.went_back, "a start that does not forget it")
+    with pytest.raises(Denied, match="revoked"):
+        here.call(token)
+    for version in ("4", "5", "6"):
+        backup.routes.publish([route(Arm(version, "c" * 64))])
+    wait_for(lambda: here.copy.revision() == 4, "the copy to follow")
+    assert not here.copy.went_back
+
+
+def test_a_catalog_that_lost_its_routing_table_counts_as_away(here: Here) -> None:
+    here.catalog.routes = MemoryRoutes()
+    here.passes(10)
+    assert here.copy.stale_since is not None
+    assert set(here.copy.current()) == {"late-arrival"}

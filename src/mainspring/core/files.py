@@ -51,9 +51,18 @@ def make_folder(folder: Path, *, mode: int = 0o700) -> None:
         sync_folder(each.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Make the content of a file durable."""
+    _sync(path)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

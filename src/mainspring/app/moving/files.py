@@ -15,7 +15,8 @@ from mainspring.app.moving.content import Content, Step, one_by_one
 from mainspring.core.errors import Conflict, Corrupt
 from mainspring.data import duck
 from mainspring.data.adapters.delta import DeltaLake
-from mainspring.data.adapters.deltaplaces import LOG, Place
+from mainspring.data.adapters.deltadisk import LOG
+from mainspring.data.adapters.deltaplaces import Place
 from mainspring.data.ports import LakeTables
 from mainspring.registry.ports import Blobs
 

@@ -111,6 +111,7 @@ class DeltaLake:
             self.scan(table, version)  # or NotFound
             at = self._open(table)
             assert at is not None
+            before = int(at.version())
             with delta_errors(address):
                 then = None if version is None else self._at(table, version)
                 changed = keys.changed(lambda name: self.place.read(table, name), at, then)
@@ -125,6 +126,7 @@ class DeltaLake:
                     )
                 else:
                     at.restore(version, commit_properties=properties, post_commithook_properties=_HOOKS)
+            self.place.sync(table, before)
             return self.version(table)
 
     def has(self, table: str, key: str) -> bool:
@@ -178,6 +180,7 @@ class DeltaLake:
 
     def vacuum(self, table: str, keep: Sequence[int], *, dry_run: bool = False) -> int:
         with self.locks.hold(check_id(table, "table")):
+            self.place.sync(table, None)  # before what the newest version replaces is removed
             kept = {*self._scanned(table, None)}
             for version in set(keep):
                 kept.update(self._scanned(table, version))
@@ -209,11 +212,13 @@ class DeltaLake:
         with delta_errors(self._address(table)):
             at = known[1] if known is not None and known[0] == identity else None
             if at is None:
+                self.place.check(table, None)
                 try:
                     at = self._at(table)
                 except TableNotFoundError:
                     return None
             elif self.place.newer(table, int(at.version())):
+                self.place.check(table, int(at.version()))
                 at.update_incremental()
         opened[table] = identity, at
         return at
@@ -252,6 +257,7 @@ class DeltaLake:
                 return None
             if at is not None and schema is not None:
                 check_types(table, _arrow(at), schema)
+            before = -1 if at is None else int(at.version())
             try:
                 write(at)
             except BaseException as error:
@@ -259,6 +265,7 @@ class DeltaLake:
                 if isinstance(error, Conflict) and self.has(table, key):
                     return None
                 raise
+            self.place.sync(table, before)
             version = self.version(table)
             with suppress(StorageFull, Conflict):  # the rows have landed; the next write tries again
                 self._compact(table)
@@ -270,8 +277,10 @@ class DeltaLake:
         if at is not None and len(at.file_uris()) >= _MANY_FILES:
             sizes = pa.table(at.get_add_actions())["size_bytes"].to_pylist()
             if sum(size is not None and size < _SMALL_BYTES for size in sizes) >= _MANY_FILES:
+                before = int(at.version())
                 with delta_errors(self._address(table)):
                     at.optimize.compact(target_size=_SMALL_BYTES, post_commithook_properties=_HOOKS)
+                self.place.sync(table, before)
 
 
 def _properties(key: str) -> CommitProperties:

@@ -27,7 +27,8 @@ from mainspring.core.locks import FileLocks, Locks
 from mainspring.core.settings import Url
 from mainspring.core.time import SystemClock
 from mainspring.data.adapters.delta import DeltaLake
-from mainspring.data.adapters.deltaplaces import LOG, is_log, is_table
+from mainspring.data.adapters.deltadisk import LOG
+from mainspring.data.adapters.deltaplaces import is_log, is_table
 
 _AT_ONCE = 8  # requests
 _KEPT_S = 24 * 3600  # since a cached file was used last, where its table has it no more
@@ -90,6 +91,12 @@ class ObjectsPlace:
 
     def newer(self, table: str, version: int) -> bool:  # noqa: ARG002
         return True  # likewise
+
+    def check(self, table: str, after: int | None) -> None:
+        pass  # an object is there whole, and durable, or not at all
+
+    def sync(self, table: str, after: int | None) -> None:
+        pass
 
     def ask_for_room(self, table: str, size: int) -> None:
         pass

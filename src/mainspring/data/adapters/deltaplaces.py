@@ -13,8 +13,8 @@ from urllib.parse import unquote
 from mainspring.core.errors import Invalid, StorageFull
 from mainspring.core.files import disk_errors, write_atomic
 from mainspring.core.ids import ID_PATTERN, check_id
+from mainspring.data.adapters.deltadisk import LOG, check_log, sync_log
 
-LOG = "_delta_log"
 _LOG_FILE = re.compile(LOG + r"/(\d{20}\.(json|checkpoint(\.[\w-]+)*\.parquet)|_last_checkpoint)")
 _SPARE_BYTES = 1 << 20  # for the log
 
@@ -46,6 +46,18 @@ class Place(Protocol):
 
     def newer(self, table: str, version: int) -> bool:
         """Return whether the table may have a later version."""
+        ...
+
+    def check(self, table: str, after: int | None) -> None:
+        """Check the log's entries after a version, or all that a reader starts from.
+
+        Raises:
+            Corrupt: One is damaged in a way that delta-rs does not notice.
+        """
+        ...
+
+    def sync(self, table: str, after: int | None) -> None:
+        """Make the commits after a version durable, or all that a reader starts from, with the files they name."""
         ...
 
     def ask_for_room(self, table: str, size: int) -> None:
@@ -122,6 +134,13 @@ class FolderPlace:
 
     def newer(self, table: str, version: int) -> bool:
         return (self._path(table) / LOG / f"{version + 1:020d}.json").exists()
+
+    def check(self, table: str, after: int | None) -> None:
+        check_log(self._path(table), after)
+
+    def sync(self, table: str, after: int | None) -> None:
+        with disk_errors(self._path(table)):
+            sync_log(self._path(table), after)
 
     def ask_for_room(self, table: str, size: int) -> None:
         """Also because, where the disk fills up in the middle, delta-rs panics on standard error."""

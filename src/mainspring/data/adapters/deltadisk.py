@@ -1,0 +1,106 @@
+"""Delta tables in a folder against a loss of power: commits are synced, and damaged entries of a log are refused.
+
+delta-rs syncs nothing. After a power cut an entry of the log may be there without its bytes, and delta-rs takes such an
+entry for a commit that changed nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import unquote
+
+from mainspring.core.errors import Corrupt
+from mainspring.core.files import sync_file, sync_folder
+
+LOG = "_delta_log"
+_POINTER = "_last_checkpoint"
+
+
+def check_log(folder: Path, after: int | None) -> None:
+    """Check that no entry of a table's log that delta-rs would read is empty.
+
+    Args:
+        after: Of the entries, those after this version are checked; by default those since the newest checkpoint.
+
+    Raises:
+        Corrupt: One is; the fix says how the table is used again.
+    """
+    log = folder / LOG
+    if after is None:
+        after = _checkpoint(log)
+    for version, entry in _entries(log, after):
+        if not entry.stat().st_size:
+            raise _empty(entry, newest=not _entry(log, version + 1).exists())
+
+
+def sync_log(folder: Path, after: int | None) -> None:
+    """Make durable what the commits of a table after a version name: data files, entries, checkpoints and folders.
+
+    Args:
+        after: None for every commit since the newest checkpoint.
+    """
+    log = folder / LOG
+    first = -1 if after is None else after
+    if after is None:
+        after = _checkpoint(log)
+    for version, entry in _entries(log, after):
+        for name in _added(entry):
+            with suppress(FileNotFoundError):  # a later commit replaced it, and a vacuum removed it
+                sync_file(folder / name)
+        sync_file(entry)
+        for checkpoint in log.glob(f"{version:020d}.checkpoint*.parquet"):
+            sync_file(checkpoint)
+            sync_file(log / _POINTER)
+    sync_folder(log)
+    sync_folder(folder)
+    if first < 0:  # perhaps the folders are new
+        device = folder.stat().st_dev
+        for parent in folder.parents:
+            if parent.stat().st_dev != device or not os.access(parent, os.R_OK):
+                break
+            sync_folder(parent)
+
+
+def _entry(log: Path, version: int) -> Path:
+    return log / f"{version:020d}.json"
+
+
+def _entries(log: Path, after: int) -> Iterator[tuple[int, Path]]:
+    version = after + 1
+    while (entry := _entry(log, version)).exists():
+        yield version, entry
+        version += 1
+
+
+def _added(entry: Path) -> Iterator[str]:
+    for line in entry.read_bytes().splitlines():
+        if line.startswith(b'{"add"'):
+            yield unquote(json.loads(line)["add"]["path"])
+
+
+def _checkpoint(log: Path) -> int:
+    """Return the version of the newest checkpoint, -1 where there is none."""
+    pointer = log / _POINTER
+    try:
+        return int(json.loads(pointer.read_bytes())["version"])
+    except FileNotFoundError:
+        return -1
+    except (ValueError, KeyError, TypeError):
+        raise Corrupt(
+            f"{pointer} cannot be read.", fix=f"run `rm {pointer}`: the entries beside it hold all that it points to."
+        ) from None
+
+
+def _empty(entry: Path, *, newest: bool) -> Corrupt:
+    what = f"{entry} is empty: a power cut took the rows of this commit."
+    if newest:
+        return Corrupt(what, fix=f"run `rm {shlex.quote(str(entry))}`, and land the lost rows again.")
+    folder = shlex.quote(str(entry.parent.parent))
+    return Corrupt(
+        what, fix=f"restore the table from a backup, or run `mv {folder} {folder}.damaged` and land its rows again."
+    )

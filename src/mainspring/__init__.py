@@ -33,6 +33,8 @@ _HOMES = {
     "mainspring.features.declaring": ["feature_view", "on_demand_features", "request_features"],
     "mainspring.features.model": ["Entity", "Observations"],
     "mainspring.ledger.model": ["Log"],
+    "mainspring.stats.metrics": ["metric", "precision_at_k", "recall_at_k", "recall_at_precision"],
+    "mainspring.stats.thresholds": ["Costs"],
     "mainspring.training.flavours.calibration": ["calibrated"],
     "mainspring.training.loop.fit": ["fit_torch"],
     "mainspring.training.model": ["approved", "at_least", "at_most", "beats", "complete_card", "model"],
@@ -48,6 +50,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Boolean",
+    "Costs",
     "EarlyStopping",
     "Endpoint",
     "Entity",
@@ -91,6 +94,7 @@ __all__ = [
     "matches",
     "max",
     "mean",
+    "metric",
     "min",
     "minutes",
     "model",
@@ -99,8 +103,11 @@ __all__ = [
     "on_demand_features",
     "one_of",
     "open",
+    "precision_at_k",
     "quantile",
     "quantiles",
+    "recall_at_k",
+    "recall_at_precision",
     "request_features",
     "seconds",
     "space",
@@ -161,6 +168,11 @@ if TYPE_CHECKING:
     from mainspring.features.model import Observations as Observations
     from mainspring.ledger.model import Log as Log
     from mainspring.serving.model import Endpoint as Endpoint
+    from mainspring.stats.metrics import metric as metric
+    from mainspring.stats.metrics import precision_at_k as precision_at_k
+    from mainspring.stats.metrics import recall_at_k as recall_at_k
+    from mainspring.stats.metrics import recall_at_precision as recall_at_precision
+    from mainspring.stats.thresholds import Costs as Costs
     from mainspring.training.flavours.calibration import calibrated as calibrated
     from mainspring.training.loop.fit import fit_torch as fit_torch
     from mainspring.training.loop.stopping import EarlyStopping as EarlyStopping

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -15,6 +15,8 @@ from mainspring.delivery.gates import Comparison
 from mainspring.registry.bundles import HOLDOUT
 from mainspring.registry.model import Bundle
 from mainspring.stats import metrics
+from mainspring.stats.metrics import Metric, MetricFailed
+from mainspring.stats.thresholds import THRESHOLD, Costs
 from mainspring.training.flavours.scoring import score_bundle
 from mainspring.training.sets.labels import LABEL
 
@@ -23,12 +25,22 @@ from mainspring.training.sets.labels import LABEL
 Rebuild = Callable[[Bundle, pa.Table], pa.Table]
 
 
-def compare(candidate: Bundle, champion: Bundle, version: str, rebuild: Rebuild | None = None) -> Comparison:
+def compare(
+    candidate: Bundle,
+    champion: Bundle,
+    version: str,
+    rebuild: Rebuild | None = None,
+    *,
+    more: Sequence[Metric] = (),
+    threshold: Costs | None = None,
+) -> Comparison:
     """Return both bundles' metrics on the candidate's held-out rows, or why there are none.
 
     Args:
         version: The champion's.
         rebuild: Used where the champion needs inputs that the held-out rows do not have.
+        more: What the model measures beside the metrics of its task.
+        threshold: Its costs: each bundle decides by its own threshold, by 0.5 where it has none.
 
     Raises:
         Invalid: `rebuild` returned other rows.
@@ -52,16 +64,23 @@ def compare(candidate: Bundle, champion: Bundle, version: str, rebuild: Rebuild 
         rows = rebuild(champion, held_out)
         _check_rebuilt(champion, held_out, rows)
     try:
-        ours, theirs = _metrics(candidate, held_out, held_out), _metrics(champion, rows, held_out)
-    except _UnknownClass as error:
+        ours, theirs = (
+            _metrics(bundle, given, held_out, more, threshold)
+            for bundle, given in ((candidate, held_out), (champion, rows))
+        )
+    except (_UnknownClass, MetricFailed) as error:
         return _incomparable(version, str(error))
     return Comparison(version, ours, theirs)
 
 
-def _metrics(bundle: Bundle, rows: pa.Table, held_out: pa.Table) -> Mapping[str, float]:
+def _metrics(
+    bundle: Bundle, rows: pa.Table, held_out: pa.Table, more: Sequence[Metric], threshold: Costs | None
+) -> Mapping[str, float]:
     labels = held_out[LABEL].to_pylist()
     truth = _classes(labels, bundle) if bundle.manifest.task == "multiclass" else np.array(labels, dtype=np.float64)
-    return metrics.score(bundle.manifest.task, truth, score_bundle(bundle, rows))
+    if threshold is not None:
+        more = [*more, *threshold.metrics(bundle.manifest.extra.get(THRESHOLD, {}).get("value", 0.5))]
+    return metrics.score(bundle.manifest.task, truth, score_bundle(bundle, rows), more)
 
 
 class _UnknownClass(Exception):

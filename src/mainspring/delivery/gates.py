@@ -9,7 +9,7 @@ from math import isfinite
 from mainspring.core.errors import Invalid
 from mainspring.delivery.model import GateResult
 from mainspring.registry.model import Manifest
-from mainspring.stats.metrics import HIGHER_IS_BETTER
+from mainspring.stats.metrics import DECIDED, HIGHER_IS_BETTER, Metric, higher_is_better
 from mainspring.training.model import Gate
 
 # Two ways to add the same numbers may differ in their last bits; nobody's gate means those.
@@ -35,6 +35,7 @@ def judge(
     metrics: Mapping[str, float],
     baseline: Mapping[str, float],
     comparison: Comparison | None,
+    declared: Sequence[Metric] = (),
 ) -> tuple[GateResult, ...]:
     """Return the verdict of every gate; `beats` gives two where there is a champion.
 
@@ -43,6 +44,7 @@ def judge(
         metrics: The candidate's, on its held-out rows.
         baseline: The baseline's, on the same rows.
         comparison: With the present champion, `None` where there is none.
+        declared: The model's own metrics.
 
     Raises:
         Invalid: A gate names a metric that does not exist.
@@ -51,29 +53,29 @@ def judge(
     for gate in gates:
         if not gate.on_metric:  # no metric says that: `delivery.approving`, `delivery.carded`
             continue
-        if gate.metric not in HIGHER_IS_BETTER:
-            raise Invalid(
-                f"A gate names the metric {gate.metric!r}.", fix=f"use one of {', '.join(sorted(HIGHER_IS_BETTER))}."
-            )
+        higher = higher_is_better(gate.metric, declared)
+        if higher is None:
+            known = sorted({*HIGHER_IS_BETTER, *DECIDED, *(each.name for each in declared)})
+            raise Invalid(f"A gate names the metric {gate.metric!r}.", fix=f"use one of {', '.join(known)}.")
         value = metrics.get(gate.metric)
         if gate.kind == "beats":
-            margin = gate.value if HIGHER_IS_BETTER[gate.metric] else -gate.value
+            margin = gate.value if higher else -gate.value
             level = baseline.get(gate.metric)
             needed = None if level is None else level + margin
-            results.append(_compare(gate, "baseline", value, needed, HIGHER_IS_BETTER[gate.metric]))
+            results.append(_compare(gate, "baseline", value, needed, higher))
             if comparison is not None:
-                results.append(_against_champion(gate, comparison))
+                results.append(_against_champion(gate, comparison, higher))
         else:
             results.append(_compare(gate, "limit", value, gate.value, gate.kind == "at_least"))
     return tuple(results)
 
 
-def _against_champion(gate: Gate, comparison: Comparison) -> GateResult:
+def _against_champion(gate: Gate, comparison: Comparison, higher: bool) -> GateResult:
     against = f"champion {comparison.champion}"
     if comparison.note:
         return _nothing(gate, against, comparison.note)
     value, needed = comparison.candidate.get(gate.metric), comparison.metrics.get(gate.metric)
-    return _compare(gate, against, value, needed, HIGHER_IS_BETTER[gate.metric])
+    return _compare(gate, against, value, needed, higher)
 
 
 def _compare(gate: Gate, against: str, value: float | None, needed: float | None, higher: bool) -> GateResult:

@@ -16,6 +16,8 @@ from mainspring.security.model import AuditEvent
 from mainspring.security.ports import AuditLog
 from mainspring.serving.model import Endpoint
 from mainspring.serving.ports import Routes
+from mainspring.stats.metrics import Metric
+from mainspring.stats.thresholds import Costs
 from mainspring.training.model import Gate
 
 CHAMPION = "champion"
@@ -39,6 +41,8 @@ def promote(
     reason: str = "",
     rebuild: Rebuild | None = None,
     more: Callable[[], Sequence[GateResult]] = tuple,
+    metrics: Sequence[Metric] = (),
+    threshold: Costs | None = None,
 ) -> Promotion:
     """Judge a version by its model's gates and, if it passes all, let `champion` name it and publish the routes.
 
@@ -55,6 +59,8 @@ def promote(
         rebuild: Makes the champion's inputs for the candidate's held-out rows where the two use other features.
         more: Returns verdicts of what no metric says, such as approvals. Asked last, just before the alias moves: an
             approval can be withdrawn while the metrics are compared.
+        metrics: What the model measures beside the metrics of its task.
+        threshold: The model's costs of wrong decisions.
 
     Raises:
         NotFound: There is no such version.
@@ -68,7 +74,7 @@ def promote(
         if champion is not None and champion.version == candidate.version:
             revision = publish(endpoints, versions, routes)
             return _promotion(candidate, champion, promoted=True, revision=revision)
-        results = (*_verdicts(gates, bundle, champion, load, rebuild), *more())
+        results = (*_verdicts(gates, bundle, champion, load, rebuild, metrics, threshold), *more())
         if not all(result.passed for result in results):
             failed = "; ".join(str(result) for result in results if not result.passed)
             _audit(audit, clock, actor, _PROMOTE, model, f"version {candidate.version} refused: {failed}")
@@ -148,11 +154,14 @@ def _verdicts(
     champion: ModelVersion | None,
     load: Callable[[str], Bundle],
     rebuild: Rebuild | None,
+    metrics: Sequence[Metric],
+    threshold: Costs | None,
 ) -> tuple[GateResult, ...]:
     comparison = None
     if champion is not None and any(gate.kind == "beats" for gate in gates):
-        comparison = compare(candidate, load(champion.digest), champion.version, rebuild)
-    return judge(gates, candidate.manifest.metrics, baseline_of(candidate.manifest), comparison)
+        live = load(champion.digest)
+        comparison = compare(candidate, live, champion.version, rebuild, more=metrics, threshold=threshold)
+    return judge(gates, candidate.manifest.metrics, baseline_of(candidate.manifest), comparison, metrics)
 
 
 def _move(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -15,6 +15,8 @@ from mainspring.governance.words import gaps_of, read_words
 from mainspring.registry.bundles import HOLDOUT
 from mainspring.registry.lineage import Lineage
 from mainspring.registry.model import Bundle, RunRecord
+from mainspring.stats.metrics import Metric
+from mainspring.stats.thresholds import THRESHOLD
 from mainspring.training.sets.assemble import AT
 
 DATA, LINEAGE = "Data", "Lineage"
@@ -33,6 +35,7 @@ def build(
     price: Price | None = None,
     description: str = "",
     owner: str = "",
+    metrics: Sequence[Metric] = (),
 ) -> Card:
     """Return the card of a version.
 
@@ -43,14 +46,14 @@ def build(
         words: What people wrote, in Markdown; see `governance.words`.
         words_file: Where they write it, for the gaps.
         hidden: Features whose values identify a person.
-        description: As the model is declared now; so too `owner`.
+        description: As the model is declared now; so too `owner` and `metrics`, those beside the task's.
 
     Raises:
         NotConvertible: The runtime cannot run the model.
     """
     sections = read_words(words)
     data, data_gaps = _data(bundle, tables)
-    performance, performance_gaps = performance_of(bundle, hidden)
+    performance, performance_gaps = performance_of(bundle, hidden, metrics)
     origin, lineage_gaps = _lineage(lineage)
     resources, resource_gaps = resources_of(run, history, price, trained=_trained(bundle))
     manifest = bundle.manifest
@@ -65,6 +68,7 @@ def build(
             ("Task", manifest.task),
             ("Flavour", manifest.flavour),
             ("Answers", ", ".join(manifest.outputs or tuple(each.name for each in manifest.output_tensors))),
+            ("Threshold", _threshold(manifest.extra)),
             ("Registered", format_instant(lineage.created_at)),
             ("Bundle", lineage.digest),
         ),
@@ -79,6 +83,14 @@ def build(
         resources=resources,
         gaps=(*gaps_of(sections, words_file), *data_gaps, *performance_gaps, *lineage_gaps, *resource_gaps),
     )
+
+
+def _threshold(extra: Mapping[str, Any]) -> str:
+    kept = extra.get(THRESHOLD)
+    if kept is None:
+        return ""
+    costs = f"a false positive costs {kept['false_positive']:g}, a false negative {kept['false_negative']:g}"
+    return f"{kept['value']:.6g}, chosen on the validation rows: {costs}"
 
 
 def _data(bundle: Bundle, tables: Mapping[str, int] | None) -> tuple[tuple[Fact, ...], list[Gap]]:

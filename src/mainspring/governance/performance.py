@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ from mainspring.governance.model import Estimate, Gap, Group, Performance, Slice
 from mainspring.registry.bundles import HOLDOUT
 from mainspring.registry.model import Bundle
 from mainspring.stats.intervals import intervals
-from mainspring.stats.metrics import HIGHER_IS_BETTER, score
+from mainspring.stats.metrics import Metric, MetricFailed, higher_is_better, metrics_of, named, score
+from mainspring.stats.thresholds import decided
 from mainspring.training.flavours.scoring import score_bundle
 from mainspring.training.frames import Array
 from mainspring.training.sets.labels import LABEL
@@ -28,16 +30,33 @@ MOST_GROUPS = 12  # of a feature
 SEED = 0
 
 _BASELINE = "baseline."
-_MANY_ROWS = 100_000
 _CONFIDENCE = 0.95
 _CATEGORICAL = (DType.String, DType.Boolean)
 
 
-def performance_of(bundle: Bundle, hidden: Collection[str]) -> tuple[Performance | None, list[Gap]]:
+@dataclass(frozen=True, slots=True)
+class _Effort:
+    """How many rows are drawn at most: each resample, and all of an estimate's together."""
+
+    rows: int
+    drawn: int
+
+    def resamples(self, rows: int) -> int:
+        return max(1, min(1000, self.drawn // min(rows, self.rows)))
+
+
+_WHOLE = _Effort(50_000, 20_000_000)
+_GROUP = _Effort(4_000, 1_000_000)  # there may be a hundred groups
+
+
+def performance_of(
+    bundle: Bundle, hidden: Collection[str], metrics: Sequence[Metric] = ()
+) -> tuple[Performance | None, list[Gap]]:
     """Return how good a bundle's model is, `None` where that cannot be said, and what is not known of it.
 
     Args:
         hidden: Features whose values identify a person: they are no slices, as a slice shows values.
+        metrics: What the model measures beside the metrics of its task, as it is declared now.
     """
     import pyarrow.parquet as pq
 
@@ -54,20 +73,36 @@ def performance_of(bundle: Bundle, hidden: Collection[str]) -> tuple[Performance
         return None, [Gap(SECTION, error.what, "train the model again.")]
     if not len(labels):
         return None, [Gap(SECTION, "There are no held-out rows.", "train the model on more observations.")]
-    resamples = 1000 if len(labels) <= _MANY_ROWS else 200
-    overall = _estimates(bundle, labels, scores, resamples, baseline=True)
-    slices, gaps = _slices(bundle, held_out, labels, scores, hidden, resamples)
+    judged = _Judged(bundle, _further(bundle, metrics))
+    overall = judged.estimates(labels, scores, _WHOLE, baseline=True)
+    slices, gaps = _slices(judged, held_out, labels, scores, hidden)
     gaps += [
         Gap(SECTION, f"{each.metric} has no interval: too few rows define it.", "hold out more rows.")
         for each in overall
-        if each.low is None
+        if each.low is None and each.metric not in judged.failed
     ]
+    gaps += [Gap(SECTION, what, "correct the metric's function.") for what in judged.failed.values()]
     gaps += _not_as_recorded(bundle, overall)
-    method = (
-        f"{_CONFIDENCE * 100:.0f} % percentile bootstrap: {resamples:,} resamples of the held-out rows, seed {SEED}, "
-        "drawn one by one. Where rows are alike, of one entity or one hour, the truth is wider."
+    return Performance(len(labels), overall, slices, SMALLEST_GROUP, _method(len(labels))), gaps
+
+
+def _method(rows: int) -> str:
+    drawn = f"{_WHOLE.resamples(rows):,} resamples of the held-out rows"
+    if rows > _WHOLE.rows:
+        drawn += f", {_WHOLE.rows:,} of them each, and intervals narrowed to what all rows would give"
+    return (
+        f"{_CONFIDENCE * 100:.0f} % percentile bootstrap: {drawn}, seed {SEED}, drawn one by one (of groups up to "
+        f"{_GROUP.rows:,} rows each). Where rows are alike, of one entity or one hour, the truth is wider."
     )
-    return Performance(len(labels), overall, slices, SMALLEST_GROUP, method), gaps
+
+
+def _further(bundle: Bundle, declared: Sequence[Metric]) -> tuple[Metric, ...]:
+    """Return the metrics that the version recorded beside those of its task, as far as they can be computed here."""
+    known = {each.name: each for each in (*declared, *decided(bundle.manifest.extra))}
+    base = metrics_of(bundle.manifest.task)
+    recorded = [name for name in bundle.manifest.metrics if not name.startswith(_BASELINE) and name not in base]
+    found = (known.get(name) or named(name) for name in recorded)
+    return tuple(each for each in found if each is not None)
 
 
 def _truth(bundle: Bundle, held_out: pa.Table) -> Array:
@@ -82,25 +117,43 @@ def _truth(bundle: Bundle, held_out: pa.Table) -> Array:
     return np.array([places[str(label)] for label in labels], dtype=np.float64)
 
 
-def _estimates(
-    bundle: Bundle, labels: Array, scores: Array, resamples: int, *, baseline: bool = False
-) -> tuple[Estimate, ...]:
-    task, recorded = bundle.manifest.task, bundle.manifest.metrics
-    around = intervals(task, labels, scores, seed=SEED, resamples=resamples, confidence=_CONFIDENCE)
-    found = []
-    for name, value in score(task, labels, scores).items():
-        interval = around.get(name)
-        found.append(
-            Estimate(
-                name,
-                value,
-                None if interval is None else interval.low,
-                None if interval is None else interval.high,
-                recorded.get(f"{_BASELINE}{name}") if baseline else None,
-                HIGHER_IS_BETTER[name],
+class _Judged:
+    """Estimates of a bundle's metrics. `failed` has what is wrong with a metric of the project's own, by its name."""
+
+    def __init__(self, bundle: Bundle, further: tuple[Metric, ...]) -> None:
+        self.bundle = bundle
+        self.failed: dict[str, str] = {}
+        self._further = further
+
+    def estimates(
+        self, labels: Array, scores: Array, effort: _Effort, *, baseline: bool = False
+    ) -> tuple[Estimate, ...]:
+        task, recorded = self.bundle.manifest.task, self.bundle.manifest.metrics
+        values, further = score(task, labels, scores), []
+        for each in self._further:
+            try:
+                values |= score(task, labels, scores, [each])
+                further.append(each)
+            except MetricFailed as error:
+                self.failed[each.name] = error.what
+        around = intervals(
+            task, labels, scores, seed=SEED, resamples=effort.resamples(len(labels)), confidence=_CONFIDENCE,
+            most_rows=effort.rows, more=further,
+        )  # fmt: skip
+        found = []
+        for name, value in values.items():
+            interval = around.get(name)
+            found.append(
+                Estimate(
+                    name,
+                    value,
+                    None if interval is None else interval.low,
+                    None if interval is None else interval.high,
+                    recorded.get(f"{_BASELINE}{name}") if baseline else None,
+                    higher_is_better(name, self._further) is not False,
+                )
             )
-        )
-    return tuple(found)
+        return tuple(found)
 
 
 def _not_as_recorded(bundle: Bundle, overall: Sequence[Estimate]) -> list[Gap]:
@@ -118,9 +171,9 @@ def _not_as_recorded(bundle: Bundle, overall: Sequence[Estimate]) -> list[Gap]:
 
 
 def _slices(
-    bundle: Bundle, held_out: pa.Table, labels: Array, scores: Array, hidden: Collection[str], resamples: int
+    judged: _Judged, held_out: pa.Table, labels: Array, scores: Array, hidden: Collection[str]
 ) -> tuple[tuple[Slice, ...], list[Gap]]:
-    features = [each.name for each in bundle.manifest.inputs if each.dtype in _CATEGORICAL]
+    features = [each.name for each in judged.bundle.manifest.inputs if each.dtype in _CATEGORICAL]
     if not features:
         what = "No feature is categorical, so there is nothing to slice by."
         return (), [Gap(SECTION, what, "add a string or boolean feature, if groups matter.", required=False)]
@@ -130,12 +183,10 @@ def _slices(
         if name in hidden
     ]
     shown = [name for name in features if name not in hidden]
-    return tuple(_slice(bundle, name, held_out[name].to_pylist(), labels, scores, resamples) for name in shown), gaps
+    return tuple(_slice(judged, name, held_out[name].to_pylist(), labels, scores) for name in shown), gaps
 
 
-def _slice(
-    bundle: Bundle, feature: str, values: Sequence[object], labels: Array, scores: Array, resamples: int
-) -> Slice:
+def _slice(judged: _Judged, feature: str, values: Sequence[object], labels: Array, scores: Array) -> Slice:
     rows: dict[str | None, list[int]] = {}
     for place, value in enumerate(values):
         name = str(value).lower() if isinstance(value, bool) else str(value)
@@ -143,8 +194,7 @@ def _slice(
     ordered = sorted(rows.items(), key=lambda item: (-len(item[1]), item[0] is None, item[0] or ""))
     large = [(name, np.array(places)) for name, places in ordered if len(places) >= SMALLEST_GROUP][:MOST_GROUPS]
     groups = tuple(
-        Group(name, len(places), _estimates(bundle, labels[places], scores[places], resamples))
-        for name, places in large
+        Group(name, len(places), judged.estimates(labels[places], scores[places], _GROUP)) for name, places in large
     )
     left_rows = len(values) - sum(group.rows for group in groups)
     return Slice(feature, groups, len(ordered) - len(groups), left_rows)

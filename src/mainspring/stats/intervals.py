@@ -1,24 +1,30 @@
 """How far a metric could have been another with other rows: percentile bootstrap (Efron and Tibshirani 1993, ch. 13).
 
 The rows are drawn with replacement, one by one: where rows are alike (of one entity, of one hour), the truth is wider.
-A resample is its counts of every row, so a metric is a product of matrices and no row is copied.
+Of many rows only some are drawn, and the deviations that they give are made narrower by the root of their share: the
+m-out-of-n bootstrap (Bickel, Goetze and van Zwet, Statistica Sinica 7, 1997).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mainspring.core.errors import Invalid
-from mainspring.stats.metrics import metrics_of
+from mainspring.stats.metrics import Metric, MetricFailed, measure, metrics_of
 
-_CELLS = 4_000_000  # counts at once, 32 MB
+FULL_ROWS = 20_000  # as many rows are drawn a resample at most
+_CELLS = 2_000_000  # rows drawn at once: some ten arrays of 16 MB
 _UNDEFINED = 0.05  # a metric that more of the resamples do not define has no interval
+_ONE_BY_ONE = 200  # resamples of a metric that is computed for one resample after the other
 
 _Floats = npt.NDArray[np.float64]
+_Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +44,18 @@ def intervals(
     seed: int,
     resamples: int = 1000,
     confidence: float = 0.95,
+    most_rows: int = FULL_ROWS,
+    more: Sequence[Metric] = (),
 ) -> dict[str, Interval]:
-    """Return the interval of each of the task's metrics; the same for the same seed.
+    """Return the interval of each of the task's metrics, and of `more`; the same for the same seed.
 
-    A metric is left out where too many resamples do not define it, as the AUC of a rare class.
+    A metric is left out where too many resamples do not define it, as the AUC of a rare class, or make it fail.
 
     Args:
         y: The truth, shape (rows,), as `stats.metrics` takes it.
         score: Shape (rows,), or (rows, classes).
+        most_rows: How many rows a resample has at most.
+        more: Further metrics; for those, at most 200 of the resamples are looked at.
 
     Raises:
         Invalid: `task` is unknown, the shapes do not match, there are no rows, or an argument is out of its range.
@@ -54,41 +64,87 @@ def intervals(
     truth, scores = np.asarray(y, dtype=np.float64), np.asarray(score, dtype=np.float64)
     if truth.ndim != 1 or scores.shape[:1] != truth.shape or not truth.size:
         raise Invalid(f"Labels of shape {truth.shape} do not go with predictions of shape {scores.shape}.")
-    if resamples < 1 or not 0 < confidence < 1:
+    if resamples < 1 or most_rows < 1 or not 0 < confidence < 1:
         raise Invalid(f"{resamples} resamples cannot give an interval of {confidence}.")
-    values = _resampled(names, truth, scores, np.random.default_rng(seed), resamples)
+    further = [each for each in more if each.name not in names]
+    sampled = _Sampled(names, further, truth, scores, min(truth.size, most_rows))
+    columns = sampled.draw(np.random.default_rng(seed), resamples)
     tail = (1 - confidence) / 2
     found = {}
-    for name, column in zip(names, values.T, strict=True):
+    for name, column in columns.items():
         known = column[np.isfinite(column)]
-        if known.size >= max(1, (1 - _UNDEFINED) * resamples):
-            low, high = np.quantile(known, [tail, 1 - tail])
+        if known.size >= max(1, (1 - _UNDEFINED) * column.size):
+            low, high = np.quantile(sampled.widened(name, known), [tail, 1 - tail])
             found[name] = Interval(float(low), float(high), confidence)
     return found
 
 
-def _resampled(
-    names: tuple[str, ...], truth: _Floats, scores: _Floats, rng: np.random.Generator, resamples: int
-) -> _Floats:
-    """Return each resample's metrics, shape (resamples, metrics); NaN where one is not defined."""
-    rows = truth.size
-    by_row = {name: _row_losses(name, truth, scores) for name in names if name != "auc"}
-    losses = np.stack(list(by_row.values()), axis=1)
-    order = np.argsort(scores, kind="stable") if "auc" in names else None
-    found = np.empty((resamples, len(names)))
-    step = max(1, _CELLS // rows)
-    for start in range(0, resamples, step):
-        part = min(step, resamples - start)
-        drawn = rng.integers(0, rows, (part, rows)) + np.arange(part)[:, None] * rows
-        counts = np.bincount(drawn.ravel(), minlength=part * rows).reshape(part, rows).astype(np.float64)
-        means = counts @ losses / rows
-        for place, name in enumerate(names):
-            if order is not None and name == "auc":
-                column = _aucs(counts[:, order], truth[order], scores[order])
-            else:
-                column = means[:, list(by_row).index(name)]
-            found[start : start + part, place] = np.sqrt(column) if name == "rmse" else column
-    return found
+class _Sampled:
+    """Metrics of resamples of some rows."""
+
+    def __init__(
+        self, names: Sequence[str], further: Sequence[Metric], truth: _Floats, scores: _Floats, rows: int
+    ) -> None:
+        self._names, self._further = names, further
+        self._truth, self._scores, self._rows = truth, scores, rows
+        self._by_row = {name: _row_losses(name, truth, scores) for name in names if name not in _OF_RANKS}
+        self._ranked = None
+        if scores.ndim == 1 and any(name in _OF_RANKS for name in names):
+            order = np.argsort(scores, kind="stable")
+            ranked = scores[order]
+            place = np.empty(truth.size, np.int64)
+            place[order] = np.arange(truth.size)
+            group = np.cumsum(np.r_[False, ranked[1:] != ranked[:-1]])
+            self._ranked = place, group, truth[order].astype(np.bool_), bool(np.isnan(scores).any())
+
+    def draw(self, rng: np.random.Generator, resamples: int) -> dict[str, _Floats]:
+        """Return each metric's values, shape (resamples,); NaN where a resample does not define it."""
+        found = {name: np.empty(resamples) for name in self._names}
+        found |= {each.name: np.empty(min(resamples, _ONE_BY_ONE)) for each in self._further}
+        step = max(1, _CELLS // self._rows)
+        for start in range(0, resamples, step):
+            part = slice(start, min(start + step, resamples))
+            drawn = rng.integers(0, self._truth.size, (part.stop - start, self._rows))
+            for name, values in self._of(drawn).items():
+                found[name][part] = values
+            for each in self._further:
+                for at in range(start, min(part.stop, _ONE_BY_ONE)):
+                    rows = drawn[at - start]
+                    found[each.name][at] = _tried(each, self._truth[rows], self._scores[rows])
+        return found
+
+    def _of(self, drawn: _Ints) -> dict[str, _Floats]:
+        found = {name: losses[drawn].mean(axis=1) for name, losses in self._by_row.items()}
+        if "rmse" in found:
+            found["rmse"] = np.sqrt(found["rmse"])
+        if self._ranked is not None:
+            place, group, positive, undefined = self._ranked
+            ranks = np.sort(place[drawn], axis=1)
+            found |= _of_ranks(group[ranks], positive[ranks], undefined)
+        return found
+
+    def widened(self, name: str, values: _Floats) -> _Floats:
+        """Return values of resamples as they would vary if every resample had all of the rows."""
+        share = self._rows / self._truth.size
+        if share == 1:
+            return values
+        if name in self._by_row:
+            losses = self._by_row[name].mean()
+            value = math.sqrt(losses) if name == "rmse" else float(losses)
+        elif name in _OF_RANKS and self._ranked is not None:
+            _, group, positive, undefined = self._ranked
+            value = float(_of_ranks(group[None], positive[None], undefined)[name][0])
+        else:
+            value = _tried(next(each for each in self._further if each.name == name), self._truth, self._scores)
+        return np.asarray(value + (values - np.median(values)) * math.sqrt(share))
+
+
+def _tried(metric: Metric, truth: _Floats, scores: _Floats) -> float:
+    """Return a metric; NaN where it is not defined, or where a custom one fails."""
+    try:
+        return measure(metric, truth, scores)
+    except MetricFailed:
+        return math.nan
 
 
 def _row_losses(name: str, truth: _Floats, scores: _Floats) -> _Floats:
@@ -110,18 +166,37 @@ def _row_losses(name: str, truth: _Floats, scores: _Floats) -> _Floats:
     return -np.where(truth.astype(np.bool_), np.log(clipped), np.log1p(-clipped))
 
 
-def _aucs(counts: _Floats, truth: _Floats, scores: _Floats) -> _Floats:
-    """Return the AUC of every row of `counts`, shape (resamples,). `truth` and `scores` are in the order of the scores.
+_OF_RANKS = ("auc", "average_precision")
 
-    What a positive beats is the negatives below it and half of those that score the same.
+
+def _of_ranks(group: _Ints, positive: npt.NDArray[np.bool_], undefined: bool) -> dict[str, _Floats]:
+    """Return the metrics of every ranking, shape (rankings,).
+
+    Args:
+        group: Shape (rankings, rows), rising in each: rows of one group score the same.
+        positive: Likewise.
+        undefined: Whether a score is NaN.
     """
-    if np.isnan(scores).any():
-        return np.full(len(counts), math.nan)
-    begins = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
-    positive = truth.astype(np.bool_)
-    positives = np.add.reduceat(counts * positive, begins, axis=1)
-    negatives = np.add.reduceat(counts * ~positive, begins, axis=1)
-    beaten = np.cumsum(negatives, axis=1) - negatives / 2
-    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    with np.errstate(invalid="ignore"):
-        return np.asarray((positives * beaten).sum(axis=1) / np.where(pairs > 0, pairs, math.nan))
+    rankings, rows = group.shape
+    if undefined:
+        return {name: np.full(rankings, math.nan) for name in _OF_RANKS}
+    new = np.ones((rankings, rows + 1), np.bool_)  # a group begins here, or the row before ends one
+    np.not_equal(group[:, 1:], group[:, :-1], out=new[:, 1:-1])
+    negatives = np.zeros((rankings, rows + 1), np.int32)
+    np.cumsum(~positive, axis=1, out=negatives[:, 1:])
+    places = np.arange(rows + 1, dtype=np.int32)
+    first = np.maximum.accumulate(np.where(new, places, 0)[:, :-1], axis=1)  # of each row's group
+    after = np.minimum.accumulate(np.where(new, places, rows)[:, :0:-1], axis=1)[:, ::-1]
+    below, through = (np.take_along_axis(negatives, edge, axis=1) for edge in (first, after))
+    of_negatives = negatives[:, -1:]
+    hits = positive.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pairs = hits * of_negatives[:, 0].astype(np.float64)
+        beaten: Any = np.where(positive, below + through, 0).sum(axis=1, dtype=np.int64) / 2
+        # the rows from `first` on are flagged at a threshold that is this group's score
+        flagged = rows - first
+        precision = (flagged - (of_negatives - below)) / flagged
+        return {
+            "auc": beaten / np.where(pairs > 0, pairs, math.nan),
+            "average_precision": np.where(positive, precision, 0.0).sum(axis=1) / np.where(hits, hits, math.nan),
+        }

@@ -7,49 +7,36 @@ Shapes: `y` is (rows,); `score` is (rows,), the probability of class 1 or a pred
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mainspring.core.errors import Invalid
+from mainspring.core.ids import check_id
+from mainspring.stats import ranking
+from mainspring.stats.ranking import auc, average_precision, pair
 
-HIGHER_IS_BETTER: dict[str, bool] = {
-    "auc": True,
-    "accuracy": True,
-    "brier": False,
-    "log_loss": False,
-    "rmse": False,
-    "mae": False,
-}
+__all__ = ["auc", "average_precision"]
 
-
-def auc(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
-    """Area under the ROC curve: P(a positive scores over a negative), ties counting half; NaN with one class only.
-
-    From the ranks (Mann and Whitney, 1947), in O(rows log rows).
-    """
-    truth, scores = _both(y, score)
-    positive = truth.astype(np.bool_)
-    positives = int(positive.sum())
-    negatives = positive.size - positives
-    if not positives or not negatives or np.isnan(scores).any():
-        return math.nan
-    _, group, sizes = np.unique(scores, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(sizes) - (sizes - 1) / 2.0
-    return float((mean_rank[group][positive].sum() - positives * (positives + 1) / 2.0) / positives / negatives)
+Function = Callable[[npt.ArrayLike, npt.ArrayLike], float]
+OWN_METRICS = "own_metrics"  # in a manifest's `extra`: the project's own, name -> whether more is better
+KEPT = ("baseline.", "holdout.")  # how the names begin under which a run keeps the metrics of others
 
 
 def brier(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
     """Mean squared difference of probability and outcome, in [0, 1]."""
-    truth, scores = _both(y, score)
+    truth, scores = pair(y, score)
     return _mean((scores - truth) ** 2)
 
 
 def log_loss(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
     """Mean negative log-likelihood in nats; probabilities are kept a double's epsilon away from 0 and 1."""
-    truth, scores = _both(y, score)
+    truth, scores = pair(y, score)
     least = float(np.finfo(np.float64).eps)
     if scores.ndim == 2:
         scores = np.clip(scores, least, 1 - least)
@@ -61,29 +48,148 @@ def log_loss(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
 
 def accuracy(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
     """Share of rows whose likeliest class is the true one; of two classes, 1 from a probability of 0.5 on."""
-    truth, scores = _both(y, score)
+    truth, scores = pair(y, score)
     chosen = scores.argmax(axis=1) if scores.ndim == 2 else scores >= 0.5
     return _mean(chosen == truth)
 
 
 def rmse(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
     """Root of the mean squared error, in the label's unit."""
-    truth, scores = _both(y, score)
+    truth, scores = pair(y, score)
     return math.sqrt(_mean((scores - truth) ** 2))
 
 
 def mae(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
     """Mean absolute error, in the label's unit."""
-    truth, scores = _both(y, score)
+    truth, scores = pair(y, score)
     return _mean(np.abs(scores - truth))
 
 
-Metric = Callable[[npt.ArrayLike, npt.ArrayLike], float]
-_OF_TASK: Mapping[str, Mapping[str, Metric]] = {
-    "binary": {"auc": auc, "brier": brier, "log_loss": log_loss, "accuracy": accuracy},
-    "multiclass": {"log_loss": log_loss, "accuracy": accuracy},
-    "regression": {"rmse": rmse, "mae": mae},
+class MetricFailed(Invalid):
+    """A metric of the project's own raised, or gave no number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A named measure of predictions against the truth. Called, it gives its value: `metric(y, score)`.
+
+    `custom` is one that a project declares, whose function may do anything.
+    """
+
+    name: str
+    compute: Function
+    higher_is_better: bool
+    custom: bool = False
+
+    def __call__(self, y: npt.ArrayLike, score: npt.ArrayLike) -> float:
+        return measure(self, y, score)
+
+
+def metric(*, higher_is_better: bool, name: str = "") -> Callable[[Function], Metric]:
+    """Turn a function `(y, score) -> number` of the project into a `Metric` named after it.
+
+    The function is given NumPy arrays that cannot be written to: `y` of shape (rows,), and `score` of shape (rows,) or,
+    for several classes, (rows, classes) with `y` the index of the true class.
+
+    Raises:
+        Invalid: The direction is no Boolean, the name cannot name a metric, or is that of one of Mainspring's.
+    """
+    if not isinstance(higher_is_better, bool):
+        raise Invalid(f"A metric has higher_is_better={higher_is_better!r}.", fix="write True or False.")
+
+    def build(function: Function) -> Metric:
+        if not callable(function):
+            raise Invalid(f"A metric is made of {function!r}.", fix="put @ms.metric(...) above a function (y, score).")
+        called = check_id(name or getattr(function, "__name__", ""), "metric")
+        if named(called) is not None or called in DECIDED or called.startswith(KEPT):
+            raise Invalid(f"There is a metric {called!r} already.", fix='give it another name: ms.metric(name="...").')
+        return Metric(called, function, higher_is_better, custom=True)
+
+    return build
+
+
+# the metrics of a decision, which a model has whose threshold is chosen by cost: name -> whether more is better
+DECIDED = {"cost": False, "precision": True, "recall": True}
+
+_BUILT_IN: Mapping[str, Metric] = {
+    each.name: each
+    for each in (
+        Metric("auc", auc, True),
+        Metric("average_precision", average_precision, True),
+        Metric("accuracy", accuracy, True),
+        Metric("brier", brier, False),
+        Metric("log_loss", log_loss, False),
+        Metric("rmse", rmse, False),
+        Metric("mae", mae, False),
+    )
 }
+_OF_TASK: Mapping[str, tuple[str, ...]] = {
+    "binary": ("auc", "average_precision", "brier", "log_loss", "accuracy"),
+    "multiclass": ("log_loss", "accuracy"),
+    "regression": ("rmse", "mae"),
+}
+HIGHER_IS_BETTER: dict[str, bool] = {name: each.higher_is_better for name, each in _BUILT_IN.items()}
+
+
+def recall_at_precision(precision: float) -> Metric:
+    """Return the metric "recall_at_precision_0.9": the largest recall of a threshold with at least this precision.
+
+    Raises:
+        Invalid: `precision` is not in (0, 1].
+    """
+    if not _is_number(precision) or not 0 < precision <= 1:
+        raise Invalid(f"No threshold can have a precision of {precision!r}.", fix="use a number in (0, 1].")
+    compute = partial(ranking.recall_at_precision, precision=float(precision))
+    return Metric(f"recall_at_precision_{float(precision)!r}", compute, True)
+
+
+def precision_at_k(k: float) -> Metric:
+    """Return the metric "precision_at_100": the share of positives among the 100 rows that score highest.
+
+    Args:
+        k: How many of the rows, or, below 1, which share of them.
+
+    Raises:
+        Invalid: `k` is neither a whole number from 1 on nor a share in (0, 1).
+    """
+    return Metric(f"precision_at_{_k(k)!r}", partial(ranking.precision_at_k, k=_k(k)), True)
+
+
+def recall_at_k(k: float) -> Metric:
+    """Return the metric "recall_at_100": the share of all positives that are among the 100 rows that score highest.
+
+    Takes and raises what `precision_at_k` does.
+    """
+    return Metric(f"recall_at_{_k(k)!r}", partial(ranking.recall_at_k, k=_k(k)), True)
+
+
+def _k(k: Any) -> float:
+    if not _is_number(k) or not (0 < k < 1 or (k >= 1 and k == int(k))):
+        raise Invalid(f"{k!r} is no count of rows.", fix="use a whole number such as 100, or a share such as 0.01.")
+    return int(k) if k >= 1 else float(k)
+
+
+# longest first: the name of the second begins with that of the third
+_WITH_NUMBER = (
+    ("recall_at_precision_", recall_at_precision),
+    ("precision_at_", precision_at_k),
+    ("recall_at_", recall_at_k),
+)
+
+
+def named(name: str) -> Metric | None:
+    """Return the metric of Mainspring's with this name, as `recall_at_precision_0.9`; `None` where there is none."""
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
+    for prefix, make in _WITH_NUMBER:
+        number = name.removeprefix(prefix)
+        if number != name:
+            try:
+                found = make(int(number) if number.isdecimal() else float(number))
+            except (ValueError, Invalid):
+                return None
+            return found if found.name == name else None
+    return None
 
 
 def metrics_of(task: str) -> tuple[str, ...]:
@@ -94,24 +200,64 @@ def metrics_of(task: str) -> tuple[str, ...]:
     """
     if task not in _OF_TASK:
         raise Invalid(f"{task!r} is not a task.", fix=f"use one of {', '.join(_OF_TASK)}.")
-    return tuple(_OF_TASK[task])
+    return _OF_TASK[task]
 
 
-def score(task: str, y: npt.ArrayLike, predicted: npt.ArrayLike) -> dict[str, float]:
-    """Return every metric of the task by name; what is not defined for these rows is left out.
+def is_of(task: str, found: Metric) -> bool:
+    """Return whether a metric can be had of a task: of a ranking only where there are two classes."""
+    return found.custom or found.name in _OF_TASK[task] or (task == "binary" and found.name not in _BUILT_IN)
+
+
+def score(task: str, y: npt.ArrayLike, predicted: npt.ArrayLike, more: Sequence[Metric] = ()) -> dict[str, float]:
+    """Return every metric of the task, and of `more`, by name; what is not defined for these rows is left out.
 
     Raises:
         Invalid: `task` is unknown, or the shapes do not match.
+        MetricFailed: A custom metric raised, or gave no number.
     """
-    values = {name: _OF_TASK[task][name](y, predicted) for name in metrics_of(task)}
+    wanted = {name: _BUILT_IN[name] for name in metrics_of(task)} | {each.name: each for each in more}
+    values = {name: measure(each, y, predicted) for name, each in wanted.items()}
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
-def _both(y: npt.ArrayLike, score: npt.ArrayLike) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
-    truth, scores = np.asarray(y), np.asarray(score, dtype=np.float64)
-    if truth.ndim != 1 or scores.shape[:1] != truth.shape or scores.ndim > 2:
-        raise Invalid(f"Labels of shape {truth.shape} do not go with predictions of shape {scores.shape}.")
-    return truth if truth.dtype != np.object_ else truth.astype(np.float64), scores
+def measure(found: Metric, y: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
+    """Return one metric; NaN where it is not defined.
+
+    Raises:
+        Invalid: The shapes do not match.
+        MetricFailed: A custom metric raised, or gave what is no number; the message names it.
+    """
+    if not found.custom:
+        return found.compute(y, predicted)
+    truth, scores = (np.array(each) for each in pair(y, predicted))
+    truth.flags.writeable = scores.flags.writeable = False  # what one metric writes, the next would read
+    try:
+        value: Any = found.compute(truth, scores)
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise MetricFailed(
+            f"The metric {found.name!r} failed at {place.filename}:{place.lineno}: {type(error).__name__}: {error}",
+            fix="correct it there; it is given y and score as NumPy arrays that cannot be written to.",
+        ) from error
+    if not _is_number(value):
+        raise MetricFailed(
+            f"The metric {found.name!r} returned {value!r}, a {type(value).__name__}.", fix="let it return one number."
+        )
+    return float(value)
+
+
+def higher_is_better(name: str, declared: Iterable[Metric] = ()) -> bool | None:
+    """Return whether more of a metric is better: of those declared, or of Mainspring's; `None` where unknown."""
+    for each in declared:
+        if each.name == name:
+            return each.higher_is_better
+    found = named(name)
+    return DECIDED.get(name) if found is None else found.higher_is_better
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a real number: an int, a float, or a scalar of NumPy's (no Boolean, no array)."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def _mean(values: npt.NDArray[Any]) -> float:

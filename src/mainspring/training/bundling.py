@@ -11,6 +11,8 @@ import numpy as np
 from mainspring.registry import bundles
 from mainspring.registry.model import Bundle, Input, Manifest
 from mainspring.security.signing import SigningKey
+from mainspring.stats.metrics import OWN_METRICS
+from mainspring.stats.thresholds import THRESHOLD
 from mainspring.training import contents
 from mainspring.training.convert import convert_estimator
 from mainspring.training.equivalence.check import TOLERANCE, Proof, probes_of, prove
@@ -18,7 +20,7 @@ from mainspring.training.equivalence.rows import ROWS, plain_rows
 from mainspring.training.flavours import Artefact
 from mainspring.training.flavours.scoring import artefact_scores, open_session, output_names
 from mainspring.training.frames import Array
-from mainspring.training.judge import evaluate
+from mainspring.training.judge import judge
 from mainspring.training.model import Model
 from mainspring.training.runs.pinned import Pinned
 from mainspring.training.sets.training_set import TrainingSet
@@ -39,6 +41,7 @@ class Converted:
     proof: Proof
     scores: Array  # (held-out rows, outputs)
     metrics: dict[str, float]
+    threshold: float | None
     probes: tuple[pd.DataFrame, Array]  # rows to be asked again at each load, and the model's answers
     plain: tuple[pd.DataFrame, Array]  # 10,000 more, held out or made of such
 
@@ -58,13 +61,14 @@ def convert(model: Model, estimator: Any, data: TrainingSet, tell: Callable[[str
     held_out = data.holdout.X
     proof = prove(estimator, artefact, held_out, inputs, model.task, wide=wide, seed=model.seed)
     scores = artefact_scores(artefact, held_out, list(dtypes))
-    metrics = evaluate(model.task, data.holdout.y, scores, outputs)
+    validation = artefact_scores(artefact, data.validation.X, list(dtypes)) if model.threshold else scores[:0]
+    metrics, threshold = judge(model, data, scores, validation, outputs)
     rng = np.random.default_rng(model.seed)
     probes = contents.golden_probes(*probes_of(estimator, artefact, held_out, inputs, wide, rng), dtypes)
     plain, _ = plain_rows(held_out, rng, most=ROWS)
     answers = [artefact_scores(artefact, each, list(dtypes)) for each in (probes, plain)]
     asked = (probes, answers[0]), (plain, answers[1])
-    return Converted(artefact, inputs, outputs, tuple(wide), proof, scores, metrics, *asked)
+    return Converted(artefact, inputs, outputs, tuple(wide), proof, scores, metrics, threshold, *asked)
 
 
 def pack(
@@ -115,11 +119,21 @@ def pack(
             "label": f"{model.label.source.name}.{model.label.column}",
             "float64": list(converted.wide),
             "proof": asdict(converted.proof),
+            **_decision(model, converted),
             **({"answers": "FP64"} if _double(converted.artefact) else {}),
             "environment": pinned.tags["environment"],
         },
     )
     return bundles.seal(manifest, files, key)
+
+
+def _decision(model: Model, converted: Converted) -> dict[str, Any]:
+    """Return the threshold with the costs that chose it, and which way is better of the project's own metrics."""
+    own = {each.name: each.higher_is_better for each in model.metrics if each.custom}
+    found: dict[str, Any] = {OWN_METRICS: own} if own else {}
+    if model.threshold is not None and converted.threshold is not None:
+        found[THRESHOLD] = model.threshold.recorded(converted.threshold)
+    return found
 
 
 def _double(artefact: Artefact) -> bool:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mainspring.core.errors import InvalidData
 from mainspring.stats import metrics
+from mainspring.stats.metrics import Metric
 from mainspring.training.frames import Array
+from mainspring.training.model import Model
+from mainspring.training.sets.training_set import TrainingSet
 
 
-def evaluate(task: str, labels: Array, scores: Array, classes: tuple[str, ...] = ()) -> dict[str, float]:
-    """Return the task's metrics.
+def evaluate(
+    task: str, labels: Array, scores: Array, classes: tuple[str, ...] = (), more: Sequence[Metric] = ()
+) -> dict[str, float]:
+    """Return the task's metrics, and those of `more`; see `stats.metrics.score`.
 
     Args:
         labels: Shape (rows,).
@@ -21,14 +27,52 @@ def evaluate(task: str, labels: Array, scores: Array, classes: tuple[str, ...] =
 
     Raises:
         InvalidData: A held-out label is of a class that training never saw.
+        Invalid: A metric of the project's own failed; the message names it.
     """
     if task != "multiclass":
-        return metrics.score(task, labels, scores[:, 0])
+        return metrics.score(task, labels, scores[:, 0], more)
     position = {name: number for number, name in enumerate(classes)}
     unseen = sorted({str(label) for label in labels.tolist()} - set(position))
     if unseen:
         raise InvalidData(f"The held-out rows have the classes {unseen}, which training never saw.")
-    return metrics.score(task, np.array([position[str(label)] for label in labels.tolist()]), scores)
+    return metrics.score(task, np.array([position[str(label)] for label in labels.tolist()]), scores, more)
+
+
+def judge(
+    model: Model, data: TrainingSet, held_out: Array, validation: Array, classes: tuple[str, ...]
+) -> tuple[dict[str, float], float | None]:
+    """Return the metrics of some scores of the held-out rows, and the threshold that the validation rows choose.
+
+    Args:
+        held_out: Shape (held-out rows, outputs).
+        validation: Shape (validation rows, outputs).
+
+    Raises:
+        InvalidData: The validation rows have one class, so that no threshold can be chosen; see also `evaluate`.
+    """
+    threshold = None if model.threshold is None else model.threshold.choose(data.validation.y, validation[:, 0])
+    decided = () if model.threshold is None or threshold is None else model.threshold.metrics(threshold)
+    return evaluate(model.task, data.holdout.y, held_out, classes, (*model.measured, *decided)), threshold
+
+
+def constant(model: Model, data: TrainingSet, classes: tuple[str, ...] = ()) -> dict[str, float]:
+    """Return the metrics of a model without features. Raises as `judge` does."""
+    classes = classes or tuple(sorted({str(label) for label in data.train.y.tolist()}))
+    held_out, validation = (
+        constant_scores(model.task, data.train.y, len(part), classes) for part in (data.holdout, data.validation)
+    )
+    return judge(model, data, held_out, validation, classes)[0]
+
+
+def undefined(model: Model, data: TrainingSet, found: Mapping[str, float]) -> list[str]:
+    """Return a sentence for each metric of the model that its held-out rows do not define."""
+    held_out = data.holdout.y.tolist()
+    only = f", which all have the label {held_out[0]!r}" if len(set(held_out)) == 1 else ""
+    return [
+        f"{name} is not defined on the {len(held_out):,} held-out rows{only}."
+        for name in model.metric_names
+        if name not in found
+    ]
 
 
 def constant_scores(task: str, labels: Array, rows: int, classes: tuple[str, ...] = ()) -> Array:

@@ -15,7 +15,8 @@ from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
 from mainspring.data.model import SourceColumn
 from mainspring.features.model import FeatureGroup, Observations
-from mainspring.stats.metrics import metrics_of
+from mainspring.stats.metrics import DECIDED, Metric, is_of, metrics_of, named
+from mainspring.stats.thresholds import Costs
 from mainspring.training.space import Search
 
 TASKS = ("binary", "multiclass", "regression")
@@ -43,19 +44,23 @@ class Gate(msgspec.Struct, frozen=True):
         return f"{self.metric} {words[self.kind]} {self.value:g}"
 
 
-def beats(metric: str, by: float = 0.0) -> Gate:
+def beats(metric: str | Metric, by: float = 0.0) -> Gate:
     """Better than the baseline by at least `by`, and not worse than the present champion, on the same held-out rows."""
-    return Gate("beats", metric, by)
+    return Gate("beats", _name(metric), by)
 
 
-def at_most(metric: str, value: float) -> Gate:
+def at_most(metric: str | Metric, value: float) -> Gate:
     """The held-out metric is at most `value`."""
-    return Gate("at_most", metric, value)
+    return Gate("at_most", _name(metric), value)
 
 
-def at_least(metric: str, value: float) -> Gate:
+def at_least(metric: str | Metric, value: float) -> Gate:
     """The held-out metric is at least `value`."""
-    return Gate("at_least", metric, value)
+    return Gate("at_least", _name(metric), value)
+
+
+def _name(metric: str | Metric) -> str:
+    return metric.name if isinstance(metric, Metric) else metric
 
 
 def approved(by: int = 1) -> Gate:
@@ -86,6 +91,8 @@ class Model:
     seed: int = 0
     accept_findings: Sequence[str] = ()  # of `leakage.find_leaks`, such as "shadow:View.feature"
     search: Search | None = None  # how the parameters of `train` are chosen
+    metrics: Sequence[Metric] = ()  # measured beside those of the task
+    threshold: Costs | None = None  # of a binary task: chosen on the validation rows so that mistakes cost least
     description: str = ""
     owner: str = ""
     tags: dict[str, str] = field(default_factory=dict)
@@ -93,6 +100,23 @@ class Model:
     @property
     def embargo_us(self) -> int:
         return parse_duration(self.embargo)
+
+    @property
+    def measured(self) -> tuple[Metric, ...]:
+        """The metrics beside those of the task: declared, or named by a gate or the search as `recall_at_100`."""
+        asked = [
+            *(gate.metric for gate in self.gates if gate.on_metric),
+            *([self.search.metric] if self.search else []),
+        ]
+        found = [named(name) for name in asked if name not in metrics_of(self.task)]
+        every = (*self.metrics, *(each for each in found if each is not None and is_of(self.task, each)))
+        return tuple({each.name: each for each in every}.values())
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The names of all metrics that its versions have, on which gates can be."""
+        decided = tuple(DECIDED) if self.threshold else ()
+        return tuple(dict.fromkeys([*metrics_of(self.task), *(each.name for each in self.measured), *decided]))
 
     def __repr__(self) -> str:
         features = ", ".join(group.name for group in self.features)
@@ -126,6 +150,8 @@ def model(
     seed: int = 0,
     accept_findings: Sequence[str] = (),
     search: Search | None = None,
+    metrics: Sequence[Metric] = (),
+    threshold: Costs | None = None,
     description: str = "",
     owner: str = "",
 ) -> Callable[[Callable[..., Any]], Model]:
@@ -141,10 +167,15 @@ def model(
         embargo: How long before the next part rows are left out, where labels overlap in time.
         accept_findings: What looks like a leak and is none, such as "predicts-alone:View.feature".
         search: How parameters are chosen (`mainspring search`), which the function then takes as its third argument.
+        metrics: What is measured beside the task's metrics: of the project's own (`ms.metric`), or such as
+            `ms.recall_at_precision(0.9)`.
+        threshold: What mistakes cost (`ms.Costs`): the threshold of a binary task is chosen by it on the validation
+            rows, recorded with the version, and its cost, precision and recall are measured.
 
     Raises:
-        Invalid: `task` is unknown, the search goes by a metric of another task, `holdout` is no share in (0, 0.6] and
-            no duration, `embargo` is no duration, there are no features, or `accept_findings` names no check.
+        Invalid: `task` is unknown, a metric is of another task or declared twice, the search goes by one that is not
+            measured, `holdout` is no share in (0, 0.6] and no duration, `embargo` is no duration, there are no
+            features, or `accept_findings` names no check.
     """
     check_id(name, "model")
     if task not in TASKS:
@@ -156,11 +187,7 @@ def model(
             f"Model {name!r} holds out {holdout}.", fix='use a share such as 0.2, or a duration such as "30d".'
         )
     parse_duration(embargo)
-    if search is not None and search.metric not in metrics_of(task):
-        raise Invalid(
-            f"Model {name!r} of the task {task!r} is searched by {search.metric!r}.",
-            fix=f"use one of {', '.join(metrics_of(task))}.",
-        )
+    _check_metrics(name, task, metrics, threshold, search)
     if not features:
         raise Invalid(f"Model {name!r} has no features.", fix="name at least one feature view.")
     unknown = [each for each in accept_findings if each.partition(":")[0] not in CHECKS or ":" not in each]
@@ -185,6 +212,8 @@ def model(
             seed=seed,
             accept_findings=tuple(accept_findings),
             search=search,
+            metrics=tuple(metrics),
+            threshold=threshold,
             description=description or (train.__doc__ or "").strip(),
             owner=owner,
         )
@@ -192,6 +221,39 @@ def model(
         return built
 
     return build
+
+
+def _check_metrics(
+    name: str, task: str, metrics: Sequence[Metric], threshold: Costs | None, search: Search | None
+) -> None:
+    for each in metrics:
+        if not isinstance(each, Metric):
+            raise Invalid(
+                f"Model {name!r} has the metric {each!r}.",
+                fix="put @ms.metric(higher_is_better=...) above a function, or use one such as ms.recall_at_k(100).",
+            )
+        if not is_of(task, each):
+            raise Invalid(
+                f"Model {name!r} of the task {task!r} has the metric {each.name!r}, which is of another task.",
+                fix=f"the task has {', '.join(metrics_of(task))}; @ms.metric makes one of your own.",
+            )
+    names = [each.name for each in metrics]
+    if len(set(names)) < len(names):
+        raise Invalid(f"Model {name!r} has a metric twice among {names}.", fix="name each once.")
+    given: Any = threshold
+    if given is not None and not (isinstance(given, Costs) and task == "binary"):
+        raise Invalid(
+            f"Model {name!r} of the task {task!r} has the threshold {threshold!r}.",
+            fix="of a binary task, write threshold=ms.Costs(false_positive=1, false_negative=20).",
+        )
+    if search is None:
+        return
+    found = named(search.metric)
+    if search.metric not in names and not (found is not None and is_of(task, found)):
+        raise Invalid(
+            f"Model {name!r} of the task {task!r} is searched by {search.metric!r}.",
+            fix=f"use one of {', '.join([*metrics_of(task), *names])}.",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,3 +270,5 @@ class TrainReport:
     baseline: dict[str, float]
     seconds: float
     findings: list[str] = field(default_factory=list)  # what may be a leak and is not severe
+    undefined: list[str] = field(default_factory=list)  # metrics that the held-out rows do not define
+    threshold: float | None = None  # the one that was chosen, of a model with costs

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid
-from mainspring.stats.metrics import HIGHER_IS_BETTER
+from mainspring.stats.metrics import HIGHER_IS_BETTER, Metric, named
 
 PRUNERS = ("median", "halving", "none")
 # what a training writes down of itself: a parameter of the same name could not be told from it
-_TAKEN = ("since", "until", "holdout", "task", "training_rows", "holdout_rows", "dropped", "digest")
+_TAKEN = ("since", "until", "holdout", "task", "training_rows", "holdout_rows", "dropped", "digest", "threshold")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,8 @@ class Search:
     """How the parameters of a model's training function are chosen: `train(data, run, params)`.
 
     Args:
-        metric: Of the task, as measured on the validation rows, such as `auc`; whether more is better is known of it.
+        metric: Of the task or the model, as measured on the validation rows: a name such as `auc`, or a metric of the
+            project's own (`ms.metric`). Whether more is better is known of it.
         space: What `space` returns.
         trials: How many.
         pruner: `median` stops a trial that is worse than half of those before it at the same step, `halving` goes on
@@ -122,27 +123,41 @@ class Search:
         Invalid: The metric or the pruner is unknown, or `trials` is not positive, or the space is empty.
     """
 
-    metric: str
+    metric: str  # given as a `Metric`, it becomes its name
     _: KW_ONLY
     space: Mapping[str, Dimension]
     trials: int = 40
     pruner: str = "median"
     reported: str = ""
 
+    maximize: bool = field(init=False)  # whether more of the metric is better
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            metric: str | Metric,
+            *,
+            space: Mapping[str, Dimension],
+            trials: int = 40,
+            pruner: str = "median",
+            reported: str = "",
+        ) -> None: ...
+
     def __post_init__(self) -> None:
-        if self.metric not in HIGHER_IS_BETTER:
+        given: Any = self.metric
+        found = given if isinstance(given, Metric) else named(given) if isinstance(given, str) else None
+        if found is None:
             raise Invalid(
-                f"A search cannot go by {self.metric!r}.", fix=f"use one of {', '.join(sorted(HIGHER_IS_BETTER))}."
+                f"A search cannot go by {given!r}.",
+                fix=f"use a metric of the project's own, or one of {', '.join(sorted(HIGHER_IS_BETTER))}.",
             )
+        object.__setattr__(self, "metric", found.name)
+        object.__setattr__(self, "maximize", found.higher_is_better)
         if self.pruner not in PRUNERS:
             raise Invalid(f"There is no pruner {self.pruner!r}.", fix=f"use one of {', '.join(PRUNERS)}.")
         check_trials(self.trials)
         space(**self.space)
-
-    @property
-    def maximize(self) -> bool:
-        """Whether more of the metric is better."""
-        return HIGHER_IS_BETTER[self.metric]
 
     @property
     def watched(self) -> str:

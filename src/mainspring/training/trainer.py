@@ -20,10 +20,11 @@ from mainspring.registry.model import Bundle, ModelVersion
 from mainspring.registry.ports import ModelVersions, Tracking
 from mainspring.registry.processes import process_tags
 from mainspring.security.signing import SigningKey
+from mainspring.stats.thresholds import THRESHOLD
 from mainspring.training.bundling import convert, pack
 from mainspring.training.fitting import fit
 from mainspring.training.flavours.scoring import estimator_scores, output_names, score_bundle
-from mainspring.training.judge import constant_scores, evaluate
+from mainspring.training.judge import constant, judge, undefined
 from mainspring.training.model import Model, TrainReport
 from mainspring.training.runs.pinned import Pinned, pin, pinned_scan
 from mainspring.training.runs.run import Run
@@ -107,12 +108,14 @@ class Trainer:
             findings = [str(each) for each in refuse_leaks(model.name, data, model.accept_findings)]
             if findings:
                 run.log_artefact("leakage.txt", "\n".join(findings).encode())
+            constant(model, data)  # a metric of the project that fails does so before hours of training
             bundle, baseline = self._bundle(model, data, everything, held_out, pinned, run, (since, until), tell)
             tell("store", 0.95)
             self._bundles.save(bundle)
         self._tracking.finish(run_id, "FINISHED", self._clock.now())
         version = self._register(model, bundle, pinned)
         tell("done", 1.0)
+        measured = {k: v for k, v in bundle.manifest.metrics.items() if not k.startswith("baseline.")}
         return TrainReport(
             model=model.name,
             version=version.version,
@@ -120,10 +123,12 @@ class Trainer:
             run_id=run_id,
             training_rows=len(data.train),
             holdout_rows=len(data.holdout),
-            metrics={k: v for k, v in bundle.manifest.metrics.items() if not k.startswith("baseline.")},
+            metrics=measured,
             baseline=baseline,
             seconds=time.monotonic() - begun,
             findings=findings,
+            undefined=undefined(model, data, measured),
+            threshold=bundle.manifest.extra.get(THRESHOLD, {}).get("value"),
         )
 
     def _data(self, model: Model, pinned: Pinned, since: int | None, until: int | None) -> tuple[TrainingSet, pa.Table]:
@@ -153,6 +158,8 @@ class Trainer:
             converted = convert(model, estimator, data, tell)
         run.log_metrics({f"holdout.{name}": value for name, value in converted.metrics.items()})
         run.log_metrics({f"baseline.{name}": value for name, value in baseline.items()})
+        if converted.threshold is not None:
+            run.log_param(THRESHOLD, converted.threshold)
         run.log_params({"training_rows": len(data.train), "holdout_rows": len(data.holdout), "dropped": data.dropped})
         tell("seal", 0.9)
         rows = held_out.select([*data.features, "_at", "_label"])
@@ -187,15 +194,13 @@ class Trainer:
 
 def _baseline(model: Model, data: TrainingSet, run: Run, outputs: tuple[str, ...]) -> dict[str, float]:
     """Return the held-out metrics of the same function on the baseline's features, or of a constant."""
-    judged = data.holdout
     if not model.baseline:
-        scores = constant_scores(model.task, data.train.y, len(judged), outputs)
-        return evaluate(model.task, judged.y, scores, outputs)
+        return constant(model, data, outputs)
     few = data.only(columns_of(model.baseline, data.dtypes))
     with run.prefixed("baseline.") as told:
         estimator: Any = fit(model, few, told)
-    scores = estimator_scores(estimator, few.holdout.X, model.task)
-    return evaluate(model.task, judged.y, scores, output_names(estimator, model.task))
+    held_out, validation = (estimator_scores(estimator, part.X, model.task) for part in (few.holdout, few.validation))
+    return judge(model, few, held_out, validation, output_names(estimator, model.task))[0]
 
 
 def _nobody(_stage: str, _share: float) -> None:

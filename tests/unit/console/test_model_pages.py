@@ -188,12 +188,12 @@ class TestVersion:
         told = client.get(f"/api/models/{MODEL}/versions/34").json()
         card = client.get(f"/api/models/{MODEL}/versions/34/card").json()
         around = {each["metric"]: each for each in card["performance"]["metrics"]}
-        assert len(told["metrics"]) == 4
+        assert len(told["metrics"]) == 5
         for each in told["metrics"]:
             estimate = each["estimate"]
             assert estimate["low"] == around[estimate["metric"]]["low"] < estimate["value"] < estimate["high"]
         page = shown(client, f"/models/{MODEL}/versions/34")
-        assert page.count('class="interval"') == 5  # and the one of the legend
+        assert page.count('class="interval"') == 6  # and the one of the legend
         assert "beats by 0.005" in row(page, "auc")
 
     def test_author_and_approver(self, client: Client) -> None:
@@ -284,7 +284,7 @@ class TestCard:
         assert "Contact is not written down." in row(page, "Contact")
         assert "Required" in row(page, "Contact")
         assert '<p class="gap">Cost is not known' in page
-        assert page.count('class="interval"') == 4
+        assert page.count('class="interval"') == 5
 
     def test_it_is_the_card_that_the_command_writes(self, client: Client, project: Project) -> None:
         from mainspring.app.models.cards import card_of, document, render

@@ -83,7 +83,7 @@ def test_95_of_100_hold_the_truth() -> None:
 def test_a_metric_that_resamples_do_not_define_has_no_interval() -> None:
     y, score = np.zeros(50), np.linspace(0, 1, 50)
     y[0] = 1.0  # a third of the resamples lack it
-    assert set(intervals("binary", y, score, seed=0)) == {"brier", "log_loss", "accuracy"}
+    assert set(intervals("binary", y, score, seed=0)) == {"brier", "log_loss", "accuracy"}  # nor average precision
     assert "auc" not in intervals("binary", np.zeros(50), score, seed=0)
 
 
@@ -98,3 +98,37 @@ def test_nan_scores_have_no_interval() -> None:
 def test_what_makes_no_sense_is_refused(y: list[int], score: list[float], options: dict[str, float]) -> None:
     with pytest.raises(Invalid):
         intervals("binary", y, score, seed=0, **options)  # type: ignore[arg-type]
+
+
+def test_fewer_rows_drawn_give_an_interval_of_the_same_width() -> None:
+    """30,000 rows, drawn whole and a tenth of them: within a fifth of each other, as each has errors of its own."""
+    rng = np.random.default_rng(5)
+    score = rng.random(30_000)
+    y = rng.random(30_000) < score**2
+    whole = intervals("binary", y, score, seed=1, resamples=300, most_rows=30_000)
+    some = intervals("binary", y, score, seed=1, resamples=300, most_rows=3_000)
+    values = metrics.score("binary", y, score)
+    assert whole.keys() == some.keys() == values.keys()
+    for name, each in whole.items():
+        assert some[name].high - some[name].low == pytest.approx(each.high - each.low, rel=0.25), name
+        assert some[name].low < values[name] < some[name].high
+
+
+def test_a_further_metric_has_the_interval_of_a_loop_and_one_that_fails_has_none() -> None:
+    y, score = rows_of("binary", 60, 2)
+
+    @metrics.metric(higher_is_better=True)
+    def fails(_y: npt.ArrayLike, _score: npt.ArrayLike) -> float:
+        raise ValueError("no")
+
+    further = metrics.recall_at_k(0.25)
+    found = intervals("binary", y, score, seed=3, resamples=50, more=[further, fails])
+    rng = np.random.default_rng(3)
+    values = []
+    for _ in range(50):
+        drawn = rng.integers(0, 60, 60)
+        values.append(further(y[drawn], score[drawn]))
+    assert (found[further.name].low, found[further.name].high) == pytest.approx(
+        tuple(np.quantile(values, [0.025, 0.975]))
+    )
+    assert "fails" not in found

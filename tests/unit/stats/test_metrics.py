@@ -58,6 +58,7 @@ def test_auc_of_a_million_rows_with_ties_is_scikit_learns() -> None:
 def test_labels_may_be_of_any_type(y: list[float]) -> None:
     assert metrics.score("binary", y, [0.9, 0.2, 0.4]) == {
         "auc": 1.0,
+        "average_precision": 1.0,
         "brier": pytest.approx((0.01 + 0.04 + 0.36) / 3),
         "log_loss": pytest.approx(-(math.log(0.9) + math.log(0.8) + math.log(0.4)) / 3),
         "accuracy": pytest.approx(2 / 3),
@@ -72,7 +73,8 @@ def test_without_rows_nothing_is_defined_and_nothing_warns(task: str) -> None:
 
 
 def test_auc_of_one_class_is_left_out() -> None:
-    assert set(metrics.score("binary", [1, 1], [0.5, 0.6])) == {"brier", "log_loss", "accuracy"}
+    assert "auc" not in metrics.score("binary", [1, 1], [0.5, 0.6])
+    assert set(metrics.score("binary", [0, 0], [0.5, 0.6])) == {"brier", "log_loss", "accuracy"}
 
 
 def test_a_score_that_is_no_number_makes_metrics_undefined() -> None:

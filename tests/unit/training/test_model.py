@@ -45,3 +45,37 @@ def test_a_name_is_an_id() -> None:
 def test_gates_say_what_they_ask() -> None:
     gates = [ms.beats("auc", by=0.005), ms.at_most("brier", 0.2), ms.at_least("accuracy", 0.7)]
     assert [str(gate) for gate in gates] == ["auc beats by 0.005", "brier at most 0.2", "accuracy at least 0.7"]
+
+
+@ms.metric(higher_is_better=False)
+def regret(y: Any, score: Any) -> float:
+    return 0.0
+
+
+def test_gates_and_searches_name_metrics_or_are_given_them() -> None:
+    made = late_model(
+        gates=[ms.at_most(regret, 3), ms.at_least(ms.recall_at_precision(0.9), 0.2), ms.at_most("cost", 1)],
+        metrics=[regret],
+        threshold=ms.Costs(false_positive=1, false_negative=2),
+        search=ms.Search(regret, space=ms.space(depth=ms.integer(1, 3))),
+    )
+    assert [gate.metric for gate in made.gates] == ["regret", "recall_at_precision_0.9", "cost"]
+    assert (made.search.metric, made.search.maximize) == ("regret", False)
+    assert [each.name for each in made.measured] == ["regret", "recall_at_precision_0.9"]
+    assert {gate.metric for gate in made.gates} < set(made.metric_names)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"metrics": [len]}, "has the metric <built-in function len>"),
+        ({"metrics": [regret, regret]}, "twice"),
+        ({"task": "regression", "metrics": [ms.recall_at_k(5)]}, "'recall_at_5', which is of another task"),
+        ({"task": "regression", "threshold": ms.Costs(false_positive=1, false_negative=1)}, "has the threshold"),
+        ({"threshold": 0.5}, "has the threshold 0.5"),
+        ({"search": ms.Search(regret, space=ms.space(depth=ms.integer(1, 3)))}, "searched by 'regret'"),
+    ],
+)
+def test_metrics_that_do_not_go_with_the_model_are_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(Invalid, match=message):
+        late_model(**changed)

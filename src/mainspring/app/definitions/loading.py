@@ -232,14 +232,12 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
 
 
 def _gates(model: Model) -> Iterable[tuple[str, str]]:
-    from mainspring.stats.metrics import metrics_of
-
-    known = metrics_of(model.task)
+    known = model.metric_names
     for gate in model.gates:
         if gate.on_metric and gate.metric not in known:
             yield (
                 f"Model {model.name!r} has a gate on {gate.metric!r}, which is no metric of a {model.task} model",
-                f"use one of {', '.join(known)}.",
+                f"use one of {', '.join(known)}, or declare it: metrics=[...].",
             )
 
 
@@ -254,6 +252,7 @@ def _content(item: Any) -> str:
             "gates": [str(gate) for gate in item.gates],
             "holdout": item.holdout,
             "seed": item.seed,
+            **_measures(item),
             "owner": item.owner,
             "description": item.description,
         }
@@ -265,6 +264,18 @@ def _content(item: Any) -> str:
         named = {"views": [view.name for view in item.views]}
         return _pretty(_without_empty({**msgspec.to_builtins(replace(item, views=())), **named}, "views", "tags"))
     return _pretty(msgspec.to_builtins(item))
+
+
+def _measures(model: Model) -> dict[str, Any]:
+    """Return what a model measures and decides beside what every model of its task does."""
+    own = [f"{each.name}, {'higher' if each.higher_is_better else 'lower'} is better" for each in model.metrics]
+    costs = model.threshold
+    found: dict[str, Any] = {"metrics": own} if own else {}
+    if costs is not None:
+        found["threshold"] = (
+            f"costs {costs.false_positive:g} a false positive, {costs.false_negative:g} a false negative"
+        )
+    return found
 
 
 def _without_empty(body: dict[str, Any], *names: str) -> dict[str, Any]:

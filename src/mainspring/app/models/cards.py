@@ -88,6 +88,7 @@ def card_of(project: Carded, version: ModelVersion) -> Card:
         price=None if price is None else Price(*price),
         description="" if declared is None else declared.description,
         owner="" if declared is None else declared.owner,
+        metrics=() if declared is None else declared.measured,
     )
 
 
@@ -105,7 +106,7 @@ def stamp(project: Carded, version: ModelVersion) -> Hashable:
     else:
         written = words.st_mtime_ns, words.st_size
     declared = project.definitions.models.get(version.model)
-    said = None if declared is None else (declared.description, declared.owner)
+    said = None if declared is None else (declared.description, declared.owner, declared.metric_names)
     where = version.model, version.version, version.digest, version.aliases
     return *where, tuple(sorted(version.tags.items())), written, said, project.settings.training_price
 

@@ -27,7 +27,7 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
     Raises:
         NotFound: There is no such model or version.
     """
-    gates = _gates(project, model)
+    gates, declared = _gates(project, model), project.definitions.models.get(model)
     if version is None:
         newest = project.versions.all(model)
         if not newest:
@@ -48,6 +48,8 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
         actor=actor(),
         reason=storable(reason),
         rebuild=lambda champion, _: _read_again(project, candidate, champion),
+        metrics=() if declared is None else declared.measured,
+        threshold=None if declared is None else declared.threshold,
         more=lambda: [*_carded(project, gates, candidate), *_approved(project, gates, candidate)],
     )
 

@@ -43,8 +43,14 @@ def command(call: Call, *, model: str, since: str | None, until: str | None) -> 
         console.print(
             f"{report.training_rows:,} training rows, {report.holdout_rows:,} held out, {report.seconds:.1f} s"
         )
+        width = max(12, *map(len, report.metrics))
         for name, value in report.metrics.items():
-            console.print(f"  {name:<12} {value:.4f}   baseline {report.baseline.get(name, float('nan')):.4f}")
+            beside = f"   baseline {report.baseline[name]:.4f}" if name in report.baseline else ""
+            console.print(f"  {name:<{width}} {value:.4f}{beside}", markup=False)
+        if report.threshold is not None:
+            console.print(f"  decided at {report.threshold:.6g}, where mistakes cost least on the validation rows")
+        for undefined in report.undefined:
+            console.print(f"[yellow]Not measured:[/] {escape(undefined)}")
         for finding in report.findings:
             console.print(f"[yellow]Perhaps a leak:[/] {escape(finding)}")
         console.print(f"Next: mainspring promote {report.model}")

@@ -16,7 +16,7 @@ from mainspring.core.errors import NotFound
 from mainspring.delivery.gates import BASELINE
 from mainspring.registry.model import ModelVersion, RunRecord
 from mainspring.registry.searching import RunRow
-from mainspring.stats.metrics import HIGHER_IS_BETTER
+from mainspring.stats.metrics import HIGHER_IS_BETTER, Metric, higher_is_better
 
 COLUMNS = 4
 
@@ -66,12 +66,17 @@ def columns(project: ConsoleProject, model: str, of: Sequence[Figures]) -> tuple
 
 
 def over_versions(
-    metric: str, versions: Sequence[ModelVersion], of: Mapping[str, Figures], champion: str | None
+    metric: str,
+    versions: Sequence[ModelVersion],
+    of: Mapping[str, Figures],
+    champion: str | None,
+    declared: Sequence[Metric] = (),
 ) -> Chart | None:
     """Return how a metric went from version to version, oldest first; `None` where fewer than two have it.
 
     Args:
         of: Run -> what it measured.
+        declared: The model's own metrics.
     """
     told = [(int(each.version), of[each.run_id]) for each in versions if metric in of.get(each.run_id, NOTHING).values]
     told.sort(key=lambda pair: pair[0])
@@ -80,7 +85,7 @@ def over_versions(
     numbers = tuple(place for place, _ in told)
     values = tuple(each.values[metric] for _, each in told)
     baseline = tuple(each.baseline.get(metric) for _, each in told)
-    better = "more is better" if HIGHER_IS_BETTER.get(metric, True) else "less is better"
+    better = {True: "; more is better", False: "; less is better", None: ""}[higher_is_better(metric, declared)]
     at = next((place for place in numbers if str(place) == champion), None)
     rows = zip(numbers, values, baseline, strict=True)
     return Chart(
@@ -93,7 +98,7 @@ def over_versions(
         lines=(Line(metric, values),),
         table=Table(("Version", metric, "Baseline"), tuple(_told(*row) for row in reversed(list(rows)))),
         from_zero=False,
-        note=f"on the held-out rows of each version; {better}" + (f"; version {at} is champion" if at else ""),
+        note=f"on the held-out rows of each version{better}" + (f"; version {at} is champion" if at else ""),
         marks=() if at is None else ((at, "champion"),),
         pieces="versions",
         axis="step",

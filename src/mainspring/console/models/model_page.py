@@ -92,6 +92,7 @@ def model_page(project: ConsoleProject, model: str, *, before: int | None = None
     declared, served = project.definitions.models.get(model), serving(project).get(model, ())
     aliases = {alias: version.version for version in reversed(versions) for alias in version.aliases}
     metrics = columns(project, model, list(figures.values()))
+    champion, own = aliases.get(CHAMPION), declared.metrics if declared else ()
     marks = {mark.version: mark for mark in project.deletions.all() if mark.model == model}
     return ModelPage(
         name=model,
@@ -109,7 +110,7 @@ def model_page(project: ConsoleProject, model: str, *, before: int | None = None
         before=before,
         next=int(shown[-1].version) if len(wanted) > len(shown) else None,
         metrics=metrics,
-        chart=over_versions(metrics[0], drawn, figures, aliases.get(CHAMPION)) if metrics else None,
+        chart=over_versions(metrics[0], drawn, figures, champion, own) if metrics else None,
         history=history(project, model, limit=TOLD),
         searches=searches(project, model),
     )

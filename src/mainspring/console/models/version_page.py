@@ -21,9 +21,9 @@ from mainspring.delivery.approving import needed
 from mainspring.delivery.gates import BASELINE
 from mainspring.governance.model import Estimate
 from mainspring.registry.lineage import PARENT, Lineage, authors_of, lineage_of
-from mainspring.registry.model import Approval, Deletion, ModelVersion, Withdrawal
+from mainspring.registry.model import Approval, Deletion, Manifest, ModelVersion, Withdrawal
 from mainspring.registry.searching import RunRow
-from mainspring.stats.metrics import HIGHER_IS_BETTER
+from mainspring.stats.metrics import OWN_METRICS, higher_is_better
 
 GRACE_US = 7 * DAY  # `mainspring models gc` leaves a mark alone that long, unless it is told otherwise
 LISTED = 50
@@ -176,9 +176,14 @@ def _metrics(
         one = around.get(name)
         low, high = (one.low, one.high) if one else (None, None)
         baseline = stated.get(f"{BASELINE}{name}")
-        estimate = Estimate(name, stated[name], low, high, baseline, HIGHER_IS_BETTER.get(name, True))
+        estimate = Estimate(name, stated[name], low, high, baseline, _more_is_better(found.manifest, name))
         metrics.append(Metric(estimate, gates.get(name, "")))
     return tuple(metrics)
+
+
+def _more_is_better(manifest: Manifest, name: str) -> bool:
+    own: bool | None = manifest.extra.get(OWN_METRICS, {}).get(name)
+    return (higher_is_better(name) if own is None else own) is not False
 
 
 def _decided(project: ConsoleProject, version: ModelVersion) -> tuple[Happening, ...]:

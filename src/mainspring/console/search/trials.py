@@ -14,7 +14,7 @@ from mainspring.app.runs.searching import RESULT
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import NotFound
 from mainspring.registry.searching import MOST_RUNS, PARENT, Column, Condition, Kind, Order, RunQuery, RunRow
-from mainspring.stats.metrics import HIGHER_IS_BETTER
+from mainspring.stats.metrics import higher_is_better
 from mainspring.training.search.trials import COMPLETE, FAILED, PRUNED, ended_of
 
 RUNNING, LOST = "running", "lost"
@@ -105,8 +105,9 @@ def _from_runs(project: ConsoleProject, run: RunRow) -> Found:
     importance = {
         name.removeprefix(_IMPORTANCE): value for name, value in run.metrics.items() if name.startswith(_IMPORTANCE)
     }
-    metric = _metric(project, run)
-    return Found(metric, HIGHER_IS_BETTER.get(metric, True), _ordered(trials), importance, bool(page.next))
+    metric, declared = _metric(project, run), project.definitions.models.get(run.model)
+    own = () if declared is None else declared.metrics
+    return Found(metric, higher_is_better(metric, own) is not False, _ordered(trials), importance, bool(page.next))
 
 
 def _metric(project: ConsoleProject, run: RunRow) -> str:

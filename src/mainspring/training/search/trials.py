@@ -150,7 +150,7 @@ def _judged(model: Model, data: TrainingSet, estimator: Any, run: Run) -> float:
     assert model.search is not None
     outputs = output_names(estimator, model.task)
     scores = estimator_scores(estimator, data.validation.X, model.task)
-    found = evaluate(model.task, data.validation.y, scores, outputs)
+    found = evaluate(model.task, data.validation.y, scores, outputs, model.measured)
     run.log_metrics({f"validation.{name}": value for name, value in found.items()})
     value = found.get(model.search.metric, math.nan)
     if not math.isfinite(value):

@@ -36,6 +36,7 @@ _HOMES = {
     "mainspring.stats.metrics": ["metric", "precision_at_k", "recall_at_k", "recall_at_precision"],
     "mainspring.stats.thresholds": ["Costs"],
     "mainspring.training.flavours.calibration": ["calibrated"],
+    "mainspring.training.label": ["Label"],
     "mainspring.training.loop.fit": ["fit_torch"],
     "mainspring.training.model": ["approved", "at_least", "at_most", "beats", "complete_card", "model"],
     "mainspring.training.runs.run": ["Run"],
@@ -58,6 +59,7 @@ __all__ = [
     "Float64",
     "Int32",
     "Int64",
+    "Label",
     "Log",
     "MainspringError",
     "Observations",
@@ -174,6 +176,7 @@ if TYPE_CHECKING:
     from mainspring.stats.metrics import recall_at_precision as recall_at_precision
     from mainspring.stats.thresholds import Costs as Costs
     from mainspring.training.flavours.calibration import calibrated as calibrated
+    from mainspring.training.label import Label as Label
     from mainspring.training.loop.fit import fit_torch as fit_torch
     from mainspring.training.loop.stopping import EarlyStopping as EarlyStopping
     from mainspring.training.model import approved as approved

@@ -121,8 +121,8 @@ def as_set(
     model = definitions.model("late-arrival")
     observations = replace(model.observations, at=model.observations.at + ms.hours(later // HOUR))
     model = replace(model, features=(*model.features, *extra), observations=observations, holdout=0.2)
-    table, dropped = labelled_observations(model, lake.scan, since=SINCE, until=UNTIL)
-    return training_set(model, table, dropped, until=UNTIL)[0]
+    table, left_out = labelled_observations(model, lake.scan, since=SINCE, until=UNTIL)
+    return training_set(model, table, left_out)[0]
 
 
 def test_the_checks_before_a_training_find_nothing_severe_in_the_example(

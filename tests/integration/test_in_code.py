@@ -114,10 +114,10 @@ def test_unknown_names_are_answered_with_what_was_meant(project: OpenedProject, 
 def test_a_models_training_set_is_what_training_reads(project: OpenedProject) -> None:
     found = project.training_set(MODEL, progress=False)
     model = project.models[MODEL]
-    wanted, dropped = labelled_observations(
+    wanted, left_out = labelled_observations(
         model, project.services.lake.scan, since=None, until=project.services.clock.now()
     )
-    assert len(found) == len(wanted) == PARCELS - dropped
+    assert len(found) == len(wanted) == PARCELS - left_out.total
     assert found.features == (*HUB, "Parcel.weight")
     for name in (*found.features, "parcel", "hub", "_at"):
         assert found[name].equals(wanted[name]), name

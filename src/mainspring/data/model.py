@@ -69,6 +69,11 @@ class SourceColumn:
     source: Source
     column: str
 
+    @property
+    def name(self) -> str:
+        """Its full name: `arrivals.late`."""
+        return f"{self.source.name}.{self.column}"
+
 
 @dataclass(frozen=True, eq=False)
 class Source:

@@ -60,10 +60,11 @@ class _Request(msgspec.Struct, tag="request", omit_defaults=True):
     tags: dict[str, str] = {}
 
 
-class _Observations(msgspec.Struct):
+class _Observations(msgspec.Struct, omit_defaults=True):
     source: str
     keys: list[str]
     at: Node
+    where: Node | None = None
 
 
 class _Document(msgspec.Struct, omit_defaults=True):
@@ -85,7 +86,9 @@ def dump(groups: Sequence[FeatureGroup], observations: Observations) -> bytes:
         {name: _dump_source(source) for name, source in sorted(sources.items())},
         {name: _Entity(entity.keys, entity.description) for name, entity in sorted(entities.items())},
         [_dump_group(group) for group in groups],
-        _Observations(observations.source.name, [entity.name for entity in observations.keys], observations.at),
+        _Observations(
+            observations.source.name, [entity.name for entity in observations.keys], observations.at, observations.where
+        ),
         [_dump_view(view) for view in views if view not in groups],
     )
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
@@ -114,7 +117,7 @@ def load(content: bytes) -> tuple[list[FeatureGroup], Observations]:
                 views[group.name] if isinstance(group, _View) else _load_request(group, views)
                 for group in document.groups
             ],
-            Observations(sources[at.source], keys=[entities[name] for name in at.keys], at=at.at),
+            Observations(sources[at.source], keys=[entities[name] for name in at.keys], at=at.at, where=at.where),
         )
     except (msgspec.MsgspecError, KeyError) as error:
         raise Corrupt(f"Feature definitions cannot be read: {error}.") from error

@@ -18,9 +18,9 @@ from mainspring.core.declare import declare
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.expr import Column, Node, Operators
 from mainspring.core.expr.render import render
-from mainspring.core.expr.types import columns_of
+from mainspring.core.expr.types import columns_of, dtype_of
 from mainspring.core.ids import check_id
-from mainspring.core.schema import Schema, check_schema
+from mainspring.core.schema import DType, Schema, check_schema
 from mainspring.core.time import DAY, HOUR, MINUTE, format_duration
 from mainspring.data.model import Source
 
@@ -217,14 +217,22 @@ class Observations:
         keys: The entities concerned; the source has their key columns.
         at: The instant at which the prediction is made, an expression over the row. Offline it decides what is known;
             online the clock does.
+        where: Which rows are observations, a condition over the row; a row of which it is false or null is none. It
+            chooses what is trained and judged on. Online every request is answered.
+
+    Raises:
+        Invalid: The source lacks key columns, or `where` is no condition over its columns.
     """
 
     source: Source
     _: KW_ONLY
     keys: Sequence[Entity]
     at: Node
+    where: Node | None = None
 
     def __post_init__(self) -> None:
+        if self.where is not None:
+            self._check_where(self.where)
         missing = [name for entity in self.keys for name in entity.keys if name not in self.source.columns]
         if missing:
             raise Invalid(
@@ -232,6 +240,22 @@ class Observations:
                 fix=f"the source has {sorted(self.source.columns)}.",
             )
         declare(self)
+
+    def _check_where(self, where: Node) -> None:
+        owner = f"Observations of source {self.source.name!r}"
+        if not isinstance(where, Node):
+            raise Invalid(f"{owner} are filtered by {where!r}.", fix="filter by a condition: ms.col('amount') > 0.")
+        unknown = sorted(columns_of(where) - set(self.source.columns))
+        if unknown:
+            raise Invalid(
+                f"{owner} are filtered by {unknown}, which the source does not have.",
+                fix=f"it has {sorted(self.source.columns)}.",
+            )
+        dtype = dtype_of(where, self.source.columns)
+        if dtype != DType.Boolean:
+            raise Invalid(
+                f"{owner} are filtered by a {dtype!r}.", fix="filter by a condition, such as ms.col('amount') > 0."
+            )
 
 
 class Status(StrEnum):

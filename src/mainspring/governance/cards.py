@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
-from mainspring.core.time import format_instant, from_datetime
+from mainspring.core.time import format_duration, format_instant, from_datetime
 from mainspring.governance.energy import Points
 from mainspring.governance.model import Card, Fact, Gap
 from mainspring.governance.performance import performance_of
@@ -103,15 +103,23 @@ def _data(bundle: Bundle, tables: Mapping[str, int] | None) -> tuple[tuple[Fact,
         what = f"The dataset commit {bundle.manifest.dataset_commit} is not in this installation."
         gaps.append(Gap(DATA, what, "look where the version was trained."))
     return _facts(
-        ("Label", extra.get("label")),
+        ("Label", _label(extra)),
         ("Observations", _asked(extra.get("since"), extra.get("until"))),
         ("Training rows", f"{extra['training_rows']:,}"),
         ("Held-out rows", f"{extra['holdout_rows']:,}"),
         ("Held out from", _held_out_times(bundle)),
-        ("Rows without a label, left out", _count(extra.get("dropped_rows"))),
+        ("Observations without a label, left out", _count(extra.get("dropped") or extra.get("dropped_rows"))),
         ("Dataset commit", bundle.manifest.dataset_commit),
         ("Tables", ", ".join(f"{name} version {version}" for name, version in sorted((tables or {}).items()))),
     ), gaps
+
+
+def _label(extra: Mapping[str, Any]) -> str | None:
+    name, matures = extra.get("label"), extra.get("matures_us")
+    if matures is None:
+        return name
+    otherwise = f", otherwise {extra['otherwise']}" if "otherwise" in extra else ""
+    return f"{name}, matures after {format_duration(matures)}{otherwise}"
 
 
 def _trained(bundle: Bundle) -> bool:

@@ -10,13 +10,15 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from mainspring.core.expr.sql import quote_name
 from mainspring.core.schema import DType, Schema
 from mainspring.core.time import format_instant
 from mainspring.data import duck
-from mainspring.data.model import SEQUENCE, VISIBLE_AT, SourceColumn, TableScan
+from mainspring.data.model import VISIBLE_AT, TableScan
 from mainspring.features.model import Observations
 from mainspring.monitoring.model import LabelRows
-from mainspring.training.sets.labels import label_keys
+from mainspring.training.label import Label, label_keys
+from mainspring.training.sets.labels import KNOWN_AT, LABEL, Join
 
 _INSTANT = pa.timestamp("us", tz="UTC")
 
@@ -33,21 +35,22 @@ _KEYS: dict[DType, tuple[Callable[[Any], bool], pa.DataType]] = {
 }
 
 
-def label_rows(label: SourceColumn, observations: Observations, scan: TableScan) -> LabelRows:
+def label_rows(label: Label, observations: Observations, scan: TableScan) -> LabelRows:
     """Return the label rows of a model, joined by the keys by which training joins them.
 
     Raises:
         Invalid: The label's source is keyed by none of the entities.
     """
-    types = {name: dtype for entity in observations.keys for name, dtype in entity.keys.items()}
-    return LabelRows(label, {name: types[name] for name in label_keys(observations, label)}, scan)
+    have = observations.source.columns
+    return LabelRows(label, {name: have[name] for name in label_keys(observations, label)}, scan)
 
 
 def join_labels(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
     """Return the predictions whose label was known by `now` and not yet when they were made, each once.
 
-    Of several label rows for one entity the last record-setting one counts: the largest `(event_time, recorded_time,
-    sequence)` of those visible by `now` (cases: the record-setting rule). If its label is null, there is none.
+    Labels are found as training finds them (`training.sets.labels`): of several rows for one entity the last
+    record-setting one counts, of those visible by `now`, or, of a label that matures, of those visible when the
+    prediction had matured; a prediction that has not has none yet. If that row's label is null, there is none.
 
     Args:
         predictions: `id`, `version`, `at`, `score` and `keys` (a JSON object), as the ledger reads them.
@@ -58,31 +61,21 @@ def join_labels(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
         `id`, `version`, `at`, `score`, `label` (float64, or string for a class), `lag_us` (int64: from the prediction
         to when its label could be known), in order of `at`.
     """
-    source, column = labels.label.source, labels.label.column
-    kind = "VARCHAR" if source.columns[column] is DType.String else "DOUBLE"
-    keys = list(labels.keys)
-    order = ", ".join(f'labels."{name}" DESC' for name in (*source.times, SEQUENCE))
-    matches = " AND ".join(f'asked."{name}" = {_comparable(name, labels.keys)}' for name in keys)
+    source = labels.label.source
+    kind = "VARCHAR" if source.columns[labels.label.column] is DType.String else "DOUBLE"
+    keys = ", ".join(f"{_comparable(name, labels.keys)} AS {quote_name(name)}" for name in labels.keys)
+    matches = " AND ".join(f"asked.{quote_name(name)} = {_comparable(name, labels.keys)}" for name in labels.keys)
+    join = Join(labels.label, tuple(labels.keys), "_id", now, kind, feed="landed")
     with duck.connect() as connection:
-        connection.register("asked", _asked(distinct(predictions), labels.keys))
-        duck.register(connection, "labels", labels.scan)
+        connection.register("observed", _asked(distinct(predictions), labels.keys))
+        duck.register(connection, "landed", labels.scan)
+        connection.execute(
+            f"CREATE TEMP VIEW labels AS SELECT * REPLACE ({keys}) FROM landed SEMI JOIN observed AS asked ON {matches}"
+        )
         found: pa.Table = connection.sql(
-            f"""
-            WITH known AS (
-                SELECT {", ".join(f'{_comparable(name, labels.keys)} AS "{name}"' for name in keys)},
-                       CAST(labels."{column}" AS {kind}) AS _label, epoch_us(labels.{VISIBLE_AT}) AS _known_at
-                FROM labels SEMI JOIN asked ON {matches}
-                WHERE labels.{VISIBLE_AT} <= TIMESTAMPTZ '{format_instant(now)}'
-                QUALIFY row_number() OVER (
-                    PARTITION BY {", ".join(f'labels."{name}"' for name in keys)} ORDER BY {order}
-                ) = 1
-            )
-            SELECT _id AS id, _version AS version, _at AS at, _score AS score,
-                   _label AS label, _known_at - epoch_us(_at) AS lag_us
-            FROM asked JOIN known USING ({", ".join(f'"{name}"' for name in keys)})
-            WHERE _label IS NOT NULL AND _known_at > epoch_us(_at)
-            ORDER BY _at, _id
-            """
+            f"SELECT _id AS id, _version AS version, _at AS at, _score AS score, {LABEL} AS label, "
+            f"{KNOWN_AT} - epoch_us(_at) AS lag_us FROM ({join.sql}) "
+            f"WHERE {LABEL} IS NOT NULL AND {KNOWN_AT} > epoch_us(_at) ORDER BY _at, _id"
         ).to_arrow_table()
     return found
 
@@ -135,8 +128,8 @@ def json_rows(documents: pa.ChunkedArray[Any]) -> list[dict[str, Any]]:
 def _comparable(name: str, keys: Schema) -> str:
     # Floats meet as doubles, instants as their microseconds: the forms in which the log has them.
     if keys[name] is DType.Timestamp:
-        return f'epoch_us(labels."{name}")'
-    return f'CAST(labels."{name}" AS DOUBLE)' if keys[name] is DType.Float32 else f'labels."{name}"'
+        return f'epoch_us(landed."{name}")'
+    return f'CAST(landed."{name}" AS DOUBLE)' if keys[name] is DType.Float32 else f'landed."{name}"'
 
 
 def _asked(predictions: pa.Table, keys: Schema) -> pa.Table:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import msgspec
 
 from mainspring.core.schema import Schema
-from mainspring.data.model import SourceColumn, TableScan
+from mainspring.data.model import TableScan
+from mainspring.training.label import Label
 
 
 class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,10 +49,10 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 class LabelRows:
     """Where an endpoint's labels land: one version of a source's table, and how its rows find their predictions.
 
-    `keys` are the entity key columns that the source has, with their types; a prediction and a label belong together
-    where all of them are equal.
+    `keys` are the key columns of the label's entity, with their types; a prediction and a label belong together where
+    all of them are equal.
     """
 
-    label: SourceColumn
+    label: Label
     keys: Schema
     scan: TableScan

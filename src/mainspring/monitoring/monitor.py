@@ -37,7 +37,8 @@ class Monitor:
         labels: Returns an endpoint's label rows as they are now, `None` where its model has no label.
         load: Returns the verified bundle of a digest.
         window_us: The length of a window, microseconds; windows start at its multiples since the epoch.
-        label_wait_us: How long after a window's start a label may still change it.
+        label_wait_us: How long after a window's start a label may still change it; of a label that matures, how long
+            after its maturity.
     """
 
     def __init__(
@@ -75,11 +76,11 @@ class Monitor:
             Corrupt: A served bundle is damaged.
         """
         until = self._clock.now() if until is None else until
-        known = self._known(endpoint, until)
+        labels = self._labels(endpoint)
+        known = self._known(endpoint, until, labels)
         since = next((window.start for window in known if not self._is_settled(window)), None)
         if since is None:
             since = known[-1].end if known else 0
-        labels = self._labels(endpoint)
         again = [window for window in known if window.start < since and window.predictions] if labels else []
         if again and labels and not arrived(labels, min(window.computed_at for window in again), until):
             again = []
@@ -98,9 +99,10 @@ class Monitor:
     def _read(self, endpoint: str, since: int, until: int) -> pa.Table:
         return even(distinct(self._predictions.read(endpoint, since, until)), self._window_us)
 
-    def _known(self, endpoint: str, until: int) -> list[Window]:
+    def _known(self, endpoint: str, until: int, labels: LabelRows | None) -> list[Window]:
         """Return the windows that may still change; where there is none, the last one, to go on from."""
-        found = self._monitors.windows(endpoint, until - self._label_wait_us, until)
+        wait_us = self._label_wait_us + ((labels.label.matures_us or 0) if labels else 0)
+        found = self._monitors.windows(endpoint, until - wait_us, until)
         found = found or self._monitors.windows(endpoint, 0, until)[-1:]
         return [window for window in found if window.end - window.start == self._window_us]
 

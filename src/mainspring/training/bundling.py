@@ -116,7 +116,9 @@ def pack(
             "training_rows": len(data.train),
             "holdout_rows": len(data.holdout),
             "dropped_rows": data.dropped,
-            "label": f"{model.label.source.name}.{model.label.column}",
+            **({"dropped": dict(data.left_out)} if data.left_out else {}),
+            "label": model.label.name,
+            **_maturity(model),
             "float64": list(converted.wide),
             "proof": asdict(converted.proof),
             **_decision(model, converted),
@@ -134,6 +136,15 @@ def _decision(model: Model, converted: Converted) -> dict[str, Any]:
     if model.threshold is not None and converted.threshold is not None:
         found[THRESHOLD] = model.threshold.recorded(converted.threshold)
     return found
+
+
+def _maturity(model: Model) -> dict[str, Any]:
+    """Return when the labels were settled, for whoever reads the rows again."""
+    label = model.label
+    if label.matures_us is None:
+        return {}
+    otherwise = {} if label.otherwise is None else {"otherwise": label.otherwise}
+    return {"matures_us": label.matures_us, **otherwise}
 
 
 def _double(artefact: Artefact) -> bool:

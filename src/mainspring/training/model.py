@@ -17,6 +17,7 @@ from mainspring.data.model import SourceColumn
 from mainspring.features.model import FeatureGroup, Observations
 from mainspring.stats.metrics import DECIDED, Metric, is_of, metrics_of, named
 from mainspring.stats.thresholds import Costs
+from mainspring.training.label import Label, as_label
 from mainspring.training.space import Search
 
 TASKS = ("binary", "multiclass", "regression")
@@ -82,7 +83,7 @@ class Model:
     train: Callable[..., Any]  # (data: TrainingSet, run: Run) -> a fitted estimator; with a search (data, run, params)
     observations: Observations
     features: Sequence[FeatureGroup]
-    label: SourceColumn
+    label: Label
     task: str
     gates: Sequence[Gate] = ()
     baseline: Sequence[FeatureGroup] = ()  # trained by the same function on these alone; empty: a constant predictor
@@ -120,11 +121,11 @@ class Model:
 
     def __repr__(self) -> str:
         features = ", ".join(group.name for group in self.features)
-        return f"<{self.task} model {self.name!r} of {self.label.source.name}.{self.label.column} from {features}>"
+        return f"<{self.task} model {self.name!r} of {self.label.name} from {features}>"
 
     def _repr_html_(self) -> str:
         facts = {
-            "label": f"{self.label.source.name}.{self.label.column}",
+            "label": ", ".join(filter(None, (self.label.name, self.label.rule))),
             "observations": self.observations.source.name,
             "features": ", ".join(group.name for group in self.features),
             "baseline": ", ".join(group.name for group in self.baseline) or "a constant",
@@ -141,7 +142,7 @@ def model(
     *,
     observations: Observations,
     features: Sequence[FeatureGroup],
-    label: SourceColumn,
+    label: SourceColumn | Label,
     task: str,
     gates: Sequence[Gate] = (),
     baseline: Sequence[FeatureGroup] = (),
@@ -159,7 +160,7 @@ def model(
 
     Args:
         features: What the model is given.
-        label: The column of a source keyed by one of the observations' entities.
+        label: The column of a source keyed by one of the observations' entities, or a `Label` of one that matures.
         task: `binary`, `multiclass` or `regression`.
         gates: What a version must meet to go live.
         baseline: The features on which the same function makes the model to compare with; none: a constant.
@@ -203,7 +204,7 @@ def model(
             train=train,
             observations=observations,
             features=tuple(features),
-            label=label,
+            label=as_label(label),
             task=task,
             gates=tuple(gates),
             baseline=tuple(baseline),
@@ -272,3 +273,5 @@ class TrainReport:
     findings: list[str] = field(default_factory=list)  # what may be a leak and is not severe
     undefined: list[str] = field(default_factory=list)  # metrics that the held-out rows do not define
     threshold: float | None = None  # the one that was chosen, of a model with costs
+    left_out: dict[str, int] = field(default_factory=dict)  # observations without a label, by reason
+    notes: list[str] = field(default_factory=list)  # what was left out, in words

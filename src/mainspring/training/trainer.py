@@ -103,7 +103,11 @@ class Trainer:
                 run.log_artefact(name, content)
             run.log_params({"since": since, "until": until, "holdout": model.holdout, "task": model.task})
             tell("read the features", 0.05)
-            everything, held_out = self._data(model, pinned, since, until)
+            everything, held_out, notes = self._data(model, pinned, since, until)
+            run.log_param("dropped", everything.dropped)
+            run.log_params({f"dropped.{reason}": count for reason, count in everything.left_out.items()})
+            if notes:
+                run.log_artefact("notes.txt", "\n".join(notes).encode())
             data = everything.only(columns_of(model.features, everything.dtypes))
             findings = [str(each) for each in refuse_leaks(model.name, data, model.accept_findings)]
             if findings:
@@ -129,12 +133,21 @@ class Trainer:
             findings=findings,
             undefined=undefined(model, data, measured),
             threshold=bundle.manifest.extra.get(THRESHOLD, {}).get("value"),
+            left_out=dict(everything.left_out),
+            notes=notes,
         )
 
-    def _data(self, model: Model, pinned: Pinned, since: int | None, until: int | None) -> tuple[TrainingSet, pa.Table]:
+    def _data(
+        self, model: Model, pinned: Pinned, since: int | None, until: int | None
+    ) -> tuple[TrainingSet, pa.Table, list[str]]:
+        """Return the set, its held-out rows as a table, and what was left out, in words."""
         scan = partial(pinned_scan, self._lake, pinned.commit)
-        table, dropped = labelled_observations(model, scan, since=since, until=until)
-        return training_set(model, table, dropped, until=until)
+        table, left_out = labelled_observations(model, scan, since=since, until=until)
+        data, held_out = training_set(model, table, left_out)
+        between = table.num_rows - len(data.train) - len(data.validation) - len(data.holdout)
+        told = [f"{left_out}."] if left_out.total else []
+        embargo = [f"{between:,} labelled observations lie in the embargo between parts."] if between else []
+        return data, held_out, told + embargo
 
     def _bundle(
         self,
@@ -160,7 +173,7 @@ class Trainer:
         run.log_metrics({f"baseline.{name}": value for name, value in baseline.items()})
         if converted.threshold is not None:
             run.log_param(THRESHOLD, converted.threshold)
-        run.log_params({"training_rows": len(data.train), "holdout_rows": len(data.holdout), "dropped": data.dropped})
+        run.log_params({"training_rows": len(data.train), "holdout_rows": len(data.holdout)})
         tell("seal", 0.9)
         rows = held_out.select([*data.features, "_at", "_label"])
         bundle = pack(

@@ -50,6 +50,14 @@ def test_what_is_loaded_is_what_was_dumped() -> None:
     assert slot(facts) == slot(Facts)
 
 
+def test_a_filter_of_observations_travels_and_none_leaves_no_trace() -> None:
+    filtered = Observations(ASKED, keys=[PAIR], at=col("at"), where=col("b") > 0)
+    content = dump([Facts], filtered)
+    assert dump(*load(content)) == content
+    assert load(content)[1].where is not None
+    assert "where" not in json.loads(dump([Facts], AT))["observations"]
+
+
 def test_it_is_readable_json_without_code() -> None:
     document = json.loads(dump([Facts], AT))
     assert document["format"] == 1

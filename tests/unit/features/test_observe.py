@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 import mainspring as ms
+from mainspring.core.errors import Invalid
 from mainspring.core.expr import col
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import HOUR, ManualClock, to_datetime
@@ -42,6 +43,30 @@ def test_rows_come_by_time_with_the_instant_of_each(lake: MemoryLake) -> None:
     assert found.schema.field("km").type == pa.float32()
     assert found.column("place").to_pylist() == ["a", "b", "d", "c"]  # at one instant in the order of arrival
     assert found.column("_at").cast(pa.int64()).to_pylist() == [5 * HOUR, 5 * HOUR, 6 * HOUR, 7 * HOUR]
+
+
+def test_a_filter_chooses_what_is_an_observation(lake: MemoryLake) -> None:
+    def places(where: Any) -> list[str]:
+        chosen = Observations(TRIPS, keys=[PLACE], at=AT.at, where=where)
+        return list(observe(chosen, lake.scan, since=6 * HOUR).column("place").to_pylist())
+
+    assert places(col("place") != "d") == ["c"]
+    assert places((col("place") == "d") | (col("place") == "a")) == ["d"]
+    assert places(ms.when(col("place") == "d", True)) == ["d"]  # null is not true
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        (col("km"), "filtered by a Float32"),
+        (col("miles") > 1, r"filtered by \['miles'\], which the source does not have"),
+        (col("place") > 1, "place"),
+        ("km > 1", "filtered by 'km > 1'"),
+    ],
+)
+def test_a_filter_that_is_none_is_refused_where_it_is_declared(where: Any, message: str) -> None:
+    with pytest.raises(Invalid, match=message):
+        Observations(TRIPS, keys=[PLACE], at=AT.at, where=where)
 
 
 def test_since_is_in_and_until_is_out(lake: MemoryLake) -> None:

@@ -18,6 +18,7 @@ from mainspring.features.model import Entity, Observations
 from mainspring.ledger.model import Prediction
 from mainspring.monitoring.joins import arrived, even, join_labels, json_rows, label_rows
 from mainspring.monitoring.model import LabelRows
+from mainspring.training.label import Label
 from unit.monitoring.worlds import ARRIVALS, INSTANT, arrivals, label, prediction, read
 
 HOUR = 3_600_000_000
@@ -103,7 +104,7 @@ def test_every_type_of_key_meets_itself(dtype: DType, arrow: Any, stored: Any, l
             SEQUENCE: pa.array([0], pa.int64()),
         }
     )
-    rows = LabelRows(SourceColumn(source, "y"), {"key": dtype}, TableScan(0, rows=table))
+    rows = LabelRows(Label(SourceColumn(source, "y")), {"key": dtype}, TableScan(0, rows=table))
     predictions = read([prediction(i, at=10, keys={"key": key}) for i, key in enumerate([logged, *others])])
     assert join_labels(predictions, rows, now=100).select(["id", "label"]).to_pylist() == [{"id": "p0", "label": 2.5}]
 
@@ -119,7 +120,7 @@ def test_a_key_may_have_any_name() -> None:
         }
     )  # fmt: skip
     keys = {"id": DType.String, "score": DType.Int64, "at": DType.String}
-    rows = LabelRows(SourceColumn(source, "label"), keys, TableScan(0, rows=table))
+    rows = LabelRows(Label(SourceColumn(source, "label")), keys, TableScan(0, rows=table))
     predictions = read([prediction(1, at=10, score=0.25, keys={"id": "x", "score": 2, "at": "k"})])
     joined = join_labels(predictions, rows, now=100)
     assert joined.select(["id", "score", "label"]).to_pylist() == [{"id": "p1", "score": 0.25, "label": 20.0}]
@@ -150,10 +151,10 @@ def test_the_keys_are_those_that_the_label_source_has() -> None:
     schedule = Source("schedule", schema={"flight": DType.String, "origin": DType.String}, event_time="planned")
     flights = Observations(schedule, keys=[flight, origin], at=col("planned"))
     scan = TableScan(0, rows=pa.table({}))
-    assert label_rows(SourceColumn(ARRIVALS, "late"), flights, scan).keys == {"flight": DType.String}
+    assert label_rows(Label(SourceColumn(ARRIVALS, "late")), flights, scan).keys == {"flight": DType.String}
     only_origin = Observations(schedule, keys=[origin], at=col("planned"))
     with pytest.raises(Invalid, match="arrivals"):
-        label_rows(SourceColumn(ARRIVALS, "late"), only_origin, scan)
+        label_rows(Label(SourceColumn(ARRIVALS, "late")), only_origin, scan)
 
 
 def test_json_rows_read_null_as_an_empty_object() -> None:

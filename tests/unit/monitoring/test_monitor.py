@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from mainspring.monitoring.model import LabelRows, Window
 from mainspring.monitoring.monitor import Monitor
 from mainspring.registry.model import Bundle
 from mainspring.stats.reference import profile
+from mainspring.training.label import Label
 from unit.monitoring.worlds import arrivals, bundle, label, normal_reference, prediction
 
 WINDOW = 1_000_000
@@ -113,6 +115,29 @@ def test_a_planted_shift_is_found_in_exactly_the_planted_columns() -> None:
     assert by_name["View.kind"].shift_sd is None
     assert by_name["View.kind"].ks == pytest.approx(0.3, abs=0.05)  # a: .6 -> .4, c: .1 -> 0, new: 0 -> .2
     assert [window.score is not None and window.score.drifted for window in windows] == [False] * 5
+
+
+def test_quality_counts_predictions_whose_labels_have_matured() -> None:
+    """Labels settle after three windows. Those that arrive early say nothing yet; later the silent ones are false."""
+    world = World(bundle(), now=2 * WINDOW, wait=2 * WINDOW)
+    world.predict([prediction(number, at=number * WINDOW // 4, score=number / 4) for number in range(4)])
+    early = label("f3", True, WINDOW)
+
+    def known(*rows: dict[str, Any]) -> LabelRows:
+        landed = arrivals(rows)
+        return replace(landed, label=Label(landed.label, matures=3 * WINDOW, otherwise=False))
+
+    world.labels = known(early)
+    world.run()
+    assert (world.windows[0].labels, world.windows[0].quality) == (0, {})
+    world.clock.set(5 * WINDOW)
+    world.run()
+    assert world.windows[0].labels == 0  # no label row since says that the others have none
+    world.labels = known(early, label("other", True, 4 * WINDOW), label("f0", True, 4 * WINDOW + 1))
+    world.run()
+    first = world.windows[0]
+    assert (first.start, first.labels, first.coverage) == (0, 4, 1.0)
+    assert first.quality["auc"] == 1.0  # f0 was found after its maturity: it counts as it was settled, false
 
 
 def test_without_drift_there_is_no_alert() -> None:

@@ -16,6 +16,7 @@ from mainspring.ledger.model import Prediction
 from mainspring.monitoring.model import LabelRows
 from mainspring.registry.model import Bundle, Input, Manifest
 from mainspring.stats.reference import Reference, profile
+from mainspring.training.label import Label
 
 INSTANT = pa.timestamp("us", tz="UTC")
 ARRIVALS = Source(
@@ -76,7 +77,7 @@ def arrivals(rows: Sequence[Mapping[str, Any]], column: str = "late") -> LabelRo
             SEQUENCE: pa.array(range(len(rows)), pa.int64()),
         }
     )
-    return LabelRows(SourceColumn(ARRIVALS, column), {"flight": DType.String}, TableScan(0, rows=table))
+    return LabelRows(Label(SourceColumn(ARRIVALS, column)), {"flight": DType.String}, TableScan(0, rows=table))
 
 
 def bundle(

@@ -11,7 +11,8 @@ import mainspring as ms
 from mainspring.core.errors import Invalid
 from mainspring.core.time import to_datetime
 from mainspring.data.model import TableScan
-from mainspring.training.sets.labels import LABEL, join_labels, label_keys
+from mainspring.training.label import Label, label_keys
+from mainspring.training.sets.labels import LABEL, join_labels
 
 parcel = ms.Entity("parcel", keys={"depot": ms.String, "parcel": ms.Int64})
 driver = ms.Entity("driver", keys={"driver": ms.String})
@@ -77,9 +78,12 @@ def test_the_join_is_the_loop(
         if known and (label := max(known, key=lambda row: row[:3])[3]) is not None:
             expected.append((number, label))
 
-    found = join_labels(observed, observed_parcels, arrived.late, lambda _: TableScan(1, rows=labels), until=until)
+    found, left_out = join_labels(
+        observed, observed_parcels, Label(arrived.late), lambda _: TableScan(1, rows=labels), until=until
+    )
 
     assert list(zip(found["number"].to_pylist(), found[LABEL].to_pylist(), strict=True)) == expected
+    assert left_out.total == len(keys) - len(expected)
     assert found.column_names == [*observed.column_names, LABEL]
 
 

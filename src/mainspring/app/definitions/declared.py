@@ -45,7 +45,7 @@ def models(definitions: Definitions) -> Named[Model]:
 
 
 def _model(model: Model) -> Sequence[object]:
-    label = f"{model.label.source.name}.{model.label.column}"
+    label = model.label.name
     groups = ", ".join(group.name for group in model.features)
     return model.task, label, groups, ", ".join(map(str, model.gates)), model.owner
 

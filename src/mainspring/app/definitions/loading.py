@@ -14,14 +14,15 @@ import msgspec
 from mainspring.app.definitions.importing import importing, outdated, sources, turn
 from mainspring.core.declare import Declared, Place, collecting
 from mainspring.core.errors import Invalid, InvalidDefinition, MainspringError, NotFound
+from mainspring.core.expr.render import render
 from mainspring.core.nearest import meant
 from mainspring.core.settings import Settings
 from mainspring.data.model import Source
 from mainspring.features.check import check_groups
 from mainspring.features.model import Entity, FeatureGroup, FeatureView, Observations, RequestFeatures
 from mainspring.serving.model import Endpoint
+from mainspring.training.label import label_keys
 from mainspring.training.model import Model
-from mainspring.training.sets.labels import label_keys
 
 T = TypeVar("T")
 
@@ -245,9 +246,12 @@ def _content(item: Any) -> str:
     if isinstance(item, Model):
         body = {
             "observations": item.observations.source.name,
+            **({} if item.observations.where is None else {"where": render(item.observations.where)}),
             "features": [group.name for group in item.features],
             "baseline": [group.name for group in item.baseline],
-            "label": f"{item.label.source.name}.{item.label.column}",
+            "label": item.label.name,
+            **({"label_rule": item.label.rule} if item.label.rule else {}),
+            **({"label_entity": item.label.entity.name} if item.label.entity else {}),
             "task": item.task,
             "gates": [str(gate) for gate in item.gates],
             "holdout": item.holdout,

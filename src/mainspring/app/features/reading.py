@@ -26,7 +26,7 @@ from mainspring.features.offline.observed import as_read
 from mainspring.features.online import OnlineReader
 from mainspring.features.types import feature_dtype
 from mainspring.training.model import Model
-from mainspring.training.sets.labels import LABEL, join_labels
+from mainspring.training.sets.labels import LABEL, LeftOut, join_labels
 
 if TYPE_CHECKING:
     from mainspring.app.project import Project
@@ -86,14 +86,13 @@ def of_observations(
         step("observations")
         scan = pinned(project)
         observed = observe(model.observations, scan, since=since, until=end, memory_limit=how.memory_limit)
-        labelled = join_labels(observed, model.observations, model.label, scan, until=end)
-        dropped = observed.num_rows - labelled.num_rows
+        labelled, left_out = join_labels(observed, model.observations, model.label, scan, until=end)
         if not labelled.num_rows:
-            raise none_labelled(model, since, end, dropped)
+            raise none_labelled(model, since, end, left_out)
         table = _offline(choice, labelled, fields_of(choice, model), AT, scan, how, step)
     return FeatureTable(
         choice.title, as_trained(table, choice, model), features=choice.columns, at=AT, label=label_of(model),
-        notes=left_out(dropped),
+        notes=notes_of(left_out),
     )  # fmt: skip
 
 
@@ -104,7 +103,7 @@ def as_trained(table: pa.Table, choice: Choice, model: Model) -> pa.Table:
 
 
 def label_of(model: Model) -> str:
-    return f"{model.label.source.name}.{model.label.column}"
+    return model.label.name
 
 
 def fields_of(choice: Choice, model: Model) -> Schema:
@@ -113,17 +112,17 @@ def fields_of(choice: Choice, model: Model) -> Schema:
     return {name: dtype for name, dtype in schema.items() if dtype is not None}
 
 
-def none_labelled(model: Model, since: int | None, end: int, dropped: int) -> InvalidData:
+def none_labelled(model: Model, since: int | None, end: int, left_out: LeftOut) -> InvalidData:
     span = f"before {format_instant(end)}" + ("" if since is None else f" and since {format_instant(since)}")
     return InvalidData(
-        f"Model {model.name!r} has no labelled observation {span} ({dropped:,} without a label).",
+        f"Model {model.name!r} has no labelled observation {span}: {left_out}.",
         fix="choose another time with since= and until=, or land its data with `mainspring ingest`.",
     )
 
 
-def left_out(dropped: int) -> tuple[str, ...]:
+def notes_of(left_out: LeftOut) -> tuple[str, ...]:
     """Return what is to be said of observations without a label."""
-    return (f"{dropped:,} observations without a label are left out",) if dropped else ()
+    return (str(left_out),) if left_out.total else ()
 
 
 def beside(project: Project, choice: Choice, labels: Any, at: str | None, how: How) -> FeatureTable:

@@ -94,14 +94,14 @@ class TrainingSetWriter:
         self._told("observations", 0, None)
         with workplace(self._temp) as folder:
             observed = folder / "observed.parquet"
-            total, dropped = write_labelled(
+            total, left_out = write_labelled(
                 observed, model, self._scan, since=since, until=end, memory_limit=self._memory_limit, temp=self._temp
             )
             if not total:
-                raise reading.none_labelled(model, since, end, dropped)
+                raise reading.none_labelled(model, since, end, left_out)
             with closing(self._found(partial(labelled, observed), reading.fields_of(choice, model), AT)) as found:
                 rows = self._write((reading.as_trained(piece, choice, model) for piece in found), total)
-        return self._file(rows, AT, label=reading.label_of(model), notes=reading.left_out(dropped))
+        return self._file(rows, AT, label=reading.label_of(model), notes=reading.notes_of(left_out))
 
     def beside(self, labels: Any, at: str | None) -> FeatureFile:
         """Write what `reading.beside` returns.

@@ -51,6 +51,8 @@ def command(call: Call, *, model: str, since: str | None, until: str | None) -> 
             console.print(f"  decided at {report.threshold:.6g}, where mistakes cost least on the validation rows")
         for undefined in report.undefined:
             console.print(f"[yellow]Not measured:[/] {escape(undefined)}")
+        for note in report.notes:
+            console.print(f"[yellow]Note:[/] {escape(note)}")
         for finding in report.findings:
             console.print(f"[yellow]Perhaps a leak:[/] {escape(finding)}")
         console.print(f"Next: mainspring promote {report.model}")

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.schema import DType
+from mainspring.core.time import format_instant
 from mainspring.ledger.model import Prediction
-from mainspring.training.sets.labels import label_keys
+from mainspring.training.label import Label as Declared
+from mainspring.training.label import label_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ def label_of(project: ConsoleProject, prediction: Prediction) -> Label:
     model = project.definitions.models.get(prediction.model)
     if model is None:
         return Label(None, None, None, None, f"the project does not declare the model {prediction.model!r} any more")
-    column = f"{model.label.source.name}.{model.label.column}"
+    column = model.label.name
     try:
         needed = label_keys(model.observations, model.label)
     except MainspringError as error:
@@ -44,11 +46,17 @@ def label_of(project: ConsoleProject, prediction: Prediction) -> Label:
     except MainspringError as error:
         return Label(column, None, None, None, str(error))
     if found is None:
-        return Label(column, None, None, None, "it has not arrived yet")
+        return Label(column, None, None, None, _not_yet(model.label, prediction.at))
     value, lag = found
     if model.label.source.columns[model.label.column] is DType.Boolean:
         value = bool(value)
     return Label(column, value, prediction.at + lag, lag, None)
+
+
+def _not_yet(label: Declared, at: int) -> str:
+    if label.matures_us is None:
+        return "it has not arrived yet"
+    return f"it is settled at {format_instant(at + label.matures_us)}, once label rows of that time are there"
 
 
 def _joined(project: ConsoleProject, prediction: Prediction) -> tuple[float | str, int] | None:

@@ -113,7 +113,8 @@ def observe(
 ) -> pa.Table:
     """Return the rows of the observations' source with `_at` in `[since, until)`, and that column `_at`, by time.
 
-    A row without a time (its `at` is null) is no observation. Instants are UTC epoch microseconds.
+    A row without a time (its `at` is null) is no observation, nor is one that the definition's `where` leaves out.
+    Instants are UTC epoch microseconds.
     """
     with connection(memory_limit) as con, duck.duck_errors(definition.source.name):
         duck.register(con, "source", scan(definition.source.name))
@@ -129,6 +130,7 @@ def observed_sql(definition: Observations, since: int | None, until: int | None)
     bounds = [
         f"epoch_us(_at) >= {since}" if since is not None else "",
         f"epoch_us(_at) < {until}" if until is not None else "",
+        f"({to_sql(definition.where, columns)})" if definition.where is not None else "",
     ]
     where = " AND ".join(["_at IS NOT NULL", *filter(None, bounds)])
     names = ", ".join(quote_name(name) for name in (*columns, SEQUENCE))

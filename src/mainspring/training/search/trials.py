@@ -15,10 +15,19 @@ from mainspring.training.fitting import fit
 from mainspring.training.flavours.scoring import estimator_scores, output_names
 from mainspring.training.frames import to_frame
 from mainspring.training.judge import evaluate
+from mainspring.training.label import label_keys
 from mainspring.training.model import Model
 from mainspring.training.runs.run import Run
-from mainspring.training.sets.assemble import AT, Scan, columns_of, feature_types, label_values, labelled_observations
-from mainspring.training.sets.labels import LABEL, label_keys
+from mainspring.training.sets.assemble import (
+    AT,
+    Scan,
+    columns_of,
+    feature_types,
+    instants,
+    label_values,
+    labelled_observations,
+)
+from mainspring.training.sets.labels import LABEL
 from mainspring.training.sets.splits import cut_by_time
 from mainspring.training.sets.training_set import Split, TrainingSet
 from mainspring.training.space import Chosen
@@ -70,12 +79,10 @@ def write_rows(model: Model, scan: Scan, folder: Path, *, since: int | None, unt
     """
     if (folder / TRAIN).exists() and (folder / VALIDATION).exists():
         return
-    import numpy as np
     import pyarrow as pa
 
     table, _ = labelled_observations(model, scan, since=since, until=until)
-    at = np.asarray(table.column(AT).cast(pa.int64()).to_numpy())
-    cut = cut_by_time(at, model.holdout, until=until, embargo=model.embargo_us)
+    cut = cut_by_time(instants(table), model.holdout, embargo=model.embargo_us)
     keys = label_keys(model.observations, model.label)
     columns = [*dict.fromkeys([*columns_of(model.features, feature_types(model, model.features)), AT, LABEL, *keys])]
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -92,12 +99,8 @@ def read_rows(model: Model, folder: Path) -> TrainingSet:
     dtypes = feature_types(model, model.features)
 
     def split(table: pa.Table) -> Split:
-        import numpy as np
-        import pyarrow as pa
-
-        at = np.asarray(table.column(AT).cast(pa.int64()).to_numpy())
         keys = table.select(label_keys(model.observations, model.label)).to_pandas()
-        return Split(to_frame(table, dtypes), label_values(table.column(LABEL), model), at, keys)
+        return Split(to_frame(table, dtypes), label_values(table.column(LABEL), model), instants(table), keys)
 
     train, validation = _mapped(folder / TRAIN), _mapped(folder / VALIDATION)
     return TrainingSet(

@@ -8,22 +8,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mainspring.core.errors import Corrupt
-from mainspring.data.model import SourceColumn
 from mainspring.features import definitions
 from mainspring.features.offline import observe, point_in_time
 from mainspring.registry.bundles import FEATURES, HOLDOUT
 from mainspring.registry.model import Bundle
+from mainspring.training.label import Label
 from mainspring.training.sets.assemble import AT, Scan
 from mainspring.training.sets.labels import LABEL, join_labels
 
 
-def held_out_again(bundle: Bundle, other: Bundle, label: SourceColumn, scan: Scan) -> pa.Table:
+def held_out_again(bundle: Bundle, other: Bundle, label: Label, scan: Scan) -> pa.Table:
     """Return the held-out rows of `bundle`, in their order, with the features that `other` was trained on.
 
     Args:
         bundle: Whose rows: its observations, its time range, its labels.
         other: Whose features.
-        label: The label of `bundle`'s model.
+        label: The label of `bundle`'s model; when it was settled is taken from the bundle.
         scan: Reads tables as of the dataset commit that `bundle` was trained on.
 
     Raises:
@@ -33,9 +33,11 @@ def held_out_again(bundle: Bundle, other: Bundle, label: SourceColumn, scan: Sca
     held_out = pq.read_table(io.BytesIO(bundle.files[HOLDOUT]))
     _, observations = definitions.load(bundle.files[FEATURES])
     groups, _ = definitions.load(other.files[FEATURES])
-    since, until = bundle.manifest.extra["since"], bundle.manifest.extra["until"]
+    extra = bundle.manifest.extra
+    since, until = extra["since"], extra["until"]
+    label = Label(label, matures=extra.get("matures_us"), otherwise=extra.get("otherwise"), entity=label.entity)
     observed = observe(observations, scan, since=since, until=until)
-    labelled = join_labels(observed, observations, label, scan, until=until)
+    labelled, _ = join_labels(observed, observations, label, scan, until=until)
     rows = labelled.slice(max(0, labelled.num_rows - held_out.num_rows))
     if any(not rows[name].combine_chunks().equals(held_out[name].combine_chunks()) for name in (AT, LABEL)):
         raise Corrupt(

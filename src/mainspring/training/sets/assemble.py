@@ -14,9 +14,11 @@ from mainspring.data.model import TableScan
 from mainspring.features.model import FeatureGroup
 from mainspring.features.types import feature_dtype
 from mainspring.training.frames import check_feature_types, to_frame
+from mainspring.training.label import label_keys
 from mainspring.training.model import Model
-from mainspring.training.sets.labels import LABEL, join_labels, label_keys
-from mainspring.training.sets.splits import cut_by_time
+from mainspring.training.sets.labels import LABEL, LeftOut, join_labels
+from mainspring.training.sets.parts import check_parts
+from mainspring.training.sets.splits import Instants, cut_by_time
 from mainspring.training.sets.training_set import Split, TrainingSet
 
 AT = "_at"
@@ -40,37 +42,48 @@ def all_groups(model: Model) -> list[FeatureGroup]:
     return list({group.name: group for group in (*model.features, *model.baseline)}.values())
 
 
-def labelled_observations(model: Model, scan: Scan, *, since: int | None, until: int | None) -> tuple[pa.Table, int]:
-    """Return the observations made in `[since, until)` with features and `_label`, and how many had no label.
+def labelled_observations(
+    model: Model, scan: Scan, *, since: int | None, until: int | None
+) -> tuple[pa.Table, LeftOut]:
+    """Return the observations made in `[since, until)` with features and `_label`, and why others have no label.
 
-    Labels count that were visible at `until`. The rows come by time; instants are UTC epoch microseconds.
+    Labels count that were visible at `until`. The rows come by time; instants are UTC epoch microseconds. Whether the
+    parts can be trained and judged on is checked before any feature is read.
+
+    Raises:
+        InvalidData: A part would be empty, too small or of one class, or the labels do not fit the task.
     """
     from mainspring.features.offline import observe, point_in_time
 
     observed = observe(model.observations, scan, since=since, until=until)
-    labelled = join_labels(observed, model.observations, model.label, scan, until=until)
+    labelled, left_out = join_labels(observed, model.observations, model.label, scan, until=until)
+    check_parts(model, instants(labelled), label_values(labelled.column(LABEL), model), left_out)
     schema = model.observations.source.columns
-    table = point_in_time(labelled, all_groups(model), scan, schema=schema, at=AT)
-    return table, observed.num_rows - labelled.num_rows
+    return point_in_time(labelled, all_groups(model), scan, schema=schema, at=AT), left_out
 
 
-def training_set(model: Model, table: pa.Table, dropped: int, *, until: int | None) -> tuple[TrainingSet, pa.Table]:
+def instants(table: pa.Table) -> Instants:
+    """Return the instants of a table's rows, shape (rows,), UTC epoch microseconds."""
+    return np.asarray(table.column(AT).cast(pa.int64()).to_numpy())
+
+
+def training_set(model: Model, table: pa.Table, left_out: LeftOut) -> tuple[TrainingSet, pa.Table]:
     """Return the set with all columns of `all_groups`, and the rows of its holdout as a table.
 
     Raises:
         InvalidData: A part would be empty, or the labels do not fit the task.
     """
     dtypes = feature_types(model, all_groups(model))
-    at = np.asarray(table.column(AT).cast(pa.int64()).to_numpy())
-    cut = cut_by_time(at, model.holdout, until=until, embargo=model.embargo_us)
+    at = instants(table)
+    cut = cut_by_time(at, model.holdout, embargo=model.embargo_us)
     labels = label_values(table.column(LABEL), model)
     frame = to_frame(table, dtypes)
 
     keys = table.select(label_keys(model.observations, model.label)).to_pandas()
     everything = Split(frame, labels, at, keys)
     train, validation, holdout = (everything.rows(part) for part in cut)
-    made = TrainingSet(train, validation, holdout, dtypes, model.task, dropped, model.embargo_us)
-    _check_classes(made.train.y, model)
+    counts = dict(left_out.counts)
+    made = TrainingSet(train, validation, holdout, dtypes, model.task, left_out.total, model.embargo_us, counts)
     held_out = table.slice(cut.holdout.start, cut.holdout.stop - cut.holdout.start).select([*dtypes, AT, LABEL])
     return made, held_out
 
@@ -81,7 +94,7 @@ def label_values(column: pa.ChunkedArray[Any], model: Model) -> np.ndarray[Any, 
     Raises:
         InvalidData: A label does not fit the task.
     """
-    label = f"{model.label.source.name}.{model.label.column}"
+    label = model.label.name
     dtype = model.label.source.columns[model.label.column]
     if dtype == DType.Timestamp or (dtype == DType.String and model.task != "multiclass"):
         raise InvalidData(f"Label {label} is a {dtype!r}, which is no label of the task {model.task!r}.")
@@ -98,13 +111,6 @@ def label_values(column: pa.ChunkedArray[Any], model: Model) -> np.ndarray[Any, 
     if model.task == "binary" and not np.isin(whole, (0, 1)).all():
         raise InvalidData(f"Label {label} has the values {_some(whole)}; a binary label is a Boolean, or 0 and 1.")
     return whole
-
-
-def _check_classes(labels: np.ndarray[Any, Any], model: Model) -> None:
-    if model.task != "regression" and len(set(labels.tolist())) < 2:
-        raise InvalidData(
-            f"Every training row of {model.name!r} has the label {labels[0]!r}.", fix="choose a longer time range."
-        )
 
 
 def _some(values: np.ndarray[Any, Any]) -> list[Any]:

@@ -14,7 +14,7 @@ from mainspring.features.offline.pieces import pieces
 from mainspring.features.offline.query import execute
 from mainspring.features.offline.read import connection, observed_sql
 from mainspring.training.model import Model
-from mainspring.training.sets.labels import LABEL, labelled_sql
+from mainspring.training.sets.labels import LABEL, WHY, LeftOut, join_of, left_out_by
 
 AT = "_at"
 
@@ -28,7 +28,7 @@ def write_labelled(
     until: int | None,
     memory_limit: str,
     temp: Path,
-) -> tuple[int, int]:
+) -> tuple[int, LeftOut]:
     """Write the model's observations made in `[since, until)` that have a label, by time, as a Parquet file.
 
     The same rows, columns and types as `features.offline.observe` and `training.sets.labels.join_labels` return.
@@ -38,7 +38,7 @@ def write_labelled(
         temp: The folder under which to spill.
 
     Returns:
-        How many rows were written, and how many observations have no label.
+        How many rows were written, and why other observations have no label.
 
     Raises:
         StorageFull: There is no room for them, or to sort them.
@@ -49,12 +49,13 @@ def write_labelled(
         duck.register(con, "source", scan(observations.source.name))
         duck.register(con, "labels", scan(label.source.name))
         con.execute(f"CREATE TEMP VIEW observed AS {observed_sql(observations, since, until)}")
-        labelled = labelled_sql(observations, label, until=until)
-        query = f"SELECT {names} FROM ({labelled}) ORDER BY {AT}, {SEQUENCE}"
+        join = join_of(observations, label, row=SEQUENCE, until=until)
+        query = f"SELECT {names} FROM ({join.sql}) WHERE {LABEL} IS NOT NULL ORDER BY {AT}, {SEQUENCE}"
         execute(con, f"COPY ({query}) TO {quote_text(str(path))} (FORMAT parquet, COMPRESSION lz4)")
-        (made,) = duck.one_row(con, "SELECT count(*) FROM observed")
+        counted = f"SELECT {WHY}, count(*) FROM ({join.sql}) WHERE {WHY} IS NOT NULL GROUP BY {WHY}"
+        left_out = left_out_by(con, join, dict(con.execute(counted).fetchall()))
         (rows,) = duck.one_row(con, f"SELECT count(*) FROM read_parquet({quote_text(str(path))})")
-    return rows, made - rows
+    return rows, left_out
 
 
 def labelled(path: Path) -> Iterator[pa.Table]:

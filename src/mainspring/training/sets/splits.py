@@ -20,11 +20,11 @@ class Cut(NamedTuple):
     holdout: slice
 
 
-def cut_by_time(at: Instants, holdout: float | str, *, until: int | None = None, embargo: int = 0) -> Cut:
+def cut_by_time(at: Instants, holdout: float | str, *, embargo: int = 0) -> Cut:
     """Return where to cut rows at the instants `at`, which ascend; rows of one instant are never separated.
 
-    The holdout is the last part: a share of the rows, or a duration up to `until` (by default the last row). The
-    validation part lies just before it and is half as large.
+    The holdout is the last part: a share of the rows, or a duration up to the last row. The validation part lies just
+    before it and is half as large.
 
     Args:
         at: Shape (rows,), UTC epoch microseconds.
@@ -40,7 +40,7 @@ def cut_by_time(at: Instants, holdout: float | str, *, until: int | None = None,
         )
     if isinstance(holdout, str):
         length = parse_duration(holdout)
-        end = int(at[-1]) + 1 if until is None else until
+        end = int(at[-1]) + 1
         judged, checked = end - length, end - length - length // 2
     else:
         judged, checked = _instant_at(at, 1 - holdout), _instant_at(at, 1 - 1.5 * holdout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core import html
@@ -66,8 +66,8 @@ class TrainingSet:
     """Rows whose features were known at `at` and whose labels were known when the training began.
 
     `train` comes first in time, then `validation` (for early stopping and choices), then `holdout`, on which the
-    finished model is judged: fit nothing on it. `dropped` counts the observations that had no label yet.
-    `embargo_us` is how long before the next part rows were left out.
+    finished model is judged: fit nothing on it. `dropped` counts the observations that have no label, `left_out` the
+    same by reason. `embargo_us` is how long before the next part rows were left out.
     """
 
     train: Split
@@ -77,6 +77,7 @@ class TrainingSet:
     task: str
     dropped: int = 0
     embargo_us: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def features(self) -> list[str]:

@@ -1,0 +1,165 @@
+"""The label of a model: the column that says what became true, and when its absence says something too."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from mainspring.core.errors import Invalid
+from mainspring.core.schema import DType
+from mainspring.core.time import format_duration, parse_duration
+from mainspring.data.model import Source, SourceColumn
+from mainspring.features.model import Entity, Observations
+
+_VALUES: dict[DType, tuple[type, ...]] = {
+    DType.Boolean: (bool,),
+    DType.Int32: (int,),
+    DType.Int64: (int,),
+    DType.Float32: (int, float),
+    DType.Float64: (int, float),
+    DType.String: (str,),
+}
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class Label(SourceColumn):
+    """A column of a source as a model's label.
+
+    Without `matures`, an observation's label is the newest value known when the training is made, and an observation
+    without one is left out. With it, an observation has a label once it has matured: `matures` after its own time, and
+    not before label rows of that time have arrived. Its label is the value known at maturity, and `otherwise` where
+    there is none (why: docs/adr/0024-label-maturity.md).
+
+    Args:
+        column: The column, such as `chargebacks.fraud`.
+        matures: How long after an observation its label is settled, a duration.
+        otherwise: The label of a mature observation that has no other; without it, such an observation is left out.
+        entity: The entity whose keys find an observation's label; by default the one that the sources declare.
+
+    Raises:
+        Invalid: `matures` is no positive duration or the source does not say when its rows were known, `otherwise` is
+            no value of the column's type or comes without `matures`.
+    """
+
+    matures_us: int | None = None
+    otherwise: bool | int | float | str | None = None
+    entity: Entity | None = None
+
+    def __init__(
+        self,
+        column: SourceColumn,
+        *,
+        matures: str | int | None = None,
+        otherwise: bool | int | float | str | None = None,
+        entity: Entity | None = None,
+    ) -> None:
+        if not isinstance(column, SourceColumn):
+            raise Invalid(
+                f"A label is made of {column!r}, which is no column of a source.",
+                fix="write ms.Label(source.column, ...).",
+            )
+        if entity is not None and not isinstance(entity, Entity):
+            raise Invalid(f"Label {column.name} is of {entity!r}, which is no entity.", fix="give an ms.Entity.")
+        object.__setattr__(self, "source", column.source)
+        object.__setattr__(self, "column", column.column)
+        object.__setattr__(self, "matures_us", None if matures is None else _maturity(column, matures))
+        object.__setattr__(self, "otherwise", otherwise)
+        object.__setattr__(self, "entity", entity)
+        if otherwise is not None:
+            _check_otherwise(column, otherwise, matures)
+
+    @property
+    def rule(self) -> str:
+        """What is declared of maturity, in words; empty where nothing is."""
+        if self.matures_us is None:
+            return ""
+        otherwise = "" if self.otherwise is None else f", otherwise {self.otherwise}"
+        return f"matures after {format_duration(self.matures_us)}{otherwise}"
+
+
+def as_label(given: Any) -> Label:
+    """Return a label as declared, or a column as one that has no maturity.
+
+    Raises:
+        Invalid: It is neither.
+    """
+    return given if isinstance(given, Label) else Label(given)
+
+
+def _maturity(column: SourceColumn, matures: str | int) -> int:
+    duration = parse_duration(matures)
+    if duration <= 0:
+        raise Invalid(f"Label {column.name} matures after {matures!r}.", fix='write a duration such as "40d".')
+    if column.source.recorded_time is None:
+        raise Invalid(
+            f"Label {column.name} matures after {format_duration(duration)}, and source {column.source.name!r} does "
+            "not say when its rows became known.",
+            fix="give the source the column that does, recorded_time=...; it may be the event time itself, "
+            f"recorded_time={column.source.event_time!r}, where a label is known as it happens.",
+        )
+    return duration
+
+
+def _check_otherwise(column: SourceColumn, otherwise: Any, matures: Any) -> None:
+    dtype = column.source.columns[column.column]
+    fits = _VALUES.get(dtype, ())
+    if not isinstance(otherwise, fits) or (isinstance(otherwise, bool) and bool not in fits):
+        raise Invalid(
+            f"Label {column.name} is a {dtype!r}, and otherwise={otherwise!r} of type {type(otherwise).__name__} is "
+            "none.",
+            fix="give a value of the column's type.",
+        )
+    if isinstance(otherwise, float) and not math.isfinite(otherwise):
+        raise Invalid(f"Label {column.name} has otherwise={otherwise!r}.", fix="give a finite number.")
+    if matures is None:
+        raise Invalid(
+            f"Label {column.name} has otherwise={otherwise!r} and never matures, so nobody can tell an observation "
+            "that has no label from one whose label is still to come.",
+            fix='say how long a label may take: ms.Label(..., matures="40d").',
+        )
+
+
+def label_keys(observations: Observations, label: SourceColumn) -> list[str]:
+    """Return the columns by which observations meet their labels: the keys of the entity that the label is of.
+
+    That is the label's `entity`; else the entities that are unique in the label's source (its unique checks), else
+    those unique in the observations' source. Where neither says so, it is every entity whose keys the label's source
+    has.
+
+    Raises:
+        Invalid: The label's source has the keys of none of the entities, or not those of the label's `entity`.
+    """
+    have = label.source.columns
+    entity = label.entity if isinstance(label, Label) else None
+    if entity is not None:
+        _check_entity(observations, label, entity)
+        return list(entity.keys)
+    shared = [each for each in observations.keys if all(key in have for key in each.keys)]
+    if not shared:
+        raise Invalid(
+            f"Source {label.source.name!r} of the label has none of the keys of "
+            f"{sorted(each.name for each in observations.keys)}.",
+            fix=f"its columns are {sorted(have)}; give it the key columns of one entity.",
+        )
+    for source in (label.source, observations.source):
+        for unique in _unique(source):
+            own = [each for each in shared if unique.issuperset(each.keys)]
+            if own and unique == {key for each in own for key in each.keys}:
+                return list(dict.fromkeys(key for each in own for key in each.keys))
+    return list(dict.fromkeys(key for each in observations.keys for key in each.keys if key in have))
+
+
+def _unique(source: Source) -> list[set[str]]:
+    """Return the sets of columns that are declared to identify a row of the source."""
+    return [set(check.columns) for check in source.checks if check.kind == "unique"]
+
+
+def _check_entity(observations: Observations, label: SourceColumn, entity: Entity) -> None:
+    for source, what in ((label.source, "the label's source"), (observations.source, "the observations' source")):
+        missing = [key for key in entity.keys if key not in source.columns]
+        if missing:
+            raise Invalid(
+                f"Label {label.name} is of {entity.name!r}, and {what} {source.name!r} lacks its keys {missing}.",
+                fix=f"its columns are {sorted(source.columns)}; name another entity.",
+            )

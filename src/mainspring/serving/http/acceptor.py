@@ -15,6 +15,7 @@ from mainspring.core.time import SystemClock
 from mainspring.serving.http.connection import Connection, http_date
 from mainspring.serving.http.handshake import PEER, TellingContext
 from mainspring.serving.http.message import Head, Request
+from mainspring.serving.http.pressure import Pressure
 
 _AT_ONCE = 64  # connections accepted in one turn of the loop
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -40,6 +41,7 @@ class Acceptor:
         ending: Whether each reply is the last of its connection.
         heads: The bytes of a head -> the same read, and the size of the body that it announces. Of the last second.
         buffer: Where connections receive.
+        pressure: Says when what is read came, and holds connections under overload.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Acceptor:
         self.ending = False
         self.heads: dict[bytes, tuple[Head, int]] = {}
         self.buffer = memoryview(bytearray(_READ))
+        self.pressure = Pressure(self.loop)
         self._listener = listener
         self._context = None if tls is None else _context(tls)
         self._connections: set[Connection] = set()
@@ -104,6 +107,7 @@ class Acceptor:
             task.cancel()
         if self._looking is not None:
             self._looking.cancel()
+        self.pressure.close()
         return finished
 
     # What connections say.

@@ -10,16 +10,20 @@ import asyncio
 import socket
 import sys
 import time
+from array import array
 from collections import deque
 from collections.abc import Sequence
 from email.utils import formatdate
+from fcntl import ioctl
 from http import HTTPStatus
+from termios import FIONREAD
 from typing import TYPE_CHECKING, Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from mainspring.core.errors import Invalid
 from mainspring.serving.http.message import Head, Headers, Request
+from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.status import TooLarge, TooSlow
 from mainspring.serving.protocol.codec import ErrorResponse, encode
 
@@ -59,6 +63,7 @@ class Connection(asyncio.BufferedProtocol):
         "_head_bytes",
         "_head_count",
         "_headers",
+        "_held_since",
         "_incoming",
         "_lingers_until",
         "_owner",
@@ -66,6 +71,7 @@ class Connection(asyncio.BufferedProtocol):
         "_queue",
         "_reading",
         "_since",
+        "_spared",
         "_target",
         "_transport",
         "_unfinished",
@@ -88,6 +94,8 @@ class Connection(asyncio.BufferedProtocol):
         self._choked_since = 0.0  # when the peer stopped reading; 0: it reads
         self._lingers_until = 0.0
         self._reading = True
+        self._held_since = 0  # when it was last held, monotonic, µs; 0: nothing that it sends can have waited since
+        self._spared = False  # whether it was just released: then one refusal does not hold it again
         self._closing = False  # whether the next reply is the last
         self._ends = False  # whether nothing of what it sends counts any more
 
@@ -155,7 +163,7 @@ class Connection(asyncio.BufferedProtocol):
             raw = data[:end]
             known = self._owner.heads.get(raw)
             if known is not None and len(data) - end == known[1]:
-                request = self._current = Request(self, known[0])
+                request = self._current = Request(self, known[0], self._arrived())
                 request.complete = True
                 request.parts.append(data[end:])
                 self._owner.handle(request)
@@ -184,6 +192,29 @@ class Connection(asyncio.BufferedProtocol):
                 self._unreadable(refusal.status, str(refusal))
             else:
                 self._unreadable(400, f"That is not HTTP/1.1: {error}.")
+
+    def _arrived(self) -> int:
+        """Return the earliest instant at which what is read now can have come, monotonic, µs."""
+        arrived, held_since = self._owner.pressure.arrived(), self._held_since
+        if held_since:
+            self._held_since = 0
+            return min(arrived, held_since)
+        return arrived
+
+    def hold(self) -> None:
+        """Leave what it sends unread until `release`."""
+        if not self._transport.is_closing():
+            self._held_since = monotonic_us()
+            self._transport.pause_reading()
+
+    def release(self) -> None:
+        """Read again."""
+        if self._transport.is_closing():
+            return
+        self._spared = True
+        if not _unread(self._transport.get_extra_info("socket")):
+            self._held_since = 0
+        self._transport.resume_reading()
 
     def pause_writing(self) -> None:
         self._choked_since = time.monotonic()
@@ -225,7 +256,7 @@ class Connection(asyncio.BufferedProtocol):
             secure=self._owner.secure,
             last=not parser.should_keep_alive(),
         )
-        request = Request(self, head)
+        request = Request(self, head, self._arrived())
         self._incoming = request
         self._queue.append(request)
         if len(self._queue) > 1 or self._current is not None:
@@ -267,8 +298,20 @@ class Connection(asyncio.BufferedProtocol):
                 self._resume()
             self._owner.handle(self._current)
 
-    def respond(self, request: Request, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
-        """Send a request's reply, once. If the peer is gone, nothing happens."""
+    def respond(
+        self,
+        request: Request,
+        status: int,
+        headers: Sequence[tuple[str, str]],
+        body: bytes,
+        *,
+        overloaded: bool = False,
+    ) -> None:
+        """Send a request's reply, once. If the peer is gone, nothing happens.
+
+        Args:
+            overloaded: Whether it is a refusal for want of time or room.
+        """
         if request is not self._current:
             return
         ends = (self._closing or self._owner.ending) and not self._queue
@@ -290,6 +333,9 @@ class Connection(asyncio.BufferedProtocol):
             self._since = time.monotonic()
             if self._queue:
                 self._owner.loop.call_soon(self._advance)
+            elif overloaded:
+                spared, self._spared = self._spared, False
+                self._owner.pressure.refused(self, monotonic_us() - request.read, hold=not spared)
             return
         self._current = None
         self._queue.clear()
@@ -373,6 +419,13 @@ class Connection(asyncio.BufferedProtocol):
         if not self._reading and not self._transport.is_closing():
             self._reading = True
             self._transport.resume_reading()
+
+
+def _unread(sock: socket.socket) -> int:
+    """Return how many bytes of a socket wait to be read."""
+    count = array("i", [0])
+    ioctl(sock.fileno(), FIONREAD, count)
+    return count[0]
 
 
 def http_date(now_s: float) -> str:

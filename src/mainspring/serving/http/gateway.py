@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mainspring.core.errors import DeadlineExceeded, Denied, Invalid, MainspringError, NotFound
+from mainspring.core.errors import DeadlineExceeded, Denied, Invalid, MainspringError, NotFound, Overloaded
 from mainspring.core.time import Clock
 from mainspring.features.ports import OnlineStore
 from mainspring.ledger.ports import PredictionLog
@@ -222,20 +222,23 @@ class Gateway:
         if told is None:
             self._over(request, _HUNG_UP)
             return
+        overloaded = isinstance(told, (DeadlineExceeded, Overloaded))
         if isinstance(told, Exception):
             told = self._refusal(request, told)
         if len(told.body) >= MIN_COMPRESSED and (encoding := accepted(request.headers.get("accept-encoding"))):
             self._keep(self._squeeze(request, told, encoding))
             return
-        self._send(request, told)
+        self._send(request, told, overloaded=overloaded)
 
     async def _squeeze(self, request: Request, told: Reply, encoding: str) -> None:
         told.body = await compressed(told.body, encoding, self._squeezing)
         told.headers = (*told.headers, ("content-encoding", encoding), ("vary", "accept-encoding"))
         self._send(request, told)
 
-    def _send(self, request: Request, told: Reply) -> None:
-        request.respond(told.status, (*told.headers, (REQUEST_ID, request.id)), told.body)
+    def _send(self, request: Request, told: Reply, *, overloaded: bool = False) -> None:
+        request.respond(
+            told.status, (*told.headers, (REQUEST_ID, request.id)), told.body, overloaded=overloaded
+        )
         self._over(request, told.status)
 
     def _over(self, request: Request, status: int) -> None:

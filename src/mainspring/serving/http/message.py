@@ -92,7 +92,8 @@ class Request:
 
     Attributes:
         complete: Whether all of it is there.
-        received: When its head was there, monotonic, µs.
+        read: When its head was read, monotonic, µs.
+        received: The earliest instant at which its head can have come, before that where the loop was behind.
         size: How many bytes of its body came.
         template: Its path with names for what differs, see `routes`.
         model: As in the path, empty where it has none; so is `version`.
@@ -113,19 +114,21 @@ class Request:
         "on_leave",
         "parts",
         "principal",
+        "read",
         "received",
         "size",
         "template",
         "version",
     )
 
-    def __init__(self, connection: Connection | Any, head: Head) -> None:
+    def __init__(self, connection: Connection | Any, head: Head, received: int | None = None) -> None:
         self._connection = connection
         self._failure: MainspringError | None = None
         self._waiting: asyncio.Future[None] | None = None
         self.head = head
         self.complete = False
-        self.received = monotonic_us()
+        self.read = monotonic_us()
+        self.received = self.read if received is None else received
         self.parts: list[bytes | memoryview] = []
         self.size = 0
         self.template = self.model = self.version = self.id = ""
@@ -193,9 +196,11 @@ class Request:
         if self.on_leave is not None:
             self.on_leave()
 
-    def respond(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
-        """Send the reply, once."""
-        self._connection.respond(self, status, headers, body)
+    def respond(
+        self, status: int, headers: Sequence[tuple[str, str]], body: bytes, *, overloaded: bool = False
+    ) -> None:
+        """Send the reply, once; `overloaded` says that it is a refusal for want of time or room."""
+        self._connection.respond(self, status, headers, body, overloaded=overloaded)
 
 
 class Reply(msgspec.Struct, eq=False):

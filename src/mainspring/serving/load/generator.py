@@ -7,10 +7,10 @@ due: what a slow server makes its callers wait is counted (G. Tene, "How NOT to 
 
 from __future__ import annotations
 
-import random
 import select
 import socket
 import time
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -130,6 +130,7 @@ def run(
     connections: int,
     seconds: float,
     rate: float | None = None,
+    waits: bool = True,
     warm_up_s: float = 0.0,
     seed: int = 0,
 ) -> Load:
@@ -140,6 +141,8 @@ def run(
         requests: Whole requests as `http_request` makes them, sent in turn.
         connections: How many are open at once.
         rate: Requests a second of an open loop; without it the loop is closed.
+        waits: Whether a request that is due while no connection is free waits for one. Otherwise it is lost, as where
+            each connection is a caller of its own that is still busy; of those due at once the newest is sent.
         warm_up_s: How long to ask before counting.
 
     Raises:
@@ -151,8 +154,8 @@ def run(
     generator = _Generator(address, requests, connections, seed)
     try:
         if warm_up_s > 0:
-            generator.go(warm_up_s, rate)
-        return generator.go(seconds, rate)
+            generator.go(warm_up_s, rate, waits)
+        return generator.go(seconds, rate, waits)
     finally:
         generator.close()
 
@@ -160,7 +163,7 @@ def run(
 class _Generator:
     def __init__(self, address: tuple[str, int], requests: Sequence[bytes], connections: int, seed: int) -> None:
         self._connections = [Connection(address) for _ in range(connections)]
-        self._random = random.Random(seed)  # noqa: S311 - arrivals, no secret
+        self._random = np.random.default_rng(seed)
         self._requests: Iterator[bytes] = cycle(requests)
         self._poll = select.poll()
         self._by_number: dict[int, Connection] = {}
@@ -175,29 +178,36 @@ class _Generator:
         self._by_number[connection.sock.fileno()] = connection
         self._poll.register(connection.sock, select.POLLIN)
 
-    def go(self, seconds: float, rate: float | None) -> Load:
+    def go(self, seconds: float, rate: float | None, waits: bool) -> Load:
         begun = last = time.perf_counter()
         end = begun + seconds
         due = self._due(begun, end, rate)
-        upcoming = next(due, None)
+        come = 0  # of those that are due
         waiting: deque[float] = deque()
         free = deque(self._connections)
         statuses: Counter[int] = Counter()
         good: list[float] = []
         bad: list[float] = []
-        asked = 0
+        asked = lost = 0
         while True:
             now = time.perf_counter()
-            while upcoming is not None and upcoming <= now:
-                waiting.append(upcoming)
-                upcoming = next(due, None)
+            if come < len(due) and due[come] <= now:
+                until = bisect_right(due, now, come)
+                # Of more than there are connections the newest are sent, or none.
+                first = come if waits else max(come, until - len(free))
+                lost += first - come
+                waiting.extend(due[first:until])
+                come = until
             while free and now < end and (waiting or rate is None):
-                free.popleft().ask(next(self._requests), waiting.popleft() if waiting else now)
+                free.popleft().ask(next(self._requests), now if rate is None else waiting.popleft() if waits else waiting.pop())
                 asked += 1
                 now = time.perf_counter()
+            if not waits:
+                lost += len(waiting)
+                waiting.clear()
             if now >= end and (len(free) == len(self._connections) or now - max(last, end) > _PATIENCE_S):
                 break
-            for number, _ in self._poll.poll(_timeout_ms(now, end if upcoming is None else upcoming, bool(free))):
+            for number, _ in self._poll.poll(_timeout_ms(now, due[come] if come < len(due) else end, bool(free))):
                 connection = self._by_number[number]
                 if not connection.answered():
                     continue
@@ -211,7 +221,7 @@ class _Generator:
         for connection in silent:
             self._renew(connection)
         took = max(seconds, last - begun)
-        return Load(took, rate, asked, statuses, np.array(good), np.array(bad), len(waiting), len(silent))
+        return Load(took, rate, asked, statuses, np.array(good), np.array(bad), lost + len(waiting), len(silent))
 
     def _renew(self, connection: Connection) -> None:
         """Open it anew: what it still has to say belongs to nobody."""
@@ -220,12 +230,12 @@ class _Generator:
         connection.reopen()
         self._watch(connection)
 
-    def _due(self, begun: float, end: float, rate: float | None) -> Iterator[float]:
+    def _due(self, begun: float, end: float, rate: float | None) -> list[float]:
         if rate is None:
-            return
-        at = begun
-        while (at := at + self._random.expovariate(rate)) < end:
-            yield at
+            return []
+        gaps = self._random.exponential(1 / rate, int((end - begun) * rate * 1.1) + 100)
+        dues = begun + np.cumsum(gaps)
+        return dues[dues < end].tolist()  # type: ignore[no-any-return]
 
 
 def _timeout_ms(now: float, until: float, can_ask: bool) -> float:

@@ -6,9 +6,9 @@ read. Goodput is what was answered within the time allowed, as a part of the cap
 callers; a request that is due while each of them still waits for an answer is lost. One process, one core; the client
 has the other.
 
-Small requests come to a network of 30-512-512-2, one row or sixteen at once: there HTTP and JSON are what is short. Rows
-of a network of one or two milliseconds each follow, where it is the model; only there are peers measured too. Ours is
-told the time allowed by `timeout`, others have no such thing.
+Small requests come to a network of 30-512-512-2, one row or sixteen at once: there HTTP and JSON are what is short.
+Rows of a network of one or two milliseconds each follow, where it is the model; only there are peers measured too. Ours
+is told the time allowed by `timeout`, others have no such thing.
 """
 
 from __future__ import annotations
@@ -147,8 +147,9 @@ def cases(traffic: Traffic, sides: Mapping[str, Measured], times: Sequence[float
     mine = sides["ours"]
     peers = {name: each for name, each in sides.items() if name != "ours"}
     notes = {name: each.note for name, each in sides.items() if each.note}
-    yield Case(f"{traffic.name}, {traffic.limit_us // 1000} ms: capacity, 64 connections in a closed loop", "requests/s",
-               mine.capacity, None, {name: each.capacity for name, each in peers.items()}, notes, more_is_better=True)  # fmt: skip
+    yield Case(f"{traffic.name}, {traffic.limit_us // 1000} ms: capacity, 64 connections in a closed loop",
+               "requests/s", mine.capacity, None, {name: each.capacity for name, each in peers.items()}, notes,
+               more_is_better=True)  # fmt: skip
     for each in times:
         yield Case(f"  {each:g} x capacity: answered in time", "of capacity", mine.goodput(each), min(each, 1.0),
                    {name: other.goodput(each) for name, other in peers.items()}, more_is_better=True)  # fmt: skip

@@ -454,6 +454,26 @@ async def test_a_routing_table_that_does_not_answer_leaves_what_serves() -> None
 
 
 @on_a_loop
+async def test_a_header_says_how_long_a_request_may_take() -> None:
+    async with running(published()) as each:
+
+        async def ask(timeout: str, body: Any) -> tuple[int, str]:
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
+            reply = await each.client.post(INFER, content=content, headers={"mainspring-timeout-ms": timeout})
+            return reply.status_code, reply.json().get("error", "")
+
+        assert (await ask("20000", full_request()))[0] == 200
+        assert await ask("0", full_request()) == (503, "The deadline has passed already.")
+        assert (await ask("0.000001", b"not even JSON"))[0] == 503  # nothing of it is read
+        assert (await ask("20000", full_request(parameters={"timeout": 1})))[0] == 503  # the shorter one counts
+        assert (await ask("9" * 9, b"not even JSON"))[0] == 400
+        for wrong in ("", "-1", "1e3", "1 s", "nan", "1_000", "9" * 30):
+            status, told = await ask(wrong, full_request())
+            assert (status, "Mainspring-Timeout-Ms" in told) == (400, True), wrong
+        assert each.gateway.metrics.of("late-arrival").rejections["too_late"] == 3
+
+
+@on_a_loop
 async def test_a_deadline_that_has_passed_is_a_503() -> None:
     async with running(published()) as each:
         reply = await each.infer(full_request(parameters={"timeout": 1}))

@@ -116,11 +116,18 @@ def test_the_warm_up_is_not_counted() -> None:
     assert server.asked > load.asked
 
 
-def test_goodput_is_what_came_in_time() -> None:
-    with serving(lambda _: OK) as server:
-        load = run(server.address, [REQUEST], connections=1, seconds=0.2)
-    assert load.within(0.0) == 0
-    assert load.within(1e9) == load.per_second
+def test_a_request_that_finds_its_callers_busy_is_lost_where_none_waits() -> None:
+    """Two connections of a server that takes 10 ms answer 200 a second, whatever is due."""
+
+    def slow(_: int) -> bytes:
+        time.sleep(0.01)
+        return OK
+
+    with serving(slow) as server:
+        load = run(server.address, [REQUEST], connections=2, seconds=0.5, rate=2000, waits=False, seed=7)
+    assert load.due == pytest.approx(1000, abs=150)
+    assert 0 < load.asked == load.answered <= 100 + 2
+    assert load.unasked == load.due - load.asked
 
 
 def test_nobody_there() -> None:

@@ -236,9 +236,7 @@ class Gateway:
         self._send(request, told)
 
     def _send(self, request: Request, told: Reply, *, overloaded: bool = False) -> None:
-        request.respond(
-            told.status, (*told.headers, (REQUEST_ID, request.id)), told.body, overloaded=overloaded
-        )
+        request.respond(told.status, (*told.headers, (REQUEST_ID, request.id)), told.body, overloaded=overloaded)
         self._over(request, told.status)
 
     def _over(self, request: Request, status: int) -> None:

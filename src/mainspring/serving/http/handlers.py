@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Awaitable, Callable
 
@@ -20,7 +22,9 @@ from mainspring.serving.protocol.codec import Decoded, decode_infer, encode_infe
 
 HEADER_LENGTH = "inference-header-content-length"  # how many bytes of a body are JSON, where binary data follows
 VERSION = "mainspring-version"  # chooses a version where the path does not
+TIMEOUT = "mainspring-timeout-ms"  # shortens the deadline, as `timeout` in the body does, and is read before the body
 Tell = Callable[[Request, Reply | Exception | None], None]  # `None`: nobody is there any more
+_MILLISECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII)
 _BINARY = ("content-type", "application/octet-stream")
 
 
@@ -70,19 +74,29 @@ class Handlers:
     async def infer(self, request: Request) -> None:
         """Begin to answer; `_Pending` goes on. The body comes first, also for an unknown model: a connection whose body
         was not read cannot be used again."""
-        header_length, _ = _said(request)
+        header_length, _, _ = _said(request)
         self.begin(request, await self._bodies.read(request, header_length or 0))
 
     def begin(self, request: Request, body: bytes | memoryview) -> None:
         """Decode a request and let it wait for its batch; what comes of it is told in a later turn."""
         served = self._plane.endpoint(request.model)
-        header_length, version = _said(request)
+        header_length, version, allowed_us = _said(request)
+        version = request.version or version
+        deadline = request.received + min(served.route.deadline_us, allowed_us)
+        lane = lane_of(served, version)
+        lane.check_time(request.received, deadline)  # before it is decoded, and again when it is known what it says
         decoded = decode_infer(body, header_length)
+        if decoded.asked.parameters.timeout:
+            deadline = min(deadline, request.received + decoded.asked.parameters.timeout)
+            lane.check_time(request.received, deadline)
         _check_halves(decoded, served)
-        inference = Inference(decoded.asked, served, request.version or version)
+        inference = Inference(decoded.asked, served, version)
         pending = _Pending(request, inference, decoded.binary, self._plane.metrics.of(request.model), self._tell)
         inference.submit(
-            pending, principal=request.principal.id if request.principal else "", received_us=request.received
+            pending,
+            principal=request.principal.id if request.principal else "",
+            received_us=request.received,
+            deadline_us=deadline,
         )
         request.on_leave = pending.leave
 
@@ -139,13 +153,23 @@ class _Pending:
             self._tell(self._request, None)
 
 
-def _said(request: Request) -> tuple[int | None, str]:
-    """Return how many bytes of a body are JSON, `None` for all of them, and which version is asked for, by headers."""
+def _said(request: Request) -> tuple[int | None, str, float]:
+    """Return what headers say: how many bytes of a body are JSON, `None` for all of them, which version is asked for,
+    and the time allowed, µs."""
     head = request.head
     if head.tensors is None:
-        head.tensors = (_header_length(head.headers), head.headers.get(VERSION) or "")
-    said: tuple[int | None, str] = head.tensors
+        head.tensors = (_header_length(head.headers), head.headers.get(VERSION) or "", _allowed_us(head.headers))
+    said: tuple[int | None, str, float] = head.tensors
     return said
+
+
+def _allowed_us(headers: Headers) -> float:
+    given = headers.get(TIMEOUT)
+    if given is None:
+        return math.inf
+    if not _MILLISECONDS.fullmatch(given):
+        raise Invalid(f"The header Mainspring-Timeout-Ms is {given[:40]!r}, no number of milliseconds.")
+    return float(given) * 1000
 
 
 def _header_length(headers: Headers) -> int | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 import numpy as np
 
-from mainspring.core.errors import MainspringError
+from mainspring.core.errors import DeadlineExceeded, MainspringError, Overloaded
 from mainspring.security.model import Principal
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.status import public_text, retry_after_s, status_of
@@ -228,6 +229,8 @@ def reply(status: int, value: Any) -> Reply:
 
 def refusal(error: MainspringError) -> Reply:
     """Return what a caller is told of an error."""
+    if isinstance(error, (DeadlineExceeded, Overloaded)):
+        return _overloaded(status_of(error), public_text(error), retry_after_s(error))
     status = status_of(error)
     headers = [JSON]
     if status == 401:
@@ -236,3 +239,10 @@ def refusal(error: MainspringError) -> Reply:
     if after is not None:
         headers.append(("retry-after", str(after)))
     return Reply(status, encode(ErrorResponse(public_text(error))), tuple(headers))
+
+
+@lru_cache(64)
+def _overloaded(status: int, text: str, after_s: int | None) -> Reply:
+    """Return a refusal that is made often, when there is least time for it."""
+    after = () if after_s is None else (("retry-after", str(after_s)),)
+    return Reply(status, encode(ErrorResponse(text)), (JSON, *after))

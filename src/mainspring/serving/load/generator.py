@@ -53,10 +53,6 @@ class Load:
     def quantile_us(self, share: float) -> float | None:
         return float(np.quantile(self.latencies_us, share)) if self.answered else None
 
-    def within(self, limit_us: float) -> float:
-        """Return how many requests a second were answered within `limit_us`: the goodput."""
-        return float(np.count_nonzero(self.latencies_us <= limit_us)) / self.seconds
-
 
 def http_request(host: str, path: str, body: bytes, headers: Sequence[tuple[str, str]] = ()) -> bytes:
     """Return a POST as it goes over the wire."""
@@ -199,7 +195,9 @@ class _Generator:
                 waiting.extend(due[first:until])
                 come = until
             while free and now < end and (waiting or rate is None):
-                free.popleft().ask(next(self._requests), now if rate is None else waiting.popleft() if waits else waiting.pop())
+                free.popleft().ask(
+                    next(self._requests), now if rate is None else waiting.popleft() if waits else waiting.pop()
+                )
                 asked += 1
                 now = time.perf_counter()
             if not waits:

@@ -46,24 +46,25 @@ class Inference:
         self._rows = rows
         self._wanted = _wanted(asked, lane)
 
-    def submit(self, waiter: Waiter, *, principal: str, received_us: int) -> None:
+    def submit(self, waiter: Waiter, *, principal: str, received_us: int, deadline_us: float | None = None) -> None:
         """Let it wait for its batch; `waiter` is told what becomes of it, in a later turn of the loop.
 
         Args:
             received_us: When the request came, monotonic, µs.
+            deadline_us: When it must be answered; by default as the endpoint and the request's parameters say.
 
         Raises:
             Overloaded, DeadlineExceeded: There is no room, or no time.
         """
         parameters = self.asked.parameters
-        allowed_us = self.served.route.deadline_us
-        if parameters.timeout:
-            allowed_us = min(allowed_us, parameters.timeout)
+        if deadline_us is None:
+            allowed_us = self.served.route.deadline_us
+            deadline_us = received_us + (min(allowed_us, parameters.timeout) if parameters.timeout else allowed_us)
         self.job = self.lane.job(
             self._rows,
             waiter,
             received=received_us,
-            deadline=received_us + allowed_us,
+            deadline=int(deadline_us),
             priority=parameters.priority or _LAST,
             principal=principal,
             request_id=self.asked.id or "",

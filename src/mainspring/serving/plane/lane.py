@@ -115,6 +115,14 @@ class Lane:
             Ask(rows, principal, received, waiter, request_id), rows.count, deadline, priority, nbytes=rows.nbytes
         )
 
+    def check_time(self, received: int, deadline: float) -> None:
+        """Raise `DeadlineExceeded` if the deadline has passed."""
+        now = monotonic_us()
+        if deadline <= now:
+            self._metrics.rejections["too_late"] += 1
+            self.statistics.failed(now - received)
+            raise DeadlineExceeded("The deadline has passed already.")
+
     def submit(self, job: Job[Ask]) -> None:
         """Let a request wait for its batch. Its waiter is told what becomes of it, in a later turn of the loop.
 

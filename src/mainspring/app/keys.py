@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mainspring.app.models.promoting import actor
+from mainspring.app.auditing import audit
 from mainspring.app.project import Project
 from mainspring.core.time import DAY, MINUTE
+from mainspring.registry.processes import local_user
 from mainspring.security import keys
-from mainspring.security.model import Action, AuditEvent
+from mainspring.security.model import Action
 
 ADMINISTRATOR = "administrator"
 _ADMINISTRATOR_LIFETIME = 365 * DAY
@@ -31,9 +32,9 @@ def create_key(
         lifetime_us=lifetime_us,
         clock=project.wall,
         pepper=project.pepper,
-        created_by=actor() if created_by is None else created_by,
+        created_by=local_user() if created_by is None else created_by,
     )
-    _audit(project, "keys.create", f"key/{token.split('_')[1]}", f"{name}: {' '.join(sorted(allowed))}")
+    audit(project, "keys.create", f"key/{token.split('_')[1]}", f"{name}: {' '.join(sorted(allowed))}")
     return token
 
 
@@ -57,8 +58,4 @@ def revoke_key(project: Project, key_id: str) -> None:
         NotFound: There is no such key.
     """
     project.key_store.revoke(key_id, project.wall.now())
-    _audit(project, "keys.revoke", f"key/{key_id}", "")
-
-
-def _audit(project: Project, action: str, resource: str, detail: str) -> None:
-    project.audit.append([AuditEvent(project.wall.now(), actor(), action, resource, detail)])
+    audit(project, "keys.revoke", f"key/{key_id}")

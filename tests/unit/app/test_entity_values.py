@@ -61,9 +61,17 @@ def test_a_view_that_was_never_materialised(project) -> None:
     assert found.differing > 0
 
 
-def test_a_value_that_is_made_of_what_identifies_a_person_is_marked(project) -> None:
-    found = values(project, ("AT", 1))
-    assert [value.feature for value in found.values if value.personal] == ["email"]
+def test_a_value_that_is_made_of_what_identifies_a_person_is_withheld(project) -> None:
+    found = values(project, ("AT", 1), at=NOW - 10 * MINUTE)
+    (email,) = (value for value in found.values if value.personal)
+    assert (email.feature, email.withheld, email.online, email.offline, email.differs) == (
+        "email", True, None, None, False
+    )  # fmt: skip
+    assert not any(value.withheld for value in found.values if value is not email)
+    revealed = values(project, ("AT", 1), at=NOW - 10 * MINUTE, reveal=True)
+    (email,) = (value for value in revealed.values if value.personal)
+    assert not email.withheld
+    assert "@" in email.online == email.offline
 
 
 def test_a_lake_that_cannot_be_read_leaves_the_online_values(project) -> None:

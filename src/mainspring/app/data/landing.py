@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mainspring.app.auditing import audit
 from mainspring.app.definitions.loading import load_function, place_of
 from mainspring.app.project import Project
 from mainspring.core.errors import InvalidData, MainspringError, NotFound
-from mainspring.data.model import QUARANTINE_SUFFIX, IngestReport
+from mainspring.data.model import QUARANTINE_SUFFIX, REASON, IngestReport
 
+WITHHELD = "(withheld)"
+
+_LINE = re.compile(r"(a line has \d+ fields, not \d+: ).*", re.DOTALL)  # see data.csvfile
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -38,9 +42,12 @@ def land(
     chosen = definitions.source(source)
     if isinstance(data, str):
         data = _rows(project, data) if _FUNCTION.fullmatch(data) else Path(data)
-    return project.ingestor.ingest(
+    report = project.ingestor.ingest(
         chosen, data, keyings=definitions.keyings(source), batch_id=batch_id, progress=progress
     )
+    counts = f"{report.rows} landed, {report.quarantined} quarantined, {report.already} there before"
+    audit(project, "ingest", f"source/{source}", f"{counts}; version {report.version}")
+    return report
 
 
 def _rows(project: Project, reference: str) -> Any:
@@ -68,9 +75,22 @@ def _rows(project: Project, reference: str) -> Any:
     return told(rows) if isinstance(rows, Iterator) and not hasattr(rows, "__arrow_c_stream__") else rows
 
 
-def quarantined(project: Project, source: str, limit: int) -> list[dict[str, Any]]:
-    """Return rows of `source` that failed a check, the newest first, each with its `_reason`."""
+def quarantined(project: Project, source: str, limit: int, *, reveal: bool = False) -> list[dict[str, Any]]:
+    """Return rows of `source` that failed a check, the newest first, each with its `_reason`.
+
+    Values of columns with a PII mark are `WITHHELD`, and so is a line that could not be cut into columns.
+
+    Args:
+        reveal: Show these values too; the audit log keeps who asked.
+
+    Raises:
+        NotFound: There is no such source.
+    """
     from mainspring.data import duck
+
+    personal = project.definitions.source(source).pii
+    if personal and reveal:
+        audit(project, "quarantine.reveal", f"source/{source}", ", ".join(personal))
 
     try:
         scan = project.lake.scan(f"{source}{QUARANTINE_SUFFIX}")
@@ -80,4 +100,8 @@ def quarantined(project: Project, source: str, limit: int) -> list[dict[str, Any
         duck.register(connection, "quarantine", scan)
         rows = connection.sql(f"SELECT * FROM quarantine ORDER BY _seq DESC LIMIT {int(limit)}").to_arrow_table()
     found: list[dict[str, Any]] = rows.to_pylist()
+    if personal and not reveal:
+        for row in found:
+            row |= {name: WITHHELD for name in personal if row.get(name) is not None}
+            row[REASON] = _LINE.sub(rf"\1{WITHHELD}", row[REASON])
     return found

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from mainspring.app.auditing import audit
 from mainspring.app.definitions.applied import Change, difference
 from mainspring.app.project import Project
 from mainspring.core.errors import InvalidData, InvalidDefinition
+
+_SUMMARISED = 20  # changes in the audit log's event
 
 Contents = Mapping[tuple[str, str], str]
 
@@ -29,7 +32,14 @@ def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Con
             for name in definitions.sources:
                 conform(project, name)
             project.applied.replace(contents, project.wall.now())
+            audit(project, "apply", "definitions", _summary(changes))
     return changes, contents
+
+
+def _summary(changes: Sequence[Change]) -> str:
+    shown = [f"{change.sign} {change.kind} {change.name}" for change in changes[:_SUMMARISED]]
+    more = len(changes) - len(shown)
+    return ", ".join([*shown, f"and {more} more"] if more else shown)
 
 
 def tables_needed(project: Project) -> list[Change]:

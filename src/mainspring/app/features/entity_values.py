@@ -32,7 +32,7 @@ class FeatureValue:
     """One feature of the entity. Instants are UTC epoch microseconds.
 
     `offline` is `None` where it is null and where it could not be read (`EntityValues.problem` says so). `personal` are
-    the columns with a PII mark that the value is made from.
+    the columns with a PII mark that the value is made from; where it is `withheld`, both values are `None`.
     """
 
     feature: str
@@ -42,6 +42,7 @@ class FeatureValue:
     offline: Value
     differs: bool
     personal: tuple[str, ...]
+    withheld: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +77,15 @@ def entity_values(
     scan: Callable[[str], TableScan],
     at: int,
     bounds: Bounds | None = None,
+    *,
+    reveal: bool = False,
 ) -> EntityValues:
     """Return the values of the view's features for one entity at `at`, from the store and from the lake.
 
     Args:
         key: The entity's key values, typed (`features.keys.typed_key`).
         at: UTC epoch microseconds; now, for an online store knows no other instant.
+        reveal: Also values that are made from columns with a PII mark. Whoever asks for them audits it.
 
     Raises:
         Unavailable: The online store did not answer.
@@ -97,16 +101,18 @@ def entity_values(
         problem = str(error)
     values = []
     for name, full_name in zip(view.names, view.columns, strict=True):
-        served = online.features[full_name][0]
+        served, personal = online.features[full_name][0], personal_columns(view, name)
+        withheld = bool(personal) and not reveal
         values.append(
             FeatureValue(
                 feature=name,
                 dtype=feature_dtype(view, name).value,
                 status=online.statuses[full_name][0],
-                online=served,
-                offline=offline.get(full_name),
+                online=None if withheld else served,
+                offline=None if withheld else offline.get(full_name),
                 differs=problem is None and not same(served, offline[full_name]),
-                personal=personal_columns(view, name),
+                personal=personal,
+                withheld=withheld,
             )
         )
     return EntityValues(view.name, dict(key), at, mark, rows, pending, tuple(values), problem)

@@ -1,12 +1,12 @@
-"""One prediction with the values that identify a person: for those who may, and each time in the audit log."""
+"""Values that identify a person, shown to those who may see them, each time with an event in the audit log."""
 
 from __future__ import annotations
 
-from mainspring.app.models.promoting import actor
+from mainspring.app.auditing import audit
 from mainspring.app.project import Project
 from mainspring.core.errors import Conflict
 from mainspring.ledger.model import Prediction
-from mainspring.security.model import Action, AuditEvent, Principal
+from mainspring.security.model import Action, Principal
 
 REVEAL = "predictions.reveal"
 
@@ -32,6 +32,6 @@ def reveal(project: Project, prediction_id: str, principal: Principal | None = N
             f"Prediction {prediction_id} was logged without {', '.join(found.personal)}.",
             fix='nothing: its endpoint has log=ms.Log(personal="leave out").',
         )
-    who = actor() if principal is None else principal.id
-    project.audit.append([AuditEvent(project.wall.now(), who, REVEAL, resource, ", ".join(found.personal))])
+    who = None if principal is None else principal.id
+    audit(project, REVEAL, resource, ", ".join(found.personal), who=who)
     return project.predictions.revealed(found)

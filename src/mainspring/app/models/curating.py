@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mainspring.app.auditing import audit
 from mainspring.app.project import Project
 from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
 from mainspring.registry.garbage import Collected, collect, graph_members
@@ -311,7 +312,7 @@ def _exactly(project: Project, reference: str) -> ModelVersion:
 
 def _audit(project: Project, actor: str, action: str, version: ModelVersion, reason: str) -> None:
     detail = f"version {version.version}, bundle {version.digest[:12]}" + (f": {reason}" if reason else "")
-    project.audit.append([AuditEvent(project.wall.now(), actor, action, f"model/{version.model}", detail)])
+    audit(project, action, f"model/{version.model}", detail, who=actor)
 
 
 def shown_document(shown: Shown) -> dict[str, Any]:

@@ -213,12 +213,12 @@ def _version(
 
 
 def _point(project: Project, model: str, version: str, alias: str) -> None:
+    from mainspring.app.auditing import audit
     from mainspring.app.models.promoting import actor, promote
     from mainspring.core.errors import NotFound
     from mainspring.delivery.promote import CHAMPION
     from mainspring.delivery.routing import publish
     from mainspring.registry.model import AliasMove
-    from mainspring.security.model import AuditEvent
 
     if alias == CHAMPION:
         promote(project, model, version, reason="models add")
@@ -231,7 +231,7 @@ def _point(project: Project, model: str, version: str, alias: str) -> None:
     if old != version:
         project.versions.set_alias(AliasMove(model, alias, old, version, actor(), "models add", at))
         detail = f"{alias}: {f'version {old}' if old else 'nothing'} -> version {version}"
-        project.audit.append([AuditEvent(at, actor(), "alias", f"model/{model}", detail)])
+        audit(project, "alias", f"model/{model}", detail)
     publish(list(project.definitions.endpoints.values()), project.versions, project.routes)
 
 

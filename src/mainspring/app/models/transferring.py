@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mainspring.app.auditing import audit
 from mainspring.app.models.curating import authors, expect_kept, find
 from mainspring.app.project import Project
 from mainspring.core.errors import Conflict, Invalid, NotFound
@@ -17,7 +18,6 @@ from mainspring.registry.lineage import AUTHOR, ORIGINAL_AUTHOR
 from mainspring.registry.model import Bundle, ModelVersion, RunRecord, TrustedKey
 from mainspring.registry.processes import local_user, process_tags
 from mainspring.registry.transfer import Export, ExportedRun, members_of, read_export, write_export
-from mainspring.security.model import AuditEvent
 
 _OWN = "this installation"
 _PRIVATE = ("mlflow.", "mainspring.")  # tags of a run that say where it ran
@@ -175,7 +175,7 @@ def trust(project: Project, name: str, public: str) -> TrustedKey:
         )
     key = TrustedKey(content, check_id(name, "trusted key"), local_user(), project.wall.now())
     project.trusted_keys.add(key)
-    _audit_key(project, "trust", key.name, public)
+    audit(project, "trust", f"trusted-key/{key.name}", public)
     return key
 
 
@@ -187,13 +187,9 @@ def forget(project: Project, name: str) -> None:
     """
     if not project.trusted_keys.remove(name):
         raise NotFound(f"No trusted key is called {name[:140]!r}.", fix="`mainspring models trust` lists them.")
-    _audit_key(project, "forget", name, "")
+    audit(project, "forget", f"trusted-key/{name}")
 
 
 def _audit(project: Project, action: str, version: ModelVersion, detail: str) -> None:
     text = f"version {version.version}, bundle {version.digest[:12]}, {detail}"
-    project.audit.append([AuditEvent(project.wall.now(), local_user(), action, f"model/{version.model}", text)])
-
-
-def _audit_key(project: Project, action: str, name: str, detail: str) -> None:
-    project.audit.append([AuditEvent(project.wall.now(), local_user(), action, f"trusted-key/{name}", detail)])
+    audit(project, action, f"model/{version.model}", text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from mainspring.app.auditing import audit
 from mainspring.app.definitions.applying import apply
 from mainspring.app.project import Project
 from mainspring.registry.runs import sweep
@@ -40,9 +41,13 @@ def train(
         from mainspring.app.runs.searching import SEARCH_RUN, with_best
 
         chosen, search_run = with_best(project, chosen)
-    report = project.trainer.train(
-        chosen, since=since, until=project.clock.now() if until is None else until, progress=progress
-    )
+    until = project.clock.now() if until is None else until
+    try:
+        report = project.trainer.train(chosen, since=since, until=until, progress=progress)
+    except Exception as error:
+        audit(project, "train", f"model/{model}", f"failed: {type(error).__name__}")
+        raise
+    audit(project, "train", f"model/{model}", f"version {report.version}, run {report.run_id}")
     if search_run:
         project.tracking.log(report.run_id, tags={SEARCH_RUN: search_run})
     return report

@@ -80,12 +80,12 @@ def vacuum(call: Call, *, dry_run: bool) -> None:
 @make("quarantine")
 @click.argument("source")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
-def quarantine(call: Call, *, source: str, limit: int) -> None:
+@click.option("--reveal", is_flag=True, help="Also the values of `pii` columns; the audit log keeps who asked.")
+def quarantine(call: Call, *, source: str, limit: int, reveal: bool) -> None:
     """Show the rows of SOURCE that failed a check, with the reason."""
     from mainspring.app.data.landing import quarantined
 
-    call.project.definitions.source(source)
-    rows = quarantined(call.project, source, limit)
+    rows = quarantined(call.project, source, limit, reveal=reveal)
 
     def show(console: Console) -> None:
         for row in rows:

@@ -230,18 +230,22 @@ def _show_verification(console: Console, found: Verification) -> None:
 @make("entity")
 @click.argument("view")
 @click.argument("key", nargs=-1, required=True, metavar="NAME=VALUE...")
-def entity(call: Call, *, view: str, key: tuple[str, ...]) -> None:
+@click.option("--reveal", is_flag=True, help="Also values made from `pii` columns; the audit log keeps who asked.")
+def entity(call: Call, *, view: str, key: tuple[str, ...], reveal: bool) -> None:
     """Show one entity's features in VIEW as the online store has them now, beside the offline read: `origin=EWR`.
 
     Values alone will do, in the order of the entity's keys.
     """
+    from mainspring.app.auditing import audit
     from mainspring.app.features.entity_values import entity_values
     from mainspring.features.keys import typed_key
 
     project = call.project
     chosen = project.definitions.view(view)
     typed = typed_key(chosen.entity.keys, _named_keys(chosen, key), f"View {chosen.name!r}")
-    found = entity_values(chosen, typed, project.online, project.lake.scan, project.clock.now())
+    if reveal:
+        audit(project, "features.reveal", f"view/{chosen.name}", ", ".join(map(str, typed.values())))
+    found = entity_values(chosen, typed, project.online, project.lake.scan, project.clock.now(), reveal=reveal)
 
     def show(console: Console) -> None:
         from rich.markup import escape
@@ -256,8 +260,11 @@ def entity(call: Call, *, view: str, key: tuple[str, ...]) -> None:
             table.add_column(name, overflow="fold")
         for value in found.values:
             offline = "" if found.problem else _shown(value.offline)
+            online = _shown(value.online)
+            if value.withheld:
+                online = offline = f"withheld: made from {', '.join(value.personal)}; see it with --reveal"
             style = "red" if value.differs else None
-            table.add_row(value.feature, escape(_shown(value.online)), value.status, escape(offline), style=style)
+            table.add_row(value.feature, escape(online), value.status, escape(offline), style=style)
         console.print(table)
         if found.pending:
             console.print(f"{found.pending:,} of its rows became visible since then.", style="dim")

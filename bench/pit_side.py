@@ -109,7 +109,7 @@ class Sides:
                 SELECT o.i, any_value(o.k) AS k, any_value(o.t) AS t, {values}
                 FROM (SELECT k, epoch_us(_at) AS t, row_number() OVER () AS i FROM observed) AS o
                 LEFT JOIN (SELECT k, epoch_us("at") AS e, epoch_us(_visible_at) AS v, f0 FROM {self._files()}) AS r
-                ON r.k = o.k AND r.e >= o.t - {widest} AND r.e < o.t AND r.v <= o.t
+                ON r.k = o.k AND r.e >= o.t - {widest} AND r.e < o.t AND r.v < o.t
                 GROUP BY o.i""").to_arrow_table()
 
     def _point_in_time(self, view: Any) -> pa.Table:
@@ -127,7 +127,7 @@ class Sides:
     def _asof(self, observed: str) -> str:
         return (
             f"SELECT o.*, {COLUMNS} FROM {observed} AS o ASOF LEFT JOIN (SELECT k, _visible_at, {COLUMNS} "
-            f"FROM {self._files()} WHERE _record_user) AS r ON o.k = r.k AND o._at >= r._visible_at"
+            f"FROM {self._files()} WHERE _record_user) AS r ON o.k = r.k AND o._at > r._visible_at"
         )
 
 

@@ -61,7 +61,7 @@ def value_at(feature: Feature, rows: Sequence[Row], key: tuple[Any, ...], now: i
     empty = 0 if feature.kind in ("count", "distinct") else feature.default
     if any(part is None for part in key):
         return empty, "MISSING"
-    seen = [row for row in rows if _same(row.key, key) and row.visible(lag) <= now]
+    seen = [row for row in rows if _same(row.key, key) and row.visible(lag) < now]
     if not seen:
         return empty, "MISSING"
     if feature.kind == "last":

@@ -63,7 +63,7 @@ def test_the_union_finds_what_the_native_join_finds(history: History, data: st.D
     ttls = [feature.ttl for feature in history.features.values() if feature.kind == "last"]
     oldest = None if None in ttls else min(instants) - max(ttls)
     for i, (key, now) in enumerate(asked):
-        seen = [row for row in history.rows if row.key == key and row.visible(history.lag) <= now]
+        seen = [row for row in history.rows if row.key == key and row.visible(history.lag) < now]
         wanted = record_setting(seen, history.lag)[-1] if seen and None not in key else None
         # A row that has expired for every observation need not be found.
         if wanted is not None and (oldest is None or wanted.event >= oldest):

@@ -134,7 +134,7 @@ def _offline(
     observed = asked.append_column("_at", pa.array([at], pa.int64()).cast(INSTANT))
     read = point_in_time(observed, [view], lambda _: part, schema=dict(schema), memory_limit=bounds.memory)
     visible = [] if part.rows is None else part.rows[VISIBLE_AT].cast(pa.int64()).to_numpy().tolist()
-    late = sum(mark is not None and mark.position < each for each in visible)
+    late = sum(mark is not None and mark.position <= each for each in visible)
     return {name: _plain(read[name][0].as_py()) for name in view.columns}, len(visible), late
 
 

@@ -114,7 +114,7 @@ def sample(view: FeatureView, scan: TableScan, now: int, bounds: Bounds) -> Samp
         there = " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in keys)
         con.execute(
             f"CREATE TEMP VIEW known AS SELECT {listed(keys)}, hash({listed(keys)}) AS _h, "
-            f"epoch_us({VISIBLE_AT}) AS _v FROM source WHERE {there} AND epoch_us({VISIBLE_AT}) <= {now}"
+            f"epoch_us({VISIBLE_AT}) AS _v FROM source WHERE {there} AND epoch_us({VISIBLE_AT}) < {now}"
         )
         below = _below(con, bounds.entities)
         con.execute(
@@ -195,12 +195,12 @@ def _rows(con: Any, view: FeatureView, scan: TableScan, start: int, end: int, *,
         if anchored:
             join = (
                 f"LEFT JOIN (SELECT {listed_of(keys, 's')}, max(epoch_us({VISIBLE_AT})) AS _from FROM source AS s "
-                f"JOIN chosen AS c ON {equal(keys, 's', 'c')} WHERE {flag} AND epoch_us({VISIBLE_AT}) <= {start} "
+                f"JOIN chosen AS c ON {equal(keys, 's', 'c')} WHERE {flag} AND epoch_us({VISIBLE_AT}) < {start} "
                 f"GROUP BY ALL) AS a ON {equal(keys, 's', 'a')} "
             )
     found: pa.Table = con.sql(
         f"SELECT {listed_of(list(dict.fromkeys(needed)), 's')} FROM source AS s JOIN chosen AS c "
-        f"ON {equal(keys, 's', 'c')} {join}WHERE epoch_us({VISIBLE_AT}) <= {end} AND ({' OR '.join(wanted)})"
+        f"ON {equal(keys, 's', 'c')} {join}WHERE epoch_us({VISIBLE_AT}) < {end} AND ({' OR '.join(wanted)})"
     ).to_arrow_table()
     return found
 

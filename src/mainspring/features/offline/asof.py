@@ -14,7 +14,7 @@ from mainspring.data.arrow import keyings_of
 from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, TableScan
 from mainspring.features.layout import Layout
 from mainspring.features.model import FeatureView
-from mainspring.features.offline.query import NEWEST, OLDEST, Query, Script
+from mainspring.features.offline.query import COUNTS_FROM, NEWEST, OLDEST, Query, Script
 from mainspring.features.state.sql import row_sql
 
 
@@ -47,7 +47,7 @@ def union_sql(layout: Layout) -> str:
     there = " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in keys)
     return (
         f"SELECT _i, _t, {SEQUENCE} FROM (SELECT _i, _v AS _t, last_value({SEQUENCE} IGNORE NULLS) OVER ("
-        # A row that becomes visible at the observation's very instant is known: rows go first.
+        # A row that counts from the observation's very instant on is known: rows go first.
         f"PARTITION BY {listed(keys)} ORDER BY _v, CASE WHEN _i IS NULL THEN 0 ELSE 1 END "
         f"ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS {SEQUENCE} FROM ("
         f"SELECT {listed(keys)}, _v, {SEQUENCE}, NULL AS _i FROM ({_counting(layout)}) AS r WHERE {there} UNION ALL "
@@ -78,13 +78,13 @@ def fetch_sql(layout: Layout) -> str:
 def _counting(layout: Layout) -> str:
     """SELECT the keys, `_v` and `_seq` of the rows that count and can answer an observation."""
     view = layout.view
-    conditions = [quote_name(RECORD_PREFIX + view.entity.name), f"{VISIBLE_AT} <= make_timestamptz({NEWEST})"]
+    conditions = [quote_name(RECORD_PREFIX + view.entity.name), f"{VISIBLE_AT} < make_timestamptz({NEWEST})"]
     ttls = [last.ttl for last in layout.lasts if last.ttl is not None]
     if len(ttls) == len(layout.lasts):
         # Event times only grow along the rows that count, so where an expired one is left out, older ones are too.
         conditions.append(f"{quote_name(view.source.event_time)} >= make_timestamptz({OLDEST} - {max(ttls)})")
     return (
-        f"SELECT {listed(list(view.entity.keys))}, epoch_us({VISIBLE_AT}) AS _v, {SEQUENCE} "
+        f"SELECT {listed(list(view.entity.keys))}, {COUNTS_FROM} AS _v, {SEQUENCE} "
         f"FROM source WHERE {' AND '.join(conditions)}"
     )
 

@@ -1,8 +1,8 @@
 """The rows of a sawtooth window in SQL: one by one where they are few, else in tiles of exactly those that count.
 
-A window at T holds the rows with event time E in [floor(T - W, hop), T) and visible time V <= T. Where an entity has
-few rows, each observation is joined with the rows themselves. Else they are summed up in tiles of (start of the hop
-that holds E, first hop boundary at which the whole of it counts):
+A window at T holds the rows with event time E in [floor(T - W, hop), T) that count from an instant V <= T on. Where an
+entity has few rows, each observation is joined with the rows themselves. Else they are summed up in tiles of (start of
+the hop that holds E, first hop boundary at which the whole of it counts):
 
     enters(h) = max(ceil(V, h), floor(E, h) + h)
 

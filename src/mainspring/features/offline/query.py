@@ -9,8 +9,14 @@ from typing import Any
 
 import duckdb
 
+from mainspring.data.model import VISIBLE_AT
+
 # The first and the last instant asked about, UTC epoch microseconds: what cannot matter to any is not read.
 OLDEST, NEWEST = "getvariable('oldest')", "getvariable('newest')"
+
+# The first instant at which a row counts, UTC epoch microseconds: a row counts strictly after it became visible, so
+# that an observation never sees its own row. Instants are whole microseconds.
+COUNTS_FROM = f"(epoch_us({VISIBLE_AT}) + 1)"
 
 
 @dataclass(frozen=True, slots=True)

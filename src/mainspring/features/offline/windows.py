@@ -17,7 +17,7 @@ from mainspring.features.layout import SKETCHES, Layout, Measure, WindowFeature
 from mainspring.features.model import hop
 from mainspring.features.offline.asof import equal, listed
 from mainspring.features.offline.levels import WIDTHS, Levels, ceil, enters, floor
-from mainspring.features.offline.query import NEWEST, OLDEST, Query, Script
+from mainspring.features.offline.query import COUNTS_FROM, NEWEST, OLDEST, Query, Script
 from mainspring.features.offline.sketched import make_sketches
 from mainspring.features.state import sql as state
 from mainspring.features.types import feature_dtype
@@ -75,7 +75,7 @@ def levels_of(layout: Layout, observations: int, rows: float, span: int, rows_wo
 def events_query(layout: Layout, levels: Sequence[Levels]) -> Query:
     """Make `events`: a table, unless they are read once."""
     columns = layout.view.source.columns
-    event = f"epoch_us({quote_name(layout.view.source.event_time)}) AS e, epoch_us({VISIBLE_AT}) AS v"
+    event = f"epoch_us({quote_name(layout.view.source.event_time)}) AS e, {COUNTS_FROM} AS v"
     measures = [f"{_measure(measure, columns)} AS m{n}" for n, measure in enumerate(layout.measures)]
     rows = _rows(layout, ", ".join([event, *measures, *([f"{SEQUENCE} AS seq"] if layout.ranked else [])]))
     script = Script()
@@ -132,7 +132,7 @@ def _rows(layout: Layout, columns: str) -> str:
     keys = list(view.entity.keys)
     reach = max(feature.window + hop(feature.window) for feature in layout.windows)
     where = (
-        f"{VISIBLE_AT} <= make_timestamptz({NEWEST}) "
+        f"{VISIBLE_AT} < make_timestamptz({NEWEST}) "
         f"AND {quote_name(view.source.event_time)} >= make_timestamptz({OLDEST} - {reach})"
     )
     if _is_number(layout):

@@ -12,6 +12,7 @@ from mainspring.data import duck
 from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, TableScan
 from mainspring.features.layout import Layout
 from mainspring.features.offline.asof import check_flag
+from mainspring.features.offline.query import COUNTS_FROM
 from mainspring.features.state.sql import measure_sql, row_sql
 
 
@@ -28,9 +29,9 @@ def value_columns(layout: Layout) -> list[str]:
 def open_landing(con: Any, layout: Layout, scan: TableScan, name: str) -> None:
     """Make view `name`, a row for each row of `scan` that names an entity of the view.
 
-    Columns: k<i> (keys), e and v (event and visible time), r (recorded time), seq, shown (v, as it is stored), counts
-    (the record-setting flag), x<i> (last values), m<i> (measures), digest (of all but the flag). Times are UTC epoch
-    microseconds.
+    Columns: k<i> (keys), e (event time), v (the first instant at which the row counts, which is a microsecond after it
+    became visible), r (recorded time), seq, shown (the visible time, as it is stored), counts (the record-setting
+    flag), x<i> (last values), m<i> (measures), digest (of all but the flag). Times are UTC epoch microseconds.
 
     Raises:
         Invalid: The source was ingested before the view's entity was declared.
@@ -46,7 +47,7 @@ def open_landing(con: Any, layout: Layout, scan: TableScan, name: str) -> None:
     ]
     times = [
         f"epoch_us({quote_name(source.event_time)}) AS e",
-        f"epoch_us({VISIBLE_AT}) AS v",
+        f"{COUNTS_FROM} AS v",
         f"epoch_us({quote_name(source.recorded_time or source.event_time)}) AS r",
         f"{SEQUENCE} AS seq",
         f"{VISIBLE_AT} AS shown",

@@ -218,7 +218,7 @@ class Slice:
         # The condition is on the column as it is stored, so a file's statistics can answer it.
         return (
             f"SELECT {columns} FROM (SELECT * FROM {self._landing} "
-            f"WHERE shown >= make_timestamptz({self.low}::BIGINT)) {self._numbered} ORDER BY v"
+            f"WHERE shown >= make_timestamptz({self.low - 1}::BIGINT)) {self._numbered} ORDER BY v"
         )
 
     def _arrived_sql(self) -> str:

@@ -68,7 +68,7 @@ class BruteReader:
 
     def read(self, now: int) -> dict[str, Any]:
         """Return name -> value at `now`, UTC epoch microseconds, of all features but those that are an estimate."""
-        there = sum(visible <= now for visible, _ in self._facts)
+        there = sum(visible < now for visible, _ in self._facts)
         found: dict[str, Any] = {}
         for name, feature in self._view.features.items():
             value = self._value(name, feature, there, now)

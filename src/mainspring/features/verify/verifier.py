@@ -195,7 +195,7 @@ class Verifier:
             current = [
                 entity
                 for entity, facts in self._facts.items()
-                if all(fact.seq <= mark.newest and not mark.until < self._visible(fact) <= now for fact in facts)
+                if all(fact.seq <= mark.newest and not mark.until <= self._visible(fact) < now for fact in facts)
             ]
             served = self._online(reader, current, now)
             if store.mark(slot(self._view)) == mark:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from mainspring.core.errors import Invalid
@@ -44,6 +44,18 @@ def check_groups(groups: Sequence[FeatureGroup], observations: Observations | No
     for entity in entities.values():
         problems += _check_entity(entity)
     return problems
+
+
+def shared_sources(views: Iterable[FeatureView], observations: Iterable[Observations]) -> list[str]:
+    """Return a notice for each view that reads rows of the observations' own source without their recorded time."""
+    observed = {each.source.name for each in observations}
+    return [
+        f"{view.name} reads {view.source.name!r}, from which observations come too, and that source declares no "
+        "recorded_time: a row counts from right after it happened, known or not. No observation sees its own row; it "
+        "sees those before it. If rows arrive later than they happen, declare recorded_time, or a lag."
+        for view in views
+        if view.source.name in observed and view.source.recorded_time is None and not view.source.lag_us
+    ]
 
 
 def _duplicates(groups: Sequence[FeatureGroup]) -> Iterator[Problem]:

@@ -21,7 +21,16 @@ from mainspring.training.label import Label, as_label
 from mainspring.training.space import Search
 
 TASKS = ("binary", "multiclass", "regression")
-CHECKS = ("shadow", "predicts-alone", "knows-the-future", "label-twice", "duplicates", "all-null", "constant")
+CHECKS = (
+    "shadow",
+    "own-row",
+    "predicts-alone",
+    "knows-the-future",
+    "label-twice",
+    "duplicates",
+    "all-null",
+    "constant",
+)
 
 
 class Gate(msgspec.Struct, frozen=True):

@@ -63,7 +63,7 @@ def test_shares_of_text_and_of_booleans() -> None:
     words = ("a", "a", "a", "b", "b", "", "c", "d", "e", "f")
     rows = [{"meter": f"m{n}", "w": words[n % 10], "b": n % 4 == 0, "at": START} for n in range(100)]
     rows.append({"meter": "silent", "w": None, "b": None, "at": START})
-    found = over_time(*readings({"w": ms.String, "b": ms.Boolean}, rows), START, w=ms.last("w"), b=ms.last("b"))
+    found = over_time(*readings({"w": ms.String, "b": ms.Boolean}, rows), START + 1, w=ms.last("w"), b=ms.last("b"))
     text, boolean = found.features["w"], found.features["b"]
     assert (text.kind, text.categories[:2], len(text.categories)) == (SHARES, ("a", "b"), 5)
     (period,) = text.periods
@@ -77,7 +77,7 @@ def test_shares_of_text_and_of_booleans() -> None:
 def test_what_is_not_finite_is_counted_and_not_drawn() -> None:
     values = [float("nan"), float("inf"), 1.0, 2.0, 3.0, None]
     rows = [{"meter": f"m{n}", "x": value, "at": START} for n, value in enumerate(values)]
-    found = over_time(*readings({"x": ms.Float64}, rows), START, Bounds(entities=6), x=ms.last("x"))
+    found = over_time(*readings({"x": ms.Float64}, rows), START + 1, Bounds(entities=6), x=ms.last("x"))
     (period,) = found.features["x"].periods
     assert (period.reads, period.nulls, period.strange) == (6, 1, 2)
     assert period.quantiles[2] == 2.0
@@ -102,8 +102,8 @@ def test_what_identifies_a_person_is_not_told() -> None:
 def test_keys_that_identify_a_person_are_no_examples() -> None:
     rows = [{"meter": f"m{n}", "x": 1.0, "at": START} for n in range(9)]
     open_, hidden = readings({"x": ms.Float64}, rows), readings({"x": ms.Float64}, rows, pii=("meter",))
-    assert len(over_time(*open_, START, x=ms.last("x")).examples) == 6
-    assert over_time(*hidden, START, x=ms.last("x")).examples == ()
+    assert len(over_time(*open_, START + 1, x=ms.last("x")).examples) == 6
+    assert over_time(*hidden, START + 1, x=ms.last("x")).examples == ()
 
 
 def test_the_future_is_not_read() -> None:

@@ -76,7 +76,7 @@ def test_the_sql_is_the_sql_that_runs(lake: DeltaLake, analyze: bool) -> None:
             for kind in ("TABLE", "VIEW"):
                 if f"CREATE TEMP {kind} {name} " in step.sql:
                     con.execute(f"DROP {kind} {name}")
-    assert found == [[(0, 30.0)], [(0, 60)], [(0, 59.0)]]
+    assert found == [[(0, 29.0)], [(0, 60)], [(0, 59.0)]]
 
 
 def test_duckdb_is_asked_when_wanted(lake: DeltaLake) -> None:

@@ -68,13 +68,13 @@ class Kept:
 
 
 def brute(rows: Sequence[dict[str, Any]], width: int, at: int) -> dict[tuple[str, int], tuple[Any, ...]]:
-    """The same of the rows: those whose hop is over by the boundary, and which were visible by then."""
+    """The same of the rows: those whose hop is over by the boundary, and which were visible before."""
     boundary = at // width * width
     held = defaultdict(list)
     for row in rows:
         event, known = (int(row[name].timestamp() * 1_000_000) for name in ("left_at", "known_at"))
         start = event // width * width
-        if row["station"] is not None and start + width <= boundary and max(event, known) <= boundary:
+        if row["station"] is not None and start + width <= boundary and max(event, known) < boundary:
             held[row["station"], start].append(row["delay"])
     made = {
         5 * MINUTE: lambda delays: (len(delays), None, None),

@@ -23,8 +23,11 @@ def command(call: Call, *, dry_run: bool) -> None:
     New last-value features over data that has landed already get their flags computed here.
     """
     from mainspring.app.definitions.applying import apply
+    from mainspring.features.check import shared_sources
 
     changes, contents = apply(call.project, dry_run=dry_run)
+    definitions = call.project.definitions
+    notices = shared_sources(definitions.views.values(), definitions.observations)
 
     def show(console: Console) -> None:
         for change in changes:
@@ -39,6 +42,8 @@ def command(call: Call, *, dry_run: bool) -> None:
         console.print(
             f"{len(contents)} definitions {what}, {changed} of them changed{left}." if changes else "Nothing changed."
         )
+        for notice in notices:
+            console.print(f"Note: {notice}", style="yellow", markup=False)
 
     call.result(
         {
@@ -49,6 +54,7 @@ def command(call: Call, *, dry_run: bool) -> None:
                  "name": change.name, "details": list(change.details)}
                 for change in changes
             ],
+            "notices": notices,
         },
         show,
     )  # fmt: skip

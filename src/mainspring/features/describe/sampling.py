@@ -23,6 +23,7 @@ from mainspring.data.arrow import arrow_schema
 from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, TableScan
 from mainspring.features.model import FeatureView, hop
 from mainspring.features.offline.asof import check_flag, equal, listed
+from mainspring.features.offline.query import COUNTS_FROM
 
 _HASHES = 1 << 64
 _LOOKED_AT = 1_000_000  # rows, to guess how many entities there are
@@ -114,7 +115,7 @@ def sample(view: FeatureView, scan: TableScan, now: int, bounds: Bounds) -> Samp
         there = " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in keys)
         con.execute(
             f"CREATE TEMP VIEW known AS SELECT {listed(keys)}, hash({listed(keys)}) AS _h, "
-            f"epoch_us({VISIBLE_AT}) AS _v FROM source WHERE {there} AND epoch_us({VISIBLE_AT}) < {now}"
+            f"{COUNTS_FROM} AS _v FROM source WHERE {there} AND {COUNTS_FROM} <= {now}"
         )
         below = _below(con, bounds.entities)
         con.execute(
@@ -191,16 +192,16 @@ def _rows(con: Any, view: FeatureView, scan: TableScan, start: int, end: int, *,
     if any(feature.window is None for feature in view.features.values()):
         check_flag(scan, view)
         needed.append(RECORD_PREFIX + view.entity.name)
-        wanted.append(f"({flag} AND epoch_us({VISIBLE_AT}) >= {f'coalesce(a._from, {start})' if anchored else start})")
+        wanted.append(f"({flag} AND {COUNTS_FROM} >= {f'coalesce(a._from, {start})' if anchored else start})")
         if anchored:
             join = (
-                f"LEFT JOIN (SELECT {listed_of(keys, 's')}, max(epoch_us({VISIBLE_AT})) AS _from FROM source AS s "
-                f"JOIN chosen AS c ON {equal(keys, 's', 'c')} WHERE {flag} AND epoch_us({VISIBLE_AT}) < {start} "
+                f"LEFT JOIN (SELECT {listed_of(keys, 's')}, max({COUNTS_FROM}) AS _from FROM source AS s "
+                f"JOIN chosen AS c ON {equal(keys, 's', 'c')} WHERE {flag} AND {COUNTS_FROM} <= {start} "
                 f"GROUP BY ALL) AS a ON {equal(keys, 's', 'a')} "
             )
     found: pa.Table = con.sql(
         f"SELECT {listed_of(list(dict.fromkeys(needed)), 's')} FROM source AS s JOIN chosen AS c "
-        f"ON {equal(keys, 's', 'c')} {join}WHERE epoch_us({VISIBLE_AT}) < {end} AND ({' OR '.join(wanted)})"
+        f"ON {equal(keys, 's', 'c')} {join}WHERE {COUNTS_FROM} <= {end} AND ({' OR '.join(wanted)})"
     ).to_arrow_table()
     return found
 

@@ -17,6 +17,7 @@ from mainspring.training.frames import check_feature_types, to_frame
 from mainspring.training.label import label_keys
 from mainspring.training.model import Model
 from mainspring.training.sets.labels import LABEL, LeftOut, join_labels
+from mainspring.training.sets.own_rows import own_columns
 from mainspring.training.sets.parts import check_parts
 from mainspring.training.sets.splits import Instants, cut_by_time
 from mainspring.training.sets.training_set import Split, TrainingSet
@@ -82,8 +83,8 @@ def training_set(model: Model, table: pa.Table, left_out: LeftOut) -> tuple[Trai
     keys = table.select(label_keys(model.observations, model.label)).to_pandas()
     everything = Split(frame, labels, at, keys)
     train, validation, holdout = (everything.rows(part) for part in cut)
-    counts = dict(left_out.counts)
-    made = TrainingSet(train, validation, holdout, dtypes, model.task, left_out.total, model.embargo_us, counts)
+    counts, own = dict(left_out.counts), own_columns(model, table)
+    made = TrainingSet(train, validation, holdout, dtypes, model.task, left_out.total, model.embargo_us, counts, own)
     held_out = table.slice(cut.holdout.start, cut.holdout.stop - cut.holdout.start).select([*dtypes, AT, LABEL])
     return made, held_out
 

@@ -3,6 +3,7 @@
 | check | severe where | a warning where |
 |---|---|---|
 | shadow | a feature is the label in another form | |
+| own-row | a feature repeats a column of the observation itself, also where that changes | |
 | predicts-alone | one feature has an AUC over 0.98 (R2 over 0.995) | over 0.85 (0.9) |
 | knows-the-future | a feature correlates better with later rows' labels than with its own and earlier ones | |
 | label-twice | 10 % of the rows to judge by have a label that training rows have too | any has |
@@ -100,6 +101,7 @@ def find_leaks(data: TrainingSet) -> list[Finding]:
             finding = _future(name, values[together], rows.y[together], len(data.features))
         found.append(finding or _alone(name, values[spaced], rows.y[spaced], data.task, len(data.features)))
     kept = [each for each in found if each is not None]
+    kept += [_own(name, data.own[name]) for name in data.features if name in data.own]
     kept += [*_twice(data), *_copies(data)]
     return sorted(kept, key=lambda each: not each.severe)
 
@@ -112,6 +114,12 @@ def _empty(name: str, values: Array, text: bool) -> Finding | None:
         evidence = f"{values[0]!s} in all {len(values):,} rows"
         return Finding("constant", name, False, evidence, "drop it: it tells nothing.")
     return None
+
+
+def _own(name: str, column: str) -> Finding:
+    evidence = f"it equals the observation's own {column!r} in every row, also where that just changed"
+    fix = "make the observation's `at` no later than its row can be known, or read the column from the request."
+    return Finding("own-row", name, True, evidence, fix)
 
 
 def _shadow(name: str, values: Array, labels: Array, task: str) -> Finding | None:

@@ -67,7 +67,8 @@ class TrainingSet:
 
     `train` comes first in time, then `validation` (for early stopping and choices), then `holdout`, on which the
     finished model is judged: fit nothing on it. `dropped` counts the observations that have no label, `left_out` the
-    same by reason. `embargo_us` is how long before the next part rows were left out.
+    same by reason. `embargo_us` is how long before the next part rows were left out. `own` names, by feature, the
+    column of the observation itself that the feature repeats (`sets.own_rows`).
     """
 
     train: Split
@@ -78,6 +79,7 @@ class TrainingSet:
     dropped: int = 0
     embargo_us: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
+    own: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def features(self) -> list[str]:

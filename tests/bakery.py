@@ -147,6 +147,17 @@ def fit_trees(data: ms.TrainingSet, run: ms.Run) -> Any:
     return Pipeline([("columns", columns), ("trees", trees)]).fit(data.train.X, data.train.y)
 
 
+def regress(data: ms.TrainingSet, run: ms.Run) -> Any:
+    """Logistic regression over the numbers."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    columns = ColumnTransformer([("numbers", SimpleImputer(), data.numeric)])
+    return make_pipeline(columns, LogisticRegression(max_iter=300)).fit(data.train.X, data.train.y)
+
+
 def late_model(train: Any = fit_trees, **changed: Any) -> ms.training.model.Model:  # type: ignore[name-defined]
     """The model of late orders, with another training function or other settings where given."""
     settings: dict[str, Any] = {

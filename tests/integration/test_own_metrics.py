@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mainspring as ms
-from bakery import ORDERS, START, Bakery, late_model
+from bakery import ORDERS, START, Bakery, late_model, regress
 from mainspring.core.time import MINUTE
 from mainspring.delivery.promote import promote
 from mainspring.governance.performance import performance_of
@@ -42,16 +42,6 @@ def undefined(y: Any, score: Any) -> float:
 @ms.metric(higher_is_better=True)
 def broken(y: Any, score: Any) -> float:
     raise ValueError("no such column")
-
-
-def regress(data: ms.TrainingSet, run: ms.Run) -> Any:
-    from sklearn.compose import ColumnTransformer
-    from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    columns = ColumnTransformer([("numbers", SimpleImputer(), data.numeric)])
-    return make_pipeline(columns, LogisticRegression(max_iter=300)).fit(data.train.X, data.train.y)
 
 
 def model(**changed: Any) -> Model:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
@@ -11,10 +11,11 @@ import msgspec
 from mainspring.core import html
 from mainspring.core.declare import declare
 from mainspring.core.errors import Invalid
+from mainspring.core.expr import Column
 from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
 from mainspring.data.model import SourceColumn
-from mainspring.features.model import FeatureGroup, Observations
+from mainspring.features.model import FeatureColumn, FeatureGroup, FeatureView, Observations, RequestFeatures
 from mainspring.stats.metrics import DECIDED, Metric, is_of, metrics_of, named
 from mainspring.stats.thresholds import Costs
 from mainspring.training.label import Label, as_label
@@ -91,11 +92,13 @@ class Model:
     _: KW_ONLY
     train: Callable[..., Any]  # (data: TrainingSet, run: Run) -> a fitted estimator; with a search (data, run, params)
     observations: Observations
-    features: Sequence[FeatureGroup]
+    features: Sequence[FeatureGroup]  # the groups that are read
     label: Label
     task: str
+    columns: tuple[str, ...] = ()  # the full names of the features of them that it is given; by default all
     gates: Sequence[Gate] = ()
     baseline: Sequence[FeatureGroup] = ()  # trained by the same function on these alone; empty: a constant predictor
+    baseline_columns: tuple[str, ...] = ()  # likewise
     holdout: float | str = 0.2  # the last part of the time in `[since, until)`: a share of the rows, or a duration
     embargo: str | int = 0  # rows less than this before the next part are left out, a duration
     seed: int = 0
@@ -106,6 +109,12 @@ class Model:
     description: str = ""
     owner: str = ""
     tags: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for groups, columns in (("features", "columns"), ("baseline", "baseline_columns")):
+            if not getattr(self, columns):
+                every = tuple(name for group in getattr(self, groups) for name in group.columns)
+                object.__setattr__(self, columns, every)
 
     @property
     def embargo_us(self) -> int:
@@ -128,16 +137,20 @@ class Model:
         decided = tuple(DECIDED) if self.threshold else ()
         return tuple(dict.fromkeys([*metrics_of(self.task), *(each.name for each in self.measured), *decided]))
 
+    @property
+    def inputs(self) -> list[str]:
+        """What it is given, in words: a group's name, or the full names of some of its features."""
+        return named_features(self.features, self.columns)
+
     def __repr__(self) -> str:
-        features = ", ".join(group.name for group in self.features)
-        return f"<{self.task} model {self.name!r} of {self.label.name} from {features}>"
+        return f"<{self.task} model {self.name!r} of {self.label.name} from {', '.join(self.inputs)}>"
 
     def _repr_html_(self) -> str:
         facts = {
             "label": ", ".join(filter(None, (self.label.name, self.label.rule))),
             "observations": self.observations.source.name,
-            "features": ", ".join(group.name for group in self.features),
-            "baseline": ", ".join(group.name for group in self.baseline) or "a constant",
+            "features": ", ".join(self.inputs),
+            "baseline": ", ".join(named_features(self.baseline, self.baseline_columns)) or "a constant",
             "gates": ", ".join(map(str, self.gates)) or "none",
             "held out": self.holdout,
             "owner": self.owner,
@@ -150,11 +163,11 @@ def model(
     name: str,
     *,
     observations: Observations,
-    features: Sequence[FeatureGroup],
+    features: Sequence[FeatureGroup | Column],
     label: SourceColumn | Label,
     task: str,
     gates: Sequence[Gate] = (),
-    baseline: Sequence[FeatureGroup] = (),
+    baseline: Sequence[FeatureGroup | Column] = (),
     holdout: float | str = 0.2,
     embargo: str | int = 0,
     seed: int = 0,
@@ -168,7 +181,8 @@ def model(
     """Turn a training function into a `Model`.
 
     Args:
-        features: What the model is given.
+        features: What the model is given: views and request features, whole, and single features of views, as
+            `Card.n_1h`.
         label: The column of a source keyed by one of the observations' entities, or a `Label` of one that matures.
         task: `binary`, `multiclass` or `regression`.
         gates: What a version must meet to go live.
@@ -198,8 +212,10 @@ def model(
         )
     parse_duration(embargo)
     _check_metrics(name, task, metrics, threshold, search)
-    if not features:
+    groups, columns = _chosen(name, "features", features)
+    if not columns:
         raise Invalid(f"Model {name!r} has no features.", fix="name at least one feature view.")
+    few, baseline_columns = _chosen(name, "baseline", baseline)
     unknown = [each for each in accept_findings if each.partition(":")[0] not in CHECKS or ":" not in each]
     if unknown:
         raise Invalid(
@@ -212,11 +228,13 @@ def model(
             name,
             train=train,
             observations=observations,
-            features=tuple(features),
+            features=groups,
+            columns=columns,
             label=as_label(label),
             task=task,
             gates=tuple(gates),
-            baseline=tuple(baseline),
+            baseline=few,
+            baseline_columns=baseline_columns,
             holdout=holdout,
             embargo=embargo,
             seed=seed,
@@ -231,6 +249,40 @@ def model(
         return built
 
     return build
+
+
+def named_features(groups: Sequence[FeatureGroup], columns: Collection[str]) -> list[str]:
+    """Return the names of groups of which all features are among `columns`, and the full names of the others there."""
+    found = []
+    for group in groups:
+        there = [name for name in group.columns if name in columns]
+        found += [group.name] if len(there) == len(group.columns) else there
+    return found
+
+
+def _chosen(name: str, argument: str, given: Any) -> tuple[tuple[FeatureGroup, ...], tuple[str, ...]]:
+    """Return the groups of some features, each once, and the features' full names, in the groups' order.
+
+    Raises:
+        Invalid: One is neither a group nor a feature of a view.
+    """
+    if not isinstance(given, (list, tuple)):
+        raise Invalid(f"Model {name!r} has {argument}={given!r}.", fix=f"write a list: {argument}=[...].")
+    groups: list[FeatureGroup] = []
+    wanted: set[str] = set()
+    for each in given:
+        if isinstance(each, (FeatureView, RequestFeatures)):
+            group, columns = each, each.columns
+        elif isinstance(each, FeatureColumn):
+            group, columns = each.view, (each.name,)
+        else:
+            fix = "name a feature view, request features, or a view's feature: Card, Card.n_1h"
+            fix += ", without quotes." if isinstance(each, str) else "."
+            raise Invalid(f"Model {name!r} has {each!r} among its {argument}, a {type(each).__name__}.", fix=fix)
+        if not any(group is other for other in groups):
+            groups.append(group)
+        wanted.update(columns)
+    return tuple(groups), tuple(name for group in groups for name in group.columns if name in wanted)
 
 
 def _check_metrics(

@@ -28,7 +28,7 @@ from mainspring.training.judge import constant, judge, undefined
 from mainspring.training.model import Model, TrainReport
 from mainspring.training.runs.pinned import Pinned, pin, pinned_scan
 from mainspring.training.runs.run import Run
-from mainspring.training.sets.assemble import columns_of, labelled_observations, training_set
+from mainspring.training.sets.assemble import labelled_observations, training_set
 from mainspring.training.sets.leakage import refuse_leaks
 from mainspring.training.sets.training_set import TrainingSet
 
@@ -108,7 +108,7 @@ class Trainer:
             run.log_params({f"dropped.{reason}": count for reason, count in everything.left_out.items()})
             if notes:
                 run.log_artefact("notes.txt", "\n".join(notes).encode())
-            data = everything.only(columns_of(model.features, everything.dtypes))
+            data = everything.only([name for name in everything.dtypes if name in model.columns])
             findings = [str(each) for each in refuse_leaks(model.name, data, model.accept_findings)]
             if findings:
                 run.log_artefact("leakage.txt", "\n".join(findings).encode())
@@ -209,7 +209,7 @@ def _baseline(model: Model, data: TrainingSet, run: Run, outputs: tuple[str, ...
     """Return the held-out metrics of the same function on the baseline's features, or of a constant."""
     if not model.baseline:
         return constant(model, data, outputs)
-    few = data.only(columns_of(model.baseline, data.dtypes))
+    few = data.only([name for name in data.dtypes if name in model.baseline_columns])
     with run.prefixed("baseline.") as told:
         estimator: Any = fit(model, few, told)
     held_out, validation = (estimator_scores(estimator, part.X, model.task) for part in (few.holdout, few.validation))

@@ -61,8 +61,7 @@ def choose(definitions: Definitions, what: Chosen | Sequence[Chosen]) -> Choice:
     if isinstance(what, str) and what in definitions.models:
         what = definitions.models[what]
     if isinstance(what, Model):
-        columns = tuple(name for group in what.features for name in group.columns)
-        return _choice(what.name, what.features, columns, definitions, what)
+        return _choice(what.name, what.features, what.columns, definitions, what)
     items = list(what) if isinstance(what, (list, tuple)) else [what]
     if not items:
         raise Invalid("No features are named.", fix='name some: ["OriginTraffic", "Weather.temp"].')

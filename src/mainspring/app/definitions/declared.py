@@ -45,9 +45,7 @@ def models(definitions: Definitions) -> Named[Model]:
 
 
 def _model(model: Model) -> Sequence[object]:
-    label = model.label.name
-    groups = ", ".join(group.name for group in model.features)
-    return model.task, label, groups, ", ".join(map(str, model.gates)), model.owner
+    return model.task, model.label.name, ", ".join(model.inputs), ", ".join(map(str, model.gates)), model.owner
 
 
 def endpoints(definitions: Definitions) -> Named[Endpoint]:

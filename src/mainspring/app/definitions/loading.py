@@ -22,7 +22,7 @@ from mainspring.features.check import check_groups
 from mainspring.features.model import Entity, FeatureGroup, FeatureView, Observations, RequestFeatures
 from mainspring.serving.model import Endpoint
 from mainspring.training.label import label_keys
-from mainspring.training.model import Model
+from mainspring.training.model import Model, named_features
 
 T = TypeVar("T")
 
@@ -212,7 +212,7 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
         for item, what, fix in check_groups(list(model.features), model.observations):
             yield line(item, what, fix)
         yield from (line(model, *problem) for problem in _gates(model))
-        stray = [group.name for group in model.baseline if group.name not in {one.name for one in model.features}]
+        stray = named_features(model.baseline, [each for each in model.baseline_columns if each not in model.columns])
         if stray:
             yield line(
                 model, f"The baseline of {model.name!r} has {stray}, which the model has not", "add them to features."
@@ -247,8 +247,8 @@ def _content(item: Any) -> str:
         body = {
             "observations": item.observations.source.name,
             **({} if item.observations.where is None else {"where": render(item.observations.where)}),
-            "features": [group.name for group in item.features],
-            "baseline": [group.name for group in item.baseline],
+            "features": item.inputs,
+            "baseline": named_features(item.baseline, item.baseline_columns),
             "label": item.label.name,
             **({"label_rule": item.label.rule} if item.label.rule else {}),
             **({"label_entity": item.label.entity.name} if item.label.entity else {}),

@@ -57,7 +57,7 @@ def compare(project: Project, endpoint: str, *, since: int, until: int, sample: 
     groups = [group for group in model.features if isinstance(group, FeatureView) or group.views]
     expected = offline.point_in_time(observed, groups, project.lake.scan, schema=columns)
     served = _objects(logged, "features")
-    names = [name for group in groups for name in group.columns]
+    names = [name for group in groups for name in group.columns if name in model.columns]
     differing = {}
     for name in names:
         wrong = sum(

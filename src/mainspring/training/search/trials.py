@@ -21,7 +21,6 @@ from mainspring.training.runs.run import Run
 from mainspring.training.sets.assemble import (
     AT,
     Scan,
-    columns_of,
     feature_types,
     instants,
     label_values,
@@ -84,7 +83,7 @@ def write_rows(model: Model, scan: Scan, folder: Path, *, since: int | None, unt
     table, _ = labelled_observations(model, scan, since=since, until=until)
     cut = cut_by_time(instants(table), model.holdout, embargo=model.embargo_us)
     keys = label_keys(model.observations, model.label)
-    columns = [*dict.fromkeys([*columns_of(model.features, feature_types(model, model.features)), AT, LABEL, *keys])]
+    columns = [*dict.fromkeys([*feature_types(model, model.columns), AT, LABEL, *keys])]
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name, part in ((TRAIN, cut.train), (VALIDATION, cut.validation)):
         rows = table.slice(part.start, part.stop - part.start).select(columns)
@@ -96,7 +95,7 @@ def write_rows(model: Model, scan: Scan, folder: Path, *, since: int | None, unt
 
 def read_rows(model: Model, folder: Path) -> TrainingSet:
     """Return what `write_rows` wrote, with a holdout of no rows."""
-    dtypes = feature_types(model, model.features)
+    dtypes = feature_types(model, model.columns)
 
     def split(table: pa.Table) -> Split:
         keys = table.select(label_keys(model.observations, model.label)).to_pandas()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -26,14 +26,19 @@ AT = "_at"
 Scan = Callable[[str], TableScan]
 
 
-def feature_types(model: Model, groups: Sequence[FeatureGroup]) -> dict[str, DType]:
-    """Return full name -> type of every feature of `groups`, in order.
+def feature_types(model: Model, columns: Collection[str]) -> dict[str, DType]:
+    """Return full name -> type of those features of the model and its baseline that are among `columns`, in order.
 
     Raises:
         Invalid: One is of a type that no model takes.
     """
     request = model.observations.source.columns
-    found = {f"{group.name}.{name}": feature_dtype(group, name, request) for group in groups for name in group.names}
+    found = {
+        full_name: feature_dtype(group, name, request)
+        for group in all_groups(model)
+        for name, full_name in zip(group.names, group.columns, strict=True)
+        if full_name in columns
+    }
     check_feature_types(found)
     return found
 
@@ -69,12 +74,12 @@ def instants(table: pa.Table) -> Instants:
 
 
 def training_set(model: Model, table: pa.Table, left_out: LeftOut) -> tuple[TrainingSet, pa.Table]:
-    """Return the set with all columns of `all_groups`, and the rows of its holdout as a table.
+    """Return the set with the columns of the model and its baseline, and the rows of its holdout as a table.
 
     Raises:
         InvalidData: A part would be empty, or the labels do not fit the task.
     """
-    dtypes = feature_types(model, all_groups(model))
+    dtypes = feature_types(model, (*model.columns, *model.baseline_columns))
     at = instants(table)
     cut = cut_by_time(at, model.holdout, embargo=model.embargo_us)
     labels = label_values(table.column(LABEL), model)
@@ -116,9 +121,3 @@ def label_values(column: pa.ChunkedArray[Any], model: Model) -> np.ndarray[Any, 
 
 def _some(values: np.ndarray[Any, Any]) -> list[Any]:
     return sorted(set(values.tolist()))[:5]
-
-
-def columns_of(groups: Sequence[FeatureGroup], dtypes: Mapping[str, DType]) -> list[str]:
-    """Return the full names of the groups' features."""
-    wanted = {name for group in groups for name in group.columns}
-    return [name for name in dtypes if name in wanted]

@@ -1,16 +1,23 @@
-"""A candidate against the present champion, on the candidate's held-out rows: both score the same rows, now."""
+"""A candidate against the present champion, on held-out rows that neither was trained on: both score them, now.
+
+A champion may have been trained on later data than the candidate. Everything before its own held-out rows may be among
+what it was trained on, so it is compared on the candidate's held-out rows from there on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mainspring.core.errors import Invalid
+from mainspring.core.time import format_instant, from_datetime
 from mainspring.delivery.gates import Comparison
 from mainspring.registry.bundles import HOLDOUT
 from mainspring.registry.model import Bundle
@@ -18,7 +25,10 @@ from mainspring.stats import metrics
 from mainspring.stats.metrics import Metric, MetricFailed
 from mainspring.stats.thresholds import THRESHOLD, Costs
 from mainspring.training.flavours.scoring import score_bundle
+from mainspring.training.sets.assemble import AT
 from mainspring.training.sets.labels import LABEL
+
+FEWEST_ROWS = 30  # of the held-out rows, where the champion was trained on the others
 
 # Makes a bundle's inputs for held-out rows that lack some: (the champion's bundle, the candidate's held-out rows) -> as
 # many rows, in the same order, with the champion's inputs as columns.
@@ -34,7 +44,7 @@ def compare(
     more: Sequence[Metric] = (),
     threshold: Costs | None = None,
 ) -> Comparison:
-    """Return both bundles' metrics on the candidate's held-out rows, or why there are none.
+    """Return both bundles' metrics on the candidate's held-out rows that the champion never saw, or why there are none.
 
     Args:
         version: The champion's.
@@ -52,6 +62,17 @@ def compare(
     if HOLDOUT not in candidate.files:
         return _incomparable(version, "the candidate's bundle holds no held-out rows.")
     held_out = pq.read_table(BytesIO(candidate.files[HOLDOUT]))
+    seen_until = _seen_until(champion)
+    if seen_until is None:
+        return _incomparable(
+            version,
+            f"what champion {version} was trained on is not known: its bundle holds no held-out rows with times. "
+            f"Train {champion.manifest.model} again and promote that version by gates without `beats`.",
+        )
+    unseen = pc.greater_equal(held_out[AT], pa.scalar(seen_until, held_out.schema.field(AT).type))
+    count = held_out.filter(unseen).num_rows
+    if count < min(FEWEST_ROWS, held_out.num_rows):
+        return _incomparable(version, _too_few(version, seen_until, held_out, count))
     rows = held_out
     missing = _missing(champion, held_out)
     if missing:
@@ -65,12 +86,38 @@ def compare(
         _check_rebuilt(champion, held_out, rows)
     try:
         ours, theirs = (
-            _metrics(bundle, given, held_out, more, threshold)
+            _metrics(bundle, given.filter(unseen), held_out.filter(unseen), more, threshold)
             for bundle, given in ((candidate, held_out), (champion, rows))
         )
     except (_UnknownClass, MetricFailed) as error:
         return _incomparable(version, str(error))
-    return Comparison(version, ours, theirs)
+    aside = "" if count == held_out.num_rows else _told(version, seen_until, held_out, count)
+    return Comparison(version, ours, theirs, aside=aside)
+
+
+def _seen_until(champion: Bundle) -> datetime | None:
+    """Return the first instant of the bundle's own held-out rows, before which all that it was trained on lies."""
+    if HOLDOUT not in champion.files:
+        return None
+    schema = pq.read_schema(BytesIO(champion.files[HOLDOUT]))
+    if AT not in schema.names:
+        return None
+    first: datetime | None = pc.min(pq.read_table(BytesIO(champion.files[HOLDOUT]), columns=[AT])[AT]).as_py()
+    return first
+
+
+def _told(version: str, seen_until: datetime, held_out: pa.Table, count: int) -> str:
+    instant = format_instant(from_datetime(seen_until))
+    return f"on {count:,} of the {held_out.num_rows:,} held-out rows: champion {version} was trained on data until {instant}"
+
+
+def _too_few(version: str, seen_until: datetime, held_out: pa.Table, count: int) -> str:
+    last = format_instant(from_datetime(pc.max(held_out[AT]).as_py()))
+    return (
+        f"only {_told(version, seen_until, held_out, count)}, and the last held-out row is of {last}; at least "
+        f"{FEWEST_ROWS} rows that it never saw are needed. Train on newer data (a later --until), or roll the champion "
+        "back first."
+    )
 
 
 def _metrics(

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
+import msgspec
+
 from mainspring.core.errors import Invalid
 from mainspring.delivery.model import GateResult
 from mainspring.registry.model import Manifest
@@ -21,13 +23,14 @@ BASELINE = "baseline."  # how the manifest's names of the baseline's metrics beg
 class Comparison:
     """A candidate and the present champion, scored on the same held-out rows.
 
-    Where that cannot be done, the metrics are empty and `note` says why.
+    Where that cannot be done, the metrics are empty and `note` says why. `aside` says which of the rows were left out.
     """
 
     champion: str  # its version
     candidate: Mapping[str, float]
     metrics: Mapping[str, float]
     note: str = ""
+    aside: str = ""
 
 
 def judge(
@@ -75,7 +78,7 @@ def _against_champion(gate: Gate, comparison: Comparison, higher: bool) -> GateR
     if comparison.note:
         return _nothing(gate, against, comparison.note)
     value, needed = comparison.candidate.get(gate.metric), comparison.metrics.get(gate.metric)
-    return _compare(gate, against, value, needed, higher)
+    return msgspec.structs.replace(_compare(gate, against, value, needed, higher), note=comparison.aside)
 
 
 def _compare(gate: Gate, against: str, value: float | None, needed: float | None, higher: bool) -> GateResult:

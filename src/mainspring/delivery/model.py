@@ -9,6 +9,7 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     """One gate's verdict. `short_by` is how much was missing, 0 where it passed.
 
     The three numbers are null where there is nothing to compare; `note` then says why, and the gate has not passed.
+    Beside numbers, a note says which rows they are of.
     """
 
     gate: str
@@ -24,7 +25,8 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
         if self.value is None or self.needed is None:
             return f"{self.gate} against {self.against}: {verdict}: {self.note}"
         short = f", short by {self.short_by:.4g}" if self.short_by else ""
-        return f"{self.gate} against {self.against}: {self.value:.4f}, needs {self.needed:.4f}: {verdict}{short}"
+        rows = f" ({self.note})" if self.note else ""
+        return f"{self.gate} against {self.against}: {self.value:.4f}, needs {self.needed:.4f}: {verdict}{short}{rows}"
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):

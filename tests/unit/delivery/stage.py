@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from sklearn.linear_model import LogisticRegression
 
 from mainspring.core.schema import DType
-from mainspring.core.time import ManualClock
+from mainspring.core.time import HOUR, ManualClock
 from mainspring.delivery.model import Promotion
 from mainspring.delivery.promote import promote, rollback
 from mainspring.registry.adapters.memory import MemoryBlobs, MemoryVersions
@@ -34,7 +34,7 @@ BASELINE = {"auc": 0.5, "brier": 0.24}
 
 
 def rows(seed: int = 0, count: int = ROWS) -> pa.Table:
-    """Return rows whose label "a" tells much of, "b" a little, and "c" nothing."""
+    """Return rows an hour apart whose label "a" tells much of, "b" a little, and "c" nothing."""
     rng = np.random.default_rng(seed)
     truth = rng.random(count) < 0.4
     return pa.table(
@@ -45,6 +45,11 @@ def rows(seed: int = 0, count: int = ROWS) -> pa.Table:
             "_label": truth.astype(np.int64),
         }
     )
+
+
+def hours(count: int, first: int = 0) -> pa.Array[Any]:
+    """Return instants an hour apart, from that many hours after the epoch on."""
+    return pa.array([(first + hour) * HOUR for hour in range(count)], pa.timestamp("us", tz="UTC"))
 
 
 def fitted(features: Sequence[str], training: pa.Table) -> LogisticRegression:
@@ -119,7 +124,9 @@ class Stage:
                 **changes,
             }
         )  # fmt: skip
-        kept = held_out.select([*features, "_label"])
+        if "_at" not in held_out.column_names:
+            held_out = held_out.append_column("_at", hours(held_out.num_rows))
+        kept = held_out.select([*features, "_at", "_label"])
         files = {"model.onnx": as_onnx(estimator, features), "holdout.parquet": parquet(kept)}
         return self.add(seal(manifest, files, self.key))
 

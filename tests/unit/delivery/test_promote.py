@@ -14,10 +14,11 @@ from mainspring.delivery.approving import needed, verdict
 from mainspring.delivery.promote import previous_version
 from mainspring.registry.adapters.memory import MemoryVersions
 from mainspring.registry.adapters.memory_decisions import MemoryApprovals
+from mainspring.registry.bundles import seal
 from mainspring.registry.model import AliasMove, Approval, Bundle, ModelVersion
 from mainspring.serving.model import Endpoint
 from mainspring.training.model import Gate, approved, at_most, beats
-from unit.delivery.stage import Stage, fitted, frame, rows
+from unit.delivery.stage import Stage, fitted, frame, hours, rows
 
 GATES = (beats("auc", by=0.05), at_most("brier", 0.24))
 ALL = ("V.a", "V.b", "V.c")
@@ -60,7 +61,7 @@ def test_the_champion_is_scored_on_the_candidates_rows(stage: Stage) -> None:
 
     def rebuild(champion: Bundle, lacking: pa.Table) -> pa.Table:
         assert [each.name for each in champion.manifest.inputs] == list(ALL)
-        assert lacking.column_names == ["V.a", "V.b", "_label"]
+        assert lacking.column_names == ["V.a", "V.b", "_at", "_label"]
         return lacking.append_column("V.c", held_out["V.c"])
 
     promotion = stage.promote(second, [beats("auc")], rebuild=rebuild)
@@ -91,6 +92,49 @@ def test_a_worse_version_does_not_replace_the_champion(stage: Stage) -> None:
     other.promote(other.register(("V.b",)).version)
     strong = other.register(ALL, held_out=held_out).version
     assert other.promote(strong, [beats("auc")]).promoted
+
+
+def later(table: pa.Table, first: int) -> pa.Table:
+    return table.append_column("_at", hours(table.num_rows, first))
+
+
+@pytest.mark.parametrize("rebuilt", [False, True])
+def test_the_champion_is_compared_on_rows_that_it_was_not_trained_on(stage: Stage, rebuilt: bool) -> None:
+    """The champion's own held-out rows begin at hour 400: of the candidate's rows, it may have seen those before."""
+    stage.promote(stage.register(ALL, held_out=later(rows(seed=4), 400)).version)
+    whole = rows(seed=9)
+    features = ("V.a", "V.b") if rebuilt else ALL
+    second = stage.register(features, held_out=later(whole, 0)).version
+    promotion = stage.promote(
+        second, [beats("auc")], rebuild=lambda champion, table: table.append_column("V.c", whole["V.c"])
+    )
+    against = next(each for each in promotion.results if each.against == "champion 1")
+    unseen = whole.slice(400)
+    scores = fitted(ALL, rows(seed=0)).predict_proba(frame(unseen, ALL))[:, 1]
+    expected = roc_auc_score(unseen["_label"].to_numpy(), scores.astype(np.float32))
+    assert against.needed == pytest.approx(expected, abs=1e-3)
+    assert "on 200 of the 600 held-out rows: champion 1 was trained on data until 1970-01-17T16:00:00Z" in str(against)
+
+
+@pytest.mark.parametrize(("begins", "promoted"), [(570, True), (571, False), (9_000, False)])
+def test_too_few_rows_that_the_champion_never_saw_are_refused(stage: Stage, begins: int, promoted: bool) -> None:
+    stage.promote(stage.register(ALL, held_out=later(rows(seed=4), begins)).version)
+    promotion = stage.promote(stage.register(ALL, held_out=later(rows(seed=4), 0)).version, [beats("auc")])
+    assert promotion.promoted is promoted
+    against = next(each for each in promotion.results if each.against == "champion 1")
+    if not promoted:
+        assert f"only on {max(0, 600 - begins)} of the 600 held-out rows" in against.note
+        assert "the last held-out row is of 1970-01-25T23:00:00Z" in against.note
+        assert "Train on newer data" in against.note
+
+
+def test_a_champion_of_which_nobody_knows_what_it_saw_is_incomparable(stage: Stage) -> None:
+    made = stage.bundles.load(stage.register(ALL).digest)
+    kept = {name: content for name, content in made.files.items() if name != "holdout.parquet"}
+    stage.promote(stage.add(seal(made.manifest, kept, stage.key)).version)
+    promotion = stage.promote(stage.register(ALL, run_id="again").version, [beats("auc")])
+    assert not promotion.promoted
+    assert "what champion 2 was trained on is not known" in promotion.results[1].note
 
 
 def test_inputs_that_nothing_can_rebuild_are_named(stage: Stage) -> None:

@@ -108,7 +108,8 @@ def _seen_until(champion: Bundle) -> datetime | None:
 
 def _told(version: str, seen_until: datetime, held_out: pa.Table, count: int) -> str:
     instant = format_instant(from_datetime(seen_until))
-    return f"on {count:,} of the {held_out.num_rows:,} held-out rows: champion {version} was trained on data until {instant}"
+    rows = f"{count:,} of the {held_out.num_rows:,} held-out rows"
+    return f"on {rows}: champion {version} was trained on data until {instant}"
 
 
 def _too_few(version: str, seen_until: datetime, held_out: pa.Table, count: int) -> str:

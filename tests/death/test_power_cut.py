@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from mainspring.core.errors import Corrupt
@@ -15,6 +16,7 @@ from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Int64, String
 from mainspring.core.time import ManualClock
 from mainspring.data.adapters.delta import DeltaLake
+from mainspring.data.adapters.deltaplaces import FolderPlace
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source, in_range
 from power_cut import Disk, disk
@@ -111,6 +113,44 @@ def test_a_table_whose_only_entry_has_no_bytes_begins_anew_by_the_fix(tmp_path: 
     follow(refused.value)
     land(tmp_path, facts(1))
     assert rows(tmp_path) == 1
+
+
+class UnsyncedPlace(FolderPlace):
+    """A folder whose writers die before they sync."""
+
+    def sync(self, table: str, after: int | None) -> None:
+        pass
+
+
+def test_what_a_killed_writer_left_is_on_the_disk_when_it_is_said_to_be_written(power: Disk) -> None:
+    table = pa.table({"value": [1, 2, 3]})
+    DeltaLake(UnsyncedPlace(power.folder)).append("facts", table.to_batches(), table.schema, key="once")
+    assert DeltaLake(power.folder).append("facts", table.to_batches(), table.schema, key="once") is None
+    power.cut()
+    assert rows(power.folder) == 3
+
+
+@pytest.mark.parametrize(
+    "tear",
+    [
+        lambda lake: newest_entry(lake).write_bytes(b""),
+        lambda lake: (lake / "facts/_delta_log/_last_checkpoint").write_bytes(b""),
+        lambda lake: [path.write_bytes(b"PA") for path in (lake / "facts/_delta_log").glob("*.checkpoint.parquet")],
+    ],
+)
+def test_a_commit_that_a_cut_left_unfinished_is_taken_back(tmp_path: Path, tear: Callable[[Path], object]) -> None:
+    table = pa.table({"value": [1]})
+    lake = DeltaLake(tmp_path)
+    for number in range(102):  # the hundredth makes a checkpoint
+        lake.append("facts", table.to_batches(), table.schema, key=f"{number}")
+    tear(tmp_path)
+    lake = DeltaLake(tmp_path)
+    with pytest.raises(Corrupt):
+        lake.describe("facts")
+    assert lake.recover("facts")
+    assert not lake.recover("facts")
+    lake.append("facts", table.to_batches(), table.schema, key="101")
+    assert rows(tmp_path) == 102
 
 
 def newest_entry(lake: Path) -> Path:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+from contextlib import closing, suppress
 from hashlib import sha256
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from mainspring.core.catalog import SCHEMA, catalog_errors, open_engine
-from mainspring.core.errors import Conflict, Denied, MissingExtra
+from mainspring.core.catalog import SCHEMA, catalog_errors, check_not_deleted, open_engine
+from mainspring.core.errors import Conflict, Corrupt, Denied, MissingExtra
+from mainspring.core.files import disk_errors, sync_folder
 from mainspring.core.locks import Locks
 from mainspring.core.settings import Url
 
@@ -30,11 +34,13 @@ def open_catalog(url: Url, locks: Locks, project: str = "") -> sa.Engine:
         project: On Postgres the tables are in a schema of the project's, so that several can share a database.
 
     Raises:
-        Corrupt: The file is no database.
+        Corrupt: The file is no database, or has no bytes.
         Conflict: A newer version of the package has migrated it.
         MissingExtra: It must be migrated and alembic is not installed.
     """
     schema = schema_of(project)
+    if url.scheme == "sqlite":
+        begin(url.path)
     engine = open_engine("sqlite://" if url.scheme == "memory" else url.text, schema)
     try:
         with catalog_errors(url.shown):
@@ -45,6 +51,35 @@ def open_catalog(url: Url, locks: Locks, project: str = "") -> sa.Engine:
         engine.dispose()
         raise
     return engine
+
+
+def begin(path: Path) -> None:
+    """Make an empty SQLite catalog where there is none; it appears whole.
+
+    Raises:
+        Corrupt: The file has no bytes. SQLite would take it for a new database, without keys and routes.
+    """
+    check_not_deleted(path, f"The catalog {path}")
+    if path.exists():
+        if not path.stat().st_size:
+            raise Corrupt(
+                f"The catalog {path} has no bytes: its keys, routes and commits are gone.",
+                fix=f"restore {path} from a backup; or delete it, to begin without what it held.",
+            )
+        return
+    beside = path.with_name(f".{path.name}.{os.urandom(6).hex()}.partial")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        beside.touch(mode=0o600)
+        try:
+            with closing(sqlite3.connect(beside)) as connection:
+                connection.execute("PRAGMA user_version=0")
+                connection.execute("VACUUM")  # writes the first page
+            with suppress(FileExistsError):  # somebody was faster
+                path.hardlink_to(beside)
+        finally:
+            beside.unlink(missing_ok=True)
+        sync_folder(path.parent)
 
 
 def schema_of(project: str) -> str:

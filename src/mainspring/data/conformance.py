@@ -203,6 +203,13 @@ class LakeTablesConformance:
         assert lake.has("flights", "0")
         assert lake.append("flights", table(A).to_batches(), SCHEMA, key="later") == 4
 
+    def test_nothing_of_a_sound_table_is_damaged_or_taken_back(self, lake: LakeTables) -> None:
+        for number in range(2):
+            lake.append("flights", table((number, 0.0, "x", 0, True)).to_batches(), SCHEMA, key=f"{number}")
+        assert (lake.damage("flights"), lake.recover("flights")) == ([], False)
+        assert (lake.damage("nowhere"), lake.recover("nowhere")) == ([], False)
+        assert len(read(lake, "flights")) == 2
+
     def test_a_restore_makes_an_earlier_version_the_newest(self, lake: LakeTables) -> None:
         wider = SCHEMA.append(pa.field("gate", pa.int32(), metadata={b"x": b"y"}))
         lake.append("flights", table(A).to_batches(), SCHEMA, key="one")

@@ -20,7 +20,8 @@ class LakeTables(Protocol):
     def append(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:
         """Add `rows` as one version and return it; `None`, and no version, if `key` was written before.
 
-        The table is created with the first append. `rows` is consumed in bounded memory. Columns that the table lacks
+        It is durable by then, also where `key` was written before. The table is created with the first append. `rows`
+        is consumed in bounded memory. Columns that the table lacks
         are added, null in earlier rows. Two appends with one key at once leave the rows there once.
 
         Raises:
@@ -84,6 +85,20 @@ class LakeTables(Protocol):
         Raises:
             NotFound: No such table, or there never was such a version.
             Corrupt: The table's log is damaged.
+        """
+        ...
+
+    def recover(self, table: str) -> bool:
+        """Take back the newest write of a table where a loss of power cut it short; return whether there was one.
+
+        For writers who write again what was not done; others hear of it as `Corrupt`, with the way out.
+        """
+        ...
+
+    def damage(self, table: str) -> list[str]:
+        """Return what is wrong with the files of the newest version, one text a file; also where the log is gone.
+
+        No row is read: files are compared with what the log says of them, and begin and end as they should.
         """
         ...
 

@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 import mainspring.app.definitions.applied  # noqa: F401 (describes its table)
-from mainspring.app.catalog import HEAD, MIGRATIONS, open_catalog
+from mainspring.app.catalog import HEAD, MIGRATIONS, begin, open_catalog
 from mainspring.core.catalog import metadata
 from mainspring.core.errors import Conflict, Corrupt
 from mainspring.core.locks import MemoryLocks
@@ -53,6 +53,23 @@ def test_a_catalog_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) 
         open_catalog(_url(tmp_path), MemoryLocks())
     with engine.connect() as connection:
         assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() == "9999"
+
+
+def test_a_catalog_of_no_bytes_is_refused_and_left_alone(tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog.db"
+    open_catalog(_url(tmp_path), MemoryLocks()).dispose()
+    catalog.write_bytes(b"")
+    with pytest.raises(Corrupt, match=r"catalog\.db has no bytes") as refused:
+        open_catalog(_url(tmp_path), MemoryLocks())
+    assert catalog.stat().st_size == 0
+    assert "backup" in str(refused.value.fix)
+
+
+def test_a_new_catalog_never_has_no_bytes(tmp_path: Path) -> None:
+    begin(tmp_path / "catalog.db")
+    assert (tmp_path / "catalog.db").stat().st_size > 0
+    assert (tmp_path / "catalog.db").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["catalog.db"]
 
 
 def test_a_damaged_catalog_is_named(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from mainspring.core.errors import NotFound
 from mainspring.core.locks import MemoryLocks
+from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.ledger import frames
 from mainspring.ledger.adapters.lake import LakePredictions
@@ -116,3 +117,19 @@ def test_a_damaged_segment_that_is_still_written_is_left_until_its_writer_ends(t
 def test_what_an_older_version_set_aside_is_counted(tmp_path: Path) -> None:
     (tmp_path / "01x.damaged").write_bytes(b"as it was")
     assert LakePredictions(tmp_path, MemoryLake(), MemoryLocks()).damaged() == 1
+
+
+def test_a_commit_that_a_power_cut_left_empty_is_made_again(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path / "lake")
+    folder = tmp_path / "ledger"
+    written(folder, 1)
+    assert LakePredictions(folder, lake, MemoryLocks()).compact() == 1
+    path = written(folder, 2)
+    entry = tmp_path / "lake" / PREDICTIONS / "_delta_log" / f"{1:020d}.json"
+    entry.write_bytes(b"")
+    store = LakePredictions(folder, DeltaLake(tmp_path / "lake"), MemoryLocks())
+    assert {each.id for each in store.recent()} == {"p1", "p2"}
+    entry.write_bytes(b"")
+    assert store.compact() == 1
+    assert {each.id for each in store.recent()} == {"p1", "p2"}
+    assert not path.exists()

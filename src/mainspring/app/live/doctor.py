@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,10 +13,14 @@ import msgspec
 from mainspring.app.jobs.failing import failing
 from mainspring.app.processes.reach import answers
 from mainspring.app.processes.running import alive, read_running
+from mainspring.app.profiles import place_checks
 from mainspring.app.project import Project
 from mainspring.core.errors import Conflict, MainspringError
+from mainspring.core.ids import ID_PATTERN
 from mainspring.core.time import DAY, format_instant
 from mainspring.jobs.model import Status
+from mainspring.ledger.model import PREDICTIONS
+from mainspring.security.secrets import load_or_create
 
 _RENEW_US = 14 * DAY  # before a certificate ends
 
@@ -35,6 +40,7 @@ def examine(project: Project) -> list[Finding]:
         ("definitions", _definitions),
         ("private files", _private),
         ("catalog", _catalog),
+        ("keys", _keys),
         ("lake", _lake),
         ("online store", _online),
         ("runs", _runs),
@@ -115,12 +121,76 @@ def _catalog(project: Project) -> Iterator[Finding]:
 
 def _lake(project: Project) -> Iterator[Finding]:
     tables = project.lake.tables()
-    for table in tables:
-        project.lake.scan(table)
-    yield _well("lake", f"{len(tables)} tables, each with all of its files")
+    known = _known_tables(project)
+    named = {*tables, *known, *project.definitions.sources, *_folders(project)}
+    damage = [each for table in sorted(named) for each in _damage(project, table)]
+    for table, (version, why) in known.items():
+        newest = project.lake.version(table)
+        if newest is None:
+            damage.append(f"table {table!r} is gone: {why}")
+        elif newest < version:
+            damage.append(f"table {table!r} is at version {newest}: {why}")
+    for each in damage:
+        yield Finding(check="lake", ok=False, detail=each, fix="restore the lake from a backup, or land its data again")
+    if not damage:
+        yield _well("lake", f"{len(tables)} tables, each with all of its files")
+
+
+def _folders(project: Project) -> list[str]:
+    """Return the folders of a lake on this machine: a table whose log has vanished is still one of them."""
+    at = project.settings.lake
+    if at.scheme != "file" or not at.path.exists():
+        return []
+    return [path.name for path in at.path.iterdir() if path.is_dir() and re.fullmatch(ID_PATTERN, path.name)]
+
+
+def _damage(project: Project, table: str) -> list[str]:
+    try:
+        return project.lake.damage(table)
+    except MainspringError as error:
+        return [error.what]
+
+
+def _known_tables(project: Project) -> dict[str, tuple[int, str]]:
+    """Return the tables that the catalog says there are, each with the version that it must have, and why."""
+    found: dict[str, tuple[int, str]] = {}
+    for made in project.snapshots.log(1):
+        for table, version in made.versions.items():
+            found[table] = version, f"dataset commit {made.id} has version {version} of it"
+    for endpoint in project.definitions.endpoints:
+        if any(window.predictions for window in project.monitors.windows(endpoint)):
+            found.setdefault(PREDICTIONS, (0, f"windows of endpoint {endpoint} were measured over it"))
+    return found
+
+
+def _keys(project: Project) -> Iterator[Finding]:
+    """Read the secrets that are there; none is made."""
+    damaged = False
+    for name in ("pepper", "ledger"):
+        path = project.settings.state / "keys" / name
+        if not path.exists():
+            continue
+        try:
+            load_or_create(path)
+        except MainspringError as error:
+            damaged = True
+            yield Finding(check="keys", ok=False, detail=error.what, fix=error.fix or "")
+    if not damaged:
+        yield _well("keys", "every secret that was made is whole")
 
 
 def _online(project: Project) -> Iterator[Finding]:
+    at = project.settings.online
+    if at.scheme == "sqlite":  # of a damaged one most pages can still be read
+        for outcome in place_checks.sqlite(place_checks.Backend(project, "online", at)):
+            if not outcome.ok:
+                yield Finding(
+                    check="online store",
+                    ok=False,
+                    detail=outcome.detail,
+                    fix=f"stop Mainspring, delete {at.path} and run `mainspring materialize`: it is made from the lake",
+                )
+                return
     project.online.ping()
     views = project.definitions.views.values()
     done = [view.name for view in views if project.materialiser.position(view) is not None]
@@ -227,6 +297,8 @@ def _processes(project: Project) -> Iterator[Finding]:
             return
     except Conflict:
         pass
+    if running is not None and "worker" in running.children:
+        yield _worker(project, running.children["worker"])
     silent = [slot for slot in range(settings.gateway_workers) if ready(folder(settings.state), slot) is None]
     several = f" from {settings.gateway_workers} processes" if settings.gateway_workers > 1 else ""
     yield _answering(project, "gateway", settings.gateway.url + several, not silent)
@@ -237,6 +309,33 @@ def _processes(project: Project) -> Iterator[Finding]:
         slots = range(first, first + settings.grpc_workers)
         well = all(ready(folder(settings.state), slot) is not None for slot in slots)
         yield _answering(project, "grpc", where + several, well)
+
+
+def _worker(project: Project, pid: int) -> Finding:
+    if not alive(pid):
+        return Finding(
+            check="worker",
+            ok=False,
+            detail="does not run: features, routes and the prediction log wait",
+            fix=f"read {project.settings.state / 'logs' / 'worker.log'}; it is started again by itself",
+        )
+    if _stopped(pid):
+        return Finding(
+            check="worker",
+            ok=False,
+            detail=f"process {pid} is stopped: features, routes and the prediction log wait",
+            fix=f"run `kill -CONT {pid}`",
+        )
+    return _well("worker", "runs")
+
+
+def _stopped(pid: int) -> bool:
+    """Return whether a signal has stopped a process."""
+    try:
+        # The name may hold anything; the state comes after it.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+    except FileNotFoundError:  # gone by now, or there is no /proc
+        return False
 
 
 def _answering(project: Project, name: str, where: str, well: bool) -> Finding:

@@ -23,6 +23,7 @@ from mainspring.core.errors import Conflict, Corrupt, NotFound, StorageFull
 from mainspring.core.ids import check_id
 from mainspring.core.locks import FileLocks, Locks, MemoryLocks
 from mainspring.data.adapters import deltakeys as keys
+from mainspring.data.adapters.deltadisk import whole_parquet
 from mainspring.data.adapters.deltaerrors import Stream, delta_errors
 from mainspring.data.adapters.deltaplaces import FolderPlace, Place
 from mainspring.data.arrow import check_types
@@ -178,6 +179,21 @@ class DeltaLake:
                 at = self._at(table, version)
         return TableVersion(int(at.version()), int(at.count()), _arrow(at), keys.restored(at))
 
+    def recover(self, table: str) -> bool:
+        with self.locks.hold(check_id(table, "table"), wait_s=600.0):
+            return self.place.recover(table)
+
+    def damage(self, table: str) -> list[str]:
+        at = self._open(table)
+        if at is None:
+            lying = len(self.place.lying(table))
+            return [f"{self._address(table)} has {lying} files and no log"] if lying else []
+        added = pa.table(at.get_add_actions())
+        sizes: dict[str, int] = dict(zip(_names(at), added["size_bytes"].to_pylist(), strict=True))
+        found = self.place.fetch(table, sizes)
+        wrong = {name: _damage(found.get(name), size) for name, size in sizes.items()}
+        return [f"{self._address(table)}/{name} {what}" for name, what in wrong.items() if what]
+
     def vacuum(self, table: str, keep: Sequence[int], *, dry_run: bool = False) -> int:
         with self.locks.hold(check_id(table, "table")):
             self.place.sync(table, None)  # before what the newest version replaces is removed
@@ -254,6 +270,7 @@ class DeltaLake:
         with self.place.errors(check_id(table, "table")), self.locks.hold(table, wait_s=600.0):
             at = self._open(table)
             if at is not None and keys.written(at, key):
+                self.place.sync(table, None)  # its writer may have died before that
                 return None
             if at is not None and schema is not None:
                 check_types(table, _arrow(at), schema)
@@ -291,6 +308,16 @@ def _same(one: DeltaTable, other: DeltaTable) -> bool:
     return sorted(one.file_uris()) == sorted(other.file_uris()) and _arrow(one).equals(
         _arrow(other), check_metadata=True
     )
+
+
+def _damage(path: Path | None, size: int) -> str | None:
+    """Return what is wrong with a data file of which the log says that it has `size` bytes."""
+    if path is None:
+        return "is gone"
+    there = path.stat().st_size
+    if there != size:
+        return f"has {there} of {size} bytes"
+    return None if whole_parquet(path) else "does not end like a Parquet file"
 
 
 def _names(at: DeltaTable) -> list[str]:

@@ -19,6 +19,7 @@ from mainspring.core.files import sync_file, sync_folder
 
 LOG = "_delta_log"
 _POINTER = "_last_checkpoint"
+_PARQUET = b"PAR1"
 
 
 def check_log(folder: Path, after: int | None) -> None:
@@ -38,6 +39,49 @@ def check_log(folder: Path, after: int | None) -> None:
             raise _empty(entry, newest=not _entry(log, version + 1).exists())
 
 
+def recover_log(folder: Path) -> bool:
+    """Remove what a loss of power left at the end of a table's log: empty entries that no whole one follows, and a
+    checkpoint that is not whole. Return whether there was any.
+
+    The caller keeps writers out. A commit is synced before it is done, so nobody was told that a removed one was.
+    """
+    log = folder / LOG
+    removed = _remove_checkpoint(log)
+    for entry in sorted(log.glob("*.json"), reverse=True):
+        if entry.stat().st_size:
+            break
+        entry.unlink()
+        removed = True
+    if removed:
+        sync_folder(log)
+    return removed
+
+
+def _remove_checkpoint(log: Path) -> bool:
+    pointer = log / _POINTER
+    try:
+        version = int(json.loads(pointer.read_bytes())["version"])
+    except FileNotFoundError:
+        return False
+    except (ValueError, KeyError, TypeError):
+        pointer.unlink()
+        return True
+    torn = [path for path in log.glob(f"{version:020d}.checkpoint*.parquet") if not whole_parquet(path)]
+    if torn:
+        pointer.unlink()
+        for path in torn:
+            path.unlink()
+    return bool(torn)
+
+
+def whole_parquet(path: Path) -> bool:
+    """Return whether a file ends like a Parquet file."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - len(_PARQUET)))
+        return file.read() == _PARQUET
+
+
 def sync_log(folder: Path, after: int | None) -> None:
     """Make durable what the commits of a table after a version name: data files, entries, checkpoints and folders.
 
@@ -55,7 +99,8 @@ def sync_log(folder: Path, after: int | None) -> None:
         sync_file(entry)
         for checkpoint in log.glob(f"{version:020d}.checkpoint*.parquet"):
             sync_file(checkpoint)
-            sync_file(log / _POINTER)
+            with suppress(FileNotFoundError):  # `recover_log` removed it
+                sync_file(log / _POINTER)
     sync_folder(log)
     sync_folder(folder)
     if first < 0:  # perhaps the folders are new

@@ -98,6 +98,9 @@ class ObjectsPlace:
     def sync(self, table: str, after: int | None) -> None:
         pass
 
+    def recover(self, table: str) -> bool:  # noqa: ARG002
+        return False
+
     def ask_for_room(self, table: str, size: int) -> None:
         pass
 

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from mainspring.core.errors import Invalid, StorageFull
 from mainspring.core.files import disk_errors, write_atomic
 from mainspring.core.ids import ID_PATTERN, check_id
-from mainspring.data.adapters.deltadisk import LOG, check_log, sync_log
+from mainspring.data.adapters.deltadisk import LOG, check_log, recover_log, sync_log
 
 _LOG_FILE = re.compile(LOG + r"/(\d{20}\.(json|checkpoint(\.[\w-]+)*\.parquet)|_last_checkpoint)")
 _SPARE_BYTES = 1 << 20  # for the log
@@ -58,6 +58,10 @@ class Place(Protocol):
 
     def sync(self, table: str, after: int | None) -> None:
         """Make the commits after a version durable, or all that a reader starts from, with the files they name."""
+        ...
+
+    def recover(self, table: str) -> bool:
+        """Remove what a loss of power left of a commit that was not done; return whether there was any."""
         ...
 
     def ask_for_room(self, table: str, size: int) -> None:
@@ -141,6 +145,9 @@ class FolderPlace:
     def sync(self, table: str, after: int | None) -> None:
         with disk_errors(self._path(table)):
             sync_log(self._path(table), after)
+
+    def recover(self, table: str) -> bool:
+        return recover_log(self._path(table))
 
     def ask_for_room(self, table: str, size: int) -> None:
         """Also because, where the disk fills up in the middle, delta-rs panics on standard error."""

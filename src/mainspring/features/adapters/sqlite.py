@@ -181,7 +181,7 @@ class SqliteOnlineStore:
                     found += _fetch(connection, wanted[start : start + _AT_ONCE], columns)
             finally:
                 connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise self._translated(error) from error
         return found
 
@@ -216,12 +216,14 @@ class SqliteOnlineStore:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise self._translated(error) from error
 
-    def _translated(self, error: sqlite3.Error) -> MainspringError:
+    def _translated(self, error: sqlite3.Error | UnicodeDecodeError) -> MainspringError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        # Names of views are texts: bytes that are none were never written by us.
+        undecodable = isinstance(error, UnicodeDecodeError) or "Could not decode" in str(error)
+        if undecodable or code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             return Corrupt(
                 f"The online store {self._path} is damaged: {error}.",
                 fix=f"stop Mainspring, delete {self._path} and run `mainspring materialize`: it is made from the lake.",

@@ -53,6 +53,7 @@ class LakePredictions:
     def compact(self) -> int:
         with self._locks.hold(LOCK):
             tidy(self._folder)
+            self._version()
             return sum(self._compact(segment) for segment in segments(self._folder))
 
     def damaged(self) -> int:
@@ -167,8 +168,20 @@ class LakePredictions:
         found = dataset.to_table(columns=[*READ, "sealed"], filter=wanted).sort_by("at")
         return read_of(found, self._opener)
 
+    def _version(self) -> int | None:
+        """Return the newest version of the table; a write that a loss of power cut short is taken back first.
+
+        Its predictions are still in their segment: no range is done before its rows are durable.
+        """
+        try:
+            return self._lake.version(PREDICTIONS)
+        except Corrupt:
+            if not self._lake.recover(PREDICTIONS):
+                raise
+            return self._lake.version(PREDICTIONS)
+
     def _dataset(self) -> ds.Dataset | None:
-        if self._lake.version(PREDICTIONS) is None:
+        if self._version() is None:
             return None
         scan = self._lake.scan(PREDICTIONS)
         if scan.rows is not None:

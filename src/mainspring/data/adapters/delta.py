@@ -189,7 +189,7 @@ class DeltaLake:
             lying = len(self.place.lying(table))
             return [f"{self._address(table)} has {lying} files and no log"] if lying else []
         added = pa.table(at.get_add_actions())
-        sizes: dict[str, int] = dict(zip(_names(at), added["size_bytes"].to_pylist(), strict=True))
+        sizes: dict[str, Any] = dict(zip(_names(at), added["size_bytes"].to_pylist(), strict=True))
         found = self.place.fetch(table, sizes)
         wrong = {name: _damage(found.get(name), size) for name, size in sizes.items()}
         return [f"{self._address(table)}/{name} {what}" for name, what in wrong.items() if what]

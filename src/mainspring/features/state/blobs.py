@@ -93,9 +93,13 @@ def decode(payload: bytes, slot: str) -> State:
     return State(since, Candidates([visible], [event], [[value] for value in row]), [], Recent([], [], []))
 
 
-def damaged(slot: str, why: object) -> Corrupt:
+class DamagedState(Corrupt):
+    """One entity's state cannot be read; others in the same store can."""
+
+
+def damaged(slot: str, why: object) -> DamagedState:
     """Return the error for a payload that is no state of the view in `slot`."""
-    return Corrupt(
+    return DamagedState(
         f"The online store holds a damaged state of {slot}: {why}.",
         fix=f"run `mainspring materialize {slot.partition('@')[0]} --rebuild`.",
     )

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from mainspring.core.errors import Corrupt
 from mainspring.features.online import OnlineReader
+from mainspring.features.state.blobs import DamagedState
+from mainspring.serving.plane.watch import StoreDamaged
 from mainspring.serving.protocol.schema import Rows
 
 Columns = Mapping[str, Any]  # name -> a list, or of a model of tensors an array of shape (rows, ...)
@@ -46,7 +49,7 @@ def gather(parts: Sequence[Rows], names: Sequence[str], reader: OnlineReader, no
         now: As of when stored features are read, UTC epoch microseconds.
 
     Raises:
-        Unavailable: The online store does not answer.
+        Unavailable: The online store does not answer, or is damaged.
         Invalid: A request feature cannot be computed.
     """
     keyed = [rows for rows in parts if rows.keyed]
@@ -54,7 +57,12 @@ def gather(parts: Sequence[Rows], names: Sequence[str], reader: OnlineReader, no
         return Gathered(_joined([rows.columns for rows in parts], names))
     sent = _sent(keyed)
     count = sum(rows.count for rows in keyed)
-    read = reader.read(sent, now)
+    try:
+        read = reader.read(sent, now)
+    except DamagedState as error:
+        raise StoreDamaged("The online store holds a damaged state.") from error
+    except Corrupt as error:
+        raise StoreDamaged("The online store is damaged.", lambda: reader.read(sent, now)) from error
     features: Columns = {name: read.features[name] for name in names}
     if len(keyed) < len(parts):
         features = _joined([features, *(rows.columns for rows in parts[len(keyed) :])], names)

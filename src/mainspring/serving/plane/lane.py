@@ -28,6 +28,7 @@ from mainspring.serving.plane.executor import ModelFailed
 from mainspring.serving.plane.metrics import EndpointMetrics
 from mainspring.serving.plane.runtime import MAX_ROWS, Runtime
 from mainspring.serving.plane.statistics import Statistics
+from mainspring.serving.plane.watch import StoreDamaged
 from mainspring.serving.plane.work import Answer, Ask, Waiter, Work, alike
 from mainspring.serving.protocol.schema import Rows
 
@@ -67,6 +68,7 @@ class Lane:
         threads: Executor,
         max_queue_rows: int,
         policy: Log | None = None,
+        suspect: Callable[[StoreDamaged], None] = lambda _: None,
     ) -> None:
         self.version = version
         self.runtime = runtime
@@ -86,6 +88,7 @@ class Lane:
         self._clock = clock
         self._metrics = metrics
         self._threads = threads
+        self._suspect = suspect  # is told of damage in the online store
         self._inline_us = ONE_CORE_US if _cores() == 1 else INLINE_US
         self._loop = asyncio.get_running_loop()
         self._recent_us: deque[float] = deque(maxlen=_RECENT)
@@ -258,6 +261,8 @@ class Lane:
 
     def _failed(self, work: Work, error: Exception) -> None:
         self._sound = False
+        if isinstance(error, StoreDamaged):
+            self._suspect(error)
         if len(work.jobs) > 1 and not _shared(error):
             # One request's rows made the batch fail: each answers for itself.
             self._rest.extendleft([job] for job in reversed(work.jobs))

@@ -185,4 +185,5 @@ class DataPlane:
             threads=self._threads,
             max_queue_rows=route.max_queue_rows,
             policy=route.log,
+            suspect=self._store.suspect,
         )

@@ -15,6 +15,7 @@ from mainspring.core.errors import (
     Unavailable,
 )
 from mainspring.serving.plane.executor import ModelFailed
+from mainspring.serving.plane.watch import StoreDamaged
 
 
 class TooLarge(Invalid):
@@ -72,7 +73,7 @@ def status_of(error: MainspringError) -> int:
 
 def public_text(error: MainspringError) -> str:
     """Return what the caller is told: the message, unless it may name something of ours."""
-    if isinstance(error, (DeadlineExceeded, Overloaded)):
+    if isinstance(error, (DeadlineExceeded, Overloaded, StoreDamaged)):
         return error.what
     return _OURS.get(status_of(error)) or str(error)
 

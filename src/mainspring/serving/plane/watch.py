@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from mainspring.core.errors import MainspringError
+from mainspring.core.errors import MainspringError, Unavailable
 from mainspring.features.ports import OnlineStore
 
 EVERY_S = 1.0
@@ -14,11 +15,23 @@ EVERY_S = 1.0
 _log = logging.getLogger(__name__)
 
 
+class StoreDamaged(Unavailable):
+    """The online store answered with damage.
+
+    Attributes:
+        again: Reads the same once more; `None` where the damage is one entity's alone.
+    """
+
+    def __init__(self, what: str, again: Callable[[], object] | None = None) -> None:
+        super().__init__(what)
+        self.again = again
+
+
 class StoreWatch:
     """Pings a store.
 
     Attributes:
-        away: Whether it did not answer when it was last asked.
+        away: Whether it did not answer when it was last asked, or answered with damage.
     """
 
     def __init__(self, store: OnlineStore) -> None:
@@ -26,6 +39,14 @@ class StoreWatch:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="online-store")
         self._task: asyncio.Task[None] | None = None
         self.away = False
+        self._damaged: Callable[[], object] | None = None  # a read that failed by damage
+
+    def suspect(self, damage: StoreDamaged) -> None:
+        """Take the store for away until the read that found damage goes well: most of a damaged one still answers."""
+        if damage.again is not None:
+            if not self.away:
+                _log.error("The gateway is not ready until its online store is whole: %s", damage.__cause__ or damage)
+            self.away, self._damaged = True, damage.again
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._follow())
@@ -44,7 +65,7 @@ class StoreWatch:
     async def look(self) -> None:
         """Ask once."""
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._store.ping)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._ask)
         except MainspringError as error:
             if not self.away:
                 _log.error("Requests by key are refused until the online store answers again: %s", error)
@@ -53,3 +74,10 @@ class StoreWatch:
             if self.away:
                 _log.warning("The online store answers again.")
             self.away = False
+
+    def _ask(self) -> None:
+        self._store.ping()
+        damaged = self._damaged
+        if damaged is not None:
+            damaged()
+            self._damaged = None

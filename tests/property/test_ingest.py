@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -10,9 +13,12 @@ from hypothesis import example, given, settings
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Float64, Int64, String
 from mainspring.core.time import ManualClock, from_datetime
+from mainspring.data import duck
+from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source, unique
+from mainspring.data.ports import LakeTables
 
 Row = dict[str, Any]
 
@@ -66,9 +72,14 @@ def oracle(arrived: list[Row], source: Source, keys: tuple[str, ...]) -> list[bo
     return [counts(index) for index in range(len(arrived))]
 
 
-def check_version(lake: MemoryLake, version: int, source: Source) -> list[Row]:
+def check_version(lake: LakeTables, version: int, source: Source) -> list[Row]:
     """Compare every flag of one version with the oracle; return the rows in order of arrival."""
-    landed = lake.scan("facts", version).rows.sort_by("_seq").to_pylist()
+    scan = lake.scan("facts", version)
+    if scan.rows is None:
+        with duck.connect() as con:
+            duck.register(con, "landed", scan)
+            scan = replace(scan, rows=con.sql("SELECT * FROM landed").to_arrow_table())
+    landed = scan.rows.sort_by("_seq").to_pylist()
     assert len({row["_seq"] for row in landed}) == len(landed)
     arrived = [
         {name: from_datetime(value) if name in source.times else value for name, value in row.items()} for row in landed
@@ -111,6 +122,28 @@ def test_any_split_of_any_rows_gives_the_flags_of_the_rule(
         arrived = check_version(lake, version, source)
     everything = [row for batch in arriving for row in batch]
     assert [only(row, source) for row in arrived] == [only(row, source) for row in everything]
+
+
+@settings(max_examples=10, deadline=None)
+# An entity's last row before a late one lies far back.
+@example(source=RECORDED, arriving=[[seen(0, 0)], [seen(9, 9)], [seen(1, 10**14)], [seen(10**14, 5)]], many_rows=1)
+@given(source=st.sampled_from([BARE, RECORDED]), arriving=batches, many_rows=st.sampled_from([1, 6, 500]))
+def test_heads_that_are_kept_in_the_lake_give_the_same_flags(
+    source: Source, arriving: list[list[Row]], many_rows: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for number, batch in enumerate(arriving):
+            # As by a command each time: what is known of the table is read anew.
+            ingestor = Ingestor(DeltaLake(Path(folder)), MemoryLocks(), ManualClock(), many_rows=many_rows)
+            report = ingestor.ingest(source, batch, keyings=KEYINGS, batch_id=f"batch-{number}")
+        lake = DeltaLake(Path(folder))
+        check_version(lake, report.version, source)
+        first = arriving[0]
+        lake.restore(source.name, 0)
+        then = [dict(row, happened=row["happened"] // 2) for batch in arriving for row in batch]
+        ingestor = Ingestor(lake, MemoryLocks(), ManualClock(), many_rows=many_rows)
+        report = ingestor.ingest(source, then, keyings=KEYINGS, batch_id="then")
+        assert len(check_version(lake, report.version, source)) == len(first) + len(then)
 
 
 @settings(max_examples=20, deadline=None)

@@ -9,7 +9,7 @@ import msgspec
 
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.time import Clock
-from mainspring.data.model import TILES_PREFIX, DatasetCommit
+from mainspring.data.model import DERIVED_PREFIXES, DatasetCommit
 from mainspring.data.ports import LakeTables, Snapshots
 
 RESTORING = "restoring"  # a tag that stands while tables are being restored; with `.<table>`, while one is
@@ -19,7 +19,7 @@ _SEARCHED = 100_000
 
 def data_tables(lake: LakeTables) -> list[str]:
     """Return the names of the tables that are data: those made from others, and made again at need, are not."""
-    return [table for table in lake.tables() if not table.startswith(TILES_PREFIX)]
+    return [table for table in lake.tables() if not table.startswith(DERIVED_PREFIXES)]
 
 
 def commit(lake: LakeTables, snapshots: Snapshots, clock: Clock, message: str = "") -> DatasetCommit:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from mainspring.core.expr.sql import quote_name
 from mainspring.core.locks import Locks
 from mainspring.core.time import Clock, format_duration, format_instant
 from mainspring.data import duck
@@ -18,6 +17,7 @@ from mainspring.data.arrow import landed_schema
 from mainspring.data.content import digest_rows
 from mainspring.data.evolution import evolution, evolve
 from mainspring.data.fitting import together
+from mainspring.data.heads import Heads
 from mainspring.data.keyings import Keyings, check_keyings, complete_keyings, keyings_there, lacking
 from mainspring.data.landing import LOAD_ROWS, Landing, Progress, Tally
 from mainspring.data.model import RECORD_PREFIX, IngestReport, Source
@@ -35,6 +35,7 @@ class Ingestor:
         batch_rows: How many rows one version of a table brings, at most.
         load_rows: How many rows are judged together, at most `LOAD_ROWS`. An ingestion that was cut short is resumed
             with the same number.
+        many_rows: After how many new rows the newest of each entity are kept anew (`data.heads`).
         wait_s: How long to wait for another ingestion of the same source.
         wall: By what an event is told to be in the future; by default `clock`, which may be one that time is replayed
             on.
@@ -49,6 +50,7 @@ class Ingestor:
         *,
         load_rows: int = LOAD_ROWS,
         memory_limit: str = "2GB",
+        many_rows: int = 500_000,
         wait_s: float = 600.0,
         wall: Clock | None = None,
     ) -> None:
@@ -59,6 +61,7 @@ class Ingestor:
         self._load_rows = min(load_rows, LOAD_ROWS)
         self._memory_limit = memory_limit
         self._database: duckdb.DuckDBPyConnection | None = None
+        self._many_rows = many_rows
         self._wait_s = wait_s
         self._wall = wall or clock
 
@@ -92,8 +95,9 @@ class Ingestor:
             changed = self._conform(con, source, keyings)
             keyings = {**keyings_there(self._lake, source), **keyings}
             strict = opened.digest is not None  # a file: in it, a column of which no value fits is a mistake of columns
+            heads = Heads(con, self._lake, source, keyings, self._many_rows)
             landing = Landing(
-                con, self._lake, source, keyings, self._batch_rows, opened.name, strict, tally, self._wall.now()
+                con, self._lake, source, keyings, heads, self._batch_rows, opened.name, strict, tally, self._wall.now()
             )
             for number, pieces in enumerate(loads(opened.pieces, self._load_rows)):
                 raw = together(pieces)
@@ -101,7 +105,9 @@ class Ingestor:
                     landing.land(raw, f"{batch_id or opened.digest or digest_rows(raw)}.{number}")
             if self._lake.version(source.name) is None:
                 self._lake.append(source.name, [], landed_schema(source, keyings), key="created")
-            warnings = [*_extra(opened, source), *_noticed(landing), *self._stale(con, source)]
+            with duck.duck_errors(source.name):
+                heads.settle()
+            warnings = [*_extra(opened, source), *_noticed(landing), *self._stale(source, heads)]
         return IngestReport(
             source.name,
             tally.landed,
@@ -154,12 +160,11 @@ class Ingestor:
             self._database = duck.connect(self._memory_limit)
         return self._database.cursor()
 
-    def _stale(self, con: duckdb.DuckDBPyConnection, source: Source) -> Iterator[str]:
+    def _stale(self, source: Source, heads: Heads) -> Iterator[str]:
         limits = [check.within for check in source.checks if check.kind == "fresh"]
         if not limits:
             return
-        duck.register(con, "there", self._lake.scan(source.name))
-        newest = duck.one_row(con, f"SELECT epoch_us(max({quote_name(source.event_time)})) FROM there")[0]
+        newest = heads.newest()[1]
         if newest is None:
             yield f"{source.name} has no event yet."
         elif (age := self._clock.now() - newest) > min(limits):

@@ -10,7 +10,7 @@ no lock keeps them away, is told so by the lake and begins again with what is th
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,9 @@ from mainspring.core.errors import Corrupt
 from mainspring.core.expr.sql import quote_text
 from mainspring.data import duck
 from mainspring.data.arrow import INSTANT, no_rows, quarantine_schema, widened
+from mainspring.data.heads import Heads
 from mainspring.data.keyings import Keyings, declared
-from mainspring.data.model import BATCH, QUARANTINE_SUFFIX, SEQUENCE, VISIBLE_AT, Source, TableVersion
+from mainspring.data.model import BATCH, QUARANTINE_SUFFIX, SEQUENCE, VISIBLE_AT, Source, TableScan, TableVersion
 from mainspring.data.ports import LakeTables
 from mainspring.data.staging import Staging
 
@@ -78,6 +79,7 @@ class Landing:
     lake: LakeTables
     source: Source
     keyings: Keyings
+    heads: Heads
     batch_rows: int
     name: str
     strict: bool
@@ -108,19 +110,20 @@ class Landing:
         # failing rows of every load of which the table has a row.
         kept = self._pin(self.source.name, "kept")
         failed = self._pin(self._quarantine, "kept_quarantine")
-        begun = kept is not None and self._begun(self.source.name, batch)
-        landed = self._there("kept", batch) if begun else no_rows(_SEQUENCES)
-        bad = no_rows(_SEQUENCES) if failed is None else self._there("kept_quarantine", batch)
+        landed = self._there(self.source.name, "kept", batch) if kept else no_rows(_SEQUENCES)
+        bad = self._there(self._quarantine, "kept_quarantine", batch) if failed else no_rows(_SEQUENCES)
         there = pa.concat_tables([landed, bad])
         tally.count(already=len(there) - (tally.done - before))
         if len(there) == len(raw):
             return True
-        base = self._base(there, {"kept": kept, "kept_quarantine": failed})
+        if kept is not None:
+            self.heads.pin(*kept)
+        base = self._base(there, kept, failed)
         staging = Staging(
             self.con,
             self.source,
             raw,
-            kept=kept is not None,
+            heads=None if kept is None else self.heads,
             base=base,
             batch=batch,
             name=self.name,
@@ -145,25 +148,31 @@ class Landing:
     def _quarantine(self) -> str:
         return self.source.name + QUARANTINE_SUFFIX
 
-    def _pin(self, table: str, view: str) -> TableVersion | None:
+    def _pin(self, table: str, view: str) -> tuple[TableScan, TableVersion] | None:
         """Make the newest version of a table readable as `view`; return what it is, None where there is no table."""
         if self.lake.version(table) is None:
             return None
         scan = self.lake.scan(table)
-        duck.register(self.con, view, widened(scan, self.source) if table == self.source.name else scan)
-        return self.lake.describe(table, scan.version)
+        if table == self.source.name:
+            scan = widened(scan, self.source)
+        duck.register(self.con, view, scan)
+        return scan, self.lake.describe(table, scan.version)
 
-    def _begun(self, table: str, batch: str) -> bool:
-        return self.lake.has(table, f"{batch}.0")
-
-    def _there(self, view: str, batch: str) -> pa.Table:
-        """Return the `_seq` of the load's rows in a view."""
+    def _there(self, table: str, view: str, batch: str) -> pa.Table:
+        """Return the `_seq` of the load's rows in a table's view, which is read only if the load has begun there."""
+        if not self.lake.has(table, f"{batch}.0"):
+            return no_rows(_SEQUENCES)
         found: pa.Table = self.con.sql(
             f"SELECT {SEQUENCE} FROM {view} WHERE {BATCH} = {quote_text(batch)}"
         ).to_arrow_table()
         return found
 
-    def _base(self, there: pa.Table, pinned: Mapping[str, TableVersion | None]) -> int:
+    def _base(
+        self,
+        there: pa.Table,
+        kept: tuple[TableScan, TableVersion] | None,
+        failed: tuple[TableScan, TableVersion] | None,
+    ) -> int:
         """Return the `_seq` of the load's first row: as it was when it began, or the next that no load ever had.
 
         A restore takes rows away, not the numbers that they had. A load makes at least one version of the two tables,
@@ -171,11 +180,15 @@ class Landing:
         """
         if len(there):
             return int(pc.min(there[SEQUENCE]).as_py()) // LOAD_ROWS * LOAD_ROWS
-        tables = {view: found for view, found in pinned.items() if found is not None}
-        newest = [duck.one_row(self.con, f"SELECT max({SEQUENCE}) FROM {view}")[0] for view in tables]
+        newest = []
+        if kept is not None:
+            newest.append(self.heads.newest()[0])
+        if failed is not None:
+            newest.append(duck.one_row(self.con, f"SELECT max({SEQUENCE}) FROM kept_quarantine")[0])
         next_load = max((number // LOAD_ROWS + 1 for number in newest if number is not None), default=0)
-        if any(found.restored is not None for found in tables.values()):
-            next_load = max(next_load, sum(found.version + 1 for found in tables.values()))
+        tables = [pinned[1] for pinned in (kept, failed) if pinned is not None]
+        if any(found.restored is not None for found in tables):
+            next_load = max(next_load, sum(found.version + 1 for found in tables))
         return next_load * LOAD_ROWS
 
     def _put_aside(self, staging: Staging, rows: pa.Table, batch: str, before: int) -> bool:

@@ -35,9 +35,13 @@ RECORD_PREFIX = "_record_"  # + keying name, bool: whether the row counts for la
 REASON = "_reason"  # string, in the quarantine only: why the row failed
 QUARANTINE_SUFFIX = "__quarantine"
 TILES_PREFIX = "tiles__"  # tables that are made from others, and can be made again
+HEADS_PREFIX = "heads__"  # likewise: each entity's newest row, for ingestion
+DERIVED_PREFIXES = (TILES_PREFIX, HEADS_PREFIX)
 
 __all__ = [
     "BATCH",
+    "DERIVED_PREFIXES",
+    "HEADS_PREFIX",
     "QUARANTINE_SUFFIX",
     "REASON",
     "RECORD_PREFIX",

@@ -33,7 +33,7 @@ class LakeTables(Protocol):
     def rewrite(self, table: str, rows: pa.Table, changes: pa.Table, on: str, *, key: str) -> int | None:
         """As `append`, and in the same version set the columns of `changes` in the rows there whose `on` matches.
 
-        A null in `changes` leaves the value; a change that matches no row does nothing.
+        A null in `changes` leaves the value; a change that matches no row does nothing. Column `on` is of integers.
         """
         ...
 

@@ -2,7 +2,8 @@
 
 Of an entity's rows, one counts if its (event time, recorded time, `_seq`) exceeds that of every other row that was
 visible by then. Rows that do not count can never make a difference to others, so new rows are compared with the
-counting rows that are there, and of these only with the last before an entity's first new row and those after it.
+counting rows that are there, and of these only with the last before an entity's first new row and those after it
+(`data.heads` finds them).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mainspring.core.expr.sql import quote_name
-from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source
+from mainspring.data.model import SEQUENCE, VISIBLE_AT, Source
 
 
 def rank_columns(source: Source) -> tuple[str, str, str]:
@@ -31,28 +32,6 @@ def counting(source: Source, rows: str, keys: Sequence[str]) -> str:
         FROM (SELECT *, row_number() OVER (ORDER BY {", ".join(rank_columns(source))}) AS _rank FROM ({rows}))"""
 
 
-def competitors(source: Source, kept: str, arriving: str, name: str, keys: Sequence[str]) -> str:
-    """Return SQL: the counting rows of table `kept` that rows of `arriving` may have to be compared with."""
-    columns = ", ".join(f"kept.{quote_name(key)}" for key in keys)
-    same = " AND ".join(f"kept.{quote_name(key)} = first.{quote_name(key)}" for key in keys)
-    event, recorded, seq = rank_columns(source)
-    times = ", ".join(dict.fromkeys((event, recorded)))
-    return f"""
-        WITH first AS (
-            SELECT {_list(keys)}, min({VISIBLE_AT}) AS _since FROM {arriving} WHERE {present(keys)} GROUP BY ALL),
-        known AS MATERIALIZED (
-            SELECT {columns}, {times}, {VISIBLE_AT}, {seq}, _since
-            FROM {kept} AS kept JOIN first ON {same} WHERE kept.{quote_name(RECORD_PREFIX + name)})
-        SELECT * EXCLUDE (_since) FROM known WHERE {VISIBLE_AT} >= _since
-        UNION ALL BY NAME
-        SELECT * EXCLUDE (_since) FROM known WHERE {VISIBLE_AT} < _since
-        QUALIFY row_number() OVER (PARTITION BY {_list(keys)} ORDER BY {VISIBLE_AT} DESC) = 1"""
-
-
 def present(keys: Sequence[str]) -> str:
     """Return SQL: no key is null."""
     return " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in keys)
-
-
-def _list(keys: Sequence[str]) -> str:
-    return ", ".join(map(quote_name, keys))

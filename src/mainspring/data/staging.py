@@ -18,10 +18,11 @@ from mainspring.data import duck
 from mainspring.data.arrow import landed_schema, no_rows, quarantine_schema
 from mainspring.data.casting import CAME, Casting, casting
 from mainspring.data.fitting import DETAIL, FAULT
+from mainspring.data.heads import Heads
 from mainspring.data.keyings import declared
 from mainspring.data.model import BATCH, REASON, RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source
 from mainspring.data.quality import row_rules
-from mainspring.data.records import competitors, counting, present, rank_columns
+from mainspring.data.records import counting, present, rank_columns
 from mainspring.data.refusals import naive, wrong_type
 from mainspring.data.uniqueness import ROW, SEPARATOR, judge_unique
 
@@ -35,7 +36,7 @@ class Staging:
     """A load's rows, `base` being the `_seq` of its first and `batch` its id.
 
     Args:
-        kept: Whether there is a table to compare the rows with.
+        heads: Of the table, the view `kept`, that the rows are compared with; None where there is none.
         name: What to call the data in messages.
         strict: Refuse the whole where no value of a text column fits: then the column is wrong, not its values.
 
@@ -49,7 +50,7 @@ class Staging:
         source: Source,
         raw: pa.Table,
         *,
-        kept: bool,
+        heads: Heads | None,
         base: int,
         batch: str,
         name: str,
@@ -59,7 +60,7 @@ class Staging:
         self._source = source
         self._base = base
         self._batch = batch
-        self._kept = kept
+        self._heads = heads
         castings = [casting(column, raw.schema.field(column).type, dtype) for column, dtype in source.columns.items()]
         raw = raw.append_column(ROW, _numbered(len(raw)))
         con.register("raw", raw.rename_columns({column: CAME + column for column in source.columns}))
@@ -107,7 +108,7 @@ class Staging:
 
     def judge_unique(self) -> None:
         """Give a reason to every row that agrees with one that came first, in this load or in the table."""
-        judge_unique(self._con, self._source, kept=self._kept)
+        judge_unique(self._con, self._source, kept=self._heads is not None)
 
     def leave_out(self, landed: pa.Table) -> None:
         """Forget the rows with these `_seq`: they are there already."""
@@ -165,16 +166,15 @@ class Staging:
     def _flag(self, table: str, name: str, keys: tuple[str, ...]) -> None:
         columns = ", ".join(map(quote_name, dict.fromkeys((*keys, *self._source.times, VISIBLE_AT, SEQUENCE))))
         rows = f"SELECT {columns}, false AS _was FROM typed WHERE {REASON} IS NULL AND {present(keys)}"
-        if self._kept:
-            arriving = f"(SELECT * FROM typed WHERE {REASON} IS NULL)"
-            known = competitors(self._source, "kept", arriving, name, keys)
+        if self._heads is not None:
+            known = self._heads.competitors(f"(SELECT * FROM typed WHERE {REASON} IS NULL)", name, keys)
             rows += f" UNION ALL BY NAME SELECT *, true AS _was FROM ({known})"
         self._con.execute(f"""
             CREATE OR REPLACE TEMP TABLE {table} AS
             SELECT {SEQUENCE}, {VISIBLE_AT}, _was, _counts FROM ({counting(self._source, rows, keys)})""")
 
     def _changes(self, queries: list[str], keyings: Mapping[str, tuple[str, ...]]) -> pa.Table:
-        if not self._kept or not queries:
+        if self._heads is None or not queries:
             return no_rows(pa.schema([pa.field(SEQUENCE, pa.int64())]))
         flags = [quote_name(RECORD_PREFIX + name) for name in keyings]
         changes: pa.Table = self._con.sql(f"""

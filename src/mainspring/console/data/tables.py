@@ -14,7 +14,7 @@ from mainspring.console.data.commits import PROFILED_ROWS, SHOWN_COMMITS, tags_o
 from mainspring.console.features.values import Seen, project_lineage
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError, NotFound
-from mainspring.data.model import QUARANTINE_SUFFIX, TILES_PREFIX, Check, Source
+from mainspring.data.model import DERIVED_PREFIXES, QUARANTINE_SUFFIX, Check, Source
 
 if TYPE_CHECKING:
     from mainspring.data.profile import TableProfile
@@ -93,7 +93,7 @@ def table_list(project: ConsoleProject) -> TableList:
     problem = None
     known = {*sources, *(name + QUARANTINE_SUFFIX for name in sources)}
     try:
-        names = [name for name in project.lake.tables() if name not in known and not name.startswith(TILES_PREFIX)]
+        names = [name for name in project.lake.tables() if name not in known and not name.startswith(DERIVED_PREFIXES)]
         others = tuple(_other(project, name) for name in names)
         commits = len(project.snapshots.log(SHOWN_COMMITS))
     except MainspringError as error:

@@ -7,6 +7,7 @@ break tags.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
@@ -34,6 +35,7 @@ _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=F
 _ATTEMPTS = 20
 _MANY_FILES = 64
 _SMALL_BYTES = 64 << 20
+_SPANS = 32  # in which the rows that change are looked for
 _NEW = "_is_new"  # in the source of a merge: whether a row is to be added, not a change
 
 
@@ -92,7 +94,7 @@ class DeltaLake:
             with delta_errors(self._address(table)):
                 at.merge(
                     source.to_reader(),
-                    predicate=f'kept."{on}" = arrived."{on}" AND NOT arrived."{_NEW}"',
+                    predicate=f'kept."{on}" = arrived."{on}" AND NOT arrived."{_NEW}" AND ({_spans(on, changes[on])})',
                     source_alias="arrived",
                     target_alias="kept",
                     merge_schema=not set(rows.column_names) <= set(_arrow(at).names),
@@ -298,6 +300,15 @@ class DeltaLake:
                 with delta_errors(self._address(table)):
                     at.optimize.compact(target_size=_SMALL_BYTES, post_commithook_properties=_HOOKS)
                 self.place.sync(table, before)
+
+
+def _spans(name: str, values: pa.ChunkedArray[Any]) -> str:
+    """Return where column `name` can match, as constants: without them delta-rs reads every file of the table."""
+    numbers: list[Any] = sorted(set(values.to_pylist()))
+    gaps = sorted(range(1, len(numbers)), key=lambda place: numbers[place - 1] - numbers[place])[: _SPANS - 1]
+    starts = [0, *sorted(gaps), len(numbers)]
+    spans = [(numbers[start], numbers[end - 1]) for start, end in itertools.pairwise(starts)]
+    return " OR ".join(f'kept."{name}" BETWEEN {low} AND {high}' for low, high in spans)
 
 
 def _properties(key: str) -> CommitProperties:

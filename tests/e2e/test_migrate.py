@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -176,7 +177,12 @@ def test_from_files_to_other_files(depot: Depot) -> None:
               "tracking": "sqlite:///moved/tracking.db", "online": "lmdb:///moved/online"}  # fmt: skip
     Elsewhere(places).add_to(depot)
     (depot.root / "moved").mkdir()
+    subprocess.run(["git", "init", "-q"], cwd=depot.root, check=True)
     document = depot.json("migrate", "--to", "production")
+    status = ["git", "status", "--porcelain", "--untracked-files=all"]
+    untracked = subprocess.run(status, cwd=depot.root, check=True, capture_output=True, text=True).stdout
+    assert "moved/" not in untracked
+    assert ".mainspring/" not in untracked
     assert not any(each["stays"] for each in document["moved"])
     told = depot.run("migrate", "--to", "production")
     assert told.code == 0, told

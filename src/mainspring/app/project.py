@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.app.profiles import backends
 from mainspring.app.profiles.backends import Build, Context
+from mainspring.app.profiles.gitignore import keep_out_of_git
 from mainspring.core.errors import NotFound
 from mainspring.core.locks import FileLocks, Locks
 from mainspring.core.settings import Settings, Url
@@ -48,6 +49,7 @@ REPLAY_START = 0  # where a replayed clock stands before anything was replayed
 def open_project(settings: Settings) -> Project:
     """Return the project; nothing is opened yet but its state folder, which is made private."""
     settings.state.mkdir(mode=0o700, exist_ok=True)
+    keep_out_of_git(settings)
     return Project(settings)
 
 
@@ -325,6 +327,7 @@ class Project:
                 close()
         if "engine" in vars(self):
             self.engine.dispose()
+        keep_out_of_git(self.settings)  # folders that were made meanwhile
 
     @property
     def allowed_hosts(self) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def test_the_memory_profile_writes_no_file_but_secrets_and_locks(tmp_path: Path)
     for port in PORTS:
         getattr(project, port)
     folders = {path.relative_to(project.settings.state).parts[0] for path in project.settings.state.rglob("*")}
-    assert folders <= {"keys", "locks"}
+    assert folders <= {"keys", "locks", ".gitignore"}
 
 
 def test_log_and_store_of_predictions_are_one_in_memory(tmp_path: Path) -> None:

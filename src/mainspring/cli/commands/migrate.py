@@ -38,6 +38,7 @@ def command(call: Call, *, to: str) -> None:
             progress.update(stage, done, total, note)
 
         moved = list(migrate(source, target, told))
+        target.close()
         for stage in stages[-1:]:
             progress.finish(stage)
 

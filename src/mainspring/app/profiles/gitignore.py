@@ -1,0 +1,28 @@
+"""Folders of backends that lie inside the project, kept out of its repository: they hold data and hashes of keys."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from mainspring.core.settings import Settings
+
+_NAME = ".gitignore"
+
+
+def keep_out_of_git(settings: Settings) -> None:
+    """Write a `.gitignore` into each folder of a backend that is there, inside the project, and has none.
+
+    A folder that a backend owns is ignored whole; of the folder of a database file, the files of that name.
+    """
+    lines: dict[Path, set[str]] = {settings.state: {"*"}}
+    for url in (settings.lake, settings.blobs, settings.ledger, settings.catalog, settings.tracking, settings.online):
+        if url.scheme in ("file", "lmdb"):
+            lines.setdefault(url.path, set()).add("*")
+        elif url.scheme == "sqlite":
+            lines.setdefault(url.path.parent, set()).update((f"{url.path.name}*", f".{url.path.name}*"))
+    for folder, patterns in lines.items():
+        inside = folder != settings.root and folder.is_relative_to(settings.root)
+        if inside and folder.is_dir() and not (folder / _NAME).exists():
+            with suppress(OSError):  # a folder that is only read is nobody's to mark
+                (folder / _NAME).write_text("".join(f"{each}\n" for each in sorted({*patterns, _NAME})))

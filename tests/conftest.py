@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from depot import MODEL, Depot, copied, lay_out
 from mainspring.core.locks import FileLocks
 from object_store import s3_blobs, s3_server, s3_url  # noqa: F401  (fixtures)
 from servers import _stores, online_stores, postgres_server, redis_server  # noqa: F401  (fixtures)
+
+# A shell starts what runs in its background with SIGINT ignored, and children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _make(root: Path) -> dict[str, Any]:

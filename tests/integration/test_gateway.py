@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import logging
 import re
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import wraps
@@ -527,3 +529,49 @@ async def test_what_was_answered_is_in_the_segment_log(tmp_path) -> None:
         reply = (await each.infer(keyed_request("AA", "UA"))).json()
     log.close()
     assert [found.id for found in unread(tmp_path)] == reply["parameters"]["prediction_ids"]
+
+
+def _head(key: str, framing: str) -> bytes:
+    return f"POST {INFER} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {key}\r\n{framing}\r\n\r\n".encode()
+
+
+def _talk(port: int, parts: list[bytes], *, reset: bool, half: bool) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as peer:
+        for part in parts:
+            peer.sendall(part)
+        if reset:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if half:
+            peer.shutdown(socket.SHUT_WR)
+            peer.settimeout(20)
+            while peer.recv(65_536):
+                pass
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+@pytest.mark.parametrize(
+    ("framing", "sent"),
+    [
+        ("Content-Length: 1000", b""),
+        ("Content-Length: 1000", b'{"inputs": ['),
+        ("Content-Length: 500000", b'{"inputs": ['),  # received where it belongs
+        ("Content-Length: 500000", b" " * 200_000),
+        ("Transfer-Encoding: chunked", b"5\r\n12345\r\n"),
+        ("Content-Length: 1000\r\nExpect: 100-continue", b""),
+        ("Content-Length: 1000\r\nContent-Encoding: gzip", b"\x1f\x8b"),
+    ],
+)
+@on_a_loop
+async def test_nothing_is_left_of_who_hangs_up_in_a_body(framing: str, sent: bytes, reset: bool, caplog: Any) -> None:
+    failures: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    async with running(published()) as each:
+        for half in (False, True):
+            parts = [_head(each.kit.key(), framing), sent]
+            await asyncio.to_thread(_talk, each.port, parts, reset=reset and not half, half=half)
+            await each.until(lambda: not each.gateway.in_flight)
+        assert (await each.infer(full_request())).status_code == 200
+        began = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - began < 5  # a stop that waits for nobody
+    assert failures == []
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mainspring.console.answers import TooLarge, error_json, status_of
 from mainspring.console.project import ConsoleProject
 from mainspring.console.render import error_page, login_page, wants_page
-from mainspring.core.errors import MainspringError
+from mainspring.core.errors import Invalid, MainspringError
 from mainspring.security.hosts import allowed_hosts, check_host, check_origin
 from mainspring.security.model import Action, Principal, Session
 from mainspring.security.sessions import Sessions
@@ -30,6 +30,7 @@ PUBLIC = frozenset({"/health/live", "/health/ready", "/login"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _FORM = "application/x-www-form-urlencoded"
 _MAX_BODY = 64 * 1024
+_MOST_FIELDS = 20
 _POLICY = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
@@ -53,8 +54,16 @@ def caller(request: Request) -> Caller:
 
 
 def form(body: bytes) -> dict[str, str]:
-    """Return the fields of an encoded form, the first value of each."""
-    return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace"), max_num_fields=20).items()}
+    """Return the fields of an encoded form, the first value of each.
+
+    Raises:
+        Invalid: There are more than 20.
+    """
+    try:
+        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        raise Invalid(f"The form has more than {_MOST_FIELDS} fields.") from None
+    return {name: values[0] for name, values in fields.items()}
 
 
 def cookie_name(project: ConsoleProject) -> str:
@@ -178,6 +187,7 @@ class _Fortified:
             headers = MutableHeaders(scope=message)
             for name, value in self._fixed().items():
                 headers[name] = value
+            headers.setdefault("cache-control", "no-store")
         await self._send(message)
 
     def _fixed(self) -> dict[str, Any]:
@@ -190,5 +200,4 @@ class _Fortified:
             "referrer-policy": "same-origin",
             "cross-origin-opener-policy": "same-origin",
             "cross-origin-resource-policy": "same-origin",
-            "cache-control": "no-store",
         }

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from importlib.metadata import version
-from importlib.resources import files
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -13,6 +11,7 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from mainspring.app.live.looking import Looking
+from mainspring.console.assets import add_assets
 from mainspring.console.data.pages import add_data_pages
 from mainspring.console.endpoints.overview import SHOWN_COLUMNS, endpoints, overview
 from mainspring.console.features.pages import add_feature_pages
@@ -25,18 +24,11 @@ from mainspring.console.project import ConsoleProject
 from mainspring.console.render import login_page, page
 from mainspring.console.runs.pages import add_run_pages
 from mainspring.console.search.pages import add_search_pages
-from mainspring.core.errors import Denied, NotFound
+from mainspring.core.errors import Denied
 from mainspring.core.ids import check_id
 from mainspring.security.model import Action, AuditEvent, Principal
 from mainspring.security.sessions import LIFETIME, Sessions
 
-# Each file that is served, under the name it is served as: no path from a client ever reaches a folder.
-_STATIC: Mapping[str, tuple[str, str]] = {
-    "console.css": ("console.css", "text/css"),
-    "console.js": ("console.js", "text/javascript"),
-    "uplot.css": ("uplot-1.6.32/uPlot.min.css", "text/css"),
-    "uplot.js": ("uplot-1.6.32/uPlot.iife.min.js", "text/javascript"),
-}
 _ID = r"[A-Za-z0-9_.-]{1,128}"
 _MODELS = rf"models(/{_ID}(/history|/versions/[0-9]{{1,12}}(/card)?)?)?"
 _OWN_PAGE = re.compile(
@@ -48,9 +40,6 @@ def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIR
     """Return the routes of the pages."""
     router = APIRouter(include_in_schema=False)
     cookie, release = cookie_name(project), version("mainspring")
-    static = {
-        name: (files(__package__).joinpath("static", path).read_bytes(), kind) for name, (path, kind) in _STATIC.items()
-    }
 
     def frame(request: Request) -> dict[str, Any]:
         settings = project.settings
@@ -96,12 +85,7 @@ def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIR
     add_model_pages(router, project, looking, frame)
     add_job_pages(router, project, frame)
 
-    @router.get("/static/{name}")
-    def show_file(name: str) -> Response:
-        if name not in static:
-            raise NotFound(f"There is no file {name[:100]!r}.")
-        content, kind = static[name]
-        return Response(content, media_type=kind)
+    add_assets(router)
 
     @router.get("/login")
     def show_login(request: Request) -> Response:

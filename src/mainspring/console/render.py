@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
 import jinja2
@@ -12,11 +11,10 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse
 from starlette.types import Scope
 
-from mainspring.console import formats
+from mainspring.console import assets, formats
 from mainspring.console.answers import status_of
 from mainspring.core.errors import MainspringError
 
-_PACKAGE = files(__package__)
 _TITLES = {400: "That request is not right", 403: "Not allowed", 404: "Not found", 503: "Not available just now"}
 
 
@@ -51,6 +49,7 @@ def _environment() -> jinja2.Environment:
         environment.filters[filter_.__name__] = filter_
     environment.globals["missing"] = formats.missing
     environment.globals["span"] = formats.span
+    environment.globals["asset"] = assets.address
     return environment
 
 
@@ -82,7 +81,7 @@ def error_page(scope: Scope, error: MainspringError) -> HTMLResponse:
 
 def _inline_style(scope: Scope) -> dict[str, Any]:
     # Under the nonce of the answer's policy: a linked stylesheet would be a route without a key.
-    style = Markup(_PACKAGE.joinpath("static/console.css").read_text("utf-8"))  # noqa: S704  (our own file)
+    style = Markup(assets.asset("console.css").content.decode())  # noqa: S704  (our own file)
     return {"style": style, "nonce": scope["mainspring.nonce"]}
 
 

@@ -28,6 +28,8 @@ LAST_INSTANT = 253_402_300_800 * SECOND - 1  # 9999-12-31T23:59:59.999999Z
 
 _UNITS = {"us": MICROSECOND, "ms": MILLISECOND, "s": SECOND, "m": MINUTE, "min": MINUTE, "h": HOUR, "d": DAY, "w": WEEK}
 _DURATION = re.compile(r"(\d+)\s*(us|ms|s|min|m|h|d|w)")
+LONGEST_DURATION = 365_000 * DAY
+_MOST_DIGITS, _SHOWN = 18, 40
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -87,7 +89,7 @@ def parse_duration(text: str | int) -> int:
     """Return a duration in microseconds from `"90s"`, `"1h"`, `"1h 30m"` or a plain number of microseconds.
 
     Raises:
-        Invalid: `text` is not a duration, or is negative.
+        Invalid: `text` is not a duration, is negative, or as text longer than a thousand years.
     """
     if isinstance(text, int):
         if text < 0:
@@ -96,7 +98,18 @@ def parse_duration(text: str | int) -> int:
     parts = _DURATION.findall(text)
     if not parts or _DURATION.sub("", text).strip():
         raise Invalid(f"{text!r} is not a duration.", fix='write a number and a unit, such as "5m", "1h" or "30d".')
-    return sum(int(number) * _UNITS[unit] for number, unit in parts)
+    # Python refuses to read numbers of thousands of digits, with an error of its own.
+    if max(len(number) for number, _ in parts) > _MOST_DIGITS:
+        raise _too_long(text)
+    duration = sum(int(number) * _UNITS[unit] for number, unit in parts)
+    if duration > LONGEST_DURATION:
+        raise _too_long(text)
+    return duration
+
+
+def _too_long(text: str) -> Invalid:
+    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return Invalid(f"{shown!r} is longer than a thousand years.", fix='write a shorter duration, such as "365d".')
 
 
 def format_duration(duration: int) -> str:

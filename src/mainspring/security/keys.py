@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 
 from mainspring.core.errors import Denied, Invalid
 from mainspring.core.ids import new_id
-from mainspring.core.time import Clock
+from mainspring.core.time import DAY, Clock
 from mainspring.security.model import Action, ApiKey, Principal
 from mainspring.security.ports import FindsKeys, KeyStore
 
@@ -24,6 +24,7 @@ _TOKEN = re.compile(r"(msp_([0-9a-z]{26})_[0-9A-Za-z]{43})([0-9a-f]{8})")
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # 43 of these are 256 bits
 _KEEP_S = 1.0  # how long a key found in the store is trusted; a revocation bites this late at most
 _KEEP_KEYS = 4096
+_LONGEST_LIFETIME = 10 * 366 * DAY
 _GET_ONE = "run `mainspring keys create`, or ask who runs this installation."
 
 
@@ -46,7 +47,8 @@ def issue(
         created_by: The person who makes the key, as `registry.processes.local_user` names people.
 
     Raises:
-        Invalid: The name is empty or not printable, there is no scope, or the lifetime is not positive.
+        Invalid: The name is empty or not printable, there is no scope, or the lifetime is not
+            positive, or over ten years.
     """
     allowed = frozenset(Action(scope) for scope in scopes)
     if not (0 < len(name) <= 128 and name.isprintable() and name.strip()):
@@ -55,6 +57,8 @@ def issue(
         raise Invalid(f"Key {name!r} has no scope.", fix=f"give it some of: {', '.join(Action)}.")
     if lifetime_us <= 0:
         raise Invalid(f"Key {name!r} has a lifetime of {lifetime_us} µs.", fix="give it a positive one, such as 90d.")
+    if lifetime_us > _LONGEST_LIFETIME:
+        raise Invalid(f"Key {name!r} would live for over ten years.", fix="give it a shorter life, such as 90d.")
     key_id = new_id()
     body = f"msp_{key_id}_{''.join(secrets.choice(_ALPHABET) for _ in range(43))}"
     token = f"{body}{_checksum(body)}"

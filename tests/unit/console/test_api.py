@@ -206,3 +206,30 @@ def test_the_api_describes_itself_without_pages_from_elsewhere(administrator) ->
 def test_probes_need_nothing_and_say_little(anonymous) -> None:
     assert anonymous.get("/health/live").json() == {"live": True}
     assert anonymous.get("/health/ready").json() == {"ready": True}
+
+
+def test_every_integer_that_is_asked_for_has_bounds(app) -> None:
+    """A database takes 64 bits: what is beyond them is the caller's fault, and said to be."""
+
+    def unbounded(schema) -> bool:
+        kinds = schema.get("anyOf", [schema])
+        return any(
+            kind.get("type") == "integer" and not ("minimum" in kind and {"maximum", "exclusiveMaximum"} & kind.keys())
+            for kind in kinds
+        )
+
+    found = [
+        (path, parameter["name"])
+        for path, operations in app.openapi()["paths"].items()
+        for operation in operations.values()
+        for parameter in operation.get("parameters", [])
+        if unbounded(parameter["schema"])
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("since", [2**63, -(2**63) - 1, 10**40])
+def test_an_instant_beyond_64_bits_is_refused(administrator, since) -> None:
+    response = administrator.get(f"/api/endpoints/late-arrival/windows?since={since}")
+    assert response.status_code == 400
+    assert "since" in response.text

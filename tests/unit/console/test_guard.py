@@ -289,6 +289,37 @@ def csrf(browser: Client) -> str:
     return re.search(r'name="csrf" value="([0-9a-f]+)"', browser.page("/").text)[1]
 
 
+def test_a_form_of_too_many_fields_is_refused(anonymous) -> None:
+    fields = {f"field{number}": "1" for number in range(21)}
+    response = anonymous("POST", "/login", data=fields, headers={"origin": f"http://{HOST}"})
+    assert response.status_code == 400
+    assert "more than 20 fields" in response.text
+
+
+class TestAssets:
+    def addresses(self, administrator) -> list[str]:
+        return re.findall(r'(?:href|src)="(/static/[^"]+)"', administrator.page("/").text)
+
+    def test_a_page_names_them_by_their_content_and_they_are_kept(self, administrator) -> None:
+        addresses = self.addresses(administrator)
+        assert len(addresses) == 4
+        for address in addresses:
+            packed = administrator.get(address, headers={"accept-encoding": "gzip"})
+            plain = administrator.get(address, headers={"accept-encoding": "identity"})
+            assert packed.headers["cache-control"] == "private, max-age=31536000, immutable"
+            assert (packed.headers["content-encoding"], packed.headers["vary"]) == ("gzip", "accept-encoding")
+            assert packed.content == plain.content  # httpx has unpacked it
+            assert int(packed.headers["content-length"]) < int(plain.headers["content-length"])
+
+    def test_without_its_content_in_the_address_it_is_asked_for_again(self, administrator) -> None:
+        for address in ("/static/console.css", "/static/console.css?v=0123456789abcdef"):
+            first = administrator.get(address)
+            assert first.headers["cache-control"] == "private, no-cache"
+            again = administrator.get(address, headers={"if-none-match": first.headers["etag"]})
+            assert (again.status_code, again.content) == (304, b"")
+            assert administrator.get(address, headers={"if-none-match": '"other"'}).status_code == 200
+
+
 class TestAnswers:
     @pytest.mark.parametrize("path", ["/", "/login", "/health/live", "/api/status", "/static/console.js", "/nowhere"])
     def test_every_answer_is_fortified(self, administrator, anonymous, path) -> None:
@@ -300,7 +331,8 @@ class TestAnswers:
             assert "script-src 'self';" in policy
             assert "unsafe" not in policy
             assert headers["x-content-type-options"] == "nosniff"
-            assert headers["cache-control"] == "no-store"
+            kept = path.startswith("/static/") and client is administrator
+            assert headers["cache-control"] == ("private, no-cache" if kept else "no-store")
 
     def test_no_page_carries_code_or_style_in_attributes(self, administrator, project) -> None:
         one = project.predictions.recent(limit=1)[0]

@@ -14,6 +14,7 @@ from mainspring.core.time import (
     FIRST_INSTANT,
     HOUR,
     LAST_INSTANT,
+    LONGEST_DURATION,
     MINUTE,
     SECOND,
     ManualClock,
@@ -53,7 +54,16 @@ def test_what_is_no_duration_is_refused_by_name(text: str | int) -> None:
     assert str(text) in str(caught.value)
 
 
-@given(st.integers(0, 10**18))
+@pytest.mark.parametrize("text", ["9999999999999w", "365001d", "9" * 5000 + "us", "364999d 100w"])
+def test_nothing_lasts_longer_than_a_thousand_years(text: str) -> None:
+    """What is added to an instant must still be one, and fit in 64 bits."""
+    assert parse_duration("365000d") == LONGEST_DURATION
+    with pytest.raises(Invalid, match="longer than a thousand years") as caught:
+        parse_duration(text)
+    assert len(str(caught.value)) < 200
+
+
+@given(st.integers(0, LONGEST_DURATION))
 def test_a_duration_survives_being_written(duration: int) -> None:
     assert parse_duration(format_duration(duration)) == duration
 

@@ -14,6 +14,7 @@ from mainspring.core.errors import NotFound
 from mainspring.core.ids import ID_PATTERN, check_id
 
 Id = Annotated[str, Path(pattern=f"^{ID_PATTERN}$")]
+Instant = Annotated[int, Query(ge=-(2**63), lt=2**63)]  # UTC epoch microseconds
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
@@ -32,7 +33,7 @@ def add_endpoint_api(router: APIRouter, project: ConsoleProject) -> None:
         return Json({"endpoints": [{"name": name, "route": table.get(name)} for name in endpoints(project)]})
 
     @router.get("/endpoints/{name}/windows")
-    def list_windows(name: Id, since: int = 0, until: int | None = None) -> Response:
+    def list_windows(name: Id, since: Instant = 0, until: Instant | None = None) -> Response:
         """What the monitors found in windows that start in `[since, until)`, oldest first."""
         return Json({"endpoint": known(name), "windows": project.monitors.windows(name, since, until)})
 

@@ -13,6 +13,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from email.utils import formatdate
 from fcntl import ioctl
 from http import HTTPStatus
@@ -377,7 +378,8 @@ class Connection(asyncio.BufferedProtocol):
         self._lingers_until = time.monotonic() + _LINGER_S
         self._resume()
         if transport.can_write_eof():
-            transport.write_eof()
+            with suppress(OSError):  # it may be gone already
+                transport.write_eof()
 
     def close_if_idle(self) -> None:
         """Close, unless something is being answered: then the reply is the last."""

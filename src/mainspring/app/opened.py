@@ -293,11 +293,11 @@ class OpenedProject:
 
         return apply(self.services)[0]
 
-    def ingest(self, source: str, data: Any, *, batch_id: str | None = None) -> IngestReport:
+    def ingest(self, source: str, data: Any, *, batch_id: str | None = None, nulls: Sequence[str] = ()) -> IngestReport:
         """Land rows in a source's table: a file's path, a frame, an iterable of dictionaries or batches."""
         from mainspring.app.data.landing import land
 
-        return land(self.services, source, data, batch_id=batch_id)
+        return land(self.services, source, data, batch_id=batch_id, nulls=nulls)
 
     def materialize(self, *views: str | FeatureView) -> list[MaterialiseReport]:
         """Bring the online features of `views`, by default of all, up to date with the lake."""

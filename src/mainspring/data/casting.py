@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from mainspring.core.expr.sql import quote_name
 from mainspring.core.schema import DType
+from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
 from mainspring.data.arrow import ARROW_TYPES
 from mainspring.data.duck import DUCK_TYPES
 from mainspring.data.refusals import with_article
@@ -35,25 +36,30 @@ class Casting:
     value: str
     misfit: str | None = None  # it is not one of the type
     naive: str | None = None  # it would be an instant if it had a UTC offset
+    far: str | None = None  # it is an instant before the year 1 or after 9999
 
     @property
     def unfit(self) -> str:
         """The condition that something came and has no value; cheap, the others need not be."""
-        return f"({self.came} IS NOT NULL AND {quote_name(self.name)} IS NULL)" if self.misfit else "false"
+        lacks = f"({self.came} IS NOT NULL AND {quote_name(self.name)} IS NULL)"
+        return lacks if self.misfit or self.far else "false"
 
     @property
     def reasons(self) -> list[tuple[str, str]]:
         """Pairs of a condition and the reason it stands for."""
         kind = "time" if self.dtype is DType.Timestamp else self.dtype.value
         pairs = [] if self.misfit is None else [(self.misfit, f"{self.name} is not {with_article(kind)}")]
-        return pairs if self.naive is None else [*pairs, (self.naive, f"{self.name} has no UTC offset")]
+        pairs += [] if self.naive is None else [(self.naive, f"{self.name} has no UTC offset")]
+        return pairs if self.far is None else [*pairs, (self.far, f"{self.name} is not in the years 1 to 9999")]
 
 
 def casting(name: str, kind: pa.DataType, dtype: DType) -> Casting:
     """Return how a column that came as `kind` (in a form of `data.fitting.plain`) becomes `dtype`."""
     came = quote_name(CAME + name)
     if kind.equals(ARROW_TYPES[dtype]):
-        return Casting(name, dtype, came, came)
+        if dtype is not DType.Timestamp:
+            return Casting(name, dtype, came, came)
+        return Casting(name, dtype, came, f"CASE WHEN {_known(came)} THEN {came} END", far=_far(came))
     cast = f"TRY_CAST({came} AS {DUCK_TYPES[dtype]})"
     if dtype is DType.Timestamp:
         return _instant(name, came, cast)
@@ -76,7 +82,17 @@ def _instant(name: str, came: str, cast: str) -> Casting:
         name,
         DType.Timestamp,
         came,
-        f"CASE WHEN {is_instant} AND {located} THEN {cast} END",
+        f"CASE WHEN {is_instant} AND {located} AND {_known(cast)} THEN {cast} END",
         f"({came} IS NOT NULL AND NOT {is_instant})",
         f"({came} IS NOT NULL AND {is_instant} AND NOT {located})",
+        f"({is_instant} AND {located} AND {_far(cast)})",
     )
+
+
+def _known(instant: str) -> str:
+    """Return the condition that an instant lies in the years 1 to 9999: Python and JSON have no others."""
+    return f"coalesce(epoch_us({instant}) BETWEEN {FIRST_INSTANT} AND {LAST_INSTANT}, false)"
+
+
+def _far(instant: str) -> str:
+    return f"({instant} IS NOT NULL AND NOT {_known(instant)})"

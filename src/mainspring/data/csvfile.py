@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
@@ -15,8 +15,6 @@ from mainspring.data.fitting import DETAIL, FAULT
 from mainspring.data.model import Source
 from mainspring.data.refusals import check_columns, unreadable
 
-# How an absent value is written, where it is not in quotes. In quotes it is text.
-NULLS = ["", "NA", "N/A", "NULL", "null"]
 _BLOCK = 2 << 20  # bytes; the longest row
 _SUFFIXES = {".csv": ",", ".tsv": "\t"}
 
@@ -26,8 +24,11 @@ def is_csv(path: Path) -> bool:
     return any(suffix in _SUFFIXES for suffix in path.suffixes[-2:])
 
 
-def pieces(path: Path, source: Source) -> tuple[Iterator[pa.Table], tuple[str, ...]]:
-    """Return the rows of a file, and the columns that the source does not declare."""
+def pieces(path: Path, source: Source, nulls: Sequence[str] = ()) -> tuple[Iterator[pa.Table], tuple[str, ...]]:
+    """Return the rows of a file, and the columns that the source does not declare.
+
+    A field is null that is empty, or one of `nulls`, and not in quotes: `NA` alone may be Namibia.
+    """
     delimiter = next(_SUFFIXES[suffix] for suffix in path.suffixes[-2:] if suffix in _SUFFIXES)
     extra = check_columns(str(path), _header(path, delimiter), source)
     broken: list[str] = []
@@ -41,7 +42,7 @@ def pieces(path: Path, source: Source) -> tuple[Iterator[pa.Table], tuple[str, .
         read = pv.ReadOptions(block_size=_BLOCK, use_threads=False)
         parse = pv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=keep)
         try:
-            with pv.open_csv(_stream(path), read, parse, _text(source)) as reader:
+            with pv.open_csv(_stream(path), read, parse, _text(source, nulls)) as reader:
                 for batch in reader:
                     piece = pa.Table.from_batches([batch])
                     yield piece.append_column(FAULT, pa.nulls(len(piece), pa.string()))
@@ -56,11 +57,11 @@ def pieces(path: Path, source: Source) -> tuple[Iterator[pa.Table], tuple[str, .
     return batches(), extra
 
 
-def _text(source: Source) -> pv.ConvertOptions:
+def _text(source: Source, nulls: Sequence[str]) -> pv.ConvertOptions:
     return pv.ConvertOptions(
         column_types=dict.fromkeys(source.columns, pa.string()),
         include_columns=list(source.columns),
-        null_values=NULLS,
+        null_values=["", *nulls],
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )

@@ -13,6 +13,7 @@ from mainspring.core.schema import DType
 from mainspring.data.arrow import INSTANT
 
 FAULT = "_fault"  # a column that readers add: what is wrong with the row as it came, mostly null
+BELOW = "_below_"  # + column: the nanoseconds that its instants lose, where the data has such
 DETAIL = "\x1e"  # in a fault, before what only this row has: faults are counted without it
 
 
@@ -56,11 +57,29 @@ def plain(column: pa.ChunkedArray[Any], name: str) -> pa.ChunkedArray[Any]:
     return column
 
 
+def whole_microseconds(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+    """Return instants with what is below a microsecond dropped: that is how fine our instants are."""
+    if getattr(column.type, "unit", "us") != "ns":
+        return column
+    # In UTC first: to round a wall clock's time fails where the clocks went back.
+    zone = None if column.type.tz is None else "UTC"
+    return pc.floor_temporal(column.cast(pa.timestamp("ns", zone)), unit="microsecond")
+
+
+def below_microsecond(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any] | None:
+    """Return the nanoseconds that `whole_microseconds` drops, null where there are none; None if it drops nothing."""
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
+    if not pa.types.is_timestamp(column.type) or column.type.unit != "ns":
+        return None
+    numbers = column.cast(pa.int64())
+    dropped: pa.ChunkedArray[Any] = pc.subtract(numbers, whole_microseconds(column).cast(pa.int64()))
+    some: pa.ChunkedArray[Any] = pc.if_else(pc.cast(dropped, pa.bool_()), dropped, pa.scalar(None, pa.int64()))
+    return some
+
+
 def _instants(column: pa.ChunkedArray[Any], kind: pa.DataType, name: str) -> pa.ChunkedArray[Any]:
-    if getattr(column.type, "unit", "us") == "ns":
-        # In UTC first: to round a wall clock's time fails where the clocks went back.
-        zone = None if column.type.tz is None else "UTC"
-        column = pc.floor_temporal(column.cast(pa.timestamp("ns", zone)), unit="microsecond")
+    column = whole_microseconds(column)
     try:
         return pc.cast(column, kind)
     except pa.ArrowInvalid:
@@ -68,6 +87,13 @@ def _instants(column: pa.ChunkedArray[Any], kind: pa.DataType, name: str) -> pa.
             f"Column {name!r} has an instant that is too far from 1970 to be counted in microseconds.",
             fix="leave it null.",
         ) from None
+
+
+def without_nothing(rows: pa.Table) -> pa.Table:
+    """Return rows without the `BELOW` columns that are null throughout: nothing was dropped."""
+    return rows.drop_columns(
+        [name for name in rows.column_names if name.startswith(BELOW) and rows[name].null_count == len(rows)]
+    )
 
 
 def together(pieces: Sequence[pa.Table]) -> pa.Table:

@@ -5,7 +5,7 @@ A load is staged whole (`data.staging`), then written in chunks, each one versio
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ from mainspring.data import duck
 from mainspring.data.arrow import landed_schema
 from mainspring.data.content import digest_rows
 from mainspring.data.evolution import evolution, evolve
-from mainspring.data.fitting import together
+from mainspring.data.fitting import together, without_nothing
 from mainspring.data.heads import Heads
 from mainspring.data.keyings import Keyings, check_keyings, complete_keyings, keyings_there, lacking
 from mainspring.data.landing import LOAD_ROWS, Landing, Progress, Tally
@@ -72,6 +72,7 @@ class Ingestor:
         *,
         keyings: Keyings,
         batch_id: str | None = None,
+        nulls: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> IngestReport:
         """Land `data`, which is whatever `data.readers.open_input` opens.
@@ -79,6 +80,7 @@ class Ingestor:
         Args:
             keyings: Entity name -> its key columns; the flag `_record_<entity>` is kept for each, and for those that
                 the table has from before.
+            nulls: What stands for null in CSV where it is not in quotes, beside nothing at all.
             batch_id: What the batch is known by, instead of its content: the same id twice changes nothing.
             progress: Called with the rows done and their total, where that is known.
 
@@ -89,7 +91,7 @@ class Ingestor:
             Conflict: Another ingestion of the source went on for too long.
         """
         keyings = check_keyings(source, keyings)
-        opened = open_input(data, source, self._batch_rows)
+        opened = open_input(data, source, self._batch_rows, nulls)
         tally = Tally(opened.total, progress)
         with self._alone(source), self._session() as con:
             changed = self._conform(con, source, keyings)
@@ -101,8 +103,10 @@ class Ingestor:
             )
             for number, pieces in enumerate(loads(opened.pieces, self._load_rows)):
                 raw = together(pieces)
+                # Rows that differ in what is dropped are other rows.
+                known_by = batch_id or opened.digest or digest_rows(without_nothing(raw))
                 with duck.duck_errors(source.name):
-                    landing.land(raw, f"{batch_id or opened.digest or digest_rows(raw)}.{number}")
+                    landing.land(tally.drop(raw), f"{known_by}.{number}")
             if self._lake.version(source.name) is None:
                 self._lake.append(source.name, [], landed_schema(source, keyings), key="created")
             with duck.duck_errors(source.name):
@@ -181,6 +185,11 @@ def _noticed(landing: Landing) -> Iterator[str]:
             f"{tally.future:,} of the rows happened after now ({format_instant(landing.now)}), the last at "
             f"{format_instant(tally.latest)}: no feature sees them before. If they are wrong, look at the unit and the "
             f"time zone of {source.event_time!r}."
+        )
+    if tally.below:
+        yield (
+            f"{tally.below:,} of the rows have a time with a part below a microsecond, which was dropped: instants are "
+            "exact to the microsecond."
         )
     for entity, rows in tally.keyless.items():
         keys = ", ".join(landing.keyings[entity])

@@ -21,6 +21,7 @@ from mainspring.core.errors import Corrupt
 from mainspring.core.expr.sql import quote_text
 from mainspring.data import duck
 from mainspring.data.arrow import INSTANT, no_rows, quarantine_schema, widened
+from mainspring.data.fitting import BELOW
 from mainspring.data.heads import Heads
 from mainspring.data.keyings import Keyings, declared
 from mainspring.data.model import BATCH, QUARANTINE_SUFFIX, SEQUENCE, VISIBLE_AT, Source, TableScan, TableVersion
@@ -52,7 +53,16 @@ class Tally:
     reasons: dict[str, int] = field(default_factory=dict)
     future: int = 0  # of the landed, those whose event is after now
     latest: int = 0  # the last of these events
+    below: int = 0  # of all, those with a time that has a part below a microsecond
     keyless: dict[str, int] = field(default_factory=dict)  # of the landed, by entity, those that are of none
+
+    def drop(self, rows: pa.Table) -> pa.Table:
+        """Count the rows that have a time with a part below a microsecond, and return all without these parts."""
+        parts = [name for name in rows.column_names if name.startswith(BELOW)]
+        if parts:
+            some = functools.reduce(pc.or_, (pc.is_valid(rows[name]) for name in parts))
+            self.below += pc.sum(pc.cast(some, pa.int64())).as_py() or 0
+        return rows.drop_columns(parts)
 
     @property
     def done(self) -> int:

@@ -6,7 +6,7 @@ offset) is refused here, before anything lands. What is wrong with single values
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from mainspring.core.errors import InvalidData, NotFound
 from mainspring.core.schema import DType
 from mainspring.data import csvfile, pydicts
 from mainspring.data.content import digest_file
-from mainspring.data.fitting import FAULT, fits, plain
+from mainspring.data.fitting import BELOW, FAULT, below_microsecond, fits, plain
 from mainspring.data.model import Source
 from mainspring.data.refusals import check_columns, naive, unreadable
 
@@ -30,17 +30,20 @@ class Input:
     """Rows to land, read once."""
 
     name: str  # for messages: the file's path, or "the rows"
-    pieces: Iterator[pa.Table]  # the source's columns in the forms of `data.fitting.plain`, then `FAULT`
+    pieces: Iterator[pa.Table]  # the source's columns in the forms of `data.fitting.plain`, `BELOW` ones, `FAULT`
     total: int | None  # rows, where that is known beforehand
     digest: str | None  # of a file's content; None where only the rows themselves can tell
     extra: tuple[str, ...] = ()  # columns that the source does not declare: left out
 
 
-def open_input(data: Any, source: Source, batch_rows: int = _ROWS) -> Input:
+def open_input(data: Any, source: Source, batch_rows: int = _ROWS, nulls: Sequence[str] = ()) -> Input:
     """Open a file's path, anything that speaks Arrow's C stream interface, or an iterable of mappings.
 
     Files may be Parquet, Arrow IPC (both forms) or CSV, told apart by their first bytes. Text becomes values row by
     row, as `data.casting` says. In mappings an instant is an aware datetime, ISO 8601 text or UTC epoch microseconds.
+
+    Args:
+        nulls: What stands for null in CSV where it is not in quotes, beside nothing at all.
 
     Raises:
         NotFound: There is no such file.
@@ -48,7 +51,7 @@ def open_input(data: Any, source: Source, batch_rows: int = _ROWS) -> Input:
     """
     rows = min(batch_rows, _ROWS)
     if isinstance(data, (str, Path)):
-        return _open_file(Path(data), source, rows)
+        return _open_file(Path(data), source, rows, nulls)
     if hasattr(data, "__arrow_c_stream__"):
         reader = pa.RecordBatchReader.from_stream(data)
         total = data.num_rows if isinstance(data, pa.Table) else None
@@ -62,7 +65,7 @@ def open_input(data: Any, source: Source, batch_rows: int = _ROWS) -> Input:
     return Input("the rows", pydicts.pieces(data, source, rows), total, None)
 
 
-def _open_file(path: Path, source: Source, rows: int) -> Input:
+def _open_file(path: Path, source: Source, rows: int, nulls: Sequence[str]) -> Input:
     try:
         with path.open("rb") as file:
             start = file.read(8)
@@ -78,7 +81,7 @@ def _open_file(path: Path, source: Source, rows: int) -> Input:
         if start.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
             return _ipc(path, source, rows, stream=not start.startswith(b"ARROW1"))
         if csvfile.is_csv(path):
-            pieces, extra = csvfile.pieces(path, source)
+            pieces, extra = csvfile.pieces(path, source, nulls)
             return Input(str(path), pieces, None, digest_file(path), extra)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(path, error) from error
@@ -124,6 +127,10 @@ def _typed(
                 for start in range(0, len(table), rows):
                     piece = table.slice(start, rows)
                     columns: dict[str, Any] = {column: plain(piece[column], column) for column in source.columns}
+                    dropped = {BELOW + column: below_microsecond(piece[column]) for column in source.columns}
+                    columns |= {
+                        column: nanoseconds for column, nanoseconds in dropped.items() if nanoseconds is not None
+                    }
                     yield pa.table(columns)
         except (pa.ArrowException, OSError) as error:
             if path is None:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from mainspring.core.expr.sql import quote_name, quote_text
+from mainspring.core.time import LAST_INSTANT
 from mainspring.data import duck
 from mainspring.data.arrow import landed_schema, no_rows, quarantine_schema
 from mainspring.data.casting import CAME, Casting, casting
@@ -79,10 +80,14 @@ class Staging:
             # A null that only stands for a value that does not fit, or for a line that is no row, is not told twice.
             told = " OR ".join([no_row, *(unfit[name] for name in columns)])
             rules.append((f"({condition} AND NOT ({told}))", reason))
+        event, recorded, _ = rank_columns(self._source)
+        if self._source.lag_us:
+            late = f"coalesce(epoch_us({recorded}) > {LAST_INSTANT - self._source.lag_us}, false)"
+            failing.append(late)
+            rules.append((late, f"{self._source.times[-1]} and the lag are beyond the year 9999"))
         reasons = ", ".join(f"CASE WHEN {condition} THEN {quote_text(reason)} END" for condition, reason in rules)
         names = ", ".join(quote_name(one.name) for one in castings)
         values = ", ".join(f"{one.value} AS {quote_name(one.name)}" for one in castings)
-        event, recorded, _ = rank_columns(self._source)
         self._con.execute(f"""
             CREATE OR REPLACE TEMP TABLE typed AS
             SELECT {ROW}, {names},

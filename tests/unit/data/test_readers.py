@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pytest
 
 from mainspring.core.errors import InvalidData, NotFound
 from mainspring.core.schema import Float32, Int64, String
-from mainspring.core.time import DAY, to_datetime
+from mainspring.core.time import DAY, FIRST_INSTANT, LAST_INSTANT, to_datetime
 from mainspring.data.arrow import landed_schema
 from mainspring.data.model import Source
 from mainspring.data.readers import open_input
@@ -170,15 +171,51 @@ def test_a_value_that_does_not_fit_costs_its_row_only(column: str, value: object
 
 def test_a_csv_says_null_without_quotes(tmp_path: Path) -> None:
     path = tmp_path / "facts.csv"
-    path.write_text('at,name,size,share\n2013-07-01,NA,,null\n2013-07-01,"NA",1,NaN\n2013-07-01,"",2,1e3\n')
+    path.write_text('at,name,size,share\n2013-07-01,NA,,\n2013-07-01,"NA",1,NaN\n2013-07-01,"",2,1e3\n')
     landing = Landing(FACTS)
     landing.ingest(path)
     day = datetime(2013, 7, 1, tzinfo=UTC)
     assert values(landing) == [
-        {"at": day, "name": None, "size": None, "share": None},
+        {"at": day, "name": "NA", "size": None, "share": None},
         {"at": day, "name": "NA", "size": 1, "share": "nan"},
         {"at": day, "name": "", "size": 2, "share": 1000.0},
     ]
+
+
+def test_a_csv_says_null_in_the_words_that_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "facts.csv"
+    path.write_text('at,name,size,share\n2013-07-01,NA,N/A,null\n2013-07-01,"NA",1,\n2013-07-01,a,null,1\n')
+    landing = Landing(FACTS)
+    report = landing.ingest(path, nulls=["NA", "N/A"])
+    assert [row["name"] for row in values(landing)] == ["NA"]
+    assert report.reasons == {"share is not a float32": 1, "size is not an int64": 1}
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_an_instant_beyond_the_years_goes_to_the_quarantine(as_text: bool, tmp_path: Path) -> None:
+    landing = Landing(Source("facts", schema={"name": String}, event_time="at", recorded_time="known", lag="1d"))
+    kind = pa.timestamp("us", "UTC")
+    first, last = FIRST_INSTANT, LAST_INSTANT
+    at = pa.array([first - 1, first, last, last + 1, 0, 0], kind)
+    known = pa.array([0, 0, 0, 0, last - DAY, last - DAY + 1], kind)
+    rows = pa.table({"at": at, "known": known, "name": list("abcdef")})
+    if as_text:
+        rows = duckdb.sql("SELECT COLUMNS(*)::VARCHAR FROM rows").to_arrow_table()
+    report = landing.ingest(rows)
+    assert [row["name"] for row in landing.landed()] == ["b", "c", "e"]
+    assert report.reasons == {
+        "at is not in the years 1 to 9999": 2,
+        "known and the lag are beyond the year 9999": 1,
+    }
+
+
+def test_rows_that_differ_in_nanoseconds_are_two_batches() -> None:
+    landing = Landing(Source("facts", schema={"name": String}, event_time="at"))
+    for nanoseconds, landed in ((1_000, 1), (1_001, 1), (1_001, 0)):
+        report = landing.ingest(pa.table({"at": pa.array([nanoseconds], pa.timestamp("ns", "UTC")), "name": ["a"]}))
+        assert report.rows == landed
+        told = [warning for warning in report.warnings if "below a microsecond" in warning]
+        assert len(told) == nanoseconds % 1_000
 
 
 def test_a_line_that_is_no_row_is_quarantined_with_its_text(tmp_path: Path) -> None:

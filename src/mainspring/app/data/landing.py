@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ def land(
     data: Any,
     *,
     batch_id: str | None = None,
+    nulls: Sequence[str] = (),
     progress: Callable[[int, int | None], None] | None = None,
 ) -> IngestReport:
     """Land `data` in the table of `source`.
 
     Args:
         data: A file's path, `module:function` of the project, or rows as `data.readers.open_input` takes them.
+        nulls: What stands for null in CSV where it is not in quotes, beside nothing at all.
 
     Raises:
         NotFound: There is no such source or file.
@@ -43,7 +45,7 @@ def land(
     if isinstance(data, str):
         data = _rows(project, data) if _FUNCTION.fullmatch(data) else Path(data)
     report = project.ingestor.ingest(
-        chosen, data, keyings=definitions.keyings(source), batch_id=batch_id, progress=progress
+        chosen, data, keyings=definitions.keyings(source), batch_id=batch_id, nulls=nulls, progress=progress
     )
     counts = f"{report.rows} landed, {report.quarantined} quarantined, {report.already} there before"
     audit(project, "ingest", f"source/{source}", f"{counts}; version {report.version}")

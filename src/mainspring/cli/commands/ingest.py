@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 @click.argument("source")
 @click.argument("data")
 @click.option("--batch-id", help="Know the batch by this instead of by its content: the same id twice changes nothing.")
-def command(call: Call, *, source: str, data: str, batch_id: str | None) -> None:
+@click.option("--null", "nulls", multiple=True, metavar="TEXT", help="In CSV this text, not in quotes, is null too.")
+def command(call: Call, *, source: str, data: str, batch_id: str | None, nulls: tuple[str, ...]) -> None:
     """Land DATA in the table of SOURCE.
 
     DATA is a Parquet, CSV or Arrow file, or MODULE:FUNCTION of the project that returns rows (an Arrow table, record
@@ -33,6 +34,7 @@ def command(call: Call, *, source: str, data: str, batch_id: str | None) -> None
             source,
             data,
             batch_id=batch_id,
+            nulls=nulls,
             progress=lambda done, total: progress.update(source, done, total, "rows"),
         )
         progress.finish(source, f"{report.rows:,} landed, {report.quarantined:,} quarantined, {report.already:,} known")

@@ -13,6 +13,7 @@ from mainspring.core.errors import InvalidData
 from mainspring.core.schema import DType, Schema
 from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
 from mainspring.data.arrow import ARROW_TYPES
+from mainspring.data.fitting import whole_microseconds
 from mainspring.features.model import FeatureGroup, views_of
 
 
@@ -84,6 +85,8 @@ def _checked(table: pa.Table, name: str, dtype: DType) -> pa.ChunkedArray[Any]:
     if not (pa.types.is_null(given) or _same_kind(given, dtype)):
         raise InvalidData(f"Column {name!r} of the observations is {given}, not {dtype!r}.", fix="cast it.")
     try:
+        if dtype == DType.Timestamp:
+            column = whole_microseconds(column)
         return column.cast(ARROW_TYPES[dtype])
     except pa.ArrowInvalid as error:
         raise InvalidData(f"Column {name!r} of the observations does not fit {dtype!r}: {error}.") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mainspring.app.auditing import audit
-from mainspring.app.data.landing import land, quarantined
+from mainspring.app.data.landing import land, quarantined, quarantined_rows
 from mainspring.app.definitions.applying import apply
 from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import Project, open_project
@@ -46,6 +46,7 @@ def events(project: Project) -> list[tuple[str, str]]:
 def test_the_quarantine_shows_no_person_until_it_is_asked_to_and_audits_that(project: Project, tmp_path: Path) -> None:
     report = land(project, "people", str(tmp_path / "people.csv"))
     assert (report.rows, report.quarantined) == (0, 3)
+    assert quarantined_rows(project, "people") == 3
     hidden = quarantined(project, "people", 10)
     assert "@" not in repr(hidden)
     assert {row["email"] for row in hidden} == {"(withheld)", None}

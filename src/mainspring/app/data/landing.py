@@ -77,6 +77,12 @@ def _rows(project: Project, reference: str) -> Any:
     return told(rows) if isinstance(rows, Iterator) and not hasattr(rows, "__arrow_c_stream__") else rows
 
 
+def quarantined_rows(project: Project, source: str) -> int:
+    """Return how many rows the quarantine of a source has."""
+    table = f"{source}{QUARANTINE_SUFFIX}"
+    return 0 if project.lake.version(table) is None else project.lake.describe(table).rows
+
+
 def quarantined(project: Project, source: str, limit: int, *, reveal: bool = False) -> list[dict[str, Any]]:
     """Return rows of `source` that failed a check, the newest first, each with its `_reason`.
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
 
 import mainspring
-from mainspring.app.data.landing import land
+from mainspring.app.data.landing import land, quarantined_rows
 from mainspring.app.definitions.applying import apply
 from mainspring.app.keys import first_key
 from mainspring.app.live import agreement
@@ -71,7 +73,7 @@ class Shown:
 
     stage: Callable[[str, float, float | None, str], None]  # name, done, of how many, a note
     done: Callable[[str, str], None]  # name, how it ended
-    key: Callable[[str], None]  # the administrator's, once
+    key: Callable[[str | None], None]  # the administrator's, once; `None` where an earlier start has shown it
 
 
 def project_folder(folder: Path) -> Path:
@@ -120,8 +122,7 @@ def demo(project: Project, shown: Shown) -> Iterator[Summary]:
             running.enter_context(Supervisor(project).running())
         shown.done("start", project.settings.gateway.url)
         token = first_key(project)
-        if token:
-            shown.key(token)
+        shown.key(token)
         served = _serve(project, clock, shown, stages)
         yield Summary(
             **made,
@@ -181,6 +182,7 @@ def _make(project: Project, shown: Shown, stages: _Stages) -> dict[str, Any]:
 
 def _serve(project: Project, clock: ReplayClock, shown: Shown, stages: _Stages) -> dict[str, Any]:
     """Live July and August again, then look back; return what the summary says of it."""
+    before = _logged(project)["id"]
     with stages.timed("replay"):
         report = replay(
             project,
@@ -193,9 +195,9 @@ def _serve(project: Project, clock: ReplayClock, shown: Shown, stages: _Stages) 
     with stages.timed("watch"):
         shown.stage("watch", 0, None, "joining labels")
         clock.set(SETTLED)
-        _compact(project, report.predictions)
+        served = _served(project, before, report.predictions)
         project.monitor.run(ENDPOINT)
-        labels, coverage, auc = live_quality(project)
+        labels, coverage, auc = live_quality(project, served)
     shown.done("watch", f"{labels:,} labels joined")
     with stages.timed("compare"):
         shown.stage("compare", 0, None, "reading the same moments offline")
@@ -219,22 +221,33 @@ def _serve(project: Project, clock: ReplayClock, shown: Shown, stages: _Stages) 
     }
 
 
-def _compact(project: Project, predictions: int) -> None:
-    """Move the replay's predictions into the lake; the last of them are in the log within 50 ms of their answer."""
+def _logged(project: Project) -> pa.Table:
+    project.predictions.compact()
+    return project.predictions.read(ENDPOINT, CUTOFF, END)
+
+
+def _served(project: Project, before: pa.ChunkedArray[Any], count: int) -> pa.Table:
+    """Return the replay's predictions; the last of them are in the log within 50 ms of their answer.
+
+    Args:
+        before: The ids of predictions of the same instants that an earlier demo in the folder has left.
+        count: How many were answered.
+    """
     for _ in range(_FLUSHES):
-        project.predictions.compact()
-        if project.predictions.read(ENDPOINT, CUTOFF, END).num_rows >= predictions:
-            return
+        found = _logged(project)
+        own = found.filter(pc.invert(pc.is_in(found["id"], before.combine_chunks())))
+        if own.num_rows >= count:
+            break
         time.sleep(0.05)
+    return own
 
 
-def live_quality(project: Project) -> tuple[int, float, float | None]:
-    """Return how many predictions of the replay have a label, their share, and the AUC over all of them."""
+def live_quality(project: Project, predictions: pa.Table) -> tuple[int, float, float | None]:
+    """Return how many of the predictions have a label, their share, and the AUC over all of them."""
     from mainspring.monitoring.joins import join_labels
     from mainspring.stats import metrics
 
     labels = project.label_rows(ENDPOINT)
-    predictions = project.predictions.read(ENDPOINT, CUTOFF, END)
     if labels is None or not predictions.num_rows:
         return 0, 0.0, None
     joined = join_labels(predictions, labels, project.clock.now())
@@ -265,4 +278,4 @@ def _land(project: Project, source: str, shown: Shown) -> tuple[int, int]:
     )
     known = f", {report.already:,} known" if report.already else ""
     shown.done(name, f"{report.rows:,} rows{known}, {report.quarantined} quarantined")
-    return report.rows + report.already, report.quarantined
+    return report.rows + report.already, quarantined_rows(project, source)

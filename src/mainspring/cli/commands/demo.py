@@ -32,8 +32,14 @@ def command(call: Call, *, keep: bool) -> int:
     project = call.project
     with call.progress() as progress:
 
-        def key(token: str) -> None:
-            progress.say(f"\nThe administrator's key, shown this once:\n  {token}\n")
+        def key(token: str | None) -> None:
+            if token is None:
+                progress.say(
+                    "\nThe administrator's key was shown by an earlier start. For another one run\n"
+                    "  mainspring keys create NAME --scope admin\n"
+                )
+            else:
+                progress.say(f"\nThe administrator's key, shown this once:\n  {token}\n")
 
         shown = demo.Shown(progress.update, progress.finish, key)
         with demo.demo(project, shown) as summary:

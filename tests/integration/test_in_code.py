@@ -131,7 +131,7 @@ def test_a_time_range_is_of_the_observations(project: OpenedProject) -> None:
     later = project.training_set(MODEL, since=cut, as_="pandas", progress=False)
     assert later["parcel"].tolist() == whole["parcel"].tolist()[300:]
     assert (project.training_set(MODEL, until=cut.isoformat(), as_="pandas", progress=False)["_at"] < cut).all()
-    with pytest.raises(InvalidData, match=r"no labelled observation before 2001-01-01T00:00:00Z .*since= and until="):
+    with pytest.raises(InvalidData, match=r"no labelled observation before 2001-01-01T00:00:00Z: .*since= and until="):
         project.training_set(MODEL, until="2001-01-01", progress=False)
     with pytest.raises(Invalid, match="has no UTC offset"):
         project.training_set(MODEL, until=dt.datetime(2026, 1, 1), progress=False)  # noqa: DTZ001

@@ -111,7 +111,7 @@ def test_a_part_of_one_class_is_refused_before_the_function_runs(bank: Bakery) -
     [
         ("1h", DAYS, r"Of 'fraud': The validation part is empty: \d+ labelled observations .* not mature"),
         ("12h", DAYS, "validation part of 'fraud' has 3 rows and needs 5.*train .* rows from .* of 0.*holdout '12h'"),
-        (0.2, 30, r"no labelled observation to train on; \d+ observations are left out: .* not mature \(40d old"),
+        (0.2, 30, r"no labelled observation to train on: \d+ observations are left out: .* not mature \(40d old"),
     ],
 )
 def test_parts_that_judge_nothing_are_refused_with_counts(bank: Bakery, holdout: Any, until: int, message: str) -> None:

@@ -15,13 +15,14 @@ from mainspring.core.schema import DType
 from mainspring.core.time import DAY, HOUR, ManualClock, format_instant
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.ingest import Ingestor
-from mainspring.data.model import Source, SourceColumn
+from mainspring.data.model import Source
 from mainspring.features.model import Entity, Observations
 from mainspring.ledger.adapters.lake import LakePredictions
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.joins import label_rows
 from mainspring.monitoring.monitor import Monitor
+from mainspring.training.label import Label
 from unit.monitoring.worlds import bundle, normal_reference, prediction
 
 START = 1_372_636_800_000_000  # 2013-07-01
@@ -63,7 +64,7 @@ def test_two_days_of_predictions_and_their_late_labels(tmp_path: Path) -> None:
     monitor = Monitor(
         predictions,
         CatalogMonitors(engine),
-        labels=lambda endpoint: label_rows(SourceColumn(arrivals, "late"), flights, lake.scan("arrivals")),
+        labels=lambda endpoint: label_rows(Label(arrivals.late), flights, lake.scan("arrivals")),
         load=lambda digest: bundle(reference),
         clock=clock,
         window_us=DAY,

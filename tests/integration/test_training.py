@@ -264,7 +264,7 @@ def test_labels_that_came_too_late_are_not_used(small: Bakery) -> None:
 
 
 def test_too_little_to_train_on(small: Bakery) -> None:
-    with pytest.raises(InvalidData, match="no labelled observations"):
+    with pytest.raises(InvalidData, match="no labelled observation to train on: 6 observations are left out"):
         small.trainer.train(late_model(), until=START + HOUR)
     assert one_run(small).status == "FAILED"
 

@@ -114,8 +114,9 @@ def fields_of(choice: Choice, model: Model) -> Schema:
 
 def none_labelled(model: Model, since: int | None, end: int, left_out: LeftOut) -> InvalidData:
     span = f"before {format_instant(end)}" + ("" if since is None else f" and since {format_instant(since)}")
+    why = left_out if left_out.total else "there is no observation at all"
     return InvalidData(
-        f"Model {model.name!r} has no labelled observation {span}: {left_out}.",
+        f"Model {model.name!r} has no labelled observation {span}: {why}.",
         fix="choose another time with since= and until=, or land its data with `mainspring ingest`.",
     )
 

@@ -102,8 +102,14 @@ class LakeTables(Protocol):
         """
         ...
 
-    def vacuum(self, table: str, keep: Sequence[int], *, dry_run: bool = False) -> int:
-        """Delete what no version in `keep` and not the newest needs; return how many files that is."""
+    def vacuum(
+        self, table: str, keep: Sequence[int], *, dry_run: bool = False, replaced_before: int | None = None
+    ) -> int:
+        """Delete what no version in `keep` and not the newest needs; return how many files that is.
+
+        Args:
+            replaced_before: UTC epoch microseconds: what a version lost since then stays, where the backend knows when.
+        """
         ...
 
 

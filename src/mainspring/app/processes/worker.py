@@ -20,6 +20,7 @@ from mainspring.app.jobs.working import working
 from mainspring.app.processes.process import log, run
 from mainspring.app.project import Project
 from mainspring.core.errors import MainspringError
+from mainspring.data.retention import retain
 from mainspring.features.materialise.materialisation import CLOCK_BACK
 
 _LONGEST_WAIT_S = 60.0
@@ -80,6 +81,14 @@ def duties(project: Project) -> list[Duty]:
         for slot in done.slots:
             log.info("states of %s are gone: nothing has read them for days", slot)
 
+    quiet: dict[str, int] = {}  # table -> the version of which nothing is left to delete
+
+    def retain_tables() -> None:
+        done = retain(project.lake, project.snapshots, project.wall.now() - project.settings.keep_versions_us, quiet)
+        for table, files in done.items():
+            if files:
+                log.info("%s: %d files of old versions are gone", table, files)
+
     def monitor() -> None:
         for endpoint in project.definitions.endpoints:
             project.monitor.run(endpoint)
@@ -89,6 +98,7 @@ def duties(project: Project) -> list[Duty]:
         Duty("materialising features", materialise, 1.0),
         Duty("compacting predictions", compact, 2.0),
         Duty("watching endpoints", monitor, 30.0),
+        Duty("deleting old versions of tables", retain_tables, 600.0, due=time.monotonic() + 120.0),
         Duty("putting away old tiles and states", put_away, 600.0, due=time.monotonic() + 60.0),
     ]
 

@@ -8,8 +8,9 @@ break tags.
 from __future__ import annotations
 
 import itertools
+import json
 import threading
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from mainspring.core.errors import Conflict, Corrupt, NotFound, StorageFull
 from mainspring.core.ids import check_id
 from mainspring.core.locks import FileLocks, Locks, MemoryLocks
 from mainspring.data.adapters import deltakeys as keys
-from mainspring.data.adapters.deltadisk import whole_parquet
+from mainspring.data.adapters.deltadisk import LOG, whole_parquet
 from mainspring.data.adapters.deltaerrors import Stream, delta_errors
 from mainspring.data.adapters.deltaplaces import FolderPlace, Place
 from mainspring.data.arrow import check_types
@@ -196,18 +197,34 @@ class DeltaLake:
         wrong = {name: _damage(found.get(name), size) for name, size in sizes.items()}
         return [f"{self._address(table)}/{name} {what}" for name, what in wrong.items() if what]
 
-    def vacuum(self, table: str, keep: Sequence[int], *, dry_run: bool = False) -> int:
+    def vacuum(
+        self, table: str, keep: Sequence[int], *, dry_run: bool = False, replaced_before: int | None = None
+    ) -> int:
         with self.locks.hold(check_id(table, "table")):
             self.place.sync(table, None)  # before what the newest version replaces is removed
             kept = {*self._scanned(table, None)}
             for version in set(keep):
                 kept.update(self._scanned(table, version))
+            if replaced_before is not None:
+                kept.update(self._replaced(table, replaced_before // 1_000))
             # Whatever else lies in the table's folder is of no use: files of versions that are not kept, what a killed
             # writer left, change data. No writer is at work while we hold the lock.
             doomed = [name for name in self.place.lying(table) if name not in kept]
             if not dry_run:
                 self.place.remove(table, doomed)
         return len(doomed)
+
+    def _replaced(self, table: str, since_ms: int) -> Iterator[str]:
+        """Yield the names of the files that commits have taken out of the table since an instant."""
+        for version in range(self.version(table) or 0, -1, -1):
+            try:
+                lines = self.place.read(table, f"{LOG}/{version:020d}.json").splitlines()
+            except FileNotFoundError:
+                return
+            actions = [json.loads(line) for line in lines]
+            if any(action["commitInfo"].get("timestamp", 0) < since_ms for action in actions if "commitInfo" in action):
+                return
+            yield from (Path(unquote(action["remove"]["path"])).name for action in actions if "remove" in action)
 
     def _scanned(self, table: str, version: int | None) -> list[str]:
         """Return the names of a version's files, all of which are there."""

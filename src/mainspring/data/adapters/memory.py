@@ -112,7 +112,14 @@ class MemoryLake:
     def damage(self, table: str) -> list[str]:  # noqa: ARG002
         return []
 
-    def vacuum(self, table: str, keep: Sequence[int], *, dry_run: bool = False) -> int:
+    def vacuum(
+        self,
+        table: str,
+        keep: Sequence[int],
+        *,
+        dry_run: bool = False,
+        replaced_before: int | None = None,  # noqa: ARG002  its versions have no time
+    ) -> int:
         with self._lock:
             self.scan(table)
             versions = self._tables[table].versions

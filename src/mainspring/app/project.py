@@ -6,7 +6,9 @@ project as the command line and never loads what only training needs.
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mainspring.app.profiles import backends
 from mainspring.app.profiles.backends import Build, Context
 from mainspring.app.profiles.gitignore import keep_out_of_git
-from mainspring.core.errors import NotFound
+from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.locks import FileLocks, Locks
 from mainspring.core.settings import Settings, Url
 from mainspring.core.time import Clock, ReplayClock, SystemClock
@@ -43,6 +45,10 @@ if TYPE_CHECKING:
     from mainspring.serving.ports import Baselines, Routes
     from mainspring.training.trainer import Trainer
 
+_FOLLOW_S = 1.0  # how late a process that follows the definitions may be
+
+_log = logging.getLogger(__name__)
+
 REPLAY_START = 0  # where a replayed clock stands before anything was replayed
 
 
@@ -64,6 +70,8 @@ class Project:
         self.wall: Clock = SystemClock()
         self._loading = threading.Lock()
         self._loaded: Definitions | None = None
+        self._following = False
+        self._applied: tuple[str, float] = ("", 0.0)  # the mark of what was applied, and when it was looked at
         self._expected = False
         self._keeps_bundles = False
 
@@ -95,15 +103,38 @@ class Project:
 
         return open_catalog(self.settings.catalog, self.own_locks, self.settings.project)
 
-    @cached_property
+    @property
     def definitions(self) -> Definitions:
         """The project's modules, loaded and checked."""
+        with self._loading:  # another thread may have been faster
+            if self._loaded is None:
+                if self._following:
+                    self._applied = self.applied.mark(), time.monotonic()
+                self._loaded = self._load()
+            elif self._following and time.monotonic() - self._applied[1] >= _FOLLOW_S:
+                self._loaded = self._follow(self._loaded)
+            return self._loaded
+
+    def follow_definitions(self) -> None:
+        """Let this process, which runs for long, work by what is applied now, not when it was started."""
+        self._following = True
+
+    def _load(self) -> Definitions:
         from mainspring.app.definitions.loading import load_definitions
 
-        with self._loading:
-            if self._loaded is None:  # another thread may have been faster
-                self._loaded = load_definitions(self.settings, self._known)
-            return self._loaded
+        return load_definitions(self.settings, self._known)
+
+    def _follow(self, loaded: Definitions) -> Definitions:
+        """Return the definitions afresh where something was applied since; what cannot be loaded changes nothing."""
+        mark, before = self._applied[0], time.monotonic()
+        try:
+            mark = self.applied.mark()
+            return loaded if mark == self._applied[0] else self._load()
+        except MainspringError as error:
+            _log.warning("The definitions stay what they were: %s", error)
+            return loaded
+        finally:
+            self._applied = mark, before
 
     @cached_property
     def applied(self) -> Applied:

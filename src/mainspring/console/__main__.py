@@ -16,6 +16,7 @@ _log = logging.getLogger("mainspring")
 
 
 def _body(project: Project) -> None:
+    project.follow_definitions()
     address, files = project.settings.control, project.settings.control_tls
     if files is not None:
         tls.check(files, now=project.wall.now())

@@ -25,6 +25,7 @@ from mainspring.jobs.ports import JobStore
 from mainspring.jobs.times import Every
 
 _S = 1_000_000
+_H = 3_600 * _S
 _LEASE = 10 * _S
 _DONE = Outcome(Status.DONE)
 
@@ -341,6 +342,17 @@ class ScheduleConformance:
         assert (job.handler, job.argument, job.schedule, job.enqueued_at) == ("count", {"n": 1}, "hourly", 205)
         assert store.last_ticks() == {"hourly": 200}
         assert store.find() == [job]
+
+    def test_a_tick_of_a_clock_that_was_ahead_silences_nothing(self, store: JobStore) -> None:
+        now, ahead = 200 * _H, 900 * _H
+        for at in (now - _H, ahead):
+            store.tick([Tick(self.HOURLY, at)], at)
+        [job] = store.tick([Tick(self.HOURLY, now)], now + 1)
+        assert job.status is Status.QUEUED
+        assert store.last_ticks() == {"hourly": now}
+        assert store.tick([Tick(self.HOURLY, now)], now + 2) == []
+        # Another machine's clock may be a little behind: what was queued is not queued again.
+        assert store.tick([Tick(self.HOURLY, now - _H)], now - 1) == []
 
     def test_a_tick_is_queued_once(self, store: JobStore) -> None:
         for at in (100, 200, 200, 150, 100):

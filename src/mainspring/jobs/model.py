@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mainspring.core.errors import Conflict, MainspringError, NotFound
+from mainspring.core.time import MINUTE
 from mainspring.jobs.plain import Plain
 from mainspring.jobs.times import When
 
 ATTEMPTS = 5  # at one step, before a job has failed for good
+AHEAD = MINUTE  # how much the clocks of machines may differ: a tick that is later than that is of a wrong one
 
 
 class Status(StrEnum):

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -30,7 +30,8 @@ LOCK = "up"
 _LIVE = "/health/live"
 _SOON_S = 10.0  # after a start
 _AFTER_DRAIN_S = 5.0
-_FIRST_WAIT_S, _LONGEST_WAIT_S, _STEADY_S = 0.1, 10.0, 30.0
+_START_S = 30.0
+_FIRST_WAIT_S, _SERVED_WAIT_S, _LONGEST_WAIT_S, _STEADY_S = 0.1, 0.8, 10.0, 30.0
 
 
 @dataclass(slots=True)
@@ -52,16 +53,19 @@ class Supervisor:
         project: Opened by the supervising process.
         environment: What children get beside this process's own environment.
         parts: Which of `MODULES` to run.
+        tell: Is told what a start waits for that may take long.
     """
 
     project: Project
     environment: Mapping[str, str] = field(default_factory=dict)
     parts: Sequence[str] = tuple(MODULES)
+    tell: Callable[[str], None] = lambda _: None
 
     def __post_init__(self) -> None:
         self._children: dict[str, _Child] = {}
         self._reviving = threading.Lock()
         self._stopping = False
+        self._asked_to_stop = threading.Event()
         self._all_ended = threading.Event()
         self._watcher: threading.Thread | None = None
         self._pipe = (-1, -1)
@@ -70,8 +74,10 @@ class Supervisor:
         self._able: list[int] = []  # the slots that get new connections; all, if empty
 
     @contextmanager
-    def running(self, *, ready_within_s: float = 30.0) -> Iterator[Supervisor]:
+    def running(self, *, ready_within_s: float = _START_S) -> Iterator[Supervisor]:
         """Keep the project up inside the block; everything has ended when it is left.
+
+        While the catalog does not answer, the start waits for it, however long: the gateway serves what it knows.
 
         Raises:
             Conflict: The project is up already, or a port is taken.
@@ -86,16 +92,29 @@ class Supervisor:
             finally:
                 self._stop()
 
-    def wait(self) -> None:
-        """Return when SIGTERM or SIGINT came. Only from the main thread."""
-        asked = threading.Event()
-        before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    @contextmanager
+    def heeding(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT inside the block for a request to stop, which ends a start and `wait`.
+
+        Only from the main thread, and entered before `running`: a signal must not end this process while it has
+        children, which would die with it, in the middle of what they answer.
+        """
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, lambda *_: self._asked_to_stop.set()) for number in numbers}
         try:
-            while not asked.wait(0.5):
-                pass
+            yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    @property
+    def asked_to_stop(self) -> bool:
+        return self._asked_to_stop.is_set()
+
+    def wait(self) -> None:
+        """Return when SIGTERM or SIGINT came. Only inside `heeding`."""
+        while not self._asked_to_stop.wait(0.5):
+            pass
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:
@@ -208,9 +227,11 @@ class Supervisor:
         if child.process.poll() is None:
             return
         if child.restart_at is None:
-            child.ready = False
             if now - child.started > _STEADY_S or child.process.returncode == 0:
                 child.wait_s = _FIRST_WAIT_S
+            if child.ready:  # it starts, and is needed: only one that never gets so far is not tried again soon
+                child.wait_s = min(child.wait_s, _SERVED_WAIT_S)
+            child.ready = False
             child.restart_at = now + child.wait_s
             child.wait_s = min(_LONGEST_WAIT_S, child.wait_s * 2)
         elif now >= child.restart_at:
@@ -223,13 +244,27 @@ class Supervisor:
         deadline = time.monotonic() + within_s
         for name, child in self._children.items():
             while not (answers(settings.control, _LIVE) if name == "control" else self._ready(child.kind) is not None):
+                if self.asked_to_stop:
+                    return
                 if time.monotonic() > deadline:
+                    if (reason := self._without_catalog()) is not None:
+                        self.tell(f"Waiting for the catalog: {reason}")
+                        deadline = time.monotonic() + _START_S
+                        continue
                     log = log_path(settings.state, name)
                     raise Unavailable(
                         f"The {name} did not answer within {within_s:g} s. Its log ends: {last_lines(log)}",
                         fix=f"read {log}.",
                     )
                 time.sleep(0.02)
+
+    def _without_catalog(self) -> str | None:
+        """Return why the catalog does not answer, `None` if it does."""
+        try:
+            self.project.routes.revision()
+        except Unavailable as error:
+            return str(error)
+        return None
 
     def _ready(self, kind: Kind) -> bool | None:
         """Return whether a child takes traffic, `None` if it does not answer; of most it is not asked."""

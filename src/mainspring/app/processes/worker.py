@@ -104,6 +104,7 @@ def duties(project: Project) -> list[Duty]:
 
 
 def _body(project: Project) -> None:
+    project.follow_definitions()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

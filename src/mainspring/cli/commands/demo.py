@@ -46,7 +46,9 @@ def command(call: Call, *, keep: bool) -> int:
             progress.close()
             call.result(summary, lambda console: _show(console, summary, keep))
             if keep:
-                Supervisor(project).wait()
+                told = Supervisor(project)
+                with told.heeding():
+                    told.wait()
     return exits.OK if summary.gate == "passed" else exits.GATE
 
 

@@ -24,10 +24,10 @@ def command(call: Call, *, gateway: str | None, control: str | None, grpc: str |
     settings = project.settings
     _ = project.definitions  # what is wrong in them is said here, not in a child's log
     supervisor = Supervisor(
-        project, {f"MAINSPRING_{name.upper()}": str(value) for name, value in call.overrides.items()}
+        project, {f"MAINSPRING_{name.upper()}": str(value) for name, value in call.overrides.items()}, tell=call.say
     )
-    with supervisor.running():
-        token = first_key(project)
+    with supervisor.heeding(), supervisor.running():
+        token = None if supervisor.asked_to_stop else first_key(project)
         call.say(f"[bold]Mainspring[/] · project {settings.project} · profile {settings.profile}")
         call.say(f"  predictions  {settings.gateway.url}/v2")
         if settings.grpc is not None:

@@ -15,6 +15,7 @@ from mainspring.core.ids import new_id
 from mainspring.jobs import transitions
 from mainspring.jobs.adapters.tables import insert_new, job_of, job_schedules, job_steps, jobs, row_of
 from mainspring.jobs.model import (
+    AHEAD,
     ENDED,
     Job,
     Lease,
@@ -157,7 +158,8 @@ class CatalogJobs:
             for tick in sorted(ticks, key=lambda tick: tick.schedule.name):
                 first = insert_new(self._engine, job_schedules, "name")
                 connection.execute(first, {"name": tick.schedule.name, "tick": tick.at})
-                later = (job_schedules.c.name == tick.schedule.name, job_schedules.c.tick < tick.at)
+                last = job_schedules.c.tick
+                later = (job_schedules.c.name == tick.schedule.name, (last < tick.at) | (last > now + AHEAD))
                 # The row's lock decides between two who come with the same tick.
                 if connection.execute(job_schedules.update().where(*later).values(tick=tick.at)).rowcount:
                     made.append(transitions.of_tick(tick, now))

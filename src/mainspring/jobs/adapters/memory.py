@@ -11,6 +11,7 @@ from mainspring.core.errors import Conflict
 from mainspring.core.ids import new_id
 from mainspring.jobs import transitions
 from mainspring.jobs.model import (
+    AHEAD,
     ENDED,
     Job,
     Lease,
@@ -138,9 +139,11 @@ class MemoryJobs:
         with self._lock:
             for tick in ticks:
                 last = self._ticks.get(tick.schedule.name)
-                if last is not None and last < tick.at:
+                moves = last is not None and (last < tick.at or last > now + AHEAD)
+                if moves:
                     made.append(transitions.of_tick(tick, now))
-                self._ticks[tick.schedule.name] = tick.at if last is None else max(last, tick.at)
+                if moves or last is None:
+                    self._ticks[tick.schedule.name] = tick.at
             return self._keep(made)
 
     def last_ticks(self) -> dict[str, int]:

@@ -1,0 +1,48 @@
+"""A process that runs for long works by what was applied last, not by what there was at its start."""
+
+from __future__ import annotations
+
+from depot import Depot, opened, wait_for
+from mainspring.app.processes.worker import duties
+
+
+def test_a_view_and_a_gate_are_followed_when_they_are_applied(depot: Depot) -> None:
+    project = opened(depot)
+    project.follow_definitions()
+    try:
+        assert project.definitions.models["late-parcel"].gates
+        features, model = depot.root / "parcels" / "features.py", depot.root / "parcels" / "model.py"
+        features.write_text(
+            features.read_text()
+            + '\n\n@ms.feature_view(entity=hub, source=scans)\nclass HubDay:\n    scans_1d = ms.count(window="1d")\n'
+        )
+        model.write_text(model.read_text().replace('    gates=[ms.beats("auc", by=0.01)],\n', ""))
+        assert set(project.definitions.views) == {"HubLoad"}, "it is not applied yet"
+        depot.json("apply")
+        wait_for(lambda: set(project.definitions.views) == {"HubLoad", "HubDay"}, "the definitions to follow")
+        assert not project.definitions.models["late-parcel"].gates
+    finally:
+        project.close()
+
+
+def test_the_worker_publishes_an_endpoint_that_was_applied_since(depot: Depot) -> None:
+    project = opened(depot)
+    project.follow_definitions()
+    try:
+        publish = next(each for each in duties(project) if each.name == "publishing routes")
+        publish.do()
+        assert set(project.routes.current()) == {"late-parcel"}
+        service = depot.root / "parcels" / "service.py"
+        service.write_text(service.read_text() + '\nms.Endpoint("second", model="late-parcel@champion")\n')
+        depot.json("apply")
+
+        def published() -> bool:
+            publish.do()
+            return set(project.routes.current()) == {"late-parcel", "second"}
+
+        wait_for(published, "the second endpoint")
+        service.write_text("this is no Python\n")
+        publish.do()
+        assert set(project.routes.current()) == {"late-parcel", "second"}
+    finally:
+        project.close()

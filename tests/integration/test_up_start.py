@@ -1,0 +1,64 @@
+"""How `up` starts: it waits for its catalog, and a signal meanwhile cuts nothing short."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from depot import ENDPOINT, Depot, ask, keyed, opened, wait_for
+from mainspring.app.keys import create_key
+from mainspring.app.processes.supervisor import Supervisor
+from mainspring.core.time import DAY
+from mainspring.ledger.model import PREDICTIONS
+from servers import PostgresServer, running
+from standing import Standing
+
+
+def test_a_signal_while_it_starts_loses_no_answer(depot: Depot) -> None:
+    service = depot.root / "parcels" / "service.py"
+    service.write_text(service.read_text().replace(", log=ms.Log(sync=True)", ""))
+    project = opened(depot)
+    key = create_key(project, "test", ["predict"], DAY)
+    project.close()
+    process = depot.start("up", "--json")
+    try:
+        wait_for(lambda: ask(depot.gateway, "GET", "/v2/health/ready").status == 200, "the gateway to serve")
+        told = []
+        for number in range(6):
+            answer = ask(depot.gateway, "POST", f"/v2/models/{ENDPOINT}/infer", keyed(f"c{number}"), key=key)
+            told += answer.body["parameters"]["prediction_ids"]
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait()
+    project = opened(depot)
+    project.predictions.compact()
+    files = project.lake.scan(PREDICTIONS).files
+    kept = {each for file in files for each in pq.read_table(file, columns=["id"])["id"].to_pylist()}
+    project.close()
+    assert set(told) <= kept
+
+
+def test_a_start_waits_for_its_catalog(tmp_path: Path) -> None:
+    with running(PostgresServer) as server:
+        standing = Standing(tmp_path / "project", catalog=server.fresh().text)
+        standing.publish()
+        standing.project.close()
+        server.stop(signal.SIGKILL)
+        waited: list[str] = []
+
+        def tell(text: str) -> None:
+            waited.append(text)
+            server.start()
+
+        project = standing.opened()
+        supervisor = Supervisor(project, parts=("gateway", "control"), tell=tell)
+        with supervisor.running(ready_within_s=2):
+            wait_for(lambda: standing.ready().status == 200, "the gateway to serve")
+        project.close()
+    assert len(waited) == 1
+    assert "Waiting for the catalog" in waited[0]

@@ -9,7 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mainspring.app.live.doctor import Finding, examine
+from depot import Depot, opened
+from mainspring.app.live.doctor import examine
+from mainspring.app.live.finding import Finding
 from mainspring.app.live.status import status
 from mainspring.app.processes.running import Running
 from mainspring.app.profiles.settings import load_settings
@@ -75,3 +77,47 @@ def test_an_endpoint_that_serves_what_is_not_registered_is_named(project: Projec
     assert not found.ok
     assert found.detail == "endpoint late serves version 3 of late, which is not registered"
     assert "tracking.db from a backup" in found.fix
+
+
+def of_endpoints(project: Project) -> list[Finding]:
+    return [finding for finding in examine(project) if finding.check == "endpoints"]
+
+
+def test_an_endpoint_that_serves_nothing_is_named_with_what_to_do(depot: Depot) -> None:
+    service = depot.root / "parcels" / "service.py"
+    service.write_text(service.read_text() + '\nms.Endpoint("pinned", model="late-parcel@2")\n')
+    project = opened(depot)
+    try:
+        [found] = of_endpoints(project)
+        assert not found.ok
+        assert found.detail == (
+            "Endpoint 'pinned' serves no version: version 2 of 'late-parcel' has not passed its gates."
+        )
+        assert found.fix == "run `mainspring promote late-parcel 2`, which judges it."
+        problems = {each.endpoint: each.problem for each in status(project).endpoints}
+        assert problems == {"late-parcel": "", "pinned": f"{found.detail} Fix: {found.fix}"}
+    finally:
+        project.close()
+
+
+def test_features_that_were_never_materialised_are_named(depot: Depot) -> None:
+    project = opened(depot)
+    try:
+        [found] = of_endpoints(project)
+        assert found.ok
+        for view in project.online.views():
+            project.online.clear(view)
+        [found] = of_endpoints(project)
+        assert (found.ok, found.fix) == (False, "run `mainspring materialize HubLoad`")
+        assert "endpoint late-parcel reads HubLoad, which were never materialised" in found.detail
+        features, model = depot.root / "parcels" / "features.py", depot.root / "parcels" / "model.py"
+        for path in (features, model):
+            path.write_text(path.read_text().replace("HubLoad", "Load"))
+    finally:
+        project.close()
+    renamed = opened(depot)
+    try:
+        [found] = of_endpoints(renamed)
+        assert "declare HubLoad and the source" in found.fix
+    finally:
+        renamed.close()

@@ -487,13 +487,13 @@ def test_a_version_that_is_damaged_afterwards_is_not_served_and_the_one_before_g
     now = place.project.wall.now()
     versions.set_alias(AliasMove("network", "champion", "1", added.version, "test", "", now))
     try:
-        publish(list(place.project.definitions.endpoints.values()), versions, place.project.routes)
+        publish(list(place.project.definitions.endpoints.values()), versions, place.project.routes, gated=())
         log = place.root.parent / "gateway.log"
         place.until(lambda: re.search(f"Bundle {added.digest[:12]} is not served: .*{said}", log.read_text()), said)
         np.testing.assert_allclose(place.infer("network", x=ROWS)["y"], network(0, ROWS), rtol=1e-5, atol=1e-5)
     finally:
         versions.set_alias(AliasMove("network", "champion", added.version, "1", "test", "", now))
-        publish(list(place.project.definitions.endpoints.values()), versions, place.project.routes)
+        publish(list(place.project.definitions.endpoints.values()), versions, place.project.routes, gated=())
 
 
 def test_functions_that_are_not_the_projects_are_refused(place: Place) -> None:

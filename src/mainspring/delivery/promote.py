@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from mainspring.core.errors import Conflict, NotFound
 from mainspring.core.time import Clock
 from mainspring.delivery.compare import Rebuild, compare
 from mainspring.delivery.gates import baseline_of, judge
 from mainspring.delivery.model import GateResult, Promotion
-from mainspring.delivery.routing import publish
+from mainspring.delivery.routing import CHAMPION, publish
 from mainspring.registry.model import AliasMove, Bundle, ModelVersion
 from mainspring.registry.ports import ModelVersions
 from mainspring.security.model import AuditEvent
@@ -20,7 +20,6 @@ from mainspring.stats.metrics import Metric
 from mainspring.stats.thresholds import Costs
 from mainspring.training.model import Gate
 
-CHAMPION = "champion"
 _PROMOTE = "promote"  # how the reason of a move begins; a rollback finds its way back by it
 _ROLLBACK = "rollback"
 _TRIES = 3
@@ -35,6 +34,7 @@ def promote(
     load: Callable[[str], Bundle],
     routes: Routes,
     endpoints: Sequence[Endpoint],
+    gated: Collection[str],
     audit: AuditLog,
     clock: Clock,
     actor: str,
@@ -55,6 +55,7 @@ def promote(
         version: A version's number, or an alias of the model.
         load: Returns the verified bundle of a digest.
         endpoints: All of the project's: the routing table is replaced whole.
+        gated: As of `routing.routes_for`.
         actor: Who asks, for the alias's history and the audit log.
         rebuild: Makes the champion's inputs for the candidate's held-out rows where the two use other features.
         more: Returns verdicts of what no metric says, such as approvals. Asked last, just before the alias moves: an
@@ -72,7 +73,7 @@ def promote(
     for _ in range(_TRIES):
         champion = _champion(versions, model)
         if champion is not None and champion.version == candidate.version:
-            revision = publish(endpoints, versions, routes)
+            revision = publish(endpoints, versions, routes, gated=gated)
             return _promotion(candidate, champion, promoted=True, revision=revision)
         results = (*_verdicts(gates, bundle, champion, load, rebuild, metrics, threshold), *more())
         if not all(result.passed for result in results):
@@ -83,7 +84,7 @@ def promote(
             _move(versions, audit, clock, actor, _PROMOTE, reason, champion, candidate)
         except Conflict:
             continue
-        revision = publish(endpoints, versions, routes)
+        revision = publish(endpoints, versions, routes, gated=gated)
         return _promotion(candidate, champion, promoted=True, results=results, revision=revision)
     raise Conflict(
         f"The alias {model}@{CHAMPION} moved {_TRIES} times while version {candidate.version} was being judged.",
@@ -98,6 +99,7 @@ def rollback(
     load: Callable[[str], Bundle],
     routes: Routes,
     endpoints: Sequence[Endpoint],
+    gated: Collection[str],
     audit: AuditLog,
     clock: Clock,
     actor: str,
@@ -124,7 +126,7 @@ def rollback(
     target = versions.get(model, before)
     load(target.digest)
     _move(versions, audit, clock, actor, _ROLLBACK, reason, champion, target)
-    return _promotion(target, champion, promoted=True, revision=publish(endpoints, versions, routes))
+    return _promotion(target, champion, promoted=True, revision=publish(endpoints, versions, routes, gated=gated))
 
 
 def previous_version(versions: ModelVersions, model: str) -> str | None:

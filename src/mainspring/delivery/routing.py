@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from mainspring.core.errors import NotFound
+from mainspring.registry.model import ModelVersion
 from mainspring.registry.ports import ModelVersions
 from mainspring.serving.model import Arm, Endpoint, Route
 from mainspring.serving.ports import Routes
 
+CHAMPION = "champion"
 
-def routes_for(endpoints: Iterable[Endpoint], versions: ModelVersions) -> list[Route]:
+
+def routes_for(endpoints: Iterable[Endpoint], versions: ModelVersions, *, gated: Collection[str]) -> list[Route]:
     """Return the route of each endpoint as the aliases stand now, in the order of their names.
 
-    An endpoint whose alias or version does not exist yet has no route.
+    An endpoint has no route while its alias or version does not exist, or its version has not passed its gates.
+
+    Args:
+        gated: The models whose versions must pass gates, or be approved, before they serve.
     """
     routes = []
     for endpoint in sorted(endpoints, key=lambda endpoint: endpoint.name):
         try:
-            version = versions.get(endpoint.model_name, endpoint.reference)
+            version = version_of(endpoint, versions, gated=gated)
         except NotFound:
             continue
         routes.append(
@@ -34,17 +40,45 @@ def routes_for(endpoints: Iterable[Endpoint], versions: ModelVersions) -> list[R
     return routes
 
 
-def publish(endpoints: Iterable[Endpoint], versions: ModelVersions, routes: Routes) -> int:
+def version_of(endpoint: Endpoint, versions: ModelVersions, *, gated: Collection[str]) -> ModelVersion:
+    """Return the version that an endpoint is to serve. An alias moves by the gates; of a version that is named by its
+    number it is asked whether it was ever champion.
+
+    Raises:
+        NotFound: There is none, or it has not passed; with what to do about it.
+    """
+    model, reference = endpoint.model_name, endpoint.reference
+    try:
+        version = versions.get(model, reference)
+    except NotFound:
+        trained = bool(versions.all(model))
+        if reference == CHAMPION:
+            what = f"Endpoint {endpoint.name!r} serves no version yet: none of {model!r} is champion."
+            steps = "`mainspring promote`" if trained else "`mainspring train` and `mainspring promote`"
+        else:
+            what = f"Endpoint {endpoint.name!r} serves no version: {model!r} has no {reference!r}."
+            steps = f"`mainspring train {model}`, or name a version of `mainspring models list`"
+        raise NotFound(what, fix=f"run {steps}.") from None
+    pinned = reference == version.version and model in gated
+    if pinned and not any(move.new == version.version for move in versions.moves(model, CHAMPION)):
+        raise NotFound(
+            f"Endpoint {endpoint.name!r} serves no version: version {reference} of {model!r} has not passed its gates.",
+            fix=f"run `mainspring promote {model} {reference}`, which judges it.",
+        )
+    return version
+
+
+def publish(endpoints: Iterable[Endpoint], versions: ModelVersions, routes: Routes, *, gated: Collection[str]) -> int:
     """Make the routing table say what the aliases say, and return its revision.
 
     Called after a move and at every start: a crash between a move and its publication heals here. If an alias moves
     meanwhile, the table is made again, so whoever publishes last publishes the newest state.
     """
     endpoints = list(endpoints)
-    wanted = routes_for(endpoints, versions)
+    wanted = routes_for(endpoints, versions, gated=gated)
     while True:
         revision = routes.publish(wanted)
-        now = routes_for(endpoints, versions)
+        now = routes_for(endpoints, versions, gated=gated)
         if now == wanted:
             return revision
         wanted = now

@@ -137,14 +137,15 @@ class Stage:
     def promote(self, version: str, gates: Sequence[Gate] = (), **changes: Any) -> Promotion:
         arguments: dict[str, Any] = {
             "gates": gates, "versions": self.versions, "load": self.bundles.load, "routes": self.routes,
-            "endpoints": self.endpoints, "audit": self.audit, "clock": self.clock, "actor": "ana", **changes,
+            "endpoints": self.endpoints, "gated": {"late"}, "audit": self.audit, "clock": self.clock, "actor": "ana",
+            **changes,
         }  # fmt: skip
         return promote("late", version, **arguments)
 
     def rollback(self, **changes: Any) -> Promotion:
         arguments: dict[str, Any] = {
             "versions": self.versions, "load": self.bundles.load, "routes": self.routes, "endpoints": self.endpoints,
-            "audit": self.audit, "clock": self.clock, "actor": "ana", **changes,
+            "gated": {"late"}, "audit": self.audit, "clock": self.clock, "actor": "ana", **changes,
         }  # fmt: skip
         return rollback("late", **arguments)
 

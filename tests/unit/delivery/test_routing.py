@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from mainspring.delivery.routing import publish, routes_for
+import pytest
+
+from mainspring.core.errors import NotFound
+from mainspring.delivery.routing import publish, routes_for, version_of
 from mainspring.ledger.model import Log
 from mainspring.registry.adapters.memory import MemoryVersions
 from mainspring.registry.model import AliasMove
@@ -28,7 +31,7 @@ def test_a_route_has_what_its_endpoint_declares() -> None:
     versions = registry("late")
     move(versions, "late", None, "2")
     endpoint = Endpoint("e", model="late@champion", deadline="80ms", max_queue_rows=7, log=Log(sync=True))
-    assert routes_for([endpoint], versions) == [
+    assert routes_for([endpoint], versions, gated=()) == [
         Route(
             endpoint="e",
             model="late",
@@ -50,7 +53,7 @@ def test_endpoints_without_a_version_have_no_route() -> None:
         Endpoint("unknown", model="nothing@champion"),
         Endpoint("nine", model="late@9"),
     ]
-    found = routes_for(endpoints, versions)
+    found = routes_for(endpoints, versions, gated=())
     assert [(route.endpoint, route.arms[0].version) for route in found] == [("pinned", "2"), ("z", "1")]
 
 
@@ -58,20 +61,20 @@ def test_publishing_heals_a_crash_between_move_and_publication() -> None:
     versions, routes = registry("late"), MemoryRoutes()
     endpoints = [Endpoint("e", model="late@champion")]
     move(versions, "late", None, "1")
-    first = publish(endpoints, versions, routes)
+    first = publish(endpoints, versions, routes, gated=())
     move(versions, "late", "1", "2")  # and then the process died
     assert routes.current()["e"].arms[0].version == "1"
-    second = publish(endpoints, versions, routes)
+    second = publish(endpoints, versions, routes, gated=())
     assert routes.current()["e"].arms[0].version == "2"
     assert second > first
-    assert publish(endpoints, versions, routes) == second
+    assert publish(endpoints, versions, routes, gated=()) == second
 
 
 def test_an_endpoint_that_is_gone_loses_its_route() -> None:
     versions, routes = registry("late"), MemoryRoutes()
     move(versions, "late", None, "1")
-    publish([Endpoint("e", model="late@1"), Endpoint("f", model="late@1")], versions, routes)
-    publish([Endpoint("f", model="late@1")], versions, routes)
+    publish([Endpoint("e", model="late@1"), Endpoint("f", model="late@1")], versions, routes, gated=())
+    publish([Endpoint("f", model="late@1")], versions, routes, gated=())
     assert set(routes.current()) == {"f"}
 
 
@@ -88,5 +91,33 @@ def test_an_alias_that_moves_during_publication_is_published_too() -> None:
             return super().publish(routes)  # type: ignore[arg-type]
 
     routes = Busy()
-    publish([Endpoint("e", model="late@champion")], versions, routes)
+    publish([Endpoint("e", model="late@champion")], versions, routes, gated=())
     assert routes.current()["e"].arms[0].version == "2"
+
+
+def test_a_pinned_version_serves_once_it_has_passed_its_gates() -> None:
+    versions, pinned = registry("late"), Endpoint("pinned", model="late@2")
+    for gated in ({"late"}, {"late", "other"}):
+        assert routes_for([pinned], versions, gated=gated) == []
+        with pytest.raises(NotFound, match="version 2 of 'late' has not passed its gates") as refused:
+            version_of(pinned, versions, gated=gated)
+        assert refused.value.fix == "run `mainspring promote late 2`, which judges it."
+    assert [route.endpoint for route in routes_for([pinned], versions, gated={"other"})] == ["pinned"]
+    move(versions, "late", None, "2")
+    assert [route.endpoint for route in routes_for([pinned], versions, gated={"late"})] == ["pinned"]
+    move(versions, "late", "2", "1")
+    assert [route.endpoint for route in routes_for([pinned], versions, gated={"late"})] == ["pinned"]
+
+
+@pytest.mark.parametrize(
+    ("model", "said", "fix"),
+    [
+        ("late@champion", "none of 'late' is champion", "run `mainspring promote`."),
+        ("none@champion", "none of 'none' is champion", "run `mainspring train` and `mainspring promote`."),
+        ("late@9", "'late' has no '9'", "run `mainspring train late`, or name a version of `mainspring models list`."),
+    ],
+)
+def test_an_endpoint_without_a_version_says_why(model: str, said: str, fix: str) -> None:
+    with pytest.raises(NotFound, match=said) as told:
+        version_of(Endpoint("e", model=model), registry("late"), gated={"late"})
+    assert told.value.fix == fix

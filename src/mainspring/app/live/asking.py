@@ -12,11 +12,13 @@ from typing import Any
 import msgspec
 
 from mainspring.app.keys import brief_key
+from mainspring.app.models.promoting import gated
 from mainspring.app.processes.reach import connect
 from mainspring.app.project import Project
 from mainspring.client.certificates import Certificates, client_is_refused, server_is_distrusted
 from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, Unavailable
 from mainspring.core.settings import Address, Settings
+from mainspring.delivery.routing import version_of
 from mainspring.serving.model import Route
 
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT")
@@ -59,7 +61,7 @@ def ask(
 
     Raises:
         Denied: The gateway wants a client's certificate, or is not trusted; or the key may not.
-        NotFound: The endpoint is unknown or serves nothing yet.
+        NotFound: The endpoint is unknown or serves nothing yet, and why.
         Invalid: A field is unknown, missing or not of its type.
         Unavailable: The gateway does not answer.
     """
@@ -85,9 +87,10 @@ def ask(
 def route_of(project: Project, endpoint: str) -> Route:
     routes = project.routes.current()
     if endpoint not in routes:
-        project.definitions.endpoint(endpoint)
-        raise NotFound(
-            f"Endpoint {endpoint!r} serves no version yet.", fix="run `mainspring train` and `mainspring promote`."
+        version = version_of(project.definitions.endpoint(endpoint), project.versions, gated=gated(project))
+        raise Unavailable(
+            f"Endpoint {endpoint!r} is about to serve version {version.version}: its route is not published yet.",
+            fix="run `mainspring up`, whose worker publishes it within seconds.",
         )
     return routes[endpoint]
 

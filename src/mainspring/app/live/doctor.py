@@ -8,9 +8,9 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
-
 from mainspring.app.jobs.failing import failing
+from mainspring.app.live.endpoint_checks import check_endpoints
+from mainspring.app.live.finding import Finding, well
 from mainspring.app.processes.reach import answers
 from mainspring.app.processes.running import alive, read_running
 from mainspring.app.profiles import place_checks
@@ -25,15 +25,6 @@ from mainspring.security.secrets import load_or_create
 _RENEW_US = 14 * DAY  # before a certificate ends
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One check's outcome."""
-
-    check: str
-    ok: bool
-    detail: str
-    fix: str = ""
-
-
 def examine(project: Project) -> list[Finding]:
     """Return the outcome of every check. Nothing is changed but what a dead process left: its runs are closed."""
     checks: list[tuple[str, Callable[[Project], Iterator[Finding]]]] = [
@@ -45,6 +36,7 @@ def examine(project: Project) -> list[Finding]:
         ("online store", _online),
         ("runs", _runs),
         ("models", _models),
+        ("endpoints", check_endpoints),
         ("predictions", _predictions),
         ("certificates", _certificates),
         ("jobs", _jobs),
@@ -68,13 +60,9 @@ def examine(project: Project) -> list[Finding]:
     return findings
 
 
-def _well(check: str, detail: str) -> Finding:
-    return Finding(check=check, ok=True, detail=detail)
-
-
 def _definitions(project: Project) -> Iterator[Finding]:
     found = project.definitions
-    yield _well("definitions", f"{len(found.contents())} definitions hold together")
+    yield well("definitions", f"{len(found.contents())} definitions hold together")
 
 
 def _private(project: Project) -> Iterator[Finding]:
@@ -91,7 +79,7 @@ def _private(project: Project) -> Iterator[Finding]:
             fix=f"run `chmod -R go= {project.settings.state}`",
         )
     else:
-        yield _well("private files", f"only their owner reads the secrets in {project.settings.state}")
+        yield well("private files", f"only their owner reads the secrets in {project.settings.state}")
 
 
 def _is_private(project: Project, path: Path) -> bool:
@@ -116,7 +104,7 @@ def _catalog(project: Project) -> Iterator[Finding]:
             if said != "ok":
                 yield Finding(check="catalog", ok=False, detail=str(said), fix="restore the catalog from a backup")
                 return
-    yield _well("catalog", "whole, and of this version")
+    yield well("catalog", "whole, and of this version")
 
 
 def _lake(project: Project) -> Iterator[Finding]:
@@ -133,7 +121,7 @@ def _lake(project: Project) -> Iterator[Finding]:
     for each in damage:
         yield Finding(check="lake", ok=False, detail=each, fix="restore the lake from a backup, or land its data again")
     if not damage:
-        yield _well("lake", f"{len(tables)} tables, each with all of its files")
+        yield well("lake", f"{len(tables)} tables, each with all of its files")
 
 
 def _folders(project: Project) -> list[str]:
@@ -176,7 +164,7 @@ def _keys(project: Project) -> Iterator[Finding]:
             damaged = True
             yield Finding(check="keys", ok=False, detail=error.what, fix=error.fix or "")
     if not damaged:
-        yield _well("keys", "every secret that was made is whole")
+        yield well("keys", "every secret that was made is whole")
 
 
 def _online(project: Project) -> Iterator[Finding]:
@@ -194,7 +182,7 @@ def _online(project: Project) -> Iterator[Finding]:
     project.online.ping()
     views = project.definitions.views.values()
     done = [view.name for view in views if project.materialiser.position(view) is not None]
-    yield _well(
+    yield well(
         "online store",
         f"answers at {project.settings.online.shown}; {len(done)} of {len(views)} feature views are materialised",
     )
@@ -206,7 +194,7 @@ def _runs(project: Project) -> Iterator[Finding]:
     killed = sweep(project.tracking, project.wall)
     running = project.tracking.search(status="RUNNING", limit=100)
     closed = f"; closed {len(killed)} whose process had died" if killed else ""
-    yield _well("runs", f"{len(running)} running{closed}")
+    yield well("runs", f"{len(running)} running{closed}")
 
 
 def _models(project: Project) -> Iterator[Finding]:
@@ -222,7 +210,7 @@ def _models(project: Project) -> Iterator[Finding]:
             fix = f"restore {place} from a backup, or train and promote the model again"
             yield Finding(check="models", ok=False, detail=told, fix=fix)
             return
-    yield _well("models", f"{len(versions)} versions, each bundle whole and signed")
+    yield well("models", f"{len(versions)} versions, each bundle whole and signed")
 
 
 def _predictions(project: Project) -> Iterator[Finding]:
@@ -240,7 +228,7 @@ def _predictions(project: Project) -> Iterator[Finding]:
         return
     torn = getattr(project.predictions, "torn_bytes", 0)
     lost = f"; {torn} bytes of writes that death cut short were cut off" if torn else ""
-    yield _well("predictions", f"the log is whole, {moved} moved into the lake{lost}")
+    yield well("predictions", f"the log is whole, {moved} moved into the lake{lost}")
 
 
 def _jobs(project: Project) -> Iterator[Finding]:
@@ -249,7 +237,7 @@ def _jobs(project: Project) -> Iterator[Finding]:
         counts = project.jobs.counts()
         waiting = counts.get(Status.QUEUED, 0) + counts.get(Status.RUNNING, 0)
         made_good = f"; {counts[Status.FAILED]} failed and went well since" if Status.FAILED in counts else ""
-        yield _well("jobs", f"{waiting} queued or running{made_good}")
+        yield well("jobs", f"{waiting} queued or running{made_good}")
         return
     newest = failed[0]
     error = next(iter((newest.error or "").splitlines()), "no error was kept")
@@ -273,7 +261,7 @@ def _certificates(project: Project) -> Iterator[Finding]:
         if expires - now < _RENEW_US:
             yield Finding(check="certificates", ok=False, detail=detail, fix="renew it, and start again")
         else:
-            yield _well("certificates", detail)
+            yield well("certificates", detail)
 
 
 def _processes(project: Project) -> Iterator[Finding]:
@@ -293,7 +281,7 @@ def _processes(project: Project) -> Iterator[Finding]:
                     fix=f"run `kill {' '.join(map(str, stray))}`",
                 )
             else:
-                yield _well("processes", "not up; no process and no lock is left over")
+                yield well("processes", "not up; no process and no lock is left over")
             return
     except Conflict:
         pass
@@ -307,8 +295,8 @@ def _processes(project: Project) -> Iterator[Finding]:
         where, first = f"{settings.grpc.host}:{settings.grpc.port}", settings.gateway_workers
         several = f" from {settings.grpc_workers} processes" if settings.grpc_workers > 1 else ""
         slots = range(first, first + settings.grpc_workers)
-        well = all(ready(folder(settings.state), slot) is not None for slot in slots)
-        yield _answering(project, "grpc", where + several, well)
+        answering = all(ready(folder(settings.state), slot) is not None for slot in slots)
+        yield _answering(project, "grpc", where + several, answering)
 
 
 def _worker(project: Project, pid: int) -> Finding:
@@ -326,7 +314,7 @@ def _worker(project: Project, pid: int) -> Finding:
             detail=f"process {pid} is stopped: features, routes and the prediction log wait",
             fix=f"run `kill -CONT {pid}`",
         )
-    return _well("worker", "runs")
+    return well("worker", "runs")
 
 
 def _stopped(pid: int) -> bool:
@@ -338,9 +326,9 @@ def _stopped(pid: int) -> bool:
         return False
 
 
-def _answering(project: Project, name: str, where: str, well: bool) -> Finding:
-    if well:
-        return _well(name, f"answers on {where}")
+def _answering(project: Project, name: str, where: str, answering: bool) -> Finding:
+    if answering:
+        return well(name, f"answers on {where}")
     return Finding(
         check=name,
         ok=False,

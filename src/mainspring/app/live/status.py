@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from mainspring.app.live.endpoint_checks import problem_of
 from mainspring.app.processes.running import Running, alive, read_running
 from mainspring.app.project import Project
 from mainspring.core.errors import MainspringError
@@ -20,6 +21,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     quality: dict[str, float]
     coverage: float | None
     drifted_columns: list[str]
+    problem: str = ""  # why it serves nothing, and what to do about it
 
 
 class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +80,7 @@ def _endpoint(project: Project, name: str) -> EndpointStatus:
     newest = windows[-1] if windows else None
     return EndpointStatus(
         endpoint=name,
+        problem=problem_of(project, project.definitions.endpoint(name)),
         model=project.definitions.endpoint(name).model,
         versions={} if route is None else {arm.version: arm.weight for arm in route.arms},
         digest=None if route is None else route.arms[0].digest,

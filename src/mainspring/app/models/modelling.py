@@ -214,10 +214,9 @@ def _version(
 
 def _point(project: Project, model: str, version: str, alias: str) -> None:
     from mainspring.app.auditing import audit
-    from mainspring.app.models.promoting import actor, promote
+    from mainspring.app.models.promoting import actor, promote, publish_routes
     from mainspring.core.errors import NotFound
-    from mainspring.delivery.promote import CHAMPION
-    from mainspring.delivery.routing import publish
+    from mainspring.delivery.routing import CHAMPION
     from mainspring.registry.model import AliasMove
 
     if alias == CHAMPION:
@@ -232,7 +231,7 @@ def _point(project: Project, model: str, version: str, alias: str) -> None:
         project.versions.set_alias(AliasMove(model, alias, old, version, actor(), "models add", at))
         detail = f"{alias}: {f'version {old}' if old else 'nothing'} -> version {version}"
         audit(project, "alias", f"model/{model}", detail)
-    publish(list(project.definitions.endpoints.values()), project.versions, project.routes)
+    publish_routes(project)
 
 
 def check_name(project: Project, model: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mainspring.app.models.curating import authors, expect_kept, makers, storable
 from mainspring.app.project import Project
 from mainspring.core.errors import NotFound
-from mainspring.delivery import approving, carded
+from mainspring.delivery import approving, carded, routing
 from mainspring.delivery import promote as delivery
 from mainspring.delivery.model import GateResult, Promotion
 from mainspring.registry.model import Bundle, ModelVersion
@@ -43,6 +43,7 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
         load=project.bundles.load,
         routes=project.routes,
         endpoints=list(project.definitions.endpoints.values()),
+        gated=gated(project),
         audit=project.audit,
         clock=project.wall,
         actor=actor(),
@@ -69,6 +70,20 @@ def _carded(project: Project, gates: Sequence[Gate], version: ModelVersion) -> l
     from mainspring.app.models.cards import card
 
     return [carded.verdict(card(project, f"{version.model}:{version.version}"))]
+
+
+def publish_routes(project: Project) -> int:
+    """Make the routing table say what the aliases say, and return its revision."""
+    endpoints = list(project.definitions.endpoints.values())
+    return routing.publish(endpoints, project.versions, project.routes, gated=gated(project))
+
+
+def gated(project: Project) -> set[str]:
+    """Return the models whose versions must pass gates, or be approved, before an endpoint serves them."""
+    definitions = project.definitions
+    if project.settings.approvals:
+        return {*definitions.models, *(endpoint.model_name for endpoint in definitions.endpoints.values())}
+    return {name for name, model in definitions.models.items() if model.gates}
 
 
 def _gates(project: Project, model: str) -> Sequence[Gate]:
@@ -106,6 +121,7 @@ def rollback(project: Project, model: str, *, reason: str = "") -> Promotion:
         load=project.bundles.load,
         routes=project.routes,
         endpoints=list(project.definitions.endpoints.values()),
+        gated=gated(project),
         audit=project.audit,
         clock=project.wall,
         actor=actor(),

@@ -30,7 +30,7 @@ LOCK = "up"
 _LIVE = "/health/live"
 _SOON_S = 10.0  # after a start
 _AFTER_DRAIN_S = 5.0
-_START_S = 30.0
+_START_S, _AFTER_WAIT_S = 30.0, 120.0
 _FIRST_WAIT_S, _SERVED_WAIT_S, _LONGEST_WAIT_S, _STEADY_S = 0.1, 0.8, 10.0, 30.0
 
 
@@ -249,7 +249,7 @@ class Supervisor:
                 if time.monotonic() > deadline:
                     if (reason := self._without_catalog()) is not None:
                         self.tell(f"Waiting for the catalog: {reason}")
-                        deadline = time.monotonic() + _START_S
+                        deadline = time.monotonic() + _AFTER_WAIT_S
                         continue
                     log = log_path(settings.state, name)
                     raise Unavailable(

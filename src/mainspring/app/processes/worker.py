@@ -53,10 +53,10 @@ class Duty:
 
 def duties(project: Project) -> list[Duty]:
     """Return what the worker of a project does."""
-    from mainspring.delivery.routing import publish
+    from mainspring.app.models.promoting import publish_routes
 
     def route() -> None:
-        publish(project.definitions.endpoints.values(), project.versions, project.routes)
+        publish_routes(project)
 
     def compact() -> None:
         project.predictions.compact()

@@ -31,6 +31,8 @@ def command(call: Call) -> None:
         for endpoint in found.endpoints:
             versions = ", ".join(f"version {version}" for version in endpoint.versions) or "nothing yet"
             console.print(f"  endpoint  [bold]{endpoint.endpoint}[/] serves {endpoint.model}: {versions}")
+            if endpoint.problem:
+                console.print(f"            [yellow]{escape(endpoint.problem)}[/]", soft_wrap=True)
             if endpoint.predictions:
                 quality = (
                     ", ".join(f"{name} {value:.3f}" for name, value in endpoint.quality.items()) or "no labels yet"

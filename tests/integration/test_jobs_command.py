@@ -44,6 +44,7 @@ def test_what_cannot_be_run_is_said_with_its_exit_code(depot: Depot) -> None:
         (("run", "tidy", "{x"), 2, "JSON"),
         (("run", "tidy", '{"x": 1}'), 2, "'x'"),
         (("run", "collect-garbage", '{"grace": "1m"}'), 2, "'1m'"),
+        (("run", "materialise", '{"views": ["Nobody"]}'), 2, "Nobody"),
         (("show", "nobody"), 4, "nobody"),
         (("cancel", "nobody"), 4, "nobody"),
         (("retry", "nobody"), 4, "nobody"),
@@ -55,9 +56,12 @@ def test_what_cannot_be_run_is_said_with_its_exit_code(depot: Depot) -> None:
 
 def test_what_failed_for_good_is_seen_and_can_be_retried(depot: Depot) -> None:
     assert depot.json("doctor")["well"]
-    ran = depot.run("jobs", "run", "materialise", '{"views": ["Nobody"]}', "--here", "--json")
-    assert ran.code == 1
-    assert ran.document["status"] == "failed"
+    project = opened(depot)
+    project.jobs.enqueue(
+        [NewJob("materialise", {"views": ["Nobody"]})], project.wall.now()
+    )  # a view that is gone by now
+    project.close()
+    assert depot.run("jobs", "run", "forget-jobs", "--here").code == 0
     [failed] = depot.json("jobs", "list", "--status", "failed")
     assert "Nobody" in failed["error"]
     doctor = depot.run("doctor")

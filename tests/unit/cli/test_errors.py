@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from mainspring.app.live.asking import _inputs
+from mainspring.app.live.request_values import first_row, tensors
 from mainspring.cli import exits
 from mainspring.cli.call import Call, guarded
 from mainspring.cli.main import main
@@ -20,10 +20,10 @@ from mainspring.registry.model import UnknownVersion
 METADATA = {
     "parameters": {
         "keyed_inputs": [
-            {"name": "courier", "datatype": "BYTES"},
-            {"name": "km", "datatype": "FP32"},
-            {"name": "at", "datatype": "INT64"},
-            {"name": "wet", "datatype": "BOOL"},
+            {"name": "courier", "datatype": "BYTES", "shape": [-1]},
+            {"name": "km", "datatype": "FP32", "shape": [-1]},
+            {"name": "at", "datatype": "INT64", "shape": [-1]},
+            {"name": "wet", "datatype": "BOOL", "shape": [-1]},
         ],
         "optional_keyed_inputs": ["wet"],
     },
@@ -41,16 +41,51 @@ METADATA = {
 )
 def test_a_value_that_does_not_fit_says_what_would(fields: dict[str, str], what: str, fix: str) -> None:
     with pytest.raises(Invalid) as wrong:
-        _inputs(METADATA, {"courier": "ana", "km": "3", "at": "2026-01-05T18:30:00Z", **fields})
+        tensors(METADATA, {"courier": "ana", "km": "3", "at": "2026-01-05T18:30:00Z", **fields})
     assert what in wrong.value.what
     assert fix in (wrong.value.fix or "")
 
 
 def test_fields_that_do_not_fit_are_named_and_only_those() -> None:
     with pytest.raises(Invalid, match=r"do not fit: missing: at; unknown: distance\. Fix"):
-        _inputs(METADATA, {"courier": "ana", "km": "3", "distance": "3"})
+        tensors(METADATA, {"courier": "ana", "km": "3", "distance": "3"})
     with pytest.raises(Invalid, match=r"do not fit: missing: at\. Fix"):
-        _inputs(METADATA, {"courier": "ana", "km": "3"})
+        tensors(METADATA, {"courier": "ana", "km": "3"})
+
+
+NETWORK = {
+    "parameters": {"keyed_inputs": [], "optional_keyed_inputs": []},
+    "inputs": [
+        {"name": "image", "datatype": "FP32", "shape": [-1, 2, -1]},
+        {"name": "small", "datatype": "UINT8", "shape": [-1]},
+    ],
+}
+
+
+def test_a_tensor_is_a_json_list_of_one_row_or_a_file_with_it(tmp_path: Path) -> None:
+    image = {"name": "image", "shape": [1, 2, 3], "datatype": "FP32", "data": [1, 2, 3, 4, 5, 6.5]}
+    small = {"name": "small", "shape": [1], "datatype": "UINT8", "data": [7]}
+    (tmp_path / "image.json").write_text("[[[1, 2, 3], [4, 5, 6.5]]]")
+    for text in ("[[1, 2, 3], [4, 5, 6.5]]", f"@{tmp_path / 'image.json'}"):
+        assert tensors(NETWORK, {"image": text, "small": "7"}) == [image, small]
+    assert first_row({"shape": [1, 2, 3], "data": image["data"]}) == [[1, 2, 3], [4, 5, 6.5]]
+    assert first_row({"shape": [1], "data": [0.5]}) == 0.5
+    assert first_row({"shape": [1, 2, 0], "data": []}) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[[1, 2], [3]]", "no JSON list of even rows"),
+        ("1, 2", "no JSON list"),
+        ("[1, 2]", r"the shape \[2\], and a row of it has \[2, -1\]"),
+        ("[[1], [2], [3]]", r"the shape \[3, 1\]"),
+    ],
+)
+def test_a_tensor_that_does_not_fit_says_what_would(text: str, what: str) -> None:
+    with pytest.raises(Invalid, match=what) as wrong:
+        tensors(NETWORK, {"image": text, "small": "7"})
+    assert (wrong.value.fix or "").startswith("give image='[[1, 2]]', or a file")
 
 
 @pytest.mark.parametrize(("reference", "shown"), [("9", "late:9"), ("chmpion", "late@chmpion")])

@@ -16,6 +16,7 @@ from mainspring.jobs.running import JobRun
 
 if TYPE_CHECKING:
     from mainspring.app.project import Project
+    from mainspring.features.model import FeatureView
     from mainspring.jobs.runner import Handler
 
 
@@ -26,6 +27,7 @@ class Work:
     about: str
     options: Mapping[str, Option]
     do: Callable[[Project, JobRun, dict[str, Any]], Plain]
+    check: Callable[[Project, dict[str, Any]], object] = lambda _project, _given: None  # raises where it cannot be done
 
 
 def known(name: str) -> Work:
@@ -86,11 +88,8 @@ def _collect(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
 def _materialise(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
     from mainspring.app.features.materialising import materialise_views
 
-    views, rebuild = list(given["views"] or project.definitions.views), bool(given["rebuild"])
-    try:
-        chosen = [project.definitions.view(name) for name in views]  # all are looked up before any is begun
-    except NotFound as error:  # of the argument: another attempt would not find it either
-        raise Invalid(f"The argument of materialise names what is not there: {error.what}", fix=error.fix) from None
+    rebuild = bool(given["rebuild"])
+    chosen = _views(project, given)  # all are looked up before any is begun
     entities: dict[str, int] = {}
     for number, view in enumerate(chosen):
         run.progress(number, len(chosen), view.name)
@@ -101,6 +100,13 @@ def _materialise(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
         entities[view.name] = run.step(view.name, bring)
     run.progress(len(chosen), len(chosen))
     return entities
+
+
+def _views(project: Project, given: dict[str, Any]) -> list[FeatureView]:
+    try:
+        return [project.definitions.view(name) for name in given["views"] or project.definitions.views]
+    except NotFound as error:  # of the argument: another attempt would not find it either
+        raise Invalid(f"The argument of materialise names what is not there: {error.what}", fix=error.fix) from None
 
 
 def _tidy(project: Project, run: JobRun, _: dict[str, Any]) -> Plain:
@@ -135,6 +141,7 @@ WORK: Mapping[str, Work] = {
         "Bring online features up to date, a view a step; by default all views.",
         {"views": Option([], names), "rebuild": Option(False, flag)},
         _materialise,
+        _views,
     ),
     "tidy": Work("Put away old tiles and states that nothing reads.", {}, _tidy),
 }

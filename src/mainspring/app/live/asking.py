@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import http.client
-import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import msgspec
 
 from mainspring.app.keys import brief_key
+from mainspring.app.live.request_values import first_row, tensors
 from mainspring.app.models.promoting import gated
 from mainspring.app.processes.reach import connect
 from mainspring.app.project import Project
@@ -20,19 +20,6 @@ from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, U
 from mainspring.core.settings import Address, Settings
 from mainspring.delivery.routing import version_of
 from mainspring.serving.model import Route
-
-_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT")
-_READ: Mapping[str, Callable[[str], Any]] = {
-    "BYTES": str,
-    "BOOL": lambda text: {"true": True, "false": False}[text.lower()],
-    "INT": int,
-    "FP": float,
-}
-_WANTED = {
-    "BOOL": ("true or false", "true"),
-    "INT": ("a whole number, nor an instant where one is meant", "7, or an instant as 2026-01-05T18:30:00Z"),
-    "FP": ("a number", "3.2"),
-}
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +40,7 @@ def ask(
     key: str | None = None,
     certificates: Certificates | None = None,
 ) -> Answer:
-    """Ask for one prediction by entity keys and request fields, given as text.
+    """Ask for one prediction by entity keys and request fields, or by tensors, given as text.
 
     Args:
         key: An API key; a brief one is made where it is not given.
@@ -70,7 +57,7 @@ def ask(
     call("GET", "/v2/health/live")  # before a key is made that nobody could use
     token = key or brief_key(project, "mainspring predict")
     metadata = call("GET", f"/v2/models/{endpoint}", token)
-    body = {"inputs": _inputs(metadata, fields)}
+    body = {"inputs": tensors(metadata, fields)}
     began = time.perf_counter()
     reply = call("POST", f"/v2/models/{endpoint}/infer", token, body)
     took = (time.perf_counter() - began) * 1000
@@ -79,7 +66,7 @@ def ask(
         model=route.model,
         version=reply.get("model_version", ""),
         prediction_id=reply["parameters"]["prediction_ids"][0],
-        outputs={output["name"]: output["data"][0] for output in reply["outputs"]},
+        outputs={output["name"]: first_row(output) for output in reply["outputs"]},
         milliseconds=round(took, 3),
     )
 
@@ -93,37 +80,6 @@ def route_of(project: Project, endpoint: str) -> Route:
             fix="run `mainspring up`, whose worker publishes it within seconds.",
         )
     return routes[endpoint]
-
-
-def _inputs(metadata: Mapping[str, Any], fields: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return one row of tensors: by key if the names are the endpoint's keys and fields, else its full inputs."""
-    parameters = metadata["parameters"]
-    keyed = {tensor["name"]: tensor["datatype"] for tensor in parameters["keyed_inputs"]}
-    optional = set(parameters["optional_keyed_inputs"])
-    full = {tensor["name"]: tensor["datatype"] for tensor in metadata["inputs"]}
-    for types, needed in ((keyed, set(keyed) - optional), (full, set(full))):
-        if types and needed <= set(fields) <= set(types):
-            return [_tensor(name, text, types[name]) for name, text in fields.items()]
-    wanted = set(keyed) - optional or set(full)
-    parts = {"missing": sorted(wanted - set(fields)), "unknown": sorted(set(fields) - set(keyed or full))}
-    said = "; ".join(f"{what}: {', '.join(names)}" for what, names in parts.items() if names)
-    raise Invalid(
-        f"The fields do not fit: {said}.", fix=f"give {' '.join(f'{name}=...' for name in (*keyed,) or (*full,))}"
-    )
-
-
-def _tensor(name: str, text: str, datatype: str) -> dict[str, Any]:
-    if datatype == "INT64" and _INSTANT.match(text):
-        datatype = "BYTES"  # an instant may be sent as it is written
-    try:
-        value: Any = _READ[datatype.rstrip("0123456789")](text)
-    except (KeyError, ValueError):
-        what, example = _WANTED[datatype.rstrip("0123456789")]
-        raise Invalid(
-            f"Field {name!r} is {text!r}, which is not {what}, as the endpoint wants it ({datatype}).",
-            fix=f"give {name}={example}.",
-        ) from None
-    return {"name": name, "shape": [1], "datatype": datatype, "data": [value]}
 
 
 def _call(

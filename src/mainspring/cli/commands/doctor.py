@@ -22,12 +22,14 @@ def command(call: Call) -> int:
 
     def show(console: Console) -> None:
         for finding in findings:
-            mark = "[green]✓[/]" if finding.ok else "[red]✗[/]"
+            mark = "[red]✗[/]" if not finding.ok else "[yellow]•[/]" if finding.fix else "[green]✓[/]"
             console.print(f"{mark} [bold]{finding.check:<14}[/] ", end="")
             console.print(finding.detail, markup=False)
-            if finding.fix and not finding.ok:
+            if finding.fix:
                 console.print(f"  Fix: {finding.fix}", markup=False)
-        console.print("All is well." if well else "Not all is well.", style="bold")
+        to_do = any(finding.fix for finding in findings)
+        whole = "All is whole; something is to be done yet." if to_do else "All is well."
+        console.print(whole if well else "Not all is well.", style="bold")
 
     call.result({"well": well, "findings": findings}, show)
     return exits.OK if well else exits.UNHEALTHY

@@ -33,7 +33,8 @@ def command(
     cert_key: Path | None,
     ca: Path | None,
 ) -> None:
-    """Ask ENDPOINT for one prediction, by entity keys and request fields: `flight=... origin=EWR`."""
+    """Ask ENDPOINT for one prediction, by entity keys and request fields: `flight=... origin=EWR`. A tensor is a JSON
+    list of one row's values, `image='[[0.1, 0.2], [0.3, 0.4]]'`, or a file with one, `image=@image.json`."""
     from mainspring.app.live.asking import ask
     from mainspring.client.certificates import Certificates
 

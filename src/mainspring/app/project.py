@@ -54,7 +54,7 @@ REPLAY_START = 0  # where a replayed clock stands before anything was replayed
 
 def open_project(settings: Settings) -> Project:
     """Return the project; nothing is opened yet but its state folder, which is made private."""
-    settings.state.mkdir(mode=0o700, exist_ok=True)
+    settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     keep_out_of_git(settings)
     return Project(settings)
 

@@ -112,7 +112,7 @@ class Settings:
     root: Path  # the folder of mainspring.toml
     modules: tuple[str, ...]
     profile: str
-    state: Path  # root / ".mainspring"
+    state: Path  # root / ".mainspring", unless the profile has one of its own
     catalog: Url
     lake: Url
     online: Url

@@ -59,6 +59,12 @@ def migrate(source: Project, target: Project, progress: Progress) -> Iterator[Mo
             f"The project is in profile {source.settings.profile!r} already.",
             fix="name another with --to, or the one to move from with --profile.",
         )
+    if source.settings.state != target.settings.state:
+        raise Invalid(
+            f"The profiles have two state folders, {source.settings.state} and {target.settings.state}. Each has keys "
+            "of its own, by which API keys and bundles of the other count for nothing.",
+            fix="export and import the models instead: `mainspring models export`, `mainspring models import`.",
+        )
     for project in (source, target):
         _check_movable(project)
     try:

@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mainspring.app.profiles.ledger_folder import ledger_folder
 from mainspring.core.errors import Invalid, MissingExtra
 from mainspring.core.settings import Url
 
@@ -170,13 +171,13 @@ ROUTES: Mapping[str, Build] = {
 }
 PREDICTION_LOGS: Mapping[str, Build] = {
     "file": lambda at: lazily("ledger.adapters.segments", "SegmentLog", extra="gateway")(
-        at.url.path, at.project.ledger_key
+        ledger_folder(at.project.settings), at.project.ledger_key
     ),
     "memory": lambda at: at.project.predictions,
 }
 PREDICTIONS: Mapping[str, Build] = {
     "file": lambda at: lazily("ledger.adapters.lake", "LakePredictions", extra="local")(
-        at.url.path, at.project.lake, at.project.own_locks, at.project.ledger_key
+        ledger_folder(at.project.settings), at.project.lake, at.project.own_locks, at.project.ledger_key
     ),
     "memory": lambda _: lazily("ledger.adapters.memory", "MemoryLedger", extra="local")(),
 }

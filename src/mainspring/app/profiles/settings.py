@@ -23,6 +23,7 @@ PROJECT_FILE = "mainspring.toml"
 STATE_FOLDER = ".mainspring"
 
 DEFAULTS: Mapping[str, Any] = {
+    "state": STATE_FOLDER,
     "catalog": f"sqlite:///{STATE_FOLDER}/catalog.db",
     "lake": f"{STATE_FOLDER}/lake",
     "online": f"sqlite:///{STATE_FOLDER}/online.db",
@@ -102,14 +103,22 @@ def load_settings(
     path = root / PROJECT_FILE
     document = _checked(path)
     profiles, name = document.get("profiles", {}), _named(path, document, profile, environment)
-    written = {**DEFAULTS, **_flat(profiles.get(name, {}))}
-    values = {**written, **_stricter(written, _from_environment(environment)), **(overrides or {})}
+    profiled, set_outside = _flat(profiles.get(name, {})), _from_environment(environment)
+    written = {**_defaults({**profiled, **set_outside, **(overrides or {})}), **profiled}
+    values = {**written, **_stricter(written, set_outside), **(overrides or {})}
     unknown = set(values) - set(DEFAULTS) - {"debug", "schedules"}
     if unknown:
         raise Invalid(
             f"Profile {name!r} has the unknown settings {sorted(unknown)}.", fix=f"known: {sorted(DEFAULTS)}."
         )
     return _build(root.resolve(), document, name, values)
+
+
+def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the built-in defaults; whatever lies in the state folder lies where the profile has that."""
+    state = str(given.get("state") or STATE_FOLDER)
+    moved = {name: str(DEFAULTS[name]).replace(STATE_FOLDER, state, 1) for name in _URLS}
+    return {**DEFAULTS, **moved}
 
 
 def name_profiles(
@@ -214,7 +223,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, given: Mapping
         root=root,
         modules=tuple(modules),
         profile=profile,
-        state=root / STATE_FOLDER,
+        state=root / str(given["state"] or STATE_FOLDER),
         **urls,
         gateway=gateway,
         control=control,

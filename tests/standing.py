@@ -33,7 +33,13 @@ class Standing:
         self.port = free_port()
         root.mkdir()
         lines = [f'{name} = "{value}"' for name, value in settings.items()]
-        head = ['name = "standing"', "modules = []", "[profiles.local]", f'gateway = "127.0.0.1:{self.port}"']
+        (root / "declared_nothing.py").write_text("")
+        head = [
+            'name = "standing"',
+            'modules = ["declared_nothing"]',
+            "[profiles.local]",
+            f'gateway = "127.0.0.1:{self.port}"',
+        ]
         (root / "mainspring.toml").write_text("\n".join([*head, *lines, ""]))
         self.project = self.opened()
 

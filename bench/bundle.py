@@ -32,7 +32,8 @@ from mainspring.registry.adapters.folder import FolderBlobs
 from mainspring.registry.bundles import Bundles, seal
 from mainspring.registry.model import Bundle, Manifest, TensorSpec
 from mainspring.security.signing import SigningKey
-from mainspring.serving.adapters.onnx import describe, open_session
+from mainspring.serving.adapters.onnx import describe
+from mainspring.serving.adapters.sessions import open_session
 from report import Case, report
 
 KEY = SigningKey(b"k" * 32)

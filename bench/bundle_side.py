@@ -36,7 +36,7 @@ def estimator() -> Any:
 def ours(place: Path) -> None:
     from mainspring.registry.adapters.folder import FolderBlobs
     from mainspring.registry.bundles import Bundles
-    from mainspring.serving.adapters.onnx import open_session
+    from mainspring.serving.adapters.sessions import open_session
 
     folder, digest, key = place.read_text().split()
     bundle = Bundles(FolderBlobs(Path(folder)), bytes.fromhex(key)).load(digest)

@@ -107,6 +107,56 @@ def ragged(key: SigningKey) -> Bundle:
     return _sealed("ragged", graph, [TensorSpec("x", "FP32", (-1, -1))], gives, golden, key)
 
 
+def counted(key: SigningKey) -> Bundle:
+    """Return a model that costs what its input `n`, INT64 of shape (rows, 1), says: a loop of so many turns, and
+    nothing of it in `y`, FP32 of shape (rows, 1), which is `n`."""
+    scalar = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["on"], ["still_on"]), helper.make_node("Add", ["sum", "step"], ["more"])],
+        "turn",
+        [
+            scalar("turn", TensorProto.INT64, []),
+            scalar("on", TensorProto.BOOL, []),
+            scalar("sum", TensorProto.FLOAT, []),
+        ],
+        [scalar("still_on", TensorProto.BOOL, []), scalar("more", TensorProto.FLOAT, [])],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["n"], ["most"], keepdims=0),
+        helper.make_node("Loop", ["most", "", "nought"], ["sum"], body=body),
+    ]
+    return _costly(key, "counted", nodes, [numpy_helper.from_array(np.array(0, np.float32), "step")])
+
+
+def allocated(key: SigningKey) -> Bundle:
+    """Return the same as `counted`, which allocates `n` floats instead."""
+    nodes = [
+        helper.make_node("ReduceMax", ["n"], ["most"], keepdims=0),
+        helper.make_node("Unsqueeze", ["most", "axis"], ["size"]),
+        helper.make_node("ConstantOfShape", ["size"], ["zeros"]),
+        helper.make_node("ReduceSum", ["zeros"], ["sum"], keepdims=0),
+    ]
+    return _costly(key, "allocated", nodes, [numpy_helper.from_array(np.array([0], np.int64), "axis")])
+
+
+def _costly(key: SigningKey, name: str, nodes: list[Any], constants: list[Any]) -> Bundle:
+    graph = helper.make_graph(
+        [
+            *nodes,
+            helper.make_node("Cast", ["n"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["sum", "nought"], ["nothing"]),
+            helper.make_node("Add", ["float", "nothing"], ["y"]),
+        ],
+        name,
+        [helper.make_tensor_value_info("n", TensorProto.INT64, [None, 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])],
+        [numpy_helper.from_array(np.array(0, np.float32), "nought"), *constants],
+    )
+    golden = {"inputs": {"n": [[1], [3]]}, "outputs": {"y": [[1.0], [3.0]]}}
+    takes, gives = [TensorSpec("n", "INT64", (-1, 1))], [TensorSpec("y", "FP32", (-1, 1))]
+    return _sealed(name, graph, takes, gives, golden, key)
+
+
 def network(key: SigningKey, inputs: int, outputs: int, hidden: int = 64) -> Bundle:
     """Return two layers from `x`, FP32 of shape (rows, inputs), to `y`, shape (rows, outputs)."""
     chance = np.random.default_rng(0)

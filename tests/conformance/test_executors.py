@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,9 @@ from model_kit import (
     training_data,
     xgboost_bundle,
 )
-from serving_kit import INPUTS
+from serving_kit import INPUTS, KEY
 from serving_kit import bundle as columns_bundle
+from tensor_models import counted
 
 ROWS = 12
 RNG = np.random.default_rng(3)
@@ -53,6 +55,20 @@ FOREST_COLUMNS = {
     "Kind.f5": RNG.normal(size=ROWS).tolist(),
 }
 NUMBERS = {"x": RNG.normal(size=(ROWS, 4)).astype(np.float32)}
+
+
+class TestOnnxApart(ExecutorConformance):
+    """A model whose cost the values of a request decide, in a process of its own."""
+
+    @pytest.fixture
+    def executor(self) -> Iterator[Executor]:
+        made = OnnxExecutor(counted(KEY))
+        yield made
+        made.close()
+
+    @pytest.fixture
+    def inputs(self) -> Inputs:
+        return {"n": np.arange(ROWS, dtype=np.int64).reshape(-1, 1)}
 
 
 class TestOnnxColumns(ExecutorConformance):

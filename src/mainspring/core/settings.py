@@ -128,6 +128,8 @@ class Settings:
     materialise_every_us: int
     debug: bool
     gateway_workers: int = 1
+    model_time_us: int = 10_000_000  # the longest that a call of an ONNX model may run
+    model_memory_bytes: int = 2 << 30  # of a call, where the values of a request decide how much it takes
     approvals: int = 0  # that every version needs to go live
     gateway_limits: Limits = Limits()
     gateway_tls: Tls | None = None

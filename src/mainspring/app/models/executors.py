@@ -30,9 +30,12 @@ def _onnx(project: Project, bundle: Bundle) -> Executor:
     from mainspring.serving.adapters.threads import measured
 
     executor = lazily("serving.adapters.onnx", "OnnxExecutor", extra="gateway")
+    limits = lazily("serving.adapters.sessions", "CallLimits", extra="gateway")(
+        project.settings.model_time_us / 1e6, project.settings.model_memory_bytes
+    )
     share = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = share // max(1, project.settings.gateway_workers)
-    return measured(bundle, lambda threads: executor(bundle, threads=threads), most)
+    return measured(bundle, lambda threads: executor(bundle, threads=threads, limits=limits), most)
 
 
 def _function(project: Project, bundle: Bundle) -> Executor:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from mainspring.core.errors import Corrupt, Invalid
-from mainspring.registry.model import Bundle, Input, TensorSpec
+from mainspring.registry.model import Bundle, Input, Manifest, TensorSpec
+from mainspring.registry.onnx_cost import unbounded_operator
+from mainspring.serving.adapters.apart import SessionApart
+from mainspring.serving.adapters.sessions import CallLimits, OnnxSession, open_session
 from mainspring.serving.plane.executor import (
     Array,
     ModelFailed,
@@ -44,9 +45,6 @@ DATATYPES: Mapping[str, str] = {
 _FLOATS = ("FP32", "FP64", "FP16")
 _NULLABLE = (*_FLOATS, "BYTES")
 
-# Where ONNX Runtime looks for a tensor's data outside its file, were there such a file: below this there is none.
-_NOWHERE = os.devnull
-
 Feed = Callable[[Mapping[str, Sequence[Any] | Array], int], dict[str, Array]]
 Split = Callable[[Sequence[Any], int], dict[str, Array]]
 
@@ -55,18 +53,30 @@ class OnnxExecutor:
     """A session of one bundle's model.
 
     One intra-op thread unless told otherwise, so that bits repeat and small models do not pay for synchronisation; no
-    spinning, so that an idle server is idle.
+    spinning, so that an idle server is idle. A model whose cost the values of a request decide runs in a process of its
+    own.
+
+    Args:
+        limits: How long a call may take, and, in a process of its own, how much memory.
 
     Raises:
         Corrupt: The model does not load, or its inputs or outputs are not those of the manifest.
     """
 
-    inline = True
-
-    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int = 1, limits: CallLimits | None = None) -> None:
         manifest, name = bundle.manifest, f"bundle {bundle.digest[:12]}"
-        session = open_session(bundle.files["model.onnx"], name, threads=threads)
-        self._session: Any = session
+        content = bundle.files["model.onnx"]
+        self.inline = unbounded_operator(content, name) is None
+        opened: Callable[..., OnnxSession] = open_session if self.inline else SessionApart
+        session = opened(content, name, threads=threads, limits=limits or CallLimits())
+        try:
+            self._prepare(session, manifest, name)
+        except BaseException:
+            session.close()
+            raise
+
+    def _prepare(self, session: OnnxSession, manifest: Manifest, name: str) -> None:
+        self._session: OnnxSession | None = session
         graph, answers = session.get_inputs(), session.get_outputs()
         self._nullable: frozenset[str] = frozenset()  # a tensor has no null
         self._one_by_one = False
@@ -98,13 +108,18 @@ class OnnxExecutor:
         return self._row_by_row(feed, rows) if self._one_by_one else self._together(feed, rows)
 
     def close(self) -> None:
-        self._session = None
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
 
     def _together(self, feed: dict[str, Array], rows: int) -> dict[str, Array]:
-        if self._session is None:
+        session = self._session
+        if session is None:
             raise closed()
         try:
-            found = self._session.run(self._fetches, feed)
+            found = session.run(self._fetches, feed)
+        except ModelFailed:
+            raise
         except Exception as error:
             raise ModelFailed(f"The model failed: {first_line(error)}") from error
         return self._split(found, rows)
@@ -115,26 +130,6 @@ class OnnxExecutor:
         if rows == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in self._fetches}
-
-
-def open_session(content: bytes, name: str, *, threads: int = 1) -> Any:
-    """Return a session of ONNX Runtime on this processor, which reads nothing but `content`.
-
-    Raises:
-        Corrupt: The model does not load.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # never guessed from the bytes
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
-    try:
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime's own errors share no other base
-        raise Corrupt(f"The model of {name} does not load: {first_line(error)}") from error
 
 
 # A model of tensors

@@ -175,6 +175,8 @@ class DataPlane:
             self.metrics.outside[status] += 1
 
     def _new_lane(self, route: Route, arm: Arm, loaded: runtime.Runtime) -> Lane:
+        # Calls of unknown length keep no other model waiting for a thread.
+        own = None if loaded.executor.inline else ThreadPoolExecutor(1, thread_name_prefix=f"model-{route.endpoint}")
         return Lane(
             route.endpoint,
             arm.version,
@@ -182,7 +184,7 @@ class DataPlane:
             log=self._log,
             clock=self._clock,
             metrics=self.metrics.of(route.endpoint),
-            threads=self._threads,
+            threads=own or self._threads,
             max_queue_rows=route.max_queue_rows,
             policy=route.log,
             suspect=self._store.suspect,

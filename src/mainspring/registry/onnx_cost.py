@@ -1,0 +1,162 @@
+"""Costs of an ONNX model: whether time and memory of a call follow from the shapes of its inputs, or from their values.
+
+A loop that runs as often as a number in the request says, or a tensor as large as one, costs whatever a caller likes.
+The walk follows through the graph which tensors hold values of the request; shapes, and what is computed from them
+alone, are no such values, for a request's size is limited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from mainspring.registry.onnx_wire import FieldKind, Value, fields
+
+_REPEATS = frozenset({"Loop", "Scan", "SequenceMap"})  # they run a graph again and again
+_SHAPES = frozenset({"Shape", "Size"})  # their outputs hold no value of their input
+
+# Operator -> the inputs whose values decide how large its output is, or how long it takes.
+_SIZED: Mapping[str, tuple[int, ...]] = {
+    "AffineGrid": (1,),
+    "BlackmanWindow": (0,),
+    "CenterCropPad": (1,),
+    "Col2Im": (1, 2),
+    "ConstantOfShape": (0,),
+    "DFT": (1,),
+    "Expand": (1,),
+    "HammingWindow": (0,),
+    "HannWindow": (0,),
+    "MaxUnpool": (1, 2),
+    "MelWeightMatrix": (0, 1, 2, 3, 4),
+    "OneHot": (1,),
+    "Pad": (1,),
+    "Range": (0, 1, 2),
+    "Resize": (1, 2, 3),
+    "STFT": (1, 3),
+    "StringConcat": (0, 1),  # a text may double again and again
+    "Tile": (1, 2),  # before version 6 also the axis
+    "Upsample": (1,),
+}
+
+
+@dataclass
+class _Node:
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    operator: str = ""
+    domain: str = ""
+    graphs: list[memoryview] = field(default_factory=list)
+
+
+class _Unbounded(Exception):
+    """Carries the operator whose cost a request's values decide."""
+
+
+def unbounded_operator(content: bytes, name: str = "model.onnx") -> str | None:
+    """Return the first operator whose time or memory a request's values decide, `None` if there is none.
+
+    Args:
+        content: An ONNX file that passed `onnx_file.check_onnx`.
+    """
+    walk = _Walk(name)
+    graph = None
+    for number, _, value in fields(memoryview(content), "Model", name):
+        if isinstance(value, memoryview):
+            if number == 7:
+                graph = value
+            elif number == 25:
+                walk.add_function(value)
+    try:
+        if graph is not None:
+            walk.graph(graph, frozenset())
+    except _Unbounded as found:
+        return str(found)
+    return None
+
+
+class _Walk:
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._functions: dict[tuple[str, str], memoryview] = {}
+        self._known: dict[tuple[tuple[str, str], frozenset[int]], frozenset[int]] = {}
+        self._open: set[tuple[str, str]] = set()  # functions that are being walked
+
+    def add_function(self, message: memoryview) -> None:
+        names = {number: str(value) for number, _, value in self._fields(message, "Function") if number in (1, 10)}
+        self._functions[names.get(10, ""), names.get(1, "")] = message
+
+    def graph(self, message: memoryview, outer: frozenset[str]) -> set[str]:
+        """Return the names that hold values of the request, of `outer` and of the graph's own."""
+        tainted = set(outer)
+        nodes = []
+        for number, _, value in self._fields(message, "Graph"):
+            if isinstance(value, memoryview) and number == 1:
+                nodes.append(self._node(value))
+            elif isinstance(value, memoryview) and number == 11:
+                tainted |= {str(text) for place, _, text in self._fields(value, "ValueInfo") if place == 1}
+        self._nodes(nodes, tainted)
+        return tainted
+
+    def _nodes(self, nodes: Iterable[_Node], tainted: set[str]) -> None:
+        for node in nodes:
+            if self._carries(node, tainted):
+                tainted.update(node.outputs)
+            else:
+                tainted.difference_update(node.outputs)
+
+    def _carries(self, node: _Node, tainted: set[str]) -> bool:
+        """Return whether outputs of a node hold values of the request."""
+        given = frozenset(place for place, each in enumerate(node.inputs) if each in tainted)
+        own = self._functions.get((node.domain, node.operator))
+        if own is not None:
+            return bool(self._function((node.domain, node.operator), own, given))
+        if node.operator in _REPEATS or given & set(_SIZED.get(node.operator, ())):
+            raise _Unbounded(node.operator)
+        if node.operator in _SHAPES:
+            return False
+        inner = [self.graph(each, frozenset(tainted)) - tainted for each in node.graphs]
+        return bool(given) or any(inner)
+
+    def _function(self, key: tuple[str, str], message: memoryview, given: frozenset[int]) -> frozenset[int]:
+        """Return which outputs hold values of the request where the inputs `given` do; each case is walked once."""
+        if key in self._open:
+            raise _Unbounded(key[1])
+        if (key, given) not in self._known:
+            self._open.add(key)
+            inputs: list[str] = []
+            outputs: list[str] = []
+            nodes: list[_Node] = []
+            for number, _, value in self._fields(message, "Function"):
+                if number == 4:
+                    inputs.append(str(value))
+                elif number == 5:
+                    outputs.append(str(value))
+                elif number == 7 and isinstance(value, memoryview):
+                    nodes.append(self._node(value))
+            tainted = {each for place, each in enumerate(inputs) if place in given}
+            self._nodes(nodes, tainted)
+            self._open.remove(key)
+            self._known[key, given] = frozenset(place for place, each in enumerate(outputs) if each in tainted)
+        return self._known[key, given]
+
+    def _node(self, message: memoryview) -> _Node:
+        node = _Node()
+        for number, each, value in self._fields(message, "Node"):
+            if number == 1:
+                node.inputs.append(str(value))
+            elif number == 2:
+                node.outputs.append(str(value))
+            elif number == 4:
+                node.operator = str(value)
+            elif number == 7:
+                node.domain = str(value)
+            elif each.kind == "Attribute" and isinstance(value, memoryview):
+                node.graphs += [
+                    inner
+                    for _, one, inner in self._fields(value, "Attribute")
+                    if one.kind == "Graph" and isinstance(inner, memoryview)
+                ]
+        return node
+
+    def _fields(self, message: memoryview, kind: str) -> Iterator[tuple[int, FieldKind, Value]]:
+        return fields(message, kind, self._name)

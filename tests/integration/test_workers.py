@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fleet import BODY, INFER, Fleet, Load, until
-from mainspring.app.processes.running import alive
+from mainspring.app.processes.running import alive, read_running
 from mainspring.app.processes.supervisor import Supervisor
 from mainspring.core.errors import Conflict
 from mainspring.core.listening import check_free
@@ -84,6 +84,20 @@ def test_a_killed_process_loses_what_it_was_answering_and_comes_back_in_its_slot
     assert set(fleet.pids) == names
     assert len(load.failures) <= 4, load.failures  # what four callers had on their way
     assert len({each.thread for each in load.failures}) == len(load.failures)  # nobody failed twice
+
+
+def test_a_process_that_lives_and_does_not_answer_is_replaced(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, settings={"gateway_liveness_timeout": "1s"})
+    fleet.publish("1")
+    with fleet.up():
+        fleet.until_all_serve("1")
+        old = fleet.kill("gateway-1", signal.SIGSTOP)
+        fleet.until_replaced("gateway-1", old)
+        fleet.until_all_serve("1")
+        running = read_running(fleet.project.settings.state)
+        assert running is not None
+        assert running.silenced == {"gateway-1": 1}
+        assert not alive(old)
 
 
 def test_a_process_told_to_end_loses_nothing_and_is_replaced(fleet: Fleet) -> None:

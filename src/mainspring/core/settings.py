@@ -132,6 +132,7 @@ class Settings:
     model_memory_bytes: int = 2 << 30  # of a call, where the values of a request decide how much it takes
     approvals: int = 0  # that every version needs to go live
     gateway_limits: Limits = Limits()
+    gateway_liveness_us: int = 10_000_000  # for which a gateway may be silent before it is killed
     gateway_tls: Tls | None = None
     control_tls: Tls | None = None
     grpc: Address | None = None  # `None`: gRPC is off

@@ -20,6 +20,7 @@ class Running(msgspec.Struct, frozen=True):
     gateway: str
     control: str
     children: dict[str, int]
+    silenced: dict[str, int] = {}  # child -> how often it was killed since it did not answer
 
 
 def write_running(state: Path, running: Running) -> None:

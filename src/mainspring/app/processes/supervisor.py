@@ -1,12 +1,14 @@
 """One supervisor, its children, and a clean end.
 
 An exclusive lock makes sure that one project is up once. The gateway's address is bound here, and its processes inherit
-the sockets: whoever waits to be accepted outlives them. What dies is started again, later each time. Children hold the
-read end of a pipe: when the supervisor is gone, however it went, so are they (app.processes.child).
+the sockets: whoever waits to be accepted outlives them. What dies is started again, later each time, and so is what
+lives and does not answer (app.processes.liveness). Children hold the read end of a pipe: when the supervisor is
+gone, however it went, so are they (app.processes.child).
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -18,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
+from mainspring.app.processes import liveness
 from mainspring.app.processes.kinds import MODULES, Kind, kinds, spawn
 from mainspring.app.processes.logs import last_lines, log_path
 from mainspring.app.processes.reach import answers
@@ -27,6 +30,7 @@ from mainspring.core.errors import Conflict, Unavailable
 from mainspring.core.listening import check_free, hold, listen_together, steer
 
 LOCK = "up"
+_log = logging.getLogger("mainspring")
 _LIVE = "/health/live"
 _SOON_S = 10.0  # after a start
 _AFTER_DRAIN_S = 5.0
@@ -68,6 +72,8 @@ class Supervisor:
         self._asked_to_stop = threading.Event()
         self._all_ended = threading.Event()
         self._watcher: threading.Thread | None = None
+        self._ending = threading.Event()
+        self._silenced: dict[str, int] = {}  # child -> how often it was killed since it did not answer
         self._pipe = (-1, -1)
         self._listeners: list[socket.socket] = []  # one a slot
         self._kept: socket.socket | None = None  # gRPC's address, where several processes share it
@@ -182,6 +188,23 @@ class Supervisor:
         self._write_running()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._watcher.start()
+        for child in self._children.values():
+            if child.kind.slot is not None:
+                threading.Thread(target=self._liveness(child).run, name=f"{child.kind.name}-watch", daemon=True).start()
+
+    def _liveness(self, child: _Child) -> liveness.Watch:
+        from mainspring.serving.plane import slots
+
+        settings, name, slot = self.project.settings, child.kind.name, child.kind.slot
+        silent_s = settings.gateway_liveness_us / 1e6
+
+        def killed() -> None:
+            with self._reviving:
+                self._silenced[name] = self._silenced.get(name, 0) + 1
+            _log.warning("%s did not answer for %g s: it was killed, and is started again", name, silent_s)
+
+        place = slots.folder(settings.state)
+        return liveness.Watch(place, slot or 0, lambda: child.process, silent_s, self._ending, killed)
 
     def _spawn(self, kind: Kind) -> subprocess.Popen[bytes]:
         return spawn(kind, self.project.settings, self._pipe[0], self.environment)
@@ -284,6 +307,7 @@ class Supervisor:
     def _stop(self) -> None:
         with self._reviving:
             self._stopping = True
+        self._ending.set()
         self._refuse_more()  # with the gateways' own ends, which they close now
         for child in self._children.values():
             child.process.terminate()
@@ -305,5 +329,7 @@ class Supervisor:
     def _write_running(self) -> None:
         settings = self.project.settings
         children = {name: child.process.pid for name, child in self._children.items()}
-        running = Running(os.getpid(), settings.profile, settings.gateway.url, settings.control.url, children)
+        running = Running(
+            os.getpid(), settings.profile, settings.gateway.url, settings.control.url, children, dict(self._silenced)
+        )
         write_running(settings.state, running)

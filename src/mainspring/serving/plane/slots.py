@@ -124,6 +124,21 @@ def ready(place: Path, slot: int) -> bool | None:
     return None if said is None else {_READY: True, _UNREADY: False}.get(said.partition(b"\n")[0] + b"\n")
 
 
+def silent(place: Path, slot: int, within_s: float) -> bool:
+    """Return whether a process in the slot takes a question and does not begin to answer in time. Blocks."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
+        asked.settimeout(within_s)
+        try:
+            with _Reach(place) as reach:
+                asked.connect(reach.path(slot))
+            asked.recv(1)
+        except (TimeoutError, BlockingIOError):  # the latter: as many questions wait as the socket takes
+            return True
+        except OSError:
+            return False
+        return False
+
+
 def _said(place: Path, slot: int) -> bytes | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
         asked.settimeout(1.0)

@@ -1,0 +1,79 @@
+"""A watch over processes that live and do not answer: stopped, or with an event loop that something holds.
+
+Each is asked over its slot's socket, which its event loop serves. One that is silent for the whole time-out is killed,
+and the supervisor starts it again as any that died. On a busy machine silence alone is no proof: a process that could
+run and got next to no processor time has not had its chance, and is asked again.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mainspring.serving.plane import slots
+
+_ASK_EVERY_S = 1.0
+_CHANCE_S = 1.0  # of processor time, in which an event loop that is not held would have answered
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Watches the process in one slot until `ending` is set; run it in a thread of its own.
+
+    Args:
+        place: Where the slots' sockets are.
+        process: Returns the process that has the slot now.
+        silent_s: How long it may be silent.
+        killed: Called after a process was killed.
+    """
+
+    place: Path
+    slot: int
+    process: Callable[[], subprocess.Popen[bytes]]
+    silent_s: float
+    ending: threading.Event
+    killed: Callable[[], None]
+
+    def run(self) -> None:
+        while not self.ending.wait(_ASK_EVERY_S):
+            process = self.process()
+            before_s, asked_s = _used_s(process.pid), time.monotonic()
+            if slots.silent(self.place, self.slot, self.silent_s) and not self.ending.is_set():
+                # Where this process itself was away, as in a suspended machine, the other one was as well.
+                away = time.monotonic() - asked_s > 2 * self.silent_s
+                if not away and process is self.process() and process.poll() is None and held(process.pid, before_s):
+                    process.kill()
+                    self.killed()
+
+
+def held(pid: int, used_s: float) -> bool:
+    """Return whether the main thread of a silent process had its chance to answer.
+
+    Args:
+        used_s: The processor time that it had used, in s, when the silence began.
+    """
+    state = _state(pid)
+    return state is None or state[0] != "R" or state[1] - used_s >= _CHANCE_S
+
+
+def _used_s(pid: int) -> float:
+    state = _state(pid)
+    return 0.0 if state is None else state[1]
+
+
+def _state(pid: int) -> tuple[str, float] | None:
+    """Return the scheduler's state of a main thread and its processor time in s, `None` where nothing tells."""
+    if sys.platform != "linux":
+        return None
+    try:
+        fields = Path(f"/proc/{pid}/task/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2]
+    except OSError:
+        return None
+    state, _, *rest = fields.split()
+    return state, (int(rest[9]) + int(rest[10])) / os.sysconf("SC_CLK_TCK")

@@ -19,8 +19,8 @@ from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.conformance import MonitorStoreConformance
 from mainspring.registry.adapters.mlflow import MlflowTracking, MlflowVersions
 from mainspring.registry.conformance import TrackingConformance, VersionsConformance
-from mainspring.security.adapters.catalog import CatalogAuditLog, CatalogKeyStore
-from mainspring.security.conformance import AuditLogConformance, KeyStoreConformance
+from mainspring.security.adapters.catalog import CatalogAuditLog, CatalogEndedSessions, CatalogKeyStore
+from mainspring.security.conformance import AuditLogConformance, EndedSessionsConformance, KeyStoreConformance
 from mainspring.security.model import AuditEvent
 from mainspring.serving.adapters.catalog import CatalogBaselines, CatalogRoutes
 from mainspring.serving.conformance import RoutesConformance
@@ -61,6 +61,12 @@ class TestKeyStore(KeyStoreConformance):
     @pytest.fixture
     def store(self, engine: sa.Engine) -> CatalogKeyStore:
         return CatalogKeyStore(engine)
+
+
+class TestEndedSessions(EndedSessionsConformance):
+    @pytest.fixture
+    def ended(self, engine: sa.Engine) -> CatalogEndedSessions:
+        return CatalogEndedSessions(engine)
 
 
 class TestAuditLog(AuditLogConformance):

@@ -5,11 +5,16 @@ from pathlib import Path
 import pytest
 
 from mainspring.core.catalog import metadata, open_engine
-from mainspring.security.adapters.catalog import CatalogAuditLog, CatalogKeyStore
-from mainspring.security.adapters.memory import MemoryAuditLog, MemoryKeyStore
-from mainspring.security.conformance import AuditLogConformance, AuthoriserConformance, KeyStoreConformance
+from mainspring.security.adapters.catalog import CatalogAuditLog, CatalogEndedSessions, CatalogKeyStore
+from mainspring.security.adapters.memory import MemoryAuditLog, MemoryEndedSessions, MemoryKeyStore
+from mainspring.security.conformance import (
+    AuditLogConformance,
+    AuthoriserConformance,
+    EndedSessionsConformance,
+    KeyStoreConformance,
+)
 from mainspring.security.policy import CedarAuthoriser
-from mainspring.security.ports import AuditLog, Authoriser, KeyStore
+from mainspring.security.ports import AuditLog, Authoriser, EndedSessions, KeyStore
 
 
 @pytest.fixture
@@ -30,6 +35,18 @@ class TestCatalogKeyStore(KeyStoreConformance):
     @pytest.fixture
     def store(self, engine) -> KeyStore:
         return CatalogKeyStore(engine)
+
+
+class TestMemoryEndedSessions(EndedSessionsConformance):
+    @pytest.fixture
+    def ended(self) -> EndedSessions:
+        return MemoryEndedSessions()
+
+
+class TestCatalogEndedSessions(EndedSessionsConformance):
+    @pytest.fixture
+    def ended(self, engine) -> EndedSessions:
+        return CatalogEndedSessions(engine)
 
 
 class TestMemoryAuditLog(AuditLogConformance):

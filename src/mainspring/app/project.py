@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mainspring.registry.ports import Approvals, Blobs, Deletions, ModelVersions, Tracking, TrustedKeys
     from mainspring.registry.searching import RunSearch
     from mainspring.security.keys import Authenticator
-    from mainspring.security.ports import AuditLog, Authoriser, KeyStore
+    from mainspring.security.ports import AuditLog, Authoriser, EndedSessions, KeyStore
     from mainspring.security.signing import SigningKey
     from mainspring.serving.ports import Baselines, Routes
     from mainspring.training.trainer import Trainer
@@ -166,6 +166,11 @@ class Project:
     @cached_property
     def key_store(self) -> KeyStore:
         built: KeyStore = self._build("keys", backends.KEY_STORES, self.settings.catalog)
+        return built
+
+    @cached_property
+    def ended_sessions(self) -> EndedSessions:
+        built: EndedSessions = self._build("sessions", backends.ENDED_SESSIONS, self.settings.catalog)
         return built
 
     @cached_property

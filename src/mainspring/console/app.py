@@ -60,7 +60,7 @@ def create_app(project: ConsoleProject, looking: Looking | None = None) -> FastA
     for part in _PARTS:
         getattr(project, part)
     secret = hmac.digest(project.pepper, b"console sessions", hashlib.sha256)
-    sessions = Sessions(secret, project.wall)
+    sessions = Sessions(secret, project.wall, project.ended_sessions)
     app.include_router(_health(project))
     looking = looking or Looking()
     app.include_router(api(project, looking))

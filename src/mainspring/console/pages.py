@@ -24,8 +24,9 @@ from mainspring.console.project import ConsoleProject
 from mainspring.console.render import login_page, page
 from mainspring.console.runs.pages import add_run_pages
 from mainspring.console.search.pages import add_search_pages
-from mainspring.core.errors import Denied
+from mainspring.core.errors import Denied, Overloaded
 from mainspring.core.ids import check_id
+from mainspring.security.attempts import Attempts
 from mainspring.security.model import Action, AuditEvent, Principal
 from mainspring.security.sessions import LIFETIME, Sessions
 
@@ -39,7 +40,7 @@ _OWN_PAGE = re.compile(
 def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIRouter:
     """Return the routes of the pages."""
     router = APIRouter(include_in_schema=False)
-    cookie, release = cookie_name(project), version("mainspring")
+    cookie, release, attempts = cookie_name(project), version("mainspring"), Attempts()
 
     def frame(request: Request) -> dict[str, Any]:
         settings = project.settings
@@ -96,6 +97,12 @@ def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIR
         fields = form(await request.body())
         wanted = fields.get("next", "/")
         wanted = wanted if _OWN_PAGE.fullmatch(wanted) else "/"
+        try:
+            attempts.check(request.client.host if request.client else "")
+        except Overloaded as full:
+            refused = login_page(request.scope, status=429, refused=str(full), wanted=wanted)
+            refused.headers["retry-after"] = str(full.retry_after_ms // 1000)
+            return refused
         try:
             principal = await run_in_threadpool(project.authenticator.identify, fields.get("key", "").strip())
             project.authoriser.check(principal, Action.VIEW, "console")

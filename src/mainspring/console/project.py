@@ -18,7 +18,7 @@ from mainspring.registry.model import Bundle
 from mainspring.registry.ports import Approvals, Deletions, ModelVersions, Tracking
 from mainspring.registry.searching import RunSearch
 from mainspring.security.keys import Authenticator
-from mainspring.security.ports import AuditLog, Authoriser, KeyStore
+from mainspring.security.ports import AuditLog, Authoriser, EndedSessions, KeyStore
 from mainspring.serving.model import Endpoint
 from mainspring.serving.ports import Baselines, Routes
 from mainspring.training.model import Model
@@ -58,6 +58,8 @@ class ConsoleProject(Protocol):
     def pepper(self) -> bytes: ...
     @property
     def key_store(self) -> KeyStore: ...
+    @property
+    def ended_sessions(self) -> EndedSessions: ...
     @property
     def authenticator(self) -> Authenticator: ...
     @property

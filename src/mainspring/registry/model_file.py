@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.registry.flavours import FLAVOURS
@@ -78,22 +79,32 @@ def read_model(path: Path, *, largest: int = LARGEST) -> tuple[str, str, bytes]:
     return flavour, name, content
 
 
-def _read(path: Path, largest: int) -> bytes:
+def open_plain(path: Path, what: str = "file") -> BinaryIO:
+    """Open a plain file for reading; a pipe or a device is not waited for.
+
+    Raises:
+        NotFound: There is no such file.
+        Invalid: It is a link, a folder, a pipe or a device.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would block
     except FileNotFoundError:
-        raise NotFound(f"There is no file {path}.", fix="name the model's file.") from None
+        raise NotFound(f"There is no file {path}.", fix=f"name the {what}.") from None
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise
         raise Invalid(f"{path} is a link or no plain file.", fix="name the file itself.") from error
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise Invalid(f"{path} is no plain file.", fix="name a file.")
-    with os.fdopen(descriptor, "rb") as file:
-        if found.st_size > largest:
-            raise Invalid(f"{path.name} has {found.st_size:,} bytes; a model may have {largest:,}.")
+    return os.fdopen(descriptor, "rb")
+
+
+def _read(path: Path, largest: int) -> bytes:
+    with open_plain(path, "model's file") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > largest:
+            raise Invalid(f"{path.name} has {size:,} bytes; a model may have {largest:,}.")
         content = file.read(largest)
     if not content:
         raise Invalid(f"{path.name} is empty.")

@@ -8,18 +8,20 @@ read into memory, and everything is verified against one trusted key before anyt
 from __future__ import annotations
 
 import io
+import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import msgspec
 
-from mainspring.core.errors import Corrupt, Denied, Invalid, NotFound
+from mainspring.core.errors import Corrupt, Denied, Invalid
 from mainspring.core.ids import ID_PATTERN
 from mainspring.registry.bundles import MANIFEST, SIGNATURE, encode_manifest, open_blob
 from mainspring.registry.model import Bundle
+from mainspring.registry.model_file import open_plain
 from mainspring.security import signing
 
 FORMAT = 1
@@ -27,6 +29,7 @@ INDEX, INDEX_SIGNATURE = "export.json", "export.signature"
 MOST_BYTES = 8 << 30
 _MOST_INDEX = 64 << 20
 _MOST_MEMBERS = 10_000
+_MOST_HEAD = 64 << 10  # bytes, with what a long name takes
 _FILE = re.compile(rf"bundles/([0-9a-f]{{64}})/({ID_PATTERN})")
 
 
@@ -83,19 +86,17 @@ def read_export(path: Path, trusted: Mapping[str, bytes]) -> tuple[Export, dict[
 
     Raises:
         NotFound: There is no such file.
+        Invalid: It is a link, a folder, a pipe or a device, or too large.
         Denied: None of the trusted keys signed it.
         Corrupt: It is no such file, or not as it was written.
     """
-    try:
-        size = path.stat().st_size
-    except OSError:
-        raise NotFound(f"There is no file {path}.") from None
-    if size > MOST_BYTES:
-        raise Invalid(f"{path.name} has {size:,} bytes; an export may have {MOST_BYTES:,}.")
     what = f"The export {path.name}"
     try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            members = _members(tar, what)
+        with open_plain(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MOST_BYTES:
+                raise Invalid(f"{path.name} has {size:,} bytes; an export may have {MOST_BYTES:,}.")
+            members = _members(file, size, what)
             name, index = next(members, ("", b""))
             other, signature = next(members, ("", b""))
             if (name, other) != (INDEX, INDEX_SIGNATURE):
@@ -115,10 +116,32 @@ def read_export(path: Path, trusted: Mapping[str, bytes]) -> tuple[Export, dict[
     return export, bundles, signer
 
 
-def _members(tar: tarfile.TarFile, what: str) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of each member; nothing but plain files, each name once."""
+class _Heads:
+    """A file as `tarfile` reads the heads of members in it: those take a few kilobytes, whatever size they claim."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+        self.left = _MOST_HEAD
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= self.left:
+            raise tarfile.ReadError(f"a member's head has over {_MOST_HEAD:,} bytes")
+        self.left -= size
+        return self._file.read(size)
+
+
+def _members(file: BinaryIO, size: int, what: str) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of each member of a tar; nothing but plain files, each name once.
+
+    Args:
+        size: The file's, in bytes: no member is read that claims more than is there.
+    """
+    heads = _Heads(file)
+    tar = tarfile.open(fileobj=cast("BinaryIO", heads), mode="r:")  # noqa: SIM115  (it opens nothing)
     seen: set[str] = set()
     for member in tar:
+        heads.left = _MOST_HEAD
         name = member.name
         if name not in (INDEX, INDEX_SIGNATURE) and not _FILE.fullmatch(name):
             raise _damaged(f"{what} holds {name[:100]!r}, which no export may hold.")
@@ -128,12 +151,11 @@ def _members(tar: tarfile.TarFile, what: str) -> Iterator[tuple[str, bytes]]:
             raise _damaged(f"{what} holds {name!r} twice, or too many files.")
         if name in (INDEX, INDEX_SIGNATURE) and member.size > _MOST_INDEX:
             raise _damaged(f"{what} has an index of {member.size:,} bytes.")
-        seen.add(name)
-        file = tar.extractfile(member)
-        content = b"" if file is None else file.read()
-        if len(content) != member.size:
+        if not 0 <= member.size <= size - member.offset_data:
             raise _damaged(f"{what} ends within {name!r}.")
-        yield name, content
+        seen.add(name)
+        file.seek(member.offset_data)
+        yield name, file.read(member.size)
 
 
 def _signer(index: bytes, signature: bytes, trusted: Mapping[str, bytes], what: str) -> str:

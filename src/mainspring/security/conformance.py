@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mainspring.core.errors import Conflict, Denied, NotFound
 from mainspring.security.model import Action, ApiKey, AuditEvent, Principal
-from mainspring.security.ports import AuditLog, Authoriser, KeyStore
+from mainspring.security.ports import AuditLog, Authoriser, EndedSessions, KeyStore
 
 _ANA = ApiKey("ana", "Ana's laptop", frozenset({Action.PREDICT, Action.VIEW}), b"\x00\xffana", 10, 20)
 _BOB = ApiKey("bob", "nightly <batch>", frozenset({Action.PREDICT}), b"bob", 5, 2**53, created_by="local:ana")
@@ -64,6 +64,26 @@ class KeyStoreConformance:
         except NotFound:
             return
         raise AssertionError("revoking an unknown key went through")
+
+
+class EndedSessionsConformance:
+    """Takes a fixture `ended`: none yet."""
+
+    def test_an_ended_session_is_held_and_no_other(self, ended: EndedSessions) -> None:
+        ended.add("a" * 32, 20, now=10)
+        assert ended.holds("a" * 32)
+        assert not ended.holds("b" * 32)
+
+    def test_ended_again_it_stays_ended(self, ended: EndedSessions) -> None:
+        ended.add("a" * 32, 20, now=10)
+        ended.add("a" * 32, 20, now=11)
+        assert ended.holds("a" * 32)
+
+    def test_what_has_not_expired_is_never_forgotten(self, ended: EndedSessions) -> None:
+        ended.add("a" * 32, 20, now=10)
+        ended.add("b" * 32, 40, now=30)
+        ended.add("c" * 32, 40, now=39)
+        assert ended.holds("b" * 32)
 
 
 class AuditLogConformance:

@@ -89,6 +89,7 @@ class Authenticator:
         self._pepper = pepper
         self._monotonic = monotonic
         self._rows: dict[str, tuple[float, ApiKey]] = {}
+        self._unknown: dict[str, float] = {}  # ids that name no key, remembered as long: else they would take longer
         # Headers that were right while a row is remembered, by a hash that tells nothing without this process's key.
         self._seen: dict[bytes, tuple[tuple[float, ApiKey], Principal]] = {}
         self._own = secrets.token_bytes(32)
@@ -172,9 +173,14 @@ class Authenticator:
         kept = self._rows.get(key_id)
         if kept is not None and now - kept[0] < _KEEP_S:
             return kept[1]
+        if now - self._unknown.get(key_id, -_KEEP_S) < _KEEP_S:
+            return None
         key = self._store.find(key_id)
         if key is None:
             self._rows.pop(key_id, None)
+            if len(self._unknown) >= _KEEP_KEYS:
+                self._unknown.clear()
+            self._unknown[key_id] = now
             return None
         if len(self._rows) >= _KEEP_KEYS:
             self._rows.clear()

@@ -1,4 +1,4 @@
-"""What security needs of a backend: a place for keys, and for audit events."""
+"""What security needs of a backend: a place for keys, for ended sessions, and for audit events."""
 
 from __future__ import annotations
 
@@ -77,6 +77,18 @@ class AuditLog(Protocol):
 
     def read(self, limit: int = 100) -> list[AuditEvent]:
         """Return the newest events, newest first."""
+        ...
+
+
+class EndedSessions(Protocol):
+    """Console sessions that were ended before their time, until they would have expired."""
+
+    def add(self, session_id: str, expires_at: int, now: int) -> None:
+        """Keep a session's end, durably; again, it does nothing. Those that have expired at `now` may be forgotten."""
+        ...
+
+    def holds(self, session_id: str) -> bool:
+        """Return whether a session was ended. Cheap: it is asked on every request of a session."""
         ...
 
 

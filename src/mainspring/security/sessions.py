@@ -1,7 +1,8 @@
 """Console sessions: what a browser holds instead of an API key.
 
-A cookie carries the session, signed with an HMAC; no store is needed, and a restart does not end it. It names the key
-it was opened with, so revoking the key ends the session: `keys.Authenticator.principal` is asked on every request.
+A cookie carries the session, signed with an HMAC; only the ends of sessions are stored, so a restart neither ends one
+nor revives one. It names the key it was opened with, so revoking the key ends the session:
+`keys.Authenticator.principal` is asked on every request.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 from mainspring.core.errors import Denied
 from mainspring.core.time import HOUR, Clock
 from mainspring.security.model import Principal, Session
+from mainspring.security.ports import EndedSessions
 
 LIFETIME = 12 * HOUR
 _MAC_BYTES = 32
@@ -24,11 +26,11 @@ _MAC_BYTES = 32
 class Sessions:
     """Opens, reads and closes sessions."""
 
-    def __init__(self, secret: bytes, clock: Clock, *, lifetime_us: int = LIFETIME) -> None:
+    def __init__(self, secret: bytes, clock: Clock, ended: EndedSessions, *, lifetime_us: int = LIFETIME) -> None:
         self._secret = secret
         self._clock = clock
         self._lifetime_us = lifetime_us
-        self._closed: dict[str, int] = {}  # id -> when it would have expired
+        self._ended = ended
 
     def open(self, principal: Principal) -> str:
         """Return a cookie for somebody who has just shown their key."""
@@ -47,15 +49,13 @@ class Sessions:
         if not hmac.compare_digest(mac, self._mac("session", content)):
             return None
         session = msgspec.json.decode(content, type=Session)
-        if session.id in self._closed or session.expires_at <= self._clock.now():
+        if session.expires_at <= self._clock.now() or self._ended.holds(session.id):
             return None
         return session
 
     def close(self, session: Session) -> None:
-        """End a session before its time. A restart forgets this: the browser is told to forget the cookie as well."""
-        now = self._clock.now()
-        self._closed = {key: expires for key, expires in self._closed.items() if expires > now}
-        self._closed[session.id] = session.expires_at
+        """End a session before its time, whatever becomes of its cookie."""
+        self._ended.add(session.id, session.expires_at, self._clock.now())
 
     def csrf(self, session: Session) -> str:
         """Return the token that the session's own pages send along with whatever changes something."""

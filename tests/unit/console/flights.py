@@ -32,7 +32,7 @@ from mainspring.registry.adapters.memory_decisions import MemoryApprovals, Memor
 from mainspring.registry.adapters.memory_search import search_tracked
 from mainspring.registry.bundles import Bundles, seal
 from mainspring.registry.model import AliasMove, Input, Manifest
-from mainspring.security.adapters.memory import MemoryAuditLog, MemoryKeyStore
+from mainspring.security.adapters.memory import MemoryAuditLog, MemoryEndedSessions, MemoryKeyStore
 from mainspring.security.keys import Authenticator, issue
 from mainspring.security.model import Action
 from mainspring.security.policy import CedarAuthoriser
@@ -136,6 +136,7 @@ class Project:
     wall: Clock = field(default_factory=lambda: ManualClock(NOW))
     pepper: bytes = PEPPER
     key_store: MemoryKeyStore = field(default_factory=MemoryKeyStore)
+    ended_sessions: MemoryEndedSessions = field(default_factory=MemoryEndedSessions)
     authoriser: CedarAuthoriser = field(default_factory=CedarAuthoriser)
     audit: MemoryAuditLog = field(default_factory=MemoryAuditLog)
     lake: MemoryLake = field(default_factory=MemoryLake)

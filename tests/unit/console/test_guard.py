@@ -250,6 +250,24 @@ class TestSessions:
         assert "set-cookie" not in answer.headers
         assert 'role="alert"' in answer.text
 
+    def test_attempts_are_limited_whatever_key_they_bring(self, here) -> None:
+        browser, key = Client(create_app(here)), here.key()
+        answers = [log_in(browser, "nonsense" if number % 2 else key) for number in range(25)]
+        assert [answer.status_code for answer in answers[:20]] == [303, 401] * 10
+        assert {answer.status_code for answer in answers[20:]} == {429}
+        assert int(answers[-1].headers["retry-after"]) > 0
+        assert "set-cookie" not in answers[-1].headers
+
+    def test_logged_out_it_stays_ended_after_a_restart(self, here, browser) -> None:
+        cookies = dict(browser.cookies)
+        assert (
+            Client(create_app(here)).get("/", headers={"cookie": "; ".join(map("=".join, cookies.items()))}).is_success
+        )
+        assert browser("POST", "/logout", data={"csrf": csrf(browser)}).status_code == 303
+        restarted = Client(create_app(here))
+        restarted.cookies.update(cookies)
+        assert restarted.page("/").status_code == 401
+
     def test_a_key_that_may_not_view_opens_nothing(self, here) -> None:
         answer = log_in(Client(create_app(here)), here.key(Action.PREDICT))
         assert answer.status_code == 401

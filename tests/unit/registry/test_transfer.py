@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from mainspring.core.errors import Corrupt, Denied, NotFound
+from mainspring.core.errors import Corrupt, Denied, Invalid, NotFound
 from mainspring.core.schema import DType
 from mainspring.registry.bundles import seal
 from mainspring.registry.model import Bundle, Graph, Input, Manifest, Node, TensorSpec
@@ -195,6 +197,38 @@ def test_what_is_no_export_is_refused(tmp_path: Path) -> None:
         (tmp_path / "x").write_bytes(content)
         with pytest.raises(Corrupt):
             read_export(tmp_path / "x", TRUSTED)
-    (tmp_path / "y").mkdir()
-    with pytest.raises(Corrupt):
-        read_export(tmp_path / "y", TRUSTED)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_head_that_claims_gigabytes_is_not_read(tmp_path: Path, kind: bytes) -> None:
+    """The file is sparse, so that it could be read: what was read before the refusal is what memory was taken."""
+    path = tmp_path / "large.mainspring"
+    member = tarfile.TarInfo("large")
+    member.type, member.size = kind, 3 << 30
+    with path.open("wb") as file:
+        file.write(member.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(4 << 30)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Corrupt, match="head"):
+            read_export(path, TRUSTED)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_member_that_claims_more_than_there_is_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "short.mainspring"
+    member = tarfile.TarInfo("export.json")
+    member.size = 60 << 20
+    path.write_bytes(member.tobuf() + b"{}".ljust(512, b"\0"))
+    with pytest.raises(Corrupt, match="ends within"):
+        read_export(path, TRUSTED)
+
+
+def test_a_pipe_a_device_and_a_link_are_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(written(tmp_path / "whole", MEMBER))
+    for path in (tmp_path / "pipe", tmp_path / "link", Path("/dev/zero"), tmp_path):
+        with pytest.raises(Invalid, match="plain file"):
+            read_export(path, TRUSTED)

@@ -13,7 +13,7 @@ from mainspring.core.errors import Corrupt, Denied, Invalid
 from mainspring.core.settings import Address
 from mainspring.core.time import DAY, ManualClock
 from mainspring.security import hosts, secrets
-from mainspring.security.adapters.memory import MemoryKeyStore
+from mainspring.security.adapters.memory import MemoryEndedSessions, MemoryKeyStore
 from mainspring.security.keys import Authenticator, issue
 from mainspring.security.model import Action, Principal
 from mainspring.security.policy import CedarAuthoriser
@@ -136,7 +136,7 @@ def names() -> Iterator[Refusal]:
 
 def browser() -> Iterator[Refusal]:
     clock = ManualClock(0)
-    sessions = Sessions(b"secret", clock)
+    sessions = Sessions(b"secret", clock, MemoryEndedSessions())
     session = sessions.read(sessions.open(Principal("ana", "Ana", frozenset())))
     if session is None:
         raise RuntimeError("a fresh session cannot be read")

@@ -93,6 +93,17 @@ def test_a_key_is_looked_up_once_a_second(here) -> None:
     assert here.store.finds == 2
 
 
+def test_an_unknown_id_is_looked_up_as_often_as_a_known_one(here) -> None:
+    """Else its answer takes longer, and tells which ids there are."""
+    body = "msp_" + "0" * 26 + "_" + "a" * 43
+    for seconds, finds in ((0.0, 1), (0.999, 1), (1.0, 2)):
+        here.seconds = seconds
+        for _ in range(10):
+            with pytest.raises(Denied, match="not known"):
+                here.call(f"{body}{zlib.crc32(body.encode()):08x}")
+        assert here.store.finds == finds
+
+
 def test_a_revocation_bites_within_a_second(here) -> None:
     token = here.issue()
     here.call(token)

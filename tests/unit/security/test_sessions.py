@@ -3,6 +3,7 @@ import base64
 import pytest
 
 from mainspring.core.time import HOUR, ManualClock
+from mainspring.security.adapters.memory import MemoryEndedSessions
 from mainspring.security.model import Principal
 from mainspring.security.sessions import LIFETIME, Sessions
 
@@ -15,8 +16,13 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def sessions(clock) -> Sessions:
-    return Sessions(b"secret", clock)
+def ended() -> MemoryEndedSessions:
+    return MemoryEndedSessions()
+
+
+@pytest.fixture
+def sessions(clock, ended) -> Sessions:
+    return Sessions(b"secret", clock, ended)
 
 
 def test_a_session_is_read_back(sessions) -> None:
@@ -25,9 +31,13 @@ def test_a_session_is_read_back(sessions) -> None:
     assert (session.principal_id, session.opened_at, session.expires_at) == ("ana", 5, 5 + LIFETIME)
 
 
-def test_it_survives_a_restart(sessions, clock) -> None:
+def test_it_survives_a_restart_and_so_does_its_end(sessions, clock, ended) -> None:
     cookie = sessions.open(ANA)
-    assert Sessions(b"secret", clock).read(cookie) == sessions.read(cookie)
+    session = sessions.read(cookie)
+    assert session is not None
+    assert Sessions(b"secret", clock, ended).read(cookie) == session
+    sessions.close(session)
+    assert Sessions(b"secret", clock, ended).read(cookie) is None
 
 
 def test_it_ends_at_its_expiry(sessions, clock) -> None:
@@ -59,8 +69,8 @@ def test_rubbish_is_no_session(sessions, cookie) -> None:
     assert sessions.read(cookie) is None
 
 
-def test_another_secret_reads_nothing(sessions, clock) -> None:
-    assert Sessions(b"other", clock).read(sessions.open(ANA)) is None
+def test_another_secret_reads_nothing(sessions, clock, ended) -> None:
+    assert Sessions(b"other", clock, ended).read(sessions.open(ANA)) is None
 
 
 def test_a_csrf_token_is_the_sessions_own_and_is_no_session(sessions) -> None:

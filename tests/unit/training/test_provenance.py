@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 import subprocess
 from pathlib import Path
@@ -79,13 +80,33 @@ def test_the_diff_makes_the_files_again(project: Path, tmp_path_factory: pytest.
 
     again = tmp_path_factory.mktemp("again")
     git(project.parent, f"--work-tree={again}", "checkout", commit, "--", ".")
-    diff = code_diff(project)
+    diff = code_diff(project, used=[project / "flights" / "größe new.py"])
     subprocess.run(["git", "-C", str(again), "apply", "-"], input=diff, check=True)
     (project / "ignored.py").unlink()
     assert files_digest(again / "flights") == files_digest(project)
     assert (again / "flights" / "image.bin").read_bytes() == (project / "image.bin").read_bytes()
     assert not (again / "beside.py").exists()
     assert not (again / "flights" / "rows.csv").exists()
+
+
+def test_of_files_that_git_does_not_know_only_imported_modules_are_kept(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = committed(project)
+    (project / "flights" / "fresh_module.py").write_text("FRESH = 1\n")
+    (project / "flights" / "local_secrets.py").write_text("TOKEN = 'hunter2'\n")
+    (project / "secrets.toml").write_text("token = 'hunter3'\n")
+    monkeypatch.syspath_prepend(project / "flights")
+    importlib.import_module("fresh_module")
+    diff = code_diff(project)
+    assert b"hunter" not in diff
+    assert b"local_secrets.py" in diff
+    assert b"secrets.toml" in diff
+    again = tmp_path_factory.mktemp("again")
+    git(project.parent, f"--work-tree={again}", "checkout", commit, "--", ".")
+    subprocess.run(["git", "-C", str(again), "apply", "-"], input=diff, check=True)
+    assert (again / "flights" / "flights" / "fresh_module.py").read_text() == "FRESH = 1\n"
+    assert not (again / "flights" / "secrets.toml").exists()
 
 
 def test_outside_git_and_before_the_first_commit_there_is_no_diff(project: Path) -> None:

@@ -89,6 +89,10 @@ KEY_STORES: Mapping[str, Build] = {
     **_in_catalog("security", "CatalogKeyStore", "gateway"),
     "memory": lambda _: lazily("security.adapters.memory", "MemoryKeyStore", extra="gateway")(),
 }
+ENDED_SESSIONS: Mapping[str, Build] = {
+    **_in_catalog("security", "CatalogEndedSessions", "gateway"),
+    "memory": lambda _: lazily("security.adapters.memory", "MemoryEndedSessions", extra="gateway")(),
+}
 AUDIT_LOGS: Mapping[str, Build] = {
     **_in_catalog("security", "CatalogAuditLog", "gateway"),
     "memory": lambda _: lazily("security.adapters.memory", "MemoryAuditLog", extra="gateway")(),

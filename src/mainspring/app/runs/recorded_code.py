@@ -52,7 +52,7 @@ def lay_out(root: Path, tags: Mapping[str, str], diff: bytes, why_no_diff: str, 
     if present:
         return RecordedCode(root, "the files as they are, which are the recorded ones", True)
     why = (
-        "files that git ignores were used, or are gone"
+        "files that git ignores or did not know were used, or are gone"
         if diff or not changed
         else why_no_diff or "no code.diff is kept"
     )
@@ -86,6 +86,8 @@ def _apply(into: Path, diff: bytes) -> bool:
     git = shutil.which("git")
     if git is None:
         return False
+    if b"diff --git" not in diff:  # it only names files whose content was not kept
+        return True
     # no repository around it may say which of the files are its own
     environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(into.parent)}
     command = [git, "apply", "--whitespace=nowarn", "-"]

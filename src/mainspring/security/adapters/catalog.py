@@ -1,4 +1,4 @@
-"""Keys and audit events in the catalog."""
+"""Keys, ended sessions and audit events in the catalog."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ api_keys = sa.Table(
     sa.Column("expires_at", sa.BigInteger, nullable=False),
     sa.Column("revoked_at", sa.BigInteger),
     sa.Column("created_by", sa.String(256), nullable=False, server_default=""),
+)
+
+ended_sessions = sa.Table(
+    "ended_sessions",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
 )
 
 audit_events = sa.Table(
@@ -92,6 +99,25 @@ def _key(row: Any) -> ApiKey:
     return ApiKey(
         row.id, row.name, scopes, bytes(row.digest), row.created_at, row.expires_at, row.revoked_at, row.created_by
     )
+
+
+class CatalogEndedSessions:
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def add(self, session_id: str, expires_at: int, now: int) -> None:
+        with catalog_errors("ended_sessions"):
+            try:
+                with self._engine.begin() as connection:
+                    connection.execute(ended_sessions.delete().where(ended_sessions.c.expires_at <= now))
+                    connection.execute(ended_sessions.insert().values(id=session_id, expires_at=expires_at))
+            except sa.exc.IntegrityError:  # it was ended already
+                return
+
+    def holds(self, session_id: str) -> bool:
+        query = sa.select(ended_sessions.c.id).where(ended_sessions.c.id == session_id)
+        with catalog_errors("ended_sessions"), self._engine.connect() as connection:
+            return connection.execute(query).one_or_none() is not None
 
 
 def _storable(text: str) -> str:

@@ -40,6 +40,17 @@ class MemoryKeyStore:
                 self._keys[key_id] = replace(key, revoked_at=at)
 
 
+class MemoryEndedSessions:
+    def __init__(self) -> None:
+        self._ended: dict[str, int] = {}  # id -> when it would have expired
+
+    def add(self, session_id: str, expires_at: int, now: int) -> None:
+        self._ended = {key: until for key, until in self._ended.items() if until > now} | {session_id: expires_at}
+
+    def holds(self, session_id: str) -> bool:
+        return session_id in self._ended
+
+
 class MemoryAuditLog:
     def __init__(self) -> None:
         self._events: list[AuditEvent] = []

@@ -1,9 +1,9 @@
 """A session of ONNX Runtime in a process of its own, for a model whose cost the values of a request decide.
 
-`python -m mainspring.serving.adapters.apart FD` is that process. It gets the model through a socket, has no environment
-that names a secret, works in a folder that is gone, may open no more memory than the limit beyond what the loaded model
-takes, and ends when its parent does. A call that takes longer than the limit ends with the process; the next call
-starts another. Messages are MessagePack after their length of eight bytes; nothing is pickled.
+`python -m mainspring.serving.adapters.apart FD` is that process. It gets the model through a socket, gets no
+environment, works in a folder that is gone, may take no more memory than the limit beyond what the loaded model takes,
+and ends when its parent does. A call that takes longer than the limit ends with the process; the next call starts
+another. Messages are MessagePack after their length of eight bytes; nothing is pickled.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from mainspring.serving.adapters.sessions import CallLimits, OnnxSession, open_s
 from mainspring.serving.plane.executor import Array, ModelFailed, closed, first_line
 
 _LOAD_S = 120.0
-_KEPT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS", "TZ")
 _LENGTH = struct.Struct("<Q")
 
 
@@ -184,8 +183,10 @@ class SessionApart:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                env={name: os.environ[name] for name in _KEPT if name in os.environ}
-                | {"PYTHONPATH": os.pathsep.join(str(Path(each).absolute()) for each in sys.path if each)},
+                env={
+                    "PYTHONPATH": os.pathsep.join(str(Path(each).absolute()) for each in sys.path if each),
+                    "OMP_NUM_THREADS": "1",  # of NumPy's own library, which would take memory for each processor
+                },
             )
         self._connection = ours
         self._end = weakref.finalize(self, _kill, child, ours)

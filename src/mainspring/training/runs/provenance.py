@@ -7,7 +7,8 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Collection, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -60,11 +61,15 @@ def run_git(
     return done.stdout if done.returncode in fine else None
 
 
-def code_diff(root: Path) -> bytes:
+def code_diff(root: Path, used: Collection[Path] | None = None) -> bytes:
     """Return how the project's files differ from the git commit that `root` is at, as `git apply` takes it.
 
-    That is every change in a tracked file in `root`, and each Python, TOML and SQL file that git neither tracks nor
-    ignores; empty outside git. Paths are from the top of the repository.
+    That is every change in a tracked file in `root`, and each module that this process has imported and git neither
+    tracks nor ignores. Of other such Python, TOML and SQL files, which may hold what nobody meant to keep, there is a
+    line at the beginning with name and SHA-256. Empty outside git. Paths are from the top of the repository.
+
+    Args:
+        used: The files whose content is kept though git does not know them, in place of the imported modules'.
 
     Raises:
         Invalid: It is larger than 16 MB, or there are more than 500 such files.
@@ -81,11 +86,25 @@ def code_diff(root: Path) -> bytes:
     if len(names) > _MOST_NEW:
         raise Invalid(f"{root} has {len(names)} code files that git does not know.", fix="commit them, or ignore them.")
     new = ("diff", "--no-index", *plain, "--", "/dev/null")
-    parts += [run_git(git, Path(top), *new, name, fine=(0, 1)) or b"" for name in names]
+    kept = {path.resolve() for path in (_imported() if used is None else used)}
+    for name in names:
+        path = Path(top, name)
+        if path.resolve() in kept:
+            parts.append(run_git(git, Path(top), *new, name, fine=(0, 1)) or b"")
+        elif path.is_file():
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            parts.insert(0, f"# not kept, git does not know it: {name!a} sha256:{digest}\n".encode())
     diff = b"".join(parts)
     if len(diff) > _LARGEST_DIFF:
         raise Invalid(f"{root} differs from its git commit by {len(diff) // 1_000_000} MB.", fix="commit the changes.")
     return diff
+
+
+def _imported() -> Iterator[Path]:
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str):
+            yield Path(file)
 
 
 def files_digest(root: Path) -> str:

@@ -76,7 +76,11 @@ def _process(plane: str, folder: Path, settings: dict[str, Any]) -> Iterator[Ser
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": tests},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": os.pathsep.join(filter(None, (tests, os.environ.get("PYTHONPATH")))),
+            },
         )
     assert process.stdout is not None
     assert process.stdin is not None

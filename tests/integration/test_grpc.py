@@ -144,6 +144,9 @@ def test_index_and_statistics(client: Client) -> None:
     assert after.inference_stats.success.count - before.inference_stats.success.count == 1
     assert after.inference_stats.success.ns > before.inference_stats.success.ns
     assert len(client.get_inference_statistics().model_stats) == len(MODELS)
+    with pytest.raises(InferenceServerException, match="of no model") as told:
+        client.get_inference_statistics("", "1")
+    assert told.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
 def test_there_is_no_shared_memory(client: Client) -> None:

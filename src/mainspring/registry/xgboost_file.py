@@ -99,6 +99,8 @@ class _Ubjson:
         while self._content[self._at : self._at + 1] != b"}":
             key = self._text()
             value = self._value(self._type(), depth + 1, kept=kept and key in _KEPT)
+            if key in found:
+                raise Corrupt(f"{self._name} has {key[:40]!r} twice, of which readers take one or the other.")
             if kept and (depth > 0 or key in _KEPT):
                 found[key] = value
         self._at += 1

@@ -91,3 +91,14 @@ def test_a_damaged_file_is_read_or_refused_and_never_breaks_the_reader(kind: str
 def test_deep_nesting_is_refused() -> None:
     with pytest.raises(Corrupt, match="deeper"):
         check_xgboost(b"{i\x01a" + b"[" * 100_000)
+
+
+def test_a_field_of_an_xgboost_file_that_stands_twice_is_refused() -> None:
+    content = xgboost_file("binary", "ubj")
+    name = content.rindex(b"num_feature") - 9  # before it its length: a type and eight bytes
+    value = name + 9 + len(b"num_feature")
+    size = int.from_bytes(content[value + 2 : value + 10], "big")
+    field = content[name : value + 10 + size]
+    assert check_xgboost(content).features == FEATURES
+    with pytest.raises(Corrupt, match="twice"):
+        check_xgboost(content[:name] + field + content[name:])

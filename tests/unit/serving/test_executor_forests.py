@@ -133,3 +133,31 @@ def test_what_is_too_large_for_float32_is_refused_by_name() -> None:
 def test_a_linear_model_is_no_forest() -> None:
     with pytest.raises(Corrupt, match="only trees are served"):
         XgboostExecutor(xgboost_bundle("linear"))
+
+
+@pytest.mark.parametrize("other", [FEATURES - 1, FEATURES + 1])
+def test_a_file_that_says_twice_how_many_features_it_takes_is_refused(other: int) -> None:
+    """Readers take the first of two fields, or the last: where the library takes the other one, nothing is served."""
+    said = b'"num_feature":"%d"' % FEATURES
+    content = xgboost_file("binary", "json")
+    assert said in content
+    for twice in (b'"num_feature":"%d",%s' % (other, said), b'%s,"num_feature":"%d"' % (said, other)):
+        made = xgboost_bundle("binary", columns=True)
+        files = {**made.files, "model.json": content.replace(said, twice)}
+        files.pop("model.ubj", None)
+        try:
+            executor = XgboostExecutor(type(made)(made.digest, made.manifest, files))
+        except (Corrupt, Invalid):
+            continue
+        assert len(executor.inputs) == FEATURES
+    for twice in (
+        b"max_feature_idx=%d\nmax_feature_idx=%d\n" % pair
+        for pair in ((other - 1, FEATURES - 1), (FEATURES - 1, other - 1))
+    ):
+        made = lightgbm_bundle("binary", columns=True)
+        text = made.files["model.txt"].replace(b"max_feature_idx=%d\n" % (FEATURES - 1), twice)
+        try:
+            found = LightgbmExecutor(type(made)(made.digest, made.manifest, {**made.files, "model.txt": text}))
+        except (Corrupt, Invalid):
+            continue
+        assert len(found.inputs) == FEATURES

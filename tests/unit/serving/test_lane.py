@@ -8,7 +8,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import wraps
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -20,7 +20,8 @@ from mainspring.ledger.model import Batch, Log
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.batching.batcher import Job
 from mainspring.serving.plane import runtime
-from mainspring.serving.plane.lane import Ask, Lane, monotonic_us
+from mainspring.serving.plane.executor import ModelFailed
+from mainspring.serving.plane.lane import Answer, Ask, Lane, monotonic_us
 from mainspring.serving.plane.metrics import EndpointMetrics
 from mainspring.serving.plane.work import Work
 from mainspring.serving.protocol.codec import decode_infer, encode
@@ -41,13 +42,20 @@ class Bench:
     """A lane with what it writes to."""
 
     def __init__(
-        self, threads: ThreadPoolExecutor, *, rows: int = 4096, online: Any = None, log: Any = None, **shape: bool
+        self,
+        threads: ThreadPoolExecutor,
+        *,
+        rows: int = 4096,
+        online: Any = None,
+        log: Any = None,
+        executor: Any = OnnxExecutor,
+        **shape: bool,
     ) -> None:
         self.log, self.metrics, self.clock = log or MemoryLedger(), EndpointMetrics(), ManualClock(NOW)
         self.lane = Lane(
             "late-arrival",
             "1",
-            runtime.load(bundle(model_onnx=model(**shape)), online or MemoryOnlineStore(), OnnxExecutor),
+            runtime.load(bundle(model_onnx=model(**shape)), online or MemoryOnlineStore(), executor),
             log=self.log,
             clock=self.clock,
             metrics=self.metrics,
@@ -105,6 +113,31 @@ async def test_what_was_answered_is_freed_at_once(threads: ThreadPoolExecutor) -
         assert not [found for found in gc.get_objects() if type(found) is Work]
     finally:
         gc.enable()
+
+
+class Stopped(OnnxExecutor):
+    """A model whose calls were stopped, when the time of their requests was over."""
+
+    calls = 0
+    over: ClassVar[list[Job[Ask]]] = []
+
+    def predict(self, inputs: Any, rows: int) -> Any:
+        if rows > 2:
+            Stopped.calls += 1
+            for job in Stopped.over:
+                job.deadline = 0
+            raise ModelFailed("The model was stopped.")
+        return super().predict(inputs, rows)
+
+
+@on_a_loop
+async def test_requests_whose_time_a_batch_took_are_not_run_again_one_by_one(threads: ThreadPoolExecutor) -> None:
+    bench = Bench(threads, executor=Stopped)
+    jobs = [bench.ask(full_request(), within_us=LONG_US) for _ in range(3)]
+    Stopped.over[:] = jobs[:2]
+    found = await asyncio.gather(*(job.payload.waiter for job in jobs), return_exceptions=True)
+    assert [type(each) for each in found] == [DeadlineExceeded, DeadlineExceeded, Answer]
+    assert Stopped.calls == 1
 
 
 @on_a_loop

@@ -49,6 +49,10 @@ class XgboostExecutor:
             self._booster: Any = xgboost.Booster({"nthread": threads}, model_file=bytearray(bundle.files[file]))
         except xgboost.core.XGBoostError as error:
             raise Corrupt(f"{name} does not load: {first_line(error)}") from error
+        if self._booster.num_features() != learner.features:  # a field that stands twice, of which the library took one
+            raise Corrupt(
+                f"{name} takes {learner.features} features, and {self._booster.num_features()} as it is loaded."
+            )
         self._matrix = Matrix(bundle, datatype="FP32", features=learner.features, answers="FP32")
         self.inputs, self.outputs = self._matrix.inputs, self._matrix.outputs
         self._config = json.dumps(

@@ -264,8 +264,12 @@ class Lane:
         if isinstance(error, StoreDamaged):
             self._suspect(error)
         if len(work.jobs) > 1 and not _shared(error):
-            # One request's rows made the batch fail: each answers for itself.
-            self._rest.extendleft([job] for job in reversed(work.jobs))
+            # One request's rows made the batch fail: each answers for itself, unless it took too long for that.
+            now = monotonic_us()
+            for job in work.jobs:
+                if job.deadline <= now:
+                    self._fail(job, DeadlineExceeded("The deadline passed while the request ran among others."))
+            self._rest.extendleft([job] for job in reversed(work.jobs) if job.deadline > now)
         else:
             self._refuse(work, error)
 

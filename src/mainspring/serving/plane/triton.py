@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mainspring.core.errors import Invalid
 from mainspring.registry.model import TensorSpec
 from mainspring.serving.plane.infer import lane_of
 from mainspring.serving.plane.metadata import platform_of
@@ -39,7 +40,10 @@ def model_statistics(plane: DataPlane, endpoint: str = "", version: str = "") ->
 
     Raises:
         NotFound: There is no such endpoint or version.
+        Invalid: A version is given, and no endpoint.
     """
+    if version and not endpoint:
+        raise Invalid(f"The version {version[:100]!r} is of no model.", fix="name the model too.")
     served = {endpoint: plane.endpoint(endpoint)} if endpoint else plane.served
     if version:
         lane_of(served[endpoint], version)

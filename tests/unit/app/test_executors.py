@@ -16,7 +16,9 @@ from mainspring.core.errors import Corrupt, MissingExtra
 from mainspring.registry.flavours import FLAVOURS
 from model_kit import lightgbm_bundle, mlp_bundle, xgboost_bundle
 
-PROJECT: Any = SimpleNamespace(settings=SimpleNamespace(gateway_workers=1))
+PROJECT: Any = SimpleNamespace(
+    settings=SimpleNamespace(gateway_workers=1, model_time_us=1_000_000, model_memory_bytes=1 << 30)
+)
 
 
 def test_every_flavour_of_a_bundle_has_its_executor() -> None:
@@ -53,7 +55,8 @@ import mainspring.app.processes.gateway, mainspring.app.models.executors
 before = {"onnxruntime", "xgboost", "lightgbm"} & set(sys.modules)
 from types import SimpleNamespace
 from model_kit import mlp_bundle
-mainspring.app.models.executors.executors(SimpleNamespace(settings=SimpleNamespace(gateway_workers=1)))(mlp_bundle())
+settings = SimpleNamespace(gateway_workers=1, model_time_us=1_000_000, model_memory_bytes=1 << 30)
+mainspring.app.models.executors.executors(SimpleNamespace(settings=settings))(mlp_bundle())
 print(json.dumps([sorted(before), sorted({"onnxruntime", "xgboost", "lightgbm"} & set(sys.modules))]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=_environment())

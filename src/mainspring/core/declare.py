@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
+
+from mainspring.core.errors import Invalid
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -54,6 +57,27 @@ def declare(item: object) -> None:
     declared = _collector.get()
     if declared is not None:
         declared.items.append((item, caller()))
+
+
+def expect(given: Any, kinds: type | tuple[type, ...], what: str, *, fix: str) -> None:
+    """Raise if a declaration was given a value of another kind.
+
+    Args:
+        what: What the value is given as: "The source of view 'Card'".
+
+    Raises:
+        Invalid: It is of none of `kinds`; a Boolean is no number.
+    """
+    wanted = kinds if isinstance(kinds, tuple) else (kinds,)
+    if not isinstance(given, wanted) or (isinstance(given, bool) and bool not in wanted):
+        raise Invalid(f"{what} is {given!r}, of type {type(given).__name__}.", fix=fix)
+
+
+def expect_each(given: Any, kinds: type | tuple[type, ...], what: str, *, fix: str) -> None:
+    """Raise if a declaration was given no list, or a list with a value of another kind. See `expect`."""
+    expect(given, (list, tuple), what, fix=fix)
+    for each in given:
+        expect(each, kinds, f"One of {what[0].lower()}{what[1:]}", fix=fix)
 
 
 def caller() -> Place:

@@ -22,9 +22,11 @@ def check_id(text: str, what: str) -> str:
     Raises:
         Invalid: It has other characters than letters, digits, `_`, `.`, `-`, is empty, or is over 128 long.
     """
-    if not _ID.fullmatch(text) or ".." in text:
+    given: object = text  # what a project declares may be anything
+    if not isinstance(given, str) or not _ID.fullmatch(given) or ".." in given:
+        shown = repr(given[:140]) if isinstance(given, str) else f"{given!r}, of type {type(given).__name__},"
         raise Invalid(
-            f"{text[:140]!r} cannot name a {what}.",
+            f"{shown} cannot name a {what}.",
             fix="use 1 to 128 letters, digits, '_', '-' and single '.', beginning with a letter or digit.",
         )
     return text

@@ -44,10 +44,16 @@ def check_schema(schema: Schema, owner: str) -> Schema:
     """Return `schema` if every name can be a column and every type is one of ours.
 
     Raises:
-        Invalid: A name begins with `_` (ours) or cannot be a name, or a type is not a `DType`.
+        Invalid: It is no dict, a name begins with `_` (ours) or cannot be a name, or a type is not a `DType`.
     """
+    given: object = schema  # what a project declares may be anything
+    if not isinstance(given, dict):
+        raise Invalid(
+            f"{owner} has the columns {given!r}, of type {type(given).__name__}.",
+            fix='write names with their types: {"id": ms.String, ...}.',
+        )
     for name, dtype in schema.items():
-        if not name.isidentifier() or name.startswith("_"):
+        if not str.isidentifier(str(name)) or str(name).startswith("_"):
             raise Invalid(
                 f"{owner} has a column {name!r}.", fix="name columns like Python variables, not beginning with '_'."
             )

@@ -95,7 +95,8 @@ def parse_duration(text: str | int) -> int:
         if text < 0:
             raise Invalid(f"{text} microseconds is not a duration.", fix="use zero or more.")
         return text
-    parts = _DURATION.findall(text)
+    given: object = text  # what a project declares may be anything
+    parts = _DURATION.findall(given) if isinstance(given, str) else []
     if not parts or _DURATION.sub("", text).strip():
         raise Invalid(f"{text!r} is not a duration.", fix='write a number and a unit, such as "5m", "1h" or "30d".')
     # Python refuses to read numbers of thousands of digits, with an error of its own.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, overload
 
-from mainspring.core.declare import declare
+from mainspring.core.declare import declare, expect
 from mainspring.core.errors import Invalid
 from mainspring.core.expr import Column, Expr, Node, Unnamed, as_expr, rewrite
 from mainspring.core.ids import check_id
@@ -19,9 +19,12 @@ def feature_view(
     """Turn a class whose attributes are aggregations, and expressions over them, into a `FeatureView` named after it.
 
     Raises:
-        Invalid: The class has no aggregation, one of its public attributes is something else, or an expression uses
-            what is no feature of the class.
+        Invalid: An argument is of another kind, the class has no aggregation, one of its public attributes is something
+            else, or an expression uses what is no feature of the class.
     """
+
+    expect(entity, Entity, "The entity of a feature view", fix="give an ms.Entity itself, without quotes.")
+    expect(source, Source, "The source of a feature view", fix="give an ms.Source itself, without quotes.")
 
     def build(body: type) -> FeatureView:
         stored, derived, order = _view_members(body)

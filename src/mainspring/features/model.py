@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from mainspring.core import html
-from mainspring.core.declare import declare
+from mainspring.core.declare import declare, expect, expect_each
 from mainspring.core.errors import Invalid, NotFound
-from mainspring.core.expr import Column, Node, Operators
+from mainspring.core.expr import Column, Expr, Node, Operators
 from mainspring.core.expr.render import render
 from mainspring.core.expr.types import columns_of, dtype_of
 from mainspring.core.ids import check_id
@@ -221,7 +221,8 @@ class Observations:
             chooses what is trained and judged on. Online every request is answered.
 
     Raises:
-        Invalid: The source lacks key columns, or `where` is no condition over its columns.
+        Invalid: An argument is of another kind, the source lacks key columns, or `where` is no condition over its
+            columns.
     """
 
     source: Source
@@ -231,6 +232,10 @@ class Observations:
     where: Node | None = None
 
     def __post_init__(self) -> None:
+        owner = "The {} of observations"
+        expect(self.source, Source, owner.format("source"), fix="give an ms.Source itself, without quotes.")
+        expect_each(self.keys, Entity, owner.format("keys"), fix="give a list of entities: keys=[card, shop].")
+        expect(self.at, Expr, owner.format("time"), fix='write an expression: at=ms.col("placed_at").')
         if self.where is not None:
             self._check_where(self.where)
         missing = [name for entity in self.keys for name in entity.keys if name not in self.source.columns]

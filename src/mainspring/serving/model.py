@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import msgspec
 
-from mainspring.core.declare import declare
+from mainspring.core.declare import declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
@@ -40,6 +40,12 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         check_id(self.name, "endpoint")
+        owner = f"The {{}} of endpoint {self.name!r}"
+        name = getattr(self.model, "name", "MODEL")
+        expect(self.model, str, owner.format("model"), fix=f'write a name with an alias or version: "{name}@champion".')
+        expect(self.log, Log, owner.format("log"), fix="write log=ms.Log(...).")
+        expect(self.max_queue_rows, int, owner.format("longest queue"), fix="write a number of rows.")
+        expect_each(self.replicas, int, owner.format("replicas"), fix="write the least and the most: (1, 1).")
         model, _, reference = self.model.partition("@")
         if not reference:
             raise Invalid(f"Endpoint {self.name!r} serves {self.model!r}.", fix=f"write {self.model}@champion.")

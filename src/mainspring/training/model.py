@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from types import NoneType
 from typing import Any
 
 import msgspec
 
 from mainspring.core import html
-from mainspring.core.declare import declare
+from mainspring.core.declare import declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.expr import Column
 from mainspring.core.ids import check_id
@@ -57,25 +58,29 @@ class Gate(msgspec.Struct, frozen=True):
 
 def beats(metric: str | Metric, by: float = 0.0) -> Gate:
     """Better than the baseline by at least `by`, and not worse than the present champion, on the same held-out rows."""
-    return Gate("beats", _name(metric), by)
+    return _on("beats", metric, by)
 
 
 def at_most(metric: str | Metric, value: float) -> Gate:
     """The held-out metric is at most `value`."""
-    return Gate("at_most", _name(metric), value)
+    return _on("at_most", metric, value)
 
 
 def at_least(metric: str | Metric, value: float) -> Gate:
     """The held-out metric is at least `value`."""
-    return Gate("at_least", _name(metric), value)
+    return _on("at_least", metric, value)
 
 
-def _name(metric: str | Metric) -> str:
-    return metric.name if isinstance(metric, Metric) else metric
+def _on(kind: str, metric: str | Metric, value: float) -> Gate:
+    name = metric.name if isinstance(metric, Metric) else metric
+    expect(name, str, "The metric of a gate", fix='name one, such as "auc", or give one that @ms.metric made.')
+    expect(value, (int, float), f"What a gate asks of {name}", fix="give a number.")
+    return Gate(kind, name, value)
 
 
 def approved(by: int = 1) -> Gate:
     """At least `by` people other than its author have approved the version (`mainspring models approve`)."""
+    expect(by, int, "How many people must approve", fix="give a number of people.")
     return Gate("approved", "approvals", by)
 
 
@@ -197,11 +202,17 @@ def model(
             rows, recorded with the version, and its cost, precision and recall are measured.
 
     Raises:
-        Invalid: `task` is unknown, a metric is of another task or declared twice, the search goes by one that is not
-            measured, `holdout` is no share in (0, 0.6] and no duration, `embargo` is no duration, there are no
-            features, or `accept_findings` names no check.
+        Invalid: An argument is of another kind, `task` is unknown, a metric is of another task or declared twice, the
+            search goes by one that is not measured, `holdout` is no share in (0, 0.6] and no duration, `embargo` is no
+            duration, there are no features, or `accept_findings` names no check.
     """
     check_id(name, "model")
+    owner_of = f"The {{}} of model {name!r}"
+    expect_each(gates, Gate, owner_of.format("gates"), fix='give a list such as [ms.beats("auc", by=0.01)].')
+    expect(search, (Search, NoneType), owner_of.format("search"), fix="write search=ms.Search(...).")
+    expect(seed, int, owner_of.format("seed"), fix="give a whole number.")
+    expect(holdout, (int, float, str), owner_of.format("holdout"), fix="give a share or a duration.")
+    expect_each(accept_findings, str, owner_of.format("accepted findings"), fix='write a list of "CHECK:SUBJECT".')
     if task not in TASKS:
         raise Invalid(f"Model {name!r} has the task {task!r}.", fix=f"use one of {', '.join(TASKS)}.")
     if isinstance(holdout, str):
@@ -212,6 +223,18 @@ def model(
         )
     parse_duration(embargo)
     _check_metrics(name, task, metrics, threshold, search)
+    expect(
+        observations,
+        Observations,
+        owner_of.format("observations"),
+        fix="give what ms.Observations made, without quotes.",
+    )
+    if isinstance(label, (list, tuple)):
+        raise Invalid(
+            f"Model {name!r} has {len(label)} labels: {list(label)}.",
+            fix="a model has one; declare a model for each, in a loop if they share their features and function.",
+        )
+    expect(label, SourceColumn, owner_of.format("label"), fix="name a source's column, without quotes: payments.fraud.")
     groups, columns = _chosen(name, "features", features)
     if not columns:
         raise Invalid(f"Model {name!r} has no features.", fix="name at least one feature view.")
@@ -224,6 +247,10 @@ def model(
         )
 
     def build(train: Callable[..., Any]) -> Model:
+        if not callable(train):
+            raise Invalid(
+                f"Model {name!r} is made of {train!r}.", fix="put @ms.model(...) above a function (data, run)."
+            )
         built = Model(
             name,
             train=train,

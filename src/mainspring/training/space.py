@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from mainspring.core.declare import expect
 from mainspring.core.errors import Invalid
 from mainspring.stats.metrics import HIGHER_IS_BETTER, Metric, named
 
@@ -157,6 +158,7 @@ class Search:
         if self.pruner not in PRUNERS:
             raise Invalid(f"There is no pruner {self.pruner!r}.", fix=f"use one of {', '.join(PRUNERS)}.")
         check_trials(self.trials)
+        expect(self.space, Mapping, "The space of a search", fix="write space=ms.space(depth=ms.integer(2, 8)).")
         space(**self.space)
 
     @property

@@ -24,6 +24,7 @@ from mainspring.stats.thresholds import THRESHOLD
 from mainspring.training.bundling import convert, pack
 from mainspring.training.fitting import fit
 from mainspring.training.flavours.scoring import estimator_scores, output_names, score_bundle
+from mainspring.training.inputs import check_declared
 from mainspring.training.judge import constant, judge, undefined
 from mainspring.training.model import Model, TrainReport
 from mainspring.training.runs.pinned import Pinned, pin, pinned_scan
@@ -88,10 +89,12 @@ class Trainer:
             progress: Told a stage's name and the share of all that is done, from 0 to 1.
 
         Raises:
+            Invalid: The model cannot be trained as it is declared, on whatever data.
             InvalidData: There is too little to train on, or the labels do not fit the task.
             NotConvertible: The estimator cannot become a bundle that answers as it does.
             MainspringError: The training function failed; the message says where.
         """
+        check_declared(model)
         begun = time.monotonic()
         tell = progress or _nobody
         tell("pin the data", 0.0)

@@ -63,7 +63,7 @@ def forest(data: Any) -> Any:
 class Declared:
     """What `convert` needs to know of a model."""
 
-    task, seed = "binary", 0
+    task, seed, threshold, measured = "binary", 0, None, ()
 
 
 def test_platt_is_scikit_learns_sigmoid() -> None:

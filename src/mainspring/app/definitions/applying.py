@@ -8,6 +8,7 @@ from mainspring.app.auditing import audit
 from mainspring.app.definitions.applied import Change, difference
 from mainspring.app.project import Project
 from mainspring.core.errors import InvalidData, InvalidDefinition
+from mainspring.core.schema import DType
 
 _SUMMARISED = 20  # changes in the audit log's event
 
@@ -26,6 +27,7 @@ def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Con
     """
     definitions = project.definitions
     contents = definitions.contents()
+    _check_labels(project)
     with project.locks.hold("apply"):
         changes = [*difference(project.applied.current(), contents), *tables_needed(project)]
         if changes and not dry_run:
@@ -34,6 +36,47 @@ def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Con
             project.applied.replace(contents, project.wall.now())
             audit(project, "apply", "definitions", _summary(changes))
     return changes, contents
+
+
+def _check_labels(project: Project) -> None:
+    """Raise if what has landed is no label of a model that takes classes: a number may be one, or may be none.
+
+    Raises:
+        InvalidDefinition: A model of classes has a label with fractions, one of two with another number than 0 and 1.
+    """
+    problems = []
+    for model in project.definitions.models.values():
+        column, task = model.label.column, model.task
+        dtype = model.label.source.columns[column]
+        if dtype not in (DType.Float32, DType.Float64) or task == "regression":
+            continue
+        if project.lake.version(model.label.source.name) is None:
+            continue
+        found = _first(project, model.label.source.name, column, task)
+        if found is not None:
+            problems.append(
+                f"Label {model.label.name} of model {model.name!r} is a {dtype!r} with values such as {found:g}, and "
+                f"the task is {task!r}. Fix: name a column of {'0 and 1' if task == 'binary' else 'whole numbers'}, or "
+                "make it a regression."
+            )
+    if problems:
+        raise InvalidDefinition(problems)
+
+
+def _first(project: Project, table: str, column: str, task: str) -> float | None:
+    """Return a number of a column that is no class of the task, `None` where there is none."""
+    from mainspring.core.expr.sql import quote_name
+    from mainspring.data import duck
+
+    name = quote_name(column)
+    wrong = f"{name} NOT IN (0, 1)" if task == "binary" else f"{name} <> trunc({name})"
+    con = duck.connect()
+    try:
+        duck.register(con, "labels", project.lake.scan(table))
+        row = con.execute(f"SELECT {name} FROM labels WHERE {wrong} LIMIT 1").fetchone()
+    finally:
+        con.close()
+    return None if row is None else float(row[0])
 
 
 def _summary(changes: Sequence[Change]) -> str:

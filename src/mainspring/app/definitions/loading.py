@@ -21,6 +21,7 @@ from mainspring.data.model import Source
 from mainspring.features.check import check_groups
 from mainspring.features.model import Entity, FeatureGroup, FeatureView, Observations, RequestFeatures
 from mainspring.serving.model import Endpoint
+from mainspring.training.inputs import check_declared
 from mainspring.training.label import label_keys
 from mainspring.training.model import Model, named_features
 
@@ -209,8 +210,8 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
     for item, what, fix in check_groups([group for group in groups if id(group) not in used], None):
         yield line(item, what, fix)
     for model in models:
-        for item, what, fix in check_groups(list(model.features), model.observations):
-            yield line(item, what, fix)
+        wrong = check_groups(list(model.features), model.observations)
+        yield from (line(*problem) for problem in wrong)
         yield from (line(model, *problem) for problem in _gates(model))
         stray = named_features(model.baseline, [each for each in model.baseline_columns if each not in model.columns])
         if stray:
@@ -219,6 +220,8 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
             )
         try:
             label_keys(model.observations, model.label)
+            if not wrong:  # else a feature's type may not be known
+                check_declared(model)
         except MainspringError as error:
             yield line(model, error.what, error.fix or "check the label's source.")
     names = {model.name for model in models}
@@ -256,7 +259,7 @@ def _content(item: Any) -> str:
             "gates": [str(gate) for gate in item.gates],
             "holdout": item.holdout,
             "seed": item.seed,
-            **_measures(item),
+            **_options(item),
             "owner": item.owner,
             "description": item.description,
         }
@@ -270,11 +273,19 @@ def _content(item: Any) -> str:
     return _pretty(msgspec.to_builtins(item))
 
 
-def _measures(model: Model) -> dict[str, Any]:
-    """Return what a model measures and decides beside what every model of its task does."""
+def _options(model: Model) -> dict[str, Any]:
+    """Return what a model declares that most do not, so that the others read as before there was such a thing."""
     own = [f"{each.name}, {'higher' if each.higher_is_better else 'lower'} is better" for each in model.metrics]
     costs = model.threshold
     found: dict[str, Any] = {"metrics": own} if own else {}
+    if model.embargo:
+        found["embargo"] = model.embargo
+    if model.accept_findings:
+        found["accept_findings"] = list(model.accept_findings)
+    if model.search is not None:
+        chosen = model.search
+        found["search"] = f"by {chosen.metric}, {chosen.trials} trials, pruner {chosen.pruner} by {chosen.watched}"
+        found["search_space"] = {name: repr(dimension) for name, dimension in sorted(chosen.space.items())}
     if costs is not None:
         found["threshold"] = (
             f"costs {costs.false_positive:g} a false positive, {costs.false_negative:g} a false negative"

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from mainspring.app.definitions.applying import apply
 from mainspring.app.project import Project
 from mainspring.app.runs.finding import find_runs
 from mainspring.app.runs.search_study import STUDY, opened_study
-from mainspring.core.errors import Invalid, MainspringError, NotFound
+from mainspring.core.errors import Invalid, MainspringError, MissingExtra, NotFound
 from mainspring.core.files import write_atomic
 from mainspring.registry.runs import process_tags, sweep
 from mainspring.training.loop.signals import interrupts_kept
@@ -94,6 +95,8 @@ def search(
     check_trials(count)
     if workers < 1:
         raise Invalid(f"A search by {workers} processes makes no trial.", fix="use at least 1.")
+    if find_spec("optuna") is None:
+        raise MissingExtra("A search of parameters", "search")
     apply(project)
     with project.locks.hold(f"search-{model}"[:120], wait_s=1.0), interrupts_kept() as interrupts:
         tell = progress or (lambda _stage, _share: None)

@@ -14,6 +14,7 @@ from mainspring.registry.ports import Tracking
 from mainspring.training.fitting import fit
 from mainspring.training.flavours.scoring import estimator_scores, output_names
 from mainspring.training.frames import to_frame
+from mainspring.training.inputs import feature_types
 from mainspring.training.judge import evaluate
 from mainspring.training.label import label_keys
 from mainspring.training.model import Model
@@ -21,7 +22,6 @@ from mainspring.training.runs.run import Run
 from mainspring.training.sets.assemble import (
     AT,
     Scan,
-    feature_types,
     instants,
     label_values,
     labelled_observations,

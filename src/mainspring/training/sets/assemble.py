@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,8 @@ import pyarrow as pa
 from mainspring.core.errors import InvalidData
 from mainspring.core.schema import DType
 from mainspring.data.model import TableScan
-from mainspring.features.model import FeatureGroup
-from mainspring.features.types import feature_dtype
-from mainspring.training.frames import check_feature_types, to_frame
+from mainspring.training.frames import to_frame
+from mainspring.training.inputs import all_groups, check_label, feature_types
 from mainspring.training.label import label_keys
 from mainspring.training.model import Model
 from mainspring.training.sets.labels import LABEL, LeftOut, join_labels
@@ -24,28 +23,6 @@ from mainspring.training.sets.training_set import Split, TrainingSet
 
 AT = "_at"
 Scan = Callable[[str], TableScan]
-
-
-def feature_types(model: Model, columns: Collection[str]) -> dict[str, DType]:
-    """Return full name -> type of those features of the model and its baseline that are among `columns`, in order.
-
-    Raises:
-        Invalid: One is of a type that no model takes.
-    """
-    request = model.observations.source.columns
-    found = {
-        full_name: feature_dtype(group, name, request)
-        for group in all_groups(model)
-        for name, full_name in zip(group.names, group.columns, strict=True)
-        if full_name in columns
-    }
-    check_feature_types(found)
-    return found
-
-
-def all_groups(model: Model) -> list[FeatureGroup]:
-    """Return the groups of the model and of its baseline, each once."""
-    return list({group.name: group for group in (*model.features, *model.baseline)}.values())
 
 
 def labelled_observations(
@@ -101,10 +78,7 @@ def label_values(column: pa.ChunkedArray[Any], model: Model) -> np.ndarray[Any, 
         InvalidData: A label does not fit the task.
     """
     label = model.label.name
-    dtype = model.label.source.columns[model.label.column]
-    if dtype == DType.Timestamp or (dtype == DType.String and model.task != "multiclass"):
-        raise InvalidData(f"Label {label} is a {dtype!r}, which is no label of the task {model.task!r}.")
-    if dtype == DType.String:
+    if check_label(model) == DType.String:
         return np.array(column.to_pylist(), object)
     numbers = np.asarray(column.cast(pa.float64()).to_numpy())
     if not np.all(np.isfinite(numbers)):

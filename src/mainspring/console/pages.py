@@ -32,8 +32,9 @@ from mainspring.security.sessions import LIFETIME, Sessions
 
 _ID = r"[A-Za-z0-9_.-]{1,128}"
 _MODELS = rf"models(/{_ID}(/history|/versions/[0-9]{{1,12}}(/card)?)?)?"
+_QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it goes nowhere but to our own page
 _OWN_PAGE = re.compile(
-    rf"/(\?endpoint={_ID}|predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?)?|jobs(/{_ID})?|{_MODELS})?"
+    rf"/(predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?|/compare)?|jobs(/{_ID})?|{_MODELS})?{_QUERY}"
 )
 
 
@@ -53,6 +54,7 @@ def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIR
             "caller": caller(request),
             "release": release,
             "section": "",
+            "query": f"?{request.url.query}" if request.url.query else "",
         }
 
     @router.get("/")

@@ -65,18 +65,25 @@ def login_page(
     scope: Scope, *, status: int = 200, refused: str | None = None, wanted: str | None = None
 ) -> HTMLResponse:
     """Return the form that takes a key; after it, the browser goes to `wanted` (the page asked for, by default)."""
-    content = {"refused": refused, "wanted": wanted or scope["path"], **_inline_style(scope)}
+    content = {"refused": refused, "wanted": wanted or _address(scope), **_inline_style(scope)}
     response = page("login.html", content, status=status)
     if status == 401:
         response.headers["www-authenticate"] = "Bearer"
     return response
 
 
+def _address(scope: Scope) -> str:
+    query = scope["query_string"].decode("latin-1")
+    return f"{scope['path']}?{query}" if query else str(scope["path"])
+
+
 def error_page(scope: Scope, error: MainspringError) -> HTMLResponse:
     """Return the error for a person."""
     status = status_of(error)
     title = _TITLES.get(status, "Something went wrong")
-    return page("error.html", {"title": title, "error": error, "status": status, **_inline_style(scope)}, status=status)
+    inside = "mainspring.caller" in scope  # sections are for those who are let in
+    content = {"title": title, "error": error, "status": status, "inside": inside, **_inline_style(scope)}
+    return page("error.html", content, status=status)
 
 
 def _inline_style(scope: Scope) -> dict[str, Any]:

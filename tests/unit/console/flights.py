@@ -40,6 +40,7 @@ from mainspring.security.signing import SigningKey
 from mainspring.serving.adapters.memory import MemoryBaselines, MemoryRoutes
 from mainspring.serving.model import Arm, Endpoint, Route
 from mainspring.stats.reference import profile
+from mainspring.training.label import as_label
 from mainspring.training.model import Model, at_most, beats
 
 START = parse_instant("2013-07-01T00:00:00Z")
@@ -80,7 +81,7 @@ def definitions(endpoint: str = "late-arrival") -> "Definitions":
         train=train,
         observations=observations,
         features=(traffic, air, plan),
-        label=arrivals.late,
+        label=as_label(arrivals.late),
         task="binary",
         gates=(beats("auc", by=0.005), at_most("brier", 0.2)),
     )

@@ -86,6 +86,17 @@ def orders_page(client) -> str:
     return client.page("/features/Orders").text
 
 
+def test_what_is_computed_on_demand_is_found_by_its_name(client) -> None:
+    answer = client("GET", "/features/Basket", headers={"accept": "text/html"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/features#Basket")
+    assert 'id="Basket"' in client.page("/features").text
+
+
+def test_a_search_as_json_is_the_same_search(client) -> None:
+    (linked,) = re.findall(r'As JSON: <a href="([^"]+)"', client.page("/features?q=returns").text)
+    assert [view["name"] for view in client.get(linked).json()["views"]] == ["Returns"]
+
+
 class TestOneView:
     def test_each_feature_is_defined(self, orders_page) -> None:
         text = text_of(orders_page)

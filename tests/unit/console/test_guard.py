@@ -282,7 +282,13 @@ class TestSessions:
             ("/models/late-arrival/history", "/models/late-arrival/history"),
             ("/runs/01k6f3/search", "/runs/01k6f3/search"),
             ("/jobs/01k6f3", "/jobs/01k6f3"),
+            ("/features?q=late&owner=ana#x", "/features?q=late&owner=ana#x"),
+            ("/runs?q=metrics.auc+%3E+0.7&sort=metrics.auc", "/runs?q=metrics.auc+%3E+0.7&sort=metrics.auc"),
+            ("/runs/compare?run=01k6f3&run=01k6f4", "/runs/compare?run=01k6f3&run=01k6f4"),
+            ("/?a=\r\nset-cookie: x=y", "/"),
             ("/models//evil.example", "/"),
+            ("//evil.example?x=1", "/"),
+            ("/login?next=/", "/"),
             ("//evil.example", "/"),
             ("https://evil.example/", "/"),
             ("/\\evil.example", "/"),
@@ -292,6 +298,16 @@ class TestSessions:
     )
     def test_it_goes_on_to_an_own_page_only(self, here, wanted, there) -> None:
         assert log_in(Client(create_app(here)), here.key(), wanted).headers["location"] == there
+
+    def test_a_link_that_was_shared_is_the_page_behind_the_log_in(self, here) -> None:
+        link = "/features?q=late&owner=ana"
+        asked = Client(create_app(here)).page(link)
+        assert asked.status_code == 401
+        assert 'name="next" value="/features?q=late&amp;owner=ana"' in asked.text
+
+    def test_an_error_is_shown_with_the_way_back_to_those_who_are_let_in(self, browser, anonymous) -> None:
+        assert 'aria-label="Sections"' in browser.page("/predictions/nobody").text
+        assert 'aria-label="Sections"' not in anonymous.page("/predictions/nobody").text
 
     def test_logging_in_and_out_is_noted(self, here, browser) -> None:
         browser("POST", "/logout", data={"csrf": csrf(browser)})

@@ -66,6 +66,10 @@ class TestTable:
             address = following[1].replace("&amp;", "&") if following else ""
         assert len(seen) == len(set(seen)) > 26
         assert "read as metrics.holdout.auc > 0.7 and params.optimizer in" in text_of(page)
+        (linked,) = re.findall(r'As JSON: <a href="([^"]+)"', shown(client, f"/runs?q={quote(wanted)}&status=FINISHED"))
+        as_json = client.get(linked.replace("&amp;", "&")).json()["runs"]
+        first = names(shown(client, f"/runs?q={quote(wanted)}&status=FINISHED"))  # a page of the table is shorter
+        assert [run["name"] for run in as_json][: len(first)] == first
         every = client.get(f"/api/runs?limit=200&filter={quote(wanted)}&order={quote('metrics.holdout.auc')}").json()
         assert [run["name"] for run in every["runs"]] == seen
         assert sorted(run["metrics"]["holdout.auc"] for run in every["runs"]) == [

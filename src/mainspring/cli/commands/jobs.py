@@ -44,11 +44,15 @@ def list_(call: Call, *, statuses: tuple[str, ...], names: tuple[str, ...], limi
             console.print("No such job." if statuses or names else "No job yet. Next: mainspring jobs run NAME")
             return
         table = Table(box=None, header_style="bold")
-        for column, width in (("id", 26), ("job", None), ("status", None), ("queued", 20), ("how it is", None)):
-            table.add_column(column, min_width=width)
+        for column in ("id", "job", "status", "queued"):
+            table.add_column(column, no_wrap=column != "job")
         for job in found:
-            table.add_row(job.id, job.handler, job.status, _instant(job.enqueued_at), _markless(_state(job)))
+            table.add_row(job.id, job.handler, job.status, _instant(job.enqueued_at))
         console.print(table)
+        told = [job for job in found if _state(job) != job.status]
+        if told:  # below the table: in it an error would have no room
+            console.print()
+            _tell(console, told)
 
     call.result([asdict(job) for job in found], show)
 
@@ -183,12 +187,6 @@ def _tell(console: Console, jobs: list[Job]) -> None:
 
 def _print(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False)
-
-
-def _markless(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def _instant(instant: int) -> str:

@@ -104,16 +104,16 @@ def list_(call: Call, *, name: str | None) -> None:
     def show(console: Console) -> None:
         from rich.table import Table
 
-        from mainspring.core.time import format_instant
+        from mainspring.core.time import SECOND, format_instant
 
         table = Table(box=None, pad_edge=False)
         for column in ("model", "version", "aliases", "bundle", "from", "registered"):
-            table.add_column(column, no_wrap=column in ("model", "bundle", "registered"))
+            table.add_column(column, no_wrap=column in ("version", "bundle", "registered"))
         for each in found:
             origin = next((each.tags[key] for key in ("file", "function") if key in each.tags), "training")
             if any(key.startswith("node.") for key in each.tags):
                 origin = "graph"
-            aliases, at = ", ".join(each.aliases), format_instant(each.created_at)
+            aliases, at = ", ".join(each.aliases), format_instant(each.created_at // SECOND * SECOND)
             table.add_row(each.model, each.version, aliases, each.digest[:12], origin, at)
         console.print(table if found else "No version is registered yet.")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
 
 from mainspring.app.data.lineage import VIEW
 from mainspring.app.features.entity_values import EntityValues
@@ -57,7 +57,9 @@ def add_feature_pages(router: APIRouter, project: ConsoleProject, looking: Looki
 
     @router.get("/features/{name}")
     def show_view(request: Request, name: str, feature: str | None = None) -> Response:
-        view = find_view(project, check_id(name, "feature view"))
+        if check_id(name, "feature view") in project.definitions.request_features:
+            return RedirectResponse(f"/features#{name}", status_code=303)
+        view = find_view(project, name)
         if feature is not None and feature not in view.names:
             raise NotFound(f"View {name!r} has no feature {feature!r}.", fix=f"it has {', '.join(view.names)}.")
         content, status = _content(project, looking, view, feature, dict(request.query_params))

@@ -27,6 +27,7 @@ def add_run_api(router: APIRouter, project: ConsoleProject) -> None:
     def list_runs(
         model: MaybeId = None,
         filter: Text = "",
+        status: Text = "",
         order: Text = "",
         after: Text = "",
         limit: Limit = 50,
@@ -38,6 +39,8 @@ def add_run_api(router: APIRouter, project: ConsoleProject) -> None:
         query = RunQuery(found.conditions, found.words, ordered, limit, after)
         if model is not None:
             query = query.where(Column(Kind.ATTRIBUTE, "model"), model)
+        if status:
+            query = query.where(Column(Kind.ATTRIBUTE, "status"), status)
         page = project.run_search.search(query, None)
         if not after:
             for slip in unknown_names(project.run_search, found, ordered, page.runs, ordered_by=order):

@@ -46,8 +46,18 @@ class Asked:
         fields = [("q", asked.text), ("model", asked.model), ("status", asked.status), ("sort", asked.sort)]
         fields += [("column", column) for column in asked.columns]
         fields += [("find", asked.find), ("after", asked.after)]
-        query = urlencode([(name, value) for name, value in fields if value])
-        return f"/runs?{query}" if query else "/runs"
+        return _address("/runs", fields)
+
+    @property
+    def as_json(self) -> str:
+        """The address of the same runs over the API."""
+        fields = [("filter", self.text), ("model", self.model), ("status", self.status), ("order", self.sort)]
+        return _address("/api/runs", [*fields, ("after", self.after)])
+
+
+def _address(path: str, fields: Sequence[tuple[str, str]]) -> str:
+    query = urlencode([(name, value) for name, value in fields if value])
+    return f"{path}?{query}" if query else path
 
 
 @dataclass(frozen=True, slots=True)

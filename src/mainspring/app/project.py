@@ -6,11 +6,11 @@ project as the command line and never loads what only training needs.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ from mainspring.core.settings import Settings, Url
 from mainspring.core.time import Clock, ReplayClock, SystemClock
 
 if TYPE_CHECKING:
+    from functools import cached_property
+
     import sqlalchemy as sa
 
     from mainspring.app.definitions.applied import Applied
@@ -49,6 +51,18 @@ _FOLLOW_S = 1.0  # how late a process that follows the definitions may be
 
 _log = logging.getLogger(__name__)
 
+if not TYPE_CHECKING:
+
+    class cached_property(functools.cached_property):  # noqa: N801  (it stands for the other)
+        """One that is built once, however many threads ask for it first."""
+
+        def __get__(self, instance, owner=None):
+            if instance is None:
+                return self
+            with instance._building:
+                return super().__get__(instance, owner)
+
+
 REPLAY_START = 0  # where a replayed clock stands before anything was replayed
 
 
@@ -68,7 +82,7 @@ class Project:
     def __init__(self, settings: Settings) -> None:
         self.settings: Settings = settings
         self.wall: Clock = SystemClock()
-        self._loading = threading.Lock()
+        self._building = threading.RLock()  # held while a part of the project is built, or its definitions are loaded
         self._loaded: Definitions | None = None
         self._following = False
         self._applied: tuple[str, float] = ("", 0.0)  # the mark of what was applied, and when it was looked at
@@ -106,7 +120,7 @@ class Project:
     @property
     def definitions(self) -> Definitions:
         """The project's modules, loaded and checked."""
-        with self._loading:  # another thread may have been faster
+        with self._building:  # another thread may have been faster
             if self._loaded is None:
                 if self._following:
                     self._applied = self.applied.mark(), time.monotonic()

@@ -12,7 +12,7 @@ import pytest
 from mainspring.core.errors import Invalid, InvalidData, NotFound
 from mainspring.data import duck
 from mainspring.data.arrow import INSTANT
-from mainspring.data.model import DatasetCommit
+from mainspring.data.model import DatasetCommit, TableScan
 from mainspring.data.ports import LakeTables, Snapshots
 
 _FIELDS: list[pa.Field[Any]] = [
@@ -39,6 +39,12 @@ def read(lake: LakeTables, name: str, version: int | None = None) -> list[Row]:
         duck.register(con, "scanned", lake.scan(name, version))
         rows = con.execute('SELECT * REPLACE (epoch_us(scanned."at") AS "at") FROM scanned ORDER BY _seq').fetchall()
     return [tuple(row) for row in rows]
+
+
+def _numbers(scan: TableScan) -> list[int]:
+    with duck.connect() as con:
+        duck.register(con, "scanned", scan)
+        return [number for (number,) in con.execute("SELECT _seq FROM scanned ORDER BY _seq").fetchall()]
 
 
 def schema_of(lake: LakeTables, name: str) -> pa.Schema:
@@ -202,6 +208,17 @@ class LakeTablesConformance:
         # What is gone stays gone, what was written stays written.
         assert lake.has("flights", "0")
         assert lake.append("flights", table(A).to_batches(), SCHEMA, key="later") == 4
+
+    def test_rows_appended_since_a_version_are_told_where_nothing_else_happened(self, lake: LakeTables) -> None:
+        for number in range(3):
+            lake.append("flights", table((number, 0.0, "x", 0, True)).to_batches(), SCHEMA, key=f"{number}")
+        found = [lake.appended("flights", since) for since in range(3)]
+        assert [scan.version for scan in found if scan] == [2, 2, 2]
+        assert [_numbers(scan) for scan in found if scan] == [[1, 2], [2], []]
+        lake.replace("flights", table((7, 0.0, "x", 0, True)).to_batches(), SCHEMA, key="other")
+        assert lake.appended("flights", 2) is None
+        with pytest.raises(NotFound):
+            lake.appended("nowhere", 0)
 
     def test_nothing_of_a_sound_table_is_damaged_or_taken_back(self, lake: LakeTables) -> None:
         for number in range(2):

@@ -79,6 +79,17 @@ class LakeTables(Protocol):
         """
         ...
 
+    def appended(self, table: str, since: int) -> TableScan | None:
+        """Return how to read the rows that were appended after version `since`, and the newest version.
+
+        Returns:
+            `None` where that cannot be told: rows were changed, replaced or restored since, or files are gone.
+
+        Raises:
+            NotFound: No such table.
+        """
+        ...
+
     def describe(self, table: str, version: int | None = None) -> TableVersion:
         """Return what is known of a version, the newest by default, without its rows; also where it was vacuumed.
 

@@ -43,6 +43,7 @@ READ = (
     "share",
     "personal",
 )
+WATCHED = ("id", "version", "digest", "at", "latency_us", "keys", "features", "score", "share", "personal")
 _PLAIN = ("at", "latency_us", "request_id", "share", "sealed")
 _json = msgspec.json.Encoder()
 
@@ -78,8 +79,8 @@ def _prediction(row: Mapping[str, Any]) -> Prediction:
     )
 
 
-def read_of(table: pa.Table, opener: Opener) -> pa.Table:
-    """Return the columns `READ` of a table that has `id` and `sealed` too, the sealed values in their places.
+def read_of(table: pa.Table, opener: Opener, columns: Sequence[str] = READ) -> pa.Table:
+    """Return `columns` of a table that has `sealed` too, the sealed values in their places.
 
     Raises:
         Corrupt: They were sealed by another installation's key.
@@ -94,13 +95,13 @@ def read_of(table: pa.Table, opener: Opener) -> pa.Table:
     }
     personal = ["[]" if row in opened else names or "[]" for row, names in enumerate(table["personal"].to_pylist())]
     table = table.set_column(table.column_names.index("personal"), "personal", pa.array(personal, pa.string()))
-    for name in _SEALED if opened else ():
+    for name in set(columns).intersection(_SEALED) if opened else ():
         documents: list[Any] = table[name].to_pylist()
         for row, values in opened.items():
             if values[name]:
                 documents[row] = _json.encode(msgspec.json.decode(documents[row]) | values[name]).decode()
         table = table.set_column(table.column_names.index(name), name, pa.array(documents, pa.string()))
-    return table.select(list(READ))
+    return table.select(list(columns))
 
 
 def _whole(share: float | None) -> float:

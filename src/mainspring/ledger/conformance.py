@@ -13,7 +13,7 @@ import pytest
 
 from mainspring.core.errors import NotFound
 from mainspring.ledger.model import Asked, Batch, Heading, Log, Prediction
-from mainspring.ledger.ports import PredictionLog, PredictionStore
+from mainspring.ledger.ports import Arrivals, PredictionLog, PredictionStore
 from mainspring.ledger.recording import Recorder
 
 HEADING = Heading(
@@ -115,6 +115,11 @@ def documents(table: pa.Table, column: str) -> list[dict[str, Any]]:
 def settled(ledger: Ledger) -> None:
     """Return when everything that was added so far can be read."""
     ledger.log.append([prediction(999_999, endpoint="settled", at=0)])
+
+
+def _ids(found: Arrivals | None) -> list[str]:
+    assert found is not None
+    return sorted(str(each) for batch in found.batches for each in batch["id"].to_pylist())
 
 
 class LedgerConformance:
@@ -271,6 +276,36 @@ class LedgerConformance:
         ledger.store.compact()
         assert empty.num_rows == 0
         assert empty.schema.equals(ledger.store.read("late", 0, 10_000).schema)
+
+    def test_what_came_after_a_position_is_told_apart_from_what_was_there(self, ledger: Ledger) -> None:
+        nothing = ledger.store.arrivals("late", 0)
+        assert nothing is not None
+        assert list(nothing.batches) == []
+        ledger.log.append([prediction(1), prediction(3)])
+        ledger.store.compact()
+        first = ledger.store.arrivals("late", 0)
+        assert first is not None
+        ledger.log.append([prediction(2), prediction(4), prediction(5, endpoint="other")])
+        ledger.store.compact()
+        assert _ids(first) == ["p1", "p3"]
+        second = ledger.store.arrivals("late", 0, after=first.position)
+        assert second is not None
+        assert _ids(second) == ["p2", "p4"]
+        third = ledger.store.arrivals("late", 0, after=second.position)
+        assert (third and third.position, _ids(third)) == (second.position, [])
+        assert _ids(ledger.store.arrivals("late", 2_000, 4_000)) == ["p2", "p3"]
+
+    def test_arrivals_have_sealed_values_in_their_places_and_features_where_asked(self, ledger: Ledger) -> None:
+        record_persons(recorder(ledger.log), 1, 2)
+        settled(ledger)
+        ledger.store.compact()
+        for features in (True, False):
+            found = ledger.store.arrivals("late", 0, features=features)
+            assert found is not None
+            table = pa.concat_tables(found.batches)
+            assert documents(table, "keys")[0] == {"carrier": "AA", "email": "1@example.org"}
+            assert ("features" in table.column_names) is features
+        assert table["share"].to_pylist() == [1.0, 1.0]
 
     def test_recent_is_newest_first_compacted_or_not(self, ledger: Ledger) -> None:
         ledger.log.append([prediction(1), prediction(4)])

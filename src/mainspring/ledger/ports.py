@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from mainspring.ledger.model import Batch, Prediction
 
@@ -63,6 +63,13 @@ class PredictionLog(Protocol):
         ...
 
 
+class Arrivals(NamedTuple):
+    """Predictions as they came into a store: batches in no order, and the position behind the last of them."""
+
+    position: int
+    batches: Iterator[pa.Table]
+
+
 class PredictionStore(Protocol):
     """What was predicted, after compaction. Personal values stay sealed unless it is asked to show them."""
 
@@ -108,5 +115,20 @@ class PredictionStore(Protocol):
         Columns: `id`, `version`, `digest` (string), `at` (timestamp), `latency_us` (int64), `keys`, `request`,
         `statuses` (JSON strings), `features` (JSON string), `score` (float64: the first output), `share` (float64: a
         row stands for 1 / share predictions) and `personal` (a JSON list: which of its values were left out).
+        """
+        ...
+
+    def arrivals(
+        self, endpoint: str, since: int, until: int | None = None, *, after: int | None = None, features: bool = True
+    ) -> Arrivals | None:
+        """Return compacted predictions with `since <= at < until`, in bounded memory: what is computed over very many.
+
+        Args:
+            after: A position: only what came into the store behind it.
+            features: Whether the batches have the column `features`.
+
+        Returns:
+            Batches of some thousands of rows, with the columns of `read` but `request` and `statuses`; `None` where
+            what came after a position cannot be told any more.
         """
         ...

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mainspring.core.schema import DType
-from mainspring.monitoring.joins import json_rows
-from mainspring.monitoring.model import ColumnDrift, Window
+from mainspring.core.errors import MainspringError
+from mainspring.monitoring.model import ColumnDrift, VersionQuality, Window
+from mainspring.monitoring.tally import Made, Served, Tally
 from mainspring.registry.model import Bundle
 from mainspring.stats import drift, metrics
-from mainspring.stats.reference import NUMERIC, Counts, Reference, count_bins
+from mainspring.stats.reference import Reference
 
 REFERENCE = "reference.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What a bundle says of the predictions it makes."""
-
-    task: str
-    features: Mapping[str, DType]  # the model's inputs, by full name
-    score: str  # the first output: what the log calls the score
-    reference: Reference | None  # of both
 
 
 def served(bundle: Bundle) -> Served:
@@ -63,45 +49,52 @@ def empty_window(endpoint: str, start: int, end: int, now: int) -> Window:
     )
 
 
-def with_traffic(window: Window, predictions: pa.Table) -> Window:
+def with_traffic(window: Window, tally: Tally) -> Window:
     """Return the window with its predictions counted, by version too, and their latency."""
-    if not predictions.num_rows:
-        return window
-    p50, p99 = np.percentile(predictions["latency_us"].to_numpy(), [50, 99]) / 1e3
     return msgspec.structs.replace(
         window,
-        predictions=predictions.num_rows,
-        p50_ms=float(p50),
-        p99_ms=float(p99),
-        versions=dict(Counter(predictions["version"].to_pylist()).most_common()),
+        predictions=tally.rows,
+        p50_ms=tally.latency_ms(0.50),
+        p99_ms=tally.latency_ms(0.99),
+        versions=tally.versions(),
     )
 
 
-def with_labels(window: Window, joined: pa.Table, task: str, now: int) -> Window:
-    """Return the window with what `joined` (see `joins.join_labels`) says of its predictions' worth."""
+def with_labels(window: Window, joined: pa.Table, tasks: Mapping[str, str], now: int) -> Window:
+    """Return the window with what `joined` (see `joins.join_labels`) says of its predictions' worth.
+
+    Args:
+        tasks: Version -> task, for every version that made predictions; the one that made most comes first.
+    """
     labels = joined.num_rows
+    by_version = {}
+    for version, task in tasks.items():
+        of_version = joined.filter(pc.equal(joined["version"], pa.scalar(version)))
+        if of_version.num_rows:
+            by_version[version] = VersionQuality(labels=of_version.num_rows, quality=_quality(of_version, task))
     return msgspec.structs.replace(
         window,
         labels=labels,
         coverage=labels / window.predictions if window.predictions else 0.0,
         lag_p50_s=float(np.median(joined["lag_us"].to_numpy())) / 1e6 if labels else None,
-        quality=_quality(joined, task),
+        quality=_quality(joined, next(iter(tasks.values()), "binary")),
+        by_version=by_version,
         computed_at=now,
     )
 
 
-def with_drift(window: Window, predictions: pa.Table, version: str, bundle: Served) -> Window:
-    """Return the window with every column of `version`'s predictions judged against its bundle's reference.
+def with_drift(window: Window, made: Made) -> Window:
+    """Return the window with every column of a version's predictions judged against its bundle's reference.
 
     The score is one more column of the same family of tests. Nothing is judged below `drift.FEWEST_ROWS` predictions.
     """
-    rows = predictions.num_rows
+    bundle = said(made)
     if bundle.reference is None:
         return window
-    window = msgspec.structs.replace(window, reference_version=version, reference_rows=rows)
-    if rows < drift.FEWEST_ROWS:
+    window = msgspec.structs.replace(window, reference_version=made.version, reference_rows=made.rows)
+    if made.rows < drift.FEWEST_ROWS:
         return window
-    verdicts = drift.judge(bundle.reference, _count(predictions, bundle, bundle.reference))
+    verdicts = drift.judge(bundle.reference, made.counts())
     columns = [ColumnDrift(**msgspec.structs.asdict(verdict)) for verdict in verdicts]
     return msgspec.structs.replace(
         window,
@@ -110,14 +103,15 @@ def with_drift(window: Window, predictions: pa.Table, version: str, bundle: Serv
     )
 
 
-def dominant(predictions: pa.Table) -> tuple[str, str]:
-    """Return the version and digest that made most of the predictions; of several, the one that comes last."""
-    made = Counter(
-        (str(version), str(digest))
-        for version, digest in zip(predictions["version"].to_pylist(), predictions["digest"].to_pylist(), strict=True)
-    )
-    order = {pair: place for place, pair in enumerate(made)}
-    return max(made, key=lambda pair: (made[pair], order[pair]))
+def said(made: Made) -> Served:
+    """Return what the bundle of a version says.
+
+    Raises:
+        MainspringError: It cannot be loaded.
+    """
+    if isinstance(made.served, MainspringError):
+        raise made.served
+    return made.served
 
 
 def with_alerts(windows: Sequence[Window]) -> list[Window]:
@@ -155,39 +149,3 @@ def _quality(joined: pa.Table, task: str) -> dict[str, float]:
     if not scored.num_rows or task == "multiclass" or not pa.types.is_floating(scored["label"].type):
         return {}
     return metrics.score(task, scored["label"].to_numpy(), scored["score"].to_numpy())
-
-
-def _count(predictions: pa.Table, bundle: Served, reference: Reference) -> dict[str, Counts]:
-    rows = json_rows(predictions["features"])
-    told = predictions["personal"].unique().to_pylist()
-    left_out = {name for names in told for name in msgspec.json.decode(str(names))}
-    counts = {}
-    for name, dtype in bundle.features.items():
-        column = reference.columns.get(name)
-        values = [row.get(name) for row in rows if name in row or name not in left_out]
-        if column is not None and (values or not rows):
-            counts[name] = count_bins(column, _as_trained(values, dtype) if column.kind == NUMERIC else _texts(values))
-    if bundle.score in reference.columns:
-        counts[bundle.score] = count_bins(reference.columns[bundle.score], _numbers(predictions["score"].to_pylist()))
-    return counts
-
-
-def _as_trained(values: Sequence[Any], dtype: DType) -> npt.NDArray[np.float64]:
-    """Return the values in the precision of the reference: a client's 0.1 is the float32 that training saw."""
-    numbers = _numbers(values)
-    if dtype in (DType.Float32, DType.Boolean):
-        with np.errstate(over="ignore"):
-            return numbers.astype(np.float32).astype(np.float64)
-    return numbers
-
-
-def _texts(values: Sequence[Any]) -> list[Any]:
-    return [value or None for value in values]  # "" is null to a model
-
-
-def _numbers(values: Sequence[Any]) -> npt.NDArray[np.float64]:
-    """Return the values as floats; a null, or what is no number, is NaN."""
-    try:
-        return np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        return np.array([value if isinstance(value, int | float) else np.nan for value in values], dtype=np.float64)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
 from mainspring.core.expr.sql import quote_name
@@ -99,23 +97,6 @@ def distinct(predictions: pa.Table) -> pa.Table:
     if first.num_rows == predictions.num_rows:
         return predictions
     return predictions.take(first["position_min"].sort())
-
-
-def even(predictions: pa.Table, window_us: int) -> pa.Table:
-    """Return the predictions of which each window's have one chance to be there: the smallest share of requests that
-    was logged in it. Where the share changed amid a window, the part with the larger one would count for more.
-
-    Which rows stay is a function of their ids.
-    """
-    shares = predictions["share"].to_numpy()
-    if not shares.size or shares.min() == shares.max():
-        return predictions
-    windows = predictions["at"].cast(pa.int64()).to_numpy() // window_us
-    starts, places = np.unique(windows, return_inverse=True)
-    smallest = np.ones(starts.size)
-    np.minimum.at(smallest, places, shares)
-    draws = np.array([zlib.crc32(str(each).encode()) for each in predictions["id"].to_pylist()]) / 2**32
-    return predictions.filter(pa.array(draws < smallest[places] / shares))
 
 
 def json_rows(documents: pa.ChunkedArray[Any]) -> list[dict[str, Any]]:

@@ -24,6 +24,13 @@ class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):
     alert: bool  # drifted in this window and in the one before
 
 
+class VersionQuality(msgspec.Struct, frozen=True, kw_only=True):
+    """What the predictions of one version in a window were worth."""
+
+    labels: int
+    quality: dict[str, float]  # metric -> value
+
+
 class Window(msgspec.Struct, frozen=True, kw_only=True):
     """One window of an endpoint's life: traffic, latency, quality with its coverage, drift."""
 
@@ -42,6 +49,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     score: ColumnDrift | None = None  # the first output's own drift; null where the reference does not have it
     reference_version: str | None = None  # the version against whose reference the columns were compared
     reference_rows: int = 0  # how many predictions were compared: those of that version
+    by_version: dict[str, VersionQuality] = {}  # the versions whose predictions have labels
     computed_at: int = 0  # UTC epoch microseconds: labels visible by then are in
 
 

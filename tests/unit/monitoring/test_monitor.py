@@ -36,14 +36,19 @@ class World:
         self.clock = ManualClock(now)
         self.labels: LabelRows | None = None
         self.bundles = {each.digest: each for each in bundles or (bundle(),)}
-        self.monitor = Monitor(
+        self._wait = wait
+        self.monitor = self.make()
+
+    def make(self) -> Monitor:
+        """Return a monitor that has not looked yet."""
+        return Monitor(
             self.ledger,
             self.monitors,
             labels=lambda endpoint: self.labels,
             load=self.bundles.__getitem__,
             clock=self.clock,
             window_us=WINDOW,
-            label_wait_us=wait,
+            label_wait_us=self._wait,
         )
 
     def predict(self, predictions: Sequence[Prediction]) -> None:

@@ -1,7 +1,7 @@
 """What goes on beside the requests: `python -m mainspring.app.processes.worker --project ROOT [--profile P]`.
 
 Each duty is safe to run at any time, twice, or beside a command that does the same: what it writes is a function of
-what is stored.
+what is stored. Duties of different lanes run in threads of their own, so that a slow one delays no other.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mainspring.app.features.inuse import ViewsInUse
@@ -24,6 +25,7 @@ from mainspring.data.retention import retain
 from mainspring.features.materialise.materialisation import CLOCK_BACK
 
 _LONGEST_WAIT_S = 60.0
+_END_S = 5.0
 
 
 @dataclass(slots=True)
@@ -35,6 +37,8 @@ class Duty:
     every_s: float
     due: float = 0.0
     failures: int = 0
+    lane: str = ""  # duties of one lane run one after another; without one it has its own
+    rest: float = 0.0  # how much longer than it ran it then rests, at least
 
     def run(self, now: float) -> None:
         """Do it; after a failure, come back later each time."""
@@ -48,7 +52,9 @@ class Duty:
             log.exception("%s failed", self.name)
         else:
             self.failures = 0
-        self.due = now + min(_LONGEST_WAIT_S, self.every_s * 2**self.failures)
+        ended = time.monotonic()
+        wait_s = max(min(_LONGEST_WAIT_S, self.every_s * 2**self.failures), self.every_s)
+        self.due = max(now + wait_s, ended + self.rest * (ended - now))
 
 
 def duties(project: Project) -> list[Duty]:
@@ -95,11 +101,11 @@ def duties(project: Project) -> list[Duty]:
 
     return [
         Duty("publishing routes", route, 5.0),
-        Duty("materialising features", materialise, 1.0),
+        Duty("materialising features", materialise, 1.0, lane="features"),
         Duty("compacting predictions", compact, 2.0),
-        Duty("watching endpoints", monitor, 30.0),
+        Duty("watching endpoints", monitor, 30.0, rest=4.0),  # a fifth of one processor at most
         Duty("deleting old versions of tables", retain_tables, 600.0, due=time.monotonic() + 120.0),
-        Duty("putting away old tiles and states", put_away, 600.0, due=time.monotonic() + 60.0),
+        Duty("putting away old tiles and states", put_away, 600.0, due=time.monotonic() + 60.0, lane="features"),
     ]
 
 
@@ -108,19 +114,39 @@ def _body(project: Project) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    work = duties(project)
     log.info("worker started")
+    with run_lanes(duties(project), stop), working(project, stop):
+        while not stop.wait(0.25):  # a wait without an end would not hear of a signal
+            pass
 
-    def come_round() -> None:
+
+@contextmanager
+def run_lanes(work: Sequence[Duty], stop: threading.Event) -> Iterator[None]:
+    """Do what is due inside the block, each lane in a thread of its own, until `stop` is set."""
+    lanes: dict[str, list[Duty]] = {}
+    for duty in work:
+        lanes.setdefault(duty.lane or duty.name, []).append(duty)
+    threads = [
+        threading.Thread(target=_go_round, args=(lane, stop), name=name, daemon=True) for name, lane in lanes.items()
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        end = time.monotonic() + _END_S  # whoever comes next does again what is cut short
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+
+def _go_round(work: list[Duty], stop: threading.Event) -> None:
+    """Do what is due, until `stop` is set."""
+    while not stop.is_set():
         for duty in work:
             if time.monotonic() >= duty.due and not stop.is_set():
                 duty.run(time.monotonic())
         stop.wait(0.25)
-
-    come_round()  # once, before jobs: by then most of the project is built, and what is late is done
-    with working(project, stop):
-        while not stop.is_set():
-            come_round()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from mainspring.core.errors import Conflict, Corrupt, NotFound, StorageFull
 from mainspring.core.ids import check_id
 from mainspring.core.locks import FileLocks, Locks, MemoryLocks
 from mainspring.data.adapters import deltakeys as keys
-from mainspring.data.adapters.deltadisk import LOG, whole_parquet
+from mainspring.data.adapters.deltadisk import LOG, appended_in, whole_parquet
 from mainspring.data.adapters.deltaerrors import Stream, delta_errors
 from mainspring.data.adapters.deltaplaces import FolderPlace, Place
 from mainspring.data.arrow import check_types
@@ -167,6 +167,25 @@ class DeltaLake:
             raise Corrupt(
                 f"Table {table!r} lacks its file {self._address(table)}/{lost[0]}.", fix="restore it from a backup."
             )
+        return TableScan(int(at.version()), files=tuple(str(found[name]) for name in names), schema=_arrow(at))
+
+    def appended(self, table: str, since: int) -> TableScan | None:
+        at = self._open(table)
+        if at is None:
+            raise NotFound(f"There is no table {table!r}.", fix=f"the lake has {self.tables()}.")
+        names: list[str] = []
+        for version in range(since + 1, int(at.version()) + 1):
+            try:
+                entry = self.place.read(table, f"{LOG}/{version:020d}.json")
+            except FileNotFoundError:  # cleaned away
+                return None
+            added = appended_in(entry)
+            if added is None:
+                return None
+            names += added
+        found = self.place.fetch(table, names)
+        if since > at.version() or len(found) < len(set(names)):
+            return None
         return TableScan(int(at.version()), files=tuple(str(found[name]) for name in names), schema=_arrow(at))
 
     def describe(self, table: str, version: int | None = None) -> TableVersion:

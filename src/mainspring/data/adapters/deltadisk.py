@@ -20,6 +20,7 @@ from mainspring.core.files import sync_file, sync_folder
 LOG = "_delta_log"
 _POINTER = "_last_checkpoint"
 _PARQUET = b"PAR1"
+_SAME_ROWS = ("OPTIMIZE", "DELETE")  # operations after which no row is new
 
 
 def check_log(folder: Path, after: int | None) -> None:
@@ -109,6 +110,20 @@ def sync_log(folder: Path, after: int | None) -> None:
             if parent.stat().st_dev != device or not os.access(parent, os.R_OK):
                 break
             sync_folder(parent)
+
+
+def appended_in(entry: bytes) -> list[str] | None:
+    """Return the data files that a log's entry appends; `None` where it changes rows in another way.
+
+    Files that hold the same rows as others before, or what is left after rows were deleted, are not appended.
+    """
+    actions = [json.loads(line) for line in entry.splitlines()]
+    operation = next((action["commitInfo"].get("operation") for action in actions if "commitInfo" in action), None)
+    if operation in _SAME_ROWS:
+        return []
+    if any("remove" in action for action in actions):
+        return None
+    return [unquote(action["add"]["path"]) for action in actions if "add" in action]
 
 
 def _entry(log: Path, version: int) -> Path:

@@ -98,6 +98,16 @@ class MemoryLake:
             )
         return TableScan(wanted, rows=rows, schema=rows.schema)
 
+    def appended(self, table: str, since: int) -> TableScan | None:
+        with self._lock:
+            newest = self.scan(table)
+            versions = self._tables[table].versions
+            before = versions[since].rows if 0 <= since < len(versions) else None
+        assert newest.rows is not None
+        if before is None or not newest.rows.slice(0, len(before)).equals(before):
+            return None
+        return TableScan(newest.version, rows=newest.rows.slice(len(before)), schema=newest.schema)
+
     def describe(self, table: str, version: int | None = None) -> TableVersion:
         with self._lock:
             newest = self.scan(table).version

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -13,15 +14,18 @@ import pyarrow.dataset as ds
 from mainspring.core.errors import Corrupt, NotFound
 from mainspring.core.ids import check_id
 from mainspring.core.locks import Locks
+from mainspring.data.model import TableScan
 from mainspring.data.ports import LakeTables
 from mainspring.ledger import frames
 from mainspring.ledger.adapters.unread import DamagedSegment, Progress, Segment, damaged, segments, tidy, unread
-from mainspring.ledger.columns import INSTANT, READ, SCHEMA, from_table, read_of, to_batch
+from mainspring.ledger.columns import INSTANT, READ, SCHEMA, WATCHED, from_table, read_of, to_batch
 from mainspring.ledger.model import PREDICTIONS, Prediction
+from mainspring.ledger.ports import Arrivals
 from mainspring.ledger.revealing import revealed
 from mainspring.ledger.sealing import Opener
 
 LOCK = "predictions"
+_ROWS_AT_ONCE = 20_000  # that `arrivals` gives; some 20 MB
 
 
 class LakePredictions:
@@ -168,6 +172,42 @@ class LakePredictions:
         found = dataset.to_table(columns=[*READ, "sealed"], filter=wanted).sort_by("at")
         return read_of(found, self._opener)
 
+    def arrivals(
+        self, endpoint: str, since: int, until: int | None = None, *, after: int | None = None, features: bool = True
+    ) -> Arrivals | None:
+        if self._version() is None:
+            return Arrivals(-1, iter(()))
+        scan = self._lake.scan(PREDICTIONS) if after is None else self._lake.appended(PREDICTIONS, after)
+        if scan is None:
+            return None
+        wanted = (pc.field("endpoint") == endpoint) & (pc.field("at") >= pa.scalar(since, INSTANT))
+        if until is not None:
+            wanted &= pc.field("at") < pa.scalar(until, INSTANT)
+        columns = [name for name in WATCHED if features or name != "features"]
+        return Arrivals(scan.version, self._batches(scan, columns, wanted))
+
+    def _batches(self, scan: TableScan, columns: list[str], wanted: pc.Expression) -> Iterator[pa.Table]:
+        dataset = _dataset(scan)
+        if dataset is None:
+            return
+        kept: list[pa.RecordBatch] = []
+        # Nothing is read ahead: what is in memory is one batch of rows and a part of a row group.
+        for batch in dataset.to_batches(
+            columns=[*columns, "sealed"],
+            filter=wanted,
+            batch_size=_ROWS_AT_ONCE,
+            batch_readahead=1,
+            fragment_readahead=1,
+            use_threads=False,
+        ):
+            if batch.num_rows:
+                kept.append(batch)
+            if sum(each.num_rows for each in kept) >= _ROWS_AT_ONCE:
+                yield read_of(pa.Table.from_batches(kept), self._opener, columns)
+                kept = []
+        if kept:
+            yield read_of(pa.Table.from_batches(kept), self._opener, columns)
+
     def _version(self) -> int | None:
         """Return the newest version of the table; a write that a loss of power cut short is taken back first.
 
@@ -183,10 +223,13 @@ class LakePredictions:
     def _dataset(self) -> ds.Dataset | None:
         if self._version() is None:
             return None
-        scan = self._lake.scan(PREDICTIONS)
-        if scan.rows is not None:
-            return ds.dataset(scan.rows)
-        return ds.dataset(list(scan.files or ()), schema=SCHEMA, format="parquet") if scan.files else None
+        return _dataset(self._lake.scan(PREDICTIONS))
+
+
+def _dataset(scan: TableScan) -> ds.Dataset | None:
+    if scan.rows is not None:
+        return ds.dataset(scan.rows)
+    return ds.dataset(list(scan.files or ()), schema=SCHEMA, format="parquet") if scan.files else None
 
 
 def _decoded(found: frames.Frames) -> tuple[list[Prediction], int]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mainspring.core.errors import NotFound
 from mainspring.ledger.batches import predictions_of
 from mainspring.ledger.model import Batch, Prediction
-from mainspring.ledger.ports import Seals
+from mainspring.ledger.ports import Arrivals, Seals
 from mainspring.ledger.revealing import revealed
 from mainspring.ledger.sealing import KEY_BYTES, Opener, Sealer
 
@@ -26,7 +26,7 @@ class MemoryLedger:
     def __init__(self) -> None:
         key = secrets.token_bytes(KEY_BYTES)
         self._appended: list[Prediction] = []
-        self._compacted: dict[str, Prediction] = {}
+        self._compacted: dict[str, Prediction] = {}  # in the order in which they came
         self._lock = threading.Lock()
         self._opener = Opener(key)
         self.sealer: Seals | None = Sealer(key)
@@ -88,6 +88,24 @@ class MemoryLedger:
         wanted = [each for each in compacted if each.endpoint == endpoint and since <= each.at < until]
         wanted.sort(key=lambda prediction: prediction.at)
         return read_of(pa.Table.from_batches([to_batch(wanted)]), self._opener)
+
+    def arrivals(
+        self, endpoint: str, since: int, until: int | None = None, *, after: int | None = None, features: bool = True
+    ) -> Arrivals | None:
+        import pyarrow as pa
+
+        from mainspring.ledger.columns import WATCHED, read_of, to_batch
+
+        with self._lock:
+            came = list(self._compacted.values())
+        wanted = [
+            each
+            for each in came[after or 0 :]
+            if each.endpoint == endpoint and since <= each.at and (until is None or each.at < until)
+        ]
+        columns = [name for name in WATCHED if features or name != "features"]
+        table = pa.Table.from_batches([to_batch(wanted)])
+        return Arrivals(len(came), iter([read_of(table, self._opener, columns)] if wanted else []))
 
     def _all(self) -> list[Prediction]:
         with self._lock:

@@ -1,0 +1,92 @@
+"""Predictions on their way from the store into the tallies of their windows, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from mainspring.ledger.ports import Arrivals
+from mainspring.monitoring.joins import distinct, join_labels
+from mainspring.monitoring.model import LabelRows
+from mainspring.monitoring.tally import Served, Tally, thinned
+
+ROWS_AT_ONCE = 200_000  # that are joined with labels at once
+_JOINED = ["id", "version", "at", "score", "keys"]
+
+
+class Reader:
+    """Puts predictions into the tallies of their windows, and joins them with their labels, very many at a time.
+
+    Args:
+        grows: Whether windows get a tally when their first prediction comes; else others are passed over.
+        count: Whether they are counted; else they were before, and are only joined.
+        features: Whether they come with their features.
+    """
+
+    def __init__(
+        self,
+        tallies: dict[int, Tally],
+        window_us: int,
+        served: Callable[[str], Served],
+        labels: LabelRows | None,
+        until: int,
+        *,
+        grows: bool = False,
+        count: bool = True,
+        features: bool = True,
+    ) -> None:
+        self._tallies = tallies
+        self._window_us = window_us
+        self._served = served
+        self._labels = labels
+        self._until = until
+        self._grows = grows
+        self._count = count
+        self._features = features
+        self._waiting: list[pa.Table] = []
+
+    def read(self, arrivals: Arrivals | None) -> None:
+        for batch in arrivals.batches if arrivals else ():
+            self.add(batch)
+        self.join()
+
+    def add(self, batch: pa.Table) -> None:
+        batch = distinct(batch.sort_by("at"))
+        for start, rows in self._windows(batch):
+            if start not in self._tallies:
+                if not self._grows:
+                    continue
+                self._tallies[start] = Tally()
+            tally = self._tallies[start]
+            if self._count:
+                counted = tally.add(rows, self._served, features=self._features)
+            else:
+                counted = thinned(rows, tally.share)
+            if self._labels is not None:
+                self._waiting.append(counted.select(_JOINED))
+        if sum(each.num_rows for each in self._waiting) >= ROWS_AT_ONCE:
+            self.join()
+
+    def join(self) -> None:
+        """Join what waits for it."""
+        if self._labels is None or not self._waiting:
+            return
+        joined = join_labels(pa.concat_tables(self._waiting), self._labels, self._until)
+        self._waiting = []
+        for start, rows in self._windows(joined):
+            self._tallies[start].labelled.append(rows)
+
+    def _windows(self, rows: pa.Table) -> Iterator[tuple[int, pa.Table]]:
+        at = instants(rows)
+        starts = np.unique(at // self._window_us * self._window_us)
+        for start in starts.tolist():
+            first, last = np.searchsorted(at, [start, start + self._window_us])
+            yield start, rows.slice(first, last - first)
+
+
+def instants(table: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return `at`, UTC epoch microseconds, shape (rows,)."""
+    found: np.ndarray[tuple[int], np.dtype[np.int64]] = table["at"].cast(pa.int64()).to_numpy()
+    return found

@@ -38,10 +38,11 @@ class Duty:
     due: float = 0.0
     failures: int = 0
     lane: str = ""  # duties of one lane run one after another; without one it has its own
-    rest: float = 0.0  # how much longer than it ran it then rests, at least
+    rest: float = 0.0  # how many times as long as it ran it then rests, at least
 
     def run(self, now: float) -> None:
         """Do it; after a failure, come back later each time."""
+        begun = time.monotonic()
         try:
             self.do()
         except MainspringError as error:
@@ -52,9 +53,9 @@ class Duty:
             log.exception("%s failed", self.name)
         else:
             self.failures = 0
-        ended = time.monotonic()
-        wait_s = max(min(_LONGEST_WAIT_S, self.every_s * 2**self.failures), self.every_s)
-        self.due = max(now + wait_s, ended + self.rest * (ended - now))
+        rested_s = (1 + self.rest) * (time.monotonic() - begun) if self.rest else 0.0
+        later_s = min(_LONGEST_WAIT_S, self.every_s * 2**self.failures)
+        self.due = now + max(self.every_s, later_s, rested_s)
 
 
 def duties(project: Project) -> list[Duty]:

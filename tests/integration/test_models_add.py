@@ -14,6 +14,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ from mainspring.core.time import DAY
 from mainspring.delivery.routing import publish
 from mainspring.registry.model import AliasMove, Manifest, TensorSpec
 from model_kit import identity, lightgbm_file, mlp, onnx_model, training_data, xgboost_file
+from serving_kit import KEY
+from tensor_models import counted
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +48,7 @@ import mainspring as ms
 
 endpoints = [
     ms.Endpoint(name, model=f"{name}@champion", deadline="20s")
-    for name in ("network", "forest", "light", "scaled", "both", "texts")
+    for name in ("network", "forest", "light", "scaled", "both", "texts", "counted")
 ]
 """
 SCALED = """\
@@ -85,7 +88,12 @@ class Place:
         return {each["name"]: np.array(each["data"]).reshape(each["shape"]) for each in reply.json()["outputs"]}
 
     def reply(self, endpoint: str, **inputs: Any) -> httpx.Response:
-        kinds = {np.dtype(np.float32): "FP32", np.dtype(np.float64): "FP64", np.dtype(np.object_): "BYTES"}
+        kinds = {
+            np.dtype(np.float32): "FP32",
+            np.dtype(np.float64): "FP64",
+            np.dtype(np.object_): "BYTES",
+            np.dtype(np.int64): "INT64",
+        }
         body = {
             "inputs": [
                 {
@@ -141,7 +149,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MAINSPRING_MODEL_TIME": "2s"},
         )
     made = Place(project, port, token)
     first = made.add("network", "network.onnx", mlp(0), alias="champion")
@@ -179,6 +187,24 @@ ROWS = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
 def test_an_onnx_file_is_served(place: Place) -> None:
     answers = place.infer("network", x=ROWS)
     np.testing.assert_allclose(answers["y"], network(0, ROWS), rtol=1e-5, atol=1e-5)
+
+
+def test_a_request_that_makes_a_model_loop_without_end_holds_nobody(place: Place) -> None:
+    """The gateway answers others meanwhile, the request is refused, and the model answers the next one."""
+    content = counted(KEY).files["model.onnx"]
+    rows = place.write("counted.json", b'{"inputs": {"n": [[1], [2]]}, "outputs": {"y": [[1.0], [2.0]]}}')
+    added = place.add("counted", "counted.onnx", content, golden=rows, alias="champion")
+    place.live("counted", added)
+    with ThreadPoolExecutor(1) as held:
+        endless = held.submit(place.reply, "counted", n=np.array([[2**40]], np.int64))
+        answered = 0
+        while not endless.done():
+            place.infer("network", x=ROWS)
+            answered += 1
+        refused = endless.result()
+    assert answered > 1
+    assert (refused.status_code, refused.json()["error"]) == (500, "The model failed.")
+    assert place.infer("counted", n=np.array([[3]], np.int64))["y"].tolist() == [[3.0]]
 
 
 def test_the_same_file_is_the_same_version_and_another_the_next(place: Place) -> None:

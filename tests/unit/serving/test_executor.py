@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.features.adapters.memory import MemoryOnlineStore
+from mainspring.registry.onnx_file import check_onnx
 from mainspring.registry.packed import pack
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.adapters.sessions import open_session
@@ -168,25 +169,34 @@ def test_held_out_rows_that_cannot_be_read_refuse_the_bundle() -> None:
             runtime.load(bundle(golden_json=content), MemoryOnlineStore(), OnnxExecutor)
 
 
+def leak(tensor: TensorProto) -> bytes:
+    """Return a model that gives the tensor `w`, in a field whose number only the runtime takes for an initializer's."""
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["w"], ["y"])],
+        "a model that gives what it should not know",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1])],
+        [helper.make_tensor_value_info("y", TensorProto.UINT8, [32])],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    made.ClearField("graph")
+    hidden = tensor.SerializeToString()
+    inside = graph.SerializeToString() + b"\xaa\x80\x80\x80\x10" + bytes([len(hidden)]) + hidden
+    assert len(hidden) < 128 <= len(inside) < 1 << 14
+    return made.SerializeToString() + b"\x3a" + bytes([len(inside) & 127 | 128, len(inside) >> 7]) + inside
+
+
 def test_a_session_reads_no_file_whatever_the_model_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even if a check were passed: the runtime finds no data of a tensor outside the model's bytes."""
+    """Even past the check, which refuses such a file, the runtime finds no data outside the model's bytes."""
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "pepper").write_bytes(b"p" * 32)
     monkeypatch.chdir(tmp_path)
-    weight = TensorProto(name="w", data_type=TensorProto.UINT8, dims=[32], data_location=TensorProto.EXTERNAL)
-    weight.external_data.add(key="location", value="secrets/pepper")
-    inside = helper.make_tensor("w", TensorProto.UINT8, [32], b"p" * 32, raw=True)
-    for tensor, loads in ((inside, True), (weight, False)):
-        graph = helper.make_graph(
-            [helper.make_node("Identity", ["w"], ["y"])],
-            "leak",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1])],
-            [helper.make_tensor_value_info("y", TensorProto.UINT8, [32])],
-            [tensor],
-        )
-        content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-        if loads:
-            open_session(content.SerializeToString(), "leak")
-        else:
-            with pytest.raises(Corrupt, match="does not load"):
-                open_session(content.SerializeToString(), "leak")
+    outside = TensorProto(name="w", data_type=TensorProto.UINT8, dims=[32], data_location=TensorProto.EXTERNAL)
+    outside.external_data.add(key="location", value="secrets/pepper")
+    inside = helper.make_tensor("w", TensorProto.UINT8, [32], b"q" * 32, raw=True)
+    for tensor in (inside, outside):
+        with pytest.raises(Corrupt, match="field 536870917"):
+            check_onnx(leak(tensor))
+    session = open_session(leak(inside), "leak")
+    assert session.run(["y"], {"x": np.zeros((1, 1), np.float32)})[0].tobytes() == b"q" * 32
+    with pytest.raises(Corrupt, match="does not load"):
+        open_session(leak(outside), "leak")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mainspring.serving.plane import slots
 
-_ASK_EVERY_S = 1.0
+_ASK_EVERY_S = 2.0
 _CHANCE_S = 1.0  # of processor time, in which an event loop that is not held would have answered
 
 

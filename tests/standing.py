@@ -39,6 +39,7 @@ class Standing:
             'modules = ["declared_nothing"]',
             "[profiles.local]",
             f'gateway = "127.0.0.1:{self.port}"',
+            f'control = "127.0.0.1:{free_port()}"',
         ]
         (root / "mainspring.toml").write_text("\n".join([*head, *lines, ""]))
         self.project = self.opened()

@@ -15,6 +15,7 @@ from functools import wraps
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from mainspring.core.errors import Conflict, Unavailable
@@ -23,7 +24,7 @@ from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.security.model import Action
 from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.http.server import serve
-from mainspring.serving.model import Arm
+from mainspring.serving.model import DEFAULTS, Arm
 from serving_kit import FEATURES, NOW, Kit, bundle, expected, full_request, keyed_request, route
 
 INFER = "/v2/models/late-arrival/infer"
@@ -575,3 +576,45 @@ async def test_nothing_is_left_of_who_hangs_up_in_a_body(framing: str, sent: byt
     assert asyncio.get_running_loop().time() - began < 5  # a stop that waits for nobody
     assert failures == []
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+class AbsentStore:
+    """An online store that can be away; it has never seen anybody."""
+
+    remote = False
+
+    def __init__(self) -> None:
+        self.away = True
+
+    def payloads(self, wanted: Any) -> list[None]:
+        self.ping()
+        return [None] * len(wanted)
+
+    def ping(self) -> None:
+        if self.away:
+            raise Unavailable("The store did not answer.")
+
+
+@on_a_loop
+async def test_an_endpoint_that_chose_so_answers_by_default_and_says_so() -> None:
+    store, asked = AbsentStore(), {"parameters": {"feature_statuses": True}}
+    kit, stored = published(online=store), ("Carrier.flights_1h", "Carrier.delay_1h")
+    kit.routes.publish([msgspec.structs.replace(route(Arm("1", bundle().digest)), without_store=DEFAULTS)])
+    async with running(kit) as each:
+        reply = await each.infer(keyed_request("AA", None, **asked))
+        assert reply.status_code == 200
+        told = reply.json()
+        columns = {
+            "Carrier.flights_1h": [0, 0],
+            "Carrier.delay_1h": [float("nan")] * 2,
+            "Schedule.thousands": [0.5, 0.5],
+            "Schedule.hour": [2, 2],
+        }
+        assert told["outputs"][0]["data"] == pytest.approx(expected(columns), abs=1e-6)
+        assert told["parameters"]["feature_statuses"] == {name: ["UNAVAILABLE"] * 2 for name in stored}
+        assert {logged.statuses[name] for logged in kit.log.recent() for name in stored} == {"UNAVAILABLE"}
+        assert (await each.client.get("/v2/health/ready")).status_code == 200
+        assert (await each.client.get("/v2/models/late-arrival/ready")).status_code == 200
+        store.away = False
+        told = (await each.infer(keyed_request("AA", **asked))).json()
+        assert told["parameters"]["feature_statuses"] == {name: ["MISSING"] for name in stored}

@@ -35,6 +35,7 @@ def routes_for(endpoints: Iterable[Endpoint], versions: ModelVersions, *, gated:
                 deadline_us=endpoint.deadline_us,
                 max_queue_rows=endpoint.max_queue_rows,
                 log=endpoint.log,
+                without_store=endpoint.without_store,
             )
         )
     return routes

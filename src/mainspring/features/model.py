@@ -270,6 +270,7 @@ class Status(StrEnum):
     NULL = "NULL"  # known, and null
     EXPIRED = "EXPIRED"  # older than its TTL, so null
     MISSING = "MISSING"  # never seen for this entity
+    UNAVAILABLE = "UNAVAILABLE"  # the store did not answer, so the value is the default, as if never seen
 
 
 @dataclass(frozen=True, slots=True, order=True)

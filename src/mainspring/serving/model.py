@@ -14,6 +14,7 @@ from mainspring.ledger.model import Log
 
 IN_TIME = 0.99  # of the requests that were due, at least, for a load to be met
 
+REFUSE, DEFAULTS = "refuse", "defaults"
 _EVERYTHING = Log()
 
 
@@ -27,6 +28,9 @@ class Endpoint:
         deadline: The longest a request may take, a duration; what cannot make it is refused at once.
         replicas: The smallest and largest number of workers.
         log: What of its predictions is logged, and whether an answer waits until it is.
+        without_store: What becomes of a request by key while the online store does not answer: "refuse" is 503,
+            "defaults" an answer from the stored features' defaults, as if the entity had never been seen. Their status
+            is then UNAVAILABLE, in the reply and in the log.
     """
 
     name: str
@@ -37,6 +41,7 @@ class Endpoint:
     max_queue_rows: int = 4096
     log: Log = _EVERYTHING
     description: str = ""
+    without_store: str = REFUSE
 
     def __post_init__(self) -> None:
         check_id(self.name, "endpoint")
@@ -52,6 +57,11 @@ class Endpoint:
         check_id(model, "model")
         check_id(reference, "alias or version")
         _ = self.deadline_us
+        if self.without_store not in (REFUSE, DEFAULTS):
+            raise Invalid(
+                f"Endpoint {self.name!r} has without_store={self.without_store!r}.",
+                fix=f'write without_store="{REFUSE}" or "{DEFAULTS}".',
+            )
         declare(self)
 
     @property
@@ -84,6 +94,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     deadline_us: int
     max_queue_rows: int
     log: Log = _EVERYTHING
+    without_store: str = REFUSE
     revision: int = 0
 
 

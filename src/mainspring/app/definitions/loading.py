@@ -20,7 +20,7 @@ from mainspring.core.settings import Settings
 from mainspring.data.model import Source
 from mainspring.features.check import check_groups
 from mainspring.features.model import Entity, FeatureGroup, FeatureView, Observations, RequestFeatures
-from mainspring.serving.model import Endpoint
+from mainspring.serving.model import REFUSE, Endpoint
 from mainspring.training.inputs import check_declared
 from mainspring.training.label import label_keys
 from mainspring.training.model import Model, named_features
@@ -270,7 +270,10 @@ def _content(item: Any) -> str:
     if isinstance(item, RequestFeatures):
         named = {"views": [view.name for view in item.views]}
         return _pretty(_without_empty({**msgspec.to_builtins(replace(item, views=())), **named}, "views", "tags"))
-    return _pretty(msgspec.to_builtins(item))
+    body = msgspec.to_builtins(item)
+    if isinstance(item, Endpoint) and item.without_store == REFUSE:  # so endpoints read as they did before there was it
+        del body["without_store"]
+    return _pretty(body)
 
 
 def _options(model: Model) -> dict[str, Any]:

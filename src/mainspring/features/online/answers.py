@@ -12,7 +12,7 @@ from mainspring.features.model import FeatureView, RequestFeatures, Status
 from mainspring.features.types import request_schema, stored_schema
 
 PRESENT, NULL = Status.PRESENT.value, Status.NULL.value
-_WORST = {Status.MISSING.value: 3, Status.EXPIRED.value: 2, NULL: 1, PRESENT: 0}
+_WORST = {Status.UNAVAILABLE.value: 4, Status.MISSING.value: 3, Status.EXPIRED.value: 2, NULL: 1, PRESENT: 0}
 
 
 class Computed:

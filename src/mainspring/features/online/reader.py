@@ -10,7 +10,7 @@ import msgspec
 from mainspring.core.errors import Invalid
 from mainspring.core.schema import Schema
 from mainspring.features.layout import Layout
-from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures, views_of
+from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures, Status, views_of
 from mainspring.features.online.answers import Computed
 from mainspring.features.online.entity import Columns, EntityReader
 from mainspring.features.online.naming import Names
@@ -75,13 +75,14 @@ class OnlineReader:
         self._plain = stored == self._columns  # nothing is computed
         self._with_status = [name for group in groups if isinstance(group, FeatureView) for name in group.columns]
 
-    def read(self, columns: Mapping[str, Sequence[Value]], now: int) -> OnlineRows:
+    def read(self, columns: Mapping[str, Sequence[Value]], now: int, *, without_store: bool = False) -> OnlineRows:
         """Return the features of every row, in order, as they are known at `now`.
 
         Args:
             columns: The key columns of the entities and the fields of the request, each of shape (rows,); instants as
                 UTC epoch microseconds. A null key, or one never seen, is MISSING.
             now: UTC epoch microseconds; from `materialise`'s position less a minute on, the answer is exact.
+            without_store: Ask the store nothing: every stored feature has its default, and is UNAVAILABLE.
 
         Raises:
             Invalid: A column is missing, or lengths differ.
@@ -89,7 +90,7 @@ class OnlineReader:
             Corrupt: The store holds a damaged state.
         """
         rows = self._rows(columns)
-        found = self._stored(columns, now)
+        found = self._defaults(columns, rows, now) if without_store else self._stored(columns, now)
         if self._plain and len(found) == 1:
             return OnlineRows(*found[0])
         known: dict[str, Any] = dict(columns) if self._requests else {}
@@ -122,6 +123,15 @@ class OnlineReader:
         if len(lengths) > 1:
             raise Invalid(f"The request's columns have different lengths: {sorted(lengths)}.")
         return lengths.pop() if lengths else 0
+
+    def _defaults(self, columns: Mapping[str, Sequence[Value]], rows: int, now: int) -> list[Columns]:
+        """Return each view's features as if no entity had ever been seen."""
+        found = []
+        for view in self._views:
+            names, places = view.names.of(columns)
+            values, _ = view.columns([None] * len(names), places, now)
+            found.append((values, {name: [Status.UNAVAILABLE.value] * rows for name in values}))
+        return found
 
     def _stored(self, columns: Mapping[str, Sequence[Value]], now: int) -> list[Columns]:
         """Read each view's features; an entity that several rows name is read once."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mainspring.core.errors import Corrupt
+from mainspring.core.errors import Corrupt, Unavailable
 from mainspring.features.online import OnlineReader
 from mainspring.features.state.blobs import DamagedState
 from mainspring.serving.plane.watch import StoreDamaged
@@ -41,12 +41,15 @@ class Gathered:
         self.keyed = keyed
 
 
-def gather(parts: Sequence[Rows], names: Sequence[str], reader: OnlineReader, now: int) -> Gathered:
+def gather(
+    parts: Sequence[Rows], names: Sequence[str], reader: OnlineReader, now: int, *, defaults: bool = False
+) -> Gathered:
     """Return the rows of a model of features; what is by key stands first in `parts`.
 
     Args:
         names: The model's features.
         now: As of when stored features are read, UTC epoch microseconds.
+        defaults: Whether stored features have their defaults where the online store does not answer.
 
     Raises:
         Unavailable: The online store does not answer, or is damaged.
@@ -61,6 +64,10 @@ def gather(parts: Sequence[Rows], names: Sequence[str], reader: OnlineReader, no
         read = reader.read(sent, now)
     except DamagedState as error:
         raise StoreDamaged("The online store holds a damaged state.") from error
+    except Unavailable:
+        if not defaults:
+            raise
+        read = reader.read(sent, now, without_store=True)
     except Corrupt as error:
         raise StoreDamaged("The online store is damaged.", lambda: reader.read(sent, now)) from error
     features: Columns = {name: read.features[name] for name in names}

@@ -54,6 +54,7 @@ class Lane:
         clock: Says what time it is for features and the log; deadlines go by the monotonic time.
         threads: Where slow models run.
         policy: What of the predictions the log keeps, and whether answers wait for it.
+        defaults: Whether stored features have their defaults where the online store does not answer.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Lane:
         max_queue_rows: int,
         policy: Log | None = None,
         suspect: Callable[[StoreDamaged], None] = lambda _: None,
+        defaults: bool = False,
     ) -> None:
         self.version = version
         self.runtime = runtime
@@ -82,6 +84,7 @@ class Lane:
             personal=runtime.personal,
             policy=policy,
         )
+        self.defaults = defaults
         self.statistics = Statistics(clock)
         self._endpoint = endpoint
         self._ids = PredictionIds()
@@ -214,7 +217,7 @@ class Lane:
         self._predict(work)
 
     def _gather(self, work: Work) -> None:
-        work.gather(self.runtime, self._names, self._clock.now())
+        work.gather(self.runtime, self._names, self._clock.now(), defaults=self.defaults)
         work.read = monotonic_us()
 
     def _predict(self, work: Work) -> None:

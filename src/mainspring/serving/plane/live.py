@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from mainspring.core.errors import MainspringError
-from mainspring.serving.model import Arm, Route
+from mainspring.serving.model import DEFAULTS, Arm, Route
 from mainspring.serving.plane.lane import Lane, monotonic_us
 from mainspring.serving.plane.leases import Leases
 from mainspring.serving.plane.router import Router
@@ -185,6 +185,7 @@ class Live:
             if kept is not None and kept.runtime.digest == arm.digest:
                 kept.batcher.max_queue_rows = route.max_queue_rows
                 kept.recorder.policy = route.log
+                kept.defaults = route.without_store == DEFAULTS
                 lanes[arm.version] = kept
             else:
                 runtime = self._runtimes[arm.digest]

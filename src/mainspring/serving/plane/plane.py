@@ -15,7 +15,7 @@ from mainspring.core.time import Clock, format_instant
 from mainspring.features.ports import OnlineStore
 from mainspring.ledger.ports import PredictionLog
 from mainspring.registry.bundles import Bundles
-from mainspring.serving.model import Arm, Route
+from mainspring.serving.model import DEFAULTS, Arm, Route
 from mainspring.serving.plane import runtime
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.lane import Lane, monotonic_us
@@ -113,7 +113,7 @@ class DataPlane:
         if lost:
             return f"{lost} of {lost + len(table.served)} endpoints have no version that can be served."
         if self._store.away and any(
-            lane.runtime.stored for each in table.served.values() for lane in each.lanes.values()
+            lane.runtime.stored and not lane.defaults for each in table.served.values() for lane in each.lanes.values()
         ):
             return _NO_STORE
         return None
@@ -162,7 +162,7 @@ class DataPlane:
         Raises:
             Unavailable: The online store it reads from does not answer.
         """
-        if lane.runtime.stored and self._store.away:
+        if lane.runtime.stored and self._store.away and not lane.defaults:
             raise Unavailable(_NO_STORE)
 
     def count(self, model: str, status: int, received: int) -> None:
@@ -188,4 +188,5 @@ class DataPlane:
             max_queue_rows=route.max_queue_rows,
             policy=route.log,
             suspect=self._store.suspect,
+            defaults=route.without_store == DEFAULTS,
         )

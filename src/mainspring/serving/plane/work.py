@@ -95,14 +95,16 @@ class Work:
     def __post_init__(self) -> None:
         self.rows = sum([job.rows for job in self.jobs])
 
-    def gather(self, runtime: Runtime, names: Sequence[str], now: int) -> None:
+    def gather(self, runtime: Runtime, names: Sequence[str], now: int, *, defaults: bool) -> None:
         """Put the requests' columns together, and read what is read for them. Arguments as of `gathering.gather`."""
         if runtime.reader is None:
             self.gathered = stack([job.payload.rows for job in self.jobs])
         else:
             # Those by key first; a batch is mostly of one kind.
             self.jobs.sort(key=_is_full)
-            self.gathered = gather([job.payload.rows for job in self.jobs], names, runtime.reader, now)
+            self.gathered = gather(
+                [job.payload.rows for job in self.jobs], names, runtime.reader, now, defaults=defaults
+            )
 
     def record(self, recorder: Recorder, at: int, now: int) -> list[Pending[None]]:
         """Log the predictions. Returns what has to be done before the requests are answered.

@@ -1,21 +1,29 @@
-"""The control plane's server on an address, until a signal says to stop."""
+"""The control plane's server on an address, until a signal says to stop: an ASGI application behind the gateway's HTTP.
+
+So the same limits on connections, heads, bodies and time hold for both planes, in one implementation.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
-import ssl
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
-import uvicorn
+from mainspring.core.errors import MainspringError
+from mainspring.core.listening import listen
+from mainspring.core.settings import Address, Limits, Tls
+from mainspring.serving.http.acceptor import Acceptor
+from mainspring.serving.http.message import Request, refusal
+from mainspring.serving.plane.status import TooLarge
 
-from mainspring.core.listening import BACKLOG, listen
-from mainspring.core.settings import Address, Tls
-
+LIMITS = Limits(connections=256, receiving_bytes=4 << 20, header_bytes=64 << 10)
+MAX_BODY_BYTES = 64 << 10
 _PATIENCE_S = 10  # at the end, for requests that are under way
+_JSON = (("content-type", "application/json"),)
+_log = logging.getLogger(__name__)
 
 
 async def serve(
@@ -23,6 +31,7 @@ async def serve(
     address: Address,
     *,
     tls: Tls | None = None,
+    limits: Limits = LIMITS,
     stop: asyncio.Event | None = None,
     started: Callable[[], None] | None = None,
 ) -> None:
@@ -36,63 +45,113 @@ async def serve(
         Conflict: The address is taken.
     """
     with listen(address, "control") as listener:
-        server, stop, loop = _Server(_config(app, tls)), stop or asyncio.Event(), asyncio.get_running_loop()
+        stop, loop = stop or asyncio.Event(), asyncio.get_running_loop()
         signals = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
         for number in signals:
             loop.add_signal_handler(number, stop.set)
-        serving = loop.create_task(server.serve(sockets=[listener]))
-        stopping = loop.create_task(_stopped(server, stop))
+        server = Acceptor(
+            listener,
+            _Application(app, address).handle,
+            unreadable=lambda _: None,
+            max_body_bytes=MAX_BODY_BYTES,
+            limits=limits,
+            tls=tls,
+        )
+        server.start()
         try:
-            if started is not None and await _answers(server, serving):
+            if started is not None:
                 started()
-            await serving
+            await stop.wait()
         finally:
-            stopping.cancel()
+            await server.close(_PATIENCE_S)
             for number in signals:
                 loop.remove_signal_handler(number)
 
 
-class _Server(uvicorn.Server):
-    """One that leaves signals to us: its own dies of them when it has ended well."""
+class _Application:
+    """Hands requests to an ASGI application that answers in one piece, as all of the console's do (ASGI 3.0)."""
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    def __init__(self, app: Any, address: Address) -> None:
+        self._app = app
+        self._server = (address.host, address.port)
+        self._answering: set[asyncio.Task[None]] = set()
+
+    def handle(self, request: Request) -> None:
+        task = asyncio.get_running_loop().create_task(self._answer(request))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    async def _answer(self, request: Request) -> None:
+        try:
+            if int(request.headers.get("content-length") or 0) > MAX_BODY_BYTES:
+                raise TooLarge(f"The request's body is over {MAX_BODY_BYTES // 1024} KiB.")
+            body = bytes(await request.whole())
+        except MainspringError as error:
+            told = refusal(error)
+            request.respond(told.status, told.headers, told.body)
+            return
+        scope = self._scope(request)
+        exchange = _Exchange(request, body, scope)
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        except Exception:
+            _log.exception("%s %s failed", request.head.method, request.head.path)
+        if not exchange.over:
+            request.respond(500, _JSON, b'{"error":"Something went wrong here."}')
+
+    def _scope(self, request: Request) -> dict[str, Any]:
+        head = request.head
+        path, _, query = head.target.partition(b"?")
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": head.method,
+            "scheme": "https" if head.secure else "http",
+            "path": head.path,
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": head.headers.all(),
+            "client": request.peer,
+            "server": self._server,
+        }
 
 
-def _config(app: Any, tls: Tls | None) -> uvicorn.Config:
-    config = uvicorn.Config(
-        app,
-        loop="none",
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        backlog=BACKLOG,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=_PATIENCE_S,
-        ssl_certfile=tls.cert if tls else None,
-        ssl_keyfile=tls.key if tls else None,
-        ssl_ca_certs=str(tls.client_ca) if tls and tls.client_ca else None,
-        ssl_cert_reqs=ssl.CERT_REQUIRED if tls and tls.client_ca else ssl.CERT_NONE,
-    )
-    config.load()
-    if config.ssl is not None:
-        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
-    return config
+class _Exchange:
+    """One request's body, which is there, and the answer as it comes from the application."""
 
+    def __init__(self, request: Request, body: bytes, scope: Mapping[str, Any]) -> None:
+        self.over = False
+        self._scope = scope
+        self._request = request
+        self._body: bytes | None = body
+        self._left = asyncio.Event()
+        self._start: MutableMapping[str, Any] = {}
+        self._parts: list[bytes] = []
+        request.on_leave = self._left.set
 
-async def _stopped(server: uvicorn.Server, stop: asyncio.Event) -> None:
-    await stop.wait()
-    server.should_exit = True
+    async def receive(self) -> dict[str, Any]:
+        body, self._body = self._body, None
+        if body is not None:
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._left.wait()
+        return {"type": "http.disconnect"}
 
-
-async def _answers(server: uvicorn.Server, serving: asyncio.Task[None]) -> bool:
-    """Wait until requests are answered; return False if the server ended before that."""
-    while not server.started:
-        if serving.done():
-            return False
-        await asyncio.sleep(0.005)
-    return True
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        self._parts.append(message.get("body", b""))
+        if message.get("more_body", False) or self.over:
+            return
+        self.over = True
+        self._left.set()
+        if (known := self._scope.get("mainspring.caller")) is not None:  # noted by the guard
+            self._request.principal = known.principal
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._start["headers"]]
+        self._request.respond(
+            self._start["status"],
+            [each for each in headers if each[0].lower() != "content-length"],  # it is told by whoever sends it
+            b"".join(self._parts),
+        )

@@ -75,9 +75,10 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one gateway process bears."""
+    """What one process that serves HTTP bears."""
 
-    connections: int = 1024  # further ones wait until one is closed
+    connections: int = 1024  # for a further one the longest idle is closed; where none is idle, it waits
+    receiving_bytes: int = 128 << 20  # of all bodies together that are arriving
     header_bytes: int = 1 << 20  # of the head of a request; a body is read in pieces of up to this
     idle_us: int = 30_000_000  # between a connection's opening or last reply and the end of the next request's head
     body_us: int = 10_000_000  # for a body to arrive

@@ -46,6 +46,7 @@ DEFAULTS: Mapping[str, Any] = {
     "grpc_workers": 1,
     "gateway_max_connections": 1024,
     "gateway_max_header_bytes": 1024 * 1024,
+    "gateway_max_receiving_bytes": 128 * 1024 * 1024,
     "gateway_idle_timeout": "30s",
     "gateway_body_timeout": "10s",
     "gateway_drain_timeout": "10s",
@@ -243,6 +244,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, given: Mapping
         gateway_workers=workers(given, "gateway_workers"),
         gateway_limits=Limits(
             connections=whole(given, "gateway_max_connections"),
+            receiving_bytes=whole(given, "gateway_max_receiving_bytes"),
             header_bytes=at_least(_LEAST_HEADER, given, "gateway_max_header_bytes"),
             idle_us=duration(given, "gateway_idle_timeout"),
             body_us=duration(given, "gateway_body_timeout"),

@@ -8,7 +8,9 @@ import logging
 import socket
 import ssl
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from mainspring.core.settings import Limits, Tls
 from mainspring.core.time import SystemClock
@@ -16,11 +18,13 @@ from mainspring.serving.http.connection import Connection, http_date
 from mainspring.serving.http.handshake import PEER, TellingContext
 from mainspring.serving.http.message import Head, Request
 from mainspring.serving.http.pressure import Pressure
+from mainspring.serving.plane.status import NoRoom
 
 _AT_ONCE = 64  # connections accepted in one turn of the loop
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _FULL_PAUSE_S = 0.5
 _HANDSHAKE_S = 10.0
+_SAFE_S = 1.0  # of being idle: after it hardly anybody sends in the very instant of being closed
 _READ = 1 << 14  # bytes at once; of larger bodies the rest goes where it belongs
 _MOST_HEADS, _LONGEST_HEAD, _REMEMBERED_S = 512, 4096, 1.0
 
@@ -67,7 +71,8 @@ class Acceptor:
         self._listener = listener
         self._context = None if tls is None else _context(tls)
         self._connections: set[Connection] = set()
-        self._greeting: set[asyncio.Task[None]] = set()  # connections that are being made
+        self._greeting: dict[asyncio.Task[None], _Greeting] = {}  # connections that are being made
+        self._receiving = self._evicted = 0
         self._accepting = False
         self._refusing = False
         self._looking: asyncio.TimerHandle | None = None
@@ -112,7 +117,8 @@ class Acceptor:
 
     # What connections say.
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: Connection, greeting: _Greeting) -> None:
+        greeting.over = True
         self._connections.add(connection)
         self._empty.clear()
 
@@ -121,6 +127,30 @@ class Acceptor:
         if not self._connections:
             self._empty.set()
         self._accept_more()
+
+    def reserve(self, count: int) -> None:
+        """Make room for bytes of a body that is arriving; `unreserve` them when it is there, or will not be.
+
+        Raises:
+            NoRoom: The bodies that are arriving have all there is. One alone may be larger than that.
+        """
+        if self._receiving and self._receiving + count > self.limits.receiving_bytes:
+            raise NoRoom("Too much is being received just now.", retry_after_ms=1000)
+        self._receiving += count
+
+    def unreserve(self, count: int) -> None:
+        """Give back what `reserve` made room for."""
+        self._receiving -= count
+
+    def numbers(self) -> dict[str, int]:
+        """Return the connections that are open, how many of them are held and were closed for others, and the bytes of
+        bodies that are arriving."""
+        return {
+            "connections": self._open,
+            "held_connections": self.pressure.holding,
+            "evicted_connections": self._evicted,
+            "receiving_bytes": self._receiving,
+        }
 
     def remember(self, raw: bytes, request: Request) -> None:
         """Remember how a head was read, for about a second: for as long as who sent it may be."""
@@ -145,12 +175,16 @@ class Acceptor:
             self.loop.add_reader(self._listener.fileno(), self._accept)
 
     def _accept(self) -> None:
+        idle: list[Connection | _Greeting] | None = None
         for _ in range(_AT_ONCE):
-            if len(self._connections) + len(self._greeting) >= self.limits.connections:
+            full = self._open >= self.limits.connections
+            if full and idle is None:
+                idle = self._idlest()
+            if full and not idle:
                 self._stop_accepting()  # until one is closed; the others wait in the kernel's queue
                 return
             try:
-                peer, _ = self._listener.accept()
+                peer, address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -160,21 +194,55 @@ class Acceptor:
                 self._stop_accepting()
                 self.loop.call_later(_FULL_PAUSE_S, self._accept_more)
                 return
+            if full and idle:
+                self._evict(idle.pop())
             peer.setblocking(False)
-            task = self.loop.create_task(self._greet(peer))
-            self._greeting.add(task)
+            greeting = _Greeting(peer, address[0], time.monotonic())
+            task = greeting.task = self.loop.create_task(self._greet(greeting))
+            self._greeting[task] = greeting
             task.add_done_callback(self._greeted)
+
+    @property
+    def _open(self) -> int:
+        return len(self._connections) + sum(not each.over for each in self._greeting.values())
+
+    def _idlest(self) -> list[Connection | _Greeting]:
+        """Return what may be closed for a new connection, the first to go last.
+
+        Those go first that never showed a key, of them those of the address that has most, then the longest idle. Who
+        did show one goes only after a second: its next request may be on its way.
+        """
+        now = time.monotonic()
+        every: list[Connection | _Greeting] = [*self._connections, *(g for g in self._greeting.values() if not g.over)]
+        counts = Counter(each.address for each in every)
+        found = []
+        for each in every:
+            since = each.idle_since
+            if since is not None and (not each.known or now - since > _SAFE_S):
+                found.append((not each.known, counts[each.address] if not each.known else 0, -since, id(each), each))
+        return [each[-1] for each in sorted(found)[-_AT_ONCE:]]
+
+    def _evict(self, idle: Connection | _Greeting) -> None:
+        self._evicted += 1
+        if isinstance(idle, _Greeting):
+            idle.over = True
+            if idle.task is not None:
+                idle.task.cancel()
+        else:
+            idle.abort()
+            self.closed(idle)  # now, not when the loop gets there
 
     def _stop_accepting(self) -> None:
         if self._accepting:
             self._accepting = False
             self.loop.remove_reader(self._listener.fileno())
 
-    async def _greet(self, peer: socket.socket) -> None:
+    async def _greet(self, greeting: _Greeting) -> None:
+        peer = greeting.peer
         PEER.set(peer)  # in this task's context
         try:
             await self.loop.connect_accepted_socket(
-                lambda: Connection(self),
+                lambda: Connection(self, greeting),
                 peer,
                 ssl=self._context,
                 ssl_handshake_timeout=None if self._context is None else _HANDSHAKE_S,
@@ -184,8 +252,10 @@ class Acceptor:
             peer.close()
 
     def _greeted(self, task: asyncio.Task[None]) -> None:
-        self._greeting.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        greeting = self._greeting.pop(task)
+        if task.cancelled():
+            greeting.peer.close()  # it may not have begun
+        elif (error := task.exception()) is not None:
             _log.error("A connection could not be made.", exc_info=error)
 
     def _look(self) -> None:
@@ -196,8 +266,25 @@ class Acceptor:
             self._forget_at = now + _REMEMBERED_S
         for each in list(self._connections):
             each.look(now)
+        self._accept_more()  # somebody may have been idle for long enough to go
         every = min(self.limits.idle_us, self.limits.body_us) / 20e6
         self._looking = self.loop.call_later(min(1.0, max(0.02, every)), self._look)
+
+
+@dataclass(eq=False)
+class _Greeting:
+    """A connection that is being made; with TLS that takes some messages.
+
+    Attributes:
+        over: Whether it counts no more: it was made, or given up.
+    """
+
+    peer: socket.socket
+    address: str
+    idle_since: float
+    known: bool = False
+    over: bool = False
+    task: asyncio.Task[None] | None = None
 
 
 def _context(tls: Tls) -> ssl.SSLContext:

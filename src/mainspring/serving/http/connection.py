@@ -22,20 +22,21 @@ from typing import TYPE_CHECKING, Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Invalid, MainspringError
 from mainspring.serving.http.message import Head, Headers, Request
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.status import TooLarge, TooSlow
 from mainspring.serving.protocol.codec import ErrorResponse, encode
 
 if TYPE_CHECKING:
-    from mainspring.serving.http.acceptor import Acceptor
+    from mainspring.serving.http.acceptor import Acceptor, _Greeting
 
 MOST_HEADERS = 100
 _LINGER_S = 2.0  # in which what was sent behind a refusal is read and thrown away, so that the refusal arrives
 _MANY = 1 << 20  # bytes of a large body that may wait in the kernel
 _LINUX = sys.platform == "linux"
 _LARGE = 1 << 16  # bytes; copying more to send it with its head costs more than sending it by itself
+_BODILESS = frozenset({204, 304})
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _START = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
@@ -53,6 +54,11 @@ class Connection(asyncio.BufferedProtocol):
 
     Args:
         owner: Whose limits it keeps and who is given its requests.
+        greeting: How it came about.
+
+    Attributes:
+        address: Of the peer, without its port.
+        known: Whether it ever sent a request with a key.
     """
 
     __slots__ = (
@@ -61,6 +67,7 @@ class Connection(asyncio.BufferedProtocol):
         "_current",
         "_direct",
         "_ends",
+        "_greeting",
         "_head_bytes",
         "_head_count",
         "_headers",
@@ -77,10 +84,15 @@ class Connection(asyncio.BufferedProtocol):
         "_transport",
         "_unfinished",
         "_whole_head",
+        "address",
+        "known",
     )
 
-    def __init__(self, owner: Acceptor) -> None:
+    def __init__(self, owner: Acceptor, greeting: _Greeting) -> None:
         self._owner = owner
+        self._greeting = greeting
+        self.address = greeting.address
+        self.known = False
         self._transport: Any = None
         self._parser: Any = HttpRequestParser(self)
         self._queue: deque[Request] = deque()
@@ -104,7 +116,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        self._owner.opened(self)
+        if self._greeting.over:  # given up while it was being made
+            transport.abort()
+            return
+        self._owner.opened(self, self._greeting)
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._ends = True
@@ -268,11 +283,13 @@ class Connection(asyncio.BufferedProtocol):
         if request is None:
             return
         request.size += len(part)
-        if request.size <= self._owner.max_body_bytes:
-            request.parts.append(part)
-        else:
+        try:
+            if request.size > self._owner.max_body_bytes:
+                raise TooLarge(f"The body has more than {self._owner.max_body_bytes} bytes.")
+            request.add(part)
+        except MainspringError as error:
             self._incoming = None
-            request.fail(TooLarge(f"The body has more than {self._owner.max_body_bytes} bytes."))
+            request.fail(error)
 
     def on_message_complete(self) -> None:
         request, self._incoming = self._incoming, None
@@ -315,12 +332,15 @@ class Connection(asyncio.BufferedProtocol):
         """
         if request is not self._current:
             return
+        if request.principal is not None:
+            self.known = True
         ends = (self._closing or self._owner.ending) and not self._queue
         last = ends or request.head.last or not request.complete
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
         start = _START.get(status) or f"HTTP/1.1 {status} \r\n"
         end = "connection: close\r\n\r\n" if last else "\r\n"
-        head = f"{start}{lines}{self._owner.date()}content-length: {len(body)}\r\n{end}".encode("latin-1")
+        length = "" if status in _BODILESS else f"content-length: {len(body)}\r\n"
+        head = f"{start}{lines}{self._owner.date()}{length}{end}".encode("latin-1")
         if request.head.method == "HEAD":
             body = b""
         write = self._transport.write
@@ -341,6 +361,27 @@ class Connection(asyncio.BufferedProtocol):
         self._current = None
         self._queue.clear()
         self._end(lingering=not request.complete)
+
+    @property
+    def idle_since(self) -> float | None:
+        """When it was last of use, monotonic, s; `None` where a request is being read or answered."""
+        if self._current is not None or self._queue or self._choked_since:
+            return None
+        return 0.0 if self._lingers_until else self._since
+
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        """The peer's address and port."""
+        found = self._transport.get_extra_info("peername")
+        return None if found is None else (found[0], found[1])
+
+    def reserve(self, count: int) -> None:
+        """Make room for bytes of a body; raises `NoRoom`."""
+        self._owner.reserve(count)
+
+    def unreserve(self, count: int) -> None:
+        """Give them back."""
+        self._owner.unreserve(count)
 
     def proceed(self) -> None:
         """Tell the peer to send the body that it announced."""

@@ -33,7 +33,7 @@ from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.plane.request_ids import REQUEST_ID, RequestIds, repeatable
-from mainspring.serving.plane.status import WrongHost, WrongMethod
+from mainspring.serving.plane.status import NoRoom, WrongHost, WrongMethod
 from mainspring.serving.ports import Loader, RoutingTable
 from mainspring.serving.protocol.codec import ErrorResponse
 
@@ -223,6 +223,8 @@ class Gateway:
             self._over(request, _HUNG_UP)
             return
         overloaded = isinstance(told, (DeadlineExceeded, Overloaded))
+        if isinstance(told, NoRoom) and request.model in self._plane.served:
+            self.metrics.of(request.model).rejections["no_room"] += 1
         if isinstance(told, Exception):
             told = self._refusal(request, told)
         if len(told.body) >= MIN_COMPRESSED and (encoding := accepted(request.headers.get("accept-encoding"))):

@@ -61,6 +61,10 @@ class Headers:
             *(value.decode("latin-1") for each, value in self._more or () if each == sought),
         ]
 
+    def all(self) -> list[tuple[bytes, bytes]]:
+        """Return every line; those of a name that stands more than once are at the end."""
+        return [*self._first.items(), *(self._more or ())]
+
 
 class Head:
     """What stands before a request's body. The same bytes again are the same head: see `Acceptor.heads`.
@@ -73,12 +77,13 @@ class Head:
         tensors: The same of what it says about tensors.
     """
 
-    __slots__ = ("headers", "last", "method", "passed", "path", "plain", "secure", "tensors")
+    __slots__ = ("headers", "last", "method", "passed", "path", "plain", "secure", "target", "tensors")
 
     def __init__(
         self, method: str, target: bytes, headers: Headers, *, secure: bool = False, last: bool = False
     ) -> None:
         self.method = method
+        self.target = target
         self.path = path_of(target)
         self.headers = headers
         self.secure = secure
@@ -106,6 +111,7 @@ class Request:
     __slots__ = (
         "_connection",
         "_failure",
+        "_reserved",
         "_waiting",
         "answered",
         "complete",
@@ -125,6 +131,7 @@ class Request:
     def __init__(self, connection: Connection | Any, head: Head, received: int | None = None) -> None:
         self._connection = connection
         self._failure: MainspringError | None = None
+        self._reserved = 0
         self._waiting: asyncio.Future[None] | None = None
         self.head = head
         self.complete = False
@@ -142,6 +149,12 @@ class Request:
         return self.head.headers
 
     @property
+    def peer(self) -> tuple[str, int] | None:
+        """The address and port of who sent it."""
+        found: tuple[str, int] | None = self._connection.peer
+        return found
+
+    @property
     def body(self) -> bytes | memoryview:
         """What came of the body so far."""
         return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
@@ -154,16 +167,19 @@ class Request:
 
         Raises:
             Invalid: It ended before that, or is framed wrongly.
+            NoRoom: Others that are arriving have all the room there is.
             TooLarge: It is larger than this server takes.
             TooSlow: It did not arrive in time.
         """
         if self._failure is not None:
             raise self._failure
         if not self.complete:
+            length = int(self.headers.get("content-length") or 0)
+            self._reserve(max(length, self.size))
             if (self.headers.get("expect") or "").lower() == "100-continue" and not self.size:
                 self._connection.proceed()
             self._waiting = asyncio.get_running_loop().create_future()
-            left = int(self.headers.get("content-length") or 0) - self.size
+            left = length - self.size
             if left >= _LARGE:
                 self._connection.receive(self, self._room(left, align))
             await self._waiting
@@ -179,21 +195,44 @@ class Request:
         self.size += left
         return whole[-left:]
 
+    def add(self, part: bytes) -> None:
+        """Take a part of its body, which `size` counts already.
+
+        Raises:
+            NoRoom: Others that are arriving have all the room there is.
+        """
+        if self._waiting is not None:  # what comes with its head is not waited for
+            self._reserve(self.size)
+        self.parts.append(part)
+
+    def _reserve(self, size: int) -> None:
+        if size > self._reserved:
+            self._connection.reserve(size - self._reserved)
+            self._reserved = size
+
+    def _unreserve(self) -> None:
+        if self._reserved:
+            self._connection.unreserve(self._reserved)
+            self._reserved = 0
+
     def end(self) -> None:
         """Say that all of it is there."""
         self.complete = True
+        self._unreserve()
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
     def fail(self, error: MainspringError) -> None:
         """Say that the rest of its body will not come."""
         self._failure = error
+        self._unreserve()
         self.parts.clear()
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(error)
 
     def leave(self) -> None:
         """Say that the peer has left."""
+        self._unreserve()
         if self.on_leave is not None:
             self.on_leave()
 

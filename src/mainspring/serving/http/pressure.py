@@ -97,6 +97,11 @@ class Pressure:
             if self._timer is None:
                 self._timer = self._loop.call_later(_EVERY_S, self._release)
 
+    @property
+    def holding(self) -> int:
+        """How many connections are held."""
+        return len(self._held)
+
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

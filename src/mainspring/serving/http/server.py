@@ -66,6 +66,7 @@ async def serve(
             limits=limits,
             tls=tls,
         )
+        gateway.metrics.connections = server.numbers
         server.start()
         if slots is not None:
             gateway.scrape = slots.scrape

@@ -90,6 +90,7 @@ class Metrics(Collector):
         self._endpoints: dict[str, EndpointMetrics] = {}
         self.outside: dict[int, int] = defaultdict(int)  # replies that belong to no endpoint, by status
         self.spans: Callable[[], Mapping[str, int]] = dict  # what became of spans, where requests are traced
+        self.connections: Callable[[], Mapping[str, int]] = dict  # what an acceptor says of its connections
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -142,8 +143,22 @@ class Metrics(Collector):
         for endpoint, rows in self._waiting().items():
             waiting.add_metric([endpoint], float(rows))
         yield waiting
+        yield from self._of_connections()
         yield from self._counters()
         yield from self._histograms()
+
+    def _of_connections(self) -> Iterator[Metric]:
+        found = self.connections()
+        if not found:
+            return
+        for name, told in (
+            ("connections", "Open connections."),
+            ("held_connections", "Connections that are left unread for a while, since their callers were refused."),
+            ("receiving_bytes", "Bytes of bodies that are arriving, as announced."),
+        ):
+            yield GaugeMetricFamily(f"mainspring_{name}", told, float(found[name]))
+        evicted = float(found["evicted_connections"])
+        yield CounterMetricFamily("mainspring_evicted_connections", "Idle connections closed for new ones.", evicted)
 
     def _counters(self) -> Iterator[Metric]:
         requests = CounterMetricFamily("mainspring_requests", "Requests by status.", labels=["endpoint", "status"])

@@ -26,6 +26,10 @@ class TooSlow(MainspringError):
     """The body did not arrive in time."""
 
 
+class NoRoom(Overloaded):
+    """The bodies that are arriving take all the memory that they may."""
+
+
 class WrongMethod(Invalid):
     """The path exists, not for this method."""
 
@@ -48,6 +52,7 @@ STATUS: dict[type[MainspringError], int] = {
     Invalid: 400,
     NotFound: 404,
     Conflict: 409,
+    NoRoom: 503,
     Overloaded: 429,
     DeadlineExceeded: 503,
     Unavailable: 503,

@@ -532,6 +532,26 @@ async def test_what_was_answered_is_in_the_segment_log(tmp_path) -> None:
     assert [found.id for found in unread(tmp_path)] == reply["parameters"]["prediction_ids"]
 
 
+@on_a_loop
+async def test_bodies_that_find_no_room_are_refused_and_counted() -> None:
+    async with running(published(limits=Limits(receiving_bytes=400_000))) as each:
+        head = _head(each.kit.key(), "Content-Length: 300000")
+        _, first = await asyncio.open_connection("127.0.0.1", each.port)
+        first.write(head)
+        await each.until(lambda: each.gateway.in_flight == 1)
+        told = await each.raw(head, b" " * 1000)
+        assert told.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1\r\n" in told
+        assert each.gateway.metrics.of("late-arrival").rejections["no_room"] == 1
+        text = (await each.client.get("/metrics")).text
+        assert "mainspring_receiving_bytes 300000.0" in text
+        assert (await each.infer(full_request())).status_code == 200  # what comes at once needs no room
+        first.close()
+        await first.wait_closed()
+        await each.until(lambda: not each.gateway.in_flight)
+        assert "mainspring_receiving_bytes 0.0" in (await each.client.get("/metrics")).text
+
+
 def _head(key: str, framing: str) -> bytes:
     return f"POST {INFER} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {key}\r\n{framing}\r\n\r\n".encode()
 

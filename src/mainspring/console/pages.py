@@ -99,8 +99,9 @@ def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIR
         fields = form(await request.body())
         wanted = fields.get("next", "/")
         wanted = wanted if _OWN_PAGE.fullmatch(wanted) else "/"
+        address = request.client.host if request.client else ""
         try:
-            attempts.check(request.client.host if request.client else "")
+            attempts.check(address)
         except Overloaded as full:
             refused = login_page(request.scope, status=429, refused=str(full), wanted=wanted)
             refused.headers["retry-after"] = str(full.retry_after_ms // 1000)
@@ -109,8 +110,10 @@ def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIR
             principal = await run_in_threadpool(project.authenticator.identify, fields.get("key", "").strip())
             project.authoriser.check(principal, Action.VIEW, "console")
         except Denied as denied:
+            # What was shown as a key stays out of the log: it may be somebody's password.
+            await run_in_threadpool(_note, project, f"unknown at {address}", "console.login.refused", denied.what)
             return login_page(request.scope, status=401, refused=str(denied), wanted=wanted)
-        await run_in_threadpool(_note, project, principal, "console.login")
+        await run_in_threadpool(_note, project, _named(principal), "console.login")
         response = RedirectResponse(wanted, status_code=303)
         response.set_cookie(
             cookie,
@@ -127,7 +130,7 @@ def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIR
         known = caller(request)
         if known.session is not None:
             sessions.close(known.session)
-            _note(project, known.principal, "console.logout")
+            _note(project, _named(known.principal), "console.logout")
         response = RedirectResponse("/login", status_code=303)
         response.delete_cookie(cookie, httponly=True, samesite="strict")
         return response
@@ -135,9 +138,12 @@ def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIR
     return router
 
 
-def _note(project: ConsoleProject, principal: Principal, action: str) -> None:
-    at = project.wall.now()
-    project.audit.append([AuditEvent(at, f"{principal.name} ({principal.id})", action, "console")])
+def _note(project: ConsoleProject, who: str, action: str, detail: str = "") -> None:
+    project.audit.append([AuditEvent(project.wall.now(), who, action, "console", detail)])
+
+
+def _named(principal: Principal) -> str:
+    return f"{principal.name} ({principal.id})"
 
 
 def _name_of(project: ConsoleProject, principal_id: str) -> str:

@@ -299,6 +299,14 @@ class TestSessions:
     def test_it_goes_on_to_an_own_page_only(self, here, wanted, there) -> None:
         assert log_in(Client(create_app(here)), here.key(), wanted).headers["location"] == there
 
+    def test_a_refused_log_in_is_noted_without_what_was_typed(self, here) -> None:
+        log_in(Client(create_app(here)), "correct horse battery")
+        (event,) = here.audit.read()
+        assert (event.action, event.resource) == ("console.login.refused", "console")
+        assert event.actor.startswith("unknown at ")
+        assert "That is not an API key" in event.detail
+        assert "horse" not in repr(event)
+
     def test_a_link_that_was_shared_is_the_page_behind_the_log_in(self, here) -> None:
         link = "/features?q=late&owner=ana"
         asked = Client(create_app(here)).page(link)

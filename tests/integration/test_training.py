@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mainspring as ms
-from bakery import ORDERS, START, Bakery, Order, Traffic, fit_trees, late_model, outcomes, rows
+from bakery import ORDERS, START, Bakery, Order, Traffic, fit_trees, late_model, outcomes, rows, shop, visits
 from mainspring.core.catalog import metadata, open_engine
 from mainspring.core.errors import Corrupt, InvalidData, MainspringError, NotConvertible, NotFound
 from mainspring.core.time import HOUR, MINUTE
@@ -25,6 +26,7 @@ from mainspring.features import definitions
 from mainspring.registry.adapters.folder import FolderBlobs
 from mainspring.registry.adapters.memory import MemoryTracking
 from mainspring.registry.adapters.mlflow import MlflowTracking, MlflowVersions
+from mainspring.registry.runs import ERROR
 from mainspring.stats import metrics
 from mainspring.stats.reference import Reference
 from mainspring.training.flavours.scoring import open_session, session_scores
@@ -218,7 +220,25 @@ def test_a_function_that_fails_leaves_a_failed_run_and_no_version(small: Bakery)
         small.trainer.train(late_model(fails))
     run = one_run(small)
     assert (run.status, run.metrics["loss"]) == ("FAILED", 0.5)
+    assert re.fullmatch(r"KeyError: Training .*test_training\.py:\d+: KeyError: 'no such column'.*", run.tags[ERROR])
     assert nothing_registered(small)
+
+
+def test_a_failed_run_keeps_no_message_where_sources_identify_people(small: Bakery) -> None:
+    marked = ms.Source("visits", schema=dict(visits.schema), event_time="came_at", pii=["shop"])
+    view = ms.feature_view(entity=shop, source=marked)(type("Seen", (), {"visits_1h": ms.count(window="1h")}))
+
+    def fails(_data: ms.TrainingSet, _run: ms.Run) -> Any:
+        raise ValueError("could not read 'north'")
+
+    with pytest.raises(MainspringError, match="north"):
+        small.trainer.train(late_model(fails, features=[view, Order]))
+    kept = one_run(small).tags[ERROR]
+    assert "north" not in kept
+    assert re.fullmatch(
+        r"ValueError: \[message withheld: the model reads visits, with columns marked pii\] \(.*test_training.py:\d+\)",
+        kept,
+    )
 
 
 def test_a_metric_that_is_nan_fails_the_run_by_name(small: Bakery) -> None:

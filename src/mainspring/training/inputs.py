@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from mainspring.core.errors import InvalidData
 from mainspring.core.schema import DType
-from mainspring.features.model import FeatureGroup
+from mainspring.features.model import FeatureGroup, views_of
 from mainspring.features.types import feature_dtype
 from mainspring.training.frames import check_feature_types
 from mainspring.training.model import Model
@@ -20,6 +20,14 @@ def check_declared(model: Model) -> None:
     """
     feature_types(model, (*model.columns, *model.baseline_columns))
     check_label(model)
+
+
+def personal_sources(model: Model) -> str:
+    """Return in words which of the sources that the model reads identify people; empty where none does."""
+    views = views_of(all_groups(model))
+    sources = [model.observations.source, model.label.source, *(view.source for view in views)]
+    names = sorted({source.name for source in sources if source.pii})
+    return f"the model reads {', '.join(names)}, with columns marked pii" if names else ""
 
 
 def check_label(model: Model) -> DType:

@@ -24,7 +24,7 @@ from mainspring.stats.thresholds import THRESHOLD
 from mainspring.training.bundling import convert, pack
 from mainspring.training.fitting import fit
 from mainspring.training.flavours.scoring import estimator_scores, output_names, score_bundle
-from mainspring.training.inputs import check_declared
+from mainspring.training.inputs import check_declared, personal_sources
 from mainspring.training.judge import constant, judge, undefined
 from mainspring.training.model import Model, TrainReport
 from mainspring.training.runs.pinned import Pinned, pin, pinned_scan
@@ -102,6 +102,7 @@ class Trainer:
         tags = {**process_tags(), **pinned.tags, "seed": str(model.seed)}
         run_id = self._tracking.start(model.name, tags, self._clock.now())
         with Run(self._tracking, run_id, self._clock, seed=model.seed, system_every_s=_SYSTEM_EVERY_S) as run:
+            run.withheld = personal_sources(model)
             for name, content in pinned.files_of_run.items():
                 run.log_artefact(name, content)
             run.log_params({"since": since, "until": until, "holdout": model.holdout, "task": model.task})

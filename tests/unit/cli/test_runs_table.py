@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import open_project
 from mainspring.core.time import parse_instant
+from mainspring.registry.runs import ERROR
 from terminal import in_a_terminal
 
 STARTED = "2026-03-01T12:34:56Z"
@@ -47,3 +51,17 @@ def test_nothing_is_cut_off(shop: tuple[Path, dict[str, str]], columns: int) -> 
     judged = "".join(f"{name}{value:.4f}" for name, value in JUDGED.items())
     started = STARTED if columns >= 100 else STARTED[:10]
     assert found == {run: [model, "FINISHED", started, judged] for run, model in runs.items()}
+
+
+def test_a_failed_run_says_why(tmp_path: Path) -> None:
+    (tmp_path / "mainspring.toml").write_text('name = "shop"\nmodules = []\n[profiles.local]\n')
+    project = open_project(load_settings(tmp_path, environment={}))
+    run = project.tracking.start("late-arrival", {}, parse_instant(STARTED))
+    project.tracking.log(run, tags={ERROR: "KeyError: 'no such [column]' (model.py:7)"})
+    project.tracking.finish(run, "FAILED", parse_instant(STARTED) + 1)
+    project.close()
+    shown = "".join("".join(line.split()) for line in in_a_terminal(200, tmp_path, "runs"))
+    assert "KeyError:'nosuch[column]'(model.py:7)" in shown
+    command = [sys.executable, "-m", "mainspring", "runs", "--json"]
+    (told,) = json.loads(subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout)
+    assert (told["status"], told["error"]) == ("FAILED", "KeyError: 'no such [column]' (model.py:7)")

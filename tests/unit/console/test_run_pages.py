@@ -6,7 +6,7 @@ from urllib.parse import quote
 import pytest
 
 from mainspring.console.app import create_app
-from mainspring.registry.runs import NAME
+from mainspring.registry.runs import ERROR, NAME
 from unit.console.client import Client
 from unit.console.flights import Project, populated
 from unit.console.test_pages import Markup, text_of
@@ -36,6 +36,19 @@ def shown(client: Client, path: str, status: int = 200) -> str:
     answer = client.page(path)
     assert answer.status_code == status, answer.text
     return answer.text
+
+
+def test_a_failed_run_says_why_on_its_page_and_in_the_list() -> None:
+    project = tried()
+    run = project.tracking.start("late-arrival", {NAME: "broke"}, 1)
+    project.tracking.log(run, tags={ERROR: "KeyError: '<b>speed</b>' (model.py:7)"})
+    project.tracking.finish(run, "FAILED", 2)
+    client = Client(create_app(project), project.key())
+    page = shown(client, f"/runs/{run}")
+    assert '<p class="problem" role="alert">KeyError: &#39;&lt;b&gt;speed&lt;/b&gt;&#39; (model.py:7)</p>' in page
+    assert page.count("model.py:7") == 1  # not among its tags once more
+    assert 'title="KeyError: ' in shown(client, "/runs?status=FAILED")
+    assert client.get(f"/api/runs/{run}").json()["run"]["tags"][ERROR].startswith("KeyError")
 
 
 PATHS = ("/runs", "/runs/compare", "/runs/{run}", "/runs/compare?run={run}", "/api/runs", "/api/runs/{run}")

@@ -24,6 +24,7 @@ from mainspring.registry.flavours import check_model
 from mainspring.registry.lineage import PARENT
 from mainspring.registry.model import Bundle, Code, Manifest, ModelVersion, TensorSpec
 from mainspring.registry.processes import process_tags
+from mainspring.registry.runs import ERROR, error_text
 
 TENSORS = "tensors"  # the task of a model that answers no label
 _CONTENT = "content"  # the tag by which the same content is found again
@@ -203,7 +204,8 @@ def _version(
         bundle: Bundle = seal(made, files, project.signing_key)
         project.bundles.save(bundle)
         project.tracking.log(run_id, params={"digest": bundle.digest})
-    except BaseException:
+    except BaseException as error:
+        project.tracking.log(run_id, tags={ERROR: error_text(error)})
         project.tracking.finish(run_id, "FAILED", now())
         raise
     project.tracking.finish(run_id, "FINISHED", now())

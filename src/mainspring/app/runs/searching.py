@@ -120,6 +120,7 @@ def _search(
     interrupts: Sequence[int],
 ) -> SearchReport:
     from mainspring.app.runs.search_workers import Trials
+    from mainspring.training.inputs import personal_sources
     from mainspring.training.runs.pinned import pinned_scan
     from mainspring.training.runs.run import Run
     from mainspring.training.search.study import study_errors
@@ -129,6 +130,7 @@ def _search(
     tell("pin the data", 0.0)
     begun, folder, resumed = _begin(project, model, span)
     run = Run(project.tracking, begun.run_id, project.wall, seed=model.seed)
+    run.withheld = personal_sources(model)
     with run:
         tell("read the features", 0.02)
         commit = project.snapshots.get(begun.commit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _JUDGED = "holdout."
+_ERROR = 200  # characters of a failed run's error; --json has it whole
 # Columns of a terminal that holds a run's metrics beside each other, and when it started to the second.
 _WIDE, _TIMED = 140, 100
 
@@ -24,13 +26,15 @@ _WIDE, _TIMED = 140, 100
 @click.option("--order", default="", help="What comes first, such as 'metrics.auc desc'; by default the newest.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
 def command(call: Call, *, model: str | None, filter_: str, order: str, limit: int) -> None:
-    """List the training runs of MODEL, or of all models, newest first."""
+    """List the training runs of MODEL, or of all models, newest first; of a failed one its error."""
     from mainspring.app.runs.finding import find_runs
     from mainspring.core.time import format_instant
+    from mainspring.registry.runs import ERROR
 
     runs = find_runs(call.project, model, filter_=filter_, order=order, limit=limit, by_hand=True)
 
     def show(console: Console) -> None:
+        from rich.markup import escape
         from rich.table import Table
 
         if not runs:
@@ -45,7 +49,9 @@ def command(call: Call, *, model: str | None, filter_: str, order: str, limit: i
             judged = {name.removeprefix(_JUDGED): run.metrics[name] for name in run.metrics if name.startswith(_JUDGED)}
             metrics = ("  " if apart else "\n").join(f"{name} {value:.4f}" for name, value in judged.items())
             started = format_instant(run.started_at // 1_000_000 * 1_000_000)[: 10 if dated else None]
-            table.add_row(run.id, run.model, run.status, started, metrics)
+            failed = run.tags.get(ERROR, "")
+            told = f"[red]{escape(textwrap.shorten(failed, _ERROR))}[/]" if failed else metrics
+            table.add_row(run.id, run.model, run.status, started, told)
         console.print(table)
 
-    call.result([asdict(run) for run in runs], show)
+    call.result([{**asdict(run), "error": run.tags.get(ERROR)} for run in runs], show)

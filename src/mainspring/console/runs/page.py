@@ -12,9 +12,11 @@ from mainspring.console.runs.charts import looked_at, one_chart
 from mainspring.console.runs.table import SYSTEM, state_of
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.registry.model import ModelVersion
+from mainspring.registry.runs import ERROR
 from mainspring.registry.searching import PARENT, Axis, Column, Condition, Kind, RunQuery, RunRow
 
 LISTED, DRAWN, TRIED, NESTED = 200, 8, 16, 50
+_APART = (ERROR,)  # tags that are shown by themselves
 _PROCESS = ("mainspring.host", "mainspring.boot", "mainspring.pid", "mainspring.process_started")
 
 
@@ -43,6 +45,11 @@ class RunView:
     @property
     def state(self) -> str:
         return state_of(self.run.status)
+
+    @property
+    def error(self) -> str:
+        """Why it failed; empty where it did not, or where its process died."""
+        return self.run.tags.get(ERROR, "")
 
     @property
     def searched(self) -> bool:
@@ -85,7 +92,7 @@ def run_view(project: ConsoleProject, run_id: str, *, find: str = "", metric: Se
         charts=_charts(project, run_id, [name for name in metric if name in run.metrics] or _first(wanted), "metric"),
         system=_charts(project, run_id, of_system, "system"),
         system_metrics=len(of_system),
-        tags={name: text for name, text in tags.items() if name not in _PROCESS},
+        tags={name: text for name, text in tags.items() if name not in (*_PROCESS, *_APART)},
         process={name.removeprefix("mainspring."): run.tags[name] for name in _PROCESS if run.tags.get(name)},
         artefacts=artefacts,
         artefacts_problem=problem,

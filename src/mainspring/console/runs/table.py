@@ -15,6 +15,7 @@ from mainspring.console.project import ConsoleProject
 from mainspring.console.runs.charts import small
 from mainspring.registry.run_filters import Filter, Unreadable, parse_filter, parse_order
 from mainspring.registry.run_matching import number_of
+from mainspring.registry.runs import ERROR
 from mainspring.registry.searching import Column, Condition, Kind, Order, RunPage, RunQuery, RunRow, RunSearch
 from mainspring.registry.unknown_names import UnknownName, unknown_names
 
@@ -22,6 +23,7 @@ SHOWN, COUNTED, MOST_COLUMNS, OFFERED = 25, 1000, 12, 40
 TELLING, TRIED, MOST_NAMES = 3, 6, 100_000  # runs whose names are read, metrics that may be the line, names of a run
 _NAMED = (Kind.METRIC, Kind.PARAM, Kind.TAG)
 JUDGED, SYSTEM = "holdout.", ("system/", "system.")
+_WHY = Column(Kind.TAG, ERROR)
 _DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 _STATES = {"FINISHED": "fresh", "RUNNING": "live", "FAILED": "late", "KILLED": "drifted", "SCHEDULED": "empty"}
 
@@ -79,6 +81,11 @@ class Shown:
     @property
     def state(self) -> str:
         return state_of(self.run.status)
+
+    @property
+    def error(self) -> str:
+        """Why it failed; empty where it did not."""
+        return self.run.tags.get(ERROR, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +152,14 @@ def run_table(project: ConsoleProject, asked: Asked) -> RunTable:
     )
     columns = tuple(parse_order(name, search.kinds).column for name in asked.columns[:MOST_COLUMNS])
     ordered = () if order.column.kind is Kind.ATTRIBUTE else (order.column,)
-    page = search.search(query, (*columns, *ordered), count_to=COUNTED + 1)
+    page = search.search(query, (*columns, *ordered, _WHY), count_to=COUNTED + 1)
     unknown = (
         () if problem or asked.after else unknown_names(search, understood, order, page.runs, ordered_by=asked.sort)
     )
     seen, runs = _seen(search, page), page.runs
     if not columns:
         columns = _usual(search, seen, order)
-        runs = tuple(search.rows([run.id for run in runs], columns))
+        runs = tuple(search.rows([run.id for run in runs], (*columns, _WHY)))
     main = _main(search, seen, columns, order)
     lines = search.lines([run.id for run in runs], main) if main else {}
     return RunTable(

@@ -14,7 +14,7 @@ from mainspring.core.errors import Invalid
 from mainspring.core.time import Clock
 from mainspring.registry.naming import check_names
 from mainspring.registry.ports import Tracking
-from mainspring.registry.runs import NAME, PARENT, process_tags
+from mainspring.registry.runs import ERROR, NAME, PARENT, error_text, process_tags
 from mainspring.training.runs.buffer import Buffer, Metric
 from mainspring.training.runs.system import Sampler
 
@@ -56,6 +56,7 @@ class Run:
         self._prefix = ""
         self._nested = False
         self._entered = ExitStack()
+        self.withheld = ""  # why the message of an error is not kept
 
     def log_metric(self, name: str, value: float, step: int = 0) -> None:
         """Write down one number.
@@ -171,7 +172,7 @@ class Run:
         tags = {**process_tags(), PARENT: self.id, NAME: name, "seed": str(seed)}
         child = self._tracking.start(model, tags, self._clock.now())
         run = Run(self._tracking, child, self._clock, seed=seed, flush_every_s=self._flush_every_s)
-        run._nested = True
+        run._nested, run.withheld = True, self.withheld
         run.log_params(params or {})
         return run
 
@@ -218,6 +219,9 @@ class Run:
             self.flush()
         if not self._prefix:
             status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+            if status == "FAILED":
+                with suppress(Exception):
+                    self._tracking.log(self.id, tags={ERROR: error_text(error, withheld=self.withheld)})
             with suppress(Exception):
                 self._tracking.finish(self.id, status, self._clock.now())
 

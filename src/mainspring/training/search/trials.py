@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.time import Clock
 from mainspring.registry.ports import Tracking
+from mainspring.registry.runs import error_text
 from mainspring.training.fitting import fit
 from mainspring.training.flavours.scoring import estimator_scores, output_names
 from mainspring.training.frames import to_frame
-from mainspring.training.inputs import feature_types
+from mainspring.training.inputs import feature_types, personal_sources
 from mainspring.training.judge import evaluate
 from mainspring.training.label import label_keys
 from mainspring.training.model import Model
@@ -129,6 +130,7 @@ def try_params(
     assert model.search is not None
     run = _TrialRun(tracking, run_id, clock, seed=model.seed)
     run.watched, run.report = model.search.watched, report
+    run.withheld = personal_sources(model)
     chosen = replace(model, train=Chosen(model.train, params))
     try:
         with run:
@@ -141,8 +143,8 @@ def try_params(
                 ended = Ended(PRUNED, run.last, str(error.what))
             run.set_tags({STATE: ended.state, VALUE: repr(ended.value), REASON: ended.reason})
     except MainspringError as error:
-        ended = Ended(FAILED, None, error.what)
-        tracking.log(run_id, tags={STATE: FAILED, REASON: error.what[:6000]})
+        ended = Ended(FAILED, None, error_text(error, withheld=run.withheld) if run.withheld else error.what)
+        tracking.log(run_id, tags={STATE: FAILED, REASON: ended.reason[:6000]})
         return ended
     tracking.finish(run_id, "FINISHED", clock.now())
     return ended

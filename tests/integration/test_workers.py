@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fleet import BODY, INFER, Fleet, Load, until
+from mainspring.app.live.doctor import examine
 from mainspring.app.processes.running import alive, read_running
 from mainspring.app.processes.supervisor import Supervisor
 from mainspring.core.errors import Conflict
@@ -98,6 +99,8 @@ def test_a_process_that_lives_and_does_not_answer_is_replaced(tmp_path: Path) ->
         assert running is not None
         assert running.silenced == {"gateway-1": 1}
         assert not alive(old)
+        told = [each.detail for each in examine(fleet.project) if each.check == "processes"]
+        assert told == ["gateway-1 did not answer and was replaced, 1 time since the start"]
 
 
 def test_a_process_told_to_end_loses_nothing_and_is_replaced(fleet: Fleet) -> None:

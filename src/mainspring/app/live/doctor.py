@@ -287,6 +287,10 @@ def _processes(project: Project) -> Iterator[Finding]:
         pass
     if running is not None and "worker" in running.children:
         yield _worker(project, running.children["worker"])
+    for name, times in ({} if running is None else running.silenced).items():
+        yield well(
+            "processes", f"{name} did not answer and was replaced, {times} time{'s' * (times > 1)} since the start"
+        )
     silent = [slot for slot in range(settings.gateway_workers) if ready(folder(settings.state), slot) is None]
     several = f" from {settings.gateway_workers} processes" if settings.gateway_workers > 1 else ""
     yield _answering(project, "gateway", settings.gateway.url + several, not silent)

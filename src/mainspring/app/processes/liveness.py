@@ -44,10 +44,12 @@ class Watch:
         while not self.ending.wait(_ASK_EVERY_S):
             process = self.process()
             before_s, asked_s = _used_s(process.pid), time.monotonic()
-            if slots.silent(self.place, self.slot, self.silent_s) and not self.ending.is_set():
+            # Asked twice: it may have been about to answer when the first question was given up.
+            if all(slots.silent(self.place, self.slot, part * self.silent_s) for part in (0.7, 0.3)):
                 # Where this process itself was away, as in a suspended machine, the other one was as well.
                 away = time.monotonic() - asked_s > 2 * self.silent_s
-                if not away and process is self.process() and process.poll() is None and held(process.pid, before_s):
+                lives = process is self.process() and process.poll() is None and not self.ending.is_set()
+                if lives and not away and held(process.pid, before_s):
                     process.kill()
                     self.killed()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -71,9 +71,12 @@ class Everywhere:
             "x": [x for _, x, _, _ in rows],
         }
         table = pa.table({name: pa.array(values[name], kind) for name, kind in _COLUMNS.items()})
-        report = self._ingestor.ingest(FACTS, table, keyings={"pair": ("a", "b")})
-        assert report.rows == len(rows)
-        self._keys |= {(key[0], key[1]) for *_, key in rows if key[0] is not None and key[1] is not None}
+        self.land_table(FACTS, table, {(key[0], key[1]) for *_, key in rows if None not in key})
+
+    def land_table(self, source: Source, table: pa.Table, keys: Collection[tuple[Any, Any]]) -> None:
+        report = self._ingestor.ingest(source, table, keyings={"pair": ("a", "b")})
+        assert report.rows == len(table)
+        self._keys |= set(keys)
 
     def read(self, now: int, key: Sequence[str | None] = KEY) -> dict[str, Any]:
         """Return the features by name. Statuses are left in `statuses`."""

@@ -20,6 +20,7 @@ from property.oracle import DAY, HOUR, MINUTE, Feature, Row, record_setting
 
 KEYS = [("1", 11), ("11", 1), ("ü", -(2**63)), ("", 0)]
 PAIR = Entity("pair", keys={"k": ms.String, "n": ms.Int64})
+VERSIONS = {"f": ms.Int64, "gone": ms.Boolean}
 COLUMNS = {"x": ms.Float64, "y": ms.Float32, "z": ms.Int64, "s": ms.String, "b": ms.Boolean, "t": ms.Timestamp}
 # A leap day, the fold of New York's autumn of 2013, and the epoch, before which instants are negative.
 BASES = [1_330_473_600_000_000, 1_383_458_400_000_000, 0]
@@ -137,16 +138,25 @@ def _values(large: bool, hostile: bool) -> st.SearchStrategy[dict[str, Any]]:
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> History:
+def histories(draw: st.DrawFn, versioned: st.SearchStrategy[bool] = st.booleans()) -> History:  # noqa: B008
+    """Histories of rows, or of versions of facts: corrected, moved, retracted, out of order."""
     base = draw(st.sampled_from(BASES))
     lag = draw(st.sampled_from([0, 0, 1, 15 * MINUTE]))
-    source = Source("facts", schema={"k": ms.String, "n": ms.Int64, **COLUMNS}, event_time="at",
-                    recorded_time="known_at", lag=lag)  # fmt: skip
+    if draw(versioned):
+        schema = {"k": ms.String, "n": ms.Int64, **COLUMNS, **VERSIONS}
+        source = Source("facts", schema=schema, event_time="at", recorded_time="known_at", lag=lag, id="f",
+                        retracted="gone")  # fmt: skip
+    else:
+        source = Source("facts", schema={"k": ms.String, "n": ms.Int64, **COLUMNS}, event_time="at",
+                        recorded_time="known_at", lag=lag)  # fmt: skip
     view, features, computed = draw(_views(source))
     ask, on_demand = draw(_asks(view))
     values = _values(draw(st.booleans()), draw(st.booleans()))
     rows: list[Row] = []
     for seq in range(draw(st.integers(1, 40))):
+        if source.id:
+            rows.append(draw(_version(rows, base, seq, values)))
+            continue
         if rows and draw(st.integers(0, 5)) == 0:  # a duplicate or a correction of an earlier row
             of = draw(st.sampled_from(rows))
             recorded = of.recorded + draw(st.sampled_from([0, 0, 1, HOUR]))
@@ -156,6 +166,22 @@ def histories(draw: st.DrawFn) -> History:
         event = base + draw(_offsets())
         rows.append(Row(key, event, event + draw(_DELAYS), seq, draw(values)))
     return History(source, view, features, ask, {**computed, **on_demand}, rows, base)
+
+
+_SHIFTS = st.one_of(st.sampled_from([0, 0, 0, 1, -1, 5 * MINUTE, -HOUR, DAY]), st.integers(-2 * DAY, 2 * DAY))
+
+
+@st.composite
+def _version(draw: st.DrawFn, rows: Sequence[Row], base: int, seq: int, values: Any) -> Row:
+    """A new fact, or a version of an earlier row's, perhaps of another entity or at another time."""
+    if not rows or draw(st.integers(0, 2)) == 0:
+        key = draw(st.sampled_from([*KEYS[:2], *KEYS, (None, 1)]))
+        event = base + draw(_offsets())
+        return Row(key, event, event + draw(_DELAYS), seq, draw(values), seq, draw(st.integers(0, 9)) == 0)
+    of = draw(st.sampled_from(rows))
+    key = of.key if draw(st.integers(0, 3)) else draw(st.sampled_from([*KEYS, ("1", None)]))
+    retracted = draw(st.integers(0, 3)) == 0
+    return Row(key, of.event + draw(_SHIFTS), of.recorded + draw(_SHIFTS), seq, draw(values), of.id, retracted)
 
 
 @st.composite
@@ -254,6 +280,8 @@ def landed(history: History, rows: Sequence[Row]) -> pa.Table:
         "k": [row.key[0] for row in rows],
         "n": [row.key[1] for row in rows],
         **{name: [row.values[name] for row in rows] for name in COLUMNS},
+        "f": [row.id for row in rows],
+        "gone": [row.retracted or None for row in rows],
     }
     return pa.table({name: pa.array(columns[name], ARROW[dtype]) for name, dtype in history.source.columns.items()})
 
@@ -261,13 +289,28 @@ def landed(history: History, rows: Sequence[Row]) -> pa.Table:
 def lake_table(history: History, rows: Sequence[Row], version: int) -> TableScan:
     """The rows as the lake holds them, with the columns of ingestion as the oracle computes them."""
     counting: set[int] = set()
-    for key in {row.key for row in rows}:
-        records = record_setting([row for row in rows if row.key == key], history.lag)
+    superseded = {row.seq: _superseded(rows, row, history.lag) for row in rows}
+    standing = [row for row in rows if superseded[row.seq] is None]
+    for key in {row.key for row in standing}:
+        records = record_setting([row for row in standing if row.key == key], history.lag)
         # Of rows that become visible at once, only the last counts: the others are never the newest.
         counting |= {row.seq for row in {row.visible(history.lag): row for row in records}.values()}
     table = landed(history, rows)
     visible = pa.array([row.visible(history.lag) for row in rows], pa.timestamp("us", tz="UTC"))
     table = table.append_column("_visible_at", visible)
     table = table.append_column("_seq", pa.array([row.seq for row in rows], pa.int64()))
-    flags = pa.array([row.seq in counting for row in rows], pa.bool_())
-    return TableScan(version, rows=table.append_column("_record_pair", flags), schema=table.schema)
+    table = table.append_column("_record_pair", pa.array([row.seq in counting for row in rows], pa.bool_()))
+    if history.source.id:
+        at, by = zip(*(superseded[row.seq] or (None, None) for row in rows)) if rows else ((), ())  # noqa: B905
+        table = table.append_column("_superseded_at", pa.array(at, pa.timestamp("us", tz="UTC")))
+        table = table.append_column("_superseded_by", pa.array(by, pa.int64()))
+    return TableScan(version, rows=table, schema=table.schema)
+
+
+def _superseded(rows: Sequence[Row], row: Row, lag: int) -> tuple[int, int] | None:
+    """When a higher version of the row's fact became visible, and its number; a retraction never counts."""
+    higher = [(row.visible(lag), row.seq)] if row.retracted else []
+    if row.id is not None:
+        rank = (row.recorded, row.seq)
+        higher += [(o.visible(lag), o.seq) for o in rows if o.id == row.id and (o.recorded, o.seq) > rank]
+    return min(higher, default=None)

@@ -24,6 +24,8 @@ class Row:
     recorded: int
     seq: int
     values: dict[str, Any] = field(default_factory=dict)
+    id: int | None = None  # of the fact; without one the row is a fact of its own
+    retracted: bool = False
 
     def visible(self, lag: int) -> int:
         return max(self.event, self.recorded + lag)
@@ -56,15 +58,28 @@ def record_setting(rows: Sequence[Row], lag: int) -> list[Row]:
     return counting
 
 
+def newest_versions(rows: Sequence[Row], lag: int, now: int) -> list[Row]:
+    """Of each fact the newest version that is visible at `now`, where it does not retract the fact."""
+    newest: dict[Any, Row] = {}
+    for row in rows:
+        if row.visible(lag) < now:
+            name = ("fact", row.id) if row.id is not None else ("row", row.seq)
+            newest[name] = max(newest.get(name, row), row, key=lambda row: (row.recorded, row.seq))
+    return [row for row in newest.values() if not row.retracted]
+
+
 def value_at(feature: Feature, rows: Sequence[Row], key: tuple[Any, ...], now: int, lag: int) -> tuple[Any, str]:
     """The feature's value and status for one entity at `now`."""
     empty = 0 if feature.kind in ("count", "distinct") else feature.default
     if any(part is None for part in key):
         return empty, "MISSING"
-    seen = [row for row in rows if _same(row.key, key) and row.visible(lag) < now]
-    if not seen:
+    began = {row.visible(lag) + 1 for row in rows if _same(row.key, key) and row.visible(lag) < now}
+    if not any(_same(row.key, key) for at in began for row in newest_versions(rows, lag, at)):
         return empty, "MISSING"
+    seen = [row for row in newest_versions(rows, lag, now) if _same(row.key, key)]
     if feature.kind == "last":
+        if not seen:
+            return None, "NULL"
         row = record_setting(seen, lag)[-1]
         if feature.ttl is not None and now - row.event > feature.ttl:
             return None, "EXPIRED"

@@ -14,7 +14,7 @@ from mainspring.features.layout import Layout
 from mainspring.features.offline.asof import last_query
 from mainspring.features.offline.query import bind, made
 from property.histories import KEYS, History, histories, lake_table, near
-from property.oracle import DAY, record_setting
+from property.oracle import DAY, newest_versions, record_setting
 
 ASKED = [*KEYS, ("never", 7), (None, 1), ("1", None)]
 
@@ -41,7 +41,7 @@ def found(
     duck.register(con, "source", lake_table(history, history.rows, 0))
     instants = [now for _, now in asked]
     bind(con, min(instants), max(instants))
-    with made(con, last_query(Layout(history.view), native=native)) as result:
+    with made(con, last_query(Layout(history.view), native=native, versions=bool(history.source.id))) as result:
         seqs = dict(con.execute("SELECT _i, _seq FROM found").fetchall())
         values = sorted(map(repr, con.execute(result).fetchall()))
     con.close()
@@ -63,7 +63,7 @@ def test_the_union_finds_what_the_native_join_finds(history: History, data: st.D
     ttls = [feature.ttl for feature in history.features.values() if feature.kind == "last"]
     oldest = None if None in ttls else min(instants) - max(ttls)
     for i, (key, now) in enumerate(asked):
-        seen = [row for row in history.rows if row.key == key and row.visible(history.lag) < now]
+        seen = [row for row in newest_versions(history.rows, history.lag, now) if row.key == key]
         wanted = record_setting(seen, history.lag)[-1] if seen and None not in key else None
         # A row that has expired for every observation need not be found.
         if wanted is not None and (oldest is None or wanted.event >= oldest):

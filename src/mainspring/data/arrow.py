@@ -9,7 +9,17 @@ import pyarrow as pa
 
 from mainspring.core.errors import InvalidData
 from mainspring.core.schema import DType, Schema
-from mainspring.data.model import BATCH, REASON, RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source, TableScan
+from mainspring.data.model import (
+    BATCH,
+    REASON,
+    RECORD_PREFIX,
+    SEQUENCE,
+    SUPERSEDED_AT,
+    SUPERSEDED_BY,
+    VISIBLE_AT,
+    Source,
+    TableScan,
+)
 
 INSTANT = pa.timestamp("us", tz="UTC")
 
@@ -26,6 +36,7 @@ ARROW_TYPES: Mapping[DType, pa.DataType] = {
 
 _KEYS = b"keys"  # in the metadata of a record-setting flag: the columns it was computed for
 _TIMES = b"times"  # in the metadata of `_visible_at`: the times it was computed from
+_ID, _RETRACTED = b"id", b"retracted"  # in the metadata of `_superseded_at`: the columns it was computed by
 
 
 def arrow_schema(schema: Schema) -> pa.Schema:
@@ -39,13 +50,20 @@ def no_rows(schema: pa.Schema) -> pa.Table:
 
 
 def landed_schema(source: Source, keyings: Mapping[str, tuple[str, ...]]) -> pa.Schema:
-    """Return what the source's table holds: its columns, ours, and one record-setting flag for each keying."""
+    """Return what the source's table holds: its columns, ours, and one record-setting flag for each keying.
+
+    Of a source with an id also when each version was superseded, and by which row.
+    """
     schema = arrow_schema(source.columns)
     schema = schema.append(pa.field(VISIBLE_AT, INSTANT, metadata={_TIMES: ",".join(source.times).encode()}))
     schema = schema.append(pa.field(SEQUENCE, pa.int64())).append(pa.field(BATCH, pa.string()))
     for name, keys in keyings.items():
         metadata = {_KEYS: ",".join(keys).encode()}
         schema = schema.append(pa.field(RECORD_PREFIX + name, pa.bool_(), metadata=metadata))
+    if source.versioning is not None:
+        by = {_ID: ",".join(source.id).encode(), _RETRACTED: (source.retracted or "").encode()}
+        schema = schema.append(pa.field(SUPERSEDED_AT, INSTANT, metadata=by))
+        schema = schema.append(pa.field(SUPERSEDED_BY, pa.int64()))
     return schema
 
 
@@ -57,6 +75,15 @@ def keyings_of(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
         if column.name.startswith(RECORD_PREFIX) and keys is not None:
             found[column.name.removeprefix(RECORD_PREFIX)] = tuple(keys.decode().split(","))
     return found
+
+
+def versioning_of(schema: pa.Schema) -> tuple[tuple[str, ...], str | None] | None:
+    """Return the `Source.versioning` by which a table's versions are judged; `None` where its rows are no versions."""
+    index = schema.get_field_index(SUPERSEDED_AT)
+    if index < 0:
+        return None
+    by = schema.field(index).metadata or {}
+    return tuple(by.get(_ID, b"").decode().split(",")), by.get(_RETRACTED, b"").decode() or None
 
 
 def times_of(schema: pa.Schema) -> tuple[str, ...] | None:

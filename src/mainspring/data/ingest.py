@@ -23,6 +23,7 @@ from mainspring.data.landing import LOAD_ROWS, Landing, Progress, Tally
 from mainspring.data.model import RECORD_PREFIX, IngestReport, Source
 from mainspring.data.ports import LakeTables
 from mainspring.data.readers import Input, loads, open_input
+from mainspring.data.versions import complete_versions, lacking_versions
 
 if TYPE_CHECKING:
     import duckdb
@@ -133,7 +134,12 @@ class Ingestor:
             return ()
         lines = evolution(self._lake.scan(source.name).schema or pa.schema([]), source).lines
         missing = lacking(self._lake, source, check_keyings(source, keyings))
-        return (*lines, *(f"+ {RECORD_PREFIX}{name} for {', '.join(keys)}" for name, keys in missing.items()))
+        versions = lacking_versions(self._session(), self._lake, source)
+        return (
+            *lines,
+            *versions,
+            *(f"+ {RECORD_PREFIX}{name} for {', '.join(keys)}" for name, keys in missing.items()),
+        )
 
     def conform(self, source: Source, keyings: Keyings) -> tuple[str, ...]:
         """Bring the source's table to what is declared now: new columns, wider types, and flags for every row there.
@@ -152,6 +158,8 @@ class Ingestor:
         if lines:
             with duck.duck_errors(source.name):
                 evolve(con, self._lake, source, self._batch_rows)
+                if lacking_versions(con, self._lake, source):
+                    complete_versions(con, self._lake, source, keyings, self._batch_rows)
                 complete_keyings(con, self._lake, source, keyings, self._batch_rows)
         return lines
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ from mainspring.core.errors import Invalid
 from mainspring.core.expr.sql import quote_name
 from mainspring.data import duck
 from mainspring.data.arrow import keyings_of, landed_schema, widened
-from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source
+from mainspring.data.model import RECORD_PREFIX, SEQUENCE, SUPERSEDED_AT, VISIBLE_AT, Source
 from mainspring.data.ports import LakeTables
 from mainspring.data.records import counting, present
 
@@ -67,24 +67,39 @@ def complete_keyings(
         return None
     scan = lake.scan(source.name)
     duck.register(con, "kept", widened(scan, source))
+    replaced = {RECORD_PREFIX + name for name in missing}
+    old = [column for column in (scan.schema or ()) if column.name not in replaced]
+    key = f"keyings of version {version}: {sorted(missing.items())}"
+    return rewrite_flagged(con, lake, source, missing, old, batch_rows, key=key)
+
+
+def rewrite_flagged(
+    con: duckdb.DuckDBPyConnection,
+    lake: LakeTables,
+    source: Source,
+    keyings: Keyings,
+    old: Sequence[pa.Field[pa.DataType]],
+    batch_rows: int,
+    *,
+    key: str,
+) -> int | None:
+    """Write the table anew from the relation `kept`: the columns `old`, and the flags of `keyings` computed from it."""
     joins, flags = "", []
-    for index, (name, keys) in enumerate(missing.items()):
+    standing = f"{SUPERSEDED_AT} IS NULL" if any(column.name == SUPERSEDED_AT for column in old) else "true"
+    for index, (name, keys) in enumerate(keyings.items()):
         needed = dict.fromkeys((*keys, *source.times, VISIBLE_AT, SEQUENCE))
-        rows = f"SELECT {', '.join(map(quote_name, needed))} FROM kept WHERE {present(keys)}"
+        rows = f"SELECT {', '.join(map(quote_name, needed))} FROM kept WHERE {present(keys)} AND {standing}"
         con.execute(f"""
             CREATE OR REPLACE TEMP TABLE flagged_{index} AS
             SELECT {SEQUENCE}, _counts FROM ({counting(source, rows, keys)})""")
         joins += f" LEFT JOIN flagged_{index} ON kept.{SEQUENCE} = flagged_{index}.{SEQUENCE}"
         flags.append(f"coalesce(flagged_{index}._counts, false) AS {quote_name(RECORD_PREFIX + name)}")
-    replaced = {RECORD_PREFIX + name for name in missing}
-    old = [column for column in (scan.schema or ()) if column.name not in replaced]
-    new = [column for column in landed_schema(source, missing) if column.name in replaced]
+    new = [column for column in landed_schema(source, keyings) if column.name.startswith(RECORD_PREFIX)]
     schema = pa.schema([*old, *new])
     columns = [f"kept.{quote_name(column.name)}" for column in old]
     reader = con.sql(f"""
         SELECT {", ".join([*columns, *flags])} FROM kept{joins}
         ORDER BY kept.{VISIBLE_AT}, kept.{SEQUENCE}""").to_arrow_reader(batch_rows)
-    key = f"keyings of version {version}: {sorted(missing.items())}"
     return lake.replace(source.name, _cast(reader, schema), schema, key=key)
 
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from mainspring.core.errors import Corrupt
 from mainspring.core.expr.sql import quote_text
-from mainspring.data import duck
+from mainspring.data import duck, versions
 from mainspring.data.arrow import INSTANT, no_rows, quarantine_schema, widened
 from mainspring.data.fitting import BELOW
 from mainspring.data.heads import Heads
@@ -141,7 +141,10 @@ class Landing:
         )
         staging.judge_unique()
         staging.leave_out(there)
-        rows, changes = staging.landing(self.keyings)
+        if self.source.versioning is None:
+            rows, changes = staging.landing(self.keyings)
+        else:
+            rows, changes = versions.landing(self.con, self.source, self.keyings, batch, kept=kept is not None)
         failing = staging.quarantined()
         self._check_all(raw, len(there) + len(failing) + len(rows))
         return self._put_aside(staging, failing, batch, len(bad)) and self._put(rows, changes, batch, len(landed))
@@ -239,7 +242,14 @@ class Landing:
                 self.tally.keyless[name] = self.tally.keyless.get(name, 0) + missing
 
     def _chunks(self, rows: pa.Table, changes: pa.Table) -> Iterator[tuple[pa.Table, pa.Table | None]]:
-        """Cut rows into what becomes one version each; the first brings all that makes earlier flags change."""
+        """Cut rows into what becomes one version each; the first brings all that makes earlier flags change.
+
+        Versions of facts come at once: a row is not to be superseded by one that is still to come.
+        """
+        if self.source.versioning is not None:
+            if len(rows):
+                yield rows, changes.drop_columns([VISIBLE_AT]) if len(changes) else None
+            return
         start = 0
         if len(changes):
             last = pc.max(changes[VISIBLE_AT])

@@ -32,6 +32,8 @@ VISIBLE_AT = "_visible_at"  # timestamp: when the row could first be known
 SEQUENCE = "_seq"  # int64: the order of arrival, unique in the table
 BATCH = "_batch"  # string: the batch that brought the row
 RECORD_PREFIX = "_record_"  # + keying name, bool: whether the row counts for last values (cases: record-setting rule)
+SUPERSEDED_AT = "_superseded_at"  # timestamp, of a source with an id: when a newer version became visible, if one did
+SUPERSEDED_BY = "_superseded_by"  # int64: the `_seq` of that version
 REASON = "_reason"  # string, in the quarantine only: why the row failed
 QUARANTINE_SUFFIX = "__quarantine"
 TILES_PREFIX = "tiles__"  # tables that are made from others, and can be made again
@@ -46,6 +48,8 @@ __all__ = [
     "REASON",
     "RECORD_PREFIX",
     "SEQUENCE",
+    "SUPERSEDED_AT",
+    "SUPERSEDED_BY",
     "TILES_PREFIX",
     "VISIBLE_AT",
     "Check",
@@ -91,12 +95,16 @@ class Source:
         event_time: The column that says when a fact became true in the world.
         recorded_time: The column that says when it could have been known; without it, facts are known as they happen.
         lag: How much later than `recorded_time` a row is really available, a duration.
+        id: The column or columns that name a fact (kept as a tuple). Rows with one id are versions of one fact, of
+            which at each instant only the newest that is visible counts. Without an id each row is a fact of its own.
+        retracted: A Boolean column: a version in which it is true says that the fact never was.
         checks: Rules each row must satisfy, those of this package or schemas of pandera, which become such (kept as a
             tuple of `Check`); a row that fails goes to the quarantine with the reason.
         pii: The columns that identify a person.
 
     Raises:
-        Invalid: A name or type cannot be one, a check names an unknown column or cannot be kept, `lag` is no duration.
+        Invalid: A name or type cannot be one, a check names an unknown column or cannot be kept, `lag` is no duration,
+            `id` or `retracted` is no column for that.
     """
 
     name: str
@@ -105,6 +113,8 @@ class Source:
     event_time: str
     recorded_time: str | None = None
     lag: str | int = 0
+    id: str | Sequence[str] = ()
+    retracted: str | None = None
     checks: Sequence[Any] = ()
     description: str = ""
     owner: str = ""
@@ -137,7 +147,34 @@ class Source:
                 fix=f"its columns are {sorted(self.columns)}.",
             )
         _ = self.lag_us
+        object.__setattr__(self, "id", (self.id,) if isinstance(self.id, str) else tuple(self.id))
+        self._check_id()
         declare(self)
+
+    def _check_id(self) -> None:
+        unfit = [name for name in self.id if self.columns.get(name) in (None, DType.Float32, DType.Float64)]
+        if unfit or len(set(self.id)) < len(self.id):
+            raise Invalid(
+                f"Source {self.name!r} has the id {list(self.id)}, of which {(unfit or list(self.id))[0]!r} names no "
+                "fact: it is no column, a fraction, or there twice.",
+                fix=f"name columns of text, whole numbers or instants; there are {sorted(self.columns)}.",
+            )
+        if self.retracted is not None and (not self.id or self.schema.get(self.retracted) != DType.Boolean):
+            raise Invalid(
+                f"Source {self.name!r} is retracted by {self.retracted!r}.",
+                fix="name a Boolean column of the schema, and the id of the facts that it retracts.",
+            )
+        clash = [check for check in self.checks if check.kind == "unique" and set(check.columns) <= set(self.id)]
+        if clash:
+            raise Invalid(
+                f"Source {self.name!r} has the check {clash[0]}, and versions of a fact share its id.",
+                fix="leave the check out: of a fact only one version counts at a time.",
+            )
+
+    @property
+    def versioning(self) -> tuple[tuple[str, ...], str | None] | None:
+        """The id and the column of retractions; `None` where each row is a fact of its own."""
+        return (tuple(self.id), self.retracted) if self.id else None
 
     @property
     def times(self) -> tuple[str, ...]:

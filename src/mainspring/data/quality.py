@@ -18,6 +18,9 @@ def row_rules(source: Source) -> Iterator[tuple[tuple[str, ...], str, str]]:
     """
     for name in source.times:
         yield (name,), f"{quote_name(name)} IS NULL", f"{name} is null"
+    for name in source.id:
+        if name not in source.times:
+            yield (name,), f"{quote_name(name)} IS NULL", f"{name} is null, and names the fact"
     for check in source.checks:
         condition = _CONDITIONS.get(check.kind)
         if condition is not None:

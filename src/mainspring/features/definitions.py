@@ -33,6 +33,8 @@ class _Source(msgspec.Struct, omit_defaults=True):
     description: str = ""
     owner: str = ""
     pii: tuple[str, ...] = ()
+    id: tuple[str, ...] = ()
+    retracted: str | None = None
 
 
 class _Entity(msgspec.Struct, omit_defaults=True):
@@ -133,6 +135,8 @@ def _dump_source(source: Source) -> _Source:
         source.description,
         source.owner,
         tuple(source.pii),
+        tuple(source.id),
+        source.retracted,
     )
 
 
@@ -147,6 +151,8 @@ def _load_source(name: str, source: _Source) -> Source:
         description=source.description,
         owner=source.owner,
         pii=source.pii,
+        id=source.id,
+        retracted=source.retracted,
     )
 
 

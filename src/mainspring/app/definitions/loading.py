@@ -271,6 +271,8 @@ def _content(item: Any) -> str:
         named = {"views": [view.name for view in item.views]}
         return _pretty(_without_empty({**msgspec.to_builtins(replace(item, views=())), **named}, "views", "tags"))
     body = msgspec.to_builtins(item)
+    if isinstance(item, Source):
+        body = _without_empty(body, "id", "retracted")
     if isinstance(item, Endpoint) and item.without_store == REFUSE:  # so endpoints read as they did before there was it
         del body["without_store"]
     return _pretty(body)

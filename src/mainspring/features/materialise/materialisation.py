@@ -256,10 +256,20 @@ class Materialisation:
             found = (
                 f"SELECT kid, count(*) AS rows FROM (SELECT kid FROM {rows.raw} WHERE v <= {until} "
                 f"AND (v >= {mark.position - SETTLING} OR seq > {mark.newest}) UNION ALL "
-                f"SELECT kid FROM {rows.arrived} WHERE seq > {mark.newest}) GROUP BY kid"
+                f"SELECT kid FROM {rows.arrived} WHERE seq > {mark.newest} {self._ended(mark, until)}) GROUP BY kid"
             )
         self.con.execute(f"CREATE OR REPLACE TABLE {name} AS {found}")
         return name, int(duck.one_row(self.con, f"SELECT count(*) FROM {name}")[0])
+
+    def _ended(self, mark: Mark, until: int) -> str:
+        """As a part of a union, the entities of rows that count for a while, and begin or end to since a mark."""
+        if not self.rows.versions:
+            return ""
+        since = mark.position - SETTLING
+        return (
+            f"UNION ALL SELECT kid FROM {self.rows.mortals} WHERE g <= {until} AND g >= {since} "
+            f"OR v <= {until} AND (v >= {since} OR seq > {mark.newest})"
+        )
 
     def _tell(self, done: int, total: int, rows: int) -> None:
         if self.progress is not None:

@@ -13,12 +13,14 @@ from mainspring.features.materialise.grouping import Columns, Groups, batches
 from mainspring.features.model import hop
 from mainspring.features.offline.windows import enters
 from mainspring.features.state import sql
-from mainspring.features.state.blobs import Candidates, Recent, Spread, State, Tiles, encode
+from mainspring.features.state.blobs import NO_EVENT, Candidates, Recent, Spread, State, Tiles, encode
 from mainspring.features.state.merging import as_stored
 from mainspring.features.tilelog.landed import key_columns
 from mainspring.features.tilelog.loads import LOAD_BITS
 from mainspring.features.tilelog.rows import parts_of, tail_of, width_sql
 from mainspring.features.tilelog.slices import Slice
+
+_NEVER = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,10 @@ class Rebuild:
         lasts = groups(self._lasts_sql() if layout.lasts else None)
         tiles = [groups(self._tiles_sql(width)) for width in layout.hops]
         recent = groups(self._recent_sql() if layout.windows else None)
+        mortals = groups(self._mortals_sql() if layout.lasts and self._rows.versions else None)
         as_tiles = [_tiles_of([part for _, part in parts_of(layout, width)]) for width in layout.hops]
-        no_lasts: Columns = [[] for _ in range(2 + len(layout.last_exprs))]
-        none_recent: Columns = [[] for _ in range(2 + len(layout.measures) + layout.ranked)]
+        no_lasts: Columns = [[] for _ in range(2 + 2 * self._rows.versions + len(layout.last_exprs))]
+        none_recent: Columns = [[] for _ in range(2 + self._rows.versions + len(layout.measures) + layout.ranked)]
         query = (
             f"SELECT kid, rows, since, {', '.join(key_columns(layout))} FROM {self._rows.entities} "
             f"JOIN {changed} USING (kid) ORDER BY kid"
@@ -71,13 +74,21 @@ class Rebuild:
         for kids, counts, sinces, *keys in batches(self._con, query, whole=whole):
             for kid, count, since, *key in zip(kids, counts, sinces, *keys, strict=True):
                 visible, event, *values = lasts.take(kid) or no_lasts
+                if self._rows.versions and layout.lasts:
+                    rank, values = values[:2], values[2:]
+                    ending = mortals.take(kid) or []
+                    if ending or not visible or visible[0] > self._settled:
+                        standing = (visible, event, rank, values)
+                        visible, event, values = standing_rows(standing, ending, since, self._settled)
                 recent_visible, recent_event, *measures = recent.take(kid) or none_recent
                 seqs = measures.pop() if layout.ranked else []
+                gone = measures.pop() if self._rows.versions else []
+                gone = gone if any(at is not None for at in gone) else []
                 state = State(
                     since,
                     Candidates(visible, event, values),
                     [make(found.take(kid)) for found, make in zip(tiles, as_tiles, strict=True)],
-                    Recent(recent_visible, recent_event, measures, seqs),
+                    Recent(recent_visible, recent_event, measures, seqs, gone),
                 )
                 yield Built(encode_key(key), encode(state), count)
 
@@ -102,11 +113,20 @@ class Rebuild:
     def _lasts_sql(self) -> str:
         """SELECT each entity's standing row, and those that become visible after it: kid, v, e, x0, ..."""
         values = "".join(f", x{n}" for n in range(len(self._layout.last_exprs)))
+        settled, raw = (", sr AS r, sq AS seq", ", r, seq") if self._rows.versions else ("", "")
         return (
-            f"SELECT kid, sv AS v, se AS e{values} FROM {self._rows.entities} JOIN {self._scope} USING (kid) "
-            f"WHERE standing = sv UNION ALL SELECT kid, v, e{values} FROM {self._rows.raw} "
+            f"SELECT kid, sv AS v, se AS e{settled}{values} FROM {self._rows.entities} JOIN {self._scope} USING (kid) "
+            f"WHERE standing = sv UNION ALL SELECT kid, v, e{raw}{values} FROM {self._rows.raw} "
             f"JOIN {self._scope} USING (kid) WHERE counts AND v <= {self._until} AND v >= coalesce(standing, v) "
             f"AND v >= {self._oldest} ORDER BY kid, v"
+        )
+
+    def _mortals_sql(self) -> str:
+        """SELECT the rows that count for a while after `settled`: kid, v, g, e, r, seq, x0, ..."""
+        values = "".join(f", x{n}" for n in range(len(self._layout.last_exprs)))
+        return (
+            f"SELECT kid, v, g, e, r, seq{values} FROM {self._rows.mortals} SEMI JOIN {self._scope} USING (kid) "
+            f"WHERE v <= {self._until} AND g > {self._settled} ORDER BY kid, v, seq"
         )
 
     def _tiles_sql(self, width: int) -> str:
@@ -141,13 +161,53 @@ class Rebuild:
 
     def _recent_sql(self) -> str:
         """SELECT the rows that are not in tiles yet: kid, v, e, m0, ..., and seq where it matters."""
-        values = "".join(f", m{n}" for n in range(len(self._layout.measures))) + ", seq" * self._layout.ranked
+        measures = "".join(f", m{n}" for n in range(len(self._layout.measures)))
         oldest = self._settled - max(feature.window + hop(feature.window) for feature in self._layout.windows)
-        return (
-            f"SELECT kid, v, e{values} FROM {self._rows.raw} SEMI JOIN {self._scope} USING (kid) "
-            f"WHERE v >= {self._settled} AND v <= {self._until} AND NOT ({self._past}) AND e >= {oldest} "
-            f"ORDER BY kid, v, seq"
+        scoped = f"SEMI JOIN {self._scope} USING (kid) WHERE v <= {self._until} AND e >= {oldest}"
+        found = (
+            f"SELECT kid, v, e{measures}{', NULL AS g' * self._rows.versions}, seq FROM {self._rows.raw} {scoped} "
+            f"AND v >= {self._settled} AND NOT ({self._past})"
         )
+        if self._rows.versions:
+            found += (
+                f" UNION ALL SELECT kid, v, e{measures}, g, seq FROM {self._rows.mortals} {scoped} "
+                f"AND g > {self._settled}"
+            )
+        dropped = "" if self._layout.ranked else " EXCLUDE (seq)"
+        return f"SELECT *{dropped} FROM ({found}) ORDER BY kid, v, seq"
+
+
+def standing_rows(
+    standing: tuple[list[int], list[int], list[list[int]], list[list[Any]]], mortals: Columns, since: int, settled: int
+) -> tuple[list[int], list[int], list[list[Any]]]:
+    """Return which row is an entity's newest from when on: visible, event, values, as `blobs.Candidates` has them.
+
+    Args:
+        standing: Visible, event, (recorded, seq) and values of the rows that stay, in the order in which they count.
+        mortals: v, g, e, r, seq and values of the rows that count in [v, g).
+        since: When the entity's first row counted.
+        settled: From when on it matters.
+    """
+    visible, event, (recorded, seq), values = standing
+    # (from, until, rank, values): of the rows that stay each later one is of a higher rank.
+    lives = [
+        (v, _NEVER, (e, r, n), row) for v, e, r, n, *row in zip(visible, event, recorded, seq, *values, strict=True)
+    ]
+    lives += [(v, g, (e, r, n), row) for v, g, e, r, n, *row in zip(*mortals, strict=True)]
+    instants = {settled, *(at for life in lives for at in life[:2] if settled < at < _NEVER)}
+    found: list[tuple[int, int, list[Any]]] = []
+    last: Any = ()
+    for at in sorted(instants):
+        newest = max((life for life in lives if life[0] <= at < life[1]), key=lambda life: life[2], default=None)
+        if newest is last or (newest is None and at < since):
+            continue
+        if newest is None:
+            found.append((max(at, since) if found else since, NO_EVENT, [None] * len(values)))
+        else:
+            found.append((at if found else newest[0], newest[2][0], newest[3]))
+        last = newest
+    columns = [[row[place] for *_, row in found] for place in range(len(values))]
+    return [at for at, *_ in found], [event for _, event, _ in found], columns
 
 
 def _typed(name: str, part: sql.Part, types: dict[str, str]) -> str:

@@ -15,10 +15,11 @@ from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, TableScan
 from mainspring.features.layout import Layout
 from mainspring.features.model import FeatureView
 from mainspring.features.offline.query import COUNTS_FROM, NEWEST, OLDEST, Query, Script
+from mainspring.features.offline.versions import MORTAL, alive_sql, mortals_sql, rank_sql
 from mainspring.features.state.sql import row_sql
 
 
-def last_query(layout: Layout, *, native: bool = True) -> Query:
+def last_query(layout: Layout, *, native: bool = True, versions: bool = False) -> Query:
     """Return the read of a view's last values, from `observed` (_i, _t, keys) and `source`.
 
     The newest row that counts is found first, then the TTL is applied to its event time: an expired value is null,
@@ -26,9 +27,25 @@ def last_query(layout: Layout, *, native: bool = True) -> Query:
 
     Args:
         native: With the engine's ASOF join; else with what every engine has, a union and a window.
+        versions: Whether rows are versions of facts (`features.offline.versions.has_versions`). The join then finds
+            the newest of those that nothing superseded, and a superseded one that was alive may be newer.
     """
     script = Script()
-    script.table("found", asof_sql(layout) if native else union_sql(layout))
+    found = asof_sql(layout) if native else union_sql(layout)
+    if versions:
+        keys = list(layout.view.entity.keys)
+        rank = rank_sql(layout.view)
+        condition = " AND ".join([MORTAL, *_unexpired(layout)])
+        script.table("mortals", mortals_sql(f"{listed(keys)}, {rank}", f"FROM source WHERE {condition}"))
+        script.table("standing", f"SELECT f._i, f._t, r.* FROM ({found}) AS f JOIN (SELECT {rank} FROM source) AS r "
+                     f"ON r.seq = f.{SEQUENCE}")  # fmt: skip
+        asked = f"(SELECT _i, _t AS t, {listed(keys)} FROM observed WHERE _t IS NOT NULL)"
+        alive = alive_sql("ask._i, ask.t AS _t, e, r, seq", asked, "mortals", equal(keys, "row", "ask"))
+        found = (
+            f"SELECT _i, _t, seq AS {SEQUENCE} FROM (FROM standing UNION ALL {alive}) "
+            "QUALIFY row_number() OVER (PARTITION BY _i ORDER BY e DESC, r DESC, seq DESC) = 1"
+        )
+    script.table("found", found)
     return script.query(fetch_sql(layout))
 
 
@@ -78,15 +95,24 @@ def fetch_sql(layout: Layout) -> str:
 def _counting(layout: Layout) -> str:
     """SELECT the keys, `_v` and `_seq` of the rows that count and can answer an observation."""
     view = layout.view
-    conditions = [quote_name(RECORD_PREFIX + view.entity.name), f"{VISIBLE_AT} < make_timestamptz({NEWEST})"]
-    ttls = [last.ttl for last in layout.lasts if last.ttl is not None]
-    if len(ttls) == len(layout.lasts):
-        # Event times only grow along the rows that count, so where an expired one is left out, older ones are too.
-        conditions.append(f"{quote_name(view.source.event_time)} >= make_timestamptz({OLDEST} - {max(ttls)})")
+    conditions = [
+        quote_name(RECORD_PREFIX + view.entity.name),
+        f"{VISIBLE_AT} < make_timestamptz({NEWEST})",
+        *_unexpired(layout),
+    ]
     return (
         f"SELECT {listed(list(view.entity.keys))}, {COUNTS_FROM} AS _v, {SEQUENCE} "
         f"FROM source WHERE {' AND '.join(conditions)}"
     )
+
+
+def _unexpired(layout: Layout) -> list[str]:
+    """The condition that a row has not expired for every observation, where all last values expire."""
+    ttls = [last.ttl for last in layout.lasts if last.ttl is not None]
+    if len(ttls) < len(layout.lasts):
+        return []
+    # Event times only grow along the rows that count, so where an expired one is left out, older ones are too.
+    return [f"{quote_name(layout.view.source.event_time)} >= make_timestamptz({OLDEST} - {max(ttls)})"]
 
 
 def check_flag(scan: TableScan, view: FeatureView) -> None:

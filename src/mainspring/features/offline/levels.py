@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from mainspring.core.time import DAY, HOUR, MINUTE
 from mainspring.features.model import hop
 from mainspring.features.offline.query import Script
+from mainspring.features.offline.versions import alive_sql
 
 WIDTHS = (DAY, HOUR, 5 * MINUTE)  # of tiles, coarse to fine
 
@@ -44,12 +45,14 @@ def enters(width: int) -> str:
 class Levels:
     """The levels of one window: its width, and those of its tiles, coarse to fine; none where rows are joined.
 
-    `rows` is about how many rows all observations have in their windows together.
+    `rows` is about how many rows all observations have in their windows together. `mortal` are the columns of a single
+    row where rows are versions of facts: then those in `mortals` count too while they are alive, each by itself.
     """
 
     window: int
     widths: Sequence[int]
     rows: float = 0.0
+    mortal: Sequence[str] = ()
 
     def open(self, script: Script) -> None:
         """Make `asked` from `labels` (_i, kid, t), and `rows_in` from `events` (kid, e, v, ...)."""
@@ -101,6 +104,16 @@ class Levels:
 
     def single(self, asked: str = "asked") -> str:
         """The rows that no tile holds, each beside the observation in whose window it is (a FROM clause)."""
+        if not self.mortal:
+            return self._standing(asked)
+        columns = ", ".join(("_i", *self.mortal))
+        alive = alive_sql(f"{columns}, low, t", asked, "mortals", "row.kid = ask.kid")
+        return (
+            f"(SELECT {columns} FROM {self._standing(asked)} UNION ALL "
+            f"SELECT {columns} FROM ({alive}) WHERE e < t AND e >= low)"
+        )
+
+    def _standing(self, asked: str) -> str:
         inside = "v <= t AND e < t AND e >= low"
         if not self.widths:
             # As in `select`: the observation at each group of instants that its window touches, a row at its own.

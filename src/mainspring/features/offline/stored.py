@@ -13,6 +13,7 @@ from mainspring.features.model import FeatureView
 from mainspring.features.offline.asof import check_flag, last_query
 from mainspring.features.offline.placing import Kind
 from mainspring.features.offline.query import Query, bind, made
+from mainspring.features.offline.versions import has_versions
 from mainspring.features.offline.windows import events_query, labels_query, levels_of, window_query
 from mainspring.features.types import default_of, feature_dtype
 
@@ -40,15 +41,17 @@ def read_view(
 
 def run(con: Any, view: FeatureView, scan: TableScan, rows_worth_a_tile: float, collect: Collect[T]) -> Iterator[T]:
     """Run the view's queries over `observed` and `source`; see `read_view`."""
-    layout = Layout(view)
+    layout, versions = Layout(view), has_versions(scan, view)
     if layout.lasts:
         check_flag(scan, view)
-        yield _collected(con, last_query(layout), collect, _kinds(view, [last.name for last in layout.lasts]))
+        yield _collected(
+            con, last_query(layout, versions=versions), collect, _kinds(view, [last.name for last in layout.lasts])
+        )
     if layout.windows:
         with made(con, labels_query(layout)) as density:
             observations, rows, span = con.execute(density).fetchone()
-            levels = levels_of(layout, observations, rows, span, rows_worth_a_tile)
-            with made(con, events_query(layout, levels)):
+            levels = levels_of(layout, observations, rows, span, rows_worth_a_tile, versions=versions)
+            with made(con, events_query(layout, levels, versions=versions)):
                 for each in levels:
                     names = [feature.name for feature in layout.windows if feature.window == each.window]
                     yield _collected(con, window_query(layout, each), collect, _kinds(view, names))

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from mainspring.core.expr.sql import quote_name
 from mainspring.core.expr.types import dtype_of
 from mainspring.core.schema import DType
-from mainspring.data.model import SEQUENCE, VISIBLE_AT
+from mainspring.data.model import SEQUENCE, SUPERSEDED_AT, VISIBLE_AT
 from mainspring.features.layout import SKETCHES, Layout, Measure, WindowFeature
 from mainspring.features.model import hop
 from mainspring.features.offline.asof import equal, listed
 from mainspring.features.offline.levels import WIDTHS, Levels, ceil, enters, floor
 from mainspring.features.offline.query import COUNTS_FROM, NEWEST, OLDEST, Query, Script
 from mainspring.features.offline.sketched import make_sketches
+from mainspring.features.offline.versions import MORTAL, STANDING, mortals_sql
 from mainspring.features.state import sql as state
 from mainspring.features.types import feature_dtype
 
@@ -53,7 +54,9 @@ def labels_query(layout: Layout) -> Query:
     )
 
 
-def levels_of(layout: Layout, observations: int, rows: float, span: int, rows_worth_a_tile: float) -> list[Levels]:
+def levels_of(
+    layout: Layout, observations: int, rows: float, span: int, rows_worth_a_tile: float, *, versions: bool = False
+) -> list[Levels]:
     """Return the levels of each width of window: the next finer tiles where one holds more rows than are worth it.
 
     The coarsest are worth it from half as many rows on: without them every row of the window is joined.
@@ -68,17 +71,22 @@ def levels_of(layout: Layout, observations: int, rows: float, span: int, rows_wo
         worth = [width * rows_a_microsecond > rows_worth_a_tile for width in tiles]
         finest = next((n for n, dense in enumerate(worth) if not dense), len(tiles) - 1)
         widths = tiles[: finest + 1] if tiles[0] * rows_a_microsecond > rows_worth_a_tile / 2 else []
-        found.append(Levels(window, widths, observations * rows * min(1.0, window / span)))
+        there = observations * rows * min(1.0, window / span)
+        found.append(Levels(window, widths, there, _columns(layout) if versions else ()))
     return found
 
 
-def events_query(layout: Layout, levels: Sequence[Levels]) -> Query:
-    """Make `events`: a table, unless they are read once."""
+def events_query(layout: Layout, levels: Sequence[Levels], *, versions: bool = False) -> Query:
+    """Make `events`: a table, unless they are read once. Where rows are versions, `mortals` has some of them."""
     columns = layout.view.source.columns
-    event = f"epoch_us({quote_name(layout.view.source.event_time)}) AS e, {COUNTS_FROM} AS v"
+    event = f"epoch_us({quote_name(layout.view.source.event_time)}) AS e"
     measures = [f"{_measure(measure, columns)} AS m{n}" for n, measure in enumerate(layout.measures)]
-    rows = _rows(layout, ", ".join([event, *measures, *([f"{SEQUENCE} AS seq"] if layout.ranked else [])]))
+    values = ", ".join([event, *measures, *([f"{SEQUENCE} AS seq"] if layout.ranked else [])])
     script = Script()
+    rows = _rows(layout, f"{values}, {COUNTS_FROM} AS v", STANDING if versions else "true")
+    if versions:
+        few = _rows(layout, f"{values}, {VISIBLE_AT}, {SUPERSEDED_AT}", MORTAL)
+        script.table("mortals", mortals_sql(f"kid, {', '.join(_columns(layout))}", f"FROM ({few})"))
     once = len(levels) == 1 and not levels[0].widths and len(_summaries(layout.windows)) <= 1
     (script.view if once else script.table)("events", rows)
     return script.query("SELECT * FROM events")
@@ -126,14 +134,19 @@ def _fold(script: Script, layout: Layout, levels: Levels, features: Sequence[Win
     return "folded"
 
 
-def _rows(layout: Layout, columns: str) -> str:
+def _columns(layout: Layout) -> tuple[str, ...]:
+    """The columns of a single row that its window reads."""
+    return ("e", *(f"m{n}" for n in range(len(layout.measures))), *(["seq"] if layout.ranked else []))
+
+
+def _rows(layout: Layout, columns: str, condition: str = "true") -> str:
     """SELECT kid and `columns` of the rows that can matter."""
     view = layout.view
     keys = list(view.entity.keys)
     reach = max(feature.window + hop(feature.window) for feature in layout.windows)
     where = (
         f"{VISIBLE_AT} < make_timestamptz({NEWEST}) "
-        f"AND {quote_name(view.source.event_time)} >= make_timestamptz({OLDEST} - {reach})"
+        f"AND {quote_name(view.source.event_time)} >= make_timestamptz({OLDEST} - {reach}) AND {condition}"
     )
     if _is_number(layout):
         (key,) = map(quote_name, keys)

@@ -99,7 +99,7 @@ class EntityReader:
             if self._lasts:
                 self._read_lasts(state.lasts, now, values, statuses)
             if self._windows:
-                head = Head(state.recent, bisect_right(state.recent.visible, now))
+                head = Head(state.recent, now)
                 for window in self._windows:
                     window.read(state, head, now, values, statuses)
         except (IndexError, TypeError) as error:

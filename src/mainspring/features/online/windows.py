@@ -6,7 +6,7 @@ What depends on the definition alone is settled when a reader is made, so that a
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
@@ -25,19 +25,24 @@ _Parts = list[tuple[int, Merge]]  # the list in the tiles, and what merges it
 
 
 class Head:
-    """The single rows of an entity that are visible at an instant."""
+    """The single rows of an entity that count at an instant."""
 
-    def __init__(self, recent: Recent, visible: int) -> None:
+    def __init__(self, recent: Recent, now: int) -> None:
         self.recent = recent
+        visible = bisect_right(recent.visible, now)
         self._events = recent.event[:visible]
+        self._rows: Sequence[int] = range(visible)
+        if recent.gone:
+            self._rows = [row for row in self._rows if (gone := recent.gone[row]) is None or gone > now]
         self._oldest = min(self._events, default=0)
         self._newest = max(self._events, default=0)
 
     def within(self, low: int, now: int) -> Sequence[int]:
         """Return the places of the rows whose event is in `[low, now)`."""
         if self._oldest >= low and self._newest < now:
-            return range(len(self._events))
-        return [row for row, event in enumerate(self._events) if low <= event < now]
+            return self._rows
+        events = self._events
+        return [row for row in self._rows if low <= events[row] < now]
 
     def values(self, measure: int, rows: Sequence[int]) -> list[Any]:
         """Return a measure's values of some rows, without nulls."""

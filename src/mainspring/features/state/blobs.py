@@ -21,8 +21,15 @@ SETTLING = MINUTE
 Spread = tuple[int, float, float, float]  # n, origin, sum of differences from the origin, M2
 
 
+# The event of a candidate that stands for no row: it never expires, and all its values are null.
+NO_EVENT = 1 << 62
+
+
 class Candidates(msgspec.Struct, array_like=True):
-    """Record-setting rows in the order they count: the current one, then those that are not visible yet."""
+    """Record-setting rows in the order they count: the current one, then those that are not visible yet.
+
+    Of versions of facts: which row is the newest from when on; one whose facts all ended has none (`NO_EVENT`).
+    """
 
     visible: list[int]
     event: list[int]
@@ -37,12 +44,13 @@ class Tiles(msgspec.Struct, array_like=True):
 
 
 class Recent(msgspec.Struct, array_like=True):
-    """Single rows, by visible time: those of the last moments and those that are not visible yet."""
+    """Single rows, by visible time: those of the last moments, those that are not visible yet, and those that end."""
 
     visible: list[int]
     event: list[int]
     values: list[list[Any]]  # one list a measure
     seq: list[int] = []  # the order of arrival, where it matters (`Layout.ranked`); else it is not stored
+    gone: list[int | None] = []  # from when on each counts no more; not stored where all stay
 
 
 class _Unranked(msgspec.Struct, array_like=True):
@@ -70,7 +78,7 @@ def encode(state: State) -> bytes:
     if lasts.values and len(lasts.visible) == 1 and not state.tiles:
         row = [column[0] for column in lasts.values]
         return _encode((state.since, lasts.visible[0], lasts.event[0], row.count(None), *row))
-    if recent.seq:
+    if recent.seq or recent.gone:
         return _encode(state)
     unranked: Any = _Unranked(recent.visible, recent.event, recent.values)
     return _encode(State(state.since, state.lasts, state.tiles, unranked))

@@ -9,10 +9,11 @@ from mainspring.core.expr.sql import quote_name
 from mainspring.core.expr.types import dtype_of
 from mainspring.core.schema import DType
 from mainspring.data import duck
-from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, TableScan
+from mainspring.data.model import RECORD_PREFIX, SEQUENCE, SUPERSEDED_BY, VISIBLE_AT, TableScan
 from mainspring.features.layout import Layout
 from mainspring.features.offline.asof import check_flag
 from mainspring.features.offline.query import COUNTS_FROM
+from mainspring.features.offline.versions import COUNTS_UNTIL, has_versions
 from mainspring.features.state.sql import measure_sql, row_sql
 
 
@@ -26,15 +27,22 @@ def value_columns(layout: Layout) -> list[str]:
     return [*(f"x{n}" for n in range(len(layout.last_exprs))), *(f"m{n}" for n in range(len(layout.measures)))]
 
 
-def open_landing(con: Any, layout: Layout, scan: TableScan, name: str) -> None:
+def open_landing(con: Any, layout: Layout, scan: TableScan, name: str) -> bool:
     """Make view `name`, a row for each row of `scan` that names an entity of the view.
 
     Columns: k<i> (keys), e (event time), v (the first instant at which the row counts, which is a microsecond after it
     became visible), r (recorded time), seq, shown (the visible time, as it is stored), counts (the record-setting
     flag), x<i> (last values), m<i> (measures), digest (of all but the flag). Times are UTC epoch microseconds.
 
+    Where rows are versions of facts also g (the first instant at which a row counts no more), ender (the `seq` of the
+    row by which it ended) and tiled (a digest of what tiles are made from: of the rows without an end); else g and
+    ender are null, and tiled is the digest.
+
+    Returns:
+        Whether rows are versions of facts.
+
     Raises:
-        Invalid: The source was ingested before the view's entity was declared.
+        Invalid: The source was ingested before the view's entity, or the source's id, was declared.
     """
     view = layout.view
     source = view.source
@@ -59,13 +67,19 @@ def open_landing(con: Any, layout: Layout, scan: TableScan, name: str) -> None:
         f"{_value(layout, measure.of, measure_sql(measure, source.columns))} AS m{n}"
         for n, measure in enumerate(layout.measures)
     ]
+    versions = has_versions(scan, view)
+    ends = (COUNTS_UNTIL, SUPERSEDED_BY) if versions else ("NULL::BIGINT", "NULL::BIGINT")
     counts = quote_name(RECORD_PREFIX + view.entity.name) if layout.lasts else "FALSE"
     there = " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in view.entity.keys)
     hashed = ", ".join([*key_columns(layout), "e", "v", "r", "seq", *value_columns(layout)])
     con.execute(
-        f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT *, hash({hashed}) AS digest FROM ("
-        f"SELECT {', '.join([*keys, *times, *values])}, {counts} AS counts FROM {name}_source WHERE {there})"
+        f"CREATE OR REPLACE TEMP VIEW {name} AS "
+        f"SELECT *, {'hash(digest, g IS NULL)' if versions else 'digest'} AS tiled FROM ("
+        f"SELECT *, hash({hashed}) AS digest FROM ("
+        f"SELECT {', '.join([*keys, *times, *values])}, {counts} AS counts, {ends[0]} AS g, {ends[1]} AS ender "
+        f"FROM {name}_source WHERE {there}))"
     )
+    return versions
 
 
 def close_landing(con: Any, name: str) -> None:

@@ -73,21 +73,25 @@ class Loads:
         return Content(int(rows), int(self._digests[where.stop] ^ self._digests[where.start]))
 
 
-def read_loads(con: Any, table: str) -> Loads:
-    """Return the loads in a table of (load, rows, digest, newest, first), in which a load may be in several rows."""
+def read_loads(con: Any, table: str, digest: str = "digest") -> Loads:
+    """Return the loads in a table that is made of `loads_sql`, in which a load may be in several rows.
+
+    Args:
+        digest: By which of the digests they are known.
+    """
     found = con.execute(
-        "SELECT load, sum(rows)::BIGINT AS rows, bit_xor(digest) AS digest, max(newest) AS newest, min(first) AS first "
-        f"FROM {table} GROUP BY load ORDER BY load"
+        f"SELECT load, sum(rows)::BIGINT AS rows, bit_xor({digest}) AS digest, max(newest) AS newest, "
+        f"min(first) AS first FROM {table} GROUP BY load ORDER BY load"
     ).fetchnumpy()
     columns = [np.asarray(found[name]) for name in ("load", "rows", "digest", "newest", "first")]
     return Loads(*columns)
 
 
 def loads_sql(landing: str, where: str = "TRUE") -> str:
-    """SELECT the loads of the rows in `landing` (columns seq, v, digest)."""
+    """SELECT the loads of the rows in `landing` (columns seq, v, digest, tiled)."""
     return (
-        f"SELECT seq >> {LOAD_BITS} AS load, count(*) AS rows, bit_xor(digest) AS digest, max(seq) AS newest, "
-        f"min(v) AS first FROM {landing} WHERE {where} GROUP BY ALL"
+        f"SELECT seq >> {LOAD_BITS} AS load, count(*) AS rows, bit_xor(digest) AS digest, bit_xor(tiled) AS tiled, "
+        f"max(seq) AS newest, min(v) AS first FROM {landing} WHERE {where} GROUP BY ALL"
     )
 
 

@@ -186,7 +186,9 @@ class TileLog:
                 }
             ),
         )
-        where = f"{seqs_of(spans[0].first, spans[-1].last)} AND seq >> {LOAD_BITS} IN (SELECT load FROM tiled)"
+        where = f"{seqs_of(spans[0].first, spans[-1].last)} AND seq >> {LOAD_BITS} IN (SELECT load FROM tiled) "
+        # A row that something superseded counts for a while only, and nothing can be taken out of a tile.
+        where += "AND g IS NULL"
         tiles = [
             f"SELECT * EXCLUDE (load) FROM ({tile_rows(self._layout, width, self._landing, where, self.types)}) "
             "JOIN tiled USING (load)"

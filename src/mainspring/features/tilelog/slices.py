@@ -10,6 +10,9 @@ UTC epoch microseconds. Tables, n being the slice's number:
   event time) and x<i>;
 - `raw_n`: kid, e, v, r, seq, counts, x<i>, m<i> of the rows with v >= low;
 - `arrived_n`: kid, seq of the rows with v < low that landed after the last materialisation;
+- `mortals_n`, where rows are versions of facts: as `raw_n` with g, of the rows that count in [v, g) only, and g > low.
+  Then `raw_n` has none of them, `entities_n` has also sr and sq (recorded time and seq of the standing row), and
+  `arrived_n` also the rows that ended since, each with the seq of what ended it;
 - `loads_n`: see features.loads.
 """
 
@@ -22,6 +25,7 @@ from mainspring.core.locks import Locks
 from mainspring.data import duck
 from mainspring.data.model import TableScan
 from mainspring.features.layout import Layout
+from mainspring.features.offline.versions import has_versions
 from mainspring.features.tilelog.cache import TileCache
 from mainspring.features.tilelog.lakes import TileTables
 from mainspring.features.tilelog.landed import close_landing, key_columns, open_landing, value_columns
@@ -41,6 +45,7 @@ class Slice:
         low: From when on, by visible time, rows are kept one by one.
         ordered: Whether entities are numbered in the order of their keys.
         tiles: What is kept of those before.
+        versions: Whether rows are versions of facts.
     """
 
     def __init__(self, con: Any, lake: TileTables, locks: Locks, layout: Layout, number: int) -> None:
@@ -51,6 +56,8 @@ class Slice:
         self._files: frozenset[str] = frozenset()
         self._heard = -1  # from which `_seq` on what landed is in `arrived_n`
         self.loads: Loads | None = None
+        self._tiled: Loads | None = None  # the same, known by what tiles are made from
+        self.versions = False
         self._trims = 0
         self._landing = f"landing_{number}"
         self._loads = f"loads_{number}"
@@ -60,6 +67,7 @@ class Slice:
         self.entities = f"entities_{number}"
         self.raw = f"raw_{number}"
         self.arrived = f"arrived_{number}"
+        self.mortals = f"mortals_{number}"
         self.tiles = TileCache(con, TileLog(con, lake, locks, layout, self._landing), layout, number, self.entities)
 
     def refresh(self, scan: TableScan, *, since: int, heard: int | None) -> None:
@@ -76,6 +84,8 @@ class Slice:
         files = frozenset(scan.files or ())
         grown = known and scan.files is not None and self._files <= files
         self._version = None  # until all of it is done
+        versions = has_versions(scan, self._layout.view)
+        grown, self.versions = grown and versions == self.versions, versions
         if grown:
             added = tuple(name for name in scan.files or () if name not in self._files)
             if added:
@@ -84,10 +94,11 @@ class Slice:
         if not grown:
             self.low, self._heard = low, _ALL if heard is None else heard
             self._load()
-        loads = self.loads = read_loads(self._con, self._loads)
+        self.loads = read_loads(self._con, self._loads)
+        self._tiled = read_loads(self._con, self._loads, "tiled") if self.versions else self.loads
         self._heard = min(self._heard, self.newest)
         if self._layout.windows:
-            self.tiles.refresh(loads, self.low)
+            self.tiles.refresh(self._tiled, self.low)
         close_landing(self._con, self._landing)
         self._version, self._files = scan.version, files
 
@@ -124,7 +135,7 @@ class Slice:
 
         After a refresh. What is left is merged over loads.
         """
-        loads = self.loads
+        loads = self._tiled
         return loads is not None and bool(self._layout.windows) and self.tiles.compact(loads, self.low, anyway=anyway)
 
     def forget(self) -> None:
@@ -142,7 +153,7 @@ class Slice:
             self.forget()
 
     def drop(self) -> None:
-        for table in (self.entities, self.raw, self.arrived, self._loads):
+        for table in (self.entities, self.raw, self.arrived, self.mortals, self._loads):
             self._con.execute(f"DROP TABLE IF EXISTS {table}")
         self.tiles.drop()
 
@@ -162,6 +173,8 @@ class Slice:
         )
         con.execute(f"CREATE TABLE {self.raw} AS {self._raw_sql()}")
         con.execute(f"CREATE TABLE {self.arrived} AS {self._arrived_sql()}")
+        if self.versions:
+            con.execute(f"CREATE TABLE {self.mortals} AS {self._mortals_sql()}")
 
     def _add(self, scan: TableScan) -> None:
         """Read what landed since, and only that."""
@@ -189,26 +202,34 @@ class Slice:
         )
         con.execute(f"INSERT INTO {self.raw} {self._raw_sql()}")
         con.execute(f"INSERT INTO {self.arrived} {self._arrived_sql()}")
+        if self.versions:
+            con.execute(f"INSERT INTO {self.mortals} {self._mortals_sql()}")
         con.execute(f"DROP VIEW {self._landing}")
         con.execute(f"DROP TABLE {opened}_rows")
 
     @property
     def _standing(self) -> list[str]:
         """The columns of an entity's standing row."""
-        return ["sv", "se", *(f"x{n}" for n in range(len(self._layout.last_exprs)))] if self._layout.lasts else []
+        if not self._layout.lasts:
+            return []
+        rank = ["sr", "sq"] if self.versions else []
+        return ["sv", "se", *rank, *(f"x{n}" for n in range(len(self._layout.last_exprs)))]
 
     def _entities_sql(self) -> str:
         past = f"v < {self.low}"
         found, picked = "NULL::BIGINT AS sv", "sv"
         if self._layout.lasts:
-            values = "".join(f", {name}: {name}" for name in self._standing[2:])
+            of = {"sr": "r", "sq": "seq"}
+            values = "".join(f", {name}: {of.get(name, name)}" for name in self._standing[2:])
             found = (
                 f"max(v) FILTER (counts AND {past}) AS sv, "
                 f"arg_max({{se: e{values}}}, v) FILTER (counts AND {past}) AS s"
             )
             picked = ", ".join(["sv", *(f"s.{name} AS {name}" for name in self._standing[1:])])
+        # An entity of which no row ever counted is yet to be seen.
+        since = f"coalesce(min(v) FILTER (v < coalesce(g, {_ALL})), {_ALL})"
         grouped = (
-            f"SELECT {self._keys}, min(v) AS since, count(*) AS counted, {found} "
+            f"SELECT {self._keys}, {since} AS since, count(*) AS counted, {found} "
             f"FROM {self._landing} GROUP BY {self._keys}"
         )
         return f"SELECT {self._keys}, since, counted, {picked} FROM ({grouped})"
@@ -218,13 +239,20 @@ class Slice:
         # The condition is on the column as it is stored, so a file's statistics can answer it.
         return (
             f"SELECT {columns} FROM (SELECT * FROM {self._landing} "
-            f"WHERE shown >= make_timestamptz({self.low - 1}::BIGINT)) {self._numbered} ORDER BY v"
+            f"WHERE shown >= make_timestamptz({self.low - 1}::BIGINT) AND g IS NULL) {self._numbered} ORDER BY v"
+        )
+
+    def _mortals_sql(self) -> str:
+        columns = ", ".join(["kid", "e", "v", "g", "r", "seq", *value_columns(self._layout)])
+        return (
+            f"SELECT {columns} FROM (FROM {self._landing} WHERE v < g AND g > {self.low}) {self._numbered} ORDER BY v"
         )
 
     def _arrived_sql(self) -> str:
+        ended = f"UNION ALL SELECT {self._keys}, ender FROM {self._landing} WHERE ender > {self._heard} "
         return (
             f"SELECT kid, seq FROM (SELECT {self._keys}, seq FROM {self._landing} "
-            f"WHERE seq > {self._heard} AND v < {self.low}) {self._numbered}"
+            f"WHERE seq > {self._heard} AND v < {self.low} {ended if self.versions else ''}) {self._numbered}"
         )
 
     @property

@@ -22,12 +22,13 @@ from mainspring.features.verify.scalars import Scalar, narrowed, scalar
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One row of the entity; instants are UTC epoch microseconds."""
+    """One row of the entity; instants are UTC epoch microseconds. `superseded`: when a newer version became visible."""
 
     event: int
     recorded: int
     seq: int
     values: Mapping[str, Any]
+    superseded: int | None = None
 
     def visible(self, lag: int) -> int:
         return max(self.event, self.recorded + lag)
@@ -35,6 +36,40 @@ class Fact:
     @property
     def rank(self) -> tuple[int, int, int]:
         return (self.event, self.recorded, self.seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a fact."""
+
+    id: tuple[Any, ...]
+    event: int
+    recorded: int
+    seq: int
+    retracts: bool
+
+    def visible(self, lag: int) -> int:
+        return max(self.event, self.recorded + lag)
+
+
+def superseded(versions: Sequence[Version], lag: int) -> dict[int, int | None]:
+    """Return `seq` -> when a higher version of the same fact became visible, `None` where none did.
+
+    A retraction stands for no value: it is superseded as soon as it is visible.
+
+    Args:
+        versions: All versions of some facts.
+    """
+    facts: dict[tuple[Any, ...], list[Version]] = {}
+    for version in versions:
+        facts.setdefault(version.id, []).append(version)
+    found: dict[int, int | None] = {}
+    for of_one in facts.values():
+        for one in of_one:
+            ends = [one.visible(lag)] if one.retracts else []
+            ends += [o.visible(lag) for o in of_one if (o.recorded, o.seq) > (one.recorded, one.seq)]
+            found[one.seq] = min(ends, default=None)
+    return found
 
 
 class BruteReader:
@@ -68,7 +103,11 @@ class BruteReader:
 
     def read(self, now: int) -> dict[str, Any]:
         """Return name -> value at `now`, UTC epoch microseconds, of all features but those that are an estimate."""
-        there = sum(visible < now for visible, _ in self._facts)
+        there = [
+            n
+            for n, (visible, fact) in enumerate(self._facts)
+            if visible < now and (fact.superseded is None or now <= fact.superseded)
+        ]
         found: dict[str, Any] = {}
         for name, feature in self._view.features.items():
             value = self._value(name, feature, there, now)
@@ -82,13 +121,13 @@ class BruteReader:
         kept = narrowed(value) if single else value
         return math.copysign(math.inf, value) if single and kept is None else kept
 
-    def _value(self, name: str, feature: Aggregation, there: int, now: int) -> Any:
+    def _value(self, name: str, feature: Aggregation, there: Sequence[int], now: int) -> Any:
         if feature.kind == "last":
             return self._last(name, feature, there, now)
         width = feature.window or 0
         hop = 5 * MINUTE if width <= 12 * HOUR else HOUR if width <= 12 * DAY else DAY
         first = (now - width) // hop * hop
-        inside = [n for n, (_, fact) in enumerate(self._facts[:there]) if first <= fact.event < now]
+        inside = [n for n in there if first <= self._facts[n][1].event < now]
         if name in self._where:
             inside = [n for n in inside if self._where[name][n] is True]
         inside.sort(key=lambda n: (self._facts[n][1].event, self._facts[n][1].seq))
@@ -99,10 +138,10 @@ class BruteReader:
         value = _AGGREGATES[feature.kind](there_are, feature)
         return feature.default if value is None else value
 
-    def _last(self, name: str, feature: Aggregation, there: int, now: int) -> Any:
+    def _last(self, name: str, feature: Aggregation, there: Sequence[int], now: int) -> Any:
         newest = None
-        for n, (_, fact) in enumerate(self._facts[:there]):
-            if newest is None or fact.rank > self._facts[newest][1].rank:
+        for n in there:
+            if newest is None or self._facts[n][1].rank > self._facts[newest][1].rank:
                 newest = n
         if newest is None:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from mainspring.data import duck
 from mainspring.data.model import SEQUENCE, TableScan
 from mainspring.features.model import FeatureView
 from mainspring.features.offline.asof import equal, listed
-from mainspring.features.verify.brute import Fact
+from mainspring.features.verify.brute import Fact, Version, superseded
 
 Key = tuple[Any, ...]
 
@@ -70,10 +71,11 @@ def choose(view: FeatureView, scan: TableScan, seed: int, bounds: Bounds) -> Cho
             rows = con.sql(
                 f"SELECT s.* FROM source AS s SEMI JOIN chosen AS c ON {equal(keys, 's', 'c')} ORDER BY s.{SEQUENCE}"
             ).to_arrow_table()
+            ended = superseded(_versions(con, view), view.source.lag_us) if view.source.id else {}
     finally:
         con.close()
     found = list(zip(*(plain(named.column(key)) for key in keys), strict=True))
-    return Chosen(found, TableScan(scan.version, rows=rows, schema=rows.schema), _facts(view, found, rows))
+    return Chosen(found, TableScan(scan.version, rows=rows, schema=rows.schema), _facts(view, found, rows, ended))
 
 
 def _check_size(view: FeatureView, smallest: int | None, most: int) -> None:
@@ -88,7 +90,22 @@ def _check_size(view: FeatureView, smallest: int | None, most: int) -> None:
         )
 
 
-def _facts(view: FeatureView, keys: list[Key], rows: pa.Table) -> dict[int, list[Fact]]:
+def _versions(con: Any, view: FeatureView) -> list[Version]:
+    """Return all versions, whatever their entity, of the facts that the chosen entities have a version of."""
+    source, keys = view.source, list(view.entity.keys)
+    ids = f"SELECT DISTINCT {listed(source.id)} FROM source AS s SEMI JOIN chosen AS c ON {equal(keys, 's', 'c')}"
+    retracts = "false" if source.retracted is None else f"coalesce({quote_name(source.retracted)}, false)"
+    rows = con.sql(
+        f"SELECT s.*, {retracts} AS _retracts FROM source AS s SEMI JOIN ({ids}) AS f ON {equal(source.id, 's', 'f')}"
+    ).to_arrow_table()
+    columns = [plain(rows.column(name)) for name in (source.event_time, source.times[-1], SEQUENCE, "_retracts")]
+    named = zip(*(plain(rows.column(name)) for name in source.id), strict=True)
+    return [Version(name, *row) for name, *row in zip(named, *columns, strict=True)]
+
+
+def _facts(
+    view: FeatureView, keys: list[Key], rows: pa.Table, ended: Mapping[int, int | None]
+) -> dict[int, list[Fact]]:
     numbers = {key: number for number, key in enumerate(keys)}
     found: dict[int, list[Fact]] = {number: [] for number in numbers.values()}
     source = view.source
@@ -97,7 +114,7 @@ def _facts(view: FeatureView, keys: list[Key], rows: pa.Table) -> dict[int, list
     named = zip(*(columns[key] for key in view.entity.keys), strict=True)
     for place, (key, seq) in enumerate(zip(named, plain(rows.column(SEQUENCE)), strict=True)):
         values = {name: column[place] for name, column in columns.items()}
-        found[numbers[key]].append(Fact(event[place], recorded[place], seq, values))
+        found[numbers[key]].append(Fact(event[place], recorded[place], seq, values, ended.get(seq)))
     return found
 
 

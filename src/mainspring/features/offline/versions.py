@@ -1,0 +1,88 @@
+"""Versions of facts in the offline read: rows that nothing superseded yet, and the mortal ones beside them.
+
+Of a source with an id, a row that nothing superseded is read as a row of any source is. A mortal row counts in
+[v, g) only: from a microsecond after it became visible until a microsecond after a newer version did. There are few, so
+each observation is joined with the mortal rows of its entity that are alive at its instant. Lifetimes differ by much,
+so each row is kept under a width that its lifetime fits in, at the one or two places of that width in which it lives;
+an observation looks at the place of its instant of each width. So a pair of them meets at most once, and what is
+looked at stays near to what is alive.
+"""
+
+from __future__ import annotations
+
+from mainspring.core.errors import Invalid
+from mainspring.core.expr.sql import quote_name
+from mainspring.core.time import DAY, HOUR, MINUTE
+from mainspring.data.arrow import versioning_of
+from mainspring.data.model import SEQUENCE, SUPERSEDED_AT, VISIBLE_AT, TableScan
+from mainspring.features.model import FeatureView
+from mainspring.features.offline.query import COUNTS_FROM, NEWEST, OLDEST
+
+COUNTS_UNTIL = f"(epoch_us({SUPERSEDED_AT}) + 1)"
+STANDING = f"{SUPERSEDED_AT} IS NULL"
+# Rows that count at some of the instants asked about, and not for good.
+MORTAL = (
+    f"{SUPERSEDED_AT} > {VISIBLE_AT} AND {SUPERSEDED_AT} >= make_timestamptz({OLDEST}) "
+    f"AND {VISIBLE_AT} < make_timestamptz({NEWEST})"
+)
+_EVER = 1 << 60  # longer than from the first instant to the last
+_WIDTHS = (MINUTE, HOUR, DAY, 30 * DAY, _EVER)
+
+
+def has_versions(scan: TableScan, view: FeatureView) -> bool:
+    """Return whether the rows of the view's source are versions of facts, as its table was landed.
+
+    Raises:
+        Invalid: The table was not landed by the id that the source declares.
+    """
+    schema = scan.schema if scan.rows is None else scan.rows.schema
+    if schema is None:
+        return view.source.versioning is not None
+    there = SUPERSEDED_AT in schema.names
+    marked = there and schema.field(SUPERSEDED_AT).metadata is not None
+    declared = view.source.versioning
+    if declared is not None and (not there or (marked and versioning_of(schema) != declared)):
+        raise Invalid(
+            f"Source {view.source.name!r} was ingested before it declared the id {', '.join(view.source.id)}.",
+            fix="run `mainspring apply`.",
+        )
+    return there
+
+
+def mortals_sql(columns: str, rows: str) -> str:
+    """SELECT `columns`, `v`, `g`, and under which width `w` at which places each of the mortal `rows` is looked up.
+
+    Args:
+        columns: To be selected, beside those.
+        rows: What stands behind FROM, a condition with WHERE included.
+    """
+    fits = "".join(f"WHEN g - v <= {width} THEN {width} " for width in _WIDTHS[:-1])
+    return (
+        f"SELECT *, unnest(range({_place('v')}, g, w)) AS place FROM (SELECT *, CASE {fits}ELSE {_EVER} END AS w "
+        f"FROM (SELECT {columns}, {COUNTS_FROM} AS v, {COUNTS_UNTIL} AS g {rows}))"
+    )
+
+
+def alive_sql(columns: str, asked: str, mortals: str, same: str) -> str:
+    """SELECT `columns` of each of `asked` (as `ask`, with its instant `t`) and each mortal row (`row`) alive at it.
+
+    Args:
+        mortals: A table of `mortals_sql`.
+        same: The condition that both are of one entity.
+    """
+    return (
+        f"SELECT {columns} FROM (SELECT *, {_place('t')} AS place FROM {asked}, (SELECT DISTINCT w FROM {mortals})) "
+        f"AS ask JOIN {mortals} AS row ON {same} AND row.w = ask.w AND row.place = ask.place "
+        "WHERE row.v <= ask.t AND ask.t < row.g"
+    )
+
+
+def rank_sql(view: FeatureView) -> str:
+    """By what rows of one entity are ranked, each as a column: e, r, seq."""
+    event, recorded = view.source.event_time, view.source.recorded_time or view.source.event_time
+    return f"epoch_us({quote_name(event)}) AS e, epoch_us({quote_name(recorded)}) AS r, {SEQUENCE} AS seq"
+
+
+def _place(instant: str) -> str:
+    # SQL's remainder has the sign of the dividend; instants before 1970 are negative.
+    return f"({instant} - ((({instant}) % w) + w) % w)"

@@ -20,10 +20,11 @@ from mainspring.core.expr.sql import quote_name
 from mainspring.core.expr.types import columns_of
 from mainspring.data import duck
 from mainspring.data.arrow import arrow_schema
-from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, TableScan
+from mainspring.data.model import RECORD_PREFIX, SEQUENCE, SUPERSEDED_AT, VISIBLE_AT, TableScan
 from mainspring.features.model import FeatureView, hop
 from mainspring.features.offline.asof import check_flag, equal, listed
 from mainspring.features.offline.query import COUNTS_FROM
+from mainspring.features.offline.versions import COUNTS_UNTIL, has_versions
 
 _HASHES = 1 << 64
 _LOOKED_AT = 1_000_000  # rows, to guess how many entities there are
@@ -189,6 +190,9 @@ def _rows(con: Any, view: FeatureView, scan: TableScan, start: int, end: int, *,
     wanted, join = [], ""
     if reach(view):
         wanted.append(f"epoch_us(s.{quote_name(view.source.event_time)}) >= {start - reach(view)}")
+    if has_versions(scan, view):
+        needed.append(SUPERSEDED_AT)
+        wanted.append(f"{COUNTS_UNTIL} > {start}")
     if any(feature.window is None for feature in view.features.values()):
         check_flag(scan, view)
         needed.append(RECORD_PREFIX + view.entity.name)

@@ -11,7 +11,7 @@ from mainspring.core.expr.sql import quote_name
 from mainspring.core.expr.types import columns_of
 from mainspring.core.schema import Schema
 from mainspring.data import duck
-from mainspring.data.model import RECORD_PREFIX, SEQUENCE, VISIBLE_AT, TableScan
+from mainspring.data.model import RECORD_PREFIX, SEQUENCE, SUPERSEDED_AT, VISIBLE_AT, TableScan
 from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures, views_of
 from mainspring.features.offline.computed import compute_sql
 from mainspring.features.offline.placing import Kind
@@ -142,7 +142,7 @@ def _observe_rows(con: Any, view: FeatureView, rows: int) -> None:
 
 def _columns(view: FeatureView, features: Iterable[str]) -> tuple[str, ...]:
     """Return the columns of the source that some of the view's features are read from."""
-    used = [VISIBLE_AT, view.source.event_time]
+    used = [VISIBLE_AT, view.source.event_time, *([SUPERSEDED_AT] if view.source.id else [])]
     for feature in (view.features[name] for name in features):
         if feature.kind == "last":
             used += [RECORD_PREFIX + view.entity.name, SEQUENCE]

@@ -23,6 +23,7 @@ from mainspring.features.offline.computed import compute
 from mainspring.features.offline.observed import as_read, as_table
 from mainspring.features.offline.placing import Kind, placed
 from mainspring.features.offline.stored import read_view
+from mainspring.features.offline.versions import first_versions_sql
 from mainspring.features.types import request_schema, stored_schema
 
 Scan = Callable[[str], TableScan]
@@ -113,7 +114,9 @@ def observe(
 ) -> pa.Table:
     """Return the rows of the observations' source with `_at` in `[since, until)`, and that column `_at`, by time.
 
-    A row without a time (its `at` is null) is no observation, nor is one that the definition's `where` leaves out.
+    A row without a time (its `at` is null) is no observation, nor is one that the definition's `where` leaves out. Of a
+    source whose rows are versions, each fact that is not retracted is one observation, by its first version: that is
+    what a request brought.
     Instants are UTC epoch microseconds.
     """
     with connection(memory_limit) as con, duck.duck_errors(definition.source.name):
@@ -134,7 +137,8 @@ def observed_sql(definition: Observations, since: int | None, until: int | None)
     ]
     where = " AND ".join(["_at IS NOT NULL", *filter(None, bounds)])
     names = ", ".join(quote_name(name) for name in (*columns, SEQUENCE))
-    return f"SELECT {names}, _at FROM (SELECT *, {to_sql(definition.at, columns)} AS _at FROM source) WHERE {where}"
+    rows = "source" if definition.source.versioning is None else f"({first_versions_sql(definition.source)})"
+    return f"SELECT {names}, _at FROM (SELECT *, {to_sql(definition.at, columns)} AS _at FROM {rows}) WHERE {where}"
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from mainspring.core.errors import Invalid
 from mainspring.core.expr.sql import quote_name
 from mainspring.core.time import DAY, HOUR, MINUTE
 from mainspring.data.arrow import versioning_of
-from mainspring.data.model import SEQUENCE, SUPERSEDED_AT, VISIBLE_AT, TableScan
+from mainspring.data.model import SEQUENCE, SUPERSEDED_AT, VISIBLE_AT, Source, TableScan
+from mainspring.data.records import rank_columns
 from mainspring.features.model import FeatureView
 from mainspring.features.offline.query import COUNTS_FROM, NEWEST, OLDEST
 
@@ -81,6 +82,17 @@ def rank_sql(view: FeatureView) -> str:
     """By what rows of one entity are ranked, each as a column: e, r, seq."""
     event, recorded = view.source.event_time, view.source.recorded_time or view.source.event_time
     return f"epoch_us({quote_name(event)}) AS e, epoch_us({quote_name(recorded)}) AS r, {SEQUENCE} AS seq"
+
+
+def first_versions_sql(source: Source) -> str:
+    """SELECT the first version of each fact that is not retracted, from `source`."""
+    fact = ", ".join(map(quote_name, source.id))
+    _, recorded, seq = rank_columns(source)
+    # Of a retracted fact every version is superseded.
+    return (
+        f"SELECT * FROM source QUALIFY bool_or({STANDING}) OVER (PARTITION BY {fact}) "
+        f"AND row_number() OVER (PARTITION BY {fact} ORDER BY {VISIBLE_AT}, {recorded}, {seq}) = 1"
+    )
 
 
 def _place(instant: str) -> str:

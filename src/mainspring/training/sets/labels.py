@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from mainspring.core.expr.sql import literal_sql, quote_name
 from mainspring.core.time import format_duration, format_instant
 from mainspring.data import duck
-from mainspring.data.model import SEQUENCE, VISIBLE_AT, TableScan
+from mainspring.data.model import SEQUENCE, SUPERSEDED_AT, VISIBLE_AT, TableScan
 from mainspring.features.model import Observations
 from mainspring.training.label import Label, label_keys
 
@@ -107,6 +107,14 @@ class Join:
         return "" if self.until is None else f"WHERE epoch_us({VISIBLE_AT}) <= {self.until}"
 
     @property
+    def _newest_versions(self) -> str:
+        """`_visible`, and of facts that have versions the newest one, unless it retracts the fact."""
+        if self.label.source.versioning is None:
+            return self._visible
+        later = "" if self.until is None else f" OR epoch_us({SUPERSEDED_AT}) > {self.until}"
+        return f"{self._visible or 'WHERE true'} AND ({SUPERSEDED_AT} IS NULL{later})"
+
+    @property
     def _value(self) -> str:
         return self._cast(f"k.{quote_name(self.label.column)}")
 
@@ -140,7 +148,7 @@ class Join:
             f"WHEN {self._no_key} THEN '{NULL_KEY}' WHEN l.{KNOWN_AT} IS NULL THEN '{NO_LABEL}' "
             f"ELSE '{NULL_LABEL}' END AS {WHY} FROM observed AS o LEFT JOIN ("
             f"SELECT {keys}, {self._value} AS {LABEL}, epoch_us({VISIBLE_AT}) AS {KNOWN_AT} FROM labels AS k "
-            f"{self._visible} QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {self._order('k')}) = 1"
+            f"{self._newest_versions} QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {self._order('k')}) = 1"
             f") AS l ON {self._same}"
         )
 
@@ -149,11 +157,14 @@ class Join:
         otherwise = self._otherwise
         times = ", ".join(f"k.{quote_name(name)}" for name in (*self.label.source.times, SEQUENCE))
         keys = ", ".join(f"k.{quote_name(key)}" for key in self.keys)
+        versions = self.label.source.versioning is not None
+        ended = f"epoch_us({SUPERSEDED_AT})" if versions else "NULL::BIGINT"
         # the newest row of each observation that was visible when it matured, as of then: what comes later changes none
         joined = (
             f"SELECT o.*, l._value, l._visible, ({self._no_key}) AS _no_key, {settled} AS _settled "
             f"FROM observed AS o LEFT JOIN (SELECT {keys}, {times}, {self._value} AS _value, "
-            f"epoch_us({VISIBLE_AT}) AS _visible FROM labels AS k) AS l ON {self._same} AND l._visible <= {settled} "
+            f"epoch_us({VISIBLE_AT}) AS _visible, {ended} AS _ended FROM labels AS k) AS l "
+            f"ON {self._same} AND l._visible <= {settled} AND (l._ended IS NULL OR l._ended > {settled}) "
             f"QUALIFY row_number() OVER (PARTITION BY o.{quote_name(self.row)} ORDER BY {self._order('l')}) = 1"
         )
         why = (

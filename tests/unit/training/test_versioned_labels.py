@@ -1,0 +1,71 @@
+"""Observations and labels of sources with an id: each fact is observed once, and labelled by its newest version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import mainspring as ms
+from mainspring.core.locks import MemoryLocks
+from mainspring.core.time import DAY, HOUR, ManualClock, parse_instant, to_datetime
+from mainspring.data.adapters.memory import MemoryLake
+from mainspring.data.ingest import Ingestor
+from mainspring.features.offline import observe
+from mainspring.training.label import Label
+from mainspring.training.sets.labels import LABEL, join_labels
+
+START = parse_instant("2026-01-01T00:00:00Z")
+payment = ms.Entity("payment", keys={"payment": ms.Int64})
+payments = ms.Source(
+    "payments",
+    schema={"payment": ms.Int64, "amount": ms.Float64, "fraud": ms.Boolean, "void": ms.Boolean},
+    event_time="paid_at",
+    recorded_time="known_at",
+    id="payment",
+    retracted="void",
+)
+PAID = ms.Observations(payments, keys=[payment], at=ms.col("paid_at"))
+
+
+def row(number: int, known: int, amount: float, fraud: bool | None = None, *, void: bool = False) -> dict[str, Any]:
+    paid = START + number * HOUR
+    return {"payment": number, "paid_at": to_datetime(paid), "known_at": to_datetime(paid + known * DAY),
+            "amount": amount, "fraud": fraud, "void": void}  # fmt: skip
+
+
+@pytest.fixture
+def lake() -> MemoryLake:
+    made = MemoryLake()
+    rows = [row(1, 0, 10.0), row(1, 2, 11.0, True), row(1, 5, 11.0, False), row(2, 0, 20.0), row(2, 1, 20.0, True),
+            row(3, 0, 30.0, True), row(3, 4, 30.0, void=True)]  # fmt: skip
+    Ingestor(made, MemoryLocks(), ManualClock(START)).ingest(payments, rows, keyings={})
+    return made
+
+
+def test_each_fact_is_observed_once_as_the_request_brought_it(lake: MemoryLake) -> None:
+    found = observe(PAID, lake.scan)
+    assert found.select(["payment", "amount"]).to_pylist() == [
+        {"payment": 1, "amount": 10.0},
+        {"payment": 2, "amount": 20.0},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("until", "matures", "labels"),
+    [
+        (None, None, {1: False, 2: True}),
+        (START + 3 * DAY, None, {1: True, 2: True}),
+        (START + 30 * DAY, "3d", {1: True, 2: True}),
+        (START + 30 * DAY, "6d", {1: False, 2: True}),
+    ],
+)
+def test_a_label_is_that_of_the_newest_version(
+    lake: MemoryLake, until: int | None, matures: str | None, labels: dict[int, bool]
+) -> None:
+    label = Label(payments.fraud, matures=matures) if matures else Label(payments.fraud)
+    observed = observe(PAID, lake.scan)
+    extra = row(9, 60, 1.0)
+    Ingestor(lake, MemoryLocks(), ManualClock(START)).ingest(payments, [extra], keyings={})
+    found, _ = join_labels(observed, PAID, label, lake.scan, until=until if matures is None else None)
+    assert dict(zip(found["payment"].to_pylist(), found[LABEL].to_pylist(), strict=True)) == labels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Any
 
 from mainspring.data import duck
@@ -197,8 +198,17 @@ def standing_rows(
     instants = {settled, *(at for life in lives for at in life[:2] if settled < at < _NEVER)}
     found: list[tuple[int, int, list[Any]]] = []
     last: Any = ()
+    lives.sort(key=lambda life: life[0])
+    begun = 0
+    alive: list[tuple[int, int, int, int]] = []  # a heap: the highest rank first, and its place among the lives
     for at in sorted(instants):
-        newest = max((life for life in lives if life[0] <= at < life[1]), key=lambda life: life[2], default=None)
+        while begun < len(lives) and lives[begun][0] <= at:
+            e, r, n = lives[begun][2]
+            heappush(alive, (-e, -r, -n, begun))
+            begun += 1
+        while alive and lives[alive[0][-1]][1] <= at:
+            heappop(alive)
+        newest = lives[alive[0][-1]] if alive else None
         if newest is last or (newest is None and at < since):
             continue
         if newest is None:

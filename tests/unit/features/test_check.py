@@ -9,7 +9,7 @@ import pytest
 import mainspring as ms
 from mainspring.core.expr import col
 from mainspring.data.model import Source
-from mainspring.features.check import check_groups
+from mainspring.features.check import check_groups, shared_sources
 from mainspring.features.declaring import feature_view
 from mainspring.features.model import Aggregation, Entity, FeatureView, Observations, RequestFeatures
 
@@ -117,3 +117,20 @@ def test_the_observations_time_is_an_instant() -> None:
     typed = Entity("trip", keys={"city": ms.Int64})
     wrong = Observations(TRIPS, keys=[typed], at=col("starts_at"))
     assert "has the key column 'city' as String, entity 'trip' as Int64" in problems(observations=wrong)
+
+
+def test_a_view_of_the_observations_own_source_is_noticed_where_nothing_says_when_rows_were_known() -> None:
+    card = ms.Entity("card", keys={"card": ms.String})
+
+    def noticed(**times: Any) -> list[str]:
+        payments = ms.Source("payments", schema={"card": ms.String, "x": ms.Float64}, event_time="at", **times)
+        refunds = ms.Source("refunds", schema={"card": ms.String, "x": ms.Float64}, event_time="at")
+        own, other = (
+            ms.feature_view(entity=card, source=source)(type(name, (), {"x": ms.last("x")}))
+            for name, source in (("Own", payments), ("Other", refunds))
+        )
+        return shared_sources([own, other], [ms.Observations(payments, keys=[card], at=ms.col("at"))])
+
+    (notice,) = noticed()
+    assert notice.startswith("Own reads 'payments', from which observations come too")
+    assert noticed(recorded_time="known_at") == noticed(lag="1m") == []

@@ -22,13 +22,17 @@ from mainspring.features.verify.scalars import Scalar, narrowed, scalar
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One row of the entity; instants are UTC epoch microseconds. `superseded`: when a newer version became visible."""
+    """One row of the entity; instants are UTC epoch microseconds.
+
+    `superseded` is when a newer version of the fact became visible, and `ender` the `_seq` of that version.
+    """
 
     event: int
     recorded: int
     seq: int
     values: Mapping[str, Any]
     superseded: int | None = None
+    ender: int = -1
 
     def visible(self, lag: int) -> int:
         return max(self.event, self.recorded + lag)
@@ -52,8 +56,9 @@ class Version:
         return max(self.event, self.recorded + lag)
 
 
-def superseded(versions: Sequence[Version], lag: int) -> dict[int, int | None]:
-    """Return `seq` -> when a higher version of the same fact became visible, `None` where none did.
+def superseded(versions: Sequence[Version], lag: int) -> dict[int, tuple[int, int]]:
+    """Return `seq` -> when a higher version of the same fact became visible, and its `seq`; without those of which none
+    did.
 
     A retraction stands for no value: it is superseded as soon as it is visible.
 
@@ -63,12 +68,13 @@ def superseded(versions: Sequence[Version], lag: int) -> dict[int, int | None]:
     facts: dict[tuple[Any, ...], list[Version]] = {}
     for version in versions:
         facts.setdefault(version.id, []).append(version)
-    found: dict[int, int | None] = {}
+    found: dict[int, tuple[int, int]] = {}
     for of_one in facts.values():
         for one in of_one:
-            ends = [one.visible(lag)] if one.retracts else []
-            ends += [o.visible(lag) for o in of_one if (o.recorded, o.seq) > (one.recorded, one.seq)]
-            found[one.seq] = min(ends, default=None)
+            ends = [(one.visible(lag), one.seq)] if one.retracts else []
+            ends += [(o.visible(lag), o.seq) for o in of_one if (o.recorded, o.seq) > (one.recorded, one.seq)]
+            if ends:
+                found[one.seq] = min(ends)
     return found
 
 

@@ -104,7 +104,7 @@ def _versions(con: Any, view: FeatureView) -> list[Version]:
 
 
 def _facts(
-    view: FeatureView, keys: list[Key], rows: pa.Table, ended: Mapping[int, int | None]
+    view: FeatureView, keys: list[Key], rows: pa.Table, ended: Mapping[int, tuple[int, int]]
 ) -> dict[int, list[Fact]]:
     numbers = {key: number for number, key in enumerate(keys)}
     found: dict[int, list[Fact]] = {number: [] for number in numbers.values()}
@@ -114,7 +114,7 @@ def _facts(
     named = zip(*(columns[key] for key in view.entity.keys), strict=True)
     for place, (key, seq) in enumerate(zip(named, plain(rows.column(SEQUENCE)), strict=True)):
         values = {name: column[place] for name, column in columns.items()}
-        found[numbers[key]].append(Fact(event[place], recorded[place], seq, values, ended.get(seq)))
+        found[numbers[key]].append(Fact(event[place], recorded[place], seq, values, *ended.get(seq, ())))
     return found
 
 

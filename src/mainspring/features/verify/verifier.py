@@ -20,7 +20,7 @@ from mainspring.data.model import TableScan
 from mainspring.features.equal import same
 from mainspring.features.layout import slot
 from mainspring.features.materialise.materialiser import Materialiser
-from mainspring.features.model import FeatureView
+from mainspring.features.model import FeatureView, Mark
 from mainspring.features.offline.read import point_in_time
 from mainspring.features.online.reader import OnlineReader
 from mainspring.features.ports import OnlineStore
@@ -193,9 +193,7 @@ class Verifier:
             if mark is None:
                 return 0, ["the live store holds nothing of the view: run `mainspring materialize`"]
             current = [
-                entity
-                for entity, facts in self._facts.items()
-                if all(fact.seq <= mark.newest and not mark.until <= self._visible(fact) < now for fact in facts)
+                entity for entity, facts in self._facts.items() if all(self._is_in(fact, mark, now) for fact in facts)
             ]
             served = self._online(reader, current, now)
             if store.mark(slot(self._view)) == mark:
@@ -206,6 +204,12 @@ class Verifier:
         for entity, expected, online in zip(current, offline, served, strict=True):
             self._tally.live += self._compare(entity, now, expected, online, "live")
         return len(self._facts) - len(current), []
+
+    def _is_in(self, fact: Fact, mark: Mark, now: int) -> bool:
+        """Whether states of a mark know all of a fact that matters at `now`: that it began, and whether it ended."""
+        ends = [] if fact.superseded is None else [fact.superseded]
+        changes = [self._visible(fact), *ends]
+        return max(fact.seq, fact.ender) <= mark.newest and not any(mark.until <= at < now for at in changes)
 
     def _visible(self, fact: Fact) -> int:
         return fact.visible(self._view.source.lag_us)

@@ -47,7 +47,7 @@ class Ingestor:
         lake: LakeTables,
         locks: Locks,
         clock: Clock,
-        batch_rows: int = 250_000,
+        batch_rows: int = LOAD_ROWS,
         *,
         load_rows: int = LOAD_ROWS,
         memory_limit: str = "2GB",

@@ -19,11 +19,12 @@ from mainspring.data import duck
 from mainspring.data.arrow import landed_schema, no_rows, quarantine_schema
 from mainspring.data.casting import CAME, Casting, casting
 from mainspring.data.fitting import DETAIL, FAULT
+from mainspring.data.flags import arrow_of, counting_rows, ranks
 from mainspring.data.heads import Heads
 from mainspring.data.keyings import declared
 from mainspring.data.model import BATCH, REASON, RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source
 from mainspring.data.quality import row_rules
-from mainspring.data.records import counting, present, rank_columns
+from mainspring.data.records import rank_columns
 from mainspring.data.refusals import naive, wrong_type
 from mainspring.data.uniqueness import ROW, SEPARATOR, judge_unique
 
@@ -63,7 +64,7 @@ class Staging:
         self._batch = batch
         self._heads = heads
         castings = [casting(column, raw.schema.field(column).type, dtype) for column, dtype in source.columns.items()]
-        raw = raw.append_column(ROW, _numbered(len(raw)))
+        raw = raw.append_column(ROW, arrow_of(np.arange(len(raw))))
         con.register("raw", raw.rename_columns({column: CAME + column for column in source.columns}))
         self._cast(castings)
         if duck.one_row(con, f"SELECT count({REASON}) FROM typed")[0]:
@@ -148,47 +149,47 @@ class Staging:
 
         What lands has null keys by a keying that is no longer declared: it never counts, and changes nothing.
         """
-        joins, flags, changes = "", [], []
         known = declared(self._source, keyings)
-        for index, (name, keys) in enumerate(keyings.items()):
-            flag = quote_name(RECORD_PREFIX + name)
-            if name not in known:
-                flags.append(f"false AS {flag}")
-                continue
-            self._flag(f"flagged_{index}", name, keys)
-            joins += f" LEFT JOIN flagged_{index} ON typed.{SEQUENCE} = flagged_{index}.{SEQUENCE}"
-            flags.append(f"coalesce(flagged_{index}._counts, false) AS {flag}")
-            changes.append(
-                f"SELECT {SEQUENCE}, {VISIBLE_AT}, false AS {flag} FROM flagged_{index} WHERE _was AND NOT _counts"
-            )
-        columns = [f"typed.{quote_name(name)}" for name in [*self._source.columns, VISIBLE_AT, SEQUENCE]]
-        order = ", ".join(f"typed.{name} DESC" for name in rank_columns(self._source))
-        rows: pa.Table = self._con.sql(f"""
-            SELECT {", ".join([*columns, f"{quote_text(self._batch)} AS {BATCH}", *flags])}
-            FROM typed{joins} WHERE {REASON} IS NULL ORDER BY typed.{VISIBLE_AT}, {order}""").to_arrow_table()
-        return rows.cast(landed_schema(self._source, keyings)), self._changes(changes, known)
+        columns = ", ".join(map(quote_name, [*self._source.columns, VISIBLE_AT, SEQUENCE]))
+        rows: pa.Table = self._con.sql(f"SELECT {columns} FROM typed WHERE {REASON} IS NULL").to_arrow_table()
+        order = ranks(rows, self._source).order
+        if not (order[1:] > order[:-1]).all():
+            rows = rows.take(arrow_of(order))
+        changes = []
+        rows = rows.append_column(BATCH, pa.repeat(pa.scalar(self._batch), len(rows)))
+        flags: dict[str, Any] = {}
+        for name, keys in keyings.items():
+            flag = RECORD_PREFIX + name
+            flags[flag] = pa.repeat(pa.scalar(value=False), len(rows))
+            if name in known:
+                flags[flag], changed = self._flags(rows, name, keys)
+                changes.append(changed.append_column(flag, pa.repeat(pa.scalar(value=False), len(changed))))
+        landed = landed_schema(self._source, keyings)
+        for flag, values in flags.items():
+            rows = rows.append_column(flag, values)
+        return rows.select(landed.names).cast(landed), self._merged(changes)
 
-    def _flag(self, table: str, name: str, keys: tuple[str, ...]) -> None:
-        columns = ", ".join(map(quote_name, dict.fromkeys((*keys, *self._source.times, VISIBLE_AT, SEQUENCE))))
-        rows = f"SELECT {columns}, false AS _was FROM typed WHERE {REASON} IS NULL AND {present(keys)}"
+    def _flags(self, rows: pa.Table, name: str, keys: tuple[str, ...]) -> tuple[pa.Array[Any], pa.Table]:
+        """Return which rows count, and `_seq` and `_visible_at` of the table's rows that count no more."""
+        columns = list(dict.fromkeys((*keys, *self._source.times, VISIBLE_AT, SEQUENCE)))
+        compared = rows.select(columns)
         if self._heads is not None:
             known = self._heads.competitors(f"(SELECT * FROM typed WHERE {REASON} IS NULL)", name, keys)
-            rows += f" UNION ALL BY NAME SELECT *, true AS _was FROM ({known})"
-        self._con.execute(f"""
-            CREATE OR REPLACE TEMP TABLE {table} AS
-            SELECT {SEQUENCE}, {VISIBLE_AT}, _was, _counts FROM ({counting(self._source, rows, keys)})""")
+            there = self._con.sql(known).to_arrow_table().select(columns).cast(compared.schema)
+            compared = pa.concat_tables([compared, there])
+        counts = counting_rows(compared, keys, ranks(compared, self._source))
+        lost = np.flatnonzero(~counts[len(rows) :]) + len(rows)
+        return arrow_of(counts[: len(rows)]), compared.select([SEQUENCE, VISIBLE_AT]).take(arrow_of(lost))
 
-    def _changes(self, queries: list[str], keyings: Mapping[str, tuple[str, ...]]) -> pa.Table:
-        if self._heads is None or not queries:
+    def _merged(self, changes: list[pa.Table]) -> pa.Table:
+        """Return the changes of all flags, a row for each `_seq`; a flag that does not change is null."""
+        if not any(map(len, changes)):
             return no_rows(pa.schema([pa.field(SEQUENCE, pa.int64())]))
-        flags = [quote_name(RECORD_PREFIX + name) for name in keyings]
-        changes: pa.Table = self._con.sql(f"""
-            SELECT {SEQUENCE}, any_value({VISIBLE_AT}) AS {VISIBLE_AT},
-                {", ".join(f"bool_and({flag}) AS {flag}" for flag in flags)}
-            FROM ({" UNION ALL BY NAME ".join(queries)}) GROUP BY {SEQUENCE}""").to_arrow_table()
-        return changes
-
-
-def _numbered(rows: int) -> pa.Array[Any]:
-    # `pa.array` would import pandas.
-    return pa.Array.from_buffers(pa.int64(), rows, [None, pa.py_buffer(np.arange(rows, dtype=np.int64).tobytes())])
+        changed = pa.concat_tables(changes, promote_options="default")
+        self._con.register("changed", changed)
+        flags = ", ".join(f"bool_and({quote_name(name)}) AS {quote_name(name)}" for name in changed.column_names[2:])
+        merged: pa.Table = self._con.sql(f"""
+            SELECT {SEQUENCE}, any_value({VISIBLE_AT}) AS {VISIBLE_AT}, {flags}
+            FROM changed GROUP BY {SEQUENCE}""").to_arrow_table()
+        self._con.unregister("changed")
+        return merged

@@ -15,6 +15,7 @@ from mainspring.monitoring.tally import Made, Served, Tally
 from mainspring.registry.model import Bundle
 from mainspring.stats import drift, metrics
 from mainspring.stats.reference import Reference
+from mainspring.stats.thresholds import decided
 
 REFERENCE = "reference.json"
 
@@ -27,6 +28,7 @@ def served(bundle: Bundle) -> Served:
         features={each.name: each.dtype for each in manifest.inputs},
         score=manifest.outputs[0],
         reference=None if content is None else msgspec.json.decode(content, type=Reference),
+        more=(*(each for each in map(metrics.named, manifest.metrics) if each), *decided(manifest.extra)),
     )
 
 
@@ -60,24 +62,24 @@ def with_traffic(window: Window, tally: Tally) -> Window:
     )
 
 
-def with_labels(window: Window, joined: pa.Table, tasks: Mapping[str, str], now: int) -> Window:
+def with_labels(window: Window, joined: pa.Table, versions: Mapping[str, Served], now: int) -> Window:
     """Return the window with what `joined` (see `joins.join_labels`) says of its predictions' worth.
 
     Args:
-        tasks: Version -> task, for every version that made predictions; the one that made most comes first.
+        versions: What the bundle of every version says that made predictions; the one that made most comes first.
     """
     labels = joined.num_rows
     by_version = {}
-    for version, task in tasks.items():
+    for version, bundle in versions.items():
         of_version = joined.filter(pc.equal(joined["version"], pa.scalar(version)))
         if of_version.num_rows:
-            by_version[version] = VersionQuality(labels=of_version.num_rows, quality=_quality(of_version, task))
+            by_version[version] = VersionQuality(labels=of_version.num_rows, quality=_quality(of_version, bundle))
     return msgspec.structs.replace(
         window,
         labels=labels,
         coverage=labels / window.predictions if window.predictions else 0.0,
         lag_p50_s=float(np.median(joined["lag_us"].to_numpy())) / 1e6 if labels else None,
-        quality=_quality(joined, next(iter(tasks.values()), "binary")),
+        quality=_quality(joined, next(iter(versions.values()), None)),
         by_version=by_version,
         computed_at=now,
     )
@@ -143,9 +145,11 @@ def _with_alerts(window: Window, before: Collection[str]) -> Window:
     )
 
 
-def _quality(joined: pa.Table, task: str) -> dict[str, float]:
+def _quality(joined: pa.Table, bundle: Served | None) -> dict[str, float]:
+    task = "binary" if bundle is None else bundle.task
     scored = joined.filter(pc.is_valid(joined["score"]))
     # The log's score is the first output: enough for one probability or one number, not for several classes.
     if not scored.num_rows or task == "multiclass" or not pa.types.is_floating(scored["label"].type):
         return {}
-    return metrics.score(task, scored["label"].to_numpy(), scored["score"].to_numpy())
+    more = () if bundle is None else bundle.more
+    return metrics.score(task, scored["label"].to_numpy(), scored["score"].to_numpy(), more)

@@ -241,12 +241,12 @@ class Monitor:
     def _labelled(self, window: Window, tally: Tally, until: int) -> Window:
         joined = pa.concat_tables(tally.labelled) if tally.labelled else _NO_LABELS
         dominant = tally.dominant()
-        tasks = {} if dominant is None else {dominant.version: self._served(dominant.digest).task}
+        versions = {} if dominant is None else {dominant.version: self._served(dominant.digest)}
         for made in tally.made.values() if joined.num_rows else ():
-            if made.version not in tasks:
+            if made.version not in versions:
                 with suppress(MainspringError):  # its bundle is gone: it is another's window
-                    tasks[made.version] = self._served(made.digest).task
-        return figures.with_labels(window, joined, tasks, until)
+                    versions[made.version] = self._served(made.digest)
+        return figures.with_labels(window, joined, versions, until)
 
     def _alerted(self, known: Sequence[Window], done: Sequence[Window]) -> list[Window]:
         """Return what changed: `done`, and any window whose alert depends on one of them."""

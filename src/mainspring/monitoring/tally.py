@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from mainspring.core.errors import MainspringError
 from mainspring.core.schema import DType
 from mainspring.monitoring.joins import json_rows
+from mainspring.stats.metrics import Metric
 from mainspring.stats.reference import NUMERIC, Counts, Reference, count_bins
 
 
@@ -33,6 +34,7 @@ class Served:
     features: Mapping[str, DType]  # the model's inputs, by full name
     score: str  # the first output: what the log calls the score
     reference: Reference | None  # of both
+    more: tuple[Metric, ...] = ()  # what the version was judged by beside the metrics of its task
 
 
 class Made:

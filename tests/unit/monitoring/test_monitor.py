@@ -20,6 +20,7 @@ from mainspring.monitoring.model import LabelRows, Window
 from mainspring.monitoring.monitor import Monitor
 from mainspring.registry.model import Bundle
 from mainspring.stats.reference import profile
+from mainspring.stats.thresholds import Costs
 from mainspring.training.label import Label
 from unit.monitoring.worlds import arrivals, bundle, label, normal_reference, prediction
 
@@ -261,6 +262,23 @@ def test_live_quality_is_what_scikit_learn_says() -> None:
     assert window.quality["auc"] == pytest.approx(roc_auc_score(truth[::2], scores[::2]), abs=1e-12)
     assert window.quality["brier"] == pytest.approx(brier_score_loss(truth[::2], scores[::2]), abs=1e-12)
     assert (window.labels, window.coverage, window.lag_p50_s) == (200, 0.5, 0.001)
+
+
+def test_a_version_is_judged_by_what_it_recorded_and_by_its_threshold() -> None:
+    made = bundle()
+    manifest = msgspec.structs.replace(
+        made.manifest,
+        metrics={"auc": 0.9, "recall_at_1": 0.5, "saved": 3.0, "cost": 0.1, "baseline.recall_at_1": 0.1},
+        extra={"threshold": Costs(false_positive=1, false_negative=10).recorded(0.6)},
+    )
+    world = World(Bundle(made.digest, manifest, made.files), now=WINDOW)
+    world.predict([prediction(i, at=i, score=score) for i, score in enumerate([0.9, 0.7, 0.5])])
+    world.labels = arrivals([label(f"f{i}", late, 1000 + i) for i, late in enumerate([True, False, True])])
+    (window,) = world.run()
+    assert window.quality["recall_at_1"] == 0.5
+    assert window.quality["cost"] == pytest.approx((1 + 10) / 3)
+    assert (window.quality["precision"], window.quality["recall"]) == (0.5, 0.5)
+    assert "saved" not in window.quality  # a function of the project, which no bundle has
 
 
 def test_regression_is_judged_by_its_own_metrics() -> None:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 @make("monitor")
 @click.argument("endpoint")
 def command(call: Call, *, endpoint: str) -> None:
-    """Bring the windows of ENDPOINT up to date: traffic, quality with its coverage, drift."""
+    """Bring the windows of ENDPOINT up to date: traffic, quality with its coverage, drift.
+
+    A column is drifted in its window; it is an alert where it was in the one before, too.
+    """
     from mainspring.core.time import format_instant
 
     project = call.project
@@ -33,14 +36,16 @@ def command(call: Call, *, endpoint: str) -> None:
             console.print(f"No predictions of {endpoint} yet.")
             return
         table = Table(box=None, header_style="bold")
-        for column in ("from", "predictions", "p99 ms", "labels", "quality", "drifted"):
+        for column in ("from", "predictions", "p99 ms", "labels", "quality", "drifted", "alerts"):
             table.add_column(column)
         for window in windows:
             quality = "  ".join(f"{name} {value:.3f}" for name, value in window.quality.items())
-            drifted = ", ".join(column.column for column in window.columns if column.alert)
+            judged = (*window.columns, *((window.score,) if window.score else ()))
+            drifted = ", ".join(each.column for each in judged if each.drifted)
+            alerts = ", ".join(each.column for each in judged if each.alert)
             p99 = "–" if window.p99_ms is None else f"{window.p99_ms:.1f}"
             share = f"{window.labels:,} ({window.coverage:.0%})"
-            table.add_row(format_instant(window.start), f"{window.predictions:,}", p99, share, quality, drifted)
+            table.add_row(format_instant(window.start), f"{window.predictions:,}", p99, share, quality, drifted, alerts)
         console.print(table)
 
     call.result(windows, show)

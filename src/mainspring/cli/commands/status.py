@@ -39,7 +39,7 @@ def command(call: Call) -> None:
                 )
                 console.print(f"            {endpoint.predictions:,} predictions · newest window: {quality}")
             if endpoint.drifted_columns:
-                console.print(f"            [yellow]drifted: {', '.join(endpoint.drifted_columns)}[/]")
+                console.print(f"            [yellow]drift alerts: {', '.join(endpoint.drifted_columns)}[/]")
         for source in found.sources:
             state = "no data yet" if source.version is None else f"table version {source.version}"
             console.print(f"  source    {source.source}: {state}")

@@ -1,0 +1,59 @@
+"""The table of an endpoint's windows: what drifted in one, and what is an alert, are two columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from mainspring.app.profiles.settings import load_settings
+from mainspring.app.project import open_project
+from mainspring.core.time import DAY, parse_instant
+from mainspring.monitoring.figures import empty_window
+from mainspring.monitoring.model import ColumnDrift
+from terminal import in_a_terminal
+
+MODULE = """\
+import mainspring as ms
+
+card = ms.Entity("card", keys={"card": ms.String})
+pay = ms.Source("pay", schema={"card": ms.String, "fraud": ms.Boolean}, event_time="at")
+seen = ms.Observations(pay, keys=[card], at=ms.col("at"))
+
+@ms.feature_view(entity=card, source=pay)
+class Card:
+    n_1h = ms.count(window="1h")
+
+@ms.model("fraud", observations=seen, features=[Card], label=pay.fraud, task="binary")
+def train(data, run):
+    ...
+
+ms.Endpoint("fraud", model="fraud@champion")
+"""
+
+
+def column(name: str, *, drifted: bool, alert: bool = False) -> ColumnDrift:
+    return ColumnDrift(
+        column=name, ks=0.5, shift_sd=1.0, null_share=0.0, p_value=0.0, q_value=0.0, drifted=drifted, alert=alert
+    )
+
+
+def test_drifted_is_what_the_json_calls_drifted_and_alerts_stand_beside(tmp_path: Path) -> None:
+    (tmp_path / "mainspring.toml").write_text('name = "pay"\nmodules = ["watched_pay"]\n')
+    (tmp_path / "watched_pay.py").write_text(MODULE)
+    project = open_project(load_settings(tmp_path, environment={}))
+    start = parse_instant("2026-03-01T00:00:00Z")
+    window = msgspec.structs.replace(
+        empty_window("fraud", start, start + DAY, start + 9 * DAY),
+        predictions=7,
+        columns=(column("Card.a", drifted=True), column("Card.b", drifted=True, alert=True)),
+        score=column("probability", drifted=True),
+    )
+    project.monitors.save([window])
+    project.close()
+    lines = in_a_terminal(240, tmp_path, "monitor", "fraud")
+    head = next(line for line in lines if "predictions" in line)
+    assert head.split() == ["from", "predictions", "p99", "ms", "labels", "quality", "drifted", "alerts"]
+    row = next(line for line in lines if "Card.a" in line)
+    assert row[head.index("drifted") : head.index("alerts")].strip() == "Card.a, Card.b, probability"
+    assert row[head.index("alerts") :].strip() == "Card.b"

@@ -123,9 +123,9 @@ def _check_otherwise(column: SourceColumn, otherwise: Any, matures: Any) -> None
 def label_keys(observations: Observations, label: SourceColumn) -> list[str]:
     """Return the columns by which observations meet their labels: the keys of the entity that the label is of.
 
-    That is the label's `entity`; else the entities that are unique in the label's source (its unique checks), else
-    those unique in the observations' source. Where neither says so, it is every entity whose keys the label's source
-    has.
+    That is the label's `entity`; else the entities that the label's source declares to identify a row (by its id or a
+    unique check), else those that the observations' source does. Where neither says so, it is every entity whose keys
+    the label's source has.
 
     Raises:
         Invalid: The label's source has the keys of none of the entities, or not those of the label's `entity`.
@@ -152,7 +152,8 @@ def label_keys(observations: Observations, label: SourceColumn) -> list[str]:
 
 def _unique(source: Source) -> list[set[str]]:
     """Return the sets of columns that are declared to identify a row of the source."""
-    return [set(check.columns) for check in source.checks if check.kind == "unique"]
+    unique = [set(check.columns) for check in source.checks if check.kind == "unique"]
+    return [set(source.id), *unique] if source.id else unique
 
 
 def _check_entity(observations: Observations, label: SourceColumn, entity: Entity) -> None:

@@ -162,13 +162,12 @@ def test_a_null_key_that_the_label_does_not_need_loses_no_label() -> None:
     assert "2 without a key of the label (payment or shop is null)" in str(left_out)
 
 
+@pytest.mark.parametrize("said", [{"checks": [ms.unique("payment")]}, {"id": "payment"}])
 @pytest.mark.parametrize("unique_in", ["label", "observations"])
-def test_the_keys_are_of_what_the_sources_say_is_unique(unique_in: str) -> None:
+def test_the_keys_are_of_what_the_sources_say_is_unique(unique_in: str, said: dict[str, Any]) -> None:
     def source(name: str, *, unique: bool, **columns: Any) -> ms.Source:
-        checks = [ms.unique("payment")] if unique else []
-        return ms.Source(
-            name, schema={"payment": ms.String, "shop": ms.String, **columns}, event_time="t", checks=checks
-        )
+        schema = {"payment": ms.String, "shop": ms.String, **columns}
+        return ms.Source(name, schema=schema, event_time="t", **(said if unique else {}))
 
     asked = source("asked", unique=unique_in == "observations")
     told = source("told", unique=unique_in == "label", fraud=ms.Boolean)

@@ -1,0 +1,1 @@
+"""Card payments, of which some turn out to be fraud weeks later."""

@@ -1,0 +1,43 @@
+"""The second example, card fraud, followed by its own README: labels that mature, corrections, average precision."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from depot import free_port
+from mainspring.app.profiles.settings import load_settings
+from mainspring.app.project import open_project
+from mainspring.core.time import DAY
+from pages import ROOT, Reader
+
+EXAMPLE = ROOT / "examples" / "fraud"
+
+
+@pytest.mark.timeout(300)
+def test_the_example_does_what_its_readme_says(tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".mainspring"))
+    with Reader(tmp_path, (free_port(), free_port())) as reader:
+        reader.follow(EXAMPLE / "README.md")
+
+    project = open_project(load_settings(tmp_path))
+    champion = project.versions.get("fraud", "champion")
+    bundle = project.bundles.load(champion.digest)
+    extra, metrics = bundle.manifest.extra, bundle.manifest.metrics
+    assert metrics["average_precision"] > metrics["baseline.average_precision"] + 0.02
+    assert (extra["matures_us"], extra["otherwise"]) == (40 * DAY, False)
+    assert extra["dropped"].keys() == {"not_mature"}  # no payment without a merchant lost its label
+
+    held_out = pq.read_table(io.BytesIO(bundle.files["holdout.parquet"]))
+    share = pc.mean(held_out["_label"].cast("float64")).as_py()
+    assert 0.01 < share < 0.1
+    known = project.lake.scan("chargebacks")
+    assert known.files
+    newest = max(pc.max(pq.read_table(file)["_visible_at"]).as_py() for file in known.files)
+    assert (newest - pc.max(held_out["_at"]).as_py()).days == 40
+    project.close()

@@ -103,6 +103,7 @@ store = LakePredictions(root / "ledger", DeltaLake(root / "lake"), FileLocks(roo
 print("ready", flush=True)
 while True:
     store.compact()
+    store.tidy(replaced_before=2**62, entries=1)
 """
 ROUNDS = 6
 

@@ -139,6 +139,7 @@ class Settings:
     grpc: Address | None = None  # `None`: gRPC is off
     grpc_workers: int = 1
     traces: Traces | None = None  # `None`: tracing is off
+    keep_predictions_us: int | None = None  # `None`: for ever
     keep_versions_us: int = 3_600_000_000  # of landed tables, where no dataset commit names them
     training_price: tuple[float, str] | None = None  # of an hour, and its currency; `None`: not known
     schedules: tuple[ScheduleSetting, ...] = ()

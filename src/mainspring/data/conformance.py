@@ -220,6 +220,19 @@ class LakeTablesConformance:
         with pytest.raises(NotFound):
             lake.appended("nowhere", 0)
 
+    def test_expired_rows_are_gone_and_what_was_written_stays_written(self, lake: LakeTables) -> None:
+        for number in range(4):
+            row = (number, 0.0, "x", number * 1_000, True)
+            lake.append("flights", table(row).to_batches(), SCHEMA, key=f"{number}")
+        assert lake.expire("flights", "at", 2_000) == 2
+        assert [row[0] for row in read(lake, "flights")] == [2, 3]
+        version = lake.version("flights")
+        assert lake.expire("flights", "at", 2_000) == 0
+        lake.shorten("flights", 1)
+        assert lake.version("flights") == version
+        assert lake.append("flights", table(A).to_batches(), SCHEMA, key="0") is None
+        assert [row[0] for row in read(lake, "flights")] == [2, 3]
+
     def test_nothing_of_a_sound_table_is_damaged_or_taken_back(self, lake: LakeTables) -> None:
         for number in range(2):
             lake.append("flights", table((number, 0.0, "x", 0, True)).to_batches(), SCHEMA, key=f"{number}")

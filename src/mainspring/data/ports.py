@@ -99,6 +99,22 @@ class LakeTables(Protocol):
         """
         ...
 
+    def expire(self, table: str, column: str, before: int) -> int:
+        """Remove the rows whose timestamp `column` is before an instant, by a version of its own; return how many.
+
+        Args:
+            before: UTC epoch microseconds. Where no row is before it, there is no version.
+        """
+        ...
+
+    def shorten(self, table: str, entries: int) -> int:
+        """Forget old versions, of a table that nobody goes back in; return how many files of its log that saved.
+
+        Args:
+            entries: The newest so many versions stay. What was written stays written.
+        """
+        ...
+
     def recover(self, table: str) -> bool:
         """Take back the newest write of a table where a loss of power cut it short; return whether there was one.
 

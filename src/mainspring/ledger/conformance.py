@@ -307,6 +307,19 @@ class LedgerConformance:
             assert ("features" in table.column_names) is features
         assert table["share"].to_pylist() == [1.0, 1.0]
 
+    def test_predictions_before_an_instant_are_removed_where_that_is_asked(self, ledger: Ledger) -> None:
+        ledger.log.append([prediction(number) for number in range(1, 6)])
+        ledger.store.compact()
+        assert ledger.store.tidy(replaced_before=0) == 0
+        assert ledger.store.tidy(made_before=3_000, replaced_before=0) == 2
+        found = ledger.store.arrivals("late", 0)
+        assert found is not None
+        position = found.position
+        assert _ids(found) == ["p3", "p4", "p5"]
+        ledger.log.append([prediction(6)])
+        ledger.store.compact()
+        assert _ids(ledger.store.arrivals("late", 0, after=position)) == ["p6"]
+
     def test_recent_is_newest_first_compacted_or_not(self, ledger: Ledger) -> None:
         ledger.log.append([prediction(1), prediction(4)])
         ledger.store.compact()

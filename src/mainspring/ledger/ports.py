@@ -84,6 +84,17 @@ class PredictionStore(Protocol):
         """Return how many parts of the log `compact` has set aside, and nobody has taken away since."""
         ...
 
+    def tidy(self, *, made_before: int | None = None, replaced_before: int, entries: int = 1_000) -> int:
+        """Remove predictions made before an instant, and what the store no longer needs; return how many those were.
+
+        Args:
+            made_before: UTC epoch microseconds, by the clock that dated the predictions; `None` removes none.
+            replaced_before: UTC epoch microseconds, by the machine's clock: files that were replaced later stay, as
+                somebody may read them.
+            entries: How many versions of the store keep their entries: positions of `arrivals` go back so far.
+        """
+        ...
+
     def find(self, prediction_id: str) -> Prediction:
         """Return one prediction, compacted or not, its personal values sealed.
 

@@ -10,6 +10,7 @@ import pytest
 from mainspring.app.profiles.settings import find_project, load_settings
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.settings import Address, Limits, Settings, Tls, Traces
+from mainspring.core.time import DAY
 
 
 def _load(root: Path, text: str = "", environment: dict[str, str] | None = None, **overrides: object) -> Settings:
@@ -250,3 +251,12 @@ def test_a_limit_that_cannot_be_is_named(tmp_path: Path, name: str, value: objec
 def test_both_planes_on_one_port_are_refused_with_tls_too(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="give them two ports"):
         _load(tmp_path, control="127.0.0.1:8080", gateway_tls_cert="a", gateway_tls_key="b")
+
+
+def test_predictions_are_kept_for_as_long_as_labels_may_need_them(tmp_path: Path) -> None:
+    (tmp_path / "mainspring.toml").write_text('name = "small"\n')
+    assert load_settings(tmp_path, environment={}).keep_predictions_us is None
+    kept = load_settings(tmp_path, environment={"MAINSPRING_KEEP_PREDICTIONS": "90d"})
+    assert kept.keep_predictions_us == 90 * DAY
+    with pytest.raises(Invalid, match="30d"):
+        load_settings(tmp_path, environment={"MAINSPRING_KEEP_PREDICTIONS": "30d"})

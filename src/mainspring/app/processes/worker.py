@@ -21,6 +21,7 @@ from mainspring.app.jobs.working import working
 from mainspring.app.processes.process import log, run
 from mainspring.app.project import Project
 from mainspring.core.errors import MainspringError
+from mainspring.core.time import DAY
 from mainspring.data.retention import retain
 from mainspring.features.materialise.materialisation import CLOCK_BACK
 
@@ -56,6 +57,19 @@ class Duty:
         rested_s = (1 + self.rest) * (time.monotonic() - begun) if self.rest else 0.0
         later_s = min(_LONGEST_WAIT_S, self.every_s * 2**self.failures)
         self.due = now + max(self.every_s, later_s, rested_s)
+
+
+def oldest_kept(project: Project) -> int | None:
+    """Return the instant before which predictions are removed, the beginning of a day; `None` where all are kept.
+
+    Predictions whose labels have not matured are kept longer.
+    """
+    settings = project.settings
+    if settings.keep_predictions_us is None:
+        return None
+    waits = [model.label.matures_us or 0 for model in project.definitions.models.values()]
+    kept = settings.keep_predictions_us + max(waits, default=0) + 2 * settings.monitor_window_us
+    return (project.clock.now() - kept) // DAY * DAY
 
 
 def duties(project: Project) -> list[Duty]:
@@ -96,6 +110,13 @@ def duties(project: Project) -> list[Duty]:
             if files:
                 log.info("%s: %d files of old versions are gone", table, files)
 
+    def tidy_predictions() -> None:
+        removed = project.predictions.tidy(
+            made_before=oldest_kept(project), replaced_before=project.wall.now() - project.settings.keep_versions_us
+        )
+        if removed:
+            log.info("%d predictions are gone: they are older than keep_predictions", removed)
+
     def monitor() -> None:
         for endpoint in project.definitions.endpoints:
             project.monitor.run(endpoint)
@@ -104,6 +125,7 @@ def duties(project: Project) -> list[Duty]:
         Duty("publishing routes", route, 5.0),
         Duty("materialising features", materialise, 1.0, lane="features"),
         Duty("compacting predictions", compact, 2.0),
+        Duty("tidying predictions", tidy_predictions, 600.0, due=time.monotonic() + 90.0),
         Duty("watching endpoints", monitor, 30.0, rest=4.0),  # a fifth of one processor at most
         Duty("deleting old versions of tables", retain_tables, 600.0, due=time.monotonic() + 120.0),
         Duty("putting away old tiles and states", put_away, 600.0, due=time.monotonic() + 60.0, lane="features"),

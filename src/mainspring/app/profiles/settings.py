@@ -18,6 +18,7 @@ from mainspring.app.profiles.values import at_least, count, duration, names, pri
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import check_id
 from mainspring.core.settings import Address, Limits, Settings
+from mainspring.core.time import DAY
 
 PROJECT_FILE = "mainspring.toml"
 STATE_FOLDER = ".mainspring"
@@ -42,6 +43,7 @@ DEFAULTS: Mapping[str, Any] = {
     "monitor_window": "1d",
     "materialise_every": "1m",
     "keep_versions": "1h",
+    "keep_predictions": "",
     "gateway_workers": 1,
     "grpc_workers": 1,
     "gateway_max_connections": 1024,
@@ -65,6 +67,7 @@ DEFAULTS: Mapping[str, Any] = {
 }
 _PLANES = ("gateway", "control")
 _TABLES = (*_PLANES, "grpc")
+_LEAST_PREDICTIONS_US = 32 * DAY  # labels find predictions for 30 days after their window
 _LEAST_HEADER = 8192  # what the HTTP server can be told
 _URLS = ("catalog", "lake", "online", "tracking", "blobs", "ledger")
 
@@ -239,6 +242,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, given: Mapping
         monitor_window_us=duration(given, "monitor_window"),
         materialise_every_us=duration(given, "materialise_every"),
         keep_versions_us=duration(given, "keep_versions"),
+        keep_predictions_us=_predictions_kept(given),
         approvals=count(given, "approvals"),
         debug=bool(given.get("debug", False)),
         gateway_workers=workers(given, "gateway_workers"),
@@ -260,6 +264,19 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, given: Mapping
         training_price=price(given, "training_price"),
         schedules=read_schedules(given.get("schedules", {})),
     )
+
+
+def _predictions_kept(given: Mapping[str, Any]) -> int | None:
+    """Return how long predictions stay in the lake, microseconds; `None` for ever."""
+    if not given["keep_predictions"]:
+        return None
+    found = duration(given, "keep_predictions")
+    if found < _LEAST_PREDICTIONS_US:
+        raise Invalid(
+            f"keep_predictions is {given['keep_predictions']!r}: labels could not find predictions any more.",
+            fix='write at least "32d", or leave it out to keep them for ever.',
+        )
+    return found
 
 
 def _grpc(text: str, gateway: Address, control: Address) -> Address | None:

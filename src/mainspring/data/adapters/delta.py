@@ -31,8 +31,9 @@ from deltalake.exceptions import TableNotFoundError
 from mainspring.core.errors import Conflict, Corrupt, NotFound, StorageFull
 from mainspring.core.ids import check_id
 from mainspring.core.locks import FileLocks, Locks, MemoryLocks
+from mainspring.core.time import format_instant, from_datetime
 from mainspring.data.adapters import deltakeys as keys
-from mainspring.data.adapters.deltadisk import LOG, appended_in, whole_parquet
+from mainspring.data.adapters.deltadisk import LOG, appended_in, version_of, whole_parquet
 from mainspring.data.adapters.deltaerrors import Stream, delta_errors
 from mainspring.data.adapters.deltaplaces import FolderPlace, Place
 from mainspring.data.arrow import check_types
@@ -208,6 +209,34 @@ class DeltaLake:
             with delta_errors(self._address(table)):
                 at = self._at(table, version)
         return TableVersion(int(at.version()), int(at.count()), _arrow(at), keys.restored(at))
+
+    def expire(self, table: str, column: str, before: int) -> int:
+        with self.place.errors(check_id(table, "table")), self.locks.hold(table, wait_s=600.0):
+            at = self._open(table)
+            if at is None:
+                raise NotFound(f"There is no table {table!r}.", fix=f"the lake has {self.tables()}.")
+            files = pa.table(at.get_add_actions(flatten=True)).to_pylist()
+            smallest = [file.get(f"min.{column}") for file in files]
+            if all(least is not None and from_datetime(least) >= before for least in smallest):
+                return 0
+            version = int(at.version())
+            with delta_errors(self._address(table)):
+                instant = format_instant(before)
+                done = at.delete(f"\"{column}\" < arrow_cast('{instant}', 'Timestamp(Microsecond, Some(\"UTC\"))')",
+                                 post_commithook_properties=_HOOKS)  # fmt: skip
+            self.place.sync(table, version)
+            return int(done["num_deleted_rows"] or 0)
+
+    def shorten(self, table: str, entries: int) -> int:
+        with self.locks.hold(check_id(table, "table"), wait_s=600.0):
+            newest = self.version(table)
+            names = self.place.log(table)
+            checkpoints = [version_of(name) for name in names if "checkpoint" in name]
+            whole = max((each for each in checkpoints if newest is not None and each <= newest - entries), default=-1)
+            # A reader of a later version starts from that checkpoint.
+            doomed = [name for name in names if 0 <= version_of(name) < whole]
+            self.place.remove(table, doomed)
+        return len(doomed)
 
     def recover(self, table: str) -> bool:
         with self.locks.hold(check_id(table, "table"), wait_s=600.0):

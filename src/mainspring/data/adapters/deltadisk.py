@@ -112,6 +112,12 @@ def sync_log(folder: Path, after: int | None) -> None:
             sync_folder(parent)
 
 
+def version_of(name: str) -> int:
+    """Return the version that a file of a log is of, -1 for one of no version."""
+    digits = Path(name).name.partition(".")[0]
+    return int(digits) if digits.isdigit() else -1
+
+
 def appended_in(entry: bytes) -> list[str] | None:
     """Return the data files that a log's entry appends; `None` where it changes rows in another way.
 

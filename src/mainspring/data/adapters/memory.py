@@ -116,6 +116,19 @@ class MemoryLake:
                 raise NotFound(f"Table {table!r} never had a version {wanted}.", fix=f"its newest version is {newest}.")
             return self._tables[table].versions[wanted].known
 
+    def expire(self, table: str, column: str, before: int) -> int:
+        with self._lock:
+            rows = self._required(table)
+            kind = rows[column].type
+            left = rows.filter(pc.greater_equal(rows[column], pa.scalar(before, kind)))
+            if len(left) < len(rows):
+                newest = self._tables[table].versions[-1].known
+                self._add(table, left, newest.version, None, newest.restored)
+        return len(rows) - len(left)
+
+    def shorten(self, table: str, entries: int) -> int:  # noqa: ARG002
+        return 0
+
     def recover(self, table: str) -> bool:  # noqa: ARG002
         return False
 

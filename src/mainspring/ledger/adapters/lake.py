@@ -120,6 +120,15 @@ class LakePredictions:
         known = set(dataset.to_table(columns=["id"], filter=near)["id"].to_pylist())
         return [each for each in predictions if each.id not in known]
 
+    def tidy(self, *, made_before: int | None = None, replaced_before: int, entries: int = 1_000) -> int:
+        with self._locks.hold(LOCK):
+            if self._version() is None:
+                return 0
+            removed = 0 if made_before is None else self._lake.expire(PREDICTIONS, "at", made_before)
+            self._lake.vacuum(PREDICTIONS, [], replaced_before=replaced_before)
+            self._lake.shorten(PREDICTIONS, entries)
+            return removed
+
     def find(self, prediction_id: str) -> Prediction:
         check_id(prediction_id, "prediction")
         # The segments first: what is compacted meanwhile is in the lake before it leaves them.

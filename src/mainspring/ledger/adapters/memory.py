@@ -27,6 +27,8 @@ class MemoryLedger:
         key = secrets.token_bytes(KEY_BYTES)
         self._appended: list[Prediction] = []
         self._compacted: dict[str, Prediction] = {}  # in the order in which they came
+        self._removed = 0  # predictions; a position counts them
+        self._told_since = 0  # the smallest position after which it can be told what came
         self._lock = threading.Lock()
         self._opener = Opener(key)
         self.sealer: Seals | None = Sealer(key)
@@ -58,6 +60,16 @@ class MemoryLedger:
             moved, self._appended = self._appended, []
             self._compacted.update((prediction.id, prediction) for prediction in moved)
         return len(moved)
+
+    def tidy(self, *, made_before: int | None = None, replaced_before: int, entries: int = 1_000) -> int:  # noqa: ARG002
+        with self._lock:
+            old = [each.id for each in self._compacted.values() if made_before is not None and each.at < made_before]
+            for each in old:
+                del self._compacted[each]
+            if old:
+                self._removed += len(old)
+                self._told_since = self._removed + len(self._compacted)
+        return len(old)
 
     def find(self, prediction_id: str) -> Prediction:
         for prediction in self._all():
@@ -97,15 +109,17 @@ class MemoryLedger:
         from mainspring.ledger.columns import WATCHED, read_of, to_batch
 
         with self._lock:
-            came = list(self._compacted.values())
+            came, position = list(self._compacted.values()), self._removed + len(self._compacted)
+        if after is not None and after < self._told_since:
+            return None
         wanted = [
             each
-            for each in came[after or 0 :]
+            for each in came[0 if after is None else after - self._removed :]
             if each.endpoint == endpoint and since <= each.at and (until is None or each.at < until)
         ]
         columns = [name for name in WATCHED if features or name != "features"]
         table = pa.Table.from_batches([to_batch(wanted)])
-        return Arrivals(len(came), iter([read_of(table, self._opener, columns)] if wanted else []))
+        return Arrivals(position, iter([read_of(table, self._opener, columns)] if wanted else []))
 
     def _all(self) -> list[Prediction]:
         with self._lock:

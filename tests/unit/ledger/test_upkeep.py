@@ -1,0 +1,80 @@
+"""Upkeep of the predictions' table: old predictions and files go, its log stays short, and readers lose nothing."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from mainspring.core.locks import MemoryLocks
+from mainspring.core.time import DAY, SystemClock
+from mainspring.data.adapters.delta import DeltaLake
+from mainspring.ledger.adapters.lake import LakePredictions
+from mainspring.ledger.adapters.segments import SegmentLog
+from mainspring.ledger.conformance import prediction
+from mainspring.ledger.model import PREDICTIONS
+
+
+def filled(root: Path, commits: int, *, days: int = 1) -> LakePredictions:
+    """Return a store of one prediction a commit, the number of its day times ten thousand after it."""
+    store = LakePredictions(root / "ledger", DeltaLake(root / "lake"), MemoryLocks())
+    log = SegmentLog(root / "ledger")
+    for number in range(commits):
+        log.append([prediction(number, at=number % days * DAY + number)])
+        store.compact()
+    log.close()
+    store.compact()
+    return store
+
+
+def test_files_that_were_replaced_and_old_entries_of_the_log_are_deleted(tmp_path: Path) -> None:
+    store = filled(tmp_path, 140)
+    table = tmp_path / "lake" / PREDICTIONS
+    (table / "left by a killed writer.parquet").write_bytes(b"half")
+    before = len(list((table / "_delta_log").glob("*.json")))
+    store.tidy(replaced_before=SystemClock().now() + DAY, entries=20)
+    names = {Path(each).name for each in DeltaLake(tmp_path / "lake").scan(PREDICTIONS).files}
+    assert {path.name for path in table.glob("*.parquet")} == names
+    left = sorted((table / "_delta_log").glob("*.json"))
+    assert 20 <= len(left) < before - 60
+    again = LakePredictions(tmp_path / "ledger", DeltaLake(tmp_path / "lake"), MemoryLocks())
+    assert len(again.recent(limit=200)) == 140
+    position = again.arrivals("late", 0).position
+    log = SegmentLog(tmp_path / "ledger")
+    log.append([prediction(999)])
+    assert again.compact() == 1
+    (came,) = again.arrivals("late", 0, after=position).batches
+    assert came["id"].to_pylist() == ["p999"]
+    assert again.arrivals("late", 0, after=1) is None  # the entry is gone: whoever asks reads all
+    log.close()
+
+
+def test_what_was_replaced_lately_stays_for_whoever_reads_it(tmp_path: Path) -> None:
+    store = filled(tmp_path, 3)
+    files = DeltaLake(tmp_path / "lake").scan(PREDICTIONS).files
+    for number in range(3, 70):
+        filled_one(tmp_path, number)
+    store.tidy(replaced_before=0)
+    assert all(Path(file).exists() and pq.read_table(file).num_rows for file in files)
+
+
+def filled_one(root: Path, number: int) -> None:
+    log = SegmentLog(root / "ledger")
+    log.append([prediction(number)])
+    log.close()
+    LakePredictions(root / "ledger", DeltaLake(root / "lake"), MemoryLocks()).compact()
+
+
+def test_predictions_before_an_instant_are_removed_and_no_others(tmp_path: Path) -> None:
+    store = filled(tmp_path, 12, days=3)
+    position = store.arrivals("late", 0).position
+    assert store.tidy(made_before=DAY, replaced_before=SystemClock().now() + DAY) == 4
+    assert {each.id for each in store.recent()} == {f"p{number}" for number in range(12) if number % 3}
+    assert store.tidy(made_before=DAY, replaced_before=0) == 0
+    # What is left of a file is not taken for new.
+    assert list(store.arrivals("late", 0, after=position).batches) == []
+    assert store.tidy(made_before=9 * DAY, replaced_before=0) == 8
+    assert store.recent() == []
+
+
+def test_upkeep_of_no_table_does_nothing(tmp_path: Path) -> None:
+    store = LakePredictions(tmp_path / "ledger", DeltaLake(tmp_path / "lake"), MemoryLocks())
+    assert store.tidy(made_before=DAY, replaced_before=0) == 0

@@ -58,7 +58,7 @@ class TableList:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a source. `role` is `event time`, `recorded time`, or the entities that it is a key of."""
+    """One column of a source. `role`: event time, recorded time, id, retraction, entities that it is a key of."""
 
     name: str
     dtype: str
@@ -219,6 +219,10 @@ def _column(source: Source, name: str, entities: Sequence[str]) -> Column:
         roles.insert(0, "event time")
     elif name == source.recorded_time:
         roles.insert(0, "recorded time")
+    if name in source.id:
+        roles.insert(0, "id")
+    if name == source.retracted:
+        roles.insert(0, "retraction")
     checks = tuple(_of_column(check, name) for check in source.checks if name in check.columns)
     return Column(name, source.columns[name].value, ", ".join(roles), name in source.pii, checks)
 

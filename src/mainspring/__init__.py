@@ -32,6 +32,7 @@ _HOMES = {
     ],
     "mainspring.features.declaring": ["feature_view", "on_demand_features", "request_features"],
     "mainspring.features.model": ["Entity", "Observations"],
+    "mainspring.jobs.declaring": ["job"],
     "mainspring.ledger.model": ["Log"],
     "mainspring.stats.metrics": ["metric", "precision_at_k", "recall_at_k", "recall_at_precision"],
     "mainspring.stats.thresholds": ["Costs"],
@@ -88,6 +89,7 @@ __all__ = [
     "hours",
     "in_range",
     "integer",
+    "job",
     "last",
     "last_k",
     "least",
@@ -168,6 +170,7 @@ if TYPE_CHECKING:
     from mainspring.features.declaring import request_features as request_features
     from mainspring.features.model import Entity as Entity
     from mainspring.features.model import Observations as Observations
+    from mainspring.jobs.declaring import job as job
     from mainspring.ledger.model import Log as Log
     from mainspring.serving.model import Endpoint as Endpoint
     from mainspring.stats.metrics import metric as metric

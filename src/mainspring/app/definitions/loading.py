@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from mainspring.app.definitions.importing import importing, outdated, sources, turn
+from mainspring.app.jobs.handlers import WORK
+from mainspring.app.jobs.schedules import check_scheduled
 from mainspring.core.declare import Declared, Place, collecting
 from mainspring.core.errors import Invalid, InvalidDefinition, MainspringError, NotFound
 from mainspring.core.expr.render import render
@@ -20,6 +22,7 @@ from mainspring.core.settings import Settings
 from mainspring.data.model import Source
 from mainspring.features.check import check_groups
 from mainspring.features.model import Entity, FeatureGroup, FeatureView, Observations, RequestFeatures
+from mainspring.jobs.declaring import OwnJob
 from mainspring.serving.model import REFUSE, Endpoint
 from mainspring.training.inputs import check_declared
 from mainspring.training.label import label_keys
@@ -36,6 +39,7 @@ _KINDS: Mapping[type, str] = {
     RequestFeatures: "request features",
     Model: "model",
     Endpoint: "endpoint",
+    OwnJob: "job",
 }
 
 
@@ -50,6 +54,7 @@ class Definitions:
     observations: tuple[Observations, ...]
     models: Mapping[str, Model]
     endpoints: Mapping[str, Endpoint]
+    jobs: Mapping[str, OwnJob]
 
     def source(self, name: str) -> Source:
         return _named(self.sources, name, "source")
@@ -78,6 +83,7 @@ class Definitions:
                 ("request features", self.request_features),
                 ("model", self.models),
                 ("endpoint", self.endpoints),
+                ("job", self.jobs),
             )
             for name, item in items.items()
         }
@@ -109,6 +115,7 @@ def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _
     problems = sorted(set(_problems(declared, known)))
     if problems:
         raise InvalidDefinition([line for _, _, line in problems])
+    check_scheduled(settings, {str(getattr(item, "name", "")) for item in declared.of(OwnJob)})
 
     def named(kind: type) -> dict[str, Any]:
         return {item.name: item for item in declared.of(kind)}  # type: ignore[attr-defined]
@@ -121,6 +128,7 @@ def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _
         tuple(item for item in declared.of(Observations) if isinstance(item, Observations)),
         named(Model),
         named(Endpoint),
+        named(OwnJob),
     )
 
 
@@ -224,6 +232,9 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
                 check_declared(model)
         except MainspringError as error:
             yield line(model, error.what, error.fix or "check the label's source.")
+    for own in declared.of(OwnJob):
+        if isinstance(own, OwnJob) and own.name in WORK:
+            yield line(own, f"The job {own.name!r} is one of Mainspring's own", "give it another name.")
     names = {model.name for model in models}
     for endpoint in declared.of(Endpoint):
         if isinstance(endpoint, Endpoint) and endpoint.model_name not in names and not known(endpoint.model_name):
@@ -264,6 +275,8 @@ def _content(item: Any) -> str:
             "description": item.description,
         }
         return _pretty(body)
+    if isinstance(item, OwnJob):
+        return _pretty({"function": item.reference, "about": item.about})
     if isinstance(item, FeatureView):
         named = {"entity": item.entity.name, "source": item.source.name, "order": item.order if item.derived else ()}
         return _pretty(_without_empty({**msgspec.to_builtins(item), **named}, "derived", "order", "tags"))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from mainspring.app.jobs.handlers import handlers, known, options
+from mainspring.app.jobs.handlers import check_begun, handlers
 from mainspring.app.jobs.schedules import schedules_of
 from mainspring.app.processes.running import alive, read_running
 from mainspring.app.project import Project
@@ -41,7 +41,7 @@ def begin(project: Project, name: str, argument: Plain = None, *, key: str | Non
         NotFound: Nothing is called that.
         Invalid: It takes no such argument, or the argument names what is not there.
     """
-    known(name).check(project, options(name, argument))
+    check_begun(project, name, argument)
     return project.jobs.enqueue([NewJob(name, argument, key)], project.wall.now())[0]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from mainspring.jobs.running import JobRun
 if TYPE_CHECKING:
     from mainspring.app.project import Project
     from mainspring.features.model import FeatureView
+    from mainspring.jobs.declaring import OwnJob
     from mainspring.jobs.runner import Handler
 
 
@@ -31,7 +32,7 @@ class Work:
 
 
 def known(name: str) -> Work:
-    """Return the work of a name.
+    """Return the work of a name of ours.
 
     Raises:
         NotFound: There is none.
@@ -39,6 +40,20 @@ def known(name: str) -> Work:
     if name not in WORK:
         raise NotFound(f"No job is called {name[:140]!r}.", fix=f"use one of {sorted(WORK)}.")
     return WORK[name]
+
+
+def check_begun(project: Project, name: str, argument: Plain) -> None:
+    """Raise if a job cannot be begun with this argument. Jobs of the project's own check theirs themselves.
+
+    Raises:
+        NotFound: No job is called that.
+        Invalid: It takes no such argument, or the argument names what is not there.
+    """
+    if name in WORK:
+        WORK[name].check(project, options(name, argument))
+    elif name not in project.definitions.jobs:
+        fix = f"use one of {sorted({*WORK, *project.definitions.jobs})}."
+        raise NotFound(f"No job is called {name[:140]!r}.", fix=fix)
 
 
 def options(name: str, argument: Plain) -> dict[str, Any]:
@@ -59,13 +74,42 @@ def options(name: str, argument: Plain) -> dict[str, Any]:
     return {**{each: option.default for each, option in work.options.items()}, **given}
 
 
-def handlers(project: Project) -> dict[str, Handler]:
-    """Return what runs each kind of job of a project."""
-    return {name: partial(_run, project, name) for name in WORK}
+def handlers(project: Project) -> Mapping[str, Handler]:
+    """Return what runs each kind of job of a project, as its definitions are when it is asked."""
+    return _Handlers(project)
+
+
+class _Handlers(Mapping[str, "Handler"]):
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def __getitem__(self, name: str) -> Handler:
+        if name in WORK:
+            return partial(_run, self._project, name)
+        return partial(_run_own, self._project, self._own()[name].do)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**WORK, **self._own()})
+
+    def __len__(self) -> int:
+        return len({**WORK, **self._own()})
+
+    def _own(self) -> Mapping[str, OwnJob]:
+        try:
+            return self._project.definitions.jobs
+        except Invalid:  # what is wrong with the definitions holds up none of our jobs
+            return {}
 
 
 def _run(project: Project, name: str, run: JobRun) -> Plain:
     return WORK[name].do(project, run, options(name, run.argument))
+
+
+def _run_own(project: Project, do: Callable[[Any, Any], Any], run: JobRun) -> Plain:
+    from mainspring.app.opened import OpenedProject
+
+    found: Plain = do(run, OpenedProject(project))
+    return found
 
 
 def _collect(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:

@@ -262,7 +262,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, given: Mapping
         grpc_workers=workers(given, "grpc_workers"),
         traces=traces(given),
         training_price=price(given, "training_price"),
-        schedules=read_schedules(given.get("schedules", {})),
+        schedules=read_schedules(given.get("schedules", {}), own=bool(modules)),
     )
 
 

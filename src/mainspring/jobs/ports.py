@@ -116,7 +116,8 @@ class JobStore(Protocol):
     def tick(self, ticks: Sequence[Tick], now: int) -> list[Job]:
         """Queue the job of each tick that is later than its schedule's last; return those that were queued.
 
-        A last tick that is over `AHEAD` later than `now` is of a clock that was wrong, and counts for nothing.
+        A last tick that is over `AHEAD` later than `now` is of a clock that was wrong: the schedule begins anew, as one
+        that is seen for the first time.
 
         Each tick is queued once, however many ask. A schedule that is seen for the first time begins after its tick.
         """

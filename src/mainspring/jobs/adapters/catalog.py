@@ -158,8 +158,9 @@ class CatalogJobs:
             for tick in sorted(ticks, key=lambda tick: tick.schedule.name):
                 first = insert_new(self._engine, job_schedules, "name")
                 connection.execute(first, {"name": tick.schedule.name, "tick": tick.at})
-                last = job_schedules.c.tick
-                later = (job_schedules.c.name == tick.schedule.name, (last < tick.at) | (last > now + AHEAD))
+                named, last = job_schedules.c.name == tick.schedule.name, job_schedules.c.tick
+                connection.execute(job_schedules.update().where(named, last > now + AHEAD).values(tick=tick.at))
+                later = (named, last < tick.at)
                 # The row's lock decides between two who come with the same tick.
                 if connection.execute(job_schedules.update().where(*later).values(tick=tick.at)).rowcount:
                     made.append(transitions.of_tick(tick, now))

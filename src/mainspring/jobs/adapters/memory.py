@@ -139,10 +139,9 @@ class MemoryJobs:
         with self._lock:
             for tick in ticks:
                 last = self._ticks.get(tick.schedule.name)
-                moves = last is not None and (last < tick.at or last > now + AHEAD)
-                if moves:
+                if last is not None and last < tick.at:
                     made.append(transitions.of_tick(tick, now))
-                if moves or last is None:
+                if last is None or last < tick.at or last > now + AHEAD:
                     self._ticks[tick.schedule.name] = tick.at
             return self._keep(made)
 

@@ -17,6 +17,7 @@ def command(call: Call, *, gateway: str | None, control: str | None, grpc: str |
     from mainspring.app.keys import first_key
     from mainspring.app.processes.logs import log_path
     from mainspring.app.processes.supervisor import Supervisor
+    from mainspring.core.errors import Unavailable
 
     addresses = {"gateway": gateway, "control": control, "grpc": grpc}
     call.overrides = {name: value for name, value in addresses.items() if value}
@@ -24,10 +25,18 @@ def command(call: Call, *, gateway: str | None, control: str | None, grpc: str |
     settings = project.settings
     _ = project.definitions  # what is wrong in them is said here, not in a child's log
     supervisor = Supervisor(
-        project, {f"MAINSPRING_{name.upper()}": str(value) for name, value in call.overrides.items()}, tell=call.say
+        project,
+        {f"MAINSPRING_{name.upper()}": str(value) for name, value in call.overrides.items()},
+        tell=lambda text: call.say(text, markup=False),
     )
     with supervisor.heeding(), supervisor.running():
-        token = None if supervisor.asked_to_stop else first_key(project)
+        token = None
+        while not supervisor.asked_to_stop:
+            try:
+                token = first_key(project)
+                break
+            except Unavailable as error:  # such as a catalog that somebody holds locked: what is up stays up
+                call.say(f"Waiting for the catalog: {error}", markup=False)
         call.say(f"[bold]Mainspring[/] · project {settings.project} · profile {settings.profile}")
         call.say(f"  predictions  {settings.gateway.url}/v2")
         if settings.grpc is not None:

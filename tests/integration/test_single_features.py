@@ -24,6 +24,7 @@ from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.plane.gathering import gather
 from mainspring.serving.plane.runtime import load
 from mainspring.serving.protocol.schema import Rows
+from mainspring.stats.metrics import score
 from mainspring.training.flavours.scoring import score_bundle
 
 UNTIL = START + ORDERS * 10 * MINUTE
@@ -118,3 +119,31 @@ def test_a_request_by_key_is_answered_with_them_alone(bakery: Bakery, bundle: Bu
         {each.name: pa.array(gathered.features[each.name], ARROW_TYPES[each.dtype]) for each in bundle.manifest.inputs}
     )
     assert np.allclose(answered, score_bundle(bundle, table), atol=1e-6)
+
+
+def boosted(kind: str, columns: list[str], data: ms.TrainingSet) -> Any:
+    if kind == "xgboost":
+        xgboost = pytest.importorskip("xgboost")
+        made = xgboost.XGBClassifier(n_estimators=8, max_depth=3, n_jobs=1, random_state=0)
+    else:
+        lightgbm = pytest.importorskip("lightgbm")
+        made = lightgbm.LGBMClassifier(n_estimators=8, n_jobs=1, random_state=0, verbose=-1)
+    return made.fit(data.train.X[columns], data.train.y)
+
+
+@pytest.mark.parametrize("kind", ["xgboost", "lightgbm"])
+def test_a_booster_may_be_fitted_on_some_of_the_columns_in_an_order_of_its_own(bakery: Bakery, kind: str) -> None:
+    def train(data: ms.TrainingSet, run: ms.Run) -> Any:
+        return boosted(kind, list(reversed(data.numeric)), data)  # the texts are left out
+
+    report = bakery.trainer.train(late_model(train, baseline=[Order]), until=UNTIL)
+    bundle = bakery.bundles.load(report.digest)
+    inputs = [each.name for each in bundle.manifest.inputs]
+    assert inputs == [
+        "Order.hour", "Order.gift", "Order.weight", "Traffic.mean_spent_24h", "Traffic.visits_1h"
+    ]  # fmt: skip
+    held_out = pq.read_table(io.BytesIO(bundle.files["holdout.parquet"]))
+    assert held_out.column_names == [*inputs, "_at", "_label"]
+    found = score("binary", held_out["_label"].to_numpy(zero_copy_only=False), score_bundle(bundle, held_out))
+    assert found == report.metrics
+    assert report.baseline.keys() == report.metrics.keys()

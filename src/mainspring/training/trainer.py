@@ -23,6 +23,7 @@ from mainspring.security.signing import SigningKey
 from mainspring.stats.thresholds import THRESHOLD
 from mainspring.training.bundling import convert, pack
 from mainspring.training.fitting import fit
+from mainspring.training.flavours import fitted_columns
 from mainspring.training.flavours.scoring import estimator_scores, output_names, score_bundle
 from mainspring.training.inputs import check_declared, personal_sources
 from mainspring.training.judge import constant, judge, undefined
@@ -167,6 +168,7 @@ class Trainer:
         tell("fit", 0.3)
         with run.active():
             estimator = fit(model, data, run)
+        data = data.only(fitted_columns(estimator, data.features))
         outputs = output_names(estimator, model.task)
         tell("fit the baseline", 0.6)
         with run.aside("baseline"):
@@ -216,6 +218,7 @@ def _baseline(model: Model, data: TrainingSet, run: Run, outputs: tuple[str, ...
     few = data.only([name for name in data.dtypes if name in model.baseline_columns])
     with run.prefixed("baseline.") as told:
         estimator: Any = fit(model, few, told)
+    few = few.only(fitted_columns(estimator, few.features))
     held_out, validation = (estimator_scores(estimator, part.X, model.task) for part in (few.holdout, few.validation))
     return judge(model, few, held_out, validation, output_names(estimator, model.task))[0]
 

@@ -3,7 +3,23 @@
 A new framework is a module here with a `FLAVOUR`, and a line in `choosing.FRAMEWORKS`.
 """
 
-from mainspring.training.flavours.choosing import FRAMEWORKS, estimator_scores, flavour_of, output_names, predicts
+from mainspring.training.flavours.choosing import (
+    FRAMEWORKS,
+    estimator_scores,
+    fitted_columns,
+    flavour_of,
+    output_names,
+    predicts,
+)
 from mainspring.training.flavours.model import Artefact, Flavour
 
-__all__ = ["FRAMEWORKS", "Artefact", "Flavour", "estimator_scores", "flavour_of", "output_names", "predicts"]
+__all__ = [
+    "FRAMEWORKS",
+    "Artefact",
+    "Flavour",
+    "estimator_scores",
+    "fitted_columns",
+    "flavour_of",
+    "output_names",
+    "predicts",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
@@ -46,6 +46,16 @@ def predicts(estimator: Any) -> bool:
 def output_names(estimator: Any, task: str) -> tuple[str, ...]:
     """See `Flavour.outputs`."""
     return flavour_of(estimator).outputs(estimator, task)
+
+
+def fitted_columns(estimator: Any, names: Sequence[str]) -> list[str]:
+    """Return which of a model's columns an estimator was fitted on, in its order: they are the bundle's inputs.
+
+    Of XGBoost's and LightGBM's, which know the names; every other estimator chooses among all of them itself.
+    """
+    known = getattr(flavour_of(estimator), "columns", None)
+    fitted = [] if known is None else known(estimator)
+    return fitted if fitted and set(fitted) <= set(names) else list(names)
 
 
 def estimator_scores(estimator: Any, frame: pd.DataFrame, task: str) -> Array:

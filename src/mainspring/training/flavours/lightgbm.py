@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 
 class LightgbmFlavour(Estimators):
+    def columns(self, estimator: Any) -> list[str]:
+        """Return the columns that it was fitted on; none where it does not say."""
+        return list(getattr(estimator, "feature_name_", ()))
+
     def convert(self, estimator: Any, inputs: Sequence[Input], task: str, _wide: Collection[str]) -> Artefact:
         only_numbers(estimator, inputs, fix="encode them as numbers in a feature, or use CatBoost, which takes texts.")
         if not hasattr(estimator, "booster_"):

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 
 class XgboostFlavour(Estimators):
+    def columns(self, estimator: Any) -> list[str]:
+        """Return the columns that it was fitted on; none where it does not say."""
+        return list(estimator.get_booster().feature_names or ()) if hasattr(estimator, "get_booster") else []
+
     def convert(self, estimator: Any, inputs: Sequence[Input], _task: str, _wide: Collection[str]) -> Artefact:
         only_numbers(estimator, inputs, fix="encode them as numbers in a feature, or use CatBoost, which takes texts.")
         if not hasattr(estimator, "get_booster"):

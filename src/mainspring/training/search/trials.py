@@ -13,6 +13,7 @@ from mainspring.core.time import Clock
 from mainspring.registry.ports import Tracking
 from mainspring.registry.runs import error_text
 from mainspring.training.fitting import fit
+from mainspring.training.flavours import fitted_columns
 from mainspring.training.flavours.scoring import estimator_scores, output_names
 from mainspring.training.frames import to_frame
 from mainspring.training.inputs import feature_types, personal_sources
@@ -153,7 +154,8 @@ def try_params(
 def _judged(model: Model, data: TrainingSet, estimator: Any, run: Run) -> float:
     assert model.search is not None
     outputs = output_names(estimator, model.task)
-    scores = estimator_scores(estimator, data.validation.X, model.task)
+    columns = fitted_columns(estimator, data.features)
+    scores = estimator_scores(estimator, data.validation.X[columns], model.task)
     found = evaluate(model.task, data.validation.y, scores, outputs, model.measured)
     run.log_metrics({f"validation.{name}": value for name, value in found.items()})
     value = found.get(model.search.metric, math.nan)

@@ -52,6 +52,21 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     by_version: dict[str, VersionQuality] = {}  # the versions whose predictions have labels
     computed_at: int = 0  # UTC epoch microseconds: labels visible by then are in
 
+    @property
+    def judged(self) -> tuple[ColumnDrift, ...]:
+        """The columns that were compared with the reference: the features and the score."""
+        return (*self.columns, *((self.score,) if self.score else ()))
+
+    @property
+    def drifted(self) -> list[str]:
+        """The columns that drifted in this window, the score included: the count that is shown everywhere."""
+        return [each.column for each in self.judged if each.drifted]
+
+    @property
+    def alerts(self) -> list[str]:
+        """Those that drifted in the window before, too."""
+        return [each.column for each in self.judged if each.alert]
+
 
 @dataclass(frozen=True, slots=True)
 class LabelRows:

@@ -168,6 +168,11 @@ def test_the_score_has_a_drift_of_its_own() -> None:
     assert (second.score.drifted, second.score.alert) == (True, True)
     assert drifted(second) == set()
     assert second.score.column == "probability"
+    assert (second.drifted, second.alerts, len(second.judged)) == (
+        ["probability"],
+        ["probability"],
+        len(second.columns) + 1,
+    )
     assert "probability" not in {each.column for each in second.columns}
 
 

@@ -204,7 +204,7 @@ def _serve(project: Project, clock: ReplayClock, shown: Shown, stages: _Stages) 
         same = agreement.compare(project, ENDPOINT, since=CUTOFF, until=END)
     differing = sum(same.differing.values())
     shown.done("compare", f"{same.values:,} served values with training's, {differing} differ")
-    columns = [column for window in project.monitors.windows(ENDPOINT) for column in window.columns]
+    alerts = {column for window in project.monitors.windows(ENDPOINT) for column in window.alerts}
     return {
         "requests": report.requests,
         "predictions": report.predictions,
@@ -215,7 +215,7 @@ def _serve(project: Project, clock: ReplayClock, shown: Shown, stages: _Stages) 
         "labels_joined": labels,
         "label_coverage": coverage,
         "live_auc": auc,
-        "drifted_columns": sorted({column.column for column in columns if column.alert}),
+        "drifted_columns": sorted(alerts),
         "features_compared": same.values,
         "features_differing": differing,
     }

@@ -78,6 +78,7 @@ def _endpoint(project: Project, name: str) -> EndpointStatus:
     route = project.routes.current().get(name)
     windows = project.monitors.windows(name)
     newest = windows[-1] if windows else None
+    judged = next((window for window in reversed(windows) if window.judged), None)
     return EndpointStatus(
         endpoint=name,
         problem=problem_of(project, project.definitions.endpoint(name)),
@@ -87,5 +88,5 @@ def _endpoint(project: Project, name: str) -> EndpointStatus:
         predictions=sum(window.predictions for window in windows),
         quality={} if newest is None else newest.quality,
         coverage=None if newest is None else newest.coverage,
-        drifted_columns=[] if newest is None else [column.column for column in newest.columns if column.alert],
+        drifted_columns=[] if judged is None else judged.alerts,
     )

@@ -40,9 +40,7 @@ def command(call: Call, *, endpoint: str) -> None:
             table.add_column(column)
         for window in windows:
             quality = "  ".join(f"{name} {value:.3f}" for name, value in window.quality.items())
-            judged = (*window.columns, *((window.score,) if window.score else ()))
-            drifted = ", ".join(each.column for each in judged if each.drifted)
-            alerts = ", ".join(each.column for each in judged if each.alert)
+            drifted, alerts = ", ".join(window.drifted), ", ".join(window.alerts)
             p99 = "–" if window.p99_ms is None else f"{window.p99_ms:.1f}"
             share = f"{window.labels:,} ({window.coverage:.0%})"
             table.add_row(format_instant(window.start), f"{window.predictions:,}", p99, share, quality, drifted, alerts)

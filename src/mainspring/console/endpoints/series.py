@@ -68,9 +68,9 @@ def charts(windows: Sequence[Window], metric: str | None, held_out: float | None
                 _line(
                     "drifted",
                     windows,
-                    lambda w: sum(c.drifted and not c.alert for c in w.columns) if w.columns else None,
+                    lambda w: len(w.drifted) - len(w.alerts) if w.judged else None,
                 ),
-                _line("in alert", windows, lambda w: sum(c.alert for c in w.columns) if w.columns else None, "alert"),
+                _line("in alert", windows, lambda w: len(w.alerts) if w.judged else None, "alert"),
             ],
             note="columns that differ from the reference; in alert from the second window in a row",
             empty="No window holds enough predictions to judge drift yet.",
@@ -124,9 +124,13 @@ def _quality_table(windows: Sequence[Window], metric: str | None) -> Table:
 
 
 def _drift(window: Window) -> Sequence[str | Markup]:
-    if not window.columns:
+    if not window.judged:
         return (formats.missing("too few predictions to judge"),) * 5
-    worst = max(window.columns, key=lambda column: (column.drifted, column.ks))
-    drifted = sum(column.drifted for column in window.columns)
-    alerts = sum(column.alert for column in window.columns)
-    return str(len(window.columns)), str(drifted), str(alerts), worst.column, formats.fixed(worst.ks, 3)
+    worst = max(window.judged, key=lambda column: (column.drifted, column.ks))
+    return (
+        str(len(window.judged)),
+        str(len(window.drifted)),
+        str(len(window.alerts)),
+        worst.column,
+        formats.fixed(worst.ks, 3),
+    )

@@ -309,7 +309,7 @@ def test_a_model_that_cannot_be_converted(landed: Path, tmp_path: Path) -> None:
     (depot.root / "parcels" / "model.py").write_text(head + made)
     ran = depot.run("train", MODEL)
     check_refused(ran, exits.NOT_CONVERTIBLE, "Mean")
-    assert not (depot.state / "bundles").exists() or list((depot.state / "bundles").iterdir()) == []
+    assert not (depot.state / "bundles").exists() or list((depot.state / "bundles").glob("[!.]*")) == []
     assert [run.status for run in opened(depot).tracking.search(MODEL)] == ["FAILED"]
     assert depot.json("doctor")["well"]
 

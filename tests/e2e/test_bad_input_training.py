@@ -53,7 +53,7 @@ def check_whole(depot: Depot, *ended: str) -> None:
     project = opened(depot)
     assert [version.version for version in project.versions.all(MODEL)] == ["2", "1"]
     kept = {version.digest for version in project.versions.all(MODEL)}
-    assert {path.name for path in (depot.state / "bundles").iterdir()} == kept
+    assert {path.name for path in (depot.state / "bundles").glob("[!.]*")} == kept
     assert depot.json("status")["endpoints"][0]["versions"] == {"1": 1.0}
     (depot.root / "parcels" / "model.py").write_text(MODEL_PY)
     assert depot.json("train", MODEL)["version"] == "3"
@@ -224,11 +224,11 @@ def test_a_disk_that_is_full_when_the_bundle_is_stored(depot: Depot, tmp_path: P
         environment = {"MAINSPRING_BLOBS": f"file://{tmp_path / 'disk' / 'bundles'}"}
         ran = depot.run("train", MODEL, environment=environment)
         check_refused(ran, exits.FULL, "No space left for", "bundles")
-        assert list((tmp_path / "disk" / "bundles").iterdir()) == []
+        assert list((tmp_path / "disk" / "bundles").glob("[!.]*")) == []
         assert _mount("-o", "remount,size=50m", tmp_path / "disk") == 0
         again = depot.run("train", MODEL, "--json", environment=environment)
         assert again.document["version"] == "3", again
-        assert [path.name for path in (tmp_path / "disk" / "bundles").iterdir()] == [again.document["digest"]]
+        assert [path.name for path in (tmp_path / "disk" / "bundles").glob("[!.]*")] == [again.document["digest"]]
     assert [run["status"] for run in depot.json("runs", MODEL)] == ["FINISHED", "FAILED", "FINISHED", "FINISHED"]
 
 

@@ -9,6 +9,7 @@ gone, however it went, so are they (app.processes.child).
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import signal
@@ -117,9 +118,10 @@ class Supervisor:
     def asked_to_stop(self) -> bool:
         return self._asked_to_stop.is_set()
 
-    def wait(self) -> None:
-        """Return when SIGTERM or SIGINT came. Only inside `heeding`."""
-        while not self._asked_to_stop.wait(0.5):
+    def wait(self, longest_s: float = math.inf) -> None:
+        """Return when SIGTERM or SIGINT came, or after `longest_s` seconds. Only inside `heeding`."""
+        until = time.monotonic() + longest_s
+        while not self._asked_to_stop.wait(min(0.5, longest_s)) and time.monotonic() < until:
             pass
 
     @contextmanager

@@ -37,6 +37,7 @@ def command(call: Call, *, gateway: str | None, control: str | None, grpc: str |
                 break
             except Unavailable as error:  # such as a catalog that somebody holds locked: what is up stays up
                 call.say(f"Waiting for the catalog: {error}", markup=False)
+                supervisor.wait(1.0)
         call.say(f"[bold]Mainspring[/] · project {settings.project} · profile {settings.profile}")
         call.say(f"  predictions  {settings.gateway.url}/v2")
         if settings.grpc is not None:

@@ -120,7 +120,7 @@ def as_set(
     """Return the example's training set, with more features, read `later` µs after predictions are made."""
     model = definitions.model("late-arrival")
     observations = replace(model.observations, at=model.observations.at + ms.hours(later // HOUR))
-    model = replace(model, features=(*model.features, *extra), observations=observations, holdout=0.2)
+    model = replace(model, features=(*model.features, *extra), columns=(), observations=observations, holdout=0.2)
     table, left_out = labelled_observations(model, lake.scan, since=SINCE, until=UNTIL)
     return training_set(model, table, left_out)[0]
 

@@ -316,6 +316,17 @@ def test_traffic_latency_and_versions_are_counted() -> None:
     assert window.versions == {"1": 99, "2": 1}
 
 
+def test_quality_is_that_of_the_version_that_predicted() -> None:
+    world = World(bundle(), bundle(digest="d2"), now=WINDOW)
+    good = [prediction(i, at=i, score=float(i % 2)) for i in range(60)]
+    bad = [prediction(i, at=i, score=1.0 - i % 2, version="2", digest="d2") for i in range(60, 100)]
+    world.predict([*good, *bad])
+    world.labels = arrivals([label(f"f{i}", i % 2 == 1, 1000 + i) for i in range(100)])
+    (window,) = world.run()
+    assert {version: made.labels for version, made in window.by_version.items()} == {"1": 60, "2": 40}
+    assert {version: made.quality["auc"] for version, made in window.by_version.items()} == {"1": 1.0, "2": 0.0}
+
+
 def test_each_version_is_compared_with_its_own_reference() -> None:
     far = normal_reference(COLUMNS, np.random.default_rng(5))
     far.columns["View.f0"] = normal_reference(["x"], np.random.default_rng(6)).columns["View.kind"]

@@ -7,9 +7,10 @@ alone, are no such values, for a request's size is limited.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mainspring.registry.onnx_file import OPERATOR_DOMAINS
 from mainspring.registry.onnx_wire import FieldKind, Value, fields
 
 _REPEATS = frozenset({"Loop", "Scan", "SequenceMap"})  # they run a graph again and again
@@ -34,6 +35,7 @@ _SIZED: Mapping[str, tuple[int, ...]] = {
     "Resize": (1, 2, 3),
     "STFT": (1, 3),
     "StringConcat": (0, 1),  # a text may double again and again
+    "StringSplit": (0,),  # every row is as wide as the one of most parts
     "Tile": (1, 2),  # before version 6 also the axis
     "Upsample": (1,),
 }
@@ -45,7 +47,11 @@ class _Node:
     outputs: list[str] = field(default_factory=list)
     operator: str = ""
     domain: str = ""
+    overload: str = ""
     graphs: list[memoryview] = field(default_factory=list)
+
+
+_Key = tuple[str, str, str]  # of a function: its domain, name and overload
 
 
 class _Unbounded(Exception):
@@ -60,64 +66,75 @@ def unbounded_operator(content: bytes, name: str = "model.onnx") -> str | None:
     """
     walk = _Walk(name)
     graph = None
-    for number, _, value in fields(memoryview(content), "Model", name):
-        if isinstance(value, memoryview):
-            if number == 7:
-                graph = value
-            elif number == 25:
-                walk.add_function(value)
     try:
+        for number, _, value in fields(memoryview(content), "Model", name):
+            if isinstance(value, memoryview):
+                if number == 7:
+                    graph = value
+                elif number == 25:
+                    walk.add_function(value)
         if graph is not None:
-            walk.graph(graph, frozenset())
+            walk.graph(graph, ())
     except _Unbounded as found:
         return str(found)
+    except RecursionError:
+        return "a function, called by too many others in turn"
     return None
 
 
 class _Walk:
     def __init__(self, name: str) -> None:
         self._name = name
-        self._functions: dict[tuple[str, str], memoryview] = {}
-        self._known: dict[tuple[tuple[str, str], frozenset[int]], frozenset[int]] = {}
-        self._open: set[tuple[str, str]] = set()  # functions that are being walked
+        self._functions: dict[_Key, memoryview] = {}
+        self._known: dict[tuple[_Key, frozenset[int]], frozenset[int]] = {}
+        self._open: set[_Key] = set()  # functions that are being walked
 
     def add_function(self, message: memoryview) -> None:
-        names = {number: str(value) for number, _, value in self._fields(message, "Function") if number in (1, 10)}
-        self._functions[names.get(10, ""), names.get(1, "")] = message
+        said = {number: str(value) for number, _, value in self._fields(message, "Function") if number in (1, 10, 13)}
+        name, domain, overload = said.get(1, ""), said.get(10, ""), said.get(13, "")
+        if domain in OPERATOR_DOMAINS:  # a runtime may prefer its own operator of that name
+            raise _Unbounded(name)
+        self._functions[domain, name, overload] = message
 
-    def graph(self, message: memoryview, outer: frozenset[str]) -> set[str]:
-        """Return the names that hold values of the request, of `outer` and of the graph's own."""
+    def graph(self, message: memoryview, outer: Iterable[str]) -> bool:
+        """Return whether an output of a graph holds values of the request, as the names in `outer` do."""
         tainted = set(outer)
+        outputs: set[str] = set()
         nodes = []
         for number, _, value in self._fields(message, "Graph"):
             if isinstance(value, memoryview) and number == 1:
                 nodes.append(self._node(value))
-            elif isinstance(value, memoryview) and number == 11:
-                tainted |= {str(text) for place, _, text in self._fields(value, "ValueInfo") if place == 1}
+            elif isinstance(value, memoryview) and number in (11, 12):
+                names = {str(text) for place, _, text in self._fields(value, "ValueInfo") if place == 1}
+                (tainted if number == 11 else outputs).update(names)
         self._nodes(nodes, tainted)
-        return tainted
+        return not outputs.isdisjoint(tainted)
 
-    def _nodes(self, nodes: Iterable[_Node], tainted: set[str]) -> None:
+    def _nodes(self, nodes: Sequence[_Node], tainted: set[str]) -> None:
+        # Runtimes sort nodes, in whatever order they stand: one read before its node was looked at may hold anything.
         for node in nodes:
-            if self._carries(node, tainted):
-                tainted.update(node.outputs)
-            else:
+            tainted.update(node.outputs)
+        for node in nodes:
+            if not self._carries(node, tainted):
                 tainted.difference_update(node.outputs)
 
     def _carries(self, node: _Node, tainted: set[str]) -> bool:
         """Return whether outputs of a node hold values of the request."""
-        given = frozenset(place for place, each in enumerate(node.inputs) if each in tainted)
-        own = self._functions.get((node.domain, node.operator))
+        given = frozenset(place for place, each in enumerate(node.inputs) if each and each in tainted)
+        key = (node.domain, node.operator, node.overload)
+        own = self._functions.get(key)
         if own is not None:
-            return bool(self._function((node.domain, node.operator), own, given))
+            if node.graphs:  # which the function may run in any way
+                raise _Unbounded(node.operator)
+            return bool(self._function(key, own, given))
         if node.operator in _REPEATS or given & set(_SIZED.get(node.operator, ())):
             raise _Unbounded(node.operator)
         if node.operator in _SHAPES:
             return False
-        inner = [self.graph(each, frozenset(tainted)) - tainted for each in node.graphs]
+        inner = [self.graph(each, tainted) for each in node.graphs]
         return bool(given) or any(inner)
 
-    def _function(self, key: tuple[str, str], message: memoryview, given: frozenset[int]) -> frozenset[int]:
+    def _function(self, key: _Key, message: memoryview, given: frozenset[int]) -> frozenset[int]:
         """Return which outputs hold values of the request where the inputs `given` do; each case is walked once."""
         if key in self._open:
             raise _Unbounded(key[1])
@@ -150,6 +167,8 @@ class _Walk:
                 node.operator = str(value)
             elif number == 7:
                 node.domain = str(value)
+            elif number == 8:
+                node.overload = str(value)
             elif each.kind == "Attribute" and isinstance(value, memoryview):
                 node.graphs += [
                     inner

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -13,13 +15,14 @@ OPSETS = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
 
 
 def model(*nodes: onnx.NodeProto, functions: tuple[onnx.FunctionProto, ...] = ()) -> bytes:
-    """Return a model of `x` (floats), `n` (one integer) and the constant `two`."""
+    """Return a model of `x` (floats), `n` (one integer), `t` (texts) and the constant `two`."""
     graph = helper.make_graph(
         list(nodes),
         "graph",
         [
             helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1]),
             helper.make_tensor_value_info("n", TensorProto.INT64, [1]),
+            helper.make_tensor_value_info("t", TensorProto.STRING, [None]),
         ],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])],
         [numpy_helper.from_array(np.array([2], np.int64), "two")],
@@ -41,6 +44,11 @@ def branches(*nodes: onnx.NodeProto) -> onnx.NodeProto:
 
 def function(*nodes: onnx.NodeProto, called: str = "f", takes: tuple[str, ...] = ("a", "s")) -> onnx.FunctionProto:
     return helper.make_function("own", called, takes, ["b"], list(nodes), OPSETS)
+
+
+def overloaded(given: Any, overload: str) -> Any:
+    given.overload = overload
+    return given
 
 
 EXPANDS = function(node("Expand", "a", "s", to="b"))
@@ -68,6 +76,29 @@ EXPANDS = function(node("Expand", "a", "s", to="b"))
             "Expand",
         ),
         (model(node("f", "x", "n", domain="own"), functions=(function(node("f", "a", "s", domain="own")),)), "f"),
+        (model(node("StringSplit", "t")), "StringSplit"),
+        # Runtimes sort nodes before they run them.
+        (model(node("Expand", "x", "k"), node("Identity", "n", to="k")), "Expand"),
+        (model(branches(node("Expand", "x", "k", to="i")), node("Identity", "n", to="k")), "Expand"),
+        # They tell functions of one name by their overload, and prefer their own operators to functions.
+        (
+            model(
+                overloaded(node("f", "x", "n", domain="own"), "wide"),
+                functions=(
+                    overloaded(function(node("Expand", "a", "s", to="b")), "wide"),
+                    function(node("Add", "a", "s", to="b")),
+                ),
+            ),
+            "Expand",
+        ),
+        (
+            model(
+                node("Expand", "x", "n"),
+                functions=(helper.make_function("", "Expand", ["a", "s"], ["b"], [node("Relu", "a", to="b")], OPSETS),),
+            ),
+            "Expand",
+        ),
+        (model(node("f", "x", "two", domain="own", body=graph()), functions=(EXPANDS,)), "f"),
     ],
 )
 def test_what_a_value_decides_is_found(content: bytes, operator: str) -> None:
@@ -84,6 +115,7 @@ def test_what_a_value_decides_is_found(content: bytes, operator: str) -> None:
         model(branches(node("Relu", "x", to="i"))),
         model(node("f", "x", "two", domain="own"), functions=(EXPANDS,)),
         model(node("Expand", "n", "two")),
+        model(helper.make_node("Dropout", ["x"], ["d", ""]), node("Resize", "d", "", "two")),
     ],
 )
 def test_what_shapes_decide_is_not(content: bytes) -> None:
@@ -102,3 +134,9 @@ def test_functions_that_call_each_other_twice_are_walked_once() -> None:
     ]
     last = function(node("Add", "a", "s", to="b"), called="f60")
     assert unbounded_operator(model(node("f0", "x", "n", domain="own"), functions=(*functions, last))) is None
+
+
+def test_a_long_chain_of_functions_counts_as_unbounded() -> None:
+    functions = [function(node(f"f{n + 1}", "a", "s", to="b", domain="own"), called=f"f{n}") for n in range(2000)]
+    last = function(node("Add", "a", "s", to="b"), called="f2000")
+    assert unbounded_operator(model(node("f0", "x", "n", domain="own"), functions=(*functions, last))) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ import pytest
 
 from certificates import Authority
 from mainspring.core.settings import Limits, Tls
-from mainspring.security.model import Principal
+from mainspring.security.adapters.memory import MemoryKeyStore
+from mainspring.security.model import ApiKey, Principal
+from mainspring.security.ports import Unchecked
 from mainspring.serving.http.acceptor import Acceptor
 from mainspring.serving.http.message import Request, refusal
+from serving_kit import Kit
 
 ASK = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 KNOWN = b"GET /known HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -232,3 +236,37 @@ async def test_one_body_alone_may_be_larger_than_the_bound() -> None:
         alone[1].write(b" " * 500_000)
         assert await status(alone) == 200
         assert server.acceptor.numbers()["receiving_bytes"] == 0
+
+
+class LookedFor(MemoryKeyStore):
+    """A store that says of no key whether it is there until `checked` ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.checked: Future[None] = Future()
+
+    def find(self, key_id: str) -> ApiKey | None:
+        if self.checked.done():
+            return None
+        raise Unchecked("It was not looked for yet.", self.checked)
+
+
+@on_a_loop
+async def test_a_body_is_left_unread_while_the_key_of_its_caller_is_looked_for() -> None:
+    keys, stranger, bytes_sent = LookedFor(), Kit().key(), 1 << 19
+    gateway, seen = Kit(keys=keys).gateway(), list[Request]()
+    head = f"POST /v2/models/a/infer HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {stranger}\r\n"
+
+    def handle(request: Request) -> None:
+        seen.append(request)
+        gateway.handle(request)
+
+    async with serving() as server:
+        server.acceptor.handle = handle
+        peer = await server.peer(f"{head}Content-Length: {bytes_sent}\r\n\r\n".encode() + bytes(bytes_sent))
+        for _ in range(20):  # turns of the loop, in which it could read
+            assert await status(await server.peer(b"GET /v2/health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")) == 200
+        first = next(each for each in seen if each.head.method == "POST")
+        assert first.size < 1 << 15
+        keys.checked.set_result(None)
+        assert await status(peer) in (401, 503)  # the latter where that took over a second

@@ -163,6 +163,16 @@ class Connection(asyncio.BufferedProtocol):
             self._direct = into
             self._wake_at(len(into))
 
+    def pause(self, request: Request) -> None:
+        """Leave the rest of a request's body unread until `resume`."""
+        if request is self._incoming:
+            self._pause()
+
+    def resume(self) -> None:
+        """Read on, unless a request waits for its turn."""
+        if not self._queue:
+            self._resume()
+
     def _wake_at(self, left: int) -> None:
         """Be told of bytes when there are many, or all that are left: each time costs as much as a small request."""
         if _LINUX and not self._owner.secure:

@@ -191,7 +191,9 @@ class Gateway:
         """Begin when the caller's key was looked for, or when there is no more time for that."""
         served = self._plane.served.get(request.model)
         allowed_us = min(_KEY_US, served.route.deadline_us if served is not None else _KEY_US)
+        request.pause()  # a stranger's body takes no memory
         await unchecked.wait((request.received + allowed_us - monotonic_us()) / 1e6)
+        request.resume()
         self._begin(request, again=True)
 
     def _stands(self, passed: _Passed) -> bool:

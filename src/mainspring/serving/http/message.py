@@ -185,6 +185,14 @@ class Request:
             await self._waiting
         return self.body
 
+    def pause(self) -> None:
+        """Leave the rest of its body unread until `resume`: what nobody waits for yet is not counted as arriving."""
+        self._connection.pause(self)
+
+    def resume(self) -> None:
+        """Read on."""
+        self._connection.resume()
+
     def _room(self, left: int, align: int) -> memoryview:
         """Move what came of the body to where all of it has room, and return the room that is left."""
         room = np.empty(self.size + left + _NUMBER, np.uint8)  # unlike a bytearray it is not cleared first

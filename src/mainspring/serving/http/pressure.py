@@ -1,6 +1,6 @@
 """Overload, where it is felt first: how long requests lay unread, and how much time refusals may take.
 
-Why: docs/adr/0024-overload.md. An event loop that is behind reads a request some time after it came, and the caller's
+Why: docs/adr/0025-overload.md. An event loop that is behind reads a request some time after it came, and the caller's
 clock runs meanwhile. And a refusal costs a tenth of an answer or more, so at ten times the capacity a server that
 refuses everybody does nothing else.
 """

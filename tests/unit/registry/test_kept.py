@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -67,3 +68,16 @@ def test_only_the_youngest_are_kept(bucket: Bucket, tmp_path: Path) -> None:
     assert (tmp_path / made[-1].digest).exists()
     assert kept.delete(made[-1].digest)
     assert not (tmp_path / made[-1].digest).exists()
+
+
+class Unreadable(FolderBlobs):
+    """A folder on a disk that fails."""
+
+    def get(self, digest: str) -> Mapping[str, bytes]:
+        raise OSError(errno.EIO, digest)
+
+
+def test_a_bundle_is_read_from_its_store_where_this_machines_disk_fails(bucket: Bucket, tmp_path: Path) -> None:
+    made = bundle()
+    Bundles(bucket, KEY.public).save(made)
+    assert Bundles(KeptBlobs(bucket, Unreadable(tmp_path)), KEY.public).load(made.digest).files == made.files

@@ -31,7 +31,7 @@ class KeptBlobs:
         self.put, self.all, self.stored, self.sweep = store.put, store.all, store.stored, store.sweep
 
     def get(self, digest: str) -> Mapping[str, bytes]:
-        with suppress(MainspringError):
+        with suppress(MainspringError, OSError):
             files = self._near.get(digest)
             if _whole(digest, files):
                 self._keep(digest, files)

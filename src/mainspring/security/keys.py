@@ -22,7 +22,7 @@ from mainspring.security.ports import FindsKeys, KeyStore
 
 _TOKEN = re.compile(r"(msp_([0-9a-z]{26})_[0-9A-Za-z]{43})([0-9a-f]{8})")
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # 43 of these are 256 bits
-_KEEP_S = 1.0  # how long a key found in the store is trusted; a revocation bites this late at most
+_KEEP_S = 1.0  # how long a key found in the store is trusted: a revocation bites later by as much
 _KEEP_KEYS = 4096
 _LONGEST_LIFETIME = 10 * 366 * DAY
 _GET_ONE = "run `mainspring keys create`, or ask who runs this installation."

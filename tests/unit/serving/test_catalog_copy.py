@@ -183,3 +183,17 @@ def test_a_catalog_that_lost_its_routing_table_counts_as_away(here: Here) -> Non
     here.passes(10)
     assert here.copy.stale_since is not None
     assert set(here.copy.current()) == {"late-arrival"}
+
+
+def test_a_start_reads_the_table_also_where_its_revision_is_that_of_the_saved_copy(here: Here) -> None:
+    here.copy.stop()
+    here.catalog.routes = MemoryRoutes()
+    here.catalog.routes.publish([route(Arm("2", "b" * 64))])
+    copy = here.started()
+    assert copy.revision() == 1
+    assert [arm.version for arm in copy.current()["late-arrival"].arms] == ["2"]
+
+
+def test_a_copy_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    assert CopyFile(tmp_path / "copy", of="here", pepper=PEPPER).load() is None

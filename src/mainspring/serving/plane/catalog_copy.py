@@ -212,7 +212,9 @@ class CatalogCopy:
         revision = routes.revision()
         if known is not None and known.revision and not revision:
             raise Unavailable("The catalog has lost its routing table.", fix="restore it from a backup.")
-        table = known.routes if known is not None and revision == known.revision else dict(routes.current())
+        # After an absence of either, the same revision may be of another table: a backup, and what was published since.
+        followed = known is not None and self._away is False and revision == known.revision
+        table = known.routes if known is not None and followed else dict(routes.current())
         found = known.keys if known is not None else {}
         if keys or begun - self._keys_at >= _KEYS_S:
             found = self._read_keys(store, found, begun)

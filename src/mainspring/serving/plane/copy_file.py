@@ -56,10 +56,13 @@ class CopyFile:
         self._key = hmac.digest(pepper, b"the gateway's copy of the catalog", hashlib.sha256)
 
     def load(self) -> Kept | None:
-        """Return what was saved last, `None` where nothing was, or it is damaged, or of another catalog."""
+        """Return what was saved last, `None` where nothing was, or it cannot be read, or is of another catalog."""
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:
+            return None
+        except OSError as error:  # another user's, say
+            _log.error("The copy of the catalog cannot be read: %s", error)
             return None
         tag, body = content[:_TAG_BYTES], content[_TAG_BYTES:]
         if not hmac.compare_digest(tag, self._tag(body)):

@@ -48,3 +48,17 @@ def test_one_that_runs_is_held_where_it_had_a_second_of_the_processor() -> None:
         until_state(pid, "R")
         assert held(pid, -1.0)
         assert not held(pid, LOTS_S)
+
+
+def test_one_that_waits_for_a_disk_is_not(tmp_path: Path) -> None:
+    """As for a disk, the kernel has a process wait for its child that opens a pipe before its own program begins."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    spawn = f"os.posix_spawn('/bin/true', ['true'], {{}}, file_actions=[(os.POSIX_SPAWN_OPEN, 0, {str(pipe)!r}, 0, 0)])"
+    with running(f"import os; {spawn}") as pid:
+        try:
+            until_state(pid, "D")
+            assert not held(pid, LOTS_S)
+            assert held(pid, -1.0)
+        finally:
+            pipe.open("wb").close()

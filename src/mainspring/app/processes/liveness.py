@@ -2,7 +2,8 @@
 
 Each is asked over its slot's socket, which its event loop serves. One that is silent for the whole time-out is killed,
 and the supervisor starts it again as any that died. On a busy machine silence alone is no proof: a process that could
-run and got next to no processor time has not had its chance, and is asked again.
+run, or waits for a disk or for memory that was swapped out, and got next to no processor time has not had its chance,
+and is asked again. Another in its place would wait as long.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def held(pid: int, used_s: float) -> bool:
         used_s: The processor time that it had used, in s, when the silence began.
     """
     state = _state(pid)
-    return state is None or state[0] != "R" or state[1] - used_s >= _CHANCE_S
+    return state is None or state[0] not in "RD" or state[1] - used_s >= _CHANCE_S
 
 
 def _used_s(pid: int) -> float:

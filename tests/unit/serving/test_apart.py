@@ -44,9 +44,9 @@ def children() -> list[int]:
 
 
 def test_a_call_that_does_not_end_is_stopped_and_the_next_is_answered() -> None:
-    executor = OnnxExecutor(counted(KEY), limits=CallLimits(seconds=1.0))
+    executor = OnnxExecutor(counted(KEY), limits=CallLimits(seconds=2.0))
     assert not executor.inline
-    with pytest.raises(ModelFailed, match="stopped: it ran for 1 s"):
+    with pytest.raises(ModelFailed, match="stopped: it ran for 2 s"):
         executor.predict({"n": ENDLESS}, 1)
     assert executor.predict({"n": FEW}, 2)["y"].tolist() == [[1.0], [5.0]]
     executor.close()
@@ -80,9 +80,15 @@ def test_a_model_that_does_not_load_says_so() -> None:
 
 def test_a_call_in_this_process_is_stopped_too() -> None:
     """For models that no analysis finds: the runtime ends between two nodes."""
-    session = open_session(counted(KEY).files["model.onnx"], "bundle", limits=CallLimits(seconds=0.2))
-    with pytest.raises(ModelFailed, match="stopped"):
+    session = open_session(counted(KEY).files["model.onnx"], "bundle", limits=CallLimits(seconds=1.2))
+    with pytest.raises(ModelFailed, match="ran for 1.2 s"):
         session.run(["y"], {"n": ENDLESS})
+
+    async def on_an_event_loop() -> None:
+        session.run(["y"], {"n": ENDLESS})
+
+    with pytest.raises(ModelFailed, match="ran for 1 s"):
+        asyncio.run(on_an_event_loop())
     assert session.run(["y"], {"n": FEW})[0].tolist() == [[1.0], [5.0]]
 
 

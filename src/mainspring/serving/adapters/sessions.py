@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
@@ -17,7 +18,7 @@ from mainspring.serving.plane.executor import Array, ModelFailed, first_line
 
 # Where ONNX Runtime looks for a tensor's data outside its file, were there such a file: below this there is none.
 _NOWHERE = os.devnull
-_MAIN_S = 1.0  # of processor time for a call on the main thread, where an event loop may wait for it
+_LOOP_S = 1.0  # of processor time for a call on an event loop, which serves nobody else meanwhile
 _LOOK_S = 0.25
 
 
@@ -103,6 +104,14 @@ def _watching() -> _Watch:
     return _Watch()
 
 
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 class _Session:
     def __init__(self, session: Any, name: str, limits: CallLimits) -> None:
         self._session = session
@@ -113,8 +122,7 @@ class _Session:
         self.get_outputs = session.get_outputs
 
     def run(self, fetches: Sequence[str], feed: Mapping[str, Array]) -> Sequence[Any]:
-        main = threading.current_thread() is threading.main_thread()
-        limit_s = min(_MAIN_S, self._seconds) if main else self._seconds
+        limit_s = min(_LOOP_S, self._seconds) if _on_a_loop() else self._seconds
         call = _Call(self._watch.clock(), limit_s, ort.RunOptions())
         calls, key = self._watch.calls, id(call)
         calls[key] = call

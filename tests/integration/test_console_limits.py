@@ -163,3 +163,44 @@ def test_who_is_slow_is_cut_off() -> None:
                 assert await asyncio.to_thread(silent.recv, 100) == b""
 
     asyncio.run(talk())
+
+
+def test_bodies_that_do_not_arrive_take_no_room_of_others() -> None:
+    async def talk() -> None:
+        async with serving() as port:
+            head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+            slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+            try:
+                for each in slow:
+                    each.sendall(head % MAX_BODY_BYTES)
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+                assert _status(await reader.readuntil(b"\r\n\r\n")) == 100
+                writer.write(b"ok")
+                assert _status(await reader.readuntil(b"\r\n\r\n")) == 201
+                writer.close()
+                await writer.wait_closed()
+            finally:
+                for each in slow:
+                    each.close()
+
+    asyncio.run(talk())
+
+
+def test_one_connection_asks_again_before_it_is_answered_and_waits_for_a_word_before_a_body() -> None:
+    async def talk() -> None:
+        async with serving() as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            announced = b"POST /c HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+            writer.write(ASK.replace(b"GET", b"HEAD") + ASK + announced)
+            heads = [await reader.readuntil(b"\r\n\r\n") for _ in range(2)]
+            lengths = [int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]) for head in heads]
+            assert json.loads(await reader.readexactly(lengths[1]))["method"] == "GET"
+            assert lengths[0] == lengths[1] + len("HEAD") - len("GET")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+            writer.write(b"ok")
+            assert _status(await reader.readuntil(b"\r\n\r\n")) == 201
+            writer.close()
+            await writer.wait_closed()
+
+    asyncio.run(talk())

@@ -19,8 +19,10 @@ from mainspring.serving.http.acceptor import Acceptor
 from mainspring.serving.http.message import Request, refusal
 from mainspring.serving.plane.status import TooLarge
 
-LIMITS = Limits(connections=256, receiving_bytes=4 << 20, header_bytes=64 << 10)
 MAX_BODY_BYTES = 64 << 10
+_CONNECTIONS = 256
+# Bodies are read before anybody shows a key: those that arrive slowly must not take the room of others.
+LIMITS = Limits(connections=_CONNECTIONS, receiving_bytes=_CONNECTIONS * MAX_BODY_BYTES, header_bytes=64 << 10)
 _PATIENCE_S = 10  # at the end, for requests that are under way
 _JSON = (("content-type", "application/json"),)
 _log = logging.getLogger(__name__)

@@ -14,6 +14,7 @@ from mainspring.app.live.doctor import examine
 from mainspring.app.live.finding import Finding
 from mainspring.app.live.status import status
 from mainspring.app.processes.running import Running
+from mainspring.app.profiles.ledger_folder import ledger_folder
 from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import Project, open_project
 from mainspring.serving.model import Arm, Route
@@ -60,6 +61,16 @@ def test_damaged_segments_of_the_log_are_counted_with_their_folder(project: Proj
     assert not found.ok
     assert found.detail.startswith(f"1 damaged segments of the log are set aside in {ledger / 'damaged'}")
     assert status(project).damaged_segments == 1
+
+
+def test_damaged_segments_of_a_profile_with_its_own_lake_are_named_in_its_own_folder(project: Project) -> None:
+    _ = project.predictions  # the shared folder is of the first lake
+    other = open_project(load_settings(project.settings.root, environment={"MAINSPRING_LAKE": "other/lake"}))
+    ledger = ledger_folder(other.settings)
+    ledger.mkdir()
+    (ledger / "01x.segment").write_bytes(b"")
+    found = next(finding for finding in examine(other) if finding.check == "predictions")
+    assert found.detail.startswith(f"1 damaged segments of the log are set aside in {ledger / 'damaged'}")
 
 
 def test_an_unexpected_error_is_one_checks_failure(project: Project) -> None:

@@ -14,6 +14,7 @@ from mainspring.app.live.finding import Finding, well
 from mainspring.app.processes.reach import answers
 from mainspring.app.processes.running import alive, read_running
 from mainspring.app.profiles import place_checks
+from mainspring.app.profiles.ledger_folder import ledger_folder
 from mainspring.app.project import Project
 from mainspring.core.errors import Conflict, MainspringError
 from mainspring.core.ids import ID_PATTERN
@@ -217,7 +218,7 @@ def _predictions(project: Project) -> Iterator[Finding]:
     moved = project.predictions.compact()
     damaged = project.predictions.damaged()
     if damaged:
-        folder = project.settings.ledger.path / "damaged"
+        folder = ledger_folder(project.settings) / "damaged"
         yield Finding(
             check="predictions",
             ok=False,

@@ -60,14 +60,10 @@ def check_approver(approver: str, version: ModelVersion, authors: Sequence[str],
         )
 
 
-def verdict(
-    count: int,
-    version: ModelVersion,
-    authors: Sequence[str],
-    approvals: Sequence[Approval],
-    people: Mapping[str, str] | None = None,
-) -> GateResult:
-    """Judge whether enough people approved a version.
+def counted(
+    version: ModelVersion, authors: Sequence[str], approvals: Sequence[Approval], people: Mapping[str, str]
+) -> dict[str, str]:
+    """Return person -> one of the names that the person approved a version by, where that approval counts.
 
     An author's word does not count, nor that of a key that an author made, nor one for another bundle. Several keys
     that one person made are one person.
@@ -75,13 +71,23 @@ def verdict(
     Args:
         people: For approvers that are API keys: approver -> the person who made the key, empty where not known.
     """
-    people = people or {}
-    persons: dict[str, str] = {}  # person -> the approver to name
+    persons: dict[str, str] = {}
     for each in approvals:
         person = people.get(each.approver, each.approver)
         if each.digest == version.digest and person and person not in authors:
             persons.setdefault(person, each.approver)
-    who = set(persons.values())
+    return persons
+
+
+def verdict(
+    count: int,
+    version: ModelVersion,
+    authors: Sequence[str],
+    approvals: Sequence[Approval],
+    people: Mapping[str, str] | None = None,
+) -> GateResult:
+    """Judge whether enough people approved a version; see `counted`."""
+    who = set(counted(version, authors, approvals, people or {}).values())
     missing = max(0, count - len(who))
     name = f"{version.model}:{version.version}"
     return GateResult(

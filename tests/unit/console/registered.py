@@ -21,6 +21,7 @@ from mainspring.registry.lineage import PARENT as MADE_FROM
 from mainspring.registry.model import AliasMove, Approval, Deletion, Input, Manifest, ModelVersion
 from mainspring.registry.processes import USER
 from mainspring.registry.runs import NAME, PARENT
+from mainspring.security.model import Action, ApiKey
 from mainspring.serving.model import Arm, Route
 from mainspring.stats.metrics import score
 from mainspring.training.model import approved
@@ -79,6 +80,7 @@ def _decide(project: Project, made: list[ModelVersion]) -> None:
     ):
         project.versions.set_alias(AliasMove(MODEL, "champion", old, new, actor, why, at))
     project.versions.set_alias(AliasMove(MODEL, "challenger", None, newest.version, "local:ana", "", NOW - 2 * HOUR))
+    project.key_store.add(key("k1", "local:cem"))
     for each, who, why, at in (
         (newer, "key:k1:cem", "looked at the slices", NOW - 50 * HOUR),
         (newest, "key:k1:cem", "the false alarms are gone", NOW - 3 * HOUR),
@@ -90,6 +92,11 @@ def _decide(project: Project, made: list[ModelVersion]) -> None:
     project.deletions.mark(Deletion(MODEL, old.version, old.digest, "local:ana", "", NOW - 9 * DAY))
     arms = (Arm(newer.version, newer.digest, 0.9), Arm(newest.version, newest.digest, 0.1))
     project.routes.publish([Route(endpoint=MODEL, model=MODEL, arms=arms, deadline_us=50_000, max_queue_rows=4096)])
+
+
+def key(key_id: str, created_by: str) -> ApiKey:
+    """Return a key that may manage, of `created_by`."""
+    return ApiKey(key_id, created_by, frozenset({Action.MANAGE}), bytes(32), NOW - 9 * DAY, NOW + DAY, None, created_by)
 
 
 def version(

@@ -15,7 +15,7 @@ from mainspring.registry.adapters.memory import MemoryVersions
 from mainspring.registry.model import AliasMove, Approval
 from unit.console.client import Client
 from unit.console.flights import NOW, Definitions, Project, populated
-from unit.console.registered import MODEL, OTHER, registered, searched
+from unit.console.registered import MODEL, OTHER, key, registered, searched
 from unit.console.test_pages import Markup, text_of
 
 
@@ -202,6 +202,17 @@ class TestVersion:
         assert "1 of 1 needed" in text
         assert "the false alarms are gone" in text
         assert f"mainspring models approve {MODEL}:31" in text_of(shown(client, f"/models/{MODEL}/versions/31"))
+
+    def test_an_approval_counts_as_it_does_for_the_gate(self, tmp_path: Path) -> None:
+        """Not by a key that an author made, nor by one of which nobody knows who made it."""
+        project = registered(tmp_path)
+        project.approvals.withdraw(MODEL, "34", "key:k1:cem", actor="local:cem", reason="", at=NOW)
+        project.key_store.add(key("k2", "local:ben"))
+        version = project.versions.get(MODEL, "34")
+        for approver in ("key:k2:mine", "key:k3:gone"):
+            project.approvals.add(Approval(MODEL, "34", version.digest, approver, "", NOW))
+        page = shown(Client(create_app(project), project.key()), f"/models/{MODEL}/versions/34")
+        assert "0 of 1 needed" in text_of(page)
 
     def test_an_approval_that_was_taken_back_counts_no_more_and_is_told(self, tmp_path: Path) -> None:
         project = registered(tmp_path)

@@ -14,6 +14,7 @@ from mainspring.registry.lineage import Lineage, authors_of, lineage_of
 from mainspring.registry.model import AliasMove, Approval, Deletion, ModelVersion, RunRecord, Withdrawal
 from mainspring.registry.processes import local_user
 from mainspring.security.model import Action, AuditEvent
+from mainspring.security.ports import KeyStore
 
 CHAMPION = "champion"
 _KEY = "key:"  # before the id and the name of an API key, among approvers
@@ -160,7 +161,7 @@ def approve(project: Project, reference: str, *, key: str | None = None, reason:
     version = find(project, reference)
     approver = local_user() if key is None else _holder(project, key)
     expect_kept(project, version)
-    check_approver(approver, version, authors(project, version), makers(project, [approver]).get(approver))
+    check_approver(approver, version, authors(project, version), makers(project.key_store, [approver]).get(approver))
     project.bundles.load(version.digest)  # nobody approves what is not whole
     reason = storable(reason)
     approval = Approval(version.model, version.version, version.digest, approver, reason, project.wall.now())
@@ -194,12 +195,12 @@ def withdraw(
     return done
 
 
-def makers(project: Project, approvers: Iterable[str]) -> dict[str, str]:
+def makers(keys: KeyStore, approvers: Iterable[str]) -> dict[str, str]:
     """Return the person who made each of the API keys among `approvers`; empty where that is not known."""
     found = {}
     for approver in approvers:
         if approver.startswith(_KEY):
-            key = project.key_store.find(approver.removeprefix(_KEY).partition(":")[0])
+            key = keys.find(approver.removeprefix(_KEY).partition(":")[0])
             found[approver] = "" if key is None else key.created_by
     return found
 

@@ -60,7 +60,7 @@ def _approved(project: Project, gates: Sequence[Gate], version: ModelVersion) ->
     if not count:
         return []
     given = project.approvals.of(version.model, version.version)
-    people = makers(project, (each.approver for each in given))
+    people = makers(project.key_store, (each.approver for each in given))
     return [approving.verdict(count, version, authors(project, version), given, people)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mainspring.app.models.curating import makers
 from mainspring.app.runs.searching import SEARCH
 from mainspring.console.charts import Chart
 from mainspring.console.models.figures import Figures, columns, figures_of, over_versions, record_of, runs_of
@@ -14,6 +15,7 @@ from mainspring.console.models.serving import Serving, serving, shares
 from mainspring.console.models.states import state_of
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import NotFound
+from mainspring.delivery.approving import counted
 from mainspring.registry.lineage import authors_of
 from mainspring.registry.model import Approval, Deletion, ModelVersion
 from mainspring.registry.searching import Column, Condition, Kind, RunQuery, RunRow
@@ -23,7 +25,7 @@ PAGE, DRAWN, TOLD, SEARCHES = 20, 60, 8, 5
 
 @dataclass(frozen=True, slots=True)
 class VersionRow:
-    """One version in the table. `approvers` are those whose word counts; see `delivery.approving.verdict`."""
+    """One version in the table. `approvers` are those whose word counts; see `delivery.approving.counted`."""
 
     version: ModelVersion
     authors: tuple[str, ...]
@@ -136,7 +138,7 @@ def _rows(
                 version=version,
                 authors=authors,
                 figures=figures.get(version.run_id, Figures({}, {})),
-                approvers=counting(version, authors, approvals.get(version.version, ())),
+                approvers=counting(project, version, authors, approvals.get(version.version, ())),
                 mark=marks.get(version.version),
                 serves=shares(served, version.version),
                 run=run is not None,
@@ -145,9 +147,12 @@ def _rows(
     return tuple(rows)
 
 
-def counting(version: ModelVersion, authors: Sequence[str], approvals: Sequence[Approval]) -> tuple[str, ...]:
-    """Return the approvers whose word counts: for these bytes, and not an author's own."""
-    return tuple(sorted({each.approver for each in approvals if each.digest == version.digest} - set(authors)))
+def counting(
+    project: ConsoleProject, version: ModelVersion, authors: Sequence[str], approvals: Sequence[Approval]
+) -> tuple[str, ...]:
+    """Return the approvers whose word counts, one for each person."""
+    people = makers(project.key_store, (each.approver for each in approvals))
+    return tuple(sorted(counted(version, authors, approvals, people).values()))
 
 
 def searches(project: ConsoleProject, model: str) -> tuple[RunRow, ...]:

@@ -127,7 +127,7 @@ def version_page(project: ConsoleProject, looking: Looking, model: str, number: 
         intervals=intervals,
         approvals=tuple(approvals),
         withdrawn=tuple(project.approvals.withdrawn(model, version.version)),
-        approvers=counting(version, authors, approvals),
+        approvers=counting(project, version, authors, approvals),
         needed=needed(declared.gates if declared else (), project.settings.approvals),
         mark=next((mark for mark in project.deletions.all() if _is(mark, version)), None),
         serves=shares(serving(project).get(model, ()), version.version),

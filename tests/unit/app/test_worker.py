@@ -7,6 +7,7 @@ from pathlib import Path
 from mainspring.app.processes.worker import Duty, run_lanes
 from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import open_project
+from mainspring.core.errors import Unavailable
 
 
 def test_a_slow_duty_delays_no_other_lane() -> None:
@@ -29,6 +30,15 @@ def test_a_slow_duty_delays_no_other_lane() -> None:
         assert "behind" not in runs
         stop.set()
         slow.set()
+
+
+def test_a_duty_that_has_failed_for_a_day_is_done_again() -> None:
+    def fail() -> None:
+        raise Unavailable("The catalog does not answer.")
+
+    duty = Duty("publishing routes", fail, 5.0, failures=5000)
+    duty.run(100.0)
+    assert duty.due == 160.0
 
 
 def test_a_part_of_a_project_is_built_once_for_all_threads(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ log = logging.getLogger("mainspring")
 LOCK = "jobs"
 _LOOK_S = 1.0  # how often it is asked whether a job is due
 _LONGEST_S = 60.0
+_DOUBLINGS = 16  # at most, of the wait after a failure
 _END_S = 5.0
 
 
@@ -63,7 +64,7 @@ def work(project: Project, stop: threading.Event) -> None:
                 idle, failures = True, failures + 1
                 log.exception("jobs failed")
             if idle:
-                stop.wait(min(_LONGEST_S, _LOOK_S * 2**failures))
+                stop.wait(min(_LONGEST_S, _LOOK_S * 2 ** min(failures, _DOUBLINGS)))
 
 
 def holder(state: Path) -> str:

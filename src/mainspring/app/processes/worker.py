@@ -26,6 +26,7 @@ from mainspring.data.retention import retain
 from mainspring.features.materialise.materialisation import CLOCK_BACK
 
 _LONGEST_WAIT_S = 60.0
+_DOUBLINGS = 16  # at most, of the wait after a failure
 _END_S = 5.0
 
 
@@ -55,7 +56,7 @@ class Duty:
         else:
             self.failures = 0
         rested_s = (1 + self.rest) * (time.monotonic() - begun) if self.rest else 0.0
-        later_s = min(_LONGEST_WAIT_S, self.every_s * 2**self.failures)
+        later_s = min(_LONGEST_WAIT_S, self.every_s * 2 ** min(self.failures, _DOUBLINGS))
         self.due = now + max(self.every_s, later_s, rested_s)
 
 

@@ -129,6 +129,8 @@ class _Walk:
             return bool(self._function(key, own, given))
         if node.operator in _REPEATS or given & set(_SIZED.get(node.operator, ())):
             raise _Unbounded(node.operator)
+        if node.operator == "If" and len(node.graphs) != 2:  # an attribute of the function stands for a branch
+            raise _Unbounded(node.operator)
         if node.operator in _SHAPES:
             return False
         inner = [self.graph(each, tainted) for each in node.graphs]

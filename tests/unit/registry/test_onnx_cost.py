@@ -77,6 +77,7 @@ EXPANDS = function(node("Expand", "a", "s", to="b"))
         ),
         (model(node("f", "x", "n", domain="own"), functions=(function(node("f", "a", "s", domain="own")),)), "f"),
         (model(node("StringSplit", "t")), "StringSplit"),
+        (model(node("f", "x", "n", domain="own"), functions=(function(node("If", "a", to="b")),)), "If"),
         # Runtimes sort nodes before they run them.
         (model(node("Expand", "x", "k"), node("Identity", "n", to="k")), "Expand"),
         (model(branches(node("Expand", "x", "k", to="i")), node("Identity", "n", to="k")), "Expand"),

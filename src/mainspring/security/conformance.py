@@ -1,4 +1,4 @@
-"""What every key store, audit log and authoriser must do. Derive a test class and give it the fixture."""
+"""Conformance of key stores, audit logs and authorisers. Derive a test class and give it the fixture."""
 
 from __future__ import annotations
 

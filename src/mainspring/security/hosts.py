@@ -35,7 +35,7 @@ def _plain(name: str) -> str:
 
 
 def check_host(host_header: str | None, allowed: Collection[str]) -> None:
-    """Return if the `Host` header's name is in `allowed`.
+    """Raise if the `Host` header's name is not in `allowed`.
 
     Args:
         allowed: Lower-case names: `example.org` and `::1` stand for any port, `example.org:8080` for that one.

@@ -80,7 +80,7 @@ _UNKNOWN: tuple[float, ApiKey | None] = (0.0, None)
 
 
 class Authenticator:
-    """Says who calls. A key's row is remembered for a second, and so is that a header was the right one for it."""
+    """Names callers. A key's row is remembered for a second, and so is that a header was the right one for it."""
 
     def __init__(
         self, store: FindsKeys, pepper: bytes, clock: Clock, *, monotonic: Callable[[], float] = time.monotonic

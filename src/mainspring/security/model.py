@@ -1,4 +1,4 @@
-"""Who calls, with which key, and what they may do."""
+"""Callers, their keys, and what they may do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Action(StrEnum):
-    """What can be done with an installation. Every route and verb names one."""
+    """An action on an installation. Every route and verb names one."""
 
     PREDICT = "predict"  # ask an endpoint for predictions and read its schema
     VIEW = "view"  # look at models, data, predictions, monitors
@@ -17,7 +17,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is stored of a key: never its secret, only an HMAC of it."""
+    """An API key as it is stored: never its secret, only an HMAC of it."""
 
     id: str
     name: str

@@ -1,4 +1,4 @@
-"""What security needs of a backend: a place for keys, for ended sessions, and for audit events."""
+"""Ports of security: a place for keys, for ended sessions, and for audit events."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Sessions:
         return self._mac("csrf", session.id.encode()).hex()
 
     def check_csrf(self, session: Session, token: str | None) -> None:
-        """Return if `token` is the session's.
+        """Raise if `token` is not the session's.
 
         Raises:
             Denied: It is missing or another's.

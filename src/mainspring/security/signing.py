@@ -33,7 +33,7 @@ class SigningKey:
 
 
 def verify(public: bytes, signature: bytes, content: bytes) -> None:
-    """Return if `signature` is the key's signature of `content`.
+    """Raise if `signature` is not the key's signature of `content`.
 
     Raises:
         Corrupt: It is not, or it or the key is no such thing at all.

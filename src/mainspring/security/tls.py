@@ -17,7 +17,7 @@ from mainspring.core.time import from_datetime, to_datetime
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What was found good. `expires` is the earliest end of any certificate of it, UTC epoch microseconds."""
+    """A certificate that passed. `expires` is the earliest end of its whole chain, UTC epoch microseconds."""
 
     expires: int
 

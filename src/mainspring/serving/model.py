@@ -86,7 +86,7 @@ class Arm(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """What an endpoint serves now. `revision` grows with every change of any route."""
+    """Versions that an endpoint serves now. `revision` grows with every change of any route."""
 
     endpoint: str
     model: str
@@ -99,7 +99,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one load. Rates are requests a second; `in_time` is a share of the requests that were due."""
+    """Outcome of one load. Rates are requests a second; `in_time` is a share of the requests that were due."""
 
     offered: float
     answered: float

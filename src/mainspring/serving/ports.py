@@ -1,4 +1,4 @@
-"""What serving needs of a backend: which versions stand behind which endpoint, what runs a version's model, and
+"""Ports of serving: which versions stand behind which endpoint, what runs a version's model, and
 what endpoints can do."""
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Routes(RoutingTable, Protocol):
 
 
 class Baselines(Protocol):
-    """What endpoints managed when they were measured. Nothing is ever changed."""
+    """Measured capacities of endpoints. Nothing is ever changed."""
 
     def add(self, baseline: Baseline) -> None:
         """Keep a measurement."""
@@ -54,12 +54,12 @@ class Executor(Protocol):
 
     @property
     def inputs(self) -> Mapping[str, TensorSpec]:
-        """What it takes, by name, in order. A column has the shape (-1,)."""
+        """Inputs by name, in order. A column has the shape (-1,)."""
         ...
 
     @property
     def outputs(self) -> Mapping[str, TensorSpec]:
-        """What it gives, by name, in order."""
+        """Outputs by name, in order."""
         ...
 
     @property

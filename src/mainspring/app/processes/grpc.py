@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def check_installed() -> None:
-    """Return if what gRPC needs is installed.
+    """Raise if a package that gRPC needs is missing.
 
     Raises:
         MissingExtra: It is not.

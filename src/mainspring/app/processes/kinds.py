@@ -21,7 +21,7 @@ MODULES = {
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How a child is started."""
+    """One kind of child, and how it is started."""
 
     name: str
     module: str

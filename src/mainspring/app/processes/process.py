@@ -1,4 +1,4 @@
-"""How a child process begins: its arguments, its log, its project."""
+"""Start of a child process: its arguments, its log, its project."""
 
 from __future__ import annotations
 

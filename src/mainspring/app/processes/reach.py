@@ -1,4 +1,4 @@
-"""How this program reaches its own planes over HTTP."""
+"""Requests of this program to its own planes over HTTP."""
 
 from __future__ import annotations
 

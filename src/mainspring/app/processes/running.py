@@ -1,4 +1,4 @@
-"""What is up, as the supervisor writes it into the state folder."""
+"""The running processes, as the supervisor writes them into the state folder."""
 
 from __future__ import annotations
 

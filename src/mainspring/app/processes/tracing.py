@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_installed() -> None:
-    """Return if what tracing needs is installed.
+    """Raise if a package that tracing needs is missing.
 
     Raises:
         MissingExtra: It is not.

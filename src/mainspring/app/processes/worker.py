@@ -1,4 +1,4 @@
-"""What goes on beside the requests: `python -m mainspring.app.processes.worker --project ROOT [--profile P]`.
+"""Duties beside the requests, as a process: `python -m mainspring.app.processes.worker --project ROOT [--profile P]`.
 
 Each duty is safe to run at any time, twice, or beside a command that does the same: what it writes is a function of
 what is stored. Duties of different lanes run in threads of their own, so that a slow one delays no other.

@@ -25,7 +25,7 @@ Build = Callable[["Context"], Any]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What an adapter may be built from: its URL, and the project for whatever it stands on."""
+    """Context that an adapter is built from: its URL, and the project for whatever it stands on."""
 
     url: Url
     project: Project

@@ -22,7 +22,7 @@ _SCARCE = 1 << 30  # bytes
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What came of one check of one backend."""
+    """Outcome of one check of one backend."""
 
     check: str
     ok: bool
@@ -32,7 +32,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What is checked: a setting of a project's profile and the address that it has."""
+    """A subject of a check: a setting of a project's profile and the address that it has."""
 
     project: Project
     part: str

@@ -24,14 +24,14 @@ _LOOK_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """How much one call of a model may take."""
+    """Limits of one call of a model."""
 
     seconds: float = 10.0
     memory_bytes: int = 2 << 30  # beside the model itself; of a model in a process of its own
 
 
 class OnnxSession(Protocol):
-    """What an executor asks of a session."""
+    """The part of a session of ONNX Runtime that an executor uses."""
 
     def get_inputs(self) -> Sequence[Any]:
         """Return what the graph takes: objects with `name`, `type` and `shape`."""

@@ -1,4 +1,4 @@
-"""How many threads a model gets: one, unless more were measured to pay."""
+"""Number of threads of a model: one, unless more were measured to pay."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _SHRINK, _GROW = 3 / 4, 1 / 32  # the cap on a batch's rows: of what it is, of w
 
 @dataclass(slots=True)
 class Batch(Generic[Payload]):
-    """What to run now, and what came too late."""
+    """Jobs to run now, and jobs that came too late."""
 
     jobs: list[Job[Payload]] = field(default_factory=list)
     late: list[Job[Payload]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""How long a batch takes, learnt from those that ran: t = a + b·rows, and how far from that they are."""
+"""Duration of a batch, learnt from those that ran: t = a + b·rows, and their distance from it."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from mainspring.serving.batching.workload import (
 
 @dataclass(slots=True)
 class History:
-    """What became of each arrival, by its index."""
+    """Outcome of each arrival, by its index."""
 
     refused: dict[int, MainspringError] = field(default_factory=dict)
     late: dict[int, int] = field(default_factory=dict)  # when it was found to be too late
@@ -112,7 +112,7 @@ def trained(service: Line, rows: int) -> Cost:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one traffic at one load came to. `goodput` and `of_ideal` are parts of the capacity and of `ideal`."""
+    """Outcome of one traffic at one load. `goodput` and `of_ideal` are parts of the capacity and of `ideal`."""
 
     traffic: str
     service: str

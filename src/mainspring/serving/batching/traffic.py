@@ -1,4 +1,4 @@
-"""What has arrived at a queue of late, and what of it was lost: what the batcher expects to arrive next."""
+"""Recent arrivals at a queue and their losses, by which the batcher expects what arrives next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each call answers."""
+"""Calls of the gRPC service, and their answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mainspring.serving.protocol.asked import Answered
 
 @dataclass(eq=False, slots=True)
 class Caller:
-    """Who asks: the id of their key, empty where none is needed; since when (monotonic, µs); and how many seconds the
+    """A caller: the id of its key, empty where none is needed; since when (monotonic, µs); and how many seconds the
     call's own deadline leaves, `None` if it has none. `answered` is what an `infer` came to."""
 
     principal: str

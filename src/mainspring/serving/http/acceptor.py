@@ -115,7 +115,7 @@ class Acceptor:
         self.pressure.close()
         return finished
 
-    # What connections say.
+    # Called by connections.
 
     def opened(self, connection: Connection, greeting: _Greeting) -> None:
         greeting.over = True

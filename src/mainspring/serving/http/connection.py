@@ -112,7 +112,7 @@ class Connection(asyncio.BufferedProtocol):
         self._closing = False  # whether the next reply is the last
         self._ends = False  # whether nothing of what it sends counts any more
 
-    # What the transport says.
+    # Called by the transport.
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -249,7 +249,7 @@ class Connection(asyncio.BufferedProtocol):
         self._choked_since = 0.0
         self._advance()
 
-    # What the parser says.
+    # Called by the parser.
 
     def on_message_begin(self) -> None:
         self._headers = Headers()
@@ -313,7 +313,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._head_count > MOST_HEADERS:
             raise _Refusal(431, f"The head has more than {MOST_HEADERS} lines.")
 
-    # What becomes of requests.
+    # Requests and replies.
 
     def _advance(self) -> None:
         """Have the next request answered, if it is its turn."""
@@ -443,7 +443,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def look(self, now: float) -> None:
-        """Do what is due at `now` to a peer that is too slow."""
+        """Enforce the idle, body and linger time-outs at `now`."""
         limits = self._owner.limits
         if self._lingers_until:
             if now > self._lingers_until:

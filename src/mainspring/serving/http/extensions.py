@@ -1,4 +1,4 @@
-"""What Triton's clients ask over HTTP beside the protocol: answered where this server has it, else refused in words.
+"""Calls of Triton's clients over HTTP beside the protocol: answered where this server has it, else refused in words.
 
 https://github.com/triton-inference-server/server/tree/main/docs/protocol
 """

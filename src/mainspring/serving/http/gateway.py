@@ -50,7 +50,7 @@ _NOBODY: tuple[None, None] = (None, None)
 
 
 class _Passed(msgspec.Struct, eq=False):
-    """What was found out about a request from its head: where it goes, and who sent it."""
+    """Route and caller of a request, as its head gives them."""
 
     template: str
     model: str
@@ -132,7 +132,7 @@ class Gateway:
 
     @property
     def in_flight(self) -> int:
-        """How many requests are on their way."""
+        """Number of requests that are being answered."""
         return self._plane.in_flight
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""What each route of the protocol answers over HTTP."""
+"""Handlers of the protocol's routes over HTTP."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def _header_length(headers: Headers) -> int | None:
 
 
 def _check_halves(decoded: Decoded, served: Served) -> None:
-    """Return if no output would have to be FP16 in JSON."""
+    """Raise if an FP16 output is requested as JSON."""
     binary = decoded.binary
     if binary is True:
         return

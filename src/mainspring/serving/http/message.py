@@ -67,7 +67,7 @@ class Headers:
 
 
 class Head:
-    """What stands before a request's body. The same bytes again are the same head: see `Acceptor.heads`.
+    """A request line and its headers. Equal bytes share one head: see `Acceptor.heads`.
 
     Attributes:
         path: Of its target, with %-escapes resolved.
@@ -156,7 +156,7 @@ class Request:
 
     @property
     def body(self) -> bytes | memoryview:
-        """What came of the body so far."""
+        """The part of the body that has arrived."""
         return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
 
     async def whole(self, align: int = 0) -> bytes | memoryview:

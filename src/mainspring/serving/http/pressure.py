@@ -29,7 +29,7 @@ class Holdable(Protocol):
 
 
 class Loop(Protocol):
-    """What is needed of an event loop."""
+    """The part of an event loop that is used here."""
 
     def call_soon(self, callback: Callable[[], object], /) -> object: ...
     def call_later(self, _delay: float, callback: Callable[[], object], /) -> Any: ...
@@ -99,7 +99,7 @@ class Pressure:
 
     @property
     def holding(self) -> int:
-        """How many connections are held."""
+        """Number of held connections."""
         return len(self._held)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a version of a model takes and gives, as JSON Schema (2020-12)."""
+"""Inputs and outputs of a model's version, as JSON Schema (2020-12)."""
 
 from __future__ import annotations
 

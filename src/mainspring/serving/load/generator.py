@@ -27,7 +27,7 @@ _SPIN_S = 0.002  # the kernel wakes a waiter too late to measure tens of microse
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What came of a load. `latencies_us` are of the answers with a status below 400, in the order they came."""
+    """Outcome of a load. `latencies_us` are of the answers with a status below 400, in the order they came."""
 
     seconds: float
     offered: float | None  # requests a second that were due, `None` in a closed loop

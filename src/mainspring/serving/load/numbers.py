@@ -1,4 +1,4 @@
-"""What gateway processes count of one endpoint, read back from Prometheus' text."""
+"""Counts that gateway processes keep of one endpoint, read back from Prometheus' text."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What every protocol serves from: endpoints, their versions, and how a request runs through one."""
+"""The data plane that every protocol serves from: endpoints, their versions, and how a request runs through one."""

@@ -102,7 +102,7 @@ class CatalogCopy:
         if self._thread is not None:
             self._thread.join(1.0)
 
-    # How it is
+    # State
 
     @property
     def age_s(self) -> float:

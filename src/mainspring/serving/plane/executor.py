@@ -1,4 +1,4 @@
-"""What executors share: how values become the arrays of a model, and how a model says that it failed."""
+"""Parts that executors share: how values become the arrays of a model, and how a model says that it failed."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _decoded(value: Any) -> str:
 
 
 def closed() -> ModelFailed:
-    """What to raise where somebody asks a model that was let go of."""
+    """Return the error of a call to a model that was closed."""
     return ModelFailed("The model was closed.")
 
 

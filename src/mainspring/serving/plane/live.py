@@ -1,4 +1,4 @@
-"""What this process serves right now, and how it follows the routing table.
+"""Versions that this process serves right now, and how it follows the routing table.
 
 The table is watched off the event loop. A change is prepared beside what serves (bundles loaded, verified, warmed),
 then takes its place in one assignment: a request sees the table before or after, and one that began before is answered

@@ -1,4 +1,4 @@
-"""What the gateway counts, and its Prometheus text.
+"""Metrics of the gateway, and their Prometheus text.
 
 Labels are endpoints of the routing table, statuses, stages and causes: all of them ours and few, so a scrape never
 grows with traffic. The counters are plain numbers of one event loop; Prometheus's own take three locks an observation.

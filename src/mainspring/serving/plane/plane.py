@@ -1,4 +1,4 @@
-"""What every protocol serves from: the endpoints of the routing table, their lanes, and whether they take traffic.
+"""The data plane of every protocol: the endpoints of the routing table, their lanes, and whether they take traffic.
 
 `serving.http.gateway` speaks HTTP over it, `serving.grpc` gRPC. Neither knows the other.
 """
@@ -119,7 +119,7 @@ class DataPlane:
         return None
 
     def remarks(self) -> dict[str, Any]:
-        """Return what whoever asks after our health should know, though this process takes traffic."""
+        """Return remarks for a health check of a process that takes traffic."""
         if self._catalog is None:
             return {}
         said: dict[str, Any] = {}

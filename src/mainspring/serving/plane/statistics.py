@@ -1,4 +1,4 @@
-"""What one version did so far, as the statistics extension counts it.
+"""Statistics of one version, as the statistics extension counts it.
 
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md. Triton's
 `perf_analyzer` reads it twice and says what of a latency was queueing and what the model.

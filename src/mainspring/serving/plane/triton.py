@@ -1,4 +1,4 @@
-"""What Triton's clients ask beside the protocol: a model's configuration, its statistics, the index of models.
+"""Answers to Triton's clients beside the protocol: a model's configuration, its statistics, the index of models.
 
 The documents have the fields of Triton's extensions, as HTTP sends them in JSON and gRPC in its messages:
 https://github.com/triton-inference-server/server/tree/main/docs/protocol. What this server does not have is left out.

@@ -22,7 +22,7 @@ Outputs = Mapping[str, np.ndarray[Any, Any]]  # each of shape (rows, ...)
 
 
 class Answer:
-    """What one request is told: its part, from row `start` to `end`, of what became of all that ran together."""
+    """One request's part of a batch's outcome: its rows `start` to `end`."""
 
     __slots__ = ("_end", "_keyed", "_start", "work")
 
@@ -48,7 +48,7 @@ class Answer:
 
 
 class Waiter(Protocol):
-    """Who waits for an answer: an `asyncio.Future`, or whoever does without one. Told once, on the event loop."""
+    """A receiver of an answer: an `asyncio.Future` or another object. Called once, on the event loop."""
 
     def done(self) -> bool: ...
     def set_result(self, result: Answer, /) -> None: ...

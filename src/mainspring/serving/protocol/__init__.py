@@ -1,1 +1,1 @@
-"""What is asked and what is answered: tensors, their types and checks, and how they travel."""
+"""Requests and responses: tensors, their types and checks, and how they travel."""

@@ -1,4 +1,4 @@
-"""What is asked and what is answered, whichever the protocol that carries it."""
+"""Requests and responses, whichever protocol carries them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Parameters(msgspec.Struct, frozen=True):
-    """What may stand in a request's parameters; others are ignored, as the protocol wants.
+    """Known parameters of a request; others are ignored, as the protocol wants.
 
     `timeout` is in microseconds and shortens the endpoint's deadline; priority 1 is served first, 0 is the default (and
     the last), as Triton has it.

@@ -21,14 +21,14 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
 class InputParameters(msgspec.Struct, frozen=True):
-    """What may stand in an input's parameters; others are ignored. `binary_data_size` is in bytes."""
+    """Known parameters of an input; others are ignored. `binary_data_size` is in bytes."""
 
     binary_data_size: Annotated[int, msgspec.Meta(ge=0, le=2**62)] | None = None
     shared_memory_region: str | None = None
 
 
 class OutputParameters(msgspec.Struct, frozen=True):
-    """What may stand in an output's parameters; others are ignored."""
+    """Known parameters of an output; others are ignored."""
 
     binary_data: bool | None = None
     shared_memory_region: str | None = None
@@ -36,7 +36,7 @@ class OutputParameters(msgspec.Struct, frozen=True):
 
 
 class RestParameters(Parameters, frozen=True):
-    """What only this transport knows of a request: whether outputs come as binary data unless they say otherwise."""
+    """A request's facts of this transport alone: whether outputs come as binary data unless they say otherwise."""
 
     binary_data_output: bool = False
     sequence_id: int | str = 0
@@ -134,7 +134,7 @@ class InferResponse(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ErrorResponse(msgspec.Struct, frozen=True):
-    """What a refused request is told."""
+    """Body of a refusal."""
 
     error: str
 

@@ -1,4 +1,4 @@
-"""What a model takes, checked by name and type: its features, or what they are looked up and computed from."""
+"""Inputs of a model, checked by name and type: its features, or what they are looked up and computed from."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Rows(msgspec.Struct, eq=False):
 
 
 class RequestSchema:
-    """What one version of a model of features can be asked with.
+    """Inputs that one version of a model of features accepts.
 
     Args:
         features: Every input of the model; a full request has all of them.
@@ -129,7 +129,7 @@ class RequestSchema:
 
 
 class TensorSchema:
-    """What one version of a model of tensors can be asked with: exactly its inputs.
+    """Inputs that one version of a model of tensors accepts: exactly its own.
 
     Args:
         max_rows: The most rows in one request.

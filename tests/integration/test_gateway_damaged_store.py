@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from integration.test_gateway import full_request, keyed_request, on_a_loop, published, running
-from mainspring.core.errors import Corrupt
+from mainspring.core.errors import Corrupt, Invalid
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import ManualClock, to_datetime
 from mainspring.data.adapters.memory import MemoryLake
@@ -13,6 +13,7 @@ from mainspring.data.ingest import Ingestor
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.adapters.sqlite import SqliteOnlineStore
 from mainspring.features.materialise import Materialiser
+from mainspring.features.state.blobs import DamagedState
 from mainspring.serving.plane.watch import StoreDamaged, StoreWatch
 from serving_kit import NOW, Carrier, carrier, departures
 
@@ -77,6 +78,42 @@ async def test_a_store_is_away_until_the_read_that_found_damage_goes_well() -> N
     await watch.look()
     assert watch.away
     damaged = False
+    await watch.look()
+    assert not watch.away
+    await watch.stop()
+
+
+@on_a_loop
+async def test_a_store_that_can_be_read_is_not_away_whatever_becomes_of_the_request() -> None:
+    for error in (Invalid("a value of the request"), DamagedState("one state"), ZeroDivisionError()):
+
+        def again(error: Exception = error) -> None:
+            raise error
+
+        watch = StoreWatch(MemoryOnlineStore())
+        watch.suspect(StoreDamaged("damaged", again))
+        await watch.look()
+        assert not watch.away
+        await watch.stop()
+
+
+class Broken(MemoryOnlineStore):
+    """A store that fails in a way of its own."""
+
+    broken = True
+
+    def ping(self) -> None:
+        if self.broken:
+            raise OSError("no such host")
+
+
+@on_a_loop
+async def test_a_store_that_fails_in_a_way_of_its_own_is_away_until_it_answers() -> None:
+    store = Broken()
+    watch = StoreWatch(store)
+    await watch.look()
+    assert watch.away
+    store.broken = False
     await watch.look()
     assert not watch.away
     await watch.stop()

@@ -7,8 +7,9 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from mainspring.core.errors import MainspringError, Unavailable
+from mainspring.core.errors import Corrupt, MainspringError, Unavailable
 from mainspring.features.ports import OnlineStore
+from mainspring.features.state.blobs import DamagedState
 
 EVERY_S = 1.0
 
@@ -66,9 +67,13 @@ class StoreWatch:
         """Ask once."""
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._ask)
-        except MainspringError as error:
+        except Exception as error:  # of whatever kind: a watch that ends would leave the store away for good
             if not self.away:
-                _log.error("Requests by key are refused until the online store answers again: %s", error)
+                _log.error(
+                    "Requests by key are refused until the online store answers again: %s",
+                    error,
+                    exc_info=not isinstance(error, MainspringError),
+                )
             self.away = True
         else:
             if self.away:
@@ -79,5 +84,12 @@ class StoreWatch:
         self._store.ping()
         damaged = self._damaged
         if damaged is not None:
-            damaged()
+            try:
+                damaged()
+            except DamagedState:  # one entity's alone
+                pass
+            except (Corrupt, Unavailable):
+                raise
+            except Exception as error:  # the store was read: what fails now are the request's own values
+                _log.debug("%s", error)
             self._damaged = None

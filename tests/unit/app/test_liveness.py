@@ -50,6 +50,14 @@ def test_one_that_runs_is_held_where_it_had_a_second_of_the_processor() -> None:
         assert not held(pid, LOTS_S)
 
 
+def test_one_that_waits_for_another_of_its_threads_is_held_where_that_one_had_its_second() -> None:
+    busy = "threading.Thread(target=exec, args=('while True: pass',))"
+    with running(f"import threading; other = {busy}; other.start(); other.join()") as pid:
+        until_state(pid, "S")
+        assert not held(pid, LOTS_S)
+        assert held(pid, -1.0)
+
+
 def test_one_that_waits_for_a_disk_is_not(tmp_path: Path) -> None:
     """As for a disk, the kernel has a process wait for its child that opens a pipe before its own program begins."""
     pipe = tmp_path / "pipe"

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mainspring.serving.plane import slots
 
 _ASK_EVERY_S = 2.0
+_COULD_RUN = {"R", "D"}  # runnable, or waiting for a disk
 _CHANCE_S = 1.0  # of processor time, in which an event loop that is not held would have answered
 
 
@@ -56,27 +57,35 @@ class Watch:
 
 
 def held(pid: int, used_s: float) -> bool:
-    """Return whether the main thread of a silent process had its chance to answer.
+    """Return whether a silent process had its chance to answer.
+
+    All of its threads count: the main one may wait for what another has, such as the interpreter's lock.
 
     Args:
         used_s: The processor time that it had used, in s, when the silence began.
     """
-    state = _state(pid)
-    return state is None or state[0] not in "RD" or state[1] - used_s >= _CHANCE_S
+    states = _states(pid)
+    return not states & _COULD_RUN or _used_s(pid) - used_s >= _CHANCE_S
+
+
+def _states(pid: int) -> set[str]:
+    """Return the scheduler's states of a process's threads; none where nothing tells."""
+    found = set()
+    with suppress(OSError):  # it has ended, or the platform is another
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):  # the thread has ended
+                found.add(_fields(thread / "stat")[0])
+    return found
 
 
 def _used_s(pid: int) -> float:
-    state = _state(pid)
-    return 0.0 if state is None else state[1]
-
-
-def _state(pid: int) -> tuple[str, float] | None:
-    """Return the scheduler's state of a main thread and its processor time in s, `None` where nothing tells."""
-    if sys.platform != "linux":
-        return None
+    """Return the processor time of a process, in s; 0 where nothing tells."""
     try:
-        fields = Path(f"/proc/{pid}/task/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2]
+        fields = _fields(Path(f"/proc/{pid}/stat"))
     except OSError:
-        return None
-    state, _, *rest = fields.split()
-    return state, (int(rest[9]) + int(rest[10])) / os.sysconf("SC_CLK_TCK")
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _fields(path: Path) -> list[str]:
+    return path.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()

@@ -19,6 +19,7 @@ from mainspring.security.model import ApiKey, Principal
 from mainspring.security.ports import Unchecked
 from mainspring.serving.http.acceptor import Acceptor
 from mainspring.serving.http.message import Request, refusal
+from mainspring.serving.plane.lane import monotonic_us
 from serving_kit import Kit
 
 ASK = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -270,3 +271,39 @@ async def test_a_body_is_left_unread_while_the_key_of_its_caller_is_looked_for()
         assert first.size < 1 << 15
         keys.checked.set_result(None)
         assert await status(peer) in (401, 503)  # the latter where that took over a second
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_the_time_of_what_lay_unread_counts_from_when_its_connection_was_held(secure: bool, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    how = {"ssl": authority.trusting()} if secure else {}
+
+    async def talk() -> None:
+        async with serving(tls=authority.issue("server") if secure else None) as server:
+            _, writer = peer = await server.peer(LATER, **how)
+
+            async def came(count: int) -> Request:
+                async with asyncio.timeout(20):
+                    while len(server.later) < count:
+                        await asyncio.sleep(0.005)
+                server.later[-1].respond(200, (), b"")
+                assert await status(peer) == 200
+                return server.later[-1]
+
+            connection = (await came(1))._connection
+            connection.hold()
+            held = monotonic_us()
+            writer.write(LATER)
+            for _ in range(3):  # in which it comes
+                assert await status(await server.peer(ASK, **how)) == 200
+            connection.release()
+            assert (await came(2)).received <= held
+            connection.hold()
+            connection.release()
+            released = monotonic_us()
+            for _ in range(3):
+                assert await status(await server.peer(ASK, **how)) == 200
+            writer.write(LATER)
+            assert (await came(3)).received > released
+
+    asyncio.run(talk())

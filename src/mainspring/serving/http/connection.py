@@ -238,9 +238,15 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport.is_closing():
             return
         self._spared = True
-        if not _unread(self._transport.get_extra_info("socket")):
-            self._held_since = 0
         self._transport.resume_reading()
+        if self._owner.secure:  # what the TLS layer has read meanwhile comes first in the next turn of the loop
+            self._owner.loop.call_soon(self._count_anew)
+        elif not _unread(self._transport.get_extra_info("socket")):
+            self._count_anew()
+
+    def _count_anew(self) -> None:
+        """Note that nothing lies unread which came while this was held."""
+        self._held_since = 0
 
     def pause_writing(self) -> None:
         self._choked_since = time.monotonic()

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from mainspring.console.app import create_app
-from mainspring.core.time import HOUR, WEEK, ManualClock
+from mainspring.core.time import DAY, HOUR, WEEK, ManualClock
 from mainspring.features.layout import slot
 from mainspring.features.model import Mark
 from mainspring.registry.model import AliasMove
@@ -101,6 +101,22 @@ def test_a_prediction_shows_everything_that_made_it(administrator, project) -> N
         "3 parameters of the run",
     ):
         assert said in shown
+
+
+def test_a_prediction_of_a_replayed_clock_has_no_age_beside_dates_of_the_machines() -> None:
+    project = populated()
+    one = project.predictions.recent(limit=1)[0]
+    past = msgspec.structs.replace(one, id="01replayed", at=one.at - 400 * DAY)
+    project.predictions.append([past])
+    client = Client(create_app(project), project.key())
+    assert "ago" not in made_of(client, past.id)
+    assert "replay" in made_of(client, past.id)
+    assert "ago" in made_of(client, one.id)
+
+
+def made_of(client: Client, prediction_id: str) -> str:
+    page = client.page(f"/predictions/{prediction_id}").text
+    return re.search(r"<dt>Made</dt><dd>(.*?)</dd>", page, re.DOTALL)[1]
 
 
 def test_a_label_that_has_not_arrived_is_said_to_be_missing(administrator, project) -> None:

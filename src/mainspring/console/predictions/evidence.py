@@ -58,6 +58,14 @@ class Evidence:
     missing: tuple[str, ...]
 
     @property
+    def replayed(self) -> bool:
+        """Whether the prediction is dated before its own model was made: by a clock that replayed the past.
+
+        Versions, runs and commits are dated by the machine's clock, so an age beside them would mix the two.
+        """
+        return self.manifest is not None and self.prediction.at < self.manifest.created_at
+
+    @property
     def inputs(self) -> int:
         """How many inputs the model saw, shown or not."""
         return sum(len(group.features) for group in self.groups)

@@ -36,6 +36,15 @@ SPILL = "spill-"  # then a process: a folder of that name beside goes once that 
 _FULL = ("No space left", "max_temp_directory_size", "File too large", "Disk quota")
 _MEMORY = "parse_formatted_bytes(current_setting('memory_limit'))"
 _THREAD_BYTES = 125_000_000
+# What libraries say where an allocation failed; the data is whole.
+NO_MEMORY = (
+    "Cannot allocate memory",
+    "os error 12",
+    "bad_alloc",
+    "malloc of size",
+    "memory allocation of",
+    "OutOfMemory",
+)
 _GONE = ("No files found that match", "No such file")
 
 
@@ -154,6 +163,8 @@ def duck_errors(name: str, scan: TableScan | None = None) -> Iterator[None]:
     """
     try:
         yield
+    except MemoryError as error:  # pyarrow's too
+        raise out_of_memory(name, str(error) or "an allocation failed") from error
     except duckdb.Error as error:
         translated = _translated(error, name, (scan and scan.files) or ())
         if translated is None:
@@ -161,8 +172,18 @@ def duck_errors(name: str, scan: TableScan | None = None) -> Iterator[None]:
         raise translated from error
 
 
+def out_of_memory(name: str, what: str) -> StorageFull:
+    """Return the error for an allocation that failed while `name` was read or written; nothing is damaged."""
+    return StorageFull(
+        f"There is not enough memory for {name}: {what}",
+        fix="give the process more memory (ulimit -v, the container's limit), or end others.",
+    )
+
+
 def _translated(error: duckdb.Error, name: str, files: Sequence[str]) -> MainspringError | None:
     what = _first_line(error)
+    if any(sign in str(error) for sign in NO_MEMORY):
+        return out_of_memory(name, what)
     if any(sign in str(error) for sign in _FULL):
         return StorageFull(f"No space left while reading {name}: {what}", fix="free some space and run it again.")
     if isinstance(error, duckdb.OutOfMemoryException):

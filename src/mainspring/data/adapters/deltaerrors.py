@@ -10,6 +10,7 @@ import pyarrow as pa
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from mainspring.core.errors import Conflict, Corrupt, Denied, MainspringError, NotFound, StorageFull, Unavailable
+from mainspring.data.duck import NO_MEMORY, out_of_memory
 
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403 Forbidden", "401 Unauthorized")
@@ -59,6 +60,8 @@ def _remote(what: str, path: str) -> MainspringError:
 
 def _translated(error: BaseException, path: str) -> MainspringError:
     what = (str(error).splitlines() or [""])[0]
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY):
+        return out_of_memory(path, what or "an allocation failed")
     if any(sign in str(error) for sign in _FULL):
         return StorageFull(f"No space left for {path}.", fix="free some space and run the command again.")
     if "://" in path and isinstance(error, OSError):

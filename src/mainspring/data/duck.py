@@ -39,7 +39,7 @@ _THREAD_BYTES = 125_000_000
 # What libraries say where an allocation failed; the data is whole.
 NO_MEMORY = (
     "Cannot allocate memory",
-    "os error 12",
+    "os error 12)",
     "bad_alloc",
     "malloc of size",
     "memory allocation of",

@@ -42,6 +42,11 @@ def test_by_the_engine(error: Exception) -> None:
         raise error
 
 
+def test_a_quota_is_no_want_of_memory() -> None:
+    with pytest.raises(StorageFull, match="No space left"), delta_errors("/lake/orders"):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded (os error 122)")
+
+
 def test_damage_is_still_damage() -> None:
     with pytest.raises(Corrupt), delta_errors("/lake/orders"):
         raise OSError("Parquet error: EOF: file size of 0 is less than footer")

@@ -63,6 +63,7 @@ class Chart:
         lines: Of as many values as there are windows.
         from_zero: Whether the scale begins at 0 (always for bars).
         empty: What to say, and do, where there is nothing to draw.
+        most: What no value exceeds, such as 100 of a percentage: the scale ends there.
     """
 
     id: str
@@ -82,6 +83,7 @@ class Chart:
     pieces: str = "windows"
     axis: str = "time"  # or "step"
     step: str = "step"  # what one is called
+    most: float | None = None
 
     @property
     def drawable(self) -> bool:
@@ -107,9 +109,8 @@ class Chart:
     @property
     def high(self) -> float:
         high = max(self._values)
-        if self.from_zero:
-            return high * 1.06 or 1.0
-        return high + _margin(min(self._values), high)
+        end = (high * 1.06 or 1.0) if self.from_zero else high + _margin(min(self._values), high)
+        return end if self.most is None or high > self.most else min(end, self.most)
 
     @property
     def top(self) -> str | Markup:
@@ -131,6 +132,7 @@ class Chart:
                 "kind": self.kind,
                 "unit": self.unit,
                 "zero": self.from_zero,
+                "most": self.most,
                 "stacked": self.stacked,
                 "axis": self.axis,
                 "step": self.step,

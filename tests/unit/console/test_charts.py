@@ -70,6 +70,14 @@ def test_the_level_is_inside_the_scale() -> None:
     assert drawn.high > 0.9
 
 
+@pytest.mark.parametrize("from_zero", [True, False])
+def test_the_scale_of_a_percentage_ends_at_100_unless_a_value_exceeds_it(from_zero: bool) -> None:
+    assert chart(Line("a", (97.0, 100.0)), from_zero=from_zero, most=100.0).high == 100.0
+    assert chart(Line("a", (97.0, 180.0)), from_zero=from_zero, most=100.0).high > 180.0
+    assert chart(Line("a", (2.0, 3.0)), from_zero=from_zero, most=100.0).high < 4.0
+    assert json.loads(chart(Line("a", (2.0, 3.0)), most=100.0).data)["most"] == 100.0
+
+
 def test_sparks_share_a_scale() -> None:
     (low,), (high,) = points(spark([0.1, 0.1], 1.0)), points(spark([0.9, 0.9], 1.0))
     assert low[0][1] > high[0][1] + 10

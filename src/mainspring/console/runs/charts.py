@@ -113,6 +113,7 @@ def _chart(history: History, id_: str, places: Sequence[int], lines: Sequence[Li
         empty="It was never a number.",
         pieces="steps" if history.axis is Axis.STEP else "moments",
         axis=history.axis.value,
+        most=100.0 if history.metric.endswith("percentage") else None,  # of a process it may be more
         **more,  # type: ignore[arg-type]
     )
 

@@ -114,10 +114,11 @@
       scales: {
         x: { time: !steps, range: range(chart) },
         y: { range: (_u, low, high) => {
-          if (chart.zero) return [0, high > 0 ? high * 1.1 : 1];
+          const most = chart.most !== null && high <= chart.most ? chart.most : Infinity;
+          if (chart.zero) return [0, Math.min(most, high > 0 ? high * 1.1 : 1)];
           if (chart.level) [low, high] = [Math.min(low, chart.level.y), Math.max(high, chart.level.y)];
           const room = (high - low) * 0.25 || Math.abs(high) * 0.1 || 1;
-          return [low - room, high + room];
+          return [low - room, Math.min(most, high + room)];
         } },
       },
       axes: [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -84,7 +85,9 @@ def test_the_second_is_asked_for_what_the_first_answered() -> None:
     assert found.answered == found.asked > 4
     assert len(first.asked) == len(second.asked) == found.asked
     assert sorted(each["row"] for each in second.asked) == sorted(2 * each["user"] for each in first.asked)
-    assert {each["user"] for each in first.asked[:10]} == set(range(10))
+    # In turn: the server's threads may note neighbours in another order.
+    turns = Counter(each["user"] for each in first.asked)
+    assert max(turns.values()) - min(turns[user] for user in range(10)) <= 1
 
 
 def test_who_is_refused_features_asks_for_no_prediction() -> None:

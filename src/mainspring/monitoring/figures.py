@@ -125,12 +125,11 @@ def with_alerts(windows: Sequence[Window]) -> list[Window]:
     result: list[Window] = []
     before: frozenset[str] | None = None
     for window in windows:
-        if window.reference_version is None or not (window.columns or window.score):
+        if window.reference_version is None or not window.judged:
             result.append(window)
             continue
         result.append(window if before is None else _with_alerts(window, before))
-        judged = (*window.columns, *((window.score,) if window.score else ()))
-        before = frozenset(each.column for each in judged if each.drifted)
+        before = frozenset(window.drifted)
     return result
 
 

@@ -89,8 +89,10 @@ class Monitor:
         since = next((window.start for window in known if not self._is_settled(window)), None)
         if since is None:
             since = known[-1].end if known else 0
+        # A label may land long after it was known: its instant alone would not say that it is new.
+        landed = state is not None and state.has_other_labels(labels)
         state, late = self._followed(endpoint, state, since, labels, until)
-        again = self._again(known, since, labels, until, late)
+        again = self._again(known, since, labels, until, late, landed=landed)
         starts = self._starts(state.tallies, since if known else None, until)
         total = len(again) + len(starts)
         done: list[Window] = []
@@ -192,13 +194,13 @@ class Monitor:
         return window.computed_at >= window.end + self._window_us
 
     def _again(
-        self, known: Sequence[Window], since: int, labels: LabelRows | None, until: int, late: set[int]
+        self, known: Sequence[Window], since: int, labels: LabelRows | None, until: int, late: set[int], *, landed: bool
     ) -> list[Window]:
-        """Return the settled windows that are to be measured once more: all where labels arrived since, and `late`."""
+        """Return the settled windows to measure once more: all where labels came since, and `late`."""
         settled = [window for window in known if window.start < since]
         again = [window for window in settled if window.predictions] if labels else []
-        if again and labels and not arrived(labels, min(window.computed_at for window in again), until):
-            again = []
+        if again and labels and not landed:
+            again = again if arrived(labels, min(window.computed_at for window in again), until) else []
         stored = {window.start: window for window in settled}
         found = {window.start: window for window in again}
         for start in late:
@@ -286,11 +288,15 @@ class _State:
         self.labels = None if labels is None else labels.scan.version
         return self
 
+    def has_other_labels(self, labels: LabelRows | None) -> bool:
+        """Return whether the table of labels is another version than the one that was joined."""
+        return labels is not None and self.labels != labels.scan.version
+
     def labels_may_differ(self, labels: LabelRows, until: int) -> bool:
         """Return whether a prediction that was joined before may have another label by now."""
         matures = labels.label.matures_us
         return (
-            labels.scan.version != self.labels
+            self.has_other_labels(labels)
             or until < self.until
             or (matures is not None and until - matures > self.since)
             or arrived(labels, self.until, until)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -119,6 +120,26 @@ def test_predictions_that_come_into_a_settled_window_are_counted() -> None:
     watched.predict(made[60:])
     assert [each.predictions for each in watched.run() if each.start == 0] == [100]
     assert len(watched.windows[0].columns) == len(COLUMNS) + 1
+
+
+def test_labels_that_land_long_after_they_were_known_reach_settled_windows() -> None:
+    watched = world()
+    watched.predict(traffic(3, 100, steady))
+    watched.labels = arrivals([label("f299", True, 3 * WINDOW)])
+    for now in (10, 11):
+        watched.clock.set(now * WINDOW)
+        watched.run()
+    late = [label(f"f{number}", number % 3 == 0, 4 * WINDOW, landed=1) for number in range(50)]
+    watched.labels = dataclasses.replace(found := arrivals([label("f299", True, 3 * WINDOW), *late]),
+                                         scan=dataclasses.replace(found.scan, version=1))  # fmt: skip
+    watched.clock.set(12 * WINDOW)
+    watched.run()
+    again = world(watched.ledger)
+    again.labels = watched.labels
+    again.clock.set(12 * WINDOW)
+    again.run()
+    assert [window.labels for window in watched.windows[:3]] == [50, 0, 1]
+    assert plain(watched.windows) == plain(again.windows)
 
 
 def test_predictions_of_a_clock_that_is_ahead_are_counted_in_their_time() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mainspring.core.errors import Invalid
-from mainspring.stats.metrics import Metric, MetricFailed, measure, metrics_of
+from mainspring.stats.metrics import Metric, MetricFailed, measure, metrics_of, truth_of
 
 FULL_ROWS = 20_000  # as many rows are drawn a resample at most
 _CELLS = 2_000_000  # rows drawn at once: some ten arrays of 16 MB
@@ -25,6 +25,7 @@ _ONE_BY_ONE = 200  # resamples of a metric that is computed for one resample aft
 
 _Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.int64]
+_Truth = npt.NDArray[Any]  # int64 classes, or float64 numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def intervals(
         Invalid: `task` is unknown, the shapes do not match, there are no rows, or an argument is out of its range.
     """
     names = metrics_of(task)
-    truth, scores = np.asarray(y, dtype=np.float64), np.asarray(score, dtype=np.float64)
+    truth, scores = truth_of(task, y), np.asarray(score, dtype=np.float64)
     if truth.ndim != 1 or scores.shape[:1] != truth.shape or not truth.size:
         raise Invalid(f"Labels of shape {truth.shape} do not go with predictions of shape {scores.shape}.")
     if resamples < 1 or most_rows < 1 or not 0 < confidence < 1:
@@ -83,7 +84,7 @@ class _Sampled:
     """Metrics of resamples of some rows."""
 
     def __init__(
-        self, names: Sequence[str], further: Sequence[Metric], truth: _Floats, scores: _Floats, rows: int
+        self, names: Sequence[str], further: Sequence[Metric], truth: _Truth, scores: _Floats, rows: int
     ) -> None:
         self._names, self._further = names, further
         self._truth, self._scores, self._rows = truth, scores, rows
@@ -139,7 +140,7 @@ class _Sampled:
         return np.asarray(value + (values - np.median(values)) * math.sqrt(share))
 
 
-def _tried(metric: Metric, truth: _Floats, scores: _Floats) -> float:
+def _tried(metric: Metric, truth: _Truth, scores: _Floats) -> float:
     """Return a metric; NaN where it is not defined, or where a custom one fails."""
     try:
         return measure(metric, truth, scores)
@@ -147,7 +148,7 @@ def _tried(metric: Metric, truth: _Floats, scores: _Floats) -> float:
         return math.nan
 
 
-def _row_losses(name: str, truth: _Floats, scores: _Floats) -> _Floats:
+def _row_losses(name: str, truth: _Truth, scores: _Floats) -> _Floats:
     """Return what a row adds to a metric that is a mean, or the root of one, over rows; shape (rows,)."""
     least = float(np.finfo(np.float64).eps)
     if name in ("brier", "rmse"):

@@ -88,8 +88,8 @@ class Metric:
 def metric(*, higher_is_better: bool, name: str = "") -> Callable[[Function], Metric]:
     """Turn a function `(y, score) -> number` of the project into a `Metric` named after it.
 
-    The function is given NumPy arrays that cannot be written to: `y` of shape (rows,), and `score` of shape (rows,) or,
-    for several classes, (rows, classes) with `y` the index of the true class.
+    The function is given NumPy arrays that cannot be written to: `y` of shape (rows,), int64 classes or float64
+    numbers, and `score` of shape (rows,) or, for several classes, (rows, classes) with `y` the index of the true class.
 
     Raises:
         Invalid: The direction is no Boolean, the name cannot name a metric, or is that of one of Mainspring's.
@@ -216,8 +216,14 @@ def score(task: str, y: npt.ArrayLike, predicted: npt.ArrayLike, more: Sequence[
         MetricFailed: A custom metric raised, or gave no number.
     """
     wanted = {name: _BUILT_IN[name] for name in metrics_of(task)} | {each.name: each for each in more}
-    values = {name: measure(each, y, predicted) for name, each in wanted.items()}
+    truth = truth_of(task, y)
+    values = {name: measure(each, truth, predicted) for name, each in wanted.items()}
     return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def truth_of(task: str, y: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return labels in the type that every metric is given, wherever it is measured: int64 classes, float64 numbers."""
+    return np.asarray(y).astype(np.float64 if task == "regression" else np.int64)
 
 
 def measure(found: Metric, y: npt.ArrayLike, predicted: npt.ArrayLike) -> float:

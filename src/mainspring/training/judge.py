@@ -56,8 +56,13 @@ def judge(
 
 
 def constant(model: Model, data: TrainingSet, classes: tuple[str, ...] = ()) -> dict[str, float]:
-    """Return the metrics of a model without features. Raises as `judge` does."""
-    classes = classes or tuple(sorted({str(label) for label in data.train.y.tolist()}))
+    """Return the metrics of a model without features. Raises as `judge` does.
+
+    Args:
+        classes: Of a multiclass task, by default those of all rows that a model may be fitted on.
+    """
+    known = [*data.train.y.tolist(), *data.validation.y.tolist()] if model.task == "multiclass" else []
+    classes = classes or tuple(sorted({str(label) for label in known}))
     held_out, validation = (
         constant_scores(model.task, data.train.y, len(part), classes) for part in (data.holdout, data.validation)
     )

@@ -11,6 +11,7 @@ import pytest
 import mainspring as ms
 from mainspring.core.errors import Invalid
 from mainspring.stats import metrics
+from mainspring.stats.intervals import intervals
 from mainspring.stats.metrics import MetricFailed
 
 Y, SCORE = [0, 1, 1], [0.2, 0.9, 0.4]
@@ -81,3 +82,14 @@ def test_none_can_change_what_the_next_is_given() -> None:
 
     with pytest.raises(MetricFailed, match="read-only"):
         writes(Y, np.array(SCORE))
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float64, np.float32])
+def test_classes_are_whole_numbers_wherever_a_metric_is_measured(kind: Any) -> None:
+    @ms.metric(higher_is_better=True)
+    def certainty(y: Any, score: Any) -> float:
+        return float(score[np.arange(y.size), y].mean())
+
+    y, scores = np.array([0, 2, 1, 1] * 10, kind), np.array([[0.8, 0.1, 0.1], [0.2, 0.2, 0.6]] * 20)
+    assert metrics.score("multiclass", y, scores, [certainty])["certainty"] == pytest.approx(0.425)
+    assert "certainty" in intervals("multiclass", y, scores, seed=0, resamples=20, more=[certainty])

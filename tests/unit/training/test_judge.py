@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from bakery import late_model
 from mainspring.core.errors import InvalidData
-from mainspring.training.judge import constant_scores, evaluate
+from mainspring.training.judge import constant, constant_scores, evaluate
+from mainspring.training.sets.training_set import Split
+from training_sets import toy
 
 
 def test_binary() -> None:
@@ -44,3 +49,19 @@ def test_whole_numbers_are_classes_too() -> None:
 def test_a_class_that_training_never_saw_is_named() -> None:
     with pytest.raises(InvalidData, match=r"\['c'\]"):
         evaluate("multiclass", np.array(["a", "c"], object), np.full((2, 2), 0.5), ("a", "b"))
+
+
+def test_a_class_that_only_the_validation_rows_have_was_seen() -> None:
+    """A training function may fit on the validation rows, too: `TrainingSet.development`."""
+    data = toy(100, "multiclass")
+
+    def named(part: Split, *classes: str) -> Split:
+        return replace(part, y=np.array((classes * len(part))[: len(part)], object))
+
+    data = replace(
+        data,
+        train=named(data.train, "a", "b"),
+        validation=named(data.validation, "b", "new"),
+        holdout=named(data.holdout, "a", "new"),
+    )
+    assert constant(late_model(task="multiclass", gates=[], baseline=[]), data)["accuracy"] == 0.5

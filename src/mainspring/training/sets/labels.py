@@ -1,4 +1,7 @@
-"""Labels for observations: the newest known, or what was known of each once it had matured (docs/adr/0024-label-maturity.md)."""
+"""Labels for observations: the newest known, or what was known of each once it had matured.
+
+Why: docs/adr/0024-label-maturity.md.
+"""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _CATEGORICAL = (DType.String, DType.Boolean)
 
 @dataclass(frozen=True, slots=True)
 class _Effort:
-    """How many rows are drawn at most: each resample, and all of an estimate's together."""
+    """Bounds on the rows that are drawn: by each resample, and by all of an estimate's together."""
 
     rows: int
     drawn: int

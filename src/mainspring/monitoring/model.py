@@ -25,7 +25,7 @@ class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VersionQuality(msgspec.Struct, frozen=True, kw_only=True):
-    """What the predictions of one version in a window were worth."""
+    """Quality of one version's predictions in a window."""
 
     labels: int
     quality: dict[str, float]  # metric -> value

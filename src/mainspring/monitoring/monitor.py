@@ -128,7 +128,7 @@ class Monitor:
                 self._recount(endpoint, state.tallies, labels, until)
                 return state.joined(since, labels, until), late
         arrivals = self._predictions.arrivals(endpoint, since)
-        assert arrivals is not None  # without a position everything can be told
+        assert arrivals is not None  # only a position can be too old
         state = _State(arrivals.position, since)
         self._follow(state, arrivals, since, labels, until)
         self._recount(endpoint, state.tallies, labels, until)
@@ -274,7 +274,7 @@ class Monitor:
 
 @dataclass
 class _State:
-    """What is kept of an endpoint between two runs: the tallies of its open windows, and how far they go."""
+    """State of an endpoint between two runs: the tallies of its open windows, and how far they go."""
 
     position: int  # in the store
     since: int  # the start of the first window

@@ -1,6 +1,6 @@
-"""What is kept of a window's predictions: counts, to which later predictions are added without the earlier ones.
+"""Counts of a window's predictions, to which later predictions are added without the earlier ones.
 
-What is counted is a function of the predictions, not of the batches in which they came: bins and quantiles exactly,
+The counts are a function of the predictions, not of the batches in which they came: bins and quantiles exactly,
 means and variances up to rounding.
 """
 
@@ -28,7 +28,7 @@ from mainspring.stats.reference import NUMERIC, Counts, Reference, count_bins
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What a bundle says of the predictions it makes."""
+    """Description of a bundle's predictions: their task, inputs, score and reference statistics."""
 
     task: str
     features: Mapping[str, DType]  # the model's inputs, by full name
@@ -90,7 +90,7 @@ class Made:
 
 
 class Tally:
-    """What one window holds.
+    """Counts of one window.
 
     Of predictions that were logged with several shares, those of a larger share are thinned to the smallest, so that
     each has one chance to count. Which of them stay is a function of their ids.

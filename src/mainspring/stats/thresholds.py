@@ -19,7 +19,7 @@ THRESHOLD = "threshold"  # in a manifest's `extra`
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """What a wrong decision costs, in one unit of the project's choice. A right one costs nothing.
+    """Costs of wrong decisions, in one unit of the project's choice. A right one costs nothing.
 
     Raises:
         Invalid: A cost is no positive finite number.

@@ -139,7 +139,7 @@ def _decision(model: Model, converted: Converted) -> dict[str, Any]:
 
 
 def _maturity(model: Model) -> dict[str, Any]:
-    """Return when the labels were settled, for whoever reads the rows again."""
+    """Return when the labels were settled, which a later read of the same rows needs."""
     label = model.label
     if label.matures_us is None:
         return {}

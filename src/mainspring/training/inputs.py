@@ -1,4 +1,4 @@
-"""What a model is given, by its declaration alone: its features with their types, and the type of its label."""
+"""Inputs of a model, by its declaration alone: its features with their types, and the type of its label."""
 
 from __future__ import annotations
 

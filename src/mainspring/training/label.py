@@ -71,7 +71,7 @@ class Label(SourceColumn):
 
     @property
     def rule(self) -> str:
-        """What is declared of maturity, in words; empty where nothing is."""
+        """The declared rule of maturity, in words; empty where there is none."""
         if self.matures_us is None:
             return ""
         otherwise = "" if self.otherwise is None else f", otherwise {self.otherwise}"

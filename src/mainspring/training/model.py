@@ -144,7 +144,7 @@ class Model:
 
     @property
     def inputs(self) -> list[str]:
-        """What it is given, in words: a group's name, or the full names of some of its features."""
+        """The inputs in words: a group's name, or the full names of some of its features."""
         return named_features(self.features, self.columns)
 
     def __repr__(self) -> str:

@@ -150,9 +150,9 @@ class Trainer:
         table, left_out = labelled_observations(model, scan, since=since, until=until)
         data, held_out = training_set(model, table, left_out)
         between = table.num_rows - len(data.train) - len(data.validation) - len(data.holdout)
-        told = [f"{left_out}."] if left_out.total else []
+        notes = [f"{left_out}."] if left_out.total else []
         embargo = [f"{between:,} labelled observations lie in the embargo between parts."] if between else []
-        return data, held_out, told + embargo
+        return data, held_out, notes + embargo
 
     def _bundle(
         self,

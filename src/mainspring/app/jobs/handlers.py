@@ -32,7 +32,7 @@ class Work:
 
 
 def known(name: str) -> Work:
-    """Return the work of a name of ours.
+    """Return the work of one of Mainspring's own jobs.
 
     Raises:
         NotFound: There is none.

@@ -1,4 +1,4 @@
-"""Whether each endpoint serves a version, and whether that version finds the features that it reads."""
+"""Checks of endpoints: that each serves a version, and that the version finds the features that it reads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def problem_of(project: Project, endpoint: Endpoint) -> str:
 
 
 def check_endpoints(project: Project) -> Iterator[Finding]:
-    """Yield what is said of endpoints: one whose model has no version at all is not ill, but serves nothing."""
+    """Yield the findings: an endpoint whose model has no version at all is not ill, but serves nothing."""
     answers = slots.numbers(slots.folder(project.settings.state))
     served = b"\n".join(answers.values()).decode(errors="replace")
     findings = [

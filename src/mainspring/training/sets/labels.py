@@ -78,14 +78,14 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """How rows find their labels, as SQL over two relations: `observed`, with `_at`, and `labels`, a label's source.
+    """Join of rows with their labels, as SQL over `observed`, which has `_at`, and `labels`, the label's source.
 
     Attributes:
         keys: The columns of both that must be equal.
         kind: DuckDB's type of `_label`, by default the column's.
         row: A column of `observed` that is unique.
         until: Label rows that became visible later are not used; UTC epoch microseconds, `None` for no limit.
-        feed: The relation with every row of the label's source, from which it is told how far labels are known.
+        feed: The relation with every row of the label's source, which shows how far labels are known.
     """
 
     label: Label

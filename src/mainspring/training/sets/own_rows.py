@@ -18,7 +18,7 @@ from mainspring.training.model import Model
 if TYPE_CHECKING:
     import pandas as pd
 
-_FEWEST = 20  # changes, without which nothing is said
+_FEWEST = 20  # changes, below which nothing is reported
 
 
 def own_columns(model: Model, table: pa.Table) -> dict[str, str]:
@@ -61,7 +61,7 @@ def _known(table: pa.Table, feature: str, column: str) -> tuple[pd.Series[Any], 
 
 
 def _changes(table: pa.Table, feature: str, column: str, view: FeatureView) -> bool:
-    """Whether enough rows have another value in `column` than the observation of their entity before them."""
+    """Return whether enough rows have another value in `column` than their entity's observation before."""
     rows = table.select([*view.entity.keys, feature, column]).to_pandas().dropna()
     before = rows.groupby(list(view.entity.keys), sort=False)[column].shift()
     return int((before.notna() & (before != rows[column])).sum()) >= _FEWEST

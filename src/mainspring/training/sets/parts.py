@@ -1,4 +1,4 @@
-"""Whether the parts of a training set can be trained and judged on: asked before any feature is read."""
+"""Checks that the parts of a training set can be trained and judged on, before any feature is read."""
 
 from __future__ import annotations
 

@@ -185,6 +185,9 @@ def test_apply_knows_what_has_landed_and_is_no_class(project: Callable[..., Any]
         InvalidDefinition, match=r"Label pay.score of model 'fraud' is a Float32 with values such as 0.5"
     ):
         apply(opened, dry_run=True)
+    corrected = {**row, "card": "b", "score": 0.0, "at": to_datetime(START + 1)}
+    opened.ingestor.ingest(source, [corrected], keyings={})
+    apply(opened)  # no training would take the row that it replaces
     opened.close()
 
 

@@ -9,6 +9,9 @@ from mainspring.app.definitions.applied import Change, difference
 from mainspring.app.project import Project
 from mainspring.core.errors import InvalidData, InvalidDefinition
 from mainspring.core.schema import DType
+from mainspring.data.model import SEQUENCE
+from mainspring.training.label import label_keys
+from mainspring.training.model import Model
 
 _SUMMARISED = 20  # changes in the audit log's event
 
@@ -52,7 +55,7 @@ def _check_labels(project: Project) -> None:
             continue
         if project.lake.version(model.label.source.name) is None:
             continue
-        found = _first(project, model.label.source.name, column, task)
+        found = _first(project, model)
         if found is not None:
             problems.append(
                 f"Label {model.label.name} of model {model.name!r} is a {dtype!r} with values such as {found:g}, and "
@@ -63,17 +66,22 @@ def _check_labels(project: Project) -> None:
         raise InvalidDefinition(problems)
 
 
-def _first(project: Project, table: str, column: str, task: str) -> float | None:
-    """Return a number of a column that is no class of the task, `None` where there is none."""
+def _first(project: Project, model: Model) -> float | None:
+    """Return a newest label that is no class of the model's task, `None` where there is none."""
     from mainspring.core.expr.sql import quote_name
     from mainspring.data import duck
 
-    name = quote_name(column)
-    wrong = f"{name} NOT IN (0, 1)" if task == "binary" else f"{name} <> trunc({name})"
+    source, name = model.label.source, quote_name(model.label.column)
+    wrong = f"{name} NOT IN (0, 1)" if model.task == "binary" else f"{name} <> trunc({name})"
+    keys = ", ".join(map(quote_name, label_keys(model.observations, model.label)))
+    order = ", ".join(f"{quote_name(each)} DESC NULLS LAST" for each in (*source.times, SEQUENCE))
+    newest = f"SELECT {name} FROM labels QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1"
     con = duck.connect()
     try:
-        duck.register(con, "labels", project.lake.scan(table))
+        duck.register(con, "labels", project.lake.scan(source.name))
         row = con.execute(f"SELECT {name} FROM labels WHERE {wrong} LIMIT 1").fetchone()
+        if row is not None:  # a later row may replace it; a table without such a row is not sorted
+            row = con.execute(f"SELECT {name} FROM ({newest}) WHERE {wrong} LIMIT 1").fetchone()
     finally:
         con.close()
     return None if row is None else float(row[0])

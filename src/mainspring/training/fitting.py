@@ -21,7 +21,7 @@ def fit(model: Model, data: TrainingSet, run: Run) -> Any:
     and torch's if it is loaded.
 
     Raises:
-        Invalid: It returned nothing, or what does not predict.
+        Invalid: It returned nothing, or what does not predict or was not fitted.
         MainspringError: It raised; the message names the line.
     """
     random.seed(model.seed)
@@ -53,7 +53,28 @@ def fit(model: Model, data: TrainingSet, run: Run) -> Any:
             f"The training function of {model.name!r} returned {type(estimator).__name__}, which does not predict.",
             fix="return the fitted estimator.",
         )
+    if not _is_fitted(estimator):
+        raise Invalid(
+            f"The training function of {model.name!r} returned {type(estimator).__name__}, which was not fitted.",
+            fix="return estimator.fit(data.train.X, data.train.y).",
+        )
     return estimator
+
+
+def _is_fitted(estimator: Any) -> bool:
+    """Return whether an estimator was fitted; true of those that follow no rule of scikit-learn's by which to tell."""
+    if hasattr(estimator, "steps"):  # of a pipeline its last step, which may follow none of those rules
+        return _is_fitted(estimator.steps[-1][1])
+    if not (type(estimator).__module__.startswith("sklearn.") or hasattr(estimator, "__sklearn_is_fitted__")):
+        return True
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError:
+        return False
+    return True
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from bakery import late_model
 from mainspring.core.errors import Invalid, MainspringError, NotFound
@@ -116,3 +119,20 @@ def test_memory_that_is_not_there_is_told(run: Run) -> None:
 def test_what_does_not_predict_is_refused(run: Run, returned: object) -> None:
     with pytest.raises(Invalid, match=type(returned).__name__):
         fit(late_model(lambda _data, _run: returned), DATA, run)
+
+
+@pytest.mark.parametrize("name", ["sklearn.linear_model.LogisticRegression", "xgboost.XGBClassifier"])
+def test_an_estimator_that_was_never_fitted_is_refused(run: Run, name: str) -> None:
+    module, _, kind = name.rpartition(".")
+    estimator = getattr(pytest.importorskip(module), kind)()
+    with pytest.raises(Invalid, match=rf"{kind}, which was not fitted.*Fix: return .*\.fit\("):
+        fit(late_model(lambda _data, _run: estimator), DATA, run)
+    fitted = estimator.fit(DATA.train.X, DATA.train.y)
+    assert fit(late_model(lambda _data, _run: fitted), DATA, run) is fitted
+
+
+def test_a_pipeline_is_as_fitted_as_its_last_step(run: Run) -> None:
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression())
+    with pytest.raises(Invalid, match="Pipeline, which was not fitted"):
+        fit(late_model(lambda _data, _run: pipeline), DATA, run)
+    assert fit(late_model(lambda data, _run: pipeline.fit(data.train.X, data.train.y)), DATA, run) is pipeline

@@ -42,8 +42,10 @@ def routes_for(endpoints: Iterable[Endpoint], versions: ModelVersions, *, gated:
 
 
 def version_of(endpoint: Endpoint, versions: ModelVersions, *, gated: Collection[str]) -> ModelVersion:
-    """Return the version that an endpoint is to serve. An alias moves by the gates; of a version that is named by its
-    number it is asked whether it was ever champion.
+    """Return the version that an endpoint is to serve.
+
+    `champion` moves by the gates. A version that is named by its number or by another alias has passed them if it ever
+    was champion.
 
     Raises:
         NotFound: There is none, or it has not passed; with what to do about it.
@@ -60,11 +62,12 @@ def version_of(endpoint: Endpoint, versions: ModelVersions, *, gated: Collection
             what = f"Endpoint {endpoint.name!r} serves no version: {model!r} has no {reference!r}."
             steps = f"`mainspring train {model}`, or name a version of `mainspring models list`"
         raise NotFound(what, fix=f"run {steps}.") from None
-    pinned = reference == version.version and model in gated
-    if pinned and not any(move.new == version.version for move in versions.moves(model, CHAMPION)):
+    around = reference != CHAMPION and model in gated
+    if around and not any(move.new == version.version for move in versions.moves(model, CHAMPION)):
+        number = version.version
         raise NotFound(
-            f"Endpoint {endpoint.name!r} serves no version: version {reference} of {model!r} has not passed its gates.",
-            fix=f"run `mainspring promote {model} {reference}`, which judges it.",
+            f"Endpoint {endpoint.name!r} serves no version: version {number} of {model!r} has not passed its gates.",
+            fix=f"run `mainspring promote {model} {number}`, which judges it.",
         )
     return version
 

@@ -109,6 +109,16 @@ def test_a_pinned_version_serves_once_it_has_passed_its_gates() -> None:
     assert [route.endpoint for route in routes_for([pinned], versions, gated={"late"})] == ["pinned"]
 
 
+def test_an_alias_that_anybody_may_set_is_no_way_around_the_gates() -> None:
+    versions, other = registry("late"), Endpoint("e", model="late@canary")
+    move(versions, "late", None, "2", alias="canary")
+    with pytest.raises(NotFound, match="version 2 of 'late' has not passed its gates"):
+        version_of(other, versions, gated={"late"})
+    assert version_of(other, versions, gated=()).version == "2"
+    move(versions, "late", None, "2")
+    assert version_of(other, versions, gated={"late"}).version == "2"
+
+
 @pytest.mark.parametrize(
     ("model", "said", "fix"),
     [

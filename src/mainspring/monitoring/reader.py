@@ -10,7 +10,7 @@ import pyarrow as pa
 from mainspring.ledger.ports import Arrivals
 from mainspring.monitoring.joins import distinct, join_labels
 from mainspring.monitoring.model import LabelRows
-from mainspring.monitoring.tally import Served, Tally, thinned
+from mainspring.monitoring.tally import LABELLED, Served, Tally, thinned
 
 ROWS_AT_ONCE = 200_000  # that are joined with labels at once
 _JOINED = ["id", "version", "at", "score", "keys"]
@@ -76,7 +76,7 @@ class Reader:
         joined = join_labels(pa.concat_tables(self._waiting), self._labels, self._until)
         self._waiting = []
         for start, rows in self._windows(joined):
-            self._tallies[start].labelled.append(rows)
+            self._tallies[start].labelled.append(rows.select(LABELLED))
 
     def _windows(self, rows: pa.Table) -> Iterator[tuple[int, pa.Table]]:
         at = instants(rows)

@@ -25,6 +25,8 @@ from mainspring.monitoring.joins import json_rows
 from mainspring.stats.metrics import Metric
 from mainspring.stats.reference import NUMERIC, Counts, Reference, count_bins
 
+LABELLED = ("version", "score", "label", "lag_us")  # what a window needs of each prediction that has a label
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
@@ -101,7 +103,7 @@ class Tally:
     Attributes:
         uneven: A share turned out to be smaller than that to which the rows before it were thinned: what was counted is
             wrong, and the window must be counted again with `share`.
-        labelled: Predictions with their labels, as `joins.join_labels` gives them.
+        labelled: Predictions with their labels: the columns `LABELLED` of what `joins.join_labels` gives.
     """
 
     def __init__(self, share: float = math.inf) -> None:

@@ -341,7 +341,7 @@ def _check_metrics(
     if search.metric not in names and not (found is not None and is_of(task, found)):
         raise Invalid(
             f"Model {name!r} of the task {task!r} is searched by {search.metric!r}.",
-            fix=f"use one of {', '.join([*metrics_of(task), *names])}.",
+            fix=f"use one of {', '.join([*metrics_of(task), *names])}, or declare it: metrics=[...].",
         )
 
 

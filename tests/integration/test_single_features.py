@@ -131,10 +131,13 @@ def boosted(kind: str, columns: list[str], data: ms.TrainingSet) -> Any:
     return made.fit(data.train.X[columns], data.train.y)
 
 
-@pytest.mark.parametrize("kind", ["xgboost", "lightgbm"])
-def test_a_booster_may_be_fitted_on_some_of_the_columns_in_an_order_of_its_own(bakery: Bakery, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "calibrate"), [("xgboost", False), ("lightgbm", False), ("xgboost", True)])
+def test_a_booster_may_be_fitted_on_some_of_the_columns_in_an_order_of_its_own(
+    bakery: Bakery, kind: str, calibrate: bool
+) -> None:
     def train(data: ms.TrainingSet, run: ms.Run) -> Any:
-        return boosted(kind, list(reversed(data.numeric)), data)  # the texts are left out
+        fitted = boosted(kind, list(reversed(data.numeric)), data)  # the texts are left out
+        return ms.calibrated(fitted, data) if calibrate else fitted
 
     report = bakery.trainer.train(late_model(train, baseline=[Order]), until=UNTIL)
     bundle = bakery.bundles.load(report.digest)

@@ -24,6 +24,11 @@ _RAW = "uncalibrated"
 
 
 class CalibratedFlavour(Estimators):
+    def columns(self, estimator: Any) -> list[str]:
+        """Return the columns that the estimator behind the curve was fitted on; none where it does not say."""
+        known = getattr(flavour_of(estimator.estimator), "columns", None)
+        return [] if known is None else list(known(estimator.estimator))
+
     def convert(self, estimator: Any, inputs: Sequence[Input], task: str, wide: Collection[str]) -> Artefact:
         inner = flavour_of(estimator.estimator).convert(estimator.estimator, inputs, task, wide)
         if inner.native:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mainspring.core.errors import Invalid, InvalidData
-from mainspring.training.flavours import estimator_scores, output_names
+from mainspring.training.flavours import estimator_scores, fitted_columns, output_names
 from mainspring.training.frames import Array
 from mainspring.training.sets.training_set import TrainingSet
 
@@ -45,7 +45,7 @@ class Calibrated:
 
     def predict_proba(self, frame: pd.DataFrame) -> Array:
         """Return probabilities of shape (rows, 2)."""
-        found = self.curve(log_odds(estimator_scores(self.estimator, frame, "binary")[:, 0], self.least))
+        found = self.curve(log_odds(_scores(self.estimator, frame), self.least))
         return np.column_stack([1 - found, found])
 
     def predict(self, frame: pd.DataFrame) -> Array:
@@ -81,7 +81,7 @@ def calibrated(estimator: Any, data: TrainingSet, method: str = "platt") -> Cali
             f"All {len(labels)} validation rows have the label {labels[0]:g}: nothing to calibrate on.",
             fix="choose a longer time range or another holdout.",
         )
-    scores = estimator_scores(estimator, data.validation.X, "binary")[:, 0]
+    scores = _scores(estimator, data.validation.X)
     if method == "isotonic":
         knots, heights = isotonic(log_odds(scores, _LEAST[0]), labels)
         return Calibrated(estimator, _LEAST[0], knots=knots, heights=heights)
@@ -92,6 +92,11 @@ def calibrated(estimator: Any, data: TrainingSet, method: str = "platt") -> Cali
         if float((abs(slope) * ends * (1 - ends)).max()) * _ROUNDING / least <= _SHOWS:
             break
     return made
+
+
+def _scores(estimator: Any, frame: pd.DataFrame) -> Array:
+    """Return probabilities of class 1, shape (rows,), by those columns that the estimator was fitted on."""
+    return estimator_scores(estimator, frame[fitted_columns(estimator, list(frame.columns))], "binary")[:, 0]
 
 
 def log_odds(probabilities: Array, least: float) -> Array:

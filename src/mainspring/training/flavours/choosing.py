@@ -51,7 +51,7 @@ def output_names(estimator: Any, task: str) -> tuple[str, ...]:
 def fitted_columns(estimator: Any, names: Sequence[str]) -> list[str]:
     """Return which of a model's columns an estimator was fitted on, in its order: they are the bundle's inputs.
 
-    Of XGBoost's and LightGBM's, which know the names; every other estimator chooses among all of them itself.
+    XGBoost's and LightGBM's know the names, calibrated or not; every other estimator chooses among all of them itself.
     """
     known = getattr(flavour_of(estimator), "columns", None)
     fitted = [] if known is None else known(estimator)

@@ -109,7 +109,7 @@ def test_the_threshold_is_recorded_and_its_cost_is_that_of_the_held_out_rows(
 def promoted(bakery: Bakery, version: str, declared: Model, routes: MemoryRoutes) -> Any:
     return promote(
         "late-order", version, gates=declared.gates, versions=bakery.versions, load=bakery.bundles.load,
-        routes=routes, endpoints=[], audit=MemoryAuditLog(), clock=bakery.clock, actor="ana",
+        routes=routes, endpoints=[], gated=(), audit=MemoryAuditLog(), clock=bakery.clock, actor="ana",
         metrics=declared.measured, threshold=declared.threshold,
     )  # fmt: skip
 

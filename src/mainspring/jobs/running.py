@@ -63,7 +63,7 @@ class JobRun:
         self._store.report(self._lease, Progress(done, total, note))
 
     def check(self) -> None:
-        """Return if the job is to go on. Long steps call it now and then.
+        """Raise if the job is to end. Long steps call it now and then.
 
         Raises:
             JobStopped: It is cancelled, somebody else has it, or its runner stops.

@@ -37,7 +37,7 @@ _GRAPH_DTYPES: dict[str, Any] = {
 
 
 def check_feature_types(dtypes: Mapping[str, DType]) -> None:
-    """Return if a model can take all of the columns.
+    """Raise if a column is of a type that no model takes.
 
     Raises:
         Invalid: One is an instant or a duration.

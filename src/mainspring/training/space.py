@@ -194,7 +194,7 @@ class Chosen:
 
 
 def check_trials(trials: Any) -> None:
-    """Return if a search can have so many trials.
+    """Raise if a search cannot have so many trials.
 
     Raises:
         Invalid: It is not positive.

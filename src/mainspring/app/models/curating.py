@@ -43,7 +43,7 @@ def find(project: Project, reference: str) -> ModelVersion:
 
 
 def expect_kept(project: Project, version: ModelVersion) -> None:
-    """Return if a version is not marked for deletion.
+    """Raise if a version is marked for deletion.
 
     Raises:
         Conflict: It is.

@@ -237,7 +237,7 @@ def _point(project: Project, model: str, version: str, alias: str) -> None:
 
 
 def check_name(project: Project, model: str) -> None:
-    """Return if versions of `model` may be registered here.
+    """Raise if no version of `model` may be registered here.
 
     Raises:
         Conflict: The project trains it.

@@ -160,7 +160,7 @@ class SegmentLog:
             self._file = None
 
     def _check(self) -> None:
-        """Return if there is room in the buffer. The caller has the lock, here and in what follows.
+        """Raise if there is no room in the buffer. The caller has the lock, here and in what follows.
 
         Raises:
             Unavailable: The log is closed, or the disk is so slow that the buffer is full.

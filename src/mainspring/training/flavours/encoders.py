@@ -37,7 +37,7 @@ def _inside(value: Any) -> Iterator[Any]:
 
 
 def check_encoders(estimator: Any) -> None:
-    """Return if every part answers whatever category comes.
+    """Raise if a part does not answer every category that may come.
 
     Raises:
         NotConvertible: An encoder raises on a category that training did not see, or a HistGradientBoosting splits on

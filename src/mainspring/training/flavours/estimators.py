@@ -77,7 +77,7 @@ def imported(module: str, what: str, extra: str) -> Any:
 
 
 def only_numbers(estimator: Any, inputs: Sequence[Input], *, fix: str) -> None:
-    """Return if all columns are numbers.
+    """Raise if a column is no number.
 
     Raises:
         NotConvertible: Some are texts.
@@ -88,10 +88,10 @@ def only_numbers(estimator: Any, inputs: Sequence[Input], *, fix: str) -> None:
 
 
 def fitted_on(estimator: Any, fitted: Sequence[str], inputs: Collection[Input]) -> None:
-    """Return if the estimator was fitted on the model's features, all of them, in their order.
+    """Raise if the estimator was fitted on other columns than the model's features, all of them, in their order.
 
     Raises:
-        NotConvertible: It was not.
+        NotConvertible: Its columns are others, or in another order.
     """
     names = [each.name for each in inputs]
     if list(fitted) != names:

@@ -61,10 +61,15 @@ def job(do: Function | None = None, /, *, name: str = "") -> Any:
         name: Its name, an id; by default the function's, with `-` for `_`.
 
     Raises:
-        Invalid: The name is no id, or the function does not take two arguments.
+        Invalid: It is not put above a function, the name is no id, or the function does not take two arguments.
     """
 
-    def declared(function: Function) -> Function:
+    def declared(function: Any) -> Any:
+        if not callable(function) or not (name or hasattr(function, "__name__")):
+            raise Invalid(
+                f"A job is made of {function!r}.",
+                fix='put @ms.job, or @ms.job(name="..."), above a function (run, project).',
+            )
         about = next(iter((inspect.getdoc(function) or "").splitlines()), "")
         OwnJob(name or function.__name__.replace("_", "-"), function, about)
         return function

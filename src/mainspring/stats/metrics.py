@@ -222,8 +222,13 @@ def score(task: str, y: npt.ArrayLike, predicted: npt.ArrayLike, more: Sequence[
 
 
 def truth_of(task: str, y: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Return labels in the type that every metric is given, wherever it is measured: int64 classes, float64 numbers."""
-    return np.asarray(y).astype(np.float64 if task == "regression" else np.int64)
+    """Return labels in the type that every metric is given, wherever it is measured: int64 classes, float64 numbers.
+
+    Labels of a task with classes that are none, such as NaN, stay float64.
+    """
+    numbers = np.asarray(y).astype(np.float64)
+    whole = task != "regression" and np.isfinite(numbers).all() and np.array_equal(numbers, np.floor(numbers))
+    return numbers.astype(np.int64) if whole else numbers
 
 
 def measure(found: Metric, y: npt.ArrayLike, predicted: npt.ArrayLike) -> float:

@@ -93,3 +93,8 @@ def test_classes_are_whole_numbers_wherever_a_metric_is_measured(kind: Any) -> N
     y, scores = np.array([0, 2, 1, 1] * 10, kind), np.array([[0.8, 0.1, 0.1], [0.2, 0.2, 0.6]] * 20)
     assert metrics.score("multiclass", y, scores, [certainty])["certainty"] == pytest.approx(0.425)
     assert "certainty" in intervals("multiclass", y, scores, seed=0, resamples=20, more=[certainty])
+
+
+def test_a_label_that_is_no_class_is_not_taken_for_one() -> None:
+    found = metrics.score("binary", [0.0, 1.0, math.nan], [0.1, 0.9, 0.5])
+    assert "brier" not in found

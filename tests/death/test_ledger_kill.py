@@ -103,9 +103,9 @@ store = LakePredictions(root / "ledger", DeltaLake(root / "lake"), FileLocks(roo
 print("ready", flush=True)
 while True:
     store.compact()
-    store.tidy(replaced_before=2**62, entries=1)
+    store.tidy(made_before=int(sys.argv[2]), replaced_before=2**62, entries=1)
 """
-ROUNDS = 6
+ROUNDS, KEPT_FROM = 6, 2  # the predictions of the first two rounds are removed
 
 
 def start(program: str, *arguments: str) -> subprocess.Popen[str]:
@@ -145,24 +145,28 @@ def compacted(folder: Path) -> tuple[LakePredictions, list[str]]:
 def test_killed_writers_and_compactors_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     chance = random.Random(7)
     acknowledged: set[str] = set()
-    compactor = start(COMPACTING, str(tmp_path))
+    made_before = KEPT_FROM * 1_000_000 * 1_000  # prediction n is made at n milliseconds
+    compactor = start(COMPACTING, str(tmp_path), str(made_before))
     compactor.stdout.readline()
     for each in range(ROUNDS):
         first = each * 1_000_000
         writer = start(APPENDING, str(tmp_path / "ledger"), str(first))
         lines = [writer.stdout.readline() for _ in range(chance.randrange(20, 400))]
         kill(compactor)
-        compactor = start(COMPACTING, str(tmp_path))
+        compactor = start(COMPACTING, str(tmp_path), str(made_before))
         lines += kill(writer)
-        acknowledged.update(f"p{number}" for number in range(first, int(lines[-1])))
+        if each >= KEPT_FROM:
+            acknowledged.update(f"p{number}" for number in range(first, int(lines[-1])))
     kill(compactor)
 
     store = LakePredictions(tmp_path / "ledger", DeltaLake(tmp_path / "lake"), FileLocks(tmp_path / "locks"))
     some = chance.sample(sorted(acknowledged), 5)
     assert [store.find(each).id for each in some] == some  # also before the dead are compacted
     store.compact()
+    store.tidy(made_before=made_before, replaced_before=0)
     found = lake_ids(tmp_path)
     assert acknowledged <= found.keys()
+    assert min(int(each[1:]) for each in found) >= KEPT_FROM * 1_000_000
     assert set(found.values()) == {1}
     # At most the batch that each writer was in the middle of telling about is there unacknowledged.
     assert len(found) - len(acknowledged) <= 7 * ROUNDS

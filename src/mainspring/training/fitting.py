@@ -63,8 +63,8 @@ def fit(model: Model, data: TrainingSet, run: Run) -> Any:
 
 def _is_fitted(estimator: Any) -> bool:
     """Return whether an estimator was fitted; true of those that follow no rule of scikit-learn's by which to tell."""
-    if hasattr(estimator, "steps"):  # of a pipeline its last step, which may follow none of those rules
-        return _is_fitted(estimator.steps[-1][1])
+    if any(kind.__module__ == "sklearn.pipeline" for kind in type(estimator).__mro__) and hasattr(estimator, "steps"):
+        return _is_fitted(estimator.steps[-1][1])  # which may follow none of those rules
     if not (type(estimator).__module__.startswith("sklearn.") or hasattr(estimator, "__sklearn_is_fitted__")):
         return True
     from sklearn.exceptions import NotFittedError

@@ -131,6 +131,13 @@ def test_an_estimator_that_was_never_fitted_is_refused(run: Run, name: str) -> N
     assert fit(late_model(lambda _data, _run: fitted), DATA, run) is fitted
 
 
+def test_an_estimator_of_the_project_may_have_steps_of_its_own(run: Run) -> None:
+    class Stepped(Constant):
+        steps = 3
+
+    assert isinstance(fit(late_model(lambda _data, _run: Stepped()), DATA, run), Stepped)
+
+
 def test_a_pipeline_is_as_fitted_as_its_last_step(run: Run) -> None:
     pipeline = make_pipeline(StandardScaler(), LogisticRegression())
     with pytest.raises(Invalid, match="Pipeline, which was not fitted"):

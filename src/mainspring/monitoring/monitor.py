@@ -70,9 +70,9 @@ class Monitor:
         """Bring the endpoint's windows up to date and return those that were computed, oldest first.
 
         That is every window that is not settled (a whole window must have passed since its end, so that what was
-        logged last is in), and every settled one if labels arrived since it was computed, or predictions came late.
-        The same run again gives the same windows. Without `until`, what was counted is kept for the next run, which
-        reads only what came since.
+        logged last is in), and every settled one if labels became visible since it was computed. The same run again
+        gives the same windows. Without `until`, what was counted is kept for the next run, which reads only what came
+        since, and also knows of predictions that came late and of labels that landed long after they were known.
 
         Args:
             until: The instant as of which to look, UTC epoch microseconds: predictions made before it, labels visible

@@ -14,6 +14,7 @@ from mainspring.core.time import format_instant
 from mainspring.data import duck
 from mainspring.data.model import VISIBLE_AT, TableScan
 from mainspring.features.model import Observations
+from mainspring.features.offline.versions import open_versions
 from mainspring.monitoring.model import LabelRows
 from mainspring.training.label import Label, label_keys
 from mainspring.training.sets.labels import KNOWN_AT, LABEL, Join
@@ -66,7 +67,7 @@ def join_labels(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
     join = Join(labels.label, tuple(labels.keys), "_id", now, kind, feed="landed")
     with duck.connect() as connection:
         connection.register("observed", _asked(distinct(predictions), labels.keys))
-        duck.register(connection, "landed", labels.scan)
+        open_versions(connection, "landed", labels.scan, source)
         connection.execute(
             f"CREATE TEMP VIEW labels AS SELECT * REPLACE ({keys}) FROM landed SEMI JOIN observed AS asked ON {matches}"
         )

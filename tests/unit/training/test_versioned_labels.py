@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import mainspring as ms
+from mainspring.core.errors import Invalid
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, ManualClock, parse_instant, to_datetime
 from mainspring.data.adapters.memory import MemoryLake
@@ -69,3 +70,19 @@ def test_a_label_is_that_of_the_newest_version(
     Ingestor(lake, MemoryLocks(), ManualClock(START)).ingest(payments, [extra], keyings={})
     found, _ = join_labels(observed, PAID, label, lake.scan, until=until if matures is None else None)
     assert dict(zip(found["payment"].to_pylist(), found[LABEL].to_pylist(), strict=True)) == labels
+
+
+def test_a_table_from_before_the_id_was_declared_is_refused_with_the_way_out() -> None:
+    bare = ms.Source("payments", schema=payments.schema, event_time="paid_at", recorded_time="known_at")
+    lake = MemoryLake()
+    ingestor = Ingestor(lake, MemoryLocks(), ManualClock(START))
+    ingestor.ingest(bare, [row(1, 0, 10.0, True)], keyings={})
+    observed = observe(ms.Observations(bare, keys=[payment], at=ms.col("paid_at")), lake.scan)
+    for read in (
+        lambda: observe(PAID, lake.scan),
+        lambda: join_labels(observed, PAID, Label(payments.fraud), lake.scan, until=None),
+    ):
+        with pytest.raises(Invalid, match=r"declared the id payment.*mainspring apply"):
+            read()
+    ingestor.conform(payments, {})
+    assert observe(PAID, lake.scan).num_rows == 1

@@ -190,7 +190,7 @@ def _rows(con: Any, view: FeatureView, scan: TableScan, start: int, end: int, *,
     wanted, join = [], ""
     if reach(view):
         wanted.append(f"epoch_us(s.{quote_name(view.source.event_time)}) >= {start - reach(view)}")
-    if has_versions(scan, view):
+    if has_versions(scan, view.source):
         needed.append(SUPERSEDED_AT)
         wanted.append(f"{COUNTS_UNTIL} > {start}")
     if any(feature.window is None for feature in view.features.values()):

@@ -23,7 +23,7 @@ from mainspring.features.offline.computed import compute
 from mainspring.features.offline.observed import as_read, as_table
 from mainspring.features.offline.placing import Kind, placed
 from mainspring.features.offline.stored import read_view
-from mainspring.features.offline.versions import first_versions_sql
+from mainspring.features.offline.versions import first_versions_sql, open_versions
 from mainspring.features.types import request_schema, stored_schema
 
 Scan = Callable[[str], TableScan]
@@ -118,9 +118,12 @@ def observe(
     source whose rows are versions, each fact that is not retracted is one observation, by its first version: that is
     what a request brought.
     Instants are UTC epoch microseconds.
+
+    Raises:
+        Invalid: The table was not landed by the id that the source declares.
     """
     with connection(memory_limit) as con, duck.duck_errors(definition.source.name):
-        duck.register(con, "source", scan(definition.source.name))
+        open_versions(con, "source", scan(definition.source.name), definition.source)
         names = ", ".join(quote_name(name) for name in definition.source.columns)
         made = observed_sql(definition, since, until)
         rows: pa.Table = con.sql(f"SELECT {names}, _at FROM ({made}) ORDER BY _at, {SEQUENCE}").to_arrow_table()

@@ -41,7 +41,7 @@ def read_view(
 
 def run(con: Any, view: FeatureView, scan: TableScan, rows_worth_a_tile: float, collect: Collect[T]) -> Iterator[T]:
     """Run the view's queries over `observed` and `source`; see `read_view`."""
-    layout, versions = Layout(view), has_versions(scan, view)
+    layout, versions = Layout(view), has_versions(scan, view.source)
     if layout.lasts:
         check_flag(scan, view)
         yield _collected(

@@ -10,9 +10,12 @@ looked at stays near to what is alive.
 
 from __future__ import annotations
 
+from typing import Any
+
 from mainspring.core.errors import Invalid
 from mainspring.core.expr.sql import quote_name
 from mainspring.core.time import DAY, HOUR, MINUTE
+from mainspring.data import duck
 from mainspring.data.arrow import versioning_of
 from mainspring.data.model import SEQUENCE, SUPERSEDED_AT, VISIBLE_AT, Source, TableScan
 from mainspring.data.records import rank_columns
@@ -30,24 +33,34 @@ _EVER = 1 << 60  # longer than from the first instant to the last
 _WIDTHS = (MINUTE, HOUR, DAY, 30 * DAY, _EVER)
 
 
-def has_versions(scan: TableScan, view: FeatureView) -> bool:
-    """Return whether the rows of the view's source are versions of facts, as its table was landed.
+def has_versions(scan: TableScan, source: Source) -> bool:
+    """Return whether the rows of a source's table are versions of facts, as they were landed.
 
     Raises:
         Invalid: The table was not landed by the id that the source declares.
     """
     schema = scan.schema if scan.rows is None else scan.rows.schema
     if schema is None:
-        return view.source.versioning is not None
+        return source.versioning is not None
     there = SUPERSEDED_AT in schema.names
     marked = there and schema.field(SUPERSEDED_AT).metadata is not None
-    declared = view.source.versioning
+    declared = source.versioning
     if declared is not None and (not there or (marked and versioning_of(schema) != declared)):
         raise Invalid(
-            f"Source {view.source.name!r} was ingested before it declared the id {', '.join(view.source.id)}.",
-            fix="run `mainspring apply`.",
+            f"Table {source.name!r} was landed before its source declared the id {', '.join(source.id)}.",
+            fix="run `mainspring apply`; a dataset commit from before is read with the declaration of then.",
         )
     return there
+
+
+def open_versions(con: Any, name: str, scan: TableScan, source: Source) -> None:
+    """Make a source's table readable as `name`, where it is as the source declares its versions.
+
+    Raises:
+        Invalid: The table was not landed by the id that the source declares.
+    """
+    has_versions(scan, source)
+    duck.register(con, name, scan)
 
 
 def mortals_sql(columns: str, rows: str) -> str:

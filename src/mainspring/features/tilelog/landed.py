@@ -67,7 +67,7 @@ def open_landing(con: Any, layout: Layout, scan: TableScan, name: str) -> bool:
         f"{_value(layout, measure.of, measure_sql(measure, source.columns))} AS m{n}"
         for n, measure in enumerate(layout.measures)
     ]
-    versions = has_versions(scan, view)
+    versions = has_versions(scan, source)
     ends = (COUNTS_UNTIL, SUPERSEDED_BY) if versions else ("NULL::BIGINT", "NULL::BIGINT")
     counts = quote_name(RECORD_PREFIX + view.entity.name) if layout.lasts else "FALSE"
     there = " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in view.entity.keys)

@@ -84,7 +84,7 @@ class Slice:
         files = frozenset(scan.files or ())
         grown = known and scan.files is not None and self._files <= files
         self._version = None  # until all of it is done
-        versions = has_versions(scan, self._layout.view)
+        versions = has_versions(scan, self._layout.view.source)
         grown, self.versions = grown and versions == self.versions, versions
         if grown:
             added = tuple(name for name in scan.files or () if name not in self._files)

@@ -17,6 +17,7 @@ from mainspring.core.time import format_duration, format_instant
 from mainspring.data import duck
 from mainspring.data.model import SEQUENCE, SUPERSEDED_AT, VISIBLE_AT, TableScan
 from mainspring.features.model import Observations
+from mainspring.features.offline.versions import open_versions
 from mainspring.training.label import Label, label_keys
 
 LABEL = "_label"
@@ -208,11 +209,14 @@ def join_labels(
     Args:
         observed: As `features.offline.read.observe` returns it.
         until: Labels that became visible later are not used; UTC epoch microseconds, `None` for no limit.
+
+    Raises:
+        Invalid: The label's table was not landed by the id that its source declares.
     """
     join = join_of(observations, label, row="_i", until=until)
     con = duck.connect()
     try:
-        duck.register(con, "labels", scan(label.source.name))
+        open_versions(con, "labels", scan(label.source.name), label.source)
         con.register("observed", observed.append_column("_i", pa.array(range(observed.num_rows), pa.int64())))
         marked = con.sql(f"SELECT _i, {LABEL}, {WHY} FROM ({join.sql}) ORDER BY _i").to_arrow_table()
         reasons: Any = pc.value_counts(pc.drop_null(marked.column(WHY)))

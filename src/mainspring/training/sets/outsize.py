@@ -13,6 +13,7 @@ from mainspring.data.model import SEQUENCE, TableScan
 from mainspring.features.offline.pieces import pieces
 from mainspring.features.offline.query import execute
 from mainspring.features.offline.read import connection, observed_sql
+from mainspring.features.offline.versions import open_versions
 from mainspring.training.model import Model
 from mainspring.training.sets.labels import LABEL, WHY, LeftOut, join_of, left_out_by
 
@@ -41,13 +42,14 @@ def write_labelled(
         How many rows were written, and why other observations have no label.
 
     Raises:
+        Invalid: A table was not landed by the id that its source declares.
         StorageFull: There is no room for them, or to sort them.
     """
     observations, label = model.observations, model.label
     names = ", ".join(quote_name(name) for name in (*observations.source.columns, AT, LABEL))
     with connection(memory_limit, temp=temp) as con, duck.duck_errors(observations.source.name):
-        duck.register(con, "source", scan(observations.source.name))
-        duck.register(con, "labels", scan(label.source.name))
+        open_versions(con, "source", scan(observations.source.name), observations.source)
+        open_versions(con, "labels", scan(label.source.name), label.source)
         con.execute(f"CREATE TEMP VIEW observed AS {observed_sql(observations, since, until)}")
         join = join_of(observations, label, row=SEQUENCE, until=until)
         query = f"SELECT {names} FROM ({join.sql}) WHERE {LABEL} IS NOT NULL ORDER BY {AT}, {SEQUENCE}"

@@ -12,6 +12,7 @@ any time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pyarrow as pa
 
-from mainspring.core.errors import Corrupt, NotFound
+from mainspring.core.errors import Conflict, Corrupt, NotFound, StorageFull
 from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.data import duck
 from mainspring.data.arrow import INSTANT, arrow_schema, no_rows, widened
@@ -196,7 +197,8 @@ class Heads:
         same = same and (cover.keyings, cover.times) == (self._keys(), list(self._source.times))
         there = {Path(file).name for file in scan.files}
         restored = known.restored is not None and known.restored > cover.version
-        if same and not restored and cover.version <= scan.version and there & {*cover.files}:
+        usable = same and not restored and cover.version <= scan.version and bool(there & {*cover.files})
+        if usable and not self._lake.damage(table):
             self._con.unregister("heads_kept")
             duck.register(self._con, "heads_kept", kept)
             self._cover = cover
@@ -260,7 +262,14 @@ class Heads:
         index = schema.get_field_index(SEQUENCE)
         schema = schema.set(index, schema.field(index).with_metadata({_COVER: msgspec.json.encode(cover)}))
         batches = rows.cast(schema).to_batches()
-        self._lake.replace(HEADS_PREFIX + self._source.name, batches, schema, key=f"heads of version {known.version}")
+        table, key = HEADS_PREFIX + self._source.name, f"heads of version {known.version}"
+        with suppress(StorageFull, Conflict):  # the rows have landed; the next ingestion tries again
+            try:
+                self._lake.replace(table, batches, schema, key=key)
+            except Corrupt:
+                if not self._lake.recover(table):
+                    raise
+                self._lake.replace(table, batches, schema, key=key)
 
     def _schema(self) -> pa.Schema:
         keys = dict.fromkeys(key for keys in self._keyings.values() for key in keys)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mainspring.core.declare import declare
+from mainspring.core.declare import declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.schema import DType, Schema, check_schema
@@ -147,7 +147,12 @@ class Source:
                 fix=f"its columns are {sorted(self.columns)}.",
             )
         _ = self.lag_us
-        object.__setattr__(self, "id", (self.id,) if isinstance(self.id, str) else tuple(self.id))
+        columns = (self.id,) if isinstance(self.id, str) else self.id
+        expect_each(columns, str, f"The id of source {self.name!r}", fix='name a column, or a list: id="payment".')
+        object.__setattr__(self, "id", tuple(columns))
+        if self.retracted is not None:
+            fix = 'name a Boolean column: retracted="void".'
+            expect(self.retracted, str, f"The retraction of source {self.name!r}", fix=fix)
         self._check_id()
         declare(self)
 

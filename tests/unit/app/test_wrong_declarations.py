@@ -48,6 +48,15 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "source: schema": (lambda: any_.Source("pay", schema="x", event_time="at"), "has the columns 'x'"),
     "source: time": (lambda: any_.Source("pay", schema={}, event_time=3), "a column 3"),
     "source: lag": (lambda: any_.Source("pay", schema={}, event_time="at", lag=1.5), "1.5 is not a duration"),
+    "source: id": (
+        lambda: any_.Source("pay", schema={}, event_time="at", id=5),
+        "id of source 'pay' is 5, of type int",
+    ),
+    "source: ids": (lambda: any_.Source("pay", schema={}, event_time="at", id=[["a"]]), r"One of the id .* is \['a'\]"),
+    "source: retracted": (
+        lambda: any_.Source("pay", schema={}, event_time="at", id="at", retracted=["void"]),
+        r"retraction of source 'pay' is \['void'\], of type list",
+    ),
     "view: source": (lambda: view(source="visits"), "source of a feature view is 'visits', of type str"),
     "view: entity": (lambda: view(entity="shop"), "entity of a feature view is 'shop'"),
     "observations: source": (lambda: watched(source="orders"), "source of observations is 'orders'"),

@@ -33,6 +33,12 @@ _EVER = 1 << 60  # longer than from the first instant to the last
 _WIDTHS = (MINUTE, HOUR, DAY, 30 * DAY, _EVER)
 
 
+def landed_versioning(scan: TableScan) -> tuple[tuple[str, ...], str | None] | None:
+    """Return the `Source.versioning` by which a table was landed; `None` where its rows are no versions of facts."""
+    schema = scan.schema if scan.rows is None else scan.rows.schema
+    return None if schema is None else versioning_of(schema)
+
+
 def has_versions(scan: TableScan, source: Source) -> bool:
     """Return whether the rows of a source's table are versions of facts, as they were landed.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mainspring.core.expr import Node
-from mainspring.core.expr.sql import quote_name
+from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.core.expr.types import dtype_of
 from mainspring.core.schema import DType
 from mainspring.data import duck
@@ -13,7 +13,7 @@ from mainspring.data.model import RECORD_PREFIX, SEQUENCE, SUPERSEDED_BY, VISIBL
 from mainspring.features.layout import Layout
 from mainspring.features.offline.asof import check_flag
 from mainspring.features.offline.query import COUNTS_FROM
-from mainspring.features.offline.versions import COUNTS_UNTIL, has_versions
+from mainspring.features.offline.versions import COUNTS_UNTIL, landed_versioning
 from mainspring.features.state.sql import measure_sql, row_sql
 
 
@@ -27,7 +27,7 @@ def value_columns(layout: Layout) -> list[str]:
     return [*(f"x{n}" for n in range(len(layout.last_exprs))), *(f"m{n}" for n in range(len(layout.measures)))]
 
 
-def open_landing(con: Any, layout: Layout, scan: TableScan, name: str) -> bool:
+def open_landing(con: Any, layout: Layout, scan: TableScan, name: str) -> None:
     """Make view `name`, a row for each row of `scan` that names an entity of the view.
 
     Columns: k<i> (keys), e (event time), v (the first instant at which the row counts, which is a microsecond after it
@@ -38,11 +38,8 @@ def open_landing(con: Any, layout: Layout, scan: TableScan, name: str) -> bool:
     row by which it ended) and tiled (a digest of what tiles are made from: of the rows without an end); else g and
     ender are null, and tiled is the digest.
 
-    Returns:
-        Whether rows are versions of facts.
-
     Raises:
-        Invalid: The source was ingested before the view's entity, or the source's id, was declared.
+        Invalid: The source was ingested before the view's entity was declared.
     """
     view = layout.view
     source = view.source
@@ -67,11 +64,15 @@ def open_landing(con: Any, layout: Layout, scan: TableScan, name: str) -> bool:
         f"{_value(layout, measure.of, measure_sql(measure, source.columns))} AS m{n}"
         for n, measure in enumerate(layout.measures)
     ]
-    versions = has_versions(scan, source)
+    # The table decides, not the view's declaration: a live bundle with an earlier one is served the same facts.
+    versioning = landed_versioning(scan)
+    versions = versioning is not None
     ends = (COUNTS_UNTIL, SUPERSEDED_BY) if versions else ("NULL::BIGINT", "NULL::BIGINT")
     counts = quote_name(RECORD_PREFIX + view.entity.name) if layout.lasts else "FALSE"
     there = " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in view.entity.keys)
-    hashed = ", ".join([*key_columns(layout), "e", "v", "r", "seq", *value_columns(layout)])
+    # By another id the same rows count at other times, so states and tiles are made anew.
+    named = [quote_text(repr(versioning))] if versions else []
+    hashed = ", ".join([*key_columns(layout), "e", "v", "r", "seq", *named, *value_columns(layout)])
     con.execute(
         f"CREATE OR REPLACE TEMP VIEW {name} AS "
         f"SELECT *, {'hash(digest, g IS NULL)' if versions else 'digest'} AS tiled FROM ("
@@ -79,7 +80,6 @@ def open_landing(con: Any, layout: Layout, scan: TableScan, name: str) -> bool:
         f"SELECT {', '.join([*keys, *times, *values])}, {counts} AS counts, {ends[0]} AS g, {ends[1]} AS ender "
         f"FROM {name}_source WHERE {there}))"
     )
-    return versions
 
 
 def close_landing(con: Any, name: str) -> None:

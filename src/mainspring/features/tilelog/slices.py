@@ -25,7 +25,7 @@ from mainspring.core.locks import Locks
 from mainspring.data import duck
 from mainspring.data.model import TableScan
 from mainspring.features.layout import Layout
-from mainspring.features.offline.versions import has_versions
+from mainspring.features.offline.versions import landed_versioning
 from mainspring.features.tilelog.cache import TileCache
 from mainspring.features.tilelog.lakes import TileTables
 from mainspring.features.tilelog.landed import close_landing, key_columns, open_landing, value_columns
@@ -84,7 +84,7 @@ class Slice:
         files = frozenset(scan.files or ())
         grown = known and scan.files is not None and self._files <= files
         self._version = None  # until all of it is done
-        versions = has_versions(scan, self._layout.view.source)
+        versions = landed_versioning(scan) is not None
         grown, self.versions = grown and versions == self.versions, versions
         if grown:
             added = tuple(name for name in scan.files or () if name not in self._files)

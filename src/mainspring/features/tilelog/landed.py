@@ -73,10 +73,13 @@ def open_landing(con: Any, layout: Layout, scan: TableScan, name: str) -> None:
     # By another id the same rows count at other times, so states and tiles are made anew.
     named = [quote_text(repr(versioning))] if versions else []
     hashed = ", ".join([*key_columns(layout), "e", "v", "r", "seq", *named, *value_columns(layout)])
+    tiled = "CASE WHEN g IS NULL THEN digest ELSE hash(digest) END" if versions else "digest"
     con.execute(
         f"CREATE OR REPLACE TEMP VIEW {name} AS "
-        f"SELECT *, {'hash(digest, g IS NULL)' if versions else 'digest'} AS tiled FROM ("
-        f"SELECT *, hash({hashed}) AS digest FROM ("
+        f"SELECT *, {tiled} AS tiled FROM ("
+        # DuckDB combines the last of several values by XOR, as loads combine rows: equal changes of two rows would
+        # cancel out. The hash of a single value is mixed.
+        f"SELECT *, hash(hash({hashed})) AS digest FROM ("
         f"SELECT {', '.join([*keys, *times, *values])}, {counts} AS counts, {ends[0]} AS g, {ends[1]} AS ender "
         f"FROM {name}_source WHERE {there}))"
     )

@@ -1,7 +1,8 @@
-"""Online states where a source's id, or its retraction, is declared after they were made, changed or taken away."""
+"""Online states and tiles where what landed rows say changes: by corrections, another id, or a table landed anew."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,15 @@ def row(train: str, left: int, known: int, delay: float | None, *, void: bool = 
             "void": void}  # fmt: skip
 
 
+def both(features: FeatureView, lake: DeltaLake, store: MemoryOnlineStore) -> dict[str, Any]:
+    """Return the features at `NOW`, which are the same in both reads."""
+    asked = pa.table({"station": ["mile end"], "_at": pa.array([NOW], pa.timestamp("us", tz="UTC"))})
+    (offline,) = point_in_time(asked, [features], lake.scan, schema={"station": ms.String}).to_pylist()
+    online = OnlineReader([features], store).read({"station": ["mile end"]}, NOW).features
+    assert {name: values[0] for name, values in online.items()} == {name: offline[name] for name in online}
+    return offline
+
+
 LANDED = [row("a", 9, 9, 1.0), row("a", 9, 7, 2.0), row("b", 8, 8, 5.0), row("b", 8, 6, None, void=True)]
 BARE, RETRACTED, NAMED = trains(), trains(id="train", retracted="void"), trains(id="train")
 
@@ -63,11 +73,7 @@ def test_states_follow_what_the_rows_are_declared_to_be(
     if anew:
         materialiser = Materialiser(lake, store, clock)
     materialiser.run(shape(then))
-    asked = pa.table({"station": ["mile end"], "_at": pa.array([NOW], pa.timestamp("us", tz="UTC"))})
-    (offline,) = point_in_time(asked, [shape(then)], lake.scan, schema={"station": ms.String}).to_pylist()
-    online = OnlineReader([shape(then)], store).read({"station": ["mile end"]}, NOW).features
-    assert offline["Trains.total"] == total
-    assert {name: values[0] for name, values in online.items()} == {name: offline[name] for name in online}
+    assert both(shape(then), lake, store)["Trains.total"] == total
 
 
 @pytest.mark.parametrize(("first", "then"), [(BARE, RETRACTED), (RETRACTED, BARE), (RETRACTED, NAMED)])
@@ -83,3 +89,28 @@ def test_a_live_bundle_with_an_earlier_declaration_is_served_what_the_table_says
         materialiser.run(shape(declared))
         states.append(OnlineReader([shape(declared)], store).read({"station": ["mile end"]}, NOW).features)
     assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("corrected", [1, 2, 3, 4])
+def test_tiles_are_made_anew_however_many_rows_of_a_load_are_corrected(tmp_path: Path, corrected: int) -> None:
+    lake, clock, store = DeltaLake(tmp_path), ManualClock(NOW - 5 * HOUR), MemoryOnlineStore()
+    ingestor = Ingestor(lake, MemoryLocks(), clock)
+    ingestor.ingest(NAMED, [row(f"{n}", 9, 9, 1.0) for n in range(5)], keyings=KEYINGS)
+    Materialiser(lake, store, clock).run(shape(NAMED))
+    ingestor.ingest(NAMED, [row(f"{n}", 9, 4, 10.0) for n in range(corrected)], keyings=KEYINGS)
+    clock.set(NOW)
+    Materialiser(lake, store, clock).run(shape(NAMED))
+    assert both(shape(NAMED), lake, store)["Trains.total"] == 5 - corrected + 10 * corrected
+
+
+@pytest.mark.parametrize("changed", [1, 2])
+def test_a_table_landed_anew_with_other_values_is_materialised_anew(tmp_path: Path, changed: int) -> None:
+    clock, store = ManualClock(NOW), MemoryOnlineStore()
+    features = view(BARE, total=ms.sum("delay", window="24h"))
+    for landed, total in ((0, 4.0), (changed, 4.0 + 9 * changed)):
+        lake = DeltaLake(tmp_path)
+        rows = [row(f"{n}", 9, 9, 10.0 if n < landed else 1.0) for n in range(4)]
+        Ingestor(lake, MemoryLocks(), clock).ingest(BARE, rows, keyings=KEYINGS)
+        Materialiser(lake, store, clock).run(features)
+        assert both(features, lake, store)["Trains.total"] == total
+        shutil.rmtree(tmp_path / "trains")

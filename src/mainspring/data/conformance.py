@@ -198,7 +198,9 @@ class LakeTablesConformance:
         would = lake.vacuum("flights", [1], dry_run=True)
         assert would > 0
         assert [len(read(lake, "flights", version)) for version in range(4)] == [1, 1, 1, 1]
+        assert lake.readable("flights", range(5)) == [0, 1, 2, 3]
         assert lake.vacuum("flights", [1]) == would
+        assert lake.readable("flights", range(5)) == [1, 3]
         assert lake.vacuum("flights", [1]) == 0
         assert lake.version("flights") == 3
         assert [read(lake, "flights", version)[0][0] for version in (1, 3)] == [1, 3]

@@ -79,6 +79,10 @@ class LakeTables(Protocol):
         """
         ...
 
+    def readable(self, table: str, versions: Iterable[int]) -> list[int]:
+        """Return those of a table's versions that are there and were not vacuumed, in order, without reading rows."""
+        ...
+
     def appended(self, table: str, since: int) -> TableScan | None:
         """Return how to read the rows that were appended after version `since`, and the newest version.
 

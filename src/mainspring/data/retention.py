@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
 
-from mainspring.core.errors import NotFound
 from mainspring.data.model import BATCH, HEADS_PREFIX, SEQUENCE
 from mainspring.data.ports import LakeTables, Snapshots
 
@@ -34,7 +33,7 @@ def retain(
         if seen is not None and seen.get(table) == newest:
             continue
         named = {found.versions[table] for found in commits if table in found.versions}
-        kept = [version for version in sorted(named) if _is_there(lake, table, version)]
+        kept = lake.readable(table, sorted(named))
         done[table] = lake.vacuum(table, kept, replaced_before=replaced_before)
         if seen is not None and not lake.vacuum(table, kept, dry_run=True):
             seen[table] = newest
@@ -46,11 +45,3 @@ def _landed(lake: LakeTables) -> Iterator[tuple[str, int]]:
         known = lake.describe(table)
         if table.startswith(HEADS_PREFIX) or {SEQUENCE, BATCH} <= set(known.schema.names):
             yield table, known.version
-
-
-def _is_there(lake: LakeTables, table: str, version: int) -> bool:
-    try:
-        lake.scan(table, version)
-    except NotFound:
-        return False
-    return True

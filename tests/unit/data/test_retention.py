@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Int64, String
 from mainspring.core.time import ManualClock, SystemClock
 from mainspring.data.adapters.delta import DeltaLake
+from mainspring.data.adapters.deltaplaces import FolderPlace
 from mainspring.data.adapters.memory import MemorySnapshots
 from mainspring.data.commits import commit
 from mainspring.data.ingest import Ingestor
@@ -64,6 +66,24 @@ def test_a_named_version_that_is_gone_keeps_nothing_from_being_tidied(tmp_path: 
     lake.vacuum("facts", [])
     assert retain(lake, snapshots, FAR) == {"facts": 0}
     assert lake.describe("facts").rows == 16
+
+
+class RemotePlace(FolderPlace):
+    """A folder from which nothing may be fetched."""
+
+    def fetch(self, table: str, names: Iterable[str]) -> dict[str, Path]:
+        raise AssertionError(f"{list(names)} of {table} were fetched")
+
+
+def test_nothing_is_fetched_to_find_out_what_goes(tmp_path: Path) -> None:
+    lake, snapshots = DeltaLake(tmp_path), MemorySnapshots()
+    ingestor = Ingestor(lake, MemoryLocks(), ManualClock())
+    for number, batch in enumerate(backwards(4)):
+        ingestor.ingest(FACTS, batch, keyings={"place": ("place",)})
+        if number == 1:
+            commit(lake, snapshots, ManualClock(number))
+    assert retain(DeltaLake(RemotePlace(tmp_path)), snapshots, FAR)["facts"] > 0
+    assert len(lake.scan("facts", snapshots.log(1)[0].versions["facts"]).files or ()) > 0
 
 
 def files(lake: Path) -> set[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -154,29 +154,46 @@ class DeltaLake:
         return self.place.tables()
 
     def scan(self, table: str, version: int | None = None) -> TableScan:
+        at = self._version(table, version)
+        names = _names(at)
+        found = self.place.fetch(table, names)
+        self._check_files(table, at, names, found)
+        return TableScan(int(at.version()), files=tuple(str(found[name]) for name in names), schema=_arrow(at))
+
+    def readable(self, table: str, versions: Iterable[int]) -> list[int]:
+        lying = set(self.place.lying(table))
+        found = []
+        for version in versions:
+            with suppress(NotFound):
+                self._needed(table, version, lying)
+                found.append(version)
+        return found
+
+    def _version(self, table: str, version: int | None) -> DeltaTable:
         newest = self._open(table)
         if newest is None:
             raise NotFound(f"There is no table {table!r}.", fix=f"the lake has {self.tables()}.")
-        at = newest
-        gone = NotFound(
-            f"Table {table!r} has no version {version} any more, or never had.",
-            fix=f"its newest version is {newest.version()}.",
-        )
-        if version is not None and version != newest.version():
-            if not 0 <= version < newest.version():
-                raise gone
-            with delta_errors(self._address(table)):
-                at = self._at(table, version)
-        names = _names(at)
-        found = self.place.fetch(table, names)
-        lost = [name for name in names if name not in found]
-        if lost and at is not newest:
-            raise gone
+        if version is None or version == newest.version():
+            return newest
+        if not 0 <= version < newest.version():
+            raise self._gone(table, version)
+        with delta_errors(self._address(table)):
+            return self._at(table, version)
+
+    def _check_files(self, table: str, at: DeltaTable, names: Sequence[str], there: Container[str]) -> None:
+        lost = [name for name in names if name not in there]
+        if lost and at.version() != self.version(table):
+            raise self._gone(table, int(at.version()))
         if lost:
             raise Corrupt(
                 f"Table {table!r} lacks its file {self._address(table)}/{lost[0]}.", fix="restore it from a backup."
             )
-        return TableScan(int(at.version()), files=tuple(str(found[name]) for name in names), schema=_arrow(at))
+
+    def _gone(self, table: str, version: int) -> NotFound:
+        return NotFound(
+            f"Table {table!r} has no version {version} any more, or never had.",
+            fix=f"its newest version is {self.version(table)}.",
+        )
 
     def appended(self, table: str, since: int) -> TableScan | None:
         at = self._open(table)
@@ -258,14 +275,16 @@ class DeltaLake:
     ) -> int:
         with self.locks.hold(check_id(table, "table")):
             self.place.sync(table, None)  # before what the newest version replaces is removed
-            kept = {*self._scanned(table, None)}
+            lying = self.place.lying(table)
+            there = set(lying)
+            kept = {*self._needed(table, None, there)}
             for version in set(keep):
-                kept.update(self._scanned(table, version))
+                kept.update(self._needed(table, version, there))
             if replaced_before is not None:
                 kept.update(self._replaced(table, replaced_before // 1_000))
             # Whatever else lies in the table's folder is of no use: files of versions that are not kept, what a killed
             # writer left, change data. No writer is at work while we hold the lock.
-            doomed = [name for name in self.place.lying(table) if name not in kept]
+            doomed = [name for name in lying if name not in kept]
             if not dry_run:
                 self.place.remove(table, doomed)
         return len(doomed)
@@ -282,9 +301,12 @@ class DeltaLake:
                 return
             yield from (Path(unquote(action["remove"]["path"])).name for action in actions if "remove" in action)
 
-    def _scanned(self, table: str, version: int | None) -> list[str]:
-        """Return the names of a version's files, all of which are there."""
-        return [Path(file).name for file in self.scan(table, version).files or ()]
+    def _needed(self, table: str, version: int | None, lying: Container[str]) -> list[str]:
+        """Return the names of a version's files, all of which are there. Nothing is fetched."""
+        at = self._version(table, version)
+        names = _names(at)
+        self._check_files(table, at, names, lying)
+        return names
 
     def _address(self, table: str) -> str:
         return self.place.address(check_id(table, "table"))

@@ -98,6 +98,11 @@ class MemoryLake:
             )
         return TableScan(wanted, rows=rows, schema=rows.schema)
 
+    def readable(self, table: str, versions: Iterable[int]) -> list[int]:
+        with self._lock:
+            there = self._tables[table].versions
+            return [each for each in versions if 0 <= each < len(there) and there[each].rows is not None]
+
     def appended(self, table: str, since: int) -> TableScan | None:
         with self._lock:
             newest = self.scan(table)

@@ -126,6 +126,8 @@ class Source:
             raise Invalid(
                 f"Source {self.name!r} would share a table with what another source's rows failed.", fix="rename it."
             )
+        if self.name.startswith(DERIVED_PREFIXES):
+            raise Invalid(f"Source {self.name!r} would share a table with what is made from sources.", fix="rename it.")
         check_schema(self.schema, f"Source {self.name!r}")
         check_schema(dict.fromkeys(self.times, DType.Timestamp), f"Source {self.name!r}")
         if len({name.casefold() for name in self.columns}) < len(self.columns):

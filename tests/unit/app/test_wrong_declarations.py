@@ -48,6 +48,10 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "source: schema": (lambda: any_.Source("pay", schema="x", event_time="at"), "has the columns 'x'"),
     "source: time": (lambda: any_.Source("pay", schema={}, event_time=3), "a column 3"),
     "source: lag": (lambda: any_.Source("pay", schema={}, event_time="at", lag=1.5), "1.5 is not a duration"),
+    "source: name": (
+        lambda: any_.Source("heads__pay", schema={}, event_time="at"),
+        "'heads__pay' would share a table with what is made from sources",
+    ),
     "source: id": (
         lambda: any_.Source("pay", schema={}, event_time="at", id=5),
         "id of source 'pay' is 5, of type int",

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
+from mainspring.core.errors import NotFound
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, SystemClock
 from mainspring.data.adapters.delta import DeltaLake
@@ -35,7 +37,12 @@ def test_files_that_were_replaced_and_old_entries_of_the_log_are_deleted(tmp_pat
     assert {path.name for path in table.glob("*.parquet")} == names
     left = sorted((table / "_delta_log").glob("*.json"))
     assert 20 <= len(left) < before - 60
-    again = LakePredictions(tmp_path / "ledger", DeltaLake(tmp_path / "lake"), MemoryLocks())
+    lake = DeltaLake(tmp_path / "lake")
+    for read in (lake.scan, lake.describe):
+        with pytest.raises(NotFound, match="no version 3 any more"):
+            read(PREDICTIONS, 3)
+    assert lake.readable(PREDICTIONS, [3, 140]) == [140]
+    again = LakePredictions(tmp_path / "ledger", lake, MemoryLocks())
     assert len(again.recent(limit=200)) == 140
     position = again.arrivals("late", 0).position
     log = SegmentLog(tmp_path / "ledger")

@@ -177,8 +177,11 @@ class DeltaLake:
             return newest
         if not 0 <= version < newest.version():
             raise self._gone(table, version)
-        with delta_errors(self._address(table)):
-            return self._at(table, version)
+        try:
+            with delta_errors(self._address(table)):
+                return self._at(table, version)
+        except TableNotFoundError:  # the log was shortened
+            raise self._gone(table, version) from None
 
     def _check_files(self, table: str, at: DeltaTable, names: Sequence[str], there: Container[str]) -> None:
         lost = [name for name in names if name not in there]
@@ -215,16 +218,10 @@ class DeltaLake:
         return TableScan(int(at.version()), files=tuple(str(found[name]) for name in names), schema=_arrow(at))
 
     def describe(self, table: str, version: int | None = None) -> TableVersion:
-        at = self._open(table)
-        if at is None:
-            raise NotFound(f"There is no table {table!r}.", fix=f"the lake has {self.tables()}.")
-        if version is not None and version != at.version():
-            if not 0 <= version < at.version():
-                raise NotFound(
-                    f"Table {table!r} never had a version {version}.", fix=f"its newest version is {at.version()}."
-                )
-            with delta_errors(self._address(table)):
-                at = self._at(table, version)
+        newest = self.version(table)
+        if version is not None and newest is not None and not 0 <= version <= newest:
+            raise NotFound(f"Table {table!r} never had a version {version}.", fix=f"its newest version is {newest}.")
+        at = self._version(table, version)
         return TableVersion(int(at.version()), int(at.count()), _arrow(at), keys.restored(at))
 
     def expire(self, table: str, column: str, before: int) -> int:

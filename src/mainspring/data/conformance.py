@@ -201,6 +201,7 @@ class LakeTablesConformance:
         assert lake.readable("flights", range(5)) == [0, 1, 2, 3]
         assert lake.vacuum("flights", [1]) == would
         assert lake.readable("flights", range(5)) == [1, 3]
+        assert lake.readable("nowhere", [0]) == []
         assert lake.vacuum("flights", [1]) == 0
         assert lake.version("flights") == 3
         assert [read(lake, "flights", version)[0][0] for version in (1, 3)] == [1, 3]

@@ -10,7 +10,7 @@ from mainspring.app.project import Project
 from mainspring.core.errors import Invalid, InvalidData, NotFound
 from mainspring.data.commits import RESTORING, data_tables, find, version_of
 from mainspring.data.commits import commit as make_commit
-from mainspring.data.model import QUARANTINE_SUFFIX, DatasetCommit, Source
+from mainspring.data.model import QUARANTINE_SUFFIX, SEQUENCE, DatasetCommit, Source
 
 if TYPE_CHECKING:
     from mainspring.data.diff import Progress as TableProgress
@@ -56,6 +56,8 @@ def diff(
 ) -> list[TableDiff]:
     """Return how the tables differ between two commits, tags, or `now`; of columns that identify a person no values.
 
+    A table that was not landed, such as that of the predictions, is left out where a version of it is gone.
+
     Raises:
         NotFound: No such commit, or none of the two has the table; or a version was vacuumed.
     """
@@ -65,8 +67,19 @@ def diff(
     if table is not None:
         if table not in old and table not in new:
             raise NotFound(f"Neither {before} nor {after} has a table {table!r}.", fix=f"they have {sorted(new)}.")
-        old, new = ({name: each for name, each in side.items() if name == table} for side in (old, new))
+        compared = {table}
+    else:
+        compared = {name for name in {*old, *new} if _is_kept(project, name, old.get(name), new.get(name))}
+    old, new = ({name: each for name, each in side.items() if name in compared} for side in (old, new))
     return differences(project.lake, old, new, pii=_personal(project), progress=progress)
+
+
+def _is_kept(project: Project, table: str, *versions: int | None) -> bool:
+    """Return whether a table can be compared, or should be: of logs, such as predictions, old versions go."""
+    if project.lake.version(table) is None or SEQUENCE in project.lake.describe(table).schema.names:
+        return True
+    wanted = [version for version in versions if version is not None]
+    return project.lake.readable(table, wanted) == wanted
 
 
 def _personal(project: Project) -> dict[str, tuple[str, ...]]:

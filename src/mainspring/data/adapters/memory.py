@@ -100,7 +100,7 @@ class MemoryLake:
 
     def readable(self, table: str, versions: Iterable[int]) -> list[int]:
         with self._lock:
-            there = self._tables[table].versions
+            there = self._tables[table].versions if table in self._tables else []
             return [each for each in versions if 0 <= each < len(there) and there[each].rows is not None]
 
     def appended(self, table: str, since: int) -> TableScan | None:

@@ -75,7 +75,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one process that serves HTTP bears."""
+    """Limits of one process that serves HTTP."""
 
     connections: int = 1024  # for a further one the longest idle is closed; where none is idle, it waits
     receiving_bytes: int = 128 << 20  # of all bodies together that are arriving

@@ -44,7 +44,7 @@ def recover_log(folder: Path) -> bool:
     """Remove what a loss of power left at the end of a table's log: empty entries that no whole one follows, and a
     checkpoint that is not whole. Return whether there was any.
 
-    The caller keeps writers out. A commit is synced before it is done, so nobody was told that a removed one was.
+    The caller keeps writers out. A commit is synced before it is reported, so no removed one was reported.
     """
     log = folder / LOG
     removed = _remove_checkpoint(log)

@@ -141,6 +141,8 @@ def test_what_is_trained_is_what_is_served(
 def _project() -> Any:
     class Settings:
         gateway_workers = 1
+        model_time_us = 10_000_000
+        model_memory_bytes = 2 << 30
 
     class Nobody:
         settings = Settings()

@@ -30,6 +30,7 @@ from mainspring.features.offline import read as offline
 from mainspring.serving.protocol.schema import DATATYPES
 
 _REPORT_EVERY = 500  # predictions
+_ATTEMPTS, _BACK_OFF_S = 5, 0.05  # of a request that is refused; the wait doubles
 
 
 @dataclass(slots=True)
@@ -101,25 +102,34 @@ class _Caller:
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
     def ask(self, body: bytes, rows: int, report: ReplayReport) -> None:
-        """Ask for `rows` predictions and add what came of it to `report`.
+        """Ask for `rows` predictions and add what came of it to `report`; the latency is of the attempt that succeeded.
+
+        A request that is refused for want of room or time has had no effect, so it is sent again, as clients do.
 
         Raises:
             Unavailable: The server went away.
         """
-        began = time.perf_counter()
+        report.requests += 1
+        for attempt in range(_ATTEMPTS):
+            began = time.perf_counter()
+            status, content = self._send(body)
+            if status == 200:
+                report.predictions += rows
+                report.latencies_ms.append((time.perf_counter() - began) * 1000)
+                return
+            if status not in (429, 503):
+                break
+            time.sleep(_BACK_OFF_S * 2**attempt)
+        report.errors += 1
+        report.failures[f"{status} {content[:200].decode(errors='replace')}"] += 1
+
+    def _send(self, body: bytes) -> tuple[int, bytes]:
         try:
             self._connection.request("POST", self._path, body, self._headers)
             response = self._connection.getresponse()
-            content = response.read()
+            return response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
             raise Unavailable(f"The gateway on {self._address.url} went away: {error}.") from error
-        report.requests += 1
-        if response.status == 200:
-            report.predictions += rows
-            report.latencies_ms.append((time.perf_counter() - began) * 1000)
-        else:
-            report.errors += 1
-            report.failures[f"{response.status} {content[:200].decode(errors='replace')}"] += 1
 
 
 def _steps(rows: pa.Table, step_us: int) -> Iterator[tuple[int, int, int]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from mainspring.app.auditing import audit
 from mainspring.app.definitions.applying import apply
 from mainspring.app.project import Project
+from mainspring.core.errors import MainspringError
 from mainspring.registry.runs import sweep
 from mainspring.training.model import TrainReport
 
@@ -45,7 +47,8 @@ def train(
     try:
         report = project.trainer.train(chosen, since=since, until=until, progress=progress)
     except Exception as error:
-        audit(project, "train", f"model/{model}", f"failed: {type(error).__name__}")
+        with suppress(MainspringError):  # a catalog that is away must not hide what failed
+            audit(project, "train", f"model/{model}", f"failed: {type(error).__name__}")
         raise
     audit(project, "train", f"model/{model}", f"version {report.version}, run {report.run_id}")
     if search_run:

@@ -407,7 +407,8 @@ async def test_who_hangs_up_while_waiting_is_not_predicted_for() -> None:
         head = (
             f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {key}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        running_one = asyncio.create_task(each.infer(body))
+        # So many rows that the others wait also where the machine is busy with something else.
+        running_one = asyncio.create_task(each.infer(json.dumps(keyed_request(*["AA"] * 200)).encode()))
         await each.until(lambda: each.gateway.in_flight == 1)
         _, writer = await asyncio.open_connection("127.0.0.1", each.port)
         writer.write(head.encode() + body)
@@ -416,7 +417,7 @@ async def test_who_hangs_up_while_waiting_is_not_predicted_for() -> None:
         assert (await running_one).status_code == 200
         await each.until(lambda: each.gateway.in_flight == 0)
         assert (await each.infer(full_request())).status_code == 200
-        assert len(kit.log.recent()) == 42
+        assert len(kit.log.recent(limit=1000)) == 202
         assert b'status="499"} 1.0' in each.gateway.metrics.text()
 
 

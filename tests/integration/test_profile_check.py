@@ -73,7 +73,7 @@ def test_all_is_well_and_nothing_was_made(
     assert "the first run makes them" in found["tracking"]["schema"].detail
     assert "Postgres" in found["catalog"]["version"].detail
     assert tables(database) == []
-    assert not any(path.is_file() for path in (tmp_path / ".mainspring").rglob("*"))
+    assert [path.name for path in (tmp_path / ".mainspring").rglob("*") if path.is_file()] == [".gitignore"]
     shown = msgspec.json.encode([list(checks.values()) for checks in found.values()]).decode()
     assert QUOTED not in shown
     assert PASSWORD not in shown

@@ -23,6 +23,8 @@ def keep_out_of_git(settings: Settings) -> None:
             lines.setdefault(url.path.parent, set()).update((f"{url.path.name}*", f".{url.path.name}*"))
     for folder, patterns in lines.items():
         inside = folder != settings.root and folder.is_relative_to(settings.root)
+        if folder != settings.state and folder.is_relative_to(settings.state):
+            continue  # it is ignored with the state folder
         if inside and folder.is_dir() and not (folder / _NAME).exists():
             with suppress(OSError):  # a folder that is only read is nobody's to mark
                 (folder / _NAME).write_text("".join(f"{each}\n" for each in sorted({*patterns, _NAME})))

@@ -172,7 +172,7 @@ def _online(project: Project) -> Iterator[Finding]:
     at = project.settings.online
     if at.scheme == "sqlite":  # of a damaged one most pages can still be read
         for outcome in place_checks.sqlite(place_checks.Backend(project, "online", at)):
-            if not outcome.ok:
+            if not outcome.ok and outcome.check == "reachable":  # a want of room is no reason to delete it
                 yield Finding(
                     check="online store",
                     ok=False,

@@ -335,7 +335,7 @@ async def test_no_request_fails_while_versions_come_and_go() -> None:
             each.kit.publish(version)
             changed = asyncio.get_running_loop().time()
             await each.until(lambda version=version: f'version="{version}"' in each.gateway.metrics.text().decode())
-            assert asyncio.get_running_loop().time() - changed < 5  # a second on a machine that is not shared
+            assert asyncio.get_running_loop().time() - changed < 9  # a second on a machine that is not shared
             await asyncio.sleep(0.05)
         done = True
         await asyncio.gather(*asking)
@@ -594,7 +594,7 @@ async def test_nothing_is_left_of_who_hangs_up_in_a_body(framing: str, sent: byt
             await each.until(lambda: not each.gateway.in_flight)
         assert (await each.infer(full_request())).status_code == 200
         began = asyncio.get_running_loop().time()
-    assert asyncio.get_running_loop().time() - began < 5  # a stop that waits for nobody
+    assert asyncio.get_running_loop().time() - began < 9  # a stop that waits for nobody
     assert failures == []
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 

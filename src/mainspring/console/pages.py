@@ -110,7 +110,7 @@ def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIR
             principal = await run_in_threadpool(project.authenticator.identify, fields.get("key", "").strip())
             project.authoriser.check(principal, Action.VIEW, "console")
         except Denied as denied:
-            # What was shown as a key stays out of the log: it may be somebody's password.
+            # The text shown as a key stays out of the log: it may be a password.
             await run_in_threadpool(_note, project, f"unknown at {address}", "console.login.refused", denied.what)
             return login_page(request.scope, status=401, refused=str(denied), wanted=wanted)
         await run_in_threadpool(_note, project, _named(principal), "console.login")

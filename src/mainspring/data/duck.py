@@ -36,7 +36,7 @@ SPILL = "spill-"  # then a process: a folder of that name beside goes once that 
 _FULL = ("No space left", "max_temp_directory_size", "File too large", "Disk quota")
 _MEMORY = "parse_formatted_bytes(current_setting('memory_limit'))"
 _THREAD_BYTES = 125_000_000
-# What libraries say where an allocation failed; the data is whole.
+# Messages of libraries where an allocation failed; the data is whole.
 NO_MEMORY = (
     "Cannot allocate memory",
     "os error 12)",

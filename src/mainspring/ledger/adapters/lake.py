@@ -68,7 +68,7 @@ class LakePredictions:
         live = segment.live()
         moved = 0
         try:
-            # What is written from here on is the next compaction's: a writer may be faster than we.
+            # Later writes belong to the next compaction, since a writer may be faster than this one.
             progress, size = segment.progress(), segment.sync()
             if progress.planned > progress.done:  # a compaction was killed here
                 found = segment.read(progress.done, progress.planned)

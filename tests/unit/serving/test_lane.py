@@ -140,19 +140,30 @@ async def test_requests_whose_time_a_batch_took_are_not_run_again_one_by_one(thr
     assert Stopped.calls == 1
 
 
+class Held(OnnxExecutor):
+    """A slow model that answers when the test lets it."""
+
+    go: ClassVar[threading.Event] = threading.Event()
+
+    def predict(self, inputs: Any, rows: int) -> Any:
+        assert Held.go.wait(60)
+        return super().predict(inputs, rows)
+
+
 @on_a_loop
 async def test_a_slow_model_leaves_the_loop_free_and_gathers_the_next_batch(threads: ThreadPoolExecutor) -> None:
-    bench = Bench(threads, slow=True)
+    Held.go.set()
+    bench = Bench(threads, slow=True, executor=Held)
+    Held.go.clear()
     first = bench.ask(full_request())
     await asyncio.sleep(0)
     assert not bench.lane.batcher.idle
     others = [bench.ask(full_request()) for _ in range(4)]
-    turns = 0
-    while not first.payload.waiter.done():
+    for _ in range(100):
         await asyncio.sleep(0)
-        turns += 1
-    assert turns > 10
-    await asyncio.gather(*(job.payload.waiter for job in others))
+    assert not first.payload.waiter.done()
+    Held.go.set()
+    await asyncio.gather(*(job.payload.waiter for job in (first, *others)))
     assert bench.batches == 2
 
 

@@ -175,6 +175,11 @@ class Chart:
         if self.level is not None:
             y = round(self.y(self.level[0]), 1)
             inside += Markup('<line class="level" x1="0" x2="{}" y1="{}" y2="{}"/>').format(WIDTH, y, y)
+        for at, text in self.marks:
+            x = round(self._place(at + (self.axis == "step") / 2), 1)
+            inside += Markup('<line class="mark" x1="{}" x2="{}" y1="0" y2="{}"><title>{}</title></line>').format(
+                x, x, HEIGHT, text
+            )
         return Markup(
             '<svg class="still" viewBox="0 0 {} {}" preserveAspectRatio="none" aria-hidden="true" focusable="false">'
             "{}{}</svg>"
@@ -189,8 +194,11 @@ class Chart:
 
     def x(self, index: int) -> float:
         """Where a window's middle is drawn."""
+        return self._place((self.starts[index] + self.ends[index]) / 2)
+
+    def _place(self, at: float) -> float:
         begin, end = self.starts[0], self.ends[-1]
-        return WIDTH * ((self.starts[index] + self.ends[index]) / 2 - begin) / max(1, end - begin)
+        return WIDTH * (at - begin) / max(1, end - begin)
 
     def y(self, value: float) -> float:
         usable = HEIGHT - 2 * _PAD

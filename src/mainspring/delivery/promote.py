@@ -37,6 +37,7 @@ def promote(
     gated: Collection[str],
     audit: AuditLog,
     clock: Clock,
+    domain: Clock | None = None,
     actor: str,
     reason: str = "",
     rebuild: Rebuild | None = None,
@@ -56,6 +57,7 @@ def promote(
         load: Returns the verified bundle of a digest.
         endpoints: All of the project's: the routing table is replaced whole.
         gated: As of `routing.routes_for`.
+        domain: The clock that dates predictions, where it is not `clock`.
         actor: Who asks, for the alias's history and the audit log.
         rebuild: Makes the champion's inputs for the candidate's held-out rows where the two use other features.
         more: Returns verdicts of what no metric says, such as approvals. Asked last, just before the alias moves: an
@@ -81,7 +83,7 @@ def promote(
             _audit(audit, clock, actor, _PROMOTE, model, f"version {candidate.version} refused: {failed}")
             return _promotion(candidate, champion, promoted=False, results=results)
         try:
-            _move(versions, audit, clock, actor, _PROMOTE, reason, champion, candidate)
+            _move(versions, audit, clock, domain, actor, _PROMOTE, reason, champion, candidate)
         except Conflict:
             continue
         revision = publish(endpoints, versions, routes, gated=gated)
@@ -102,6 +104,7 @@ def rollback(
     gated: Collection[str],
     audit: AuditLog,
     clock: Clock,
+    domain: Clock | None = None,
     actor: str,
     reason: str = "",
 ) -> Promotion:
@@ -125,7 +128,7 @@ def rollback(
         )
     target = versions.get(model, before)
     load(target.digest)
-    _move(versions, audit, clock, actor, _ROLLBACK, reason, champion, target)
+    _move(versions, audit, clock, domain, actor, _ROLLBACK, reason, champion, target)
     return _promotion(target, champion, promoted=True, revision=publish(endpoints, versions, routes, gated=gated))
 
 
@@ -170,6 +173,7 @@ def _move(
     versions: ModelVersions,
     audit: AuditLog,
     clock: Clock,
+    domain: Clock | None,
     actor: str,
     action: str,
     reason: str,
@@ -185,6 +189,7 @@ def _move(
             actor=actor,
             reason=f"{action}: {reason}" if reason else action,
             at=clock.now(),
+            domain_at=(domain or clock).now(),
         )
     )
     came_from = "nothing" if old is None else f"version {old.version}"

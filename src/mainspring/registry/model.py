@@ -51,7 +51,8 @@ class AliasMove:
     new: str
     actor: str
     reason: str
-    at: int
+    at: int  # UTC epoch microseconds, by the machine's clock
+    domain_at: int | None = None  # the same by the project's clock, which dates predictions; None where not recorded
 
 
 @dataclass(frozen=True, slots=True)

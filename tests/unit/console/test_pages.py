@@ -1,4 +1,5 @@
 import html
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -233,6 +234,24 @@ def test_a_rollback_shows_who_put_it_live_again() -> None:
     assert "Version 1" in shown
     assert "Put live by bea rollback" in shown
     assert "1 h ago" in shown
+
+
+def marks_of(page: str) -> list[list[dict[str, object]]]:
+    return [json.loads(html.unescape(data))["marks"] for data in re.findall(r'data-chart="([^"]*)"', page)]
+
+
+def test_promotions_are_marked_by_the_clock_of_the_predictions() -> None:
+    project = populated()
+    at, today = NOW - 2 * WEEK, NOW + 700 * WEEK
+    move = AliasMove("late-arrival", "champion", "2", "1", "bea", "rollback", today, domain_at=at)
+    project.versions.set_alias(move)
+    page = Client(create_app(project), project.key()).page("/").text
+    charts = marks_of(page)
+    assert len(charts) == 4
+    for marks in charts:
+        assert [mark["text"] for mark in marks] == ["version 2", "version 1"]
+        assert marks[1]["x"] == at / 1e6
+    assert page.count("<title>version 1</title>") == 4  # also where no script runs
 
 
 def test_several_endpoints_can_be_chosen_from() -> None:

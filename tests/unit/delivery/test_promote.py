@@ -10,6 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
+from mainspring.core.time import ManualClock
 from mainspring.delivery.approving import needed, verdict
 from mainspring.delivery.promote import previous_version
 from mainspring.registry.adapters.memory import MemoryVersions
@@ -186,10 +187,19 @@ def test_a_move_is_recorded_and_audited(stage: Stage) -> None:
     stage.clock.set(2_000)
     version = stage.register(("V.a",))
     stage.promote(version.version, reason="smaller", actor="bob")
-    assert stage.versions.moves("late")[0] == AliasMove("late", "champion", "1", "2", "bob", "promote: smaller", 2_000)
+    move = AliasMove("late", "champion", "1", "2", "bob", "promote: smaller", at=2_000, domain_at=2_000)
+    assert stage.versions.moves("late")[0] == move
     event = stage.audit.read(1)[0]
     assert (event.at, event.actor, event.action, event.resource) == (2_000, "bob", "promote", "model/late")
     assert event.detail == f"version 1 -> version 2, bundle {version.digest[:12]}"
+
+
+def test_a_move_is_dated_by_the_clock_of_the_predictions_too(stage: Stage) -> None:
+    stage.clock.set(2_000)
+    stage.promote(stage.register(ALL).version, domain=ManualClock(7))
+    stage.promote(stage.register(("V.a",)).version, domain=ManualClock(9))
+    stage.rollback(domain=ManualClock(8))
+    assert [(move.at, move.domain_at) for move in stage.versions.moves("late")] == [(2_000, 8), (2_000, 9), (2_000, 7)]
 
 
 def test_a_promotion_that_comes_between_is_judged_against(stage: Stage) -> None:

@@ -46,6 +46,7 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
         gated=gated(project),
         audit=project.audit,
         clock=project.wall,
+        domain=project.clock,
         actor=actor(),
         reason=storable(reason),
         rebuild=lambda champion, _: _read_again(project, candidate, champion),
@@ -124,6 +125,7 @@ def rollback(project: Project, model: str, *, reason: str = "") -> Promotion:
         gated=gated(project),
         audit=project.audit,
         clock=project.wall,
+        domain=project.clock,
         actor=actor(),
         reason=storable(reason),
     )

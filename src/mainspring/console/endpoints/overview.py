@@ -141,8 +141,9 @@ def _marks(project: ConsoleProject, state: Live, windows: Sequence[Window]) -> t
     if not windows or not state.alias:
         return ()
     moves = project.versions.moves(state.model, state.alias)
-    inside = [move for move in moves if windows[0].start < move.at < windows[-1].end]
-    return tuple((move.at, f"version {move.new}") for move in reversed(inside))
+    # By the clock of the predictions. A move that was recorded without it is placed by the machine's clock.
+    dated = [(move.at if move.domain_at is None else move.domain_at, f"version {move.new}") for move in reversed(moves)]
+    return tuple((at, text) for at, text in dated if windows[0].start <= at < windows[-1].end)
 
 
 def _drift(windows: Sequence[Window], judged: Window | None) -> tuple[DriftRow, ...]:

@@ -28,6 +28,7 @@ alias_moves = sa.Table(
     sa.Column("actor", sa.String(256), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("domain_at", sa.BigInteger),
     sa.Index("alias_moves_by_alias", "model", "alias", "id"),
 )
 
@@ -73,6 +74,7 @@ class AliasMoves:
                 actor=move.actor,
                 reason=move.reason,
                 at=move.at,
+                domain_at=move.domain_at,
             )
         )
 
@@ -92,6 +94,6 @@ class AliasMoves:
             query = query.where(alias_moves.c.alias == alias)
         with catalog_errors(str(self._engine.url.database)), self._engine.connect() as connection:
             return [
-                AliasMove(row.model, row.alias, row.old, row.new, row.actor, row.reason, row.at)
+                AliasMove(row.model, row.alias, row.old, row.new, row.actor, row.reason, row.at, row.domain_at)
                 for row in connection.execute(query)
             ]

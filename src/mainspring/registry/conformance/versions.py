@@ -64,7 +64,7 @@ class VersionsConformance:
         versions.register("late", B, "run2", {}, 2 * SECOND)
         up = AliasMove("late", "champion", None, "1", "ana", "first", 3 * SECOND)
         on = AliasMove("late", "champion", "1", "2", "ana", "better", 4 * SECOND)
-        back = AliasMove("late", "champion", "2", "1", "ben", "rollback", 5 * SECOND)
+        back = AliasMove("late", "champion", "2", "1", "ben", "rollback", 5 * SECOND, domain_at=-7 * SECOND)
         for move, named in ((up, "1"), (on, "2"), (back, "1")):
             versions.set_alias(move)
             assert versions.get("late", "champion").version == named

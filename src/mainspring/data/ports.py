@@ -111,11 +111,12 @@ class LakeTables(Protocol):
         """
         ...
 
-    def shorten(self, table: str, entries: int) -> int:
+    def shorten(self, table: str, entries: int, *, replaced_before: int) -> int:
         """Forget old versions, of a table that nobody goes back in; return how many files of its log that saved.
 
         Args:
             entries: The newest so many versions stay. What was written stays written.
+            replaced_before: UTC epoch microseconds: versions since then stay, for `vacuum`.
         """
         ...
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -241,12 +242,20 @@ class DeltaLake:
             self.place.sync(table, version)
             return int(done["num_deleted_rows"] or 0)
 
-    def shorten(self, table: str, entries: int) -> int:
+    def shorten(self, table: str, entries: int, *, replaced_before: int) -> int:
         with self.locks.hold(check_id(table, "table"), wait_s=600.0):
             newest = self.version(table)
+            if newest is None:
+                return 0
             names = self.place.log(table)
+            written = sorted(version_of(name) for name in names if name.endswith(".json"))
+            # `vacuum` needs the entries that tell what was replaced since.
+            late = bisect_left(
+                written, replaced_before // 1_000, key=lambda each: _written_ms(self._actions(table, each))
+            )
+            needed = min([newest - entries, *written[late : late + 1]])
             checkpoints = [version_of(name) for name in names if "checkpoint" in name]
-            whole = max((each for each in checkpoints if newest is not None and each <= newest - entries), default=-1)
+            whole = max((each for each in checkpoints if each <= needed), default=-1)
             # A reader of a later version starts from that checkpoint.
             doomed = [name for name in names if 0 <= version_of(name) < whole]
             self.place.remove(table, doomed)
@@ -290,13 +299,15 @@ class DeltaLake:
         """Yield the names of the files that commits have taken out of the table since an instant."""
         for version in range(self.version(table) or 0, -1, -1):
             try:
-                lines = self.place.read(table, f"{LOG}/{version:020d}.json").splitlines()
+                actions = self._actions(table, version)
             except FileNotFoundError:
                 return
-            actions = [json.loads(line) for line in lines]
-            if any(action["commitInfo"].get("timestamp", 0) < since_ms for action in actions if "commitInfo" in action):
+            if _written_ms(actions) < since_ms:
                 return
             yield from (Path(unquote(action["remove"]["path"])).name for action in actions if "remove" in action)
+
+    def _actions(self, table: str, version: int) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.place.read(table, f"{LOG}/{version:020d}.json").splitlines()]
 
     def _needed(self, table: str, version: int | None, lying: Container[str]) -> list[str]:
         """Return the names of a version's files, all of which are there. Nothing is fetched."""
@@ -417,6 +428,11 @@ def _spans(name: str, values: pa.ChunkedArray[Any]) -> str:
 
 def _properties(key: str) -> CommitProperties:
     return CommitProperties(app_transactions=[keys.write(key)], max_commit_retries=_ATTEMPTS)
+
+
+def _written_ms(actions: Iterable[dict[str, Any]]) -> int:
+    """Return when a commit was written, by its own word, UTC epoch milliseconds."""
+    return min((each["commitInfo"].get("timestamp", 0) for each in actions if "commitInfo" in each), default=2**63)
 
 
 def _same(one: DeltaTable, other: DeltaTable) -> bool:

@@ -131,7 +131,7 @@ class MemoryLake:
                 self._add(table, left, newest.version, None, newest.restored)
         return len(rows) - len(left)
 
-    def shorten(self, table: str, entries: int) -> int:  # noqa: ARG002
+    def shorten(self, table: str, entries: int, *, replaced_before: int) -> int:  # noqa: ARG002
         return 0
 
     def recover(self, table: str) -> bool:  # noqa: ARG002

@@ -126,7 +126,7 @@ class LakePredictions:
                 return 0
             removed = 0 if made_before is None else self._lake.expire(PREDICTIONS, "at", made_before)
             self._lake.vacuum(PREDICTIONS, [], replaced_before=replaced_before)
-            self._lake.shorten(PREDICTIONS, entries)
+            self._lake.shorten(PREDICTIONS, entries, replaced_before=replaced_before)
             return removed
 
     def find(self, prediction_id: str) -> Prediction:

@@ -9,7 +9,7 @@ import msgspec
 
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.time import Clock
-from mainspring.data.model import DERIVED_PREFIXES, SEQUENCE, DatasetCommit
+from mainspring.data.model import DERIVED_PREFIXES, DatasetCommit
 from mainspring.data.ports import LakeTables, Snapshots
 
 RESTORING = "restoring"  # a tag that stands while tables are being restored; with `.<table>`, while one is
@@ -100,7 +100,7 @@ def vacuum(lake: LakeTables, snapshots: Snapshots, dry_run: bool = False) -> dic
 def _kept(lake: LakeTables, commits: list[DatasetCommit]) -> Iterator[tuple[str, set[int]]]:
     for table in lake.tables():
         # Nobody goes back in a table that was not landed, and its old versions may be gone.
-        landed = SEQUENCE in lake.describe(table).schema.names
+        landed = lake.describe(table).landed
         yield table, {found.versions[table] for found in commits if landed and table in found.versions}
 
 

@@ -246,6 +246,11 @@ class TableVersion:
     schema: pa.Schema
     restored: int | None = None
 
+    @property
+    def landed(self) -> bool:
+        """Whether ingestion fills the table: then people go back in it. Others are logs, or are made from others."""
+        return {SEQUENCE, BATCH} <= set(self.schema.names)
+
 
 @dataclass(frozen=True, slots=True)
 class DatasetCommit:

@@ -18,7 +18,7 @@ from mainspring.core.errors import NotFound
 from mainspring.core.locks import Locks
 from mainspring.core.time import Clock
 from mainspring.data import commits
-from mainspring.data.model import BATCH, QUARANTINE_SUFFIX, SEQUENCE, DatasetCommit
+from mainspring.data.model import QUARANTINE_SUFFIX, DatasetCommit
 from mainspring.data.ports import LakeTables, Snapshots
 
 Progress = Callable[[int, int], None]
@@ -109,15 +109,11 @@ def restore(
 
 def _wanted(lake: LakeTables, found: DatasetCommit, source: str | None) -> dict[str, int | None]:
     """Return each table to restore and the version whose rows it gets."""
-    landed = [table for table in commits.data_tables(lake) if _is_landed(lake, table)]
+    landed = [table for table in commits.data_tables(lake) if lake.describe(table).landed]
     if source is not None:
         commits.version_of(found, source)
         landed = [table for table in landed if table.removesuffix(QUARANTINE_SUFFIX) == source]
     return {table: found.versions.get(table) for table in landed}
-
-
-def _is_landed(lake: LakeTables, table: str) -> bool:
-    return {SEQUENCE, BATCH} <= set(lake.describe(table).schema.names)
 
 
 def _check(lake: LakeTables, snapshots: Snapshots, found: DatasetCommit, wanted: dict[str, int | None]) -> None:

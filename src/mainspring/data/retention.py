@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
 
-from mainspring.data.model import BATCH, HEADS_PREFIX, SEQUENCE
+from mainspring.data.model import HEADS_PREFIX
 from mainspring.data.ports import LakeTables, Snapshots
 
 _COMMITS = 1_000_000
@@ -43,5 +43,5 @@ def retain(
 def _landed(lake: LakeTables) -> Iterator[tuple[str, int]]:
     for table in lake.tables():
         known = lake.describe(table)
-        if table.startswith(HEADS_PREFIX) or {SEQUENCE, BATCH} <= set(known.schema.names):
+        if table.startswith(HEADS_PREFIX) or known.landed:
             yield table, known.version

@@ -11,6 +11,7 @@ from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.memory import MemoryLake, MemorySnapshots
 from mainspring.data.commits import commit, vacuum, version_of
 from mainspring.data.conformance import SCHEMA, read, table
+from mainspring.data.model import BATCH
 from mainspring.data.ports import LakeTables
 
 
@@ -20,8 +21,8 @@ def lake(request: pytest.FixtureRequest, tmp_path: Path) -> LakeTables:
 
 
 def write(lake: LakeTables, number: int, name: str = "flights") -> None:
-    rows = table((number, 0.0, "x", 0, True))
-    lake.replace(name, rows.to_batches(), SCHEMA, key=f"{number}")
+    rows = table((number, 0.0, "x", 0, True)).append_column(BATCH, pa.array([f"{number}"]))
+    lake.replace(name, rows.to_batches(), rows.schema, key=f"{number}")
 
 
 def test_a_commit_names_a_version_of_every_table(lake: LakeTables) -> None:

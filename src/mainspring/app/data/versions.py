@@ -10,7 +10,7 @@ from mainspring.app.project import Project
 from mainspring.core.errors import Invalid, InvalidData, NotFound
 from mainspring.data.commits import RESTORING, data_tables, find, version_of
 from mainspring.data.commits import commit as make_commit
-from mainspring.data.model import QUARANTINE_SUFFIX, SEQUENCE, DatasetCommit, Source
+from mainspring.data.model import QUARANTINE_SUFFIX, DatasetCommit, Source
 
 if TYPE_CHECKING:
     from mainspring.data.diff import Progress as TableProgress
@@ -76,7 +76,7 @@ def diff(
 
 def _is_kept(project: Project, table: str, *versions: int | None) -> bool:
     """Return whether a table can be compared, or should be: of logs, such as predictions, old versions go."""
-    if project.lake.version(table) is None or SEQUENCE in project.lake.describe(table).schema.names:
+    if project.lake.version(table) is None or project.lake.describe(table).landed:
         return True
     wanted = [version for version in versions if version is not None]
     return project.lake.readable(table, wanted) == wanted

@@ -61,14 +61,19 @@ def test_two_days_of_predictions_and_their_late_labels(tmp_path: Path) -> None:
 
     reference = normal_reference(COLUMNS, rng)
     del reference.columns["View.kind"]
-    monitor = Monitor(
-        predictions,
-        CatalogMonitors(engine),
-        labels=lambda endpoint: label_rows(Label(arrivals.late), flights, lake.scan("arrivals")),
-        load=lambda digest: bundle(reference),
-        clock=clock,
-        window_us=DAY,
-    )
+
+    def started() -> Monitor:
+        return Monitor(
+            predictions,
+            CatalogMonitors(engine),
+            labels=lambda endpoint: label_rows(Label(arrivals.late), flights, lake.scan("arrivals")),
+            load=lambda digest: bundle(reference),
+            clock=clock,
+            locks=locks,
+            window_us=DAY,
+        )
+
+    monitor = started()
 
     def land(rows: range, batch: str) -> None:
         Ingestor(lake, locks, clock).ingest(
@@ -105,3 +110,13 @@ def test_two_days_of_predictions_and_their_late_labels(tmp_path: Path) -> None:
     again = CatalogMonitors(engine).windows("late")[0]
     assert (again.labels, again.coverage) == (ROWS // 2, 1.0)
     assert again.quality["auc"] == pytest.approx(roc_auc_score(truth[: ROWS // 2], scores[: ROWS // 2]), abs=1e-12)
+
+    # What comes while nobody looks is counted once by whoever looks next.
+    log = SegmentLog(tmp_path / "segments")
+    log.append([prediction(ROWS, START + 1, features={"View.a": 0.0, "View.b": 0.0, "View.kind": "a"})])
+    log.close()
+    predictions.compact()
+    for _ in range(2):
+        started().run("late")
+        first, second = CatalogMonitors(engine).windows("late")[:2]
+        assert (first.predictions, first.labels, second.predictions) == (ROWS // 2 + 1, ROWS // 2, ROWS // 2)

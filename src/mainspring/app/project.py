@@ -353,6 +353,7 @@ class Project:
             labels=self.label_rows,
             load=self.bundles.load,
             clock=self.clock,
+            locks=self.locks,
             window_us=self.settings.monitor_window_us,
         )
 

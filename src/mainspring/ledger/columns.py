@@ -44,6 +44,7 @@ READ = (
     "personal",
 )
 WATCHED = ("id", "version", "digest", "at", "latency_us", "keys", "features", "score", "share", "personal")
+READ_BY_ROW = {*_SEALED, "share", "personal"}  # what `read_of` may change; other columns are read as they are
 _PLAIN = ("at", "latency_us", "request_id", "share", "sealed")
 _json = msgspec.json.Encoder()
 

@@ -295,17 +295,30 @@ class LedgerConformance:
         assert (third and third.position, _ids(third)) == (second.position, [])
         assert _ids(ledger.store.arrivals("late", 2_000, 4_000)) == ["p2", "p3"]
 
-    def test_arrivals_have_sealed_values_in_their_places_and_features_where_asked(self, ledger: Ledger) -> None:
+    def test_arrivals_have_sealed_values_in_their_places_and_the_columns_asked_for(self, ledger: Ledger) -> None:
         record_persons(recorder(ledger.log), 1, 2)
         settled(ledger)
         ledger.store.compact()
-        for features in (True, False):
-            found = ledger.store.arrivals("late", 0, features=features)
+        for columns in (None, ["keys", "share"]):
+            found = ledger.store.arrivals("late", 0, columns=columns)
             assert found is not None
             table = pa.concat_tables(found.batches)
             assert documents(table, "keys")[0] == {"carrier": "AA", "email": "1@example.org"}
-            assert ("features" in table.column_names) is features
+            assert ("features" in table.column_names) is (columns is None)
         assert table["share"].to_pylist() == [1.0, 1.0]
+        found = ledger.store.arrivals("late", 0, columns=["at"])
+        assert found is not None
+        assert [batch.column_names for batch in found.batches] == [["at"]]
+
+    def test_arrivals_by_a_position_are_those_that_it_was_given_with(self, ledger: Ledger) -> None:
+        ledger.log.append([prediction(1), prediction(3)])
+        ledger.store.compact()
+        first = ledger.store.arrivals("late", 0)
+        assert first is not None
+        ledger.log.append([prediction(2)])
+        ledger.store.compact()
+        again = ledger.store.arrivals("late", 0, by=first.position)
+        assert (again and again.position, _ids(again)) == (first.position, ["p1", "p3"])
 
     def test_predictions_before_an_instant_are_removed_where_that_is_asked(self, ledger: Ledger) -> None:
         ledger.log.append([prediction(number) for number in range(1, 6)])

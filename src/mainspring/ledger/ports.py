@@ -130,13 +130,21 @@ class PredictionStore(Protocol):
         ...
 
     def arrivals(
-        self, endpoint: str, since: int, until: int | None = None, *, after: int | None = None, features: bool = True
+        self,
+        endpoint: str,
+        since: int,
+        until: int | None = None,
+        *,
+        after: int | None = None,
+        by: int | None = None,
+        columns: Sequence[str] | None = None,
     ) -> Arrivals | None:
         """Return compacted predictions with `since <= at < until`, in bounded memory: what is computed over very many.
 
         Args:
             after: A position: only what came into the store behind it.
-            features: Whether the batches have the column `features`.
+            by: A position that was given not long ago: only what had come by then. Not with `after`.
+            columns: Which columns the batches have, by default all.
 
         Returns:
             Batches of some thousands of rows, with the columns of `read` but `request` and `statuses`; `None` where

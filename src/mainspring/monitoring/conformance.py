@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mainspring.monitoring.model import ColumnDrift, Window
+from mainspring.monitoring.model import Checkpoint, ColumnDrift, Window
 from mainspring.monitoring.ports import MonitorStore
 
 
@@ -69,3 +69,18 @@ class MonitorStoreConformance:
     def test_saving_nothing_changes_nothing(self, monitors: MonitorStore) -> None:
         monitors.save([])
         assert monitors.windows("a") == []
+
+    def test_a_checkpoint_comes_back_as_it_was_and_replaces_the_earlier_one(self, monitors: MonitorStore) -> None:
+        first = Checkpoint(endpoint="a", window_us=10, position=-1, until=20, labels=None)
+        second = msgspec.structs.replace(first, position=2**40, until=30, labels="a.late @3", tallies=bytes(range(256)))
+        for each in (first, second):
+            monitors.save([_window("a", 10)], each)
+            assert monitors.checkpoint("a", 10) == each
+        assert monitors.windows("a") == [_window("a", 10)]
+
+    def test_a_checkpoint_is_of_one_endpoint_and_length_and_stays_without_another(self, monitors: MonitorStore) -> None:
+        made = Checkpoint(endpoint="a", window_us=10, position=1, until=20, labels=None)
+        monitors.save([], made)
+        monitors.save([_window("a", 10)])
+        assert monitors.checkpoint("a", 10) == made
+        assert (monitors.checkpoint("a", 20), monitors.checkpoint("b", 10)) == (None, None)

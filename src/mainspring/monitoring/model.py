@@ -68,6 +68,21 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
         return [each.column for each in self.judged if each.alert]
 
 
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """How far an endpoint's windows of one length go.
+
+    It is stored in one step with the windows: each prediction behind `position` and each label behind `until` and
+    `labels` is still to be counted, and no other. Without it, all predictions are counted again.
+    """
+
+    endpoint: str
+    window_us: int
+    position: int  # in the prediction store
+    until: int  # UTC epoch microseconds: predictions made before it, and labels visible by then, are in
+    labels: str | None  # the labels that were joined, see `LabelRows.state`; null where there were none
+    tallies: bytes = b""  # the counts of open windows, see `monitoring.tally.stored`; empty: they are counted again
+
+
 @dataclass(frozen=True, slots=True)
 class LabelRows:
     """Where an endpoint's labels land: one version of a source's table, and how its rows find their predictions.
@@ -79,3 +94,8 @@ class LabelRows:
     label: Label
     keys: Schema
     scan: TableScan
+
+    @property
+    def state(self) -> str:
+        """The label, its rule and the version of its table: what it says can be other where one of them is."""
+        return f"{self.label.name} {self.label.rule}@{self.scan.version}"

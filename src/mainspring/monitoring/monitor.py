@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mainspring.core.errors import MainspringError
+from mainspring.core.locks import Locks, MemoryLocks
 from mainspring.core.time import DAY, Clock
-from mainspring.ledger.ports import Arrivals, PredictionStore
+from mainspring.ledger.ports import PredictionStore
 from mainspring.monitoring import figures
+from mainspring.monitoring.following import Following, Open
 from mainspring.monitoring.joins import arrived
-from mainspring.monitoring.model import LabelRows, Window
+from mainspring.monitoring.model import Checkpoint, LabelRows, Window
 from mainspring.monitoring.ports import MonitorStore
-from mainspring.monitoring.reader import ROWS_AT_ONCE, Reader, instants
+from mainspring.monitoring.reader import ROWS_AT_ONCE
 from mainspring.monitoring.tally import Tally
 from mainspring.registry.model import Bundle
 
 Progress = Callable[[int, int], None]
 
 _CONTEXT = 8  # windows before those that may change: one of them was judged, unless traffic was thin for long
+_WAIT_S = 600.0  # for another process that looks at the same endpoint
 _SILENT_WINDOWS = 500  # after a long silence, only so many empty windows are kept
 _NO_LABELS = pa.table(
     {"version": pa.array([], pa.string()), "score": pa.array([], pa.float64()),
@@ -41,9 +42,11 @@ class Monitor:
         monitors: Where the windows are kept.
         labels: Returns an endpoint's label rows as they are now, `None` where its model has no label.
         load: Returns the verified bundle of a digest.
+        locks: One run of an endpoint at a time, of all processes; by default of this monitor's threads.
         window_us: The length of a window, microseconds; windows start at its multiples since the epoch.
         label_wait_us: How long after a window's start a label may still change it; of a label that matures, how long
             after its maturity.
+        rows_at_once: How many predictions of settled windows are read at once; a window of more is read alone.
     """
 
     def __init__(
@@ -54,25 +57,31 @@ class Monitor:
         labels: Callable[[str], LabelRows | None],
         load: Callable[[str], Bundle],
         clock: Clock,
+        locks: Locks | None = None,
         window_us: int,
         label_wait_us: int = 30 * DAY,
+        rows_at_once: int = ROWS_AT_ONCE,
     ) -> None:
-        self._predictions = predictions
         self._monitors = monitors
         self._labels = labels
         self._served = lru_cache(maxsize=32)(lambda digest: figures.served(load(digest)))
+        self._following = Following(predictions, window_us, self._served)
         self._clock = clock
+        self._locks = (MemoryLocks() if locks is None else locks).within("monitoring")
         self._window_us = window_us
         self._label_wait_us = label_wait_us
-        self._states: dict[str, _State] = {}
+        self._rows_at_once = rows_at_once
+        self._open: dict[str, Open] = {}
 
     def run(self, endpoint: str, until: int | None = None, progress: Progress | None = None) -> list[Window]:
         """Bring the endpoint's windows up to date and return those that were computed, oldest first.
 
         That is every window that is not settled (a whole window must have passed since its end, so that what was
-        logged last is in), and every settled one if labels became visible since it was computed. The same run again
-        gives the same windows. Without `until`, what was counted is kept for the next run, which reads only what came
-        since, and also knows of predictions that came late and of labels that landed long after they were known.
+        logged last is in), every settled one into which predictions came since, and every settled one if labels became
+        visible since it was computed. The same run again gives the same windows. Without `until`, a checkpoint is
+        stored with the windows: the next run, of this process or another, reads only what came since, and knows of all
+        that came late. Where that cannot be told, windows are compared with the store by how many predictions they
+        have.
 
         Args:
             until: The instant as of which to look, UTC epoch microseconds: predictions made before it, labels visible
@@ -80,108 +89,98 @@ class Monitor:
             progress: Called with (windows done, windows in all).
 
         Raises:
+            Conflict: Another process looks at the endpoint, for ten minutes.
             Corrupt: A served bundle is damaged.
         """
-        state = self._states.pop(endpoint, None) if until is None else None
-        keep, until = until is None, self._clock.now() if until is None else until
+        with self._locks.hold(endpoint, wait_s=_WAIT_S):
+            if until is not None:
+                changed, _ = self._run(endpoint, None, None, until, progress)
+                self._monitors.save(changed)
+                return changed
+            until = self._clock.now()
+            checkpoint = self._monitors.checkpoint(endpoint, self._window_us)
+            changed, opened = self._run(
+                endpoint, self._resumed(endpoint, checkpoint, until), checkpoint, until, progress
+            )
+            opened.checkpoint = self._following.checkpoint(endpoint, opened)
+            self._monitors.save(changed, opened.checkpoint)
+            self._open[endpoint] = opened
+            return changed
+
+    def _resumed(self, endpoint: str, checkpoint: Checkpoint | None, until: int) -> Open | None:
+        """Return the tallies of the last run, also of another process; `None` where open windows must be read again."""
+        opened = self._open.pop(endpoint, None)
+        if checkpoint is None or until < checkpoint.until:
+            return None
+        if opened is not None and opened.checkpoint == checkpoint:
+            return opened
+        return self._following.resumed(checkpoint)
+
+    def _run(
+        self,
+        endpoint: str,
+        opened: Open | None,
+        checkpoint: Checkpoint | None,
+        until: int,
+        progress: Progress | None,
+    ) -> tuple[list[Window], Open]:
         labels = self._labels(endpoint)
         known = self._known(endpoint, until, labels)
         since = next((window.start for window in known if not self._is_settled(window)), None)
+        if since is None and known:
+            since = known[-1].end
+        # Windows before `opening` are settled by this run: nothing is kept of them.
+        opening = max(since or 0, (until // self._window_us - 1) * self._window_us)
+        opened, came = self._followed(endpoint, opened, checkpoint, opening, labels, until)
         if since is None:
-            since = known[-1].end if known else 0
-        # A label may land long after it was known: its instant alone would not say that it is new.
-        landed = state is not None and state.has_other_labels(labels)
-        state, late = self._followed(endpoint, state, since, labels, until)
-        again = self._again(known, since, labels, until, late, landed=landed)
-        starts = self._starts(state.tallies, since if known else None, until)
-        total = len(again) + len(starts)
+            since = min([*came, *opened.tallies], default=until)
+        again = self._again(known, since, came, checkpoint, labels, until)
+        starts = self._starts([*came, *opened.tallies], since, until)
+        unread = self._unread([*came, *starts], known, came, opened)
+        total = len(again) + len({*unread, *starts})
         done: list[Window] = []
         for window in chain(
-            self._measured_again(endpoint, again, late, labels, until),
-            (self._measured(endpoint, start, state.tallies.get(start, Tally()), until) for start in starts),
+            self._measured_again(endpoint, again, labels, until),
+            self._measured_first(endpoint, unread, labels, until),
+            (
+                self._measured(endpoint, start, opened.tallies.get(start, Tally()), until)
+                for start in starts
+                if start not in unread
+            ),
         ):
             done.append(window)
             if progress is not None:
                 progress(len(done), total)
-        changed = self._alerted(known, done)
-        self._monitors.save(changed)
-        if keep:
-            self._states[endpoint] = state
-        return changed
+        opened.tallies = {start: tally for start, tally in opened.tallies.items() if start >= opening}
+        return self._alerted(known, done), opened
 
     def _followed(
-        self, endpoint: str, state: _State | None, since: int, labels: LabelRows | None, until: int
-    ) -> tuple[_State, set[int]]:
-        """Return the tallies of all windows from `since`, and the windows before it into which predictions came late.
-
-        Where there is a state, only what came into the store since is read; labels are joined to it alone, unless
-        labels came since, too.
-        """
-        if state is not None and since >= state.since:
-            arrivals = self._predictions.arrivals(endpoint, 0, after=state.position)
-            if arrivals is not None:
-                rejoin = labels is not None and state.labels_may_differ(labels, until)
-                state.tallies = {start: tally for start, tally in state.tallies.items() if start >= since}
-                late = self._follow(state, arrivals, since, None if rejoin else labels, until)
-                if labels is not None and rejoin:
-                    self._join_again(endpoint, state, since, labels, until)
-                self._recount(endpoint, state.tallies, labels, until)
-                return state.joined(since, labels, until), late
-        arrivals = self._predictions.arrivals(endpoint, since)
-        assert arrivals is not None  # only a position can be too old
-        state = _State(arrivals.position, since)
-        self._follow(state, arrivals, since, labels, until)
-        self._recount(endpoint, state.tallies, labels, until)
-        return state.joined(since, labels, until), set()
-
-    def _follow(self, state: _State, arrivals: Arrivals, since: int, labels: LabelRows | None, until: int) -> set[int]:
-        """Count what came; return the starts of settled windows that it belongs to. What is not made yet is put off."""
-        late: set[int] = set()
-        reader = Reader(state.tallies, self._window_us, self._served, labels, until, grows=True)
-        early, state.early = state.early, []
-        for batch in chain(early, arrivals.batches):
-            at = batch["at"]
-            future = pc.greater_equal(at, pa.scalar(until, at.type))
-            if pc.any(future).as_py():
-                state.early.append(batch.filter(future))
-            settled = pc.less(at, pa.scalar(since, at.type))
-            late.update((instants(batch.filter(settled)) // self._window_us * self._window_us).tolist())
-            reader.add(batch.filter(pc.invert(pc.or_(future, settled))))
-        reader.join()
-        state.position = arrivals.position
-        return late
-
-    def _join_again(self, endpoint: str, state: _State, since: int, labels: LabelRows, until: int) -> None:
-        """Join all predictions of the open windows with the labels as they are by now."""
-        for tally in state.tallies.values():
-            tally.labelled = []
-        reader = Reader(state.tallies, self._window_us, self._served, labels, until, count=False)
-        reader.read(self._predictions.arrivals(endpoint, since, until, features=False))
-
-    def _recount(self, endpoint: str, tallies: dict[int, Tally], labels: LabelRows | None, until: int) -> None:
-        """Count those windows again of which the smallest share was not known from the beginning."""
-        for start, tally in list(tallies.items()):
-            if tally.uneven:
-                tallies[start] = self._tallied(endpoint, [start], labels, until, share=tally.share).get(start, Tally())
-
-    def _tallied(
         self,
         endpoint: str,
-        starts: Sequence[int],
+        opened: Open | None,
+        checkpoint: Checkpoint | None,
+        opening: int,
         labels: LabelRows | None,
         until: int,
-        *,
-        features: bool = True,
-        share: float = math.inf,
-    ) -> dict[int, Tally]:
-        """Return tallies of consecutive windows, from all of their predictions. `share` is the smallest, if known."""
-        tallies = {start: Tally(share) for start in starts}
-        reader = Reader(tallies, self._window_us, self._served, labels, until, features=features)
-        end = min(until, starts[-1] + self._window_us)
-        reader.read(self._predictions.arrivals(endpoint, starts[0], end, features=features))
-        if math.isinf(share):
-            self._recount(endpoint, tallies, labels, until)
-        return tallies
+    ) -> tuple[Open, Counter[int]]:
+        """Return the tallies of open windows, and how many predictions came into others since the checkpoint."""
+        if opened is not None:
+            opened, came = self._following.follow(endpoint, opened, opening, labels, until)
+            if opened is not None:
+                return opened, came
+        opened, _ = self._following.follow(endpoint, None, opening, labels, until)
+        assert opened is not None  # what is counted from the beginning can be told
+        stored = {window.start: window.predictions for window in self._stored(endpoint, 0, opening)}
+        position = None if checkpoint is None else checkpoint.position
+        return opened, self._following.came(endpoint, min(opening, until), stored, position)
+
+    def _unread(
+        self, starts: Collection[int], known: Sequence[Window], came: Counter[int], opened: Open
+    ) -> dict[int, int]:
+        """Return which windows must be read, in order, and about how many predictions each of them has."""
+        stored = {window.start: window.predictions for window in known}
+        rows = {start: stored.get(start, 0) + came[start] for start in sorted({*starts})}
+        return {start: each for start, each in rows.items() if each and start not in opened.tallies}
 
     def _known(self, endpoint: str, until: int, labels: LabelRows | None) -> list[Window]:
         """Return the windows that may still change; where there is none, the last one, to go on from."""
@@ -194,43 +193,64 @@ class Monitor:
         return window.computed_at >= window.end + self._window_us
 
     def _again(
-        self, known: Sequence[Window], since: int, labels: LabelRows | None, until: int, late: set[int], *, landed: bool
+        self,
+        known: Sequence[Window],
+        since: int,
+        came: Collection[int],
+        checkpoint: Checkpoint | None,
+        labels: LabelRows | None,
+        until: int,
     ) -> list[Window]:
-        """Return the settled windows to measure once more: all where labels came since, and `late`."""
-        settled = [window for window in known if window.start < since]
-        again = [window for window in settled if window.predictions] if labels else []
-        if again and labels and not landed:
-            again = again if arrived(labels, min(window.computed_at for window in again), until) else []
-        stored = {window.start: window for window in settled}
-        found = {window.start: window for window in again}
-        for start in late:
-            empty = figures.empty_window("", start, start + self._window_us, 0)
-            found[start] = stored.get(start, empty)
-        return [found[start] for start in sorted(found)]
+        """Return the settled windows whose labels may be others by now; those that are read anyway are left out."""
+        settled = [window for window in known if window.start < since and window.predictions]
+        if not settled or labels is None:
+            return []
+        # A label may land long after it was known: its instant alone would not say that it is new.
+        landed = checkpoint is None or checkpoint.labels != labels.state
+        if not landed and not arrived(labels, min(window.computed_at for window in settled), until):
+            return []
+        return [window for window in settled if window.start not in came]
 
-    def _starts(self, tallies: Mapping[int, Tally], since: int | None, until: int) -> list[int]:
-        """Return the starts of the windows from `since`, or the first prediction, to `until`."""
-        if since is None:
-            if not tallies:
-                return []
-            since = min(tallies)
+    def _starts(self, found: Collection[int], since: int, until: int) -> list[int]:
+        """Return the starts of the windows in `[since, until)`: those that were found, and of the others the last."""
         last = (until - 1) // self._window_us * self._window_us
         silent = range(max(since, last - (_SILENT_WINDOWS - 1) * self._window_us), last + 1, self._window_us)
-        return sorted({*tallies, *silent})
+        return sorted({*silent, *(start for start in found if start >= since)})
 
     def _measured_again(
-        self, endpoint: str, again: Sequence[Window], late: set[int], labels: LabelRows | None, until: int
+        self, endpoint: str, again: Sequence[Window], labels: LabelRows | None, until: int
     ) -> Iterator[Window]:
         """Yield settled windows: of one that has as many predictions as before only its labels change."""
-        for windows in _batches(again):
-            tallies = self._tallied(endpoint, [each.start for each in windows], labels, until, features=False)
-            for window in windows:
-                tally = tallies[window.start]
-                if tally.rows == window.predictions and window.start not in late:
-                    yield self._labelled(window, tally, until)
+        windows = {window.start: window for window in again}
+        for starts in self._batches({window.start: window.predictions for window in again}):
+            tallies = self._following.tallied(endpoint, starts, labels, until, features=False)
+            for start in starts:
+                if tallies[start].rows == windows[start].predictions:
+                    yield self._labelled(windows[start], tallies[start], until)
                 else:
-                    tally = self._tallied(endpoint, [window.start], labels, until)[window.start]
-                    yield self._measured(endpoint, window.start, tally, until)
+                    yield from self._measured_first(endpoint, {start: tallies[start].rows}, labels, until)
+
+    def _measured_first(
+        self, endpoint: str, unread: Mapping[int, int], labels: LabelRows | None, until: int
+    ) -> Iterator[Window]:
+        """Yield windows whose predictions must be read, about so many of each."""
+        for starts in self._batches(unread):
+            tallies = self._following.tallied(endpoint, starts, labels, until)
+            for start in starts:
+                yield self._measured(endpoint, start, tallies.pop(start), until)
+
+    def _batches(self, rows: Mapping[int, int]) -> Iterator[list[int]]:
+        """Yield windows next to each other, as many at a time as fit in memory, given the predictions of each."""
+        batch: list[int] = []
+        many = 0
+        for start in sorted(rows):
+            if batch and (many + rows[start] > self._rows_at_once or start != batch[-1] + self._window_us):
+                yield batch
+                batch, many = [], 0
+            batch.append(start)
+            many += rows[start]
+        if batch:
+            yield batch
 
     def _measured(self, endpoint: str, start: int, tally: Tally, until: int) -> Window:
         window = figures.empty_window(endpoint, start, start + self._window_us, until)
@@ -268,50 +288,9 @@ class Monitor:
         if not windows:
             return []
         first = windows[0]
-        found = self._monitors.windows(first.endpoint, first.start - _CONTEXT * self._window_us, first.start)
+        return self._stored(first.endpoint, first.start - _CONTEXT * self._window_us, first.start)
+
+    def _stored(self, endpoint: str, since: int, until: int) -> list[Window]:
+        """Return the stored windows of this length that start in `[since, until)`."""
+        found = self._monitors.windows(endpoint, since, until)
         return [window for window in found if window.end - window.start == self._window_us]
-
-
-@dataclass
-class _State:
-    """State of an endpoint between two runs: the tallies of its open windows, and how far they go."""
-
-    position: int  # in the store
-    since: int  # the start of the first window
-    tallies: dict[int, Tally] = field(default_factory=dict)
-    early: list[pa.Table] = field(default_factory=list)  # predictions of a clock that is ahead
-    until: int = 0  # labels visible by then are in
-    labels: int | None = None  # the version of their table
-
-    def joined(self, since: int, labels: LabelRows | None, until: int) -> _State:
-        self.since, self.until = since, until
-        self.labels = None if labels is None else labels.scan.version
-        return self
-
-    def has_other_labels(self, labels: LabelRows | None) -> bool:
-        """Return whether the table of labels is another version than the one that was joined."""
-        return labels is not None and self.labels != labels.scan.version
-
-    def labels_may_differ(self, labels: LabelRows, until: int) -> bool:
-        """Return whether a prediction that was joined before may have another label by now."""
-        matures = labels.label.matures_us
-        return (
-            self.has_other_labels(labels)
-            or until < self.until
-            or (matures is not None and until - matures > self.since)
-            or arrived(labels, self.until, until)
-        )
-
-
-def _batches(windows: Sequence[Window]) -> Iterator[list[Window]]:
-    """Yield consecutive windows, as many at a time as fit in memory."""
-    batch: list[Window] = []
-    rows = 0
-    for window in windows:
-        if batch and rows + window.predictions > ROWS_AT_ONCE:
-            yield batch
-            batch, rows = [], 0
-        batch.append(window)
-        rows += window.predictions
-    if batch:
-        yield batch

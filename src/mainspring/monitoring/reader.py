@@ -13,6 +13,7 @@ from mainspring.monitoring.model import LabelRows
 from mainspring.monitoring.tally import LABELLED, Served, Tally, thinned
 
 ROWS_AT_ONCE = 200_000  # that are joined with labels at once
+UNCOUNTED = ("id", "version", "digest", "at", "latency_us", "keys", "score", "share")  # what is read without features
 _JOINED = ["id", "version", "at", "score", "keys"]
 
 
@@ -22,7 +23,7 @@ class Reader:
     Args:
         grows: Whether windows get a tally when their first prediction comes; else others are passed over.
         count: Whether they are counted; else they were before, and are only joined.
-        features: Whether they come with their features.
+        features: Whether they come with their features: else they are `UNCOUNTED`.
     """
 
     def __init__(

@@ -25,6 +25,8 @@ from mainspring.monitoring.joins import json_rows
 from mainspring.stats.metrics import Metric
 from mainspring.stats.reference import NUMERIC, Counts, Reference, count_bins
 
+_COUNTING = 1  # one more where `Made` or `Tally` count in another way
+_MOST_BYTES = 4 << 20  # of stored tallies: they are written with every look
 LABELLED = ("version", "score", "label", "lag_us")  # what a window needs of each prediction that has a label
 
 
@@ -37,6 +39,35 @@ class Served:
     score: str  # the first output: what the log calls the score
     reference: Reference | None  # of both
     more: tuple[Metric, ...] = ()  # what the version was judged by beside the metrics of its task
+
+
+class MadeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """`Made` as it is stored."""
+
+    version: str
+    digest: str
+    known: bool  # its bundle could be loaded: else its columns were not counted
+    rows: int
+    first: int
+    counts: dict[str, Counts]
+    missing: dict[str, int]
+    left_out: list[str]
+
+
+class TallyRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """`Tally` as it is stored, without its labels: they are joined again."""
+
+    share: float
+    rows: int
+    latencies: dict[int, int]
+    made: list[MadeRecord]
+
+
+class TallyRecords(msgspec.Struct, frozen=True, kw_only=True):
+    """The tallies of several windows, by start."""
+
+    counting: int  # another version of this package counts in another way: see `_COUNTING`
+    tallies: dict[int, TallyRecord]
 
 
 class Made:
@@ -85,6 +116,25 @@ class Made:
             if full.rows:
                 found[name] = full
         return found
+
+    def record(self) -> MadeRecord:
+        return MadeRecord(
+            version=self.version,
+            digest=self.digest,
+            known=isinstance(self.served, Served),
+            rows=self.rows,
+            first=self.first,
+            counts=self._counts,
+            missing=self._missing,
+            left_out=sorted(self._left_out),
+        )
+
+    @classmethod
+    def restored(cls, record: MadeRecord, served: Served | MainspringError) -> Made:
+        made = cls(record.version, record.digest, served)
+        made.rows, made.first = record.rows, record.first
+        made._counts, made._missing, made._left_out = record.counts, Counter(record.missing), {*record.left_out}
+        return made
 
     def _count(self, name: str, counts: Counts) -> None:
         known = self._counts.get(name)
@@ -158,6 +208,41 @@ class Tally:
         place = share * (self.rows - 1)
         low, high = values[np.searchsorted(ranks, [math.floor(place), math.ceil(place)], side="right")].tolist()
         return float(low + (high - low) * (place - math.floor(place))) / 1e3
+
+
+def stored(tallies: Mapping[int, Tally]) -> bytes:
+    """Return tallies by the start of their window as bytes, without their labels; none where they are very many."""
+    records = {
+        start: TallyRecord(
+            share=tally.share,
+            rows=tally.rows,
+            latencies=tally.latencies,
+            made=[made.record() for made in tally.made.values()],
+        )
+        for start, tally in tallies.items()
+    }
+    found = msgspec.msgpack.encode(TallyRecords(counting=_COUNTING, tallies=records))
+    return found if len(found) <= _MOST_BYTES else b""
+
+
+def restored(content: bytes, served: Callable[[str], Served]) -> dict[int, Tally] | None:
+    """Return what `stored` made bytes of, or `None` where it must be counted again."""
+    try:
+        records = msgspec.msgpack.decode(content, type=TallyRecords)
+    except msgspec.MsgspecError:
+        return None
+    if records.counting != _COUNTING:
+        return None
+    tallies = {}
+    for start, record in records.tallies.items():
+        tally = tallies[start] = Tally(record.share)
+        tally.rows, tally.latencies = record.rows, Counter(record.latencies)
+        for each in record.made:
+            said = _said(served, each.digest)
+            if each.known is not isinstance(said, Served):
+                return None
+            tally.made[each.version, each.digest] = Made.restored(each, said)
+    return tallies
 
 
 def thinned(rows: pa.Table, share: float) -> pa.Table:

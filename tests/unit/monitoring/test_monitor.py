@@ -40,7 +40,7 @@ class World:
         self._wait = wait
         self.monitor = self.make()
 
-    def make(self) -> Monitor:
+    def make(self, **settings: Any) -> Monitor:
         """Return a monitor that has not looked yet."""
         return Monitor(
             self.ledger,
@@ -50,6 +50,7 @@ class World:
             clock=self.clock,
             window_us=WINDOW,
             label_wait_us=self._wait,
+            **settings,
         )
 
     def predict(self, predictions: Sequence[Prediction]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,7 +18,7 @@ from mainspring.data.model import TableScan
 from mainspring.data.ports import LakeTables
 from mainspring.ledger import frames
 from mainspring.ledger.adapters.unread import DamagedSegment, Progress, Segment, damaged, segments, tidy, unread
-from mainspring.ledger.columns import INSTANT, READ, SCHEMA, WATCHED, from_table, read_of, to_batch
+from mainspring.ledger.columns import INSTANT, READ, READ_BY_ROW, SCHEMA, WATCHED, from_table, read_of, to_batch
 from mainspring.ledger.model import PREDICTIONS, Prediction
 from mainspring.ledger.ports import Arrivals
 from mainspring.ledger.revealing import revealed
@@ -182,27 +182,35 @@ class LakePredictions:
         return read_of(found, self._opener)
 
     def arrivals(
-        self, endpoint: str, since: int, until: int | None = None, *, after: int | None = None, features: bool = True
+        self,
+        endpoint: str,
+        since: int,
+        until: int | None = None,
+        *,
+        after: int | None = None,
+        by: int | None = None,
+        columns: Sequence[str] | None = None,
     ) -> Arrivals | None:
-        if self._version() is None:
+        if self._version() is None or by == -1:
             return Arrivals(-1, iter(()))
-        scan = self._lake.scan(PREDICTIONS) if after is None else self._lake.appended(PREDICTIONS, after)
+        scan = self._lake.scan(PREDICTIONS, by) if after is None else self._lake.appended(PREDICTIONS, after)
         if scan is None:
             return None
         wanted = (pc.field("endpoint") == endpoint) & (pc.field("at") >= pa.scalar(since, INSTANT))
         if until is not None:
             wanted &= pc.field("at") < pa.scalar(until, INSTANT)
-        columns = [name for name in WATCHED if features or name != "features"]
-        return Arrivals(scan.version, self._batches(scan, columns, wanted))
+        return Arrivals(scan.version, self._batches(scan, columns or WATCHED, wanted))
 
-    def _batches(self, scan: TableScan, columns: list[str], wanted: pc.Expression) -> Iterator[pa.Table]:
+    def _batches(self, scan: TableScan, columns: Sequence[str], wanted: pc.Expression) -> Iterator[pa.Table]:
         dataset = _dataset(scan)
         if dataset is None:
             return
+        by_row = not READ_BY_ROW.isdisjoint(columns)
+        needed = ("id", "share", "personal", "sealed") if by_row else ()
         kept: list[pa.RecordBatch] = []
         # Nothing is read ahead: what is in memory is one batch of rows and a part of a row group.
         for batch in dataset.to_batches(
-            columns=[*columns, "sealed"],
+            columns=list(dict.fromkeys([*columns, *needed])),
             filter=wanted,
             batch_size=_ROWS_AT_ONCE,
             batch_readahead=1,
@@ -212,10 +220,14 @@ class LakePredictions:
             if batch.num_rows:
                 kept.append(batch)
             if sum(each.num_rows for each in kept) >= _ROWS_AT_ONCE:
-                yield read_of(pa.Table.from_batches(kept), self._opener, columns)
+                yield self._table(kept, columns, by_row=by_row)
                 kept = []
         if kept:
-            yield read_of(pa.Table.from_batches(kept), self._opener, columns)
+            yield self._table(kept, columns, by_row=by_row)
+
+    def _table(self, batches: list[pa.RecordBatch], columns: Sequence[str], *, by_row: bool) -> pa.Table:
+        table = pa.Table.from_batches(batches)
+        return read_of(table, self._opener, columns) if by_row else table.select(list(columns))
 
     def _version(self) -> int | None:
         """Return the newest version of the table; a write that a loss of power cut short is taken back first.

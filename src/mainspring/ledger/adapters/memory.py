@@ -102,7 +102,14 @@ class MemoryLedger:
         return read_of(pa.Table.from_batches([to_batch(wanted)]), self._opener)
 
     def arrivals(
-        self, endpoint: str, since: int, until: int | None = None, *, after: int | None = None, features: bool = True
+        self,
+        endpoint: str,
+        since: int,
+        until: int | None = None,
+        *,
+        after: int | None = None,
+        by: int | None = None,
+        columns: Sequence[str] | None = None,
     ) -> Arrivals | None:
         import pyarrow as pa
 
@@ -110,6 +117,8 @@ class MemoryLedger:
 
         with self._lock:
             came, position = list(self._compacted.values()), self._removed + len(self._compacted)
+        if by is not None:
+            came, position = came[: max(0, by - self._removed)], by
         if after is not None and after < self._told_since:
             return None
         wanted = [
@@ -117,9 +126,8 @@ class MemoryLedger:
             for each in came[0 if after is None else after - self._removed :]
             if each.endpoint == endpoint and since <= each.at and (until is None or each.at < until)
         ]
-        columns = [name for name in WATCHED if features or name != "features"]
         table = pa.Table.from_batches([to_batch(wanted)])
-        return Arrivals(position, iter([read_of(table, self._opener, columns)] if wanted else []))
+        return Arrivals(position, iter([read_of(table, self._opener, columns or WATCHED)] if wanted else []))
 
     def _all(self) -> list[Prediction]:
         with self._lock:

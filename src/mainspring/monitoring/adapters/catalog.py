@@ -1,4 +1,4 @@
-"""Windows in the catalog, one JSON document a row."""
+"""Windows in the catalog, one JSON document a row, and the checkpoints that belong to them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, metadata, upsert
-from mainspring.monitoring.model import Window
+from mainspring.monitoring.model import Checkpoint, Window
 
 monitor_windows = sa.Table(
     "monitor_windows",
@@ -20,13 +20,21 @@ monitor_windows = sa.Table(
     sa.Column("document", sa.LargeBinary, nullable=False),
 )
 
+monitor_checkpoints = sa.Table(
+    "monitor_checkpoints",
+    metadata,
+    sa.Column("endpoint", sa.String(128), primary_key=True),
+    sa.Column("window_us", sa.BigInteger, primary_key=True),
+    sa.Column("document", sa.LargeBinary, nullable=False),
+)
+
 
 class CatalogMonitors:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self._name = str(engine.url.database)
 
-    def save(self, windows: Sequence[Window]) -> None:
+    def save(self, windows: Sequence[Window], checkpoint: Checkpoint | None = None) -> None:
         rows: list[dict[str, Any]] = [
             {
                 "endpoint": window.endpoint,
@@ -36,13 +44,28 @@ class CatalogMonitors:
             }
             for window in windows
         ]
-        if not rows:
+        if not rows and checkpoint is None:
             return
         # In one order, whoever writes: two that took the same rows crosswise would wait for each other.
         rows.sort(key=lambda row: (row["endpoint"], row["start"], row["end"]))
         statement = upsert(self._engine, monitor_windows, ("endpoint", "start", "end"), ("document",))
         with catalog_errors(self._name), self._engine.begin() as connection:
-            connection.execute(statement, rows)
+            if rows:
+                connection.execute(statement, rows)
+            if checkpoint is not None:
+                key = {"endpoint": checkpoint.endpoint, "window_us": checkpoint.window_us}
+                last = upsert(self._engine, monitor_checkpoints, tuple(key), ("document",))
+                connection.execute(last, [{**key, "document": msgspec.msgpack.encode(checkpoint)}])
+
+    def checkpoint(self, endpoint: str, window_us: int) -> Checkpoint | None:
+        table = monitor_checkpoints.c
+        query = sa.select(table.document).where(table.endpoint == endpoint, table.window_us == window_us)
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            document = connection.execute(query).scalar()
+        try:
+            return None if document is None else msgspec.msgpack.decode(document, type=Checkpoint)
+        except msgspec.MsgspecError:  # damaged, or of another version: all is counted again
+            return None
 
     def windows(self, endpoint: str, since: int = 0, until: int | None = None) -> list[Window]:
         table = monitor_windows.c

@@ -1,0 +1,207 @@
+"""Counts of an endpoint's predictions by window: those of open windows grow, others are read when needed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+
+from mainspring.ledger.ports import Arrivals, PredictionStore
+from mainspring.monitoring.joins import arrived
+from mainspring.monitoring.model import Checkpoint, LabelRows
+from mainspring.monitoring.reader import UNCOUNTED, Reader, instants
+from mainspring.monitoring.tally import Served, Tally, restored, stored
+
+
+@dataclass
+class Open:
+    """The tallies of an endpoint's open windows, and how far they go.
+
+    Attributes:
+        position: In the prediction store: every prediction before it is in a tally, in `early` or in a settled window.
+        early: Predictions of a clock that is ahead.
+        until: Labels visible by then are in.
+        labels: Which labels were joined, see `LabelRows.state`.
+        joined: Whether the tallies have their labels: stored ones do not.
+        checkpoint: What was stored of them last.
+    """
+
+    position: int
+    tallies: dict[int, Tally] = field(default_factory=dict)
+    early: list[pa.Table] = field(default_factory=list)
+    until: int = 0
+    labels: str | None = None
+    joined: bool = True
+    checkpoint: Checkpoint | None = None
+
+    def must_join_again(self, labels: LabelRows, until: int) -> bool:
+        """Return whether a prediction that was joined before may have another label by now."""
+        matures = labels.label.matures_us
+        return (
+            not self.joined
+            or self.labels != labels.state
+            or until < self.until
+            or (matures is not None and until - matures > min(self.tallies, default=until))
+            or arrived(labels, self.until, until)
+        )
+
+
+class Following:
+    """Follows the store: each prediction is read once into the tallies of open windows.
+
+    Args:
+        predictions: The log, as far as it is compacted.
+        window_us: The length of a window, microseconds.
+        served: Returns what the bundle of a digest says.
+    """
+
+    def __init__(self, predictions: PredictionStore, window_us: int, served: Callable[[str], Served]) -> None:
+        self._predictions = predictions
+        self._window_us = window_us
+        self._served = served
+
+    def resumed(self, checkpoint: Checkpoint) -> Open | None:
+        """Return the tallies that were stored, or `None` where they must be counted again."""
+        tallies = restored(checkpoint.tallies, self._served)
+        if tallies is None:
+            return None
+        return Open(checkpoint.position, tallies, [], checkpoint.until, checkpoint.labels, False, checkpoint)
+
+    def checkpoint(self, endpoint: str, opened: Open) -> Checkpoint:
+        """Return what to store of the tallies. Early predictions are not stored: then all is counted again."""
+        return Checkpoint(
+            endpoint=endpoint,
+            window_us=self._window_us,
+            position=opened.position,
+            until=opened.until,
+            labels=opened.labels,
+            tallies=b"" if opened.early else stored(opened.tallies),
+        )
+
+    def follow(
+        self, endpoint: str, opened: Open | None, since: int, labels: LabelRows | None, until: int
+    ) -> tuple[Open | None, Counter[int]]:
+        """Count what came since into the tallies of windows from `since` on, and those that are there.
+
+        Args:
+            opened: The tallies so far; without them, the windows from `since` are counted from the beginning.
+
+        Returns:
+            The tallies, and how many predictions came into which other windows. No tallies, and nothing is counted,
+            where the store cannot tell what came.
+        """
+        if opened is None:
+            arrivals = self._predictions.arrivals(endpoint, since)
+            assert arrivals is not None  # only a position can be too old
+            opened = Open(arrivals.position)
+        else:
+            arrivals = self._predictions.arrivals(endpoint, 0, after=opened.position)
+            if arrivals is None:
+                return None, Counter()
+        again = labels is not None and opened.must_join_again(labels, until)
+        came = self._count(opened, arrivals, since, None if again else labels, until)
+        if labels is not None and again:
+            self._join_again(endpoint, opened, labels, until)
+        for start, tally in list(opened.tallies.items()):
+            if tally.uneven:
+                opened.tallies[start] = self._again(endpoint, start, labels, until, tally.share, by=opened.position)
+        opened.until, opened.joined = until, True
+        opened.labels = None if labels is None else labels.state
+        return opened, came
+
+    def came(self, endpoint: str, before: int, known: Mapping[int, int], position: int | None = None) -> Counter[int]:
+        """Return how many predictions came into windows before an instant since these were counted.
+
+        Args:
+            known: The start of each window that was counted -> its predictions.
+            position: Where in the store they were counted, if that is known.
+        """
+        if position is not None:
+            behind = self._predictions.arrivals(endpoint, 0, before, after=position, columns=["at"])
+            if behind is not None:
+                return self._by_window(behind)
+        # Predictions older than the store keeps are fewer than before, and no news.
+        found = self._by_window(self._predictions.arrivals(endpoint, 0, before, columns=["at"]))
+        return Counter({start: more for start, rows in found.items() if (more := rows - known.get(start, 0)) > 0})
+
+    def tallied(
+        self, endpoint: str, starts: Sequence[int], labels: LabelRows | None, until: int, *, features: bool = True
+    ) -> dict[int, Tally]:
+        """Return tallies of windows next to each other, from all of their predictions."""
+        tallies = {start: Tally() for start in starts}
+        self._read(endpoint, tallies, labels, until, features=features)
+        for start, tally in list(tallies.items()):
+            if tally.uneven:
+                tallies[start] = self._again(endpoint, start, labels, until, tally.share, features=features)
+        return tallies
+
+    def _count(
+        self, opened: Open, arrivals: Arrivals, since: int, labels: LabelRows | None, until: int
+    ) -> Counter[int]:
+        came: Counter[int] = Counter()
+        reader = Reader(opened.tallies, self._window_us, self._served, labels, until, grows=True)
+        early, opened.early = opened.early, []
+        for batch in chain(early, arrivals.batches):
+            at = instants(batch)
+            starts = at // self._window_us * self._window_us
+            future = at >= until
+            if future.any():
+                opened.early.append(batch.filter(pa.array(future)))
+            elsewhere = (starts < since) & ~np.isin(starts, list(opened.tallies)) & ~future
+            came.update(starts[elsewhere].tolist())
+            reader.add(batch.filter(pa.array(~(future | elsewhere))))
+        reader.join()
+        opened.position = arrivals.position
+        return came
+
+    def _join_again(self, endpoint: str, opened: Open, labels: LabelRows, until: int) -> None:
+        """Join all predictions of the open windows with the labels as they are by now."""
+        for tally in opened.tallies.values():
+            tally.labelled = []
+        self._read(endpoint, opened.tallies, labels, until, count=False, features=False, by=opened.position)
+
+    def _again(
+        self,
+        endpoint: str,
+        start: int,
+        labels: LabelRows | None,
+        until: int,
+        share: float,
+        *,
+        features: bool = True,
+        by: int | None = None,
+    ) -> Tally:
+        """Return the tally of a window of which the smallest share was not known from the beginning."""
+        tallies = {start: Tally(share)}
+        self._read(endpoint, tallies, labels, until, features=features, by=by)
+        return tallies[start]
+
+    def _read(
+        self,
+        endpoint: str,
+        tallies: dict[int, Tally],
+        labels: LabelRows | None,
+        until: int,
+        *,
+        count: bool = True,
+        features: bool = True,
+        by: int | None = None,
+    ) -> None:
+        if not tallies:
+            return
+        reader = Reader(tallies, self._window_us, self._served, labels, until, count=count, features=features)
+        columns = None if features else UNCOUNTED
+        end = min(until, max(tallies) + self._window_us)
+        reader.read(self._predictions.arrivals(endpoint, min(tallies), end, by=by, columns=columns))
+
+    def _by_window(self, arrivals: Arrivals | None) -> Counter[int]:
+        found: Counter[int] = Counter()
+        for batch in arrivals.batches if arrivals else ():
+            at = instants(batch)
+            starts, rows = np.unique(at // self._window_us * self._window_us, return_counts=True)
+            found.update(dict(zip(starts.tolist(), rows.tolist(), strict=True)))
+        return found

@@ -1,0 +1,237 @@
+"""A monitor that dies, is started again and loses what it kept says what one says that looks once at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from mainspring.ledger.adapters.memory import MemoryLedger
+from mainspring.ledger.model import Prediction
+from mainspring.ledger.ports import Arrivals
+from mainspring.monitoring.adapters.memory import MemoryMonitors
+from mainspring.monitoring.model import Checkpoint, LabelRows, Window
+from unit.monitoring.test_incremental import FAR, CountedLedger, plain
+from unit.monitoring.test_monitor import REFERENCE, WINDOW, World, steady, traffic
+from unit.monitoring.worlds import arrivals, bundle, label
+
+END = 30 * WINDOW
+
+
+class Death(Exception):
+    """The end of a process."""
+
+
+class FrailLedger(MemoryLedger):
+    """Is compacted while it is read, and forgets what came after which position, by chance."""
+
+    def __init__(self, chance: np.random.Generator) -> None:
+        super().__init__()
+        self._chance = chance
+
+    def arrivals(self, *args: Any, **settings: Any) -> Arrivals | None:
+        if settings.get("after") is not None and self._chance.random() < 0.1:
+            return None
+        found = super().arrivals(*args, **settings)
+        self.compact()
+        return found
+
+
+class FrailMonitors(MemoryMonitors):
+    """Kills before or after it stores, and damages or loses checkpoints, by chance."""
+
+    def __init__(self, chance: np.random.Generator) -> None:
+        super().__init__()
+        self._chance = chance
+
+    def save(self, windows: Sequence[Window], checkpoint: Checkpoint | None = None) -> None:
+        if self._chance.random() < 0.15:
+            raise Death
+        super().save(windows, checkpoint)
+        if self._chance.random() < 0.15:
+            raise Death
+
+    def checkpoint(self, endpoint: str, window_us: int) -> Checkpoint | None:
+        found, draw = super().checkpoint(endpoint, window_us), self._chance.random()
+        if found is None or draw < 0.1:
+            return None
+        return msgspec.structs.replace(found, tallies=found.tallies[: len(found.tallies) // 2]) if draw < 0.3 else found
+
+
+def world() -> World:
+    return World(bundle(REFERENCE), bundle(FAR, digest="d2"), wait=1_000 * WINDOW)
+
+
+def again(watched: World) -> list[Window]:
+    """Return the windows as one monitor sees them that has never looked."""
+    other = world()
+    other.ledger, other.labels = watched.ledger, watched.labels
+    other.monitor = other.make()
+    other.clock.set(watched.clock.now())
+    other.run()
+    return other.windows
+
+
+def landed(rows: Sequence[dict[str, Any]], version: int) -> LabelRows:
+    found = arrivals(rows)
+    return dataclasses.replace(found, scan=dataclasses.replace(found.scan, version=version))
+
+
+def mixed(chance: np.random.Generator, seed: int) -> list[Prediction]:
+    """Return traffic of six windows, some of it logged by half, and two versions one after the other."""
+    return [
+        msgspec.structs.replace(
+            each,
+            share=0.5 if 2 * WINDOW < each.at + (each.at % 7) * 1_000 < 2.6 * WINDOW else 1.0,
+            latency_us=int(chance.integers(500, 900)),
+            **({"version": "2", "digest": "d2"} if each.at > (3.2 + chance.random()) * WINDOW else {}),
+        )
+        for each in traffic(6, 80, steady, seed=seed)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_happens_each_prediction_and_each_label_counts_once(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    watched = world()
+    watched.ledger, watched.monitors = FrailLedger(chance), FrailMonitors(chance)
+    watched.monitor = watched.make()
+    made = mixed(chance, seed)
+    waiting, rows = list(made), list[dict[str, Any]]()
+    for now in np.cumsum(chance.integers(WINDOW // 10, WINDOW, 24)).tolist():
+        came = [each for each in waiting if each.at < now and chance.random() < 0.7]
+        chance.shuffle(came)  # type: ignore[arg-type]
+        waiting = [each for each in waiting if each not in came]
+        watched.ledger.append(came)
+        if chance.random() < 0.7:
+            watched.ledger.compact()
+        if chance.random() < 0.5:
+            for number in chance.choice(len(made), 40, replace=False).tolist():
+                # Some land long after they were known, others before that.
+                known = int(min(made[number].at + 1 + chance.exponential(WINDOW), END))
+                rows.append(label(f"f{number}", bool(chance.random() < 0.4), known, landed=len(rows)))
+            watched.labels = landed(rows, len(rows))
+        watched.clock.set(now)
+        if chance.random() < 0.3:
+            watched.monitor = watched.make()
+        try:
+            watched.run()
+        except Death:
+            watched.monitor = watched.make()
+    watched.predict(waiting)
+    watched.clock.set(END)
+    watched.monitors._chance = np.random.default_rng()  # type: ignore[attr-defined]
+    for _ in range(100):
+        try:
+            watched.run()
+            break
+        except Death:
+            watched.monitor = watched.make()
+    assert sum(window.labels for window in watched.windows) > 100
+    assert plain(watched.windows) == plain(again(watched))
+
+
+def looked(ledger: MemoryLedger | None = None) -> World:
+    """Return a world of three windows that have settled, half of their predictions there."""
+    watched = world()
+    if ledger is not None:
+        watched.ledger = ledger
+        watched.monitor = watched.make()
+    watched.predict(traffic(3, 100, steady)[::2])
+    watched.labels = landed([label("f298", True, 3 * WINDOW)], 0)
+    for now in (10, 11):
+        watched.clock.set(now * WINDOW)
+        watched.run()
+    return watched
+
+
+def test_labels_that_landed_while_nobody_looked_reach_settled_windows() -> None:
+    watched = looked()
+    watched.labels = landed([label(f"f{number}", number % 3 == 0, 4 * WINDOW) for number in range(0, 100, 2)], 1)
+    watched.monitor = watched.make()
+    watched.clock.set(12 * WINDOW)
+    watched.run()
+    assert watched.windows[0].labels == 50
+    assert plain(watched.windows) == plain(again(watched))
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_predictions_that_came_while_nobody_looked_reach_settled_windows(told: bool) -> None:
+    class Forgetful(MemoryLedger):
+        def arrivals(self, *args: Any, **settings: Any) -> Arrivals | None:
+            return None if settings.get("after") is not None and not told else super().arrivals(*args, **settings)
+
+    watched = looked(Forgetful())
+    watched.predict(traffic(3, 100, steady)[1::2])
+    watched.monitor = watched.make()
+    watched.clock.set(12 * WINDOW)
+    watched.run()
+    assert [window.predictions for window in watched.windows[:3]] == [100] * 3
+    assert plain(watched.windows) == plain(again(watched))
+
+
+def test_a_project_without_checkpoints_is_followed_from_its_windows() -> None:
+    watched = looked()
+    watched.predict(traffic(3, 100, steady)[1::2])
+    watched.labels = landed([label(f"f{number}", number % 3 == 0, 4 * WINDOW) for number in range(50)], 1)
+    without = MemoryMonitors()
+    without.save(watched.windows)
+    watched.monitors = without
+    watched.monitor = watched.make()
+    watched.run()
+    assert plain(watched.windows) == plain(again(watched))
+
+
+def test_a_monitor_that_is_started_again_reads_what_came_since() -> None:
+    ledger = CountedLedger()
+    watched = world()
+    watched.ledger = ledger
+    watched.monitor = watched.make()
+    made = traffic(1, 2_000, steady)
+    for first in range(0, 2_000, 500):
+        watched.predict(made[first : first + 500])
+        watched.clock.set(WINDOW)
+        watched.monitor = watched.make()
+        (window, *_) = watched.run()
+    assert (window.predictions, ledger.rows) == (2_000, 2_000)
+    assert plain(watched.windows) == plain(again(watched))
+
+
+def test_two_that_look_in_turns_say_what_one_says() -> None:
+    watched = world()
+    pair = [watched.make(), watched.make()]
+    made = traffic(4, 100, steady)
+    for step in range(20):
+        came = [each for place, each in enumerate(made) if each.at < step * WINDOW // 4 and place % 20 == step % 20]
+        watched.predict([*came, *(each for each in made if step * WINDOW // 4 <= each.at < (step + 1) * WINDOW // 4)])
+        watched.clock.set((step + 1) * WINDOW // 4)
+        pair[step % 3 % 2].run("late")
+    watched.clock.set(END)
+    pair[0].run("late")
+    assert plain(watched.windows) == plain(again(watched))
+
+
+def test_what_is_read_at_once_is_bounded_also_at_the_first_look() -> None:
+    class Held(CountedLedger):
+        most = 0
+
+        def arrivals(self, *args: Any, **settings: Any) -> Arrivals | None:
+            before = self.rows
+            found = super().arrivals(*args, **settings)
+            if settings.get("columns") != ["at"]:
+                self.most = max(self.most, self.rows - before)
+            return found
+
+    watched, ledger = world(), Held()
+    watched.ledger = ledger
+    watched.monitor = watched.make(rows_at_once=500)
+    watched.predict(traffic(12, 200, steady))
+    watched.labels = landed([label("f1", True, 2 * WINDOW)], 0)
+    watched.clock.set(20 * WINDOW)
+    watched.run()
+    assert sum(window.predictions for window in watched.windows) == 12 * 200
+    assert ledger.most == 400

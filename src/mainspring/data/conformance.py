@@ -331,6 +331,8 @@ class LakeTablesConformance:
         assert described[1].schema.equals(wider, check_metadata=True)
         assert described[3].schema.equals(SCHEMA, check_metadata=True)
         assert lake.describe("flights") == described[3]
+        assert len({frozenset(described[version].files) for version in (0, 1, 3)}) == 3
+        assert all(each.files for each in described)
         for version in (-1, 4):
             with pytest.raises(NotFound, match=f"never had a version {version}"):
                 lake.describe("flights", version)

@@ -239,12 +239,15 @@ class TableVersion:
     """What is known of one version of a table without its rows.
 
     `restored` is the newest version, up to this one, that a restore made; None where the table never went back.
+    `files` are the names of what holds the version's rows. A name never stands for other rows, so versions with the
+    same names and schema have the same rows.
     """
 
     version: int
     rows: int
     schema: pa.Schema
     restored: int | None = None
+    files: tuple[str, ...] = ()
 
     @property
     def landed(self) -> bool:

@@ -223,7 +223,7 @@ class DeltaLake:
         if version is not None and newest is not None and not 0 <= version <= newest:
             raise NotFound(f"Table {table!r} never had a version {version}.", fix=f"its newest version is {newest}.")
         at = self._version(table, version)
-        return TableVersion(int(at.version()), int(at.count()), _arrow(at), keys.restored(at))
+        return TableVersion(int(at.version()), int(at.count()), _arrow(at), keys.restored(at), tuple(_names(at)))
 
     def expire(self, table: str, column: str, before: int) -> int:
         with self.place.errors(check_id(table, "table")), self.locks.hold(table, wait_s=600.0):

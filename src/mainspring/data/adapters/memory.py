@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mainspring.core.errors import NotFound
-from mainspring.core.ids import check_id
+from mainspring.core.ids import check_id, new_id
 from mainspring.data.arrow import check_types
 from mainspring.data.model import DatasetCommit, TableScan, TableVersion
 
@@ -175,7 +175,7 @@ class MemoryLake:
 
     def _add(self, table: str, rows: pa.Table, parent: int | None, key: str | None, restored: int | None) -> int:
         versions = self._tables[table].versions
-        known = TableVersion(len(versions), len(rows), rows.schema, restored)
+        known = TableVersion(len(versions), len(rows), rows.schema, restored, (new_id(),))
         versions.append(_Version(rows, known, parent, key))
         return known.version
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from mainspring.core.time import LAST_INSTANT
 from mainspring.features.model import EntityState, Mark
 from mainspring.features.ports import OnlineStore
 from mainspring.features.tilelog.loads import Content
@@ -19,8 +20,10 @@ LEDGER_KEY = b"\xc1"
 class Ledger(msgspec.Struct, frozen=True, array_like=True):
     """What states were made from: the rows with a `_seq` up to `newest`.
 
-    `position` and `until` are the mark's; `done` is the key of the last entity whose state is there, in the order of
-    keys, or empty once all are.
+    `position` and `until` are those of the mark when states were last written; `done` is the key of the last entity
+    whose state is there, in the order of keys, or empty once all are. The rest says when a process need not look at the
+    rows: `source` is their `content_digest`, or empty; `changes` is the first instant after `until` from which a row
+    counts, or counts no more; `tiles` is the version of the log of tiles of which every piece holds, -1 for none.
     """
 
     newest: int
@@ -29,6 +32,9 @@ class Ledger(msgspec.Struct, frozen=True, array_like=True):
     position: int
     until: int
     done: bytes = b""
+    source: bytes = b""
+    changes: int = LAST_INSTANT
+    tiles: int = -1
 
     @property
     def content(self) -> Content:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -26,7 +27,7 @@ from mainspring.features.model import EntityState, Mark, MaterialiseReport
 from mainspring.features.ports import OnlineStore
 from mainspring.features.state.blobs import SETTLING
 from mainspring.features.tilelog.lakes import TileTables
-from mainspring.features.tilelog.landed import key_columns
+from mainspring.features.tilelog.landed import content_digest, key_columns
 from mainspring.features.tilelog.rows import BEHIND, tiles_table
 from mainspring.features.tilelog.slices import Slice
 
@@ -45,15 +46,17 @@ class Materialisation:
     """What one run needs, and what it has done so far. See `features.materialise.materialiser.Materialiser`.
 
     Args:
+        open_rows: Gives the rows of the view's source, which are read once they are refreshed.
+        opened: Whether this process has read them before.
         through: The instant to materialise through, UTC epoch microseconds; `None`: now, whenever that is.
     """
 
-    con: Any
     lake: TileTables
     store: OnlineStore
     locks: Locks
     layout: Layout
-    rows: Slice
+    open_rows: Callable[[], Slice]
+    opened: bool
     at_once: int
     clock: Clock
     through: int | None
@@ -63,6 +66,7 @@ class Materialisation:
     counted: int = 0  # rows
     largest: int = 0  # bytes
     started: float = field(default_factory=time.monotonic)
+    settled: int = 0  # through when the states had settled before
     now: int = field(init=False)
     wanted: int = field(init=False)
 
@@ -81,6 +85,14 @@ class Materialisation:
             self._look()
             yield
 
+    @cached_property
+    def rows(self) -> Slice:
+        return self.open_rows()
+
+    @property
+    def con(self) -> Any:
+        return self.rows.con
+
     @property
     def slot(self) -> str:
         return self.layout.slot
@@ -95,10 +107,13 @@ class Materialisation:
     def bring(self) -> MaterialiseReport:
         """Bring the served states up to date; where that cannot be done from what they are, build them."""
         with self._served_alone():
+            mark = None if self.opened else self._pass_time()
+            if mark is not None:
+                return self._report(mark)
             mark = self._increment(self.slot)
         if mark is None:
             return self.build()
-        self.rows.trim(mark.position - SETTLING)
+        self.rows.trim(self.settled - SETTLING)
         return self._report(mark)
 
     def build(self, *, anyway: bool = False) -> MaterialiseReport:
@@ -123,14 +138,59 @@ class Materialisation:
                 self.store.clear(self.shadow)  # left by an earlier build, from a lake that is no longer
         raise Conflict(f"The data of {self.layout.view.source.name} was replaced while it was read.", retryable=True)
 
+    def _pass_time(self) -> Mark | None:
+        """Advance the mark over a time in which nothing landed, began or ended to count, without a look at the rows.
+
+        Returns:
+            `None`, and nothing done, where something did, or only the rows tell.
+        """
+        mark, ledger = self._served(), read_ledger(self.store, self.slot)
+        if mark is None or ledger is None or (ledger.newest, ledger.rows) != (mark.newest, mark.landed):
+            return None
+        new = self._moved(mark)
+        if new.until >= ledger.changes or not self._holds(ledger):
+            return None
+        if new != mark:
+            self.store.advance(self.slot, new)
+        return new
+
+    def _moved(self, mark: Mark, *others: Mark) -> Mark:
+        """Return the mark for what `mark` has, brought to the instant that is wanted and not back behind `others`."""
+        marks = mark, *others
+        position = max(min(self.wanted, self.now), *(each.position for each in marks))
+        until = max(max(position, self.wanted) + self.horizon, *(each.until for each in marks))
+        return replace(mark, position=position, until=until)
+
+    def _ledger(self, scan: TableScan, position: int, until: int) -> Ledger:
+        """Return the ledger of states made from the rows as they were refreshed."""
+        rows, content = self.rows, self.rows.content
+        return Ledger(
+            rows.newest, content.rows, content.digest, position, until, source=self._source(scan.version),
+            changes=rows.changes_after(until), tiles=rows.whole_log,
+        )  # fmt: skip
+
+    def _holds(self, ledger: Ledger) -> bool:
+        """Return whether the source is what a ledger says, without a look at its rows."""
+        return ledger.source != b"" and ledger.source == self._source()
+
+    def _source(self, version: int | None = None) -> bytes:
+        """Return the digest of the source's newest version; empty if that is not `version`, or the lake cannot tell."""
+        known = self.lake.describe(self.layout.view.source.name)
+        if known is None or version not in (None, known.version):
+            return b""
+        return content_digest(self.layout, known)
+
     def compact(self) -> bool:
         """Write the log of tiles anew where it has what no longer holds; return whether it had."""
         table = tiles_table(self.slot)
         mark = self.store.mark(self.slot)
         if mark is None or self._ahead(mark) or self.lake.version(table) is None:
             return False
+        ledger = read_ledger(self.store, self.slot)
+        if not self.opened and ledger is not None and ledger.tiles == self.lake.version(table) and self._holds(ledger):
+            return False
         scan = self.lake.scan(self.layout.view.source.name)
-        self.rows.refresh(scan, since=mark.position - SETTLING, heard=mark.newest)
+        self.rows.refresh(scan, since=_settled(mark, ledger).position - SETTLING, heard=mark.newest)
         if not self.rows.compact():
             return False
         self.lake.vacuum(table, [])
@@ -158,22 +218,21 @@ class Materialisation:
         mark = self.store.mark(target)
         if mark is None or self._ahead(mark):
             return None
-        self.rows.refresh(scan, since=mark.position - SETTLING, heard=mark.newest)
-        before = self.rows.content_up_to(mark.newest, scan)
         ledger = read_ledger(self.store, target)
+        since = _settled(mark, ledger)
+        self.settled = since.position
+        self.rows.refresh(scan, since=since.position - SETTLING, heard=mark.newest)
+        before = self.rows.content_up_to(mark.newest, scan)
         if before.rows != mark.landed:
             return None  # the lake went back, or the rest of an ingestion that was cut short came
         if ledger is not None and ledger.newest == mark.newest and ledger.digest != before.digest:
             return None  # other rows have taken the place of what was read
-        marks = [mark] if floor is None else [mark, floor]
-        position = max(min(self.wanted, self.now), *(each.position for each in marks))
-        until = max(max(position, self.wanted) + self.horizon, *(each.until for each in marks))
-        content = self.rows.content
-        new = Ledger(self.rows.newest, content.rows, content.digest, position, until)
+        moved = self._moved(*([mark] if floor is None else [mark, floor]))
+        new = self._ledger(scan, moved.position, moved.until)
         if mark == new.mark:
             return mark
-        known = ledger is not None and (ledger.newest, ledger.content) == (new.newest, new.content)
-        self._write(target, new, mark, record=not known)
+        known = ledger is not None and new == msgspec.structs.replace(ledger, position=new.position, until=new.until)
+        self._write(target, new, since, record=not known)
         self.store.advance(target, new.mark)
         return new.mark
 
@@ -191,8 +250,7 @@ class Materialisation:
             position = min(self.wanted, self.now)
             until = max(position, self.wanted) + self.horizon
             self._refresh_ordered(scan, position, None)
-            content = self.rows.content
-            ledger = Ledger(self.rows.newest, content.rows, content.digest, position, until)
+            ledger = self._ledger(scan, position, until)
         assert ledger is not None
         self._write(self.shadow, ledger, None, record=True, after=after)
         self.store.advance(self.shadow, ledger.mark)
@@ -234,7 +292,7 @@ class Materialisation:
                     self.store.write(target, batch)
                     batch = []
                     self._tell(done, total, counted)
-        if record:
+        if record or done:
             batch.append(ledger.row())
         if batch:
             self.store.write(target, batch)
@@ -285,3 +343,8 @@ class Materialisation:
         return MaterialiseReport(
             view, mark.position, self.entities, self.counted, time.monotonic() - self.started, self.largest, warnings
         )
+
+
+def _settled(mark: Mark, ledger: Ledger | None) -> Mark:
+    """Return a mark whose position is the instant through which states had settled when they were last written."""
+    return mark if ledger is None else replace(mark, position=min(mark.position, ledger.position))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mainspring.core.locks import Locks, MemoryLocks
@@ -119,14 +120,14 @@ class Materialiser:
     def _materialisation(
         self, view: FeatureView, through: int | None, horizon: int, progress: Progress | None
     ) -> Materialisation:
-        layout, rows = self._slice(view)
+        layout = Layout(view)
         return Materialisation(
-            con=self._con,
             lake=self._lake,
             store=self._store,
             locks=self._locks,
             layout=layout,
-            rows=rows,
+            open_rows=partial(self._slice, layout),
+            opened=layout.slot in self._slices,
             at_once=self._at_once,
             clock=self._clock,
             through=through,
@@ -134,12 +135,11 @@ class Materialiser:
             progress=progress,
         )
 
-    def _slice(self, view: FeatureView) -> tuple[Layout, Slice]:
+    def _slice(self, layout: Layout) -> Slice:
         if self._con is None:
             self._con = duck.connect(memory_limit=self._memory_limit)
-        layout = Layout(view)
         held = self._slices.get(layout.slot)
-        if held is not None and held[0].view.source.columns != view.source.columns:
+        if held is not None and held[0].view.source.columns != layout.view.source.columns:
             self._slices.pop(layout.slot)[1].drop()  # a column became wider, and the slice holds the narrower one
             held = None
         if held is None:
@@ -150,4 +150,4 @@ class Materialiser:
                 _, (_, oldest) = self._slices.popitem(last=False)
                 oldest.drop()
         self._slices.move_to_end(layout.slot)
-        return held
+        return held[1]

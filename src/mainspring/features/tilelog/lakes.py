@@ -7,7 +7,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from mainspring.data.model import TableScan
+from mainspring.data.model import TableScan, TableVersion
 
 
 class TileTables(Protocol):
@@ -20,6 +20,8 @@ class TileTables(Protocol):
     def version(self, table: str) -> int | None: ...
 
     def scan(self, table: str) -> TableScan: ...
+
+    def describe(self, table: str) -> TableVersion | None: ...
 
     def vacuum(self, table: str, keep: Sequence[int]) -> int: ...
 
@@ -49,6 +51,9 @@ class BorrowedLake:
     def scan(self, table: str) -> TableScan:
         held = self._tables.get(table)
         return self._source(table) if held is None else TableScan(self._versions[table], rows=held, schema=held.schema)
+
+    def describe(self, table: str) -> TableVersion | None:  # noqa: ARG002 - only a look at the rows tells
+        return None
 
     def vacuum(self, table: str, keep: Sequence[int]) -> int:  # noqa: ARG002 - no version stays
         return 0

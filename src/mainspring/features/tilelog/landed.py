@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
+
+import duckdb
 
 from mainspring.core.expr import Node
 from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.core.expr.types import dtype_of
 from mainspring.core.schema import DType
 from mainspring.data import duck
-from mainspring.data.model import RECORD_PREFIX, SEQUENCE, SUPERSEDED_BY, VISIBLE_AT, TableScan
+from mainspring.data.arrow import versioning_of
+from mainspring.data.model import RECORD_PREFIX, SEQUENCE, SUPERSEDED_BY, VISIBLE_AT, TableScan, TableVersion
 from mainspring.features.layout import Layout
 from mainspring.features.offline.asof import check_flag
 from mainspring.features.offline.query import COUNTS_FROM
@@ -41,11 +45,28 @@ def open_landing(con: Any, layout: Layout, scan: TableScan, name: str) -> None:
     Raises:
         Invalid: The source was ingested before the view's entity was declared.
     """
+    if layout.lasts:
+        check_flag(scan, layout.view)
+    duck.register(con, f"{name}_source", scan)
+    # The table decides, not the view's declaration: a live bundle with an earlier one is served the same facts.
+    con.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {_landing_sql(layout, landed_versioning(scan), name)}")
+
+
+def content_digest(layout: Layout, known: TableVersion) -> bytes:
+    """Return a digest of all that the rows of `open_landing` are computed from: where it is the same, so are they.
+
+    Nothing is read but the version's description.
+    """
+    rows = _landing_sql(layout, versioning_of(known.schema), "landing")
+    # A field's metadata has no order.
+    schema = [(field.name, str(field.type), sorted((field.metadata or {}).items())) for field in known.schema]
+    made_from = repr((sorted(known.files), schema, rows, duckdb.__version__))
+    return hashlib.sha256(made_from.encode()).digest()[:16]
+
+
+def _landing_sql(layout: Layout, versioning: tuple[tuple[str, ...], str | None] | None, name: str) -> str:
     view = layout.view
     source = view.source
-    if layout.lasts:
-        check_flag(scan, view)
-    duck.register(con, f"{name}_source", scan)
     keys = [
         f"{_instant(quote_name(key), dtype == DType.Timestamp)} AS k{n}"
         for n, (key, dtype) in enumerate(view.entity.keys.items())
@@ -64,8 +85,6 @@ def open_landing(con: Any, layout: Layout, scan: TableScan, name: str) -> None:
         f"{_value(layout, measure.of, measure_sql(measure, source.columns))} AS m{n}"
         for n, measure in enumerate(layout.measures)
     ]
-    # The table decides, not the view's declaration: a live bundle with an earlier one is served the same facts.
-    versioning = landed_versioning(scan)
     versions = versioning is not None
     ends = (COUNTS_UNTIL, SUPERSEDED_BY) if versions else ("NULL::BIGINT", "NULL::BIGINT")
     counts = quote_name(RECORD_PREFIX + view.entity.name) if layout.lasts else "FALSE"
@@ -74,8 +93,7 @@ def open_landing(con: Any, layout: Layout, scan: TableScan, name: str) -> None:
     named = [quote_text(repr(versioning))] if versions else []
     hashed = ", ".join([*key_columns(layout), "e", "v", "r", "seq", *named, *value_columns(layout)])
     tiled = "CASE WHEN g IS NULL THEN digest ELSE hash(digest) END" if versions else "digest"
-    con.execute(
-        f"CREATE OR REPLACE TEMP VIEW {name} AS "
+    return (
         f"SELECT *, {tiled} AS tiled FROM ("
         # DuckDB combines the last of several values by XOR, as loads combine rows: equal changes of two rows would
         # cancel out. The hash of a single value is mixed.

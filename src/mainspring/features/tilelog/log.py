@@ -124,6 +124,11 @@ class TileLog:
         """Whether a piece of the log holds no more."""
         return len(self.read(loads)[0]) < len(self._pieces)
 
+    def whole(self, loads: Loads) -> int:
+        """Return the version of the log that was last read, -1 where a piece of it holds no more."""
+        chosen, _ = choose(self._pieces, loads)
+        return -1 if self._version is None or len(chosen) < len(self._pieces) else self._version
+
     def compact(self, loads: Loads) -> None:
         """Write the log anew: what holds, merged over loads, and nothing else. Call it `alone`."""
         pieces, missing = self.read(loads)

@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 from mainspring.core.locks import Locks
+from mainspring.core.time import LAST_INSTANT
 from mainspring.data import duck
 from mainspring.data.model import TableScan
 from mainspring.features.layout import Layout
@@ -49,7 +50,7 @@ class Slice:
     """
 
     def __init__(self, con: Any, lake: TileTables, locks: Locks, layout: Layout, number: int) -> None:
-        self._con = con
+        self.con = self._con = con
         self._layout = layout
         self._keys = ", ".join(key_columns(layout))
         self._version: int | None = None
@@ -111,6 +112,19 @@ class Slice:
     def content(self) -> Content:
         """What the source holds."""
         return NOTHING if self.loads is None else self.loads.content(0, self.newest >> LOAD_BITS)
+
+    @property
+    def whole_log(self) -> int:
+        """The version of the log of tiles, -1 where it has none or has what no longer holds."""
+        return -1 if self._tiled is None or not self._layout.windows else self.tiles.log.whole(self._tiled)
+
+    def changes_after(self, until: int) -> int:
+        """Return the first instant after `until`, which is not before `low`, when a row begins or ends to count."""
+        instants = [f"SELECT v AS t FROM {self.raw}"]
+        if self.versions:
+            instants += [f"SELECT unnest([v, g]) AS t FROM {self.mortals}"]
+        query = f"SELECT coalesce(min(t), {LAST_INSTANT}) FROM ({' UNION ALL '.join(instants)}) WHERE t > {until}"
+        return int(duck.one_row(self._con, query)[0])
 
     def content_up_to(self, newest: int, scan: TableScan) -> Content:
         """Return what the source, at the version that was read last, holds of the rows with a `_seq` up to `newest`."""

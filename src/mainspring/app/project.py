@@ -19,6 +19,7 @@ from mainspring.app.profiles.backends import Build, Context
 from mainspring.app.profiles.gitignore import keep_out_of_git
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.locks import FileLocks, Locks
+from mainspring.core.memory import expect_room
 from mainspring.core.settings import Settings, Url
 from mainspring.core.time import Clock, ReplayClock, SystemClock
 
@@ -68,6 +69,7 @@ REPLAY_START = 0  # where a replayed clock stands before anything was replayed
 
 def open_project(settings: Settings) -> Project:
     """Return the project; nothing is opened yet but its state folder, which is made private."""
+    expect_room()
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     keep_out_of_git(settings)
     return Project(settings)

@@ -18,7 +18,7 @@ from mainspring.cli import exits
 from mainspring.cli.document import apart
 from mainspring.cli.help import Command
 from mainspring.cli.waiting import Waiting
-from mainspring.core.errors import MainspringError, MissingExtra
+from mainspring.core.errors import MainspringError, MissingExtra, StorageFull
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -148,6 +148,9 @@ def guarded(call: Call, body: Callable[[], int | None]) -> int:
         return report(call, _ours(error))
 
 
+_UNLOADED = "failed to map segment"  # the dynamic loader's words where a library does not fit into memory
+
+
 def _ours(error: Exception) -> MainspringError:
     """Return an error as one that a person can act on."""
     if isinstance(error, MainspringError):
@@ -156,8 +159,8 @@ def _ours(error: Exception) -> MainspringError:
         return MissingExtra(f"This command (module {error.name!r})", "local")
     if isinstance(error, OSError):
         return _from_os(error)
-    if isinstance(error, MemoryError):
-        return MainspringError(
+    if isinstance(error, MemoryError) or _UNLOADED in str(error):
+        return StorageFull(
             "There is not memory enough for this.",
             fix="do it with less data at a time (--since, fewer rows), or where there is more memory.",
         )
@@ -169,7 +172,7 @@ def _ours(error: Exception) -> MainspringError:
 
 
 def _from_os(error: OSError) -> MainspringError:
-    from mainspring.core.errors import Denied, NotFound, StorageFull, Unavailable
+    from mainspring.core.errors import Denied, NotFound, Unavailable
 
     where = f" {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -8,6 +8,8 @@ from importlib import import_module
 import click
 from click.exceptions import NoArgsIsHelpError
 
+from mainspring.core.memory import reserve_little
+
 # name -> (module in cli/commands, one line of help), in the order of a project's life
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "See all of it on the flights of 2013, in a minute."),
@@ -80,6 +82,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit."""
     arguments = sys.argv[1:]
+    reserve_little()
     try:
         code = cli.main(args=arguments, prog_name="mainspring", standalone_mode=False)
     except click.ClickException as error:

@@ -17,6 +17,7 @@ from mainspring.core.errors import Corrupt, Invalid, MainspringError, NotFound, 
 from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.core.files import disk_errors
 from mainspring.core.ids import new_id
+from mainspring.core.memory import left_bytes
 from mainspring.core.schema import DType
 from mainspring.data.arrow import no_rows
 from mainspring.data.model import TableScan
@@ -54,7 +55,7 @@ def connect(
     """Return a session of its own: UTC, no extension is ever fetched, what exceeds the memory goes to `temp`.
 
     Args:
-        memory_limit: As DuckDB writes it: "2GB", "500MB".
+        memory_limit: As DuckDB writes it: "2GB", "500MB"; at most half of what a limited address space leaves.
         temp: Where the session makes a folder for what does not fit in memory, once it must, and removes it at its
             end; what a killed process left there goes too. By default the machine's temporary folder.
         threads: How many it uses, by default one a core, and fewer where each would have less than 125 MB.
@@ -82,6 +83,9 @@ def connect(
         ) from None
     if one_row(con, "SELECT current_setting('enable_progress_bar')")[0]:  # in a notebook it is off, and may not be set
         con.execute("SET enable_progress_bar = false")
+    left = left_bytes()
+    if left is not None:  # it spills to disk before the other half, of whatever else allocates, is gone too
+        con.execute(f"SET memory_limit = '{min(left // 2, one_row(con, f'SELECT {_MEMORY}')[0])}B'")
     if threads is None:
         # Each sorts and joins in buffers of its own: with less it fails instead of spilling.
         affordable = one_row(con, f"SELECT current_setting('threads'), {_MEMORY} // {_THREAD_BYTES}")

@@ -121,7 +121,8 @@ def test_a_database_that_may_only_be_read_is_a_matter_of_rights(tmp_path: Path) 
             exits.NOT_FOUND,
             "a/b is a file, not a folder.\n  Fix:",
         ),
-        (MemoryError(), exits.INTERNAL, "not memory enough for this.\n  Fix: do it with less data"),
+        (MemoryError(), exits.FULL, "not memory enough for this.\n  Fix: do it with less data"),
+        (ImportError("x.so: failed to map segment from shared object"), exits.FULL, "not memory enough for this."),
     ],
 )
 def test_what_the_system_refuses_has_a_fix(

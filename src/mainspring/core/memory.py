@@ -1,0 +1,64 @@
+"""Address space of this process, where `ulimit -v` limits it.
+
+Libraries reserve far more than they use: an arena of glibc for each thread, a gigabyte of Arrow's allocator. Where that
+does not fit they abort the process, or wait for a thread that cannot be started.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import sys
+from pathlib import Path
+
+from mainspring.core.errors import StorageFull
+
+LEAST_BYTES = 1 << 30  # the libraries, loaded, and room for little data
+_ARENAS = 2
+_M_ARENA_MAX = -8  # of glibc's `mallopt`
+
+
+def limit_bytes() -> int | None:
+    """Return how much address space this process may have; `None` where that is not limited."""
+    soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def left_bytes() -> int | None:
+    """Return how much of a limited address space is not used yet; `None` where it is not limited."""
+    limit = limit_bytes()
+    if limit is None or sys.platform != "linux":
+        return limit
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return max(0, limit - pages * resource.getpagesize())
+
+
+def reserve_little() -> None:
+    """Let this process and its children reserve little, where their address space is limited.
+
+    It counts for Arrow only before that is loaded.
+    """
+    if limit_bytes() is None:
+        return
+    os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
+    os.environ["MALLOC_ARENA_MAX"] = str(_ARENAS)
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none, and no arenas
+        if mallopt is not None:
+            mallopt(_M_ARENA_MAX, _ARENAS)
+
+
+def expect_room() -> None:
+    """Raise if the address space is too small for anything to work.
+
+    Raises:
+        StorageFull: It is.
+    """
+    limit = limit_bytes()
+    if limit is not None and limit < LEAST_BYTES:
+        raise StorageFull(
+            f"There is not enough memory: the process may have {limit >> 20} MiB of address space and needs at least "
+            f"{LEAST_BYTES >> 20} MiB, more for much data.",
+            fix="raise the limit (`ulimit -v unlimited`), or leave memory to the container's limit.",
+        )

@@ -4,6 +4,8 @@ Ours is `OnlineReader.read`: key values in, columns of features and statuses out
 with the same keys and the same payloads in one round trip, each payload decoded by MessagePack without a schema. The
 peer is Feast's `get_online_features` on the same store, in a process of its own. Sides take turns and the fastest turn
 counts.
+
+Cases "in code" are `project.online`, on SQLite; their floor is `OnlineReader.read`, as the gateway calls it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ import redis
 
 import mainspring as ms
 from environments import PEERS, ROOT
+from mainspring.app.opened import OpenedProject
 from mainspring.core.time import HOUR
 from mainspring.features.adapters.lmdb import LmdbOnlineStore
 from mainspring.features.adapters.postgres import PostgresOnlineStore
@@ -36,7 +39,7 @@ from mainspring.features.adapters.redis import RedisOnlineStore
 from mainspring.features.adapters.sqlite import SqliteOnlineStore
 from mainspring.features.keys import encode_key
 from mainspring.features.layout import slot
-from mainspring.features.model import EntityState, FeatureView
+from mainspring.features.model import EntityState, FeatureView, Mark
 from mainspring.features.online import OnlineReader
 from mainspring.features.state.blobs import Candidates, Recent, State, encode
 from report import Case, report
@@ -44,7 +47,7 @@ from report import Case, report
 sys.path.insert(0, str(ROOT / "tests"))  # where servers are started
 from servers import PASSWORD, PostgresServer, RedisServer, running
 
-NOW = 1_700_000_000_000_000
+NOW = time.time_ns() // 1_000  # what is read in code is read as of now
 ENTITIES = 20_000
 SIZES = (1, 10, 100)
 KEY_SETS = 64
@@ -125,6 +128,20 @@ class Stores:
         self.connection = psycopg.connect(server.url.text, autocommit=True, prepare_threshold=0)
         self.stack.callback(self.connection.close)
         return PostgresOnlineStore(server.url, "bench")
+
+    def project(self, views: Sequence[FeatureView]) -> OpenedProject:
+        """Return a project whose online store is the one in SQLite, materialised."""
+        root = self.folder / "project"
+        root.mkdir()
+        (root / "mainspring.toml").write_text(
+            f'name = "bench"\nmodules = ["bench_online"]\n[profiles.local]\nonline = "sqlite:///{self.folder}/online.db"\n'
+        )
+        (root / "bench_online.py").touch()
+        opened = ms.open(root)
+        for view in views:
+            opened.services.online.advance(slot(view), Mark(NOW))
+        self.stack.callback(opened.services.online.close)
+        return opened
 
     def raw(self, name: str, store: Any, views: Sequence[FeatureView]) -> Callable[[Sequence[bytes]], Any]:
         """Return the least that reads the payloads of these views for given keys, and decodes them."""
@@ -223,6 +240,25 @@ def turn(read: Read, asked: Iterator[Any]) -> float:
     return took / calls * 1e6
 
 
+def measure_in_code(stores: Stores, views: Sequence[FeatureView], turns: int, feast: Feast | None) -> list[Case]:
+    project, reader = stores.project(views), OnlineReader(views[:1], stores.opened("sqlite"))
+    found = []
+    for rows in SIZES:
+        rng = random.Random(rows)
+        sets = [rng.sample(names(), rows) for _ in range(KEY_SETS)]
+        asked = cycle([{"user": each[0]} if rows == 1 else {"user": each} for each in sets])
+        columns = cycle([{"user": each} for each in sets])
+        best = [float("inf")] * 2
+        for _ in range(turns):
+            best[0] = min(best[0], turn(lambda given: project.online(views[0], given), asked))
+            best[1] = min(best[1], turn(lambda given: reader.read(given, NOW), columns))
+        peer = None if feast is None else round(min(feast.turn(rows, 1) for _ in range(FEAST_TURNS)), 1)
+        case = f"in code: {rows} {'entity' if rows == 1 else 'entities'} x 10 features"
+        found.append(Case(case, "us", round(best[0], 1), round(best[1], 1), {"Feast": peer}))
+        print(f"{case}: ours {best[0]:.1f}, reader {best[1]:.1f}, Feast {peer}", file=sys.stderr, flush=True)
+    return found
+
+
 def measure(
     stores: Stores, name: str, views: Sequence[FeatureView], turns: int, feast: Feast | None, note: str
 ) -> list[Case]:
@@ -292,10 +328,9 @@ def main() -> None:
 
 def one_store(stores: Stores, name: str, views: Sequence[FeatureView], arguments: argparse.Namespace) -> list[Case]:
     getattr(stores, name)().close()  # starts its server, where it has one
-    if arguments.no_peers:
-        return measure(stores, name, views, arguments.turns, None, "left out")
-    with feast_on(stores, name) as (feast, note):
-        return measure(stores, name, views, arguments.turns, feast, note)
+    with feast_on(stores, name) if not arguments.no_peers else nullcontext((None, "left out")) as (feast, note):
+        found = measure(stores, name, views, arguments.turns, feast, note)
+        return found + (measure_in_code(stores, views, arguments.turns, feast) if name == "sqlite" else [])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import html
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mainspring.app.features.table import FeatureTable
 from mainspring.app.opened import OpenedProject
 from mainspring.core.errors import Invalid, InvalidData, NotFound, Unavailable
 from mainspring.features.model import FeatureView
+from mainspring.features.online import OnlineReader
 from mainspring.training.sets.assemble import labelled_observations
 
 NEW_YEAR = "2026-01-01T00:00:00Z"
@@ -243,6 +245,68 @@ def test_online_is_a_dictionary_for_one_row_and_a_frame_for_rows(project: Opened
     frame = project.online(["HubLoad.backlog"], pl.DataFrame({"hub": ["north"]}), as_="polars")
     assert isinstance(frame, pl.DataFrame)
     assert frame.to_dicts() == [{"hub": "north", "HubLoad.backlog": one["HubLoad.backlog"]}]
+
+
+@pytest.mark.parametrize("of", [MODEL, "HubLoad", ["HubLoad.backlog", "Parcel"]])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"hub": "north", "weight": 3.1},
+        {"weight": 1e300, "hub": "nowhere", "mine": None, "more": True, "n": -(2**63), "when": dt.datetime.now(dt.UTC)},
+        {
+            "hub": "nørth",
+            "weight": float("nan"),
+            "naive": dt.datetime.fromisoformat("2026-01-01"),
+            "day": dt.date(2026, 1, 1),
+        },
+        {"hub": "north", "weight": 3},
+        {"hub": None, "weight": None},
+        {"hub": "north", "weight": 1.0, "large": 2**63},
+        {"hub": "\ud800", "weight": 1.0},
+        {"hub": "north", "weight": "heavy"},
+        {"hub": b"north", "weight": 1.0},
+        {"hub": 3, "weight": 1.0},
+        {"hub": "north", "weight": True},
+        {"hub": "north", "weight": 1.0, 3: 4},
+        {"hub": "north", "weight": 1.0, "HubLoad.backlog": 1.0},
+        {"weight": 1.0},
+    ],
+)
+@pytest.mark.parametrize("statuses", [False, True])
+def test_one_row_is_read_as_one_of_several_is(project: OpenedProject, of: Any, row: Any, statuses: bool) -> None:
+    def read(rows: Any) -> Any:
+        try:
+            found = project.online(of, rows, statuses=statuses)
+        except Exception as error:  # of any kind, as long as it is the same one
+            return type(error), str(error)
+        one = found if isinstance(found, dict) else found.to_arrow().to_pylist()[0]
+        return [(name, type(value), repr(value) if value != value else value) for name, value in one.items()]
+
+    assert read(row) == read([row])
+
+
+def test_the_second_online_read_does_little_beside_the_store(project: OpenedProject) -> None:
+    reader = OnlineReader([project.services.definitions.views["HubLoad"]], project.services.online)
+    now = project.services.clock.now()
+
+    def calls(read: Callable[[], object]) -> int:
+        """How many functions are called in a read that is not the first."""
+        count = 0
+
+        def called(frame: object, event: str, arg: object) -> None:
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        read()
+        sys.setprofile(called)
+        try:
+            read()
+        finally:
+            sys.setprofile(None)
+        return count
+
+    floor = calls(lambda: reader.read({"hub": ["north"]}, now))
+    assert calls(lambda: project.online("HubLoad", {"hub": "north"})) < 2.5 * floor
 
 
 def test_online_equals_offline_now(project: OpenedProject) -> None:

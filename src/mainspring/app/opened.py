@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mainspring.app.definitions.named import Named
     from mainspring.app.features.file import FeatureFile
     from mainspring.app.features.frames import Kind
+    from mainspring.app.features.online import OnlineFeatures
     from mainspring.app.features.reports import Plan, Verifications
     from mainspring.app.features.table import FeatureTable
     from mainspring.app.models.modelling import Added
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from mainspring.training.model import Model
 
 When = str | int | date | datetime
+_ONLINE_KEPT = 128  # online reads that stay prepared
 
 
 def open_folder(folder: str | os.PathLike[str] = ".", *, profile: str | None = None) -> OpenedProject:
@@ -73,6 +75,7 @@ class OpenedProject:
 
     def __init__(self, services: Project) -> None:
         self.services = services
+        self._online: tuple[object, dict[Any, OnlineFeatures]] = (None, {})  # of which definitions, by what is named
 
     @property
     def name(self) -> str:
@@ -242,13 +245,31 @@ class OpenedProject:
             InvalidData: The rows lack a column, or a type does not fit.
             Unavailable: The store does not answer.
         """
-        from mainspring.app.features import frames, reading
+        from mainspring.app.features import frames, online
 
         frames.check_kind(as_)
-        choice = self._choose(of)
-        single = reading.is_one(rows)
-        found = reading.now(self.services, choice, [rows] if single else rows, statuses=statuses)
-        return found.table.to_pylist()[0] if single and as_ is None else found.as_(as_)
+        features = self._online_features(of)
+        single = online.is_one(rows)
+        if single and as_ is None:
+            return features.one(rows, statuses=statuses)
+        return features.many([rows] if single else rows, statuses=statuses).as_(as_)
+
+    def _online_features(self, of: Chosen | Sequence[Chosen]) -> OnlineFeatures:
+        """Return the online read of what is named, as it was prepared before by the same names or objects."""
+        from mainspring.app.features.online import OnlineFeatures
+
+        definitions = self.services.definitions
+        if self._online[0] is not definitions or len(self._online[1]) >= _ONLINE_KEPT:
+            self._online = definitions, {}
+        prepared = self._online[1]
+        key = tuple(of) if isinstance(of, list) else of
+        try:
+            found = prepared.get(key)
+        except TypeError:  # a feature as an object, which compares to an expression
+            return OnlineFeatures(self.services, self._choose(of))
+        if found is None:
+            found = prepared[key] = OnlineFeatures(self.services, self._choose(of))
+        return found
 
     def explain(self, of: Chosen | Sequence[Chosen], *, analyze: bool = False) -> Plan:
         """Return how features are read from the lake: what is read for each view, and the SQL.

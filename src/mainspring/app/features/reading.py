@@ -1,8 +1,8 @@
-"""The two reads for people: as of each row's time from the lake, and now from the online store."""
+"""The offline read for people: features as of each row's time, from the lake."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
@@ -15,16 +15,11 @@ from mainspring.app.features.frames import index_of
 from mainspring.app.features.rows import AT, Rows
 from mainspring.app.features.steps import Step, steps
 from mainspring.app.features.table import FeatureTable
-from mainspring.core.errors import Invalid, InvalidData, NotFound
-from mainspring.core.schema import DType, Schema
-from mainspring.core.time import SECOND, format_instant, from_datetime, parse_instant
-from mainspring.data.arrow import ARROW_TYPES, INSTANT
+from mainspring.core.errors import Invalid, InvalidData
+from mainspring.core.schema import Schema
+from mainspring.core.time import format_instant, from_datetime, parse_instant
 from mainspring.data.model import TableScan
-from mainspring.features.layout import slot
 from mainspring.features.offline import observe, point_in_time
-from mainspring.features.offline.observed import as_read
-from mainspring.features.online import OnlineReader
-from mainspring.features.types import feature_dtype
 from mainspring.training.model import Model
 from mainspring.training.sets.labels import LABEL, LeftOut, join_labels
 
@@ -32,7 +27,6 @@ if TYPE_CHECKING:
     from mainspring.app.project import Project
 
 Scan = Callable[[str], TableScan]
-STATUS = ".status"  # after a feature's name: the column of its statuses
 
 
 @dataclass(frozen=True)
@@ -146,56 +140,6 @@ def with_found(given: pa.Table, found: pa.Table, at: str, choice: Choice) -> pa.
     for column in choice.columns:
         table = table.append_column(column, found.column(column))
     return table
-
-
-def now(project: Project, choice: Choice, given: Any, *, statuses: bool) -> FeatureTable:
-    """Return the rows `given` with the features as the online store has them now.
-
-    Raises:
-        NotFound: A view has never been materialised.
-        InvalidData: A column is missing or of another type.
-        Unavailable: The store does not answer.
-    """
-    rows = Rows(choice, given, "The rows")
-    moment = project.clock.now()
-    through = _materialised(project, choice)
-    instants = pa.chunked_array([pa.array([moment] * len(rows.given), INSTANT)])
-    rows.read = as_read(rows.read.append_column(rows.at, instants), choice.groups, rows.schema, rows.at)
-    read = OnlineReader(choice.groups, project.online, schema=rows.schema).read(rows.columns(), moment)
-    dtypes = feature_dtypes(choice, rows.schema)
-    table = rows.given
-    for name in choice.columns:
-        table = table.append_column(name, pa.array(read.features[name], ARROW_TYPES[dtypes[name]]))
-        if statuses and name in read.statuses:
-            table = table.append_column(name + STATUS, pa.array(read.statuses[name], pa.string()))
-    notes = () if through is None else (f"materialised through {format_instant(through // SECOND * SECOND)}",)
-    return FeatureTable(choice.title, table, features=choice.columns, notes=notes, index=index_of(given))
-
-
-def is_one(rows: Any) -> bool:
-    """Return whether it is one row, a dictionary of values, and not several."""
-    return isinstance(rows, Mapping) and not any(
-        hasattr(value, "__len__") and not isinstance(value, (str, bytes)) for value in rows.values()
-    )
-
-
-def _materialised(project: Project, choice: Choice) -> int | None:
-    """Return through when all the views are materialised, `None` where no view is read."""
-    positions = {view.name: project.online.position(slot(view)) for view in choice.views}
-    missing = [name for name, position in positions.items() if position is None]
-    if missing:
-        raise NotFound(
-            f"Nothing is stored online of {', '.join(missing)} as declared now.",
-            fix=f"run `mainspring materialize {' '.join(missing)}`.",
-        )
-    return min((position for position in positions.values() if position is not None), default=None)
-
-
-def feature_dtypes(choice: Choice, schema: Schema) -> dict[str, DType]:
-    """Return full name -> type of every feature of the groups."""
-    return {
-        f"{group.name}.{name}": feature_dtype(group, name, schema) for group in choice.groups for name in group.names
-    }
 
 
 def pinned(project: Project) -> Scan:

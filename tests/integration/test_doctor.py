@@ -67,7 +67,6 @@ def test_damaged_segments_of_a_profile_with_its_own_lake_are_named_in_its_own_fo
     _ = project.predictions  # the shared folder is of the first lake
     other = open_project(load_settings(project.settings.root, environment={"MAINSPRING_LAKE": "other/lake"}))
     ledger = ledger_folder(other.settings)
-    ledger.mkdir()
     (ledger / "01x.segment").write_bytes(b"")
     found = next(finding for finding in examine(other) if finding.check == "predictions")
     assert found.detail.startswith(f"1 damaged segments of the log are set aside in {ledger / 'damaged'}")

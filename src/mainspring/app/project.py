@@ -83,6 +83,7 @@ class Project:
 
     def __init__(self, settings: Settings) -> None:
         self.settings: Settings = settings
+        self.reads_only: bool = False  # whether whoever opened it writes nothing that is shared with other profiles
         self.wall: Clock = SystemClock()
         self._building = threading.RLock()  # held while a part of the project is built, or its definitions are loaded
         self._loaded: Definitions | None = None

@@ -36,6 +36,7 @@ class Call:
     profile: str | None
     debug: bool
     overrides: dict[str, Any] = field(default_factory=dict)
+    reads_only: bool = False
     answered: bool = False  # the one document is printed
     output: TextIO | None = None  # where the document goes, if that is no longer standard output
     waiting: Waiting | None = None
@@ -66,7 +67,9 @@ class Call:
             raise NotFound(f"There is no folder {self.folder}.", fix="name the project's folder with --project.")
         os.umask(0o077)  # whatever this process and its children write from here on is the state: its owner's alone
         root = find_project(self.folder or Path.cwd())
-        return open_project(load_settings(root, self.profile, self.overrides))
+        project = open_project(load_settings(root, self.profile, self.overrides))
+        project.reads_only = self.reads_only
+        return project
 
     def heard(self) -> None:
         """Take away what says that the command is at work: something else is printed now."""
@@ -110,13 +113,19 @@ _OPTIONS = (
 )
 
 
-def command(name: str, **options: Any) -> Callable[[Callable[..., int | None]], click.Command]:
-    """Make a command whose function takes a `Call` first; an int that it returns is the exit code."""
+def command(
+    name: str, *, reads_only: bool = False, **options: Any
+) -> Callable[[Callable[..., int | None]], click.Command]:
+    """Make a command whose function takes a `Call` first; an int that it returns is the exit code.
+
+    Args:
+        reads_only: Whether it changes nothing that profiles share.
+    """
 
     def build(function: Callable[..., int | None]) -> click.Command:
         @functools.wraps(function)
         def body(*, json_: bool, project: Path | None, profile: str | None, debug: bool, **arguments: Any) -> None:
-            call = Call(json_, project, profile, debug, output=apart() if json_ else None)
+            call = Call(json_, project, profile, debug, reads_only=reads_only, output=apart() if json_ else None)
             with Waiting(sys.stderr, f"{click.get_current_context().command_path}: at work") as call.waiting:
                 code = guarded(call, lambda: function(call, **arguments))
             if code:

@@ -14,7 +14,7 @@ from mainspring.app.live.finding import Finding, well
 from mainspring.app.processes.reach import answers
 from mainspring.app.processes.running import alive, read_running
 from mainspring.app.profiles import place_checks
-from mainspring.app.profiles.ledger_folder import ledger_folder
+from mainspring.app.profiles.ledger_folder import ledger_folder, stranded
 from mainspring.app.project import Project
 from mainspring.core.errors import Conflict, MainspringError
 from mainspring.core.ids import ID_PATTERN
@@ -216,9 +216,11 @@ def _models(project: Project) -> Iterator[Finding]:
 
 def _predictions(project: Project) -> Iterator[Finding]:
     moved = project.predictions.compact()
+    for left in stranded(project.settings):
+        yield Finding(check="predictions", ok=False, detail=left.what, fix=left.fix)
     damaged = project.predictions.damaged()
     if damaged:
-        folder = ledger_folder(project.settings) / "damaged"
+        folder = ledger_folder(project.settings, claim=False) / "damaged"
         yield Finding(
             check="predictions",
             ok=False,

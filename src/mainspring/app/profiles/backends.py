@@ -181,7 +181,10 @@ PREDICTION_LOGS: Mapping[str, Build] = {
 }
 PREDICTIONS: Mapping[str, Build] = {
     "file": lambda at: lazily("ledger.adapters.lake", "LakePredictions", extra="local")(
-        ledger_folder(at.project.settings), at.project.lake, at.project.own_locks, at.project.ledger_key
+        ledger_folder(at.project.settings, claim=not at.project.reads_only),
+        at.project.lake,
+        at.project.own_locks,
+        at.project.ledger_key,
     ),
     "memory": lambda _: lazily("ledger.adapters.memory", "MemoryLedger", extra="local")(),
 }

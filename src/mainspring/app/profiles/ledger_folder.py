@@ -1,32 +1,110 @@
 """The folder of a profile's prediction log: what is logged for one lake never goes into another.
 
 Profiles of a project share its state folder unless they say otherwise. The first lake that a folder of the log is used
-for is named in it; a profile with another lake has a folder of its own inside.
+for is named in it; a profile with another lake has a folder of its own inside, which names its lake, too.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from mainspring.app.profiles.settings import load_settings, name_profiles
+from mainspring.core.errors import MainspringError
 from mainspring.core.files import disk_errors, sync_folder
 from mainspring.core.settings import Settings
 
 _OWNER = "lake"  # the file that names the lake
+_OF = "of-"  # then a digest of the lake's name: a folder inside
+_SEGMENTS = "*.segment"
 
 
-def ledger_folder(settings: Settings) -> Path:
-    """Return where the segments are whose predictions belong into the lake of `settings`, made if it is not there."""
+@dataclass(frozen=True, slots=True)
+class Stranded:
+    """Segments of the log that nothing moves: no profile names their lake any more.
+
+    Attributes:
+        lake: Their lake, empty where a version of Mainspring before this one made the folder.
+        instead: The lake of the profile in use.
+    """
+
+    folder: Path
+    lake: str
+    segments: int
+    instead: str
+
+    @property
+    def what(self) -> str:
+        """The fault, for people."""
+        lake = repr(self.lake) if self.lake else "another lake"
+        return (
+            f"{self.segments} segments of the prediction log in {self.folder} belong into {lake}, which no profile "
+            f"names: this one has {self.instead!r}"
+        )
+
+    @property
+    def fix(self) -> str:
+        """How to mend it."""
+        lake = f"lake = {self.lake!r}" if self.lake else "the lake that it had"
+        return (
+            f"give a profile {lake} and run `mainspring doctor --profile` with it, which moves them there; "
+            f"or, if they are not wanted, move {self.folder} away"
+        )
+
+
+def ledger_folder(settings: Settings, *, claim: bool = True) -> Path:
+    """Return where the segments are whose predictions belong into the lake of `settings`.
+
+    Args:
+        claim: Whether to make the folder and name the lake in it; else nothing is written, and it may not be there.
+    """
     folder, mine = settings.ledger.path, _name(settings)
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        owner = folder / _OWNER
-        if not owner.exists():
-            _claim(owner, mine)
-    if owner.read_text("utf-8") == mine:
+    owner = _owner(folder)
+    if owner is None and not claim:
+        # Without an owner it is another's to come, unless a version that knew of no owners has logged there.
+        return folder if any(folder.glob(_SEGMENTS)) or any(folder.glob("damaged/*")) else _inside(folder, mine)
+    if owner is None:
+        _claim(folder, mine)
+        owner = _owner(folder)
+    if owner == mine:
         return folder
-    return folder / f"of-{sha256(mine.encode()).hexdigest()[:12]}"
+    inside = _inside(folder, mine)
+    if claim and _owner(inside) is None:
+        _claim(inside, mine)
+    return inside
+
+
+def stranded(settings: Settings) -> Iterator[Stranded]:
+    """Yield what is left of the log for a lake that no profile names, as after `lake` changed."""
+    from mainspring.ledger.adapters.unread import waiting
+
+    root = settings.ledger.path
+    folders = {folder: waiting(folder) for folder in (root, *sorted(root.glob(f"{_OF}*")))}
+    if not any(folders.values()):
+        return
+    named = {_name(each) for each in (settings, *_others(settings)) if each.ledger == settings.ledger}
+    unread = {_inside(root, name) for name in named}
+    for folder, segments in folders.items():
+        lake = _owner(folder)
+        known = lake in named if lake is not None else folder == root or folder in unread
+        if segments and not known:
+            yield Stranded(folder, lake or "", segments, _name(settings))
+
+
+def _others(settings: Settings) -> Iterator[Settings]:
+    """Yield the settings of every profile of the project that can be read."""
+    for name in name_profiles(settings.root, settings.profile)[1]:
+        try:
+            yield load_settings(settings.root, name, environment={})
+        except MainspringError:  # `profile list` says it
+            continue
+
+
+def _inside(folder: Path, name: str) -> Path:
+    return folder / f"{_OF}{sha256(name.encode()).hexdigest()[:12]}"
 
 
 def _name(settings: Settings) -> str:
@@ -37,19 +115,29 @@ def _name(settings: Settings) -> str:
     return lake.shown
 
 
-def _claim(owner: Path, name: str) -> None:
-    """Write the name, whole, unless somebody was faster."""
-    beside = owner.with_name(f".{owner.name}.{os.urandom(6).hex()}.claim")
+def _owner(folder: Path) -> str | None:
     try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(name)
-            file.flush()
-            os.fsync(file.fileno())
+        return (folder / _OWNER).read_text("utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def _claim(folder: Path, name: str) -> None:
+    """Make the folder and write the lake's name into it, whole, unless somebody was faster."""
+    owner = folder / _OWNER
+    beside = owner.with_name(f".{owner.name}.{os.urandom(6).hex()}.claim")
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            owner.hardlink_to(beside)  # unlike a rename, fails where it is there
-        except FileExistsError:
-            return
-    finally:
-        beside.unlink(missing_ok=True)
-    sync_folder(owner.parent)
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(name)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                owner.hardlink_to(beside)  # unlike a rename, fails where it is there
+            except FileExistsError:
+                return
+        finally:
+            beside.unlink(missing_ok=True)
+        sync_folder(folder)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-@make("doctor")
+@make("doctor", reads_only=True)
 def command(call: Call) -> int:
     """Check definitions, files, catalog, lake, models, log, jobs and processes; exit 13 if something is not well."""
     from mainspring.app.live.doctor import examine

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-@make("prediction")
+@make("prediction", reads_only=True)
 @click.argument("prediction_id", metavar="ID")
 @click.option("--reveal", is_flag=True, help="Also the values that identify a person; the audit log keeps who asked.")
 def command(call: Call, *, prediction_id: str, reveal: bool) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-@make("status")
+@make("status", reads_only=True)
 def command(call: Call) -> None:
     """Show what is live, and how it does."""
     from mainspring.app.live.status import status

@@ -17,12 +17,15 @@ def command(call: Call, *, gateway: str | None, control: str | None, grpc: str |
     from mainspring.app.keys import first_key
     from mainspring.app.processes.logs import log_path
     from mainspring.app.processes.supervisor import Supervisor
+    from mainspring.app.profiles.ledger_folder import stranded
     from mainspring.core.errors import Unavailable
 
     addresses = {"gateway": gateway, "control": control, "grpc": grpc}
     call.overrides = {name: value for name, value in addresses.items() if value}
     project = call.project
     settings = project.settings
+    for left in stranded(settings):
+        call.say(f"Warning: {left.what}.\n  Fix: {left.fix}", markup=False)
     _ = project.definitions  # what is wrong in them is said here, not in a child's log
     supervisor = Supervisor(
         project,

@@ -143,6 +143,11 @@ def segments(folder: Path) -> list[Segment]:
     return [Segment(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
 
 
+def waiting(folder: Path) -> int:
+    """Return how many segments of a folder hold what is not in the lake yet."""
+    return sum(each.path.stat().st_size > each.progress().done for each in segments(folder))
+
+
 def damaged(folder: Path) -> int:
     """Return how many segments of a folder were set aside."""
     before = sum(1 for _ in folder.glob(f"*{_DAMAGED_BEFORE}"))

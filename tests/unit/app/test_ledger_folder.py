@@ -1,0 +1,81 @@
+"""The folder of the prediction log: who names the lake in it, and what is left where a lake's name has changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mainspring.app.live.doctor import examine
+from mainspring.app.live.status import status
+from mainspring.app.profiles.ledger_folder import ledger_folder
+from mainspring.app.profiles.settings import load_settings
+from mainspring.app.project import Project, open_project
+from mainspring.ledger.conformance import prediction
+
+TOML = 'name = "small"\nmodules = ["small"]\n[profiles.local]\n{local}\n[profiles.other]\nlake = "other/lake"\n'
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "small.py").write_text("")
+    (tmp_path / "mainspring.toml").write_text(TOML.format(local=""))
+    return tmp_path
+
+
+def opened(root: Path, profile: str, *, reads_only: bool = False) -> Project:
+    project = open_project(load_settings(root, profile, environment={}))
+    project.reads_only = reads_only
+    return project
+
+
+def log_one(project: Project) -> None:
+    project.prediction_log.append([prediction(1)])
+    project.prediction_log.close()
+
+
+def complaints(project: Project) -> list[str]:
+    return [f"{each.detail} {each.fix}" for each in examine(project) if each.check == "predictions" and not each.ok]
+
+
+def test_whoever_only_reads_leaves_the_folder_to_the_first_that_logs(root: Path) -> None:
+    reader = opened(root, "other", reads_only=True)
+    assert status(reader).damaged_segments == 0
+    assert complaints(reader) == []
+    local = opened(root, "local")
+    log_one(local)
+    assert ledger_folder(local.settings, claim=False) == local.settings.ledger.path
+    assert opened(root, "other", reads_only=True).predictions.recent() == []
+    assert len(opened(root, "local", reads_only=True).predictions.recent()) == 1
+
+
+def test_what_was_logged_before_folders_had_owners_is_still_read(root: Path) -> None:
+    local = opened(root, "local")
+    log_one(local)
+    (local.settings.ledger.path / "lake").unlink()
+    assert len(opened(root, "local", reads_only=True).predictions.recent()) == 1
+
+
+@pytest.mark.parametrize("profile", ["local", "other"])  # the folder itself, and one inside
+def test_segments_for_a_lake_that_no_profile_names_any_more_are_told(root: Path, profile: str) -> None:
+    for name in ("local", "other"):
+        log_one(opened(root, name))
+        if name != profile:
+            opened(root, name).predictions.compact()
+    assert complaints(opened(root, "local" if profile == "other" else "other")) == []  # the other's: its own to move
+    text = TOML.format(local='lake = "changed"' if profile == "local" else "")
+    (root / "mainspring.toml").write_text(text.replace("other/lake", "changed" if profile == "other" else "other/lake"))
+    project = opened(root, profile, reads_only=True)
+    (told,) = complaints(project)
+    before = ".mainspring/lake" if profile == "local" else "other/lake"
+    assert f"1 segments of the prediction log in {project.settings.ledger.path}" in told
+    assert told.count(before) == 2
+    assert "'changed'" in told
+
+
+def test_what_is_moved_already_is_not_told(root: Path) -> None:
+    local = opened(root, "local")
+    log_one(local)
+    local.predictions.compact()
+    (root / "mainspring.toml").write_text(TOML.format(local='lake = "changed"'))
+    assert complaints(opened(root, "local")) == []

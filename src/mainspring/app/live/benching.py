@@ -37,6 +37,7 @@ from mainspring.serving.plane.golden import Golden
 
 Told = Callable[[str], None]
 
+_LEAST = 10  # requests of a load: of fewer, chance decides whether it was met
 _WARM_UP_S = 0.5
 _ALONE_S = 1.0
 _DIFFERENT = 256  # requests, so that no cache answers
@@ -150,7 +151,7 @@ class _Measure:
             (self._address.host, self._address.port),
             self._requests,
             connections=self._how.connections,
-            seconds=self._how.seconds,
+            seconds=max(self._how.seconds, _LEAST / rate),
             rate=rate,
             warm_up_s=_WARM_UP_S,
         )

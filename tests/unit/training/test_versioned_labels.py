@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -50,6 +51,30 @@ def test_each_fact_is_observed_once_as_the_request_brought_it(lake: MemoryLake) 
         {"payment": 1, "amount": 10.0},
         {"payment": 2, "amount": 20.0},
     ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_fact_is_observed_as_of_an_instant_as_it_was_known_then(seed: int) -> None:
+    """What came to be known later changes nothing: the oracle is a lake in which none of it landed."""
+    chance = random.Random(seed)
+    rows = [
+        row(number, known, float(known), bool(chance.random() < 0.5), void=known > 0 and chance.random() < 0.5)
+        for number in range(30)
+        for known in sorted(chance.sample(range(1, 12), chance.randrange(4)) + [0])
+    ]
+    whole = MemoryLake()
+    Ingestor(whole, MemoryLocks(), ManualClock(START)).ingest(payments, rows, keyings={})
+    for day in (2, 5, 9, 14):
+        until = START + day * DAY
+        then = MemoryLake()
+        known_then = [each for each in rows if each["known_at"] <= to_datetime(until)]
+        Ingestor(then, MemoryLocks(), ManualClock(START)).ingest(payments, known_then, keyings={})
+        observed = observe(PAID, whole.scan, until=until)
+        assert observed.equals(observe(PAID, then.scan, until=until))
+        found, as_then = (
+            join_labels(observed, PAID, Label(payments.fraud), lake.scan, until=until)[0] for lake in (whole, then)
+        )
+        assert found.equals(as_then)
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def observe(
 
     A row without a time (its `at` is null) is no observation, nor is one that the definition's `where` leaves out. Of a
     source whose rows are versions, each fact that is not retracted is one observation, by its first version: that is
-    what a request brought.
+    what a request brought. With `until`, a fact that was retracted later is one still.
     Instants are UTC epoch microseconds.
 
     Raises:
@@ -140,7 +140,7 @@ def observed_sql(definition: Observations, since: int | None, until: int | None)
     ]
     where = " AND ".join(["_at IS NOT NULL", *filter(None, bounds)])
     names = ", ".join(quote_name(name) for name in (*columns, SEQUENCE))
-    rows = "source" if definition.source.versioning is None else f"({first_versions_sql(definition.source)})"
+    rows = "source" if definition.source.versioning is None else f"({first_versions_sql(definition.source, until)})"
     return f"SELECT {names}, _at FROM (SELECT *, {to_sql(definition.at, columns)} AS _at FROM {rows}) WHERE {where}"
 
 

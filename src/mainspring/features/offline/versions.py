@@ -103,13 +103,23 @@ def rank_sql(view: FeatureView) -> str:
     return f"epoch_us({quote_name(event)}) AS e, epoch_us({quote_name(recorded)}) AS r, {SEQUENCE} AS seq"
 
 
-def first_versions_sql(source: Source) -> str:
-    """SELECT the first version of each fact that is not retracted, from `source`."""
+def first_versions_sql(source: Source, until: int | None = None) -> str:
+    """SELECT the first version of each fact that is not retracted, from `source`.
+
+    Args:
+        until: A fact of which something was known by then is retracted or not as was known then, whatever came later;
+            UTC epoch microseconds.
+    """
     fact = ", ".join(map(quote_name, source.id))
     _, recorded, seq = rank_columns(source)
     # Of a retracted fact every version is superseded.
+    stands = f"bool_or({STANDING}) OVER fact"
+    if until is not None:
+        known = f"epoch_us({VISIBLE_AT}) <= {until}"
+        stood = f"{known} AND ({STANDING} OR epoch_us({SUPERSEDED_AT}) > {until})"
+        stands = f"CASE WHEN bool_or({known}) OVER fact THEN bool_or({stood}) OVER fact ELSE {stands} END"
     return (
-        f"SELECT * FROM source QUALIFY bool_or({STANDING}) OVER (PARTITION BY {fact}) "
+        f"SELECT * FROM source WINDOW fact AS (PARTITION BY {fact}) QUALIFY {stands} "
         f"AND row_number() OVER (PARTITION BY {fact} ORDER BY {VISIBLE_AT}, {recorded}, {seq}) = 1"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,12 @@ _VALUES: dict[DType, tuple[type, ...]] = {
     DType.Float32: (int, float),
     DType.Float64: (int, float),
     DType.String: (str,),
+}
+_BOUNDS: dict[DType, tuple[float, float]] = {
+    DType.Int32: (-(2**31), 2**31 - 1),
+    DType.Int64: (-(2**63), 2**63 - 1),
+    DType.Float32: (-3.4028235e38, 3.4028235e38),
+    DType.Float64: (-sys.float_info.max, sys.float_info.max),
 }
 
 
@@ -112,6 +119,14 @@ def _check_otherwise(column: SourceColumn, otherwise: Any, matures: Any) -> None
         )
     if isinstance(otherwise, float) and not math.isfinite(otherwise):
         raise Invalid(f"Label {column.name} has otherwise={otherwise!r}.", fix="give a finite number.")
+    if dtype in _BOUNDS and isinstance(otherwise, int | float):
+        low, high = _BOUNDS[dtype]
+        if not low <= otherwise <= high:
+            raise Invalid(
+                f"Label {column.name} is a {dtype!r}, which is from {low} to {high}, and otherwise={otherwise!r} is "
+                "beyond.",
+                fix="give a value of the column's type, or the column a wider type.",
+            )
     if matures is None:
         raise Invalid(
             f"Label {column.name} has otherwise={otherwise!r} and never matures, so nobody can tell an observation "

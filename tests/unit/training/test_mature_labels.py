@@ -182,6 +182,12 @@ def test_the_keys_are_of_what_the_sources_say_is_unique(unique_in: str, said: di
         ("fraud", {"matures": "40d", "otherwise": 0}, "Boolean, and otherwise=0 of type int"),
         ("amount", {"matures": "40d", "otherwise": False}, "otherwise=False of type bool"),
         ("amount", {"matures": "40d", "otherwise": float("nan")}, "finite"),
+        ("amount", {"matures": "40d", "otherwise": 1e39}, r"Float32.*otherwise=1e\+39 is beyond"),
+        ("amount", {"matures": "40d", "otherwise": 10**39}, "Float32.*is beyond"),
+        ("count", {"matures": "40d", "otherwise": 2**31}, "Int32.*otherwise=2147483648 is beyond"),
+        ("count", {"matures": "40d", "otherwise": -(2**31) - 1}, "Int32.*is beyond"),
+        ("total", {"matures": "40d", "otherwise": 2**63}, "Int64.*is beyond"),
+        ("exact", {"matures": "40d", "otherwise": 10**309}, "Float64.*is beyond"),
         ("kind", {"matures": "40d", "otherwise": 1}, "String, and otherwise=1"),
         ("fraud", {"otherwise": False}, "never matures"),
         ("fraud", {"matures": "0d"}, "matures after '0d'"),
@@ -191,12 +197,26 @@ def test_the_keys_are_of_what_the_sources_say_is_unique(unique_in: str, said: di
 def test_a_label_that_cannot_be_is_refused(column: str, settings: dict[str, Any], message: str) -> None:
     source = ms.Source(
         "outcomes",
-        schema={"fraud": ms.Boolean, "amount": ms.Float32, "kind": ms.String},
+        schema={
+            "fraud": ms.Boolean,
+            "amount": ms.Float32,
+            "kind": ms.String,
+            "count": ms.Int32,
+            "total": ms.Int64,
+            "exact": ms.Float64,
+        },
         event_time="t",
         recorded_time="known",
     )
     with pytest.raises(Invalid, match=message):
         ms.Label(getattr(source, column), **settings)
+
+
+def test_the_largest_values_of_a_type_are_labels() -> None:
+    source = ms.Source("outcomes", schema={"count": ms.Int32, "total": ms.Int64, "amount": ms.Float32}, event_time="t",
+                       recorded_time="known")  # fmt: skip
+    for column, value in (("count", 2**31 - 1), ("count", -(2**31)), ("total", -(2**63)), ("amount", 3.4028235e38)):
+        assert ms.Label(getattr(source, column), matures="40d", otherwise=value).otherwise == value
 
 
 def test_a_label_matures_only_where_it_is_known_when_it_became_known() -> None:

@@ -112,7 +112,9 @@ class Ingestor:
                 self._lake.append(source.name, [], landed_schema(source, keyings), key="created")
             with duck.duck_errors(source.name):
                 heads.settle()
-            warnings = [*_extra(opened, source), *_noticed(landing), *self._stale(source, heads)]
+            warnings = [
+                *_extra(opened, source), *_as_read_first(tally, nulls), *_noticed(landing), *self._stale(source, heads)
+            ]  # fmt: skip
         return IngestReport(
             source.name,
             tally.landed,
@@ -202,6 +204,19 @@ def _noticed(landing: Landing) -> Iterator[str]:
     for entity, rows in tally.keyless.items():
         keys = ", ".join(landing.keyings[entity])
         yield f"{rows:,} of the rows have a null in {keys}: they landed, and are of no {entity}."
+
+
+def _as_read_first(tally: Tally, nulls: Sequence[str]) -> Iterator[str]:
+    """Say that the text for null changes no row that is there: a batch is known by its bytes, however they are read.
+
+    Were it part of what a batch is known by, the rows would be there twice, once as they were read first.
+    """
+    if nulls and tally.already:
+        yield (
+            f"{tally.already:,} of the rows were there already and stay as they were read when they landed: null as "
+            f"{' or '.join(map(repr, nulls))} holds for them only if it was said then. If it was not, restore the "
+            "table to before, `mainspring data restore`, and land the file again."
+        )
 
 
 def _extra(opened: Input, source: Source) -> Iterator[str]:

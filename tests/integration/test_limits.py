@@ -64,19 +64,21 @@ def test_heads(fleet: Fleet, head: bytes, rest: bytes, status: int) -> None:
     assert fleet.ask("POST", INFER, BODY).status == 200
 
 
-def _closed_after(connection: socket.socket) -> float:
-    """Return after how many seconds the other side closed."""
-    began = time.monotonic()
-    while connection.recv(4096):
-        pass
-    return time.monotonic() - began
+def _is_closed(connection: socket.socket) -> bool:
+    """Return whether the other side closes within the connection's timeout."""
+    try:
+        while connection.recv(4096):
+            pass
+    except TimeoutError:
+        return False
+    return True
 
 
 def test_who_sends_no_head_in_time_is_cut_off(fleet: Fleet) -> None:
     with ExitStack() as stack:
         begun = [stack.enter_context(fleet.raw(part)) for part in (b"", b"GET /v2/heal", LIVE)]
         for each in begun:
-            assert _closed_after(each) < 30
+            assert _is_closed(each)
 
 
 def test_who_drips_a_head_is_cut_off(fleet: Fleet) -> None:

@@ -39,7 +39,7 @@ def test_twenty_swaps_and_a_kill_lose_only_what_the_killed_one_was_answering(fle
         load.until_answered(50)
     assert len(load.failures) <= 4, load.failures
     assert len({each.thread for each in load.failures}) == len(load.failures)
-    assert all(at <= each.at <= at + 5 for each in load.failures)
+    assert all(at <= each.at <= at + 30 for each in load.failures)
     assert {version for _, version, _ in load.answered} == {str(version) for version in range(1, 12)}
 
 

@@ -454,9 +454,8 @@ def test_heads_that_never_end(gateway: ServingProcess) -> None:
             connection.sendall(b"X: y\r\n")
             time.sleep(0.1)
 
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as connection:
-        with pytest.raises(ConnectionError):
-            dribble(connection)
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as each, pytest.raises(ConnectionError):
+        dribble(each)
 
 
 def test_connections_that_say_nothing(gateway: ServingProcess) -> None:

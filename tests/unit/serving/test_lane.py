@@ -150,11 +150,17 @@ class Held(OnnxExecutor):
         return super().predict(inputs, rows)
 
 
+def held(threads: ThreadPoolExecutor, **settings: Any) -> Bench:
+    """Return a bench whose model answers when `Held.go` is set."""
+    Held.go.set()
+    bench = Bench(threads, slow=True, executor=Held, **settings)
+    Held.go.clear()
+    return bench
+
+
 @on_a_loop
 async def test_a_slow_model_leaves_the_loop_free_and_gathers_the_next_batch(threads: ThreadPoolExecutor) -> None:
-    Held.go.set()
-    bench = Bench(threads, slow=True, executor=Held)
-    Held.go.clear()
+    bench = held(threads)
     first = bench.ask(full_request())
     await asyncio.sleep(0)
     assert not bench.lane.batcher.idle
@@ -169,7 +175,7 @@ async def test_a_slow_model_leaves_the_loop_free_and_gathers_the_next_batch(thre
 
 @on_a_loop
 async def test_a_full_queue_refuses_and_says_when_to_come_again(threads: ThreadPoolExecutor) -> None:
-    bench = Bench(threads, slow=True, rows=4)
+    bench = held(threads, rows=4)
     running = bench.ask(full_request())
     await asyncio.sleep(0)
     waiting = [bench.ask(full_request()), bench.ask(full_request())]
@@ -177,27 +183,30 @@ async def test_a_full_queue_refuses_and_says_when_to_come_again(threads: ThreadP
         bench.ask(full_request())
     assert refused.value.retry_after_ms >= 1
     assert bench.metrics.rejections == {"queue_full": 1}
+    Held.go.set()
     await asyncio.gather(*(job.payload.waiter for job in (running, *waiting)))
 
 
 @on_a_loop
 async def test_what_would_be_late_is_refused_at_once(threads: ThreadPoolExecutor) -> None:
-    bench = Bench(threads, slow=True)
+    bench = held(threads)
     running = bench.ask(full_request())
     await asyncio.sleep(0)
     with pytest.raises(DeadlineExceeded):
         bench.ask(full_request(), within_us=500)
     assert bench.metrics.rejections == {"too_late": 1}
+    Held.go.set()
     await running.payload.waiter
 
 
 @on_a_loop
 async def test_a_cancelled_request_neither_runs_nor_is_logged(threads: ThreadPoolExecutor) -> None:
-    bench = Bench(threads, slow=True)
+    bench = held(threads)
     running = bench.ask(full_request())
     await asyncio.sleep(0)
     cancelled, other = bench.ask(full_request()), bench.ask(keyed_request("AA"))
     cancelled.cancelled = True
+    Held.go.set()
     await asyncio.gather(running.payload.waiter, other.payload.waiter)
     assert not cancelled.payload.waiter.done()
     assert len(bench.log.recent()) == 3

@@ -3,8 +3,9 @@
 Last values: 10 columns, over the stored flag, Arrow out; the floor is one ASOF join that leaves its rows in any order,
 ours come in the order given. Windows: count, mean and max over 1 h, 24 h and 30 d; the floor is the faster of what one
 writes by hand: window frames over both tables in one, which do not know when a row became known, or an exact join on a
-range. Then data and a result ten times larger than the memory they may use, written to a file, and what the flag costs
-at ingestion.
+range. Sketches (distinct values, a quantile, the most frequent values) of one hot entity, which has all rows of the
+table; the floor is an exact join. Then data and a result ten times larger than the memory they may use, written to a
+file, and what the flag costs at ingestion.
 
 Each side runs in a process of its own, and the sides take turns; the fastest run of each counts.
 """
@@ -137,6 +138,18 @@ def windows(size: Size, folder: Path, rounds: int, wanted: Sequence[str] = WINDO
     return found
 
 
+def hot(size: Size, folder: Path, rounds: int) -> list[Case]:
+    found = []
+    for window in WINDOWS:
+        sides = {
+            "ours": side("ours_sketches", size, folder, windows=[window]),
+            "floor": side("exact_sketches", size, folder, "8GB", [window]),  # in 2 GB it fails
+        }
+        case = f"{window} sketches of a hot entity, {size.name}"
+        found.append(compare(case, sides, dict.fromkeys(sides, rounds), {}, size.observations))
+    return found
+
+
 def outsize(size: Size, folder: Path, limit: str) -> Case:
     sides = {
         "ours": side("ours_to_file", size, folder, limit),
@@ -163,10 +176,10 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="only the small size, and fewer rounds")
     parser.add_argument("--rounds", type=int, help="runs of each side; by default 5, with --small 3")
     parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--only", choices=("last", "windows", "outsize", "ingest"), action="append")
+    parser.add_argument("--only", choices=("last", "windows", "hot", "outsize", "ingest"), action="append")
     parser.add_argument("--folder", type=Path, help="where the data is made; by default a temporary folder")
     arguments = parser.parse_args()
-    wanted = arguments.only or ("last", "windows", "outsize", "ingest")
+    wanted = arguments.only or ("last", "windows", "hot", "outsize", "ingest")
     rounds = arguments.rounds or (3 if arguments.small else 5)
     there = FEAST.exists() and not arguments.no_peers
     found: list[Case] = []
@@ -199,6 +212,14 @@ def measured(folder: Path, wanted: Sequence[str], rounds: int, there: bool, *, s
         data.mkdir()
         prepare(size, data)
         found += windows(size, data, 2, ["30d"])
+        remove(data)
+    if "hot" in wanted:
+        rows = 100_000 if small else 300_000
+        size = Size(1_000, rows, rows_an_entity=rows)
+        data = folder / "hot"
+        data.mkdir()
+        prepare(size, data)
+        found += hot(size, data, 1 if small else 2)
         remove(data)
     if "last" in wanted:
         size = replace(SMALL, text_keys=True)

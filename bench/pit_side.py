@@ -112,6 +112,37 @@ class Sides:
                 ON r.k = o.k AND r.e >= o.t - {widest} AND r.e < o.t AND r.v < o.t
                 GROUP BY o.i""").to_arrow_table()
 
+    def ours_sketches(self) -> pa.Table:
+        kinds = (ms.col("f0") * 10_000).cast(ms.Int64)
+        view = feature_view(entity=entity(self.size), source=source(self.size))(
+            type("Sketched", (), {
+                f"{name}_{window}": feature
+                for window in self.windows
+                for name, feature in (
+                    ("kinds", ms.distinct(kinds, window=window)),
+                    ("p90", ms.quantile("f0", 0.9, window=window)),
+                    ("usual", ms.top_k(kinds, 3, window=window)),
+                )
+            })
+        )  # fmt: skip
+        return self._point_in_time(view)
+
+    def exact_sketches(self) -> pa.Table:
+        """The same without sketches: a join on a range and exact aggregates."""
+        (window,) = self.windows
+        with self._connection() as con:
+            con.register("observed", self.observed())
+            con.execute(f"""
+                CREATE TEMP VIEW matched AS SELECT o.i, CAST(f0 * 10000 AS BIGINT) AS kind, f0
+                FROM (SELECT k, epoch_us(_at) AS t, row_number() OVER () AS i FROM observed) AS o
+                LEFT JOIN (SELECT k, epoch_us("at") AS e, epoch_us(_visible_at) AS v, f0 FROM {self._files()}) AS r
+                ON r.k = o.k AND r.e >= o.t - {WINDOWS[window]} AND r.e < o.t AND r.v < o.t""")
+            con.execute("CREATE TEMP VIEW counted AS SELECT i, kind, count(*) AS n FROM matched GROUP BY ALL")
+            return con.sql("""
+                SELECT * FROM (SELECT i, count(*), arg_max(kind, {n: n, less: -kind}, 3) FROM counted GROUP BY i)
+                JOIN (SELECT i, quantile_disc(f0, 0.9) FROM matched GROUP BY i) USING (i)
+            """).to_arrow_table()
+
     def _point_in_time(self, view: Any) -> pa.Table:
         return point_in_time(
             self.observed(), [view], lambda _: self.scan, schema=entity(self.size).keys,

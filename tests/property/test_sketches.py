@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mainspring.core.schema import DType
+from mainspring.features.offline.sweep import most_frequent, ranks, smallest, swept
 from mainspring.features.state import sketches, sql
 from mainspring.features.state.merging import as_stored, merging
 from property.expressions import HOSTILE, POOLS
@@ -226,3 +227,47 @@ def test_the_smallest_hashes_of_many_tiles_are_those_of_all(copies: int) -> None
         packed = [np.unique(tile)[: sketches.KEPT].astype("<i8").tobytes() for tile in tiles]
         found = sketches.merge_hashes(packed, [])
         assert found.tolist() == np.unique(hashes)[: sketches.KEPT].tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    different=st.sampled_from([1, 3, 300, 3_000]),
+    most=st.sampled_from([1, 2, 7, 300]),
+    at_once=st.sampled_from([1, 7, 4_000]),
+)
+def test_a_sweep_answers_as_if_each_window_were_counted_anew(
+    seed: int, different: int, most: int, at_once: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    changes: list[tuple[int, int, int, int]] = []  # kid, place, n, _i
+    wanted: dict[int, Counter[int]] = {}
+    for kid in (3, 4, 9):
+        window: Counter[int] = Counter()
+        for _ in range(rng.integers(0, 6)):
+            for _ in range(rng.integers(0, 4)):
+                comes = Counter(rng.integers(0, different, rng.integers(0, 2 * different)).tolist())
+                goes = Counter({place: n for place, n in window.items() if rng.random() < 0.3})
+                window = window + comes - goes
+                changes += [(kid, place, n, -1) for place, n in comes.items()]
+                changes += [(kid, place, -n, -1) for place, n in goes.items()]
+            wanted[len(wanted)] = +window
+            changes.append((kid, -1, 0, len(wanted) - 1))
+    columns = np.array(changes, np.int64).reshape(-1, 4).T
+    batches = [columns[:, start : start + at_once] for start in range(0, columns.shape[1], at_once)]
+
+    def answers(answer: Any) -> dict[int, list[int]]:
+        rows = [row for found in swept(batches, answer) for row in np.stack(found, axis=1).tolist()]
+        return {number: answer for number, _, *answer in rows}
+
+    shares = [0, 1, 500_000, 900_000, 1_000_000]
+    quantiles, frequent, distinct = answers(ranks(shares)), answers(most_frequent(most)), answers(smallest)
+    assert quantiles.keys() == frequent.keys() == distinct.keys() == wanted.keys()
+    for number, window in wanted.items():
+        values = sorted(window.elements())
+        ranked = [values[max(1, -(-share * len(values) // 1_000_000)) - 1] if values else -1 for share in shares]
+        assert quantiles[number] == ranked
+        assert [place for place in frequent[number] if place >= 0] == sketches.top(window, most)
+        assert len(frequent[number]) == most
+        kept = sorted(window)[: sketches.KEPT]
+        assert distinct[number] == [len(window), kept[-1] if len(window) >= sketches.KEPT else -1]

@@ -31,6 +31,7 @@ FACTS = ms.Source(
     retracted="void",
 )
 OTHER = ("2", "2")
+WHOLE = ms.col("x").cast(ms.Int64)
 
 
 class Examples:
@@ -48,7 +49,8 @@ def count(request: pytest.FixtureRequest) -> Iterator[None]:
 def world(stores: Stores, window: str, behind: int) -> Everywhere:
     Examples.cases += 1
     body = {"n": ms.count(window=window), "total": ms.sum("x", window=window), "most": ms.max("x", window=window),
-            "kinds": ms.distinct(ms.col("x").cast(ms.Int64), window=window), "last": ms.last("x")}  # fmt: skip
+            "kinds": ms.distinct(WHOLE, window=window), "middle": ms.quantile("x", 0.5, window=window),
+            "usual": ms.top_k(WHOLE, 1, window=window), "last": ms.last("x")}  # fmt: skip
     view = feature_view(entity=ENTITY, source=FACTS)(type("Facts", (), body))
     return Everywhere(view, stores(), behind=behind)
 
@@ -66,13 +68,15 @@ def land(at: Everywhere, *rows: tuple[int, float | None, int, tuple[str, str], s
     at.land_table(FACTS, pa.table(columns), {(key[0], key[1]) for _, _, _, key, *_ in rows})
 
 
-NONE = {"n": 0, "total": None, "most": None, "kinds": 0, "last": None}
+NONE = {"n": 0, "total": None, "most": None, "kinds": 0, "middle": None, "usual_1": None, "last": None}
 ONE, KEY = "p1", ("1", "11")
 windows = st.sampled_from(["1h", "24h", "30d"])
 
 
 def said(x: float, *, inside: bool = True) -> dict[str, Any]:
-    return {"n": 1, "total": x, "most": x, "kinds": 1, "last": x} if inside else {**NONE, "last": x}
+    if not inside:
+        return {**NONE, "last": x}
+    return {"n": 1, "total": x, "most": x, "kinds": 1, "middle": x, "usual_1": int(x), "last": x}
 
 
 @CASE
@@ -98,9 +102,10 @@ def test_a_correction_moves_the_event(online_stores: Stores, event: int, after: 
     land(facts, (event, 10.0, event, KEY, ONE, False), (event - HOUR, 7.0, event - HOUR, KEY, "p2", False))
     land(facts, (event + by, 20.0, event + after, KEY, ONE, False))
     moved = max(event + by, event + after)
-    assert facts.read(moved) == {"n": 2, "total": 17.0, "most": 10.0, "kinds": 2, "last": 10.0}
+    both = {"n": 2, "kinds": 2, "middle": 7.0, "usual_1": 7}
+    assert facts.read(moved) == {**both, "total": 17.0, "most": 10.0, "last": 10.0}
     newest = 20.0 if event + by >= event - HOUR else 7.0
-    assert facts.read(moved + 1) == {"n": 2, "total": 27.0, "most": 20.0, "kinds": 2, "last": newest}
+    assert facts.read(moved + 1) == {**both, "total": 27.0, "most": 20.0, "last": newest}
 
 
 @CASE

@@ -1,19 +1,26 @@
-"""Sketches of many observations over many rows, which the offline read takes in several turns."""
+"""Sketches of many observations over many rows: joined in several turns, or swept."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 import mainspring as ms
 from mainspring.core.time import DAY, HOUR
+from mainspring.data import duck
 from mainspring.data.model import Source, TableScan
 from mainspring.features.declaring import feature_view
 from mainspring.features.model import Entity
 from mainspring.features.offline import point_in_time
+from mainspring.features.offline.query import bind
 from mainspring.features.offline.sketched import ROWS_AT_ONCE
+from mainspring.features.offline.stored import run
 
 START = 1_383_350_400_000_000
 UTC = pa.timestamp("us", tz="UTC")
@@ -43,7 +50,8 @@ def test_rows_of_one_moment_are_few_however_dense() -> None:
     assert found["Visits.middle"].to_pylist() == [None, *[24.0] * 99]
 
 
-def test_many_turns_give_what_one_gives() -> None:
+@pytest.mark.parametrize("rows_worth_a_tile", [16, 1_000_000])
+def test_swept_or_joined_in_many_turns_is_the_same(rows_worth_a_tile: float) -> None:
     rng = np.random.default_rng(5)
     rows, asked, users = 3_000, 4_000, 3
     event, user = np.sort(rng.integers(START, START + DAY, rows)), rng.integers(0, users, rows)
@@ -55,12 +63,13 @@ def test_many_turns_give_what_one_gives() -> None:
         }
     )  # fmt: skip
     at, who = rng.integers(START + 20 * HOUR, START + 30 * HOUR, asked), rng.integers(0, users, asked)
-    assert asked * rows / users > ROWS_AT_ONCE  # so there are turns
+    assert asked * rows / users > ROWS_AT_ONCE  # so a join takes turns
     found = point_in_time(
         pa.table({"user": pa.array(who), "_at": pa.array(at, UTC)}),
         [Visits],
         lambda _: TableScan(1, rows=table, schema=table.schema),
         schema={"user": ms.Int64},
+        rows_worth_a_tile=rows_worth_a_tile,
     ).to_pylist()
     for number in range(0, asked, 7):
         first = (at[number] - DAY) // HOUR * HOUR
@@ -73,3 +82,62 @@ def test_many_turns_give_what_one_gives() -> None:
             "usual_1": usual[0],
             "usual_2": usual[1],
         }
+
+
+class Counted:
+    """A connection that counts the rows which DuckDB's operators hand on."""
+
+    def __init__(self, con: Any) -> None:
+        self._con = con
+        self.rows = 0
+
+    def execute(self, sql: str) -> Any:
+        if sql.startswith("CREATE TEMP TABLE"):
+            return self._analyzed(sql)
+        if sql.startswith("SELECT"):
+            self._analyzed(sql)
+        return self._con.execute(sql)
+
+    def sql(self, query: str) -> Any:
+        self._analyzed(query)
+        return self._con.sql(query)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._con, name)
+
+    def _analyzed(self, sql: str) -> None:
+        ((_, plan),) = self._con.execute(f"EXPLAIN (ANALYZE, FORMAT json) {sql}").fetchall()
+        self._add(json.loads(plan)["operator"])
+
+    def _add(self, operators: list[Any]) -> None:
+        for operator in operators:
+            self.rows += operator["intermediate_rows"]
+            self._add(operator.get("children", []))
+
+
+def test_the_work_of_a_hot_entity_is_its_rows_and_observations_not_their_product() -> None:
+    rng = np.random.default_rng(3)
+    rows, asked = 20_000, 500
+    event = np.sort(rng.integers(START, START + 2 * DAY, rows))
+    table = pa.table(
+        {
+            "at": pa.array(event, UTC), "user": pa.array([1] * rows), "page": pa.array(rng.permutation(rows)),
+            "_visible_at": pa.array(event, UTC), "_seq": pa.array(np.arange(rows)),
+        }
+    )  # fmt: skip
+    instants = rng.integers(START + DAY, START + 2 * DAY, asked)
+    with duck.connect() as con:
+        observed = pa.table({"_i": np.arange(asked), "_t": instants, "user": [1] * asked})
+        con.register("observed", observed)
+        con.register("source", table)
+        bind(con, int(instants.min()), int(instants.max()))
+        counted = Counted(con)
+        names: list[str] = []
+
+        def collect(query: str, kinds: Mapping[str, Any]) -> None:
+            assert len(counted.execute(query).fetchall()) == asked
+            names.extend(kinds)
+
+        [*run(counted, Visits, TableScan(1, rows=table, schema=table.schema), 16, collect)]
+    assert tuple(names) == Visits.names
+    assert counted.rows < 200 * (rows + asked) < rows * asked

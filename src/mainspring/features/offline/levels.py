@@ -45,13 +45,16 @@ def enters(width: int) -> str:
 class Levels:
     """The levels of one window: its width, and those of its tiles, coarse to fine; none where rows are joined.
 
-    `rows` is about how many rows all observations have in their windows together. `mortal` are the columns of a single
+    There are `observations`, and one has about `rows` in its window. `sweeps`: so many that sketches are better swept
+    (`features.offline.sweep`) than joined with the rows. `mortal` are the columns of a single
     row where rows are versions of facts: then those in `mortals` count too while they are alive, each by itself.
     """
 
     window: int
     widths: Sequence[int]
+    observations: int = 0
     rows: float = 0.0
+    sweeps: bool = False
     mortal: Sequence[str] = ()
 
     def open(self, script: Script) -> None:

@@ -124,6 +124,18 @@ class _Noted:
             self._plans.append(self._con.execute(f"EXPLAIN {sql}").fetchall()[0][1])
         return self._con.execute(sql)
 
+    def sql(self, query: str) -> Any:
+        self._statements.append(f"-- swept, row by row in order:\n{query}")
+        if self._analyze:
+            self._plans.append(self._con.execute(f"EXPLAIN {query}").fetchall()[0][1])
+        return self._con.sql(query)
+
+    def register(self, name: str, table: Any) -> None:
+        self._con.register(name, table)
+
+    def unregister(self, name: str) -> None:
+        self._con.unregister(name)
+
     def taken(self) -> tuple[str, str]:
         """Return the statements and the plans since the last time."""
         sql, plan = ";\n".join(self._statements), "\n".join(self._plans)

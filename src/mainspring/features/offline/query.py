@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,17 +19,20 @@ OLDEST, NEWEST = "getvariable('oldest')", "getvariable('newest')"
 COUNTS_FROM = f"(epoch_us({VISIBLE_AT}) + 1)"
 
 
+Statement = str | Callable[[Any], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """SQL over `observed` and `source`.
 
     Attributes:
-        statements: What makes the tables that `result` reads.
+        statements: What makes the tables that `result` reads, in SQL or, given the connection, otherwise.
         result: A SELECT.
         cleanup: What drops those tables.
     """
 
-    statements: tuple[str, ...]
+    statements: tuple[Statement, ...]
     result: str
     cleanup: tuple[str, ...] = ()
 
@@ -38,7 +41,7 @@ class Script:
     """Statements that make tables and views, in the order in which they are asked for."""
 
     def __init__(self) -> None:
-        self._statements: list[str] = []
+        self._statements: list[Statement] = []
         self._there: dict[str, str] = {}
 
     def table(self, name: str, query: str) -> None:
@@ -46,6 +49,11 @@ class Script:
 
     def view(self, name: str, query: str) -> None:
         self._make(name, query, "VIEW")
+
+    def step(self, name: str, makes: Callable[[Any], None]) -> None:
+        """Have table `name` made by what is not SQL alone."""
+        self._statements.append(makes)
+        self._there[name] = "TABLE"
 
     def insert(self, name: str, query: str) -> None:
         self._statements.append(f"INSERT INTO {name} {query}")
@@ -67,7 +75,10 @@ class Script:
 def made(con: Any, query: Query) -> Iterator[str]:
     """Make what a query reads, for as long as the block runs, and give its result's SQL."""
     for statement in query.statements:
-        execute(con, statement)
+        if isinstance(statement, str):
+            execute(con, statement)
+        else:
+            statement(con)
     yield query.result
     for statement in query.cleanup:
         con.execute(statement)

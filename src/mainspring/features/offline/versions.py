@@ -83,6 +83,11 @@ def mortals_sql(columns: str, rows: str) -> str:
     )
 
 
+def first_places_sql(mortals: str) -> str:
+    """SELECT each mortal row of a table of `mortals_sql` once."""
+    return f"SELECT * FROM {mortals} WHERE place = {_place('v')}"
+
+
 def alive_sql(columns: str, asked: str, mortals: str, same: str) -> str:
     """SELECT `columns` of each of `asked` (as `ask`, with its instant `t`) and each mortal row (`row`) alive at it.
 

@@ -25,6 +25,7 @@ from mainspring.features.types import feature_dtype
 
 __all__ = ["WIDTHS", "ceil", "enters", "events_query", "floor", "labels_query", "levels_of", "window_query"]
 
+_SWEEP = 4  # from how many times the rows that are worth a tile on sketches are swept: where the costs meet
 _SAMPLE = 10_000  # how many observations tell how many rows an entity has
 
 
@@ -47,10 +48,11 @@ def labels_query(layout: Layout) -> Query:
     rows = _rows(layout, f"epoch_us({quote_name(layout.view.source.event_time)}) AS e")
     # Every so many observations; a random sample would make the plan, and so the last bit of a sum, a matter of chance.
     some = f"SELECT kid FROM labels WHERE _i % (1 + (SELECT max(_i) FROM labels) // {_SAMPLE}) = 0"
+    # Counted by entity: joined one by one, many observations of an entity with many rows would be a product.
+    asks = f"SELECT kid, count(*) AS asks FROM ({some}) GROUP BY kid"
     return script.query(
-        f"SELECT (SELECT count(*) FROM labels), coalesce(count(*) / (SELECT count(*) FROM ({some})), 0), "
-        f"coalesce(greatest(max(e) - min(e), 1), 1) "
-        f"FROM ({rows}) AS event JOIN ({some}) AS ask USING (kid)"
+        f"SELECT (SELECT count(*) FROM labels), coalesce(sum(asks) / (SELECT count(*) FROM ({some})), 0), "
+        f"coalesce(greatest(max(e) - min(e), 1), 1) FROM ({rows}) AS event JOIN ({asks}) AS ask USING (kid)"
     )
 
 
@@ -71,8 +73,10 @@ def levels_of(
         worth = [width * rows_a_microsecond > rows_worth_a_tile for width in tiles]
         finest = next((n for n, dense in enumerate(worth) if not dense), len(tiles) - 1)
         widths = tiles[: finest + 1] if tiles[0] * rows_a_microsecond > rows_worth_a_tile / 2 else []
-        there = observations * rows * min(1.0, window / span)
-        found.append(Levels(window, widths, there, _columns(layout) if versions else ()))
+        there = rows * min(1.0, window / span)
+        sweeps = there > _SWEEP * rows_worth_a_tile
+        mortal = _columns(layout) if versions else ()
+        found.append(Levels(window, widths, observations, there, sweeps, mortal))
     return found
 
 

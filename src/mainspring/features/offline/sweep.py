@@ -1,0 +1,175 @@
+"""A sweep over the rows of entities with many: each row enters and leaves its windows once, whatever asks about them.
+
+A row is in the windows of one span of instants, so the windows of an entity, in the order of their instants, are one
+count of values that changes by what entered and left since the window before. Entries, exits and observations come in
+that order from DuckDB, which sorts them and spills where it must; in memory are the counts of one entity. So a read
+costs its rows plus its observations, not their product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mainspring.features.state.sketches import KEPT
+
+Ints = npt.NDArray[np.int64]
+
+_BATCH_ROWS = 122_880  # DuckDB's row group
+_BLOCK = 256  # values
+
+
+class Counts:
+    """How often each value of one entity is in a window. A value is named by its place among the entity's, in order."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(4 * _BLOCK, np.int64)
+        self._present = np.zeros(4 * _BLOCK, np.bool_)  # of which there is any: it is counted and searched much sooner
+        self._used = 0
+
+    @property
+    def counts(self) -> Ints:
+        return self._counts[: self._used]
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        return self._present[: self._used]
+
+    @property
+    def blocks(self) -> Ints:
+        """The counts of `_BLOCK` values a row; zeros behind the last."""
+        return self._counts[: -(-self._used // _BLOCK) * _BLOCK].reshape(-1, _BLOCK)
+
+    def clear(self) -> None:
+        self.counts.fill(0)
+        self.present.fill(False)
+        self._used = 0
+
+    def add(self, places: Ints, changes: Ints) -> None:
+        self._used = max(self._used, int(places.max()) + 1)
+        if self._used > len(self._counts):
+            more = max(-(-self._used // _BLOCK) * _BLOCK, 2 * len(self._counts)) - len(self._counts)
+            self._counts = np.concatenate((self._counts, np.zeros(more, np.int64)))
+            self._present = np.concatenate((self._present, np.zeros(more, np.bool_)))
+        np.add.at(self._counts, places, changes)
+        self._present[places] = self._counts[places] > 0
+
+
+# Makes an answer of a window's counts: places of values, -1 for none, or numbers; always as many.
+Answer = Callable[[Counts], list[int]]
+
+
+def ranks(millionths: Sequence[int]) -> Answer:
+    """Return what finds the values at some shares of a window, as `sketches.quantile` does."""
+
+    def answer(window: Counts) -> list[int]:
+        upto = np.cumsum(window.counts)
+        n = int(upto[-1]) if len(upto) else 0
+        if not n:
+            return [-1] * len(millionths)
+        wanted = [max(1, -(-n * share // 1_000_000)) for share in millionths]
+        return [int(place) for place in np.searchsorted(upto, wanted)]
+
+    return answer
+
+
+def most_frequent(most: int) -> Answer:
+    """Return what finds the `most` most frequent values, of equally frequent ones the smaller first."""
+
+    def answer(window: Counts) -> list[int]:
+        # The k most frequent are in the k blocks whose most frequent is so most often.
+        blocks = window.blocks
+        best = np.sort(np.argsort(-blocks.max(axis=1, initial=0), kind="stable")[:most])
+        places = (best[:, None] * _BLOCK + np.arange(_BLOCK)).ravel()
+        counts = blocks[best].ravel()
+        order = np.argsort(-counts, kind="stable")[:most]
+        found = places[order[counts[order] > 0]].tolist()
+        return [*found, *[-1] * (most - len(found))]
+
+    return answer
+
+
+def smallest(window: Counts) -> list[int]:
+    """Return how many different values there are, and the last of the `KEPT` smallest where there are so many."""
+    present = window.present
+    n = int(np.count_nonzero(present))
+    if n < KEPT:
+        return [n, -1]
+    end = len(present) * KEPT // n + 1
+    while len(there := np.flatnonzero(present[:end])) < KEPT:
+        end *= 2
+    return [n, int(there[KEPT - 1])]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A step of a read: makes a table of the answers about each observation: _i, kid, c0, c1, ...
+
+    Attributes:
+        query: SELECT kid, place, n, _i in the order of instants, entity by entity: `n` more of the value at `place`,
+            or the observation `_i`, which is -1 for a row.
+        width: How many numbers an answer has.
+    """
+
+    table: str
+    query: str
+    answer: Answer
+    width: int
+
+    def __call__(self, con: Any) -> None:
+        try:
+            found = self._answers(con)
+        except duckdb.OutOfMemoryException:
+            con.execute("SET threads = 1")
+            found = self._answers(con)
+        con.register("swept", found)
+        con.execute(f"CREATE TEMP TABLE {self.table} AS FROM swept")
+        con.unregister("swept")
+
+    def _answers(self, con: Any) -> pa.Table:
+        names = ["_i", "kid", *(f"c{n}" for n in range(self.width))]
+        schema = pa.schema([(name, pa.int64()) for name in names])
+        reader = con.sql(self.query).to_arrow_reader(_BATCH_ROWS)
+        batches = (tuple(column.to_numpy() for column in batch.columns) for batch in reader)
+        return pa.Table.from_batches(
+            [
+                pa.record_batch([pa.array(column) for column in columns], schema=schema)
+                for columns in swept(batches, self.answer)
+            ],
+            schema,
+        )
+
+
+def swept(batches: Iterable[Sequence[Ints]], answer: Answer) -> Iterator[Sequence[Ints]]:
+    """Yield, for each batch of kid, place, n and _i, the columns of the answers about its observations: _i, kid, ..."""
+    window, entity, known = Counts(), None, None
+    for kids, places, changes, numbers in batches:
+        asks = np.flatnonzero(numbers >= 0)
+        edges = [0, *(np.flatnonzero(np.diff(kids)) + 1).tolist(), len(kids)]
+        answers: list[list[int]] = []
+        for (start, end), (first, last) in zip(
+            pairwise(edges), pairwise(np.searchsorted(asks, edges).tolist()), strict=True
+        ):
+            if kids[start] != entity:
+                window.clear()
+                entity, known = kids[start], None
+            done = start
+            for ask in asks[first:last].tolist():
+                if ask > done:
+                    window.add(places[done:ask], changes[done:ask])
+                    known = None
+                done = ask + 1
+                known = known or answer(window)
+                answers.append(known)
+            if end > done:
+                window.add(places[done:end], changes[done:end])
+                known = None
+        if answers:
+            yield numbers[asks], kids[asks], *np.array(answers, np.int64).T.copy()

@@ -6,7 +6,6 @@ does not fit they abort the process, or wait for a thread that cannot be started
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import sys
@@ -44,6 +43,8 @@ def reserve_little() -> None:
     os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
     os.environ["MALLOC_ARENA_MAX"] = str(_ARENAS)
     if sys.platform == "linux":
+        import ctypes
+
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none, and no arenas
         if mallopt is not None:
             mallopt(_M_ARENA_MAX, _ARENAS)

@@ -67,7 +67,7 @@ _FILES = """
 | a function of the project | | its name and the digest of its source | Python |
 
 Refused by name as well: `categorical_features` of HistGradientBoosting, encoders that raise on what they do not know,
-`booster="gblinear"` and `missing=` of XGBoost, pandas' categories in XGBoost and LightGBM, one of those at the end of a
+`booster="gblinear"` and `missing=` of XGBoost, pandas' categories of numbers, XGBoost or LightGBM at the end of a
 pipeline, Keras on another backend than torch, and objects of other classes.
 
 None of these files can run code. A `.cbm` is kept only of a training here: CatBoost's reader crashes on some damaged

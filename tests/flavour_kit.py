@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from mainspring.training.frames import seen_texts, to_categories
+
 TREES = 20
 os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras reads it when it is first imported
 
@@ -50,18 +52,23 @@ def _numbers(frame: Any) -> Any:
     return frame.select_dtypes("number")
 
 
+def _categories(frame: Any) -> Any:
+    texts = [name for name in frame.columns if frame[name].dtype == object]
+    return to_categories(frame, {name: seen_texts(frame[name]) for name in texts})
+
+
 def xgboost(frame: Any, y: Any, task: str) -> Any:
     import xgboost
 
     kind = xgboost.XGBRegressor if task == "regression" else xgboost.XGBClassifier
-    return kind(n_estimators=TREES, n_jobs=1, random_state=0).fit(_numbers(frame), y)
+    return kind(n_estimators=TREES, n_jobs=1, random_state=0, enable_categorical=True).fit(_categories(frame), y)
 
 
 def lightgbm(frame: Any, y: Any, task: str) -> Any:
     import lightgbm
 
     kind = lightgbm.LGBMRegressor if task == "regression" else lightgbm.LGBMClassifier
-    return kind(n_estimators=TREES, n_jobs=1, random_state=0, verbose=-1).fit(_numbers(frame), y)
+    return kind(n_estimators=TREES, n_jobs=1, random_state=0, verbose=-1).fit(_categories(frame), y)
 
 
 def catboost(frame: Any, y: Any, task: str) -> Any:

@@ -63,12 +63,10 @@ class TestSklearnLinear(_Documented):
 
 class TestXgboost(_Documented):
     needs, name, fit = "xgboost", "XGBoost", staticmethod(flavour_kit.xgboost)
-    refused = TEXTS
 
 
 class TestLightgbm(_Documented):
     needs, name, fit = "lightgbm", "LightGBM", staticmethod(flavour_kit.lightgbm)
-    refused = TEXTS
 
 
 class TestCatboost(_Documented):

@@ -66,6 +66,17 @@ def lightgbm(data: Any, run: Any) -> Any:
     return made.fit(data.train.X, data.train.y)
 
 
+def xgboost_by_category(data: Any, run: Any) -> Any:
+    library = pytest.importorskip("xgboost")
+    made = library.XGBClassifier(n_estimators=20, n_jobs=1, random_state=run.seed, enable_categorical=True)
+    known = data.with_categories()
+    return made.fit(known.train.X, known.train.y, eval_set=[(known.validation.X, known.validation.y)], verbose=False)
+
+
+def lightgbm_by_category(data: Any, run: Any) -> Any:
+    return lightgbm(data.with_categories(), run)
+
+
 def catboost(data: Any, run: Any) -> Any:
     library = pytest.importorskip("catboost")
     made = library.CatBoostClassifier(
@@ -97,6 +108,8 @@ def torch(data: Any, run: Any) -> Any:
         (xgboost, "xgboost", "model.ubj", Numbers),
         (lightgbm, "lightgbm", "model.txt", Numbers),
         (catboost, "catboost", "model.cbm", Order),
+        (xgboost_by_category, "xgboost", "model.ubj", Order),
+        (lightgbm_by_category, "lightgbm", "model.txt", Order),
         pytest.param(torch, "onnx", "model.onnx", Numbers, marks=pytest.mark.slow),
     ],
 )

@@ -144,7 +144,11 @@ def _version(version: str | None) -> str:
 
 
 class Input(msgspec.Struct, frozen=True):
-    """One input of a model: a feature's full name and its type. `categories` are those seen in training (strings)."""
+    """One input of a model: a feature's full name and its type. `categories` are those seen in training (strings).
+
+    XGBoost and LightGBM take numbers: a text enters their models as its place in `categories`, and as NaN where it is
+    not among them.
+    """
 
     name: str
     dtype: DType

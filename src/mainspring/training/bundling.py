@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from mainspring.registry import bundles
@@ -57,6 +58,10 @@ def convert(model: Model, estimator: Any, data: TrainingSet, tell: Callable[[str
     wide = contents.wide_columns([data.train, data.validation, data.holdout], dtypes)
     inputs, outputs = contents.inputs_of(data.train, dtypes), output_names(estimator, model.task)
     artefact = convert_estimator(estimator, inputs, model.task, wide=wide)
+    split = artefact.categories  # what the manifest says of these columns is what turns texts into the model's numbers
+    inputs = tuple(
+        msgspec.structs.replace(each, categories=split[each.name]) if each.name in split else each for each in inputs
+    )
     tell("prove", 0.8)
     held_out = data.holdout.X
     proof = prove(estimator, artefact, held_out, inputs, model.task, wide=wide, seed=model.seed)

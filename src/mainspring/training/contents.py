@@ -14,7 +14,7 @@ from mainspring.registry.model import Input
 from mainspring.registry.packed import pack
 from mainspring.stats import reference
 from mainspring.training.equivalence.probes import THRESHOLD
-from mainspring.training.frames import Array, exact_in_float32
+from mainspring.training.frames import Array, exact_in_float32, seen_texts
 from mainspring.training.sets.training_set import Split
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ def inputs_of(train: Split, dtypes: dict[str, DType]) -> tuple[Input, ...]:
     """Return the model's inputs; of strings with the categories seen in training, unless there are over 1,000."""
     found = []
     for name, dtype in dtypes.items():
-        seen: list[str] = []
+        seen: tuple[str, ...] = ()
         if dtype == DType.String:
-            seen = sorted({value for value in train.X[name] if value is not None})
-        found.append(Input(name, dtype, tuple(seen) if len(seen) <= _MOST_CATEGORIES else ()))
+            seen = seen_texts(train.X[name])
+        found.append(Input(name, dtype, seen if len(seen) <= _MOST_CATEGORIES else ()))
     return tuple(found)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from mainspring.core.errors import Invalid, MainspringError
 from mainspring.training.flavours import predicts
+from mainspring.training.frames import CATEGORIES
 from mainspring.training.model import Model
 from mainspring.training.runs.run import Run
 from mainspring.training.sets.training_set import TrainingSet
@@ -93,6 +94,8 @@ def _out_of_memory(model: Model, data: TrainingSet, error: Exception) -> Mainspr
 def _remedy(error: Exception) -> str:
     if "is already active" in str(error) and "start_run" in str(error):  # MLflow's
         return "leave mlflow.start_run() out: the run is open; or begin one that is part of it: start_run(nested=True)."
+    if "must be int, float" in str(error):  # XGBoost's and LightGBM's of columns of texts
+        return f"{CATEGORIES}."
     return "correct it there; --debug shows how it was reached."
 
 

@@ -6,7 +6,8 @@ and an empty string counts as null from the start, so that the two can never dif
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Array = np.ndarray[Any, Any]
+
+MOST_CATEGORIES = 65_536  # texts of one column that a model may split on
+CATEGORIES = (
+    "fit it on data.with_categories(), which XGBoost takes with enable_categorical=True, or on the numbers alone, "
+    "data.train.X[data.numeric]"
+)
 
 FRAME_DTYPES: dict[DType, Any] = {
     DType.Float32: np.float32,
@@ -107,6 +114,48 @@ def _feed(values: Array, dtype: Any) -> Array:
         return np.array(["" if value is None else value for value in values], np.object_)
     with np.errstate(over="ignore"):  # beyond float32's range is infinity there
         return values.astype(dtype)
+
+
+def seen_texts(values: Iterable[Any]) -> tuple[str, ...]:
+    """Return the texts of a column, sorted, each once; null is none."""
+    return tuple(sorted({value for value in values if isinstance(value, str)}))
+
+
+def to_categories(frame: pd.DataFrame, known: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """Return the frame with some of its texts as pandas' categories.
+
+    Args:
+        known: Column -> the names of its categories, see `category_name`. Null is looked up as "", as in a feed; a text
+            that is not known is missing.
+    """
+    import pandas as pd
+
+    made = {}
+    for column, names in known.items():
+        codes = {category_text(name): code for code, name in enumerate(names)}
+        if isinstance(frame[column].dtype, pd.CategoricalDtype):
+            codes |= {name: code for code, name in enumerate(names)}
+        found = [codes.get(value if isinstance(value, str) else "", -1) for value in frame[column]]
+        made[column] = pd.Categorical.from_codes(found, categories=pd.Index(list(names), dtype=object))
+    return frame.assign(**made)
+
+
+def category_name(text: str) -> str:
+    """Return the name of a text's category: the text itself, or its JSON where XGBoost would not keep the text.
+
+    XGBoost 3.2 cuts the names that it keeps where it counts letters and not bytes, and takes no NUL.
+    """
+    return text if text.isascii() and "\0" not in text and not text.startswith('"') else json.dumps(text)
+
+
+def category_text(name: Any) -> Any:
+    """Return the text of a category by its name; a name that is no text as it is."""
+    if not (isinstance(name, str) and name.startswith('"')):
+        return name
+    try:
+        return json.loads(name)
+    except ValueError:
+        return name
 
 
 def exact_in_float32(values: Array) -> bool:

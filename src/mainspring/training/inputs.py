@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from types import CodeType
+from typing import Any
 
 from mainspring.core.errors import InvalidData
 from mainspring.core.schema import DType
 from mainspring.features.model import FeatureGroup, views_of
 from mainspring.features.types import feature_dtype
-from mainspring.training.frames import check_feature_types
+from mainspring.training.frames import CATEGORIES, check_feature_types
 from mainspring.training.model import Model
+
+_ENCODE = "encode them as numbers in a feature, or name the other features one by one"
+_LIBRARIES: Mapping[str, str] = {
+    **dict.fromkeys(("xgboost", "lightgbm"), CATEGORIES),
+    **dict.fromkeys(("torch", "keras"), _ENCODE),
+}
+_CHOOSING = {
+    "with_categories", "categorical", "numeric", "category", "Categorical", "CategoricalDtype", "select_dtypes",
+    "dtypes", "drop", "get_dummies", "factorize", "catboost", "sklearn.compose", "sklearn.preprocessing",
+}  # fmt: skip
 
 
 def check_declared(model: Model) -> None:
@@ -20,6 +32,68 @@ def check_declared(model: Model) -> None:
     """
     feature_types(model, (*model.columns, *model.baseline_columns))
     check_label(model)
+
+
+def text_notices(models: Iterable[Model]) -> list[str]:
+    """Return a notice for each model whose function names a library that will not take the model's texts.
+
+    The function is read, not run: a library is one that its code, or that of the project's functions it calls, names. A
+    function that chooses columns or makes categories is not judged.
+    """
+    found = []
+    for model in models:
+        texts = [name for name, dtype in feature_types(model, model.columns).items() if dtype == DType.String]
+        words = _words(model.train) if texts else set()
+        libraries = words & _LIBRARIES.keys()
+        fixes = {_LIBRARIES[name] for name in libraries}
+        if len(fixes) != 1 or words & set(model.columns):
+            continue
+        (fix,) = fixes
+        names = " and ".join(sorted(libraries))
+        what = (
+            f"The function of model {model.name!r} uses {names}, which takes no texts as they are: {', '.join(texts)}."
+        )
+        if not words & (_CHOOSING | {"sklearn"} if fix == _ENCODE else _CHOOSING):
+            found.append(f"{what} Fix: {fix}.")
+        elif libraries == {"xgboost"} and "with_categories" in words and "enable_categorical" not in words:
+            found.append(f"{what} Fix: give the estimator enable_categorical=True.")
+    return found
+
+
+def _words(function: Any) -> set[str]:
+    """Return the names and texts in a function's code, in that of its project's functions it calls, and the modules of
+    what these name."""
+    words: set[str] = set()
+    waiting, seen = [function], set()
+    while waiting:
+        each = waiting.pop()
+        code = getattr(each, "__code__", None)
+        if code is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        own = _of_code(code)
+        words |= own
+        for value in (each.__globals__[name] for name in own & each.__globals__.keys()):
+            kinds = value.__mro__ if isinstance(value, type) else (value,)
+            modules = [getattr(kind, "__module__", None) or getattr(kind, "__name__", "") for kind in kinds]
+            words |= {".".join(str(module).split(".")[:depth]) for module in modules for depth in (1, 2)}
+            if getattr(value, "__module__", "").partition(".")[0] == each.__module__.partition(".")[0]:
+                waiting.append(value)
+    return words
+
+
+def _of_code(code: CodeType) -> set[str]:
+    found = {part for name in code.co_names for part in (name, name.partition(".")[0])}
+    waiting = list(code.co_consts)
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str):
+            found.add(each)
+        elif isinstance(each, CodeType):
+            found |= _of_code(each)
+        elif isinstance(each, (tuple, frozenset)):
+            waiting.extend(each)
+    return found
 
 
 def personal_sources(model: Model) -> str:

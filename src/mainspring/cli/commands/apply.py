@@ -24,10 +24,12 @@ def command(call: Call, *, dry_run: bool) -> None:
     """
     from mainspring.app.definitions.applying import apply
     from mainspring.features.check import shared_sources
+    from mainspring.training.inputs import text_notices
 
     changes, contents = apply(call.project, dry_run=dry_run)
     definitions = call.project.definitions
     notices = shared_sources(definitions.views.values(), definitions.observations)
+    notices += text_notices(definitions.models.values())
 
     def show(console: Console) -> None:
         for change in changes:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from mainspring.core.errors import Corrupt, Invalid
+from mainspring.core.schema import DType
 from mainspring.registry.model import Bundle, TensorSpec
 from mainspring.serving.plane.executor import Array, ModelFailed, by_name, column, column_specs, given, tensor
 from mainspring.serving.protocol.tensor import DTYPES
 
-_FLOAT64 = np.dtype(np.float64)
+_FLOAT64, _OBJECT = np.dtype(np.float64), np.dtype(np.object_)
 _NUMBERS = ("BOOL", "INT32", "INT64", "FP32", "FP64")
 
 
@@ -42,7 +43,13 @@ class Matrix:
             return
         self.inputs = column_specs(manifest.inputs)
         self.outputs = {name: TensorSpec(name, answers, (-1,)) for name in manifest.outputs}
-        text = [name for name, spec in self.inputs.items() if spec.datatype not in _NUMBERS]
+        self._codes = {
+            each.name: {text: float(code) for code, text in enumerate(each.categories)}
+            for each in manifest.inputs
+            if each.dtype == DType.String and each.categories
+        }
+        numbers = [name for name, spec in self.inputs.items() if spec.datatype in _NUMBERS]
+        text = [name for name in self.inputs if name not in numbers and name not in self._codes]
         if text or len(self.inputs) != features:
             raise Corrupt(
                 f"The model of {self._name} takes {features} numbers, its manifest says {len(self.inputs)} columns"
@@ -61,10 +68,11 @@ class Matrix:
             raise Corrupt(f"The model of {self._name} gives one {answers}, its manifest says {sorted(self.outputs)}.")
 
     def feed(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> Array:
-        """Return the matrix, shape (rows, features), row-major, null as NaN.
+        """Return the matrix, shape (rows, features), row-major: null, and a text that is no category, as NaN.
 
         Raises:
-            Invalid: A value is no number, or is infinite in the matrix's type: no tree was grown on such values.
+            Invalid: A value is no number (in a column of texts: no text), or is infinite in the matrix's type: no tree
+                was grown on such values.
         """
         if self._tensor:
             ((name, spec),) = self.inputs.items()
@@ -73,7 +81,12 @@ class Matrix:
             matrix = np.empty((rows, len(self.inputs)), self._dtype)
             with np.errstate(over="ignore"):  # it is refused below
                 for position, name in enumerate(self.inputs):
-                    matrix[:, position] = _numbers(given(inputs, name), name, rows)
+                    values, codes = given(inputs, name), self._codes.get(name)
+                    matrix[:, position] = (
+                        _numbers(values, name, rows)
+                        if codes is None
+                        else [codes.get(text, np.nan) for text in column(values, _OBJECT, name, rows)]
+                    )
         if np.isinf(matrix).any():
             raise Invalid(self._infinite(matrix))
         return matrix

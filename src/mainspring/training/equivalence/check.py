@@ -155,6 +155,8 @@ def answer_afresh(
         (folder / artefact.name).write_bytes(artefact.content)
         if artefact.curve is not None:
             (folder / "curve.json").write_bytes(msgspec.json.encode(artefact.curve))
+        if artefact.categories:
+            (folder / "categories.json").write_bytes(msgspec.json.encode(artefact.categories))
         np.savez(folder / "inputs.npz", allow_pickle=False, **stored)
         _run_afresh(folder, whole, mixed, limit_s)
         with np.load(folder / "answers.npz", allow_pickle=False) as answers:

@@ -14,7 +14,7 @@ from mainspring.core.schema import DType
 from mainspring.registry.flavours import FLAVOURS
 from mainspring.registry.model import Input
 from mainspring.training.flavours.model import Artefact
-from mainspring.training.frames import Array
+from mainspring.training.frames import CATEGORIES, MOST_CATEGORIES, Array, category_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,6 +85,42 @@ def only_numbers(estimator: Any, inputs: Sequence[Input], *, fix: str) -> None:
     texts = [each.name for each in inputs if each.dtype == DType.String]
     if texts:
         raise NotConvertible(f"{type(estimator).__name__} takes numbers; {texts} are texts.", fix=fix)
+
+
+def text_categories(
+    estimator: Any, inputs: Sequence[Input], found: Mapping[str, Sequence[Any]]
+) -> dict[str, tuple[str, ...]]:
+    """Return text column -> the categories that the estimator was fitted on, in the order of their codes.
+
+    Args:
+        found: Column -> the names of its categories, as the estimator has them.
+
+    Raises:
+        NotConvertible: A text column has no categories, a column of numbers has, or they are not those of the column.
+    """
+    kind, texts = type(estimator).__name__, {each.name: each for each in inputs if each.dtype == DType.String}
+    found = {name: [category_text(each) for each in names] for name, names in found.items()}
+    others = [name for name, values in found.items() if name not in texts or not all(type(v) is str for v in values)]
+    if others:
+        raise NotConvertible(
+            f"{kind} was fitted on pandas' categories of {others}, which are no texts.",
+            fix="leave numbers as numbers, or make a text of them in a feature.",
+        )
+    missing = {name for name in texts if name not in found}
+    only_numbers(estimator, [each for each in inputs if each.name in missing], fix=f"{CATEGORIES}.")
+    for name, values in found.items():
+        if not 0 < len(values) <= MOST_CATEGORIES:
+            raise NotConvertible(
+                f"{kind} was fitted on {len(values):,} categories of {name}; a column has 1 to {MOST_CATEGORIES:,}.",
+                fix="leave it out, or make coarser ones of them in a feature.",
+            )
+        if texts[name].categories and set(values).isdisjoint(texts[name].categories):
+            raise NotConvertible(
+                f"{kind} was fitted on other categories of {name} than its texts: {list(values[:3])}, not "
+                f"{list(texts[name].categories[:3])}.",
+                fix="make categories of the texts as they are, by data.with_categories().",
+            )
+    return {name: tuple(found[name]) for name in texts}
 
 
 def fitted_on(estimator: Any, fitted: Sequence[str], inputs: Collection[Input]) -> None:

@@ -5,14 +5,15 @@ stand the model (`model.onnx`, `model.ubj`, `model.txt` or `model.cbm`) and `inp
 model's order, no pickle); it writes `answers.npz`: `whole` and `mixed`, shape (rows, outputs), are the same rows in
 order, in batches of WHOLE, and shuffled, in small ones of MIXED; `alone` are some of them one by one, with their rows
 in `alone_rows`; `none`, shape (0, outputs), is the answer to no rows, and is missing where the model fails on them.
-Where `curve.json` stands beside the model, it is the calibration curve of its answers.
+Where `curve.json` stands beside the model, it is the calibration curve of its answers; `categories.json` has input ->
+its texts in the order of the numbers that a model of XGBoost or LightGBM takes for them.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,34 @@ Array = np.ndarray[Any, Any]
 Answer = Callable[[dict[str, Array]], Array]  # input -> array of shape (rows, ...); (rows, outputs), float64
 
 
-def load(name: str, content: bytes, curve: dict[str, Any] | None = None) -> Answer:
+def load(
+    name: str,
+    content: bytes,
+    curve: dict[str, Any] | None = None,
+    categories: Mapping[str, Sequence[str]] | None = None,
+) -> Answer:
     """Return what answers rows with the model in a file. Where it has no answer, the framework's own errors are raised.
 
     Written apart from the executors that serve the same files: each is a check of the other.
     """
-    answer = {"onnx": _onnx, "ubj": _xgboost, "txt": _lightgbm, "cbm": _catboost}[name.rpartition(".")[2]](content)
+    kind = name.rpartition(".")[2]
+    answer = {"onnx": _onnx, "ubj": _xgboost, "txt": _lightgbm, "cbm": _catboost}[kind](content)
+    if categories and kind in ("ubj", "txt"):
+        answer = _coded(answer, categories)
     return answer if curve is None else lambda inputs: _curved(answer(inputs), curve)
+
+
+def _coded(answer: Answer, categories: Mapping[str, Sequence[str]]) -> Answer:
+    codes = {name: {text: float(code) for code, text in enumerate(texts)} for name, texts in categories.items()}
+
+    def of_codes(inputs: dict[str, Array]) -> Array:
+        numbers = dict(inputs)
+        for name, known in codes.items():
+            found = [known.get(text, np.nan) for text in inputs[name].ravel().tolist()]
+            numbers[name] = np.array(found, np.float64).reshape(inputs[name].shape)
+        return answer(numbers)
+
+    return of_codes
 
 
 def _curved(found: Array, curve: dict[str, Any]) -> Array:
@@ -115,7 +137,9 @@ def main(folder: Path, whole: int, mixed: int) -> None:
     (path,) = folder.glob("model.*")
     beside = folder / "curve.json"
     curve = json.loads(beside.read_bytes()) if beside.exists() else None
-    answer = load(path.name, path.read_bytes(), curve)
+    known = folder / "categories.json"
+    categories = json.loads(known.read_bytes()) if known.exists() else None
+    answer = load(path.name, path.read_bytes(), curve, categories)
     with np.load(folder / "inputs.npz", allow_pickle=False) as stored:
         inputs = {name: _as_fed(stored[name]) for name in stored.files}
     rows = len(next(iter(inputs.values())))

@@ -1,18 +1,23 @@
-"""LightGBM's estimators: their own file (text), run by LightGBM itself, which takes float64."""
+"""LightGBM's estimators: their own file (text), run by LightGBM itself, which takes float64.
+
+Texts enter as pandas' categories in training and as their codes afterwards.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mainspring.core.errors import NotConvertible
+from mainspring.core.schema import DType
 from mainspring.registry.model import Input
-from mainspring.training.flavours.estimators import Estimators, fitted_on, native, only_numbers
+from mainspring.training.flavours.estimators import Estimators, fitted_on, native, text_categories
 from mainspring.training.flavours.model import Artefact
-from mainspring.training.frames import Array
+from mainspring.training.frames import Array, to_categories
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,19 +28,19 @@ class LightgbmFlavour(Estimators):
         """Return the columns that it was fitted on; none where it does not say."""
         return list(getattr(estimator, "feature_name_", ()))
 
+    def scores(self, estimator: Any, frame: pd.DataFrame, task: str) -> Array:
+        texts = [name for name in frame.columns if frame[name].dtype.kind not in "bif"]
+        return super().scores(estimator, to_categories(frame, _categories(estimator, texts)), task)
+
     def convert(self, estimator: Any, inputs: Sequence[Input], task: str, _wide: Collection[str]) -> Artefact:
-        only_numbers(estimator, inputs, fix="encode them as numbers in a feature, or use CatBoost, which takes texts.")
         if not hasattr(estimator, "booster_"):
             raise NotConvertible(
                 f"lightgbm.{type(estimator).__name__} does not know its labels.",
                 fix="return an LGBMClassifier or LGBMRegressor.",
             )
         booster = estimator.booster_
-        if booster.pandas_categorical:
-            raise NotConvertible(
-                f"{type(estimator).__name__} was fitted on pandas' categories, whose codes are not the model's.",
-                fix="encode them as numbers in a feature, or use CatBoost, which takes texts.",
-            )
+        texts = [each.name for each in inputs if each.dtype == DType.String]
+        categories = text_categories(estimator, inputs, _categories(estimator, texts))
         if estimator.n_features_ != len(inputs):
             fitted_on(estimator, list(estimator.feature_name_), inputs)
         content = booster.model_to_string().encode()
@@ -45,14 +50,31 @@ class LightgbmFlavour(Estimators):
                 f"{type(estimator).__name__} saw two classes; its file answers one probability.",
                 fix="declare the task as binary, with the labels 0 and 1.",
             )
-        return native(estimator, "lightgbm", "model.txt", content)
+        return replace(native(estimator, "lightgbm", "model.txt", content), categories=categories)
 
-    def thresholds(self, estimator: Any, _held_out: pd.DataFrame, numeric: Sequence[str]) -> Mapping[str, Array]:
+    def thresholds(self, estimator: Any, held_out: pd.DataFrame, numeric: Sequence[str]) -> Mapping[str, Array]:
         found: dict[str, list[float]] = defaultdict(list)
+        names = list(held_out.columns)
         for tree in estimator.booster_.dump_model()["tree_info"]:
             for feature, value in _splits(tree["tree_structure"]):
-                found[numeric[feature]].append(value)
-        return {name: np.unique(values) for name, values in found.items()}
+                found[names[feature]].append(value)
+        return {name: np.unique(values) for name, values in found.items() if name in numeric}
+
+
+def _categories(estimator: Any, texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the categories of the text columns `texts`, which the booster keeps in the columns' order, unnamed.
+
+    Raises:
+        NotConvertible: It has categories of another number of columns.
+    """
+    known = estimator.booster_.pandas_categorical or []
+    if known and len(known) != len(texts):
+        raise NotConvertible(
+            f"{type(estimator).__name__} was fitted on pandas' categories of {len(known)} columns; the texts among its "
+            f"columns are {list(texts)}.",
+            fix="make categories of exactly the texts, by data.with_categories(), and leave numbers as numbers.",
+        )
+    return dict(zip(texts, known, strict=False))
 
 
 def _splits(root: dict[str, Any]) -> Iterator[tuple[int, float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mainspring.registry.model import Input
@@ -22,12 +22,15 @@ class Artefact:
         flavour: What runs it: a name of `registry.flavours`.
         name: The file's name in the bundle.
         curve: What becomes of its probability, where the framework that runs it knows no calibration.
+        categories: Text column -> the texts that it splits on; a text's place among them is the number that enters the
+            model, and NaN for any other text and for null. Only of frameworks whose files hold numbers alone.
     """
 
     flavour: str
     name: str
     content: bytes
     curve: Curve | None = None
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def native(self) -> bool:

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from mainspring.core.errors import Invalid, MissingExtra, NotConvertible
+from mainspring.core.schema import DType
 from mainspring.registry.flavours import FLAVOURS
 from mainspring.registry.model import Bundle
 from mainspring.training.flavours import Artefact, estimator_scores, fresh, output_names
@@ -65,7 +66,7 @@ def artefact_scores(artefact: Artefact, frame: pd.DataFrame | Mapping[str, Array
         names: Those that the model takes, in its order.
     """
     curve = None if artefact.curve is None else msgspec.to_builtins(artefact.curve)
-    answer = fresh.load(artefact.name, artefact.content, curve)
+    answer = fresh.load(artefact.name, artefact.content, curve, artefact.categories)
     feeds = artefact_feeds(artefact, frame, names)
     return fresh.in_parts(answer, feeds, np.arange(len(next(iter(feeds.values())))), _BATCH)
 
@@ -99,7 +100,8 @@ def score_bundle(bundle: Bundle, table: pa.Table) -> Array:
     columns = {each.name: to_array(table.column(each.name), each.dtype) for each in inputs}
     flavour = bundle.manifest.flavour
     name = next(name for name in FLAVOURS[flavour].files if name in bundle.files)
-    artefact = Artefact(flavour, name, bundle.files[name], bundle.manifest.curve)
+    categories = {each.name: each.categories for each in inputs if each.dtype == DType.String}
+    artefact = Artefact(flavour, name, bundle.files[name], bundle.manifest.curve, categories)
     try:
         found = artefact_scores(artefact, columns, list(columns))
     except ModuleNotFoundError as error:

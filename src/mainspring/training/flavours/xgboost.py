@@ -1,7 +1,8 @@
 """XGBoost's estimators: their own file (UBJSON), run by XGBoost itself.
 
 XGBoost rounds every number to float32 before it looks at it, in training and after, so columns that float32 does not
-hold are answered as the estimator answers them.
+hold are answered as the estimator answers them. Texts enter as pandas' categories in training and as their codes
+afterwards.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,9 +18,9 @@ import numpy as np
 
 from mainspring.core.errors import NotConvertible
 from mainspring.registry.model import Input
-from mainspring.training.flavours.estimators import Estimators, fitted_on, native, only_numbers
+from mainspring.training.flavours.estimators import Estimators, fitted_on, native, text_categories
 from mainspring.training.flavours.model import Artefact
-from mainspring.training.frames import Array
+from mainspring.training.frames import Array, to_categories
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,8 +31,10 @@ class XgboostFlavour(Estimators):
         """Return the columns that it was fitted on; none where it does not say."""
         return list(estimator.get_booster().feature_names or ()) if hasattr(estimator, "get_booster") else []
 
+    def scores(self, estimator: Any, frame: pd.DataFrame, task: str) -> Array:
+        return super().scores(estimator, to_categories(frame, _categories(estimator)), task)
+
     def convert(self, estimator: Any, inputs: Sequence[Input], _task: str, _wide: Collection[str]) -> Artefact:
-        only_numbers(estimator, inputs, fix="encode them as numbers in a feature, or use CatBoost, which takes texts.")
         if not hasattr(estimator, "get_booster"):
             raise NotConvertible(
                 f"xgboost.{type(estimator).__name__} takes matrices of XGBoost's own, not columns.",
@@ -49,14 +53,11 @@ class XgboostFlavour(Estimators):
                 f"{type(estimator).__name__}(missing={missing!r}) takes that number for null, which no bundle does.",
                 fix="leave missing out: nulls are NaN in data.train.X.",
             )
-        if "c" in (booster.feature_types or ()):
-            raise NotConvertible(
-                f"{type(estimator).__name__} splits on categories, which its file holds only with pandas' codes.",
-                fix="encode them as numbers in a feature, or use CatBoost, which takes texts.",
-            )
-        return native(estimator, "xgboost", "model.ubj", booster.save_raw("ubj"))
+        categories = text_categories(estimator, inputs, _categories(estimator))
+        return replace(native(estimator, "xgboost", "model.ubj", booster.save_raw("ubj")), categories=categories)
 
-    def thresholds(self, estimator: Any, _held_out: pd.DataFrame, numeric: Sequence[str]) -> Mapping[str, Array]:
+    def thresholds(self, estimator: Any, held_out: pd.DataFrame, numeric: Sequence[str]) -> Mapping[str, Array]:
+        names = list(held_out.columns)
         learner = msgspec.json.decode(bytes(estimator.get_booster().save_raw("json")))["learner"]
         model = learner["gradient_booster"]
         trees = model.get("gbtree", model)["model"]["trees"]  # dart has its trees one deeper
@@ -66,8 +67,33 @@ class XgboostFlavour(Estimators):
                 tree["split_indices"], tree["split_conditions"], tree["left_children"], strict=True
             ):
                 if left != -1:
-                    found[numeric[feature]].append(value)
-        return {name: np.unique(values) for name, values in found.items()}
+                    found[names[feature]].append(value)
+        return {name: np.unique(values) for name, values in found.items() if name in numeric}
+
+
+def _categories(estimator: Any) -> dict[str, list[Any]]:
+    """Return column -> the names of its categories, where it splits by category; none of a column of bare codes.
+
+    Raises:
+        NotConvertible: A name is not ASCII, so it may not be the one that the column had.
+    """
+    if not hasattr(estimator, "get_booster") or "c" not in (estimator.get_booster().feature_types or ()):
+        return {}
+    booster, found = estimator.get_booster(), {}
+    known = dict(booster.get_categories(export_to_arrow=True).to_arrow())
+    for name, kind in zip(booster.feature_names, booster.feature_types, strict=True):
+        if kind != "c":
+            continue
+        kept = known.get(name)
+        found[name] = [] if kept is None else (kept.cast("binary") if kept.type == "string" else kept).to_pylist()
+        if any(isinstance(text, bytes) and not text.isascii() for text in found[name]):
+            raise NotConvertible(
+                f"{type(estimator).__name__} was fitted on categories of {name} that are not ASCII, of which XGBoost "
+                "does not keep the names right.",
+                fix="make the categories by data.with_categories(), which spells them as JSON.",
+            )
+        found[name] = [text.decode() if isinstance(text, bytes) else text for text in found[name]]
+    return found
 
 
 FLAVOUR = XgboostFlavour()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core import html
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Invalid, InvalidData
 from mainspring.core.schema import DType
 from mainspring.core.time import format_instant, parse_duration
 
@@ -129,6 +129,30 @@ class TrainingSet:
             holdout=narrow(self.holdout),
             dtypes={name: self.dtypes[name] for name in features},
         )
+
+    def with_categories(self) -> TrainingSet:
+        """Return the same rows with texts as pandas' categories, which XGBoost and LightGBM split on.
+
+        A column's categories are its texts in `train`, sorted. Null and every other text are missing. The name of a
+        category is its text, or that as JSON where it is not ASCII or begins with a quotation mark.
+
+        Raises:
+            InvalidData: A column has no text there, or over 65,536.
+        """
+        from mainspring.training.frames import MOST_CATEGORIES, category_name, seen_texts, to_categories
+
+        known = {name: seen_texts(self.train.X[name]) for name in self.categorical}
+        names = {name: [category_name(text) for text in texts] for name, texts in known.items()}
+        for name, texts in known.items():
+            if not 0 < len(texts) <= MOST_CATEGORIES:
+                raise InvalidData(
+                    f"Feature {name!r} has {len(texts):,} texts in the training part; a column of categories has from "
+                    f"1 to {MOST_CATEGORIES:,}.",
+                    fix="leave it out, or make coarser ones of them in a feature.",
+                )
+        parts = (self.train, self.validation, self.holdout)
+        train, validation, holdout = (replace(part, X=to_categories(part.X, names)) for part in parts)
+        return replace(self, train=train, validation=validation, holdout=holdout)
 
     @property
     def development(self) -> Split:

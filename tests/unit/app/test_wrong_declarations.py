@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -202,6 +203,24 @@ def test_apply_knows_what_has_landed_and_is_no_class(project: Callable[..., Any]
     opened.ingestor.ingest(source, [corrected], keyings={})
     apply(opened)  # no training would take the row that it replaces
     opened.close()
+
+
+def test_apply_notes_the_texts_that_a_library_will_not_take(tmp_path: Path) -> None:
+    write(tmp_path, 'ms.last("at")', 'ms.last("card")')
+    module = tmp_path / "wrong_pay.py"
+    text = module.read_text().replace("[Card.n_1h]", "[Card]")
+    module.write_text(
+        text.replace("    ...\n", "    import xgboost\n\n    return xgboost.XGBClassifier().fit(data.train.X)\n")
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mainspring", "apply", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (notice,) = (each for each in json.loads(done.stdout)["notices"] if "texts" in each)
+    assert "model 'fraud' uses xgboost, which takes no texts as they are: Card.newest" in notice
 
 
 SEARCHED = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 from mainspring.core.errors import InvalidData
@@ -64,22 +64,26 @@ def _words(function: Any) -> set[str]:
     """Return the names and texts in a function's code, in that of its project's functions it calls, and the modules of
     what these name."""
     words: set[str] = set()
-    waiting, seen = [function], set()
+    waiting: list[Any] = [function]
+    seen: set[int] = set()
     while waiting:
         each = waiting.pop()
-        code = getattr(each, "__code__", None)
-        if code is None or id(each) in seen:
+        if not isinstance(each, FunctionType) or id(each) in seen:
             continue
         seen.add(id(each))
-        own = _of_code(code)
+        own = _of_code(each.__code__)
         words |= own
         for value in (each.__globals__[name] for name in own & each.__globals__.keys()):
             kinds = value.__mro__ if isinstance(value, type) else (value,)
             modules = [getattr(kind, "__module__", None) or getattr(kind, "__name__", "") for kind in kinds]
             words |= {".".join(str(module).split(".")[:depth]) for module in modules for depth in (1, 2)}
-            if getattr(value, "__module__", "").partition(".")[0] == each.__module__.partition(".")[0]:
+            if isinstance(value, FunctionType) and _package(value) == _package(each):
                 waiting.append(value)
     return words
+
+
+def _package(function: FunctionType) -> str:
+    return str(function.__module__).partition(".")[0]
 
 
 def _of_code(code: CodeType) -> set[str]:

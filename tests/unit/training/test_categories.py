@@ -49,6 +49,7 @@ def test_categories_are_the_texts_of_the_training_part() -> None:
         assert part.X["V.a"].equals(before.X["V.a"])
     assert list(known.train.X["V.c"].cat.categories) == ["north", "south", "west"]
     assert list(known.development.X["V.kind"].cat.categories) == names
+    assert known.with_categories().train.X.equals(known.train.X)
 
 
 @pytest.mark.parametrize("text", [*KINDS, "", '"', '"x', "north"])

@@ -67,7 +67,7 @@ def _categories(estimator: Any, texts: Sequence[str]) -> dict[str, list[Any]]:
     Raises:
         NotConvertible: It has categories of another number of columns.
     """
-    known = estimator.booster_.pandas_categorical or []
+    known = getattr(getattr(estimator, "booster_", None), "pandas_categorical", None) or []
     if known and len(known) != len(texts):
         raise NotConvertible(
             f"{type(estimator).__name__} was fitted on pandas' categories of {len(known)} columns; the texts among its "

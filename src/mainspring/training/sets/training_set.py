@@ -141,7 +141,8 @@ class TrainingSet:
         """
         from mainspring.training.frames import MOST_CATEGORIES, category_name, seen_texts, to_categories
 
-        known = {name: seen_texts(self.train.X[name]) for name in self.categorical}
+        plain = [name for name in self.categorical if self.train.X[name].dtype == object]
+        known = {name: seen_texts(self.train.X[name]) for name in plain}
         names = {name: [category_name(text) for text in texts] for name, texts in known.items()}
         for name, texts in known.items():
             if not 0 < len(texts) <= MOST_CATEGORIES:

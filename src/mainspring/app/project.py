@@ -118,7 +118,8 @@ class Project:
         """The catalog, migrated to this version."""
         from mainspring.app.catalog import open_catalog
 
-        return open_catalog(self.settings.catalog, self.own_locks, self.settings.project)
+        file = self.settings.catalog.scheme == "sqlite"
+        return open_catalog(self.settings.catalog, self.locks if file else self.own_locks, self.settings.project)
 
     @property
     def definitions(self) -> Definitions:

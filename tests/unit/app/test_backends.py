@@ -12,7 +12,7 @@ from mainspring.app.profiles import backends
 from mainspring.app.profiles.backends import Context, build
 from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import Project, open_project
-from mainspring.core.errors import Invalid, MissingExtra
+from mainspring.core.errors import Conflict, Invalid, MissingExtra
 from mainspring.core.settings import Url
 
 TABLES = {name: table for name, table in vars(backends).items() if name.isupper() and isinstance(table, dict)}
@@ -114,3 +114,24 @@ def test_an_unknown_scheme_is_refused_with_those_there_are(tmp_path: Path, name:
     with pytest.raises(Invalid, match="gopher") as caught:
         build(name.lower(), TABLES[name], context)
     assert "memory://" in str(caught.value.fix)
+
+
+def test_profiles_of_one_catalog_share_its_locks_also_where_they_have_a_state_folder_each(tmp_path: Path) -> None:
+    first = _project(tmp_path)
+    second = _project(tmp_path, state="other", catalog="sqlite:///.mainspring/catalog.db")
+    assert first.settings.state != second.settings.state
+    with first.locks.hold("ingest.orders"), pytest.raises(Conflict), second.locks.hold("ingest.orders", wait_s=0):
+        pass
+
+
+def test_catalogs_beside_one_another_have_locks_of_their_own(tmp_path: Path) -> None:
+    first = _project(tmp_path)
+    second = _project(tmp_path, catalog="sqlite:///.mainspring/second.db")
+    with first.locks.hold("ingest.orders"), second.locks.hold("ingest.orders", wait_s=0):
+        pass
+
+
+def test_an_embedded_profile_finds_its_locks_where_they_always_were(tmp_path: Path) -> None:
+    project = _project(tmp_path)
+    with project.locks.hold("ingest.orders"):
+        assert (project.settings.state / "locks" / "ingest.orders.lock").exists()

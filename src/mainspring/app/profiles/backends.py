@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.app.profiles.ledger_folder import ledger_folder
 from mainspring.core.errors import Invalid, MissingExtra
+from mainspring.core.locks import FileLocks
 from mainspring.core.settings import Url
 
 if TYPE_CHECKING:
@@ -65,8 +66,15 @@ def _on_the_server(at: Context) -> Any:
     return locks(at.url, schema_of(at.project.settings.project))
 
 
+def _beside(catalog: Path) -> FileLocks:
+    """Return the locks of a catalog that is a file, whichever state folder the profile has that opens it."""
+    real = catalog.resolve()
+    return FileLocks(real.parent / "locks" / ("" if real.name == "catalog.db" else f"of-{real.name}"))
+
+
 LOCKS: Mapping[str, Build] = {
-    **dict.fromkeys(("sqlite", "memory"), lambda at: at.project.own_locks),
+    "sqlite": lambda at: _beside(at.url.path),
+    "memory": lambda at: at.project.own_locks,
     **dict.fromkeys(("postgresql", "postgres"), _on_the_server),
 }
 

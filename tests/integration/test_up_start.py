@@ -19,6 +19,8 @@ from standing import Standing
 def test_a_signal_while_it_starts_loses_no_answer(depot: Depot) -> None:
     service = depot.root / "parcels" / "service.py"
     service.write_text(service.read_text().replace(", log=ms.Log(sync=True)", ""))
+    left = depot.state / ".gateway.copy.0a1b2c.partial"  # of a gateway that was killed
+    left.write_bytes(b"half")
     project = opened(depot)
     key = create_key(project, "test", ["predict"], DAY)
     project.close()
@@ -41,6 +43,7 @@ def test_a_signal_while_it_starts_loses_no_answer(depot: Depot) -> None:
     kept = {each for file in files for each in pq.read_table(file, columns=["id"])["id"].to_pylist()}
     project.close()
     assert set(told) <= kept
+    assert not left.exists()
 
 
 def test_a_start_waits_for_its_catalog(tmp_path: Path) -> None:

@@ -43,6 +43,12 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         sync_folder(path.parent)
 
 
+def sweep(path: Path) -> None:
+    """Remove what killed writers of `path` left beside it. Nobody may be writing it."""
+    for left in path.parent.glob(f".{path.name}.*.partial"):
+        left.unlink(missing_ok=True)
+
+
 def make_folder(folder: Path, *, mode: int = 0o700) -> None:
     """Make a folder and those above it where they are missing, and their names durable."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]

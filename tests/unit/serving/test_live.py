@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from fleet import answer_of
-from mainspring.core.errors import Corrupt, Invalid
+from mainspring.core.errors import Corrupt, Invalid, Unavailable
 from mainspring.registry.model import Bundle
+from mainspring.serving.adapters.memory import MemoryRoutes
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.model import Arm
 from mainspring.serving.plane import runtime
+from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.infer import infer
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane
@@ -247,3 +249,34 @@ async def test_a_request_that_failed_keeps_no_model() -> None:
         kit.publish("2")
         await until(lambda: versions(plane) == {"2"})
         await until(lambda: made[0].closed == 1)
+
+
+@on_a_loop
+async def test_another_table_of_the_same_revision_is_followed_after_an_absence() -> None:
+    """As of a backup, in which something else was published since."""
+    kit, away = Kit(), False
+    kit.publish("1")
+
+    def connect() -> Any:
+        if away:
+            raise Unavailable("It is away.")
+        return kit.routes, kit.keys
+
+    copy = CatalogCopy(connect, kit.clock)
+    plane = DataPlane(
+        routes=copy, bundles=kit.bundles, online=kit.online, log=kit.log, executors=Made(), clock=kit.clock,
+        threads=2, catalog=copy,
+    )  # fmt: skip
+    plane.start()
+    try:
+        await until(lambda: versions(plane) == {"1"})
+        away = True
+        since = copy.age_s
+        await until(lambda: copy.age_s > since + 1)  # by then it was looked for in vain
+        kit.routes = MemoryRoutes()
+        kit.publish("2")
+        away = False
+        await until(lambda: versions(plane) == {"2"})
+        assert copy.revision() == 1
+    finally:
+        await plane.stop()

@@ -21,13 +21,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
-from mainspring.app.processes import liveness
+from mainspring.app.processes import catalog_copy, liveness
 from mainspring.app.processes.kinds import MODULES, Kind, kinds, spawn
 from mainspring.app.processes.logs import last_lines, log_path
 from mainspring.app.processes.reach import answers
 from mainspring.app.processes.running import Running, alive, forget_running, read_running, write_running
 from mainspring.app.project import Project
 from mainspring.core.errors import Conflict, Unavailable
+from mainspring.core.files import sweep
 from mainspring.core.listening import check_free, hold, listen_together, steer
 
 LOCK = "up"
@@ -138,6 +139,7 @@ class Supervisor:
                 ) from None
             stack.callback(self._refuse_more)
             self._await_predecessors()
+            sweep(settings.state / catalog_copy.FILE)
             self._check_certificates()
             if "control" in self.parts:
                 check_free(settings.control, "control")

@@ -42,6 +42,7 @@ class _Known:
     highest: int
     routes: Mapping[str, Route]
     keys: Mapping[str, ApiKey]
+    table: int = 1  # how often `routes` were others, this time included
 
 
 class CatalogCopy:
@@ -139,6 +140,10 @@ class CatalogCopy:
     def current(self) -> Mapping[str, Route]:
         return self._table().routes
 
+    def mark(self) -> int:
+        """Return a number that changes with the table, also where another table has the same revision."""
+        return self._table().table
+
     def _table(self) -> _Known:
         """Return what is known; the first time, after a look at the catalog, or after having waited for one."""
         self._looked.wait(_FIRST_S if self._known is not None else _FIRST_WITHOUT_S)
@@ -215,6 +220,8 @@ class CatalogCopy:
         # After an absence of either, the same revision may be of another table: a backup, and what was published since.
         followed = known is not None and self._away is False and revision == known.revision
         table = known.routes if known is not None and followed else dict(routes.current())
+        if known is not None and table == known.routes:
+            table = known.routes
         found = known.keys if known is not None else {}
         if keys or begun - self._keys_at >= _KEYS_S:
             found = self._read_keys(store, found, begun)
@@ -225,9 +232,10 @@ class CatalogCopy:
                 "that were revoked stay so.", revision, highest,
             )  # fmt: skip
         self._confirmed, self._confirmed_at = begun, self._clock.now() / 1e6
-        changed = known is None or table is not known.routes or found is not known.keys
+        changed = known is None or (revision, table, found) != (known.revision, known.routes, known.keys)
         if changed:
-            self._known = _Known(revision, highest, table, found)
+            number = 1 if known is None else known.table + (table is not known.routes)
+            self._known = _Known(revision, highest, table, found, number)
         if self._file is not None and (changed or begun - self._saved_at >= _SAVE_S):
             self._save(self._file)
             self._saved_at = begun

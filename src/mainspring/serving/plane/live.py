@@ -52,9 +52,13 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Everything that is served. `refused` says for each endpoint whose newest route is not, why."""
+    """Everything that is served. `refused` says for each endpoint whose newest route is not, why.
 
-    revision: int = 0
+    Attributes:
+        mark: Of the routing table, as it was followed.
+    """
+
+    mark: int = 0
     served: Mapping[str, Served] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
 
@@ -65,12 +69,20 @@ class Live:
     Args:
         load: Makes a bundle ready by its digest; called in a thread.
         lane: Makes a lane for an arm of a route; called on the event loop.
+        mark: Returns a number that changes with the routing table, 0 while nothing was published; called in a thread,
+            often. By default the table's revision, which is the same again where a backup came and was changed.
     """
 
     def __init__(
-        self, routes: RoutingTable, *, load: Callable[[str], Runtime], lane: Callable[[Route, Arm, Runtime], Lane]
+        self,
+        routes: RoutingTable,
+        *,
+        load: Callable[[str], Runtime],
+        lane: Callable[[Route, Arm, Runtime], Lane],
+        mark: Callable[[], int] | None = None,
     ) -> None:
         self._routes = routes
+        self._mark = mark or routes.revision
         self._load = load
         self._lane = lane
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="routes")
@@ -122,23 +134,23 @@ class Live:
     def _await_change(self) -> None:
         """Return when there is something to follow, or the table cannot be read."""
         try:
-            while not self._stopping.wait(POLL_S) and not self._due(self._routes.revision()):
+            while not self._stopping.wait(POLL_S) and not self._due(self._mark()):
                 self._leases.collect()
         except Exception as error:  # it is read again, and then said
             _log.debug("%s", error)
 
-    def _due(self, revision: int) -> bool:
-        return revision != self.table.revision or bool(self.table.refused and monotonic_us() >= self._retry_at)
+    def _due(self, mark: int) -> bool:
+        return mark != self.table.mark or bool(self.table.refused and monotonic_us() >= self._retry_at)
 
     async def refresh(self) -> None:
         """Look once whether the routing table changed, and follow it."""
         loop = asyncio.get_running_loop()
-        revision = await loop.run_in_executor(self._thread, self._routes.revision)
-        if not self._due(revision):
+        mark = await loop.run_in_executor(self._thread, self._mark)
+        if not self._due(mark):
             return
-        changed = revision != self.table.revision
+        changed = mark != self.table.mark
         routes, refused = await loop.run_in_executor(self._thread, self._prepare)
-        self._swap(revision, routes, refused)
+        self._swap(mark, routes, refused)
         self._retry_after = _RETRY_FIRST_US if changed else min(2 * self._retry_after, _RETRY_LAST_US)
         self._retry_at = monotonic_us() + self._retry_after
 
@@ -157,7 +169,7 @@ class Live:
                 _log.error("Bundle %s is not served: %s", digest[:12], error, exc_info=not _ours(error))
         return routes, refused
 
-    def _swap(self, revision: int, routes: Mapping[str, Route], reasons: Mapping[str, str]) -> None:
+    def _swap(self, mark: int, routes: Mapping[str, Route], reasons: Mapping[str, str]) -> None:
         served: dict[str, Served] = {}
         refused: dict[str, str] = {}
         for name, route in routes.items():
@@ -170,7 +182,7 @@ class Live:
             else:
                 served[name] = self._serve(route, old)
         in_use = {lane.runtime.digest for each in served.values() for lane in each.lanes.values()}
-        self.table = Table(revision, served, refused)
+        self.table = Table(mark, served, refused)
         self._keep(in_use)
 
     def _keep(self, digests: Collection[str]) -> None:

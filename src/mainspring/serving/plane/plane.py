@@ -65,6 +65,7 @@ class DataPlane:
             routes,
             load=lambda digest: runtime.load(bundles.load(digest), online, executors),
             lane=self._new_lane,
+            mark=catalog.mark if catalog is not None else None,
         )
         self._store = StoreWatch(online)
         self.metrics = Metrics(

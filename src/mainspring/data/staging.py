@@ -1,8 +1,10 @@
 """One load of rows on its way to the table: cast, judged, flagged, in DuckDB.
 
-Temporary tables: `raw` is what came, `typed` has the declared types, `_visible_at`, `_seq` and the reasons for which a
-row goes to the quarantine; the view `kept` is the table as it was. Names that begin with `_` are ours: no source has
-them.
+Relations: `raw` is what came, `typed` has the declared types, `_visible_at`, `_seq` and the reasons for which a row goes
+to the quarantine; the view `kept` is the table as it was. Names that begin with `_` are ours: no source has them.
+
+A load of the declared types without a fault stays in Arrow, and `typed` is a view of it: DuckDB reads only the columns
+that a rule asks for. Any other is cast into the temporary table `staged`.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ import pyarrow as pa
 from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.core.time import LAST_INSTANT
 from mainspring.data import duck
-from mainspring.data.arrow import landed_schema, no_rows, quarantine_schema
+from mainspring.data.arrow import INSTANT, landed_schema, no_rows, quarantine_schema
 from mainspring.data.casting import CAME, Casting, casting
 from mainspring.data.fitting import DETAIL, FAULT
-from mainspring.data.flags import arrow_of, counting_rows, ranks
+from mainspring.data.flags import Ranks, arrow_of, counting_rows, numbers, ranks
 from mainspring.data.heads import Heads
 from mainspring.data.keyings import declared
 from mainspring.data.model import BATCH, REASON, RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source
@@ -66,12 +68,13 @@ class Staging:
         castings = [casting(column, raw.schema.field(column).type, dtype) for column, dtype in source.columns.items()]
         raw = raw.append_column(ROW, arrow_of(np.arange(len(raw))))
         con.register("raw", raw.rename_columns({column: CAME + column for column in source.columns}))
-        self._cast(castings)
-        if duck.one_row(con, f"SELECT count({REASON}) FROM typed")[0]:
+        self._whole: pa.Table | None = None  # the rows of `typed`, where these are in no temporary table
+        self._cast(castings, raw)
+        if self._whole is None and duck.one_row(con, f"SELECT count({REASON}) FROM typed")[0]:
             for one in castings:
                 self._refuse(one, name, strict)
 
-    def _cast(self, castings: list[Casting]) -> None:
+    def _cast(self, castings: list[Casting], raw: pa.Table) -> None:
         rules = [pair for one in castings for pair in one.reasons]
         failing = [one.unfit for one in castings]
         unfit = {one.name: one.unfit for one in castings}
@@ -89,14 +92,34 @@ class Staging:
         reasons = ", ".join(f"CASE WHEN {condition} THEN {quote_text(reason)} END" for condition, reason in rules)
         names = ", ".join(quote_name(one.name) for one in castings)
         values = ", ".join(f"{one.value} AS {quote_name(one.name)}" for one in castings)
-        self._con.execute(f"""
-            CREATE OR REPLACE TEMP TABLE typed AS
+        came, fails = f"(SELECT *, {values} FROM raw)", f"{FAULT} IS NOT NULL OR {' OR '.join(failing)}"
+        if all(one.misfit is None for one in castings):
+            if not duck.one_row(self._con, f"SELECT count(*) FROM {came} WHERE {fails}")[0]:
+                return self._keep_whole(raw)
+        self._stage(f"""
             SELECT {ROW}, {names},
                 greatest({event}, {recorded} + to_microseconds({self._source.lag_us})) AS {VISIBLE_AT},
                 {self._base} + {ROW} AS {SEQUENCE},
-                CASE WHEN {FAULT} IS NOT NULL OR {" OR ".join(failing)}
-                    THEN concat_ws({_BETWEEN}, {FAULT}, {reasons}) END AS {REASON}
-            FROM (SELECT *, {values} FROM raw)""")
+                CASE WHEN {fails} THEN concat_ws({_BETWEEN}, {FAULT}, {reasons}) END AS {REASON}
+            FROM {came}""")
+
+    def _keep_whole(self, raw: pa.Table) -> None:
+        """Make `typed` of rows of the declared types, none of which fails."""
+        times = [numbers(raw[name]) for name in self._source.times]
+        rows = raw.select([ROW, *self._source.columns])
+        visible = np.maximum(times[0], times[-1] + self._source.lag_us)
+        rows = rows.append_column(VISIBLE_AT, arrow_of(visible).view(INSTANT))
+        rows = rows.append_column(SEQUENCE, arrow_of(self._base + np.arange(len(raw))))
+        self._whole = rows
+        self._con.register("whole", rows)
+        self._con.execute(f"CREATE OR REPLACE TEMP VIEW typed AS SELECT *, NULL::VARCHAR AS {REASON} FROM whole")
+        self._con.execute("DROP TABLE IF EXISTS staged")
+
+    def _stage(self, rows: str = "SELECT * FROM typed") -> None:
+        """Make `typed` of rows in a temporary table, which can be changed."""
+        self._con.execute(f"CREATE OR REPLACE TEMP TABLE staged AS {rows}")
+        self._con.execute("CREATE OR REPLACE TEMP VIEW typed AS SELECT * FROM staged")
+        self._whole = None
 
     def _refuse(self, one: Casting, name: str, strict: bool) -> None:
         if one.misfit is None:
@@ -114,16 +137,29 @@ class Staging:
 
     def judge_unique(self) -> None:
         """Give a reason to every row that agrees with one that came first, in this load or in the table."""
-        judge_unique(self._con, self._source, kept=self._heads is not None)
+        failed = judge_unique(self._con, self._source, kept=self._heads is not None)
+        if failed is None:
+            return
+        if self._whole is not None:
+            self._stage()
+        self._con.register("failed", failed)
+        self._con.execute(f"UPDATE staged SET {REASON} = failed.{REASON} FROM failed WHERE staged.{ROW} = failed.{ROW}")
+        self._con.unregister("failed")
 
     def leave_out(self, landed: pa.Table) -> None:
         """Forget the rows with these `_seq`: they are there already."""
+        if not len(landed):
+            return
+        if self._whole is not None:
+            self._stage()
         self._con.register("landed", landed)
-        self._con.execute(f"DELETE FROM typed WHERE {SEQUENCE} IN (SELECT {SEQUENCE} FROM landed)")
+        self._con.execute(f"DELETE FROM staged WHERE {SEQUENCE} IN (SELECT {SEQUENCE} FROM landed)")
         self._con.unregister("landed")
 
     def quarantined(self) -> pa.Table:
         """Return the rows that fail, as they came, with all their reasons."""
+        if self._whole is not None:
+            return no_rows(quarantine_schema(self._source))
         came = [(quote_name(CAME + name), quote_name(name)) for name in self._source.columns]
         columns = ", ".join(f"CAST(raw.{text} AS VARCHAR) AS {name}" for text, name in came)
         reason = f"replace(replace({REASON}, {_BETWEEN}, '; '), {quote_text(DETAIL)}, ': ')"
@@ -150,36 +186,49 @@ class Staging:
         What lands has null keys by a keying that is no longer declared: it never counts, and changes nothing.
         """
         known = declared(self._source, keyings)
-        columns = ", ".join(map(quote_name, [*self._source.columns, VISIBLE_AT, SEQUENCE]))
-        rows: pa.Table = self._con.sql(f"SELECT {columns} FROM typed WHERE {REASON} IS NULL").to_arrow_table()
-        order = ranks(rows, self._source).order
-        if not (order[1:] > order[:-1]).all():
-            rows = rows.take(arrow_of(order))
+        columns = [*self._source.columns, VISIBLE_AT, SEQUENCE]
+        rows = self._good() if self._whole is None else self._whole
+        rows = rows.select(columns).combine_chunks()
+        ranked = ranks(rows, self._source)
         changes = []
-        rows = rows.append_column(BATCH, pa.repeat(pa.scalar(self._batch), len(rows)))
         flags: dict[str, Any] = {}
         for name, keys in keyings.items():
             flag = RECORD_PREFIX + name
             flags[flag] = pa.repeat(pa.scalar(value=False), len(rows))
             if name in known:
-                flags[flag], changed = self._flags(rows, name, keys)
+                flags[flag], changed = self._flags(rows, ranked, name, keys)
                 changes.append(changed.append_column(flag, pa.repeat(pa.scalar(value=False), len(changed))))
-        landed = landed_schema(self._source, keyings)
         for flag, values in flags.items():
             rows = rows.append_column(flag, values)
+        if not (ranked.order[1:] > ranked.order[:-1]).all():
+            rows = rows.take(arrow_of(ranked.order))
+        rows = rows.append_column(BATCH, pa.repeat(pa.scalar(self._batch), len(rows)))
+        landed = landed_schema(self._source, keyings)
         return rows.select(landed.names).cast(landed), self._merged(changes)
 
-    def _flags(self, rows: pa.Table, name: str, keys: tuple[str, ...]) -> tuple[pa.Array[Any], pa.Table]:
+    def _good(self) -> pa.Table:
+        rows: pa.Table = self._con.sql(f"SELECT * FROM typed WHERE {REASON} IS NULL").to_arrow_table()
+        return rows
+
+    def _flags(
+        self, rows: pa.Table, ranked: Ranks, name: str, keys: tuple[str, ...]
+    ) -> tuple[pa.Array[Any], pa.Table]:
         """Return which rows count, and `_seq` and `_visible_at` of the table's rows that count no more."""
         columns = list(dict.fromkeys((*keys, *self._source.times, VISIBLE_AT, SEQUENCE)))
-        compared = rows.select(columns)
+        compared, before = rows.select(columns), 0
         if self._heads is not None:
             known = self._heads.competitors(f"(SELECT * FROM typed WHERE {REASON} IS NULL)", name, keys)
             there = self._con.sql(known).to_arrow_table().select(columns).cast(compared.schema)
-            compared = pa.concat_tables([compared, there])
-        counts = counting_rows(compared, keys, ranks(compared, self._source))
-        lost = np.flatnonzero(~counts[len(rows) :]) + len(rows)
-        return arrow_of(counts[: len(rows)]), compared.select([SEQUENCE, VISIBLE_AT]).take(arrow_of(lost))
+            if len(there):
+                compared, before = pa.concat_tables([there, compared]).combine_chunks(), len(there)
+                ranked = ranks(compared, self._source)
+        self._con.register("compared", compared)
+        hashed = self._con.sql(f"SELECT hash({', '.join(map(quote_name, keys))}) AS _hash FROM compared")
+        hashes = hashed.to_arrow_table()["_hash"].combine_chunks().to_numpy()
+        self._con.unregister("compared")
+        counted = counting_rows(compared, keys, ranked, hashes)
+        lost = np.flatnonzero(~counted.counts[:before])
+        return arrow_of(counted.counts[before:]), compared.select([SEQUENCE, VISIBLE_AT]).take(arrow_of(lost))
 
     def _merged(self, changes: list[pa.Table]) -> pa.Table:
         """Return the changes of all flags, a row for each `_seq`; a flag that does not change is null."""

@@ -19,8 +19,8 @@ ROW = "_row"
 SEPARATOR = "\x1f"  # between the reasons of one row: no reason holds it
 
 
-def judge_unique(con: duckdb.DuckDBPyConnection, source: Source, *, kept: bool) -> None:
-    """Give its reasons to every row of `typed` that agrees with one before it, or with one of `kept` where there is.
+def judge_unique(con: duckdb.DuckDBPyConnection, source: Source, *, kept: bool) -> pa.Table | None:
+    """Return the rows of `typed` that agree with one before, or with one of `kept` where there is, and the reasons.
 
     A row that goes to the quarantine stands in nobody's way. A null agrees with nothing.
     """
@@ -33,14 +33,12 @@ def judge_unique(con: duckdb.DuckDBPyConnection, source: Source, *, kept: bool) 
         joins += f" LEFT JOIN rivals_{index} ON {same}"
         columns += [f"rivals_{index}._first", f"coalesce(rivals_{index}._there, false)"]
     if not found:
-        return
+        return None
     suspect = " OR ".join(f"rivals_{index}._first IS NOT NULL" for index in range(len(rules)))
     suspects = con.execute(f"""
         SELECT {ROW}, {", ".join(columns)} FROM typed{joins}
         WHERE {REASON} IS NULL AND ({suspect}) ORDER BY {ROW}""").fetchall()
-    con.register("failed", _failures(suspects, [reason for _, reason in rules]))
-    con.execute(f"UPDATE typed SET {REASON} = failed.{REASON} FROM failed WHERE typed.{ROW} = failed.{ROW}")
-    con.unregister("failed")
+    return _failures(suspects, [reason for _, reason in rules])
 
 
 def _rivals(names: tuple[str, ...], kept: bool) -> str:

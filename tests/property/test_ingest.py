@@ -126,22 +126,34 @@ def test_any_split_of_any_rows_gives_the_flags_of_the_rule(
 
 @settings(max_examples=10, deadline=None)
 # An entity's last row before a late one lies far back.
-@example(source=RECORDED, arriving=[[seen(0, 0)], [seen(9, 9)], [seen(1, 10**14)], [seen(10**14, 5)]], many_rows=1)
-@given(source=st.sampled_from([BARE, RECORDED]), arriving=batches, many_rows=st.sampled_from([1, 6, 500]))
+@example(
+    source=RECORDED,
+    arriving=[[seen(0, 0)], [seen(9, 9)], [seen(1, 10**14)], [seen(10**14, 5)]],
+    many_rows=1,
+    load_rows=9,
+)
+@given(
+    source=st.sampled_from([BARE, RECORDED]),
+    arriving=batches,
+    many_rows=st.sampled_from([1, 6, 500]),
+    load_rows=st.integers(1, 10),
+)
 def test_heads_that_are_kept_in_the_lake_give_the_same_flags(
-    source: Source, arriving: list[list[Row]], many_rows: int
+    source: Source, arriving: list[list[Row]], many_rows: int, load_rows: int
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, batch in enumerate(arriving):
             # As by a command each time: what is known of the table is read anew.
-            ingestor = Ingestor(DeltaLake(Path(folder)), MemoryLocks(), ManualClock(), many_rows=many_rows)
+            ingestor = Ingestor(
+                DeltaLake(Path(folder)), MemoryLocks(), ManualClock(), many_rows=many_rows, load_rows=load_rows
+            )
             report = ingestor.ingest(source, batch, keyings=KEYINGS, batch_id=f"batch-{number}")
         lake = DeltaLake(Path(folder))
         check_version(lake, report.version, source)
         first = arriving[0]
         lake.restore(source.name, 0)
         then = [dict(row, happened=row["happened"] // 2) for batch in arriving for row in batch]
-        ingestor = Ingestor(lake, MemoryLocks(), ManualClock(), many_rows=many_rows)
+        ingestor = Ingestor(lake, MemoryLocks(), ManualClock(), many_rows=many_rows, load_rows=load_rows)
         report = ingestor.ingest(source, then, keyings=KEYINGS, batch_id="then")
         assert len(check_version(lake, report.version, source)) == len(first) + len(then)
 

@@ -40,8 +40,18 @@ def plain(column: pa.ChunkedArray[Any], name: str) -> pa.ChunkedArray[Any]:
     """Return a column that `fits` as text, booleans, integers, floats or UTC microseconds.
 
     Raises:
-        InvalidData: An instant is too far away for microseconds.
+        InvalidData: An instant is too far away for microseconds, or text is not UTF-8.
     """
+    found = _plain(column, name)
+    if pa.types.is_string(found.type):
+        try:
+            found.validate(full=True)
+        except pa.ArrowInvalid:
+            raise InvalidData(f"Column {name!r} has text that is not UTF-8.", fix="write it in UTF-8.") from None
+    return found
+
+
+def _plain(column: pa.ChunkedArray[Any], name: str) -> pa.ChunkedArray[Any]:
     kind = column.type
     if pa.types.is_dictionary(kind):
         column = pc.cast(column, kind.value_type)

@@ -48,8 +48,9 @@ def ranks(rows: pa.Table, source: Source) -> Ranks:
     if not (event[1:] > event[:-1]).all():
         rank = np.empty_like(places)
         rank[np.lexsort((sequence, recorded, event))] = places
-    order = places
-    if not (visible[1:] > visible[:-1]).all():
+    order = np.argsort(visible, kind="stable")
+    instants = visible[order]
+    if (instants[1:] == instants[:-1]).any():
         order = np.lexsort((-rank, visible))
     return Ranks(rank, order)
 
@@ -63,8 +64,7 @@ def counting_rows(rows: pa.Table, keys: Sequence[str], ranked: Ranks, hashes: np
     nulls = [pc.is_valid(rows[key]) for key in keys if rows[key].null_count]
     order = ranked.order
     if nulls:
-        present = functools.reduce(pc.and_, nulls).to_numpy(zero_copy_only=False)
-        order = order[present[order]]
+        order = order[truths(functools.reduce(pc.and_, nulls))[order]]
     order, begins = _grouped(rows, keys, order, hashes)
     # A group's ranks are raised above those of the groups before, so one running maximum serves all.
     raised = (np.cumsum(begins) - 1) * (len(rows) + 1) + ranked.rank[order]
@@ -100,8 +100,7 @@ def _agree(rows: pa.Table, keys: Sequence[str], grouped: np.ndarray, begins: np.
     places = arrow_of(grouped)
     for key in keys:
         column = rows[key].combine_chunks().take(places)
-        same = pc.equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
-        if not (same | begins[1:]).all():
+        if not (truths(pc.equal(column[1:], column[:-1])) | begins[1:]).all():
             return False
     return True
 
@@ -114,7 +113,7 @@ def _codes(rows: pa.Table, keys: Sequence[str]) -> np.ndarray:
         if pa.types.is_floating(column.type):
             column = pc.add(column, 0.0)  # -0.0 is 0.0
         encoded = column.dictionary_encode()
-        one = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint32)
+        one = numbers(encoded.indices.fill_null(0)).astype(np.uint32)
         if codes is None:
             codes = one
         else:
@@ -124,16 +123,31 @@ def _codes(rows: pa.Table, keys: Sequence[str]) -> np.ndarray:
     return codes
 
 
-def numbers(column: pa.ChunkedArray[Any]) -> np.ndarray:
-    """Return instants or integers without a null as integers of 64 bits."""
-    found: np.ndarray = column.cast(pa.int64()).combine_chunks().to_numpy()
+def numbers(column: pa.ChunkedArray[Any] | pa.Array[Any], kind: pa.DataType | None = None) -> np.ndarray:
+    """Return values without a null as integers, by default of 64 bits. (`to_numpy` would import pandas.)"""
+    cast = column.cast(kind or pa.int64())
+    found: np.ndarray = np.from_dlpack(cast.combine_chunks() if isinstance(cast, pa.ChunkedArray) else cast)
     return found
 
 
+def truths(column: pa.ChunkedArray[Any] | pa.Array[Any]) -> np.ndarray:
+    """Return booleans without a null."""
+    return numbers(column, pa.uint8()).view(bool)
+
+
 def arrow_of(values: np.ndarray) -> pa.Array[Any]:
-    """Return integers or booleans as Arrow's. (`pa.array` would import pandas.)"""
+    """Return integers or booleans as Arrow's. (`pa.array` and `pa.scalar` would import pandas.)"""
     if values.dtype == bool:
         bits = np.packbits(values, bitorder="little")
-        return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(bits.tobytes())])
+        return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(bits.data)])
     numbers = np.ascontiguousarray(values, np.int64)
-    return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers.tobytes())])
+    return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers.data)])
+
+
+def repeated(text: str, rows: int) -> pa.Array[Any]:
+    """Return one text for each row."""
+    encoded = text.encode()
+    offsets = np.array([0, len(encoded)], np.int32)
+    one: Any = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(offsets.data), pa.py_buffer(encoded)])
+    texts: pa.Array[Any] = pa.repeat(one[0], rows)
+    return texts

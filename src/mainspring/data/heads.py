@@ -6,7 +6,7 @@ both, however often a row is in them.
 
 A table `heads__<source>` in the lake keeps the heads of the files that were there at some version. Whatever is in other
 files is read each time, until it is much; then the table is made anew. It is made from the source's table and can go at
-any time.
+any time. The heads of a large load are taken as it lands, so that its file is not read again for them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mainspring.core.errors import Conflict, Corrupt, NotFound, StorageFull
 from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.data import duck
 from mainspring.data.arrow import INSTANT, arrow_schema, no_rows, widened
+from mainspring.data.flags import Counted, arrow_of
 from mainspring.data.keyings import Keyings, declared
 from mainspring.data.model import HEADS_PREFIX, RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source, TableScan, TableVersion
 from mainspring.data.ports import LakeTables
@@ -38,6 +40,8 @@ _VALUES = (_EVENT, _RECORDED, SEQUENCE, VISIBLE_AT, _FIRST)
 _COVER = b"cover"  # in the metadata of `_seq`
 _HOUR_US = 3_600_000_000
 _GROWTH = 8  # of the span of time in which an entity's last row before a late one is looked for
+_FEW = 50  # the part of `many_rows` that is read sooner than heads are looked up
+_HEADS_EACH = 5  # of an entity that await being made one
 
 
 class _Cover(msgspec.Struct, frozen=True):
@@ -72,7 +76,11 @@ class Heads:
         self._cover: _Cover | None = None
         self._absorbed: set[str] = set()  # names of files whose heads are in the temporary tables of this ingestion
         self._absorbed_rows = 0
+        self._merged_rows: dict[int, int] = {}  # of these tables, when the heads of an entity were last made one
+        self._noted: dict[str, pa.Table] = {}  # heads of a load that has not landed yet
         self._opened = False
+        self._pinned: TableScan | None = None
+        self._uncovered = False  # whether the pinned version has files without heads
         self._tops: tuple[int | None, int | None] = (None, None)  # highest `_seq`, last event
 
     def pin(self, scan: TableScan, known: TableVersion) -> None:
@@ -81,13 +89,15 @@ class Heads:
         Args:
             scan: The version, with every column that the source declares.
         """
-        if not self._opened:
+        self._pinned, self._noted = scan, {}
+        first = not self._opened
+        if first:
             self._open(scan, known)
-            return self._others(scan)
-        # An ingestion of many loads reads what it wrote once, not with each load.
         self._others(scan)
-        self._absorb(scan)
-        return self._others(scan)
+        # An ingestion of many loads reads what it wrote at most once, not with each load.
+        if self._uncovered and not first:
+            self._absorb(scan)
+            self._others(scan)
 
     def newest(self) -> tuple[int | None, int | None]:
         """Return the highest `_seq` of the table and its last event in UTC epoch microseconds; None without rows."""
@@ -96,14 +106,24 @@ class Heads:
         kept = (None, None) if self._cover is None else (self._cover.sequence, self._cover.event)
         return _latest(found[0], kept[0], self._tops[0]), _latest(found[1], kept[1], self._tops[1])
 
-    def competitors(self, arriving: str, name: str, keys: Sequence[str]) -> str:
+    def competitors(self, arriving: str, name: str, keys: Sequence[str], rows: int, since: int) -> str:
         """Return SQL: the counting rows of the pinned version that rows of `arriving` may have to be compared with.
 
-        Of each entity those are its head, where all of its arriving rows become visible later; else its rows since the
-        first of these, and the last before.
+        Where few are visible since the first event that arrives, those are these: the others are older than all that
+        arrives, and were known before it. Else those of each entity are its head, where all of its arriving rows become
+        visible later, and its rows since the first of these and the last before, where not.
+
+        Args:
+            rows, since: How many arrive, and their first event.
         """
         con, listed = self._con, _list(keys)
         event, recorded, _ = rank_columns(self._source)
+        newest = f"FROM kept WHERE {VISIBLE_AT} >= make_timestamptz({since}::BIGINT)"
+        few = max(rows, self._many_rows // _FEW)
+        if duck.one_row(con, f"SELECT count(*) FROM (SELECT {SEQUENCE} {newest} LIMIT {few + 1})")[0] <= few:
+            columns = _list(dict.fromkeys((*keys, *self._source.times, VISIBLE_AT, SEQUENCE)))
+            counting = f"{present(keys)} AND {quote_name(RECORD_PREFIX + name)}"
+            return f"SELECT {columns} {newest} AND {counting} ORDER BY {event}, {recorded}, {SEQUENCE}"
         recorded = f", {_RECORDED} AS {recorded}" if recorded != event else ""
         con.execute(f"""
             CREATE OR REPLACE TEMP TABLE firsts AS
@@ -160,6 +180,54 @@ class Heads:
             wanted, until, span = "looked_for", since, span * _GROWTH
             since = max(first, since - span)
 
+    def note(self, name: str, keys: Sequence[str], rows: pa.Table, counted: Counted) -> None:
+        """Take the heads from a large load that is about to land, where `rows` may have rows of the table beside it."""
+        if len(rows) < self._many_rows:
+            return
+        event, heads = self._source.event_time, rows.take(arrow_of(counted.heads))
+        columns: dict[str, Any] = {key: heads[key] for key in keys}
+        columns |= {_EVENT: heads[event], _RECORDED: heads[self._source.recorded_time or event]}
+        columns |= {column: heads[column] for column in (SEQUENCE, VISIBLE_AT)}
+        self._noted[name] = pa.table(columns | {_FIRST: rows[VISIBLE_AT].take(arrow_of(counted.firsts))})
+
+    def landed(self, rows: pa.Table, version: int | None) -> None:
+        """Forget the heads that were noted, or let the files of a version be known by them.
+
+        Args:
+            version: One that has these rows and those of the pinned version alone; None where that is not certain.
+        """
+        noted, self._noted = self._noted, {}
+        if version is None or not noted or noted.keys() != self._keyings.keys():
+            return
+        scan = widened(self._lake.scan(self._source.name, version), self._source)
+        if scan.files is None:
+            return
+        if not self._opened:
+            self._open(scan, self._lake.describe(self._source.name, version))
+        elif self._uncovered and self._pinned is not None:
+            self._absorb(self._pinned)
+        for index, (name, keys) in enumerate(self._keyings.items()):
+            self._add(index, keys, noted[name])
+        self._absorbed |= _names(scan)
+        self._absorbed_rows += len(rows)
+        sequence, event = (pc.max(rows[one].cast(pa.int64())).as_py() for one in (SEQUENCE, self._source.event_time))
+        self._tops = _latest(sequence, self._tops[0]), _latest(event, self._tops[1])
+
+    def _add(self, index: int, keys: Sequence[str], heads: pa.Table) -> None:
+        """Put a keying's heads into its temporary table; merge equal keys there once they may be many."""
+        con, own = self._con, f"heads_own_{index}"
+        con.register("noted", heads)
+        if self._absorbed:
+            con.execute(f"INSERT INTO {own} FROM noted")
+        else:
+            con.execute(f"CREATE OR REPLACE TEMP TABLE {own} AS FROM noted")
+        con.unregister("noted")
+        there = duck.one_row(con, f"SELECT count(*) FROM {own}")[0]
+        if not self._absorbed:
+            self._merged_rows[index] = there
+        elif there >= _HEADS_EACH * self._merged_rows[index]:
+            self._merge(index, keys, [])
+
     def settle(self) -> None:
         """Come to the newest version, once it is not written to; keep its heads where much is in files without."""
         version = self._lake.version(self._source.name)
@@ -195,7 +263,7 @@ class Heads:
             return
         same = kept.schema is not None and kept.schema.equals(schema)
         same = same and (cover.keyings, cover.times) == (self._keys(), list(self._source.times))
-        there = {Path(file).name for file in scan.files}
+        there = _names(scan)
         restored = known.restored is not None and known.restored > cover.version
         usable = same and not restored and cover.version <= scan.version and bool(there & {*cover.files})
         if usable and not self._lake.damage(table):
@@ -208,6 +276,7 @@ class Heads:
         if scan.files is not None:
             covered = self._absorbed | {*(() if self._cover is None else self._cover.files)}
             scan = replace(scan, files=tuple(file for file in scan.files if Path(file).name not in covered))
+        self._uncovered = scan.files != ()
         self._con.unregister("heads_others")
         self._con.execute("DROP VIEW IF EXISTS heads_others")
         duck.register(self._con, "heads_others", scan)
@@ -218,12 +287,16 @@ class Heads:
             return
         self._tops = self.newest()
         for index, keys in enumerate(self._keyings.values()):
-            merged = _grouped(keys, self._own(index, keys) + self._ranked(keys, ""))
-            self._con.execute(f"CREATE OR REPLACE TEMP TABLE absorbing AS {merged}")
-            self._con.execute(f"CREATE OR REPLACE TEMP TABLE heads_own_{index} AS SELECT * FROM absorbing")
-        self._con.execute("DROP TABLE IF EXISTS absorbing")
-        self._absorbed |= {Path(file).name for file in scan.files}
+            self._merge(index, keys, self._ranked(keys, ""))
+        self._absorbed |= _names(scan)
         self._absorbed_rows += duck.one_row(self._con, "SELECT count(*) FROM heads_others")[0]
+
+    def _merge(self, index: int, keys: Sequence[str], others: list[str]) -> None:
+        con, own = self._con, f"heads_own_{index}"
+        con.execute(f"CREATE OR REPLACE TEMP TABLE absorbing AS {_grouped(keys, self._own(index, keys) + others)}")
+        con.execute(f"DROP TABLE IF EXISTS {own}")
+        con.execute(f"ALTER TABLE absorbing RENAME TO {own}")
+        self._merged_rows[index] = duck.one_row(con, f"SELECT count(*) FROM {own}")[0]
 
     def _merged(self, name: str, keys: Sequence[str], among: str) -> str:
         """Return SQL: the head of each entity, of those that a semi-join lets through."""
@@ -251,7 +324,7 @@ class Heads:
         sequence, event = self.newest()
         cover = _Cover(
             known.version,
-            [Path(file).name for file in scan.files or ()],
+            sorted(_names(scan)),
             known.rows,
             len(rows),
             self._keys(),
@@ -297,6 +370,10 @@ def _grouped(keys: Sequence[str], parts: Iterable[str]) -> str:
         SELECT {_list(keys)}, {fields}, {_FIRST} FROM (
             SELECT {_list(keys)}, max({rank}) AS _head, min({_FIRST}) AS {_FIRST}
             FROM ({" UNION ALL BY NAME ".join(parts)}) GROUP BY {_list(keys)})"""
+
+
+def _names(scan: TableScan) -> set[str]:
+    return {Path(file).name for file in scan.files or ()}
 
 
 def _latest(*values: int | None) -> int | None:

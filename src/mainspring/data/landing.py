@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 from mainspring.core.errors import Corrupt
 from mainspring.core.expr.sql import quote_text
 from mainspring.data import duck, versions
-from mainspring.data.arrow import INSTANT, no_rows, quarantine_schema, widened
+from mainspring.data.arrow import no_rows, quarantine_schema, widened
 from mainspring.data.fitting import BELOW
+from mainspring.data.flags import numbers
 from mainspring.data.heads import Heads
 from mainspring.data.keyings import Keyings, declared
 from mainspring.data.model import BATCH, QUARANTINE_SUFFIX, SEQUENCE, VISIBLE_AT, Source, TableScan, TableVersion
@@ -133,7 +134,8 @@ class Landing:
             self.con,
             self.source,
             raw,
-            heads=None if kept is None else self.heads,
+            heads=self.heads,
+            kept=kept is not None,
             base=base,
             batch=batch,
             name=self.name,
@@ -147,7 +149,15 @@ class Landing:
             rows, changes = versions.landing(self.con, self.source, self.keyings, batch, kept=kept is not None)
         failing = staging.quarantined()
         self._check_all(raw, len(there) + len(failing) + len(rows))
-        return self._put_aside(staging, failing, batch, len(bad)) and self._put(rows, changes, batch, len(landed))
+        if not self._put_aside(staging, failing, batch, len(bad)):
+            return False
+        made = self._put(rows, changes, batch, len(landed))
+        if made is None:
+            return False
+        first = 0 if kept is None else kept[0].version + 1
+        alone = bool(made) and made == list(range(first, first + len(made)))  # nobody wrote in between
+        self.heads.landed(rows, made[-1] if alone else None)
+        return True
 
     def _check_all(self, raw: pa.Table, accounted: int) -> None:
         """Check that every row goes somewhere: a row that is in neither table would be lost without a trace."""
@@ -215,7 +225,9 @@ class Landing:
         self.tally.count(quarantined=len(rows))
         return True
 
-    def _put(self, rows: pa.Table, changes: pa.Table, batch: str, before: int) -> bool:
+    def _put(self, rows: pa.Table, changes: pa.Table, batch: str, before: int) -> list[int] | None:
+        """Write the rows and return the versions that they became; None if somebody else was faster with some."""
+        made = []
         for chunk, changed in self._chunks(rows, changes):
             key = f"{batch}.{before}"
             if changed is None:
@@ -223,19 +235,19 @@ class Landing:
             else:
                 version = self.lake.rewrite(self.source.name, chunk, changed, SEQUENCE, key=key)
             if version is None:
-                return False
+                return None
+            made.append(version)
             before += len(chunk)
             self._notice(chunk)
             self.tally.count(landed=len(chunk))
-        return True
+        return made
 
     def _notice(self, chunk: pa.Table) -> None:
         """Count what is no fault, and perhaps a mistake."""
-        events = chunk[self.source.event_time]
-        ahead = pc.filter(events, pc.greater(events, pa.scalar(self.now, INSTANT)))
-        if len(ahead):
-            self.tally.future += len(ahead)
-            self.tally.latest = max(self.tally.latest, pc.max(ahead).cast(pa.int64()).as_py())
+        events = numbers(chunk[self.source.event_time])
+        if len(events) and (latest := int(events.max())) > self.now:
+            self.tally.future += int((events > self.now).sum())
+            self.tally.latest = max(self.tally.latest, latest)
         for name, keys in declared(self.source, self.keyings).items():
             nulls = functools.reduce(pc.or_, (pc.is_null(chunk[key]) for key in keys))
             if missing := pc.sum(pc.cast(nulls, pa.int64())).as_py():

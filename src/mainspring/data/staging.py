@@ -1,7 +1,7 @@
 """One load of rows on its way to the table: cast, judged, flagged, in DuckDB.
 
-Relations: `raw` is what came, `typed` has the declared types, `_visible_at`, `_seq` and the reasons for which a row goes
-to the quarantine; the view `kept` is the table as it was. Names that begin with `_` are ours: no source has them.
+Relations: `raw` is what came, `typed` has the declared types, `_visible_at`, `_seq` and the reasons for which a row
+goes to the quarantine; the view `kept` is the table as it was. Names that begin with `_` are ours: no source has them.
 
 A load of the declared types without a fault stays in Arrow, and `typed` is a view of it: DuckDB reads only the columns
 that a rule asks for. Any other is cast into the temporary table `staged`.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.core.time import LAST_INSTANT
@@ -21,7 +22,7 @@ from mainspring.data import duck
 from mainspring.data.arrow import INSTANT, landed_schema, no_rows, quarantine_schema
 from mainspring.data.casting import CAME, Casting, casting
 from mainspring.data.fitting import DETAIL, FAULT
-from mainspring.data.flags import Ranks, arrow_of, counting_rows, numbers, ranks
+from mainspring.data.flags import Ranks, arrow_of, counting_rows, numbers, ranks, repeated
 from mainspring.data.heads import Heads
 from mainspring.data.keyings import declared
 from mainspring.data.model import BATCH, REASON, RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source
@@ -40,7 +41,8 @@ class Staging:
     """A load's rows, `base` being the `_seq` of its first and `batch` its id.
 
     Args:
-        heads: Of the table, the view `kept`, that the rows are compared with; None where there is none.
+        heads: Of the table, the view `kept`, that the rows are compared with.
+        kept: Whether there is the table.
         name: What to call the data in messages.
         strict: Refuse the whole where no value of a text column fits: then the column is wrong, not its values.
 
@@ -54,7 +56,8 @@ class Staging:
         source: Source,
         raw: pa.Table,
         *,
-        heads: Heads | None,
+        heads: Heads,
+        kept: bool,
         base: int,
         batch: str,
         name: str,
@@ -65,16 +68,17 @@ class Staging:
         self._base = base
         self._batch = batch
         self._heads = heads
+        self._kept = kept
         castings = [casting(column, raw.schema.field(column).type, dtype) for column, dtype in source.columns.items()]
         raw = raw.append_column(ROW, arrow_of(np.arange(len(raw))))
         con.register("raw", raw.rename_columns({column: CAME + column for column in source.columns}))
-        self._whole: pa.Table | None = None  # the rows of `typed`, where these are in no temporary table
-        self._cast(castings, raw)
+        self._whole = self._cast(castings, raw)  # the rows of `typed`, where these are in no temporary table
         if self._whole is None and duck.one_row(con, f"SELECT count({REASON}) FROM typed")[0]:
             for one in castings:
                 self._refuse(one, name, strict)
 
-    def _cast(self, castings: list[Casting], raw: pa.Table) -> None:
+    def _cast(self, castings: list[Casting], raw: pa.Table) -> pa.Table | None:
+        """Make `typed`; return its rows where these are those of `raw`."""
         rules = [pair for one in castings for pair in one.reasons]
         failing = [one.unfit for one in castings]
         unfit = {one.name: one.unfit for one in castings}
@@ -93,27 +97,28 @@ class Staging:
         names = ", ".join(quote_name(one.name) for one in castings)
         values = ", ".join(f"{one.value} AS {quote_name(one.name)}" for one in castings)
         came, fails = f"(SELECT *, {values} FROM raw)", f"{FAULT} IS NOT NULL OR {' OR '.join(failing)}"
-        if all(one.misfit is None for one in castings):
-            if not duck.one_row(self._con, f"SELECT count(*) FROM {came} WHERE {fails}")[0]:
-                return self._keep_whole(raw)
+        exact = all(one.misfit is None for one in castings)
+        if exact and not duck.one_row(self._con, f"SELECT count(*) FROM {came} WHERE {fails}")[0]:
+            return self._view(raw)
         self._stage(f"""
             SELECT {ROW}, {names},
                 greatest({event}, {recorded} + to_microseconds({self._source.lag_us})) AS {VISIBLE_AT},
                 {self._base} + {ROW} AS {SEQUENCE},
                 CASE WHEN {fails} THEN concat_ws({_BETWEEN}, {FAULT}, {reasons}) END AS {REASON}
             FROM {came}""")
+        return None
 
-    def _keep_whole(self, raw: pa.Table) -> None:
+    def _view(self, raw: pa.Table) -> pa.Table:
         """Make `typed` of rows of the declared types, none of which fails."""
         times = [numbers(raw[name]) for name in self._source.times]
         rows = raw.select([ROW, *self._source.columns])
         visible = np.maximum(times[0], times[-1] + self._source.lag_us)
         rows = rows.append_column(VISIBLE_AT, arrow_of(visible).view(INSTANT))
         rows = rows.append_column(SEQUENCE, arrow_of(self._base + np.arange(len(raw))))
-        self._whole = rows
         self._con.register("whole", rows)
         self._con.execute(f"CREATE OR REPLACE TEMP VIEW typed AS SELECT *, NULL::VARCHAR AS {REASON} FROM whole")
         self._con.execute("DROP TABLE IF EXISTS staged")
+        return rows
 
     def _stage(self, rows: str = "SELECT * FROM typed") -> None:
         """Make `typed` of rows in a temporary table, which can be changed."""
@@ -137,7 +142,7 @@ class Staging:
 
     def judge_unique(self) -> None:
         """Give a reason to every row that agrees with one that came first, in this load or in the table."""
-        failed = judge_unique(self._con, self._source, kept=self._heads is not None)
+        failed = judge_unique(self._con, self._source, kept=self._kept)
         if failed is None:
             return
         if self._whole is not None:
@@ -194,15 +199,15 @@ class Staging:
         flags: dict[str, Any] = {}
         for name, keys in keyings.items():
             flag = RECORD_PREFIX + name
-            flags[flag] = pa.repeat(pa.scalar(value=False), len(rows))
+            flags[flag] = arrow_of(np.zeros(len(rows), bool))
             if name in known:
                 flags[flag], changed = self._flags(rows, ranked, name, keys)
-                changes.append(changed.append_column(flag, pa.repeat(pa.scalar(value=False), len(changed))))
+                changes.append(changed.append_column(flag, arrow_of(np.zeros(len(changed), bool))))
         for flag, values in flags.items():
             rows = rows.append_column(flag, values)
         if not (ranked.order[1:] > ranked.order[:-1]).all():
             rows = rows.take(arrow_of(ranked.order))
-        rows = rows.append_column(BATCH, pa.repeat(pa.scalar(self._batch), len(rows)))
+        rows = rows.append_column(BATCH, repeated(self._batch, len(rows)))
         landed = landed_schema(self._source, keyings)
         return rows.select(landed.names).cast(landed), self._merged(changes)
 
@@ -210,23 +215,23 @@ class Staging:
         rows: pa.Table = self._con.sql(f"SELECT * FROM typed WHERE {REASON} IS NULL").to_arrow_table()
         return rows
 
-    def _flags(
-        self, rows: pa.Table, ranked: Ranks, name: str, keys: tuple[str, ...]
-    ) -> tuple[pa.Array[Any], pa.Table]:
+    def _flags(self, rows: pa.Table, ranked: Ranks, name: str, keys: tuple[str, ...]) -> tuple[pa.Array[Any], pa.Table]:
         """Return which rows count, and `_seq` and `_visible_at` of the table's rows that count no more."""
         columns = list(dict.fromkeys((*keys, *self._source.times, VISIBLE_AT, SEQUENCE)))
         compared, before = rows.select(columns), 0
-        if self._heads is not None:
-            known = self._heads.competitors(f"(SELECT * FROM typed WHERE {REASON} IS NULL)", name, keys)
+        if self._kept and len(rows):
+            arriving, since = f"(SELECT * FROM typed WHERE {REASON} IS NULL)", pc.min(rows[self._source.event_time])
+            known = self._heads.competitors(arriving, name, keys, len(rows), since.cast(pa.int64()).as_py())
             there = self._con.sql(known).to_arrow_table().select(columns).cast(compared.schema)
             if len(there):
                 compared, before = pa.concat_tables([there, compared]).combine_chunks(), len(there)
                 ranked = ranks(compared, self._source)
         self._con.register("compared", compared)
         hashed = self._con.sql(f"SELECT hash({', '.join(map(quote_name, keys))}) AS _hash FROM compared")
-        hashes = hashed.to_arrow_table()["_hash"].combine_chunks().to_numpy()
+        hashes = numbers(hashed.to_arrow_table()["_hash"], pa.uint64())
         self._con.unregister("compared")
         counted = counting_rows(compared, keys, ranked, hashes)
+        self._heads.note(name, keys, compared, counted)
         lost = np.flatnonzero(~counted.counts[:before])
         return arrow_of(counted.counts[before:]), compared.select([SEQUENCE, VISIBLE_AT]).take(arrow_of(lost))
 

@@ -24,7 +24,7 @@ from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source, fresh
 from mainspring.data.profile import profile
 from mainspring.data.restore import restore
-from unit.data.landing import Landing
+from unit.data.landing import ROW, Landing
 from unit.data.test_delta import big, full_disk
 
 FACTS = Source("facts", schema={"name": String, "number": Int64}, event_time="at")
@@ -192,3 +192,12 @@ def test_a_restore_on_a_full_disk_changes_nothing(tmp_path: Path) -> None:
     assert (lake.version("facts"), lake.describe("facts").rows, lake.has("facts", "three.0.0")) == (2, 3, True)
     restore(lake, snapshots, locks, clock, then.id)
     assert lake.describe("facts").rows == 2
+
+
+def test_text_that_is_not_utf_8_is_refused_with_its_column() -> None:
+    landing = Landing()
+    name = pa.array([b"a", b"\xff"]).view(pa.string())
+    rows = pa.Table.from_pylist([ROW, ROW]).set_column(1, "name", name)
+    with pytest.raises(InvalidData, match="Column 'name' has text that is not UTF-8"):
+        landing.ingest(rows)
+    assert landing.landed() == []

@@ -32,6 +32,23 @@ def flags(lake: DeltaLake) -> dict[int, bool]:
     return dict(zip(found["value"].to_pylist(), found["_record_place"].to_pylist(), strict=True))
 
 
+def test_the_heads_of_many_loads_are_taken_as_they_land(tmp_path: Path) -> None:
+    happened = [("a", 5), ("b", 1), ("a", 3), ("c", 2), ("b", 4), (None, 9), ("c", 2)]
+    rows = [{"at": at, "place": place, "value": number} for number, (place, at) in enumerate(happened)]
+    lake = DeltaLake(tmp_path)
+    ingestor = Ingestor(lake, MemoryLocks(), ManualClock(10**9), many_rows=1, load_rows=2)
+    ingestor.ingest(FACTS, rows, keyings={"place": ("place",)})
+    kept = pq.read_table(list(lake.scan(HEADS).files or ())).sort_by("place")
+    columns = [kept[name].cast(pa.int64()).to_pylist() for name in ("_event", "_first", "_seq")]
+    load = 1 << 20
+    assert list(zip(kept["place"].to_pylist(), *columns, strict=True)) == [
+        ("a", 5, 3, 0),
+        ("b", 4, 1, 2 * load),
+        ("c", 2, 2, 3 * load),
+    ]
+    assert flags(lake) == {0: True, 1: True, 2: True, 3: False, 4: True, 5: False, 6: True}
+
+
 def empty_entry(table: Path) -> None:
     max((table / "_delta_log").glob("*.json")).write_bytes(b"")
 

@@ -1,6 +1,8 @@
 """Landing: nothing twice, nothing lost, every failing row in the quarantine with all its reasons."""
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -397,3 +399,30 @@ def test_two_cannot_land_one_source_at_once() -> None:
     with locks.hold("ingest.facts"), pytest.raises(Conflict, match="is in use by another thread"):
         landing.ingest([fact(1)])
     assert landing.ingest([fact(1)]).rows == 1
+
+
+_WITHOUT_PANDAS = """
+import sys
+from pathlib import Path
+
+from mainspring.core.locks import MemoryLocks
+from mainspring.core.schema import String
+from mainspring.core.time import SystemClock
+from mainspring.data.adapters.delta import DeltaLake
+from mainspring.data.ingest import Ingestor
+from mainspring.data.model import Source
+
+facts = Source("facts", schema={"name": String}, event_time="at")
+for _ in range(2):
+    ingestor = Ingestor(DeltaLake(Path(sys.argv[1])), MemoryLocks(), SystemClock(), many_rows=1)
+    for batch in ("a", "b"):
+        ingestor.ingest(facts, sys.argv[2], keyings={"name": ("name",)}, batch_id=batch)
+sys.exit("pandas" in sys.modules)
+"""
+
+
+def test_a_file_lands_without_pandas(tmp_path: Path) -> None:
+    rows = pa.table({"at": pa.array([1, 2], pa.timestamp("us", tz="UTC")), "name": ["a", None]})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    command = [sys.executable, "-c", _WITHOUT_PANDAS, str(tmp_path / "lake"), str(tmp_path / "rows.parquet")]
+    subprocess.run(command, check=True)

@@ -230,7 +230,7 @@ class DeltaLake:
             at = self._open(table)
             if at is None:
                 raise NotFound(f"There is no table {table!r}.", fix=f"the lake has {self.tables()}.")
-            files = pa.table(at.get_add_actions(flatten=True)).to_pylist()
+            files = _added(at, flatten=True).to_pylist()
             smallest = [file.get(f"min.{column}") for file in files]
             if all(least is not None and from_datetime(least) >= before for least in smallest):
                 return 0
@@ -270,7 +270,7 @@ class DeltaLake:
         if at is None:
             lying = len(self.place.lying(table))
             return [f"{self._address(table)} has {lying} files and no log"] if lying else []
-        added = pa.table(at.get_add_actions())
+        added = _added(at)
         sizes: dict[str, Any] = dict(zip(_names(at), added["size_bytes"].to_pylist(), strict=True))
         found = self.place.fetch(table, sizes)
         wrong = {name: _damage(found.get(name), size) for name, size in sizes.items()}
@@ -398,7 +398,7 @@ class DeltaLake:
         """Where small files have become many, make them few: a version of its own, with the same rows."""
         at = self._open(table)
         if at is not None and len(at.file_uris()) >= _MANY_FILES:
-            sizes = pa.table(at.get_add_actions())["size_bytes"].to_pylist()
+            sizes = _added(at)["size_bytes"].to_pylist()
             if sum(size is not None and size < _SMALL_BYTES for size in sizes) >= _MANY_FILES:
                 before = int(at.version())
                 with delta_errors(self._address(table)):
@@ -449,6 +449,11 @@ def _damage(path: Path | None, size: int) -> str | None:
     if there != size:
         return f"has {there} of {size} bytes"
     return None if whole_parquet(path) else "does not end like a Parquet file"
+
+
+def _added(at: DeltaTable, *, flatten: bool = False) -> pa.Table:
+    """Return what the log says of the table's files. (`pa.table` of a stream would import pandas.)"""
+    return pa.RecordBatchReader.from_stream(at.get_add_actions(flatten=flatten)).read_all()
 
 
 def _names(at: DeltaTable) -> list[str]:

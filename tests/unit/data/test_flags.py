@@ -1,0 +1,38 @@
+"""Which rows of a load count, whatever the hashes of their keys do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mainspring.core.schema import Float64
+from mainspring.data.flags import counting_rows, ranks
+from mainspring.data.model import Source
+
+FACTS = Source("facts", schema={"x": Float64, "y": Float64}, event_time="at")
+NAN = float("nan")
+# x, y, event, visible; in order of arrival.
+ROWS = [
+    (1.0, 1.0, 1, 1),
+    (1.0, 2.0, 2, 9),  # shadowed by the fourth
+    (1.0, 1.0, 1, 1),  # shadows the first
+    (1.0, 2.0, 3, 4),
+    (NAN, 0.0, 2, 3),
+    (NAN, -0.0, 1, 4),  # shadowed by the one before
+    (None, 1.0, 9, 9),
+]
+
+
+@pytest.mark.parametrize("hashes", [[0] * 7, [1, 2, 1, 2, 3, 3, 4], [1, 1, 1, 1, 2, 2, 2]])
+def test_rows_count_by_their_keys_though_hashes_collide(hashes: list[int]) -> None:
+    x, y, event, visible = ([row[place] for row in ROWS] for place in range(4))
+    instant = pa.timestamp("us", tz="UTC")
+    columns: dict[str, Any] = {"x": x, "y": y, "at": pa.array(event, instant)}
+    rows = pa.table(columns | {"_visible_at": pa.array(visible, instant), "_seq": range(7)})
+    counted = counting_rows(rows, ["x", "y"], ranks(rows, FACTS), np.array(hashes, np.uint64) << np.uint64(40))
+    assert np.flatnonzero(counted.counts).tolist() == [2, 3, 4]
+    assert sorted(counted.heads.tolist()) == [2, 3, 4]
+    assert sorted(counted.firsts.tolist()) == [2, 3, 4]

@@ -142,16 +142,18 @@ def test_heads_that_are_kept_in_the_lake_give_the_same_flags(
     source: Source, arriving: list[list[Row]], many_rows: int, load_rows: int
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
+        versions = []
         for number, batch in enumerate(arriving):
             # As by a command each time: what is known of the table is read anew.
             ingestor = Ingestor(
                 DeltaLake(Path(folder)), MemoryLocks(), ManualClock(), many_rows=many_rows, load_rows=load_rows
             )
             report = ingestor.ingest(source, batch, keyings=KEYINGS, batch_id=f"batch-{number}")
+            versions.append(report.version)
         lake = DeltaLake(Path(folder))
         check_version(lake, report.version, source)
         first = arriving[0]
-        lake.restore(source.name, 0)
+        lake.restore(source.name, versions[0])
         then = [dict(row, happened=row["happened"] // 2) for batch in arriving for row in batch]
         ingestor = Ingestor(lake, MemoryLocks(), ManualClock(), many_rows=many_rows, load_rows=load_rows)
         report = ingestor.ingest(source, then, keyings=KEYINGS, batch_id="then")

@@ -16,16 +16,19 @@ import pyarrow.compute as pc
 
 from mainspring.data.model import SEQUENCE, VISIBLE_AT, Source
 
+_PIECE = 1 << 16  # rows
+
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
     """Rows' places in two orders; arrays have shape (rows,).
 
-    `rank` is by event time, recorded time and `_seq`. `order` lists the rows by `_visible_at`, among equals the highest
-    rank first.
+    `rank` is by event time, recorded time and `_seq`, and `by_rank` lists the rows so. `order` lists them by
+    `_visible_at`, among equals the highest rank first.
     """
 
     rank: np.ndarray
+    by_rank: np.ndarray
     order: np.ndarray
 
 
@@ -42,17 +45,17 @@ def ranks(rows: pa.Table, source: Source) -> Ranks:
     """Return the ranks of rows that have the source's times, `_visible_at` and `_seq`."""
     event, visible, sequence = (numbers(rows[name]) for name in (source.event_time, VISIBLE_AT, SEQUENCE))
     recorded = event if source.recorded_time is None else numbers(rows[source.recorded_time])
-    places = np.arange(len(event))
-    rank = places
+    rank = by_rank = np.arange(len(event))
     # Rows that came by event time have their ranks already.
     if not (event[1:] > event[:-1]).all():
-        rank = np.empty_like(places)
-        rank[np.lexsort((sequence, recorded, event))] = places
+        by_rank = np.lexsort((sequence, recorded, event))
+        rank = np.empty_like(by_rank)
+        rank[by_rank] = np.arange(len(event))
     order = np.argsort(visible, kind="stable")
     instants = visible[order]
     if (instants[1:] == instants[:-1]).any():
         order = np.lexsort((-rank, visible))
-    return Ranks(rank, order)
+    return Ranks(rank, by_rank, order)
 
 
 def counting_rows(rows: pa.Table, keys: Sequence[str], ranked: Ranks, hashes: np.ndarray) -> Counted:
@@ -67,28 +70,31 @@ def counting_rows(rows: pa.Table, keys: Sequence[str], ranked: Ranks, hashes: np
         order = order[truths(functools.reduce(pc.and_, nulls))[order]]
     order, begins = _grouped(rows, keys, order, hashes)
     # A group's ranks are raised above those of the groups before, so one running maximum serves all.
-    raised = (np.cumsum(begins) - 1) * (len(rows) + 1) + ranked.rank[order]
+    raised = np.cumsum(begins) * len(rows)
+    raised += ranked.rank[order]
     highest = np.maximum.accumulate(raised)
     counts = np.zeros(len(rows), bool)
-    counting = raised == highest
-    counts[order[counting]] = True
+    counts[order[raised == highest]] = True
     firsts = np.flatnonzero(begins)
-    # The last row of a group that counts is its head.
     lasts = np.append(firsts[1:], len(order))[: len(firsts)] - 1
-    heads = np.maximum.accumulate(np.where(counting, np.arange(len(order)), 0))[lasts]
-    return Counted(counts, order[heads], order[firsts])
+    return Counted(counts, ranked.by_rank[highest[lasts] % max(len(rows), 1)], order[firsts])
 
 
 def _grouped(
     rows: pa.Table, keys: Sequence[str], order: np.ndarray, hashes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return `order` with the rows of equal keys together, which stay in their order, and where such a group begins."""
-    low = np.uint64((1 << len(order).bit_length()) - 1)
+    bits = np.uint64(len(order).bit_length())
+    low = (np.uint64(1) << bits) - np.uint64(1)
     # One number a row, its hash above its place: a sort of plain numbers costs a tenth of one of places by keys.
-    mixed = np.sort((hashes[order] & ~low) | np.arange(len(order), dtype=np.uint64))
-    grouped = order[(mixed & low).astype(np.int64)]
+    mixed = hashes[order]
+    mixed &= ~low
+    mixed |= np.arange(len(order), dtype=np.uint64)
+    mixed.sort()
+    grouped = order[(mixed & low).view(np.int64)]
+    mixed >>= bits
     begins = np.ones(len(order), bool)
-    begins[1:] = (mixed[1:] & ~low) != (mixed[:-1] & ~low)
+    np.not_equal(mixed[1:], mixed[:-1], out=begins[1:])
     if _agree(rows, keys, grouped, begins):
         return grouped, begins
     # Different keys have one hash, or equal keys do not look it, as NaN.
@@ -144,10 +150,12 @@ def arrow_of(values: np.ndarray) -> pa.Array[Any]:
     return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers.data)])
 
 
-def repeated(text: str, rows: int) -> pa.Array[Any]:
+def repeated(text: str, rows: int) -> pa.ChunkedArray[Any]:
     """Return one text for each row."""
     encoded = text.encode()
     offsets = np.array([0, len(encoded)], np.int32)
     one: Any = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(offsets.data), pa.py_buffer(encoded)])
-    texts: pa.Array[Any] = pa.repeat(one[0], rows)
-    return texts
+    # The pieces share their memory.
+    piece = pa.repeat(one[0], min(rows, _PIECE))
+    whole, rest = divmod(rows, _PIECE)
+    return pa.chunked_array([*[piece] * whole, piece[:rest]], pa.string())

@@ -217,23 +217,31 @@ class Staging:
 
     def _flags(self, rows: pa.Table, ranked: Ranks, name: str, keys: tuple[str, ...]) -> tuple[pa.Array[Any], pa.Table]:
         """Return which rows count, and `_seq` and `_visible_at` of the table's rows that count no more."""
-        columns = list(dict.fromkeys((*keys, *self._source.times, VISIBLE_AT, SEQUENCE)))
-        compared, before = rows.select(columns), 0
+        rows = rows.select(list(dict.fromkeys((*keys, *self._source.times, VISIBLE_AT, SEQUENCE))))
+        there = rows.slice(0, 0)
         if self._kept and len(rows):
             arriving, since = f"(SELECT * FROM typed WHERE {REASON} IS NULL)", pc.min(rows[self._source.event_time])
             known = self._heads.competitors(arriving, name, keys, len(rows), since.cast(pa.int64()).as_py())
-            there = self._con.sql(known).to_arrow_table().select(columns).cast(compared.schema)
-            if len(there):
-                compared, before = pa.concat_tables([there, compared]).combine_chunks(), len(there)
-                ranked = ranks(compared, self._source)
-        self._con.register("compared", compared)
-        hashed = self._con.sql(f"SELECT hash({', '.join(map(quote_name, keys))}) AS _hash FROM compared")
-        hashes = numbers(hashed.to_arrow_table()["_hash"], pa.uint64())
-        self._con.unregister("compared")
-        counted = counting_rows(compared, keys, ranked, hashes)
-        self._heads.note(name, keys, compared, counted)
-        lost = np.flatnonzero(~counted.counts[:before])
-        return arrow_of(counted.counts[before:]), compared.select([SEQUENCE, VISIBLE_AT]).take(arrow_of(lost))
+            there = self._con.sql(known).to_arrow_table().select(rows.column_names).cast(rows.schema)
+        hashes = self._hashes(rows, keys)
+        counted = counting_rows(rows, keys, ranked, hashes)
+        self._heads.note(name, keys, rows, counted)
+        counts, lost = counted.counts, there.select([SEQUENCE, VISIBLE_AT])
+        if len(there):
+            # Rows of the entities that have competitors are judged again, beside these.
+            theirs = self._hashes(there, keys)
+            met = np.flatnonzero(np.isin(hashes, theirs))
+            both = pa.concat_tables([there, rows.take(arrow_of(met))]).combine_chunks()
+            again = counting_rows(both, keys, ranks(both, self._source), np.append(theirs, hashes[met])).counts
+            counts[met] = again[len(there) :]
+            lost = lost.take(arrow_of(np.flatnonzero(~again[: len(there)])))
+        return arrow_of(counts), lost
+
+    def _hashes(self, rows: pa.Table, keys: tuple[str, ...]) -> np.ndarray:
+        self._con.register("hashed", rows)
+        found = self._con.sql(f"SELECT hash({', '.join(map(quote_name, keys))}) AS _hash FROM hashed").to_arrow_table()
+        self._con.unregister("hashed")
+        return numbers(found["_hash"], pa.uint64())
 
     def _merged(self, changes: list[pa.Table]) -> pa.Table:
         """Return the changes of all flags, a row for each `_seq`; a flag that does not change is null."""

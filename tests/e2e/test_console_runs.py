@@ -4,8 +4,9 @@ import pytest
 
 from e2e.chromium import DRIVEN
 from e2e.console import anywhere, fits, is_named, keeps_to_itself, stands_out
+from mainspring.core.time import HOUR, MINUTE, SECOND
 from mainspring.registry.runs import NAME
-from unit.console.flights import Project
+from unit.console.flights import NOW, Project
 from unit.console.trials import tried
 
 pytestmark = DRIVEN
@@ -84,3 +85,27 @@ def test_text_stands_out_from_what_is_behind_it(visitor, address, paths, dark) -
 
 def test_every_control_and_table_has_a_name(visitor, address, paths) -> None:
     is_named(visitor.page(), [f"{address}{path}" for path in paths])
+
+
+RECORD = """window.written = [];
+const fill = CanvasRenderingContext2D.prototype.fillText;
+CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+  const { a, b, c, d, e, f } = this.getTransform();
+  window.written.push(`${text} at ${Math.round(a * x + c * y + e)}, ${Math.round(b * x + d * y + f)}`);
+  return fill.apply(this, arguments);
+};"""
+
+
+@pytest.mark.parametrize("every", [SECOND // 20, 2 * SECOND, 40 * MINUTE, 11 * HOUR])
+@pytest.mark.parametrize("reach", [1e-6, 4.0])
+def test_no_two_labels_of_an_axis_are_alike(visitor, address, project, every, reach) -> None:
+    run = project.tracking.start("late", {}, NOW - HOUR)
+    values = [("system/cpu_percent", 95 + reach * at / 9, 0, NOW - HOUR + at * every) for at in range(10)]
+    project.tracking.log(run, metrics=values)
+    page = visitor.page()
+    page.call("Page.addScriptToEvaluateOnNewDocument", source=RECORD)
+    page.go(f"{address}/runs/{run}")
+    page.until("document.querySelector('.plot.drawn canvas') && window.written.length > 6")
+    drawn = page.do("[...new Set(window.written)].map((each) => each.split(' at ')[0])")
+    assert len(drawn) > 6
+    assert sorted(drawn) == sorted(set(drawn))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,14 @@ from typing import Any
 import pytest
 
 from depot import Depot
+from mainspring.app.keys import create_key
+from mainspring.app.profiles.settings import load_settings
+from mainspring.app.project import open_project
+from mainspring.console.app import create_app
+from mainspring.core.time import DAY
 from pickles import pickles_in
+from unit.console.client import Client
+from unit.console.crawl import crawl, reprs
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flights"
 PROMISED = {
@@ -72,6 +80,13 @@ def test_it_leaves_a_project_that_is_well_and_not_up(demo: Demo) -> None:
     status = demo.depot.json("status")
     assert status["up"] is None
     assert status["endpoints"][0]["predictions"] == 58_752
+
+
+def test_no_page_of_it_shows_a_value_as_python_writes_it(demo: Demo) -> None:
+    with closing(open_project(load_settings(demo.depot.root, None))) as project:
+        pages = crawl(Client(create_app(project), create_key(project, "reader", ["view"], DAY)))
+    assert len(pages) > 25
+    assert reprs(pages) == {}
 
 
 def test_its_key_is_shown_once_and_kept_nowhere(demo: Demo) -> None:

@@ -22,7 +22,7 @@ from mainspring.app.models.executors import EXECUTORS, executors
 from mainspring.app.models.modelling import add_file
 from mainspring.core.errors import Corrupt, Invalid, NotConvertible
 from mainspring.core.schema import DType
-from mainspring.core.time import MINUTE
+from mainspring.core.time import MINUTE, format_instant
 from mainspring.registry.model import Bundle, Input
 from mainspring.serving.plane.golden import warm_up
 from mainspring.stats import metrics
@@ -124,6 +124,8 @@ def test_what_is_trained_is_what_is_served(
 
     model = late_model(fit, features=[Traffic, others], baseline=[], gates=[])
     report = bakery.trainer.train(model, since=START, until=UNTIL)
+    params = bakery.tracking.get(report.run_id).params
+    assert (params["since"], params["until"]) == (format_instant(START), format_instant(UNTIL))
     bundle = bakery.bundles.load(report.digest)
     assert (bundle.manifest.flavour, set(bundle.files) & {file}) == (flavour, {file})
     assert bundle.manifest.extra["proof"]["rows"] > 10_000

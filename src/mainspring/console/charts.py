@@ -14,13 +14,15 @@ from mainspring.core.time import DAY
 
 WIDTH, HEIGHT = 600, 150  # of the SVG's own units; it is stretched to its place
 _PAD = 6
-_UNITS: dict[str, Callable[[float], str | Markup]] = {
-    "count": lambda value: formats.whole(math.floor(value)),
-    "ms": formats.milliseconds,
-    "score": lambda value: formats.fixed(value, 3),
-    "share": lambda value: formats.share(value, 0),
-    "number": lambda value: formats.number(value, 3),
+# A value as text, with so many digits more than it has by itself.
+_UNITS: dict[str, Callable[[float, int], str | Markup]] = {
+    "count": lambda value, _: formats.whole(math.floor(value)),
+    "ms": lambda value, more: formats.milliseconds(value, 3 + more),
+    "score": lambda value, more: formats.fixed(value, 3 + more),
+    "share": formats.share,
+    "number": lambda value, more: formats.number(value, 3 + more),
 }
+_MORE = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +115,14 @@ class Chart:
         return end if self.most is None or high > self.most else min(end, self.most)
 
     @property
-    def top(self) -> str | Markup:
-        """The upper end of the scale, as text."""
-        return _UNITS[self.unit](self.high)
+    def scale(self) -> tuple[str | Markup, str | Markup]:
+        """The upper and the lower end of the scale as texts, with so many digits that they differ."""
+        write = _UNITS[self.unit]
 
-    @property
-    def bottom(self) -> str | Markup:
-        return _UNITS[self.unit](self.low)
+        def way(more: int) -> Callable[[float], str | Markup]:
+            return lambda value: write(value, more)
+
+        return formats.apart(self.high, self.low, [way(more) for more in range(_MORE)])
 
     @property
     def data(self) -> str:
@@ -147,18 +150,13 @@ class Chart:
         ).decode()
 
     @property
-    def left(self) -> str:
-        """Where it begins, as text."""
-        return self._end(self.starts[0])
-
-    @property
-    def right(self) -> str:
-        return self._end(self.starts[-1] if self.axis == "step" else self.ends[-1])
-
-    def _end(self, at: int) -> str:
+    def reach(self) -> tuple[str | Markup, str | Markup]:
+        """Where it begins and ends as texts, in so fine a form that they differ."""
         if self.axis == "step":
-            return f"{self.step} {at:,}"
-        return formats.day(at) if self.ends[-1] - self.starts[0] >= DAY else formats.minute(at)
+            return f"{self.step} {self.starts[0]:,}", f"{self.step} {self.starts[-1]:,}"
+        begin, end = self.starts[0], self.ends[-1]
+        ways = [formats.minute, formats.second, formats.millisecond]
+        return formats.apart(begin, end, [formats.day, *ways] if end - begin >= DAY else ways)
 
     @property
     def svg(self) -> Markup:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -35,6 +37,17 @@ def number(value: float | None, digits: int = 4) -> str | Markup:
         return f"{value:.1e}"
     decimals = max(0, digits - 1 - math.floor(math.log10(size)))
     return _trimmed(f"{value:,.{decimals}f}")
+
+
+def apart(one: float, other: float, ways: Sequence[Callable[[Any], str | Markup]]) -> tuple[str | Markup, str | Markup]:
+    """Return two values in the first way of writing in which they differ, or in the last."""
+    told = [(way(one), way(other)) for way in ways]
+    return next((pair for pair in told if pair[0] != pair[1]), told[-1])
+
+
+def ends(low: float, high: float, digits: int = 3) -> tuple[str | Markup, str | Markup]:
+    """Both ends of a scale, with as many digits more as they need to differ."""
+    return apart(low, high, [partial(number, digits=each) for each in range(digits, 17)])
 
 
 def fixed(value: float | None, decimals: int = 3) -> str | Markup:
@@ -70,13 +83,13 @@ def share(value: float | None, decimals: int = 1) -> str | Markup:
     return text
 
 
-def milliseconds(value: float | None) -> str | Markup:
+def milliseconds(value: float | None, digits: int = 3) -> str | Markup:
     """`1.24 ms`, `840 µs`, `2.1 s`."""
     if value is None or not math.isfinite(value):
         return missing("no predictions")
     if 0 < value < 1:
-        return f"{value * 1000:.0f}{_THIN}µs"
-    return f"{number(value, 3)}{_THIN}ms" if value < 1000 else f"{number(value / 1000, 3)}{_THIN}s"
+        return f"{number(value * 1000, digits)}{_THIN}µs"
+    return f"{number(value, digits)}{_THIN}ms" if value < 1000 else f"{number(value / 1000, digits)}{_THIN}s"
 
 
 def duration(us: int | float | None) -> str | Markup:
@@ -109,6 +122,17 @@ def minute(at: int) -> str:
     return f"{to_datetime(at):%-d %b %Y, %H:%M} UTC"
 
 
+def second(at: int) -> str:
+    """`31 Aug 2013, 23:00:07 UTC` without markup."""
+    return f"{to_datetime(at):%-d %b %Y, %H:%M:%S} UTC"
+
+
+def millisecond(at: int) -> str:
+    """`31 Aug 2013, 23:00:07.250 UTC` without markup."""
+    moment = to_datetime(at)
+    return f"{moment:%-d %b %Y, %H:%M:%S}.{moment.microsecond // 1000:03d} UTC"
+
+
 def size(count: int | None) -> str | Markup:
     """Bytes in thousands: `812 B`, `4.1 kB`, `37 MB`."""
     if count is None:
@@ -123,10 +147,7 @@ def size(count: int | None) -> str | Markup:
 
 def exact(at: int | None) -> Markup:
     """`31 Aug 2013, 23:00:07.250 UTC`."""
-    if at is None:
-        return missing()
-    moment = to_datetime(at)
-    return _time(at, f"{moment:%-d %b %Y, %H:%M:%S}.{moment.microsecond // 1000:03d} UTC")
+    return missing() if at is None else _time(at, millisecond(at))
 
 
 def day(at: int) -> str:

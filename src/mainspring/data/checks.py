@@ -57,7 +57,8 @@ class Check(msgspec.Struct, frozen=True, omit_defaults=True):
             what = names if self.kind == "in_range" else f"length({names})"
             return f"{what} in {'(' if self.low_open else '['}{low}, {high}{')' if self.high_open else ']'}"
         if self.kind in ("one_of", "none_of"):
-            return f"{names} {self.kind.replace('_', ' ')} {list(self.values)}"
+            values = ", ".join(msgspec.json.encode(value).decode() for value in self.values)
+            return f"{names} {self.kind.replace('_', ' ')} {values}"
         if self.kind in ("starts_with", "ends_with"):
             return f"{names} {self.kind.replace('_', ' ')} {self.values[0]!r}"
         if self.kind in _PATTERNS:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mainspring.core.time import Clock
+from mainspring.core.time import Clock, format_instant
 from mainspring.data.model import DatasetCommit
 from mainspring.data.ports import LakeTables, Snapshots
 from mainspring.registry.bundles import Bundles
@@ -106,7 +106,9 @@ class Trainer:
             run.withheld = personal_sources(model)
             for name, content in pinned.files_of_run.items():
                 run.log_artefact(name, content)
-            run.log_params({"since": since, "until": until, "holdout": model.holdout, "task": model.task})
+            bounds = {"since": since, "until": until}
+            run.log_params({name: format_instant(at) for name, at in bounds.items() if at is not None})
+            run.log_params({"holdout": model.holdout, "task": model.task})
             tell("read the features", 0.05)
             everything, held_out, notes = self._data(model, pinned, since, until)
             run.log_param("dropped", everything.dropped)

@@ -1,10 +1,12 @@
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from mainspring.console.charts import HEIGHT, WIDTH, Chart, Line, Table, spark
 from mainspring.console.endpoints.series import charts
+from mainspring.core.time import DAY, SECOND
 from unit.console.flights import windows
 
 
@@ -93,3 +95,20 @@ def test_the_four_charts_hold_the_windows() -> None:
     newest = found["quality"].table.rows[0]
     assert newest[0] == "26 Aug – 2 Sep 2013 UTC"
     assert found["quality"].table.head == ("Window", "auc", "brier", "log_loss", "Labels", "Coverage", "Median lag")
+
+
+@pytest.mark.parametrize(
+    ("unit", "values"),
+    [("number", (99.6001, 99.6002)), ("share", (0.1, 0.1001)), ("ms", (0.84, 0.8401)), ("score", (0.75, 0.7501))],
+)
+def test_the_ends_of_a_scale_differ_as_texts(unit: str, values: tuple[float, float]) -> None:
+    drawn = replace(chart(Line("a", values), from_zero=False), unit=unit)
+    assert drawn.scale[0] != drawn.scale[1]
+
+
+@pytest.mark.parametrize(("width", "text"), [(SECOND // 4, "00:00:00.500"), (2 * SECOND, "00:00:04"), (DAY, "3 Jan")])
+def test_the_ends_of_the_time_differ_as_texts(width: int, text: str) -> None:
+    drawn = replace(chart(Line("a", (1.0, 2.0))), starts=(0, width), ends=(width, 2 * width))
+    begin, end = drawn.reach
+    assert begin != end
+    assert text in str(end)

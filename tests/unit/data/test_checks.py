@@ -82,7 +82,7 @@ def test_how_checks_are_written() -> None:
             length("x", 1),
             matches("x", "a+"),
             Check("starts_with", ("x",), values=("a",)),
-            none_of("x", ["a"]),
+            none_of("x", ["a", 1.5, True]),
         )
     ]
     assert written == [
@@ -90,5 +90,5 @@ def test_how_checks_are_written() -> None:
         "length(x) in [1, inf]",
         "x matches 'a+'",
         "x starts with 'a'",
-        "x none of ['a']",
+        'x none of "a", 1.5, true',
     ]

@@ -134,7 +134,7 @@ def test_a_row_has_all_its_reasons() -> None:
     assert [row["_seq"] for row in landing.landed()] == [0, 1, 6, 7]
     assert [row["_reason"] for row in landing.quarantined()] == [
         "fails not_null(name, small); fails single in [0, 1]; fails big in [-inf, 10]",
-        "at is null; fails single in [0, 1]; fails name one of ['a', \"it's\"]",
+        'at is null; fails single in [0, 1]; fails name one of "a", "it\'s"',
         "small is not an int32; single is not a float32",
         "fails unique(double)",
     ]

@@ -17,6 +17,7 @@ from mainspring.app.processes.process import arguments
 from mainspring.app.profiles.settings import PROJECT_FILE, load_settings
 from mainspring.app.project import Project, open_project
 from mainspring.core.errors import Invalid, MainspringError
+from mainspring.core.time import parse_instant
 from mainspring.registry.adapters.folder import FolderBlobs
 from mainspring.registry.adapters.memory import MemoryVersions
 from mainspring.registry.adapters.mlflow import MlflowTracking
@@ -75,8 +76,8 @@ def _train(project: Project, run: RunRecord, into: Path, tell: int) -> dict[str,
     )
     report = trainer.train(
         _as_it_was(project.definitions.model(run.model), run),
-        since=_instant(run.params.get("since")),
-        until=_instant(run.params.get("until")),
+        since=recorded_instant(run.params.get("since")),
+        until=recorded_instant(run.params.get("until")),
         commit=project.snapshots.get(run.tags["dataset_commit"]),
         progress=lambda stage, share: _say(tell, stage, share),
     )
@@ -97,8 +98,12 @@ def _say(tell: int, stage: str, share: float) -> None:
     os.write(tell, msgspec.json.encode([stage, share]) + b"\n")
 
 
-def _instant(text: str | None) -> int | None:
-    return None if text in (None, "None") else int(text)
+def recorded_instant(text: str | None) -> int | None:
+    """Return the bound of a training's time, UTC epoch microseconds, from the parameter of its run."""
+    # Runs from before logged the number of microseconds, and "None" where there was no bound.
+    if text is None or text == "None":
+        return None
+    return int(text) if text.lstrip("-").isdigit() else parse_instant(text)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def load_picture(baseline: Baseline) -> Markup:
     inside = Markup("").join(
         [
             *(_across(y(tick), f"{tick / 1000:,g} ms") for tick in y.ticks),
-            *(_below(x(tick), f"{tick:,.0f}") for tick in x.ticks),
+            *(_below(x(tick), f"{tick:,g}") for tick in x.ticks),
             _deadline(y(baseline.deadline_us)),
             _line("second", [(x(each.offered), y(each.p99_us or 1.0)) for each in points]),
             _line("first", [(x(each.offered), y(each.p50_us or 1.0)) for each in points]),

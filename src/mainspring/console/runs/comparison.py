@@ -196,7 +196,7 @@ def _scale(rows: Sequence[RunRow], column: Column) -> Scale | None:
         return None  # where all cross at one place there is nothing to see
     low, reach = min(known), max(known) - min(known)
     places = tuple(None if n is None else (n - low) / reach for n in numbers)
-    return Scale(column, formats.number(low), formats.number(max(known)), places, _halves(rows, places))
+    return Scale(column, *formats.ends(low, max(known), 4), places, _halves(rows, places))
 
 
 def _categories(rows: Sequence[RunRow], column: Column, values: Sequence[str | float | None]) -> Scale:

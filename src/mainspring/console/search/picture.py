@@ -12,8 +12,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from mainspring.console import formats
-from mainspring.console.search.scale import Axis, axis_of, judged_axis
+from mainspring.console.search.scale import Axis, axis_of, judged_axis, name_of
 from mainspring.console.search.trials import LOST, Found, Tried
 from mainspring.training.search.trials import COMPLETE, FAILED, PRUNED
 
@@ -58,7 +57,8 @@ def over_trials(found: Found) -> Plot | None:
     dots = [(trial, x(trial.number), _y(axis, trial)) for trial in told]
     inside = _grid() + _best_line(told, found.maximize, axis, x) + _dots(dots, found.best)
     note = f"{outside} far worse {'one is' if outside == 1 else 'ones are'} drawn at the edge" if outside else ""
-    return Plot(_svg(inside, HEIGHT), _end(axis.high), _end(axis.low), ("trial 0", f"trial {last:,}"), note)
+    bottom, top = axis.ends
+    return Plot(_svg(inside, HEIGHT), top, bottom, ("trial 0", f"trial {last:,}"), note)
 
 
 def ticks(found: Found) -> tuple[tuple[str, int, Markup], ...]:
@@ -94,9 +94,8 @@ def _slice(found: Found, having: Sequence[Tried], name: str, along: Axis) -> Plo
             dots.append((trial, WIDTH * (0.03 + 0.94 * place), _y(axis, trial)))
     best = found.best
     note = "by order of magnitude" if along.log else ""
-    return Plot(
-        _svg(_grid() + _dots(dots, best), HEIGHT), _end(axis.high), _end(axis.low), along.ends, note, bool(along.names)
-    )
+    bottom, top = axis.ends
+    return Plot(_svg(_grid() + _dots(dots, best), HEIGHT), top, bottom, along.ends, note, bool(along.names))
 
 
 def _judged(told: Sequence[Tried], maximize: bool) -> tuple[Axis, int]:
@@ -135,7 +134,7 @@ def _dots(dots: Sequence[tuple[Tried, float, float]], best: Tried | None) -> Mar
 
 
 def _dot(trial: Tried, x: float, y: float, look: str) -> Markup:
-    told = ", ".join(f"{name} {value}" for name, value in trial.params.items())
+    told = ", ".join(f"{name} {name_of(value)}" for name, value in trial.params.items())
     title = f"trial {trial.number}: {trial.value:.6g}" + (f" with {told[:300]}" if told else "")
     # The table has the same links: there are too many here to be gone through one by one with a keyboard.
     drawn = Markup('<path class="{}" d="M{:.1f} {:.1f}h0"><title>{}</title></path>').format(look, x, y, title)
@@ -155,7 +154,3 @@ def _svg(inside: Markup, height: int) -> Markup:
     return Markup(
         '<svg class="tries" viewBox="0 0 {} {}" preserveAspectRatio="none" focusable="false">{}</svg>'
     ).format(WIDTH, height, inside)
-
-
-def _end(value: float) -> str | Markup:
-    return formats.number(value, 3)

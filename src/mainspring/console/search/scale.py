@@ -38,7 +38,7 @@ class Axis:
     @property
     def ends(self) -> tuple[str | Markup, ...]:
         """What stands under it: each name, or the two ends."""
-        return self.names or (formats.number(self.low, 3), formats.number(self.high, 3))
+        return self.names or formats.ends(self.low, self.high)
 
 
 def axis_of(values: Sequence[Any]) -> Axis | None:

@@ -2,19 +2,46 @@
 (() => {
   "use strict";
   const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
-  const minute = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", timeZone: "UTC" });
+  const clock = (more) => new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", timeZone: "UTC", ...more });
+  const minute = clock({}), second = clock({ second: "2-digit" }), millisecond = clock({ second: "2-digit", fractionalSecondDigits: 3 });
   const count = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
-  const figure = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 4 });
+  const figure = (digits) => new Intl.NumberFormat("en-US", { maximumSignificantDigits: digits });
   const DAY = 86400;
   const DASHES = [[], [7, 4], [2, 4], [9, 3, 2, 3]];
 
+  // A value as text, with so many digits more than it has by itself.
   const units = {
     count: (v) => count.format(v),
-    ms: (v) => (v < 1 && v > 0 ? `${Math.round(v * 1000)} µs` : v < 1000 ? `${+v.toPrecision(3)} ms` : `${+(v / 1000).toPrecision(3)} s`),
-    score: (v) => v.toFixed(3),
-    share: (v) => `${+(v * 100).toFixed(v < 0.1 ? 1 : 0)}%`,
-    number: (v) => (v !== 0 && (Math.abs(v) < 1e-4 || Math.abs(v) >= 1e12) ? v.toExponential(1) : figure.format(v)),
+    ms: (v, more = 0) => (v < 1 && v > 0 ? `${+(v * 1000).toFixed(more)} µs` : v < 1000 ? `${+v.toPrecision(3 + more)} ms` : `${+(v / 1000).toPrecision(3 + more)} s`),
+    score: (v, more = 0) => v.toFixed(3 + more),
+    share: (v, more = 0) => `${+(v * 100).toFixed((v < 0.1 ? 1 : 0) + more)}%`,
+    number: (v, more = 0) => (v !== 0 && (Math.abs(v) < 1e-4 || Math.abs(v) >= 1e12) ? v.toExponential(1 + more) : figure(4 + more).format(v)),
   };
+
+  // The first way of writing the values in which no two are alike, or the last.
+  const apart = (values, ways) => {
+    const written = ways.map((way) => () => values.map(way));
+    const told = written.find((texts) => new Set(texts()).size === values.length);
+    return (told || written[written.length - 1])();
+  };
+  const MORE = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+  const numbered = (unit, values) => apart(values, MORE.map((more) => (v) => units[unit](v, more)));
+
+  // Labels of instants. The day, or the year, stands in a second line, where it is not that of the label before.
+  function dated(chart, instants) {
+    const span = chart.x[chart.x.length - 1] - chart.x[0];
+    const above = (upper, lower) => (at) => `${upper.format(at)}\n${lower(at)}`;
+    const year = (at) => String(new Date(at).getUTCFullYear()), date = (at) => day.format(at);
+    const ways = chart.width < DAY && span < 2 * DAY
+      ? [(at) => minute.format(at), (at) => second.format(at), above(minute, date), above(second, date), above(millisecond, date)]
+      : [date, above(day, year), above(minute, date), above(second, date)];
+    let before = "";
+    return apart(instants, ways).map((text) => {
+      const [upper, lower] = text.split("\n"), same = lower === before;
+      before = lower;
+      return lower === undefined || same ? upper : text;
+    });
+  }
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
@@ -72,8 +99,8 @@
     const label = (at) => {
       if (chart.axis === "step") return chart.width > 1 ? `${chart.step}s ${count.format(chart.x[at])} – ${count.format(chart.x[at] + chart.width - 1)}` : `${chart.step} ${count.format(chart.x[at])}`;
       const from = new Date((chart.x[at] - chart.width / 2) * 1000), to = new Date((chart.x[at] + chart.width / 2) * 1000);
-      const whole = chart.width % DAY === 0;
-      return whole ? `${day.format(from)} – ${day.format(to)}` : `${day.format(from)}, ${minute.format(from)} – ${minute.format(to)}`;
+      const whole = chart.width % DAY === 0, exact = chart.width < 1 ? millisecond : chart.width < 60 ? second : minute;
+      return whole ? `${day.format(from)} – ${day.format(to)}` : `${day.format(from)}, ${exact.format(from)} – ${exact.format(to)}`;
     };
     return {
       init: (u) => u.over.append(box),
@@ -100,8 +127,7 @@
   }
 
   function draw(place, chart) {
-    const steps = chart.axis === "step", span = chart.x[chart.x.length - 1] - chart.x[0];
-    const label = (at) => (chart.width < DAY && span < 2 * DAY ? minute : day).format(at);
+    const steps = chart.axis === "step";
     const { order, drawn } = columns(chart);
     const bars = chart.kind === "bars", bands = chart.kind === "bands", middle = (chart.lines.length - 1) / 2;
     const axis = { stroke: colour("soft"), font: `12px ${getComputedStyle(document.body).fontFamily}`, ticks: { show: false } };
@@ -123,8 +149,8 @@
       },
       axes: [
         steps ? { ...axis, grid: { show: false }, size: 26, values: (_u, at) => at.map((v) => (v % 1 ? "" : count.format(v))) }
-        : { ...axis, grid: { show: false }, size: 26, splits: (u) => under(chart, u.width), values: (_u, at) => at.map((x) => label((x - chart.width / 2) * 1000)) },
-        { ...axis, grid: { stroke: colour("line"), width: 1 }, size: 58, space: 36, values: (_u, at) => at.map((v) => (chart.unit === "count" && v % 1 ? "" : units[chart.unit](v))) },
+        : { ...axis, grid: { show: false }, size: (_u, texts) => ((texts || []).some((text) => text.includes("\n")) ? 40 : 26), splits: (u) => under(chart, u.width), values: (_u, at) => dated(chart, at.map((x) => (x - chart.width / 2) * 1000)) },
+        { ...axis, grid: { stroke: colour("line"), width: 1 }, size: 58, space: 36, values: (_u, at) => (chart.unit === "count" ? at.map((v) => (v % 1 ? "" : count.format(v))) : numbered(chart.unit, at)) },
       ],
       series: [
         {},

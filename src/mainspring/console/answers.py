@@ -46,6 +46,17 @@ class Json(JSONResponse):
         return msgspec.json.encode(content)
 
 
+UNITS = {"instants": "UTC epoch microseconds", "durations": "microseconds, where the name says no other unit"}
+
+
+class Answer(Json):
+    """A document of the API, which says in what units its numbers of time are."""
+
+    def render(self, content: Any) -> bytes:
+        built = content if isinstance(content, dict) else msgspec.to_builtins(content)
+        return super().render({**built, "units": UNITS} if isinstance(built, dict) else built)
+
+
 def status_of(error: MainspringError) -> int:
     """Return the HTTP status that says what kind of error this is."""
     if isinstance(error, Denied) and error.authenticated:

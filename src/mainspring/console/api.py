@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from mainspring.app.live.looking import Looking
-from mainspring.console.answers import Json
+from mainspring.console.answers import Answer, Json
 from mainspring.console.data.explore_api import add_explore_api
 from mainspring.console.endpoints.api import Id, Limit, add_endpoint_api
 from mainspring.console.endpoints.live import live
@@ -46,14 +46,14 @@ def api(project: ConsoleProject, looking: Looking | None = None) -> APIRouter:
     Args:
         looking: Shared with the pages, so that both find what the other looked at.
     """
-    router = APIRouter(prefix="/api", default_response_class=Json)
+    router = APIRouter(prefix="/api", default_response_class=Answer)
     looking = looking or Looking()
 
     @router.get("/status")
     def status() -> Response:
         """The project, and what is live behind each endpoint."""
         settings, table = project.settings, project.routes.current()
-        return Json(
+        return Answer(
             {
                 "project": settings.project,
                 "profile": settings.profile,
@@ -69,13 +69,13 @@ def api(project: ConsoleProject, looking: Looking | None = None) -> APIRouter:
     @router.get("/predictions")
     def list_predictions(endpoint: MaybeId = None, limit: Limit = 50) -> Response:
         """The newest predictions, newest first."""
-        return Json({"predictions": [_logged(each) for each in project.predictions.recent(endpoint, limit)]})
+        return Answer({"predictions": [_logged(each) for each in project.predictions.recent(endpoint, limit)]})
 
     @router.get("/predictions/{prediction_id}")
     def show_prediction(prediction_id: Id) -> Response:
         """One prediction with everything that made it, and its label."""
         view = evidence(project, check_id(prediction_id, "prediction"))
-        return Json(
+        return Answer(
             {
                 "prediction": _logged(view.prediction),
                 "label": view.label,
@@ -95,7 +95,7 @@ def api(project: ConsoleProject, looking: Looking | None = None) -> APIRouter:
     @router.get("/keys")
     def list_keys() -> Response:
         """API keys, revoked and expired ones included, without anything secret. Needs the scope manage."""
-        return Json({"keys": [_shown(key) for key in project.key_store.all()]})
+        return Answer({"keys": [_shown(key) for key in project.key_store.all()]})
 
     @router.post("/keys", status_code=201)
     async def create_key(request: Request) -> Response:
@@ -120,7 +120,7 @@ def api(project: ConsoleProject, looking: Looking | None = None) -> APIRouter:
     @router.get("/audit")
     def list_audit(limit: Limit = 100) -> Response:
         """What was done, newest first."""
-        return Json({"events": project.audit.read(limit)})
+        return Answer({"events": project.audit.read(limit)})
 
     add_explore_api(router, project, looking)
     return router

@@ -40,7 +40,7 @@ def test_predictions_newest_first(administrator) -> None:
     found = administrator.get("/api/predictions?endpoint=late-arrival&limit=3").json()["predictions"]
     assert len(found) == 3
     assert found[0]["at"] > found[1]["at"] > found[2]["at"]
-    assert administrator.get("/api/predictions?endpoint=nobody").json() == {"predictions": []}
+    assert administrator.get("/api/predictions?endpoint=nobody").json()["predictions"] == []
 
 
 def test_one_prediction_with_its_makers(administrator, project) -> None:
@@ -76,7 +76,19 @@ def test_models_and_versions(administrator) -> None:
 def test_runs(administrator) -> None:
     runs = administrator.get("/api/runs?model=late-arrival&limit=1").json()["runs"]
     assert [run["status"] for run in runs] == ["FINISHED"]
-    assert administrator.get("/api/runs?model=nobody").json() == {"runs": [], "next": None}
+    nobody = administrator.get("/api/runs?model=nobody").json()
+    assert (nobody["runs"], nobody["next"]) == ([], None)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["status", "endpoints/late-arrival/windows", "predictions", "models", "models/late-arrival/history", "runs", "features",
+     "features/Weather", "data", "data/tables/weather", "data/commits", "jobs", "keys", "audit"],
+)  # fmt: skip
+def test_an_answer_says_in_what_unit_its_instants_are(administrator, path) -> None:
+    answer = administrator.get(f"/api/{path}")
+    assert answer.status_code == 200
+    assert answer.json()["units"]["instants"] == "UTC epoch microseconds"
 
 
 class TestKeys:

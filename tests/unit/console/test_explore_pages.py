@@ -449,7 +449,7 @@ class TestApi:
         whole = client.get("/api/features/Orders/distributions").json()
         assert (whole["entities"], whole["version"]) == (11, 1)
         one = client.get("/api/features/Orders/distributions?feature=status").json()
-        assert one == whole["features"]["status"]
+        assert one == {**whole["features"]["status"], "units": whole["units"]}
         assert client.get("/api/features/Orders/distributions?feature=no").status_code == 404
         assert client.get("/api/features/Returns/distributions").json() is None
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from mainspring.app.live.looking import Looking
-from mainspring.console.answers import Json
+from mainspring.console.answers import Answer, Json
 from mainspring.console.data.commits import commit_list, commit_page, differences
 from mainspring.console.data.tables import find_source, profiled, source_page, table_list
 from mainspring.console.features.values import (
@@ -36,12 +36,12 @@ def add_explore_api(router: APIRouter, project: ConsoleProject, looking: Looking
     @router.get("/features")
     def list_features(q: Words = "", owner: Words = "") -> Response:
         """Feature views, with how fresh they are and the models that use them; those found, with `q` and `owner`."""
-        return Json(feature_list(project, q, owner or None))
+        return Answer(feature_list(project, q, owner or None))
 
     @router.get("/features/{view}")
     def show_view(view: Id) -> Response:
         """One feature view: its definition, freshness and lineage."""
-        return Json(view_page(project, find_view(project, check_id(view, "feature view"))))
+        return Answer(view_page(project, find_view(project, check_id(view, "feature view"))))
 
     @router.get("/features/{view}/distributions")
     def show_distributions(view: Id, feature: Words = "") -> Response:
@@ -52,36 +52,36 @@ def add_explore_api(router: APIRouter, project: ConsoleProject, looking: Looking
         seen = over_time(project, looking, found)
         if seen.found is None or not feature:
             return _seen(seen)
-        return Json(seen.found.features[feature])
+        return Answer(seen.found.features[feature])
 
     @router.get("/features/{view}/online")
     def show_online(request: Request, view: Id) -> Response:
         """One entity's values now, online and offline. Its keys are parameters: `?key.origin=EWR`."""
         found = find_view(project, check_id(view, "feature view"))
-        return Json(looked_up(project, found, entity_keys(found, dict(request.query_params))))
+        return Answer(looked_up(project, found, entity_keys(found, dict(request.query_params))))
 
     @router.get("/lineage")
     def show_lineage() -> Response:
         """The whole project's lineage: nodes, and edges from one `kind:name` to another."""
         found, problem = project_lineage(project)
-        return Json({"nodes": found.nodes, "edges": found.edges, "problem": problem})
+        return Answer({"nodes": found.nodes, "edges": found.edges, "problem": problem})
 
     @router.get("/data")
     def list_tables() -> Response:
         """Every source with its table: rows, size, newest event, quarantine; and the other tables."""
-        return Json(table_list(project))
+        return Answer(table_list(project))
 
     @router.get("/data/commits")
     def list_commits() -> Response:
         """Dataset commits with their tags, newest first."""
-        return Json({"commits": commit_list(project)})
+        return Answer({"commits": commit_list(project)})
 
     @router.get("/data/commits/{commit}")
     def show_commit(commit: Id, to: MaybeId = None) -> Response:
         """One dataset commit beside its parent, or beside the commit or tag `to`."""
         other = check_id(to, "commit") if to else None
         view = commit_page(project, check_id(commit, "commit"), other)
-        return Json({"commit": view.commit, "tags": view.tags, "other": view.other, "tables": view.tables})
+        return Answer({"commit": view.commit, "tags": view.tags, "other": view.other, "tables": view.tables})
 
     @router.get("/data/commits/{commit}/difference")
     def show_difference(commit: Id, to: MaybeId = None) -> Response:
@@ -92,7 +92,7 @@ def add_explore_api(router: APIRouter, project: ConsoleProject, looking: Looking
     @router.get("/data/tables/{source}")
     def show_source(source: Id) -> Response:
         """One source: its schema, checks, what failed them, the commits that changed it, its lineage."""
-        return Json(source_page(project, find_source(project, check_id(source, "source"))))
+        return Answer(source_page(project, find_source(project, check_id(source, "source"))))
 
     @router.get("/data/tables/{source}/profile")
     def show_profile(source: Id) -> Response:
@@ -107,4 +107,4 @@ def _seen(seen: Seen[Any]) -> Response:
         response = Json({"ready": False}, 202)
         response.headers["retry-after"] = "2"
         return response
-    return Json(seen.found)
+    return Answer(seen.found)

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
-from mainspring.console.answers import Json
+from mainspring.console.answers import Answer
 from mainspring.console.endpoints.overview import endpoints
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import NotFound
@@ -30,14 +30,14 @@ def add_endpoint_api(router: APIRouter, project: ConsoleProject) -> None:
     def list_endpoints() -> Response:
         """Every endpoint, declared or routed, with its route; null where nothing stands behind it."""
         table = project.routes.current()
-        return Json({"endpoints": [{"name": name, "route": table.get(name)} for name in endpoints(project)]})
+        return Answer({"endpoints": [{"name": name, "route": table.get(name)} for name in endpoints(project)]})
 
     @router.get("/endpoints/{name}/windows")
     def list_windows(name: Id, since: Instant = 0, until: Instant | None = None) -> Response:
         """What the monitors found in windows that start in `[since, until)`, oldest first."""
-        return Json({"endpoint": known(name), "windows": project.monitors.windows(name, since, until)})
+        return Answer({"endpoint": known(name), "windows": project.monitors.windows(name, since, until)})
 
     @router.get("/endpoints/{name}/baselines")
     def list_baselines(name: Id, limit: Limit = 10) -> Response:
         """What the endpoint managed when it was measured, newest first."""
-        return Json({"endpoint": known(name), "baselines": project.baselines.newest(name, limit)})
+        return Answer({"endpoint": known(name), "baselines": project.baselines.newest(name, limit)})

@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from mainspring.console.answers import Json
+from mainspring.console.answers import Answer
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.jobs.job_page import job_page
 from mainspring.console.jobs.listing import SHOWN, job_list
@@ -27,7 +27,7 @@ def add_job_api(router: APIRouter, project: ConsoleProject) -> None:
     def list_jobs(status: Text = "", before: Text = "", limit: Limit = SHOWN) -> Response:
         """Jobs, newest first, and the schedules; `next` is the `before` of the page behind this one."""
         found = job_list(project, status=status, before=before, limit=limit)
-        return Json(
+        return Answer(
             {
                 "jobs": found.rows,
                 "counts": found.counts,
@@ -41,7 +41,7 @@ def add_job_api(router: APIRouter, project: ConsoleProject) -> None:
         """One job with its argument, its result, its error and its finished steps."""
         view = job_page(project, check_id(job_id, "job"))
         job = {name: getattr(view.job, name) for name in ("due_at", "started_at", "ended_at", "holder", "leased_until")}
-        return Json(
+        return Answer(
             {
                 "job": {
                     **_fields(view.row),

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from mainspring.app.live.looking import Looking
 from mainspring.app.models.cards import document
-from mainspring.console.answers import Json
+from mainspring.console.answers import Answer, Json
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.features.values import Seen
 from mainspring.console.models.happenings import history
@@ -35,33 +35,33 @@ def add_model_api(router: APIRouter, project: ConsoleProject, looking: Looking) 
     def list_models(q: Words = "") -> Response:
         """Every model, declared or registered, with its aliases, champion, and the endpoints that serve it."""
         found = model_list(project, q)
-        return Json({"models": found.rows, "found": found.found, "of": found.of})
+        return Answer({"models": found.rows, "found": found.found, "of": found.of})
 
     @router.get("/models/{model}")
     def show_model(model: Id, before: Before = None, limit: Limit = 20) -> Response:
         """One model with its versions, newest first; `next` is what `before` of the page after this one is."""
         view = model_page(project, check_id(model, "model"), before=before, limit=limit)
         rows = [{**_fields(row), "state": row.state} for row in view.rows]
-        return Json({**_fields(view), "rows": rows, "chart": None})
+        return Answer({**_fields(view), "rows": rows, "chart": None})
 
     @router.get("/models/{model}/versions")
     def list_versions(model: Id) -> Response:
         """A model's versions and alias moves, newest first."""
         versions = known_versions(project, check_id(model, "model"))
-        return Json({"model": model, "versions": versions, "moves": project.versions.moves(model)})
+        return Answer({"model": model, "versions": versions, "moves": project.versions.moves(model)})
 
     @router.get("/models/{model}/history")
     def show_history(model: Id, alias: MaybeId = None, begin: Begin = 0, limit: Limit = 50) -> Response:
         """Who moved which alias, approved or marked a version, when and why; newest first."""
         known_versions(project, check_id(model, "model"))
         found = history(project, model, alias=alias or "", begin=begin, limit=limit)
-        return Json({"model": model, "history": found.rows, "of": found.of, "next": found.next})
+        return Answer({"model": model, "history": found.rows, "of": found.of, "next": found.next})
 
     @router.get("/models/{model}/versions/{number}")
     def show_version(model: Id, number: Number) -> Response:
         """One version: lineage, files, signature, approvals, mark, metrics. What is still being read is not `ready`."""
         view = version_page(project, looking, check_id(model, "model"), number)
-        return Json({**_fields(view), "state": view.state, "goes_at": view.goes_at})
+        return Answer({**_fields(view), "state": view.state, "goes_at": view.goes_at})
 
     @router.get("/models/{model}/versions/{number}/card")
     def show_card(model: Id, number: Number) -> Response:

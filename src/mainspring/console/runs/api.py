@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from mainspring.console.answers import Json
+from mainspring.console.answers import Answer
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.project import ConsoleProject
 from mainspring.core.ids import ID_PATTERN, check_id
@@ -45,12 +45,12 @@ def add_run_api(router: APIRouter, project: ConsoleProject) -> None:
         if not after:
             for slip in unknown_names(project.run_search, found, ordered, page.runs, ordered_by=order):
                 raise slip
-        return Json({"runs": page.runs, "next": page.next or None})
+        return Answer({"runs": page.runs, "next": page.next or None})
 
     @router.get("/runs/{run_id}")
     def show_run(run_id: Id) -> Response:
         """One run with everything it logged; of metrics the newest values."""
-        return Json({"run": project.run_search.get([check_id(run_id, "run")])[0]})
+        return Answer({"run": project.run_search.get([check_id(run_id, "run")])[0]})
 
     @router.get("/runs/{run_id}/history")
     def show_history(run_id: Id, metric: Text, points: Points = 200, axis: Axis = Axis.STEP) -> Response:
@@ -58,7 +58,7 @@ def add_run_api(router: APIRouter, project: ConsoleProject) -> None:
         run = project.run_search.get([check_id(run_id, "run")])[0]
         known = [run.id] if metric in run.metrics else []
         history = project.run_search.history(known, metric, points=points, axis=axis)
-        return Json(
+        return Answer(
             {
                 "metric": metric,
                 "axis": axis.value,

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from mainspring.console.answers import Json
+from mainspring.console.answers import Answer
 from mainspring.console.endpoints.api import Id
 from mainspring.console.project import ConsoleProject
 from mainspring.console.search.page import search_page
@@ -24,7 +24,7 @@ def add_search_api(router: APIRouter, project: ConsoleProject) -> None:
     def show_search(run_id: Id, sort: Sort = "best", begin: Begin = 0) -> Response:
         """A search of parameters: what was best, the importance of each parameter, and its trials, 25 at a time."""
         view = search_page(project, check_id(run_id, "run"), sort=sort, begin=begin)
-        return Json(
+        return Answer(
             {
                 "run": view.run,
                 "metric": view.found.metric,

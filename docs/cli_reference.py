@@ -20,7 +20,7 @@ Every command takes these, after its name:
 
 | option | what it does |
 |---|---|
-| `--json` | One JSON document on standard output, everything else on standard error; also of an error. |
+| `--json` | One JSON document on standard output, all else on standard error; also of an error. Times are RFC 3339. |
 | `--project FOLDER` | The project's folder. By default the folder with `mainspring.toml` here or above. |
 | `--profile NAME` | The profile in `mainspring.toml`; see [settings](settings.md). |
 | `--debug` | The traceback of an error, instead of one line. |

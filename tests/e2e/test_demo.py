@@ -89,6 +89,17 @@ def test_no_page_of_it_shows_a_value_as_python_writes_it(demo: Demo) -> None:
     assert reprs(pages) == {}
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["runs", "models list", "features list", "features entity OriginTraffic EWR", "data log", "data profile weather",
+     "jobs schedules", "monitor late-arrival"],
+)  # fmt: skip
+def test_instants_of_a_json_document_are_texts(demo: Demo, command: str) -> None:
+    text = demo.depot.run(*command.split(), "--json").stdout
+    assert re.search(r'"2013-\d\d-\d\dT|"20[23]\d-\d\d-\d\dT', text)
+    assert re.findall(r'"(?!sd")(\w+)": "?1\d{15}\b', text) == []
+
+
 def test_its_key_is_shown_once_and_kept_nowhere(demo: Demo) -> None:
     [token] = re.findall(r"msp_[0-9a-z]{26}_[0-9A-Za-z]{51}", demo.stderr)
     for path in demo.depot.state.rglob("*"):

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from mainspring.cli.document import dated
+
 FEATURES = """
 import os
 import subprocess
@@ -89,3 +91,19 @@ def test_a_command_that_has_ended_leaves_its_databases_whole_by_themselves(proje
     state = project / ".mainspring"
     assert (state / "catalog.db").exists()
     assert [path.name for path in state.glob("*-wal")] == []
+
+
+def test_instants_of_a_document_are_texts_under_their_names_alone() -> None:
+    record = {
+        "at": 1_372_636_800_000_000,
+        "rows": 1_372_636_800_000_000,
+        "ended_at": None,
+        "mark": {"until": 0, "at": 5},
+    }
+    assert dated(record, "at", "ended_at", "mark.until", "nowhere", "rows.at") == {
+        "at": "2013-07-01T00:00:00Z",
+        "rows": 1_372_636_800_000_000,
+        "ended_at": None,
+        "mark": {"until": "1970-01-01T00:00:00Z", "at": 5},
+    }
+    assert dated({"at": 2**63 - 1}, "at") == {"at": 2**63 - 1}  # no time that a text could name

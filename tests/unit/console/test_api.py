@@ -82,8 +82,8 @@ def test_runs(administrator) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["status", "endpoints/late-arrival/windows", "predictions", "models", "models/late-arrival/history", "runs", "features",
-     "features/Weather", "data", "data/tables/weather", "data/commits", "jobs", "keys", "audit"],
+    ["status", "endpoints/late-arrival/windows", "predictions", "models", "models/late-arrival/history", "runs",
+     "features", "features/Weather", "data", "data/tables/weather", "data/commits", "jobs", "keys", "audit"],
 )  # fmt: skip
 def test_an_answer_says_in_what_unit_its_instants_are(administrator, path) -> None:
     answer = administrator.get(f"/api/{path}")

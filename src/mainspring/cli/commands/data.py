@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +10,7 @@ from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.commands.data_history import diff, log, restore
 from mainspring.cli.commands.data_profile import profile
+from mainspring.cli.document import dated
 from mainspring.cli.help import Group
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def commit(call: Call, *, message: str) -> None:
 
     made = make_commit(call.project.lake, call.project.snapshots, call.project.wall, message)
     call.result(
-        asdict(made), lambda console: console.print(f"Dataset commit [bold]{made.id}[/]: {dict(made.versions)}")
+        dated(made, "at"), lambda console: console.print(f"Dataset commit [bold]{made.id}[/]: {dict(made.versions)}")
     )
 
 

@@ -9,6 +9,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.document import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +47,9 @@ def log(call: Call, *, limit: int) -> None:
             console.print("No dataset commits yet: each training makes one, and so does `mainspring data commit`.")
 
     document = {
-        "commits": [{**asdict(each.commit), "changes": [asdict(change) for change in each.changes]} for each in found],
+        "commits": [
+            {**dated(each.commit, "at"), "changes": [asdict(change) for change in each.changes]} for each in found
+        ],
         "tags": dict(call.project.snapshots.tags()),
     }
     call.result(document, show)

@@ -8,6 +8,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.document import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +36,32 @@ def profile(call: Call, *, source: str, at: str) -> None:
         )
         progress.finish(source, f"{found.rows:,} rows")
 
-    call.result(found, lambda console: _show(console, source, found))
+    call.result(_document(found), lambda console: _show(console, source, found))
+
+
+def _document(found: TableProfile) -> dict[str, Any]:
+    """Return the profile with the instants of a timestamp as texts; its `sd` is in microseconds."""
+    from msgspec import to_builtins
+
+    document: dict[str, Any] = to_builtins(found)
+    document["columns"] = [_instants(each) if each["dtype"].startswith("timestamp") else each
+                           for each in document["columns"]]  # fmt: skip
+    return document
+
+
+def _instants(column: dict[str, Any]) -> dict[str, Any]:
+    from mainspring.core.time import format_instant
+
+    made = dated(column, "low", "high")
+    made["mean"] = None if column["mean"] is None else format_instant(round(column["mean"]))
+    made["quantiles"] = {name: format_instant(round(at)) for name, at in column["quantiles"].items()}
+    made["top"] = [(format_instant(at), count) for at, count in column["top"]]
+    if column["histogram"] is not None:
+        made["histogram"] = {
+            **column["histogram"],
+            "edges": [format_instant(round(at)) for at in column["histogram"]["edges"]],
+        }
+    return made
 
 
 def _show(console: Console, source: str, found: TableProfile) -> None:

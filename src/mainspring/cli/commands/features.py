@@ -11,6 +11,7 @@ from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.commands.features_read import read
+from mainspring.cli.document import dated
 from mainspring.cli.help import Group
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def list_(call: Call, *, search: str, owner: str | None) -> None:
             table.add_row(row["view"], row["entity"], row["source"], features, row["owner"], _freshness(row))
         console.print(table)
 
-    call.result(rows, show)
+    instants = [f"freshness.{name}" for name in ("newest_event", "newest_visible", "through", "horizon")]
+    call.result([dated(row, *instants) for row in rows], show)
 
 
 def _listed(call: Call, found: Found) -> dict[str, Any]:
@@ -271,7 +273,7 @@ def entity(call: Call, *, view: str, key: tuple[str, ...], reveal: bool) -> None
         if found.problem:
             console.print(f"The offline values could not be read: {found.problem}", markup=False)
 
-    call.result(asdict(found), show)
+    call.result(dated(found, "at", "mark.position", "mark.until"), show)
 
 
 def _named_keys(view: FeatureView, texts: tuple[str, ...]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +9,7 @@ import click
 from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.document import dated
 from mainspring.cli.help import Group
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def list_(call: Call, *, statuses: tuple[str, ...], names: tuple[str, ...], limi
             console.print()
             _tell(console, told)
 
-    call.result([asdict(job) for job in found], show)
+    call.result([_document(job) for job in found], show)
 
 
 @make("show")
@@ -76,7 +76,7 @@ def show(call: Call, *, job_id: str) -> None:
         for step in steps:
             _print(console, f"  step           {step.name}, {_instant(step.ended_at)}")
 
-    call.result({**asdict(job), "steps": [asdict(step) for step in steps]}, told)
+    call.result({**_document(job), "steps": [dated(step, "ended_at") for step in steps]}, told)
 
 
 @make("run")
@@ -101,7 +101,7 @@ def run(call: Call, *, name: str, argument: str | None, key: str | None, wait: b
 def cancel(call: Call, *, ids: tuple[str, ...]) -> None:
     """End jobs: a queued one at once, a running one at the end of its step."""
     done = call.project.jobs.cancel(ids, call.project.wall.now())
-    call.result([asdict(job) for job in done], lambda console: _tell(console, done))
+    call.result([_document(job) for job in done], lambda console: _tell(console, done))
 
 
 @make("retry")
@@ -109,7 +109,7 @@ def cancel(call: Call, *, ids: tuple[str, ...]) -> None:
 def retry(call: Call, *, ids: tuple[str, ...]) -> None:
     """Queue failed and cancelled jobs again; they go on after the last step that they finished."""
     done = call.project.jobs.retry(ids, call.project.wall.now())
-    call.result([asdict(job) for job in done], lambda console: _tell(console, done))
+    call.result([_document(job) for job in done], lambda console: _tell(console, done))
 
 
 @make("schedules")
@@ -130,7 +130,7 @@ def schedules(call: Call) -> None:
             table.add_row(each.name, each.job, each.when, last, _instant(each.next))
         console.print(table)
 
-    call.result([asdict(each) for each in found], show)
+    call.result([dated(each, "last", "next") for each in found], show)
 
 
 def _follow(call: Call, job: Job, *, wait: bool, here: bool) -> int:
@@ -153,8 +153,12 @@ def _follow(call: Call, job: Job, *, wait: bool, here: bool) -> int:
         if job.status == "queued" and not asking.worker_is_up(call.project):
             _print(console, "Nobody runs jobs here now: `mainspring up` does, or the same command with --here.")
 
-    call.result(asdict(job), show)
+    call.result(_document(job), show)
     return exits.INTERNAL if job.status in ("failed", "cancelled") else exits.OK
+
+
+def _document(job: Job) -> dict[str, Any]:
+    return dated(job, "enqueued_at", "due_at", "started_at", "ended_at", "leased_until")
 
 
 def _parsed(argument: str | None) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.document import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,4 +58,4 @@ def command(call: Call, *, views: tuple[str, ...], through: str | None, rebuild:
         if idle:
             console.print(f"No data has landed yet for {', '.join(idle)}.")
 
-    call.result([asdict(report) for report in reports], show)
+    call.result([dated(report, "through") for report in reports], show)

@@ -11,6 +11,7 @@ import click
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.commands import models_card, models_decide, models_move, models_show
+from mainspring.cli.document import dated
 from mainspring.cli.help import Group
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def list_(call: Call, *, name: str | None) -> None:
             table.add_row(each.model, each.version, aliases, each.digest[:12], origin, at)
         console.print(table if found else "No version is registered yet.")
 
-    call.result([asdict(each) for each in found], show)
+    call.result([dated(each, "created_at") for each in found], show)
 
 
 def _told(call: Call, added: Added) -> None:

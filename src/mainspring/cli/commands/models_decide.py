@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.document import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +34,7 @@ def approve(call: Call, *, reference: str, key_file: Path | None, reason: str) -
 
     done = curating.approve(call.project, reference, key=_key(key_file), reason=reason)
     call.result(
-        asdict(done),
+        dated(done, "at", "approval.at"),
         lambda console: console.print(
             f"{done.approver} approved {done.model}:{done.version}.", markup=False, highlight=False
         ),
@@ -53,7 +53,7 @@ def withdraw(call: Call, *, reference: str, approver: str | None, key_file: Path
     done = curating.withdraw(call.project, reference, approver=approver, key=_key(key_file), reason=reason)
     approval = done.approval
     call.result(
-        asdict(done),
+        dated(done, "at", "approval.at"),
         lambda console: console.print(
             f"The approval of {approval.model}:{approval.version} by {approval.approver} counts no more.",
             markup=False,
@@ -78,7 +78,7 @@ def delete(call: Call, *, reference: str, reason: str) -> None:
 
     done = curating.delete(call.project, reference, reason=reason)
     call.result(
-        asdict(done),
+        dated(done, "at", "approval.at"),
         lambda console: console.print(
             f"{done.model}:{done.version} is marked. `mainspring models restore` takes it back while it is there.",
             markup=False,
@@ -95,7 +95,7 @@ def restore(call: Call, *, reference: str) -> None:
 
     done = curating.restore(call.project, reference)
     call.result(
-        asdict(done),
+        dated(done, "at", "approval.at"),
         lambda console: console.print(f"{done.model}:{done.version} stays.", markup=False, highlight=False),
     )
 
@@ -127,9 +127,9 @@ def gc(call: Call, *, grace: str, dry_run: bool) -> None:
 
     document = {
         "dry_run": dry_run,
-        "versions": [asdict(mark) for mark in done.versions],
+        "versions": [dated(mark, "at") for mark in done.versions],
         "bundles": done.bundles,
-        "kept": [{**asdict(mark), "because": reason} for mark, reason in done.kept],
+        "kept": [{**dated(mark, "at"), "because": reason} for mark, reason in done.kept],
         "unfinished": done.unfinished,
     }
     call.result(document, told)

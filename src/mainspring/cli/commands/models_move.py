@@ -10,6 +10,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.document import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,7 +91,7 @@ def trust(call: Call, *, name: str | None, key: str | None, forget: str | None) 
         if not found:
             console.print("No key of another installation is trusted.")
 
-    call.result([{**asdict(each), "public": each.public.hex()} for each in found], told)
+    call.result([{**dated(each, "at"), "public": each.public.hex()} for each in found], told)
 
 
 COMMANDS = (export, import_, key, trust)

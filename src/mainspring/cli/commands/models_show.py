@@ -8,6 +8,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.document import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +59,10 @@ def show(call: Call, *, reference: str) -> None:
             if value:
                 console.print(f"  {name:<16} {value}", markup=False, highlight=False, soft_wrap=True)
 
-    call.result(curating.shown_document(shown), told)
+    document = dated(curating.shown_document(shown), "created_at", "deletion.at")
+    document["approvals"] = [dated(each, "at") for each in document["approvals"]]
+    document["withdrawn"] = [dated(each, "at", "approval.at") for each in document["withdrawn"]]
+    call.result(document, told)
 
 
 @make("history")

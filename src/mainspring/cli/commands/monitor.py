@@ -8,6 +8,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.document import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +29,7 @@ def command(call: Call, *, endpoint: str) -> None:
     with call.progress() as progress:
         project.monitor.run(endpoint, progress=lambda done, total: progress.update("windows", done, total))
     windows = project.monitors.windows(endpoint)
+    from msgspec import to_builtins
 
     def show(console: Console) -> None:
         from rich.table import Table
@@ -46,4 +48,4 @@ def command(call: Call, *, endpoint: str) -> None:
             table.add_row(format_instant(window.start), f"{window.predictions:,}", p99, share, quality, drifted, alerts)
         console.print(table)
 
-    call.result(windows, show)
+    call.result([dated(to_builtins(window), "start", "end", "computed_at") for window in windows], show)

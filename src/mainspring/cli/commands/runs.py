@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.document import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,4 +54,4 @@ def command(call: Call, *, model: str | None, filter_: str, order: str, limit: i
             table.add_row(run.id, run.model, run.status, started, told)
         console.print(table)
 
-    call.result([{**asdict(run), "error": run.tags.get(ERROR)} for run in runs], show)
+    call.result([{**dated(run, "started_at", "ended_at"), "error": run.tags.get(ERROR)} for run in runs], show)

@@ -2,7 +2,7 @@ import pytest
 
 from mainspring.app.runs.reproduce_child import recorded_instant
 
-UNTIL = 1_372_651_200_000_000
+UNTIL = 1_372_636_800_000_000
 
 
 @pytest.mark.parametrize(

@@ -372,7 +372,8 @@ class Project:
             scan = self.lake.scan(model.label.source.name)
         except NotFound:
             return None
-        return joins.label_rows(model.label, model.observations, scan)
+        source = model.label.source.name
+        return joins.label_rows(model.label, model.observations, scan, lambda each: self.lake.appended(source, each))
 
     def close(self) -> None:
         """Write the rest of the log and close every connection. Nobody may use the project by then."""

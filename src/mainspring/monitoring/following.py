@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from mainspring.ledger.ports import Arrivals, PredictionStore
-from mainspring.monitoring.joins import arrived
+from mainspring.monitoring.joins import arrived, changed_keys, touched
 from mainspring.monitoring.model import Checkpoint, LabelRows
 from mainspring.monitoring.reader import UNCOUNTED, Reader, instants
 from mainspring.monitoring.tally import Served, Tally, restored, stored
@@ -127,6 +127,16 @@ class Following:
         # Predictions older than the store keeps are fewer than before, and no news.
         found = self._by_window(self._predictions.arrivals(endpoint, 0, before, columns=["at"]))
         return Counter({start: more for start, rows in found.items() if (more := rows - known.get(start, 0)) > 0})
+
+    def touched(
+        self, endpoint: str, span: tuple[int, int], labels: LabelRows, before: Checkpoint, until: int
+    ) -> set[int] | None:
+        """Return the windows in a span of time whose labels may be others than at a checkpoint; `None` for all."""
+        keys = changed_keys(labels, before, until)
+        if keys is None or not keys.num_rows:
+            return None if keys is None else set()
+        asked = self._predictions.arrivals(endpoint, *span, columns=["at", "keys"])
+        return touched(keys, labels, asked.batches if asked else (), self._window_us)
 
     def tallied(
         self, endpoint: str, starts: Sequence[int], labels: LabelRows | None, until: int, *, features: bool = True

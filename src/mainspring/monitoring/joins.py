@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from mainspring.data import duck
 from mainspring.data.model import VISIBLE_AT, TableScan
 from mainspring.features.model import Observations
 from mainspring.features.offline.versions import open_versions
-from mainspring.monitoring.model import LabelRows
+from mainspring.monitoring.model import Checkpoint, LabelRows
 from mainspring.training.label import Label, label_keys
 from mainspring.training.sets.labels import KNOWN_AT, LABEL, Join
 
@@ -34,14 +34,22 @@ _KEYS: dict[DType, tuple[Callable[[Any], bool], pa.DataType]] = {
 }
 
 
-def label_rows(label: Label, observations: Observations, scan: TableScan) -> LabelRows:
+def label_rows(
+    label: Label,
+    observations: Observations,
+    scan: TableScan,
+    appended: Callable[[int], TableScan | None] = lambda _: None,
+) -> LabelRows:
     """Return the label rows of a model, joined by the keys by which training joins them.
+
+    Args:
+        appended: As `LabelRows.appended`.
 
     Raises:
         Invalid: The label's source is keyed by none of the entities.
     """
     have = observations.source.columns
-    return LabelRows(label, {name: have[name] for name in label_keys(observations, label)}, scan)
+    return LabelRows(label, {name: have[name] for name in label_keys(observations, label)}, scan, appended)
 
 
 def join_labels(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
@@ -83,11 +91,45 @@ def arrived(labels: LabelRows, since: int, until: int) -> bool:
     """Return whether any label row became visible in `(since, until]`, UTC epoch microseconds."""
     with duck.connect() as connection:
         duck.register(connection, "labels", labels.scan)
-        found = connection.execute(
-            f"SELECT 1 FROM labels WHERE {VISIBLE_AT} > TIMESTAMPTZ '{format_instant(since)}'"
-            f" AND {VISIBLE_AT} <= TIMESTAMPTZ '{format_instant(until)}' LIMIT 1"
-        ).fetchone()
+        found = connection.execute(f"SELECT 1 FROM labels WHERE {_between(since, until)} LIMIT 1").fetchone()
     return found is not None
+
+
+def changed_keys(labels: LabelRows, before: Checkpoint, until: int) -> pa.Table | None:
+    """Return the keys whose label may be another at `until` than it was at a checkpoint; `None` where all may be.
+
+    That are the keys of the rows that landed or became visible since. Where rows are versions of facts, it is those of
+    all versions of their facts, since a fact may have moved to another key.
+    """
+    version, matures = labels.version_in(before.labels), labels.label.matures_us
+    came = None if version is None else labels.appended(version)
+    if came is None or matures is not None:  # one label row may show that all others are mature
+        return None
+    source = labels.label.source
+    keys = ", ".join(f"{_comparable(name, labels.keys)} AS {quote_name(name)}" for name in labels.keys)
+    with duck.connect() as connection:
+        duck.register(connection, "labels", labels.scan)
+        duck.register(connection, "came", came)
+        rows = f"SELECT * FROM labels WHERE {_between(before.until, until)} UNION ALL BY NAME SELECT * FROM came"
+        if source.versioning is not None:
+            fact = ", ".join(map(quote_name, source.id))
+            rows = f"SELECT * FROM labels SEMI JOIN ({rows}) USING ({fact})"
+        found: pa.Table = connection.sql(f"SELECT DISTINCT {keys} FROM ({rows}) AS landed").to_arrow_table()
+    return found
+
+
+def touched(keys: pa.Table, labels: LabelRows, batches: Iterable[pa.Table], window_us: int) -> set[int]:
+    """Return the starts of the windows that have a prediction of one of the keys; batches have `at` and `keys`."""
+    found: set[int] = set()
+    matches = " AND ".join(f"asked.{quote_name(name)} = changed.{quote_name(name)}" for name in labels.keys)
+    with duck.connect() as connection:
+        connection.register("changed", keys)
+        for batch in batches:
+            asked = _with_keys(batch.select(["at"]).rename_columns(["_at"]), batch["keys"], labels.keys)
+            connection.register("asked", asked)
+            instants = connection.sql(f"SELECT DISTINCT epoch_us(_at) FROM asked SEMI JOIN changed ON {matches}")
+            found.update(at // window_us * window_us for (at,) in instants.fetchall())
+    return found
 
 
 def distinct(predictions: pa.Table) -> pa.Table:
@@ -107,6 +149,11 @@ def json_rows(documents: pa.ChunkedArray[Any]) -> list[dict[str, Any]]:
     return decoded
 
 
+def _between(since: int, until: int) -> str:
+    first, last = (f"TIMESTAMPTZ '{format_instant(each)}'" for each in (since, until))
+    return f"{VISIBLE_AT} > {first} AND {VISIBLE_AT} <= {last}"
+
+
 def _comparable(name: str, keys: Schema) -> str:
     # Floats meet as doubles, instants as their microseconds: the forms in which the log has them.
     if keys[name] is DType.Timestamp:
@@ -115,9 +162,13 @@ def _comparable(name: str, keys: Schema) -> str:
 
 
 def _asked(predictions: pa.Table, keys: Schema) -> pa.Table:
-    rows = json_rows(predictions["keys"])
     # A key may be called "id" or "score", but no source's column begins with an underscore.
     own = predictions.select(["id", "version", "at", "score"]).rename_columns(["_id", "_version", "_at", "_score"])
+    return _with_keys(own, predictions["keys"], keys)
+
+
+def _with_keys(own: pa.Table, documents: pa.ChunkedArray[Any], keys: Schema) -> pa.Table:
+    rows = json_rows(documents)
     for name, dtype in keys.items():
         fits, arrow_type = _KEYS[dtype]
         values = [row.get(name) for row in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -88,14 +89,24 @@ class LabelRows:
     """Where an endpoint's labels land: one version of a source's table, and how its rows find their predictions.
 
     `keys` are the key columns of the label's entity, with their types; a prediction and a label belong together where
-    all of them are equal.
+    all of them are equal. `appended` returns the rows that came after a version, `None` where that cannot be told.
     """
 
     label: Label
     keys: Schema
     scan: TableScan
+    appended: Callable[[int], TableScan | None] = lambda _: None
 
     @property
     def state(self) -> str:
         """The label, its rule and the version of its table: what it says can be other where one of them is."""
-        return f"{self.label.name} {self.label.rule}@{self.scan.version}"
+        return f"{self._said}@{self.scan.version}"
+
+    def version_in(self, state: str | None) -> int | None:
+        """Return the version of the table in an earlier `state`, `None` where that was of another label or rule."""
+        said, _, version = (state or "").rpartition("@")
+        return int(version) if said == self._said and version.isdecimal() else None
+
+    @property
+    def _said(self) -> str:
+        return f"{self.label.name} {self.label.rule}"

@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
 
+import msgspec
 import pyarrow as pa
 
 from mainspring.core.errors import MainspringError
@@ -93,12 +94,14 @@ class Monitor:
             Corrupt: A served bundle is damaged.
         """
         with self._locks.hold(endpoint, wait_s=_WAIT_S):
+            checkpoint = self._monitors.checkpoint(endpoint, self._window_us)
             if until is not None:
                 changed, _ = self._run(endpoint, None, None, until, progress)
-                self._monitors.save(changed)
+                # What was joined as of another instant is to be joined again.
+                void = None if checkpoint is None else msgspec.structs.replace(checkpoint, labels=None)
+                self._monitors.save(changed, void)
                 return changed
             until = self._clock.now()
-            checkpoint = self._monitors.checkpoint(endpoint, self._window_us)
             changed, opened = self._run(
                 endpoint, self._resumed(endpoint, checkpoint, until), checkpoint, until, progress
             )
@@ -134,7 +137,7 @@ class Monitor:
         opened, came = self._followed(endpoint, opened, checkpoint, opening, labels, until)
         if since is None:
             since = min([*came, *opened.tallies], default=until)
-        again = self._again(known, since, came, checkpoint, labels, until)
+        again = self._again(endpoint, known, since, came, checkpoint, labels, until)
         starts = self._starts([*came, *opened.tallies], since, until)
         unread = self._unread([*came, *starts], known, came, opened)
         total = len(again) + len({*unread, *starts})
@@ -194,6 +197,7 @@ class Monitor:
 
     def _again(
         self,
+        endpoint: str,
         known: Sequence[Window],
         since: int,
         came: Collection[int],
@@ -205,11 +209,14 @@ class Monitor:
         settled = [window for window in known if window.start < since and window.predictions]
         if not settled or labels is None:
             return []
-        # A label may land long after it was known: its instant alone would not say that it is new.
-        landed = checkpoint is None or checkpoint.labels != labels.state
-        if not landed and not arrived(labels, min(window.computed_at for window in settled), until):
-            return []
-        return [window for window in settled if window.start not in came]
+        others: set[int] | None = None
+        if checkpoint is not None and until >= checkpoint.until:
+            # A label may land long after it was known: its instant alone would not say that it is new.
+            if checkpoint.labels == labels.state and not arrived(labels, checkpoint.until, until):
+                return []
+            span = settled[0].start, settled[-1].end
+            others = self._following.touched(endpoint, span, labels, checkpoint, until)
+        return [window for window in settled if window.start not in came and (others is None or window.start in others)]
 
     def _starts(self, found: Collection[int], since: int, until: int) -> list[int]:
         """Return the starts of the windows in `[since, until)`: those that were found, and of the others the last."""

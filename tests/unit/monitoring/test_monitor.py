@@ -132,7 +132,8 @@ def test_quality_counts_predictions_whose_labels_have_matured() -> None:
 
     def known(*rows: dict[str, Any]) -> LabelRows:
         landed = arrivals(rows)
-        return replace(landed, label=Label(landed.label, matures=3 * WINDOW, otherwise=False))
+        scan = replace(landed.scan, version=len(rows))
+        return replace(landed, label=Label(landed.label, matures=3 * WINDOW, otherwise=False), scan=scan)
 
     world.labels = known(early)
     world.run()

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from mainspring.data.model import SUPERSEDED_AT, SourceColumn, TableScan
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Prediction
 from mainspring.ledger.ports import Arrivals
 from mainspring.monitoring.adapters.memory import MemoryMonitors
 from mainspring.monitoring.model import Checkpoint, LabelRows, Window
+from mainspring.training.label import Label
 from unit.monitoring.test_incremental import FAR, CountedLedger, plain
 from unit.monitoring.test_monitor import REFERENCE, WINDOW, World, steady, traffic
-from unit.monitoring.worlds import arrivals, bundle, label
+from unit.monitoring.worlds import ARRIVALS, INSTANT, arrivals, bundle, label
 
 END = 30 * WINDOW
+FIRST = label("f298", True, 3 * WINDOW, reported=9)
 
 
 class Death(Exception):
@@ -76,9 +80,16 @@ def again(watched: World) -> list[Window]:
     return other.windows
 
 
-def landed(rows: Sequence[dict[str, Any]], version: int) -> LabelRows:
+def landed(rows: Sequence[dict[str, Any]], *, told: bool = True) -> LabelRows:
+    """Return label rows of which one landed with each version, as far as they are told."""
     found = arrivals(rows)
-    return dataclasses.replace(found, scan=dataclasses.replace(found.scan, version=version))
+    table = found.scan.rows
+    assert table is not None
+    version = len(rows)
+    scan = dataclasses.replace(found.scan, version=version)
+    return dataclasses.replace(
+        found, scan=scan, appended=lambda before: TableScan(version, rows=table.slice(before)) if told else None
+    )
 
 
 def mixed(chance: np.random.Generator, seed: int) -> list[Prediction]:
@@ -114,7 +125,7 @@ def test_whatever_happens_each_prediction_and_each_label_counts_once(seed: int) 
                 # Some land long after they were known, others before that.
                 known = int(min(made[number].at + 1 + chance.exponential(WINDOW), END))
                 rows.append(label(f"f{number}", bool(chance.random() < 0.4), known, landed=len(rows)))
-            watched.labels = landed(rows, len(rows))
+            watched.labels = landed(rows, told=chance.random() < 0.9)
         watched.clock.set(now)
         if chance.random() < 0.3:
             watched.monitor = watched.make()
@@ -142,7 +153,7 @@ def looked(ledger: MemoryLedger | None = None) -> World:
         watched.ledger = ledger
         watched.monitor = watched.make()
     watched.predict(traffic(3, 100, steady)[::2])
-    watched.labels = landed([label("f298", True, 3 * WINDOW)], 0)
+    watched.labels = landed([FIRST])
     for now in (10, 11):
         watched.clock.set(now * WINDOW)
         watched.run()
@@ -151,7 +162,7 @@ def looked(ledger: MemoryLedger | None = None) -> World:
 
 def test_labels_that_landed_while_nobody_looked_reach_settled_windows() -> None:
     watched = looked()
-    watched.labels = landed([label(f"f{number}", number % 3 == 0, 4 * WINDOW) for number in range(0, 100, 2)], 1)
+    watched.labels = landed([FIRST, *(label(f"f{number}", number % 3 == 0, 4 * WINDOW) for number in range(0, 100, 2))])
     watched.monitor = watched.make()
     watched.clock.set(12 * WINDOW)
     watched.run()
@@ -177,7 +188,7 @@ def test_predictions_that_came_while_nobody_looked_reach_settled_windows(told: b
 def test_a_project_without_checkpoints_is_followed_from_its_windows() -> None:
     watched = looked()
     watched.predict(traffic(3, 100, steady)[1::2])
-    watched.labels = landed([label(f"f{number}", number % 3 == 0, 4 * WINDOW) for number in range(50)], 1)
+    watched.labels = landed([FIRST, *(label(f"f{number}", number % 3 == 0, 4 * WINDOW) for number in range(50))])
     without = MemoryMonitors()
     without.save(watched.windows)
     watched.monitors = without
@@ -215,6 +226,70 @@ def test_two_that_look_in_turns_say_what_one_says() -> None:
     assert plain(watched.windows) == plain(again(watched))
 
 
+def test_a_new_label_makes_only_the_windows_that_it_touches_be_read_again() -> None:
+    class Labelled(CountedLedger):
+        spans: ClassVar[list[Any]] = []
+
+        def arrivals(self, *args: Any, **settings: Any) -> Arrivals | None:
+            if settings.get("columns") not in (["at"], ["at", "keys"]) and settings.get("after") is None:
+                self.spans.append(args[1:])
+            return super().arrivals(*args, **settings)
+
+    watched, ledger = world(), Labelled()
+    watched.ledger = ledger
+    watched.monitor = watched.make()
+    watched.predict(traffic(6, 100, steady))
+    rows = [label("f1", True, 2 * WINDOW)]
+    watched.labels = landed(rows)
+    for now in (10, 11):
+        watched.clock.set(now * WINDOW)
+        watched.run()
+    ledger.spans.clear()
+    rows += [label("f250", True, 4 * WINDOW), label("nobody", True, 4 * WINDOW)]
+    watched.labels = landed(rows)
+    watched.run()
+    assert [span[0] for span in ledger.spans if span[0] < 9 * WINDOW] == [2 * WINDOW]
+    assert [window.labels for window in watched.windows[:3]] == [1, 0, 1]
+    assert plain(watched.windows) == plain(again(watched))
+
+
+def test_a_look_at_the_past_does_not_hide_labels_from_the_next_look() -> None:
+    watched = looked()
+    watched.labels = landed([FIRST, label("f0", True, 5 * WINDOW)])
+    watched.run()
+    watched.run(until=4 * WINDOW)
+    watched.run()
+    assert watched.windows[0].labels == 1
+    assert plain(watched.windows) == plain(again(watched))
+
+
+def test_a_label_fact_that_moves_to_another_key_leaves_the_first() -> None:
+    source = dataclasses.replace(ARRIVALS, id=("reported",))
+    watched = looked()
+
+    def moved(*rows: dict[str, Any]) -> LabelRows:
+        found = landed(rows)
+        table = found.scan.rows
+        assert table is not None
+        ends = [each.get("ended") for each in rows]
+        ended = pa.array(ends, INSTANT)
+        table = table.append_column(SUPERSEDED_AT, ended)
+        return dataclasses.replace(
+            found,
+            label=Label(SourceColumn(source, "late")),
+            scan=dataclasses.replace(found.scan, rows=table),
+            appended=lambda before: TableScan(len(rows), rows=table.slice(before)),
+        )
+
+    first, second = label("f0", True, 4 * WINDOW, reported=1), label("f200", True, 5 * WINDOW, reported=1, landed=1)
+    watched.labels = moved(FIRST, first)
+    watched.run()
+    assert [window.labels for window in watched.windows[:3]] == [1, 0, 1]
+    watched.labels = moved(FIRST, {**first, "ended": 5 * WINDOW}, second)
+    watched.run()
+    assert [window.labels for window in watched.windows[:3]] == [0, 0, 2]
+
+
 def test_what_is_read_at_once_is_bounded_also_at_the_first_look() -> None:
     class Held(CountedLedger):
         most = 0
@@ -230,7 +305,7 @@ def test_what_is_read_at_once_is_bounded_also_at_the_first_look() -> None:
     watched.ledger = ledger
     watched.monitor = watched.make(rows_at_once=500)
     watched.predict(traffic(12, 200, steady))
-    watched.labels = landed([label("f1", True, 2 * WINDOW)], 0)
+    watched.labels = landed([label("f1", True, 2 * WINDOW)])
     watched.clock.set(20 * WINDOW)
     watched.run()
     assert sum(window.predictions for window in watched.windows) == 12 * 200

@@ -23,12 +23,13 @@ from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.keys import encode_key
 from mainspring.features.layout import slot
 from mainspring.features.materialise import Materialiser
+from mainspring.features.model import FeatureView
 from mainspring.features.offline import point_in_time
 from mainspring.features.online import OnlineReader, OnlineRows
 from mainspring.features.ports import OnlineStore
 from mainspring.features.state.blobs import SETTLING
 from mainspring.features.types import feature_dtype
-from property.histories import FIELDS, KEYS, History, histories, lake_table, landed, near
+from property.histories import FIELDS, KEYS, PAIR, History, histories, lake_table, landed, near
 from property.oracle import DAY, HOUR, MINUTE, Row, value_at
 from reach import within_reach
 
@@ -84,8 +85,21 @@ def explain(history: History, name: str, key: Any, now: int, found: Any, wanted:
 def check_offline(
     history: History, table: TableScan, rows: list[Row], instants: list[int], rows_worth_a_tile: float
 ) -> None:
+    asked, observations = observed(instants)
+    found = point_in_time(
+        observations, [history.view, history.ask], lambda _: table, schema=SCHEMA, rows_worth_a_tile=rows_worth_a_tile
+    )
+    assert found.column_names == [*observations.column_names, *history.view.columns, *history.ask.columns]
+    kept = ["k", "n", "w", "_at"]  # a NaN of q would differ from itself
+    assert found.select(kept).equals(observations.select(kept))
+    check_stored(history, history.view, found, rows, asked)
+    check_computed(history, {name: found.column(name).to_pylist() for name in found.column_names})
+
+
+def observed(instants: list[int]) -> tuple[list[tuple[Any, int]], pa.Table]:
+    """Every key at each of the instants."""
     asked = [(key, now) for now in instants for key in ASKED]
-    observations = pa.table(
+    return asked, pa.table(
         {
             "k": pa.array([key[0] for key, _ in asked], pa.string()),
             "n": pa.array([key[1] for key, _ in asked], pa.int64()),
@@ -94,21 +108,20 @@ def check_offline(
             "_at": pa.array([now for _, now in asked], pa.timestamp("us", tz="UTC")),
         }
     )
-    found = point_in_time(
-        observations, [history.view, history.ask], lambda _: table, schema=SCHEMA, rows_worth_a_tile=rows_worth_a_tile
-    )
-    assert found.column_names == [*observations.column_names, *history.view.columns, *history.ask.columns]
-    kept = ["k", "n", "w", "_at"]  # a NaN of q would differ from itself
-    assert found.select(kept).equals(observations.select(kept))
-    for name, feature in history.features.items():
-        dtype = feature_dtype(history.view, name)
-        column = found.column(f"Facts.{name}")
+
+
+def check_stored(
+    history: History, view: FeatureView, found: pa.Table, rows: list[Row], asked: list[tuple[Any, int]]
+) -> None:
+    """What was found of a view of some of the history's features is what the oracle says."""
+    for name in view.features:
+        feature, dtype = history.features[name], feature_dtype(view, name)
+        column = found.column(f"{view.name}.{name}")
         values = (column.cast(pa.int64()) if dtype == DType.Timestamp else column).to_pylist()
         for (key, now), value in zip(asked, values, strict=True):
             wanted, _ = value_at(feature, rows, key, now, history.lag)
             assert agree(value, wanted, dtype), explain(history, name, key, now, value, wanted)
             Cases.offline += 1
-    check_computed(history, {name: found.column(name).to_pylist() for name in found.column_names})
 
 
 def field(row: int, place: int) -> Any:
@@ -183,6 +196,23 @@ def test_offline_is_the_oracle(history: History, data: st.DataObject) -> None:
 
 @COMMON
 @given(history=histories(), data=st.data())
+def test_views_that_are_read_together_are_the_oracle(history: History, data: st.DataObject) -> None:
+    some = st.sets(st.sampled_from(sorted(history.view.features)), min_size=1)
+    parts = data.draw(st.lists(some, min_size=2, max_size=3))
+    views = [
+        FeatureView(f"Part{number}", PAIR, history.source, {name: history.view.features[name] for name in sorted(part)})
+        for number, part in enumerate(parts)
+    ]
+    instants = data.draw(st.lists(near(st.sampled_from(history.edges())), min_size=1, max_size=6))
+    asked, observations = observed(instants)
+    scanned = lake_table(history, history.rows, 0)
+    found = point_in_time(observations, views, lambda _: scanned, schema=SCHEMA, rows_worth_a_tile=data.draw(TILED))
+    for view in views:
+        check_stored(history, view, found, history.rows, asked)
+
+
+@COMMON
+@given(history=histories(), data=st.data())
 def test_online_is_the_oracle_between_materialisations(
     online_stores: Callable[[], dict[str, OnlineStore]], history: History, data: st.DataObject
 ) -> None:
@@ -226,9 +256,12 @@ def test_what_ingestion_lands_is_read_as_the_oracle_reads_it(
     ingestor = Ingestor(
         lake, MemoryLocks(), clock, data.draw(st.integers(1, 50)), load_rows=data.draw(st.integers(1, 50))
     )
-    materialiser = Materialiser(lake.scan, store, clock)
+    materialiser = Materialiser(lake, store, clock)
     through, there = history.base, 0
     for step in range(data.draw(st.integers(1, 3))):
+        if data.draw(st.booleans()):  # a new process, which knows nothing of the earlier one's memory
+            materialiser.close()
+            materialiser = Materialiser(data.draw(st.sampled_from([lake, lake, lake.scan])), store, clock)
         upto = data.draw(st.integers(there, len(history.rows)))
         batch = landed(history, history.rows[there:upto])
         report = ingestor.ingest(history.source, batch, keyings={"pair": ("k", "n")}, batch_id=f"batch-{step}")

@@ -21,6 +21,7 @@ from mainspring.features.offline import point_in_time
 from mainspring.features.offline.query import bind
 from mainspring.features.offline.sketched import ROWS_AT_ONCE
 from mainspring.features.offline.stored import run
+from mainspring.features.offline.together import by_source
 
 START = 1_383_350_400_000_000
 UTC = pa.timestamp("us", tz="UTC")
@@ -134,10 +135,12 @@ def test_the_work_of_a_hot_entity_is_its_rows_and_observations_not_their_product
         counted = Counted(con)
         names: list[str] = []
 
-        def collect(query: str, kinds: Mapping[str, Any]) -> None:
+        def collect(query: str, kinds: Mapping[str, Any], prefix: str) -> None:
+            assert prefix == "Visits."
             assert len(counted.execute(query).fetchall()) == asked
             names.extend(kinds)
 
-        [*run(counted, Visits, TableScan(1, rows=table, schema=table.schema), 16, collect)]
+        (alone,) = by_source([Visits])["visits"]
+        [*run(counted, alone, TableScan(1, rows=table, schema=table.schema), 16, collect)]
     assert tuple(names) == Visits.names
     assert counted.rows < 200 * (rows + asked) < rows * asked

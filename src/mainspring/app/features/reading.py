@@ -148,13 +148,12 @@ def pinned(project: Project) -> Scan:
 
 
 def view_by_view(choice: Choice, scan: Scan, begins: Callable[[str], None]) -> Scan:
-    """Return `scan`, which is asked for each view's source as the view begins; that is told."""
-    views = iter(choice.views)
+    """Return `scan`; as it is asked for a source, `begins` is told each view that is read of that."""
 
     def told(source: str) -> TableScan:
-        view = next(views, None)
-        if view is not None:
-            begins(view.name)
+        for view in choice.views:
+            if view.source.name == source:
+                begins(view.name)
         return scan(source)
 
     return told

@@ -1,7 +1,7 @@
 """The offline read of more observations, or into a larger result, than memory holds: from a file, to a file.
 
-Every view's features go to a file of their own, in the order of the observations; then the files are read side by side,
-a piece at a time. So beside what DuckDB may use, only a piece is in memory.
+The features of every query go to a file of their own, in the order of the observations; then the files are read side by
+side, a piece at a time. So beside what DuckDB may use, only a piece is in memory.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from mainspring.features.offline.pieces import (
 )
 from mainspring.features.offline.placing import Kind, placed
 from mainspring.features.offline.query import execute
-from mainspring.features.offline.read import Scan, connection, with_features
-from mainspring.features.offline.stored import read_view
+from mainspring.features.offline.read import connection, with_features
+from mainspring.features.offline.stored import Scan, read_views
 
 
 def point_in_time_to(
@@ -101,10 +101,7 @@ def point_in_time_pieces(
         con = stack.enter_context(connection(memory_limit, threads, temp))
         con.execute(f"CREATE TEMP VIEW observed AS FROM read_parquet({_text(asked)})")
         bounds = con.execute("SELECT min(_t), max(_t) FROM observed").fetchall()[0]
-        files: list[_Stored] = []
-        for view in views_of(groups):
-            collect = _to_file(con, view.name, folder)
-            files += read_view(con, view, scan(view.source.name), bounds, rows_worth_a_tile, collect)
+        files = list(read_views(con, views_of(groups), scan, bounds, rows_worth_a_tile, _to_file(con, folder)))
         columns = [stack.enter_context(each) for each in files]
         first = 0
         for piece in pieces(observations):
@@ -118,11 +115,11 @@ def point_in_time_pieces(
 
 @dataclass
 class _Stored:
-    """Some features of a view in a file, in the order of the observations, without those that have none."""
+    """Some features in a file, in the order of the observations, without those that have none."""
 
     path: Path
-    view: str
     kinds: Mapping[str, Kind]
+    prefix: str  # of the features' full names
 
     def __enter__(self) -> _Stored:
         self._file = opened(self.path)
@@ -136,7 +133,7 @@ class _Stored:
     def upto(self, first: int, rows: int) -> dict[str, pa.Array[Any]]:
         """Return the features of the observations `first`, `first` + 1, ... by full name, each of shape (rows,)."""
         found = placed(self._before(first + rows), rows, self.kinds, first)
-        return {f"{self.view}.{name}": column for name, column in found.items()}
+        return {self.prefix + name: column for name, column in found.items()}
 
     def _before(self, number: int) -> Iterator[pa.RecordBatch]:
         while (batch := self._rest or next(self._batches, None)) is not None:
@@ -148,11 +145,11 @@ class _Stored:
                 return
 
 
-def _to_file(con: Any, view: str, folder: Path) -> Callable[[str, Mapping[str, Kind]], _Stored]:
-    def collect(query: str, kinds: Mapping[str, Kind]) -> _Stored:
-        path = folder / f"{view}.{len(list(folder.iterdir()))}.parquet"
+def _to_file(con: Any, folder: Path) -> Callable[[str, Mapping[str, Kind], str], _Stored]:
+    def collect(query: str, kinds: Mapping[str, Kind], prefix: str) -> _Stored:
+        path = folder / f"features.{len(list(folder.iterdir()))}.parquet"
         execute(con, f"COPY (FROM ({query}) ORDER BY _i) TO {_text(path)} (FORMAT parquet, COMPRESSION lz4)")
-        return _Stored(path, view, kinds)
+        return _Stored(path, kinds, prefix)
 
     return collect
 

@@ -18,6 +18,7 @@ from mainspring.features.offline.placing import Kind
 from mainspring.features.offline.query import bind
 from mainspring.features.offline.read import connection
 from mainspring.features.offline.stored import run
+from mainspring.features.offline.together import Together, by_source
 from mainspring.features.types import request_schema, stored_schema
 
 _SAMPLE = 10_000  # rows of a source that stand for observations where DuckDB is asked how it would run
@@ -28,9 +29,9 @@ class Step:
     """One query of the offline read and the tables made for it, or the expressions over what was read.
 
     Attributes:
-        view: The view, or the group of on-demand features.
+        view: The view, or the group of on-demand features; or views that are read together, separated by commas.
         what: "last values", "windows" or "computed".
-        features: The names of those that it computes.
+        features: The names of those that it computes; of views that are read together, the full names.
         source, version, rows, files: What is read of the lake; "", `None` and 0 where only features are.
         columns: The columns that are read.
         sql: The statements, in order, as they run. `source` is the version of the source; `observed` has the
@@ -73,8 +74,11 @@ def explain(
     """
     steps: list[Step] = []
     with connection("2GB") as con:
+        for source, portions in by_source(views_of(groups)).items():
+            scanned = scan(source)
+            for portion in portions:
+                steps += _stored(con, portion, scanned, rows_worth_a_tile, analyze=analyze)
         for view in views_of(groups):
-            steps += _stored(con, view, scan(view.source.name), rows_worth_a_tile, analyze=analyze)
             if view.derived:
                 steps.append(_computed(view.name, view.derived, stored_schema(view)))
     for group in groups:
@@ -88,7 +92,8 @@ def _computed(name: str, expressions: Mapping[str, Node], schema: Schema) -> Ste
     return Step(name, "computed", tuple(expressions), "", None, 0, 0, tuple(used), compute_sql(expressions, schema))
 
 
-def _stored(con: Any, view: FeatureView, scan: TableScan, rows_worth_a_tile: float, *, analyze: bool) -> Iterator[Step]:
+def _stored(con: Any, read: Together, scan: TableScan, rows_worth_a_tile: float, *, analyze: bool) -> Iterator[Step]:
+    view = read.view
     duck.register(con, "source", scan)
     (rows,) = duck.one_row(con, "SELECT count(*) FROM source")
     _observe_rows(con, view, _SAMPLE if analyze else 0)
@@ -96,14 +101,14 @@ def _stored(con: Any, view: FeatureView, scan: TableScan, rows_worth_a_tile: flo
     noted = _Noted(con, analyze=analyze)
     files = 0 if scan.files is None else len(scan.files)
 
-    def collect(query: str, kinds: Mapping[str, Kind]) -> Step:
+    def collect(query: str, kinds: Mapping[str, Kind], _: str) -> Step:
         noted.execute(query)
         sql, plan = noted.taken()
         what = "last values" if view.features[next(iter(kinds))].kind == "last" else "windows"
         columns = _columns(view, kinds)
         return Step(view.name, what, tuple(kinds), view.source.name, scan.version, rows, files, columns, sql, plan)
 
-    yield from run(noted, view, scan, rows_worth_a_tile, collect)
+    yield from run(noted, read, scan, rows_worth_a_tile, collect)
     con.execute("DROP TABLE observed")
     con.execute("DROP VIEW source")
 

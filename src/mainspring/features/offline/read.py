@@ -5,7 +5,7 @@ The rules are those of the point-in-time semantics: docs/adr/0004-event-time.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,15 @@ from mainspring.core.expr.sql import quote_name, to_sql
 from mainspring.core.schema import DType, Schema
 from mainspring.data import duck
 from mainspring.data.arrow import arrow_schema
-from mainspring.data.model import SEQUENCE, TableScan
+from mainspring.data.model import SEQUENCE
 from mainspring.features.model import FeatureGroup, FeatureView, Observations, RequestFeatures, views_of
 from mainspring.features.offline.computed import compute
 from mainspring.features.offline.observed import as_read, as_table
 from mainspring.features.offline.placing import Kind, placed
-from mainspring.features.offline.stored import read_view
+from mainspring.features.offline.stored import Scan, read_views
 from mainspring.features.offline.versions import first_versions_sql, open_versions
 from mainspring.features.types import request_schema, stored_schema
 
-Scan = Callable[[str], TableScan]
 BATCH_ROWS = 122_880  # DuckDB's row group
 
 
@@ -73,13 +72,13 @@ def point_in_time(
     with connection(memory_limit, threads, temp) as con:
         con.register("observed", typed)
 
-        def collect(query: str, kinds: Mapping[str, Kind]) -> dict[str, pa.Array[Any]]:
-            return placed(con.sql(query).to_arrow_reader(BATCH_ROWS), rows, kinds)
+        def collect(query: str, kinds: Mapping[str, Kind], prefix: str) -> dict[str, pa.Array[Any]]:
+            columns = placed(con.sql(query).to_arrow_reader(BATCH_ROWS), rows, kinds)
+            return {prefix + name: column for name, column in columns.items()}
 
         found: dict[str, Any] = {}
-        for view in views_of(groups):
-            for columns in read_view(con, view, scan(view.source.name), bounds, rows_worth_a_tile, collect):
-                found.update({f"{view.name}.{name}": column for name, column in columns.items()})
+        for columns in read_views(con, views_of(groups), scan, bounds, rows_worth_a_tile, collect):
+            found.update(columns)
         return with_features(con, observations, typed, groups, found, schema)
 
 

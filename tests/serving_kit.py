@@ -188,6 +188,7 @@ class Kit:
     keys: MemoryKeyStore = field(default_factory=MemoryKeyStore)
     max_body_bytes: int = 1 << 20
     limits: Limits = field(default_factory=Limits)
+    executors: Any = OnnxExecutor
 
     def gateway(self) -> Gateway:
         return Gateway(
@@ -195,7 +196,7 @@ class Kit:
             bundles=self.bundles,
             online=self.online,
             log=self.log,
-            executors=OnnxExecutor,
+            executors=self.executors,
             authenticator=Authenticator(self.keys, PEPPER, self.clock),
             authoriser=CedarAuthoriser(),
             clock=self.clock,

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mainspring.registry.model import Bundle, Graph, Node, TensorSpec
+import flavour_kit
+from mainspring.core.schema import DType
+from mainspring.registry.model import Bundle, Graph, Input, Node, TensorSpec
 from mainspring.serving.adapters.curved import CurvedExecutor
 from mainspring.serving.adapters.function import FunctionExecutor
 from mainspring.serving.adapters.graph import GraphExecutor
@@ -21,6 +23,7 @@ from mainspring.serving.conformance.executors import ExecutorConformance, Inputs
 from mainspring.serving.ports import Executor
 from mainspring.serving.protocol.tensor import DTYPES
 from mainspring.stats.curves import Curve
+from mainspring.training.convert import convert_estimator
 from model_kit import (
     FEATURES,
     ONNX_TYPES,
@@ -36,6 +39,7 @@ from model_kit import (
 from serving_kit import INPUTS, KEY
 from serving_kit import bundle as columns_bundle
 from tensor_models import counted
+from training_sets import toy
 
 ROWS = 12
 RNG = np.random.default_rng(3)
@@ -124,6 +128,34 @@ class TestLightgbm(ExecutorConformance):
     @pytest.fixture
     def inputs(self, columns: bool) -> Inputs:
         return FOREST_COLUMNS if columns else {"input": training_data(ROWS)[0].astype(np.float64)}
+
+
+TEXT_COLUMNS = (Input("V.a", DType.Float32), Input("V.b", DType.Float32), Input("V.c", DType.String))
+
+
+@pytest.mark.parametrize("fit", [flavour_kit.xgboost, flavour_kit.lightgbm])
+class TestForestOfTexts(ExecutorConformance):
+    @pytest.fixture
+    def executor(self, fit: Any) -> Executor:
+        train = toy(600).train
+        artefact = convert_estimator(fit(train.X, train.y, "binary"), TEXT_COLUMNS, "binary")
+        inputs = tuple(Input(each.name, each.dtype, artefact.categories.get(each.name, ())) for each in TEXT_COLUMNS)
+        files = {artefact.name: artefact.content}
+        made = sealed(artefact.flavour, files, task="binary", inputs=inputs, outputs=("probability",))
+        return (XgboostExecutor if artefact.flavour == "xgboost" else LightgbmExecutor)(made)
+
+    @pytest.fixture
+    def inputs(self) -> Inputs:
+        kinds = [
+            "north",
+            None,
+            "",
+            "never seen \N{SNOWMAN}",
+            "NORTH",
+            *RNG.choice(["south", "west"], ROWS - 5).tolist(),
+        ]
+        numbers = [None, *RNG.normal(size=ROWS - 1).tolist()]
+        return {"V.a": numbers, "V.b": numbers[::-1], "V.c": kinds}
 
 
 CURVES = {"platt": Curve(1e-5, 0.8, -0.3), "isotonic": Curve(1e-6, knots=(-3.0, 0.0, 3.0), heights=(0.1, 0.4, 0.95))}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 
 import mainspring as ms
 from bakery import ORDERS, START, Bakery, Order, Traffic, late_model, orders, outcomes
+from integration.test_gateway import running
 from mainspring.app.models.executors import executors
+from mainspring.app.project import Project
 from mainspring.core.errors import Corrupt
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import HOUR, MINUTE, to_datetime
@@ -21,11 +24,10 @@ from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.materialise import Materialiser
 from mainspring.registry.bundles import MANIFEST, SIGNATURE, encode_manifest, open_blob, sha256
 from mainspring.registry.model import Bundle
-from mainspring.serving.plane.gathering import gather
-from mainspring.serving.plane.runtime import load
-from mainspring.serving.protocol.schema import Rows
+from mainspring.serving.model import Arm
 from mainspring.stats.metrics import score
 from mainspring.training.flavours.scoring import score_bundle
+from serving_kit import Kit, route
 
 UNTIL = START + ORDERS * 10 * MINUTE
 LATER = UNTIL + ORDERS * 10 * MINUTE
@@ -66,21 +68,25 @@ def ingest_pies(bakery: Bakery) -> None:
     ingestor.ingest(outcomes, delivered, keyings={"order": ("order",)})
 
 
-def answers(bakery: Bakery, bundle: Bundle, kinds: list[str | None]) -> Any:
-    """Return a gateway's answers to orders that differ by kind alone."""
-    store, now = MemoryOnlineStore(), START + 100 * HOUR
-    Materialiser(bakery.lake.scan, store, bakery.clock).run(Traffic)
-    nobody: Any = None  # an executor of a forest asks nothing of its project
-    runtime = load(bundle, store, executors(nobody))
-    assert runtime.reader is not None
-    count = len(kinds)
-    sent = {
-        "order": list(range(count)), "shop": ["north"] * count, "weight": [1.0] * count, "kind": kinds,
-        "gift": [False] * count, "placed_at": [now] * count,
+async def answers(bakery: Bakery, bundle: Bundle, kinds: list[str | None]) -> list[float]:
+    """Return what a gateway answers, over HTTP and by key, to orders that differ by kind alone."""
+    online, nobody = MemoryOnlineStore(), cast(Project, None)  # an executor of a forest asks nothing of its project
+    Materialiser(bakery.lake.scan, online, bakery.clock).run(Traffic)
+    kit = Kit(bundles=bakery.bundles, online=online, clock=bakery.clock, executors=executors(nobody))
+    kit.routes.publish([msgspec.structs.replace(route(Arm("1", bundle.digest, 1.0)), model="late-order")])
+    columns = {
+        "order": ("INT64", range(len(kinds))), "shop": ("BYTES", ["north"] * len(kinds)),
+        "weight": ("FP32", [1.0] * len(kinds)), "kind": ("BYTES", kinds), "gift": ("BOOL", [False] * len(kinds)),
+        "placed_at": ("BYTES", ["2024-01-05T04:00:00Z"] * len(kinds)),
     }  # fmt: skip
-    names = [spec.name for spec in runtime.inputs]
-    gathered = gather([Rows(sent, count, keyed=True)], names, runtime.reader, now)
-    return runtime.executor.predict(gathered.features, count)["probability"]
+    async with running(kit) as each:
+        inputs = [
+            {"name": name, "shape": [len(kinds)], "datatype": datatype, "data": list(values)}
+            for name, (datatype, values) in columns.items()
+        ]
+        reply = await each.infer({"inputs": inputs})
+        assert reply.status_code == 200, reply.text
+        return list(reply.json()["outputs"][0]["data"])
 
 
 @pytest.mark.parametrize("kind", ["xgboost", "lightgbm"])
@@ -95,7 +101,7 @@ def test_each_version_answers_by_the_categories_of_its_training(bakery: Bakery, 
     assert "Order.kind" in msgspec.json.decode(second.files["reference.json"])["columns"]
 
     kinds = ["cake", "pie", "päté", None, "", "CAKE"]
-    before, after = (answers(bakery, bundle, kinds) for bundle in (first, second))
+    before, after = (asyncio.run(answers(bakery, bundle, kinds)) for bundle in (first, second))
     assert len(set(before[1:])) == 1  # unknown and null are missing
     assert before[0] != before[1]
     assert len({after[3], after[4], after[5]}) == 1

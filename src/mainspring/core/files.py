@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mainspring.core.errors import StorageFull
@@ -47,6 +47,28 @@ def sweep(path: Path) -> None:
     """Remove what killed writers of `path` left beside it. Nobody may be writing it."""
     for left in path.parent.glob(f".{path.name}.*.partial"):
         left.unlink(missing_ok=True)
+
+
+def write_once(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Put `content` at `path` unless a file is there; of several writers at once the first one's stays, whole.
+
+    Raises:
+        StorageFull: There is no room; no file is there.
+    """
+    beside = path.with_name(f".{path.name}.{os.urandom(8).hex()}.partial")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                path.hardlink_to(beside)  # unlike a rename, fails where somebody was faster
+        finally:
+            beside.unlink(missing_ok=True)
+        sync_folder(path.parent)
 
 
 def make_folder(folder: Path, *, mode: int = 0o700) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +21,7 @@ from mainspring.delivery.gates import Comparison
 from mainspring.registry.bundles import HOLDOUT
 from mainspring.registry.model import Bundle
 from mainspring.stats import metrics
-from mainspring.stats.metrics import Metric, MetricFailed
+from mainspring.stats.metrics import Metric, MetricFailed, UnknownClasses, class_places
 from mainspring.stats.thresholds import THRESHOLD, Costs
 from mainspring.training.flavours.scoring import score_bundle
 from mainspring.training.sets.assemble import AT
@@ -89,7 +88,11 @@ def compare(
             _metrics(bundle, given.filter(unseen), held_out.filter(unseen), more, threshold)
             for bundle, given in ((candidate, held_out), (champion, rows))
         )
-    except (_UnknownClass, MetricFailed) as error:
+    except UnknownClasses as error:
+        return _incomparable(
+            version, f"champion {version} does not know the held-out classes {', '.join(error.names)}."
+        )
+    except MetricFailed as error:
         return _incomparable(version, str(error))
     aside = "" if count == held_out.num_rows else _told(version, seen_until, held_out, count)
     return Comparison(version, ours, theirs, aside=aside)
@@ -125,23 +128,11 @@ def _metrics(
     bundle: Bundle, rows: pa.Table, held_out: pa.Table, more: Sequence[Metric], threshold: Costs | None
 ) -> Mapping[str, float]:
     labels = held_out[LABEL].to_pylist()
-    truth = _classes(labels, bundle) if bundle.manifest.task == "multiclass" else np.array(labels, dtype=np.float64)
+    classes = bundle.manifest.outputs if bundle.manifest.task == "multiclass" else None
+    truth = np.array(labels, dtype=np.float64) if classes is None else class_places(labels, classes)
     if threshold is not None:
         more = [*more, *threshold.metrics(bundle.manifest.extra.get(THRESHOLD, {}).get("value", 0.5))]
     return metrics.score(bundle.manifest.task, truth, score_bundle(bundle, rows), more)
-
-
-class _UnknownClass(Exception):
-    pass
-
-
-def _classes(labels: list[Any], bundle: Bundle) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return each label's place among the bundle's outputs."""
-    places = {name: place for place, name in enumerate(bundle.manifest.outputs)}
-    unknown = sorted({str(label) for label in labels} - set(places))
-    if unknown:
-        raise _UnknownClass(f"bundle {bundle.digest[:12]} does not know the held-out classes {', '.join(unknown)}.")
-    return np.array([places[str(label)] for label in labels], dtype=np.int64)
 
 
 def _missing(bundle: Bundle, rows: pa.Table) -> list[str]:

@@ -15,7 +15,7 @@ from mainspring.governance.model import Estimate, Gap, Group, Performance, Slice
 from mainspring.registry.bundles import HOLDOUT
 from mainspring.registry.model import Bundle
 from mainspring.stats.intervals import intervals
-from mainspring.stats.metrics import Metric, MetricFailed, higher_is_better, metrics_of, named, score
+from mainspring.stats.metrics import Metric, MetricFailed, class_places, higher_is_better, metrics_of, named, score
 from mainspring.stats.thresholds import decided
 from mainspring.training.flavours.scoring import score_bundle
 from mainspring.training.frames import Array
@@ -110,11 +110,7 @@ def _truth(bundle: Bundle, held_out: pa.Table) -> Array:
     labels = held_out[LABEL].to_pylist()
     if bundle.manifest.task != "multiclass":
         return np.array(labels, dtype=np.float64)
-    places = {name: place for place, name in enumerate(bundle.manifest.outputs)}
-    unknown = sorted({str(label) for label in labels} - set(places))
-    if unknown:
-        raise InvalidData(f"The held-out rows have classes that the model does not know: {', '.join(unknown)}.")
-    return np.array([places[str(label)] for label in labels], dtype=np.float64)
+    return class_places(labels, bundle.manifest.outputs).astype(np.float64)
 
 
 class _Judged:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 
 from mainspring.core.errors import Corrupt, Invalid
-from mainspring.core.files import disk_errors, sync_folder
+from mainspring.core.files import write_once
 
 
 def load_or_create(path: Path, size: int = 32) -> bytes:
@@ -22,27 +21,8 @@ def load_or_create(path: Path, size: int = 32) -> bytes:
         StorageFull: There is no room; no file is there.
     """
     if not path.exists():
-        _create(path, secrets.token_bytes(size))
+        write_once(path, secrets.token_bytes(size))
     return _read(path, size)
-
-
-def _create(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                path.hardlink_to(beside)  # unlike a rename, fails where somebody was faster
-            except FileExistsError:
-                return
-        finally:
-            beside.unlink(missing_ok=True)
-        sync_folder(path.parent)
 
 
 def _read(path: Path, size: int) -> bytes:

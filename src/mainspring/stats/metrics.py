@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Invalid, InvalidData
 from mainspring.core.ids import check_id
 from mainspring.stats import ranking
 from mainspring.stats.ranking import auc, average_precision, pair
@@ -219,6 +219,27 @@ def score(task: str, y: npt.ArrayLike, predicted: npt.ArrayLike, more: Sequence[
     truth = truth_of(task, y)
     values = {name: measure(each, truth, predicted) for name, each in wanted.items()}
     return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+class UnknownClasses(InvalidData):
+    """Held-out rows are of classes that the model has no output for; `names` says which."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        super().__init__(f"The held-out rows have classes that the model does not know: {', '.join(self.names)}.")
+
+
+def class_places(labels: Iterable[Any], classes: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return each label's place among the classes, the names of a model's outputs. Labels are compared as texts.
+
+    Raises:
+        UnknownClasses: Some have none.
+    """
+    places = {name: place for place, name in enumerate(classes)}
+    texts = [str(label) for label in labels]
+    if unknown := sorted(set(texts) - set(places)):
+        raise UnknownClasses(unknown)
+    return np.array([places[text] for text in texts], dtype=np.int64)
 
 
 def truth_of(task: str, y: npt.ArrayLike) -> npt.NDArray[Any]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from mainspring.core.errors import InvalidData
 from mainspring.stats import metrics
 from mainspring.stats.metrics import Metric
 from mainspring.training.frames import Array
@@ -26,16 +25,12 @@ def evaluate(
         classes: Of a multiclass task, the names of the outputs.
 
     Raises:
-        InvalidData: A held-out label is of a class that training never saw.
+        UnknownClasses: A held-out label is of a class that training never saw.
         Invalid: A metric of the project's own failed; the message names it.
     """
     if task != "multiclass":
         return metrics.score(task, labels, scores[:, 0], more)
-    position = {name: number for number, name in enumerate(classes)}
-    unseen = sorted({str(label) for label in labels.tolist()} - set(position))
-    if unseen:
-        raise InvalidData(f"The held-out rows have the classes {unseen}, which training never saw.")
-    return metrics.score(task, np.array([position[str(label)] for label in labels.tolist()]), scores, more)
+    return metrics.score(task, metrics.class_places(labels.tolist(), classes), scores, more)
 
 
 def judge(

@@ -6,7 +6,6 @@ for is named in it; a profile with another lake has a folder of its own inside, 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from mainspring.app.profiles.settings import load_settings, name_profiles
 from mainspring.core.errors import MainspringError
-from mainspring.core.files import disk_errors, sync_folder
+from mainspring.core.files import write_once
 from mainspring.core.settings import Settings
 
 _OWNER = "lake"  # the file that names the lake
@@ -67,13 +66,13 @@ def ledger_folder(settings: Settings, *, claim: bool = True) -> Path:
         # Without an owner it is another's to come, unless a version that knew of no owners has logged there.
         return folder if any(folder.glob(_SEGMENTS)) or any(folder.glob("damaged/*")) else _inside(folder, mine)
     if owner is None:
-        _claim(folder, mine)
+        write_once(folder / _OWNER, mine.encode())
         owner = _owner(folder)
     if owner == mine:
         return folder
     inside = _inside(folder, mine)
     if claim and _owner(inside) is None:
-        _claim(inside, mine)
+        write_once(inside / _OWNER, mine.encode())
     return inside
 
 
@@ -120,24 +119,3 @@ def _owner(folder: Path) -> str | None:
         return (folder / _OWNER).read_text("utf-8")
     except FileNotFoundError:
         return None
-
-
-def _claim(folder: Path, name: str) -> None:
-    """Make the folder and write the lake's name into it, whole, unless somebody was faster."""
-    owner = folder / _OWNER
-    beside = owner.with_name(f".{owner.name}.{os.urandom(6).hex()}.claim")
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(name)
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                owner.hardlink_to(beside)  # unlike a rename, fails where it is there
-            except FileExistsError:
-                return
-        finally:
-            beside.unlink(missing_ok=True)
-        sync_folder(folder)

@@ -68,6 +68,19 @@ def test_what_is_read_right_is_verified(depot: Depot) -> None:
     assert "HubLoad online" in printed.stderr
 
 
+def test_a_view_that_is_not_applied_as_it_is_declared_is_named(depot: Depot) -> None:
+    path = depot.root / "parcels" / "features.py"
+    before = path.read_text()
+    path.write_text(before.replace('"3h"', '"4h"'))
+    assert path.read_text() != before
+    [found] = depot.json("features", "verify", "HubLoad", "--sample", 4)["views"]
+    assert "not applied as it is declared now: run `mainspring apply`" in found["notes"]
+    assert "not applied" in depot.run("features", "verify", "HubLoad", "--sample", 4).stdout
+    path.write_text(before)
+    [found] = depot.json("features", "verify", "HubLoad", "--sample", 4)["views"]
+    assert found["notes"] == []
+
+
 def test_a_state_that_was_changed_is_found_and_named(depot: Depot) -> None:
     project = opened(depot)
     view = project.definitions.view("HubLoad")

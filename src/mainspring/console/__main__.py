@@ -24,7 +24,11 @@ def _body(project: Project) -> None:
     def started() -> None:
         _log.info("the console listens on %s", address.url)
 
-    asyncio.run(serve(create_app(project), address, tls=files, started=started))
+    app = create_app(project)
+    try:
+        asyncio.run(serve(app, address, tls=files, started=started))
+    finally:
+        app.state.refusals.flush(whole=True)
 
 
 def main() -> int:

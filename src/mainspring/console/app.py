@@ -18,6 +18,7 @@ from mainspring.console.pages import pages
 from mainspring.console.project import ConsoleProject
 from mainspring.console.render import error_page, wants_page
 from mainspring.core.errors import Invalid, MainspringError, NotFound
+from mainspring.security.refused import Refusals
 from mainspring.security.sessions import Sessions
 
 # Built here, one after the other: requests run in threads, and would each build what they all need first.
@@ -64,7 +65,8 @@ def create_app(project: ConsoleProject, looking: Looking | None = None) -> FastA
     app.include_router(_health(project))
     looking = looking or Looking()
     app.include_router(api(project, looking))
-    app.include_router(pages(project, sessions, looking))
+    app.state.refusals = Refusals(project.audit, project.wall, action="console.login.refused", resource="console")
+    app.include_router(pages(project, sessions, looking, app.state.refusals))
     app.add_exception_handler(MainspringError, _stated)
     app.add_exception_handler(HTTPException, _unrouted)
     app.add_exception_handler(RequestValidationError, _malformed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from importlib.metadata import version
 from typing import Any
@@ -26,8 +27,10 @@ from mainspring.console.runs.pages import add_run_pages
 from mainspring.console.search.pages import add_search_pages
 from mainspring.core.errors import Denied, Overloaded
 from mainspring.core.ids import check_id
+from mainspring.core.time import MINUTE, SECOND
 from mainspring.security.attempts import Attempts
 from mainspring.security.model import Action, AuditEvent, Principal
+from mainspring.security.refused import Refusals
 from mainspring.security.sessions import LIFETIME, Sessions
 
 _ID = r"[A-Za-z0-9_.-]{1,128}"
@@ -38,7 +41,7 @@ _OWN_PAGE = re.compile(
 )
 
 
-def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIRouter:
+def pages(project: ConsoleProject, sessions: Sessions, looking: Looking, refusals: Refusals) -> APIRouter:
     """Return the routes of the pages."""
     router = APIRouter(include_in_schema=False)
     cookie, release, attempts = cookie_name(project), version("mainspring"), Attempts()
@@ -100,9 +103,16 @@ def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIR
         wanted = fields.get("next", "/")
         wanted = wanted if _OWN_PAGE.fullmatch(wanted) else "/"
         address = request.client.host if request.client else ""
+
+        async def refuse(reason: str) -> None:
+            await run_in_threadpool(refusals.add, address, reason)
+            loop = asyncio.get_running_loop()
+            loop.call_later(MINUTE / SECOND, lambda: loop.run_in_executor(None, refusals.flush))
+
         try:
             attempts.check(address)
         except Overloaded as full:
+            await refuse("There were too many attempts.")
             refused = login_page(request.scope, status=429, refused=str(full), wanted=wanted)
             refused.headers["retry-after"] = str(full.retry_after_ms // 1000)
             return refused
@@ -111,7 +121,7 @@ def pages(project: ConsoleProject, sessions: Sessions, looking: Looking) -> APIR
             project.authoriser.check(principal, Action.VIEW, "console")
         except Denied as denied:
             # The text shown as a key stays out of the log: it may be a password.
-            await run_in_threadpool(_note, project, f"unknown at {address}", "console.login.refused", denied.what)
+            await refuse(denied.what)
             return login_page(request.scope, status=401, refused=str(denied), wanted=wanted)
         await run_in_threadpool(_note, project, _named(principal), "console.login")
         response = RedirectResponse(wanted, status_code=303)

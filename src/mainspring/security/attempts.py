@@ -49,7 +49,7 @@ class Attempts:
         Raises:
             Overloaded: There were too many, of this address or of all; it is not counted.
         """
-        now, name = self._monotonic(), _network(address)
+        now, name = self._monotonic(), network(address)
         with self._changing:
             mine = _left(self._used.get(name, (0.0, now)), now, self._one) + 1
             all_of_them = _left(self._used_by_all, now, self._every) + 1
@@ -81,7 +81,8 @@ def _left(used: tuple[float, float], now: float, allowance: Allowance) -> float:
     return max(0.0, count - (now - since) * allowance.a_minute / 60)
 
 
-def _network(address: str) -> str:
+def network(address: str) -> str:
+    """Return what counts as one address: of IPv6 a network of 64 bits; of what is no address, an empty text."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

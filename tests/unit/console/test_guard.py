@@ -307,6 +307,13 @@ class TestSessions:
         assert "That is not an API key" in event.detail
         assert "horse" not in repr(event)
 
+    def test_a_flood_of_refused_log_ins_is_two_events_with_the_count(self, here) -> None:
+        app = create_app(here)
+        for _ in range(12):
+            log_in(Client(app), "correct horse battery")
+        app.state.refusals.flush(whole=True)
+        assert [event.detail[:7] for event in here.audit.read()] == ["11 more", "That is"]
+
     def test_a_link_that_was_shared_is_the_page_behind_the_log_in(self, here) -> None:
         link = "/features?q=late&owner=ana"
         asked = Client(create_app(here)).page(link)

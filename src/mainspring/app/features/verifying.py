@@ -9,7 +9,7 @@ from mainspring.app.definitions.choosing import Chosen, choose
 from mainspring.app.features.reading import pinned
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.features.adapters.memory import MemoryOnlineStore
-from mainspring.features.model import Observations, RequestFeatures
+from mainspring.features.model import FeatureView, Observations, RequestFeatures
 from mainspring.features.verify import Verification, Verifier, verify_computed
 from mainspring.features.verify.chosen import Bounds
 
@@ -51,12 +51,19 @@ def verify(
                 progress(f"{name} {stage}", done, total)
 
         verifier = Verifier(view, scan(view.source.name), MemoryOnlineStore, seed=seed, bounds=bounds, progress=told)
-        found.append(verifier.run(sample, project.online, now))
+        found.append(verifier.run(sample, project.online, now, applied=_is_applied(project, view)))
     for group in choice.groups:
         if isinstance(group, RequestFeatures):
             observations = choice.model.observations if choice.model is not None else _observations(project, group)
             found.append(verify_computed(group, observations, scan, sample, seed))
     return found
+
+
+def _is_applied(project: Project, view: FeatureView) -> bool:
+    """Return whether what the view is made of is applied as it is declared."""
+    declared, applied = project.definitions.contents(), project.applied.current()
+    parts = [("feature view", view.name), ("source", view.source.name), ("entity", view.entity.name)]
+    return all(declared.get(part) == applied.get(part) for part in parts)
 
 
 def _observations(project: Project, group: RequestFeatures) -> Observations:

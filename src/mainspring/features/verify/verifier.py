@@ -122,8 +122,11 @@ class Verifier:
         self._visits = _VISITS
         self._left = self._bounds.recomputed
 
-    def run(self, sample: int, live: OnlineStore, now: int) -> Verification:
+    def run(self, sample: int, live: OnlineStore, now: int, *, applied: bool = True) -> Verification:
         """Compare about `sample` (entity, instant) pairs, and the live store at `now`.
+
+        Args:
+            applied: Whether the view is applied as it is declared; if not, it is said.
 
         Raises:
             Unavailable: The live store does not answer.
@@ -149,6 +152,8 @@ class Verifier:
         finally:
             materialiser.close()
         behind, notes = self._live(live, now)
+        if not applied:
+            notes = ["not applied as it is declared now: run `mainspring apply`", *notes]
         if self._tally.estimates:
             notes = [*notes, f"estimates, not recomputed: {', '.join(sorted(self._tally.estimates))}"]
         tally = self._tally

@@ -1,0 +1,86 @@
+"""Refused log-ins in the audit log: few events, and no attempt uncounted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pytest
+
+from mainspring.core.errors import Unavailable
+from mainspring.core.time import MINUTE, SECOND, ManualClock
+from mainspring.security.adapters.memory import MemoryAuditLog
+from mainspring.security.model import AuditEvent
+from mainspring.security.refused import Refusals
+
+
+def refusals(audit: MemoryAuditLog, clock: ManualClock) -> Refusals:
+    return Refusals(audit, clock, action="login.refused", resource="console")
+
+
+def counted(audit: MemoryAuditLog) -> int:
+    """Return how many attempts the log tells of."""
+    more = [re.match(r"([\d,]+) more ", event.detail) for event in audit.read(10_000)]
+    return sum(int(found[1].replace(",", "")) if found else 1 for found in more)
+
+
+def test_of_an_address_and_a_minute_the_first_is_written_and_the_others_are_counted() -> None:
+    audit, clock = MemoryAuditLog(), ManualClock(100 * MINUTE)
+    refused = refusals(audit, clock)
+    for _ in range(5000):
+        refused.add("10.0.0.1", "That is not an API key.")
+    assert [(event.actor, event.detail) for event in audit.read()] == [
+        ("unknown at 10.0.0.1", "That is not an API key.")
+    ]
+    clock.advance(MINUTE)
+    refused.flush()
+    newest = audit.read(1)[0]
+    assert newest.detail == "4,999 more in the minute from 1970-01-01T01:40:00Z: That is not an API key."
+    refused.flush()
+    assert counted(audit) == 5000
+
+
+def test_a_flood_from_many_addresses_is_bounded_and_counted() -> None:
+    audit, clock = MemoryAuditLog(), ManualClock(100 * MINUTE)
+    refused = refusals(audit, clock)
+    for number in range(3000):
+        refused.add(f"10.0.{number // 250}.{number % 250}", "That is not an API key.")
+        clock.advance(MINUTE // 3000)
+    refused.flush(whole=True)
+    assert len(audit.read(10_000)) < 300
+    assert counted(audit) == 3000
+
+
+def test_the_counts_of_a_minute_come_with_the_next_attempt() -> None:
+    audit, clock = MemoryAuditLog(), ManualClock(100 * MINUTE)
+    refused = refusals(audit, clock)
+    for _ in range(3):
+        refused.add("10.0.0.1", "no")
+    clock.advance(90 * SECOND)
+    refused.add("10.0.0.2", "no")
+    assert [event.actor for event in audit.read()] == [
+        "unknown at 10.0.0.2", "unknown at 10.0.0.1", "unknown at 10.0.0.1"
+    ]  # fmt: skip
+    assert counted(audit) == 4
+
+
+def test_what_cannot_be_written_now_is_written_later() -> None:
+    class Away(MemoryAuditLog):
+        away = False
+
+        def append(self, events: Sequence[AuditEvent]) -> None:
+            if self.away:
+                raise Unavailable("The catalog does not answer.")
+            super().append(events)
+
+    audit, clock = Away(), ManualClock(100 * MINUTE)
+    refused = refusals(audit, clock)
+    for _ in range(3):
+        refused.add("10.0.0.1", "no")
+    clock.advance(MINUTE)
+    audit.away = True
+    with pytest.raises(Unavailable):
+        refused.flush()
+    audit.away = False
+    refused.flush()
+    assert counted(audit) == 3

@@ -132,6 +132,7 @@ def test_what_the_machine_has_by_now_is_said(depot: Depot, newest: str) -> None:
     recorded = msgspec.json.decode(project.tracking.artefact(newest, "environment.json"))
     recorded["packages"]["numpy"] = "1.0"
     recorded["packages"]["gone-since"] = "2.0"
+    recorded["mainspring_files"] = "0" * 64  # of another build with the same version
     project.tracking.log_artefact(newest, "environment.json", msgspec.json.encode(recorded))
     project.tracking.log(newest, tags={"seed": "99"})
     found = reproduced(depot, newest)
@@ -139,5 +140,6 @@ def test_what_the_machine_has_by_now_is_said(depot: Depot, newest: str) -> None:
     environment = {each["name"]: (each["recorded"], each["again"]) for each in found["environment"]}
     assert environment["numpy"][0] == "1.0"
     assert environment["gone-since"] == ("2.0", None)
-    assert len(environment) == 2
+    assert environment["mainspring_files"][0] == "0" * 64
+    assert len(environment) == 3
     assert found["seed"] == [{"name": "seed", "recorded": "99", "again": "0"}]

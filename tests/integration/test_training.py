@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import math
 import re
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -100,6 +102,23 @@ def test_the_run_says_where_it_comes_from(bakery: Bakery, report: Any) -> None:
     assert run.metrics["baseline.auc"] == report.baseline["auc"]
     environment = json.loads(bakery.tracking.artefact(report.run_id, "environment.json"))
     assert environment["packages"]["numpy"] == np.__version__
+
+
+def test_files_that_change_while_it_trains_are_named(bakery: Bakery, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = bakery.root / "changing.py"
+    path.write_text("LEAVES = 1\n")
+    spec = importlib.util.spec_from_file_location("changing", path)
+    assert spec is not None
+    monkeypatch.setitem(sys.modules, "changing", importlib.util.module_from_spec(spec))
+
+    def train(data: ms.TrainingSet, run: ms.Run) -> Any:
+        path.write_text("LEAVES = 1000\n")
+        return fit_trees(data, run)
+
+    report = bakery.trainer.train(late_model(train, baseline=[], gates=[]), since=START, until=UNTIL)
+    path.unlink()
+    assert bakery.tracking.get(report.run_id).tags["code_changed"] == "changing.py"
+    assert "changing.py" in report.notes[-1]
 
 
 def test_the_version_has_its_lineage(bakery: Bakery, report: Any) -> None:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from mainspring.security.ports import AuditLog, Authoriser, EndedSessions, KeyStore
     from mainspring.security.signing import SigningKey
     from mainspring.serving.ports import Baselines, Routes
+    from mainspring.training.runs.provenance import ModuleFiles
     from mainspring.training.trainer import Trainer
 
 _FOLLOW_S = 1.0  # how late a process that follows the definitions may be
@@ -87,6 +88,7 @@ class Project:
         self.wall: Clock = SystemClock()
         self._building = threading.RLock()  # held while a part of the project is built, or its definitions are loaded
         self._loaded: Definitions | None = None
+        self._imported: ModuleFiles = {}  # when they were loaded
         self._following = False
         self._applied: tuple[str, float] = ("", 0.0)  # the mark of what was applied, and when it was looked at
         self._expected = False
@@ -139,8 +141,11 @@ class Project:
 
     def _load(self) -> Definitions:
         from mainspring.app.definitions.loading import load_definitions
+        from mainspring.training.runs.provenance import module_files
 
-        return load_definitions(self.settings, self._known)
+        loaded = load_definitions(self.settings, self._known)
+        self._imported = module_files(self.settings.root)
+        return loaded
 
     def _follow(self, loaded: Definitions) -> Definitions:
         """Return the definitions afresh where something was applied since; what cannot be loaded changes nothing."""
@@ -301,6 +306,7 @@ class Project:
             signing_key=self.signing_key,
             clock=self.wall,
             root=self.settings.root,
+            imported=lambda: self._imported,
         )
 
     def expect_models(self) -> None:

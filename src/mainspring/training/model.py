@@ -120,6 +120,7 @@ class Model:
             if not getattr(self, columns):
                 every = tuple(name for group in getattr(self, groups) for name in group.columns)
                 object.__setattr__(self, columns, every)
+            _check_columns(self.name, groups, getattr(self, groups), columns, getattr(self, columns))
 
     @property
     def embargo_us(self) -> int:
@@ -310,6 +311,25 @@ def _chosen(name: str, argument: str, given: Any) -> tuple[tuple[FeatureGroup, .
             groups.append(group)
         wanted.update(columns)
     return tuple(groups), tuple(name for group in groups for name in group.columns if name in wanted)
+
+
+def _check_columns(
+    name: str, groups: str, given: Sequence[FeatureGroup], columns: str, chosen: Collection[str]
+) -> None:
+    """Raise if features are chosen that no group has, or none of a group: `replace` keeps the columns of before.
+
+    Raises:
+        Invalid: It is so.
+    """
+    there = {column for group in given for column in group.columns}
+    gone = [column for column in chosen if column not in there]
+    unused = [group.name for group in given if group.columns and not any(column in chosen for column in group.columns)]
+    if gone or unused:
+        what = f"{', '.join(gone)}, which they do not have" if gone else f"none of {', '.join(unused)}"
+        raise Invalid(
+            f"Model {name!r} takes of its {groups} {what}.",
+            fix=f"with dataclasses.replace, give {columns}=() for all of them, or the names of those it takes.",
+        )
 
 
 def _check_metrics(

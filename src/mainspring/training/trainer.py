@@ -28,7 +28,8 @@ from mainspring.training.flavours.scoring import estimator_scores, output_names,
 from mainspring.training.inputs import check_declared, personal_sources
 from mainspring.training.judge import constant, judge, undefined
 from mainspring.training.model import Model, TrainReport
-from mainspring.training.runs.pinned import Pinned, pin, pinned_scan
+from mainspring.training.runs.pinned import CODE_CHANGED, Pinned, pin, pinned_scan
+from mainspring.training.runs.provenance import ModuleFiles, changed_files, module_files
 from mainspring.training.runs.run import Run
 from mainspring.training.sets.assemble import labelled_observations, training_set
 from mainspring.training.sets.leakage import refuse_leaks
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Trainer", "score_bundle"]
 
 _SYSTEM_EVERY_S = 5.0
+_LONGEST_CHANGED = 1000  # characters
 
 Progress = Callable[[str, float], None]
 
@@ -49,6 +51,8 @@ class Trainer:
 
     Args:
         root: The project's folder, of which the code version is taken.
+        imported: Returns the files of the project's modules as they were when they were imported; by default as they
+            are when a training begins.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Trainer:
         signing_key: SigningKey,
         clock: Clock,
         root: Path,
+        imported: Callable[[], ModuleFiles] | None = None,
     ) -> None:
         self._lake = lake
         self._snapshots = snapshots
@@ -71,6 +76,7 @@ class Trainer:
         self._key = signing_key
         self._clock = clock
         self._root = root
+        self._imported = imported or partial(module_files, root)
 
     def train(
         self,
@@ -97,7 +103,7 @@ class Trainer:
         """
         check_declared(model)
         begun = time.monotonic()
-        tell = progress or _nobody
+        tell, imported = progress or _nobody, self._imported()
         tell("pin the data", 0.0)
         pinned = pin(model, self._lake, self._snapshots, self._clock, self._root, commit=commit)
         tags = {**process_tags(), **pinned.tags, "seed": str(model.seed)}
@@ -123,6 +129,9 @@ class Trainer:
             bundle, baseline = self._bundle(model, data, everything, held_out, pinned, run, (since, until), tell)
             tell("store", 0.95)
             self._bundles.save(bundle)
+            if changed := [str(file.relative_to(self._root)) for file in changed_files(imported)]:
+                run.set_tag(CODE_CHANGED, ", ".join(changed)[:_LONGEST_CHANGED])
+                notes.append(f"Files changed after they were imported, so what ran is not known: {', '.join(changed)}.")
         self._tracking.finish(run_id, "FINISHED", self._clock.now())
         version = self._register(model, bundle, pinned)
         tell("done", 1.0)

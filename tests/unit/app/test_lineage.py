@@ -97,7 +97,7 @@ def test_what_is_only_routed_is_there_too() -> None:
 def test_a_model_uses_a_view_directly_or_through_what_is_computed_on_demand() -> None:
     from dataclasses import replace
 
-    through = replace(fraud, features=(Basket,))
+    through = replace(fraud, features=(Basket,), columns=())
     assert models_using({"fraud": through}, "Orders") == ("fraud",)
-    assert models_using({"fraud": replace(fraud, features=(Returns,))}, "Orders") == ()
-    assert models_using({"fraud": replace(fraud, features=(Orders,))}, "Orders") == ("fraud",)
+    assert models_using({"fraud": replace(fraud, features=(Returns,), columns=())}, "Orders") == ()
+    assert models_using({"fraud": replace(fraud, features=(Orders,), columns=())}, "Orders") == ("fraud",)

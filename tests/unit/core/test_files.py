@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mainspring.core.errors import StorageFull
-from mainspring.core.files import disk_errors, sync_folder, write_atomic
+from mainspring.core.files import disk_errors, sync_folder, write_atomic, write_once
 
 
 def names(folder: Path) -> set[str]:
@@ -20,6 +20,20 @@ def test_content_is_there_whole_and_private(tmp_path: Path) -> None:
     write_atomic(path, b"one")
     write_atomic(path, b"two")
     assert path.read_bytes() == b"two"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert names(path.parent) == {"file"}
+
+
+def test_what_is_written_once_stays_as_the_first_writer_wrote_it(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    writers = [threading.Thread(target=write_once, args=(path, bytes([number]) * 4096)) for number in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    first = path.read_bytes()
+    write_once(path, b"later")
+    assert path.read_bytes() == first == first[:1] * 4096
     assert path.stat().st_mode & 0o777 == 0o600
     assert names(path.parent) == {"file"}
 

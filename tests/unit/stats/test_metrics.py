@@ -96,3 +96,10 @@ def test_an_unknown_task_and_wrong_shapes_are_refused() -> None:
         metrics.score("ranking", [1], [1])
     with pytest.raises(Invalid, match=r"shape \(2,\) do not go with predictions of shape \(3,\)"):
         metrics.auc([0, 1], [0, 1, 1])
+
+
+def test_a_class_is_the_place_of_its_text_among_the_outputs() -> None:
+    assert metrics.class_places([2, "1", 2], ("1", "2")).tolist() == [1, 0, 1]
+    with pytest.raises(metrics.UnknownClasses, match="does not know: 3, 9") as refused:
+        metrics.class_places([9, 1, 3, 9], ("1", "2"))
+    assert refused.value.names == ("3", "9")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import mainspring as ms
-from bakery import late_model
+from bakery import Order, Traffic, late_model
 from mainspring.core.declare import collecting
 from mainspring.core.errors import Invalid
 from mainspring.core.time import HOUR
@@ -45,6 +46,18 @@ def test_a_name_is_an_id() -> None:
 def test_gates_say_what_they_ask() -> None:
     gates = [ms.beats("auc", by=0.005), ms.at_most("brier", 0.2), ms.at_least("accuracy", 0.7)]
     assert [str(gate) for gate in gates] == ["auc beats by 0.005", "brier at most 0.2", "accuracy at least 0.7"]
+
+
+def test_replaced_features_do_not_silently_keep_the_columns_of_before() -> None:
+    both, few = late_model(), late_model(features=[Order])
+    with pytest.raises(Invalid, match=r"Traffic\.\w+, which they do not have.*columns=\(\)"):
+        replace(both, features=(Order,))
+    with pytest.raises(Invalid, match=r"features none of Traffic"):
+        replace(few, features=(Order, Traffic))
+    with pytest.raises(Invalid, match=r"baseline_columns=\(\)"):
+        replace(both, baseline=(Traffic,))
+    assert replace(both, features=(Order,), columns=()).columns == few.columns
+    assert replace(both, seed=3).columns == both.columns
 
 
 @ms.metric(higher_is_better=False)

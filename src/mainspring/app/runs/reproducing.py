@@ -100,10 +100,13 @@ def _compared(
 ) -> Reproduction:
     from mainspring.app.runs.reproduce_child import bundles_in, tracking_in
     from mainspring.training.runs.differences import differences, outcome
+    from mainspring.training.runs.pinned import CODE_CHANGED
 
     tracking = tracking_in(into)
     again = tracking.get(again_id)
     bundle, notes = _bundle(project, run)
+    if CODE_CHANGED in run.tags:
+        notes.append(f"what ran is not known, since files changed after they were imported: {run.tags[CODE_CHANGED]}")
     found = outcome(run, again, bundle, bundles_in(into, project).load(digest))
     environment = differences(
         _environment(project.tracking.artefact(run.id, "environment.json")),

@@ -19,6 +19,7 @@ from mainspring.training.runs import provenance
 
 ENVIRONMENT, CODE_DIFF, DEFINITIONS = "environment.json", "code.diff", "definitions.json"  # files of a run
 NO_DIFF = "code_diff"  # a tag: why there is no `code.diff`
+CODE_CHANGED = "code_changed"  # a tag: which files are not as they were imported
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,12 @@ class Pinned:
     def files_of_run(self) -> dict[str, bytes]:
         """What a run keeps of it as files."""
         packages = {name: version for name, version in self.packages.items() if name != "python"}
-        environment = {"python": self.packages.get("python", ""), **provenance.machine(), "packages": packages}
+        environment = {
+            "python": self.packages.get("python", ""),
+            **provenance.machine(),
+            "mainspring_files": provenance.package_digest(),
+            "packages": packages,
+        }
         kept = {
             ENVIRONMENT: msgspec.json.format(msgspec.json.encode(environment), indent=1),
             DEFINITIONS: self.features,

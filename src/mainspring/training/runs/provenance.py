@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mainspring.core.errors import Invalid
 STATE = ".mainspring"  # the folder that is no part of a project's code
 _LARGEST_DIFF = 16_000_000  # bytes
 _MOST_NEW = 500  # files
+ModuleFiles = Mapping[Path, tuple[int, int]]  # file -> when it was modified, nanoseconds, and its size
 _SUFFIXES = (".py", ".toml", ".sql")
 _NAMED = ("mainspring", "numpy", "pandas", "scikit-learn", "onnx", "onnxruntime", "skl2onnx", "duckdb", "pyarrow")
 
@@ -107,6 +109,21 @@ def _imported() -> Iterator[Path]:
             yield Path(file)
 
 
+def module_files(root: Path) -> ModuleFiles:
+    """Return the files in `root` whose modules this process has imported."""
+    inside = [file for file in _imported() if file.is_relative_to(root) and file.is_file()]
+    return {file: (file.stat().st_mtime_ns, file.stat().st_size) for file in inside}
+
+
+def changed_files(imported: ModuleFiles) -> list[Path]:
+    """Return the files that are not as they were when they were imported."""
+
+    def state(file: Path) -> tuple[int, int] | None:
+        return (file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else None
+
+    return sorted(file for file, before in imported.items() if state(file) != before)
+
+
 def files_digest(root: Path) -> str:
     """Return the SHA-256 of the project's Python, TOML and SQL files with their names; hidden folders are left out."""
     digest = hashlib.sha256()
@@ -123,6 +140,12 @@ def _files(root: Path) -> Iterator[Path]:
             name for name in folders if not name.startswith((".", "__")) and not (here / name / "pyvenv.cfg").exists()
         ]
         yield from (here / name for name in names if name.endswith(_SUFFIXES) and (here / name).is_file())
+
+
+@cache
+def package_digest() -> str:
+    """Return the SHA-256 of this package's own files: an upgrade may keep the version."""
+    return files_digest(Path(__file__).parents[2])
 
 
 def environment() -> dict[str, str]:

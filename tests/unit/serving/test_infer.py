@@ -60,6 +60,7 @@ def served(threads: ThreadPoolExecutor, *bundles: Bundle, weights: tuple[float, 
             clock=ManualClock(NOW),
             metrics=EndpointMetrics(),
             threads=threads,
+            reads=threads,
             max_queue_rows=4096,
         )
         for arm, made in zip(arms, bundles, strict=False)

@@ -60,6 +60,7 @@ class Bench:
             clock=self.clock,
             metrics=self.metrics,
             threads=threads,
+            reads=threads,
             max_queue_rows=rows,
         )
 
@@ -320,3 +321,64 @@ async def test_the_clock_decides_the_time_of_features_and_log(threads: ThreadPoo
     bench.clock.set(NOW + 5)
     answer = await bench.ask(keyed_request("AA")).payload.waiter
     assert bench.log.find(answer.ids[0]).at == NOW + 5
+
+
+class Hanging(MemoryOnlineStore):
+    """A store on another machine, which does not answer until it is told to."""
+
+    remote = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = threading.Event()
+        self.asked = 0
+
+    def payloads(self, wanted: Any) -> Any:
+        self.asked += 1
+        assert self.answers.wait(60)
+        return super().payloads(wanted)
+
+
+@on_a_loop
+async def test_no_request_waits_for_a_hanging_store_beyond_its_deadline(threads: ThreadPoolExecutor) -> None:
+    store = Hanging()
+    bench = Bench(threads, online=store)
+    try:
+        late, patient, other = (bench.ask(keyed_request("AA"), within_us=us) for us in (50_000, LONG_US, LONG_US))
+        with pytest.raises(Unavailable, match="did not answer in time"):
+            await asyncio.wait_for(late.payload.waiter, 20)
+        assert not patient.payload.waiter.done()
+        store.answers.set()
+        assert len((await patient.payload.waiter).ids) == len((await other.payload.waiter).ids) == 1
+    finally:
+        store.answers.set()
+
+
+@on_a_loop
+async def test_reads_that_hang_are_bounded_in_number_and_the_store_is_read_when_it_is_back(
+    threads: ThreadPoolExecutor,
+) -> None:
+    store = Hanging()
+    bench = Bench(threads, online=store)
+    try:
+        for _ in range(5):
+            with pytest.raises(Unavailable):
+                await asyncio.wait_for(bench.ask(keyed_request("AA"), within_us=200_000).payload.waiter, 20)
+        assert store.asked == 2  # as many as there are threads
+    finally:
+        store.answers.set()
+    assert (await bench.ask(keyed_request("AA")).payload.waiter).statuses["Carrier.delay_1h"] != ["UNAVAILABLE"]
+
+
+@on_a_loop
+async def test_an_endpoint_of_defaults_answers_from_them_while_its_store_hangs(threads: ThreadPoolExecutor) -> None:
+    store = Hanging()
+    bench = Bench(threads, online=store)
+    bench.lane.defaults = True
+    try:
+        job = bench.ask(keyed_request("AA"), within_us=2_000_000)
+        answer = await asyncio.wait_for(job.payload.waiter, 20)
+        assert answer.statuses["Carrier.delay_1h"] == ["UNAVAILABLE"]
+        assert not store.answers.is_set()
+    finally:
+        store.answers.set()

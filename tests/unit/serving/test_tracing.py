@@ -101,6 +101,7 @@ async def _infer(**shape: bool) -> Answered:
             clock=ManualClock(NOW),
             metrics=EndpointMetrics(),
             threads=threads,
+            reads=threads,
             max_queue_rows=100,
         )
         rows = lane.runtime.schema.read(decode_infer(encode(full_request())).asked.inputs)

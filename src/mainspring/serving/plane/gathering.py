@@ -42,7 +42,13 @@ class Gathered:
 
 
 def gather(
-    parts: Sequence[Rows], names: Sequence[str], reader: OnlineReader, now: int, *, defaults: bool = False
+    parts: Sequence[Rows],
+    names: Sequence[str],
+    reader: OnlineReader,
+    now: int,
+    *,
+    defaults: bool = False,
+    without_store: bool = False,
 ) -> Gathered:
     """Return the rows of a model of features; what is by key stands first in `parts`.
 
@@ -50,6 +56,7 @@ def gather(
         names: The model's features.
         now: As of when stored features are read, UTC epoch microseconds.
         defaults: Whether stored features have their defaults where the online store does not answer.
+        without_store: Whether it is not even asked.
 
     Raises:
         Unavailable: The online store does not answer, or is damaged.
@@ -61,7 +68,7 @@ def gather(
     sent = _sent(keyed)
     count = sum(rows.count for rows in keyed)
     try:
-        read = reader.read(sent, now)
+        read = reader.read(sent, now, without_store=without_store)
     except DamagedState as error:
         raise StoreDamaged("The online store holds a damaged state.") from error
     except Unavailable:

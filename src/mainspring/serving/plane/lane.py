@@ -1,8 +1,8 @@
 """One version behind one endpoint: its queue, and how a batch of it runs.
 
 Everything here happens on the event loop, but for what is slow enough to be worth a thread: a model, and a read of an
-online store on another machine. A batch is one read of the store, one call of the model, one entry of the log; then its
-requests are answered.
+online store on another machine, for which no request waits beyond its deadline. A batch is one read of the store, one
+call of the model, one entry of the log; then its requests are answered.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from concurrent.futures import Executor
 from concurrent.futures import Future as Pending
 from copy import copy
 
-from mainspring.core.errors import DeadlineExceeded, Invalid, MainspringError, Overloaded
+from mainspring.core.errors import DeadlineExceeded, Invalid, MainspringError, Overloaded, Unavailable
 from mainspring.core.time import Clock
 from mainspring.ledger.ids import PredictionIds
 from mainspring.ledger.model import Log
@@ -35,6 +35,7 @@ from mainspring.serving.protocol.schema import Rows
 INLINE_US = 200.0  # a model call predicted to take longer runs in a thread
 ONE_CORE_US = 2_000.0  # the same where a thread would only take turns with the event loop
 _RECENT = 16  # batches
+_SPARE_US = 5_000  # beside the model's time, for an answer from defaults that is still in time
 
 __all__ = ["Answer", "Ask", "Lane", "monotonic_us"]
 
@@ -53,6 +54,7 @@ class Lane:
         log: Gets every prediction before its caller does.
         clock: Says what time it is for features and the log; deadlines go by the monotonic time.
         threads: Where slow models run.
+        reads: Where an online store on another machine is read. As many reads as it has threads may hang at once.
         policy: What of the predictions the log keeps, and whether answers wait for it.
         defaults: Whether stored features have their defaults where the online store does not answer.
     """
@@ -67,6 +69,7 @@ class Lane:
         clock: Clock,
         metrics: EndpointMetrics,
         threads: Executor,
+        reads: Executor,
         max_queue_rows: int,
         policy: Log | None = None,
         suspect: Callable[[StoreDamaged], None] = lambda _: None,
@@ -91,6 +94,7 @@ class Lane:
         self._clock = clock
         self._metrics = metrics
         self._threads = threads
+        self._reads = reads
         self._suspect = suspect  # is told of damage in the online store
         self._inline_us = ONE_CORE_US if _cores() == 1 else INLINE_US
         self._loop = asyncio.get_running_loop()
@@ -187,22 +191,66 @@ class Lane:
     def _start(self, work: Work) -> bool:
         """Run requests together. Returns whether they are done; if not, `_computed` will go on."""
         try:
-            if self.runtime.remote and any(job.payload.rows.keyed for job in work.jobs):
-                self._elsewhere(work, self._gather_and_predict)
+            if self.runtime.remote and not work.without_store and any(job.payload.rows.keyed for job in work.jobs):
+                self._read(work)
                 return False
             self._gather(work)
-            if self._slow(work.rows):
-                self._elsewhere(work, self._predict)
-                return False
-            self._predict(work)
-            self._finish(work)
+            return self._compute(work)
         except Exception as error:
             self._failed(work, error)
         return True
 
-    def _elsewhere(self, work: Work, do: Callable[[Work], None]) -> None:
-        running = self._loop.run_in_executor(self._threads, do, work)
-        running.add_done_callback(lambda done: self._computed(work, done))
+    def _compute(self, work: Work) -> bool:
+        """Run the model on what was gathered. Returns whether it is done; if not, `_computed` will go on."""
+        if self._slow(work.rows):
+            running = self._loop.run_in_executor(self._threads, self._predict, work)
+            running.add_done_callback(lambda done: self._computed(work, done))
+            return False
+        self._predict(work)
+        self._finish(work)
+        return True
+
+    def _read(self, work: Work) -> None:
+        """Gather in a thread; a read that hangs is left to its own time-out when nobody can wait for it any more."""
+        timer: asyncio.TimerHandle
+        reading = self._loop.run_in_executor(self._reads, self._gather, work)
+        jobs = list(work.jobs)
+        first = min(job.deadline for job in jobs)
+        if self.defaults:  # from these everybody shall be answered in time
+            now = monotonic_us()
+            first = max((now + first) // 2, int(first - _SPARE_US - self.runtime.cost.predict(work.rows)))
+
+        def wait(until: int) -> asyncio.TimerHandle:
+            return self._loop.call_later(max(0, until - monotonic_us()) / 1e6, overdue)
+
+        def overdue() -> None:
+            nonlocal timer
+            now, late = monotonic_us(), Unavailable("The online store did not answer in time.")
+            for job in [job for job in jobs if job.deadline <= now and not self.defaults]:
+                jobs.remove(job)
+                self._metrics.rejections["expired"] += 1
+                self._fail(job, late)
+            if jobs and not self.defaults:
+                timer = wait(min(job.deadline for job in jobs))
+                return
+            reading.remove_done_callback(read)
+            reading.cancel()  # it may not have begun, behind others that hang
+            self._sound = False
+            if not jobs or self._start(Work(jobs, work.taken, now, without_store=True)):
+                self._go_on()
+
+        def read(done: asyncio.Future[None]) -> None:
+            timer.cancel()
+            try:
+                done.result()
+                if not self._compute(work):
+                    return
+            except Exception as error:
+                self._failed(work, error)
+            self._go_on()
+
+        timer = wait(first)
+        reading.add_done_callback(read)
 
     def _computed(self, work: Work, done: asyncio.Future[None]) -> None:
         try:
@@ -211,10 +259,6 @@ class Lane:
         except Exception as error:
             self._failed(work, error)
         self._go_on()
-
-    def _gather_and_predict(self, work: Work) -> None:
-        self._gather(work)
-        self._predict(work)
 
     def _gather(self, work: Work) -> None:
         work.gather(self.runtime, self._names, self._clock.now(), defaults=self.defaults)

@@ -24,6 +24,7 @@ from mainspring.serving.plane.metrics import Metrics
 from mainspring.serving.plane.watch import StoreWatch
 from mainspring.serving.ports import Loader, RoutingTable
 
+_READS = 4  # of an online store on another machine, at once
 _NO_STORE = "The online store does not answer."
 
 
@@ -61,6 +62,7 @@ class DataPlane:
         self._log = log
         self._clock = clock
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
+        self._reads = ThreadPoolExecutor(_READS, thread_name_prefix="online-read")
         self._live = Live(
             routes,
             load=lambda digest: runtime.load(bundles.load(digest), online, executors),
@@ -98,6 +100,7 @@ class DataPlane:
         if self._catalog is not None:
             await asyncio.to_thread(self._catalog.stop)
         self._threads.shutdown(wait=False)
+        self._reads.shutdown(wait=False, cancel_futures=True)
 
     def unready(self) -> str | None:
         """Return why this process should get no traffic, `None` if it should. Names nothing: anybody may ask."""
@@ -186,6 +189,7 @@ class DataPlane:
             clock=self._clock,
             metrics=self.metrics.of(route.endpoint),
             threads=own or self._threads,
+            reads=self._reads,
             max_queue_rows=route.max_queue_rows,
             policy=route.log,
             suspect=self._store.suspect,

@@ -76,6 +76,7 @@ class Work:
         called: When the model was called.
         took_us: How long the model took.
         answered: When the requests were told.
+        without_store: Whether stored features have their defaults, because the online store did not answer in time.
         unlogged: How many entries of the log have to be on the disk before the requests are answered.
     """
 
@@ -89,6 +90,7 @@ class Work:
     answered: int = 0
     gathered: Gathered = field(default_factory=lambda: Gathered({}))
     outputs: Outputs = field(default_factory=dict)
+    without_store: bool = False
     ids: list[str] = field(default_factory=list)
     unlogged: int = 0
 
@@ -102,8 +104,9 @@ class Work:
         else:
             # Those by key first; a batch is mostly of one kind.
             self.jobs.sort(key=_is_full)
+            parts = [job.payload.rows for job in self.jobs]
             self.gathered = gather(
-                [job.payload.rows for job in self.jobs], names, runtime.reader, now, defaults=defaults
+                parts, names, runtime.reader, now, defaults=defaults, without_store=self.without_store
             )
 
     def record(self, recorder: Recorder, at: int, now: int) -> list[Pending[None]]:

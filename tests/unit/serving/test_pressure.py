@@ -45,7 +45,7 @@ class Caller:
     def __init__(self, gateway: Gateway, number: int) -> None:
         self.gateway, self.number = gateway, number
         self.due: int | None = None  # of the request that lies unread
-        self.asked = 0  # when the one was due that waits for its batch
+        self.asked = self.read = 0  # when the one was due that waits for its batch, and when it was read
         self.held = self.spared = False
         self.held_since = 0
 
@@ -134,7 +134,7 @@ class Gateway:
         assert arrived <= caller.due + 300, "what came was taken to have come later"
         self._spend(self.costs.decode)
         job = Job(caller, self.costs.rows, arrived + self.allowed)
-        caller.asked, caller.due = caller.due, None
+        caller.asked, caller.read, caller.due = caller.due, began, None
         try:
             self.batcher.offer(job)
         except (DeadlineExceeded, Overloaded):
@@ -156,7 +156,7 @@ class Gateway:
         began = self.clock.now()
         batch = self.batcher.take()
         for job in batch.late:
-            self._refuse(job.payload, self.clock.now())
+            self._refuse(job.payload, job.payload.read)
         if not batch.jobs:
             return
         self._spend(self.costs.batch + self.costs.row * batch.rows)
@@ -182,3 +182,48 @@ def test_goodput_on_the_callers_clock_does_not_fall(costs: Costs, allowed: int, 
     gateway = Gateway(costs, rate=times * costs.capacity(), allowed=allowed)
     goodput = gateway.run(1_000_000) / costs.capacity()
     assert goodput >= 0.9 * min(1.0, times)
+
+
+class Turns:
+    """A loop whose turns a test makes."""
+
+    def __init__(self) -> None:
+        self.clock, self.soon = ManualClock(1), list[Callable[[], object]]()
+
+    def call_soon(self, callback: Callable[[], object], /) -> None:
+        self.soon.append(callback)
+
+    def call_later(self, _delay: float, callback: Callable[[], object], /) -> Callable[[], object]:
+        return callback
+
+    def turn(self) -> None:
+        soon, self.soon = self.soon, []
+        for callback in soon:
+            callback()
+
+
+class Held:
+    held = False
+
+    def hold(self) -> None:
+        self.held = True
+
+    def release(self) -> None: ...
+
+
+@pytest.mark.parametrize(("each_us", "held"), [(20, 0), (200, 15)])
+def test_what_a_refused_request_waited_in_its_queue_is_no_cost_of_the_refusal(each_us: int, held: int) -> None:
+    """Forty that expired together, each 50 ms after it was read."""
+    loop = Turns()
+    pressure, callers = Pressure(loop, loop.clock.now), [Held() for _ in range(40)]
+    for _ in callers:
+        pressure.arrived()
+    loop.turn()
+    loop.clock.advance(50_000)
+    pressure.arrived()
+    loop.turn()
+    for caller in callers:
+        loop.clock.advance(each_us)
+        pressure.refused(caller, 50_000, hold=True)
+    assert pressure.holding == sum(caller.held for caller in callers)
+    assert pressure.holding == pytest.approx(held, abs=3)

@@ -50,6 +50,7 @@ class Pressure:
         self._busy = False  # whether anything was read since it ran
         self._before = self._began = 0  # when the turn before this one began, and when this one did, monotonic, µs
         self._allowance = _SAVED_US
+        self._charged = 0  # until when refusals were charged with the time
         self._counted = now()  # until when the allowance has grown
         self._evicted = False  # whether anybody was held since the last release
         self._releases = 1  # how many were released then
@@ -84,8 +85,15 @@ class Pressure:
             self._loop.call_soon(self._turn)
 
     def refused(self, connection: Holdable, took_us: int, *, hold: bool) -> None:
-        """Count a refusal; if `hold`, hold the connection where refusals have taken too much time."""
+        """Count a refusal; if `hold`, hold the connection where refusals have taken too much time.
+
+        Args:
+            took_us: Since the request was read. Of that counts at most what this turn of the loop took and no other
+                refusal was charged with: the rest it waited in a queue, and others were answered meanwhile.
+        """
         now = self._now()
+        took_us = min(took_us, now - max(self._began, self._charged))
+        self._charged = now
         self._allowance = min(_SAVED_US, self._allowance + SHARE * (now - self._counted))
         self._counted = now
         if self._allowance > 0:

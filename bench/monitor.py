@@ -1,9 +1,10 @@
 """How long does a look at one window of a million predictions take, and in how much memory?
 
 A prediction has twelve features, and half of them have a label. The first look counts the whole window; the next one
-counts a thousand more; one of a process that was started again goes on from what was stored; one after a label joins
-the window's labels again. The floor reads the same columns from the same files with pyarrow, and does nothing with
-them. Each side runs in a process of its own. The memory is the process's peak.
+counts a thousand more, then what comes in half a minute at 2,000 a second; one of a process that was started again
+goes on from what was stored; one after a label joins the window's labels again. The floor reads the same columns from
+the same files with pyarrow, and does nothing with them. Each side runs in a process of its own. The memory is the
+process's peak.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ START = 19_700 * DAY
 FEATURES = [f"Traffic.f{number}" for number in range(12)]
 COMMIT = 20_000  # predictions
 MORE = 1_000
+MANY = 60_000  # half a minute at 2,000 a second
 INSTANT = pa.timestamp("us", tz="UTC")
 
 outcomes = ms.Source(
@@ -143,11 +145,14 @@ def ours(root: Path, rows: int) -> dict[str, float]:
         took[f"{what} MB"] = peak_mb()
 
     took: dict[str, float] = {}
+    whole = rows + MANY + 2 * MORE
     monitor = started()
     look("first")
-    append(lake, rows, MORE, rows + 2 * MORE)
+    append(lake, rows, MORE, whole)
     look("more")
-    append(lake, rows + MORE, MORE, rows + 2 * MORE)
+    append(lake, rows + MORE, MANY, whole)
+    look("many")
+    append(lake, rows + MORE + MANY, MORE, whole)
     monitor = started()
     look("again")
     known = labels(rows, 1)
@@ -173,7 +178,7 @@ def main() -> None:
         print(json.dumps((ours if asked.side == "ours" else floor)(asked.root, asked.rows)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        append(DeltaLake(Path(folder) / "lake"), 0, asked.rows, asked.rows + 2 * MORE)
+        append(DeltaLake(Path(folder) / "lake"), 0, asked.rows, asked.rows + MANY + 2 * MORE)
 
         def side(name: str) -> dict[str, float]:
             command = [sys.executable, __file__, "--rows", str(asked.rows), "--root", folder, "--side", name]
@@ -184,6 +189,7 @@ def main() -> None:
     what = {
         "first": f"first look at {asked.rows:,} predictions",
         "more": f"{MORE:,} more",
+        "many": f"{MANY:,} more",
         "again": f"{MORE:,} more, started again",
         "labels": "other labels",
     }

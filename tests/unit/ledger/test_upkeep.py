@@ -7,8 +7,11 @@ import pytest
 
 from mainspring.core.errors import NotFound
 from mainspring.core.locks import MemoryLocks
-from mainspring.core.time import DAY, SystemClock
+from mainspring.core.time import DAY, ManualClock, SystemClock
+from mainspring.data import history
 from mainspring.data.adapters.delta import DeltaLake
+from mainspring.data.adapters.memory import MemorySnapshots
+from mainspring.data.commits import commit
 from mainspring.ledger.adapters.lake import LakePredictions
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.ledger.conformance import prediction
@@ -52,6 +55,18 @@ def test_files_that_were_replaced_and_old_entries_of_the_log_are_deleted(tmp_pat
     assert came["id"].to_pylist() == ["p999"]
     assert again.arrivals("late", 0, after=1) is None  # the entry is gone: whoever asks reads all
     log.close()
+
+
+def test_the_log_of_the_data_goes_over_versions_whose_entries_were_deleted(tmp_path: Path) -> None:
+    lake, snapshots, clock = DeltaLake(tmp_path / "lake"), MemorySnapshots(), ManualClock()
+    filled(tmp_path, 3)
+    commit(lake, snapshots, clock, "first")
+    store = filled(tmp_path, 140, start=3)
+    commit(lake, snapshots, clock, "second")
+    store.tidy(replaced_before=SystemClock().now() + DAY, entries=20)
+    second, first = history.log(lake, snapshots)
+    assert [(each.rows_before, each.rows) for each in second.changes] == [(None, 140)]
+    assert [(each.rows_before, each.rows) for each in first.changes] == [(0, None)]
 
 
 def test_what_was_replaced_lately_stays_for_whoever_reads_it(tmp_path: Path) -> None:

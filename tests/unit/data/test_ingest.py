@@ -172,6 +172,23 @@ def test_one_of_a_set(values: list[Any], passing: list[Any], failing: list[Any])
     assert (report.rows, report.quarantined) == (len(passing), len(failing))
 
 
+@pytest.mark.parametrize(
+    ("column", "landed", "coming", "new"),
+    [
+        ("name", ["a\0", "é"], ["e", "a\0"], 1),
+        ("flag", [True, None], [False, None], 2),
+        ("small", [-3, 7], [7, 2], 1),
+        ("single", [0.1, math.inf], [0.1, math.nan], 1),
+        ("double", [math.nan, 0.0], [-0.0, math.nan], 0),
+        ("other", ["2013-07-01T00:00:00.000001Z", None], ["2013-07-01T02:00:00.000001+02:00", None], 1),
+    ],
+)
+def test_a_unique_value_of_any_type_is_known_again(column: str, landed: list[Any], coming: list[Any], new: int) -> None:
+    landing = Landing(source(checks=[unique(column)]))
+    assert landing.ingest([fact(1, **{column: value}) for value in landed]).rows == 2
+    assert landing.ingest([fact(2, **{column: value}) for value in coming]).rows == new
+
+
 def test_unique_is_among_all_that_landed() -> None:
     landing = Landing(source(checks=[unique("name", "small"), not_null("double")]))
     assert landing.ingest([fact(9), fact(1, small=2), fact(0)]).rows == 2  # the first to come, not the earliest

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import duckdb
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -19,6 +20,8 @@ from hypothesis import strategies as st
 from mainspring.core.schema import DType
 from mainspring.features.offline.sweep import most_frequent, ranks, smallest, swept
 from mainspring.features.state import sketches, sql
+from mainspring.features.state.coded import coded
+from mainspring.features.state.coded import most_frequent as read_most_frequent
 from mainspring.features.state.merging import as_stored, merging
 from property.expressions import HOSTILE, POOLS
 from property.oracle import cut
@@ -120,6 +123,17 @@ def test_quantiles_whatever_the_partition(duck: Any, given_: Any, share: int) ->
     assert found == wanted or (math.isnan(found or 0) and math.isnan(wanted))
 
 
+@pytest.mark.parametrize("spread", [1, 1e-300, 1e300])
+def test_quantiles_of_many_values_are_those_of_all(spread: float) -> None:
+    rng = np.random.default_rng(4)
+    values = [*(rng.standard_normal(5_000) * spread).tolist(), math.inf, math.nan, *[0.0] * (spread == 1)]
+    ordered = sorted(sketches.bin_of(value) for value in values)
+    merged = sketches.merge_bins([], values)
+    for share in (0, 0.001, 0.5, 0.9, 0.999, 1):
+        rank = max(1, -(-sketches.millionths(share) * len(values) // 1_000_000))
+        assert repr(sketches.quantile(merged, share)) == repr(sketches.value_of(ordered[rank - 1]))
+
+
 @settings(max_examples=60, deadline=None)
 @given(given_=partitions(COUNTED), most=st.integers(1, 9))
 def test_the_most_frequent_whatever_the_partition(duck: Any, given_: Any, most: int) -> None:
@@ -127,6 +141,36 @@ def test_the_most_frequent_whatever_the_partition(duck: Any, given_: Any, most: 
     counts = merging("values", floats=False)(tiled(duck, "values", tiles, dtype), rows)
     assert counts == Counter([*(value for tile in tiles for value in tile), *rows])
     assert sketches.top(counts, most) == sorted(counts, key=lambda value: (-counts[value], value))[:most]
+
+
+@settings(max_examples=200, deadline=None)
+@given(given_=partitions(COUNTED), most=st.integers(1, 9), first=st.integers(0, 5))
+def test_coded_counts_are_read_as_those_that_are_not(given_: Any, most: int, first: int) -> None:
+    _, tiles, rows = given_
+    counts = [Counter(tile) for tile in tiles]
+    plain = [[list(count), list(count.values())] if count else None for count in counts]
+    column = msgspec.msgpack.decode(msgspec.msgpack.encode(coded(plain)))
+    assert any(isinstance(tile, bytes) for tile in column) == any(type(v) is not bool for tile in tiles for v in tile)
+    wanted = Counter([*(value for tile in tiles[first:] for value in tile), *rows])
+    frequent = sorted(wanted, key=lambda value: (-wanted[value], value))[:most]
+    for found in (read_most_frequent(column[first:], rows, most), read_most_frequent(plain[first:], rows, most)):
+        assert found == frequent
+        assert [*map(type, found)] == [*map(type, frequent)]
+
+
+def test_coded_counts_of_very_many_values() -> None:
+    rng = np.random.default_rng(11)
+    tiles = [Counter((rng.zipf(1.1, 3_000) % 10_000).tolist()) for _ in range(5)]
+    rows = [7, 7, 20_001, *[20_002] * 9_000]
+    for of in (int, "page {}".format):
+        named = [Counter({of(value): n for value, n in tile.items()}) for tile in tiles]
+        column = coded([[list(tile), list(tile.values())] for tile in named])
+        single = [of(value) for value in rows]
+        wanted = sum(named[2:], Counter(single))
+        for most in (1, 10, 700):
+            assert read_most_frequent(column[2:], single, most) == sketches.top(wanted, most)
+    large = [[[1, 2], [1 << 32, 1]]]
+    assert coded(large) == large
 
 
 @settings(max_examples=60, deadline=None)

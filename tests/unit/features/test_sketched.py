@@ -1,4 +1,4 @@
-"""Sketches of many observations over many rows: joined in several turns, or swept."""
+"""Sketches over many rows: offline joined in several turns, or swept; online read from arrays."""
 
 from __future__ import annotations
 
@@ -12,16 +12,25 @@ import pyarrow as pa
 import pytest
 
 import mainspring as ms
-from mainspring.core.time import DAY, HOUR
+from mainspring.core.locks import MemoryLocks
+from mainspring.core.time import DAY, HOUR, MINUTE, ManualClock
 from mainspring.data import duck
+from mainspring.data.adapters.memory import MemoryLake
+from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source, TableScan
+from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.declaring import feature_view
+from mainspring.features.keys import encode_key
+from mainspring.features.layout import slot
+from mainspring.features.materialise import Materialiser
 from mainspring.features.model import Entity
 from mainspring.features.offline import point_in_time
 from mainspring.features.offline.query import bind
 from mainspring.features.offline.sketched import ROWS_AT_ONCE
 from mainspring.features.offline.stored import run
 from mainspring.features.offline.together import by_source
+from mainspring.features.online import OnlineReader
+from mainspring.features.state.blobs import decode
 
 START = 1_383_350_400_000_000
 UTC = pa.timestamp("us", tz="UTC")
@@ -144,3 +153,50 @@ def test_the_work_of_a_hot_entity_is_its_rows_and_observations_not_their_product
         [*run(counted, alone, TableScan(1, rows=table, schema=table.schema), 16, collect)]
     assert tuple(names) == Visits.names
     assert counted.rows < 200 * (rows + asked) < rows * asked
+
+
+SHOPS = Source(
+    "shops", schema={"user": ms.Int64, "page": ms.String, "item": ms.Int64, "x": ms.Float64}, event_time="at"
+)
+
+
+@feature_view(entity=USER, source=SHOPS)
+class Shops:
+    usual = ms.top_k("page", 3, window="12h")
+    usual_month = ms.top_k("page", 3, window="30d")
+    items = ms.top_k("item", 3, window="30d")
+    pages = ms.distinct("page", window="30d")
+    tail = ms.quantile("x", 0.99, window="30d")
+
+
+def test_a_hot_entity_is_read_online_as_offline() -> None:
+    rng = np.random.default_rng(8)
+    rows, new = 12_000, 40
+    event = np.sort(np.concatenate([
+        rng.integers(START, START + 32 * DAY, rows), rng.integers(START + 32 * DAY, START + 32 * DAY + MINUTE, new)
+    ]))  # fmt: skip
+    item = rng.zipf(1.2, rows + new) % 5_000
+    item[-new:] = [70_000, 70_001] * (new // 2)  # seen for the first time after the tiles were made
+    table = pa.table(
+        {
+            "at": pa.array(event, UTC), "user": pa.array([1] * (rows + new)), "item": item,
+            "page": [f"page {number}" for number in item], "x": rng.lognormal(3, 2, rows + new),
+        }
+    )  # fmt: skip
+    lake, store, clock = MemoryLake(), MemoryOnlineStore(), ManualClock(START + 32 * DAY + 2 * MINUTE)
+    Ingestor(lake, MemoryLocks(), clock).ingest(SHOPS, table, keyings={"user": ("user",)})
+    clock.set(START + 32 * DAY)
+    Materialiser(lake.scan, store, clock).run(Shops, horizon=2 * MINUTE)
+    (state,) = store.read([(slot(Shops), encode_key([1]))])
+    assert state is not None
+    columns = [column for tiles in decode(state.payload, "").tiles for column in tiles.parts]
+    lists = [sum(len(tile[0]) for tile in column if type(tile) is list) for column in columns]
+    assert max(lists) <= 1024, "counts of many values are arrays"
+    instants = [START + 32 * DAY + after for after in (0, 1, MINUTE // 2, MINUTE, HOUR, 5 * DAY)]
+    reader = OnlineReader([Shops], store)
+    online = [reader.read({"user": [1]}, now).features for now in instants]
+    asked = pa.table({"user": [1] * len(instants), "_at": pa.array(instants, UTC)})
+    for worth in (16, 1_000_000):
+        offline = point_in_time(asked, [Shops], lake.scan, schema={"user": ms.Int64}, rows_worth_a_tile=worth)
+        for name in online[0]:
+            assert [found[name][0] for found in online] == offline[name].to_pylist()

@@ -15,6 +15,7 @@ from mainspring.features.model import hop
 from mainspring.features.offline.windows import enters
 from mainspring.features.state import sql
 from mainspring.features.state.blobs import NO_EVENT, Candidates, Recent, Spread, State, Tiles, encode
+from mainspring.features.state.coded import many_coded
 from mainspring.features.state.merging import as_stored
 from mainspring.features.tilelog.landed import key_columns
 from mainspring.features.tilelog.loads import LOAD_BITS
@@ -239,6 +240,8 @@ def _tiles_of(parts: Sequence[str]) -> Callable[[Columns | None], Tiles]:
             values[place] = [None if states is None else _collapsed(states) for states in values[place]]
         for place, part in others:
             values[place] = as_stored(part, values[place])
+            if part == "values":
+                values[place] = many_coded(values[place])
         return Tiles(starts, values)
 
     return make

@@ -18,20 +18,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mainspring.features.state.sketches import KEPT
+from mainspring.features.state.sketches import BLOCK, KEPT, most_frequent_places
 
 Ints = npt.NDArray[np.int64]
 
 _BATCH_ROWS = 122_880  # DuckDB's row group
-_BLOCK = 256  # values
 
 
 class Counts:
     """How often each value of one entity is in a window. A value is named by its place among the entity's, in order."""
 
     def __init__(self) -> None:
-        self._counts = np.zeros(4 * _BLOCK, np.int64)
-        self._present = np.zeros(4 * _BLOCK, np.bool_)  # of which there is any: it is counted and searched much sooner
+        self._counts = np.zeros(4 * BLOCK, np.int64)
+        self._present = np.zeros(4 * BLOCK, np.bool_)  # of which there is any: it is counted and searched much sooner
         self._used = 0
 
     @property
@@ -44,8 +43,8 @@ class Counts:
 
     @property
     def blocks(self) -> Ints:
-        """The counts of `_BLOCK` values a row; zeros behind the last."""
-        return self._counts[: -(-self._used // _BLOCK) * _BLOCK].reshape(-1, _BLOCK)
+        """The counts of whole blocks, zeros behind the last."""
+        return self._counts[: -(-self._used // BLOCK) * BLOCK]
 
     def clear(self) -> None:
         self.counts.fill(0)
@@ -55,7 +54,7 @@ class Counts:
     def add(self, places: Ints, changes: Ints) -> None:
         self._used = max(self._used, int(places.max()) + 1)
         if self._used > len(self._counts):
-            more = max(-(-self._used // _BLOCK) * _BLOCK, 2 * len(self._counts)) - len(self._counts)
+            more = max(-(-self._used // BLOCK) * BLOCK, 2 * len(self._counts)) - len(self._counts)
             self._counts = np.concatenate((self._counts, np.zeros(more, np.int64)))
             self._present = np.concatenate((self._present, np.zeros(more, np.bool_)))
         np.add.at(self._counts, places, changes)
@@ -84,13 +83,7 @@ def most_frequent(most: int) -> Answer:
     """Return what finds the `most` most frequent values, of equally frequent ones the smaller first."""
 
     def answer(window: Counts) -> list[int]:
-        # The k most frequent are in the k blocks whose most frequent is so most often.
-        blocks = window.blocks
-        best = np.sort(np.argsort(-blocks.max(axis=1, initial=0), kind="stable")[:most])
-        places = (best[:, None] * _BLOCK + np.arange(_BLOCK)).ravel()
-        counts = blocks[best].ravel()
-        order = np.argsort(-counts, kind="stable")[:most]
-        found = places[order[counts[order] > 0]].tolist()
+        found = most_frequent_places(window.blocks, most).tolist()
         return [*found, *[-1] * (most - len(found))]
 
     return answer

@@ -16,8 +16,9 @@ from mainspring.core.schema import DType
 from mainspring.features.layout import RANKED, Layout, WindowFeature
 from mainspring.features.model import Status, hop
 from mainspring.features.state.blobs import Recent, State
+from mainspring.features.state.coded import most_frequent
 from mainspring.features.state.merging import Merge, merging, variance
-from mainspring.features.state.sketches import distinct, quantile, top
+from mainspring.features.state.sketches import distinct, quantile
 from mainspring.features.types import default_of, feature_dtype, single
 
 _PRESENT = Status.PRESENT.value
@@ -120,7 +121,7 @@ def _merge(layout: Layout, features: Sequence[WindowFeature], measure: int, part
     if part != "values":
         return merge
     depth = max(feature.nth for feature in features if feature.measure == measure and feature.kind == "top")
-    return lambda tiles, rows: top(merge(tiles, rows), depth)
+    return lambda tiles, rows: most_frequent(tiles, rows, depth)
 
 
 def _value(feature: WindowFeature, places: Sequence[int]) -> Callable[[list[Any]], Any]:

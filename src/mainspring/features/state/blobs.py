@@ -40,7 +40,9 @@ class Tiles(msgspec.Struct, array_like=True):
     """Merged rows of the settled past, one tile a hop that holds any. `starts` are in hops since the epoch."""
 
     starts: list[int]
-    parts: list[list[Any]]  # one list a (measure, part), as `Layout.parts` orders them; null where a tile has nothing
+    # One list a (measure, part), as `Layout.parts` orders them; null where a tile has nothing. A coded one
+    # (`features.state.coded`) has one entry more.
+    parts: list[list[Any]]
 
 
 class Recent(msgspec.Struct, array_like=True):

@@ -8,7 +8,7 @@ As a state holds them, `bins` and `hashes` are bytes of little-endian int64, so 
 
 - A bin is the double's sign and upper 18 bits, as a number that orders like the doubles, above 43 bits of its count.
 - A hash is 63 bits of MD5 over the value's text.
-- `values` is a list of values and a list of their counts.
+- `values` is a list of values and a list of their counts; for many see `features.state.coded`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ import numpy.typing as npt
 CUT = 45  # low bits of a double that a bin leaves out
 NAN = 0x7FF8000000000000 >> CUT  # above the bin of infinity
 KEPT = 1024  # hashes
+BLOCK = 256  # counts, of which the greatest is looked for together
+_NEAR = 1 << 16  # bins, in a range of at most so many of which each has its place in an array
 _COUNT_BITS = 43
 _COUNTS = (1 << _COUNT_BITS) - 1
 _double, _bits = struct.Struct("<d"), struct.Struct("<q")
 
 Ints = npt.NDArray[np.int64]
-Bins = tuple[Ints, Ints]  # bins in order, and how many values there are up to each
+Bins = tuple[Ints, Ints]  # bins in order, some perhaps of no value, and how many values there are up to each
 
 
 def bin_of(value: float) -> int:
@@ -86,6 +88,11 @@ def merge_bins(tiles: Iterable[bytes | None], rows: Iterable[float]) -> Bins:
     single = [(bin_of(value) << _COUNT_BITS) + 1 for value in rows]
     if single:
         entries = np.concatenate((entries, np.array(single, dtype=np.int64)))
+    values = entries >> _COUNT_BITS
+    if len(entries) > 1024 and (least := int(values.min())) > int(values.max()) - _NEAR:
+        # Sums of doubles, exact below 2**53.
+        counts = np.bincount(values - least, weights=entries & _COUNTS).astype(np.int64)
+        return np.arange(least, least + len(counts)), np.cumsum(counts)
     entries = np.sort(entries, kind="stable")  # tiles are in order, which this one makes use of
     return entries >> _COUNT_BITS, np.cumsum(entries & _COUNTS)
 
@@ -114,11 +121,14 @@ def merge_hashes(tiles: Iterable[bytes | None], rows: Iterable[Any]) -> Ints:
     if single:
         entries = np.concatenate((entries, np.array(single, dtype=np.int64)))
     if len(entries) > 4 * KEPT:
-        # Of many only the smallest matter. A sample tells about where they end; if it misleads, all are looked at.
+        # Of many only the smallest matter. A sample tells about where they end; the more copies, the further on.
         sample = np.sort(entries[:: len(entries) // 512])
-        few = _different(entries[entries <= sample[len(sample) * 2 * KEPT // len(entries)]])
-        if len(few) >= KEPT:
-            return few[:KEPT]
+        near = 2 * KEPT
+        while near < len(entries):
+            few = _different(entries[entries <= sample[len(sample) * near // len(entries)]])
+            if len(few) >= KEPT:
+                return few[:KEPT]
+            near *= 3
     return _different(entries)[:KEPT]
 
 
@@ -156,3 +166,19 @@ def merge_values(tiles: Iterable[Sequence[Any] | None], rows: Iterable[Any]) -> 
 def top(counts: Mapping[Any, int], most: int) -> list[Any]:
     """Return the `most` most frequent values, of equally frequent ones the smaller first."""
     return [value for value, _ in heapq.nsmallest(most, counts.items(), key=lambda pair: (-pair[1], pair[0]))]
+
+
+def most_frequent_places(counts: Ints, most: int) -> Ints:
+    """Return the places of the `most` greatest counts above zero, of equal ones the first.
+
+    Args:
+        counts: Shape (n,), n being a multiple of `BLOCK`.
+    """
+    # They are in the blocks whose greatest is greatest.
+    blocks = counts.reshape(-1, BLOCK)
+    best = np.sort(np.argsort(-blocks.max(axis=1, initial=0), kind="stable")[:most])
+    places = (best[:, None] * BLOCK + np.arange(BLOCK)).ravel()
+    among = blocks[best].ravel()
+    order = np.argsort(-among, kind="stable")[:most]
+    found: Ints = places[order[among[order] > 0]]
+    return found

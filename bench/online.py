@@ -1,5 +1,8 @@
 """How fast is the online read? Each store at 1, 10 and 100 entities, of one view and of three, ten last values a view.
 
+One more case reads sketches of a hot entity: distinct values, a quantile and the most frequent values of the 300,000
+rows of its last 30 days.
+
 Ours is `OnlineReader.read`: key values in, columns of features and statuses out. The floor is the store's own client
 with the same keys and the same payloads in one round trip, each payload decoded by MessagePack without a schema. The
 peer is Feast's `get_online_features` on the same store, in a process of its own. Sides take turns and the fastest turn
@@ -25,20 +28,27 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import psycopg
+import pyarrow as pa
 import pytest
 import redis
 
 import mainspring as ms
 from environments import PEERS, ROOT
 from mainspring.app.opened import OpenedProject
-from mainspring.core.time import HOUR
+from mainspring.core.locks import MemoryLocks
+from mainspring.core.time import DAY, HOUR, ManualClock
+from mainspring.data.adapters.memory import MemoryLake
+from mainspring.data.ingest import Ingestor
 from mainspring.features.adapters.lmdb import LmdbOnlineStore
+from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.adapters.postgres import PostgresOnlineStore
 from mainspring.features.adapters.redis import RedisOnlineStore
 from mainspring.features.adapters.sqlite import SqliteOnlineStore
 from mainspring.features.keys import encode_key
 from mainspring.features.layout import slot
+from mainspring.features.materialise import Materialiser
 from mainspring.features.model import EntityState, FeatureView, Mark
 from mainspring.features.online import OnlineReader
 from mainspring.features.state.blobs import Candidates, Recent, State, encode
@@ -51,6 +61,7 @@ NOW = time.time_ns() // 1_000  # what is read in code is read as of now
 ENTITIES = 20_000
 SIZES = (1, 10, 100)
 KEY_SETS = 64
+HOT_ROWS = 300_000
 TURN_S = 0.004  # short, so that some turns are not interrupted on a busy machine
 FEAST_TURNS = 5
 FEAST = PEERS / "feast" / "bin" / "python"
@@ -81,6 +92,32 @@ def views_and_states() -> tuple[list[FeatureView], dict[str, list[tuple[bytes, E
             rows.append((encode_key((name,)), EntityState(NOW, encode(state), ENTITIES)))
         views.append(view)
     return views, states
+
+
+def hot_view_and_state() -> tuple[FeatureView, tuple[bytes, EntityState]]:
+    """A view of sketches, and the state of a user with very many rows as materialisation makes it."""
+    rng = np.random.default_rng(7)
+    source = ms.Source("visits", schema={"user": ms.String, "page": ms.String, "spent": ms.Float64}, event_time="at")
+    features = {
+        "pages": ms.distinct("page", window="30d"),
+        "p90": ms.quantile("spent", 0.9, window="30d"),
+        "usual": ms.top_k("page", 3, window="30d"),
+    }
+    view = ms.feature_view(entity=user, source=source)(type("Hot", (), features))
+    rows = pa.table(
+        {
+            "user": ["hot"] * HOT_ROWS,
+            "page": [f"page-{number}" for number in rng.zipf(1.2, HOT_ROWS) % 100_000],
+            "spent": rng.lognormal(3, 2, HOT_ROWS),
+            "at": pa.array(np.sort(rng.integers(NOW - 30 * DAY, NOW, HOT_ROWS)), pa.timestamp("us", tz="UTC")),
+        }
+    )
+    lake, store, clock = MemoryLake(), MemoryOnlineStore(), ManualClock(NOW)
+    Ingestor(lake, MemoryLocks(), clock).ingest(source, rows, keyings={"user": ("user",)})
+    Materialiser(lake.scan, store, clock).run(view)
+    key = encode_key(("hot",))
+    (state,) = store.read([(slot(view), key)])
+    return view, (key, state)
 
 
 class Stores:
@@ -260,10 +297,16 @@ def measure_in_code(stores: Stores, views: Sequence[FeatureView], turns: int, fe
 
 
 def measure(
-    stores: Stores, name: str, views: Sequence[FeatureView], turns: int, feast: Feast | None, note: str
+    stores: Stores,
+    name: str,
+    views: Sequence[FeatureView],
+    hot: FeatureView,
+    turns: int,
+    feast: Feast | None,
+    note: str,
 ) -> list[Case]:
     store = stores.opened(name)
-    found = []
+    found = [of_hot_entity(stores, name, store, hot, turns)]
     for count in (1, 3):
         reader, raw = OnlineReader(views[:count], store), stores.raw(name, store, views[:count])
         for rows in SIZES:
@@ -285,6 +328,18 @@ def measure(
             found.append(Case(case, "us", round(best[0], 1), round(best[1], 1), {"Feast": peer}, notes))
             print(f"{case}: ours {best[0]:.1f}, raw {best[1]:.1f}, Feast {peer}", file=sys.stderr, flush=True)
     return found
+
+
+def of_hot_entity(stores: Stores, name: str, store: Any, view: FeatureView, turns: int) -> Case:
+    reader, raw = OnlineReader([view], store), stores.raw(name, store, [view])
+    asked, keys = cycle([{"user": ["hot"]}]), cycle([[encode_key(("hot",))]])
+    best = [float("inf")] * 2
+    for _ in range(turns):
+        best[0] = min(best[0], turn(lambda columns: reader.read(columns, NOW + 1), asked))
+        best[1] = min(best[1], turn(raw, keys))
+    case = f"{name}: sketches of a hot entity, {HOT_ROWS:,} rows"
+    print(f"{case}: ours {best[0]:.1f}, raw {best[1]:.1f}", file=sys.stderr, flush=True)
+    return Case(case, "us", round(best[0], 1), round(best[1], 1), {})
 
 
 @contextmanager
@@ -312,6 +367,8 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true")
     arguments = parser.parse_args()
     views, states = views_and_states()
+    hot, state = hot_view_and_state()
+    states[slot(hot)] = [state]
     gc.collect()
     gc.freeze()  # what stands here for a long-lived process's memory is not looked through again and again
     cases = []
@@ -320,16 +377,18 @@ def main() -> None:
             with ExitStack() as stack:
                 stores = Stores(stack, Path(folder), states)
                 try:
-                    cases += one_store(stores, name, views, arguments)
+                    cases += one_store(stores, name, views, hot, arguments)
                 except pytest.skip.Exception as missing:
                     cases.append(Case(name, "us", None, None, {}, {name: str(missing)}))
     report("online", cases)
 
 
-def one_store(stores: Stores, name: str, views: Sequence[FeatureView], arguments: argparse.Namespace) -> list[Case]:
+def one_store(
+    stores: Stores, name: str, views: Sequence[FeatureView], hot: FeatureView, arguments: argparse.Namespace
+) -> list[Case]:
     getattr(stores, name)().close()  # starts its server, where it has one
     with feast_on(stores, name) if not arguments.no_peers else nullcontext((None, "left out")) as (feast, note):
-        found = measure(stores, name, views, arguments.turns, feast, note)
+        found = measure(stores, name, views, hot, arguments.turns, feast, note)
         return found + (measure_in_code(stores, views, arguments.turns, feast) if name == "sqlite" else [])
 
 

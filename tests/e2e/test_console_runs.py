@@ -1,5 +1,7 @@
 """The pages of runs in a real browser: what a person sees, with scripts and without."""
 
+import itertools
+
 import pytest
 
 from e2e.chromium import DRIVEN
@@ -91,14 +93,16 @@ RECORD = """window.written = [];
 const fill = CanvasRenderingContext2D.prototype.fillText;
 CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
   const { a, b, c, d, e, f } = this.getTransform();
-  window.written.push(`${text} at ${Math.round(a * x + c * y + e)}, ${Math.round(b * x + d * y + f)}`);
+  const width = a * this.measureText(text).width, share = { center: 0.5, right: 1, end: 1 }[this.textAlign] || 0;
+  const left = a * x + c * y + e - width * share, right = this.canvas.width - left - width;
+  window.written.push([text, Math.round(b * x + d * y + f), Math.round(left), Math.round(right), Math.round(width)]);
   return fill.apply(this, arguments);
 };"""
 
 
 @pytest.mark.parametrize("every", [SECOND // 20, 2 * SECOND, 40 * MINUTE, 11 * HOUR])
 @pytest.mark.parametrize("reach", [1e-6, 4.0])
-def test_no_two_labels_of_an_axis_are_alike(visitor, address, project, every, reach) -> None:
+def test_no_two_labels_of_an_axis_are_alike_or_overlap(visitor, address, project, every, reach) -> None:
     run = project.tracking.start("late", {}, NOW - HOUR)
     values = [("system/cpu_percent", 95 + reach * at / 9, 0, NOW - HOUR + at * every) for at in range(10)]
     project.tracking.log(run, metrics=values)
@@ -106,6 +110,10 @@ def test_no_two_labels_of_an_axis_are_alike(visitor, address, project, every, re
     page.call("Page.addScriptToEvaluateOnNewDocument", source=RECORD)
     page.go(f"{address}/runs/{run}")
     page.until("document.querySelector('.plot.drawn canvas') && window.written.length > 6")
-    drawn = page.do("[...new Set(window.written)].map((each) => each.split(' at ')[0])")
-    assert len(drawn) > 6
-    assert sorted(drawn) == sorted(set(drawn))
+    drawn = sorted({tuple(each) for each in page.do("window.written")}, key=lambda each: each[1:3])
+    texts = [text for text, *_ in drawn]
+    assert len(texts) > 6
+    assert sorted(texts) == sorted(set(texts))
+    assert all(left >= 0 and right >= 0 for _, _, left, right, _ in drawn)
+    for (_, y, left, _, width), (_, lower, beside, _, _) in itertools.pairwise(drawn):
+        assert y != lower or left + width < beside

@@ -27,6 +27,9 @@
   const MORE = [0, 1, 2, 3, 4, 5, 6, 7, 8];
   const numbered = (unit, values) => apart(values, MORE.map((more) => (v) => units[unit](v, more)));
 
+  // How wide the widest label is at most, in pixels.
+  const wide = (texts) => 7 * Math.max(0, ...texts.flatMap((text) => text.split("\n")).map((line) => line.length));
+
   // Labels of instants. The day, or the year, stands in a second line, where it is not that of the label before.
   function dated(chart, instants) {
     const span = chart.x[chart.x.length - 1] - chart.x[0];
@@ -63,6 +66,15 @@
   function marks(chart) {
     return (u) => {
       const { ctx } = u, { left: start, top, width, height } = u.bbox;
+      const write = (text, x, y) => {  // readable where a line crosses it
+        ctx.save();
+        ctx.setLineDash([]);
+        ctx.strokeStyle = colour("card");
+        ctx.lineWidth = 4 * devicePixelRatio;
+        ctx.strokeText(text, x, y);
+        ctx.restore();
+        ctx.fillText(text, x, y);
+      };
       ctx.save();
       ctx.font = `${11 * devicePixelRatio}px ${getComputedStyle(document.body).fontFamily}`;
       if (chart.level) {
@@ -74,7 +86,7 @@
         ctx.lineTo(start + width, y);
         ctx.stroke();
         ctx.textAlign = "right";
-        ctx.fillText(chart.level.text, start + width, y - 5 * devicePixelRatio);
+        write(chart.level.text, start + width, y - 5 * devicePixelRatio);
       }
       ctx.strokeStyle = ctx.fillStyle = colour("brass");
       for (const mark of chart.marks) {
@@ -86,7 +98,7 @@
         ctx.stroke();
         const left = x + 5 * devicePixelRatio + ctx.measureText(mark.text).width > start + width;
         ctx.textAlign = left ? "right" : "left";
-        ctx.fillText(mark.text, x + (left ? -5 : 5) * devicePixelRatio, top + 10 * devicePixelRatio);
+        write(mark.text, x + (left ? -5 : 5) * devicePixelRatio, top + 10 * devicePixelRatio);
       }
       ctx.restore();
     };
@@ -121,20 +133,21 @@
   }
 
   // One label a window, under its middle, naming its start; every second, third... where there is no room.
-  function under(chart, width) {
-    const every = Math.max(1, Math.ceil((chart.x.length * 64) / width));
+  function under(chart, width, label) {
+    const every = Math.max(1, Math.ceil((chart.x.length * Math.max(64, label + 14)) / width));
     return chart.x.filter((_, at) => (chart.x.length - 1 - at) % every === 0);
   }
 
   function draw(place, chart) {
-    const steps = chart.axis === "step";
+    const steps = chart.axis === "step", begins = (at) => at.map((x) => (x - chart.width / 2) * 1000);
+    const label = steps ? 0 : wide(dated(chart, begins(chart.x)));
     const { order, drawn } = columns(chart);
     const bars = chart.kind === "bars", bands = chart.kind === "bands", middle = (chart.lines.length - 1) / 2;
     const axis = { stroke: colour("soft"), font: `12px ${getComputedStyle(document.body).fontFamily}`, ticks: { show: false } };
     const options = {
       width: place.clientWidth,
       height: place.clientHeight,
-      padding: [10, steps ? 10 : 20, 0, 0],
+      padding: [10, steps ? 10 : Math.max(20, label / 2), 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { show: !bars, size: 7 } },
       scales: {
@@ -149,8 +162,8 @@
       },
       axes: [
         steps ? { ...axis, grid: { show: false }, size: 26, values: (_u, at) => at.map((v) => (v % 1 ? "" : count.format(v))) }
-        : { ...axis, grid: { show: false }, size: (_u, texts) => ((texts || []).some((text) => text.includes("\n")) ? 40 : 26), splits: (u) => under(chart, u.width), values: (_u, at) => dated(chart, at.map((x) => (x - chart.width / 2) * 1000)) },
-        { ...axis, grid: { stroke: colour("line"), width: 1 }, size: 58, space: 36, values: (_u, at) => (chart.unit === "count" ? at.map((v) => (v % 1 ? "" : count.format(v))) : numbered(chart.unit, at)) },
+        : { ...axis, grid: { show: false }, size: (_u, texts) => ((texts || []).some((text) => text.includes("\n")) ? 40 : 26), splits: (u) => under(chart, u.width, label), values: (_u, at) => dated(chart, begins(at)) },
+        { ...axis, grid: { stroke: colour("line"), width: 1 }, size: (_u, texts) => Math.max(58, wide(texts || []) + 14), space: 36, values: (_u, at) => (chart.unit === "count" ? at.map((v) => (v % 1 ? "" : count.format(v))) : numbered(chart.unit, at)) },
       ],
       series: [
         {},

@@ -16,7 +16,9 @@ from mainspring.registry.model import Bundle, RunRecord
 from mainspring.training.flavours.scoring import score_bundle
 from mainspring.training.runs.system import PREFIX as SYSTEM
 
-_OF_THE_RUN = {"digest"}  # parameters that name the run or its instant, and so differ always
+# Parameters that name the run, and so differ always; and the bounds it is made again with, written otherwise in runs
+# from before.
+_OF_THE_RUN = {"digest", "since", "until"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,5 +153,5 @@ def test_a_label_that_changes_after_maturity_changes_no_row(bank: Bakery) -> Non
     one, two = (bank.bundles.load(each.digest) for each in (before, after))
     assert one.files["holdout.parquet"] == two.files["holdout.parquet"]
     scan = partial(pinned_scan, bank.lake, bank.snapshots.get(one.manifest.dataset_commit))
-    again = held_out_again(one, two, MATURE, scan)
+    again = held_out_again(one, two, [MATURE], scan)
     assert again.select(["_at", "_label"]).num_rows == before.holdout_rows

@@ -15,7 +15,7 @@ from mainspring.core.schema import DType
 from mainspring.core.time import DAY, HOUR, ManualClock, format_instant
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.ingest import Ingestor
-from mainspring.data.model import Source, TableScan
+from mainspring.data.model import Source
 from mainspring.features.model import Entity, Observations
 from mainspring.ledger.adapters.lake import LakePredictions
 from mainspring.ledger.adapters.segments import SegmentLog
@@ -62,14 +62,11 @@ def test_two_days_of_predictions_and_their_late_labels(tmp_path: Path) -> None:
     reference = normal_reference(COLUMNS, rng)
     del reference.columns["View.kind"]
 
-    def appended(version: int) -> TableScan | None:
-        return lake.appended("arrivals", version)
-
     def started() -> Monitor:
         return Monitor(
             predictions,
             CatalogMonitors(engine),
-            labels=lambda endpoint: label_rows(Label(arrivals.late), flights, lake.scan("arrivals"), appended),
+            labels=lambda endpoint: label_rows([Label(arrivals.late)], flights, lake.scan, lake.appended),
             load=lambda digest: bundle(reference),
             clock=clock,
             locks=locks,

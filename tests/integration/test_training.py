@@ -360,7 +360,7 @@ def test_held_out_rows_are_read_again_for_a_model_with_other_features(bakery: Ba
     candidate, champion = bakery.bundles.load(poor.digest), bakery.bundles.load(rich.digest)
     commit = bakery.snapshots.get(candidate.manifest.dataset_commit)
 
-    again = held_out_again(candidate, champion, ms.Label(outcomes.late), partial(pinned_scan, bakery.lake, commit))
+    again = held_out_again(candidate, champion, [ms.Label(outcomes.late)], partial(pinned_scan, bakery.lake, commit))
 
     original = pq.read_table(io.BytesIO(champion.files["holdout.parquet"]))
     assert again.num_rows == original.num_rows
@@ -377,5 +377,8 @@ def test_held_out_rows_that_cannot_be_read_again_are_refused(bakery: Bakery) -> 
 
     with pytest.raises(Corrupt, match="cannot be read again"):
         held_out_again(
-            replace(bundle, manifest=moved), bundle, ms.Label(outcomes.late), partial(pinned_scan, bakery.lake, commit)
+            replace(bundle, manifest=moved),
+            bundle,
+            [ms.Label(outcomes.late)],
+            partial(pinned_scan, bakery.lake, commit),
         )

@@ -368,18 +368,16 @@ class Project:
         )
 
     def label_rows(self, endpoint: str) -> LabelRows | None:
-        """Return where the endpoint's labels land; `None` while none has."""
+        """Return where the endpoint's labels land; `None` while none has, or of several not each."""
         from mainspring.monitoring import joins
 
         model = self.definitions.models.get(self.definitions.endpoint(endpoint).model_name)
         if model is None:  # registered with `mainspring models`: nobody said what becomes true
             return None
         try:
-            scan = self.lake.scan(model.label.source.name)
+            return joins.label_rows(model.labels, model.observations, self.lake.scan, self.lake.appended)
         except NotFound:
             return None
-        source = model.label.source.name
-        return joins.label_rows(model.label, model.observations, scan, lambda each: self.lake.appended(source, each))
 
     def close(self) -> None:
         """Write the rest of the log and close every connection. Nobody may use the project by then."""

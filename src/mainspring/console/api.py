@@ -73,12 +73,13 @@ def api(project: ConsoleProject, looking: Looking | None = None) -> APIRouter:
 
     @router.get("/predictions/{prediction_id}")
     def show_prediction(prediction_id: Id) -> Response:
-        """One prediction with everything that made it, and its label."""
+        """One prediction with everything that made it, and its label; of several, `labels` has each."""
         view = evidence(project, check_id(prediction_id, "prediction"))
         return Answer(
             {
                 "prediction": _logged(view.prediction),
                 "label": view.label,
+                **({"labels": view.labels} if len(view.labels) > 1 else {}),
                 "version": view.version,
                 "manifest": view.manifest,
                 "run": view.run,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +20,13 @@ from mainspring.core.errors import Invalid
 from mainspring.core.time import format_instant, from_datetime
 from mainspring.delivery.gates import Comparison
 from mainspring.registry.bundles import HOLDOUT
-from mainspring.registry.model import Bundle
+from mainspring.registry.model import Bundle, several_labels
 from mainspring.stats import metrics
 from mainspring.stats.metrics import Metric, MetricFailed, UnknownClasses, class_places
 from mainspring.stats.thresholds import THRESHOLD, Costs
 from mainspring.training.flavours.scoring import score_bundle
 from mainspring.training.sets.assemble import AT
-from mainspring.training.sets.labels import LABEL
+from mainspring.training.sets.labels import LABEL, label_numbers
 
 FEWEST_ROWS = 30  # of the held-out rows, where the champion was trained on the others
 
@@ -58,6 +59,9 @@ def compare(
         return _incomparable(
             version, f"champion {version} does the task {champion.manifest.task!r}, not {candidate.manifest.task!r}."
         )
+    if candidate.manifest.task == "regression" and set(candidate.manifest.outputs) != set(champion.manifest.outputs):
+        answers = [", ".join(each.manifest.outputs) for each in (champion, candidate)]
+        return _incomparable(version, f"champion {version} answers {answers[0]}, not {answers[1]}.")
     if HOLDOUT not in candidate.files:
         return _incomparable(version, "the candidate's bundle holds no held-out rows.")
     held_out = pq.read_table(BytesIO(candidate.files[HOLDOUT]))
@@ -127,12 +131,14 @@ def _too_few(version: str, seen_until: datetime, held_out: pa.Table, count: int)
 def _metrics(
     bundle: Bundle, rows: pa.Table, held_out: pa.Table, more: Sequence[Metric], threshold: Costs | None
 ) -> Mapping[str, float]:
-    labels = held_out[LABEL].to_pylist()
-    classes = bundle.manifest.outputs if bundle.manifest.task == "multiclass" else None
-    truth = np.array(labels, dtype=np.float64) if classes is None else class_places(labels, classes)
+    several = several_labels(bundle.manifest)
+    if bundle.manifest.task == "multiclass":
+        truth: np.ndarray[Any, Any] = class_places(held_out[LABEL].to_pylist(), bundle.manifest.outputs)
+    else:
+        truth = label_numbers(held_out[LABEL], several)
     if threshold is not None:
         more = [*more, *threshold.metrics(bundle.manifest.extra.get(THRESHOLD, {}).get("value", 0.5))]
-    return metrics.score(bundle.manifest.task, truth, score_bundle(bundle, rows), more)
+    return metrics.score(bundle.manifest.task, truth, score_bundle(bundle, rows), more, labels=several)
 
 
 def _missing(bundle: Bundle, rows: pa.Table) -> list[str]:

@@ -115,7 +115,13 @@ def _data(bundle: Bundle, tables: Mapping[str, int] | None) -> tuple[tuple[Fact,
 
 
 def _label(extra: Mapping[str, Any]) -> str | None:
-    name, matures = extra.get("label"), extra.get("matures_us")
+    if "labels" in extra:
+        return "; ".join(_settled(each["name"], each) for each in extra["labels"].values())
+    return _settled(extra["label"], extra) if "label" in extra else None
+
+
+def _settled(name: str, extra: Mapping[str, Any]) -> str:
+    matures = extra.get("matures_us")
     if matures is None:
         return name
     otherwise = f", otherwise {extra['otherwise']}" if "otherwise" in extra else ""

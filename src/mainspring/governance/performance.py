@@ -13,13 +13,13 @@ from mainspring.core.errors import InvalidData, MissingExtra
 from mainspring.core.schema import DType
 from mainspring.governance.model import Estimate, Gap, Group, Performance, Slice
 from mainspring.registry.bundles import HOLDOUT
-from mainspring.registry.model import Bundle
+from mainspring.registry.model import Bundle, several_labels
 from mainspring.stats.intervals import intervals
 from mainspring.stats.metrics import Metric, MetricFailed, class_places, higher_is_better, metrics_of, named, score
 from mainspring.stats.thresholds import decided
 from mainspring.training.flavours.scoring import score_bundle
 from mainspring.training.frames import Array
-from mainspring.training.sets.labels import LABEL
+from mainspring.training.sets.labels import LABEL, label_numbers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -106,11 +106,10 @@ def _further(bundle: Bundle, declared: Sequence[Metric]) -> tuple[Metric, ...]:
 
 
 def _truth(bundle: Bundle, held_out: pa.Table) -> Array:
-    """Return the labels as `stats.metrics` takes them, shape (rows,)."""
-    labels = held_out[LABEL].to_pylist()
+    """Return the labels as `stats.metrics` takes them, shape (rows,), or (rows, labels) of several."""
     if bundle.manifest.task != "multiclass":
-        return np.array(labels, dtype=np.float64)
-    return class_places(labels, bundle.manifest.outputs).astype(np.float64)
+        return label_numbers(held_out[LABEL], several_labels(bundle.manifest))
+    return class_places(held_out[LABEL].to_pylist(), bundle.manifest.outputs).astype(np.float64)
 
 
 class _Judged:
@@ -125,16 +124,17 @@ class _Judged:
         self, labels: Array, scores: Array, effort: _Effort, *, baseline: bool = False
     ) -> tuple[Estimate, ...]:
         task, recorded = self.bundle.manifest.task, self.bundle.manifest.metrics
-        values, further = score(task, labels, scores), []
+        several = several_labels(self.bundle.manifest)
+        values, further = score(task, labels, scores, labels=several), []
         for each in self._further:
             try:
-                values |= score(task, labels, scores, [each])
+                values |= score(task, labels, scores, [each], labels=several)
                 further.append(each)
             except MetricFailed as error:
                 self.failed[each.name] = error.what
         around = intervals(
             task, labels, scores, seed=SEED, resamples=effort.resamples(len(labels)), confidence=_CONFIDENCE,
-            most_rows=effort.rows, more=further,
+            most_rows=effort.rows, more=further, labels=several,
         )  # fmt: skip
         found = []
         for name, value in values.items():

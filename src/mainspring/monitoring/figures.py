@@ -12,10 +12,12 @@ import pyarrow.compute as pc
 from mainspring.core.errors import MainspringError
 from mainspring.monitoring.model import ColumnDrift, VersionQuality, Window
 from mainspring.monitoring.tally import Made, Served, Tally
-from mainspring.registry.model import Bundle
+from mainspring.registry.model import Bundle, several_labels
 from mainspring.stats import drift, metrics
+from mainspring.stats.metrics import Metric
 from mainspring.stats.reference import Reference
 from mainspring.stats.thresholds import decided
+from mainspring.training.sets.labels import label_numbers
 
 REFERENCE = "reference.json"
 
@@ -27,6 +29,7 @@ def served(bundle: Bundle) -> Served:
         task=manifest.task,
         features={each.name: each.dtype for each in manifest.inputs},
         score=manifest.outputs[0],
+        labels=several_labels(manifest),
         reference=None if content is None else msgspec.json.decode(content, type=Reference),
         more=(*(each for each in map(metrics.named, manifest.metrics) if each), *decided(manifest.extra)),
     )
@@ -146,9 +149,24 @@ def _with_alerts(window: Window, before: Collection[str]) -> Window:
 
 def _quality(joined: pa.Table, bundle: Served | None) -> dict[str, float]:
     task = "binary" if bundle is None else bundle.task
+    labels = () if bundle is None else bundle.labels
+    more = () if bundle is None else bundle.more
+    kind = joined["label"].type
+    if labels or pa.types.is_struct(kind):
+        return _quality_of_each(joined, labels, more)
     scored = joined.filter(pc.is_valid(joined["score"]))
     # The log's score is the first output: enough for one probability or one number, not for several classes.
-    if not scored.num_rows or task == "multiclass" or not pa.types.is_floating(scored["label"].type):
+    if not scored.num_rows or task == "multiclass" or not pa.types.is_floating(kind):
         return {}
-    more = () if bundle is None else bundle.more
     return metrics.score(task, scored["label"].to_numpy(), scored["score"].to_numpy(), more)
+
+
+def _quality_of_each(joined: pa.Table, labels: Sequence[str], more: Sequence[Metric]) -> dict[str, float]:
+    """Return the quality of a version with several labels; none where the model is declared with others by now."""
+    kind = joined["label"].type
+    known = {kind.field(at).name for at in range(kind.num_fields)} if pa.types.is_struct(kind) else set()
+    if not labels or not known.issuperset(labels):
+        return {}
+    truth, scores = (label_numbers(joined[name], labels) for name in ("label", "score"))
+    whole = np.isfinite(scores).all(axis=1)
+    return metrics.score("regression", truth[whole], scores[whole], more, labels=labels) if whole.any() else {}

@@ -10,8 +10,9 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 
+from mainspring.ledger.columns import WATCHED
 from mainspring.ledger.ports import Arrivals, PredictionStore
-from mainspring.monitoring.joins import arrived, changed_keys, touched
+from mainspring.monitoring.joins import OUTPUTS, arrived, changed_keys, touched
 from mainspring.monitoring.model import Checkpoint, LabelRows
 from mainspring.monitoring.reader import UNCOUNTED, Reader, instants
 from mainspring.monitoring.tally import Served, Tally, restored, stored
@@ -40,7 +41,7 @@ class Open:
 
     def must_join_again(self, labels: LabelRows, until: int) -> bool:
         """Return whether a prediction that was joined before may have another label by now."""
-        matures = labels.label.matures_us
+        matures = labels.matures_us
         return (
             not self.joined
             or self.labels != labels.state
@@ -95,11 +96,11 @@ class Following:
             where the store cannot tell what came.
         """
         if opened is None:
-            arrivals = self._predictions.arrivals(endpoint, since)
+            arrivals = self._predictions.arrivals(endpoint, since, columns=_columns(labels))
             assert arrivals is not None  # only a position can be too old
             opened = Open(arrivals.position)
         else:
-            arrivals = self._predictions.arrivals(endpoint, 0, after=opened.position)
+            arrivals = self._predictions.arrivals(endpoint, 0, after=opened.position, columns=_columns(labels))
             if arrivals is None:
                 return None, Counter()
         again = labels is not None and opened.must_join_again(labels, until)
@@ -204,7 +205,7 @@ class Following:
         if not tallies:
             return
         reader = Reader(tallies, self._window_us, self._served, labels, until, count=count, features=features)
-        columns = None if features else UNCOUNTED
+        columns = _columns(labels, features=features)
         end = min(until, max(tallies) + self._window_us)
         reader.read(self._predictions.arrivals(endpoint, min(tallies), end, by=by, columns=columns))
 
@@ -215,3 +216,10 @@ class Following:
             starts, rows = np.unique(at // self._window_us * self._window_us, return_counts=True)
             found.update(dict(zip(starts.tolist(), rows.tolist(), strict=True)))
         return found
+
+
+def _columns(labels: LabelRows | None, *, features: bool = True) -> Sequence[str] | None:
+    """Return what is read of predictions, `None` for the usual: several labels meet the outputs of their names."""
+    if labels is None or not labels.others:
+        return None if features else UNCOUNTED
+    return (*(WATCHED if features else UNCOUNTED), OUTPUTS)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mainspring.core.expr.sql import quote_name
 from mainspring.core.schema import DType, Schema
@@ -15,10 +18,11 @@ from mainspring.data import duck
 from mainspring.data.model import VISIBLE_AT, TableScan
 from mainspring.features.model import Observations
 from mainspring.features.offline.versions import open_versions
-from mainspring.monitoring.model import Checkpoint, LabelRows
+from mainspring.monitoring.model import STATES, Checkpoint, LabelRows
 from mainspring.training.label import Label, label_keys
 from mainspring.training.sets.labels import KNOWN_AT, LABEL, Join
 
+OUTPUTS = "outputs"
 _INSTANT = pa.timestamp("us", tz="UTC")
 
 # What a key of each type looks like in the log's JSON, and how Arrow holds it. An int is never the text "1", and a
@@ -35,21 +39,31 @@ _KEYS: dict[DType, tuple[Callable[[Any], bool], pa.DataType]] = {
 
 
 def label_rows(
-    label: Label,
+    labels: Sequence[Label],
     observations: Observations,
-    scan: TableScan,
-    appended: Callable[[int], TableScan | None] = lambda _: None,
+    scan: Callable[[str], TableScan],
+    appended: Callable[[str, int], TableScan | None] = lambda _source, _version: None,
 ) -> LabelRows:
     """Return the label rows of a model, joined by the keys by which training joins them.
 
     Args:
-        appended: As `LabelRows.appended`.
+        appended: As `LabelRows.appended`, of the source with a name.
 
     Raises:
-        Invalid: The label's source is keyed by none of the entities.
+        Invalid: A label's source is keyed by none of the entities.
+        NotFound: A label's source has no table yet.
     """
     have = observations.source.columns
-    return LabelRows(label, {name: have[name] for name in label_keys(observations, label)}, scan, appended)
+    first, *others = (
+        LabelRows(
+            label,
+            {name: have[name] for name in label_keys(observations, label)},
+            scan(label.source.name),
+            partial(appended, label.source.name),
+        )
+        for label in labels
+    )
+    return replace(first, others=tuple(others))
 
 
 def join_labels(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
@@ -60,14 +74,18 @@ def join_labels(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
     prediction had matured; a prediction that has not has none yet. If that row's label is null, there is none.
 
     Args:
-        predictions: `id`, `version`, `at`, `score` and `keys` (a JSON object), as the ledger reads them.
+        predictions: `id`, `version`, `at`, `score` and `keys` (a JSON object), as the ledger reads them; of several
+            labels `outputs` (a JSON object), too.
         labels: The label's table, and the key columns it shares with the predictions.
         now: The instant of the join, UTC epoch microseconds.
 
     Returns:
         `id`, `version`, `at`, `score`, `label` (float64, or string for a class), `lag_us` (int64: from the prediction
-        to when its label could be known), in order of `at`.
+        to when its label could be known), in order of `at`. Of several labels `score` and `label` are structs of their
+        columns, of the predictions that have every label, and the lag is the longest.
     """
+    if labels.others:
+        return _join_each(predictions, labels, now)
     source = labels.label.source
     kind = "VARCHAR" if source.columns[labels.label.column] is DType.String else "DOUBLE"
     keys = ", ".join(f"{_comparable(name, labels.keys)} AS {quote_name(name)}" for name in labels.keys)
@@ -87,8 +105,35 @@ def join_labels(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
     return found
 
 
+def _join_each(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
+    outputs = json_rows(predictions[OUTPUTS])
+    place = predictions.column_names.index("score")
+    found: dict[str, pa.Table] = {}
+    for each in labels.each:
+        name = each.label.column
+        scores: list[Any] = [row.get(name) for row in outputs]
+        numbers = pa.array([float(one) if isinstance(one, int | float) else None for one in scores], pa.float64())
+        found[name] = join_labels(predictions.set_column(place, "score", numbers), each, now)
+    ids: list[list[Any]] = [table["id"].to_pylist() for table in found.values()]
+    whole = set(ids[0]).intersection(*ids[1:])
+    tables = {name: table.filter(pc.is_in(table["id"], pa.array(whole, pa.string()))) for name, table in found.items()}
+    first = next(iter(tables.values()))  # all are in order of `at` and `id`
+
+    def together(column: str) -> pa.Array[Any]:
+        values = [table[column].cast(pa.float64()).combine_chunks() for table in tables.values()]
+        return pa.StructArray.from_arrays(values, names=list(tables))
+
+    lag = pc.max_element_wise(*(table["lag_us"] for table in tables.values()))
+    made = first.select(["id", "version", "at"])
+    for column, values in (("score", together("score")), ("label", together("label")), ("lag_us", lag)):
+        made = made.append_column(column, values)
+    return made
+
+
 def arrived(labels: LabelRows, since: int, until: int) -> bool:
     """Return whether any label row became visible in `(since, until]`, UTC epoch microseconds."""
+    if labels.others:
+        return any(arrived(each, since, until) for each in labels.each)
     with duck.connect() as connection:
         duck.register(connection, "labels", labels.scan)
         found = connection.execute(f"SELECT 1 FROM labels WHERE {_between(since, until)} LIMIT 1").fetchone()
@@ -101,6 +146,16 @@ def changed_keys(labels: LabelRows, before: Checkpoint, until: int) -> pa.Table 
     That are the keys of the rows that landed or became visible since. Where rows are versions of facts, it is those of
     all versions of their facts, since a fact may have moved to another key.
     """
+    if labels.others:
+        states = (before.labels or "").split(STATES)
+        if len(states) != len(labels.each):
+            return None
+        each = [
+            changed_keys(one, msgspec.structs.replace(before, labels=state), until)
+            for one, state in zip(labels.each, states, strict=True)
+        ]
+        known = [keys for keys in each if keys is not None]
+        return pa.concat_tables(known) if len(known) == len(each) else None
     version, matures = labels.version_in(before.labels), labels.label.matures_us
     came = None if version is None else labels.appended(version)
     if came is None or matures is not None:  # one label row may show that all others are mature

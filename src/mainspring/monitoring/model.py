@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from mainspring.core.schema import Schema
 from mainspring.data.model import TableScan
 from mainspring.training.label import Label
+
+STATES = "; "  # between the states of several labels
 
 
 class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,17 +92,29 @@ class LabelRows:
 
     `keys` are the key columns of the label's entity, with their types; a prediction and a label belong together where
     all of them are equal. `appended` returns the rows that came after a version, `None` where that cannot be told.
+    `others` are the model's further labels: a prediction is labelled where it has every one.
     """
 
     label: Label
     keys: Schema
     scan: TableScan
     appended: Callable[[int], TableScan | None] = lambda _: None
+    others: tuple[LabelRows, ...] = ()
+
+    @property
+    def each(self) -> tuple[LabelRows, ...]:
+        """Every label for itself."""
+        return (replace(self, others=()), *self.others)
+
+    @property
+    def matures_us(self) -> int | None:
+        """How long after a prediction its labels are settled; `None` where none matures."""
+        return max((each.label.matures_us for each in self.each if each.label.matures_us is not None), default=None)
 
     @property
     def state(self) -> str:
-        """The label, its rule and the version of its table: what it says can be other where one of them is."""
-        return f"{self._said}@{self.scan.version}"
+        """The labels, their rules and the versions of their tables: what they say can be other where one of them is."""
+        return STATES.join(f"{each._said}@{each.scan.version}" for each in self.each)
 
     def version_in(self, state: str | None) -> int | None:
         """Return the version of the table in an earlier `state`, `None` where that was of another label or rule."""

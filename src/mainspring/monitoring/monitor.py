@@ -187,7 +187,7 @@ class Monitor:
 
     def _known(self, endpoint: str, until: int, labels: LabelRows | None) -> list[Window]:
         """Return the windows that may still change; where there is none, the last one, to go on from."""
-        wait_us = self._label_wait_us + ((labels.label.matures_us or 0) if labels else 0)
+        wait_us = self._label_wait_us + ((labels.matures_us or 0) if labels else 0)
         found = self._monitors.windows(endpoint, until - wait_us, until)
         found = found or self._monitors.windows(endpoint, 0, until)[-1:]
         return [window for window in found if window.end - window.start == self._window_us]

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from mainspring.ledger.ports import Arrivals
-from mainspring.monitoring.joins import distinct, join_labels
+from mainspring.monitoring.joins import OUTPUTS, distinct, join_labels
 from mainspring.monitoring.model import LabelRows
 from mainspring.monitoring.tally import LABELLED, Served, Tally, thinned
 
@@ -55,6 +55,8 @@ class Reader:
 
     def add(self, batch: pa.Table) -> None:
         batch = distinct(batch.sort_by("at"))
+        if self._labels is not None and self._labels.others and OUTPUTS not in batch.column_names:
+            batch = batch.append_column(OUTPUTS, pa.nulls(batch.num_rows, pa.string()))  # read for another label
         for start, rows in self._windows(batch):
             if start not in self._tallies:
                 if not self._grows:
@@ -66,7 +68,7 @@ class Reader:
             else:
                 counted = thinned(rows, tally.share)
             if self._labels is not None:
-                self._waiting.append(counted.select(_JOINED))
+                self._waiting.append(counted.select(_JOINED + ([OUTPUTS] if self._labels.others else [])))
         if sum(each.num_rows for each in self._waiting) >= ROWS_AT_ONCE:
             self.join()
 

@@ -38,6 +38,7 @@ class Served:
     features: Mapping[str, DType]  # the model's inputs, by full name
     score: str  # the first output: what the log calls the score
     reference: Reference | None  # of both
+    labels: tuple[str, ...] = ()  # of a model of several: the outputs of these names
     more: tuple[Metric, ...] = ()  # what the version was judged by beside the metrics of its task
 
 

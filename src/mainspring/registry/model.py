@@ -204,7 +204,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     task: str  # binary, multiclass, regression; of tensors: tensors
     flavour: str  # what runs it: see `registry.flavours`
     inputs: tuple[Input, ...]
-    outputs: tuple[str, ...]  # "probability" for binary, "value" for regression, class names for multiclass
+    outputs: tuple[str, ...]  # "probability" for binary, "value" for regression or its several labels, class names
     tensors: tuple[TensorSpec, ...] = ()
     output_tensors: tuple[TensorSpec, ...] = ()
     code: Code | None = None  # of the flavour function
@@ -219,6 +219,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tolerance: float = 1e-5
     metrics: dict[str, float] = {}
     extra: dict[str, Any] = {}
+
+
+def several_labels(manifest: Manifest) -> tuple[str, ...]:
+    """Return the labels of a model that has several, in the order of its outputs; of any other none."""
+    return manifest.outputs if manifest.task == "regression" and len(manifest.outputs) > 1 else ()
 
 
 @dataclass(frozen=True, slots=True)

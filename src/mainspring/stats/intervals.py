@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mainspring.core.errors import Invalid
-from mainspring.stats.metrics import Metric, MetricFailed, measure, metrics_of, truth_of
+from mainspring.stats.metrics import Metric, MetricFailed, measure, metrics_of, of_label, truth_of
 
 FULL_ROWS = 20_000  # as many rows are drawn a resample at most
 _CELLS = 2_000_000  # rows drawn at once: some ten arrays of 16 MB
@@ -47,35 +47,47 @@ def intervals(
     confidence: float = 0.95,
     most_rows: int = FULL_ROWS,
     more: Sequence[Metric] = (),
+    labels: Sequence[str] = (),
 ) -> dict[str, Interval]:
     """Return the interval of each of the task's metrics, and of `more`; the same for the same seed.
 
     A metric is left out where too many resamples do not define it, as the AUC of a rare class, or make it fail.
 
     Args:
-        y: The truth, shape (rows,), as `stats.metrics` takes it.
-        score: Shape (rows,), or (rows, classes).
+        y: The truth, shape (rows,), as `stats.metrics` takes it; of several labels (rows, labels).
+        score: Shape (rows,), or (rows, classes), or (rows, labels).
         most_rows: How many rows a resample has at most.
         more: Further metrics; for those, at most 200 of the resamples are looked at.
+        labels: The names of several labels: each metric has an interval of each, and one of their mean.
 
     Raises:
         Invalid: `task` is unknown, the shapes do not match, there are no rows, or an argument is out of its range.
     """
     names = metrics_of(task)
     truth, scores = truth_of(task, y), np.asarray(score, dtype=np.float64)
-    if truth.ndim != 1 or scores.shape[:1] != truth.shape or not truth.size:
+    if truth.ndim != (2 if labels else 1) or scores.shape[: truth.ndim] != truth.shape or not truth.size:
         raise Invalid(f"Labels of shape {truth.shape} do not go with predictions of shape {scores.shape}.")
     if resamples < 1 or most_rows < 1 or not 0 < confidence < 1:
         raise Invalid(f"{resamples} resamples cannot give an interval of {confidence}.")
     further = [each for each in more if each.name not in names]
-    sampled = _Sampled(names, further, truth, scores, min(truth.size, most_rows))
-    columns = sampled.draw(np.random.default_rng(seed), resamples)
+    rows = min(len(truth), most_rows)
+    if labels:
+        each = [
+            _Sampled(names, further, *column, rows).widened(seed, resamples)
+            for column in zip(truth.T, scores.T, strict=True)
+        ]
+        names_of_all = [name for name in each[0] if all(name in found for found in each)]
+        columns = {name: np.mean([found[name] for found in each], axis=0) for name in names_of_all}
+        for label, found_of in zip(labels, each, strict=True):
+            columns |= {of_label(name, label): values for name, values in found_of.items()}
+    else:
+        columns = _Sampled(names, further, truth, scores, rows).widened(seed, resamples)
     tail = (1 - confidence) / 2
     found = {}
     for name, column in columns.items():
         known = column[np.isfinite(column)]
         if known.size >= max(1, (1 - _UNDEFINED) * column.size):
-            low, high = np.quantile(sampled.widened(name, known), [tail, 1 - tail])
+            low, high = np.quantile(known, [tail, 1 - tail])
             found[name] = Interval(float(low), float(high), confidence)
     return found
 
@@ -124,11 +136,15 @@ class _Sampled:
             found |= _of_ranks(group[ranks], positive[ranks], undefined)
         return found
 
-    def widened(self, name: str, values: _Floats) -> _Floats:
-        """Return values of resamples as they would vary if every resample had all of the rows."""
+    def widened(self, seed: int, resamples: int) -> dict[str, _Floats]:
+        """Return what `draw` does, as it would vary if every resample had all of the rows."""
+        drawn = self.draw(np.random.default_rng(seed), resamples)
+        if self._rows == self._truth.size:
+            return drawn
+        return {name: self._widened(name, values) for name, values in drawn.items() if np.isfinite(values).any()}
+
+    def _widened(self, name: str, values: _Floats) -> _Floats:
         share = self._rows / self._truth.size
-        if share == 1:
-            return values
         if name in self._by_row:
             losses = self._by_row[name].mean()
             value = math.sqrt(losses) if name == "rmse" else float(losses)
@@ -137,7 +153,7 @@ class _Sampled:
             value = float(_of_ranks(group[None], positive[None], undefined)[name][0])
         else:
             value = _tried(next(each for each in self._further if each.name == name), self._truth, self._scores)
-        return np.asarray(value + (values - np.median(values)) * math.sqrt(share))
+        return np.asarray(value + (values - np.median(values[np.isfinite(values)])) * math.sqrt(share))
 
 
 def _tried(metric: Metric, truth: _Truth, scores: _Floats) -> float:

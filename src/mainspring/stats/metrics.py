@@ -208,13 +208,34 @@ def is_of(task: str, found: Metric) -> bool:
     return found.custom or found.name in _OF_TASK[task] or (task == "binary" and found.name not in _BUILT_IN)
 
 
-def score(task: str, y: npt.ArrayLike, predicted: npt.ArrayLike, more: Sequence[Metric] = ()) -> dict[str, float]:
+def of_label(name: str, label: str) -> str:
+    """Return what a metric is called of one of a model's several labels: `rmse.minutes`."""
+    return f"{name}.{label}"
+
+
+def score(
+    task: str,
+    y: npt.ArrayLike,
+    predicted: npt.ArrayLike,
+    more: Sequence[Metric] = (),
+    *,
+    labels: Sequence[str] = (),
+) -> dict[str, float]:
     """Return every metric of the task, and of `more`, by name; what is not defined for these rows is left out.
+
+    Of several labels that is the metric of each, as `rmse.minutes`, and under its plain name their mean, where every
+    label has it.
+
+    Args:
+        labels: The names of several labels; `y` and `predicted` then have the shape (rows, labels).
 
     Raises:
         Invalid: `task` is unknown, or the shapes do not match.
         MetricFailed: A custom metric raised, or gave no number.
     """
+    if labels:
+        columns = zip(np.asarray(y).T, np.asarray(predicted).T, strict=True)
+        return _means([score(task, *column, more) for column in columns], labels)
     wanted = {name: _BUILT_IN[name] for name in metrics_of(task)} | {each.name: each for each in more}
     truth = truth_of(task, y)
     values = {name: measure(each, truth, predicted) for name, each in wanted.items()}
@@ -240,6 +261,20 @@ def class_places(labels: Iterable[Any], classes: Sequence[str]) -> npt.NDArray[n
     if unknown := sorted(set(texts) - set(places)):
         raise UnknownClasses(unknown)
     return np.array([places[text] for text in texts], dtype=np.int64)
+
+
+def _means(found: Sequence[Mapping[str, float]], labels: Sequence[str]) -> dict[str, float]:
+    """Return the mean of each metric that every label has, and then each label's own."""
+    means = {
+        name: float(np.mean([values[name] for values in found]))
+        for name in found[0]
+        if all(name in values for values in found)
+    }
+    return means | {
+        of_label(name, label): value
+        for label, values in zip(labels, found, strict=True)
+        for name, value in values.items()
+    }
 
 
 def truth_of(task: str, y: npt.ArrayLike) -> npt.NDArray[Any]:
@@ -279,12 +314,19 @@ def measure(found: Metric, y: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
 
 
 def higher_is_better(name: str, declared: Iterable[Metric] = ()) -> bool | None:
-    """Return whether more of a metric is better: of those declared, or of Mainspring's; `None` where unknown."""
-    for each in declared:
-        if each.name == name:
-            return each.higher_is_better
+    """Return whether more of a metric is better: of those declared, or of Mainspring's; `None` where unknown.
+
+    The metric of one of several labels (`rmse.minutes`) is as its metric is.
+    """
+    declared = tuple(declared)
+    known = {each.name: each.higher_is_better for each in declared}
+    if name in known:
+        return known[name]
     found = named(name)
-    return DECIDED.get(name) if found is None else found.higher_is_better
+    if found is not None:
+        return found.higher_is_better
+    metric, _, label = name.rpartition(".")
+    return higher_is_better(metric, declared) if label.isidentifier() and metric else DECIDED.get(name)
 
 
 def _is_number(value: Any) -> bool:

@@ -22,6 +22,7 @@ from mainspring.training.flavours import Artefact
 from mainspring.training.flavours.scoring import artefact_scores, open_session, output_names
 from mainspring.training.frames import Array
 from mainspring.training.judge import judge
+from mainspring.training.label import Label
 from mainspring.training.model import Model
 from mainspring.training.runs.pinned import Pinned
 from mainspring.training.sets.training_set import TrainingSet
@@ -56,15 +57,17 @@ def convert(model: Model, estimator: Any, data: TrainingSet, tell: Callable[[str
     tell("convert", 0.75)
     dtypes = dict(data.dtypes)
     wide = contents.wide_columns([data.train, data.validation, data.holdout], dtypes)
-    inputs, outputs = contents.inputs_of(data.train, dtypes), output_names(estimator, model.task)
-    artefact = convert_estimator(estimator, inputs, model.task, wide=wide)
+    inputs, outputs = contents.inputs_of(data.train, dtypes), output_names(estimator, model.task, model.label_columns)
+    artefact = convert_estimator(estimator, inputs, model.task, wide=wide, labels=model.label_columns)
     split = artefact.categories  # what the manifest says of these columns is what turns texts into the model's numbers
     inputs = tuple(
         msgspec.structs.replace(each, categories=split[each.name]) if each.name in split else each for each in inputs
     )
     tell("prove", 0.8)
     held_out = data.holdout.X
-    proof = prove(estimator, artefact, held_out, inputs, model.task, wide=wide, seed=model.seed)
+    proof = prove(
+        estimator, artefact, held_out, inputs, model.task, wide=wide, seed=model.seed, labels=model.label_columns
+    )
     scores = artefact_scores(artefact, held_out, list(dtypes))
     validation = artefact_scores(artefact, data.validation.X, list(dtypes)) if model.threshold else scores[:0]
     metrics, threshold = judge(model, data, scores, validation, outputs)
@@ -122,7 +125,7 @@ def pack(
             "holdout_rows": len(data.holdout),
             "dropped_rows": data.dropped,
             **({"dropped": dict(data.left_out)} if data.left_out else {}),
-            "label": model.label.name,
+            "label": model.truth,
             **_maturity(model),
             "float64": list(converted.wide),
             "proof": asdict(converted.proof),
@@ -144,8 +147,13 @@ def _decision(model: Model, converted: Converted) -> dict[str, Any]:
 
 
 def _maturity(model: Model) -> dict[str, Any]:
-    """Return when the labels were settled, which a later read of the same rows needs."""
-    label = model.label
+    """Return when the labels were settled, which a later read of the same rows needs; of several by column."""
+    if model.label_columns:
+        return {"labels": {each.column: {"name": each.name, **_settled(each)} for each in model.labels}}
+    return _settled(model.label)
+
+
+def _settled(label: Label) -> dict[str, Any]:
     if label.matures_us is None:
         return {}
     otherwise = {} if label.otherwise is None else {"otherwise": label.otherwise}

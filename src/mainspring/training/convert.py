@@ -13,11 +13,13 @@ from mainspring.training.flavours import Artefact, flavour_of
 from mainspring.training.frames import check_feature_types
 
 
-def convert_estimator(estimator: Any, inputs: Sequence[Input], task: str, *, wide: Collection[str] = ()) -> Artefact:
+def convert_estimator(
+    estimator: Any, inputs: Sequence[Input], task: str, *, wide: Collection[str] = (), labels: Sequence[str] = ()
+) -> Artefact:
     """Return the estimator's file. See `Flavour.convert` for what it takes and raises.
 
     Raises:
         Invalid: A column is of a type that no model takes.
     """
     check_feature_types({each.name: each.dtype for each in inputs})
-    return flavour_of(estimator).convert(estimator, inputs, task, wide)
+    return flavour_of(estimator).convert(estimator, inputs, task, wide, labels)

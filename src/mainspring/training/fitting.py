@@ -42,7 +42,7 @@ def fit(model: Model, data: TrainingSet, run: Run) -> Any:
         raise MainspringError(
             f"Training {model.name!r} on {len(data.features)} features failed at {place.filename}:{place.lineno}: "
             f"{type(error).__name__}: {error}",
-            fix=_remedy(error),
+            fix=_remedy(error, data),
         ) from error
     if estimator is None:
         raise Invalid(
@@ -91,7 +91,13 @@ def _out_of_memory(model: Model, data: TrainingSet, error: Exception) -> Mainspr
     )
 
 
-def _remedy(error: Exception) -> str:
+def _remedy(error: Exception, data: TrainingSet) -> str:
+    text = str(error).lower()
+    if data.labels and ("1d array" in text or "multidimensional target" in text):  # scikit-learn's, CatBoost's
+        return (
+            f"data.train.y has a column for each of {', '.join(data.labels)}: use an estimator that takes several, as "
+            "Ridge, RandomForestRegressor or XGBRegressor do, or MultiOutputRegressor(...) around one that takes one."
+        )
     if "is already active" in str(error) and "start_run" in str(error):  # MLflow's
         return "leave mlflow.start_run() out: the run is open; or begin one that is part of it: start_run(nested=True)."
     if "must be int, float" in str(error):  # XGBoost's and LightGBM's of columns of texts

@@ -103,7 +103,7 @@ def _of_code(code: CodeType) -> set[str]:
 def personal_sources(model: Model) -> str:
     """Return in words which of the sources that the model reads identify people; empty where none does."""
     views = views_of(all_groups(model))
-    sources = [model.observations.source, model.label.source, *(view.source for view in views)]
+    sources = [model.observations.source, *(each.source for each in model.labels), *(view.source for view in views)]
     names = sorted({source.name for source in sources if source.pii})
     return f"the model reads {', '.join(names)}, with columns marked pii" if names else ""
 

@@ -9,25 +9,36 @@ import numpy as np
 
 from mainspring.stats import metrics
 from mainspring.stats.metrics import Metric
+from mainspring.training.flavours.scoring import check_width
 from mainspring.training.frames import Array
 from mainspring.training.model import Model
 from mainspring.training.sets.training_set import TrainingSet
 
 
 def evaluate(
-    task: str, labels: Array, scores: Array, classes: tuple[str, ...] = (), more: Sequence[Metric] = ()
+    task: str,
+    labels: Array,
+    scores: Array,
+    classes: tuple[str, ...] = (),
+    more: Sequence[Metric] = (),
+    columns: tuple[str, ...] = (),
 ) -> dict[str, float]:
     """Return the task's metrics, and those of `more`; see `stats.metrics.score`.
 
     Args:
-        labels: Shape (rows,).
+        labels: Shape (rows,), or (rows, labels) of several.
         scores: Shape (rows, outputs).
         classes: Of a multiclass task, the names of the outputs.
+        columns: The names of several labels.
 
     Raises:
         UnknownClasses: A held-out label is of a class that training never saw.
+        NotConvertible: See `check_width`.
         Invalid: A metric of the project's own failed; the message names it.
     """
+    check_width(task, scores, columns)
+    if columns:
+        return metrics.score(task, labels, scores, more, labels=columns)
     if task != "multiclass":
         return metrics.score(task, labels, scores[:, 0], more)
     return metrics.score(task, metrics.class_places(labels.tolist(), classes), scores, more)
@@ -47,7 +58,8 @@ def judge(
     """
     threshold = None if model.threshold is None else model.threshold.choose(data.validation.y, validation[:, 0])
     decided = () if model.threshold is None or threshold is None else model.threshold.metrics(threshold)
-    return evaluate(model.task, data.holdout.y, held_out, classes, (*model.measured, *decided)), threshold
+    more = (*model.measured, *decided)
+    return evaluate(model.task, data.holdout.y, held_out, classes, more, model.label_columns), threshold
 
 
 def constant(model: Model, data: TrainingSet, classes: tuple[str, ...] = ()) -> dict[str, float]:
@@ -67,7 +79,8 @@ def constant(model: Model, data: TrainingSet, classes: tuple[str, ...] = ()) -> 
 def undefined(model: Model, data: TrainingSet, found: Mapping[str, float]) -> list[str]:
     """Return a sentence for each metric of the model that its held-out rows do not define."""
     held_out = data.holdout.y.tolist()
-    only = f", which all have the label {held_out[0]!r}" if len(set(held_out)) == 1 else ""
+    same = held_out.count(held_out[0]) == len(held_out) if held_out else False
+    only = f", which all have the label {held_out[0]!r}" if same else ""
     return [
         f"{name} is not defined on the {len(held_out):,} held-out rows{only}."
         for name in model.metric_names
@@ -80,4 +93,4 @@ def constant_scores(task: str, labels: Array, rows: int, classes: tuple[str, ...
     if task == "multiclass":
         names: list[Any] = [str(label) for label in labels.tolist()]
         return np.tile([names.count(name) / len(names) for name in classes], (rows, 1))
-    return np.full((rows, 1), float(np.mean(labels)))
+    return np.tile(np.mean(labels, axis=0).reshape(1, -1), (rows, 1))

@@ -1,9 +1,10 @@
-"""The label of a model: the column that says what became true, and when its absence says something too."""
+"""Labels of a model: the columns that say what became true, and when their absence says something too."""
 
 from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +93,58 @@ def as_label(given: Any) -> Label:
         Invalid: It is neither.
     """
     return given if isinstance(given, Label) else Label(given)
+
+
+def as_labels(model: str, given: Any, task: str, observations: Observations) -> tuple[Label, ...]:
+    """Return the labels of a model: of one, or of a list that has several numbers of one observation.
+
+    Raises:
+        Invalid: The list is empty, has what is no column of a source or one column twice, or the labels are no numbers
+            of a regression, are of different entities or share a column's name.
+    """
+    if not isinstance(given, (list, tuple)):
+        return (as_label(given),)
+    if not given:
+        raise Invalid(f"Model {model!r} has an empty list of labels.", fix="name a source's column: payments.fraud.")
+    for each in given:
+        if not isinstance(each, SourceColumn):
+            raise Invalid(
+                f"One of the labels of model {model!r} is {each!r}, of type {type(each).__name__}.",
+                fix="name a source's column, without quotes: payments.fraud.",
+            )
+    labels = tuple(map(as_label, given))
+    if len(labels) > 1:
+        _check_together(model, labels, task, observations)
+    return labels
+
+
+def _check_together(model: str, labels: Sequence[Label], task: str, observations: Observations) -> None:
+    names = [each.name for each in labels]
+    subject = f"Model {model!r} of the task {task!r} has {len(labels)} labels, {', '.join(names)}"
+    if task != "regression":
+        raise Invalid(
+            f"{subject}; only a regression has several.",
+            fix="declare a model for each, in a loop if they share their features and function.",
+        )
+    columns = [each.column for each in labels]
+    if twice := sorted({each for each in columns if columns.count(each) > 1}):
+        raise Invalid(
+            f"{subject}, and {', '.join(twice)} is the name of more than one. The outputs are named after the columns.",
+            fix="name each column once; of two sources with one name for it, give one another name.",
+        )
+    dtypes = {each.name: each.source.columns[each.column] for each in labels}
+    if other := {name: dtype for name, dtype in dtypes.items() if not dtype.numeric}:
+        raise Invalid(
+            f"{subject}, and {', '.join(f'{name} is a {dtype!r}' for name, dtype in other.items())}, no number.",
+            fix="name numbers, or declare a model of another task for it.",
+        )
+    keys = {each.name: label_keys(observations, each) for each in labels}
+    if len({tuple(each) for each in keys.values()}) > 1:
+        found = ", ".join(f"{name} by {' and '.join(each)}" for name, each in keys.items())
+        raise Invalid(
+            f"{subject}, which are found by different keys: {found}.",
+            fix="name labels of one entity, or say which it is: ms.Label(..., entity=...).",
+        )
 
 
 def _maturity(column: SourceColumn, matures: str | int) -> int:

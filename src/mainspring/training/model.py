@@ -17,9 +17,9 @@ from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
 from mainspring.data.model import SourceColumn
 from mainspring.features.model import FeatureColumn, FeatureGroup, FeatureView, Observations, RequestFeatures
-from mainspring.stats.metrics import DECIDED, Metric, is_of, metrics_of, named
+from mainspring.stats.metrics import DECIDED, Metric, is_of, metrics_of, named, of_label
 from mainspring.stats.thresholds import Costs
-from mainspring.training.label import Label, as_label
+from mainspring.training.label import Label, as_labels
 from mainspring.training.space import Search
 
 TASKS = ("binary", "multiclass", "regression")
@@ -98,7 +98,7 @@ class Model:
     train: Callable[..., Any]  # (data: TrainingSet, run: Run) -> a fitted estimator; with a search (data, run, params)
     observations: Observations
     features: Sequence[FeatureGroup]  # the groups that are read
-    label: Label
+    label: Label  # of several, the first
     task: str
     columns: tuple[str, ...] = ()  # the full names of the features of them that it is given; by default all
     gates: Sequence[Gate] = ()
@@ -111,11 +111,14 @@ class Model:
     search: Search | None = None  # how the parameters of `train` are chosen
     metrics: Sequence[Metric] = ()  # measured beside those of the task
     threshold: Costs | None = None  # of a binary task: chosen on the validation rows so that mistakes cost least
+    labels: tuple[Label, ...] = ()  # all of them; by default the one
     description: str = ""
     owner: str = ""
     tags: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not self.labels:
+            object.__setattr__(self, "labels", (self.label,))
         for groups, columns in (("features", "columns"), ("baseline", "baseline_columns")):
             if not getattr(self, columns):
                 every = tuple(name for group in getattr(self, groups) for name in group.columns)
@@ -133,7 +136,7 @@ class Model:
             *(gate.metric for gate in self.gates if gate.on_metric),
             *([self.search.metric] if self.search else []),
         ]
-        found = [named(name) for name in asked if name not in metrics_of(self.task)]
+        found = [named(name) for name in asked if name not in (*metrics_of(self.task), *self._of_labels)]
         every = (*self.metrics, *(each for each in found if each is not None and is_of(self.task, each)))
         return tuple({each.name: each for each in every}.values())
 
@@ -141,19 +144,38 @@ class Model:
     def metric_names(self) -> tuple[str, ...]:
         """The names of all metrics that its versions have, on which gates can be."""
         decided = tuple(DECIDED) if self.threshold else ()
-        return tuple(dict.fromkeys([*metrics_of(self.task), *(each.name for each in self.measured), *decided]))
+        measured = (each.name for each in self.measured)
+        return tuple(dict.fromkeys([*metrics_of(self.task), *measured, *decided, *self._of_labels]))
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The names of several labels, after which the outputs are named; of one none."""
+        return tuple(each.column for each in self.labels) if len(self.labels) > 1 else ()
+
+    @property
+    def _of_labels(self) -> tuple[str, ...]:
+        """The names of the metrics of each of several labels, such as `rmse.minutes`."""
+        names = [*metrics_of(self.task), *(each.name for each in self.metrics)]
+        return tuple(of_label(name, column) for name in names for column in self.label_columns)
 
     @property
     def inputs(self) -> list[str]:
         """The inputs in words: a group's name, or the full names of some of its features."""
         return named_features(self.features, self.columns)
 
+    @property
+    def truth(self) -> str:
+        """The full names of its labels."""
+        return ", ".join(each.name for each in self.labels)
+
     def __repr__(self) -> str:
-        return f"<{self.task} model {self.name!r} of {self.label.name} from {', '.join(self.inputs)}>"
+        return f"<{self.task} model {self.name!r} of {self.truth} from {', '.join(self.inputs)}>"
 
     def _repr_html_(self) -> str:
         facts = {
-            "label": ", ".join(filter(None, (self.label.name, self.label.rule))),
+            "label" if len(self.labels) == 1 else "labels": "; ".join(
+                ", ".join(filter(None, (each.name, each.rule))) for each in self.labels
+            ),
             "observations": self.observations.source.name,
             "features": ", ".join(self.inputs),
             "baseline": ", ".join(named_features(self.baseline, self.baseline_columns)) or "a constant",
@@ -170,7 +192,7 @@ def model(
     *,
     observations: Observations,
     features: Sequence[FeatureGroup | Column],
-    label: SourceColumn | Label,
+    label: SourceColumn | Label | Sequence[SourceColumn | Label],
     task: str,
     gates: Sequence[Gate] = (),
     baseline: Sequence[FeatureGroup | Column] = (),
@@ -189,7 +211,8 @@ def model(
     Args:
         features: What the model is given: views and request features, whole, and single features of views, as
             `Card.n_1h`.
-        label: The column of a source keyed by one of the observations' entities, or a `Label` of one that matures.
+        label: The column of a source keyed by one of the observations' entities, or a `Label` of one that matures; of
+            a regression also a list of several, each an output that is named after its column.
         task: `binary`, `multiclass` or `regression`.
         gates: What a version must meet to go live.
         baseline: The features on which the same function makes the model to compare with; none: a constant.
@@ -223,19 +246,16 @@ def model(
             f"Model {name!r} holds out {holdout}.", fix='use a share such as 0.2, or a duration such as "30d".'
         )
     parse_duration(embargo)
-    _check_metrics(name, task, metrics, threshold, search)
+    _check_metrics(name, task, metrics, threshold, search, label)
     expect(
         observations,
         Observations,
         owner_of.format("observations"),
         fix="give what ms.Observations made, without quotes.",
     )
-    if isinstance(label, (list, tuple)):
-        raise Invalid(
-            f"Model {name!r} has {len(label)} labels: {list(label)}.",
-            fix="a model has one; declare a model for each, in a loop if they share their features and function.",
-        )
-    expect(label, SourceColumn, owner_of.format("label"), fix="name a source's column, without quotes: payments.fraud.")
+    kinds, fix = (SourceColumn, list, tuple), "name a source's column, without quotes: payments.fraud."
+    expect(label, kinds, owner_of.format("label"), fix=fix)
+    labels = as_labels(name, label, task, observations)
     groups, columns = _chosen(name, "features", features)
     if not columns:
         raise Invalid(f"Model {name!r} has no features.", fix="name at least one feature view.")
@@ -258,7 +278,8 @@ def model(
             observations=observations,
             features=groups,
             columns=columns,
-            label=as_label(label),
+            label=labels[0],
+            labels=labels,
             task=task,
             gates=tuple(gates),
             baseline=few,
@@ -333,7 +354,12 @@ def _check_columns(
 
 
 def _check_metrics(
-    name: str, task: str, metrics: Sequence[Metric], threshold: Costs | None, search: Search | None
+    name: str,
+    task: str,
+    metrics: Sequence[Metric],
+    threshold: Costs | None,
+    search: Search | None,
+    label: Any,
 ) -> None:
     for each in metrics:
         if not isinstance(each, Metric):
@@ -349,6 +375,14 @@ def _check_metrics(
     names = [each.name for each in metrics]
     if len(set(names)) < len(names):
         raise Invalid(f"Model {name!r} has a metric twice among {names}.", fix="name each once.")
+    several = label if isinstance(label, (list, tuple)) and len(label) > 1 else []
+    columns = [each.column for each in several if isinstance(each, SourceColumn)]
+    split = [of_label(metric, column) for metric in (*metrics_of(task), *names) for column in columns]
+    if clash := sorted(set(split) & set(names)):
+        raise Invalid(
+            f"Model {name!r} has the metric {clash[0]!r}, which is also the name of a label's metric.",
+            fix='give it another name: ms.metric(name="...").',
+        )
     given: Any = threshold
     if given is not None and not (isinstance(given, Costs) and task == "binary"):
         raise Invalid(
@@ -358,10 +392,10 @@ def _check_metrics(
     if search is None:
         return
     found = named(search.metric)
-    if search.metric not in names and not (found is not None and is_of(task, found)):
+    if search.metric not in (*names, *split) and not (found is not None and is_of(task, found)):
         raise Invalid(
             f"Model {name!r} of the task {task!r} is searched by {search.metric!r}.",
-            fix=f"use one of {', '.join([*metrics_of(task), *names])}, or declare it: metrics=[...].",
+            fix=f"use one of {', '.join([*metrics_of(task), *names, *split])}, or declare it: metrics=[...].",
         )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.core.declare import expect
 from mainspring.core.errors import Invalid
-from mainspring.stats.metrics import HIGHER_IS_BETTER, Metric, named
+from mainspring.stats.metrics import DECIDED, HIGHER_IS_BETTER, Metric, higher_is_better
 
 PRUNERS = ("median", "halving", "none")
 # what a training writes down of itself: a parameter of the same name could not be told from it
@@ -147,14 +147,18 @@ class Search:
 
     def __post_init__(self) -> None:
         given: Any = self.metric
-        found = given if isinstance(given, Metric) else named(given) if isinstance(given, str) else None
-        if found is None:
+        better = None
+        if isinstance(given, Metric):
+            given, better = given.name, given.higher_is_better
+        elif isinstance(given, str) and given not in DECIDED:
+            better = higher_is_better(given)  # of one of several labels too: rmse.minutes
+        if better is None:
             raise Invalid(
                 f"A search cannot go by {given!r}.",
                 fix=f"use a metric of the project's own, or one of {', '.join(sorted(HIGHER_IS_BETTER))}.",
             )
-        object.__setattr__(self, "metric", found.name)
-        object.__setattr__(self, "maximize", found.higher_is_better)
+        object.__setattr__(self, "metric", given)
+        object.__setattr__(self, "maximize", better)
         if self.pruner not in PRUNERS:
             raise Invalid(f"There is no pruner {self.pruner!r}.", fix=f"use one of {', '.join(PRUNERS)}.")
         check_trials(self.trials)

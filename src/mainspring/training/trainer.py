@@ -180,7 +180,7 @@ class Trainer:
         with run.active():
             estimator = fit(model, data, run)
         data = data.only(fitted_columns(estimator, data.features))
-        outputs = output_names(estimator, model.task)
+        outputs = output_names(estimator, model.task, model.label_columns)
         tell("fit the baseline", 0.6)
         with run.aside("baseline"):
             baseline = _baseline(model, everything, run, outputs)
@@ -231,7 +231,8 @@ def _baseline(model: Model, data: TrainingSet, run: Run, outputs: tuple[str, ...
         estimator: Any = fit(model, few, told)
     few = few.only(fitted_columns(estimator, few.features))
     held_out, validation = (estimator_scores(estimator, part.X, model.task) for part in (few.holdout, few.validation))
-    return judge(model, few, held_out, validation, output_names(estimator, model.task))[0]
+    outputs = output_names(estimator, model.task, model.label_columns)
+    return judge(model, few, held_out, validation, outputs)[0]
 
 
 def _nobody(_stage: str, _share: float) -> None:

@@ -39,6 +39,15 @@ def served(**changed: Any) -> Any:
     return ms.Endpoint("late", **{"model": "late@champion", **changed})
 
 
+returned = ms.Source("returned", schema={"order": ms.Int64, "minutes": ms.Int32, "paid": ms.Float64}, event_time="at")
+complaints = ms.Source("complaints", schema={"shop": ms.String, "number": ms.Int64}, event_time="at")
+named_like = ms.metric(name="rmse.paid", higher_is_better=True)(lambda y, score: 0.0)
+
+
+def several(*labels: Any, **changed: Any) -> Any:
+    return late_model(**{"label": list(labels), "task": "regression", "gates": [], **changed})
+
+
 NEEDED = ("observations", "features", "label", "task")
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "entity: name": (lambda: any_.Entity(3, keys={"id": ms.Int64}), "3, of type int, cannot name"),
@@ -82,6 +91,35 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "model: baseline": (lambda: late_model(baseline="Traffic"), "baseline='Traffic'"),
     "model: label": (lambda: late_model(label="outcomes.late"), "label of model .* is 'outcomes.late'"),
     "model: labels": (lambda: late_model(label=[outcomes.late, outcomes.minutes]), "has 2 labels.*a model for each"),
+    "model: no label": (lambda: late_model(label=[]), "has an empty list of labels"),
+    "model: one of its labels": (
+        lambda: several(outcomes.minutes, "outcomes.late"),
+        "One of the labels of model .* is 'outcomes.late', of type str",
+    ),
+    "model: a label twice": (
+        lambda: several(outcomes.minutes, ms.Label(outcomes.minutes)),
+        "has 2 labels, outcomes.minutes, outcomes.minutes, and minutes is the name of more than one",
+    ),
+    "model: a name twice": (
+        lambda: several(outcomes.minutes, returned.minutes),
+        "and minutes is the name of more than one.*give one another name",
+    ),
+    "model: labels of other types": (
+        lambda: several(outcomes.minutes, outcomes.late, outcomes.delivered_at),
+        "outcomes.late is a Boolean, outcomes.delivered_at is a Timestamp, no number",
+    ),
+    "model: labels of other things": (
+        lambda: several(outcomes.minutes, complaints.number),
+        "found by different keys: outcomes.minutes by order, complaints.number by shop",
+    ),
+    "model: labels and a threshold": (
+        lambda: several(outcomes.minutes, returned.paid, threshold=ms.Costs(false_positive=1, false_negative=1)),
+        "of the task 'regression' has the threshold",
+    ),
+    "model: a label's metric": (
+        lambda: several(outcomes.minutes, returned.paid, metrics=[named_like]),
+        "has the metric 'rmse.paid', which is also the name of a label's metric",
+    ),
     "model: label's source": (lambda: late_model(label=outcomes), "label of model .* is Source"),
     "model: task": (lambda: late_model(task=["binary"]), r"the task \['binary'\]"),
     "model: gates": (lambda: late_model(gates=["auc > 0.7"]), "One of the gates of model .* is 'auc > 0.7'"),
@@ -244,3 +282,12 @@ def test_a_search_without_optuna_says_so_before_anything_is_done(tmp_path: Path)
     done = subprocess.run([sys.executable, "-c", SEARCHED, str(tmp_path)], capture_output=True, text=True, check=False)
     assert "needs the extra 'search'" in done.stdout, done.stderr
     assert done.stdout.strip().endswith("{}")
+
+
+def test_gates_and_a_search_go_by_the_metric_of_a_label_or_by_their_mean() -> None:
+    made = several(outcomes.minutes, returned.paid, gates=[ms.beats("rmse.paid"), ms.at_most("mae", 3)])
+    assert made.metric_names == ("rmse", "mae", "rmse.minutes", "rmse.paid", "mae.minutes", "mae.paid")
+    assert repr(made) == "<regression model 'late-order' of outcomes.minutes, returned.paid from Traffic, Order>"
+    several(outcomes.minutes, returned.paid, search=ms.Search("rmse.paid", space=space))
+    with pytest.raises(Invalid, match=r"searched by 'rmse.late'.*rmse.minutes, rmse.paid, mae.minutes"):
+        several(outcomes.minutes, returned.paid, search=ms.Search("rmse.late", space=space))

@@ -152,10 +152,10 @@ def test_the_keys_are_those_that_the_label_source_has() -> None:
     schedule = Source("schedule", schema={"flight": DType.String, "origin": DType.String}, event_time="planned")
     flights = Observations(schedule, keys=[flight, origin], at=col("planned"))
     scan = TableScan(0, rows=pa.table({}))
-    assert label_rows(Label(SourceColumn(ARRIVALS, "late")), flights, scan).keys == {"flight": DType.String}
+    assert label_rows([Label(SourceColumn(ARRIVALS, "late"))], flights, lambda _: scan).keys == {"flight": DType.String}
     only_origin = Observations(schedule, keys=[origin], at=col("planned"))
     with pytest.raises(Invalid, match="arrivals"):
-        label_rows(Label(SourceColumn(ARRIVALS, "late")), only_origin, scan)
+        label_rows([Label(SourceColumn(ARRIVALS, "late"))], only_origin, lambda _: scan)
 
 
 def test_json_rows_read_null_as_an_empty_object() -> None:

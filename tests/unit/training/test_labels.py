@@ -79,7 +79,7 @@ def test_the_join_is_the_loop(
             expected.append((number, label))
 
     found, left_out = join_labels(
-        observed, observed_parcels, Label(arrived.late), lambda _: TableScan(1, rows=labels), until=until
+        observed, observed_parcels, [Label(arrived.late)], lambda _: TableScan(1, rows=labels), until=until
     )
 
     assert list(zip(found["number"].to_pylist(), found[LABEL].to_pylist(), strict=True)) == expected

@@ -63,7 +63,7 @@ def landed(rows: list[tuple[str | None, bool | None, int, int]]) -> TableScan:
 
 
 def joined(label: Label, rows: pa.Table, scan: TableScan, until: int | None) -> tuple[list[Any], LeftOut]:
-    found, left_out = join_labels(rows, paid, label, lambda _: scan, until=until)
+    found, left_out = join_labels(rows, paid, [label], lambda _: scan, until=until)
     names, at = found["payment"].to_pylist(), found["_at"].cast(pa.int64()).to_pylist()
     return list(zip(names, at, found[LABEL].to_pylist(), strict=True)), left_out
 
@@ -123,7 +123,7 @@ def test_a_label_is_what_was_known_at_maturity(
 
     # the same moments as predictions: a live quality is computed from exactly the labels that training would use
     asked = read([prediction(i, at=at, keys={"payment": name}) for i, (name, at) in enumerate(rows)])
-    live = join_predictions(asked, label_rows(label, paid, scan), until)
+    live = join_predictions(asked, label_rows([label], paid, lambda _: scan), until)
     key = {f"p{i}": name for i, (name, _) in enumerate(rows)}
     got = [
         (key[row["id"]], at, bool(row["label"]), at + row["lag_us"])

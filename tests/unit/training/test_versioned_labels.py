@@ -72,7 +72,7 @@ def test_a_fact_is_observed_as_of_an_instant_as_it_was_known_then(seed: int) -> 
         observed = observe(PAID, whole.scan, until=until)
         assert observed.equals(observe(PAID, then.scan, until=until))
         found, as_then = (
-            join_labels(observed, PAID, Label(payments.fraud), lake.scan, until=until)[0] for lake in (whole, then)
+            join_labels(observed, PAID, [Label(payments.fraud)], lake.scan, until=until)[0] for lake in (whole, then)
         )
         assert found.equals(as_then)
 
@@ -93,7 +93,7 @@ def test_a_label_is_that_of_the_newest_version(
     observed = observe(PAID, lake.scan)
     extra = row(9, 60, 1.0)
     Ingestor(lake, MemoryLocks(), ManualClock(START)).ingest(payments, [extra], keyings={})
-    found, _ = join_labels(observed, PAID, label, lake.scan, until=until if matures is None else None)
+    found, _ = join_labels(observed, PAID, [label], lake.scan, until=until if matures is None else None)
     assert dict(zip(found["payment"].to_pylist(), found[LABEL].to_pylist(), strict=True)) == labels
 
 
@@ -105,7 +105,7 @@ def test_a_table_from_before_the_id_was_declared_is_refused_with_the_way_out() -
     observed = observe(ms.Observations(bare, keys=[payment], at=ms.col("paid_at")), lake.scan)
     for read in (
         lambda: observe(PAID, lake.scan),
-        lambda: join_labels(observed, PAID, Label(payments.fraud), lake.scan, until=None),
+        lambda: join_labels(observed, PAID, [Label(payments.fraud)], lake.scan, until=None),
     ):
         with pytest.raises(Invalid, match=r"declared the id payment.*mainspring apply"):
             read()

@@ -126,7 +126,8 @@ def _of_models(models: Mapping[str, Model]) -> Iterator[Edge]:
             if isinstance(group, RequestFeatures) and group.fields:
                 yield Edge(f"{SOURCE}:{model.observations.source.name}", f"{REQUEST}:{group.name}", "observations")
         yield Edge(f"{SOURCE}:{model.observations.source.name}", end, "observations")
-        yield Edge(f"{SOURCE}:{model.label.source.name}", end, "labels")
+        for source in dict.fromkeys(label.source.name for label in model.labels):
+            yield Edge(f"{SOURCE}:{source}", end, "labels")
 
 
 def _of_endpoints(endpoints: Mapping[str, Endpoint], routes: Mapping[str, Route]) -> Iterator[Edge]:

@@ -45,7 +45,7 @@ def models(definitions: Definitions) -> Named[Model]:
 
 
 def _model(model: Model) -> Sequence[object]:
-    return model.task, model.label.name, ", ".join(model.inputs), ", ".join(map(str, model.gates)), model.owner
+    return model.task, model.truth, ", ".join(model.inputs), ", ".join(map(str, model.gates)), model.owner
 
 
 def endpoints(definitions: Definitions) -> Named[Endpoint]:

@@ -263,8 +263,8 @@ def _content(item: Any) -> str:
             **({} if item.observations.where is None else {"where": render(item.observations.where)}),
             "features": item.inputs,
             "baseline": named_features(item.baseline, item.baseline_columns),
-            "label": item.label.name,
-            **({"label_rule": item.label.rule} if item.label.rule else {}),
+            "label": item.truth,
+            **({"label_rule": rules} if (rules := _rules(item)) else {}),
             **({"label_entity": item.label.entity.name} if item.label.entity else {}),
             "task": item.task,
             "gates": [str(gate) for gate in item.gates],
@@ -289,6 +289,12 @@ def _content(item: Any) -> str:
     if isinstance(item, Endpoint) and item.without_store == REFUSE:  # so endpoints read as they did before there was it
         del body["without_store"]
     return _pretty(body)
+
+
+def _rules(model: Model) -> str:
+    if len(model.labels) == 1:
+        return model.label.rule
+    return "; ".join(f"{each.column} {each.rule}" for each in model.labels if each.rule)
 
 
 def _options(model: Model) -> dict[str, Any]:

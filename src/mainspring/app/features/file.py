@@ -24,7 +24,7 @@ class FeatureFile:
         rows: How many it has.
         features: The full names of the features, in the order asked.
         at: The name of the column with the instants as of which the features are.
-        label: The name of the column with the label, where there is one.
+        label: The name of the column with the label, where there is one; of several labels the names of theirs.
         seconds: How long it took to make.
     """
 
@@ -34,7 +34,7 @@ class FeatureFile:
     rows: int
     features: tuple[str, ...]
     at: str
-    label: str | None = None
+    label: str | tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     seconds: float
 

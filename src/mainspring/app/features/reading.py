@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mainspring.app.definitions.choosing import Choice
 from mainspring.app.features.frames import index_of
@@ -80,7 +81,7 @@ def of_observations(
         step("observations")
         scan = pinned(project)
         observed = observe(model.observations, scan, since=since, until=end, memory_limit=how.memory_limit)
-        labelled, left_out = join_labels(observed, model.observations, model.label, scan, until=end)
+        labelled, left_out = join_labels(observed, model.observations, model.labels, scan, until=end)
         if not labelled.num_rows:
             raise none_labelled(model, since, end, left_out)
         table = _offline(choice, labelled, fields_of(choice, model), AT, scan, how, step)
@@ -91,13 +92,17 @@ def of_observations(
 
 
 def as_trained(table: pa.Table, choice: Choice, model: Model) -> pa.Table:
-    """Return the observations' own columns, their time, the features asked for and the label by its full name."""
+    """Return the observations' own columns, their time, the features asked for and each label by its full name."""
     own = [*model.observations.source.columns, AT, *choice.columns]
-    return table.select([*own, LABEL]).rename_columns([*own, label_of(model)])
+    found, truth = table.select(own), table.column(LABEL)
+    for label in model.labels:
+        found = found.append_column(label.name, pc.struct_field(truth, label.column) if model.label_columns else truth)
+    return found
 
 
-def label_of(model: Model) -> str:
-    return model.label.name
+def label_of(model: Model) -> str | tuple[str, ...]:
+    names = tuple(each.name for each in model.labels)
+    return names if len(names) > 1 else names[0]
 
 
 def fields_of(choice: Choice, model: Model) -> Schema:

@@ -30,7 +30,7 @@ class FeatureTable:
         table: All columns; shape (rows, columns).
         features: The full names of the features, in the order asked.
         at: The name of the column with the instants as of which the features are, `None` where that is now.
-        label: The name of the column with the label, where there is one.
+        label: The name of the column with the label, where there is one; of several labels the names of theirs.
     """
 
     title: str
@@ -38,7 +38,7 @@ class FeatureTable:
     _: KW_ONLY
     features: tuple[str, ...]
     at: str | None = None
-    label: str | None = None
+    label: str | tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     index: Any = None  # of the pandas frame that was given
 
@@ -122,8 +122,10 @@ class FeatureTable:
         return [f"and {more} more columns"] if more > 0 else []
 
     def _role(self, name: str) -> str:
-        if name in (self.at, self.label):
-            return "time" if name == self.at else "label"
+        if name == self.at:
+            return "time"
+        if name in ((self.label,) if isinstance(self.label, str) else self.label or ()):
+            return "label"
         return "feature" if name in self.features else ""
 
 

@@ -149,7 +149,9 @@ class TrainingSetWriter:
     def _write(self, tables: Iterator[pa.Table], total: int) -> int:
         return write_whole(self._path, tables, lambda done: self._told(ROWS, done, total))
 
-    def _file(self, rows: int, at: str, *, label: str | None = None, notes: tuple[str, ...] = ()) -> FeatureFile:
+    def _file(
+        self, rows: int, at: str, *, label: str | tuple[str, ...] | None = None, notes: tuple[str, ...] = ()
+    ) -> FeatureFile:
         return FeatureFile(
             self._choice.title, self._path, rows=rows, features=self._choice.columns, at=at, label=label, notes=notes,
             seconds=time.monotonic() - self._began,

@@ -105,8 +105,8 @@ def _read_again(project: Project, candidate: ModelVersion, champion: Bundle) -> 
 
     bundle = project.bundles.load(candidate.digest)
     commit = project.snapshots.get(bundle.manifest.dataset_commit)
-    label = project.definitions.model(candidate.model).label
-    return held_out_again(bundle, champion, label, partial(pinned_scan, project.lake, commit))
+    labels = project.definitions.model(candidate.model).labels
+    return held_out_again(bundle, champion, labels, partial(pinned_scan, project.lake, commit))
 
 
 def rollback(project: Project, model: str, *, reason: str = "") -> Promotion:

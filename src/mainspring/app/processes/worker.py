@@ -68,7 +68,7 @@ def oldest_kept(project: Project) -> int | None:
     settings = project.settings
     if settings.keep_predictions_us is None:
         return None
-    waits = [model.label.matures_us or 0 for model in project.definitions.models.values()]
+    waits = [each.matures_us or 0 for model in project.definitions.models.values() for each in model.labels]
     kept = settings.keep_predictions_us + max(waits, default=0) + 2 * settings.monitor_window_us
     return (project.clock.now() - kept) // DAY * DAY
 

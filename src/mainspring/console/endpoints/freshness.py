@@ -38,7 +38,8 @@ def freshness(project: ConsoleProject, model: str, now: int) -> tuple[Freshness,
         views, sources = list(definitions.views.values()), list(definitions.sources.values())
     else:
         views = views_of(known.features)
-        wanted = [known.observations.source, *(view.source for view in views), known.label.source]
+        labels = [label.source for label in known.labels]
+        wanted = [known.observations.source, *(view.source for view in views), *labels]
         sources = list({source.name: source for source in wanted}.values())
     return (
         *(_source(project, source, now) for source in sources),

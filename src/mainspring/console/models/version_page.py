@@ -182,7 +182,8 @@ def _metrics(
 
 
 def _more_is_better(manifest: Manifest, name: str) -> bool:
-    own: bool | None = manifest.extra.get(OWN_METRICS, {}).get(name)
+    known = manifest.extra.get(OWN_METRICS, {})
+    own: bool | None = known.get(name, known.get(name.rpartition(".")[0]))  # of one of several labels: rmse.minutes
     return (higher_is_better(name) if own is None else own) is not False
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from mainspring.console.endpoints.live import put_live
-from mainspring.console.predictions.labels import Label, label_of
+from mainspring.console.predictions.labels import Label, labels_of
 from mainspring.console.predictions.place import Place, places
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError
@@ -46,7 +46,7 @@ class Evidence:
 
     prediction: Prediction
     groups: tuple[Group, ...]
-    label: Label
+    labels: tuple[Label, ...]
     version: ModelVersion | None
     put_live: AliasMove | None
     manifest: Manifest | None
@@ -56,6 +56,11 @@ class Evidence:
     hidden_keys: tuple[str, ...]  # which identify a person
     hidden_fields: tuple[str, ...]  # of the request
     missing: tuple[str, ...]
+
+    @property
+    def label(self) -> Label:
+        """The label, of several the first."""
+        return self.labels[0]
 
     @property
     def replayed(self) -> bool:
@@ -107,7 +112,7 @@ def evidence(project: ConsoleProject, prediction_id: str) -> Evidence:
     return Evidence(
         prediction=prediction,
         groups=_groups(prediction, bundle),
-        label=label_of(project, prediction),
+        labels=labels_of(project, prediction),
         version=version,
         put_live=put_live(project, prediction.model, alias, prediction.version),
         manifest=bundle.manifest if bundle else None,

@@ -1,4 +1,4 @@
-"""The label of one prediction, joined exactly as the monitors join it."""
+"""The labels of one prediction, joined exactly as the monitors join them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.schema import DType
 from mainspring.core.time import format_instant
+from mainspring.features.model import Observations
 from mainspring.ledger.model import Prediction
 from mainspring.training.label import Label as Declared
 from mainspring.training.label import label_keys
@@ -24,14 +25,19 @@ class Label:
     why: str | None
 
 
-def label_of(project: ConsoleProject, prediction: Prediction) -> Label:
-    """Return the prediction's label as known now."""
+def labels_of(project: ConsoleProject, prediction: Prediction) -> tuple[Label, ...]:
+    """Return each of the prediction's labels as known now, at least one."""
     model = project.definitions.models.get(prediction.model)
     if model is None:
-        return Label(None, None, None, None, f"the project does not declare the model {prediction.model!r} any more")
-    column = model.label.name
+        why = f"the project does not declare the model {prediction.model!r} any more"
+        return (Label(None, None, None, None, why),)
+    return tuple(_label_of(project, prediction, model.observations, each) for each in model.labels)
+
+
+def _label_of(project: ConsoleProject, prediction: Prediction, observations: Observations, label: Declared) -> Label:
+    column = label.name
     try:
-        needed = label_keys(model.observations, model.label)
+        needed = label_keys(observations, label)
     except MainspringError as error:
         return Label(column, None, None, None, str(error))
     if withheld := [key for key in needed if key in prediction.personal]:
@@ -40,15 +46,15 @@ def label_of(project: ConsoleProject, prediction: Prediction) -> Label:
     if not prediction.keys:
         return Label(column, None, None, None, "asked with full inputs, so no label can be joined to it")
     try:
-        found = _joined(project, prediction)
+        found = _joined(project, prediction, observations, label)
     except NotFound:
         found = None
     except MainspringError as error:
         return Label(column, None, None, None, str(error))
     if found is None:
-        return Label(column, None, None, None, _not_yet(model.label, prediction.at))
+        return Label(column, None, None, None, _not_yet(label, prediction.at))
     value, lag = found
-    if model.label.source.columns[model.label.column] is DType.Boolean:
+    if label.source.columns[label.column] is DType.Boolean:
         value = bool(value)
     return Label(column, value, prediction.at + lag, lag, None)
 
@@ -59,14 +65,15 @@ def _not_yet(label: Declared, at: int) -> str:
     return f"it is settled at {format_instant(at + label.matures_us)}, once label rows of that time are there"
 
 
-def _joined(project: ConsoleProject, prediction: Prediction) -> tuple[float | str, int] | None:
+def _joined(
+    project: ConsoleProject, prediction: Prediction, observations: Observations, label: Declared
+) -> tuple[float | str, int] | None:
     import pyarrow as pa
 
     from mainspring.ledger.columns import READ, to_batch
     from mainspring.monitoring.joins import join_labels, label_rows
 
-    model = project.definitions.models[prediction.model]
-    labels = label_rows(model.label, model.observations, project.lake.scan(model.label.source.name))
+    labels = label_rows([label], observations, project.lake.scan)
     row = pa.Table.from_batches([to_batch([prediction])]).select(list(READ))
     joined = join_labels(row, labels, project.clock.now()).to_pylist()
     return (joined[0]["label"], joined[0]["lag_us"]) if joined else None

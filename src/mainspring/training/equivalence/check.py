@@ -25,7 +25,7 @@ from mainspring.registry.model import Input
 from mainspring.training.equivalence.probes import THRESHOLD, probe_rows
 from mainspring.training.equivalence.rows import HELD_OUT, MADE, plain_rows
 from mainspring.training.flavours import Artefact, estimator_scores, fresh, output_names
-from mainspring.training.flavours.scoring import artefact_feeds
+from mainspring.training.flavours.scoring import artefact_feeds, check_width
 from mainspring.training.frames import Array
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def prove(
     wide: Collection[str] = (),
     seed: int = 0,
     tolerance: float = TOLERANCE,
+    labels: Sequence[str] = (),
 ) -> Proof:
     """Compare an estimator with the model made of it.
 
@@ -83,8 +84,9 @@ def prove(
         held_out: Rows that the estimator was not fitted on; others are made of them if fewer than 10,000.
         wide: The columns that enter the model as float64.
         tolerance: The largest difference of any output that counts as equal: absolute for probabilities; for a
-            regression in standard deviations of the estimator's answers where those are over 1, since a sum of float32
-            is as exact as its parts are large.
+            regression in standard deviations of the estimator's answers, of each output, where those are over 1, since
+            a sum of float32 is as exact as its parts are large.
+        labels: The names of several labels.
 
     Raises:
         NotConvertible: A row differs by more, or depends on the rows beside it, or the estimator has no answer to it,
@@ -99,21 +101,23 @@ def prove(
     frame = pd.concat([plain, probes], ignore_index=True)
     what = [*kinds, *words]
     expected = _expected(estimator, frame, probes, words, task)
-    _check_finite(expected, frame, what, output_names(estimator, task))
+    check_width(task, expected, labels)
+    outputs = output_names(estimator, task, labels)
+    _check_finite(expected, frame, what, outputs)
     _check_alone(estimator, frame, expected, task, tolerance)
     answers = answer_afresh(artefact, artefact_feeds(artefact, frame, names))
-    outputs = output_names(estimator, task)
-    unit = max(1.0, float(np.std(expected))) if task == "regression" else 1.0
+    unit: Array = np.maximum(1.0, np.std(expected, axis=0)) if task == "regression" else np.ones(1)
     by: dict[str, float] = {}
     for given, rows, how in (
         (answers["whole"], np.arange(len(frame)), "in one batch"),
         (answers["mixed"], np.arange(len(frame)), "in small batches"),
         (answers["alone"], answers["alone_rows"], "one by one"),
     ):
-        _compare(given, expected[rows], frame.iloc[rows], [what[row] for row in rows], how, outputs, tolerance * unit)
-        by[how] = float(np.max(_difference(given, expected[rows])) / unit)
+        asked, words_of = frame.iloc[rows], [what[row] for row in rows]
+        _compare(given, expected[rows], asked, words_of, how, outputs, tolerance, unit)
+        by[how] = float(np.max(_difference(given, expected[rows]) / unit))
     worst = by.pop("in one batch")
-    by |= _by_probe(_difference(answers["whole"], expected).max(axis=1) / unit, what)
+    by |= _by_probe((_difference(answers["whole"], expected) / unit).max(axis=1), what)
     return Proof(len(frame), len(probes), worst, by, "none" in answers)
 
 
@@ -249,10 +253,11 @@ def _compare(
     how: str,
     outputs: Sequence[str],
     tolerance: float,
+    unit: Array,
 ) -> None:
     if given.shape != expected.shape:
         raise NotConvertible(f"The model gives {given.shape[1]} outputs, the estimator {expected.shape[1]}.")
-    difference = _difference(given, expected)
+    difference = _difference(given, expected) / unit
     by_row = difference.max(axis=1)
     wrong = int(np.sum(by_row > tolerance))
     if not wrong:
@@ -268,7 +273,7 @@ def _compare(
 
 
 def _far(expected: Array) -> bool:
-    return bool(np.abs(np.mean(expected)) > _FAR_OFF * max(1.0, float(np.std(expected))))
+    return bool(np.any(np.abs(expected.mean(axis=0)) > _FAR_OFF * np.maximum(1.0, expected.std(axis=0))))
 
 
 def _difference(given: Array, expected: Array) -> Array:

@@ -29,7 +29,9 @@ class CalibratedFlavour(Estimators):
         known = getattr(flavour_of(estimator.estimator), "columns", None)
         return [] if known is None else list(known(estimator.estimator))
 
-    def convert(self, estimator: Any, inputs: Sequence[Input], task: str, wide: Collection[str]) -> Artefact:
+    def convert(
+        self, estimator: Any, inputs: Sequence[Input], task: str, wide: Collection[str], _labels: Sequence[str] = ()
+    ) -> Artefact:
         inner = flavour_of(estimator.estimator).convert(estimator.estimator, inputs, task, wide)
         if inner.native:
             return replace(inner, curve=_curve(estimator))

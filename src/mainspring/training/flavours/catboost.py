@@ -31,7 +31,9 @@ class CatboostFlavour(Estimators):
     def scores(self, estimator: Any, frame: pd.DataFrame, task: str) -> Array:
         return super().scores(estimator, _with_empty_nulls(frame), task)
 
-    def convert(self, estimator: Any, inputs: Sequence[Input], _task: str, _wide: Collection[str]) -> Artefact:
+    def convert(
+        self, estimator: Any, inputs: Sequence[Input], _task: str, _wide: Collection[str], _labels: Sequence[str] = ()
+    ) -> Artefact:
         catboost = imported("catboost", "A model of CatBoost", "catboost")
         fitted_on(estimator, estimator.feature_names_, inputs)
         with tempfile.TemporaryDirectory(prefix="mainspring-catboost-") as place:

@@ -43,9 +43,9 @@ def predicts(estimator: Any) -> bool:
     return framework_of(estimator) in ("torch", "keras", "transformers") or hasattr(estimator, "predict")
 
 
-def output_names(estimator: Any, task: str) -> tuple[str, ...]:
+def output_names(estimator: Any, task: str, labels: Sequence[str] = ()) -> tuple[str, ...]:
     """See `Flavour.outputs`."""
-    return flavour_of(estimator).outputs(estimator, task)
+    return flavour_of(estimator).outputs(estimator, task, labels)
 
 
 def fitted_columns(estimator: Any, names: Sequence[str]) -> list[str]:

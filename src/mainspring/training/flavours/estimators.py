@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 class Estimators:
     """The half of a `Flavour` that they share."""
 
-    def outputs(self, estimator: Any, task: str) -> tuple[str, ...]:
+    def outputs(self, estimator: Any, task: str, labels: Sequence[str] = ()) -> tuple[str, ...]:
         kind = type(estimator).__name__
         if task == "regression":
             if len(getattr(estimator, "classes_", ())):  # CatBoost's regressors have an empty list
                 raise NotConvertible(f"{kind} is a classifier; the task is regression.", fix="return a regressor.")
-            return ("value",)
+            return tuple(labels) or ("value",)
         if not hasattr(estimator, "predict_proba"):
             raise NotConvertible(
                 f"{kind} has no predict_proba, which the task {task!r} needs.",

@@ -69,23 +69,26 @@ def read_forest(estimator: Any) -> Forest:
         NotConvertible: It is of another kind inside: several outputs, or a model of its own to start from.
     """
     kind = type(estimator).__name__
-    if getattr(estimator, "n_outputs_", 1) != 1:
-        raise NotConvertible(f"{kind} answers {estimator.n_outputs_} labels at once.", fix="train one model a label.")
+    several = getattr(estimator, "n_outputs_", 1)
+    if several != 1 and kind.endswith("Classifier"):
+        raise NotConvertible(f"{kind} answers {several} labels at once.", fix="train one model a label.")
     if kind.startswith("Hist"):
         return _histogram(estimator)
     if kind.startswith("Gradient"):
         return _boosted(estimator)
     members = [estimator] if kind.startswith(_ONE) and not kind.startswith(_AVERAGED) else estimator.estimators_
-    targets = 1 if kind.endswith("Regressor") or len(estimator.classes_) <= 2 else len(estimator.classes_)
+    classes = () if kind.endswith("Regressor") else estimator.classes_
+    targets = len(classes) if len(classes) > 2 else several
     found = [tree for each in members for tree in _averaged(each.tree_, targets, 1 / len(members), kind)]
     return Forest(tuple(found), np.zeros(targets), IDENTITY, narrow=True)
 
 
 def _averaged(tree: Any, targets: int, share: float, kind: str) -> Iterator[Tree]:
-    values = tree.value[:, 0, :]
     if kind.endswith("Regressor"):
-        yield _plain(tree, values[:, 0] * share)
+        for target in range(targets):
+            yield _plain(tree, tree.value[:, target, 0] * share, target)
         return
+    values = tree.value[:, 0, :]
     shares = values / values.sum(axis=1, keepdims=True)
     if targets == 1:
         yield _plain(tree, shares[:, -1] * share)

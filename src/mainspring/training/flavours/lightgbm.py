@@ -32,7 +32,9 @@ class LightgbmFlavour(Estimators):
         texts = [name for name in frame.columns if frame[name].dtype.kind not in "bif"]
         return super().scores(estimator, to_categories(frame, _categories(estimator, texts)), task)
 
-    def convert(self, estimator: Any, inputs: Sequence[Input], task: str, _wide: Collection[str]) -> Artefact:
+    def convert(
+        self, estimator: Any, inputs: Sequence[Input], task: str, _wide: Collection[str], _labels: Sequence[str] = ()
+    ) -> Artefact:
         if not hasattr(estimator, "booster_"):
             raise NotConvertible(
                 f"lightgbm.{type(estimator).__name__} does not know its labels.",

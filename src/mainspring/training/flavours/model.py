@@ -44,8 +44,11 @@ class Flavour(Protocol):
     Estimators were fitted on frames as `frames.to_frame` makes them: null numbers are NaN, null texts `None`.
     """
 
-    def outputs(self, estimator: Any, task: str) -> tuple[str, ...]:
-        """Return the names of what it answers: `probability` (of label 1), `value`, or the classes' names.
+    def outputs(self, estimator: Any, task: str, labels: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return the names of what it answers: `probability` (of label 1), `value`, the classes' names, or `labels`.
+
+        Args:
+            labels: The names of several labels.
 
         Raises:
             NotConvertible: It does not do the task.
@@ -56,12 +59,15 @@ class Flavour(Protocol):
         """Return its own answers, float64 of shape (rows, outputs)."""
         ...
 
-    def convert(self, estimator: Any, inputs: Sequence[Input], task: str, wide: Collection[str]) -> Artefact:
+    def convert(
+        self, estimator: Any, inputs: Sequence[Input], task: str, wide: Collection[str], labels: Sequence[str] = ()
+    ) -> Artefact:
         """Return its file, which is still to be proved (`equivalence.prove`).
 
         Args:
             inputs: The columns it was fitted on, in this order.
             wide: Names of columns with values that float32 does not hold.
+            labels: The names of several labels, of which it answers one value each.
 
         Raises:
             NotConvertible: It, or a part of it, has no exact counterpart; the message names the part.

@@ -107,3 +107,22 @@ def score_bundle(bundle: Bundle, table: pa.Table) -> Array:
     except ModuleNotFoundError as error:
         raise MissingExtra(f"The {flavour} model of bundle {bundle.digest[:12]}", flavour) from error
     return found[:, 0] if found.shape[1] == 1 else found
+
+
+def check_width(task: str, scores: Array, columns: Sequence[str]) -> None:
+    """Raise if a regression answers another number of values than the model has labels.
+
+    Args:
+        scores: Shape (rows, outputs).
+        columns: The names of several labels.
+
+    Raises:
+        NotConvertible: It does.
+    """
+    labels, width = max(1, len(columns)), scores.shape[1]
+    if task == "regression" and width != labels:
+        raise NotConvertible(
+            f"The estimator answers {width} {'value' if width == 1 else 'values'} a row, and the model has {labels} "
+            f"{'label' if labels == 1 else 'labels'}{': ' if columns else ''}{', '.join(columns)}.",
+            fix="fit it on data.train.y as it is, and let it answer one value a label, in this order.",
+        )

@@ -32,19 +32,24 @@ _DOUBLE = 11  # onnx.TensorProto.DOUBLE
 
 
 class SklearnFlavour(Estimators):
-    def convert(self, estimator: Any, inputs: Sequence[Input], task: str, wide: Collection[str]) -> Artefact:
-        return Artefact("onnx", "model.onnx", to_onnx(estimator, inputs, task, wide=wide))
+    def convert(
+        self, estimator: Any, inputs: Sequence[Input], task: str, wide: Collection[str], labels: Sequence[str] = ()
+    ) -> Artefact:
+        return Artefact("onnx", "model.onnx", to_onnx(estimator, inputs, task, wide=wide, labels=labels))
 
     def thresholds(self, estimator: Any, held_out: pd.DataFrame, numeric: Sequence[str]) -> Mapping[str, Array]:
         return trees.thresholds(estimator, held_out, numeric)
 
 
-def to_onnx(estimator: Any, inputs: Sequence[Input], task: str, *, wide: Collection[str] = ()) -> bytes:
+def to_onnx(
+    estimator: Any, inputs: Sequence[Input], task: str, *, wide: Collection[str] = (), labels: Sequence[str] = ()
+) -> bytes:
     """Return the estimator as an ONNX model.
 
     Args:
         estimator: Fitted on a frame whose columns are `inputs`, in this order, as `frames.to_frame` makes it.
         wide: Names of columns whose values float32 cannot hold. If there are any, all numbers enter as float64.
+        labels: The names of several labels, after which the outputs are called.
 
     Raises:
         NotConvertible: The estimator, or a part of it, has no exact counterpart.
@@ -52,7 +57,7 @@ def to_onnx(estimator: Any, inputs: Sequence[Input], task: str, *, wide: Collect
     """
     skl2onnx = _import("skl2onnx")
     check_feature_types({each.name: each.dtype for each in inputs})
-    outputs = FLAVOUR.outputs(estimator, task)
+    outputs = FLAVOUR.outputs(estimator, task, labels)
     last = _last_step(estimator)
     _check_last(last, estimator)
     if type(last).__name__ in ("DummyClassifier", "DummyRegressor"):
@@ -180,7 +185,7 @@ def _constant(estimator: Any, inputs: Sequence[Input], task: str, outputs: tuple
 
     kind = type(estimator).__name__
     if task == "regression":
-        values = [float(estimator.constant_.reshape(-1)[0])]
+        values = [float(value) for value in estimator.constant_.reshape(-1)]
     elif estimator.strategy in ("stratified", "uniform"):
         raise NotConvertible(f"{kind}(strategy={estimator.strategy!r}) answers at random.", fix="use strategy='prior'.")
     else:

@@ -33,9 +33,9 @@ _SLACK = 1e-6
 class TorchFlavour:
     extra = "torch"
 
-    def outputs(self, module: Any, task: str) -> tuple[str, ...]:
+    def outputs(self, module: Any, task: str, labels: Sequence[str] = ()) -> tuple[str, ...]:
         if task != "multiclass":
-            return ("value",) if task == "regression" else ("probability",)
+            return tuple(labels) or (("value",) if task == "regression" else ("probability",))
         names = tuple(str(value) for value in getattr(module, "classes_", ()))
         if not names or len(set(names)) < len(names):
             raise NotConvertible(
@@ -55,7 +55,9 @@ class TorchFlavour:
         answers = np.concatenate(found).astype(np.float64) if found else np.empty((0, 1))
         return self._checked(module, answers, task)
 
-    def convert(self, module: Any, inputs: Sequence[Input], task: str, wide: Collection[str]) -> Artefact:
+    def convert(
+        self, module: Any, inputs: Sequence[Input], task: str, wide: Collection[str], labels: Sequence[str] = ()
+    ) -> Artefact:
         torch = imported("torch", f"Converting a {type(module).__name__} to ONNX", self.extra)
         only_numbers(module, inputs, fix="encode them as numbers in a feature.")
         kind = _float_of(module)
@@ -70,7 +72,7 @@ class TorchFlavour:
         from onnx import TensorProto, helper
 
         columns_first(model, [each.name for each in inputs], TensorProto.DOUBLE if kind == np.float64 else 1)
-        names = self.outputs(module, task)
+        names = self.outputs(module, task, labels)
         answer = model.graph.output[0]
         dims = [each.dim_value for each in answer.type.tensor_type.shape.dim]
         width = dims[1] if len(dims) == 2 else 1
@@ -139,7 +141,7 @@ class TorchFlavour:
     def _checked(self, module: Any, answers: Array, task: str) -> Array:
         names = self.outputs(module, task)
         width = answers.shape[1]
-        if width not in ((1, 2) if task == "binary" else (len(names),)):
+        if task != "regression" and width not in ((1, 2) if task == "binary" else (len(names),)):
             raise _wrong_shape(module, ["rows", width], names)
         known = answers[np.isfinite(answers)]
         if task != "regression" and known.size and (known.min() < -_SLACK or known.max() > 1 + _SLACK):

@@ -18,10 +18,12 @@ from mainspring.training.flavours.torch import TorchFlavour
 class TransformersFlavour(TorchFlavour):
     extra = "transformers"
 
-    def outputs(self, module: Any, _task: str) -> tuple[str, ...]:
+    def outputs(self, module: Any, _task: str, _labels: Sequence[str] = ()) -> tuple[str, ...]:
         raise _of_tensors(module)
 
-    def convert(self, module: Any, _inputs: Sequence[Input], _task: str, _wide: Collection[str]) -> Artefact:
+    def convert(
+        self, module: Any, _inputs: Sequence[Input], _task: str, _wide: Collection[str], _labels: Sequence[str] = ()
+    ) -> Artefact:
         raise _of_tensors(module)
 
 

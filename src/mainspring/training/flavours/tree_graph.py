@@ -29,10 +29,12 @@ def tree_types() -> list[type]:
 
 
 def regressor_shape(operator: Any) -> None:
-    """skl2onnx's shape calculator for a regressor of trees: float64, one a row."""
+    """skl2onnx's shape calculator for a regressor of trees: float64, one a row, or one a label."""
     from skl2onnx.common.data_types import DoubleTensorType
 
-    operator.outputs[0].type = DoubleTensorType([operator.inputs[0].type.shape[0], 1])
+    operator.outputs[0].type = DoubleTensorType(
+        [operator.inputs[0].type.shape[0], getattr(operator.raw_operator, "n_outputs_", 1)]
+    )
 
 
 def tree_converter(scope: Any, operator: Any, container: Any) -> None:

@@ -13,7 +13,9 @@ from mainspring.training.flavours.model import Artefact
 
 
 class UnknownFlavour(Estimators):
-    def convert(self, estimator: Any, _inputs: Sequence[Input], _task: str, _wide: Collection[str]) -> Artefact:
+    def convert(
+        self, estimator: Any, _inputs: Sequence[Input], _task: str, _wide: Collection[str], _labels: Sequence[str] = ()
+    ) -> Artefact:
         kind = type(estimator)
         raise NotConvertible(
             f"{kind.__module__}.{kind.__qualname__} is of no framework that becomes a bundle; those are "

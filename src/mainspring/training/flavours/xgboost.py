@@ -34,7 +34,9 @@ class XgboostFlavour(Estimators):
     def scores(self, estimator: Any, frame: pd.DataFrame, task: str) -> Array:
         return super().scores(estimator, to_categories(frame, _categories(estimator)), task)
 
-    def convert(self, estimator: Any, inputs: Sequence[Input], _task: str, _wide: Collection[str]) -> Artefact:
+    def convert(
+        self, estimator: Any, inputs: Sequence[Input], _task: str, _wide: Collection[str], _labels: Sequence[str] = ()
+    ) -> Artefact:
         if not hasattr(estimator, "get_booster"):
             raise NotConvertible(
                 f"xgboost.{type(estimator).__name__} takes matrices of XGBoost's own, not columns.",

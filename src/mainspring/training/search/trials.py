@@ -105,8 +105,9 @@ def read_rows(model: Model, folder: Path) -> TrainingSet:
 
     train, validation = _mapped(folder / TRAIN), _mapped(folder / VALIDATION)
     return TrainingSet(
-        split(train), split(validation), split(validation.slice(0, 0)), dtypes, model.task, 0, model.embargo_us
-    )
+        split(train), split(validation), split(validation.slice(0, 0)), dtypes, model.task, 0, model.embargo_us,
+        labels=model.label_columns,
+    )  # fmt: skip
 
 
 def _mapped(path: Path) -> pa.Table:
@@ -153,10 +154,10 @@ def try_params(
 
 def _judged(model: Model, data: TrainingSet, estimator: Any, run: Run) -> float:
     assert model.search is not None
-    outputs = output_names(estimator, model.task)
+    outputs = output_names(estimator, model.task, model.label_columns)
     columns = fitted_columns(estimator, data.features)
     scores = estimator_scores(estimator, data.validation.X[columns], model.task)
-    found = evaluate(model.task, data.validation.y, scores, outputs, model.measured)
+    found = evaluate(model.task, data.validation.y, scores, outputs, model.measured, model.label_columns)
     run.log_metrics({f"validation.{name}": value for name, value in found.items()})
     value = found.get(model.search.metric, math.nan)
     if not math.isfinite(value):

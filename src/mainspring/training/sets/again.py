@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,13 +18,13 @@ from mainspring.training.sets.assemble import AT, Scan
 from mainspring.training.sets.labels import LABEL, join_labels
 
 
-def held_out_again(bundle: Bundle, other: Bundle, label: Label, scan: Scan) -> pa.Table:
+def held_out_again(bundle: Bundle, other: Bundle, labels: Sequence[Label], scan: Scan) -> pa.Table:
     """Return the held-out rows of `bundle`, in their order, with the features that `other` was trained on.
 
     Args:
         bundle: Whose rows: its observations, its time range, its labels.
         other: Whose features.
-        label: The label of `bundle`'s model; when it was settled is taken from the bundle.
+        labels: The labels of `bundle`'s model; when they were settled is taken from the bundle.
         scan: Reads tables as of the dataset commit that `bundle` was trained on.
 
     Raises:
@@ -35,9 +36,18 @@ def held_out_again(bundle: Bundle, other: Bundle, label: Label, scan: Scan) -> p
     groups, _ = definitions.load(other.files[FEATURES])
     extra = bundle.manifest.extra
     since, until = extra["since"], extra["until"]
-    label = Label(label, matures=extra.get("matures_us"), otherwise=extra.get("otherwise"), entity=label.entity)
+    settled = extra.get("labels", {labels[0].column: extra})
+    labels = [
+        Label(
+            each,
+            matures=settled.get(each.column, {}).get("matures_us"),
+            otherwise=settled.get(each.column, {}).get("otherwise"),
+            entity=each.entity,
+        )
+        for each in labels
+    ]
     observed = observe(observations, scan, since=since, until=until)
-    labelled, _ = join_labels(observed, observations, label, scan, until=until)
+    labelled, _ = join_labels(observed, observations, labels, scan, until=until)
     rows = labelled.slice(max(0, labelled.num_rows - held_out.num_rows))
     if any(not rows[name].combine_chunks().equals(held_out[name].combine_chunks()) for name in (AT, LABEL)):
         raise Corrupt(

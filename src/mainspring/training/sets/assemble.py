@@ -15,7 +15,7 @@ from mainspring.training.frames import to_frame
 from mainspring.training.inputs import all_groups, check_label, feature_types
 from mainspring.training.label import label_keys
 from mainspring.training.model import Model
-from mainspring.training.sets.labels import LABEL, LeftOut, join_labels
+from mainspring.training.sets.labels import LABEL, LeftOut, join_labels, label_numbers
 from mainspring.training.sets.own_rows import own_columns
 from mainspring.training.sets.parts import check_parts
 from mainspring.training.sets.splits import Instants, cut_by_time
@@ -39,7 +39,7 @@ def labelled_observations(
     from mainspring.features.offline import observe, point_in_time
 
     observed = observe(model.observations, scan, since=since, until=until)
-    labelled, left_out = join_labels(observed, model.observations, model.label, scan, until=until)
+    labelled, left_out = join_labels(observed, model.observations, model.labels, scan, until=until)
     check_parts(model, instants(labelled), label_values(labelled.column(LABEL), model), left_out)
     schema = model.observations.source.columns
     return point_in_time(labelled, all_groups(model), scan, schema=schema, at=AT), left_out
@@ -66,23 +66,27 @@ def training_set(model: Model, table: pa.Table, left_out: LeftOut) -> tuple[Trai
     everything = Split(frame, labels, at, keys)
     train, validation, holdout = (everything.rows(part) for part in cut)
     counts, own = dict(left_out.counts), own_columns(model, table)
-    made = TrainingSet(train, validation, holdout, dtypes, model.task, left_out.total, model.embargo_us, counts, own)
+    made = TrainingSet(
+        train, validation, holdout, dtypes, model.task, left_out.total, model.embargo_us, counts, own,
+        model.label_columns,
+    )  # fmt: skip
     held_out = table.slice(cut.holdout.start, cut.holdout.stop - cut.holdout.start).select([*dtypes, AT, LABEL])
     return made, held_out
 
 
 def label_values(column: pa.ChunkedArray[Any], model: Model) -> np.ndarray[Any, Any]:
-    """Return labels of shape (rows,): 0 and 1, numbers, or classes (int64 or strings).
+    """Return labels of shape (rows,): 0 and 1, numbers, or classes (int64 or strings); of several (rows, labels).
 
     Raises:
         InvalidData: A label does not fit the task.
     """
-    label = model.label.name
     if check_label(model) == DType.String:
         return np.array(column.to_pylist(), object)
-    numbers = np.asarray(column.cast(pa.float64()).to_numpy())
-    if not np.all(np.isfinite(numbers)):
-        raise InvalidData(f"Label {label} has NaN or infinite values.", fix="check the source with ms.in_range.")
+    numbers = label_numbers(column, model.label_columns)
+    label = model.label.name
+    if (wrong := np.flatnonzero(~np.isfinite(numbers.reshape(-1, len(model.labels))).all(axis=0))).size:
+        name = model.labels[int(wrong[0])].name
+        raise InvalidData(f"Label {name} has NaN or infinite values.", fix="check the source with ms.in_range.")
     if model.task == "regression":
         return numbers
     whole = numbers.astype(np.int64)

@@ -1,18 +1,21 @@
 """Labels for observations: the newest known, or what was known of each once it had matured.
 
-Why: docs/adr/0024-label-maturity.md.
+Of several labels each is joined for itself, and an observation has them where it has every one.
+
+Why: docs/adr/0024-label-maturity.md, docs/adr/0030-several-labels.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mainspring.core.expr.sql import literal_sql, quote_name
+from mainspring.core.expr.sql import literal_sql, quote_name, quote_text
 from mainspring.core.time import format_duration, format_instant
 from mainspring.data import duck
 from mainspring.data.model import SEQUENCE, SUPERSEDED_AT, VISIBLE_AT, TableScan
@@ -20,7 +23,7 @@ from mainspring.features.model import Observations
 from mainspring.features.offline.versions import open_versions
 from mainspring.training.label import Label, label_keys
 
-LABEL = "_label"
+LABEL = "_label"  # of several labels a struct: column -> value
 KNOWN_AT = "_known_at"  # int64: when the label could be known, UTC epoch microseconds
 WHY = "_left_out"  # why a row has no label, one of the reasons below
 
@@ -41,20 +44,28 @@ class LeftOut:
     """The observations that have no label, by reason.
 
     Attributes:
-        counts: Reason -> how many, without those that are none.
+        counts: Reason -> how many, without those that are none. Of several labels `reason.column`, the first label in
+            the order of the declaration that an observation lacks.
         keys: The columns by which labels are found.
         through: Until when label rows are known of a label that matures, UTC epoch microseconds; `None` for others,
             and where no label row is known at all.
+        labels: Column -> the same of each of several labels.
     """
 
     counts: Mapping[str, int]
     keys: tuple[str, ...] = ()
     matures_us: int | None = None
     through: int | None = None
+    labels: Mapping[str, LeftOut] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
         return sum(self.counts.values())
+
+    @property
+    def all_immature(self) -> bool:
+        """Whether every observation that is left out has not matured."""
+        return self.total > 0 and all(reason.partition(".")[0] == NOT_MATURE for reason in self.counts)
 
     def __str__(self) -> str:
         if not self.total:
@@ -65,6 +76,9 @@ class LeftOut:
         )
 
     def _words(self, reason: str) -> str:
+        kind, _, column = reason.partition(".")
+        if column in self.labels:
+            return f"{self.labels[column]._words(kind)} [{column}]"
         if reason == NULL_KEY:
             return f"{_WORDS[reason]} ({' or '.join(self.keys)} is null)"
         if reason == NOT_MATURE and self.matures_us is not None:
@@ -87,6 +101,7 @@ class Join:
         row: A column of `observed` that is unique.
         until: Label rows that became visible later are not used; UTC epoch microseconds, `None` for no limit.
         feed: The relation with every row of the label's source, which shows how far labels are known.
+        labels: The label's source, by default `labels`.
     """
 
     label: Label
@@ -95,6 +110,7 @@ class Join:
     until: int | None
     kind: str = ""
     feed: str = "labels"
+    labels: str = "labels"
 
     @property
     def sql(self) -> str:
@@ -151,7 +167,7 @@ class Join:
             f"SELECT o.*, l.{LABEL}, l.{KNOWN_AT}, CASE WHEN l.{LABEL} IS NOT NULL THEN NULL "
             f"WHEN {self._no_key} THEN '{NULL_KEY}' WHEN l.{KNOWN_AT} IS NULL THEN '{NO_LABEL}' "
             f"ELSE '{NULL_LABEL}' END AS {WHY} FROM observed AS o LEFT JOIN ("
-            f"SELECT {keys}, {self._value} AS {LABEL}, epoch_us({VISIBLE_AT}) AS {KNOWN_AT} FROM labels AS k "
+            f"SELECT {keys}, {self._value} AS {LABEL}, epoch_us({VISIBLE_AT}) AS {KNOWN_AT} FROM {self.labels} AS k "
             f"{self._newest_versions} QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {self._order('k')}) = 1"
             f") AS l ON {self._same}"
         )
@@ -167,7 +183,7 @@ class Join:
         joined = (
             f"SELECT o.*, l._value, l._visible, ({self._no_key}) AS _no_key, {settled} AS _settled "
             f"FROM observed AS o LEFT JOIN (SELECT {keys}, {times}, {self._value} AS _value, "
-            f"epoch_us({VISIBLE_AT}) AS _visible, {ended} AS _ended FROM labels AS k) AS l "
+            f"epoch_us({VISIBLE_AT}) AS _visible, {ended} AS _ended FROM {self.labels} AS k) AS l "
             f"ON {self._same} AND l._visible <= {settled} AND (l._ended IS NULL OR l._ended > {settled}) "
             f"QUALIFY row_number() OVER (PARTITION BY o.{quote_name(self.row)} ORDER BY {self._order('l')}) = 1"
         )
@@ -187,24 +203,71 @@ class Join:
         )
 
 
-def join_of(observations: Observations, label: Label, *, row: str, until: int | None) -> Join:
+@dataclass(frozen=True, slots=True)
+class Joins:
+    """Join of rows with one label or with several, each of which has a relation of its own."""
+
+    each: tuple[Join, ...]
+
+    @property
+    def sql(self) -> str:
+        """What `Join.sql` selects; of several labels `_label` is a struct, and null where any of them is."""
+        if len(self.each) == 1:
+            return self.each[0].sql
+        numbered = list(enumerate(self.each))
+        whole = " AND ".join(f"l{at}.{LABEL} IS NOT NULL" for at, _ in numbered)
+        values = ", ".join(f"{quote_name(join.label.column)} := l{at}.{LABEL}" for at, join in numbered)
+        known = ", ".join(f"l{at}.{KNOWN_AT}" for at, _ in numbered)
+        why = ", ".join(f"l{at}.{WHY} || {quote_text('.' + join.label.column)}" for at, join in numbered)
+        row = quote_name(self.each[0].row)
+        others = " ".join(f"JOIN ({join.sql}) AS l{at} ON l{at}.{row} = l0.{row}" for at, join in numbered[1:])
+        return (
+            f"SELECT l0.* EXCLUDE ({LABEL}, {KNOWN_AT}, {WHY}), CASE WHEN {whole} THEN struct_pack({values}) END AS "
+            f"{LABEL}, CASE WHEN {whole} THEN greatest({known}) END AS {KNOWN_AT}, coalesce({why}) AS {WHY} "
+            f"FROM ({self.each[0].sql}) AS l0 {others}"
+        )
+
+    def open(self, con: Any, scan: Callable[[str], TableScan]) -> None:
+        """Open the relations of the labels on a connection.
+
+        Raises:
+            Invalid: A label's table was not landed by the id that its source declares.
+        """
+        for join in self.each:
+            open_versions(con, join.labels, scan(join.label.source.name), join.label.source)
+
+    def left_out(self, con: Any, counts: Mapping[str, int]) -> LeftOut:
+        """Return counted reasons of rows that were joined on the connection, the most frequent first."""
+        if len(self.each) == 1:
+            return left_out_by(con, self.each[0], counts)
+        of = {join.label.column: left_out_by(con, join, _of_label(counts, join.label.column)) for join in self.each}
+        return LeftOut(_ordered(counts), tuple(self.each[0].keys), labels=of)
+
+
+def joins_of(observations: Observations, labels: Sequence[Label], *, row: str, until: int | None) -> Joins:
     """Return how a model's observations find their labels."""
-    return Join(label, label_keys(observations, label), row, until)
+    tables = ["labels"] if len(labels) == 1 else [f"labels_{at}" for at in range(len(labels))]
+    return Joins(
+        tuple(
+            Join(label, label_keys(observations, label), row, until, feed=table, labels=table)
+            for label, table in zip(labels, tables, strict=True)
+        )
+    )
 
 
 def join_labels(
     observed: pa.Table,
     observations: Observations,
-    label: Label,
+    labels: Sequence[Label],
     scan: Callable[[str], TableScan],
     *,
     until: int | None,
 ) -> tuple[pa.Table, LeftOut]:
-    """Return the observations that have a label, in the order given, with the column `_label`, and the others' reasons.
+    """Return the observations that have every label, in the order given, with the column `_label`, and others' reasons.
 
     Of several label rows of one key the newest value counts (the record-setting rule: the largest event time, then
     recorded time, then order of arrival): of those visible at `until`, or of a label that matures, of those visible
-    when the observation matured. A null label is none.
+    when the observation matured. A null label is none. Of several labels `_label` is a struct of their columns.
 
     Args:
         observed: As `features.offline.read.observe` returns it.
@@ -213,15 +276,15 @@ def join_labels(
     Raises:
         Invalid: The label's table was not landed by the id that its source declares.
     """
-    join = join_of(observations, label, row="_i", until=until)
+    joins = joins_of(observations, labels, row="_i", until=until)
     con = duck.connect()
     try:
-        open_versions(con, "labels", scan(label.source.name), label.source)
+        joins.open(con, scan)
         con.register("observed", observed.append_column("_i", pa.array(range(observed.num_rows), pa.int64())))
-        marked = con.sql(f"SELECT _i, {LABEL}, {WHY} FROM ({join.sql}) ORDER BY _i").to_arrow_table()
+        marked = con.sql(f"SELECT _i, {LABEL}, {WHY} FROM ({joins.sql}) ORDER BY _i").to_arrow_table()
         reasons: Any = pc.value_counts(pc.drop_null(marked.column(WHY)))
         counts = zip(reasons.field("values").to_pylist(), reasons.field("counts").to_pylist(), strict=True)
-        left_out = left_out_by(con, join, dict(counts))
+        left_out = joins.left_out(con, dict(counts))
     finally:
         con.close()
     found = marked.filter(pc.is_valid(marked.column(LABEL)))
@@ -230,7 +293,28 @@ def join_labels(
 
 def left_out_by(con: Any, join: Join, counts: Mapping[str, int]) -> LeftOut:
     """Return counted reasons of rows that were joined on the connection, the most frequent first."""
-    ordered = dict(sorted(counts.items(), key=lambda each: (-each[1], each[0])))
     matures = join.label.matures_us
     through = None if matures is None else duck.one_row(con, join.through)[0]
-    return LeftOut(ordered, tuple(join.keys), matures, through)
+    return LeftOut(_ordered(counts), tuple(join.keys), matures, through)
+
+
+def _ordered(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda each: (-each[1], each[0])))
+
+
+def _of_label(counts: Mapping[str, int], column: str) -> dict[str, int]:
+    """Return the reasons that are of one of several labels."""
+    parts = {tuple(reason.split(".", 1)): count for reason, count in counts.items()}
+    return {kind: count for (kind, of), count in parts.items() if of == column}
+
+
+def label_numbers(column: pa.ChunkedArray[Any], labels: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return a column `_label` of numbers as float64: shape (rows,), or (rows, labels) of several, in this order.
+
+    Args:
+        labels: The columns of several labels; of one none.
+    """
+    if not labels:
+        return np.asarray(column.cast(pa.float64()).to_numpy())
+    found = [pc.struct_field(column, name).cast(pa.float64()).to_numpy() for name in labels]
+    return np.column_stack(found)

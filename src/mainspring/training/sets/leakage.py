@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,19 +91,31 @@ def find_leaks(data: TrainingSet) -> list[Finding]:
     rows = data.development
     every = max(1, -(-len(rows) // _MOST_ROWS))
     spaced, together = slice(None, None, every), slice(max(0, len(rows) - _MOST_ROWS), None)
-    found = []
+    kept = []
     for name in data.features:
         text = data.dtypes[name] == DType.String
         column = rows.X[name].to_numpy()
         values = column if text else column.astype(np.float64)
-        finding = _empty(name, values, text) or _shadow(name, values[spaced], rows.y[spaced], data.task)
-        if finding is None and not text and data.task != "multiclass":
-            finding = _future(name, values[together], rows.y[together], len(data.features))
-        found.append(finding or _alone(name, values[spaced], rows.y[spaced], data.task, len(data.features)))
-    kept = [each for each in found if each is not None]
+        finding = _empty(name, values, text)
+        kept += [finding] if finding else _of_labels(name, values, rows.y, data, spaced, together)
     kept += [_own(name, data.own[name]) for name in data.features if name in data.own]
     kept += [*_twice(data), *_copies(data)]
     return sorted(kept, key=lambda each: not each.severe)
+
+
+def _of_labels(name: str, values: Array, y: Array, data: TrainingSet, spaced: slice, together: slice) -> list[Finding]:
+    """Return what a feature is found to know of the label; of several of the first that it knows most severely of."""
+    looks = len(data.features) * max(1, len(data.labels))
+    found = []
+    for at, labels in enumerate(y.T if data.labels else [y]):
+        finding = _shadow(name, values[spaced], labels[spaced], data.task)
+        if finding is None and values.dtype != object and data.task != "multiclass":
+            finding = _future(name, values[together], labels[together], looks)
+        finding = finding or _alone(name, values[spaced], labels[spaced], data.task, looks)
+        if finding is not None:
+            of = f"of the label {data.labels[at]}: " if data.labels else ""
+            found.append(replace(finding, evidence=of + finding.evidence))
+    return sorted(found, key=lambda each: not each.severe)[:1]
 
 
 def _empty(name: str, values: Array, text: bool) -> Finding | None:

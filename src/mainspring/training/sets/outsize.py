@@ -15,7 +15,7 @@ from mainspring.features.offline.query import execute
 from mainspring.features.offline.read import connection, observed_sql
 from mainspring.features.offline.versions import open_versions
 from mainspring.training.model import Model
-from mainspring.training.sets.labels import LABEL, WHY, LeftOut, join_of, left_out_by
+from mainspring.training.sets.labels import LABEL, WHY, LeftOut, joins_of
 
 AT = "_at"
 
@@ -45,17 +45,17 @@ def write_labelled(
         Invalid: A table was not landed by the id that its source declares.
         StorageFull: There is no room for them, or to sort them.
     """
-    observations, label = model.observations, model.label
+    observations = model.observations
     names = ", ".join(quote_name(name) for name in (*observations.source.columns, AT, LABEL))
     with connection(memory_limit, temp=temp) as con, duck.duck_errors(observations.source.name):
         open_versions(con, "source", scan(observations.source.name), observations.source)
-        open_versions(con, "labels", scan(label.source.name), label.source)
         con.execute(f"CREATE TEMP VIEW observed AS {observed_sql(observations, since, until)}")
-        join = join_of(observations, label, row=SEQUENCE, until=until)
-        query = f"SELECT {names} FROM ({join.sql}) WHERE {LABEL} IS NOT NULL ORDER BY {AT}, {SEQUENCE}"
+        joins = joins_of(observations, model.labels, row=SEQUENCE, until=until)
+        joins.open(con, scan)
+        query = f"SELECT {names} FROM ({joins.sql}) WHERE {LABEL} IS NOT NULL ORDER BY {AT}, {SEQUENCE}"
         execute(con, f"COPY ({query}) TO {quote_text(str(path))} (FORMAT parquet, COMPRESSION lz4)")
-        counted = f"SELECT {WHY}, count(*) FROM ({join.sql}) WHERE {WHY} IS NOT NULL GROUP BY {WHY}"
-        left_out = left_out_by(con, join, dict(con.execute(counted).fetchall()))
+        counted = f"SELECT {WHY}, count(*) FROM ({joins.sql}) WHERE {WHY} IS NOT NULL GROUP BY {WHY}"
+        left_out = joins.left_out(con, dict(con.execute(counted).fetchall()))
         (rows,) = duck.one_row(con, f"SELECT count(*) FROM read_parquet({quote_text(str(path))})")
     return rows, left_out
 

@@ -9,7 +9,7 @@ import numpy as np
 from mainspring.core.errors import InvalidData
 from mainspring.core.time import format_duration, format_instant
 from mainspring.training.model import Model
-from mainspring.training.sets.labels import NOT_MATURE, LeftOut
+from mainspring.training.sets.labels import LeftOut
 from mainspring.training.sets.splits import Cut, Instants, cut_by_time
 
 FEWEST_ROWS = {"train": 1, "validation": 5, "holdout": 10}
@@ -24,7 +24,7 @@ def check_parts(model: Model, at: Instants, labels: np.ndarray[Any, Any], left_o
 
     Args:
         at: Shape (rows,), ascending, UTC epoch microseconds.
-        labels: Shape (rows,).
+        labels: Shape (rows,), or (rows, labels) of several.
         left_out: The observations that have no label.
 
     Raises:
@@ -94,8 +94,7 @@ def _fix(model: Model) -> str:
 
 
 def _fix_none(model: Model, left_out: LeftOut) -> str:
-    if left_out.counts.get(NOT_MATURE) == left_out.total > 0:
-        return (
-            f"land label rows up to today (`mainspring ingest {model.label.source.name}`), or wait until labels mature."
-        )
+    if left_out.all_immature:
+        sources = ", ".join(dict.fromkeys(f"`mainspring ingest {each.source.name}`" for each in model.labels))
+        return f"land label rows up to today ({sources}), or wait until labels mature."
     return "ingest more, or widen the time range."

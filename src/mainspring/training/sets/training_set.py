@@ -23,7 +23,8 @@ class Split:
     `X` has shape (rows, features), one column a feature by its full name. Float32 and Boolean come as float32 (NaN for
     null), Float64 and the integers as float64 (NaN for null: a null may come later even where training has none),
     String as object (`None` for null; an empty string counts as null, since a bundle cannot tell them apart).
-    `y` has shape (rows,): int64 0 and 1 for a binary task, int64 or strings for multiclass, float64 for regression.
+    `y` has shape (rows,): int64 0 and 1 for a binary task, int64 or strings for multiclass, float64 for regression; of
+    several labels it is float64 of shape (rows, labels).
     `at` has shape (rows,): the instants at which the predictions were to be made, UTC epoch microseconds.
     `keys` has a column for each key of the label; `None` where that is not known.
     """
@@ -68,7 +69,8 @@ class TrainingSet:
     `train` comes first in time, then `validation` (for early stopping and choices), then `holdout`, on which the
     finished model is judged: fit nothing on it. `dropped` counts the observations that have no label, `left_out` the
     same by reason. `embargo_us` is how long before the next part rows were left out. `own` names, by feature, the
-    column of the observation itself that the feature repeats (`sets.own_rows`).
+    column of the observation itself that the feature repeats (`sets.own_rows`). `labels` names the columns of `y` where
+    there are several.
     """
 
     train: Split
@@ -80,6 +82,7 @@ class TrainingSet:
     embargo_us: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
     own: Mapping[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
 
     @property
     def features(self) -> list[str]:

@@ -29,6 +29,7 @@ from mainspring.serving.protocol.asked import Asked, Parameters
 from mainspring.serving.protocol.tensor import DTYPES, Tensor
 from serving_kit import FEATURES, KEY, NOW, bundle, route
 from tensor_models import WIDE, echo, ragged, sums
+from unit.serving.test_lane import Held
 
 
 def on_a_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -45,7 +46,12 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def served(threads: ThreadPoolExecutor, *bundles: Bundle, weights: tuple[float, ...] = (1.0, 1.0)) -> Served:
+def served(
+    threads: ThreadPoolExecutor,
+    *bundles: Bundle,
+    weights: tuple[float, ...] = (1.0, 1.0),
+    executor: type[OnnxExecutor] = OnnxExecutor,
+) -> Served:
     """Return an endpoint with these versions, numbered from 1."""
     arms = [
         Arm(f"{place}", made.digest, weight)
@@ -55,7 +61,7 @@ def served(threads: ThreadPoolExecutor, *bundles: Bundle, weights: tuple[float, 
         arm.version: Lane(
             "late-arrival",
             arm.version,
-            runtime.load(made, MemoryOnlineStore(), OnnxExecutor),
+            runtime.load(made, MemoryOnlineStore(), executor),
             log=MemoryLedger(),
             clock=ManualClock(NOW),
             metrics=EndpointMetrics(),
@@ -173,7 +179,9 @@ async def test_a_timeout_shortens_the_deadline(threads: ThreadPoolExecutor) -> N
 
 @on_a_loop
 async def test_who_hangs_up_while_waiting_is_dropped(threads: ThreadPoolExecutor) -> None:
-    behind = served(threads, sums(KEY, slow=True))
+    Held.go.set()
+    behind = served(threads, sums(KEY, slow=True), executor=Held)
+    Held.go.clear()
     running = asyncio.ensure_future(ask(behind, Asked(None, x(1.0))))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -184,6 +192,7 @@ async def test_who_hangs_up_while_waiting_is_dropped(threads: ThreadPoolExecutor
     cancelled = asyncio.ensure_future(ask(behind, Asked(None, x(3.0))))
     await asyncio.sleep(0)
     cancelled.cancel()
+    Held.go.set()
     await running
     assert (await ask(behind, Asked(None, x(4.0)))).outputs[0].data.tolist() == [[16.0]]
     assert behind.lanes["1"].statistics.document("m", "1")["inference_count"] == 2

@@ -105,7 +105,7 @@ def request(datatype: str, shape: list[int], raw: bytes | None = None, name: str
 )
 def test_what_does_not_fit_is_refused_by_name(message: Any, says: str) -> None:
     with pytest.raises(Invalid, match=says):
-        read_request(message, None)
+        read_request(message)
 
 
 def test_each_input_has_its_raw_contents_or_none_has() -> None:
@@ -117,7 +117,7 @@ def test_each_input_has_its_raw_contents_or_none_has() -> None:
 
 def read(message: Any) -> Tensor | Invalid:
     try:
-        return read_request(message, None).inputs[0]
+        return read_request(message).inputs[0]
     except Invalid as error:
         return error
 
@@ -125,7 +125,7 @@ def read(message: Any) -> Tensor | Invalid:
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_message_are_no_more_than_refused(content: bytes) -> None:
     with suppress(Invalid):
-        read_request(wire.decode(wire.InferRequest, content), None)
+        read_request(wire.decode(wire.InferRequest, content))
 
 
 @given(
@@ -155,17 +155,14 @@ def parameters(**values: Any) -> Any:
     return message
 
 
-def test_parameters_are_read_and_the_calls_deadline_is_one() -> None:
-    asked = read_request(parameters(priority=2, timeout=3_000_000, feature_statuses=True, unknown="x"), None)
+def test_parameters_are_read() -> None:
+    asked = read_request(parameters(priority=2, timeout=3_000_000, feature_statuses=True, unknown="x"))
     assert asked.id == "mine"
     assert (asked.parameters.priority, asked.parameters.timeout, asked.parameters.feature_statuses) == (
         2,
         3_000_000,
         True,
     )
-    assert read_request(parameters(timeout=3_000_000), 0.5).parameters.timeout == 500_000
-    assert read_request(parameters(timeout=3_000), 0.5).parameters.timeout == 3_000
-    assert read_request(parameters(), 0.25).parameters.timeout == 250_000
 
 
 @pytest.mark.parametrize(
@@ -173,7 +170,7 @@ def test_parameters_are_read_and_the_calls_deadline_is_one() -> None:
 )
 def test_parameters_that_cannot_be_are_refused_by_name(values: dict[str, Any]) -> None:
     with pytest.raises(Invalid, match=next(iter(values))):
-        read_request(parameters(**values), None)
+        read_request(parameters(**values))
 
 
 def test_every_datatype_but_half_floats_has_a_field() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -22,12 +23,12 @@ from mainspring.serving.protocol.asked import Answered
 
 @dataclass(eq=False, slots=True)
 class Caller:
-    """A caller: the id of its key, empty where none is needed; since when (monotonic, µs); and how many seconds the
-    call's own deadline leaves, `None` if it has none. `answered` is what an `infer` came to."""
+    """A caller: the id of its key, empty where none is needed; since when, and the call's own deadline (monotonic, µs).
+    `answered` is what an `infer` came to."""
 
     principal: str
     received: int
-    remaining_s: float | None
+    deadline: float = math.inf
     answered: Answered | None = None
 
 
@@ -96,12 +97,20 @@ async def _index(plane: DataPlane, message: Any, _caller: Caller) -> Any:
 
 async def _infer(plane: DataPlane, message: Any, caller: Caller) -> Any:
     served = plane.endpoint(message.model_name)
+    deadline = min(caller.deadline, caller.received + served.route.deadline_us)
+    lane = lane_of(served, message.model_version)
+    lane.check_time(caller.received, deadline)  # before the tensors are decoded, and again when `timeout` is known
+    asked = read_request(message)
+    if asked.parameters.timeout:
+        deadline = min(deadline, caller.received + asked.parameters.timeout)
+        lane.check_time(caller.received, deadline)
     answered = await infer(
-        read_request(message, caller.remaining_s),
+        asked,
         served,
         version=message.model_version,
         principal=caller.principal,
         received_us=caller.received,
+        deadline_us=deadline,
     )
     typed = any(each.HasField("contents") for each in message.inputs)
     begun = time.monotonic_ns()

@@ -6,33 +6,21 @@ from typing import Any
 
 import msgspec
 
-from mainspring.core.errors import DeadlineExceeded, Invalid
+from mainspring.core.errors import Invalid
 from mainspring.serving.grpc import wire
 from mainspring.serving.grpc.tensors import MAX_NAME, read_inputs, write_outputs
 from mainspring.serving.protocol.asked import DEFAULTS, Answered, Asked, Parameters
 
-_MICROSECONDS = 1_000_000
 
-
-def read_request(message: Any, remaining_s: float | None) -> Asked:
+def read_request(message: Any) -> Asked:
     """Return what a `ModelInferRequest` asks.
-
-    Args:
-        remaining_s: Until the call's own deadline; it shortens the endpoint's as the parameter `timeout` does.
 
     Raises:
         Invalid: It does not follow the protocol.
-        DeadlineExceeded: The call's deadline has passed.
     """
     if len(message.id) > MAX_NAME:
         raise Invalid(f"The id has {len(message.id)} characters; it may have {MAX_NAME}.")
     parameters = _parameters(message.parameters)
-    if remaining_s is not None:
-        remaining_us = int(remaining_s * _MICROSECONDS)
-        if remaining_us <= 0:
-            raise DeadlineExceeded("The deadline passed while the message was read.")
-        timeout = min(parameters.timeout or remaining_us, remaining_us)
-        parameters = msgspec.structs.replace(parameters, timeout=timeout)
     return Asked(message.id or None, read_inputs(message), [_output(each) for each in message.outputs], parameters)
 
 

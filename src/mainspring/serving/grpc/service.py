@@ -241,7 +241,10 @@ class Service:
         if call.action is not None and principal is not None:
             resource = f"endpoint/{counted.model}" if counted.model else "gateway"
             self._authoriser.check(principal, call.action, resource)
-        caller = Caller(principal.id if principal else "", counted.received, context.time_remaining())
+        caller = Caller(principal.id if principal else "", counted.received)
+        left_s = context.time_remaining()  # gRPC counts it from when the call arrived
+        if left_s is not None:
+            caller.deadline = monotonic_us() + left_s * 1e6
         counted.caller = caller
         return await call.answer(self.plane, message, caller)
 

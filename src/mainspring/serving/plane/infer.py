@@ -92,11 +92,13 @@ class Inference:
         return found
 
 
-async def infer(asked: Asked, served: Served, *, version: str, principal: str, received_us: int) -> Answered:
+async def infer(
+    asked: Asked, served: Served, *, version: str, principal: str, received_us: int, deadline_us: float | None = None
+) -> Answered:
     """Return the reply to an `infer`; arguments and errors as of `Inference`. Who is cancelled is dropped."""
     inference = Inference(asked, served, version)
     future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-    inference.submit(future, principal=principal, received_us=received_us)
+    inference.submit(future, principal=principal, received_us=received_us, deadline_us=deadline_us)
     try:
         return inference.answered(await future)
     except asyncio.CancelledError:  # so says gRPC that its caller is gone

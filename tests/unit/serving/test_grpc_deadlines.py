@@ -1,0 +1,74 @@
+"""Deadlines of a call over gRPC: the same as over HTTP, and the call's own, from when it arrived."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from mainspring.core.errors import DeadlineExceeded
+from mainspring.serving.adapters.onnx import OnnxExecutor
+from mainspring.serving.grpc import wire
+from mainspring.serving.grpc.calls import INFER, Caller
+from mainspring.serving.plane.lane import monotonic_us
+from mainspring.serving.plane.plane import DataPlane
+from serving_kit import FEATURES, Kit
+
+DEADLINE_US = 10_000_000  # the endpoint's
+FIELDS = {"INT64": "int64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents"}
+
+
+def message(**parameters: int) -> Any:
+    made = wire.InferRequest(model_name="late-arrival")
+    for name, (datatype, values) in FEATURES.items():
+        given = made.inputs.add(name=name, datatype=datatype, shape=[1])
+        getattr(given.contents, FIELDS[datatype]).append(values[0])
+    for name, value in parameters.items():
+        made.parameters[name].int64_param = value
+    return made
+
+
+def answer(asked: Any, *, since_us: int, left_us: int | None) -> Any:
+    """Return the reply to a call that arrived `since_us` ago and whose own deadline is in `left_us`."""
+    kit = Kit()
+    kit.publish("1")
+
+    async def main() -> Any:
+        plane = DataPlane(
+            routes=kit.routes, bundles=kit.bundles, online=kit.online, log=kit.log, executors=OnnxExecutor,
+            clock=kit.clock, threads=2,
+        )  # fmt: skip
+        plane.start()
+        try:
+            await asyncio.wait_for(plane.preloaded(), 60)
+            now = monotonic_us()
+            caller = Caller("key", now - since_us)
+            if left_us is not None:
+                caller.deadline = now + left_us
+            return await INFER.answer(plane, asked, caller)
+        finally:
+            await plane.stop()
+
+    return asyncio.run(main())
+
+
+def test_a_message_that_came_slowly_has_what_is_left_of_its_calls_time() -> None:
+    reply = answer(message(), since_us=DEADLINE_US * 6 // 10, left_us=DEADLINE_US * 3 // 10)
+    assert len(reply.outputs) == 1
+
+
+@pytest.mark.parametrize(
+    ("since_us", "left_us", "parameters"),
+    [(DEADLINE_US, None, {}), (0, 0, {}), (2_000, 60_000_000, {"timeout": 1_000})],
+)
+def test_what_is_too_late_is_refused(since_us: int, left_us: int | None, parameters: dict[str, int]) -> None:
+    with pytest.raises(DeadlineExceeded, match="has passed already"):
+        answer(message(**parameters), since_us=since_us, left_us=left_us)
+
+
+def test_what_is_too_late_is_refused_before_its_tensors_are_decoded() -> None:
+    asked = message()
+    asked.inputs[0].shape[:] = [7]
+    with pytest.raises(DeadlineExceeded):
+        answer(asked, since_us=DEADLINE_US, left_us=None)

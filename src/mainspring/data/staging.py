@@ -22,7 +22,7 @@ from mainspring.data import duck
 from mainspring.data.arrow import INSTANT, landed_schema, no_rows, quarantine_schema
 from mainspring.data.casting import CAME, Casting, casting
 from mainspring.data.fitting import DETAIL, FAULT
-from mainspring.data.flags import Ranks, arrow_of, counting_rows, numbers, ranks, repeated
+from mainspring.data.flags import Ranks, arrow_of, counting_rows, in_order, numbers, ranks, repeated
 from mainspring.data.heads import Heads
 from mainspring.data.keyings import declared
 from mainspring.data.model import BATCH, REASON, RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source
@@ -193,7 +193,7 @@ class Staging:
         known = declared(self._source, keyings)
         columns = [*self._source.columns, VISIBLE_AT, SEQUENCE]
         rows = self._good() if self._whole is None else self._whole
-        rows = rows.select(columns).combine_chunks()
+        rows = rows.select(columns)
         ranked = ranks(rows, self._source)
         changes = []
         flags: dict[str, Any] = {}
@@ -205,8 +205,7 @@ class Staging:
                 changes.append(changed.append_column(flag, arrow_of(np.zeros(len(changed), bool))))
         for flag, values in flags.items():
             rows = rows.append_column(flag, values)
-        if not (ranked.order[1:] > ranked.order[:-1]).all():
-            rows = rows.take(arrow_of(ranked.order))
+        rows = in_order(rows, ranked.order)
         rows = rows.append_column(BATCH, repeated(self._batch, len(rows)))
         landed = landed_schema(self._source, keyings)
         return rows.select(landed.names).cast(landed), self._merged(changes)
@@ -217,7 +216,7 @@ class Staging:
 
     def _flags(self, rows: pa.Table, ranked: Ranks, name: str, keys: tuple[str, ...]) -> tuple[pa.Array[Any], pa.Table]:
         """Return which rows count, and `_seq` and `_visible_at` of the table's rows that count no more."""
-        rows = rows.select(list(dict.fromkeys((*keys, *self._source.times, VISIBLE_AT, SEQUENCE))))
+        rows = rows.select(list(dict.fromkeys((*keys, *self._source.times, VISIBLE_AT, SEQUENCE)))).combine_chunks()
         there = rows.slice(0, 0)
         if self._kept and len(rows):
             arriving, since = f"(SELECT * FROM typed WHERE {REASON} IS NULL)", pc.min(rows[self._source.event_time])

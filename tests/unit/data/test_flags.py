@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from mainspring.core.schema import Float64
-from mainspring.data.flags import counting_rows, ranks
+from mainspring.data.flags import counting_rows, in_order, ranks
 from mainspring.data.model import Source
 
 FACTS = Source("facts", schema={"x": Float64, "y": Float64}, event_time="at")
@@ -36,3 +36,13 @@ def test_rows_count_by_their_keys_though_hashes_collide(hashes: list[int]) -> No
     assert np.flatnonzero(counted.counts).tolist() == [2, 3, 4]
     assert sorted(counted.heads.tolist()) == [2, 3, 4]
     assert sorted(counted.firsts.tolist()) == [2, 3, 4]
+
+
+@pytest.mark.parametrize("reach", [1, 300_000])
+def test_rows_are_put_in_any_order(reach: int) -> None:
+    order = np.arange(300_000)
+    for start in range(0, len(order), reach):
+        order[start : start + reach] = order[start : start + reach][::-1]
+    order[[5, 70_000]] = order[[6, 70_001]]
+    rows = pa.table({"x": pa.chunked_array([pa.array(range(70_000)), pa.array(range(70_000, 300_000))])})
+    assert in_order(rows, order)["x"].to_pylist() == order.tolist()

@@ -155,7 +155,9 @@ def changed_keys(labels: LabelRows, before: Checkpoint, until: int) -> pa.Table 
             for one, state in zip(labels.each, states, strict=True)
         ]
         known = [keys for keys in each if keys is not None]
-        return pa.concat_tables(known) if len(known) == len(each) else None
+        # Where sources type a key each in its own way, the keys do not go into one table.
+        one_type = all(keys.schema.equals(known[0].schema) for keys in known)
+        return pa.concat_tables(known) if len(known) == len(each) and one_type else None
     version, matures = labels.version_in(before.labels), labels.label.matures_us
     came = None if version is None else labels.appended(version)
     if came is None or matures is not None:  # one label row may show that all others are mature

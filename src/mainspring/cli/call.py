@@ -19,6 +19,7 @@ from mainspring.cli.document import apart
 from mainspring.cli.help import Command
 from mainspring.cli.waiting import Waiting
 from mainspring.core.errors import MainspringError, MissingExtra, StorageFull
+from mainspring.core.memory import NO_MEMORY
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -157,22 +158,19 @@ def guarded(call: Call, body: Callable[[], int | None]) -> int:
         return report(call, _ours(error))
 
 
-_UNLOADED = "failed to map segment"  # the dynamic loader's words where a library does not fit into memory
-
-
 def _ours(error: Exception) -> MainspringError:
     """Return an error as one that a person can act on."""
     if isinstance(error, MainspringError):
         return error
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("mainspring"):
         return MissingExtra(f"This command (module {error.name!r})", "local")
-    if isinstance(error, OSError):
-        return _from_os(error)
-    if isinstance(error, MemoryError) or _UNLOADED in str(error):
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in (*NO_MEMORY, "Out of Memory Error")):
         return StorageFull(
             "There is not memory enough for this.",
             fix="do it with less data at a time (--since, fewer rows), or where there is more memory.",
         )
+    if isinstance(error, OSError):
+        return _from_os(error)
     said = " ".join(str(error).split())
     return MainspringError(
         f"This should not have happened: {type(error).__name__}: {said[:500]}",

@@ -14,6 +14,16 @@ from pathlib import Path
 from mainspring.core.errors import StorageFull
 
 LEAST_BYTES = 1 << 30  # the libraries, loaded, and room for little data
+# Messages of libraries where an allocation failed, or they themselves do not fit; the data is whole.
+NO_MEMORY = (
+    "Cannot allocate memory",
+    "os error 12)",
+    "bad_alloc",
+    "malloc of size",
+    "memory allocation of",
+    "OutOfMemory",
+    "failed to map segment",
+)
 _ARENAS = 2
 _M_ARENA_MAX = -8  # of glibc's `mallopt`
 

@@ -17,7 +17,7 @@ from mainspring.core.errors import Corrupt, Invalid, MainspringError, NotFound, 
 from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.core.files import disk_errors
 from mainspring.core.ids import new_id
-from mainspring.core.memory import left_bytes
+from mainspring.core.memory import NO_MEMORY, left_bytes
 from mainspring.core.schema import DType
 from mainspring.data.arrow import no_rows
 from mainspring.data.model import TableScan
@@ -37,15 +37,6 @@ SPILL = "spill-"  # then a process: a folder of that name beside goes once that 
 _FULL = ("No space left", "max_temp_directory_size", "File too large", "Disk quota")
 _MEMORY = "parse_formatted_bytes(current_setting('memory_limit'))"
 _THREAD_BYTES = 125_000_000
-# Messages of libraries where an allocation failed; the data is whole.
-NO_MEMORY = (
-    "Cannot allocate memory",
-    "os error 12)",
-    "bad_alloc",
-    "malloc of size",
-    "memory allocation of",
-    "OutOfMemory",
-)
 _GONE = ("No files found that match", "No such file")
 
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from mainspring.core.errors import Conflict, Corrupt, Denied, MainspringError, NotFound, StorageFull, Unavailable
-from mainspring.data.duck import NO_MEMORY, out_of_memory
+from mainspring.core.memory import NO_MEMORY
+from mainspring.data.duck import out_of_memory
 
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403 Forbidden", "401 Unauthorized")

@@ -89,3 +89,9 @@ def test_a_source_without_the_flag_is_refused(lake: DeltaLake) -> None:
     line = ms.Entity("line", keys={"station": ms.String})
     with pytest.raises(Invalid, match="before entity 'line' was declared"):
         explain([view(entity=line, delay=ms.last("delay"))], lake.scan, SCHEMA)
+
+
+def test_a_sweep_shows_what_is_swept(lake: DeltaLake) -> None:
+    (step,) = explain([view(tail=ms.quantile("delay", 0.9, window="24h"))], lake.scan, SCHEMA, analyze=True)
+    assert "-- swept" in step.sql
+    assert "ORDER BY kid, moment" in step.sql

@@ -4,8 +4,8 @@ What the store then holds of an entity is a pure function of the lake's version 
 again from tiles and rows, never patched. So a run that died at any step is simply run again, and a row that arrives
 late, by any amount, is found by its place in the order of arrival and takes its place in the past.
 
-A view is built whole beside what is served, and swapped in: at first, when it is asked for, when the lake is no longer
-what the states were made from, and when the clock turns out to have been ahead.
+Where nothing landed, began or ended to count, a process that has not read the source yet advances the instant alone:
+reads stay exact, and what has settled meanwhile settles in the states with the next run that looks at the rows.
 """
 
 from __future__ import annotations

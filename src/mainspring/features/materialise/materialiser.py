@@ -6,6 +6,9 @@ late, by any amount, is found by its place in the order of arrival and takes its
 
 Where nothing landed, began or ended to count, a process that has not read the source yet advances the instant alone:
 reads stay exact, and what has settled meanwhile settles in the states with the next run that looks at the rows.
+
+A view is built whole beside what is served, and swapped in: at first, when it is asked for, when the lake is no longer
+what the states were made from, and when the clock turns out to have been ahead.
 """
 
 from __future__ import annotations

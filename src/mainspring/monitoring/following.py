@@ -81,6 +81,7 @@ class Following:
             until=opened.until,
             labels=opened.labels,
             tallies=b"" if opened.early else stored(opened.tallies),
+            early=bool(opened.early),
         )
 
     def follow(

@@ -84,6 +84,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     until: int  # UTC epoch microseconds: predictions made before it, and labels visible by then, are in
     labels: str | None  # the labels that were joined, see `LabelRows.state`; null where there were none
     tallies: bytes = b""  # the counts of open windows, see `monitoring.tally.stored`; empty: they are counted again
+    early: bool = False  # whether predictions of a clock that is ahead are behind `position`, and in no window yet
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,7 @@ class Monitor:
         opened, _ = self._following.follow(endpoint, None, opening, labels, until)
         assert opened is not None  # what is counted from the beginning can be told
         stored = {window.start: window.predictions for window in self._stored(endpoint, 0, opening)}
-        position = None if checkpoint is None else checkpoint.position
+        position = None if checkpoint is None or checkpoint.early else checkpoint.position
         return opened, self._following.came(endpoint, min(opening, until), stored, position)
 
     def _unread(

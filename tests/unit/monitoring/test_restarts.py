@@ -263,6 +263,18 @@ def test_a_look_at_the_past_does_not_hide_labels_from_the_next_look() -> None:
     assert plain(watched.windows) == plain(again(watched))
 
 
+def test_predictions_of_a_clock_that_was_ahead_are_counted_by_the_next_process() -> None:
+    watched = world()
+    watched.predict(traffic(3, 100, steady))
+    watched.clock.set(2 * WINDOW - 5)
+    watched.run()
+    watched.monitor = watched.make()
+    watched.clock.set(12 * WINDOW)
+    watched.run()
+    assert [window.predictions for window in watched.windows[:3]] == [100] * 3
+    assert plain(watched.windows) == plain(again(watched))
+
+
 def test_a_label_fact_that_moves_to_another_key_leaves_the_first() -> None:
     source = dataclasses.replace(ARRIVALS, id=("reported",))
     watched = looked()

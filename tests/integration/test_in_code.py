@@ -185,6 +185,21 @@ def test_a_view_that_is_only_an_idea_can_be_tried(project: OpenedProject, moment
         project.online(Idea, {"hub": "north"})
 
 
+def test_on_demand_features_of_a_view_that_was_never_materialised_are_refused(project: OpenedProject) -> None:
+    @ms.feature_view(entity=project.features.HubLoad.entity, source=project.sources["scans"])
+    class Idea:
+        scans_3h = ms.count(window="3h")
+
+    @ms.on_demand_features
+    class Trip:
+        a_scan = ms.col("weight") / Idea.scans_3h
+
+    row = {"hub": "north", "weight": 1.0}
+    for rows in (row, [row]):
+        with pytest.raises(NotFound, match="Nothing is stored online of Idea as declared now"):
+            project.online(Trip, rows)
+
+
 def test_a_models_own_rule_tells_the_time_of_labels(project: OpenedProject) -> None:
     own = project.training_set(MODEL, as_="arrow", progress=False)
     labels = own.select(["parcel", "hub", "weight", "posted_at"])

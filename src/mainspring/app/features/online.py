@@ -47,6 +47,8 @@ class OnlineFeatures:
         self._project = project
         self._choice = choice
         self._features = frozenset(name for group in choice.groups for name in group.columns)
+        # Whether a view is read of which no status tells that it was never materialised: on-demand features use it.
+        self._untold = not {view.name for view in choice.views} <= {group.name for group in choice.groups}
         self._prepared: dict[tuple[tuple[str, DType], ...], _Prepared] = {}
         # The types of what a row must bring; None where a row itself tells one.
         self._schema: Schema | None = None
@@ -62,7 +64,7 @@ class OnlineFeatures:
             return found
         prepared = self._for(self._schema)
         read = prepared.reader.read(columns, self._project.clock.now())
-        if any(_MISSING in column for column in read.statuses.values()):
+        if self._untold or any(_MISSING in column for column in read.statuses.values()):
             self._materialised()
         found = dict(row)
         for name in self._choice.columns:

@@ -344,12 +344,18 @@ async def test_no_request_waits_for_a_hanging_store_beyond_its_deadline(threads:
     store = Hanging()
     bench = Bench(threads, online=store)
     try:
-        late, patient, other = (bench.ask(keyed_request("AA"), within_us=us) for us in (50_000, LONG_US, LONG_US))
+        late = bench.ask(keyed_request("B6"), within_us=50_000)
+        patient, other = bench.ask(keyed_request("UA")), bench.ask(keyed_request("DL", "AA"))
         with pytest.raises(Unavailable, match="did not answer in time"):
             await asyncio.wait_for(late.payload.waiter, 20)
         assert not patient.payload.waiter.done()
         store.answers.set()
-        assert len((await patient.payload.waiter).ids) == len((await other.payload.waiter).ids) == 1
+        answers = await patient.payload.waiter, await other.payload.waiter
+        assert [len(answer.ids) for answer in answers] == [1, 2]
+        logged = [bench.log.find(name) for answer in answers for name in answer.ids]
+        assert [each.keys["carrier"] for each in logged] == ["UA", "DL", "AA"]
+        assert [answer.output("probability").size for answer in answers] == [1, 2]
+        assert len(bench.log.recent()) == 3  # who was refused has no prediction
     finally:
         store.answers.set()
 
@@ -382,3 +388,19 @@ async def test_an_endpoint_of_defaults_answers_from_them_while_its_store_hangs(t
         assert not store.answers.is_set()
     finally:
         store.answers.set()
+
+
+@on_a_loop
+async def test_a_batch_whose_store_answers_in_the_turn_of_a_deadline_ends_once(threads: ThreadPoolExecutor) -> None:
+    store = Hanging()
+    bench = Bench(threads, online=store)
+    job = bench.ask(keyed_request("AA"), within_us=200_000)
+    while not store.asked:
+        await asyncio.sleep(0)
+    store.answers.set()
+    while monotonic_us() < job.deadline + 20_000:  # the loop is busy until it finds both in one turn
+        pass
+    following = bench.ask(keyed_request("UA"))
+    (found,) = await asyncio.gather(job.payload.waiter, return_exceptions=True)
+    assert len((await following.payload.waiter).ids) == 1
+    assert len(bench.log.recent()) == (1 if isinstance(found, Unavailable) else 2)

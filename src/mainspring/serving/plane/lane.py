@@ -213,8 +213,8 @@ class Lane:
     def _read(self, work: Work) -> None:
         """Gather in a thread; a read that hangs is left to its own time-out when nobody can wait for it any more."""
         timer: asyncio.TimerHandle
+        jobs = list(work.jobs)  # the thread sorts those of `work`
         reading = self._loop.run_in_executor(self._reads, self._gather, work)
-        jobs = list(work.jobs)
         first = min(job.deadline for job in jobs)
         if self.defaults:  # from these everybody shall be answered in time
             now = monotonic_us()
@@ -225,6 +225,8 @@ class Lane:
 
         def overdue() -> None:
             nonlocal timer
+            if reading.done():  # in this turn of the loop: `read` is called in the next
+                return
             now, late = monotonic_us(), Unavailable("The online store did not answer in time.")
             for job in [job for job in jobs if job.deadline <= now and not self.defaults]:
                 jobs.remove(job)
@@ -241,6 +243,8 @@ class Lane:
 
         def read(done: asyncio.Future[None]) -> None:
             timer.cancel()
+            if len(jobs) < len(work.jobs):
+                work.keep(jobs)
             try:
                 done.result()
                 if not self._compute(work):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future as Pending
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any, Protocol
 
 import msgspec
@@ -108,6 +109,20 @@ class Work:
             self.gathered = gather(
                 parts, names, runtime.reader, now, defaults=defaults, without_store=self.without_store
             )
+
+    def keep(self, jobs: Sequence[Job[Ask]]) -> None:
+        """Leave out the rows of all requests but these: the others were refused while their features were read."""
+        stay = {id(job) for job in jobs}
+        kept = [id(job) in stay for job in self.jobs]
+        rows = [stays for job, stays in zip(self.jobs, kept, strict=True) for _ in range(job.rows)]
+        self.jobs = list(compress(self.jobs, kept))
+        self.rows = sum(rows)
+        keyed = sum(job.rows for job in self.jobs if job.payload.rows.keyed)
+        features, sent, statuses = (
+            {name: list(compress(column, rows)) for name, column in columns.items()}
+            for columns in (self.gathered.features, self.gathered.sent, self.gathered.statuses)
+        )
+        self.gathered = Gathered(features, sent, statuses, keyed)
 
     def record(self, recorder: Recorder, at: int, now: int) -> list[Pending[None]]:
         """Log the predictions. Returns what has to be done before the requests are answered.

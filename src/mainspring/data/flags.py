@@ -131,7 +131,8 @@ def _codes(rows: pa.Table, keys: Sequence[str]) -> np.ndarray:
     for key in keys:
         column = rows[key].combine_chunks()
         if pa.types.is_floating(column.type):
-            column = pc.add(column, 0.0)  # -0.0 is 0.0
+            # -0.0 is 0.0, and any NaN the same, whatever its bits.
+            column = pc.if_else(pc.is_nan(column), float("nan"), pc.add(column, 0.0))
         encoded = column.dictionary_encode()
         one = numbers(encoded.indices.fill_null(0)).astype(np.uint32)
         if codes is None:

@@ -21,7 +21,7 @@ ROWS = [
     (1.0, 1.0, 1, 1),  # shadows the first
     (1.0, 2.0, 3, 4),
     (NAN, 0.0, 2, 3),
-    (NAN, -0.0, 1, 4),  # shadowed by the one before
+    (-NAN, -0.0, 1, 4),  # shadowed by the one before
     (None, 1.0, 9, 9),
 ]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from depot import ENDPOINT, Depot, opened, wait_for
+from mainspring.core.time import format_instant
 from model_kit import mlp
 
 FAST = ("--seconds", "0.3", "--connections", "8")
@@ -25,7 +26,7 @@ def test_the_highest_load_is_found_and_kept(depot: Depot, by: str) -> None:
     assert {"queue", "compute", "total"} <= told["stages_us"].keys()
     assert told["batch_rows"] >= 1
     kept = opened(depot).baselines.newest(ENDPOINT)
-    assert [each.measured_at for each in kept] == [told["measured_at"]]
+    assert [format_instant(each.measured_at) for each in kept] == [told["measured_at"]]
     assert sorted(path.name for path in (depot.root / ".mainspring" / "ledger").rglob("*")) == logged
     (key,) = [each for each in opened(depot).key_store.all() if each.name == "mainspring bench"]
     assert key.revoked_at is not None

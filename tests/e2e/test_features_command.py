@@ -6,6 +6,7 @@ import pytest
 
 from depot import MODEL, Depot, opened
 from mainspring.cli import exits
+from mainspring.core.time import parse_instant
 from mainspring.features.keys import encode_key
 from mainspring.features.layout import slot
 from mainspring.features.model import EntityState
@@ -99,6 +100,7 @@ def test_a_state_that_was_changed_is_found_and_named(depot: Depot) -> None:
     [mismatch] = view_found["mismatches"]
     assert (mismatch["feature"], mismatch["entity"], mismatch["store"]) == ("HubLoad.backlog", {"hub": "north"}, "live")
     assert mismatch["online"] == 123.0
+    assert parse_instant(mismatch["at"]) > 0  # a time as text
     assert mismatch["offline"] == mismatch["recomputed"] != 123.0
     printed = depot.run("features", "verify", "HubLoad", "--sample", 8)
     assert "hub=north" in printed.stdout

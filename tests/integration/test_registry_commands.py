@@ -75,7 +75,8 @@ def test_a_version_from_its_training_to_another_installation(depot: Depot, tmp_p
     depot.json("models", "delete", f"{MODEL}:1", "--reason", "old")
     kept = depot.json("models", "gc", "--dry-run")
     assert (kept["versions"], kept["bundles"]) == ([], [])
-    depot.json("models", "restore", f"{MODEL}:1")
+    stays = depot.json("models", "restore", f"{MODEL}:1")
+    assert stays["created_at"] == depot.json("models", "show", f"{MODEL}:1")["created_at"]
     assert depot.run("models", "gc", "--grace", "1s").code == 2
 
     file = tmp_path / "late.tar"

@@ -14,6 +14,7 @@ from mainspring.app.keys import brief_key
 from mainspring.app.live.request_values import first_row, tensors
 from mainspring.app.models.promoting import gated
 from mainspring.app.processes.reach import connect
+from mainspring.app.processes.running import where_up
 from mainspring.app.project import Project
 from mainspring.client.certificates import Certificates, client_is_refused, server_is_distrusted
 from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, Unavailable
@@ -53,7 +54,7 @@ def ask(
         Unavailable: The gateway does not answer.
     """
     route = route_of(project, endpoint)
-    call = partial(_call, project.settings, certificates)
+    call = partial(_call, where_up(project.settings), certificates)
     call("GET", "/v2/health/live")  # before a key is made that nobody could use
     token = key or brief_key(project, "mainspring predict")
     metadata = call("GET", f"/v2/models/{endpoint}", token)

@@ -12,7 +12,7 @@ from mainspring.app.jobs.failing import failing
 from mainspring.app.live.endpoint_checks import check_endpoints
 from mainspring.app.live.finding import Finding, well
 from mainspring.app.processes.reach import answers
-from mainspring.app.processes.running import alive, read_running
+from mainspring.app.processes.running import alive, read_running, where_up
 from mainspring.app.profiles import place_checks
 from mainspring.app.profiles.ledger_folder import ledger_folder, stranded
 from mainspring.app.project import Project
@@ -270,7 +270,7 @@ def _certificates(project: Project) -> Iterator[Finding]:
 def _processes(project: Project) -> Iterator[Finding]:
     from mainspring.serving.plane.slots import folder, ready
 
-    settings = project.settings
+    settings = where_up(project.settings)
     running = read_running(settings.state)
     try:
         with project.own_locks.hold("up", wait_s=0):

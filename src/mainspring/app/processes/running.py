@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from mainspring.core.files import write_atomic
+from mainspring.core.settings import Address, Settings
 
 _FILE = "run.json"
 
@@ -39,6 +41,20 @@ def read_running(state: Path) -> Running | None:
         return msgspec.json.decode((state / _FILE).read_bytes(), type=Running)
     except (FileNotFoundError, msgspec.MsgspecError):
         return None
+
+
+def where_up(settings: Settings) -> Settings:
+    """Return the settings with the addresses at which this profile is up now: `up --gateway` may have named others."""
+    running = read_running(settings.state)
+    if running is None or running.profile != settings.profile or not alive(running.pid):
+        return settings
+    gateway, control = (_address(url) for url in (running.gateway, running.control))
+    return replace(settings, gateway=gateway, control=control)
+
+
+def _address(url: str) -> Address:
+    scheme, _, place = url.partition("://")
+    return replace(Address.parse(place), secure=scheme == "https")
 
 
 def alive(pid: int) -> bool:

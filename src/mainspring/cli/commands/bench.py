@@ -8,6 +8,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.document import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,11 +30,13 @@ def command(call: Call, *, endpoint: str, by: str | None, rows: int, connections
     A gateway of its own is started for it, beside whatever serves; its predictions are not logged. It takes about a
     minute. Met means: 99% of the requests that were due were answered within the deadline.
     """
+    from msgspec import to_builtins
+
     from mainspring.app.live.benching import How, bench
 
     with call.progress() as progress:
         found = bench(call.project, endpoint, How(by, rows, connections, seconds), progress.say)
-    call.result(found, lambda console: _show(console, found))
+    call.result(dated(to_builtins(found), "measured_at"), lambda console: _show(console, found))
 
 
 def _show(console: Console, found: Baseline) -> None:

@@ -206,8 +206,12 @@ def verify(call: Call, *, name: str, sample: int, seed: int, entities: int, rows
         if not differing:
             console.print("[green]No difference.[/]")
 
-    call.result({"equal": differing == 0, "views": [asdict(each) for each in found]}, show)
+    call.result({"equal": differing == 0, "views": [_verified(each) for each in found]}, show)
     return exits.GATE if differing else exits.OK
+
+
+def _verified(found: Verification) -> dict[str, Any]:
+    return {**asdict(found), "mismatches": [dated(each, "at") for each in found.mismatches]}
 
 
 def _show_verification(console: Console, found: Verification) -> None:

@@ -34,7 +34,7 @@ def approve(call: Call, *, reference: str, key_file: Path | None, reason: str) -
 
     done = curating.approve(call.project, reference, key=_key(key_file), reason=reason)
     call.result(
-        dated(done, "at", "approval.at"),
+        dated(done, "at"),
         lambda console: console.print(
             f"{done.approver} approved {done.model}:{done.version}.", markup=False, highlight=False
         ),
@@ -78,7 +78,7 @@ def delete(call: Call, *, reference: str, reason: str) -> None:
 
     done = curating.delete(call.project, reference, reason=reason)
     call.result(
-        dated(done, "at", "approval.at"),
+        dated(done, "at"),
         lambda console: console.print(
             f"{done.model}:{done.version} is marked. `mainspring models restore` takes it back while it is there.",
             markup=False,
@@ -95,7 +95,7 @@ def restore(call: Call, *, reference: str) -> None:
 
     done = curating.restore(call.project, reference)
     call.result(
-        dated(done, "at", "approval.at"),
+        dated(done, "created_at"),
         lambda console: console.print(f"{done.model}:{done.version} stays.", markup=False, highlight=False),
     )
 

@@ -36,6 +36,7 @@ def command(
     """Ask ENDPOINT for one prediction, by entity keys and request fields: `flight=... origin=EWR`. A tensor is a JSON
     list of one row's values, `image='[[0.1, 0.2], [0.3, 0.4]]'`, or a file with one, `image=@image.json`."""
     from mainspring.app.live.asking import ask
+    from mainspring.app.processes.running import where_up
     from mainspring.client.certificates import Certificates
 
     pairs = dict(_pair(field) for field in fields)
@@ -45,7 +46,7 @@ def command(
         for name, value in answer.outputs.items():
             console.print(f"{name}: [bold]{value:.4f}[/]" if isinstance(value, float) else f"{name}: {value}")
         console.print(f"{answer.model} version {answer.version} · {answer.milliseconds:.1f} ms", style="dim")
-        console.print(f"{call.project.settings.control.url}/predictions/{answer.prediction_id}", style="dim")
+        console.print(f"{where_up(call.project.settings).control.url}/predictions/{answer.prediction_id}", style="dim")
 
     call.result(answer, show)
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.document import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from mainspring.app.project import Project
+    from mainspring.ledger.model import Prediction
 
 
 @make("prediction", reads_only=True)
@@ -18,11 +22,14 @@ if TYPE_CHECKING:
 @click.option("--reveal", is_flag=True, help="Also the values that identify a person; the audit log keeps who asked.")
 def command(call: Call, *, prediction_id: str, reveal: bool) -> None:
     """Show the prediction ID: its keys, features and outputs, and who made it for whom."""
+    from msgspec import json
+
     from mainspring.app.live import revealing
     from mainspring.core.time import format_instant
 
     project = call.project
     found = revealing.reveal(project, prediction_id) if reveal else project.predictions.find(prediction_id)
+    document = _document(project, found)
     hidden = "encrypted; see it with --reveal" if found.withheld == "encrypted" else "left out of the log"
 
     def show(console: Console) -> None:
@@ -37,13 +44,35 @@ def command(call: Call, *, prediction_id: str, reveal: bool) -> None:
         if found.share < 1:
             table.add_row("stands for", f"{1 / found.share:.4g} predictions")
         for kind in ("keys", "request", "features", "outputs"):
-            for name, value in getattr(found, kind).items():
-                table.add_row(f"{kind}: {escape(name)}", escape(str(value)))
+            for name, value in document[kind].items():
+                text = value if isinstance(value, str) else json.encode(value).decode()
+                table.add_row(f"{kind}: {escape(name)}", escape(text))
         for name in found.personal:
             table.add_row(f"personal: {escape(name)}", hidden)
         console.print(table)
 
-    document = {**{name: getattr(found, name) for name in found.__struct_fields__}, "at": format_instant(found.at)}
-    document["withheld"] = found.withheld
-    del document["sealed"]
     call.result(document, show)
+
+
+def _document(project: Project, found: Prediction) -> dict[str, Any]:
+    """Return the prediction with its instants as texts, also those of the request as far as the model is declared."""
+    document = dated({name: getattr(found, name) for name in found.__struct_fields__ if name != "sealed"}, "at")
+    moments = _moments(project, found.model)
+    return {
+        **document,
+        "keys": dated(found.keys, *moments),
+        "request": dated(found.request, *moments),
+        "withheld": found.withheld,
+    }
+
+
+def _moments(project: Project, model: str) -> list[str]:
+    from mainspring.core.errors import MainspringError
+    from mainspring.core.schema import DType
+
+    try:
+        definition = project.definitions.models.get(model)
+    except MainspringError:  # a prediction is shown also while the definitions are broken
+        return []
+    columns = definition.observations.source.columns if definition else {}
+    return [name for name, dtype in columns.items() if dtype is DType.Timestamp]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from types import CodeType, FunctionType
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 from mainspring.core.errors import InvalidData
@@ -68,18 +68,30 @@ def _words(function: Any) -> set[str]:
     seen: set[int] = set()
     while waiting:
         each = waiting.pop()
-        if not isinstance(each, FunctionType) or id(each) in seen:
+        if type(each) is not FunctionType or id(each) in seen:
             continue
         seen.add(id(each))
         own = _of_code(each.__code__)
         words |= own
         for value in (each.__globals__[name] for name in own & each.__globals__.keys()):
-            kinds = value.__mro__ if isinstance(value, type) else (value,)
-            modules = [getattr(kind, "__module__", None) or getattr(kind, "__name__", "") for kind in kinds]
-            words |= {".".join(str(module).split(".")[:depth]) for module in modules for depth in (1, 2)}
-            if isinstance(value, FunctionType) and _package(value) == _package(each):
+            words |= {".".join(module.split(".")[:depth]) for module in _modules(value) for depth in (1, 2)}
+            if type(value) is FunctionType and _package(value) == _package(each):
                 waiting.append(value)
     return words
+
+
+def _modules(value: Any) -> list[str]:
+    """Return the names of the modules of an object and of the classes it is made of; of a module its own.
+
+    Nothing of the object is asked: a lazy one would import, or raise, for its `__class__` or `__module__`.
+    """
+    kind = type(value)
+    if issubclass(kind, ModuleType):
+        return [str(ModuleType.__getattribute__(value, "__dict__").get("__name__", ""))]
+    if kind in (FunctionType, BuiltinFunctionType):
+        return [str(value.__module__)]
+    classes = type.__getattribute__(value if issubclass(kind, type) else kind, "__mro__")
+    return [str(type.__getattribute__(each, "__dict__").get("__module__", "")) for each in classes]
 
 
 def _package(function: FunctionType) -> str:

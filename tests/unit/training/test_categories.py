@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -230,3 +233,41 @@ def test_apply_says_that_texts_will_not_be_taken(train: Any, said: str) -> None:
     assert len(notices) == bool(said)
     assert said in "".join(notices)
     assert text_notices([late_model(train, features=[Traffic])]) == []
+
+
+class _Unbound:
+    """An object that stands for another one which is not there yet, as web frameworks' settings are."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(f"nothing is bound, so there is no {name}")
+
+
+class _Watchful(type):
+    def __getattribute__(cls, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+class _Watched(metaclass=_Watchful):
+    pass
+
+
+def _absent(name: str) -> Any:
+    raise ImportError(f"{name} needs what is not installed")
+
+
+_unbound, _lazy = _Unbound(), ModuleType("lazy")
+_lazy.__getattr__ = _absent  # type: ignore[method-assign]
+
+
+def _with_strange_names(data: ms.TrainingSet, _run: ms.Run) -> Any:
+    from lightgbm import LGBMClassifier
+
+    assert _unbound or _lazy or _Watched
+    return LGBMClassifier().fit(data.train.X, data.train.y)
+
+
+def test_apply_asks_nothing_of_the_objects_that_a_function_names() -> None:
+    (notice,) = text_notices([late_model(_with_strange_names)])
+    assert "uses lightgbm" in notice
+    for callable_object in (partial(_raw_lightgbm), len, np.add, _Watched, _unbound):
+        assert text_notices([replace(late_model(), train=callable_object)]) == []

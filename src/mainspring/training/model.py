@@ -111,14 +111,19 @@ class Model:
     search: Search | None = None  # how the parameters of `train` are chosen
     metrics: Sequence[Metric] = ()  # measured beside those of the task
     threshold: Costs | None = None  # of a binary task: chosen on the validation rows so that mistakes cost least
-    labels: tuple[Label, ...] = ()  # all of them; by default the one
+    labels: tuple[Label, ...] = ()  # all of them, where there are several; of one always (label,)
     description: str = ""
     owner: str = ""
     tags: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.labels:
+        if len(self.labels) <= 1:  # with dataclasses.replace, `label` may be another than before
             object.__setattr__(self, "labels", (self.label,))
+        elif self.label is not self.labels[0]:
+            raise Invalid(
+                f"Model {self.name!r} has the label {self.label.name} and the labels {self.truth}.",
+                fix="with dataclasses.replace, give label=..., labels=() for one, or labels with label=, its first.",
+            )
         for groups, columns in (("features", "columns"), ("baseline", "baseline_columns")):
             if not getattr(self, columns):
                 every = tuple(name for group in getattr(self, groups) for name in group.columns)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import mainspring as ms
-from bakery import Order, Traffic, late_model
+from bakery import Order, Traffic, late_model, outcomes
 from mainspring.core.declare import collecting
 from mainspring.core.errors import Invalid
 from mainspring.core.time import HOUR
@@ -92,3 +92,14 @@ def test_gates_and_searches_name_metrics_or_are_given_them() -> None:
 def test_metrics_that_do_not_go_with_the_model_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(Invalid, match=message):
         late_model(**changed)
+
+
+def test_a_replaced_label_is_the_one_that_is_trained_on() -> None:
+    before, other = late_model(), ms.Label(outcomes.minutes)
+    assert replace(before, label=other).labels == (other,)
+    numbers = ms.Source("numbers", schema={"order": ms.Int64, "metres": ms.Float32}, event_time="read_at")
+    several = late_model(label=[outcomes.minutes, numbers.metres], task="regression", gates=[])
+    with pytest.raises(Invalid, match=r"the label outcomes\.minutes and the labels .*labels=\(\)"):
+        replace(several, label=other)
+    assert replace(several, label=other, labels=()).labels == (other,)
+    assert replace(several, seed=3).labels == several.labels

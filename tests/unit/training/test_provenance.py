@@ -5,17 +5,22 @@ from __future__ import annotations
 import importlib
 import platform
 import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 from mainspring.core.errors import Invalid
 from mainspring.training.runs.provenance import (
+    changed_files,
     code_diff,
     code_version,
     environment,
     environment_summary,
     files_digest,
+    module_files,
 )
 
 
@@ -163,3 +168,19 @@ def test_the_environment_names_every_package() -> None:
     assert {"numpy", "msgspec", "scikit-learn", "pytest"} <= set(found)
     assert f"numpy={found['numpy']}" in environment_summary(found)
     assert "pytest=" not in environment_summary(found)
+
+
+def test_modules_that_answer_no_question_are_passed_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> Any:
+        raise ImportError(f"{name} needs what is not installed")
+
+    lazy, ours = ModuleType("lazy"), ModuleType("ours")
+    lazy.__getattr__ = absent  # type: ignore[method-assign]
+    ours.__file__ = str(tmp_path / "ours.py")
+    for each in (lazy, ours):
+        monkeypatch.setitem(sys.modules, each.__name__, each)
+    assert module_files(tmp_path) == {}
+    (tmp_path / "ours.py").write_text("A = 1\n")
+    found = module_files(tmp_path)
+    (tmp_path / "ours.py").unlink()
+    assert changed_files(found) == list(found) == [tmp_path / "ours.py"]

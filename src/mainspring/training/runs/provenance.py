@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -104,24 +105,30 @@ def code_diff(root: Path, used: Collection[Path] | None = None) -> bytes:
 
 def _imported() -> Iterator[Path]:
     for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
+        file = None
+        with suppress(Exception):  # a library may put there what imports, or raises, where it is asked for a name
+            file = getattr(module, "__file__", None)
         if isinstance(file, str):
             yield Path(file)
 
 
 def module_files(root: Path) -> ModuleFiles:
     """Return the files in `root` whose modules this process has imported."""
-    inside = [file for file in _imported() if file.is_relative_to(root) and file.is_file()]
-    return {file: (file.stat().st_mtime_ns, file.stat().st_size) for file in inside}
+    states = {file: _state(file) for file in _imported() if file.is_relative_to(root)}
+    return {file: state for file, state in states.items() if state is not None}
 
 
 def changed_files(imported: ModuleFiles) -> list[Path]:
     """Return the files that are not as they were when they were imported."""
+    return sorted(file for file, before in imported.items() if _state(file) != before)
 
-    def state(file: Path) -> tuple[int, int] | None:
-        return (file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else None
 
-    return sorted(file for file, before in imported.items() if state(file) != before)
+def _state(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:  # it is gone, or is in a folder that became closed
+        return None
+    return (found.st_mtime_ns, found.st_size)
 
 
 def files_digest(root: Path) -> str:

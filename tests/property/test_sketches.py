@@ -315,3 +315,12 @@ def test_a_sweep_answers_as_if_each_window_were_counted_anew(
         assert len(frequent[number]) == most
         kept = sorted(window)[: sketches.KEPT]
         assert distinct[number] == [len(window), kept[-1] if len(window) >= sketches.KEPT else -1]
+
+
+@pytest.mark.parametrize("most", [1, 3, 9])
+def test_the_few_values_of_a_short_window_late_in_a_long_history(most: int) -> None:
+    left = {4_000: 2, 17: 1, 3_999: 3, 2_500: 2, 4_999: 1}
+    changes = [(1, place, left.get(place, 0) + 1, -1) for place in range(5_000)]
+    changes += [(1, place, -1, -1) for place in range(5_000)] + [(1, -1, 0, 0)]
+    ((_, _, *found),) = swept([np.array(changes, np.int64).T], most_frequent(most))
+    assert [int(place) for (place,) in found] == [3_999, 2_500, 4_000, 17, 4_999, -1, -1, -1, -1][:most]

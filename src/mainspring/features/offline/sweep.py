@@ -23,6 +23,7 @@ from mainspring.features.state.sketches import BLOCK, KEPT, most_frequent_places
 Ints = npt.NDArray[np.int64]
 
 _BATCH_ROWS = 122_880  # DuckDB's row group
+_FEW = 16  # a window has few of an entity's values where it has less than one in so many
 
 
 class Counts:
@@ -83,8 +84,14 @@ def most_frequent(most: int) -> Answer:
     """Return what finds the `most` most frequent values, of equally frequent ones the smaller first."""
 
     def answer(window: Counts) -> list[int]:
-        found = most_frequent_places(window.blocks, most).tolist()
-        return [*found, *[-1] * (most - len(found))]
+        present, counts = window.present, window.counts
+        if np.count_nonzero(present) * _FEW < len(present):
+            # Of a long history a short window has few values: what has no count is not looked at.
+            there = np.flatnonzero(present)
+            found = there[np.argsort(-counts[there], kind="stable")[:most]]
+        else:
+            found = most_frequent_places(window.blocks, most)
+        return [*found.tolist(), *[-1] * (most - len(found))]
 
     return answer
 

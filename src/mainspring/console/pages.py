@@ -105,9 +105,9 @@ def pages(project: ConsoleProject, sessions: Sessions, looking: Looking, refusal
         address = request.client.host if request.client else ""
 
         async def refuse(reason: str) -> None:
-            await run_in_threadpool(refusals.add, address, reason)
-            loop = asyncio.get_running_loop()
-            loop.call_later(MINUTE / SECOND, lambda: loop.run_in_executor(None, refusals.flush))
+            if await run_in_threadpool(refusals.add, address, reason):
+                loop = asyncio.get_running_loop()
+                loop.call_later(MINUTE / SECOND, lambda: loop.run_in_executor(None, refusals.flush))
 
         try:
             attempts.check(address)

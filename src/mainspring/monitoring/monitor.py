@@ -135,8 +135,8 @@ class Monitor:
         # Windows before `opening` are settled by this run: nothing is kept of them.
         opening = max(since or 0, (until // self._window_us - 1) * self._window_us)
         opened, came = self._followed(endpoint, opened, checkpoint, opening, labels, until)
-        if since is None:
-            since = min([*came, *opened.tallies], default=until)
+        # After a long rest the first of the open windows may be among those that are not known any more.
+        since = min([*opened.tallies, *(came if since is None else [since])], default=until)
         again = self._again(endpoint, known, since, came, checkpoint, labels, until)
         starts = self._starts([*came, *opened.tallies], since, until)
         unread = self._unread([*came, *starts], known, came, opened)

@@ -29,8 +29,12 @@ class Refusals:
         self._changing = threading.Lock()
         self._counts: dict[tuple[int, str, str], int] = {}  # (minute, address, reason) -> attempts after the first
 
-    def add(self, address: str, reason: str) -> None:
-        """Note an attempt. The reason must not have what was typed: that may be a password."""
+    def add(self, address: str, reason: str) -> bool:
+        """Note an attempt. The reason must not have what was typed: that may be a password.
+
+        Returns:
+            Whether a count was begun, to be flushed when the minute is over.
+        """
         now = self._clock.now()
         with self._changing:
             kind = (now // MINUTE, network(address) or "an unknown address", reason)
@@ -40,8 +44,9 @@ class Refusals:
             if kind not in self._counts:
                 self._audit.append([self._event(now, kind[1], reason)])
                 self._counts[kind] = 0
-            else:
-                self._counts[kind] += 1
+                return False
+            self._counts[kind] += 1
+            return self._counts[kind] == 1
 
     def flush(self, *, whole: bool = False) -> None:
         """Write the counts of the minutes that are over; if `whole`, of the present one too."""

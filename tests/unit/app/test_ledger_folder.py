@@ -11,6 +11,7 @@ from mainspring.app.live.status import status
 from mainspring.app.profiles.ledger_folder import ledger_folder
 from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import Project, open_project
+from mainspring.ledger.adapters.unread import waiting
 from mainspring.ledger.conformance import prediction
 
 TOML = 'name = "small"\nmodules = ["small"]\n[profiles.local]\n{local}\n[profiles.other]\nlake = "other/lake"\n'
@@ -79,3 +80,13 @@ def test_what_is_moved_already_is_not_told(root: Path) -> None:
     local.predictions.compact()
     (root / "mainspring.toml").write_text(TOML.format(local='lake = "changed"'))
     assert complaints(opened(root, "local")) == []
+
+
+def test_a_segment_that_is_moved_while_it_is_looked_for_is_not_counted(root: Path) -> None:
+    local = opened(root, "local")
+    log_one(local)
+    folder = local.settings.ledger.path
+    (segment,) = folder.glob("*.segment")
+    gone = folder / f"0{segment.name}"
+    gone.symlink_to(folder / "nowhere")  # listed, and not there when it is asked
+    assert waiting(folder) == 1

@@ -275,6 +275,20 @@ def test_predictions_of_a_clock_that_was_ahead_are_counted_by_the_next_process()
     assert plain(watched.windows) == plain(again(watched))
 
 
+def test_what_came_late_into_the_first_open_window_counts_also_after_a_long_rest() -> None:
+    watched = World(bundle(REFERENCE), wait=5 * WINDOW)
+    made = traffic(2, 100, steady)
+    watched.predict(made[50:])
+    watched.clock.set(2 * WINDOW - 5)
+    watched.run()
+    watched.monitor = watched.make()
+    watched.predict(made[:50])
+    watched.clock.set(20 * WINDOW)
+    watched.run()
+    assert [window.predictions for window in watched.windows[:2]] == [100] * 2
+    assert plain(watched.windows) == plain(again(watched))
+
+
 def test_a_label_fact_that_moves_to_another_key_leaves_the_first() -> None:
     source = dataclasses.replace(ARRIVALS, id=("reported",))
     watched = looked()

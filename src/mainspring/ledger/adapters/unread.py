@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,8 +145,12 @@ def segments(folder: Path) -> list[Segment]:
 
 
 def waiting(folder: Path) -> int:
-    """Return how many segments of a folder hold what is not in the lake yet."""
-    return sum(each.path.stat().st_size > each.progress().done for each in segments(folder))
+    """Return how many segments of a folder hold what is not in the lake yet. They may be moved meanwhile."""
+    found = 0
+    for each in segments(folder):
+        with suppress(FileNotFoundError):
+            found += each.path.stat().st_size > each.progress().done
+    return found
 
 
 def damaged(folder: Path) -> int:

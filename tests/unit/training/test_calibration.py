@@ -63,7 +63,7 @@ def forest(data: Any) -> Any:
 class Declared:
     """What `convert` needs to know of a model."""
 
-    task, seed, threshold, measured = "binary", 0, None, ()
+    task, seed, threshold, measured, label_columns = "binary", 0, None, (), ()
 
 
 def test_platt_is_scikit_learns_sigmoid() -> None:

@@ -33,6 +33,7 @@ DUCK_TYPES = {
     DType.Duration: "BIGINT",
 }
 
+BATCH_ROWS = 1 << 14  # of whole rows in one batch of Arrow: a column of it holds 2 GiB of text, 128 KiB a row
 SPILL = "spill-"  # then a process: a folder of that name beside goes once that process is dead
 _FULL = ("No space left", "max_temp_directory_size", "File too large", "Disk quota")
 _MEMORY = "parse_formatted_bytes(current_setting('memory_limit'))"

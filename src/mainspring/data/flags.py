@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from mainspring.data.model import SEQUENCE, VISIBLE_AT, Source
 
 _PIECE = 1 << 16  # rows
+_TEXT_BYTES = 1 << 31  # that the offsets of plain text count
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +59,32 @@ def ranks(rows: pa.Table, source: Source) -> Ranks:
     return Ranks(rank, by_rank, order)
 
 
-def in_order(rows: pa.Table, order: np.ndarray) -> pa.Table:
-    """Return rows in an order, piece by piece where each piece comes from a short stretch: that is half the copying."""
+def in_order(rows: pa.Table, order: np.ndarray, *, text_bytes: int = _TEXT_BYTES) -> pa.Table:
+    """Return rows in an order, piece by piece where each piece comes from a short stretch: that is half the copying.
+
+    Args:
+        text_bytes: From how many bytes on the rows may have more text in a column than one array holds.
+    """
     if (order[1:] > order[:-1]).all():
         return rows
+    schema, piece = rows.schema, _PIECE
+    if rows.nbytes >= text_bytes:
+        # Large text has offsets of 64 bits; each piece is small enough for plain text again.
+        piece = max(1, min(piece, len(rows) * text_bytes // (2 * rows.nbytes)))
+        rows = rows.cast(pa.schema([_large(field) for field in schema]))
     pieces = []
-    for start in range(0, len(order), _PIECE):
-        places = order[start : start + _PIECE]
+    for start in range(0, len(order), piece):
+        places = order[start : start + piece]
         first, last = int(places.min()), int(places.max())
         if last - first > 2 * _PIECE:
-            return rows.combine_chunks().take(arrow_of(order))
-        pieces.append(rows.slice(first, last - first + 1).combine_chunks().take(arrow_of(places - first)))
+            rows = rows.combine_chunks()  # once: what is in one chunk stays as it is
+        stretch = rows.slice(first, last - first + 1).combine_chunks()
+        pieces.append(stretch.take(arrow_of(places - first)).cast(schema))
     return pa.concat_tables(pieces)
+
+
+def _large(field: pa.Field[pa.DataType]) -> pa.Field[pa.DataType]:
+    return field.with_type(pa.large_string()) if pa.types.is_string(field.type) else field
 
 
 def counting_rows(rows: pa.Table, keys: Sequence[str], ranked: Ranks, hashes: np.ndarray) -> Counted:

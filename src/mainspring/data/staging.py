@@ -168,9 +168,10 @@ class Staging:
         came = [(quote_name(CAME + name), quote_name(name)) for name in self._source.columns]
         columns = ", ".join(f"CAST(raw.{text} AS VARCHAR) AS {name}" for text, name in came)
         reason = f"replace(replace({REASON}, {_BETWEEN}, '; '), {quote_text(DETAIL)}, ': ')"
-        rows: pa.Table = self._con.sql(f"""
+        failing = self._con.sql(f"""
             SELECT {columns}, {reason} AS {REASON}, {SEQUENCE}, {quote_text(self._batch)} AS {BATCH}
-            FROM raw JOIN typed USING ({ROW}) WHERE {REASON} IS NOT NULL ORDER BY {ROW}""").to_arrow_table()
+            FROM raw JOIN typed USING ({ROW}) WHERE {REASON} IS NOT NULL ORDER BY {ROW}""")
+        rows: pa.Table = failing.to_arrow_table(duck.BATCH_ROWS)
         return rows.cast(quarantine_schema(self._source))
 
     def reasons(self) -> dict[str, int]:
@@ -211,7 +212,8 @@ class Staging:
         return rows.select(landed.names).cast(landed), self._merged(changes)
 
     def _good(self) -> pa.Table:
-        rows: pa.Table = self._con.sql(f"SELECT * FROM typed WHERE {REASON} IS NULL").to_arrow_table()
+        good = self._con.sql(f"SELECT * FROM typed WHERE {REASON} IS NULL")
+        rows: pa.Table = good.to_arrow_table(duck.BATCH_ROWS)
         return rows
 
     def _flags(self, rows: pa.Table, ranked: Ranks, name: str, keys: tuple[str, ...]) -> tuple[pa.Array[Any], pa.Table]:

@@ -98,7 +98,7 @@ def landing(
     landed: pa.Table = con.sql(f"""
         SELECT {columns}, {quote_text(batch)} AS {BATCH}{flags}, versions.{SUPERSEDED_AT}, versions.{SUPERSEDED_BY}
         FROM typed JOIN versions ON typed.{SEQUENCE} = versions.{SEQUENCE}{joins}
-        ORDER BY typed.{VISIBLE_AT}, {order}""").to_arrow_table()
+        ORDER BY typed.{VISIBLE_AT}, {order}""").to_arrow_table(duck.BATCH_ROWS)
     schema = landed_schema(source, keyings)
     return landed.select(schema.names).cast(schema), _changed(con, changes, known)
 

@@ -46,3 +46,16 @@ def test_rows_are_put_in_any_order(reach: int) -> None:
     order[[5, 70_000]] = order[[6, 70_001]]
     rows = pa.table({"x": pa.chunked_array([pa.array(range(70_000)), pa.array(range(70_000, 300_000))])})
     assert in_order(rows, order)["x"].to_pylist() == order.tolist()
+
+
+@pytest.mark.parametrize("reach", [50, 1_000])
+def test_rows_with_more_text_than_one_array_holds_are_put_in_order(reach: int) -> None:
+    order = np.arange(1_000)
+    for start in range(0, len(order), reach):
+        order[start : start + reach] = order[start : start + reach][::-1]
+    texts = pa.chunked_array([pa.array(f"{place:0100}" for place in part) for part in np.split(np.arange(1_000), 8)])
+    ordered = in_order(pa.table({"x": range(1_000), "text": texts}), order, text_bytes=30_000)
+    assert ordered["x"].to_pylist() == order.tolist()
+    assert [int(text) for text in ordered["text"].to_pylist()] == order.tolist()
+    assert ordered.schema.field("text").type == pa.string()
+    assert max(chunk.nbytes for chunk in ordered["text"].chunks) < 30_000

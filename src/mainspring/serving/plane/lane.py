@@ -243,9 +243,9 @@ class Lane:
 
         def read(done: asyncio.Future[None]) -> None:
             timer.cancel()
-            if len(jobs) < len(work.jobs):
-                work.keep(jobs)
             try:
+                if len(jobs) < len(work.jobs):
+                    work.keep(jobs)
                 done.result()
                 if not self._compute(work):
                     return

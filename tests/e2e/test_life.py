@@ -31,6 +31,10 @@ def test_a_new_project_works_as_it_is(tmp_path: Path) -> None:
     [refused] = depot.json("data", "quarantine", "orders")
     assert refused["customer"] == "bo"
     assert "amount" in refused["_reason"]
+    shown = json.loads(depot.run("data", "quarantine", "orders").stdout.splitlines()[1])  # as JSON, no Python
+    assert shown == {name: value for name, value in refused.items() if not name.startswith("_")}
+    committed = depot.run("data", "commit", "-m", "one").stdout
+    assert re.fullmatch(r"Dataset commit \w+: orders version 0, orders__quarantine version 0\n", committed)
     [view] = depot.json("materialize")
     assert (view["view"], view["entities"]) == ("Spending", 1)
     assert depot.json("doctor")["well"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,10 +24,12 @@ from mainspring.data.ingest import Ingestor
 from mainspring.delivery.compare import compare
 from mainspring.delivery.gates import baseline_of, judge
 from mainspring.features.adapters.memory import MemoryOnlineStore
+from mainspring.governance.cards import build
 from mainspring.governance.performance import performance_of
 from mainspring.monitoring.adapters.memory import MemoryMonitors
 from mainspring.monitoring.joins import label_rows
 from mainspring.monitoring.monitor import Monitor
+from mainspring.registry.lineage import lineage_of
 from mainspring.registry.model import Bundle
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.plane.runtime import load
@@ -348,6 +352,24 @@ def test_a_card_has_each_metric_with_an_interval(report: Any, bundle: Bundle) ->
     assert {each.metric: each.value for each in found.metrics} == pytest.approx(report.metrics)
     assert all(each.low is not None and each.low <= each.value <= each.high for each in found.metrics)
     assert not [each for each in gaps if each.required]
+
+
+def test_a_card_names_the_labels_in_the_order_of_the_answers(airport: Bakery, report: Any, bundle: Bundle) -> None:
+    settled = {**bundle.manifest.extra["labels"]}
+    settled["dep_delay"] = {**settled["dep_delay"], "otherwise": False}
+    manifest = msgspec.structs.replace(bundle.manifest, extra={**bundle.manifest.extra, "labels": settled})
+    version = airport.versions.get(report.model, report.version)
+    card = build(
+        replace(bundle, manifest=manifest),
+        lineage_of(version, manifest, None, [version]),
+        run=None,
+        history=lambda _: [],
+        tables={},
+        words="",
+        words_file="cards/flights.md",
+    )
+    [label] = [each.value for each in card.data if each.name == "Label"]
+    assert label == "departed.dep_delay, matures after 3h, otherwise false; arrived.arr_delay"
 
 
 def watched(bundle: Bundle, of: Bakery, lake: MemoryLake, predictions: Any) -> Monitor:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
+import msgspec
+
 from mainspring.core.time import format_duration, format_instant, from_datetime
 from mainspring.governance.energy import Points
 from mainspring.governance.model import Card, Fact, Gap
@@ -103,7 +105,7 @@ def _data(bundle: Bundle, tables: Mapping[str, int] | None) -> tuple[tuple[Fact,
         what = f"The dataset commit {bundle.manifest.dataset_commit} is not in this installation."
         gaps.append(Gap(DATA, what, "look where the version was trained."))
     return _facts(
-        ("Label", _label(extra)),
+        ("Label", _label(extra, bundle.manifest.outputs)),
         ("Observations", _asked(extra.get("since"), extra.get("until"))),
         ("Training rows", f"{extra['training_rows']:,}"),
         ("Held-out rows", f"{extra['holdout_rows']:,}"),
@@ -114,9 +116,10 @@ def _data(bundle: Bundle, tables: Mapping[str, int] | None) -> tuple[tuple[Fact,
     ), gaps
 
 
-def _label(extra: Mapping[str, Any]) -> str | None:
-    if "labels" in extra:
-        return "; ".join(_settled(each["name"], each) for each in extra["labels"].values())
+def _label(extra: Mapping[str, Any], outputs: Sequence[str]) -> str | None:
+    labels = extra.get("labels")
+    if labels is not None:  # by column; the outputs are named after the columns, in the order that was declared
+        return "; ".join(_settled(labels[column]["name"], labels[column]) for column in outputs)
     return _settled(extra["label"], extra) if "label" in extra else None
 
 
@@ -124,7 +127,7 @@ def _settled(name: str, extra: Mapping[str, Any]) -> str:
     matures = extra.get("matures_us")
     if matures is None:
         return name
-    otherwise = f", otherwise {extra['otherwise']}" if "otherwise" in extra else ""
+    otherwise = f", otherwise {msgspec.json.encode(extra['otherwise']).decode()}" if "otherwise" in extra else ""
     return f"{name}, matures after {format_duration(matures)}{otherwise}"
 
 

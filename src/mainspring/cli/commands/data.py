@@ -29,9 +29,8 @@ def commit(call: Call, *, message: str) -> None:
     from mainspring.data.commits import commit as make_commit
 
     made = make_commit(call.project.lake, call.project.snapshots, call.project.wall, message)
-    call.result(
-        dated(made, "at"), lambda console: console.print(f"Dataset commit [bold]{made.id}[/]: {dict(made.versions)}")
-    )
+    versions = ", ".join(f"{table} version {version}" for table, version in sorted(made.versions.items()))
+    call.result(dated(made, "at"), lambda console: console.print(f"Dataset commit [bold]{made.id}[/]: {versions}"))
 
 
 @make("tag")
@@ -83,6 +82,8 @@ def vacuum(call: Call, *, dry_run: bool) -> None:
 @click.option("--reveal", is_flag=True, help="Also the values of `pii` columns; the audit log keeps who asked.")
 def quarantine(call: Call, *, source: str, limit: int, reveal: bool) -> None:
     """Show the rows of SOURCE that failed a check, with the reason."""
+    from msgspec import json
+
     from mainspring.app.data.landing import quarantined
 
     rows = quarantined(call.project, source, limit, reveal=reveal)
@@ -90,9 +91,8 @@ def quarantine(call: Call, *, source: str, limit: int, reveal: bool) -> None:
     def show(console: Console) -> None:
         for row in rows:
             console.print(f"{row['_reason']}", style="yellow", markup=False)
-            console.print(
-                f"    { ({name: value for name, value in row.items() if not name.startswith('_')}) }", markup=False
-            )
+            own = {name: value for name, value in row.items() if not name.startswith("_")}
+            console.print(f"    {json.encode(own).decode()}", markup=False)
         if not rows:
             console.print(f"No row of {source} is in the quarantine.")
 

@@ -56,7 +56,7 @@ def charts(windows: Sequence[Window], metric: str | None, held_out: float | None
             from_zero=False,
             note=_labelled(windows),
             level=None if held_out is None else (held_out, f"held out {held_out:.3f}"),
-            empty="No labels have arrived yet. They are joined when they land: run `mainspring ingest` with them.",
+            empty="No labels have arrived yet. They are joined when they land: run mainspring ingest with them.",
             table=_quality_table(windows, metric),
         ),
         chart(

@@ -344,6 +344,13 @@ def test_gates_are_on_the_mean_and_on_each(airport: Bakery, report: Any, bundle:
         io.BytesIO(again.files["holdout.parquet"]))))  # fmt: skip
     single = airport.bundles.load(airport.trainer.train(delays(label=arrived.arr_delay, gates=[])).digest)
     assert compare(bundle, single, "1").note == "champion 1 answers value, not dep_delay, arr_delay."
+    for each in (again, single):  # whose model has another order of labels since, and one more
+        scan = partial(pinned_scan, airport.lake, airport.snapshots.get(each.manifest.dataset_commit))
+        read = held_out_again(each, bundle, [ms.Label(arrived.arr_delay), ms.Label(departed.dep_delay)], scan)
+        assert (
+            read[LABEL].combine_chunks()
+            == pq.read_table(io.BytesIO(each.files["holdout.parquet"]))[LABEL].combine_chunks()
+        )
 
 
 def test_a_card_has_each_metric_with_an_interval(report: Any, bundle: Bundle) -> None:

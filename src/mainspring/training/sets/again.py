@@ -12,7 +12,7 @@ from mainspring.core.errors import Corrupt
 from mainspring.features import definitions
 from mainspring.features.offline import observe, point_in_time
 from mainspring.registry.bundles import FEATURES, HOLDOUT
-from mainspring.registry.model import Bundle
+from mainspring.registry.model import Bundle, several_labels
 from mainspring.training.label import Label
 from mainspring.training.sets.assemble import AT, Scan
 from mainspring.training.sets.labels import LABEL, join_labels
@@ -36,6 +36,10 @@ def held_out_again(bundle: Bundle, other: Bundle, labels: Sequence[Label], scan:
     groups, _ = definitions.load(other.files[FEATURES])
     extra = bundle.manifest.extra
     since, until = extra["since"], extra["until"]
+    columns = several_labels(bundle.manifest) or (extra.get("label", "").rpartition(".")[2],)
+    declared = {each.column: each for each in labels}
+    if declared.keys() >= set(columns):  # the model may have more of them since, or in another order
+        labels = [declared[name] for name in columns]
     settled = extra.get("labels", {labels[0].column: extra})
     labels = [
         Label(

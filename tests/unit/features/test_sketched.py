@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from mainspring.data.model import Source, TableScan
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.declaring import feature_view
 from mainspring.features.keys import encode_key
-from mainspring.features.layout import slot
+from mainspring.features.layout import Layout, slot
 from mainspring.features.materialise import Materialiser
 from mainspring.features.model import Entity
 from mainspring.features.offline import point_in_time
@@ -30,7 +30,8 @@ from mainspring.features.offline.sketched import ROWS_AT_ONCE
 from mainspring.features.offline.stored import run
 from mainspring.features.offline.together import by_source
 from mainspring.features.online import OnlineReader
-from mainspring.features.state.blobs import decode
+from mainspring.features.online.entity import EntityReader
+from mainspring.features.state.blobs import DamagedState, decode, encode
 
 START = 1_383_350_400_000_000
 UTC = pa.timestamp("us", tz="UTC")
@@ -200,3 +201,35 @@ def test_a_hot_entity_is_read_online_as_offline() -> None:
         offline = point_in_time(asked, [Shops], lake.scan, schema={"user": ms.Int64}, rows_worth_a_tile=worth)
         for name in online[0]:
             assert [found[name][0] for found in online] == offline[name].to_pylist()
+
+
+@feature_view(entity=USER, source=VISITS)
+class Usual:
+    page = ms.top_k("page", 1, window="24h")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda tiles: tiles.__setitem__(-1, {"whole": b"odd"}),
+        lambda tiles: tiles.__setitem__(-1, {"ends": tiles[-1]["whole"], "text": "pages"}),
+        lambda tiles: tiles.__setitem__(-1, {}),
+        lambda tiles: tiles.__setitem__(0, tiles[0][:-1]),
+        lambda tiles: tiles.__setitem__(0, b"\xff" * 8),
+        lambda tiles: tiles.__setitem__(0, b"\xff" * 7 + b"\x7f"),
+    ],
+)
+def test_damaged_counts_are_a_damaged_state(damage: Callable[[list[Any]], None]) -> None:
+    rows = 2_000
+    table = pa.table({"at": pa.array([START] * rows, UTC), "user": pa.array([1] * rows), "page": range(rows)})
+    lake, store, clock = MemoryLake(), MemoryOnlineStore(), ManualClock(START + HOUR)
+    Ingestor(lake, MemoryLocks(), clock).ingest(VISITS, table, keyings={"user": ("user",)})
+    Materialiser(lake, store, clock).run(Usual)
+    (held,) = store.read([(slot(Usual), encode_key([1]))])
+    assert held is not None
+    state = decode(held.payload, "")
+    reader = EntityReader(Layout(Usual))
+    assert reader.read(state, START + HOUR) == ([0], ["PRESENT"])
+    damage(state.tiles[0].parts[0])
+    with pytest.raises(DamagedState):
+        reader.columns([encode(state)], START + HOUR)

@@ -102,8 +102,8 @@ class EntityReader:
                 head = Head(state.recent, now)
                 for window in self._windows:
                     window.read(state, head, now, values, statuses)
-        except (IndexError, TypeError) as error:
-            raise damaged(self._slot, f"it is another view's ({error})") from error
+        except (IndexError, TypeError, ValueError, AttributeError) as error:
+            raise damaged(self._slot, f"it is another view's, or broken ({error})") from error
         return values, statuses
 
     def _read_lasts(self, rows: Candidates, now: int, values: list[Any], statuses: list[str]) -> None:

@@ -50,15 +50,19 @@ def most_frequent(tiles: Sequence[Any], rows: Sequence[Any], most: int) -> list[
     Args:
         tiles: The last tiles of a column, coded or not.
         rows: Values of single rows.
+
+    Raises:
+        IndexError, TypeError, ValueError, AttributeError: A coded column is damaged.
     """
     if not tiles or type(tiles[-1]) is not dict:
         return top(merge_values(tiles, rows), most)
     names = _Names(tiles[-1])
     entries = np.frombuffer(b"".join(filter(None, tiles[:-1])), dtype="<i8")
+    places = entries >> _COUNT_BITS
+    if places.max(initial=0) >= len(names):
+        raise IndexError("a value is not in the dictionary")
     # Sums of doubles, exact below 2**53.
-    counts = np.bincount(
-        entries >> _COUNT_BITS, weights=entries & _COUNTS, minlength=-(-len(names) // BLOCK) * BLOCK
-    ).astype(np.int64)
+    counts = np.bincount(places, weights=entries & _COUNTS, minlength=-(-len(names) // BLOCK) * BLOCK).astype(np.int64)
     new: dict[Any, int] = {}
     for value, n in Counter(rows).items():
         place = bisect_left(names, value)

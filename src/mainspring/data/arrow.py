@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -20,6 +21,9 @@ from mainspring.data.model import (
     Source,
     TableScan,
 )
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 INSTANT = pa.timestamp("us", tz="UTC")
 
@@ -132,3 +136,19 @@ def check_types(table: str, old: pa.Schema, new: pa.Schema) -> None:
                 f"Column {column.name!r} of table {table!r} is {old.field(index).type}, not {column.type}.",
                 fix="declare the type that the table has, or land the rows in a source with another name.",
             )
+
+
+def parquet_batches(file: pq.ParquetFile, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Yield a file's rows in batches of up to `rows`; what was read is not kept.
+
+    An iteration of `ParquetFile` keeps the bytes of every row group that it reads until its end. So each is of row
+    groups that have about `rows` rows together: one of the whole file would grow to the size of the file.
+    """
+    groups: list[int] = []
+    count = 0
+    for number in range(file.num_row_groups):
+        groups.append(number)
+        count += file.metadata.row_group(number).num_rows
+        if count >= rows or number == file.num_row_groups - 1:
+            yield from file.iter_batches(batch_size=rows, row_groups=groups, columns=columns, use_threads=False)
+            groups, count = [], 0

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from mainspring.core.errors import InvalidData, NotFound
 from mainspring.core.schema import DType
 from mainspring.data import csvfile, pydicts
+from mainspring.data.arrow import parquet_batches
 from mainspring.data.content import digest_file
 from mainspring.data.fitting import BELOW, FAULT, below_microsecond, fits, plain
 from mainspring.data.model import Source
@@ -91,7 +92,7 @@ def _open_file(path: Path, source: Source, rows: int, nulls: Sequence[str]) -> I
 def _parquet(path: Path, source: Source, rows: int) -> Input:
     file = pq.ParquetFile(path)
     wanted = [name for name in source.columns if name in file.schema_arrow.names]
-    batches = file.iter_batches(batch_size=rows, columns=wanted, use_threads=False)
+    batches = parquet_batches(file, rows, wanted)
     return _typed(str(path), file.schema_arrow, batches, source, rows, total=file.metadata.num_rows, path=path)
 
 

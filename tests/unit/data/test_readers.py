@@ -375,3 +375,28 @@ def test_totals_are_known_where_they_can_be(tmp_path: Path) -> None:
     assert open_input(write("csv", tmp_path), FACTS).total is None
     assert open_input(iter([]), FACTS).total is None
     assert source().columns.keys() == ROW.keys()
+
+
+@pytest.mark.parametrize("group", [1, 7, 100, 1000])
+def test_a_parquet_file_is_read_in_order_whatever_its_row_groups(tmp_path: Path, group: int) -> None:
+    whole = pa.table({"at": pa.array(range(250), pa.timestamp("us", "UTC")), "size": range(250)})
+    pq.write_table(whole, tmp_path / "facts.parquet", row_group_size=group)
+    sizes = Source("sizes", schema={"size": Int64}, event_time="at")
+    opened = open_input(tmp_path / "facts.parquet", sizes, 100)
+    pieces = list(opened.pieces)
+    assert pa.concat_tables(pieces)["size"].to_pylist() == list(range(250))
+    assert max(map(len, pieces)) <= 100
+    assert len(pieces) <= 6
+    assert opened.total == 250
+
+
+def test_what_was_read_of_a_parquet_file_is_not_kept(tmp_path: Path) -> None:
+    rows, groups = 10_000, 20
+    size = np.random.default_rng(0).integers(0, 2**62, rows * groups)  # nothing to compress
+    path = tmp_path / "facts.parquet"
+    pq.write_table(pa.table({"at": pa.array(size, pa.timestamp("us", "UTC")), "size": size}), path, row_group_size=rows)
+    before = pa.total_allocated_bytes()
+    opened = open_input(path, Source("sizes", schema={"size": Int64}, event_time="at"), rows)
+    held = [pa.total_allocated_bytes() - before for _ in opened.pieces]
+    assert len(held) == groups
+    assert max(held) < path.stat().st_size / 2

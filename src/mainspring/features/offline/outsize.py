@@ -17,6 +17,7 @@ import pyarrow as pa
 from mainspring.core.expr.sql import quote_text
 from mainspring.core.files import disk_errors
 from mainspring.core.schema import Schema
+from mainspring.data.arrow import parquet_batches
 from mainspring.features.model import FeatureGroup, views_of
 from mainspring.features.offline.observed import as_read
 from mainspring.features.offline.pieces import (
@@ -123,7 +124,7 @@ class _Stored:
 
     def __enter__(self) -> _Stored:
         self._file = opened(self.path)
-        self._batches = self._file.iter_batches(batch_size=PIECE_ROWS, use_threads=False)
+        self._batches = parquet_batches(self._file, PIECE_ROWS)
         self._rest: pa.RecordBatch | None = None
         return self
 

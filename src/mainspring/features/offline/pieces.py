@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from mainspring.core.errors import InvalidData, NotFound
 from mainspring.core.files import disk_errors, sync_folder
 from mainspring.data import duck
-from mainspring.data.arrow import no_rows
+from mainspring.data.arrow import no_rows, parquet_batches
 
 PIECE_ROWS = 1 << 16
 
@@ -40,7 +40,7 @@ def pieces(observed: Observed) -> Generator[pa.Table]:
         with _opened(observed) as file:
             if not file.metadata.num_rows:
                 yield no_rows(file.schema_arrow)
-            for batch in file.iter_batches(batch_size=PIECE_ROWS, use_threads=False):
+            for batch in parquet_batches(file, PIECE_ROWS):
                 yield pa.Table.from_batches([batch])
 
 

@@ -27,39 +27,59 @@ _FEW = 16  # a window has few of an entity's values where it has less than one i
 
 
 class Counts:
-    """How often each value of one entity is in a window. A value is named by its place among the entity's, in order."""
+    """How often each value of one entity is in a window. A value is named by its place among the entity's, in order.
+
+    Sums of blocks of values stand beside the counts, so that an answer about a short window does not look at each value
+    of a long history.
+    """
 
     def __init__(self) -> None:
-        self._counts = np.zeros(4 * BLOCK, np.int64)
-        self._present = np.zeros(4 * BLOCK, np.bool_)  # of which there is any: it is counted and searched much sooner
+        self._counts = np.zeros((4, BLOCK), np.int64)
+        self._present = np.zeros((4, BLOCK), np.bool_)  # of which there is any: it is searched much sooner
+        self._sums = np.zeros(4, np.int64)
+        self._kinds = np.zeros(4, np.int64)
         self._used = 0
 
     @property
     def counts(self) -> Ints:
+        """Shape (blocks, BLOCK), zeros behind the last value."""
         return self._counts[: self._used]
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
+        """Shape (blocks, BLOCK)."""
         return self._present[: self._used]
 
     @property
-    def blocks(self) -> Ints:
-        """The counts of whole blocks, zeros behind the last."""
-        return self._counts[: -(-self._used // BLOCK) * BLOCK]
+    def sums(self) -> Ints:
+        """How many there are of the values of a block, shape (blocks,)."""
+        return self._sums[: self._used]
+
+    @property
+    def kinds(self) -> Ints:
+        """How many values of a block there are, shape (blocks,)."""
+        return self._kinds[: self._used]
 
     def clear(self) -> None:
-        self.counts.fill(0)
-        self.present.fill(False)
+        for each in (self.counts, self.present, self.sums, self.kinds):
+            each.fill(0)
         self._used = 0
 
     def add(self, places: Ints, changes: Ints) -> None:
-        self._used = max(self._used, int(places.max()) + 1)
-        if self._used > len(self._counts):
-            more = max(-(-self._used // BLOCK) * BLOCK, 2 * len(self._counts)) - len(self._counts)
-            self._counts = np.concatenate((self._counts, np.zeros(more, np.int64)))
-            self._present = np.concatenate((self._present, np.zeros(more, np.bool_)))
-        np.add.at(self._counts, places, changes)
-        self._present[places] = self._counts[places] > 0
+        self._used = max(self._used, int(places.max()) // BLOCK + 1)
+        if self._used > len(self._sums):
+            more = max(self._used, 2 * len(self._sums)) - len(self._sums)
+            self._counts = np.concatenate((self._counts, np.zeros((more, BLOCK), np.int64)))
+            self._present = np.concatenate((self._present, np.zeros((more, BLOCK), np.bool_)))
+            self._sums = np.concatenate((self._sums, np.zeros(more, np.int64)))
+            self._kinds = np.concatenate((self._kinds, np.zeros(more, np.int64)))
+        np.add.at(self._counts.reshape(-1), places, changes)
+        np.add.at(self._sums, places // BLOCK, changes)
+        once = np.unique(places)
+        there = self._counts.reshape(-1)[once] > 0
+        came = there.view(np.int8) - self._present.reshape(-1)[once].view(np.int8)
+        np.add.at(self._kinds, once // BLOCK, came)
+        self._present.reshape(-1)[once] = there
 
 
 # Makes an answer of a window's counts: places of values, -1 for none, or numbers; always as many.
@@ -70,12 +90,17 @@ def ranks(millionths: Sequence[int]) -> Answer:
     """Return what finds the values at some shares of a window, as `sketches.quantile` does."""
 
     def answer(window: Counts) -> list[int]:
-        upto = np.cumsum(window.counts)
+        upto = np.cumsum(window.sums)
         n = int(upto[-1]) if len(upto) else 0
         if not n:
             return [-1] * len(millionths)
-        wanted = [max(1, -(-n * share // 1_000_000)) for share in millionths]
-        return [int(place) for place in np.searchsorted(upto, wanted)]
+        found = []
+        for share in millionths:
+            wanted = max(1, -(-n * share // 1_000_000))
+            block = int(np.searchsorted(upto, wanted))
+            before = int(upto[block - 1]) if block else 0
+            found.append(block * BLOCK + int(np.searchsorted(np.cumsum(window.counts[block]), wanted - before)))
+        return found
 
     return answer
 
@@ -84,28 +109,29 @@ def most_frequent(most: int) -> Answer:
     """Return what finds the `most` most frequent values, of equally frequent ones the smaller first."""
 
     def answer(window: Counts) -> list[int]:
-        present, counts = window.present, window.counts
-        if np.count_nonzero(present) * _FEW < len(present):
-            # Of a long history a short window has few values: what has no count is not looked at.
-            there = np.flatnonzero(present)
-            found = there[np.argsort(-counts[there], kind="stable")[:most]]
+        blocks = np.flatnonzero(window.kinds)
+        if window.kinds.sum() * _FEW < len(blocks) * BLOCK:
+            there = np.flatnonzero(window.present[blocks])
+            places = blocks[there // BLOCK] * BLOCK + there % BLOCK
+            places = places[np.argsort(-window.counts.reshape(-1)[places], kind="stable")[:most]]
         else:
-            found = most_frequent_places(window.blocks, most)
-        return [*found.tolist(), *[-1] * (most - len(found))]
+            dense = len(blocks) == len(window.kinds)
+            found = most_frequent_places((window.counts if dense else window.counts[blocks]).reshape(-1), most)
+            places = blocks[found // BLOCK] * BLOCK + found % BLOCK
+        return [*places.tolist(), *[-1] * (most - len(places))]
 
     return answer
 
 
 def smallest(window: Counts) -> list[int]:
     """Return how many different values there are, and the last of the `KEPT` smallest where there are so many."""
-    present = window.present
-    n = int(np.count_nonzero(present))
+    upto = np.cumsum(window.kinds)
+    n = int(upto[-1]) if len(upto) else 0
     if n < KEPT:
         return [n, -1]
-    end = len(present) * KEPT // n + 1
-    while len(there := np.flatnonzero(present[:end])) < KEPT:
-        end *= 2
-    return [n, int(there[KEPT - 1])]
+    block = int(np.searchsorted(upto, KEPT))
+    before = int(upto[block - 1]) if block else 0
+    return [n, block * BLOCK + int(np.flatnonzero(window.present[block])[KEPT - before - 1])]
 
 
 @dataclass(frozen=True)

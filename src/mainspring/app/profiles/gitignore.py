@@ -21,6 +21,10 @@ def keep_out_of_git(settings: Settings) -> None:
             lines.setdefault(url.path, set()).add("*")
         elif url.scheme == "sqlite":
             lines.setdefault(url.path.parent, set()).update((f"{url.path.name}*", f".{url.path.name}*"))
+    if settings.catalog.scheme == "sqlite":  # its locks are beside it
+        folder = settings.catalog.path.parent
+        lines.setdefault(folder, set()).add("locks/")
+        lines.setdefault(folder / "locks", set()).add("*")  # where the first was written before there were any
     for folder, patterns in lines.items():
         inside = folder != settings.root and folder.is_relative_to(settings.root)
         if folder != settings.state and folder.is_relative_to(settings.state):

@@ -63,6 +63,8 @@ def connect(
         "parquet_metadata_cache": "true",  # a file of the lake never changes
         # Statistics in files leave NaN out; without this, `isnan` is folded to false where they have no room for one.
         "parquet_can_have_nan": "true",
+        # Where nearly every column is read, a whole group of rows would be fetched at once, whatever the memory.
+        "disable_parquet_prefetching": "true",
     }
     if threads is not None:
         config["threads"] = threads

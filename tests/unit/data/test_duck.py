@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -148,3 +149,15 @@ def test_columns_that_a_file_lacks_are_null(tmp_path: Path) -> None:
     con = duck.connect()
     duck.register(con, "there", scan)
     assert con.execute("SELECT later, x FROM there").fetchall() == [(None, 1.0)]
+
+
+def test_a_group_of_rows_larger_than_the_memory_is_read(tmp_path: Path) -> None:
+    rows = 400_000
+    numbers = np.random.default_rng(0).random((12, rows))  # 38 MB in one group, of which every column is read
+    pq.write_table(pa.table({f"x{n}": column for n, column in enumerate(numbers)}), tmp_path / "wide.parquet")
+    con = duck.connect("32MB", threads=1)
+    duck.register(con, "there", scan_of(tmp_path / "wide.parquet"))
+    sums = ", ".join(f"sum(x{n})" for n in range(12))
+    with duck.duck_errors("wide"):
+        found = duck.one_row(con, f"SELECT {sums} FROM there")
+    assert found == pytest.approx(numbers.sum(axis=1).tolist())

@@ -303,6 +303,10 @@ class Heads:
         index = list(self._keyings).index(name)
         kept = f"SELECT {_list((*keys, *_VALUES))} FROM heads_kept {among} WHERE {_KEYING} = {quote_text(name)}"
         own = [f"{one} {among}" for one in self._own(index, keys)]
+        if own and self._cover is None and not self._uncovered:
+            there = duck.one_row(self._con, f"SELECT count(*) FROM heads_own_{index}")[0]
+            if there == self._merged_rows[index]:  # those of one load, or merged already: each entity has one
+                return own[0]
         return _grouped(keys, [kept, *own, *self._ranked(keys, among)])
 
     def _own(self, index: int, keys: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -103,6 +104,7 @@ def bare(folder: Path, file: Path) -> dict[str, Any]:
 
 
 def side(kind: str, folder: Path, file: Path) -> dict[str, Any]:
+    os.sync()  # ours syncs what it lands: it shall not pay for what others left unwritten
     done = subprocess.run(
         [sys.executable, __file__, "--side", kind, str(folder), str(file)], capture_output=True, text=True, check=False
     )

@@ -97,7 +97,7 @@ class Monitor:
             checkpoint = self._monitors.checkpoint(endpoint, self._window_us)
             if until is not None:
                 changed, _ = self._run(endpoint, None, None, until, progress)
-                # What was joined as of another instant is to be joined again.
+                # Labels that were joined as of another instant are joined again at the next look.
                 void = None if checkpoint is None else msgspec.structs.replace(checkpoint, labels=None)
                 self._monitors.save(changed, void)
                 return changed

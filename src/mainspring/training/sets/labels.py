@@ -211,7 +211,7 @@ class Joins:
 
     @property
     def sql(self) -> str:
-        """What `Join.sql` selects; of several labels `_label` is a struct, and null where any of them is."""
+        """The schema that `Join.sql` selects; of several labels `_label` is a struct, and null where any of them is."""
         if len(self.each) == 1:
             return self.each[0].sql
         numbered = list(enumerate(self.each))

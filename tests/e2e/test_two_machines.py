@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -77,7 +76,7 @@ def at_once(machines: tuple[Depot, Depot], shared: Mapping[str, str], *arguments
 
 @pytest.fixture
 def opened(shared: dict[str, str]) -> Iterator[Callable[[Depot], Project]]:
-    """Opens a machine's project in this process, and lets go of its databases at the end."""
+    """Opens a machine's project in this process; closes each at the end."""
     made: list[Project] = []
 
     def open_one(machine: Depot) -> Project:
@@ -86,10 +85,7 @@ def opened(shared: dict[str, str]) -> Iterator[Callable[[Depot], Project]]:
 
     yield open_one
     for project in made:
-        for name in ("engine", "locks", "tracking"):
-            part: Any = vars(project).get(name)
-            if part is not None:
-                (part.dispose if name == "engine" else part.close)()
+        project.close()
 
 
 def test_two_machines_land_train_and_promote_one_model_at_once(

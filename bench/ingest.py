@@ -3,7 +3,8 @@
 Each size is one Parquet file of card payments in order of time, where one row in fifty becomes known a minute late.
 Ours validates, deduplicates, ranks and lands the rows; the floor is `deltalake.write_deltalake` of the same file. Then
 100 more rows land on the same table, in a new process. Time is processor time, user and system, so that a busy machine
-changes it little. Memory is the process's peak.
+changes it little; each figure is the median of rounds in which ours and the floor take turns. Memory is the process's
+peak.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import argparse
 import json
 import os
 import resource
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -114,24 +117,24 @@ def side(kind: str, folder: Path, file: Path) -> dict[str, Any]:
     return found
 
 
-def measure(rows: int, cards: int, unique: bool) -> list[Case]:
-    size = f"{rows / 1e6:g}M rows"
+def measure(rows: int, cards: int, unique: bool, rounds: int) -> list[Case]:
     mine = "unique" if unique else "ours"
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         prepare(folder / "file.parquet", rows, cards)
         pq.write_table(payments(rows, FEW, cards), folder / "few.parquet")
-        whole = side("bare", folder / "bare", folder / "file.parquet")
-        few = side("bare", folder / "bare", folder / "few.parquet")
-        landed = side(mine, folder / "lake", folder / "file.parquet")
-        (folder / "file.parquet").unlink()
-        more = side(mine, folder / "lake", folder / "few.parquet")
+        for _ in range(rounds):
+            for kind in ("bare", mine):
+                for name in ("file", "few"):
+                    found.setdefault((kind, name), []).append(side(kind, folder / kind, folder / f"{name}.parquet"))
+                shutil.rmtree(folder / kind)
     what = ", payment is unique" if unique else ""
+    names = {"file": f"{rows / 1e6:g}M rows from a file{what}", "few": f"{FEW} more rows on {rows / 1e6:g}M rows{what}"}
     return [
-        Case(f"{size} from a file{what}", "processor s", landed["cpu"], whole["cpu"]),
-        Case(f"{FEW} more rows on {size}{what}", "processor s", more["cpu"], few["cpu"]),
-        Case(f"{size} from a file{what}", "peak MB", landed["megabytes"], whole["megabytes"]),
-        Case(f"{FEW} more rows on {size}{what}", "peak MB", more["megabytes"], few["megabytes"]),
+        Case(names[name], unit, *(statistics.median(one[key] for one in found[kind, name]) for kind in (mine, "bare")))
+        for unit, key in (("processor s", "cpu"), ("peak MB", "megabytes"))
+        for name in names
     ]
 
 
@@ -139,6 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000, 20_000_000])
     parser.add_argument("--cards", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--unique", action="store_true", help="the source also says that its payments are unique")
     parser.add_argument("--small", action="store_true", help="100,000 and 1,000,000 rows")
     parser.add_argument("--side", nargs=3, metavar=("KIND", "FOLDER", "FILE"), help=argparse.SUPPRESS)
@@ -149,7 +153,10 @@ def main() -> None:
         print(json.dumps(found))
         return
     sizes = [100_000, 1_000_000] if arguments.small else arguments.rows
-    report("ingest", [case for rows in sizes for case in measure(rows, arguments.cards, arguments.unique)])
+    report(
+        "ingest",
+        [case for rows in sizes for case in measure(rows, arguments.cards, arguments.unique, arguments.rounds)],
+    )
 
 
 if __name__ == "__main__":

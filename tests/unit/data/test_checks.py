@@ -6,11 +6,17 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import duckdb
+import pyarrow as pa
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from mainspring.core.errors import Invalid
 from mainspring.core.schema import Float64, Int64, String
-from mainspring.data.model import Check, Source, length, matches, none_of
+from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
+from mainspring.data.model import Check, Source, in_range, length, matches, none_of, not_null
+from mainspring.data.quality import certainly_pass, row_rules
 from unit.data.landing import Landing
 
 TEXTS = ["", "a", "ab", "abc", "abcd", "é", "👨‍👩‍👧", "A1", "a1\n", "1a", "'", "٣"]
@@ -92,3 +98,36 @@ def test_how_checks_are_written() -> None:
         "x starts with 'a'",
         'x none of "a", 1.5, true',
     ]
+
+
+BOUNDS = st.none() | st.sampled_from([-2.0, 0.0, 1.5, 2.0**53])
+INSTANTS = st.sampled_from([None, 0, FIRST_INSTANT - 1, FIRST_INSTANT, LAST_INSTANT, LAST_INSTANT + 1])
+
+
+@given(
+    st.lists(st.tuples(
+        st.none() | st.floats(width=32), st.none() | st.sampled_from([-3, 0, 2, 2**53, 2**53 + 1]), INSTANTS
+    ), max_size=3),
+    BOUNDS, BOUNDS, st.booleans(), st.sampled_from(["a", "b"]), st.booleans(),
+)  # fmt: skip
+@example([(1.0, 2, 0)], 0.0, 2.0**53, False, "a", True)
+@example([(float("nan"), 2, 0)], None, None, False, "a", True)
+def test_rows_that_certainly_pass_fail_no_rule(
+    values: list[tuple[Any, ...]], low: Any, high: Any, is_open: bool, column: str, is_present: bool
+) -> None:
+    checks = [in_range(column, low, high), *([not_null("b")] if is_present else [])]
+    if is_open:
+        checks.append(Check("in_range", (column,), low=0.0, low_open=True))
+    source = Source("facts", schema={"a": Float64, "b": Int64}, event_time="at", checks=checks)
+    a, b, at = ([row[place] for row in values] for place in range(3))
+    instants = pa.array(at, pa.int64()).view(pa.timestamp("us", "UTC"))
+    rows = pa.table({"a": pa.array(a, pa.float64()), "b": pa.array(b, pa.int64()), "at": instants})
+    with duckdb.connect() as con:
+        con.register("facts", rows)
+        fails = [f'coalesce(NOT epoch_us("at") BETWEEN {FIRST_INSTANT} AND {LAST_INSTANT}, false)']
+        fails += [condition for _, condition, _ in row_rules(source)]
+        (failing,) = con.sql(f"SELECT count(*) FROM facts WHERE {' OR '.join(fails)}").fetchall()[0]
+    if is_open:
+        assert not certainly_pass(rows, source)
+    else:  # of ranges and nulls the extremes tell all
+        assert certainly_pass(rows, source) == (failing == 0)

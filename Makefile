@@ -50,7 +50,7 @@ unit: $(READY)
 check: lint types unit ## the fast gate: style, types, layers, dead code, unit tests
 
 test: check servers ## everything
-	$(TESTS) -n 2 tests --ignore tests/unit --ignore tests/architecture
+	$(TESTS) -n 2 --reruns 1 -r aR tests --ignore tests/unit --ignore tests/architecture
 
 servers: ## the programs that some tests drive, from the system's packages where that is allowed
 	@bash tests/servers.sh

@@ -24,6 +24,13 @@ settings.register_profile("whenever", settings.default, deadline=None)  # in CI:
 settings.load_profile("whenever")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let what fails by chance in a property test or a kill be a failure: `--reruns` is for slow machines alone."""
+    for item in items:
+        if {"property", "death"} & {*item.path.parts}:
+            item.add_marker(pytest.mark.flaky(reruns=0))
+
+
 def _make(root: Path) -> dict[str, Any]:
     """Lay the project out and bring it to two versions, the first of which is champion. Return what was printed."""
     depot = lay_out(root)

@@ -24,6 +24,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import prefork
 from mainspring.app.profiles.settings import load_settings
 from mainspring.app.project import Project, open_project
 
@@ -164,7 +165,11 @@ class Depot:
         timeout_s: float = 120.0,
         **options: Any,
     ) -> Ran:
-        """Run a command to its end."""
+        """Run a command to its end, forked where that is the same (`prefork`)."""
+        whole = self.environment | dict(environment or {})
+        if not options and prefork.suits(whole):
+            given = [str(each) for each in arguments]
+            return Ran(*prefork.run(given, cwd=self.root, environment=whole, timeout_s=timeout_s))
         with self.start(*arguments, environment=environment, **options) as process:
             try:
                 stdout, stderr = process.communicate(timeout=timeout_s)

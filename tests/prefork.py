@@ -1,0 +1,190 @@
+"""Commands in forked processes: `mainspring ...` without the start of an interpreter and its imports.
+
+A server (this module as a program, one for each process of pytest) imports once what commands import, and forks for
+each command: a process of its own, with its own arguments, environment, folder and streams, that has nothing of another
+command's. `MAINSPRING_TESTS_START=real` starts an interpreter for each instead, as `make test-deep` does. So do tests
+of what starting is: its time, what is imported, signals meanwhile, other streams than files.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import importlib
+import json
+import os
+import pkgutil
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+_HEAVY = (
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "pyarrow.dataset",
+    "scipy.stats",
+    "skl2onnx",
+    "sklearn.ensemble",
+    "sklearn.linear_model",
+    "sklearn.pipeline",
+)
+_NOT_IMPORTED = re.compile(r"__main__|conformance|\.migrations\.|\.adapters\.(catboost|lightgbm|xgboost)$")
+# What libraries read of the environment while they are imported must be the same for all; these they do not read.
+_FREE = ("MAINSPRING_", "AWS_", "COLUMNS", "NO_COLOR", "FORCE_COLOR", "PWD", "OLDPWD", "PYTEST_")
+_COUNT = struct.Struct("!i")
+
+
+def suits(environment: Mapping[str, str]) -> bool:
+    """Return whether a command with this environment may be forked."""
+    if os.environ.get("MAINSPRING_TESTS_START") == "real":
+        return False
+    return _bound(environment) == _server().environment
+
+
+def run(
+    arguments: Sequence[str], *, cwd: Path, environment: Mapping[str, str], timeout_s: float
+) -> tuple[int, str, str]:
+    """Return how the command ended, as `Popen.returncode` has it, and what it wrote to stdout and stderr.
+
+    Raises:
+        TimeoutExpired: It did not end; it is killed.
+    """
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr, socket.socket(socket.AF_UNIX) as line:
+        line.connect(_server().address)
+        line.settimeout(timeout_s)
+        said = json.dumps([list(arguments), str(cwd), dict(environment)]).encode()
+        socket.send_fds(line, [_COUNT.pack(len(said))], [stdout.fileno(), stderr.fileno()])
+        line.sendall(said)
+        process = _number(line)
+        try:
+            code = _number(line)
+        except TimeoutError:
+            os.kill(process, signal.SIGKILL)
+            raise subprocess.TimeoutExpired(list(arguments), timeout_s, _text(stdout), _text(stderr)) from None
+        return code, _text(stdout), _text(stderr)
+
+
+class _Server:
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="prefork-")
+        self.address = str(Path(self._folder.name) / "socket")
+        self.environment = _bound(os.environ) | {"OMP_NUM_THREADS": "1"}
+        ready, told = os.pipe()
+        command = [sys.executable, __file__, self.address, str(told)]
+        self._process = subprocess.Popen(command, env=self.environment, pass_fds=[told], stdin=subprocess.DEVNULL)
+        os.close(told)
+        with os.fdopen(ready) as started:
+            assert started.read() == "ready", "the server of forked commands did not start"
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._folder.cleanup()
+
+
+_server = functools.cache(_Server)
+
+
+def _bound(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if not name.startswith(_FREE)}
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode()
+
+
+def _number(line: socket.socket) -> int:
+    (number,) = _COUNT.unpack(_exactly(line, _COUNT.size))
+    return int(number)
+
+
+def _exactly(line: socket.socket, count: int) -> bytes:
+    found = b""
+    while len(found) < count:
+        part = line.recv(count - len(found))
+        assert part, "the server of forked commands is gone"
+        found += part
+    return found
+
+
+def _serve(address: str, ready: int) -> None:
+    mainspring = importlib.import_module("mainspring")
+    for each in pkgutil.walk_packages(mainspring.__path__, "mainspring."):
+        if not each.ispkg and not _NOT_IMPORTED.search(each.name):
+            importlib.import_module(each.name)
+    for name in _HEAVY:
+        importlib.import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the child that attends to a command says how it ended
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen(64)
+        os.write(ready, b"ready")
+        os.close(ready)
+        while True:
+            line, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                _attend(line)
+            line.close()
+
+
+def _attend(line: socket.socket) -> None:
+    """Run one command in a child of this process, say which that is and how it ended, and end."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    header, streams, _, _ = socket.recv_fds(line, _COUNT.size, 2)
+    arguments, cwd, environment = json.loads(_exactly(line, _COUNT.unpack(header)[0]))
+    child = os.fork()
+    if child == 0:
+        line.close()
+        for place, stream in enumerate(streams, start=1):
+            os.dup2(stream, place)
+            os.close(stream)
+        os._exit(_command(arguments, cwd, environment))
+    line.sendall(_COUNT.pack(child))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with contextlib.suppress(OSError):  # nobody waits any more
+        line.sendall(_COUNT.pack(code))
+    os._exit(0)
+
+
+def _command(arguments: list[str], cwd: str, environment: dict[str, str]) -> int:
+    """Be `python -m mainspring` in a folder; return the exit code."""
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    main = sys.modules["mainspring.cli.main"]
+    sys.argv = [str(Path(main.__file__ or "").parents[1] / "__main__.py"), *arguments]
+    sys.path[0] = cwd
+    code: Any = 0
+    try:
+        main.main()
+    except SystemExit as error:
+        code = error.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    return int(code)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], int(sys.argv[2]))

@@ -5,6 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help demo check lint types unit test bench bench-peers lock servers clean
 
+# Every process of a test would compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= $(firstword $(foreach v,python3.11 python3.12 python3.13 python3,$(shell $(v) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && command -v $(v))))
 VENV := .venv
 BIN := $(VENV)/bin

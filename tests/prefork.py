@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
@@ -126,6 +127,8 @@ def _serve(address: str, ready: int) -> None:
             importlib.import_module(each.name)
     for name in _HEAVY:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a child's collection shall not touch, and so copy, what all share
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the child that attends to a command says how it ended
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
@@ -160,7 +163,10 @@ def _attend(line: socket.socket) -> None:
 
 
 def _command(arguments: list[str], cwd: str, environment: dict[str, str]) -> int:
-    """Be `python -m mainspring` in a folder; return the exit code."""
+    """Be `python -m mainspring` in a folder; return the exit code.
+
+    All of an interpreter's end is done but to take the modules apart, which would copy the memory of all of them.
+    """
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
@@ -180,6 +186,7 @@ def _command(arguments: list[str], cwd: str, environment: dict[str, str]) -> int
         code = 1
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
+    gc.collect()  # files and databases that nobody closed
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import urllib.request
@@ -164,7 +165,8 @@ def test_runs_locked_in_the_middle_of_a_training(depot: Depot) -> None:
 
 def test_runs_deleted_in_the_middle_of_a_training_are_not_begun_anew_beside_their_log(depot: Depot) -> None:
     database = depot.state / "tracking.db"
-    shutil.copy(database, depot.root / "backup")
+    with sqlite3.connect(database) as whole, sqlite3.connect(depot.root / "backup") as backup:
+        whole.backup(backup)  # what is in the log beside the file, too
     teach(depot, f"os.unlink({str(database)!r})\nrun.log_metric('loss', 0.1)\nrun.flush()")
     check_refused(depot.run("train", MODEL), exits.UNAVAILABLE, "tracking.db is gone", "backup")
     (depot.root / "parcels" / "model.py").write_text(MODEL_PY)

@@ -131,26 +131,33 @@ class _Pending:
             answered = self._inference.answered(answer)
             content, header_length = encode_infer(answered, self._binary)
         except Exception as error:
-            self._tell(self._request, error)
+            self._end(error)
             return
         ended = time.monotonic_ns()
         self._metrics.stages["encode"].observe((ended - begun) / 1e9)
         answered.encoded = (begun, ended)
         self._request.answered = answered
         if header_length is None:
-            self._tell(self._request, Reply(200, content))
+            self._end(Reply(200, content))
         else:
-            self._tell(self._request, Reply(200, content, (_BINARY, (HEADER_LENGTH, str(header_length)))))
+            self._end(Reply(200, content, (_BINARY, (HEADER_LENGTH, str(header_length)))))
 
     def set_exception(self, error: Exception, /) -> None:
         self._over = True
-        self._tell(self._request, error)
+        self._end(error)
 
     def leave(self) -> None:
         if not self._over:
             self._over = True
             self._inference.cancel()
-            self._tell(self._request, None)
+            self._end(None)
+
+    def _end(self, outcome: Reply | Exception | None) -> None:
+        """Tell what became of the request and forget it: it leads back here, and both would wait for the cycle
+        collector, which took a quarter of a busy gateway's time."""
+        request = self._request
+        del self._request, self._inference
+        self._tell(request, outcome)
 
 
 def _said(request: Request) -> tuple[int | None, str, float]:

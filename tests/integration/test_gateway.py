@@ -1,8 +1,9 @@
-"""A real gateway over Granian on a free port, a real ONNX bundle behind it, real connections in front of it."""
+"""A real gateway on a free port, a real ONNX bundle behind it, real connections in front of it."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import logging
@@ -116,6 +117,27 @@ async def test_full_inputs_are_answered_as_the_model_says_and_logged() -> None:
         assert (first.keys, first.request, first.statuses) == ({}, {}, {})
         assert (first.at, first.endpoint, first.model) == (NOW, "late-arrival", "late")
         assert first.latency_us > 0
+
+
+@on_a_loop
+async def test_requests_leave_nothing_to_the_cycle_collector() -> None:
+    async with running(published()) as each:
+        bodies = [full_request(), keyed_request("AA", None), {"inputs": []}, full_request(parameters={"timeout": 1})]
+        statuses = [(await each.infer(body)).status_code for body in bodies]
+        assert [status // 100 for status in statuses] == [2, 2, 4, 5]
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for body in bodies * 5:
+                await each.infer(body)
+            gc.collect()
+            left = {type(one) for one in gc.garbage if type(one).__module__.startswith("mainspring.serving")}
+        finally:
+            gc.set_debug(0)
+            gc.enable()
+            gc.garbage.clear()
+        assert left == set()
 
 
 @on_a_loop

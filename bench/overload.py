@@ -2,9 +2,10 @@
 
 A server's capacity is what it answers in a closed loop of 64 connections, measured anew before each load. Then requests
 come as a Poisson process whatever the answers do. Time is the caller's: from when a request was due until its answer is
-read. Goodput is what was answered within the time allowed, as a part of the capacity. 512 connections are as many
-callers; a request that is due while each of them still waits for an answer is lost. One process, one core; the client
-has the other.
+read. Goodput is what was answered within the time allowed, as a part of the capacity; and as a part of what as many
+callers get in a closed loop, where nobody hurries: a server holds more requests at once then, and serves each for more.
+512 connections are as many callers; a request that is due while each of them still waits for an answer is lost. One
+process, one core; the client has the other.
 
 Small requests come to a network of 30-512-512-2, one row or sixteen at once: there HTTP and JSON are what is short.
 Rows of a network of one or two milliseconds each follow, where it is the model; only there are peers measured too. Ours
@@ -85,21 +86,33 @@ def write_large(path: Path) -> None:
 
 @dataclass
 class Measured:
-    """What a server did at so many times its capacity: that capacity, requests a second, and the load."""
+    """What a server did at so many times its capacity: that capacity, requests a second, and the load.
+
+    `crowds` has the same as the capacity with as many connections as the load has.
+    """
 
     limit_us: int = 0
     loads: dict[float, tuple[float, Load]] = field(default_factory=dict)
+    crowds: dict[float, float] = field(default_factory=dict)
     note: str = ""
 
     @property
     def capacity(self) -> float | None:
         return round(sum(each for each, _ in self.loads.values()) / len(self.loads)) if self.loads else None
 
+    @property
+    def crowd(self) -> float | None:
+        return round(sum(self.crowds.values()) / len(self.crowds)) if self.crowds else None
+
     def goodput(self, times: float) -> float | None:
         if times not in self.loads:
             return None
         in_time = np.count_nonzero(self.loads[times][1].latencies_us <= self.limit_us)
         return round(times * float(in_time) / max(1, self.loads[times][1].due), 3)
+
+    def of_crowd(self, times: float) -> float | None:
+        goodput = self.goodput(times)
+        return None if goodput is None else round(goodput * self.loads[times][0] / self.crowds[times], 3)
 
     def answered_us(self, times: float) -> float | None:
         return self.loads[times][1].quantile_us(0.99) if times in self.loads else None
@@ -130,12 +143,14 @@ def measured(server: Server, limited: Sequence[bytes], traffic: Traffic, times: 
         closed = run(address, server.requests, connections=64, seconds=s / 2, warm_up_s=0.5)
         if not closed.answered:
             return Measured(note=f"it answered {dict(closed.statuses)}")
+        crowd = run(address, server.requests, connections=CONNECTIONS, seconds=s / 2, warm_up_s=0.5)
         rate = each * closed.per_second
         load = run(address, limited, connections=CONNECTIONS, seconds=s, rate=rate, waits=False, warm_up_s=1.0)
-        found.loads[each] = (closed.per_second, load)
+        found.loads[each], found.crowds[each] = (closed.per_second, load), crowd.per_second
         print(
             f"  {traffic.name}, {traffic.limit_us // 1000} ms: {each} x {closed.per_second:.0f}/s: "
-            f"{found.goodput(each)} of it, {dict(load.statuses)}, {load.unasked} lost of {load.due}, "
+            f"{found.goodput(each)} of it, {found.of_crowd(each)} of {CONNECTIONS} callers' "
+            f"unhurried, {dict(load.statuses)}, {load.unasked} lost of {load.due}, "
             f"p99 answered {load.quantile_us(0.99) or 0:.0f}, refused {found.refused_us(each, 0.5) or 0:.0f} and "
             f"{found.refused_us(each, 0.99) or 0:.0f}",
             file=sys.stderr,
@@ -150,9 +165,13 @@ def cases(traffic: Traffic, sides: Mapping[str, Measured], times: Sequence[float
     yield Case(f"{traffic.name}, {traffic.limit_us // 1000} ms: capacity, 64 connections in a closed loop",
                "requests/s", mine.capacity, None, {name: each.capacity for name, each in peers.items()}, notes,
                more_is_better=True)  # fmt: skip
+    yield Case(f"  the same with {CONNECTIONS} connections", "requests/s", mine.crowd, None,
+               {name: each.crowd for name, each in peers.items()}, more_is_better=True)  # fmt: skip
     for each in times:
         yield Case(f"  {each:g} x capacity: answered in time", "of capacity", mine.goodput(each), min(each, 1.0),
                    {name: other.goodput(each) for name, other in peers.items()}, more_is_better=True)  # fmt: skip
+        yield Case(f"    of what {CONNECTIONS} callers get unhurried", "of that", mine.of_crowd(each), min(each, 1.0),
+                   {name: other.of_crowd(each) for name, other in peers.items()}, more_is_better=True)  # fmt: skip
         yield Case("    p99 of what was answered", "µs", mine.answered_us(each), None,
                    {name: other.answered_us(each) for name, other in peers.items()})  # fmt: skip
         if each > 1:

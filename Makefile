@@ -1,9 +1,9 @@
 # Everything on a fresh machine that has Python 3.11 to 3.13, make and a network:
 #   make demo    all of it on the flights of 2013 (ARGS=--json for one JSON document)
-#   make test    every test; make check is the fast part of it
+#   make test    every test; make check is the fast part of it, make test-deep tries everything for longer
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo check lint types unit test bench bench-peers lock servers clean
+.PHONY: help demo check lint types unit test test-deep bench bench-peers lock servers clean
 
 # Every process of a test would compile what it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -53,6 +53,9 @@ check: lint types unit ## the fast gate: style, types, layers, dead code, unit t
 
 test: check servers ## everything
 	$(TESTS) -n 2 --reruns 1 -r aR tests --ignore tests/unit --ignore tests/architecture
+
+test-deep: lint types servers ## everything, with all examples and kills and a real interpreter for each command
+	MAINSPRING_TESTS_DEEP=1 MAINSPRING_TESTS_START=real $(TESTS) -n 2 --timeout 600 tests
 
 servers: ## the programs that some tests drive, from the system's packages where that is allowed
 	@bash tests/servers.sh

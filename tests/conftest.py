@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from depot import MODEL, Depot, copied, lay_out
+from depth import DEEP
 from mainspring.core.locks import FileLocks
 from object_store import s3_blobs, s3_server, s3_url  # noqa: F401  (fixtures)
 from servers import _stores, online_stores, postgres_server, redis_server  # noqa: F401  (fixtures)
@@ -19,9 +20,10 @@ from servers import _stores, online_stores, postgres_server, redis_server  # noq
 # A shell starts what runs in its background with SIGINT ignored, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A busy machine is slow now and then: nothing is asserted on a time.
-settings.register_profile("whenever", settings.default, deadline=None)  # in CI: what is drawn is always the same
-settings.load_profile("whenever")
+# A busy machine is slow now and then: nothing is asserted on a time. In CI what is drawn is always the same.
+for profile, default in (("gate", 40), ("deep", 100)):
+    settings.register_profile(profile, settings.default, deadline=None, max_examples=default)
+settings.load_profile("deep" if DEEP else "gate")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 from pathlib import Path
@@ -24,6 +25,21 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for profile, default in (("gate", 40), ("deep", 100)):
     settings.register_profile(profile, settings.default, deadline=None, max_examples=default)
 settings.load_profile("deep" if DEEP else "gate")
+
+
+class _LogRecord(logging.LogRecord):
+    """A record that keeps the text of an error and not its frames.
+
+    pytest keeps records to the end of a test, and so all that those frames use: a gateway that stops waited for it.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        if isinstance(self.args, tuple):
+            self.args = tuple(str(each) if isinstance(each, BaseException) else each for each in self.args)
+
+
+logging.setLogRecordFactory(_LogRecord)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

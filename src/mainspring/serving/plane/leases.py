@@ -69,12 +69,13 @@ class Leases:
 
     async def stop(self) -> None:
         """Wait until what has been dropped is closed; what is in use for longer than a moment stays open."""
-        for _ in range(_MOMENTS):
+        for moment in range(_MOMENTS):
             with self._changing:
                 self._settle()
             if not self._dropped:
                 break
-            gc.collect()
+            if moment & (moment + 1) == 0:  # ever less often: in a large process one takes half a second
+                gc.collect()
             await asyncio.sleep(_MOMENT_S)
         with self._changing:
             self._settle()

@@ -37,7 +37,7 @@ def check_digest(text: str) -> str:
     """Return `text` if it is a digest.
 
     Raises:
-        Invalid: It is not 64 lower-case hexadecimal digits.
+        Invalid: `text` is not 64 lower-case hexadecimal digits.
     """
     if not _DIGEST.fullmatch(text):
         raise Invalid(f"{text[:80]!r} is not a bundle's digest.", fix="give 64 hexadecimal digits.")
@@ -51,8 +51,8 @@ def sha256(content: bytes) -> str:
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the manifest's canonical JSON: fields and keys sorted, no spaces, UTF-8.
 
-    Fields that came after the first release stand there only where they say something: a bundle that was sealed before
-    keeps its digest, and earlier versions read what they can serve.
+    Fields added after the first release are written only if they have a value. So a bundle sealed before keeps its
+    digest, and an earlier release can read every manifest that it can serve.
     """
     fields = msgspec.to_builtins(manifest)
     return msgspec.json.encode(
@@ -61,11 +61,11 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 def seal(manifest: Manifest, files: Mapping[str, bytes], key: signing.SigningKey) -> Bundle:
-    """Return the bundle of `files`, signed. `manifest.format` and `manifest.files` are filled in here.
+    """Sign `files` as a bundle. `manifest.format` and `manifest.files` are filled in here.
 
     Raises:
-        Invalid: A file's name is not one of a bundle's.
-        Corrupt: The model is missing, or it is not what its flavour says (see `flavours.check_model`).
+        Invalid: A file name is not allowed in a bundle.
+        Corrupt: The model is missing, or does not match its flavour (see `flavours.check_model`).
     """
     wrong = set(files) - ALLOWED
     if wrong:
@@ -82,10 +82,10 @@ def seal(manifest: Manifest, files: Mapping[str, bytes], key: signing.SigningKey
 
 
 class Bundles:
-    """Bundles in a blob store, checked on the way in and on the way out.
+    """Bundles in a blob store, verified when saved and when loaded.
 
     Args:
-        public_key: Raw Ed25519 public key of the project, 32 bytes: only what it signed is loaded.
+        public_key: Raw Ed25519 public key of the project, 32 bytes; a bundle must carry its signature.
     """
 
     def __init__(self, blobs: Blobs, public_key: bytes) -> None:
@@ -93,14 +93,14 @@ class Bundles:
         self._public_key = public_key
 
     def save(self, bundle: Bundle) -> None:
-        """Store a bundle whole; one that is there already stays as it is.
+        """Store a bundle; an existing one stays unchanged.
 
-        Every byte is hashed again. The model's file is only looked through again if `seal`, `load` or `open_blob` has
-        not done that with the same bytes.
+        Every byte is hashed again. The content of the model's file is checked only if `seal`, `load` or `open_blob` has
+        not already checked the same bytes.
 
         Raises:
-            Corrupt: The bundle does not hold together, or another key signed it.
-            StorageFull: No space; nothing is there.
+            Corrupt: The bundle is inconsistent, or another key signed it.
+            StorageFull: No space; nothing was stored.
         """
         blob = {**bundle.files, MANIFEST: encode_manifest(bundle.manifest), SIGNATURE: bundle.signature}
         open_blob(bundle.digest, blob, self._public_key, looked_through=bundle.looked_through)
@@ -110,9 +110,9 @@ class Bundles:
         """Return the bundle with this digest, verified.
 
         Raises:
-            Invalid: `digest` cannot be one.
-            NotFound: There is no such bundle.
-            Corrupt: A byte, a file, or the signature is not as it was sealed; the message says which.
+            Invalid: `digest` is not a digest.
+            NotFound: The bundle does not exist.
+            Corrupt: A file or the signature differs from the sealed bundle; the message says which.
         """
         try:
             blob = self._blobs.get(check_digest(digest))
@@ -124,11 +124,11 @@ class Bundles:
 
 
 def open_blob(digest: str, blob: Mapping[str, bytes], public_key: bytes, *, looked_through: str = "") -> Bundle:
-    """Return the bundle that a blob's files are, after checking all of them against `digest` and the key.
+    """Return the bundle in `blob`, after verifying every file against `digest` and the key.
 
     Args:
-        looked_through: See `Bundle.looked_through`: a digest decides every byte, so what was found in the model's file
-            of that bundle holds of this one if, after its hashes were checked, its digest is the same.
+        looked_through: See `Bundle.looked_through`. If it equals `digest`, the model's file is not checked again: a
+            digest determines every byte, and all hashes are verified here.
 
     Raises:
         Corrupt: See `Bundles.load`.

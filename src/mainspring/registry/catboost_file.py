@@ -1,10 +1,10 @@
-"""What a CatBoost model file may hold, read from its bytes alone: `CBM1`, a FlatBuffer of trees, categories' counts.
+"""Validation of a CatBoost model file from its bytes: `CBM1`, a FlatBuffer of trees, then the categories' counts.
 
-The layout is that of catboost/libs/model/flatbuffers/model.fbs: `TModelCore` with its format's version, its trees, a
-map of texts and the names of the parts that follow it; of FlatBuffers (https://flatbuffers.dev/internals) only tables,
-vectors and strings are read. Every offset is checked against the end of the buffer. Nothing in it can be code; but
-CatBoost's own reader crashes on a file whose numbers were changed (12 of 300 tried), so only files that a training here
-made are loaded: `registry.model_file` refuses one that somebody brings.
+The layout is that of catboost/libs/model/flatbuffers/model.fbs: `TModelCore` with the format version, the trees, a map
+of texts and the names of the parts that follow. Of FlatBuffers (https://flatbuffers.dev/internals) only tables, vectors
+and strings are read. Every offset is checked against the end of the buffer. The format cannot carry code, but
+CatBoost's own reader crashes on a file with altered numbers (12 of 300 tried). So only files from this project's
+training are loaded: `registry.model_file` refuses external ones.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import msgspec
 
 from mainspring.core.errors import Corrupt
 
-_MAGIC, _VERSION, _PART = b"CBM1", "FlabuffersModel_v1", "static_provider_v1"  # the format spells it so
+_MAGIC, _VERSION, _PART = b"CBM1", "FlabuffersModel_v1", "static_provider_v1"  # spelt so in the format
 _PROBABILITIES = frozenset({"Logloss", "CrossEntropy", "MultiClass"})
 _EXPONENTS = frozenset({"Poisson", "Tweedie", "LogLinQuantile"})
 _LONGEST = 1_000_000  # bytes of a text, entries of a vector of tables
 
 
 class Ensemble(msgspec.Struct, frozen=True):
-    """What is asked of a model file.
+    """Facts read from a CatBoost model file.
 
     Args:
-        numbers: The places of the columns that are numbers.
-        categories: The places of the columns that are texts.
-        answer: How its sums become answers, in CatBoost's word: Probability, Exponent, RawFormulaVal.
+        numbers: Positions of the numeric columns.
+        categories: Positions of the text columns.
+        answer: CatBoost's prediction type: Probability, Exponent or RawFormulaVal.
     """
 
     numbers: tuple[int, ...]
@@ -43,10 +43,10 @@ class Ensemble(msgspec.Struct, frozen=True):
 
 
 def check_catboost(content: bytes, name: str = "model.cbm") -> Ensemble:
-    """Return what the model in `content` is, if it is one whole `.cbm` file of CatBoost of numbers and categories.
+    """Return the facts of the model in `content`, if it is one complete `.cbm` file with numeric and text columns only.
 
     Raises:
-        Corrupt: It is no such file, is cut short, holds anything after its end, or takes texts or embeddings.
+        Corrupt: The file is not CatBoost's, is truncated, has trailing bytes, or takes text features or embeddings.
     """
     if content[:4] != _MAGIC:
         raise Corrupt(f"{name} does not begin as a model of CatBoost does, with {_MAGIC.decode()}.")
@@ -87,7 +87,7 @@ def _read(content: bytes, name: str) -> Ensemble:
 
 
 class _Buffer:
-    """One FlatBuffer: tables are places in it, fields are known by their number in the schema."""
+    """One FlatBuffer. A table is an offset into it; a field is known by its number in the schema."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
@@ -135,7 +135,7 @@ class _Buffer:
         return self.content[place + 4 : place + 4 + size].decode(errors="replace")
 
     def _field(self, table: int, field: int) -> int:
-        """Return where a field's value stands, 0 where it has none."""
+        """Return the offset of a field's value, 0 if the field is absent."""
         names = table - self._at("<i", table)
         entry = 4 + 2 * field
         if entry >= self._at("<H", names):

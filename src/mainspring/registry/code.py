@@ -1,4 +1,6 @@
-"""Functions of a project as models: named, never carried. A bundle has the name and a digest of the source."""
+"""References to functions of a project that serve as models. A bundle holds the name and a digest of the source, no
+code.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,10 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def check_code(code: Code, owner: str = "") -> None:
-    """Return if `code` names a function as `module:function`, with a SHA-256 of its source.
+    """Raise if `code` is not a function written as `module:function` with a SHA-256 of its source.
 
     Raises:
-        Corrupt: It does not.
+        Corrupt: The name or the digest is malformed.
     """
     if not FUNCTION.fullmatch(code.function):
         raise Corrupt(f"The function {code.function[:80]!r}{owner} is not written module:function.")

@@ -1,4 +1,4 @@
-"""What to raise when something was decided already."""
+"""Errors for decisions that exist already, or do not exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which kinds of models a bundle can be: what its model's file is called, and what that file may hold."""
+"""Model flavours that a bundle can hold: the names of the model's file, and the check of its content."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Flavour:
     """One kind of model.
 
     Args:
-        files: The names that the model's file may have, of which a bundle holds exactly one; without any, the manifest
-            says all.
-        check: Called with the file's bytes and name; raises `Corrupt` where they are not such a model.
+        files: Allowed names of the model's file; a bundle holds exactly one of them. Empty if the manifest alone
+            describes the model.
+        check: Called with the file's bytes and name; raises `Corrupt` if they are not such a model.
     """
 
     files: tuple[str, ...] = ()
@@ -41,13 +41,13 @@ MODEL_FILES = frozenset(name for flavour in FLAVOURS.values() for name in flavou
 
 
 def check_model(manifest: Manifest, files: Mapping[str, bytes], owner: str = "") -> None:
-    """Return if `files` and the manifest hold one model of the manifest's flavour, and no other.
+    """Raise if `files` and the manifest do not hold exactly one model of the manifest's flavour.
 
     Args:
-        owner: Goes after a file's name in messages, such as ` of bundle 0123456789ab`.
+        owner: Text after a file's name in messages, such as ` of bundle 0123456789ab`.
 
     Raises:
-        Corrupt: The flavour is unknown, the model's file is missing or there twice, or it is not such a model.
+        Corrupt: The flavour is unknown, the model's file is missing or duplicated, or its content does not match.
     """
     flavour = FLAVOURS.get(manifest.flavour)
     if flavour is None:

@@ -1,12 +1,13 @@
-"""Which versions and bundles nothing leads to any more, and their removal.
+"""Garbage collection of versions and bundles.
 
-A bundle is held by a registered version that is not marked for deletion, by an alias, by a version's tag that is its
-digest, by whatever the caller says (routes, endpoints, logged predictions), and by a graph that is held itself and has
-it as a node. A marked version goes with its bundle, when the mark is older than the grace and nothing else holds it.
+A bundle is referenced by a registered version that is not marked for deletion, by an alias, by a version's tag whose
+value is its digest, by anything that the caller adds (routes, endpoints, logged predictions), and by a referenced graph
+that has it as a node. A marked version is removed with its bundle once the mark is older than the grace period and
+nothing else references the bundle.
 
-Safe beside others, without a lock: a bundle that is about to be registered was put within the grace, and a blob store
-does not remove what is young (`Blobs.delete`); an alias that comes to name a version keeps it
-(`ModelVersions.remove`); a mark is either taken back or claimed; and `register` refuses a version that is marked.
+Safe beside concurrent commands, without a lock. A bundle that is about to be registered was stored within the grace
+period, and a blob store does not remove a recent blob (`Blobs.delete`). An alias that is moved to a version keeps it
+(`ModelVersions.remove`). A mark is either taken back or claimed. `register` refuses a version that is marked.
 """
 
 from __future__ import annotations
@@ -21,29 +22,31 @@ from mainspring.registry.bundles import Bundles
 from mainspring.registry.model import Deletion, ModelVersion
 from mainspring.registry.ports import Blobs, Deletions, ModelVersions
 
-LEAST_GRACE = HOUR  # between the storing of a bundle and its registration lie seconds
+LEAST_GRACE = HOUR  # a bundle is registered seconds after it is stored
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
-Reasons = Mapping[str, str]  # digest -> what holds it
-Members = Callable[[str], Iterable[str]]  # digest -> those of the bundles that it names as nodes
+Reasons = Mapping[str, str]  # digest -> description of its referrer
+Members = Callable[[str], Iterable[str]]  # digest -> digests of its graph nodes
 Marks = Mapping[tuple[str, str], Deletion]  # (model, version) -> its mark
 
 
 @dataclass(slots=True)
 class Collected:
-    """What a collection removed, or would have, and what it left though it is marked: with the reason."""
+    """Result of a collection: versions and bundles that were (or would be) removed, and marked versions kept, with the
+    reason.
+    """
 
     versions: list[Deletion] = field(default_factory=list)
     bundles: list[str] = field(default_factory=list)
     kept: list[tuple[Deletion, str]] = field(default_factory=list)
-    unfinished: int = 0  # what writers that died had left
+    unfinished: int = 0  # remains of dead writers that were removed
 
 
 def reach(roots: Reasons, leads_to: Callable[[str], Reasons]) -> dict[str, str]:
-    """Return everything that `roots` lead to, each with what holds it.
+    """Return every digest reachable from `roots`, each with its referrer.
 
     Args:
-        leads_to: Returns what a bundle holds, if it is held itself.
+        leads_to: Returns the bundles that a bundle references.
     """
     held: dict[str, str] = {}
     waiting = list(roots.items())
@@ -56,10 +59,10 @@ def reach(roots: Reasons, leads_to: Callable[[str], Reasons]) -> dict[str, str]:
 
 
 def graph_members(bundles: Bundles) -> Members:
-    """Return how to find a bundle's nodes: by reading it, verified, once. A bundle that is gone has none.
+    """Return a function that returns a bundle's graph nodes, read and verified once each. A missing bundle has none.
 
     Raises (when called):
-        Corrupt: The bundle is damaged, so nobody knows what it holds.
+        Corrupt: The bundle is damaged, so its references are unknown.
     """
     known: dict[str, list[str]] = {}
 
@@ -84,7 +87,7 @@ def register(
     tags: Mapping[str, str],
     at: int,
 ) -> ModelVersion:
-    """Register a bundle that may have been registered before; see `ModelVersions.register`.
+    """Register a bundle, which may be registered already; see `ModelVersions.register`.
 
     Raises:
         Conflict: Its version is marked for deletion.
@@ -109,16 +112,16 @@ def collect(
     grace_us: int,
     dry_run: bool = False,
 ) -> Collected:
-    """Remove what nothing leads to, or say what that would be.
+    """Remove unreferenced versions and bundles, or with `dry_run` only report them.
 
     Args:
-        elsewhere: Returns what else holds bundles: routes, endpoints, predictions.
-        now: By the machine's clock, UTC epoch microseconds.
-        grace_us: How long a mark, and a bundle that no version names, stays at least.
+        elsewhere: Returns further references: routes, endpoints, predictions.
+        now: UTC epoch microseconds, by the machine's clock.
+        grace_us: Minimum age, in microseconds, of a mark or of an unreferenced bundle before it is removed.
 
     Raises:
-        Invalid: The grace is under an hour.
-        Corrupt: A bundle that is held cannot be read, so what it holds is not known. Nothing was removed.
+        Invalid: The grace period is under an hour.
+        Corrupt: A referenced bundle cannot be read, so its own references are unknown. Nothing was removed.
     """
     if grace_us < LEAST_GRACE:
         raise Invalid(
@@ -132,7 +135,7 @@ def collect(
     if due or old:
         held = _held(versions.all(), due, elsewhere(), members)
         going = _remove_versions(versions, deletions, due, held, done, dry_run)
-        if not dry_run:  # looked at again: what came to name a bundle while the versions went
+        if not dry_run:  # read again: a bundle may have gained a reference while versions were removed
             held = _held(versions.all(), going, elsewhere(), members)
         done.bundles = [
             digest for digest in old if digest not in held and (dry_run or blobs.delete(digest, stored_before=limit))
@@ -143,7 +146,7 @@ def collect(
 
 
 def _held(present: Sequence[ModelVersion], going: Marks, elsewhere: Reasons, members: Members) -> dict[str, str]:
-    """Return what is held if the versions of `going` hold nothing by themselves."""
+    """Return the referenced digests, not counting the versions in `going` as referrers."""
     roots = dict(elsewhere)
     tags: dict[str, dict[str, str]] = {}
     for version in present:
@@ -166,7 +169,7 @@ def _held(present: Sequence[ModelVersion], going: Marks, elsewhere: Reasons, mem
 def _remove_versions(
     versions: ModelVersions, deletions: Deletions, due: Marks, held: Reasons, done: Collected, dry_run: bool
 ) -> Marks:
-    """Remove the due versions that nothing holds; return their marks."""
+    """Remove the due versions whose bundles are unreferenced; return their marks."""
     present = {(version.model, version.version) for version in versions.all()}
     going = {}
     for key, mark in due.items():
@@ -174,16 +177,16 @@ def _remove_versions(
             done.kept.append((mark, held[mark.digest]))
             continue
         if not dry_run:
-            if not deletions.claim(*key):  # somebody took the mark back meanwhile
+            if not deletions.claim(*key):  # the mark was taken back meanwhile
                 continue
             try:
                 versions.remove(*key)
-            except Conflict as error:  # an alias came to name it
+            except Conflict as error:  # an alias was moved to it
                 deletions.settle(*key, carried_out=False)
                 done.kept.append((mark, error.what))
                 continue
             deletions.settle(*key, carried_out=True)
         going[key] = mark
-        if key in present:  # else a collection died between the two steps above
+        if key in present:  # otherwise an earlier collection died between the two steps above
             done.versions.append(mark)
     return going

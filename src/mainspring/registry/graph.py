@@ -1,4 +1,4 @@
-"""Graphs of models: whether the parts fit together, by name here and by type and shape in `check_shapes`."""
+"""Validation of model graphs: by names in `check_graph`, by types and shapes in `check_shapes`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mainspring.core.errors import Corrupt, Invalid
 from mainspring.registry.model import Graph, Node, TensorSpec
 
 COMBINE = ("mean", "weighted", "vote")
-VALUE = "value"  # the output of a node that combines
+VALUE = "value"  # output name of a combining node
 MOST_NODES = 64
 _NAME = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -20,13 +20,13 @@ Specs = Mapping[str, TensorSpec]
 
 
 def check_graph(graph: Graph, names: tuple[Sequence[str], Sequence[str]], owner: str = "") -> None:
-    """Return if every node is one thing, every input comes from somewhere, and nothing waits for itself.
+    """Raise if a node is malformed, an input has no source, or the graph has a cycle.
 
     Args:
-        names: The inputs and the outputs of the whole.
+        names: Names of the graph's inputs, and of its outputs.
 
     Raises:
-        Corrupt: It does not hold together; the message names the node.
+        Corrupt: The graph is inconsistent; the message names the node.
     """
     inputs, outputs = names
     nodes = {node.name: node for node in graph.nodes}
@@ -72,10 +72,10 @@ def _check_node(node: Node, inputs: set[str], nodes: set[str], owner: str) -> No
 
 
 def in_order(graph: Graph, owner: str = "") -> list[Node]:
-    """Return the nodes so that each comes after what it takes from.
+    """Return the nodes in topological order.
 
     Raises:
-        Corrupt: Some wait for each other.
+        Corrupt: The graph has a cycle.
     """
     nodes = {node.name: node for node in graph.nodes}
     needs = {
@@ -89,11 +89,11 @@ def in_order(graph: Graph, owner: str = "") -> list[Node]:
 
 
 def check_shapes(graph: Graph, inputs: Specs, member: Callable[[str], tuple[Specs, Specs]]) -> dict[str, TensorSpec]:
-    """Return the outputs of the whole, if what every node is given fits what it takes.
+    """Return the graph's output specifications, if the tensors into every node match its inputs.
 
     Args:
-        inputs: Of the whole.
-        member: Returns the inputs and outputs of the bundle with a digest.
+        inputs: The graph's inputs, by name.
+        member: Returns the inputs and outputs of a bundle, by its digest.
 
     Raises:
         Invalid: A name, a type or a shape does not fit; the message names node and input.

@@ -1,4 +1,4 @@
-"""What a LightGBM model file may hold, read from its bytes alone: the text format, with every tree whole."""
+"""Validation of a LightGBM model file from its bytes: the text format, with every tree complete."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _VERSIONS = ("v2", "v3", "v4")
 
 
 class Forest(msgspec.Struct, frozen=True):
-    """What is asked of a model file: how many features it takes, and how many values it gives a row."""
+    """Facts read from a LightGBM model file: number of features, values per row, and objective."""
 
     features: int
     outputs: int
@@ -20,10 +20,10 @@ class Forest(msgspec.Struct, frozen=True):
 
 
 def check_lightgbm(content: bytes, name: str = "model.txt") -> Forest:
-    """Return what the model in `content` is, if it is one whole text file of LightGBM.
+    """Return the facts of the model in `content`, if it is one complete text file of LightGBM.
 
     Raises:
-        Corrupt: It is no such text, or its trees are not as long as it says, or what follows them is cut short.
+        Corrupt: The file is not LightGBM's, a tree does not have its declared size, or the parameters are truncated.
     """
     if content[:5] != b"tree\n":
         raise Corrupt(f"{name} does not begin as a model of LightGBM does, with the line 'tree'.")

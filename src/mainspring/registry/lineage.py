@@ -1,4 +1,4 @@
-"""Where a version comes from: its run, data, features, code, author, and the versions that it was made of."""
+"""Lineage of a version: its run, data, features, code, author, and the versions that it was made from."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import msgspec
 from mainspring.registry.model import Manifest, ModelVersion, RunRecord
 from mainspring.registry.processes import USER
 
-AUTHOR = "author"  # a version's tag, where its run does not say who made it
+AUTHOR = "author"  # a version's tag, for a version whose run does not name its author
 ORIGINAL_AUTHOR = "imported.author"
 PARENT = "parent"  # a version's tag: the digest of the bundle that it was made from
 
 
 class Ancestor(msgspec.Struct, frozen=True, kw_only=True):
-    """A bundle that a version was made of. `version` is `NAME:VERSION`, empty where no version has the bundle now."""
+    """A bundle that a version was made from. `version` is `NAME:VERSION`, empty if no version has the bundle now."""
 
     role: str  # parent, or node NAME
     digest: str
@@ -23,7 +23,7 @@ class Ancestor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that is known of a version's origin; what is not known is empty."""
+    """Everything known about a version's origin; unknown fields are empty."""
 
     model: str
     version: str
@@ -44,9 +44,9 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def authors_of(version: ModelVersion, run: RunRecord | None) -> tuple[str, ...]:
-    """Return who made a version: who ran the training or the command, and for an import also who made it there.
+    """Return the authors of a version: the user of the training or command, and for an import also the original author.
 
-    Empty for what was made before that was recorded.
+    Empty for versions made before authors were recorded.
     """
     who = version.tags.get(AUTHOR) or ("" if run is None else run.tags.get(USER, ""))
     return tuple(dict.fromkeys(name for name in (who, version.tags.get(ORIGINAL_AUTHOR, "")) if name))
@@ -58,9 +58,9 @@ def lineage_of(
     """Return the lineage of a version.
 
     Args:
-        manifest: Its bundle's.
-        run: `None` where it is not known here.
-        others: The versions of all models, to name ancestors by.
+        manifest: Manifest of the version's bundle.
+        run: `None` if the run is not in this installation's store.
+        others: The versions of all models, to name the ancestors.
     """
     names = {other.digest: f"{other.model}:{other.version}" for other in others}
     return Lineage(

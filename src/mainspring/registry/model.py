@@ -16,7 +16,7 @@ from mainspring.stats.curves import Curve
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One training run as the tracking store has it."""
+    """One training run, as stored by the tracking store."""
 
     id: str
     model: str
@@ -30,7 +30,7 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """One registered version: a name and number for a bundle's digest."""
+    """One registered version: a model name and number for a bundle's digest."""
 
     model: str
     version: str  # "1", "2", ...
@@ -43,7 +43,7 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class AliasMove:
-    """Who moved which alias, when and why."""
+    """One move of an alias: old and new version, actor, time and reason."""
 
     model: str
     alias: str
@@ -52,12 +52,12 @@ class AliasMove:
     actor: str
     reason: str
     at: int  # UTC epoch microseconds, by the machine's clock
-    domain_at: int | None = None  # the same by the project's clock, which dates predictions; None where not recorded
+    domain_at: int | None = None  # time by the project's clock, which dates predictions; None if not recorded
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """Somebody's word that a version may go live."""
+    """One person's approval of a version for going live."""
 
     model: str
     version: str
@@ -69,7 +69,7 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    """An approval that somebody took back: it counts no more, and stays on record."""
+    """A withdrawn approval: no longer counted, but kept on record."""
 
     approval: Approval
     actor: str
@@ -79,7 +79,7 @@ class Withdrawal:
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """A version that is to go when its time of grace is over."""
+    """A version marked for deletion after the grace period."""
 
     model: str
     version: str
@@ -101,7 +101,7 @@ class TrustedKey:
 
 
 class UnknownVersion(NotFound):
-    """No version of the model has that number, or that alias."""
+    """Error: the model has no version with that number or alias."""
 
     def __init__(self, model: str, reference: str) -> None:
         sign = ":" if reference.isdigit() else "@"
@@ -111,10 +111,10 @@ class UnknownVersion(NotFound):
 
 
 def check_alias(alias: str) -> str:
-    """Return `alias` if it can name a version.
+    """Return `alias` if it is a valid name for a version.
 
     Raises:
-        Invalid: It cannot be an id, or could be taken for a version's number.
+        Invalid: The alias is not an id, or could be mistaken for a version number.
     """
     check_id(alias, "alias")
     if alias.isdigit() or alias.lower() == "latest" or (alias[:1] in "vV" and alias[1:].isdigit()):
@@ -123,7 +123,7 @@ def check_alias(alias: str) -> str:
 
 
 def alias_conflict(move: AliasMove, present: str | None) -> Conflict:
-    """What to raise when `move.old` is not what the alias names."""
+    """Return the `Conflict` for a move whose `old` is not the version that the alias names."""
     return Conflict(
         f"The alias {move.model}@{move.alias} names {_version(present)} by now, not {_version(move.old)}; "
         f"it was not moved to {_version(move.new)}.",
@@ -132,7 +132,7 @@ def alias_conflict(move: AliasMove, present: str | None) -> Conflict:
 
 
 def still_named(version: ModelVersion) -> Conflict:
-    """What to raise when a version cannot go because aliases name it."""
+    """Return the `Conflict` that refuses to delete a version which aliases still name."""
     return Conflict(
         f"The version {version.model}:{version.version} is named by {', '.join(version.aliases)}.",
         fix="let the alias name another version first, as `mainspring promote` does.",
@@ -144,9 +144,9 @@ def _version(version: str | None) -> str:
 
 
 class Input(msgspec.Struct, frozen=True):
-    """One input of a model: a feature's full name and its type. `categories` are those seen in training (strings).
+    """One input of a model: a feature's full name and its type. `categories` are the strings seen in training.
 
-    XGBoost and LightGBM take numbers: a text enters their models as its place in `categories`, and as NaN where it is
+    XGBoost and LightGBM take numbers: a string is passed to them as its position in `categories`, or as NaN if it is
     not among them.
     """
 
@@ -156,9 +156,9 @@ class Input(msgspec.Struct, frozen=True):
 
 
 class TensorSpec(msgspec.Struct, frozen=True):
-    """A tensor that a model takes or gives, in the words of the Open Inference Protocol.
+    """An input or output tensor of a model, in the terms of the Open Inference Protocol.
 
-    `shape` begins with -1, the rows of a batch; another -1 is a dimension that may differ from request to request.
+    `shape` begins with -1, the batch dimension; any other -1 is a dimension that may differ between requests.
     """
 
     name: str
@@ -167,16 +167,16 @@ class TensorSpec(msgspec.Struct, frozen=True):
 
 
 class Code(msgspec.Struct, frozen=True):
-    """A function of the project's own code, and the SHA-256 of the source that it had when it was registered."""
+    """A function of the project's own code, and the SHA-256 of its source at registration."""
 
     function: str  # module:function
     source: str
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of a graph of models: another bundle, or a way to combine answers.
+    """One node of a model graph: another bundle, or an operation that combines predictions.
 
-    `inputs` says where each of its inputs comes from: the name of an input of the graph, or `node.output`.
+    `inputs` maps each of its inputs to a source: the name of a graph input, or `node.output`.
     """
 
     name: str
@@ -187,29 +187,30 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Graph(msgspec.Struct, frozen=True):
-    """Models that feed one another. `outputs` says which `node.output` each output of the whole is."""
+    """A graph of models. `outputs` maps each output of the graph to a `node.output`."""
 
     nodes: tuple[Node, ...]
     outputs: dict[str, str]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a bundle is: the SHA-256 of each of its files, and where it came from. Its own SHA-256 is its digest.
+    """Manifest of a bundle: the SHA-256 digest of each file, and the bundle's source. Its own SHA-256 is the bundle's
+    digest.
 
-    A model takes columns (`inputs`, one value a row each) or tensors (`tensors` and `output_tensors`), never both.
+    A model takes columns (`inputs`, one value per row each) or tensors (`tensors` and `output_tensors`), never both.
     """
 
     format: int = 1
     model: str
     task: str  # binary, multiclass, regression; of tensors: tensors
-    flavour: str  # what runs it: see `registry.flavours`
+    flavour: str  # the runtime: see `registry.flavours`
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...]  # "probability" for binary, "value" for regression or its several labels, class names
     tensors: tuple[TensorSpec, ...] = ()
     output_tensors: tuple[TensorSpec, ...] = ()
     code: Code | None = None  # of the flavour function
     graph: Graph | None = None  # of the flavour graph
-    curve: Curve | None = None  # behind what a framework runs itself; in an ONNX file it is part of the graph
+    curve: Curve | None = None  # calibration; an ONNX file has it in its graph
     files: dict[str, str] = {}  # file name -> SHA-256, hex
     run_id: str
     dataset_commit: str
@@ -222,20 +223,20 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def several_labels(manifest: Manifest) -> tuple[str, ...]:
-    """Return the labels of a model that has several, in the order of its outputs; of any other none."""
+    """Return the labels of a multi-output regression, in the order of its outputs; empty for any other model."""
     return manifest.outputs if manifest.task == "regression" and len(manifest.outputs) > 1 else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A model as files, verified: nothing of it can run code.
+    """A verified model as files, none of which can run code.
 
-    Files: the model as its flavour names it (`model.onnx`), `features.json` (feature definitions), `reference.json`
-    (reference statistics), `golden.json` (rows with the answers they must give), `holdout.parquet` (held-out rows with
+    Files: the model under its flavour's name (`model.onnx`), `features.json` (feature definitions), `reference.json`
+    (reference statistics), `golden.json` (rows with their expected predictions), `holdout.parquet` (held-out rows with
     labels).
 
-    `looked_through` is the digest as which the inside of the model's file was checked in this process; of a bundle with
-    another digest, so with any other byte, it says nothing.
+    `looked_through` is the digest under which this process has checked the content of the model's file; it says nothing
+    about a bundle with another digest.
     """
 
     digest: str

@@ -1,4 +1,4 @@
-"""A model file that somebody brings: read safely, and recognised by its content and its name, or refused by both."""
+"""Reading of an external model file: its format is recognised by content and by name, and both must be allowed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import BinaryIO
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.registry.flavours import FLAVOURS
 
-LARGEST = 2 * 1024**3  # bytes: what one protobuf message, so one ONNX file, can be
+LARGEST = 2 * 1024**3  # bytes: the limit of one protobuf message, and so of one ONNX file
 
 _TO_ONNX = "export it to ONNX, or keep the model of XGBoost or LightGBM in its own format."
 _BY_NAME: dict[str, str] = {
@@ -55,12 +55,12 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
 
 
 def read_model(path: Path, *, largest: int = LARGEST) -> tuple[str, str, bytes]:
-    """Return a model file's flavour, its name in a bundle, and its content, whole and checked.
+    """Return a model file's flavour, its name in a bundle, and its content, read completely and checked.
 
     Raises:
-        NotFound: There is no such file.
-        Invalid: It is a link, a folder or a pipe, empty or too large, or of a format that is not served.
-        Corrupt: It is cut short or damaged, or holds what no model may: data elsewhere, operators from elsewhere.
+        NotFound: The file does not exist.
+        Invalid: The file is a link, a folder or a pipe, is empty or too large, or has a format that is not served.
+        Corrupt: The file is truncated or damaged, or refers to external data or to custom operators.
     """
     refused = _REFUSED_NAMES.get(path.suffix.lower())
     if refused is not None:
@@ -80,11 +80,11 @@ def read_model(path: Path, *, largest: int = LARGEST) -> tuple[str, str, bytes]:
 
 
 def open_plain(path: Path, what: str = "file") -> BinaryIO:
-    """Open a plain file for reading; a pipe or a device is not waited for.
+    """Open a regular file for reading, without blocking on a pipe or a device.
 
     Raises:
-        NotFound: There is no such file.
-        Invalid: It is a link, a folder, a pipe or a device.
+        NotFound: The file does not exist.
+        Invalid: The path is a link, a folder, a pipe or a device.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would block
@@ -120,7 +120,7 @@ def _check_content(name: str, content: bytes) -> None:
 
 
 def _is_pickle(content: bytes) -> bool:
-    """Return whether these bytes are a pickle of protocol 2 or newer (PROTO ... STOP), or one of the text protocols."""
+    """Return whether the bytes look like a pickle: protocol 2 or newer (PROTO opcode), or one of the text protocols."""
     if content[:1] == b"\x80" and len(content) > 2 and content[1] in range(2, 6):
         return True
     return content[:1] in (b"(", b"c", b"]", b"}") and content.rstrip()[-1:] == b"." and content[:5] != b"tree\n"

@@ -1,4 +1,4 @@
-"""What a run takes: how a metric, a parameter, a tag and a kept file may be called, as MLflow's store and pages can."""
+"""Naming rules of a run's metrics, parameters, tags and artefacts: those that MLflow's store and UI accept."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mainspring.core.ids import check_id
 
 LONGEST_NAME = 250  # characters
 _NAME = re.compile(r"[/\w.\- :]+")
-_DEEPEST = 16  # folders of an artefact
+_DEEPEST = 16  # parts of an artefact's path
 
 
 def check_names(names: Iterable[str], what: str) -> None:
-    """Return if each of `names` can name a `what`: a metric, a parameter or a tag of a run.
+    """Raise if one of `names` is not a valid name for a `what`: a metric, a parameter or a tag of a run.
 
     Raises:
-        Invalid: One is no text, empty, too long, a path that means another name (`a//b`, `../a`), or has a character
-            that MLflow's store does not take.
+        Invalid: A name is not a string, is empty, is too long, is not a normalised path (`a//b`, `../a`), or has a
+            character that MLflow's store does not accept.
     """
     for name in names:
         if not isinstance(name, str):
@@ -34,10 +34,10 @@ def check_names(names: Iterable[str], what: str) -> None:
 
 
 def check_artefact(name: str) -> str:
-    """Return `name` if it can name a file of a run: words as ids are, with `/` between folders.
+    """Return `name` if it is a valid artefact name: ids, separated by `/` for folders.
 
     Raises:
-        Invalid: It cannot.
+        Invalid: The name is not valid.
     """
     parts = name.split("/")
     if len(parts) > _DEEPEST:
@@ -50,7 +50,7 @@ def check_artefact(name: str) -> str:
 
 
 def param_conflict(run_id: str, name: str, old: str, new: str) -> Conflict:
-    """What to raise when a run has the parameter with another value."""
+    """Return the `Conflict` for a parameter that the run already has with another value."""
     return Conflict(
         f"Parameter {name!r} of run {run_id} is {old[:80]!r} and cannot become {new[:80]!r}.",
         fix="a parameter is a choice that stays: log what changes as a metric or a tag.",
@@ -58,10 +58,10 @@ def param_conflict(run_id: str, name: str, old: str, new: str) -> Conflict:
 
 
 def read_artefact(content: bytes | Path) -> bytes:
-    """Return the bytes of a file to keep.
+    """Return the bytes of an artefact.
 
     Raises:
-        NotFound: There is no such file.
+        NotFound: The file does not exist.
     """
     if isinstance(content, Path):
         check_file(content)
@@ -70,10 +70,10 @@ def read_artefact(content: bytes | Path) -> bytes:
 
 
 def check_file(path: Path) -> None:
-    """Return if `path` is a file.
+    """Raise if `path` is not a file.
 
     Raises:
-        NotFound: It is none.
+        NotFound: The path does not exist, or is a folder.
     """
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
@@ -85,6 +85,6 @@ def _means_another(name: str) -> bool:
 
 
 def _mended(name: str) -> str:
-    """Return a name near this one that is allowed."""
+    """Return a similar name that is allowed."""
     words = [part.strip(" .") for part in re.sub(r"[^/\w.\- :]+", "_", name).split("/")]
     return "/".join(word for word in words if word)[:LONGEST_NAME] or "loss"

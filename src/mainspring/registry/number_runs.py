@@ -1,8 +1,8 @@
-"""Runs of an attribute's numbers and short strings, of which a forest has millions, found many at a time.
+"""Fast scan of repeated numbers and short strings in an ONNX attribute, of which a tree ensemble has millions.
 
-They are AttributeProto's floats (field 7, 32 bits each), ints (8, varints) and strings (9), which ONNX writes one field
-each. What is found here is what a walk from field to field would find, for that is how each run is told: every field
-must begin where the one before it ends. A number that is not in its shortest form ends a run.
+They are AttributeProto's floats (field 7, 32 bits each), ints (8, varints) and strings (9), which ONNX writes as one
+field per value. The result equals that of a field-by-field walk: every field must begin where the one before it ends. A
+number that is not in its shortest form ends a run.
 """
 
 from __future__ import annotations
@@ -13,30 +13,32 @@ from typing import Any
 
 import numpy as np
 
-_FLOAT, _INT, _STRING = 0x3D, 0x40, 0x4A  # a field's number and wire type, as its first byte says them
+_FLOAT, _INT, _STRING = 0x3D, 0x40, 0x4A  # first byte of each: field number and wire type
 _SHORT = b"|".join(b"\\x%02x.{%d}" % (size, size) for size in range(32))
 _INT_BYTES = rb"(?:[\x00-\x7f]|[\x80-\xff]{1,8}[\x01-\x7f]|[\x80-\xff]{9}\x01)"  # 64 bits in their shortest form
 _FIELD = rb"(?:\x3d.{4}|\x40" + _INT_BYTES + rb"|\x4a(?:" + _SHORT + rb"))"
 _FEW, _MANY = (re.compile(_FIELD + rb"{1,%d}+" % count, re.DOTALL) for count in (32, 1024))
-_WINDOW = 1024  # bytes that are looked at first, twice as many each time that all of them were one run
+_WINDOW = 1024  # bytes of the first look; doubled each time that the run fills the window
 _LARGEST_WINDOW = 1 << 20
 
 _Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def end_of_run(message: memoryview, position: int) -> int:
-    """Return the end of the whole numbers and short strings that begin at `position`; it itself where none does."""
+    """Return the end of the run of complete numbers and short strings that begins at `position`; `position` if there is
+    none.
+    """
     one_by_one = _FEW
     while run := one_by_one.match(message, position):
         position = run.end()
-        if position - run.start() >= 2 * 32:  # else there were fewer than 32, and so it ends here
+        if position - run.start() >= 2 * 32:  # else the run has fewer than 32 fields and ends here
             position = _leap(message, position)
-        one_by_one = _FEW if position - run.end() > 512 else _MANY  # a short leap costs as much as hundreds of fields
+        one_by_one = _FEW if position - run.end() > 512 else _MANY  # a leap costs as much as hundreds of fields
     return position
 
 
 def _leap(message: memoryview, position: int) -> int:
-    """Return the end of the fields at `position` that are all of its kind, or a place between two of them."""
+    """Return the end of consecutive fields of one kind from `position`, or a field boundary before it."""
     window = _WINDOW
     while position < len(message) and (kind := _KINDS.get(message[position])):
         seen = np.frombuffer(message[position : position + window], np.uint8)
@@ -58,7 +60,7 @@ def _ints(seen: _Bytes) -> int:
 
 
 def _any_ints(seen: _Bytes) -> int:
-    """A key and a varint both end with a byte below 128, so such bytes are key, end, key, end."""
+    """Return the length of a chain of ints. Keys and varints each end with a byte below 128, alternately."""
     ends = np.flatnonzero(seen < 0x80)
     keys, lasts = ends[: len(ends) // 2 * 2 : 2], ends[1::2]
     sizes, values = lasts - keys, seen[lasts]
@@ -67,7 +69,7 @@ def _any_ints(seen: _Bytes) -> int:
 
 
 def _strings(seen: _Bytes) -> int:
-    """Where each byte that could be a key is one, all of them are a chain; a text with such a byte breaks it."""
+    """Return the length of a chain of short strings. A text that contains the key's byte ends the chain early."""
     keys = np.flatnonzero(seen[:-1] == _STRING)
     sizes = seen[keys + 1].astype(np.intp)
     nexts = keys + 2 + sizes
@@ -75,7 +77,7 @@ def _strings(seen: _Bytes) -> int:
 
 
 def _end_of_chain(starts: np.ndarray[Any, Any], nexts: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> int:
-    """Return where the fields end that are right and begin, from 0 on, where the one before ends."""
+    """Return the end of the valid fields that follow one another without a gap from 0 on."""
     if not len(starts) or starts[0]:
         return 0
     right[1:] &= starts[1:] == nexts[:-1]

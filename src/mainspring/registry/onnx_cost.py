@@ -1,8 +1,8 @@
-"""Costs of an ONNX model: whether time and memory of a call follow from the shapes of its inputs, or from their values.
+"""Cost analysis of an ONNX model: whether input values, not only input shapes, decide the time or memory of a call.
 
-A loop that runs as often as a number in the request says, or a tensor as large as one, costs whatever a caller likes.
-The walk follows through the graph which tensors hold values of the request; shapes, and what is computed from them
-alone, are no such values, for a request's size is limited.
+A loop whose count, or a tensor whose size, is a number in the request can cost a caller's choice of time or memory. The
+walk propagates through the graph which tensors hold values of the request. Shapes, and tensors computed from them
+alone, do not count: the size of a request is limited.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from mainspring.registry.onnx_file import OPERATOR_DOMAINS
 from mainspring.registry.onnx_wire import FieldKind, Value, fields
 
-_REPEATS = frozenset({"Loop", "Scan", "SequenceMap"})  # they run a graph again and again
+_REPEATS = frozenset({"Loop", "Scan", "SequenceMap"})  # they run a subgraph repeatedly
 _SHAPES = frozenset({"Shape", "Size"})  # their outputs hold no value of their input
 
-# Operator -> the inputs whose values decide how large its output is, or how long it takes.
+# Operator -> positions of the inputs whose values decide its output size or its running time.
 _SIZED: Mapping[str, tuple[int, ...]] = {
     "AffineGrid": (1,),
     "BlackmanWindow": (0,),
@@ -34,8 +34,8 @@ _SIZED: Mapping[str, tuple[int, ...]] = {
     "Range": (0, 1, 2),
     "Resize": (1, 2, 3),
     "STFT": (1, 3),
-    "StringConcat": (0, 1),  # a text may double again and again
-    "StringSplit": (0,),  # every row is as wide as the one of most parts
+    "StringConcat": (0, 1),  # a text may double with each operator
+    "StringSplit": (0,),  # every row is as wide as the row with the most parts
     "Tile": (1, 2),  # before version 6 also the axis
     "Upsample": (1,),
 }
@@ -55,11 +55,11 @@ _Key = tuple[str, str, str]  # of a function: its domain, name and overload
 
 
 class _Unbounded(Exception):
-    """Carries the operator whose cost a request's values decide."""
+    """Signals an operator whose cost depends on the request's values."""
 
 
 def unbounded_operator(content: bytes, name: str = "model.onnx") -> str | None:
-    """Return the first operator whose time or memory a request's values decide, `None` if there is none.
+    """Return the first operator whose time or memory depends on the request's values, `None` if there is none.
 
     Args:
         content: An ONNX file that passed `onnx_file.check_onnx`.
@@ -87,17 +87,17 @@ class _Walk:
         self._name = name
         self._functions: dict[_Key, memoryview] = {}
         self._known: dict[tuple[_Key, frozenset[int]], frozenset[int]] = {}
-        self._open: set[_Key] = set()  # functions that are being walked
+        self._open: set[_Key] = set()  # functions on the current call path, to detect recursion
 
     def add_function(self, message: memoryview) -> None:
         said = {number: str(value) for number, _, value in self._fields(message, "Function") if number in (1, 10, 13)}
         name, domain, overload = said.get(1, ""), said.get(10, ""), said.get(13, "")
-        if domain in OPERATOR_DOMAINS:  # a runtime may prefer its own operator of that name
+        if domain in OPERATOR_DOMAINS:  # a runtime may prefer its own operator with that name
             raise _Unbounded(name)
         self._functions[domain, name, overload] = message
 
     def graph(self, message: memoryview, outer: Iterable[str]) -> bool:
-        """Return whether an output of a graph holds values of the request, as the names in `outer` do."""
+        """Return whether an output of a graph depends on request values; the names in `outer` do."""
         tainted = set(outer)
         outputs: set[str] = set()
         nodes = []
@@ -111,7 +111,7 @@ class _Walk:
         return not outputs.isdisjoint(tainted)
 
     def _nodes(self, nodes: Sequence[_Node], tainted: set[str]) -> None:
-        # Runtimes sort nodes, in whatever order they stand: one read before its node was looked at may hold anything.
+        # Runtimes sort nodes, so the file's order is arbitrary: an output counts as tainted until its node is visited.
         for node in nodes:
             tainted.update(node.outputs)
         for node in nodes:
@@ -119,17 +119,17 @@ class _Walk:
                 tainted.difference_update(node.outputs)
 
     def _carries(self, node: _Node, tainted: set[str]) -> bool:
-        """Return whether outputs of a node hold values of the request."""
+        """Return whether the outputs of a node depend on request values."""
         given = frozenset(place for place, each in enumerate(node.inputs) if each and each in tainted)
         key = (node.domain, node.operator, node.overload)
         own = self._functions.get(key)
         if own is not None:
-            if node.graphs:  # which the function may run in any way
+            if node.graphs:  # a function may run the subgraphs in any way
                 raise _Unbounded(node.operator)
             return bool(self._function(key, own, given))
         if node.operator in _REPEATS or given & set(_SIZED.get(node.operator, ())):
             raise _Unbounded(node.operator)
-        if node.operator == "If" and len(node.graphs) != 2:  # an attribute of the function stands for a branch
+        if node.operator == "If" and len(node.graphs) != 2:  # a branch is an attribute of the function
             raise _Unbounded(node.operator)
         if node.operator in _SHAPES:
             return False
@@ -137,7 +137,7 @@ class _Walk:
         return bool(given) or any(inner)
 
     def _function(self, key: _Key, message: memoryview, given: frozenset[int]) -> frozenset[int]:
-        """Return which outputs hold values of the request where the inputs `given` do; each case is walked once."""
+        """Return the outputs that depend on request values if the inputs `given` do. Each case is analysed once."""
         if key in self._open:
             raise _Unbounded(key[1])
         if (key, given) not in self._known:

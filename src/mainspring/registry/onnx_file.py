@@ -1,7 +1,7 @@
-"""Contents of an ONNX file, checked from its bytes alone: no data in other files, no operators from elsewhere.
+"""Validation of an ONNX file from its bytes alone: no external data, no custom operators.
 
-A process without the `onnx` package can check a file before it hands the file to a runtime. `onnx_wire` makes sure that
-the runtime reads the same messages.
+A process without the `onnx` package can check a file before it passes the file to a runtime. `onnx_wire` ensures that
+the runtime parses the same messages.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mainspring.registry.onnx_wire import DEEPEST, SCHEMA, fields
 
 OPERATOR_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 
-# Domains in which ONNX Runtime has operators of its own: a function of such a name need not be the one that runs.
+# Domains with operators of ONNX Runtime's own, which may replace a model's function of the same name.
 _RUNTIME_DOMAINS = ("com.microsoft", "com.ms", "org.pytorch", "ai.onnx.")
 
 _GRAPH = 7
@@ -21,12 +21,12 @@ _FUNCTION = {1: "name", 10: "domain"}
 _NODE = {4: "name", 7: "domain"}
 _OPERATOR_SET_DOMAIN = 1
 _TENSOR_NAME, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 8, 13, 14
-_ORT_FORMAT = slice(4, 8), b"ORTM"  # how ONNX Runtime tells its own format from ONNX
+_ORT_FORMAT = slice(4, 8), b"ORTM"  # signature of ONNX Runtime's own format
 
 
 @dataclass
 class _Found:
-    """Operators that a file names, as (domain, name)."""
+    """Operators referenced by a file, as (domain, name)."""
 
     name: str
     functions: set[tuple[str, str]] = field(default_factory=set)
@@ -35,14 +35,14 @@ class _Found:
 
 
 def check_onnx(content: bytes, name: str = "model.onnx") -> None:
-    """Raise if `content` is not one whole ONNX model of standard operators with all its data inside.
+    """Raise if `content` is not one complete ONNX model of standard operators with all its data inside.
 
-    A function that the file itself defines, in a domain that is no runtime's, is no operator from elsewhere: what it is
-    made of is.
+    Functions that the file defines are allowed in a domain that no runtime uses; the operators inside them must be
+    standard.
 
     Raises:
-        Corrupt: It is no protobuf message in the plain encoding, holds no graph, names data outside the file, or uses
-            other operators.
+        Corrupt: The file is not a canonical protobuf message, holds no graph, refers to external data, or uses other
+            operators.
     """
     where, mark = _ORT_FORMAT
     if content[where] == mark:
@@ -59,7 +59,7 @@ def check_onnx(content: bytes, name: str = "model.onnx") -> None:
 
 
 def _walk(message: memoryview, kind: str, found: _Found, depth: int) -> set[int]:
-    """Collect the operators in a message and those inside it; return the numbers of the fields that it has."""
+    """Collect the operators of a message and of those nested in it; return the numbers of its fields."""
     if depth > DEEPEST:
         raise Corrupt(f"{found.name} nests messages deeper than {DEEPEST}.")
     operator = {"name": "", "domain": ""}
@@ -76,7 +76,7 @@ def _walk(message: memoryview, kind: str, found: _Found, depth: int) -> set[int]
             elif kind == "Tensor" and number == _TENSOR_NAME:
                 tensor = value
         elif kind == "Tensor" and number in (_TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION):
-            outside |= value != 0  # a location that ONNX does not know is none to trust either
+            outside |= value != 0  # an unknown location is refused as well
         elif each.kind in SCHEMA and isinstance(value, memoryview):
             _walk(value, each.kind, found, depth + 1)
     if outside:

@@ -1,11 +1,11 @@
-"""ONNX's protobuf messages, read so that no two parsers can disagree about them.
+"""Strict parser of ONNX's protobuf messages, so that no two parsers can disagree about a file.
 
-Protobuf's parsers differ where an encoding is not the plain one: tags wider than 32 bits are truncated by some and kept
-by others, fields of a wrong wire type or an unknown number are skipped, a repeated singular message is merged, the last
-of several scalars or members of a oneof wins. A file that uses any of these could show one model to this check and
-another to the runtime. So only fields of onnx/onnx-ml.proto (IR version 13) are accepted, each in its shortest
-encoding, of its own wire type, and a singular one once. Such a file is what any serializer writes, but for the order of
-its fields, on which nothing depends then.
+Protobuf parsers differ where an encoding is not canonical: tags wider than 32 bits are truncated by some and kept by
+others, fields of a wrong wire type or an unknown number are skipped, a repeated singular message is merged, the last of
+several scalars or members of a oneof wins. A file that uses any of these could show one model to this check and another
+to the runtime. So only fields of onnx/onnx-ml.proto (IR version 13) are accepted, each in its shortest encoding and
+with its own wire type, a singular field once. Every serializer writes such files, up to the order of fields, which then
+has no effect.
 
 Wire format: https://protobuf.dev/programming-guides/encoding/.
 """
@@ -20,14 +20,14 @@ import numpy as np
 from mainspring.core.errors import Corrupt
 from mainspring.registry.number_runs import end_of_run
 
-DEEPEST = 100  # messages inside messages; protobuf's own parsers go no deeper
+DEEPEST = 100  # nesting limit, the same as of protobuf's own parsers
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _WIRES = {"int": _VARINT, "int32": _VARINT, "float": _FIXED32, "double": _FIXED64}  # else _BYTES
 _WIDTHS = {"float": 4, "double": 8}
 
-# Message -> its fields: number:kind, `*` where repeated, `|` where a member of the message's one oneof. A kind that is
-# no scalar is the name of another message. Enums are int32 on the wire.
+# Message -> its fields as number:kind; `*` marks a repeated field, `|` a member of the message's only oneof. A kind
+# that is not a scalar is the name of another message. Enums are int32 on the wire.
 _MESSAGES = {
     "Model": "1:int 2:str 3:str 4:str 5:int 6:str 7:Graph 8:OperatorSetId* 14:StringStringEntry* 20:TrainingInfo* "
     "25:Function* 26:DeviceConfiguration*",
@@ -66,7 +66,7 @@ _MESSAGES = {
 
 @dataclass(frozen=True, slots=True)
 class FieldKind:
-    """One field of a message: its scalar type or message, and how often it may stand there."""
+    """Kind of one field: its scalar type or message, and its cardinality."""
 
     kind: str
     repeated: bool
@@ -87,16 +87,16 @@ Value = int | str | memoryview  # memoryview: bytes, a message, or packed or fix
 
 
 def fields(message: memoryview, kind: str, name: str) -> Iterator[tuple[int, FieldKind, Value]]:
-    """Yield (number, field, value) of one message; nested messages are not entered.
+    """Yield (number, field, value) of one message, without descending into nested messages.
 
-    Runs of an attribute's floats, ints and strings, of which a forest has millions, are checked and left out.
+    Runs of an attribute's floats, ints and strings, of which a tree ensemble has millions, are checked but not yielded.
 
     Args:
-        kind: The message, a key of `SCHEMA`.
-        name: The file's, for messages.
+        kind: Type of the message, a key of `SCHEMA`.
+        name: Name of the file, for error messages.
 
     Raises:
-        Corrupt: It is cut short, or encoded otherwise than in the plain way, or holds a field that ONNX does not know.
+        Corrupt: The message is truncated, is not canonically encoded, or has a field that ONNX does not define.
     """
     known = SCHEMA[kind]
     runs = kind == "Attribute"
@@ -172,7 +172,7 @@ def _varint(message: memoryview, position: int, name: str) -> tuple[int, int]:
 
 
 def _check_packed(content: memoryview, kind: str, name: str) -> None:
-    """Raise if packed numbers are not whole, or not each in its shortest form."""
+    """Raise if packed numbers are truncated, or not each in its shortest form."""
     width = _WIDTHS.get(kind)
     if width is not None:
         plain = not len(content) % width

@@ -1,7 +1,7 @@
-"""Thousands of rows, small enough to stand in a bundle's JSON: the held-out rows of `golden.json`.
+"""Compact columns for thousands of rows in a bundle's JSON: the held-out rows of `golden.json`.
 
-A column is its numbers as little-endian bytes, or places in a list of words, zipped by zlib, which JSON has as base64.
-Decoding costs a copy, where lists of JSON numbers would cost an object a value.
+A column is an array of little-endian numbers, or of indices into a list of words, compressed by zlib and written as
+base64. Decoding costs one copy, where lists of JSON numbers would cost an object per value.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _KINDS: dict[str, np.dtype[Any]] = {"f4": np.dtype("<f4"), "f8": np.dtype("<f8")
 
 
 class Column(msgspec.Struct, frozen=True):
-    """One column. Of kind `text`, `content` is places in `words`, where a null is `None`; of others null is NaN."""
+    """One column. Kind `text` holds indices into `words`, with `None` for null; other kinds hold numbers, with NaN."""
 
     kind: str  # f4, f8, text
     content: bytes  # zlib
@@ -27,7 +27,7 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class Packed(msgspec.Struct, frozen=True):
-    """Rows that a model is given, and what it must answer."""
+    """Input rows of a model, and the predictions expected for them."""
 
     rows: int
     inputs: dict[str, Column]
@@ -35,7 +35,7 @@ class Packed(msgspec.Struct, frozen=True):
 
 
 def pack(inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Packed:
-    """Return rows, packed.
+    """Pack rows into compressed columns.
 
     Args:
         inputs: Name -> values of shape (rows,): float32, float64, or objects that are `str` or `None`.
@@ -53,7 +53,7 @@ def unpack(columns: Mapping[str, Column], rows: int) -> dict[str, Array]:
     """Return the columns as they were given to `pack`.
 
     Raises:
-        ValueError: They are damaged, or are no such number of rows.
+        ValueError: A column is damaged, or does not have `rows` values.
     """
     return {name: _values(column, name, rows) for name, column in columns.items()}
 
@@ -73,7 +73,7 @@ def _values(column: Column, name: str, rows: int) -> Array:
         raise ValueError(f"column {name!r} is of kind {column.kind[:20]!r}")
     dtype = _KINDS[column.kind]
     unzipping = zlib.decompressobj()
-    try:  # no more than is meant to come out of it
+    try:  # bounded, against decompression bombs
         content = unzipping.decompress(column.content, rows * dtype.itemsize + 1)
     except zlib.error as error:
         raise ValueError(f"column {name!r} is damaged: {error}") from error

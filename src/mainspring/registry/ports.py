@@ -1,4 +1,4 @@
-"""What the registry needs of a backend: runs, versions with aliases, and blobs."""
+"""Ports of the registry: runs, versions with aliases, decisions, and blobs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from mainspring.registry.model import (
 
 
 class Tracking(Protocol):
-    """Runs: parameters, metrics, tags, artefacts. Instants are kept to the millisecond at least.
+    """Runs: parameters, metrics, tags, artefacts. Times are kept to the millisecond or better.
 
-    The tags `registry.runs.PARENT` and `registry.runs.NAME` say whose child a run is and what it is called; an adapter
-    also writes them as its own tools read them.
+    The tags `registry.runs.PARENT` and `registry.runs.NAME` hold a run's parent and its name; an adapter also writes
+    them in the form that its own tools read.
     """
 
     def start(self, model: str, tags: Mapping[str, str], at: int) -> str:
@@ -37,40 +37,40 @@ class Tracking(Protocol):
         metrics: Sequence[tuple[str, float, int, int]] = (),
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Add to a run. A metric is (name, value, step, instant in µs); all metrics of a call are kept, or none.
+        """Log to a run. A metric is (name, value, step, time in µs); all metrics of a call are kept, or none.
 
-        A tag that is there is replaced; a parameter stays as it is; of a metric the whole history is kept, the same
-        (value, step, instant) once, and the newest (`RunRecord.metrics`) is the largest by step, instant, value.
+        An existing tag is replaced; an existing parameter cannot change. The whole history of a metric is kept, without
+        duplicates of (value, step, time); its newest value (`RunRecord.metrics`) is the largest by step, time, value.
 
         Raises:
             Conflict: A parameter has another value already.
-            Invalid: A name is none that `registry.naming` allows. Nothing was kept.
-            NotFound: There is no such run.
+            Invalid: `registry.naming` does not allow a name. Nothing was kept.
+            NotFound: The run does not exist.
             StorageFull: No space.
             Unavailable: The store is locked, or does not answer.
         """
         ...
 
     def history(self, run_id: str, metric: str) -> list[tuple[float, int, int]]:
-        """Return all that was logged of a metric as (value, step, instant in µs), by step, then instant.
+        """Return every logged value of a metric as (value, step, time in µs), by step, then time.
 
         Raises:
-            NotFound: There is no such run; of a metric that it has not the history is empty.
+            NotFound: The run does not exist. An unknown metric has an empty history.
         """
         ...
 
     def log_artefact(self, run_id: str, name: str, content: bytes | Path) -> None:
-        """Keep a file with the run; a file of that name is replaced. `name` may have folders, as in `plots/roc.png`.
+        """Store a file with the run, replacing one of the same name. `name` may have folders, as in `plots/roc.png`.
 
         Raises:
-            Invalid: `name` cannot name a file.
-            NotFound: There is no such run, or no file `content`.
+            Invalid: `name` is not a valid file name.
+            NotFound: The run, or the file `content`, does not exist.
             StorageFull: No space.
         """
         ...
 
     def artefact(self, run_id: str, name: str) -> bytes:
-        """Return a kept file.
+        """Return the content of an artefact.
 
         Raises:
             NotFound: The run or the file is unknown.
@@ -78,7 +78,7 @@ class Tracking(Protocol):
         ...
 
     def artefacts(self, run_id: str) -> dict[str, int]:
-        """Return the kept files' names, sorted, with their bytes.
+        """Return name -> size in bytes of the artefacts, sorted by name.
 
         Raises:
             NotFound: There is no such run.
@@ -86,38 +86,40 @@ class Tracking(Protocol):
         ...
 
     def active(self, run_id: str) -> AbstractContextManager[None]:
-        """While it is entered, what this thread logs with the store's own client lands in the run."""
+        """Direct this thread's logging through the store's own client into the run, inside the block."""
         ...
 
     def aside(self, run_id: str, name: str) -> AbstractContextManager[None]:
-        """While it is entered, the store's own client logs nothing by itself, and nothing of what this thread logs with
-        it lands in the run: if there is any, it gets a run of its own, called `name`, that is part of this one."""
+        """Keep logging through the store's own client out of the run, inside the block; turn its autologging off.
+
+        What this thread logs explicitly becomes a run of its own, called `name`, a child of this one.
+        """
         ...
 
     def finish(self, run_id: str, status: str, at: int) -> None:
-        """Close a run as FINISHED, FAILED or KILLED."""
+        """Close a run with the status FINISHED, FAILED or KILLED."""
         ...
 
     def get(self, run_id: str) -> RunRecord:
         """Return a run.
 
         Raises:
-            NotFound: There is none with this id.
+            NotFound: No run has this id.
         """
         ...
 
     def search(self, model: str | None = None, *, status: str | None = None, limit: int = 50) -> list[RunRecord]:
-        """Return runs, newest first."""
+        """Return the runs of a model, or of all, newest first."""
         ...
 
 
 class ModelVersions(Protocol):
-    """Names for bundles: numbered versions of a model, and aliases that move between them."""
+    """Names for bundles: numbered versions of a model, and movable aliases."""
 
     def register(self, model: str, digest: str, run_id: str, tags: Mapping[str, str], at: int) -> ModelVersion:
-        """Give the digest the model's next version; a digest that is registered already keeps its version.
+        """Register the digest as the model's next version; return the existing version if it is registered already.
 
-        The version is there whole or not at all, also when two processes register at once.
+        Atomic, also when two processes register at once.
         """
         ...
 
@@ -125,21 +127,21 @@ class ModelVersions(Protocol):
         """Return the version that a number or an alias names.
 
         Raises:
-            NotFound: There is none.
+            NotFound: No version has that number or alias.
         """
         ...
 
     def all(self, model: str | None = None) -> list[ModelVersion]:
-        """Return versions, newest first."""
+        """Return the versions of a model, or of all, newest first."""
         ...
 
     def set_alias(self, move: AliasMove) -> None:
-        """Let the alias name version `move.new`, and keep the move.
+        """Point the alias at version `move.new`, and record the move.
 
         Raises:
-            Invalid: The alias could be taken for a version's number.
-            NotFound: There is no such version.
-            Conflict: The alias does not name `move.old` any more.
+            Invalid: The alias could be mistaken for a version number.
+            NotFound: The version does not exist.
+            Conflict: The alias no longer names `move.old`.
         """
         ...
 
@@ -148,19 +150,19 @@ class ModelVersions(Protocol):
         ...
 
     def remove(self, model: str, version: str) -> None:
-        """Forget a version; an unknown one is no error. Its number is never given again, its moves stay.
+        """Remove a version; an unknown version is no error. Its number is never reused, and its alias moves are kept.
 
         Raises:
-            Conflict: An alias names it.
+            Conflict: An alias names the version.
         """
         ...
 
 
 class Approvals(Protocol):
-    """Who approved which version, and who took an approval back. Nothing is ever forgotten."""
+    """Approvals of versions, and their withdrawals. Every record is kept."""
 
     def add(self, approval: Approval) -> None:
-        """Keep an approval.
+        """Record an approval.
 
         Raises:
             Conflict: The approver has approved this version already.
@@ -168,28 +170,27 @@ class Approvals(Protocol):
         ...
 
     def of(self, model: str, version: str | None = None) -> list[Approval]:
-        """Return the approvals that stand, of a model or of one version, newest first."""
+        """Return the valid approvals of a model or of one version, newest first."""
         ...
 
     def withdraw(self, model: str, version: str, approver: str, *, actor: str, reason: str, at: int) -> Withdrawal:
-        """Take an approval back: from now on `of` does not return it, and `withdrawn` does. Its approver may approve
-        again.
+        """Withdraw an approval: it moves from `of` to `withdrawn`. Its approver may approve again.
 
         Raises:
-            NotFound: The approver's approval does not stand, also because somebody else withdrew it just now.
+            NotFound: There is no valid approval by the approver; a concurrent call may have withdrawn it.
         """
         ...
 
     def withdrawn(self, model: str, version: str | None = None) -> list[Withdrawal]:
-        """Return what was taken back of a model or of one version, newest first."""
+        """Return the withdrawn approvals of a model or of one version, newest first."""
         ...
 
 
 class Deletions(Protocol):
-    """Versions that are to go."""
+    """Versions marked for deletion."""
 
     def mark(self, deletion: Deletion) -> None:
-        """Keep a mark.
+        """Record a mark.
 
         Raises:
             Conflict: The version is marked already.
@@ -197,16 +198,18 @@ class Deletions(Protocol):
         ...
 
     def unmark(self, model: str, version: str) -> bool:
-        """Take a mark back that nobody has claimed; return whether there was one."""
+        """Remove a mark that is not claimed; return whether there was one."""
         ...
 
     def claim(self, model: str, version: str) -> bool:
-        """Begin to carry a mark out, so that nobody takes it back; return whether there is one. Again, it is no error:
-        whoever claimed it may have died."""
+        """Claim a mark, so that it cannot be removed while it is carried out; return whether it exists.
+
+        Claiming again is no error: the process that claimed the mark before may have died.
+        """
         ...
 
     def settle(self, model: str, version: str, *, carried_out: bool) -> None:
-        """Forget a claimed mark that was carried out, or let it be a mark as before."""
+        """Remove a claimed mark that was carried out, or release its claim."""
         ...
 
     def all(self) -> list[Deletion]:
@@ -215,43 +218,43 @@ class Deletions(Protocol):
 
 
 class TrustedKeys(Protocol):
-    """Keys of other installations that somebody here has said to trust."""
+    """Public keys of other installations that are trusted here."""
 
     def add(self, key: TrustedKey) -> None:
         """Trust a key.
 
         Raises:
-            Conflict: It is trusted already, or its name is another key's.
+            Conflict: The key is trusted already, or its name is taken.
         """
         ...
 
     def remove(self, name: str) -> bool:
-        """Trust it no longer; return whether it was."""
+        """Stop trusting a key; return whether it was trusted."""
         ...
 
     def all(self) -> list[TrustedKey]:
-        """Return all, by name."""
+        """Return all keys, sorted by name."""
         ...
 
 
 class Blobs(Protocol):
-    """Folders of bytes, addressed by a digest. A blob is created whole, once, and never changes."""
+    """Immutable sets of files, addressed by a digest. A blob is created once, as a whole."""
 
     def put(self, digest: str, files: Mapping[str, bytes]) -> None:
-        """Store a blob; one that is there stays as it is, and becomes young (see `stored`).
+        """Store a blob; an existing one stays unchanged, and its time (see `stored`) is renewed.
 
         Raises:
-            StorageFull: No space; nothing is there.
-            Conflict: It is being removed at this moment, by somebody who takes long.
+            StorageFull: No space; nothing was stored.
+            Conflict: The blob is being removed, and the removal takes too long.
         """
         ...
 
     def get(self, digest: str) -> Mapping[str, bytes]:
-        """Return a blob's files, unverified: `registry.bundles` verifies.
+        """Return a blob's files, unverified: `registry.bundles` verifies them.
 
         Raises:
-            NotFound: There is no such blob.
-            Corrupt: Something other than files lies there.
+            NotFound: The blob does not exist.
+            Corrupt: The blob holds something other than files.
         """
         ...
 
@@ -260,18 +263,18 @@ class Blobs(Protocol):
         ...
 
     def stored(self) -> Mapping[str, int]:
-        """Return digest -> when it was last put, UTC epoch microseconds by the store's own clock."""
+        """Return digest -> time of the last `put`, in UTC epoch microseconds by the store's own clock."""
         ...
 
     def delete(self, digest: str, *, stored_before: int | None = None) -> bool:
-        """Remove a blob and return whether this call did; an unknown one is no error.
+        """Remove a blob and return whether this call did; an unknown blob is no error.
 
         Args:
-            stored_before: Leave it if it was put at this instant or later. Between this look and the removal no `put`
-                of the same blob fits: it either makes the blob young before, or stores it anew after.
+            stored_before: Keep the blob if it was put at this time or later. Check and removal are atomic towards a
+                `put` of the same blob, which either renews the blob before or stores it again after.
         """
         ...
 
     def sweep(self, before: int) -> int:
-        """Remove what writers left behind that began before this instant and died; return how many there were."""
+        """Remove the remains of writers that began before this time and died; return their number."""
         ...

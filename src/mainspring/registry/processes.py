@@ -1,4 +1,4 @@
-"""Which process is which: a pid alone may have been given to another by now."""
+"""Process identity that survives reuse of a pid."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from collections.abc import Mapping
 from pathlib import Path
 
 HOST, BOOT, PID, STARTED = "mainspring.host", "mainspring.boot", "mainspring.pid", "mainspring.process_started"
-USER = "mainspring.user"  # whose process it was, by the operating system's word
+USER = "mainspring.user"  # user of the process, according to the operating system
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def process_tags(pid: int | None = None) -> dict[str, str]:
-    """Return tags that name a process (this one by default) so that `is_dead` can tell it from every other."""
+    """Return tags that identify a process (by default this one) uniquely, for `is_dead`."""
     pid = os.getpid() if pid is None else pid
     return {HOST: socket.gethostname(), BOOT: _boot(), PID: str(pid), STARTED: _started(pid) or "", USER: local_user()}
 
 
 def local_user() -> str:
-    """Return who runs this process, for the records: asked of the kernel, as anybody can set an environment."""
+    """Return the user of this process for audit records; from the kernel, as an environment can be forged."""
     try:
         return f"local:{pwd.getpwuid(os.geteuid()).pw_name}"
-    except KeyError:  # in a container, say
+    except KeyError:  # for example in a container
         return f"local:{os.geteuid()}"
 
 
 def is_dead(tags: Mapping[str, str]) -> bool:
-    """Return whether the process that `tags` name has ended. One on another host is taken to live."""
+    """Return whether the process that `tags` identify has ended. A process on another host counts as alive."""
     if PID not in tags or tags.get(HOST) != socket.gethostname():
         return False
     if tags.get(BOOT) != _boot():
@@ -42,7 +42,7 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When the process started, in a form only good for comparing; `None` where there is none (a zombie is none)."""
+    """Return the process's start time, comparable only with itself; `None` if it does not run (or is a zombie)."""
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
         try:

@@ -1,8 +1,8 @@
-"""The language in which runs are looked for: MLflow's filters, with shorter ways to write the common ones.
+"""Filter language of the run search: MLflow's filters, with shorter forms of the common ones.
 
     metrics.auc > 0.8 and params.optimizer = 'adam' and status = finished and started > 7d ago swift
 
-What is no comparison is a word that a run's id, name or model must contain. The reference is
+A token outside any comparison is a word that a run's id, name or model must contain. The reference is
 docs/reference/runs-filter.md.
 """
 
@@ -25,7 +25,7 @@ _KINDS = {
     **dict.fromkeys(("tags", "tag"), Kind.TAG),
     **dict.fromkeys(("attributes", "attribute", "attr", "run"), Kind.ATTRIBUTE),
 }
-# As MLflow calls them, and as people do.
+# Names of attributes: Mainspring's, MLflow's, and common synonyms.
 _ATTRIBUTES = {
     **{name: name for name in (*TEXTS, *NUMBERS)},
     **{"run_id": "id", "run_name": "name", "experiment": "model", "start_time": "started", "created": "started"},
@@ -44,7 +44,7 @@ Kinds = Callable[[str], Collection[Kind]]
 
 
 class Unreadable(Invalid):
-    """A filter that cannot be read. `at` is the character, from 0, where the reading stopped."""
+    """Error: a filter cannot be parsed. `at` is the character, from 0, at which parsing stopped."""
 
     def __init__(self, what: str, at: int, fix: str) -> None:
         super().__init__(what, fix=fix)
@@ -53,9 +53,9 @@ class Unreadable(Invalid):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a filter says: what a run must fulfil, and words that it must have.
+    """A parsed filter: the conditions that a run must match, and the words that it must contain.
 
-    `places` is where each condition's name stands in the text, from 0.
+    `places` are the positions of the conditions' names in the text, from 0.
     """
 
     conditions: tuple[Condition, ...] = ()
@@ -67,19 +67,19 @@ class Filter:
 
 
 def nothing_known(name: str) -> Collection[Kind]:  # noqa: ARG001
-    """Return no kinds: a name without one is then a metric's where it is compared with a number."""
+    """Return no kinds: an unqualified name is then a metric if it is compared with a number, else a parameter."""
     return ()
 
 
 def parse_filter(text: str, now: int, kinds: Kinds = nothing_known) -> Filter:
-    """Return what a filter says.
+    """Parse a filter.
 
     Args:
-        now: For `7d ago`.
-        kinds: Whether a name that is written without `metrics.`, `params.` or `tags.` is one of each.
+        now: UTC epoch microseconds, to resolve `7d ago`.
+        kinds: Returns the kinds of which an unqualified name (without `metrics.`, `params.`, `tags.`) exists.
 
     Raises:
-        Unreadable: It cannot be read.
+        Unreadable: The filter cannot be parsed.
     """
     if len(text) > LONGEST:
         raise Unreadable(f"A filter of {len(text)} characters is too long.", LONGEST, f"write at most {LONGEST}.")
@@ -87,10 +87,10 @@ def parse_filter(text: str, now: int, kinds: Kinds = nothing_known) -> Filter:
 
 
 def parse_order(text: str, kinds: Kinds = nothing_known) -> Order:
-    """Return the order that a text names: `started`, `metrics.auc desc`, `-params.depth`.
+    """Parse an order: `started`, `metrics.auc desc`, `-params.depth`.
 
     Raises:
-        Unreadable: It names none.
+        Unreadable: The text is not an order.
     """
     strange = _CONTROL.search(text)
     if strange:
@@ -102,12 +102,12 @@ def parse_order(text: str, kinds: Kinds = nothing_known) -> Order:
 
 
 def order_at(text: str) -> int:
-    """Return where the name stands in an order that can be read."""
+    """Return the position of the name in a valid order."""
     return _ordered(text)[1]
 
 
 def _ordered(text: str) -> tuple[str, int, bool]:
-    """Return the name in an order, where it stands, and whether the largest comes first."""
+    """Return the name in an order, its position, and whether the order is descending."""
     name, words = text.strip(), text.split()
     at = len(text) - len(text.lstrip())
     if len(words) > 1 and words[-1].lower() in ("asc", "desc"):
@@ -220,7 +220,7 @@ class _Reading:
         return token.said
 
     def _moment(self, column: Column, token: _Token) -> int:
-        """Return an instant or a duration, in microseconds."""
+        """Return a time or a duration, in microseconds."""
         said = token.said
         try:
             if column.name == "duration":

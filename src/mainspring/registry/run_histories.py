@@ -1,4 +1,4 @@
-"""What a metric's history means: the memory's way, and what every other way is tested against."""
+"""Reference implementation of metric histories: used in memory, and the oracle for every other implementation."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from mainspring.core.errors import Invalid
 from mainspring.core.time import MILLISECOND
 from mainspring.registry.searching import MOST_POINTS, Axis, Bucket, History
 
-LARGEST = 1e300  # what a mean is made of: MLflow keeps an infinity as the largest float
-FARTHEST = 2**63 - 1  # what two steps may be apart for a database to tell how far
+LARGEST = 1e300  # bound of the values in a mean: MLflow stores an infinity as the largest float
+FARTHEST = 2**63 - 1  # largest difference of two steps that a database can compute
 
 Logged = Sequence[tuple[float, int, int]]  # value, step, instant (µs)
 
 
 def buckets(metric: str, logged: dict[str, Logged], points: int, axis: Axis) -> History:
-    """Return what was logged by each run in at most `points` buckets.
+    """Return the logged values of each run in at most `points` buckets.
 
     Raises:
-        Invalid: There are no such points.
+        Invalid: `points` is out of range.
     """
 
     def place_along(each: tuple[float, int, int]) -> int:
@@ -41,16 +41,16 @@ def buckets(metric: str, logged: dict[str, Logged], points: int, axis: Axis) -> 
 
 
 def check_points(points: int) -> None:
-    """Raise `Invalid` if nothing can be drawn with so many points."""
+    """Raise `Invalid` if `points` is not between 1 and `MOST_POINTS`."""
     if not 1 <= points <= MOST_POINTS:
         raise Invalid(f"A history of {points} points cannot be.", fix=f"ask for 1 to {MOST_POINTS}.")
 
 
 def spread_over(first: int, last: int, points: int, axis: Axis) -> tuple[int, int]:
-    """Return where the first bucket begins, and the least width at which `points` buckets reach to the last place.
+    """Return the start of the first bucket, and the smallest width at which `points` buckets cover the range.
 
-    A width is a whole step, or a whole millisecond, which is what times are kept in. Where the ends are farther apart
-    than a database can count, the beginning and the width are even, so that halves can be counted instead.
+    A width is a whole number of steps or of milliseconds, the precision of stored times. If the range exceeds a
+    database's integers, start and width are even, so that the database can compute with halves.
     """
     unit = MILLISECOND if axis is Axis.TIME else 2 if last - first > FARTHEST else 1
     first = first if axis is Axis.TIME else first // unit * unit
@@ -67,10 +67,10 @@ def _bucket(place: int, values: list[float]) -> Bucket:
 
 
 def line(logged: Logged, points: int) -> tuple[float | None, ...]:
-    """Return the first value at each of `points` steps, evenly over those that there are; nothing for a single step.
+    """Return the first value at or after each of `points` evenly spaced steps; empty for a single step.
 
     Raises:
-        Invalid: There are no such points.
+        Invalid: `points` is out of range.
     """
     check_points(points)
     in_order = sorted(logged, key=lambda each: (each[1], each[2], math.isnan(each[0]), each[0]))

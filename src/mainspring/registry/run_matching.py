@@ -1,4 +1,4 @@
-"""What a run query means, run by run: the memory's way, and what every other way is tested against."""
+"""Reference implementation of run queries: used in memory, and the oracle for every other implementation."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ import msgspec
 from mainspring.core.errors import Invalid
 from mainspring.registry.searching import Column, Condition, Kind, Order, RunQuery, RunRow
 
-NUMBER = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?"  # as JSON has it; Postgres reads it alike
+NUMBER = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?"  # JSON's syntax, which Postgres shares
 LONGEST_NUMBER = 64  # characters
-LONGEST_ORDERED = 64  # characters by which a parameter or tag is ordered: more cannot be in Postgres's indexes
+LONGEST_ORDERED = 64  # characters by which parameters and tags are ordered; Postgres limits index entries
 _NUMBER = re.compile(NUMBER, re.ASCII)
 _FOLDED = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
-# Where a run stands in an order, before anything else: numbers, texts, and what has neither.
+# Primary sort key of a run: numbers, then texts, then runs without a value.
 NUMBERS_FIRST, THEN_TEXTS, THEN_NOTHING = 0, 1, 2
 
 
 def number_of(text: str | None) -> float | None:
-    """Return the number that a text is, if it is one as JSON writes them: `3`, `-0.5`, `1e-4`."""
+    """Return the number that `text` spells in JSON's syntax (`3`, `-0.5`, `1e-4`), None if it spells none."""
     is_one = text is not None and len(text) <= LONGEST_NUMBER and _NUMBER.fullmatch(text)
     return float(text) if text is not None and is_one else None
 
 
 def fold(text: str) -> str:
-    """Return the text with A to Z as a to z, and nothing else changed."""
+    """Return `text` with A to Z in lower case, and nothing else changed."""
     return text.translate(_FOLDED)
 
 
 def value_of(run: RunRow, column: Column) -> Any:
-    """Return what the run has there; None for nothing and for NaN."""
+    """Return the run's value in a column; None if it has none, or NaN."""
     if column.kind is Kind.METRIC:
         value = run.metrics.get(column.name)
         return None if value is None or math.isnan(value) else value
@@ -45,7 +45,7 @@ def value_of(run: RunRow, column: Column) -> Any:
 
 
 def matches(run: RunRow, query: RunQuery) -> bool:
-    """Return whether the query is of this run."""
+    """Return whether the run matches the query's conditions and words."""
     texts = [fold(run.id), fold(run.name), fold(run.model)]
     return all(any(fold(word) in text for text in texts) for word in query.words) and all(
         holds(run, condition) for condition in query.conditions
@@ -53,11 +53,11 @@ def matches(run: RunRow, query: RunQuery) -> bool:
 
 
 def holds(run: RunRow, condition: Condition) -> bool:
-    """Return whether the run fulfils one condition."""
+    """Return whether the run matches one condition."""
     column, operator, wanted = condition.column, condition.operator, condition.value
     value = value_of(run, column)
     if operator in ("is null", "is not null"):
-        # A NaN is there, though nothing can be said of it.
+        # A NaN is a value, though it compares with nothing.
         there = column.name in run.metrics if column.kind is Kind.METRIC else value is not None
         return there is (operator == "is not null")
     if isinstance(wanted, (int, float)) and not column.is_number:
@@ -98,7 +98,7 @@ def _like(value: str, pattern: str) -> bool:
 
 
 def place_of(run: RunRow, order: Order) -> tuple[int, Any, str]:
-    """Return where the run stands: which part of the order, its value there, its id."""
+    """Return the run's sort key: part of the order, value, id."""
     value = value_of(run, order.column)
     if value is None:
         return THEN_NOTHING, run.started_at, run.id
@@ -111,7 +111,7 @@ def place_of(run: RunRow, order: Order) -> tuple[int, Any, str]:
 
 
 def in_order(runs: Iterable[RunRow], order: Order) -> list[tuple[tuple[int, Any, str], RunRow]]:
-    """Return the runs with their places, the first first."""
+    """Return the runs with their sort keys, in order."""
     placed = [(place_of(run, order), run) for run in runs]
     found = []
     for part in (NUMBERS_FIRST, THEN_TEXTS, THEN_NOTHING):
@@ -121,15 +121,15 @@ def in_order(runs: Iterable[RunRow], order: Order) -> list[tuple[tuple[int, Any,
 
 
 def token(query: RunQuery, place: tuple[int, Any, str]) -> str:
-    """Return a place in the query's order as a text that goes into an address."""
+    """Encode a position in the query's order as a URL-safe page token."""
     return base64.urlsafe_b64encode(msgspec.json.encode([_of(query), *place])).decode().rstrip("=")
 
 
 def place_in(query: RunQuery) -> tuple[int, Any, str] | None:
-    """Return the place after which the query goes on; None at its beginning.
+    """Decode the query's page token; None at the beginning.
 
     Raises:
-        Invalid: It is no place in this query's order.
+        Invalid: The token is malformed, or belongs to another query.
     """
     if not query.after:
         return None
@@ -145,6 +145,6 @@ def place_in(query: RunQuery) -> tuple[int, Any, str] | None:
 
 
 def _of(query: RunQuery) -> str:
-    # The conditions too: the place is one of theirs, and an address that was put together by hand is likelier wrong.
+    # Conditions are included: a position is valid only for them, so a hand-made address is rejected.
     said = repr((query.conditions, query.words, query.order))
     return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]

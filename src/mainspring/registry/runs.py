@@ -1,4 +1,4 @@
-"""What a run is part of; and runs whose process died: nobody closed them, so the next command does."""
+"""Tags that relate runs, error texts of failed runs, and closing of runs whose process died."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mainspring.registry.processes import PID, is_dead, process_tags
 
 __all__ = ["ERROR", "NAME", "PARENT", "error_text", "process_tags", "sweep"]
 
-PARENT = "mainspring.parent"  # the id of the run that this one is a part of
-NAME = "mainspring.name"  # what a run is called among its siblings
-ERROR = "mainspring.error"  # why a run failed: the error's class, its message, and where
+PARENT = "mainspring.parent"  # id of the parent run
+NAME = "mainspring.name"  # name of a run among its siblings
+ERROR = "mainspring.error"  # error of a failed run: class, message and place
 _LONGEST_ERROR = 4000  # characters
 _PACKAGE = Path(__file__).parents[1]
-_DEEPEST = 16  # runs in runs in runs
+_DEEPEST = 16  # nesting levels of runs
 
 
 def error_text(error: BaseException, *, withheld: str = "") -> str:
-    """Return what a failed run keeps of its error: class, message, and the innermost line outside this package.
+    """Return the error text that a failed run keeps: class, message, and the innermost line outside this package.
 
     Args:
-        withheld: Why the message is left out: it may hold values, as of the row that a function failed on.
+        withheld: Reason to omit the message, which may hold data such as the row that a function failed on.
     """
     source = error if error.__cause__ is None else error.__cause__
     frames = traceback.extract_tb(source.__traceback__)
@@ -37,10 +37,10 @@ def error_text(error: BaseException, *, withheld: str = "") -> str:
 
 
 def sweep(tracking: Tracking, clock: Clock) -> list[str]:
-    """Mark every RUNNING run as KILLED whose process has ended, and return their ids.
+    """Mark each RUNNING run whose process has ended as KILLED, and return their ids.
 
-    A run of another host is left alone. One that does not say which process it belongs to, as MLflow's own client
-    begins them, has that of the run that it is part of.
+    A run of another host is left alone. A run without process tags, such as one from MLflow's own client, is judged by
+    its parent's process.
     """
     killed = []
     for run in tracking.search(status="RUNNING", limit=1000):
@@ -56,6 +56,6 @@ def _process_of(tracking: Tracking, run: RunRecord) -> Mapping[str, str]:
             break
         try:
             run = tracking.get(run.tags[PARENT])
-        except (Invalid, NotFound):  # MLflow's own tools can delete it, or name what they like
+        except (Invalid, NotFound):  # deleted or invalid, by MLflow's own tools
             break
     return run.tags

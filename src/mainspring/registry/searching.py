@@ -1,8 +1,8 @@
-"""Finding runs among very many: what is asked, what is found, and the port that answers.
+"""Search over very many runs: queries, results and the port.
 
-A run's metric here is its newest value, as MLflow's own search has it. A condition on what a run does not have, or on
-a NaN, never holds, `!=` included; only `is null` does. Text is compared by its code points, and without regard to the
-case of A to Z where an operator says so.
+The value of a run's metric is its newest, as in MLflow's own search. A condition on a missing value, or on NaN, never
+holds, `!=` included; only `is null` does. Text is compared by code points, and some operators ignore the case of A to
+Z.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import format_duration, format_instant
 
 STATUSES = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
-PARENT = "mlflow.parentRunId"  # the tag by which a nested run names the run around it
-MOST_RUNS, MOST_POINTS = 1000, 2000  # of one page, of one history
+PARENT = "mlflow.parentRunId"  # tag of a nested run with its parent's id
+MOST_RUNS, MOST_POINTS = 1000, 2000  # limits of a page and of a history
 
 
 class Kind(StrEnum):
-    """What a column is a column of."""
+    """Kind of a column."""
 
     METRIC = "metrics"
     PARAM = "params"
@@ -30,20 +30,20 @@ class Kind(StrEnum):
 
 
 class Axis(StrEnum):
-    """What a history goes along: the step that was logged, or the instant, in microseconds."""
+    """Axis of a history: the logged step, or the time in microseconds."""
 
     STEP = "step"
     TIME = "time"
 
 
-# Attributes by type. A duration, in microseconds, is there once a run has ended; times are UTC epoch microseconds.
+# Attributes by type. Times are UTC epoch microseconds; a duration, in microseconds, exists once a run has ended.
 TEXTS = ("id", "name", "model", "status")
 NUMBERS = ("started", "ended", "duration")
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Something that a run may have a value of."""
+    """A metric, parameter, tag or attribute of runs."""
 
     kind: Kind
     name: str
@@ -60,19 +60,19 @@ class Column:
 
     @property
     def is_number(self) -> bool:
-        """Whether every value is one; a parameter or a tag is text that may be read as one."""
+        """True if every value is a number; a parameter or tag is text, which may spell a number."""
         return self.kind is Kind.METRIC or (self.kind is Kind.ATTRIBUTE and self.name in NUMBERS)
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One thing that a run must have.
+    """One condition that a run must match.
 
     Args:
-        operator: `=`, `!=`, `<`, `<=`, `>`, `>=`; `like` and `ilike` with SQL's `%` and `_`; `contains`, whatever the
+        operator: `=`, `!=`, `<`, `<=`, `>`, `>=`; `like` and `ilike` with SQL's `%` and `_`; `contains`, which ignores
             case; `in`, `not in`; `is null`, `is not null`.
-        value: A number compares numbers: of a parameter or tag, those texts that are one. A text compares texts.
-            A tuple of texts for `in` and `not in`, None for the last two.
+        value: A number compares numbers; a parameter or tag is then read as a number. A text compares texts.
+            A tuple of texts for `in` and `not in`; None for `is null` and `is not null`.
     """
 
     column: Column
@@ -95,9 +95,9 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What comes first. Runs without the value, or with NaN, come last, the newest of them first.
+    """Sort order of runs. Runs without the value, or with NaN, come last, newest first.
 
-    Of a parameter or tag the texts that are numbers come first, as numbers, then the others; of equals, by id.
+    Parameters and tags that spell a number come first, in numeric order, then the others. Ties are ordered by id.
     """
 
     column: Column = Column(Kind.ATTRIBUTE, "started")
@@ -109,26 +109,26 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """What is asked: runs that fulfil every condition and have every word in their id, name or model."""
+    """A query for runs that match every condition and contain every word in their id, name or model."""
 
     conditions: tuple[Condition, ...] = ()
     words: tuple[str, ...] = ()
     order: Order = Order()
     limit: int = 50
-    after: str = ""  # where the page before ended: its `next`
+    after: str = ""  # page token: `next` of the page before
 
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= MOST_RUNS:
             raise Invalid(f"A page of {self.limit} runs cannot be.", fix=f"ask for 1 to {MOST_RUNS}.")
 
     def where(self, column: Column, value: str) -> RunQuery:
-        """Return the query with `column = value` as well."""
+        """Return the query with `column = value` added."""
         return replace(self, conditions=(*self.conditions, Condition(column, "=", value)))
 
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """One run, with as much of its metrics, parameters and tags as was asked for."""
+    """One run, with the requested metrics, parameters and tags."""
 
     id: str
     name: str
@@ -142,15 +142,15 @@ class RunRow:
 
     @property
     def duration(self) -> int | None:
-        """Microseconds, once it has ended."""
+        """Duration in microseconds; None until the run has ended."""
         return None if self.ended_at is None else self.ended_at - self.started_at
 
 
 @dataclass(frozen=True, slots=True)
 class RunPage:
-    """Some of the runs, in order. `next` gets the page after this one; empty where there is none.
+    """One page of runs, in order. `next` is the token of the next page, empty on the last.
 
-    `count` is how many runs the query is of, if that was asked for.
+    `count` is the number of matching runs, if requested.
     """
 
     runs: tuple[RunRow, ...]
@@ -160,9 +160,9 @@ class RunPage:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """The values that a run logged between two places of the axis; NaN are counted apart."""
+    """Summary of the values that a run logged in one interval of the axis; NaN values are counted separately."""
 
-    place: int  # counted from the history's first
+    place: int  # index, from the start of the history
     low: float
     high: float
     mean: float
@@ -172,10 +172,10 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One metric of several runs, in buckets of one width that all share, so that lines can be laid over each other.
+    """One metric of several runs, in buckets of one width that all runs share, so that their curves can be overlaid.
 
-    Bucket n holds what lies in [first + n * width, first + (n + 1) * width). Empty ones, and runs without the metric,
-    are left out; one that holds only NaN has NaN for its numbers.
+    Bucket n covers [first + n * width, first + (n + 1) * width). Empty buckets, and runs without the metric, are
+    omitted; a bucket that holds only NaN has NaN for its numbers.
     """
 
     metric: str
@@ -194,16 +194,16 @@ class UnknownRun(NotFound):
 
 
 class RunSearch(Protocol):
-    """Runs as they can be looked for; deleted ones are not there. It writes nothing that is a run's."""
+    """Read-only search over runs, without deleted ones."""
 
     def search(self, query: RunQuery, columns: Sequence[Column] | None = (), *, count_to: int = 0) -> RunPage:
-        """Return the next runs, each with those of the metrics, parameters and tags in `columns` that it has.
+        """Return the next page of runs, each with its metrics, parameters and tags in `columns`.
 
-        While runs are added and change, no run is on two pages, unless its value in the order changed.
+        While runs are added and change, no run is on two pages unless its sort value changed.
 
         Args:
-            columns: None for everything that the runs have.
-            count_to: Until where the query's runs are counted as well, as `count` does; 0 for not at all.
+            columns: None for all columns.
+            count_to: Limit up to which matching runs are counted, as by `count`; 0 for no count.
 
         Raises:
             Invalid: `query.after` is from a query in another order.
@@ -211,39 +211,39 @@ class RunSearch(Protocol):
         ...
 
     def count(self, query: RunQuery, *, at_most: int = 1000) -> int:
-        """Return how many runs the query is of, counted until `at_most`; its order and page do not matter."""
+        """Return the number of matching runs, counted up to `at_most`; order and page are ignored."""
         ...
 
     def get(self, run_ids: Sequence[str]) -> list[RunRow]:
-        """Return these runs with everything they have, in the order asked.
+        """Return these runs with all columns, in the given order.
 
         Raises:
-            NotFound: One of them does not exist.
+            NotFound: One of the runs does not exist.
         """
         ...
 
     def rows(self, run_ids: Sequence[str], columns: Sequence[Column]) -> list[RunRow]:
-        """Return those of these runs that are there, in the order asked, each with what it has in `columns`."""
+        """Return those of these runs that exist, in the given order, each with its values in `columns`."""
         ...
 
     def names(self, kind: Kind, text: str = "", *, limit: int = 100, of: Sequence[str] | None = None) -> list[str]:
-        """Return names of metrics, parameters or tags of any run that contain `text`, whatever the case.
+        """Return names of metrics, parameters or tags, of any run, that contain `text`, ignoring case.
 
-        Those that begin with it come first, then by their code points.
+        Names that start with `text` come first; then the order is by code points.
 
         Args:
-            of: Only names that one of these runs has.
+            of: Restricts the names to those of these runs.
         """
         ...
 
     def kinds(self, name: str) -> list[Kind]:
-        """Return whether any run has a metric, a parameter and a tag of this name, in this order."""
+        """Return which of metric, parameter and tag exist under this name, in this order."""
         ...
 
     def history(self, run_ids: Sequence[str], metric: str, *, points: int = 200, axis: Axis = Axis.STEP) -> History:
-        """Return what the runs logged of a metric, in at most `points` buckets, of one step each where that is enough.
+        """Return the values of a metric in at most `points` buckets, of one step each if that suffices.
 
-        Runs that do not exist or have none of it are left out.
+        Runs that do not exist or lack the metric are omitted.
 
         Raises:
             Invalid: Of fewer points than one, or more than `MOST_POINTS`.
@@ -251,14 +251,15 @@ class RunSearch(Protocol):
         ...
 
     def lined(self, run_ids: Sequence[str], metrics: Sequence[str]) -> list[str]:
-        """Return those of the metrics of which one of the runs logged two steps or more, in the order asked."""
+        """Return those of the metrics for which one of the runs logged two or more steps, in the given order."""
         ...
 
     def lines(self, run_ids: Sequence[str], metric: str, *, points: int = 24) -> Mapping[str, tuple[float | None, ...]]:
-        """Return a few values of each run's metric, evenly over its own steps: the first at each of `points` steps or
-        after, None for NaN; of one point its first. However much was logged, only those are read.
+        """Return a few values of each run's metric for a sparkline: the first value at or after each of `points` even
+        steps.
 
-        Runs with fewer than two steps of it are left out.
+        NaN is None; a single point is the first value. The cost depends on `points`, not on the length of the history.
+        Runs with fewer than two steps are omitted.
 
         Raises:
             Invalid: Of fewer points than one, or more than `MOST_POINTS`.
@@ -267,5 +268,5 @@ class RunSearch(Protocol):
 
 
 def quoted(text: str) -> str:
-    """Return a text as the filter language has it."""
+    """Return a text, quoted for the filter language."""
     return f"'{text}'" if "'" not in text else f'"{text}"'

@@ -1,8 +1,8 @@
-"""A version as one file that another installation can import: its bundle, those of a graph's nodes, its lineage.
+"""Export file of a version, for import by another installation: its bundle, those of its graph's nodes, its lineage.
 
-A plain tar: `export.json` says what is in it, `export.signature` is the exporting installation's signature of that, and
-`bundles/<digest>/<file>` are the bundles as they are stored. Nothing is extracted: each name is checked, each file is
-read into memory, and everything is verified against one trusted key before anything of it is used.
+A plain tar archive: `export.json` is the index, `export.signature` the exporting installation's signature of the index,
+and `bundles/<digest>/<file>` are the stored bundles. Nothing is extracted to disk: each name is checked, each file is
+read into memory, and everything is verified against one trusted key before any of it is used.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ INDEX, INDEX_SIGNATURE = "export.json", "export.signature"
 MOST_BYTES = 8 << 30
 _MOST_INDEX = 64 << 20
 _MOST_MEMBERS = 10_000
-_MOST_HEAD = 64 << 10  # bytes, with what a long name takes
+_MOST_HEAD = 64 << 10  # bytes of a member's header, long names included
 _FILE = re.compile(rf"bundles/([0-9a-f]{{64}})/({ID_PATTERN})")
 
 
 class ExportedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as it was where the version was made."""
+    """A run, as recorded by the exporting installation."""
 
     id: str
     status: str
@@ -46,7 +46,7 @@ class ExportedRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a file holds."""
+    """Index of an export file."""
 
     format: int = FORMAT
     key: str  # the exporting installation's public key, hex: a hint, not a proof
@@ -61,7 +61,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def write_export(file: BinaryIO, export: Export, bundles: Iterable[Bundle], key: signing.SigningKey) -> None:
-    """Write a file; the same content gives the same bytes."""
+    """Write an export file; the same content gives the same bytes."""
     index = msgspec.json.encode(export, order="sorted")
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         _add(tar, INDEX, index)
@@ -79,16 +79,16 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def read_export(path: Path, trusted: Mapping[str, bytes]) -> tuple[Export, dict[str, Bundle], str]:
-    """Return what a file holds, verified, and the name of the key that signed it.
+    """Return the index and the verified bundles of an export file, and the name of the key that signed it.
 
     Args:
         trusted: Name -> public key.
 
     Raises:
-        NotFound: There is no such file.
-        Invalid: It is a link, a folder, a pipe or a device, or too large.
-        Denied: None of the trusted keys signed it.
-        Corrupt: It is no such file, or not as it was written.
+        NotFound: The file does not exist.
+        Invalid: The path is a link, a folder, a pipe or a device, or the file is too large.
+        Denied: None of the trusted keys signed the file.
+        Corrupt: The file is not an export, or was changed or truncated.
     """
     what = f"The export {path.name}"
     try:
@@ -117,7 +117,7 @@ def read_export(path: Path, trusted: Mapping[str, bytes]) -> tuple[Export, dict[
 
 
 class _Heads:
-    """A file as `tarfile` reads the heads of members in it: those take a few kilobytes, whatever size they claim."""
+    """File wrapper for `tarfile` that limits the bytes of a member's header, whatever size the header claims."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -132,10 +132,10 @@ class _Heads:
 
 
 def _members(file: BinaryIO, size: int, what: str) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of each member of a tar; nothing but plain files, each name once.
+    """Yield name and content of each member of a tar archive: regular files only, each name once.
 
     Args:
-        size: The file's, in bytes: no member is read that claims more than is there.
+        size: Size of the file in bytes; a member that claims more is refused before it is read.
     """
     heads = _Heads(file)
     tar = tarfile.open(fileobj=cast("BinaryIO", heads), mode="r:")  # noqa: SIM115  (it opens nothing)
@@ -200,7 +200,7 @@ def _check_whole(export: Export, bundles: Mapping[str, Bundle], what: str) -> No
 
 
 def members_of(bundle: Bundle) -> Sequence[str]:
-    """Return the digests that a bundle names as nodes."""
+    """Return the digests of a bundle's graph nodes."""
     graph = bundle.manifest.graph
     return () if graph is None else [node.bundle for node in graph.nodes if node.bundle]
 

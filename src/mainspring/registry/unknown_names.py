@@ -1,7 +1,6 @@
-"""Names in a filter or an order that no run has: what was asked of them, nobody wanted to ask.
+"""Detection of names in a filter or an order that no run has, which are usually misspelt.
 
-Whether a name is known is only asked where the answer looks as if it were not: that costs one look into the store, and
-a search that finds something costs none.
+Names are looked up only if the result is empty or unordered; a search with results costs no look-up.
 """
 
 from __future__ import annotations
@@ -13,23 +12,23 @@ from mainspring.registry.run_filters import Filter, Unreadable, order_at
 from mainspring.registry.searching import NUMBERS, TEXTS, Column, Kind, Order, RunQuery, RunRow, RunSearch
 
 _SINGULAR = {Kind.METRIC: "metric", Kind.PARAM: "parameter", Kind.TAG: "tag"}
-_MACHINE = ("mlflow.", "mainspring.", "system/", "system.")  # names that only programs write
-_COMPARED = 5000  # names of a kind among which the nearest is looked for
+_MACHINE = ("mlflow.", "mainspring.", "system/", "system.")  # prefixes of machine-written names
+_COMPARED = 5000  # names per kind that are compared to find the nearest
 _SHOWN = 140  # characters of a name
 
 
 class UnknownName(Unreadable):
-    """A name that no run has. `at` is where it stands in the filter or in the order, from 0."""
+    """Error: no run has this name. `at` is its position in the filter or in the order, from 0."""
 
 
 def unknown_names(
     search: RunSearch, found: Filter, order: Order, runs: Sequence[RunRow], *, ordered_by: str = ""
 ) -> list[UnknownName]:
-    """Return the names that explain a strange answer: one that is empty, or in no order.
+    """Return the unknown names that explain an empty page, or a page without values to order by.
 
     Args:
-        runs: The page that was found, with the ordered value where a run has one.
-        ordered_by: The order as it was written.
+        runs: The resulting page, with the value to order by where a run has it.
+        ordered_by: The order as written by the user; empty for the default.
     """
     if runs:
         asked = [] if not ordered_by or any(_has(run, order.column) for run in runs) else ["order"]
@@ -38,7 +37,7 @@ def unknown_names(
     columns = list(_asked(found, order, asked, ordered_by))
     unknown = [(where, column, at) for where, column, at in columns if not _is_known(search, column)]
     if not unknown or not (runs or search.search(RunQuery(limit=1)).runs):
-        return []  # where no run is, no name is wrong
+        return []  # an empty store explains the empty result
     names = _known_names(search, {column.name for _, column, _ in unknown})
     return [_unknown(search, where, column, at, names) for where, column, at in unknown]
 
@@ -46,7 +45,7 @@ def unknown_names(
 def _asked(found: Filter, order: Order, asked: Sequence[str], ordered_by: str) -> Iterator[tuple[str, Column, int]]:
     if "filter" in asked:
         for condition, at in zip(found.conditions, found.places, strict=True):
-            if condition.operator != "is null":  # which holds of every run
+            if condition.operator != "is null":  # holds for every run without the name
                 yield "filter", condition.column, at
     if "order" in asked:
         yield "order", order.column, order_at(ordered_by)

@@ -1,7 +1,7 @@
-"""What an XGBoost model file may hold, read from its bytes alone: whole UBJSON (`.ubj`) or JSON with a learner inside.
+"""Validation of an XGBoost model file from its bytes: complete UBJSON (`.ubj`) or JSON with a learner inside.
 
-UBJSON (https://ubjson.org, draft 12) as XGBoost writes it: objects, arrays with a type and a count, big-endian numbers.
-The walk steps over every value by its declared size, so a file that is cut short or padded does not pass.
+UBJSON (https://ubjson.org, draft 12) as written by XGBoost: objects, arrays with a type and a count, big-endian
+numbers. The parser skips every value by its declared size, so a truncated or padded file is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _KEPT = {"learner", "learner_model_param", "objective", "attributes", "gradient_
 
 
 class Learner(msgspec.Struct, frozen=True):
-    """What is asked of a model file: how many features it takes, and how many values it gives a row."""
+    """Facts read from an XGBoost model file: features, values per row, objective, booster and best iteration."""
 
     features: int
     outputs: int
@@ -29,10 +29,10 @@ class Learner(msgspec.Struct, frozen=True):
 
 
 def check_xgboost(content: bytes, name: str = "model.ubj") -> Learner:
-    """Return what the model in `content` is, if it is one whole model file of XGBoost 1.6 or newer.
+    """Return the facts of the model in `content`, if it is one complete model file of XGBoost 1.6 or newer.
 
     Raises:
-        Corrupt: It is neither UBJSON nor JSON, is cut short, holds anything after its end, or no learner.
+        Corrupt: The file is neither UBJSON nor JSON, is truncated, has trailing bytes, or holds no learner.
     """
     document = _json(content, name) if _is_json(content) else _Ubjson(content, name).document()
     try:
@@ -64,7 +64,7 @@ def _json(content: bytes, name: str) -> dict[str, Any]:
 
 
 class _Ubjson:
-    """A walk through one document that keeps only the few objects of `_KEPT`."""
+    """Parser of one document that keeps only the objects in `_KEPT`."""
 
     def __init__(self, content: bytes, name: str) -> None:
         self._content = content

@@ -1,7 +1,7 @@
-"""Alias moves in the catalog: the newest move of an alias says what it names.
+"""Alias moves in the catalog: the newest move of an alias decides which version it names.
 
-The moves are the truth about aliases; a tracking store's own aliases mirror them. So a crash between the two stores can
-leave the mirror behind, never the truth.
+The catalog is the source of truth for aliases; a tracking store's own aliases mirror it. A crash between the two stores
+can leave the mirror behind, never the catalog.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ alias_moves = sa.Table(
 
 
 class AliasMoves:
-    """The table above, read and appended to."""
+    """The `alias_moves` table: reads and appends."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     @contextmanager
     def exclusively(self) -> Iterator[sa.Connection]:
-        """One transaction that no other writer of the table overlaps; an exception undoes it."""
+        """Open a transaction that excludes every other writer of the table; roll back on an exception."""
         with catalog_errors(str(self._engine.url.database)), self._engine.connect() as connection:
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -51,10 +51,10 @@ class AliasMoves:
             connection.commit()
 
     def append(self, move: AliasMove, connection: sa.Connection) -> None:
-        """Add a move if `move.old` is what the alias names.
+        """Add a move if the alias still names `move.old`.
 
         Raises:
-            Conflict: It is not.
+            Conflict: The alias names another version.
         """
         newest = (
             sa.select(alias_moves.c.new)
@@ -79,7 +79,7 @@ class AliasMoves:
         )
 
     def current(self, model: str | None = None) -> dict[tuple[str, str], str]:
-        """Return (model, alias) -> version."""
+        """Return a mapping of (model, alias) to the version it names."""
         last = sa.select(sa.func.max(alias_moves.c.id)).group_by(alias_moves.c.model, alias_moves.c.alias)
         if model is not None:
             last = last.where(alias_moves.c.model == model)
@@ -88,7 +88,7 @@ class AliasMoves:
             return {(row.model, row.alias): row.new for row in connection.execute(query)}
 
     def moves(self, model: str, alias: str | None = None) -> list[AliasMove]:
-        """Return the moves, newest first."""
+        """Return the moves of a model, or of one of its aliases, newest first."""
         query = sa.select(alias_moves).where(alias_moves.c.model == model).order_by(alias_moves.c.id.desc())
         if alias is not None:
             query = query.where(alias_moves.c.alias == alias)

@@ -25,7 +25,7 @@ model_approvals = sa.Table(
     sa.Column("at", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("model", "version", "approver"),
 )
-model_withdrawals = sa.Table(  # an approval that was taken back, moved here
+model_withdrawals = sa.Table(  # withdrawn approvals, moved out of `model_approvals`
     "model_withdrawals",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
@@ -61,7 +61,7 @@ trusted_keys = sa.Table(
 
 
 class _Table:
-    """One table of decisions: rows that are added whole and read back as values."""
+    """Base of the decision tables: inserts whole rows and reads them back as mappings."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -85,7 +85,7 @@ class _Table:
 
 
 class CatalogApprovals(_Table):
-    """Approvals that stand in one table, those that were taken back in another."""
+    """Approvals in the catalog: valid ones in one table, withdrawn ones in another."""
 
     def add(self, approval: Approval) -> None:
         self._insert(model_approvals, approval, approved_already)
@@ -101,7 +101,7 @@ class CatalogApprovals(_Table):
         table = model_approvals.c
         theirs = (table.model == model, table.version == version, table.approver == approver)
         with catalog_errors(self._name), self._engine.begin() as connection:
-            # One statement that removes and reads: of two who withdraw at once, one finds nothing.
+            # One statement deletes and reads, so only one of two concurrent withdrawals finds the row.
             gone = connection.execute(model_approvals.delete().where(*theirs).returning(*table)).mappings().first()
             if gone is None:
                 raise not_approved(model, version, approver)
@@ -130,7 +130,7 @@ def _withdrawal(row: dict[str, Any]) -> Withdrawal:
 
 
 class CatalogDeletions(_Table):
-    """Marks, a row each."""
+    """Deletion marks, one row each."""
 
     def mark(self, deletion: Deletion) -> None:
         self._insert(model_deletions, deletion, marked_already)
@@ -162,7 +162,7 @@ def _of(model: str, version: str) -> tuple[sa.ColumnElement[bool], ...]:
 
 
 class CatalogTrustedKeys(_Table):
-    """Keys, a row each."""
+    """Trusted keys, one row each."""
 
     def add(self, key: TrustedKey) -> None:
         self._insert(trusted_keys, key, trusted_already)

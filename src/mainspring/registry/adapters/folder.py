@@ -1,4 +1,4 @@
-"""Blobs in a folder of this machine: one folder a blob, named by its digest."""
+"""Blobs in a local folder: one subfolder per blob, named by its digest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _PARTIAL = ".partial-"
 
 
 class FolderBlobs:
-    """Blobs under `folder`, private to the user. A blob is written beside, synced, and renamed into place whole."""
+    """Blobs under `folder`, private to the user.
+
+    A blob is written to a temporary folder, synced, and renamed into place as a whole.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -58,7 +61,7 @@ class FolderBlobs:
         found = {}
         with suppress(FileNotFoundError), os.scandir(self._folder) as entries:
             for entry in entries:
-                with suppress(Invalid, FileNotFoundError):  # somebody else's, or gone by now
+                with suppress(Invalid, FileNotFoundError):  # a foreign file, or removed meanwhile
                     found[check_digest(entry.name)] = entry.stat(follow_symlinks=False).st_mtime_ns // 1000
         return found
 
@@ -74,16 +77,16 @@ class FolderBlobs:
             return False
         if gone.is_symlink():
             gone.unlink()
-        shutil.rmtree(gone, ignore_errors=True)  # what is left of it, `sweep` removes
+        shutil.rmtree(gone, ignore_errors=True)  # `sweep` removes any remains
         sync_folder(self._folder)
         return True
 
     def sweep(self, before: int) -> int:  # noqa: ARG002
-        """Remove what nobody holds a lock on, however young: its writer is dead."""
+        """Remove every temporary folder that no process locks, whatever its age: its writer is dead."""
         return self._remove_abandoned()
 
     def _renew(self, place: Path) -> bool:
-        """Make a blob young; return whether it is there."""
+        """Update the modification time of a blob; return whether the blob exists."""
         with self._alone():
             try:
                 os.utime(place, follow_symlinks=False)
@@ -93,7 +96,7 @@ class FolderBlobs:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Nobody removes or renews a blob meanwhile."""
+        """Hold the exclusive lock for removing and renewing blobs."""
         descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -103,13 +106,13 @@ class FolderBlobs:
 
     @contextmanager
     def _folder_beside(self, digest: str) -> Iterator[Path]:
-        """A folder to fill, locked for as long as its writer lives, and gone at the end unless it was renamed."""
+        """Yield a temporary folder, locked while its writer lives; remove it at the end unless it was renamed."""
         while True:
             beside = self._folder / f"{_PARTIAL}{digest}-{uuid4().hex}"
             beside.mkdir(mode=0o700)
             try:
                 descriptor = os.open(beside, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:  # taken for abandoned before it was locked
+            except FileNotFoundError:  # removed as abandoned before it was locked
                 continue
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if beside.exists():
@@ -122,10 +125,10 @@ class FolderBlobs:
             os.close(descriptor)
 
     def _remove_abandoned(self) -> int:
-        """Remove what writers left that were killed: nobody holds a lock on it. Return how many."""
+        """Remove the temporary folders of dead writers, recognised by their free locks; return their number."""
         removed = 0
         for path in self._folder.glob(f"{_PARTIAL}*"):
-            with suppress(OSError):  # somebody else's, or gone by now
+            with suppress(OSError):  # a foreign file, or removed meanwhile
                 descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -147,7 +150,7 @@ def _write(path: Path, content: bytes) -> None:
 def _rename(beside: Path, place: Path) -> None:
     try:
         beside.rename(place)
-    except OSError as error:  # somebody else stored the same blob meanwhile
+    except OSError as error:  # a concurrent writer stored the same blob
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
 

@@ -1,4 +1,4 @@
-"""Blobs of another store, kept on this machine once they were read: a digest decides every byte, so they stay right."""
+"""A local cache in front of a remote blob store. Blobs are immutable, so a cached copy never becomes stale."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mainspring.registry.bundles import MANIFEST, sha256
 from mainspring.registry.model import Manifest
 from mainspring.registry.ports import Blobs
 
-_MOST = 16  # the youngest are kept: each that is read becomes young
+_MOST = 16  # blobs in the cache; the least recently read are evicted
 
 _log = logging.getLogger(__name__)
 
 
 class KeptBlobs:
-    """`Blobs` of `store`; `get` reads `near` first.
+    """`Blobs` of `store`, with `near` as a read-through cache.
 
-    What is damaged in `near` is read anew from `store`. A blob that was deleted by another machine may still be read
-    here.
+    A damaged copy in `near` is read again from `store`. A blob that another machine deleted from `store` may still be
+    served from `near`.
     """
 
     def __init__(self, store: Blobs, near: Blobs) -> None:
@@ -61,7 +61,9 @@ class KeptBlobs:
 
 
 def _whole(digest: str, files: Mapping[str, bytes]) -> bool:
-    """Return whether files are those that the digest means, their signature aside."""
+    """Return whether the manifest matches `digest` and every listed file matches its hash; the signature is not
+    checked.
+    """
     content = files.get(MANIFEST, b"")
     if sha256(content) != digest:
         return False

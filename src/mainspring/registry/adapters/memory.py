@@ -1,4 +1,4 @@
-"""The registry's ports in memory: for tests and for trying things out."""
+"""In-memory adapters of the registry's ports, for tests and experiments."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class _Run:
     artefacts: dict[str, bytes] = field(default_factory=dict)
     history: dict[str, dict[tuple[int, int, float, bool], float]] = field(
         default_factory=dict
-    )  # (step, at, ...) of each
+    )  # metric -> {(step, at, shown value, is NaN): value}
 
 
 class MemoryTracking:
-    """Runs in a dictionary, safe between threads."""
+    """Thread-safe tracking store in a dictionary."""
 
     def __init__(self) -> None:
         self._runs: dict[str, _Run] = {}
@@ -120,7 +120,7 @@ class MemoryTracking:
         with self._lock:
             records = [run.record for run in self._runs.values()]
         wanted = [record for record in records if model in (None, record.model) and status in (None, record.status)]
-        wanted.reverse()  # of equal instants the later one comes first
+        wanted.reverse()  # the sort is stable: of equal times, the later run comes first
         return sorted(wanted, key=lambda record: -record.started_at)[:limit]
 
     def _run(self, run_id: str) -> _Run:
@@ -130,7 +130,7 @@ class MemoryTracking:
 
 
 class MemoryVersions:
-    """Versions and aliases in lists, safe between threads."""
+    """Thread-safe store of versions and aliases in lists."""
 
     def __init__(self) -> None:
         self._versions: list[ModelVersion] = []
@@ -164,7 +164,7 @@ class MemoryVersions:
     def all(self, model: str | None = None) -> list[ModelVersion]:
         with self._lock:
             wanted = [self._with_aliases(version) for version in self._versions if model in (None, version.model)]
-        wanted.reverse()  # of equal instants the later one comes first
+        wanted.reverse()  # the sort is stable: of equal times, the later version comes first
         return sorted(wanted, key=lambda version: -version.created_at)
 
     def set_alias(self, move: AliasMove) -> None:
@@ -197,7 +197,7 @@ class MemoryVersions:
 
 
 class MemoryBlobs:
-    """Blobs in a dictionary, safe between threads."""
+    """Thread-safe blob store in a dictionary."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._blobs: dict[str, tuple[int, dict[str, bytes]]] = {}

@@ -1,4 +1,4 @@
-"""Approvals, deletions and trusted keys in memory: for tests and for trying things out."""
+"""In-memory stores of approvals, deletions and trusted keys, for tests and experiments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mainspring.registry.model import Approval, Deletion, TrustedKey, Withdrawal
 
 
 class MemoryApprovals:
-    """Approvals in a list, safe between threads."""
+    """Thread-safe store of approvals in lists."""
 
     def __init__(self) -> None:
         self._approvals: list[Approval] = []
@@ -44,7 +44,7 @@ class MemoryApprovals:
 
 
 class MemoryDeletions:
-    """Marks in a dictionary, safe between threads."""
+    """Thread-safe store of deletion marks in a dictionary."""
 
     def __init__(self) -> None:
         self._marks: dict[tuple[str, str], Deletion] = {}
@@ -82,7 +82,7 @@ class MemoryDeletions:
 
 
 class MemoryTrustedKeys:
-    """Keys in a dictionary, safe between threads."""
+    """Thread-safe store of trusted keys in a dictionary."""
 
     def __init__(self) -> None:
         self._keys: dict[str, TrustedKey] = {}

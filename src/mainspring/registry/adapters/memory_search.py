@@ -1,4 +1,4 @@
-"""Looking for runs that lie in memory, one after another."""
+"""Run search by a linear scan in memory."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from mainspring.registry.searching import PARENT, Axis, Column, History, Kind, R
 
 
 def nothing_logged(run_id: str, metric: str) -> Logged:  # noqa: ARG001
-    """Return no history: for a store that keeps none."""
+    """Return an empty history, for a store that keeps none."""
     return ()
 
 
 class MemoryRunSearch:
-    """Looks through runs, whatever gives them.
+    """Run search over any iterable of runs.
 
     Args:
-        runs: Called for each question.
-        logged: The history of a run's metric.
+        runs: Returns all runs; called once per query.
+        logged: Returns the history of a run's metric.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class MemoryRunSearch:
 
 
 def search_tracked(tracking: Tracking) -> MemoryRunSearch:
-    """Return the search of the runs that a tracking store gives: of few of them."""
+    """Return a search over the runs of a tracking store; reads all of them for each query."""
 
     def logged(run_id: str, metric: str) -> Logged:
         try:
@@ -91,7 +91,7 @@ def search_tracked(tracking: Tracking) -> MemoryRunSearch:
 
 
 def row_of(record: RunRecord) -> RunRow:
-    """Return a tracked run as it is looked for."""
+    """Convert a run record into a search row, with times rounded down to the millisecond."""
     parent = {PARENT: record.tags[OUR_PARENT]} if OUR_PARENT in record.tags else {}
     return RunRow(
         id=record.id,
@@ -107,7 +107,7 @@ def row_of(record: RunRecord) -> RunRow:
 
 
 def ranked(names: Iterable[str], text: str, limit: int) -> list[str]:
-    """Return the names that contain the text, those that begin with it first."""
+    """Return the names that contain `text`, ignoring case, with those that start with it first."""
     if not text:
         return sorted(names)[:limit]
     wanted = fold(text)

@@ -1,4 +1,4 @@
-"""Letting a user's own `mlflow` calls, and its autologging, land in a run that we opened."""
+"""Routing of a user's own `mlflow` calls and autologging into an open Mainspring run."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 from mainspring.registry.adapters.mlflow_store import ENTITIES, mlflow
 
 _URI, _EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"
-_AUTOLOGGING = "mlflow.utils.autologging_utils"  # imported only by those who log by themselves
+_AUTOLOGGING = "mlflow.utils.autologging_utils"  # imported only when autologging is in use
 
 
 @contextmanager
 def active(url: str, store: Any, run_id: str) -> Iterator[None]:
-    """While it is entered, the run is MLflow's active run of this thread, and `url` its store, here and in children.
+    """Make the run MLflow's active run of this thread, and `url` its tracking store, here and in child processes.
 
-    The run goes straight onto MLflow's stack: its `start_run` would mark the run as running again, and its `end_run` as
-    finished, both of which are ours to say. What the block left open on the stack is closed and taken off.
+    The run is pushed directly onto MLflow's stack: `start_run` would set its status to running again, and `end_run` to
+    finished; Mainspring alone sets the status. Runs that the block left open are ended and popped.
     """
     fluent, run = mlflow("mlflow.tracking.fluent"), store.get_run(run_id)
     stack = fluent._active_run_stack.get()
@@ -35,7 +35,7 @@ def active(url: str, store: Any, run_id: str) -> Iterator[None]:
 
 @contextmanager
 def aside(url: str, store: Any, run_id: str, tags: Mapping[str, str]) -> Iterator[None]:
-    """While it is entered, no run is active and autologging is off; a run that the block makes itself gets `tags`."""
+    """Suspend the active run and autologging inside the block; tag a run that the block itself creates with `tags`."""
     fluent, entities = mlflow("mlflow.tracking.fluent"), mlflow(ENTITIES)
     stack = fluent._active_run_stack.get()
     before, stack[:] = list(stack), []
@@ -49,7 +49,7 @@ def aside(url: str, store: Any, run_id: str, tags: Mapping[str, str]) -> Iterato
             _end_what_was_left(fluent, stack, 0, None)
             made = fluent._last_active_run_id.get()
             if made is not None and made not in (last, run_id):
-                with suppress(Exception):  # it is a note on a run that is there without it
+                with suppress(Exception):  # the tags are optional; the run exists without them
                     store.log_batch(made, [], [], [entities.RunTag(name, value) for name, value in tags.items()])
             fluent._last_active_run_id.set(last)
             stack[:] = before
@@ -63,7 +63,7 @@ def _end_what_was_left(fluent: Any, stack: list[Any], depth: int, ours: Any) -> 
 
 @contextmanager
 def _directed(url: str, experiment_id: str) -> Iterator[None]:
-    """Let MLflow's client, here and in child processes, write to the store `url` and this experiment."""
+    """Point MLflow's client, here and in child processes, at the store `url` and this experiment."""
     service = mlflow("mlflow.tracking")
     before_uri = service._tracking_service.utils._tracking_uri
     before = {name: os.environ.get(name) for name in (_URI, _EXPERIMENT)}

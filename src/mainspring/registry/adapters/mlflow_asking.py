@@ -1,8 +1,8 @@
-"""One question to MLflow's tables: which runs, in which order, from where on.
+"""Execution of one run query on MLflow's tables.
 
-Conditions are counted first, each up to a bound, by its index; if one holds of few runs, only those are looked at.
-Otherwise runs are walked in the order asked for, by an index, and each is held against the conditions until the page is
-full. Either way the work goes by the page, not by the number of runs.
+First the matches of each condition are counted by index, up to a bound. If a condition matches few runs, only those
+runs are read. Otherwise runs are scanned in the requested order, by index, and tested against the conditions until the
+page is full. In both cases the cost depends on the page, not on the number of runs.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from mainspring.registry.adapters.mlflow_tables import begin, experiments, lates
 from mainspring.registry.run_matching import NUMBERS_FIRST, THEN_NOTHING, THEN_TEXTS, fold, holds
 from mainspring.registry.searching import Column, Condition, Kind, RunQuery, RunRow
 
-FEW = 400  # runs that are looked at one by one rather than walked to
-MANY = 5000  # the same, where there are more conditions: a walk may then find nothing for very long
+FEW = 400  # candidate runs that are tested one by one instead of scanning in order
+MANY = 5000  # the same with several conditions, for which an ordered scan may take very long to match
 Place = tuple[int, Any, str]
 _MODEL = Column(Kind.ATTRIBUTE, "model")
 
 
 class Asking:
-    """One query while it is being answered."""
+    """One query during its execution."""
 
     def __init__(self, say: Conditions, engine: sa.Engine, connection: sa.Connection, query: RunQuery) -> None:
         self._say = say
@@ -41,7 +41,7 @@ class Asking:
         self.where = self._where()
 
     def places(self, after: Place | None) -> list[Place]:
-        """Return where the next runs are, one more than the page holds."""
+        """Return the positions of the next runs: up to one more than the page holds."""
         found: list[Place] = []
         for part in self._parts():
             if after is not None and part < after[0]:
@@ -53,12 +53,12 @@ class Asking:
         return found
 
     def count(self, at_most: int) -> int:
-        """Return how many runs there are, counted until `at_most`."""
+        """Return the number of matching runs, counted up to `at_most`."""
         some = self._some().limit(at_most).subquery()
         return int(self._connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one())
 
     def _some(self) -> sa.Select[Any]:
-        """Return a row for each run, from the rows of the first column that narrows it down."""
+        """Select one row per matching run, starting from the most selective column."""
         narrow = [
             (column, some)
             for column, its in self._columns.items()
@@ -66,7 +66,7 @@ class Asking:
         ]
         if self._narrowed or not narrow:
             return sa.select(1).select_from(runs).where(*self.where)
-        # Of what is equal there are mostly fewer than of what is more or less.
+        # Equality is usually more selective than a range.
         column, some = min(narrow, key=lambda each: all(one.operator != "=" for one in each[1]))
         source = self._walked(TABLES[column.kind])
         others = self._where(but=column if len(some) == len(self._columns[column]) else None)
@@ -128,7 +128,7 @@ class Asking:
         return text, [key, unindexed(self._engine, as_number).is_(None), text.is_not(None)]
 
     def _walked(self, table: sa.TableClause) -> sa.Join:
-        """Return a table with the run of each row. SQLite would rather begin with the runs, and read them all."""
+        """Join a table with its runs. Without the hint, SQLite would start from `runs` and read all of them."""
         own = table.c.run_uuid if self._narrowed else unindexed(self._engine, table.c.run_uuid)
         return table.join(runs, runs.c.run_uuid == own)
 
@@ -140,7 +140,7 @@ class Asking:
         return ~sa.select(1).where(*of_run).exists()
 
     def _where(self, but: Column | None = None) -> list[Any]:
-        """Return what a row of `runs` must fulfil, with or without the conditions on a column."""
+        """Return the conditions on a row of `runs`, optionally without those on one column."""
         conditions, wanted = [runs.c.lifecycle_stage == "active"], set(self.models)
         for column, its in self._columns.items():
             if column == _MODEL:
@@ -160,7 +160,7 @@ class Asking:
         return [number for number, name in self.models.items() if fold(word) in fold(name)]
 
     def _narrow(self) -> list[Any]:
-        """Return that a run is one of few, where all conditions can only hold of those."""
+        """Return a condition that restricts the query to a small candidate set; none if no set is small."""
         several = len(self._columns) + len(self._query.words) > 1
         most, fewest = max(FEW, MANY) if several else FEW, None
         many = most
@@ -173,7 +173,7 @@ class Asking:
             if count <= many:
                 many, fewest = count, probe
         if fewest is not None:
-            # With its bound, for Postgres then goes by the index as it did when it counted.
+            # Repeat the limit, so that Postgres uses the same index as in the count.
             return [runs.c.run_uuid.in_(fewest.limit(most + 1))]
         for probe in self._looked_through():
             found = [run_id for (run_id,) in self._ask(probe.limit(FEW + 1))]
@@ -182,7 +182,7 @@ class Asking:
         return []
 
     def _looked_through(self) -> Iterator[sa.Select[Any]]:
-        """Give what no index knows: words, and texts of a run itself."""
+        """Yield probes that need a scan: words, and texts of the run itself, have no index."""
         if self._query.words:
             yield self._say.some_runs(*self._words())
         for column, its in self._columns.items():
@@ -198,7 +198,7 @@ class Asking:
 
 
 def models_of(connection: sa.Connection) -> dict[int, str]:
-    """Return the models that are not deleted, by the number of their experiment."""
+    """Return experiment id -> model name for the models that are not deleted."""
     return {each.experiment_id: each.name for each in _experiments(connection) if each.lifecycle_stage == "active"}
 
 
@@ -211,7 +211,7 @@ def _of(model: str) -> RunRow:
 
 
 def _behind(value: Any, run_id: Any, after: Any, after_id: str, backward: bool) -> Any:
-    """Return what comes after a place; the looser condition first, for it is what an index helps with."""
+    """Return the condition for rows after a position. The looser condition comes first: it can use the index."""
     if backward:
         return sa.and_(value <= after, sa.or_(value < after, run_id < after_id))
     return sa.and_(value >= after, sa.or_(value > after, run_id > after_id))

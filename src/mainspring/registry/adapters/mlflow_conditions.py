@@ -26,13 +26,13 @@ _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
 
 
 class Conditions:
-    """Writes conditions in the SQL of one database."""
+    """Translation of search conditions into the SQL dialect of one database."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def on_run(self, column: Column, conditions: Sequence[Condition]) -> Sequence[Any]:
-        """Return conditions on one column as some on a row of `runs`."""
+        """Return the conditions on one column as conditions on a row of `runs`."""
         if column.kind is Kind.ATTRIBUTE:
             return [self._attribute(condition) for condition in conditions]
         table = TABLES[column.kind].alias("its")
@@ -42,9 +42,9 @@ class Conditions:
         return [*absent, sa.select(1).where(*of_run, *on_row).exists()] if on_row else absent
 
     def rare(self, column: Column, conditions: Sequence[Condition]) -> sa.Select[Any] | None:
-        """Return the runs that fulfil conditions on one column, quickly found where they are few.
+        """Select the runs that match the conditions on one column, cheaply where few match.
 
-        None where they never are: most runs fulfil what is turned round.
+        Return None where no condition is selective: negated conditions match most runs.
         """
         some = narrowing(conditions)
         if column.kind is Kind.ATTRIBUTE:
@@ -55,10 +55,10 @@ class Conditions:
         return self.on_rows(sa.select(TABLES[column.kind].c.run_uuid), column, some)
 
     def on_rows(self, wanted: sa.Select[Any], column: Column, some: Sequence[Condition]) -> sa.Select[Any]:
-        """Return what is wanted of a column's table with conditions on its rows, in the order of their index.
+        """Add to `wanted` the conditions on the rows of a column's table, ordered by their index.
 
-        Whoever asks for a few of them has no use for the order: Postgres would go through the table, thinking that a
-        few will be found soon.
+        A caller that reads only a few rows should drop the order: Postgres would scan the whole table, expecting an
+        early match.
         """
         table = TABLES[column.kind]
         wanted = wanted.where(table.c.key == column.name, *(self._by_index(table, condition) for condition in some))
@@ -69,7 +69,9 @@ class Conditions:
         return wanted
 
     def _by_index(self, table: Any, condition: Condition) -> Any:
-        """Return the condition on a row, in words of its index alone where that says it: it has a text's beginning."""
+        """Return the condition on a row, using only indexed expressions where they suffice: the index holds a text's
+        prefix.
+        """
         if condition.operator not in ("=", "in") or isinstance(condition.value, (int, float)):
             return self._on_row(table, condition)
         texts = condition.value if isinstance(condition.value, tuple) else (str(condition.value),)
@@ -79,7 +81,7 @@ class Conditions:
         return within if whole else sa.and_(within, self._on_row(table, condition))
 
     def _on_row(self, table: Any, condition: Condition) -> Any:
-        """Return the condition on a metric, parameter or tag as one on a row of its table."""
+        """Return the condition on a metric, parameter or tag as a condition on a row of its table."""
         if condition.operator == "is not null":
             return _is_there(table)
         if condition.column.kind is Kind.METRIC:
@@ -92,17 +94,17 @@ class Conditions:
         return sa.select(runs.c.run_uuid).where(*conditions)
 
     def has_word(self, word: str, of_models: Sequence[int]) -> Any:
-        """Return whether a run has a word in its id, its name, or is of one of the models."""
+        """Return the condition that a run's id or name contains a word, or that the run is of one of the models."""
         inside = [self._contains(text, word) for text in (runs.c.run_uuid, runs.c.name)]
         return sa.or_(*inside, runs.c.experiment_id.in_(of_models)) if of_models else sa.or_(*inside)
 
     def text_of(self, column: Column) -> Any:
-        """Return an attribute that is a text."""
+        """Return the expression of a text attribute."""
         texts = {"id": runs.c.run_uuid, "name": runs.c.name, "status": runs.c.status}
         return sa.func.coalesce(texts[column.name], "")
 
     def number_of(self, column: Column) -> Any:
-        """Return an attribute that is a time or a duration, in milliseconds."""
+        """Return the expression of a time or duration attribute, in milliseconds."""
         started = runs.c.start_time
         return {"started": started, "ended": runs.c.end_time, "duration": runs.c.end_time - started}[column.name]
 
@@ -142,22 +144,22 @@ class Conditions:
         return find(self._folded(text), fold(wanted)) > 0
 
     def _like(self, text: Any, pattern: str) -> Any:
-        # A backslash is a backslash: SQLite has no escape unless one is named, Postgres is told to have none.
+        # Backslash is literal: SQLite has no default escape character, and Postgres' is disabled here.
         return text.like(pattern) if self._engine.dialect.name == "sqlite" else text.like(pattern, escape="")
 
 
 def narrowing(conditions: Sequence[Condition]) -> list[Condition]:
-    """Return those of the conditions that are not turned round."""
+    """Return the selective conditions: all but the negated ones."""
     return [condition for condition in conditions if condition.operator not in ("is null", "!=", "not in")]
 
 
 def there(table: Any) -> Any:
-    """Return whether a row has a value that can be compared: no NaN, and no text that is null."""
+    """Return the condition that a row has a comparable value: not NaN, and not null."""
     return table.c.is_nan == sa.false() if "is_nan" in table.c else table.c.value.is_not(None)
 
 
 def _is_there(table: Any) -> Any:
-    """Return whether a row has a value, NaN included."""
+    """Return the condition that a row has a value, NaN included."""
     return table.c.value.is_not(None)
 
 
@@ -172,7 +174,7 @@ def _known(condition: Condition) -> str:
 
 
 def _in_milliseconds(value: Any, how: str, wanted: Any) -> Any:
-    """Compare what is kept in milliseconds with microseconds, without touching the column, so that its index helps."""
+    """Compare a column in milliseconds with microseconds, leaving the column bare so that its index is used."""
     below, above = int(wanted // MILLISECOND), int(-(-wanted // MILLISECOND))
     if how in ("=", "!=") and below != above:
         return sa.and_(value.is_not(None), sa.true() if how == "!=" else sa.false())

@@ -1,4 +1,4 @@
-"""The files of MLflow's runs, in a folder, where MLflow's own tools look for them. No link is ever followed."""
+"""Artefacts of MLflow runs, in the folder where MLflow's own tools expect them. Symbolic links are never followed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from mainspring.registry.naming import check_artefact, check_file
 
 
 class RunFiles:
-    """The files of one run, below `folder`."""
+    """Artefacts of one run, below `folder`."""
 
     def __init__(self, folder: Path, run_id: str) -> None:
         self._folder = folder
         self._run_id = run_id
 
     def put(self, name: str, content: bytes | Path) -> None:
-        """Keep a file; one of that name is replaced, at once.
+        """Store a file, replacing one of the same name atomically.
 
         Raises:
-            Invalid: `name` cannot name a file, or leads through a link.
-            NotFound: There is no file `content`.
+            Invalid: `name` is not a valid file name, or passes through a link or a file.
+            NotFound: The file `content` does not exist.
             StorageFull: No space.
         """
         path = self._path(name)
@@ -40,10 +40,10 @@ class RunFiles:
             write_atomic(path, content)
 
     def get(self, name: str) -> bytes:
-        """Return a file.
+        """Return the content of a file.
 
         Raises:
-            NotFound: There is none, or it is a link.
+            NotFound: The file does not exist, or is a link.
         """
         path = self._path(name)
         if any(folder.is_symlink() for folder in (*self._folders(path), path)) or not path.is_file():
@@ -51,21 +51,21 @@ class RunFiles:
         return path.read_bytes()
 
     def all(self) -> dict[str, int]:
-        """Return name -> bytes of every file, sorted by name."""
+        """Return name -> size in bytes of every file, sorted by name."""
         return dict(sorted(self._sizes()))
 
     def _sizes(self) -> Iterator[tuple[str, int]]:
-        for folder, _, names in os.walk(self._folder):  # which follows no links
+        for folder, _, names in os.walk(self._folder):  # does not follow links
             for name in names:
                 path = Path(folder) / name
-                if not path.is_symlink() and not name.startswith("."):  # half-written ones begin with a dot
+                if not path.is_symlink() and not name.startswith("."):  # partial files begin with a dot
                     yield path.relative_to(self._folder).as_posix(), path.stat().st_size
 
     def _path(self, name: str) -> Path:
         return self._folder / check_artefact(name)
 
     def _folders(self, path: Path) -> list[Path]:
-        """Return the folders between the run's own and the file."""
+        """Return the folders between the run's own folder and the file."""
         return list(path.parents)[: len(path.relative_to(self._folder).parts) - 1]
 
 

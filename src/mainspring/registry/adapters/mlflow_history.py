@@ -1,4 +1,4 @@
-"""What runs logged of a metric, out of MLflow's table of every value, made few by the database."""
+"""Metric histories from MLflow's table of values, downsampled by the database."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mainspring.registry.searching import Axis, Bucket, History
 
 
 def read_history(connection: sa.Connection, run_ids: Sequence[str], metric: str, points: int, axis: Axis) -> History:
-    """Return the history; see `RunSearch.history`."""
+    """Return a metric's history in buckets; see `RunSearch.history`."""
     check_points(points)
     place, unit = (metrics.c.step, 1) if axis is Axis.STEP else (metrics.c.timestamp, MILLISECOND)
     of_these = (metrics.c.run_uuid.in_(run_ids), metrics.c.key == metric)
@@ -26,7 +26,7 @@ def read_history(connection: sa.Connection, run_ids: Sequence[str], metric: str,
     first, width = spread_over(low * unit, high * unit, points, axis)
     bucket = _bucket_of(place, first // unit, width // unit, high - low).label("bucket")
     known = sa.case((there(metrics), metrics.c.value), else_=None)
-    # Infinities are kept as the largest floats, whose sum is none.
+    # MLflow stores infinities as the largest floats, whose sum overflows.
     summable = sa.case((sa.func.abs(known) < LARGEST, known), else_=None)
     wanted = (
         sa.select(
@@ -39,7 +39,7 @@ def read_history(connection: sa.Connection, run_ids: Sequence[str], metric: str,
             sa.func.count(known),
             sa.func.count(),
         )
-        .where(*of_these, place.between(low, high))  # not what was logged since
+        .where(*of_these, place.between(low, high))  # excludes values logged since the range was read
         .group_by(metrics.c.run_uuid, bucket)
         .order_by(metrics.c.run_uuid, bucket)
     )
@@ -52,7 +52,7 @@ def read_history(connection: sa.Connection, run_ids: Sequence[str], metric: str,
 
 
 def _bucket_of(place: Any, first: int, width: int, reach: int) -> Any:
-    """Return which bucket a place is in; by halves where the whole is more than a database counts to."""
+    """Return the bucket index of a position, computed on halves where the range exceeds the database's integers."""
     if width > reach:
         return sa.literal(0)
     half = reach > FARTHEST
@@ -67,14 +67,16 @@ def _or_nan(number: float | None) -> float:
 def read_lines(
     connection: sa.Connection, run_ids: Sequence[str], metric: str, points: int
 ) -> Mapping[str, tuple[float | None, ...]]:
-    """Return the lines; see `RunSearch.lines`. Each point is one step down MLflow's index of run, name and step."""
+    """Return sparkline values; see `RunSearch.lines`. Each point is one look-up in MLflow's index of run, name and
+    step.
+    """
     check_points(points)
     reach = _reach(run_ids, metric)
     first = sa.select(sa.literal(0, sa.BigInteger).label("place")).cte("places", recursive=True)
     places = first.union_all(sa.select(first.c.place + 1).where(first.c.place < points - 1))
     pieces = max(1, points - 1)
     its = metrics.alias("its")
-    # The reach times the place, by parts: the whole may be more than a database counts to.
+    # Range times position, in two parts: the product may overflow the database's integers.
     at = reach.c.low + reach.c.far // pieces * places.c.place + reach.c.far % pieces * places.c.place // pieces
     value = (
         sa.select(sa.case((there(its), its.c.value), else_=None))
@@ -97,7 +99,7 @@ def read_lines(
 
 
 def read_lined(connection: sa.Connection, run_ids: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return the metrics that are lines; see `RunSearch.lined`."""
+    """Return the metrics with two or more steps; see `RunSearch.lined`."""
     each = [_ends(run_ids, name).subquery() for name in names]
     some = [sa.select(1).select_from(ends).where(ends.c.high > ends.c.low).exists() for ends in each]
     are = connection.execute(sa.select(*some)).one()
@@ -105,9 +107,9 @@ def read_lined(connection: sa.Connection, run_ids: Sequence[str], names: Sequenc
 
 
 def _reach(run_ids: Sequence[str], metric: str) -> sa.CTE:
-    """Return each run's first and last step, and how far they are apart, as far as a database can count.
+    """Return each run's first and last step, and the distance between them, capped at the database's largest integer.
 
-    Postgres would work it out once more for each point, were it not told to keep it.
+    MATERIALIZED keeps Postgres from computing it again for each point.
     """
     ends = _ends(run_ids, metric).subquery()
     apart = ends.c.high - ends.c.low

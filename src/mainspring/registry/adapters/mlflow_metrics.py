@@ -1,8 +1,8 @@
-"""Metrics into MLflow's own tables, many at once: what its `log_batch` would leave there, without an object for each.
+"""Bulk insert of metrics into MLflow's tables, with the same result as `log_batch` but without an object per metric.
 
-`log_batch` makes an ORM object a metric, reads back what is newest of every name and takes a thousand at a time. Here
-it is two statements: the history, in which what is there already stays; and the newest of each name, which gives way
-to what is larger by (step, instant, value), as MLflow decides it. tests/conformance/test_mlflow_metrics.py writes the
+`log_batch` builds an ORM object per metric, reads back the newest value of every name, and takes a thousand metrics at
+a time. This module uses two statements: an insert into the history that skips existing rows, and an upsert of each
+name's newest value, ordered as in MLflow by (step, time, value). tests/conformance/test_mlflow_metrics.py writes the
 same metrics both ways and compares the tables.
 """
 
@@ -17,10 +17,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from mainspring.core.errors import Conflict, NotFound
 
-Metric = tuple[str, float, int, int]  # name, value, step, instant in microseconds
+Metric = tuple[str, float, int, int]  # name, value, step, time in microseconds
 Row = tuple[str, float, int, int, bool, str]  # `_COLUMNS`
 
-_LARGEST = 1.7976931348623157e308  # what MLflow keeps for infinity
+_LARGEST = 1.7976931348623157e308  # MLflow's stand-in for infinity
 _COLUMNS = ("key", "value", "timestamp", "step", "is_nan", "run_uuid")
 
 _tables = sa.MetaData()
@@ -39,19 +39,19 @@ _INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql
 
 
 def can_write(engine: sa.Engine) -> bool:
-    """Whether the statements are known for this kind of database."""
+    """Return whether the bulk statements support this kind of database."""
     return engine.dialect.name in _INSERTS
 
 
 def write(engine: sa.Engine, run_id: str, metrics: Sequence[Metric], *, patience_s: float = 20.0) -> None:
-    """Add metrics to a run, in one transaction: all are there or none.
+    """Add metrics to a run in one transaction: all or none.
 
     Args:
-        patience_s: How long to wait for a SQLite database that another process writes.
+        patience_s: Seconds to wait for a SQLite database that another process has locked.
 
     Raises:
-        NotFound: There is no such run.
-        Conflict: It was deleted.
+        NotFound: The run does not exist.
+        Conflict: The run was deleted.
     """
     rows = [_row(run_id, *metric) for metric in metrics]
     newest: dict[str, Row] = {}
@@ -65,12 +65,12 @@ def write(engine: sa.Engine, run_id: str, metrics: Sequence[Metric], *, patience
             connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(patience_s * 1000)}")
         _check_active(connection, run_id)
         _execute(connection, history, rows)
-        # in one order everywhere, so that two writers never wait for each other
+        # in a fixed order, so that two writers cannot deadlock
         _execute(connection, upsert, [newest[name] for name in sorted(newest)])
 
 
 def _statements(dialect: sa.Dialect) -> tuple[str, str]:
-    """Return the SQL text of both statements, whose parameters are `_COLUMNS`, in this order or by these names."""
+    """Return the SQL of both statements; their parameters are `_COLUMNS`, by position or by name."""
     insert = _INSERTS[dialect.name]
     upsert = insert(_latest)
     fresh = upsert.excluded
@@ -85,7 +85,7 @@ def _statements(dialect: sa.Dialect) -> tuple[str, str]:
 
 
 def _execute(connection: sa.Connection, statement: str, rows: Sequence[Row]) -> None:
-    """Hand the rows to the driver as they are: SQLAlchemy would make a dictionary, then a tuple again, of each."""
+    """Pass the rows to the driver directly: SQLAlchemy would convert each to a dictionary and back to a tuple."""
     if connection.dialect.positional:
         connection.exec_driver_sql(statement, list(rows))
     else:

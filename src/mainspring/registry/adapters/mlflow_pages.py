@@ -1,18 +1,18 @@
-"""More runs than MLflow gives at once: its stores refuse to give over 50,000."""
+"""Pagination over MLflow's run search, which returns at most 50,000 runs per call."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-_PAGE = 10_000  # SQLite takes no more than 32,766 values in one statement, and MLflow names each run's id in one
+_PAGE = 10_000  # MLflow puts every run id into one statement, and SQLite allows 32,766 values
 
 
 def read_pages(ask: Callable[[int, str | None], Any], limit: int, *, page: int = _PAGE) -> list[Any]:
-    """Return up to `limit` of MLflow's runs, each once, however many are added while they are read.
+    """Return up to `limit` MLflow runs without duplicates, even if runs are added meanwhile.
 
     Args:
-        ask: Called with how many and the place where to go on; what it returns has the next place as its `token`.
+        ask: Called with a page size and a page token (None at first); its result has the next page's `token`.
     """
     found: dict[str, Any] = {}
     token = None

@@ -1,4 +1,4 @@
-"""Rows of runs out of MLflow's tables, with as much of each run as is asked for."""
+"""Rows of runs from MLflow's tables, limited to the requested columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Values = dict[str, dict[str, Any]]  # by run and name
 def read_rows(
     connection: sa.Connection, run_ids: Sequence[str], models: Mapping[int, str], columns: Sequence[Column] | None
 ) -> dict[str, RunRow]:
-    """Return those of the runs that are there by id, with what they have in the columns; None for everything."""
+    """Return run id -> row for the runs that exist, with their values in `columns`; None means all columns."""
     if not run_ids:
         return {}
     known = (runs.c.lifecycle_stage == "active", runs.c.experiment_id.in_(list(models)))
@@ -55,7 +55,7 @@ def _values(connection: sa.Connection, kind: Kind, ids: Sequence[str], columns: 
     if names is None:
         wanted = wanted.where(table.c.run_uuid.in_(ids))
     else:
-        # By pairs: of two lists SQLite takes the names alone to an index, and reads every run that has them.
+        # As pairs: with two separate lists SQLite uses an index on the names alone, and reads every run that has them.
         pairs = [(name, run_id) for name in names for run_id in ids]
         wanted = wanted.where(sa.tuple_(table.c.key, table.c.run_uuid).in_(pairs))
     nothing = math.nan if kind is Kind.METRIC else None

@@ -1,4 +1,4 @@
-"""Looking for runs in MLflow's own database by SQL: quick with a hundred thousand of them."""
+"""Run search by SQL on MLflow's own database; stays fast with a hundred thousand runs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from mainspring.registry.searching import Axis, Column, History, Kind, RunPage, 
 
 
 class MlflowRunSearch:
-    """Runs of MLflow's SQLAlchemy store on SQLite or Postgres; nothing of MLflow is imported.
+    """Runs of MLflow's SQLAlchemy store on SQLite or Postgres; MLflow itself is not imported.
 
-    Our indexes are made with the first question, which on a large store takes a while once.
+    The first query creates Mainspring's indexes, which takes a while on a large store.
 
     Args:
         url: SQLAlchemy URL of the store.
@@ -102,7 +102,7 @@ class MlflowRunSearch:
 
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection | None]:
-        """Give a connection; None where there is no store yet."""
+        """Yield a connection, or None where the store does not exist yet."""
         with catalog_errors(self._engine.url.render_as_string(), "store of runs"):
             with self._lock:
                 if not self._ready and is_there(self._engine):

@@ -1,6 +1,7 @@
-"""Opening MLflow's own SQLAlchemy stores: quietly, privately, and only when they are first needed.
+"""Opening of MLflow's SQLAlchemy stores: silent, private, and only on first use.
 
-Importing MLflow takes seconds, logs, warns, and would report usage to its makers; all of that ends here.
+Importing MLflow takes seconds, logs, warns, and would send usage data to its makers; this module suppresses all of
+that.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ from mainspring.core.errors import MainspringError, MissingExtra, NotFound, Unav
 from mainspring.core.files import disk_errors, sync_file, sync_folder
 
 ENTITIES = "mlflow.entities"
-_LOCK_KEY = 0x6D6C666C6F77  # of our own, among all who take advisory locks in a Postgres database
+_LOCK_KEY = 0x6D6C666C6F77  # Mainspring's own key among the advisory locks of a Postgres database
 _WHAT = "store of runs"
 _importing = threading.Lock()
 
 
 def mlflow(module: str) -> Any:
-    """Return one of MLflow's modules, imported with its telemetry off, its log silent and its warnings held back.
+    """Import one of MLflow's modules with telemetry, logging and warnings turned off, and return it.
 
     Raises:
         MissingExtra: MLflow is not installed.
     """
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before the import: it reads them then
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before the import, which reads both variables
     os.environ["DO_NOT_TRACK"] = "true"
     with _importing, warnings.catch_warnings(), _uncollected():
         warnings.simplefilter("ignore")
@@ -47,13 +48,13 @@ def mlflow(module: str) -> Any:
             if (error.name or "").partition(".")[0] != "mlflow":
                 raise
             raise MissingExtra("The MLflow store of runs and versions", "local") from error
-        logging.getLogger("mlflow").setLevel(logging.CRITICAL + 1)  # it logs what it also raises
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL + 1)  # it logs every error that it also raises
         return loaded
 
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Do not look for cycles in the block: of an import nothing is garbage, and looking is a quarter of its time."""
+    """Turn off garbage collection in the block: an import leaves no garbage, and scans take a quarter of it."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -82,14 +83,16 @@ def open_store(module: str, url: str, *arguments: str) -> Any:
 
 @contextmanager
 def _one_at_a_time(url: sa.URL) -> Iterator[None]:
-    """Keep others in the same Postgres database from making MLflow's tables at once; and fail at once where the server
-    does not answer, which MLflow would ask for two minutes."""
+    """Hold an advisory lock, so that only one process at a time creates MLflow's tables in a Postgres database.
+
+    Fail at once if the server does not answer; MLflow would retry for two minutes.
+    """
     engine = open_engine(url.render_as_string(hide_password=False))
     try:
         with catalog_errors(str(url.database), _WHAT), engine.connect() as connection:
             connection.exec_driver_sql("SET lock_timeout TO '600s'")
             connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
-            yield  # the lock ends with the connection, also with that of a process that died
+            yield  # the lock ends with the connection, even if the process dies
     finally:
         engine.dispose()
 
@@ -102,7 +105,9 @@ def _open(module: str, url: str, *arguments: str) -> Any:
 
 
 def _create_sqlite(path: Path) -> None:
-    """Make the database if it is not there: beside, then renamed, for a kill amid MLflow's migrations spoils it."""
+    """Create the database if it does not exist: in a temporary file first, because a kill during MLflow's migrations
+    corrupts it.
+    """
     if path.exists():
         _use_wal(path)
         return
@@ -110,7 +115,7 @@ def _create_sqlite(path: Path) -> None:
     beside = path.with_name(f".{path.name}.partial")
     descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # one creator at a time; a dead one's lock is free
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # one creator at a time; the kernel releases the lock of a dead one
         if path.exists():
             return
         check_not_deleted(path, f"The store of runs {path}")
@@ -130,9 +135,9 @@ def _create_sqlite(path: Path) -> None:
 
 @contextmanager
 def _unsynced(path: Path) -> Iterator[None]:
-    """Do not wait for the disk, in the block, where a new SQLite database is written that is synced after it.
+    """Turn off SQLite's fsync in the block for a new database that is synced afterwards.
 
-    Each of MLflow's hundred migrations would: several seconds of the first command on a slow disk.
+    Each of MLflow's hundred migrations would sync: several seconds of the first command on a slow disk.
     """
 
     def configure(connection: Any, _record: object) -> None:
@@ -160,7 +165,7 @@ def _use_wal(path: Path) -> None:
 
 @contextmanager
 def _temporary_files_in(folder: Path) -> Iterator[None]:
-    """Where MLflow puts a lock file of its own, in the block: nothing of ours lies outside the project's state."""
+    """Make MLflow write its temporary lock file into `folder` inside the block, not outside the project's state."""
     before = tempfile.tempdir
     tempfile.tempdir = str(folder)
     try:
@@ -173,7 +178,7 @@ def _temporary_files_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def store_errors(url: str) -> Iterator[None]:
-    """Turn MLflow's errors inside the block into ours: not found, damaged, full, or not answering."""
+    """Translate MLflow's errors inside the block into Mainspring's: not found, corrupt, full or unavailable."""
     try:
         yield
     except sa.exc.DBAPIError as error:
@@ -210,7 +215,7 @@ def _raise(error: sa.exc.DBAPIError, url: str) -> None:
 
 
 def gone(name: str, why: str) -> Unavailable:
-    """What to raise when a store that was there is not, or cannot be written."""
+    """Return the `Unavailable` for a store that has disappeared or cannot be written."""
     return Unavailable(
         f"The store of runs {name} is gone or cannot be written: {why}.",
         fix=f"put it back from a backup, but first move {name}-wal away if that is there; or mount what it lies on. "
@@ -219,9 +224,9 @@ def gone(name: str, why: str) -> Unavailable:
 
 
 def analyse(engine: sa.Engine, table: str, *, at_least: int = 64) -> bool:
-    """Bring SQLite's statistics up to date if `table` has doubled since they were made; return whether it was done.
+    """Update SQLite's statistics if `table` has doubled since the last time; return whether it did.
 
-    Without them a search ordered by a metric visits every metric for every run.
+    Without statistics, a search ordered by a metric visits every metric of every run.
     """
     if engine.dialect.name != "sqlite":
         return False
@@ -238,5 +243,5 @@ def _analysed_rows(connection: sa.Connection, table: str) -> int:
     try:
         found = connection.execute(sa.text("SELECT stat FROM sqlite_stat1 WHERE tbl = :table"), {"table": table})
         return max((int(stat.split()[0]) for (stat,) in found), default=0)
-    except sa.exc.OperationalError:  # never analysed: the table is not there
+    except sa.exc.OperationalError:  # never analysed: the statistics table does not exist
         return 0

@@ -1,7 +1,7 @@
-"""MLflow's tables of runs as they are read, without MLflow; and the indexes that searching them needs.
+"""MLflow's tables of runs, read without MLflow, and the indexes that searching them needs.
 
-MLflow indexes neither the time of a run nor the value of a metric, so that its own ordered search reads everything.
-Our indexes are named `mainspring_*`; MLflow works with them as without, and they may be dropped at any time.
+MLflow indexes neither the start time of a run nor the value of a metric, so its own ordered search reads everything.
+The added indexes are named `mainspring_*`; MLflow works with or without them, and they may be dropped at any time.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def _told(name: str) -> sa.TableClause:
 latest, metrics = _measured("latest_metrics"), _measured("metrics")
 params, tags = _told("params"), _told("tags")
 
-# A text that is a number, as `run_matching.number_of` has it. MLflow keeps indexes of it up to date while it writes, so
-# there is nothing in it that its connections do not know.
+# The number that a text spells, as in `run_matching.number_of`. MLflow's own connections update the indexes on it when
+# they write, so the expression uses only built-in functions.
 _NUMBERS = {
     "sqlite": (
         f"CASE WHEN length({{0}}) <= {LONGEST_NUMBER} AND {{0}} NOT GLOB '*[^0-9.eE+-]*'"
@@ -80,7 +80,7 @@ _log = logging.getLogger(__name__)
 
 
 def open_tables(url: str) -> sa.Engine:
-    """Return an engine on MLflow's database, on which SQLite reads text as the port has it. Nothing is created.
+    """Return an engine on MLflow's database, with SQLite set to compare text case-sensitively. Creates nothing.
 
     Raises:
         MissingExtra: The driver is not installed.
@@ -102,10 +102,10 @@ def open_tables(url: str) -> sa.Engine:
 
 
 def is_there(engine: sa.Engine) -> bool:
-    """Return whether MLflow has made its tables yet. A SQLite file that is not there stays so.
+    """Return whether MLflow has created its tables. Does not create a missing SQLite file.
 
     Raises:
-        Unavailable: It was there, and was deleted.
+        Unavailable: The database existed and was deleted.
     """
     if engine.dialect.name == "sqlite":
         path = Path(str(engine.url.database))
@@ -116,9 +116,9 @@ def is_there(engine: sa.Engine) -> bool:
 
 
 def add_indexes(engine: sa.Engine) -> bool:
-    """Make what is missing of our indexes, and the statistics after it; return whether all are there.
+    """Create the missing indexes, then update the statistics; return whether all exist.
 
-    Where that may not be done, searching goes on without, slower.
+    Where the database forbids it, searching works without them, more slowly.
     """
     with engine.connect() as connection:
         known = set(connection.scalars(sa.text(_KNOWN[engine.dialect.name])))
@@ -128,8 +128,8 @@ def add_indexes(engine: sa.Engine) -> bool:
     said = [f"CREATE INDEX IF NOT EXISTS {name} ON {on}" for name, on in missing.items()]
     try:
         for statement in (*said, "ANALYZE") if missing else ():
-            # Each on its own: runs are logged meanwhile, and who held one table while waiting for another could make
-            # somebody's training wait for ever, or fail.
+            # One transaction each: training runs may be logging, and a lock on one table held while waiting for another
+            # could block them for ever, or make them fail.
             with engine.begin() as connection:
                 connection.exec_driver_sql(statement)
     except sa.exc.DBAPIError as error:
@@ -145,22 +145,22 @@ _KNOWN = {
 
 
 def number(engine: sa.Engine, table: Any) -> sa.ColumnElement[float]:
-    """Return the number that a row's text is, null where it is none; spelt as in the index."""
+    """Return the number that a row's text spells, null if it spells none; written exactly as in the index."""
     column = f"{table.name}.value"
     return sa.literal_column(f"({_NUMBERS[engine.dialect.name].format(column)})", sa.Double)
 
 
 def begin(engine: sa.Engine, table: Any) -> sa.ColumnElement[str]:
-    """Return the part of a row's text that is in the index; spelt as there."""
+    """Return the indexed prefix of a row's text; written exactly as in the index."""
     column = f"{table.name}.value"
     return sa.literal_column(f"({_BEGINS[engine.dialect.name].format(column)})", sa.Text)
 
 
 def plain(engine: sa.Engine, text: Any) -> Any:
-    """Return a text column so that it is compared by code points."""
+    """Return a text column with comparison by code points."""
     return text if engine.dialect.name == "sqlite" else sa.collate(text, "C")
 
 
 def unindexed(engine: sa.Engine, column: Any) -> Any:
-    """Return a column that SQLite looks up in no index, where it would choose the wrong one; Postgres chooses well."""
+    """Return a column that SQLite does not look up by index, where it would pick the wrong one."""
     return sa.literal_column(f"+{column}", column.type) if engine.dialect.name == "sqlite" else column

@@ -1,4 +1,4 @@
-"""Runs in MLflow's tracking store, so that MLflow's own tools can read them too. A model is an experiment."""
+"""Tracking store on MLflow, readable by MLflow's own tools. A model is an experiment."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from mainspring.registry.model import RunRecord
 from mainspring.registry.naming import check_names, param_conflict
 from mainspring.registry.runs import NAME, PARENT
 
-_METRICS, _PARAMS, _TAGS = 1000, 100, 100  # the most that one log_batch takes
-_OURS = "mlflow."  # tags that are MLflow's own
-# what MLflow's own pages read -> our tags that say the same
+_METRICS, _PARAMS, _TAGS = 1000, 100, 100  # limits of one `log_batch`
+_OURS = "mlflow."  # prefix of MLflow's own tags
+# Mainspring's tag -> the equivalent tag that MLflow's UI reads
 _THEIRS = {PARENT: "mlflow.parentRunId", NAME: "mlflow.runName", "code_version": "mlflow.source.git.commit"}
 T = TypeVar("T")
 
 
 class MlflowTracking:
-    """Runs in MLflow's SQLAlchemy store; opened, and MLflow imported, with the first call.
+    """Runs in MLflow's SQLAlchemy store. The first call imports MLflow and opens the store.
 
     Args:
         url: SQLAlchemy URL, such as `sqlite:////project/.mainspring/tracking.db`.
-        artefacts: The folder of the runs' files.
-        patience_s: How long to wait for a database that another process writes.
+        artefacts: Folder of the runs' artefacts.
+        patience_s: Seconds to wait for a database that another process has locked.
     """
 
     def __init__(self, url: str, artefacts: Path, *, patience_s: float = 20.0) -> None:
@@ -41,7 +41,7 @@ class MlflowTracking:
         self._artefacts = artefacts
         self._patience_s = patience_s
         self._experiments: dict[str, str] = {}  # model -> experiment id
-        self._file: Path | None = None  # of SQLite
+        self._file: Path | None = None  # the database file, on SQLite
         self._inode = 0
 
     @cached_property
@@ -55,7 +55,10 @@ class MlflowTracking:
 
     @property
     def _store(self) -> Any:
-        """The store; SQLite would go on writing into a file that was deleted, and tell nobody."""
+        """The open store.
+
+        Raises if the SQLite file was deleted or replaced: SQLite would silently go on writing into the deleted file.
+        """
         store = self._opened
         if self._file is not None:
             try:
@@ -67,7 +70,7 @@ class MlflowTracking:
         return store
 
     def close(self) -> None:
-        """Let go of the database; its file is whole then, without a log beside it."""
+        """Close the connections; SQLite then merges its write-ahead log into the database file."""
         self._opened.engine.dispose()
 
     def start(self, model: str, tags: Mapping[str, str], at: int) -> str:
@@ -182,7 +185,7 @@ class MlflowTracking:
             elif create:
                 try:
                     self._experiments[model] = str(self._store.create_experiment(model))
-                except Exception:  # another process created it meanwhile, or it cannot be
+                except Exception:  # created meanwhile by another process, or not possible at all
                     found = self._store.get_experiment_by_name(model)
                     if found is None:
                         raise
@@ -208,7 +211,7 @@ class MlflowTracking:
 
     def _files(self, run_id: str) -> RunFiles:
         number = self._experiments[self.get(run_id).model]
-        # where MLflow looks for them, relative to the folder we were given, never by a path out of its database
+        # the place that MLflow expects, below the configured folder; a path from its database is never used
         return RunFiles(self._artefacts / number / check_id(run_id, "run") / "artifacts", run_id)
 
 
@@ -217,7 +220,7 @@ def _without_theirs(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def _said_by_mlflow(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return what our tags would say of a run that MLflow's own client nested into another."""
+    """Return Mainspring's parent and name tags for a run that MLflow's own client nested in another."""
     named = (PARENT, NAME) if _THEIRS[PARENT] in tags else ()
     return {name: tags[_THEIRS[name]] for name in named if _THEIRS[name] in tags}
 

@@ -1,4 +1,4 @@
-"""All versions at once, read from MLflow's tables: its own search makes objects of each, 2 s for 5,000 versions."""
+"""Bulk read of all versions from MLflow's tables: its own search builds an object for each, 2 s for 5,000 versions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-_DELETED = "Deleted_Internal"  # the stage of what MLflow keeps of a removed version
+_DELETED = "Deleted_Internal"  # stage of a version that MLflow has deleted
 _versions = sa.table(
     "model_versions",
     sa.column("name", sa.Text),
@@ -25,7 +25,7 @@ _tags = sa.table(
 
 
 class VersionRow(NamedTuple):
-    """One version, as MLflow's entity has it."""
+    """One version, with the attributes of MLflow's entity."""
 
     name: str
     version: int
@@ -35,7 +35,7 @@ class VersionRow(NamedTuple):
 
 
 def read_versions(engine: sa.Engine, model: str | None) -> list[VersionRow]:
-    """Return the versions of a model or of all, in no order."""
+    """Return the versions of one model or of all, unordered."""
     numbered = sa.select(_versions.c.name, _versions.c.version, _versions.c.run_id, _versions.c.creation_time).where(
         _versions.c.current_stage != _DELETED
     )

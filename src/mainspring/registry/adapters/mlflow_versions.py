@@ -1,4 +1,4 @@
-"""Versions in MLflow's model registry. Aliases are its registered-model aliases, decided by the catalog's moves."""
+"""Versions in MLflow's model registry. Its aliases mirror the alias moves in the catalog."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _PAGE = 1000
 
 
 class MlflowVersions:
-    """Versions in MLflow's SQLAlchemy store; opened, and MLflow imported, with the first call that is no list of all.
+    """Versions in MLflow's SQLAlchemy store. The first call other than `all` imports MLflow and opens the store.
 
     Args:
-        url: SQLAlchemy URL of MLflow's database: not the catalog's own, which is locked while an alias moves.
+        url: SQLAlchemy URL of MLflow's database; not the catalog's, which is locked while an alias moves.
         engine: The catalog.
     """
 
@@ -47,7 +47,7 @@ class MlflowVersions:
         return open_tables(self._url)
 
     def close(self) -> None:
-        """Close the connections that are open; the next call opens others."""
+        """Close the open connections; the next call opens new ones."""
         opened = vars(self)
         if "_store" in opened:
             self._store.engine.dispose()
@@ -58,7 +58,7 @@ class MlflowVersions:
         check_digest(digest)
         store, entities = self._store, mlflow("mlflow.entities.model_registry")
         kept = {**tags, _DIGEST: digest, _CREATED: str(at)}
-        with self._moves.exclusively(), store_errors(self._url):  # so that a digest gets one version
+        with self._moves.exclusively(), store_errors(self._url):  # so that a digest gets only one version
             self._create_model(check_id(model, "model"))
             known = store.search_model_versions(
                 f"name = '{model}' AND tags.`{_DIGEST}` = '{digest}'", max_results=_PAGE
@@ -93,8 +93,8 @@ class MlflowVersions:
         return sorted(found, key=lambda version: (-version.created_at, version.model, -int(version.version)))
 
     def _rows(self, model: str | None) -> list[VersionRow]:
-        """Return the versions as they are kept: to read them takes nothing of MLflow, and nothing is made."""
-        if "_store" in self.__dict__:  # it is open already
+        """Return the stored versions, without importing MLflow or creating a store."""
+        if "_store" in self.__dict__:  # already open
             return read_versions(self._store.engine, model)
         return read_versions(self._tables, model) if is_there(self._tables) else []
 
@@ -102,13 +102,13 @@ class MlflowVersions:
         check_alias(move.alias)
         self.get(move.model, move.new)
         with self._moves.exclusively() as connection:
-            self.get(move.model, move.new)  # it may have been removed meanwhile
+            self.get(move.model, move.new)  # fails if the version was removed meanwhile
             self._moves.append(move, connection)
             with store_errors(self._url):
                 self._store.set_registered_model_alias(move.model, move.alias, move.new)
 
     def remove(self, model: str, version: str) -> None:
-        with self._moves.exclusively():  # so that no alias comes to name it meanwhile
+        with self._moves.exclusively():  # so that no alias is moved to it meanwhile
             try:
                 found = self.get(model, version)
             except NotFound:

@@ -1,10 +1,10 @@
-"""Blobs in an object store: S3 and what speaks like it, Google Cloud Storage, Azure.
+"""Blobs in an object store: S3 and compatible stores, Google Cloud Storage, Azure.
 
-Under one prefix lie `parts/<digest>-<id>/<file>`, where a writer puts its files, each created and never overwritten,
-and `whole/<digest>`, which is created last and says which parts are the blob. So a blob is there whole or not at all,
-and of writers at once one wins. `condemned/<digest>` stands there while a blob is being removed: a writer of the same
-blob renews `whole/` first and then looks for it, a remover writes it first and then looks at the age of `whole/`, so
-one of the two sees the other.
+Under one prefix, a writer first creates its files as `parts/<digest>-<id>/<file>` and never overwrites any. It then
+creates `whole/<digest>`, which names the parts that form the blob, so a blob exists as a whole or not at all, and one
+of several concurrent writers wins. `condemned/<digest>` exists while a blob is being removed. A writer of the same blob
+renews `whole/` and then checks for `condemned/`; a remover creates `condemned/` and then checks the age of `whole/`. So
+one of the two always sees the other.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _WHOLE, _PARTS, _CONDEMNED = "whole", "parts", "condemned"
 _PART = re.compile(r"([0-9a-f]{64})-[0-9a-z]{26}")
 _AT_ONCE = 8  # requests
-_WAIT_S = 30  # for a removal to end
+_WAIT_S = 30  # maximum wait for a removal to end
 _POLL_S = 0.2
 # name in the address -> name in the store's configuration
 _OPTIONS = {
@@ -45,19 +45,19 @@ _OPTIONS = {
 
 
 class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `whole/<digest>` holds: where the blob's files are, and the size of each."""
+    """Content of `whole/<digest>`: the prefix of the blob's files, and the size of each in bytes."""
 
     parts: str
     files: dict[str, int]
 
 
 def open_objects(url: Url) -> ObjectBlobs:
-    """Return the blobs at `s3://bucket/prefix?endpoint=https://...&region=...`, `gs://` or `az://container/prefix`.
+    """Open the blob store at `s3://bucket/prefix?endpoint=https://...&region=...`, `gs://` or `az://container/prefix`.
 
-    Credentials come from where the provider's own tools take them in the environment (`AWS_ACCESS_KEY_ID` and so on).
+    Credentials come from the environment variables of the provider's own tools (`AWS_ACCESS_KEY_ID` and so on).
 
     Raises:
-        Invalid: The address has an unknown option, or would send credentials in clear to another machine.
+        Invalid: The address has an unknown option, or would send credentials unencrypted to another machine.
     """
     from obstore.store import from_url
 
@@ -79,7 +79,7 @@ def open_objects(url: Url) -> ObjectBlobs:
 
 
 class ObjectBlobs:
-    """Blobs in `store`, an obstore store whose prefix is theirs alone. `place` names it in messages."""
+    """Blobs in `store`, an obstore store with a prefix of its own. `place` is its name in messages."""
 
     def __init__(self, store: ObjectStore, place: str) -> None:
         self._store = store
@@ -99,12 +99,12 @@ class ObjectBlobs:
             time.sleep(_POLL_S)
 
     def _put_once(self, digest: str, files: Mapping[str, bytes]) -> bool:
-        """Store or renew the blob; return whether it is certain that nobody is removing it."""
+        """Store or renew the blob; return False if it is being removed, or was damaged, and `put` must retry."""
         with self._errors():
             marker = self._marker(digest)
             if marker is None:
                 self._create(digest, files)
-            else:  # written again, so that it is young
+            else:  # written again to renew its modification time
                 obstore.put(self._store, f"{_WHOLE}/{digest}", msgspec.json.encode(marker), use_multipart=False)
             if self._there(f"{_CONDEMNED}/{digest}"):
                 return False
@@ -124,10 +124,10 @@ class ObjectBlobs:
             self._create_object(f"{_WHOLE}/{digest}", msgspec.json.encode(marker))
             found = self._marker(digest)
         except BaseException:
-            with suppress(Exception):  # what cannot be removed now, `sweep` removes
+            with suppress(Exception):  # `sweep` removes any remains
                 self._remove_parts(parts)
             raise
-        if found is not None and found.parts != parts:  # somebody else was faster
+        if found is not None and found.parts != parts:  # a concurrent writer won
             self._remove_parts(parts)
 
     def get(self, digest: str) -> Mapping[str, bytes]:
@@ -151,7 +151,7 @@ class ObjectBlobs:
         with self._errors():
             for each in self._list(_WHOLE):
                 digest = each["path"].rpartition("/")[2]
-                with suppress(Invalid):  # somebody else's object
+                with suppress(Invalid):  # a foreign object
                     found[check_digest(digest)] = _instant(each)
         return found
 
@@ -167,10 +167,10 @@ class ObjectBlobs:
                 head = obstore.head(self._store, f"{_WHOLE}/{digest}")
                 if stored_before is not None and _instant(head) >= stored_before:
                     return False
-                obstore.delete(self._store, f"{_WHOLE}/{digest}")  # from here on nobody sees it
+                obstore.delete(self._store, f"{_WHOLE}/{digest}")  # from here on the blob is invisible
                 self._remove_parts(marker.parts)
                 return True
-            except FileNotFoundError as error:  # another remover was faster
+            except FileNotFoundError as error:  # a concurrent remover won
                 if NO_BUCKET.search(str(error)):
                     raise
                 return False
@@ -232,7 +232,7 @@ class ObjectBlobs:
         return True
 
     def _create_object(self, path: str, content: bytes) -> None:
-        # A try whose answer was lost may have created it; who won is read afterwards.
+        # A retried request may have created it already; the caller reads back which writer won.
         with suppress(AlreadyExistsError):
             obstore.put(self._store, path, content, mode="create", use_multipart=False)
 
@@ -246,7 +246,7 @@ class ObjectBlobs:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn the store's errors inside the block into ours."""
+        """Translate the store's errors inside the block into Mainspring's."""
         try:
             yield
         except (BaseError, FileNotFoundError, PermissionError) as error:
@@ -254,10 +254,10 @@ class ObjectBlobs:
 
 
 def check_name(name: str, what: str) -> str:
-    """Return a file's name as it was found in the store.
+    """Return a file name read from the store, if it is valid.
 
     Raises:
-        Corrupt: No writer of ours made it.
+        Corrupt: No blob can hold a file of that name.
     """
     try:
         return check_id(name, "file of a blob")

@@ -1,4 +1,4 @@
-"""What every adapter of the registry's ports has to do. Derive a test class and give it the fixture."""
+"""Conformance suites of the registry's ports. Derive a test class for each adapter and provide its fixture."""
 
 from mainspring.registry.conformance.blobs import BlobsConformance
 from mainspring.registry.conformance.decisions import (

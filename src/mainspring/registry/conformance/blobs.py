@@ -1,4 +1,4 @@
-"""What every store of bundles' files has to do."""
+"""Conformance suite of blob stores."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class BlobsConformance:
         assert not blobs.delete(A, stored_before=at)
         assert dict(blobs.get(A)) == {"x": b"1"}
         end = time.monotonic() + 30
-        while blobs.stored()[A] == at and time.monotonic() < end:  # some stores' clocks have whole seconds
+        while blobs.stored()[A] == at and time.monotonic() < end:  # some stores' clocks tick once a second
             blobs.put(A, {"x": b"1"})
         assert at < blobs.stored()[A]
         assert not blobs.delete(A, stored_before=at + 1)
@@ -67,7 +67,7 @@ class BlobsConformance:
         assert not blobs.delete(A, stored_before=at)
 
     def test_what_is_put_while_it_is_removed_is_there_afterwards(self, blobs: Blobs) -> None:
-        """A removal of what is old never takes what somebody put after they had seen it old."""
+        """A conditional removal never deletes a blob that was put again after its age was read."""
         blobs.put(A, {"x": b"1"})
         for _ in range(5):
             with ThreadPoolExecutor(2) as pool:

@@ -1,4 +1,4 @@
-"""What every store of approvals, deletions and trusted keys has to do."""
+"""Conformance suites of the stores of approvals, deletions and trusted keys."""
 
 from __future__ import annotations
 

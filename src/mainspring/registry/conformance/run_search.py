@@ -1,4 +1,4 @@
-"""What every search of runs has to do."""
+"""Conformance suite of run searches."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from mainspring.registry.searching import (
 
 
 class RunSearchConformance:
-    """The fixture `tracking` is an empty store, and `search` looks at the runs in it."""
+    """The fixture `tracking` is an empty store; `search` searches its runs."""
 
     @pytest.fixture
     def runs(self, tracking: Tracking) -> list[str]:
-        """Four runs, each a second after the one before."""
+        """Four runs, started one second apart."""
         ids = [tracking.start(model, {"n": str(at)}, at * SECOND) for at, model in enumerate(["a", "b", "a", "a"])]
         for at, (run_id, auc) in enumerate(zip(ids, (0.5, 0.9, math.nan, None), strict=True)):
             tracking.log(run_id, params={"depth": str(12 - at), "kind": "deep" if at else "Wide"})

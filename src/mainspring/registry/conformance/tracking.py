@@ -1,4 +1,4 @@
-"""What every store of runs has to do."""
+"""Conformance suite of tracking stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every store of versions and aliases has to do."""
+"""Conformance suite of the stores of versions and aliases."""
 
 from __future__ import annotations
 

@@ -59,6 +59,11 @@ def ranks(rows: pa.Table, source: Source) -> Ranks:
     return Ranks(rank, by_rank, order)
 
 
+def nearly_in_order(order: np.ndarray) -> bool:
+    """Return whether the rows are many and each is near its place in an order: what comes from a log mostly is so."""
+    return len(order) > _PIECE and int(np.abs(order - np.arange(len(order))).max()) <= _PIECE
+
+
 def in_order(rows: pa.Table, order: np.ndarray, *, text_bytes: int = _TEXT_BYTES) -> pa.Table:
     """Return rows in an order, piece by piece where each piece comes from a short stretch: that is half the copying.
 

@@ -144,7 +144,7 @@ class Landing:
         staging.judge_unique()
         staging.leave_out(there)
         if self.source.versioning is None:
-            rows, changes = staging.landing(self.keyings)
+            rows, changes = staging.landing(self.keyings, self.batch_rows)
         else:
             rows, changes = versions.landing(self.con, self.source, self.keyings, batch, kept=kept is not None)
         failing = staging.quarantined()

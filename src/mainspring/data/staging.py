@@ -22,7 +22,7 @@ from mainspring.data import duck
 from mainspring.data.arrow import INSTANT, landed_schema, no_rows, quarantine_schema
 from mainspring.data.casting import CAME, Casting, casting
 from mainspring.data.fitting import DETAIL, FAULT
-from mainspring.data.flags import Ranks, arrow_of, counting_rows, in_order, numbers, ranks, repeated
+from mainspring.data.flags import Ranks, arrow_of, counting_rows, in_order, nearly_in_order, numbers, ranks, repeated
 from mainspring.data.heads import Heads
 from mainspring.data.keyings import declared
 from mainspring.data.model import BATCH, REASON, RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source
@@ -184,12 +184,13 @@ class Staging:
             GROUP BY why ORDER BY 2 DESC, 1""")
         return dict(counted.fetchall())
 
-    def landing(self, keyings: Mapping[str, tuple[str, ...]]) -> tuple[pa.Table, pa.Table]:
+    def landing(self, keyings: Mapping[str, tuple[str, ...]], at_once: int) -> tuple[pa.Table, pa.Table]:
         """Return the rows that land, with their flags, and the changes of earlier rows' flags.
 
         Rows are in the order of `_visible_at`, among equals the highest rank first: so a flag that is right for the
-        load is right for every part of it that begins where the load begins. Changes have `_seq`, one column for each
-        keying (null where it stays) and the `_visible_at` of the row that changes.
+        load is right for every part of it that begins where the load begins. Up to `at_once` rows that change no flag
+        land in one part, so they stay as they came where that is nearly their order. Changes have `_seq`, one column
+        for each keying (null where it stays) and the `_visible_at` of the row that changes.
 
         What lands has null keys by a keying that is no longer declared: it never counts, and changes nothing.
         """
@@ -208,7 +209,8 @@ class Staging:
                 changes.append(changed.append_column(flag, arrow_of(np.zeros(len(changed), bool))))
         for flag, values in flags.items():
             rows = rows.append_column(flag, values)
-        rows = in_order(rows, ranked.order)
+        if len(rows) > at_once or any(map(len, changes)) or not nearly_in_order(ranked.order):
+            rows = in_order(rows, ranked.order)
         rows = rows.append_column(BATCH, repeated(self._batch, len(rows)))
         landed = landed_schema(self._source, keyings)
         return rows.select(landed.names).cast(landed), self._merged(changes)

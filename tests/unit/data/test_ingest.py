@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,8 +14,9 @@ import pytest
 from mainspring.core.errors import Conflict, Invalid, InvalidData
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Float32, Float64, Int32, Int64, String
-from mainspring.core.time import DAY, HOUR, to_datetime
+from mainspring.core.time import DAY, HOUR, ManualClock, to_datetime
 from mainspring.data.adapters.memory import MemoryLake
+from mainspring.data.arrow import INSTANT
 from mainspring.data.ingest import Ingestor
 from mainspring.data.landing import LOAD_ROWS
 from mainspring.data.model import Check, IngestReport, Source, fresh, in_range, not_null, one_of, unique
@@ -56,6 +58,33 @@ def test_rows_of_a_version_are_in_the_order_in_which_they_became_visible() -> No
     rows = landing.lake.scan("facts").rows
     assert rows["at"].to_pylist() == [to_datetime(at) for at in (1, 2, 3)]
     assert rows["_seq"].to_pylist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize("lateness", [60, 90_000])
+def test_many_rows_land_alike_whether_they_are_sorted_or_not(lateness: int) -> None:
+    """In one version they may stay as they came, in several they are sorted."""
+    chance = np.random.default_rng(0)
+    at = np.arange(100_000)
+    known = at + np.where(chance.random(len(at)) < 0.02, lateness, 0)
+    rows = pa.table(
+        {
+            "at": pa.array(at).cast(INSTANT),
+            "known": pa.array(known).cast(INSTANT),
+            "key": pa.array(chance.integers(0, 1_000, len(at))),
+        }
+    )
+    source = Source("facts", schema={"key": Int64}, event_time="at", recorded_time="known")
+    landed = []
+    for batch_rows in (1 << 20, 30_000):
+        lake = MemoryLake()
+        ingestor = Ingestor(lake, MemoryLocks(), ManualClock(1_000_000), batch_rows)
+        ingestor.ingest(source, rows, keyings={"key": ("key",)}, batch_id="x")
+        landed.append(lake.scan("facts").rows)
+    one, several = landed
+    assert one.sort_by("_seq").equals(several.sort_by("_seq"))
+    visible = several["_visible_at"].cast(pa.int64()).to_numpy()
+    assert (np.diff(visible) >= 0).all()
+    assert one["_seq"].to_pylist() == (list(range(100_000)) if lateness == 60 else several["_seq"].to_pylist())
 
 
 @pytest.mark.parametrize("again", ["the same rows", "another iterable", "cut differently"])

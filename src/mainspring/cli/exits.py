@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mainspring.core import errors
+from mainspring.core.error_codes import codes_of
+from mainspring.core.errors import MainspringError
 
 OK = 0
 INTERNAL = 1
@@ -20,22 +21,7 @@ NOT_CONVERTIBLE = 12
 UNHEALTHY = 13
 INTERRUPTED = 130
 
-_CODES: tuple[tuple[type[errors.MainspringError], int], ...] = (
-    (errors.InvalidData, DATA),
-    (errors.Invalid, USAGE),
-    (errors.NotFound, NOT_FOUND),
-    (errors.Conflict, CONFLICT),
-    (errors.Corrupt, CORRUPT),
-    (errors.StorageFull, FULL),
-    (errors.Denied, DENIED),
-    (errors.Overloaded, UNAVAILABLE),
-    (errors.DeadlineExceeded, UNAVAILABLE),
-    (errors.Unavailable, UNAVAILABLE),
-    (errors.MissingExtra, MISSING_EXTRA),
-    (errors.NotConvertible, NOT_CONVERTIBLE),
-)
 
-
-def exit_code(error: errors.MainspringError) -> int:
+def exit_code(error: MainspringError) -> int:
     """Return the exit code of an error's kind."""
-    return next((code for kind, code in _CODES if isinstance(error, kind)), INTERNAL)
+    return codes_of(error).exit

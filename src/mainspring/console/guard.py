@@ -18,10 +18,11 @@ from starlette.requests import Request, cookie_parser
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mainspring.console.answers import TooLarge, error_json, status_of
+from mainspring.console.answers import error_json
 from mainspring.console.project import ConsoleProject
 from mainspring.console.render import error_page, login_page, wants_page
-from mainspring.core.errors import Invalid, MainspringError
+from mainspring.core.error_codes import codes_of
+from mainspring.core.errors import Invalid, MainspringError, TooLarge
 from mainspring.security.hosts import allowed_hosts, check_host, check_origin
 from mainspring.security.model import Action, Principal, Session
 from mainspring.security.sessions import Sessions
@@ -143,7 +144,7 @@ class Guard:
 
 
 def _refusal(scope: Scope, error: MainspringError) -> Response:
-    status = status_of(error)
+    status = codes_of(error).http
     if not wants_page(scope):
         return error_json(error)
     if status == 401:

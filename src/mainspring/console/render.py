@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse
 from starlette.types import Scope
 
 from mainspring.console import assets, formats
-from mainspring.console.answers import status_of
+from mainspring.core.error_codes import codes_of
 from mainspring.core.errors import MainspringError
 
 _TITLES = {400: "That request is not right", 403: "Not allowed", 404: "Not found", 503: "Not available just now"}
@@ -79,7 +79,7 @@ def _address(scope: Scope) -> str:
 
 def error_page(scope: Scope, error: MainspringError) -> HTMLResponse:
     """Return the error for a person."""
-    status = status_of(error)
+    status = codes_of(error).http
     title = _TITLES.get(status, "Something went wrong")
     inside = "mainspring.caller" in scope  # sections are for those who are let in
     content = {"title": title, "error": error, "status": status, "inside": inside, **_inline_style(scope)}

@@ -12,12 +12,11 @@ import threading
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
-from mainspring.core.errors import MainspringError
+from mainspring.core.errors import MainspringError, TooLarge
 from mainspring.core.listening import listen
 from mainspring.core.settings import Address, Limits, Tls
 from mainspring.serving.http.acceptor import Acceptor
 from mainspring.serving.http.message import Request, refusal
-from mainspring.serving.plane.status import TooLarge
 
 MAX_BODY_BYTES = 64 << 10
 _CONNECTIONS = 256

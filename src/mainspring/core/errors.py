@@ -1,8 +1,7 @@
 """One root for everything that can go wrong, and the few kinds an edge must tell apart.
 
 A message names the values that are wrong; the fix is a command where one exists. A kind says what a caller can do
-about an error, never how an edge reports it: the command line chooses the exit code (cli/exits.py), the HTTP edges
-choose the status.
+about an error; how each edge reports it is in one table, `core.error_codes`.
 """
 
 from __future__ import annotations
@@ -103,3 +102,30 @@ class MissingExtra(MainspringError):
             f"{needed_for} needs the extra {extra!r}, which is not installed.",
             fix=f"pip install 'mainspring[{extra}]'",
         )
+
+
+# Requests that an edge refuses before it looks at what is asked
+
+
+class TooLarge(Invalid):
+    """A request's body is over the limit."""
+
+
+class TooSlow(MainspringError):
+    """A request's body did not arrive in time."""
+
+
+class NoRoom(Overloaded):
+    """The bodies that are arriving take all the memory that they may."""
+
+
+class WrongMethod(Invalid):
+    """The path exists, not for this method."""
+
+
+class WrongEncoding(Invalid):
+    """The body is encoded in a way this server does not read."""
+
+
+class WrongHost(Denied):
+    """A request for a host name that is not this server's, or from a page of another origin."""

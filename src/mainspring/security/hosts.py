@@ -10,13 +10,8 @@ import re
 from collections.abc import Collection, Iterable
 from urllib.parse import urlsplit
 
-from mainspring.core.errors import Denied
+from mainspring.core.errors import WrongHost
 from mainspring.core.settings import Address
-
-
-class Foreign(Denied):
-    """A request under a name that is not ours, or from a page that is not ours."""
-
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::(\d{1,5}))?")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -41,11 +36,11 @@ def check_host(host_header: str | None, allowed: Collection[str]) -> None:
         allowed: Lower-case names: `example.org` and `::1` stand for any port, `example.org:8080` for that one.
 
     Raises:
-        Foreign: It is another name, or there is none.
+        WrongHost: It is another name, or there is none.
     """
     parts = _HOST.fullmatch((host_header or "").lower())
     if parts is None or not (parts[1].strip("[]") in allowed or parts[0] in allowed):
-        raise Foreign(
+        raise WrongHost(
             f"This server does not answer to the host {(host_header or '')[:100]!r}.",
             fix="add the name to `allowed_hosts` in mainspring.toml if it is yours.",
         )
@@ -57,7 +52,7 @@ def check_origin(origin_header: str | None, host_header: str | None) -> None:
     Ports count here: another server on this machine is another origin, although cookies are shared with it.
 
     Raises:
-        Foreign: It comes from another page, or from one that hides where it is (`null`).
+        WrongHost: It comes from another page, or from one that hides where it is (`null`).
     """
     if origin_header is None:
         return
@@ -75,4 +70,4 @@ def check_origin(origin_header: str | None, host_header: str | None) -> None:
         and port == int(own[2] or default)
     )
     if not same:
-        raise Foreign(f"This request comes from the page {origin_header[:100]!r}, which is not of this server.")
+        raise WrongHost(f"This request comes from the page {origin_header[:100]!r}, which is not of this server.")

@@ -1,7 +1,8 @@
 import pytest
 
+from mainspring.core.errors import WrongHost
 from mainspring.core.settings import Address
-from mainspring.security.hosts import Foreign, allowed_hosts, check_host, check_origin
+from mainspring.security.hosts import allowed_hosts, check_host, check_origin
 
 
 @pytest.mark.parametrize(
@@ -38,5 +39,5 @@ def test_a_name_with_a_port_stands_for_that_port(host) -> None:
     allowed = allowed_hosts(Address("127.0.0.1", 8081), ["ml.example.org:443", "[fe80::1]:8081"])
     check_host(host, allowed)
     for other in ("ml.example.org", "ml.example.org:80", "[fe80::1]", "[fe80::1]:80"):
-        with pytest.raises(Foreign):
+        with pytest.raises(WrongHost):
             check_host(other, allowed)

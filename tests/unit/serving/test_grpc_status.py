@@ -18,12 +18,13 @@ from mainspring.core.errors import (
     NotFound,
     Overloaded,
     StorageFull,
+    TooLarge,
+    TooSlow,
     Unavailable,
 )
 from mainspring.serving.grpc.service import _abort
 from mainspring.serving.grpc.status import MAX_DETAILS, code_of, details_of, trailers_of
 from mainspring.serving.plane.executor import ModelFailed
-from mainspring.serving.plane.status import TooLarge, TooSlow
 
 SECRET = "/srv/secret/place"
 

@@ -11,7 +11,6 @@ from fastapi.responses import RedirectResponse, Response
 from mainspring.app.data.lineage import VIEW
 from mainspring.app.features.entity_values import EntityValues
 from mainspring.app.live.looking import Looking
-from mainspring.console.answers import status_of
 from mainspring.console.features.charts import charts, median_spark
 from mainspring.console.features.values import (
     KEY,
@@ -29,6 +28,7 @@ from mainspring.console.features.values import (
 from mainspring.console.lineage_picture import picture
 from mainspring.console.project import ConsoleProject
 from mainspring.console.render import page
+from mainspring.core.error_codes import codes_of
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.ids import check_id
 from mainspring.core.time import format_instant, from_datetime
@@ -78,7 +78,7 @@ def _content(
         try:
             values = looked_up(project, view, texts)
         except MainspringError as error:
-            refused, status = error, 422 if status_of(error) == 400 else status_of(error)
+            refused, status = error, 422 if codes_of(error).http == 400 else codes_of(error).http
     chosen = feature or view.names[0]
     return {
         "view": shown,

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
-from mainspring.core.errors import Denied, Invalid, MainspringError, Overloaded, Unavailable
+from mainspring.core.error_codes import codes_of
+from mainspring.core.errors import Denied, Invalid, MainspringError, Overloaded, TooSlow, Unavailable
 from mainspring.security.keys import Authenticator
 from mainspring.security.model import Principal
 from mainspring.security.ports import Authoriser, Unchecked
@@ -28,7 +29,6 @@ from mainspring.serving.grpc.stream import answered_in_order
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.plane.request_ids import REQUEST_ID, RequestIds
-from mainspring.serving.plane.status import TooSlow, status_of
 
 if TYPE_CHECKING:
     from mainspring.serving.plane.tracing import Tracing
@@ -185,7 +185,7 @@ class Service:
             status, code = 200, grpc.StatusCode.OK
         except Exception as error:
             code = code_of(error)
-            status = status_of(error) if isinstance(error, MainspringError) else 500
+            status = codes_of(error).http
             raise
         finally:
             self.plane.in_flight -= 1
@@ -253,7 +253,7 @@ def _note(name: str, request_id: str, error: Exception) -> None:
     """Log what is ours to look at."""
     if not isinstance(error, MainspringError):
         _log.error("%s failed at %s.", name, request_id, exc_info=error)
-    elif status_of(error) >= 500:
+    elif codes_of(error).http >= 500:
         _log.warning("%s answered %s to %s: %s", name, code_of(error).name, request_id, error)
 
 

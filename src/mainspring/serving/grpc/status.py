@@ -1,43 +1,20 @@
-"""The one table from what went wrong to a gRPC status, as `serving.plane.status` is for HTTP."""
+"""Errors as gRPC carries them: status code, details, trailing metadata."""
 
 from __future__ import annotations
 
 import grpc
 
-from mainspring.core.errors import (
-    Conflict,
-    DeadlineExceeded,
-    Denied,
-    Invalid,
-    MainspringError,
-    NotFound,
-    Overloaded,
-    StorageFull,
-    Unavailable,
-)
-from mainspring.serving.plane.status import TooLarge, TooSlow, public_text, retry_after_s
+from mainspring.core.error_codes import codes_of
+from mainspring.core.errors import MainspringError
+from mainspring.serving.plane.status import public_text, retry_after_s
 
-# The first kind that fits counts, so a kind stands before the kind it derives from.
-CODES: dict[type[MainspringError], grpc.StatusCode] = {
-    TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,  # as gRPC itself says it
-    TooSlow: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Invalid: grpc.StatusCode.INVALID_ARGUMENT,
-    NotFound: grpc.StatusCode.NOT_FOUND,
-    Conflict: grpc.StatusCode.FAILED_PRECONDITION,
-    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Unavailable: grpc.StatusCode.UNAVAILABLE,
-    StorageFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
-}
 MAX_DETAILS = 600  # characters; percent-encoded, up to twelve bytes each, and clients take 8 KiB of metadata
 SOMETHING = "Something went wrong here."
 
 
 def code_of(error: Exception) -> grpc.StatusCode:
     """Return the code for an error; INTERNAL for a kind that should not get this far."""
-    if isinstance(error, Denied):
-        return grpc.StatusCode.PERMISSION_DENIED if error.authenticated else grpc.StatusCode.UNAUTHENTICATED
-    return next((code for kind, code in CODES.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+    return grpc.StatusCode[codes_of(error).grpc]
 
 
 def details_of(error: Exception) -> str:

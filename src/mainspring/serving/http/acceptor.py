@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mainspring.core.errors import NoRoom
 from mainspring.core.settings import Limits, Tls
 from mainspring.core.time import SystemClock
 from mainspring.serving.http.connection import Connection, http_date
 from mainspring.serving.http.handshake import PEER, TellingContext
 from mainspring.serving.http.message import Head, Request
 from mainspring.serving.http.pressure import Pressure
-from mainspring.serving.plane.status import NoRoom
 
 _AT_ONCE = 64  # connections accepted in one turn of the loop
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})

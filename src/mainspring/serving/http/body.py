@@ -6,9 +6,8 @@ import asyncio
 import zlib
 from concurrent.futures import Executor
 
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Invalid, TooLarge, WrongEncoding
 from mainspring.serving.http.message import Request
-from mainspring.serving.plane.status import TooLarge, WrongEncoding
 
 _WINDOWS = {"gzip": 31, "deflate": 15}  # zlib's window bits
 _FASTEST = 1  # zlib's level

@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from mainspring.core.errors import Invalid, MainspringError
+from mainspring.core.errors import Invalid, MainspringError, TooLarge, TooSlow
 from mainspring.serving.http.message import Head, Headers, Request
 from mainspring.serving.plane.lane import monotonic_us
-from mainspring.serving.plane.status import TooLarge, TooSlow
 from mainspring.serving.protocol.codec import ErrorResponse, encode
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 A request passes, in this order: the Host allow-list, who calls, whether they may, the limits on its body, the typed
 decoder, the model's schema, the router, the version's lane. Whatever stops it is an error of ours, which becomes a
-status in one place (`serving.plane.status`).
+status in one place (`core.error_codes`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mainspring.core.errors import DeadlineExceeded, Denied, Invalid, MainspringError, NotFound, Overloaded
+from mainspring.core.errors import (
+    DeadlineExceeded,
+    Invalid,
+    MainspringError,
+    NoRoom,
+    NotFound,
+    Overloaded,
+    WrongHost,
+    WrongMethod,
+)
 from mainspring.core.time import Clock
 from mainspring.features.ports import OnlineStore
 from mainspring.ledger.ports import PredictionLog
@@ -33,7 +42,6 @@ from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.plane.request_ids import REQUEST_ID, RequestIds, repeatable
-from mainspring.serving.plane.status import NoRoom, WrongHost, WrongMethod
 from mainspring.serving.ports import Loader, RoutingTable
 from mainspring.serving.protocol.codec import ErrorResponse
 
@@ -297,7 +305,7 @@ class Gateway:
             return
         try:
             check_host(host, self._allowed_hosts)
-        except Denied as error:
+        except WrongHost as error:  # which names are allowed is told to nobody outside
             raise WrongHost(error.what) from None
         if len(self._known_hosts) < _KNOWN_HOSTS:  # ports differ, so there can be many
             self._known_hosts.add(host)

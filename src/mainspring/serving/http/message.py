@@ -11,10 +11,11 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 import numpy as np
 
+from mainspring.core.error_codes import codes_of
 from mainspring.core.errors import DeadlineExceeded, MainspringError, Overloaded
 from mainspring.security.model import Principal
 from mainspring.serving.plane.lane import monotonic_us
-from mainspring.serving.plane.status import public_text, retry_after_s, status_of
+from mainspring.serving.plane.status import public_text, retry_after_s
 from mainspring.serving.protocol.asked import Answered
 from mainspring.serving.protocol.codec import ErrorResponse, encode
 
@@ -277,8 +278,8 @@ def reply(status: int, value: Any) -> Reply:
 def refusal(error: MainspringError) -> Reply:
     """Return what a caller is told of an error."""
     if isinstance(error, (DeadlineExceeded, Overloaded)):
-        return _overloaded(status_of(error), public_text(error), retry_after_s(error))
-    status = status_of(error)
+        return _overloaded(codes_of(error).http, public_text(error), retry_after_s(error))
+    status = codes_of(error).http
     headers = [JSON]
     if status == 401:
         headers.append(("www-authenticate", 'Bearer realm="mainspring"'))

@@ -1,4 +1,4 @@
-"""Training: from pinned data to a registered bundle that was proved to answer as its estimator does."""
+"""Training: from pinned data to a registered bundle that is proved equivalent to its estimator."""
 
 from mainspring.training.model import Gate, Model, TrainReport, at_least, at_most, beats, model
 

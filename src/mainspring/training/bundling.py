@@ -1,4 +1,4 @@
-"""From a fitted estimator to a sealed bundle: converted, proved, judged, packed."""
+"""Conversion of a fitted estimator into a sealed bundle: convert, prove equivalence, evaluate, pack."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """An estimator as a model that was proved to answer as it does, and its answers to the held-out rows."""
+    """A converted model that is proved equivalent to its estimator, with its predictions for the held-out rows."""
 
     artefact: Artefact
     inputs: tuple[Input, ...]
@@ -44,12 +44,12 @@ class Converted:
     scores: Array  # (held-out rows, outputs)
     metrics: dict[str, float]
     threshold: float | None
-    probes: tuple[pd.DataFrame, Array]  # rows to be asked again at each load, and the model's answers
-    plain: tuple[pd.DataFrame, Array]  # 10,000 more, held out or made of such
+    probes: tuple[pd.DataFrame, Array]  # rows that each load replays, and the model's predictions
+    plain: tuple[pd.DataFrame, Array]  # up to 10,000 more rows, held out or recombined, and the model's predictions
 
 
 def convert(model: Model, estimator: Any, data: TrainingSet, tell: Callable[[str, float], None]) -> Converted:
-    """Convert, prove and judge an estimator that was fitted on `data.train`.
+    """Convert the estimator fitted on `data.train`, prove the result equivalent, and evaluate it.
 
     Raises:
         NotConvertible: See `convert.convert_estimator` and `equivalence.prove`.
@@ -59,7 +59,7 @@ def convert(model: Model, estimator: Any, data: TrainingSet, tell: Callable[[str
     wide = contents.wide_columns([data.train, data.validation, data.holdout], dtypes)
     inputs, outputs = contents.inputs_of(data.train, dtypes), output_names(estimator, model.task, model.label_columns)
     artefact = convert_estimator(estimator, inputs, model.task, wide=wide, labels=model.label_columns)
-    split = artefact.categories  # what the manifest says of these columns is what turns texts into the model's numbers
+    split = artefact.categories  # the manifest's categories encode these text columns
     inputs = tuple(
         msgspec.structs.replace(each, categories=split[each.name]) if each.name in split else each for each in inputs
     )
@@ -138,7 +138,7 @@ def pack(
 
 
 def _decision(model: Model, converted: Converted) -> dict[str, Any]:
-    """Return the threshold with the costs that chose it, and which way is better of the project's own metrics."""
+    """Return the manifest's record of the threshold with its costs, and the direction of each custom metric."""
     own = {each.name: each.higher_is_better for each in model.metrics if each.custom}
     found: dict[str, Any] = {OWN_METRICS: own} if own else {}
     if model.threshold is not None and converted.threshold is not None:
@@ -147,7 +147,7 @@ def _decision(model: Model, converted: Converted) -> dict[str, Any]:
 
 
 def _maturity(model: Model) -> dict[str, Any]:
-    """Return when the labels were settled, which a later read of the same rows needs; of several by column."""
+    """Return the maturity settings of the label, by column for several labels; a later read of the rows needs them."""
     if model.label_columns:
         return {"labels": {each.column: {"name": each.name, **_settled(each)} for each in model.labels}}
     return _settled(model.label)
@@ -161,7 +161,9 @@ def _settled(label: Label) -> dict[str, Any]:
 
 
 def _double(artefact: Artefact) -> bool:
-    """Return whether a converted or calibrated model answers float64."""
+    """Return whether a model's outputs are float64: a calibrated native model, or an ONNX graph with float64
+    outputs.
+    """
     if artefact.native:
         return artefact.curve is not None
     return any(each.type == "tensor(double)" for each in open_session(artefact.content).get_outputs())

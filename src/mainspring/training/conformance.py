@@ -1,7 +1,7 @@
-"""What every flavour must do: be the estimator, or refuse it by name.
+"""Conformance suite of flavours: a converted model equals its estimator, or conversion is refused with a reason.
 
-Derive a test class from `FlavourConformance` and give it `fit`. `measure` is what it asks of each case; the table in
-docs/reference/flavours.md is made of the same answers.
+Derive from `FlavourConformance` and provide `fit`. `measure` examines one case; the table in docs/reference/flavours.md
+is generated from the same verdicts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TRAINED, _HELD_OUT = 1200, 1200
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Columns of some types, and a task."""
+    """A test case: column types and a task."""
 
     columns: Mapping[str, DType]
     task: str = "binary"
@@ -54,7 +54,7 @@ CASES: Mapping[str, Case] = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of one case. `reason` says why it was refused; `proof` is there where it was not."""
+    """Result of one case: `reason` explains a refusal, `proof` is present otherwise."""
 
     verdict: str
     reason: str = ""
@@ -69,7 +69,7 @@ class Verdict:
 
 
 def make_rows(case: Case, rows: int, seed: int) -> tuple[pd.DataFrame, Array]:
-    """Return columns of the case's types, a tenth of `V.a` and of the texts null, and labels that follow from them."""
+    """Generate columns of the case's types and matching labels; a tenth of `V.a` and of the texts is null."""
     import pandas as pd
 
     rng = np.random.default_rng(seed)
@@ -98,10 +98,10 @@ def make_rows(case: Case, rows: int, seed: int) -> tuple[pd.DataFrame, Array]:
 
 
 def measure(fit: Fit, case: Case) -> Verdict:
-    """Return what comes of an estimator of `fit`: its model proved in a fresh process, or refused.
+    """Fit an estimator, convert it, and prove the model in a fresh process; return the verdict.
 
     Raises:
-        AssertionError: The proof let something pass that rows drawn anew show to be wrong.
+        AssertionError: The proof passed, but the model differs on newly drawn rows.
     """
     frame, y = make_rows(case, _TRAINED, 1)
     held_out, _ = make_rows(case, _HELD_OUT, 2)
@@ -117,7 +117,7 @@ def measure(fit: Fit, case: Case) -> Verdict:
         proof = prove(estimator, artefact, held_out, inputs, case.task, wide=wide)
     except NotConvertible as error:
         return Verdict(REFUSED, error.what)
-    others, _ = make_rows(case, _HELD_OUT, 3)  # rows that no proof saw, through a path of its own
+    others, _ = make_rows(case, _HELD_OUT, 3)  # rows that the proof did not use, scored without it
     expected = estimator_scores(estimator, others, case.task)
     off = np.abs(artefact_scores(artefact, others, list(case.columns)) - expected).max()
     assert off <= TOLERANCE * max(1.0, float(np.std(expected))), f"{off} off on rows that the proof did not see"
@@ -127,12 +127,12 @@ def measure(fit: Fit, case: Case) -> Verdict:
 
 
 def _verdict(artefact: Artefact, worst: float) -> str:
-    # What was converted may be off by a bit on one processor and not on another.
+    # A converted model may differ in the last bit between processors, so it is never reported as exact.
     return EXACT if worst == 0 and artefact.native else WITHIN
 
 
 class FlavourConformance:
-    """Derive a class, give it `fit`, and `refused`: case -> what the refusal must say."""
+    """Base of a flavour's test class. Provide `fit`, and `refused`: case -> expected text of the refusal."""
 
     fit: Fit
     refused: Mapping[str, str] = {}

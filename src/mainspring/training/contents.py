@@ -1,4 +1,4 @@
-"""The files of a bundle beside the model: reference statistics, golden rows, held-out rows."""
+"""Files of a bundle beside the model: reference statistics, golden rows, held-out rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_CATEGORIES = 1000
 
 
 def inputs_of(train: Split, dtypes: dict[str, DType]) -> tuple[Input, ...]:
-    """Return the model's inputs; of strings with the categories seen in training, unless there are over 1,000."""
+    """Return the model's inputs; string inputs list the categories seen in training, unless there are over 1,000."""
     found = []
     for name, dtype in dtypes.items():
         seen: tuple[str, ...] = ()
@@ -37,13 +37,13 @@ def inputs_of(train: Split, dtypes: dict[str, DType]) -> tuple[Input, ...]:
 
 
 def wide_columns(splits: Sequence[Split], dtypes: dict[str, DType]) -> list[str]:
-    """Return the numeric columns with a value that float32 cannot hold."""
+    """Return the numeric columns with a value that is not exact in float32."""
     numeric = [name for name, dtype in dtypes.items() if dtype not in (DType.String, DType.Float32, DType.Boolean)]
     return [name for name in numeric if not all(exact_in_float32(split.X[name].to_numpy()) for split in splits)]
 
 
 def reference_file(train: Split, scores: Array, outputs: Sequence[str]) -> bytes:
-    """Return the reference of every training column, and of the held-out scores under the outputs' names."""
+    """Return the reference profile of every training column, and of the held-out scores under the outputs' names."""
     columns: dict[str, Any] = {name: train.X[name].to_numpy() for name in train.X.columns}
     columns.update({name: scores[:, position] for position, name in enumerate(outputs)})
     return msgspec.json.encode(reference.profile(columns))
@@ -57,14 +57,15 @@ def golden_file(
     probes: tuple[pd.DataFrame, Array] | None = None,
     plain: tuple[pd.DataFrame, Array] | None = None,
 ) -> bytes:
-    """Return some 200 held-out rows, spread over time, and the answers that the bundle must give to them.
+    """Return about 200 held-out rows, spread over time, with the predictions that the bundle must reproduce.
 
-    JSON: `inputs` has name -> values (null for null), `outputs` has name -> values; `probes` has both for rows with
-    nulls, unseen categories and values at split thresholds, `held_out` for 10,000 others. A load repeats them all.
+    JSON: `inputs` maps name -> values (null for null), `outputs` maps name -> values. `probes` has both for rows with
+    nulls, unseen categories and values at split thresholds; `held_out` has them, packed, for up to 10,000 others. Each
+    load replays all of them.
 
     Args:
-        probes: Such rows, and the model's answers to them.
-        plain: Rows of `rows.plain_rows`, and the model's answers to them.
+        probes: Probe rows, and the model's predictions for them.
+        plain: Rows of `rows.plain_rows`, and the model's predictions for them.
     """
     rows = np.unique(np.linspace(0, len(held_out) - 1, min(GOLDEN_ROWS, len(held_out))).astype(int))
     golden: dict[str, Any] = _golden(held_out, dtypes, scores, outputs, rows)
@@ -77,9 +78,9 @@ def golden_file(
 
 
 def golden_probes(probes: pd.DataFrame, words: Sequence[str], dtypes: Mapping[str, DType]) -> pd.DataFrame:
-    """Return the rows of `probes` to be asked again at each load: one of each kind, at most 500 at thresholds.
+    """Return the probe rows that each load replays: one of each kind, and at most 500 at thresholds.
 
-    Only such that a request could hold: whole numbers in columns of integers, 0 or 1 in those of booleans.
+    Only rows that a request could hold: whole numbers in integer columns, 0 or 1 in Boolean columns.
     """
     fine = np.ones(len(probes), bool)
     for name, dtype in dtypes.items():
@@ -106,7 +107,7 @@ def _golden(
 
 
 def parquet_file(table: pa.Table) -> bytes:
-    """Return a table as a Parquet file."""
+    """Encode a table as a Parquet file."""
     import pyarrow.parquet as pq
 
     file = io.BytesIO()

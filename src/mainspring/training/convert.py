@@ -1,6 +1,6 @@
-"""From a fitted estimator to a bundle's model, by its framework.
+"""Conversion of a fitted estimator into a bundle's model, by its framework.
 
-Whether the result answers as the estimator does is for `equivalence.prove` to say: conversion alone proves nothing.
+Conversion alone proves nothing: `equivalence.prove` compares the result with the estimator.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from mainspring.training.frames import check_feature_types
 def convert_estimator(
     estimator: Any, inputs: Sequence[Input], task: str, *, wide: Collection[str] = (), labels: Sequence[str] = ()
 ) -> Artefact:
-    """Return the estimator's file. See `Flavour.convert` for what it takes and raises.
+    """Convert the estimator into its model file. See `Flavour.convert` for arguments and further errors.
 
     Raises:
-        Invalid: A column is of a type that no model takes.
+        Invalid: A column has a type that no model accepts.
     """
     check_feature_types({each.name: each.dtype for each in inputs})
     return flavour_of(estimator).convert(estimator, inputs, task, wide, labels)

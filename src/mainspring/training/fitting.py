@@ -1,4 +1,4 @@
-"""Calling the project's training function: seeded, and with errors that say where it failed."""
+"""Call of the project's training function: seeded, with errors that name the failing line."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from mainspring.training.sets.training_set import TrainingSet
 
 
 def fit(model: Model, data: TrainingSet, run: Run) -> Any:
-    """Return the estimator that the model's function makes of `data`, with the generators seeded: Python's, NumPy's,
-    and torch's if it is loaded.
+    """Return the estimator that the model's function fits on `data`.
+
+    Python's, NumPy's and, if loaded, torch's random generators are seeded.
 
     Raises:
-        Invalid: It returned nothing, or what does not predict or was not fitted.
-        MainspringError: It raised; the message names the line.
+        Invalid: The function returned nothing, or an object that cannot predict or was not fitted.
+        MainspringError: The function raised; the message names the line.
     """
     random.seed(model.seed)
-    np.random.seed(model.seed % 2**32)  # what scikit-learn uses where no random_state is given
-    if "torch" in sys.modules:  # one that is loaded later begins from a seed of its own, the same each time
+    np.random.seed(model.seed % 2**32)  # scikit-learn's generator where no random_state is given
+    if "torch" in sys.modules:  # torch loaded later has a fixed default seed
         sys.modules["torch"].manual_seed(model.seed % 2**63)
     try:
         estimator = model.train(data, run)
@@ -63,9 +64,9 @@ def fit(model: Model, data: TrainingSet, run: Run) -> Any:
 
 
 def _is_fitted(estimator: Any) -> bool:
-    """Return whether an estimator was fitted; true of those that follow no rule of scikit-learn's by which to tell."""
+    """Return whether an estimator was fitted; true if it does not follow scikit-learn's convention for telling."""
     if any(kind.__module__ == "sklearn.pipeline" for kind in type(estimator).__mro__) and hasattr(estimator, "steps"):
-        return _is_fitted(estimator.steps[-1][1])  # which may follow none of those rules
+        return _is_fitted(estimator.steps[-1][1])  # which may not follow the convention
     if not (type(estimator).__module__.startswith("sklearn.") or hasattr(estimator, "__sklearn_is_fitted__")):
         return True
     from sklearn.exceptions import NotFittedError
@@ -79,7 +80,7 @@ def _is_fitted(estimator: Any) -> bool:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # torch's and other libraries' own kinds are known by their name, so that none of them is imported for it
+    # libraries' own error types are matched by name, to avoid importing any of them
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 

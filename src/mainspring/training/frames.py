@@ -1,7 +1,7 @@
-"""Feature columns as a training function takes them (pandas) and as a bundle's model takes them (NumPy arrays).
+"""Feature columns for a training function (pandas) and for a bundle's model (NumPy arrays).
 
-Both read the same nulls the same way: NaN among numbers; among strings `None` for the estimator and "" for the bundle,
-and an empty string counts as null from the start, so that the two can never differ by it.
+Both treat nulls alike: NaN among numbers; among strings, `None` for the estimator and "" for the bundle. An empty
+string counts as null from the start, so the two cannot differ by it.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _GRAPH_DTYPES: dict[str, Any] = {
 
 
 def check_feature_types(dtypes: Mapping[str, DType]) -> None:
-    """Raise if a column is of a type that no model takes.
+    """Raise if a column has a type that no model accepts.
 
     Raises:
-        Invalid: One is an instant or a duration.
+        Invalid: A column is a time or a duration.
     """
     for name, dtype in dtypes.items():
         if dtype not in FRAME_DTYPES:
@@ -58,7 +58,7 @@ def check_feature_types(dtypes: Mapping[str, DType]) -> None:
 
 
 def to_frame(table: pa.Table, dtypes: Mapping[str, DType]) -> pd.DataFrame:
-    """Return the columns named in `dtypes` as a frame of shape (rows, columns), with the types of `FRAME_DTYPES`."""
+    """Return the columns in `dtypes` as a frame of shape (rows, columns), with the types of `FRAME_DTYPES`."""
     import pandas as pd
 
     return pd.DataFrame(
@@ -82,14 +82,14 @@ def to_array(column: pa.ChunkedArray[Any], dtype: DType) -> Array:
 
 
 def to_feeds(frame: pd.DataFrame | Mapping[str, Array], graph: Sequence[tuple[str, str]]) -> dict[str, Array]:
-    """Return what a model takes, input -> array of shape (rows, 1).
+    """Return the inputs of an ONNX model: name -> array of shape (rows, 1).
 
     Args:
-        frame: The columns by name, as `to_frame` makes them.
+        frame: The columns by name, as from `to_frame`.
         graph: (name, ONNX type) of each input, such as `("View.count", "tensor(float)")`.
 
     Raises:
-        NotConvertible: An input has a type that has no place for nulls, such as `tensor(bool)`.
+        NotConvertible: An input has a type that cannot represent nulls, such as `tensor(bool)`.
     """
     if other := {name: kind for name, kind in graph if kind not in _GRAPH_DTYPES}:
         raise NotConvertible(
@@ -100,8 +100,10 @@ def to_feeds(frame: pd.DataFrame | Mapping[str, Array], graph: Sequence[tuple[st
 
 
 def to_columns(frame: pd.DataFrame | Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
-    """Return what a model takes that its own framework runs, input -> array of shape (rows, 1): nulls as in a feed, but
-    each number in the type that it has, since the framework rounds for itself."""
+    """Return the inputs of a model in its framework's own format: name -> array of shape (rows, 1).
+
+    Nulls are as in a feed, but each number keeps its type, since the framework rounds by itself.
+    """
     columns = {name: np.asarray(frame[name]) for name in names}
     return {
         name: _feed(values, np.object_ if values.dtype == object else values.dtype).reshape(-1, 1)
@@ -112,21 +114,21 @@ def to_columns(frame: pd.DataFrame | Mapping[str, Array], names: Sequence[str]) 
 def _feed(values: Array, dtype: Any) -> Array:
     if dtype is np.object_:
         return np.array(["" if value is None else value for value in values], np.object_)
-    with np.errstate(over="ignore"):  # beyond float32's range is infinity there
+    with np.errstate(over="ignore"):  # a value beyond float32's range becomes infinity
         return values.astype(dtype)
 
 
 def seen_texts(values: Iterable[Any]) -> tuple[str, ...]:
-    """Return the texts of a column, sorted, each once; null is none."""
+    """Return the distinct texts of a column, sorted, without null."""
     return tuple(sorted({value for value in values if isinstance(value, str)}))
 
 
 def to_categories(frame: pd.DataFrame, known: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
-    """Return the frame with some of its texts as pandas' categories.
+    """Return the frame with some text columns as pandas categories.
 
     Args:
-        known: Column -> the names of its categories, see `category_name`. Null is looked up as "", as in a feed; a text
-            that is not known is missing.
+        known: Column -> names of its categories, see `category_name`. Null is looked up as "", as in a feed; an
+            unknown text becomes missing.
     """
     import pandas as pd
 
@@ -141,15 +143,15 @@ def to_categories(frame: pd.DataFrame, known: Mapping[str, Sequence[Any]]) -> pd
 
 
 def category_name(text: str) -> str:
-    """Return the name of a text's category: the text itself, or its JSON where XGBoost would not keep the text.
+    """Return the name of a text's category: the text itself, or its JSON where XGBoost would corrupt the text.
 
-    XGBoost 3.2 cuts the names that it keeps where it counts letters and not bytes, and takes no NUL.
+    XGBoost 3.2 truncates stored names by counting characters instead of bytes, and does not accept NUL.
     """
     return text if text.isascii() and "\0" not in text and not text.startswith('"') else json.dumps(text)
 
 
 def category_text(name: Any) -> Any:
-    """Return the text of a category by its name; a name that is no text as it is."""
+    """Return the text of a category from its name; a name that is not a string is returned unchanged."""
     if not (isinstance(name, str) and name.startswith('"')):
         return name
     try:
@@ -159,7 +161,7 @@ def category_text(name: Any) -> Any:
 
 
 def exact_in_float32(values: Array) -> bool:
-    """Return whether every value is also a float32 (NaN is)."""
+    """Return whether every value is exact in float32 (NaN counts as exact)."""
     wide = values.astype(np.float64)
     with np.errstate(over="ignore"):
         narrow = wide.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Inputs of a model, by its declaration alone: its features with their types, and the type of its label."""
+"""Inputs of a model, from its declaration alone: its features with their types, and the type of its label."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ _CHOOSING = {
 
 
 def check_declared(model: Model) -> None:
-    """Raise if no data could be trained on: `apply` and `train` know it before any is read.
+    """Raise if the model cannot be trained on any data; `apply` and `train` check this before they read data.
 
     Raises:
-        Invalid: A feature, or the label, is of a type that the model cannot take.
+        Invalid: A feature has a type that no model accepts.
+        InvalidData: The label's type does not fit the task.
     """
     feature_types(model, (*model.columns, *model.baseline_columns))
     check_label(model)
 
 
 def text_notices(models: Iterable[Model]) -> list[str]:
-    """Return a notice for each model whose function names a library that will not take the model's texts.
+    """Return a notice for each model whose function uses a library that does not accept the model's text features.
 
-    The function is read, not run: a library is one that its code, or that of the project's functions it calls, names. A
-    function that chooses columns or makes categories is not judged.
+    The function is inspected, not run: its code and that of the project functions it calls are searched for names of
+    libraries. A function that selects columns or creates categories gets no notice.
     """
     found = []
     for model in models:
@@ -61,8 +62,10 @@ def text_notices(models: Iterable[Model]) -> list[str]:
 
 
 def _words(function: Any) -> set[str]:
-    """Return the names and texts in a function's code, in that of its project's functions it calls, and the modules of
-    what these name."""
+    """Return the names and texts in a function's code and in that of the project functions it calls.
+
+    Includes the modules of the objects that the names refer to.
+    """
     words: set[str] = set()
     waiting: list[Any] = [function]
     seen: set[int] = set()
@@ -81,9 +84,9 @@ def _words(function: Any) -> set[str]:
 
 
 def _modules(value: Any) -> list[str]:
-    """Return the names of the modules of an object and of the classes it is made of; of a module its own.
+    """Return the modules of an object's class and base classes; for a module or function, its own.
 
-    Nothing of the object is asked: a lazy one would import, or raise, for its `__class__` or `__module__`.
+    No attribute of the object is accessed: a lazy object could import, or raise, on `__class__` or `__module__`.
     """
     kind = type(value)
     if issubclass(kind, ModuleType):
@@ -113,7 +116,7 @@ def _of_code(code: CodeType) -> set[str]:
 
 
 def personal_sources(model: Model) -> str:
-    """Return in words which of the sources that the model reads identify people; empty where none does."""
+    """Return a text that names the model's sources with columns marked pii; empty if there are none."""
     views = views_of(all_groups(model))
     sources = [model.observations.source, *(each.source for each in model.labels), *(view.source for view in views)]
     names = sorted({source.name for source in sources if source.pii})
@@ -124,7 +127,7 @@ def check_label(model: Model) -> DType:
     """Return the type of the model's label.
 
     Raises:
-        InvalidData: It is no type of label of the model's task.
+        InvalidData: The type does not fit the model's task.
     """
     dtype = model.label.source.columns[model.label.column]
     if dtype == DType.Timestamp or (dtype == DType.String and model.task != "multiclass"):
@@ -141,10 +144,10 @@ def check_label(model: Model) -> DType:
 
 
 def feature_types(model: Model, columns: Collection[str]) -> dict[str, DType]:
-    """Return full name -> type of those features of the model and its baseline that are among `columns`, in order.
+    """Return full name -> type of those features of the model and its baseline that are in `columns`, in order.
 
     Raises:
-        Invalid: One is of a type that no model takes.
+        Invalid: A feature has a type that no model accepts.
     """
     request = model.observations.source.columns
     found = {
@@ -158,5 +161,5 @@ def feature_types(model: Model, columns: Collection[str]) -> dict[str, DType]:
 
 
 def all_groups(model: Model) -> list[FeatureGroup]:
-    """Return the groups of the model and of its baseline, each once."""
+    """Return the feature groups of the model and of its baseline, without duplicates."""
     return list({group.name: group for group in (*model.features, *model.baseline)}.values())

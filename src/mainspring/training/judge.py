@@ -1,4 +1,4 @@
-"""How good scores are on held-out rows, and what a model without features would score."""
+"""Evaluation of scores on held-out rows, and of a constant baseline."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def evaluate(
     more: Sequence[Metric] = (),
     columns: tuple[str, ...] = (),
 ) -> dict[str, float]:
-    """Return the task's metrics, and those of `more`; see `stats.metrics.score`.
+    """Return the task's metrics, and those in `more`; see `stats.metrics.score`.
 
     Args:
-        labels: Shape (rows,), or (rows, labels) of several.
+        labels: Shape (rows,), or (rows, labels) for several.
         scores: Shape (rows, outputs).
-        classes: Of a multiclass task, the names of the outputs.
-        columns: The names of several labels.
+        classes: Output names of a multiclass task.
+        columns: Column names of several labels; empty for one.
 
     Raises:
-        UnknownClasses: A held-out label is of a class that training never saw.
+        UnknownClasses: A held-out label has a class unseen in training.
         NotConvertible: See `check_width`.
-        Invalid: A metric of the project's own failed; the message names it.
+        Invalid: A custom metric failed; the message names it.
     """
     check_width(task, scores, columns)
     if columns:
@@ -47,14 +47,14 @@ def evaluate(
 def judge(
     model: Model, data: TrainingSet, held_out: Array, validation: Array, classes: tuple[str, ...]
 ) -> tuple[dict[str, float], float | None]:
-    """Return the metrics of some scores of the held-out rows, and the threshold that the validation rows choose.
+    """Return the metrics of held-out scores, and the threshold chosen on the validation rows.
 
     Args:
         held_out: Shape (held-out rows, outputs).
         validation: Shape (validation rows, outputs).
 
     Raises:
-        InvalidData: The validation rows have one class, so that no threshold can be chosen; see also `evaluate`.
+        InvalidData: The validation rows have only one class, so no threshold can be chosen; see also `evaluate`.
     """
     threshold = None if model.threshold is None else model.threshold.choose(data.validation.y, validation[:, 0])
     decided = () if model.threshold is None or threshold is None else model.threshold.metrics(threshold)
@@ -63,10 +63,10 @@ def judge(
 
 
 def constant(model: Model, data: TrainingSet, classes: tuple[str, ...] = ()) -> dict[str, float]:
-    """Return the metrics of a model without features. Raises as `judge` does.
+    """Return the held-out metrics of a constant predictor. Raises as `judge` does.
 
     Args:
-        classes: Of a multiclass task, by default those of all rows that a model may be fitted on.
+        classes: Output names of a multiclass task; by default the classes of the training and validation rows.
     """
     known = [*data.train.y.tolist(), *data.validation.y.tolist()] if model.task == "multiclass" else []
     classes = classes or tuple(sorted({str(label) for label in known}))
@@ -77,7 +77,7 @@ def constant(model: Model, data: TrainingSet, classes: tuple[str, ...] = ()) -> 
 
 
 def undefined(model: Model, data: TrainingSet, found: Mapping[str, float]) -> list[str]:
-    """Return a sentence for each metric of the model that its held-out rows do not define."""
+    """Return a sentence for each of the model's metrics that is undefined on its held-out rows."""
     held_out = data.holdout.y.tolist()
     same = held_out.count(held_out[0]) == len(held_out) if held_out else False
     only = f", which all have the label {held_out[0]!r}" if same else ""
@@ -89,7 +89,7 @@ def undefined(model: Model, data: TrainingSet, found: Mapping[str, float]) -> li
 
 
 def constant_scores(task: str, labels: Array, rows: int, classes: tuple[str, ...] = ()) -> Array:
-    """Return what the training labels alone predict, shape (rows, outputs): their mean, or the classes' shares."""
+    """Return constant predictions from the training labels, shape (rows, outputs): their mean, or the class shares."""
     if task == "multiclass":
         names: list[Any] = [str(label) for label in labels.tolist()]
         return np.tile([names.count(name) / len(names) for name in classes], (rows, 1))

@@ -1,4 +1,4 @@
-"""Labels of a model: the columns that say what became true, and when their absence says something too."""
+"""Labels of a model: source columns with the ground truth, and the meaning of a missing value."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ _BOUNDS: dict[DType, tuple[float, float]] = {
 class Label(SourceColumn):
     """A column of a source as a model's label.
 
-    Without `matures`, an observation's label is the newest value known when the training is made, and an observation
-    without one is left out. With it, an observation has a label once it has matured: `matures` after its own time, and
-    not before label rows of that time have arrived. Its label is the value known at maturity, and `otherwise` where
-    there is none (why: docs/adr/0024-label-maturity.md).
+    Without `matures`, an observation's label is the newest value known when the training set is built, and an
+    observation without a label is left out. With `matures`, an observation is labelled only once it is mature: once
+    `matures` has passed since its own time, and label rows up to that time have arrived. Its label is the value known
+    at maturity, or `otherwise` if there is none (why: docs/adr/0024-label-maturity.md).
 
     Args:
         column: The column, such as `chargebacks.fraud`.
-        matures: How long after an observation its label is settled, a duration.
-        otherwise: The label of a mature observation that has no other; without it, such an observation is left out.
-        entity: The entity whose keys find an observation's label; by default the one that the sources declare.
+        matures: Duration after an observation until its label is settled.
+        otherwise: Label of a mature observation without a value; by default, such an observation is left out.
+        entity: The entity whose keys join labels to observations; by default the one that the sources declare.
 
     Raises:
-        Invalid: `matures` is no positive duration or the source does not say when its rows were known, `otherwise` is
-            no value of the column's type or comes without `matures`.
+        Invalid: `matures` is not a positive duration, or the source declares no recorded time; `otherwise` is not a
+            value of the column's type, or is given without `matures`.
     """
 
     matures_us: int | None = None
@@ -79,7 +79,7 @@ class Label(SourceColumn):
 
     @property
     def rule(self) -> str:
-        """The declared rule of maturity, in words; empty where there is none."""
+        """The declared maturity rule as text; empty if there is none."""
         if self.matures_us is None:
             return ""
         otherwise = "" if self.otherwise is None else f", otherwise {self.otherwise}"
@@ -87,20 +87,20 @@ class Label(SourceColumn):
 
 
 def as_label(given: Any) -> Label:
-    """Return a label as declared, or a column as one that has no maturity.
+    """Return a `Label` as it is, or a column as a label without maturity.
 
     Raises:
-        Invalid: It is neither.
+        Invalid: `given` is neither.
     """
     return given if isinstance(given, Label) else Label(given)
 
 
 def as_labels(model: str, given: Any, task: str, observations: Observations) -> tuple[Label, ...]:
-    """Return the labels of a model: of one, or of a list that has several numbers of one observation.
+    """Return the labels of a model, from one label or from a list of several numeric ones.
 
     Raises:
-        Invalid: The list is empty, has what is no column of a source or one column twice, or the labels are no numbers
-            of a regression, are of different entities or share a column's name.
+        Invalid: The list is empty, or has an element that is not a source's column. Several labels need a regression,
+            numeric columns with distinct names, and the same join keys.
     """
     if not isinstance(given, (list, tuple)):
         return (as_label(given),)
@@ -189,14 +189,14 @@ def _check_otherwise(column: SourceColumn, otherwise: Any, matures: Any) -> None
 
 
 def label_keys(observations: Observations, label: SourceColumn) -> list[str]:
-    """Return the columns by which observations meet their labels: the keys of the entity that the label is of.
+    """Return the columns that join labels to observations: the keys of the label's entity.
 
-    That is the label's `entity`; else the entities that the label's source declares to identify a row (by its id or a
-    unique check), else those that the observations' source does. Where neither says so, it is every entity whose keys
-    the label's source has.
+    That is the label's `entity` if given; else the entities that identify a row of the label's source (by its id or a
+    unique check); else those that identify a row of the observations' source. If neither source declares any, it is
+    every entity whose keys the label's source has.
 
     Raises:
-        Invalid: The label's source has the keys of none of the entities, or not those of the label's `entity`.
+        Invalid: The label's source lacks the keys of every entity, or those of the label's `entity`.
     """
     have = label.source.columns
     entity = label.entity if isinstance(label, Label) else None
@@ -219,7 +219,7 @@ def label_keys(observations: Observations, label: SourceColumn) -> list[str]:
 
 
 def _unique(source: Source) -> list[set[str]]:
-    """Return the sets of columns that are declared to identify a row of the source."""
+    """Return the sets of columns declared to identify a row of the source."""
     unique = [set(check.columns) for check in source.checks if check.kind == "unique"]
     return [set(source.id), *unique] if source.id else unique
 

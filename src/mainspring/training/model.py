@@ -1,4 +1,4 @@
-"""What a user declares about a model, and what its training function is given."""
+"""Declaration of a model, its gates, and the report of its training."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Gate(msgspec.Struct, frozen=True):
 
     @property
     def on_metric(self) -> bool:
-        """Whether a metric decides it; else people do, or what is known of the version."""
+        """True if a metric decides the gate; else approvals or the model card do."""
         return self.kind not in ("approved", "card")
 
     def __str__(self) -> str:
@@ -57,17 +57,19 @@ class Gate(msgspec.Struct, frozen=True):
 
 
 def beats(metric: str | Metric, by: float = 0.0) -> Gate:
-    """Better than the baseline by at least `by`, and not worse than the present champion, on the same held-out rows."""
+    """Require the metric to beat the baseline by at least `by`, and to be no worse than the champion's, on the same
+    held-out rows.
+    """
     return _on("beats", metric, by)
 
 
 def at_most(metric: str | Metric, value: float) -> Gate:
-    """The held-out metric is at most `value`."""
+    """Require the held-out metric to be at most `value`."""
     return _on("at_most", metric, value)
 
 
 def at_least(metric: str | Metric, value: float) -> Gate:
-    """The held-out metric is at least `value`."""
+    """Require the held-out metric to be at least `value`."""
     return _on("at_least", metric, value)
 
 
@@ -79,45 +81,45 @@ def _on(kind: str, metric: str | Metric, value: float) -> Gate:
 
 
 def approved(by: int = 1) -> Gate:
-    """At least `by` people other than its author have approved the version (`mainspring models approve`)."""
+    """Require approvals by at least `by` people other than the version's author (`mainspring models approve`)."""
     expect(by, int, "How many people must approve", fix="give a number of people.")
     return Gate("approved", "approvals", by)
 
 
 def complete_card() -> Gate:
-    """The version's model card has no required gap (`mainspring models card`)."""
+    """Require a model card without required gaps (`mainspring models card`)."""
     return Gate("card", "required gaps", 0)
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """How a model is made and when it is good enough. Built by `model`."""
+    """Declaration of a model: how it is trained, and its gates. Built by `model`."""
 
     name: str
     _: KW_ONLY
     train: Callable[..., Any]  # (data: TrainingSet, run: Run) -> a fitted estimator; with a search (data, run, params)
     observations: Observations
-    features: Sequence[FeatureGroup]  # the groups that are read
-    label: Label  # of several, the first
+    features: Sequence[FeatureGroup]  # the feature groups that are read
+    label: Label  # the first, if there are several
     task: str
-    columns: tuple[str, ...] = ()  # the full names of the features of them that it is given; by default all
+    columns: tuple[str, ...] = ()  # full names of the features in use; by default all of the groups
     gates: Sequence[Gate] = ()
-    baseline: Sequence[FeatureGroup] = ()  # trained by the same function on these alone; empty: a constant predictor
-    baseline_columns: tuple[str, ...] = ()  # likewise
-    holdout: float | str = 0.2  # the last part of the time in `[since, until)`: a share of the rows, or a duration
-    embargo: str | int = 0  # rows less than this before the next part are left out, a duration
+    baseline: Sequence[FeatureGroup] = ()  # the baseline model's feature groups; empty: a constant predictor
+    baseline_columns: tuple[str, ...] = ()  # full names of the baseline's features; by default all
+    holdout: float | str = 0.2  # the end of the time range: a share of the rows, or a duration
+    embargo: str | int = 0  # duration before each later part in which rows are left out
     seed: int = 0
-    accept_findings: Sequence[str] = ()  # of `leakage.find_leaks`, such as "shadow:View.feature"
-    search: Search | None = None  # how the parameters of `train` are chosen
-    metrics: Sequence[Metric] = ()  # measured beside those of the task
-    threshold: Costs | None = None  # of a binary task: chosen on the validation rows so that mistakes cost least
-    labels: tuple[Label, ...] = ()  # all of them, where there are several; of one always (label,)
+    accept_findings: Sequence[str] = ()  # ids of leakage findings, such as "shadow:View.feature"
+    search: Search | None = None  # hyperparameter search of `train`
+    metrics: Sequence[Metric] = ()  # in addition to the task's metrics
+    threshold: Costs | None = None  # binary only: the cost-minimising threshold on the validation rows
+    labels: tuple[Label, ...] = ()  # all labels; (label,) for one
     description: str = ""
     owner: str = ""
     tags: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.labels) <= 1:  # with dataclasses.replace, `label` may be another than before
+        if len(self.labels) <= 1:  # `label` may have been changed by dataclasses.replace
             object.__setattr__(self, "labels", (self.label,))
         elif self.label is not self.labels[0]:
             raise Invalid(
@@ -136,7 +138,7 @@ class Model:
 
     @property
     def measured(self) -> tuple[Metric, ...]:
-        """The metrics beside those of the task: declared, or named by a gate or the search as `recall_at_100`."""
+        """The metrics beyond the task's: declared, or named by a gate or the search, such as `recall_at_100`."""
         asked = [
             *(gate.metric for gate in self.gates if gate.on_metric),
             *([self.search.metric] if self.search else []),
@@ -147,30 +149,30 @@ class Model:
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """The names of all metrics that its versions have, on which gates can be."""
+        """The names of all metrics of the model's versions, on which gates may be declared."""
         decided = tuple(DECIDED) if self.threshold else ()
         measured = (each.name for each in self.measured)
         return tuple(dict.fromkeys([*metrics_of(self.task), *measured, *decided, *self._of_labels]))
 
     @property
     def label_columns(self) -> tuple[str, ...]:
-        """The names of several labels, after which the outputs are named; of one none."""
+        """The column names of several labels, which become the output names; empty for one label."""
         return tuple(each.column for each in self.labels) if len(self.labels) > 1 else ()
 
     @property
     def _of_labels(self) -> tuple[str, ...]:
-        """The names of the metrics of each of several labels, such as `rmse.minutes`."""
+        """The names of the per-label metrics of several labels, such as `rmse.minutes`."""
         names = [*metrics_of(self.task), *(each.name for each in self.metrics)]
         return tuple(of_label(name, column) for name in names for column in self.label_columns)
 
     @property
     def inputs(self) -> list[str]:
-        """The inputs in words: a group's name, or the full names of some of its features."""
+        """The inputs as text: a group's name if all its features are used, else the features' full names."""
         return named_features(self.features, self.columns)
 
     @property
     def truth(self) -> str:
-        """The full names of its labels."""
+        """The full names of the labels."""
         return ", ".join(each.name for each in self.labels)
 
     def __repr__(self) -> str:
@@ -211,29 +213,29 @@ def model(
     description: str = "",
     owner: str = "",
 ) -> Callable[[Callable[..., Any]], Model]:
-    """Turn a training function into a `Model`.
+    """Turn a training function into a `Model` (decorator).
 
     Args:
-        features: What the model is given: views and request features, whole, and single features of views, as
+        features: Inputs of the model: whole views and request features, and single features of views, such as
             `Card.n_1h`.
-        label: The column of a source keyed by one of the observations' entities, or a `Label` of one that matures; of
-            a regression also a list of several, each an output that is named after its column.
+        label: A column of a source keyed by one of the observations' entities, or a `Label` of one that matures; for a
+            regression also a list of several, each an output named after its column.
         task: `binary`, `multiclass` or `regression`.
-        gates: What a version must meet to go live.
-        baseline: The features on which the same function makes the model to compare with; none: a constant.
-        holdout: What is held out to judge the model: the last share of the rows, or the last duration.
-        embargo: How long before the next part rows are left out, where labels overlap in time.
-        accept_findings: What looks like a leak and is none, such as "predicts-alone:View.feature".
-        search: How parameters are chosen (`mainspring search`), which the function then takes as its third argument.
-        metrics: What is measured beside the task's metrics: of the project's own (`ms.metric`), or such as
+        gates: Conditions that a version must meet to go live.
+        baseline: Features on which the same function trains the baseline model; empty: a constant predictor.
+        holdout: The most recent rows, held out for evaluation: a share of the rows, or a duration.
+        embargo: Duration before each later part in which rows are left out, for labels that overlap in time.
+        accept_findings: Leakage findings to accept, such as "predicts-alone:View.feature".
+        search: Hyperparameter search (`mainspring search`); the function takes the parameters as its third argument.
+        metrics: Metrics in addition to the task's: the project's own (`ms.metric`), or such as
             `ms.recall_at_precision(0.9)`.
-        threshold: What mistakes cost (`ms.Costs`): the threshold of a binary task is chosen by it on the validation
-            rows, recorded with the version, and its cost, precision and recall are measured.
+        threshold: Costs of errors (`ms.Costs`). The threshold of a binary task is chosen to minimise them on the
+            validation rows and recorded with the version; its cost, precision and recall are measured.
 
     Raises:
-        Invalid: An argument is of another kind, `task` is unknown, a metric is of another task or declared twice, the
-            search goes by one that is not measured, `holdout` is no share in (0, 0.6] and no duration, `embargo` is no
-            duration, there are no features, or `accept_findings` names no check.
+        Invalid: An argument has a wrong type, `task` is unknown, a metric is for another task or declared twice, the
+            search's metric is not measured, `holdout` is neither a share in (0, 0.6] nor a duration, `embargo` is not a
+            duration, there are no features, or `accept_findings` names an unknown check.
     """
     check_id(name, "model")
     owner_of = f"The {{}} of model {name!r}"
@@ -306,7 +308,7 @@ def model(
 
 
 def named_features(groups: Sequence[FeatureGroup], columns: Collection[str]) -> list[str]:
-    """Return the names of groups of which all features are among `columns`, and the full names of the others there."""
+    """Return the names of groups whose features are all in `columns`, and the full names of other features there."""
     found = []
     for group in groups:
         there = [name for name in group.columns if name in columns]
@@ -315,10 +317,10 @@ def named_features(groups: Sequence[FeatureGroup], columns: Collection[str]) -> 
 
 
 def _chosen(name: str, argument: str, given: Any) -> tuple[tuple[FeatureGroup, ...], tuple[str, ...]]:
-    """Return the groups of some features, each once, and the features' full names, in the groups' order.
+    """Return the distinct groups of some features, and the features' full names in the groups' order.
 
     Raises:
-        Invalid: One is neither a group nor a feature of a view.
+        Invalid: An element is neither a group nor a feature of a view.
     """
     if not isinstance(given, (list, tuple)):
         raise Invalid(f"Model {name!r} has {argument}={given!r}.", fix=f"write a list: {argument}=[...].")
@@ -342,10 +344,10 @@ def _chosen(name: str, argument: str, given: Any) -> tuple[tuple[FeatureGroup, .
 def _check_columns(
     name: str, groups: str, given: Sequence[FeatureGroup], columns: str, chosen: Collection[str]
 ) -> None:
-    """Raise if features are chosen that no group has, or none of a group: `replace` keeps the columns of before.
+    """Raise if a chosen feature is in no group, or a group has no chosen feature: `replace` keeps the old columns.
 
     Raises:
-        Invalid: It is so.
+        Invalid: Columns and groups do not match.
     """
     there = {column for group in given for column in group.columns}
     gone = [column for column in chosen if column not in there]
@@ -406,7 +408,7 @@ def _check_metrics(
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What one training made."""
+    """Result of one training."""
 
     model: str
     version: str
@@ -417,8 +419,8 @@ class TrainReport:
     metrics: dict[str, float]  # on the held-out rows
     baseline: dict[str, float]
     seconds: float
-    findings: list[str] = field(default_factory=list)  # what may be a leak and is not severe
+    findings: list[str] = field(default_factory=list)  # leakage warnings
     undefined: list[str] = field(default_factory=list)  # metrics that the held-out rows do not define
-    threshold: float | None = None  # the one that was chosen, of a model with costs
+    threshold: float | None = None  # the chosen threshold, for a model with costs
     left_out: dict[str, int] = field(default_factory=dict)  # observations without a label, by reason
-    notes: list[str] = field(default_factory=list)  # what was left out, in words
+    notes: list[str] = field(default_factory=list)  # notes on rows left out and on changed files, as sentences

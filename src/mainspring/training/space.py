@@ -1,4 +1,4 @@
-"""What a search may choose: parameters with the values they can take, and how good a choice is."""
+"""Search space of a hyperparameter search: parameters, their values, and the objective."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mainspring.core.errors import Invalid
 from mainspring.stats.metrics import DECIDED, HIGHER_IS_BETTER, Metric, higher_is_better
 
 PRUNERS = ("median", "halving", "none")
-# what a training writes down of itself: a parameter of the same name could not be told from it
+# parameters that a training logs itself, whose names a space must not use
 _TAKEN = ("since", "until", "holdout", "task", "training_rows", "holdout_rows", "dropped", "digest", "threshold")
 
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """Numbers from `low` to `high`, both possible; `log`: as many between 1 and 10 as between 10 and 100."""
+    """Numbers from `low` to `high`, both included; `log`: sampled uniformly on a logarithmic scale."""
 
     low: float
     high: float
@@ -28,18 +28,18 @@ class Numbers:
     whole: bool = False
 
     def read(self, text: str) -> Any:
-        """Return the value that was written as `text`."""
+        """Parse a value from its text."""
         return int(text) if self.whole else float(text)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of several values that have no order."""
+    """One of several unordered values."""
 
     values: tuple[Any, ...]
 
     def read(self, text: str) -> Any:
-        """Return the value that was written as `text`."""
+        """Parse a value from its text."""
         return next(value for value in self.values if str(value) == text)
 
 
@@ -47,10 +47,10 @@ Dimension = Numbers | Choice
 
 
 def integer(low: int, high: int, *, log: bool = False) -> Numbers:
-    """Return the whole numbers from `low` to `high`.
+    """Return a dimension of whole numbers from `low` to `high`.
 
     Raises:
-        Invalid: There is none, or `log` with one below 1.
+        Invalid: The range is empty, a bound is not a whole number, or `log` is set and `low` is below 1.
     """
     bounds: tuple[Any, ...] = (low, high)
     if not all(isinstance(bound, int) and not isinstance(bound, bool) for bound in bounds):
@@ -59,20 +59,20 @@ def integer(low: int, high: int, *, log: bool = False) -> Numbers:
 
 
 def uniform(low: float, high: float) -> Numbers:
-    """Return the numbers from `low` to `high`. Raises as `integer` does."""
+    """Return a dimension of numbers from `low` to `high`. Raises as `integer` does."""
     return _numbers(low, high, False, False)
 
 
 def log_uniform(low: float, high: float) -> Numbers:
-    """Return the positive numbers from `low` to `high`, by their order of magnitude. Raises as `integer` does."""
+    """Return a dimension of positive numbers from `low` to `high`, on a logarithmic scale. Raises as `integer` does."""
     return _numbers(low, high, True, False)
 
 
 def choice(*values: Any) -> Choice:
-    """Return one of some texts, numbers, Booleans, or None.
+    """Return a dimension with these values: texts, numbers, Booleans, or None.
 
     Raises:
-        Invalid: There is none, one is of another kind, or two are written alike.
+        Invalid: There are no values, one has another type, or two have the same text.
     """
     if not values:
         raise Invalid("ms.choice() has no values.", fix='name them: ms.choice("gini", "entropy").')
@@ -88,10 +88,10 @@ def choice(*values: Any) -> Choice:
 
 
 def space(**parameters: Dimension) -> dict[str, Dimension]:
-    """Return parameters by name; Python itself refuses a name that stands there twice.
+    """Return parameters by name; Python itself rejects a repeated name.
 
     Raises:
-        Invalid: There is none, one cannot be searched, or has the name of something else that a run keeps.
+        Invalid: There are no parameters, one is not a dimension, or its name is reserved by the run.
     """
     if not parameters:
         raise Invalid("ms.space() has no parameters.", fix="name at least one: ms.space(depth=ms.integer(2, 8)).")
@@ -108,20 +108,20 @@ def space(**parameters: Dimension) -> dict[str, Dimension]:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """How the parameters of a model's training function are chosen: `train(data, run, params)`.
+    """A hyperparameter search over the parameters of a model's training function `train(data, run, params)`.
 
     Args:
-        metric: Of the task or the model, as measured on the validation rows: a name such as `auc`, or a metric of the
-            project's own (`ms.metric`). Whether more is better is known of it.
-        space: What `space` returns.
-        trials: How many.
-        pruner: `median` stops a trial that is worse than half of those before it at the same step, `halving` goes on
-            with the better part at steps that grow (successive halving), `none` lets all end.
-        reported: The metric that the function logs with steps, by which trials are stopped; by default `metric`. More
-            of it must be better exactly where more of `metric` is.
+        metric: The objective, a metric of the task or the model on the validation rows: a name such as `auc`, or a
+            custom metric (`ms.metric`). The metric determines the direction.
+        space: The result of `space`.
+        trials: Number of trials.
+        pruner: `median` stops a trial that is worse than the median of earlier trials at the same step, `halving`
+            continues the better part at growing steps (successive halving), `none` completes every trial.
+        reported: The metric that the function logs with steps, by which trials are pruned; by default `metric`. It must
+            have the same direction as `metric`.
 
     Raises:
-        Invalid: The metric or the pruner is unknown, or `trials` is not positive, or the space is empty.
+        Invalid: The metric or the pruner is unknown, `trials` is not positive, or the space is empty.
     """
 
     metric: str  # given as a `Metric`, it becomes its name
@@ -167,17 +167,17 @@ class Search:
 
     @property
     def watched(self) -> str:
-        """The metric by which trials are stopped."""
+        """The metric by which trials are pruned."""
         return self.reported or self.metric
 
     @property
     def digest(self) -> str:
-        """What tells one search from another: its metric and its space. Not how many trials, nor how they are ended."""
+        """A digest that identifies a search: its metric and its space, not its number of trials or its pruner."""
         said = [self.metric, {name: repr(dimension) for name, dimension in sorted(self.space.items())}]
         return sha256(json.dumps(said).encode()).hexdigest()
 
     def read(self, texts: Mapping[str, str]) -> dict[str, Any] | None:
-        """Return the parameters of a run as values, or `None` if they are not of this space."""
+        """Parse the parameters of a run, or return `None` if they do not belong to this space."""
         try:
             return {name: dimension.read(texts[name]) for name, dimension in self.space.items()}
         except (KeyError, ValueError, StopIteration):
@@ -185,12 +185,12 @@ class Search:
 
 
 class Chosen:
-    """A training function of three arguments as one of two: its parameters are chosen, and written down."""
+    """Adapter of a three-argument training function to two arguments, with fixed parameters, which it logs."""
 
     def __init__(self, train: Callable[..., Any], params: Mapping[str, Any]) -> None:
         self._train = train
         self.params = dict(params)
-        self.__code__ = getattr(train, "__code__", None)  # by which an error names its place
+        self.__code__ = getattr(train, "__code__", None)  # lets an error message name the place
 
     def __call__(self, data: Any, run: Any) -> Any:
         run.log_params(self.params)
@@ -198,10 +198,10 @@ class Chosen:
 
 
 def check_trials(trials: Any) -> None:
-    """Raise if a search cannot have so many trials.
+    """Raise if the number of trials is invalid.
 
     Raises:
-        Invalid: It is not positive.
+        Invalid: `trials` is not a positive whole number.
     """
     if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
         raise Invalid(f"A search of {trials!r} trials finds nothing.", fix="use at least 1; 40 are a good beginning.")

@@ -1,7 +1,7 @@
 """One training, from pinned data to a registered version.
 
-A kill at any moment leaves no half-registered version: the bundle is stored whole before the run is closed, and the
-version is registered, in one step, last of all.
+A kill never leaves a half-registered version: the bundle is stored completely before the run is closed, and the
+registration, a single step, comes last.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ Progress = Callable[[str, float], None]
 
 
 class Trainer:
-    """Trains models of one project.
+    """Trainer of one project's models.
 
     Args:
-        root: The project's folder, of which the code version is taken.
-        imported: Returns the files of the project's modules as they were when they were imported; by default as they
-            are when a training begins.
+        root: The project's folder, whose code version is recorded.
+        imported: Returns the states of the project's module files at import; by default the states when a training
+            begins.
     """
 
     def __init__(
@@ -87,18 +87,18 @@ class Trainer:
         commit: DatasetCommit | None = None,
         progress: Progress | None = None,
     ) -> TrainReport:
-        """Train on the observations made in `[since, until)` and register what comes of it.
+        """Train on the observations in `[since, until)` and register the resulting version.
 
         Args:
             commit: The data to train on, by default every table as it is now.
             since: UTC epoch microseconds, `None` from the first.
             until: Likewise; labels that became visible later are not used either.
-            progress: Told a stage's name and the share of all that is done, from 0 to 1.
+            progress: Called with a stage's name and the completed share, from 0 to 1.
 
         Raises:
-            Invalid: The model cannot be trained as it is declared, on whatever data.
-            InvalidData: There is too little to train on, or the labels do not fit the task.
-            NotConvertible: The estimator cannot become a bundle that answers as it does.
+            Invalid: The model's declaration cannot be trained on any data.
+            InvalidData: There is too little data, or the labels do not fit the task.
+            NotConvertible: The estimator cannot be converted to an equivalent bundle.
             MainspringError: The training function failed; the message says where.
         """
         check_declared(model)
@@ -125,7 +125,7 @@ class Trainer:
             findings = [str(each) for each in refuse_leaks(model.name, data, model.accept_findings)]
             if findings:
                 run.log_artefact("leakage.txt", "\n".join(findings).encode())
-            constant(model, data)  # a metric of the project that fails does so before hours of training
+            constant(model, data)  # a failing custom metric fails here, before hours of training
             bundle, baseline = self._bundle(model, data, everything, held_out, pinned, run, (since, until), tell)
             tell("store", 0.95)
             self._bundles.save(bundle)
@@ -156,7 +156,7 @@ class Trainer:
     def _data(
         self, model: Model, pinned: Pinned, since: int | None, until: int | None
     ) -> tuple[TrainingSet, pa.Table, list[str]]:
-        """Return the set, its held-out rows as a table, and what was left out, in words."""
+        """Return the training set, its held-out rows as a table, and notes on the rows left out."""
         scan = partial(pinned_scan, self._lake, pinned.commit)
         table, left_out = labelled_observations(model, scan, since=since, until=until)
         data, held_out = training_set(model, table, left_out)
@@ -223,7 +223,7 @@ class Trainer:
 
 
 def _baseline(model: Model, data: TrainingSet, run: Run, outputs: tuple[str, ...]) -> dict[str, float]:
-    """Return the held-out metrics of the same function on the baseline's features, or of a constant."""
+    """Return the held-out metrics of the same function on the baseline's features, or of a constant predictor."""
     if not model.baseline:
         return constant(model, data, outputs)
     few = data.only([name for name in data.dtypes if name in model.baseline_columns])
@@ -236,4 +236,4 @@ def _baseline(model: Model, data: TrainingSet, run: Run, outputs: tuple[str, ...
 
 
 def _nobody(_stage: str, _share: float) -> None:
-    """Nobody is told."""
+    """Ignore progress."""

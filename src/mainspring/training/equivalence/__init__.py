@@ -1,1 +1,1 @@
-"""The proof that a bundle answers as its estimator did, in a fresh process."""
+"""Proof that a bundle's predictions equal its estimator's, in a fresh process."""

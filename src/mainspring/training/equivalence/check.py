@@ -1,8 +1,8 @@
-"""Equivalence: a bundle's model answers as the estimator does, or it is refused with the rows that say so.
+"""Equivalence check: a model is refused, with the differing rows, unless its predictions match the estimator's.
 
-The estimator answers in the process that trained it, the model in a fresh one; arrays without pickle are all that
-passes between them. Compared are at least 10,000 rows that training did not see (`rows.plain_rows`), and the probes of
-`probes.probe_rows`; each of them in a large batch and in a small one, some also alone.
+The estimator predicts in the process that trained it, the model in a fresh process; only arrays without pickle pass
+between them. Compared are at least 10,000 rows unseen in training (`rows.plain_rows`) and the probes of
+`probes.probe_rows`, each in a large batch and in a small one, some also one by one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-5
 _ALONE = 16
-_FAR_OFF = 1000  # standard deviations of the answers from zero: there a sum of float32 is off by the tolerance
+_FAR_OFF = 1000  # mean over standard deviation, beyond which float32 sums err by the tolerance
 _FAR = (
     "the answers are far from zero, where float32 is coarse: subtract a constant from the label, or use XGBoost, "
     "LightGBM or CatBoost, which are run as they are."
@@ -50,12 +50,12 @@ _WHOLE, _MIXED = 4096, 61  # rows of a batch
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was compared: how many rows, how many of them probes, and the largest difference found.
+    """Result of a comparison: the number of rows, of probes among them, and the largest difference.
 
     Args:
-        by: What was probed (held out, made of held-out values, null, unseen, threshold) or how rows were asked (in
-            small batches, one by one) -> the largest difference there.
-        none: Whether the model answers no rows with no answers.
+        by: Kind of rows (held out, made of held-out values, null, unseen, threshold) or of batching (in small batches,
+            one by one) -> the largest difference.
+        none: Whether the model accepts an empty batch.
     """
 
     rows: int
@@ -77,20 +77,20 @@ def prove(
     tolerance: float = TOLERANCE,
     labels: Sequence[str] = (),
 ) -> Proof:
-    """Compare an estimator with the model made of it.
+    """Compare an estimator with its converted model.
 
     Args:
-        artefact: The model, as `convert.convert_estimator` returns it.
-        held_out: Rows that the estimator was not fitted on; others are made of them if fewer than 10,000.
-        wide: The columns that enter the model as float64.
-        tolerance: The largest difference of any output that counts as equal: absolute for probabilities; for a
-            regression in standard deviations of the estimator's answers, of each output, where those are over 1, since
-            a sum of float32 is as exact as its parts are large.
-        labels: The names of several labels.
+        artefact: The model from `convert.convert_estimator`.
+        held_out: Rows that the estimator was not fitted on; fewer than 10,000 are supplemented by recombined rows.
+        wide: Columns that the model takes as float64.
+        tolerance: Largest difference of an output that counts as equal. Absolute for probabilities. For a regression,
+            in units of the output's standard deviation (at least 1), because the rounding error of a float32 sum grows
+            with its terms.
+        labels: Column names of several labels; empty for one.
 
     Raises:
-        NotConvertible: A row differs by more, or depends on the rows beside it, or the estimator has no answer to it,
-            or NaN; the message has the worst row's values.
+        NotConvertible: A row differs by more, or its prediction depends on the other rows of the batch, or the
+            estimator fails on it or predicts NaN; the message has the row's values.
     """
     import pandas as pd
 
@@ -129,8 +129,8 @@ def probes_of(
     wide: Collection[str],
     rng: np.random.Generator,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Return the rows that probe a model and what each probes, in words; see `probes.probe_rows`."""
-    if artefact.native:  # each column enters as what it is
+    """Return the probe rows of a model, and a description of each; see `probes.probe_rows`."""
+    if artefact.native:  # a native model takes each column in its own type
         wide = [each.name for each in inputs if held_out[each.name].dtype == np.float64]
     return probe_rows(estimator, held_out, inputs, wide, rng)
 
@@ -143,12 +143,12 @@ def _by_probe(worst: Array, what: Sequence[str]) -> dict[str, float]:
 def answer_afresh(
     artefact: Artefact, feeds: Mapping[str, Array], *, whole: int = _WHOLE, mixed: int = _MIXED, limit_s: int = _LIMIT_S
 ) -> dict[str, Array]:
-    """Return a model's answers to rows from a fresh process; see `fresh` for their names and shapes.
+    """Score rows with a model in a fresh process; see `fresh` for the arrays' names and shapes.
 
     Args:
         feeds: Input -> array of shape (rows, ...).
-        whole: How many rows are asked at once at most.
-        mixed: How many of a small batch.
+        whole: Rows of a large batch.
+        mixed: Rows of a small batch.
 
     Raises:
         NotConvertible: The process failed.
@@ -178,7 +178,7 @@ def _run_afresh(folder: Path, whole: int, mixed: int, limit_s: int) -> None:
 
 
 def _said(stderr: str, code: int) -> str:
-    """Return the line of a traceback that names the error, which may go on for more lines."""
+    """Return the line of a traceback that names the error, without the lines that follow it."""
     lines = [line for line in stderr.splitlines() if re.match(r"[A-Za-z_][\w.]*: ", line)]
     return (lines or [f"it ended with {code}"])[-1][:400]
 
@@ -188,7 +188,7 @@ def _expected(estimator: Any, frame: pd.DataFrame, probes: pd.DataFrame, words: 
         return estimator_scores(estimator, frame, task)
     except NotConvertible:
         raise
-    except Exception as error:  # find out which kind of row it has no answer to
+    except Exception as error:  # find the kind of row that it fails on
         for row, word in enumerate(words):
             if THRESHOLD in word:
                 continue
@@ -221,11 +221,11 @@ def _check_finite(expected: Array, frame: pd.DataFrame, what: Sequence[str], out
 
 
 def _check_alone(estimator: Any, frame: pd.DataFrame, expected: Array, task: str, tolerance: float) -> None:
-    """Refuse an estimator that itself answers a row otherwise alone than among others, as batch statistics do."""
+    """Raise if the estimator's own prediction for a row differs alone and in a batch, as with batch statistics."""
     for row in np.linspace(0, len(frame) - 1, _ALONE).astype(int):
         try:
             alone = estimator_scores(estimator, frame.iloc[[row]], task)
-        except Exception as error:  # such as statistics of one row
+        except Exception as error:  # for example batch statistics of a single row
             raise NotConvertible(
                 f"The estimator has no answer to a row without others beside it: {_first_line(error)}", fix=_OWN_ROW
             ) from error

@@ -1,7 +1,7 @@
-"""From a network to a bundle's model of tensors: exported, and proved as an estimator is.
+"""Conversion of a neural network into a bundle's model of tensors: export and proof.
 
-A network is a module of torch, a model of Keras on torch, or one of Hugging Face's. It takes tensors whose first
-dimension is the batch, and may leave the second of some open: sequences, in which a mask says what is padding.
+A network is a torch module, a Keras model on torch, or a Hugging Face model. It takes tensors whose first dimension is
+the batch. The second may vary: these are sequences, whose padding a mask marks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DATATYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A network as a model that was proved to answer as it does, with golden rows."""
+    """An exported network that is proved equivalent to the original, with golden rows."""
 
     artefact: Artefact
     tensors: tuple[TensorSpec, ...]
@@ -44,20 +44,20 @@ class Exported:
 def export(
     network: Any, examples: Mapping[str, Any], *, outputs: Sequence[str] = (), sequences: bool | None = None
 ) -> Exported:
-    """Export a network and prove it on 10,000 rows and more.
+    """Export a network and prove the result on 10,000 rows or more.
 
     Args:
-        examples: Input -> rows that the network was not trained on, shape (rows, ...), at least 2; drawn again with
-            replacement where there are fewer than 10,000. torch's modules take them by place, Hugging Face's by name.
-        outputs: Names for what it answers, in its order; of Hugging Face's models which of its answers to keep
-            (`logits`, or else `last_hidden_state`, if left out).
-        sequences: Whether the second dimension of every input is a length that may differ from request to request. Of
-            Hugging Face's models it does.
+        examples: Input -> rows that the network was not trained on, shape (rows, ...), at least 2; fewer than 10,000
+            are resampled with replacement. torch modules take them by position, Hugging Face models by name.
+        outputs: Names of the outputs, in order; for a Hugging Face model, the outputs to keep (by default `logits`, or
+            else `last_hidden_state`).
+        sequences: Whether the second dimension of every input is a length that may differ between requests. Default:
+            true for Hugging Face models only.
 
     Raises:
-        Invalid: The examples are no such rows, or two outputs have one name.
-        NotConvertible: It is no network, cannot be exported, answers NaN, or the export answers a row otherwise.
-        MissingExtra: What exports it is not installed.
+        Invalid: The examples do not fit the network, or two tensors share a name.
+        NotConvertible: The object is not a network, cannot be exported, predicts NaN, or the export differs on a row.
+        MissingExtra: The exporting library is not installed.
     """
     framework = framework_of(network)
     if framework not in ("torch", "keras", "transformers"):
@@ -93,7 +93,7 @@ def export(
 
 
 class _Network:
-    """The network as its framework wants to be asked, and answering as a tuple of arrays."""
+    """Adapter that calls the network by its framework's conventions and returns arrays."""
 
     def __init__(
         self, torch: Any, network: Any, flavour: TorchFlavour, framework: str, inputs: Sequence[str], wanted: Any
@@ -103,7 +103,7 @@ class _Network:
         self._wanted: tuple[str, ...] = wanted
 
     def names(self, rows: Mapping[str, Array]) -> tuple[str, ...]:
-        """Return what the network's answers are called."""
+        """Return the names of the network's outputs."""
         found = self._raw({name: values[:2] for name, values in rows.items()})
         if isinstance(found, Mapping):
             if not self._wanted:
@@ -120,7 +120,7 @@ class _Network:
         return names
 
     def answers(self, rows: Mapping[str, Array]) -> list[Array]:
-        """Return one array an output, of shape (rows, ...)."""
+        """Return one array per output, of shape (rows, ...)."""
         count, parts = len(next(iter(rows.values()))), []
         for start in range(0, count, BATCH):
             found = self._picked(self._raw({name: values[start : start + BATCH] for name, values in rows.items()}))

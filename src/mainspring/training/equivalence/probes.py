@@ -1,4 +1,4 @@
-"""Rows on which a bundle is most likely to differ from its estimator: nulls, unseen categories, split thresholds."""
+"""Rows on which a bundle most likely differs from its estimator: nulls, unseen categories, split thresholds."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _QUANTILES = 33
 def probe_rows(
     estimator: Any, held_out: pd.DataFrame, inputs: Collection[Input], wide: Collection[str], rng: np.random.Generator
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Return rows of the estimator's columns, and of each row what it probes, in words.
+    """Return probe rows with the estimator's columns, and a description of what each row probes.
 
-    Most are held-out rows with one column changed: to null, to a category that training never saw, or to a value at,
-    just below and just above one of the estimator's split thresholds (without trees, at quantiles of the column).
+    Most are held-out rows with one column changed: to null, to a category unseen in training, or to a value at, just
+    below or just above one of the estimator's split thresholds (without trees: at quantiles of the column).
 
     Args:
-        wide: The columns that enter the bundle as float64: only there a neighbour is the next float64, not float32.
+        wide: Columns that the bundle takes as float64; their neighbouring values are float64, all others' float32.
     """
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""Rows that are no probe: held out, and made of held-out ones where those are too few."""
+"""Ordinary comparison rows: held-out rows, supplemented by recombined ones where there are too few."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ HELD_OUT, MADE = "held out", "made of held-out values"
 def plain_rows(
     held_out: pd.DataFrame, rng: np.random.Generator, most: int = MOST_ROWS
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Return at least `ROWS` rows, and of each what it is, in words: `HELD_OUT` or `MADE`.
+    """Return at least `ROWS` rows, and the kind of each: `HELD_OUT` or `MADE`.
 
-    A made row takes each column's value from another held-out row, so it is one that nobody has seen, and every value
-    of it is one that came. The same rows drawn again would prove nothing more.
+    A made row takes each column's value from a random held-out row: the combination is new, every value is real.
+    Repeating held-out rows instead would prove nothing more.
 
     Args:
         held_out: At least one row.
-        most: How many held-out rows to take at most; beyond that they are taken evenly, over all of them.
+        most: Maximum number of held-out rows; more are sampled at even steps.
     """
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""The proof of a network of tensors: in batches and alone, of other lengths, padded."""
+"""Equivalence check of a network of tensors: in batches, one by one, at other lengths, with padding."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from mainspring.training.frames import Array
 
 Answers = Callable[[Mapping[str, Array]], Sequence[Array]]
 
-BATCH = 128  # rows asked at once: a row of a network may have millions of numbers inside
+BATCH = 128  # rows of a batch; a network may need millions of intermediate values per row
 _MIXED, _ALONE, _OTHER_ROWS = 17, 16, 500
-_LIMIT_S = 3600  # an encoder of the usual size takes minutes
+_LIMIT_S = 3600  # an encoder of usual size takes minutes
 _MASK = "attention_mask"
 
 
 def prove_network(answers: Answers, artefact: Artefact, examples: Mapping[str, Array], *, sequences: bool) -> Proof:
-    """Compare a network with the model made of it, on 10,000 rows of `examples` and more, alone and in batches.
+    """Compare a network with its exported model on 10,000 rows or more drawn from `examples`, alone and in batches.
 
     Args:
-        answers: Asks the network: input -> rows in, one array an output out, each of shape (rows, ...).
-        sequences: Whether the second dimension may differ: then shorter rows are compared too, and padded ones.
+        answers: Calls the network: takes input -> rows, returns one array per output, each of shape (rows, ...).
+        sequences: Whether the second dimension may vary; if so, shorter and padded rows are compared as well.
 
     Raises:
-        NotConvertible: A row differs, the network answers NaN, by the rows beside it, or by the padding.
+        NotConvertible: A row differs, or the network's output is NaN or depends on other rows or on the padding.
     """
     rng = np.random.default_rng(0)
     count, length = len(next(iter(examples.values()))), next(iter(examples.values())).shape[1:2]
@@ -60,7 +60,7 @@ def prove_network(answers: Answers, artefact: Artefact, examples: Mapping[str, A
 def _compared(
     answers: Answers, artefact: Artefact, rows: Mapping[str, Array], what: str
 ) -> tuple[dict[str, float], bool]:
-    """Return how rows were asked -> the largest difference, and whether no rows have no answers."""
+    """Return kind of batching -> largest difference, and whether the model accepts an empty batch."""
     expected = _flat(answers, rows)
     if not np.isfinite(expected).all():
         row = int(np.flatnonzero(~np.isfinite(expected).all(axis=1))[0])
@@ -102,7 +102,7 @@ def _compared(
 
 
 def _check_padding(answers: Answers, artefact: Artefact, rows: Mapping[str, Array], length: int) -> float:
-    """Refuse a network to which a sequence is another where it is padded: batches would change answers.
+    """Raise if padding a sequence changes the network's output, for then batching would change predictions.
 
     Return the largest difference of the export from the network on padded rows.
     """
@@ -127,7 +127,7 @@ def _check_padding(answers: Answers, artefact: Artefact, rows: Mapping[str, Arra
 
 
 def _attended(rows: dict[str, Array]) -> dict[str, Array]:
-    """Return rows that attend to one position at least: where all is hidden, an answer means nothing."""
+    """Return rows with at least one unmasked position: the output for a fully masked row is meaningless."""
     if _MASK in rows:
         rows[_MASK] = rows[_MASK].copy()
         rows[_MASK][:, 0] = 1
@@ -135,13 +135,13 @@ def _attended(rows: dict[str, Array]) -> dict[str, Array]:
 
 
 def _extremes(values: Array) -> Array:
-    """Return rows of the smallest, the largest and the most neutral value that was seen in each place."""
+    """Return rows with the smallest, the largest and the value closest to zero seen at each position."""
     low, high = values.min(axis=0), values.max(axis=0)
     return np.stack([low, high, np.clip(np.zeros_like(low), low, high)]).astype(values.dtype)
 
 
 def _flat(answers: Answers, rows: Mapping[str, Array]) -> Array:
-    """Return all outputs side by side, float64 of shape (rows, values), as `fresh` does."""
+    """Return all outputs concatenated, float64 of shape (rows, values), as `fresh` does."""
     return np.concatenate([each.reshape(len(each), -1).astype(np.float64) for each in answers(rows)], axis=1)
 
 

@@ -1,6 +1,6 @@
-"""Frameworks: how a fitted estimator of each becomes a bundle's model. One module a framework, all behind `Flavour`.
+"""Conversion by framework: one module per framework, each with a `Flavour`.
 
-A new framework is a module here with a `FLAVOUR`, and a line in `choosing.FRAMEWORKS`.
+A new framework needs a module here with a `FLAVOUR`, and a line in `choosing.FRAMEWORKS`.
 """
 
 from mainspring.training.flavours.choosing import (

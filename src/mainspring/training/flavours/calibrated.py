@@ -1,4 +1,7 @@
-"""A calibrated estimator: what its framework makes of it, with the curve as further nodes, in float64, or beside it."""
+"""Flavour of calibrated estimators.
+
+The calibration curve is appended to an ONNX graph as float64 nodes, or stored beside a native model.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _RAW = "uncalibrated"
 
 class CalibratedFlavour(Estimators):
     def columns(self, estimator: Any) -> list[str]:
-        """Return the columns that the estimator behind the curve was fitted on; none where it does not say."""
+        """Return the columns that the calibrated estimator was fitted on; empty if it does not record them."""
         known = getattr(flavour_of(estimator.estimator), "columns", None)
         return [] if known is None else list(known(estimator.estimator))
 
@@ -48,7 +51,7 @@ def _curve(calibrated: Any) -> Curve:
 
 
 def with_curve(content: bytes, calibrated: Any) -> bytes:
-    """Return the model with the calibrated probability as its answer, shape (rows,)."""
+    """Append the calibration to the model, whose output becomes the calibrated probability, shape (rows,)."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -85,7 +88,7 @@ def with_curve(content: bytes, calibrated: Any) -> bytes:
             "knots": knots[:-1], "widths": widths, "slopes": (np.diff(heights) / widths).reshape(-1, 1),
             "lowest": heights[0], "zero": 0.0, "row": np.array([1]),
         }  # fmt: skip
-        # how far x is along each piece, from 0 to its width, times the piece's slope
+        # sum over the pieces of the part of each that x covers, times the piece's slope
         nodes += [
             ("Unsqueeze", ["x", "calibration.row"], "each", {}),
             ("Sub", ["each", "calibration.knots"], "beyond", {}),

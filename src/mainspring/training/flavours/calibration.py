@@ -1,7 +1,8 @@
-"""Probabilities that are true: of the rows that are given 0.3, three in ten are of class 1.
+"""Probability calibration: of the rows with a predicted probability of 0.3, three in ten are of class 1.
 
-Fitted on the validation part, which the estimator has not seen, and part of the bundle: a curve over the log-odds of
-what the estimator answers. The curve is kept flat enough that the rounding of float32 does not show through it.
+A curve over the log-odds of the estimator's probabilities, fitted on the validation part, which the estimator has not
+seen; it is part of the bundle. The curve is kept flat enough that it does not amplify the rounding of float32 beyond
+the tolerance.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ from mainspring.training.sets.training_set import TrainingSet
 if TYPE_CHECKING:
     import pandas as pd
 
-# The probabilities that a bundle's model gives to the curve are float32, and wrong by this much: near 1, and where a
-# small one was computed as what is missing to 1.
+# Rounding error of the float32 probabilities that a bundle's model passes to the curve: near 1, and where a small
+# probability was computed as 1 minus a large one.
 _ROUNDING = 1.2e-7
-_SHOWS = 5e-6  # by how much the curve may make that larger: half of what `equivalence` allows
-_LEAST = (1e-6, 1e-5, 1e-4, 5e-4, 2e-3)  # probabilities below, and as close to 1, count as this much
+_SHOWS = 5e-6  # largest error after the curve: half of the tolerance of `equivalence`
+_LEAST = (1e-6, 1e-5, 1e-4, 5e-4, 2e-3)  # candidates for the clipping distance from 0 and 1
 _MOST_KNOTS, _ROWS_A_KNOT = 64, 20
 METHODS = ("platt", "isotonic")
 
 
 class Calibrated:
-    """An estimator of a binary task behind a curve. Made by `calibrated`; a training function returns it as it is.
+    """A binary estimator with a calibration curve. Created by `calibrated`; a training function returns it as it is.
 
-    The calibrated probability of log-odds x is, of "platt", `sigmoid(slope * x + intercept)`; of "isotonic", the
-    polyline through (`knots`, `heights`), flat beyond its ends. Probabilities below `least`, and as close to 1, are
-    taken for that much.
+    The calibrated probability at log-odds x is `sigmoid(slope * x + intercept)` for "platt", and the polyline through
+    (`knots`, `heights`), flat beyond its ends, for "isotonic". Probabilities are clipped to [`least`, 1 - `least`]
+    first.
     """
 
     classes_ = np.array([0, 1])
@@ -49,26 +50,26 @@ class Calibrated:
         return np.column_stack([1 - found, found])
 
     def predict(self, frame: pd.DataFrame) -> Array:
-        """Return the likelier class, int64 of shape (rows,)."""
+        """Return the more likely class, int64 of shape (rows,)."""
         return (self.predict_proba(frame)[:, 1] >= 0.5).astype(np.int64)
 
     def curve(self, x: Array) -> Array:
-        """Return the calibrated probability of log-odds, shape (rows,)."""
+        """Return the calibrated probability for log-odds, shape (rows,)."""
         if self.knots is None or self.heights is None:
             return np.asarray(1 / (1 + np.exp(-(self.slope * x + self.intercept))))
         return np.asarray(np.interp(x, self.knots, self.heights))
 
 
 def calibrated(estimator: Any, data: TrainingSet, method: str = "platt") -> Calibrated:
-    """Return a fitted binary estimator with its probabilities set right on `data.validation`.
+    """Calibrate the probabilities of a fitted binary estimator on `data.validation`.
 
     Args:
         method: "platt", a logistic curve of two numbers (Platt, Advances in Large Margin Classifiers, 1999), or
-            "isotonic", any rising curve (Zadrozny and Elkan, KDD 2002), which wants a thousand rows and more.
+            "isotonic", any increasing curve (Zadrozny and Elkan, KDD 2002), which needs a thousand rows or more.
 
     Raises:
-        Invalid: The method is neither, or the task is not binary.
-        InvalidData: The validation part has one class only.
+        Invalid: The method is unknown, or the task is not binary.
+        InvalidData: The validation part has only one class.
     """
     if method not in METHODS:
         raise Invalid(f"Calibration by {method!r} is not known.", fix=f"use one of {', '.join(METHODS)}.")
@@ -95,20 +96,20 @@ def calibrated(estimator: Any, data: TrainingSet, method: str = "platt") -> Cali
 
 
 def _scores(estimator: Any, frame: pd.DataFrame) -> Array:
-    """Return probabilities of class 1, shape (rows,), by those columns that the estimator was fitted on."""
+    """Return the probabilities of class 1, shape (rows,), from the columns that the estimator was fitted on."""
     return estimator_scores(estimator, frame[fitted_columns(estimator, list(frame.columns))], "binary")[:, 0]
 
 
 def log_odds(probabilities: Array, least: float) -> Array:
-    """Return log(p / (1 - p)), p kept in [least, 1 - least]."""
+    """Return log(p / (1 - p)), with p clipped to [least, 1 - least]."""
     within = np.clip(np.asarray(probabilities, np.float64), least, 1 - least)
     return np.asarray(np.log(within) - np.log(1 - within))
 
 
 def platt(x: Array, labels: Array) -> tuple[float, float]:
-    """Return (slope, intercept) of the likeliest logistic curve, by Newton's method (Lin, Lin and Weng, 2007).
+    """Return (slope, intercept) of the maximum-likelihood logistic curve, by Newton's method (Lin, Lin and Weng, 2007).
 
-    The labels are drawn a little to the middle, as Platt does, so that separable ones do not give an infinite slope.
+    Labels are smoothed as in Platt's paper, so that separable data does not give an infinite slope.
     """
     positives = float(labels.sum())
     negatives = len(labels) - positives
@@ -136,9 +137,9 @@ def platt(x: Array, labels: Array) -> tuple[float, float]:
 
 
 def isotonic(x: Array, labels: Array) -> tuple[Array, Array]:
-    """Return knots and heights of the rising polyline through the means of bins of as many rows.
+    """Return the knots and heights of the increasing polyline through the means of equal-sized bins.
 
-    Neighbours between which it would rise too fast for float32 are put together.
+    Adjacent bins between which the curve would fall, or rise too steeply for float32, are pooled.
     """
     order = np.argsort(x, kind="stable")
     bins = np.array_split(order, max(1, min(_MOST_KNOTS, len(x) // _ROWS_A_KNOT)))
@@ -154,7 +155,7 @@ def isotonic(x: Array, labels: Array) -> tuple[Array, Array]:
 
 
 def _violates(left: list[float], right: list[float]) -> bool:
-    # how far x is wrong where p is wrong by the rounding: dx = dp / (p (1 - p)), at the end where that is more
+    # error of x caused by the rounding of p: dx = dp / (p (1 - p)), at the end where it is larger
     wrong = max(_ROUNDING * (2 + np.exp(each[0]) + np.exp(-each[0])) for each in (left, right))
     rise = right[1] - left[1]
     return bool(rise < 0 or rise * wrong > _SHOWS * (right[0] - left[0]))

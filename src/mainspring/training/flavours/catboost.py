@@ -1,7 +1,8 @@
-"""CatBoost's estimators: their own file (`.cbm`), run by CatBoost itself, texts as categories among the columns.
+"""Flavour of CatBoost estimators: the native file (`.cbm`), run by CatBoost itself, with text columns as categories.
 
-Its export to ONNX takes no categories and adds up float32: a regression around 1e7 comes out half a unit off. Its JSON
-of a model with categories cannot be read back. Its own file is exact. CatBoost rounds numbers to float32 itself.
+CatBoost's ONNX export does not support categories and sums in float32: a regression around 1e7 is off by half a unit.
+Its JSON of a model with categories cannot be loaded again. The native file is exact. CatBoost itself rounds numbers to
+float32.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from mainspring.training.frames import Array
 if TYPE_CHECKING:
     import pandas as pd
 
-_CHANCE = ("train_finish_time", "model_guid")  # what differs from one training to the same training
+_CHANCE = ("train_finish_time", "model_guid")  # metadata that differs between identical trainings
 
 
 class CatboostFlavour(Estimators):
@@ -39,7 +40,7 @@ class CatboostFlavour(Estimators):
         with tempfile.TemporaryDirectory(prefix="mainspring-catboost-") as place:
             path = Path(place) / "model.cbm"
             estimator.save_model(str(path), format="cbm")
-            native(estimator, "catboost", path.name, path.read_bytes())  # before CatBoost reads it
+            native(estimator, "catboost", path.name, path.read_bytes())  # checked before CatBoost loads it
             again = catboost.CatBoost().load_model(str(path))
             metadata = again.get_metadata()
             for name in _CHANCE:
@@ -63,7 +64,7 @@ class CatboostFlavour(Estimators):
 
 
 def _with_empty_nulls(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame with "" for null texts, as a bundle has them: CatBoost takes no null category."""
+    """Return the frame with "" for null texts, as in a bundle: CatBoost does not accept null categories."""
     texts = [name for name in frame.columns if frame[name].dtype == object]
     return frame.assign(**{name: [value or "" for value in frame[name]] for name in texts}) if texts else frame
 

@@ -1,4 +1,4 @@
-"""Which framework an estimator is of, told by the modules of its class and of the classes that it is made from."""
+"""Detection of an estimator's framework from the modules of its class and base classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mainspring.training.frames import Array
 if TYPE_CHECKING:
     import pandas as pd
 
-# The first that fits: estimators of the boosting libraries are scikit-learn's too, Keras's models torch's.
+# The first match counts: boosting estimators derive from scikit-learn's classes, Keras models from torch's.
 FRAMEWORKS: Mapping[str, str] = {
     "catboost": "catboost",
     "lightgbm": "lightgbm",
@@ -25,7 +25,7 @@ FRAMEWORKS: Mapping[str, str] = {
 
 
 def framework_of(estimator: Any) -> str | None:
-    """Return the name of the estimator's framework. Nothing is imported, and nothing of the estimator is called."""
+    """Return the name of the estimator's framework, without importing anything or calling the estimator."""
     if type(estimator).__module__ == "mainspring.training.flavours.calibration":
         return "calibrated"
     roots = {kind.__module__.partition(".")[0] for kind in type(estimator).__mro__}
@@ -33,25 +33,25 @@ def framework_of(estimator: Any) -> str | None:
 
 
 def flavour_of(estimator: Any) -> Flavour:
-    """Return what knows the estimator's framework; of an unknown one what can only ask and refuse it."""
+    """Return the flavour of the estimator's framework; for an unknown framework, one that only scores and refuses."""
     name = framework_of(estimator) or "unknown"
     return cast(Flavour, import_module(f"mainspring.training.flavours.{name}").FLAVOUR)
 
 
 def predicts(estimator: Any) -> bool:
-    """Return whether this can be what a training function returns."""
+    """Return whether a training function may return this object."""
     return framework_of(estimator) in ("torch", "keras", "transformers") or hasattr(estimator, "predict")
 
 
 def output_names(estimator: Any, task: str, labels: Sequence[str] = ()) -> tuple[str, ...]:
-    """See `Flavour.outputs`."""
+    """Return the names of an estimator's outputs; see `Flavour.outputs`."""
     return flavour_of(estimator).outputs(estimator, task, labels)
 
 
 def fitted_columns(estimator: Any, names: Sequence[str]) -> list[str]:
-    """Return which of a model's columns an estimator was fitted on, in its order: they are the bundle's inputs.
+    """Return the columns that an estimator was fitted on, in its order: the inputs of the bundle.
 
-    XGBoost's and LightGBM's know the names, calibrated or not; every other estimator chooses among all of them itself.
+    XGBoost and LightGBM record them, calibrated or not; for every other estimator it is all of `names`.
     """
     known = getattr(flavour_of(estimator), "columns", None)
     fitted = [] if known is None else known(estimator)
@@ -59,5 +59,5 @@ def fitted_columns(estimator: Any, names: Sequence[str]) -> list[str]:
 
 
 def estimator_scores(estimator: Any, frame: pd.DataFrame, task: str) -> Array:
-    """See `Flavour.scores`."""
+    """Return an estimator's predictions; see `Flavour.scores`."""
     return flavour_of(estimator).scores(estimator, frame, task)

@@ -1,8 +1,8 @@
-"""Encoders of strings on their way into ONNX: what nulls and unseen categories become there.
+"""Conversion of string encoders to ONNX, with nulls and unseen categories.
 
-A null string is "" in a bundle. The estimator sees `None`, so wherever a fitted encoder keeps `None` (or NaN) among its
-categories, a copy that keeps "" instead is what is converted. skl2onnx's own conversion of OrdinalEncoder loses
-`encoded_missing_value` for strings and an `unknown_value` of 0, so that one is ours.
+A null string is "" in a bundle, but `None` for the estimator. So an encoder with `None` (or NaN) among its categories
+is converted from a copy with "" instead. skl2onnx's own conversion of OrdinalEncoder loses `encoded_missing_value` for
+strings and an `unknown_value` of 0, so this module has its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _UNSEEN = {"OneHotEncoder": "ignore", "OrdinalEncoder": "use_encoded_value"}
 
 
 def parts(estimator: Any) -> Iterator[Any]:
-    """Yield `estimator` and every estimator inside it: steps, transformers, members."""
+    """Yield `estimator` and every estimator nested in it: steps, transformers, members."""
     yield estimator
     for value in vars(estimator).values() if hasattr(estimator, "__dict__") else ():
         yield from _inside(value)
@@ -37,11 +37,11 @@ def _inside(value: Any) -> Iterator[Any]:
 
 
 def check_encoders(estimator: Any) -> None:
-    """Raise if a part does not answer every category that may come.
+    """Raise if a part cannot handle every category that a request may contain.
 
     Raises:
-        NotConvertible: An encoder raises on a category that training did not see, or a HistGradientBoosting splits on
-            categories itself, which no converter does right.
+        NotConvertible: An encoder raises on an unseen category, or a HistGradientBoosting splits on categories itself,
+            which no converter reproduces.
     """
     for part in parts(estimator):
         kind = type(part).__name__
@@ -62,10 +62,10 @@ def check_encoders(estimator: Any) -> None:
 
 
 def with_empty_nulls(estimator: Any) -> Any:
-    """Return `estimator`, or a copy of it whose encoders keep "" where they kept a null.
+    """Return `estimator`, or a copy whose encoders have "" in place of a null category.
 
     Raises:
-        NotConvertible: One keeps both, so they could not be told apart.
+        NotConvertible: An encoder has both as categories, which a bundle cannot distinguish.
     """
     if not any(_keeps_null(part) for part in parts(estimator)):
         return estimator
@@ -101,7 +101,7 @@ def _is_null(value: Any) -> bool:
 
 
 def ordinal_shape(operator: Any) -> None:
-    """skl2onnx's shape calculator for OrdinalEncoder: floats, one a column."""
+    """Shape calculator of OrdinalEncoder for skl2onnx: one float per column."""
     from skl2onnx.common.data_types import FloatTensorType
 
     first = operator.inputs[0].type.shape[0]
@@ -109,7 +109,7 @@ def ordinal_shape(operator: Any) -> None:
 
 
 def ordinal_converter(scope: Any, operator: Any, container: Any) -> None:
-    """skl2onnx's converter for OrdinalEncoder: one lookup a column, filled by asking the encoder itself."""
+    """Converter of OrdinalEncoder for skl2onnx: one look-up table per column, filled by calling the encoder."""
     from skl2onnx.common.data_types import StringTensorType
     from skl2onnx.proto import onnx_proto
 
@@ -143,7 +143,7 @@ def ordinal_converter(scope: Any, operator: Any, container: Any) -> None:
 
 
 def _table(encoder: Any, column: int, *, strings: bool) -> tuple[list[Any], list[float], float]:
-    """Return the keys of one column's lookup, what each becomes, and what every other value becomes."""
+    """Return the keys of one column's look-up table, their values, and the default value."""
     import pandas as pd
 
     categories = encoder.categories_[column]
@@ -157,7 +157,7 @@ def _table(encoder: Any, column: int, *, strings: bool) -> tuple[list[Any], list
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         values = np.asarray(encoder.transform(given), np.float64)[:, column]
-    answers = encoder.handle_unknown == "use_encoded_value"  # if not, these are numbers: see check_encoders
+    answers = encoder.handle_unknown == "use_encoded_value"  # otherwise the column is numeric: see check_encoders
     otherwise = float(encoder.unknown_value) if answers else float("nan")
     if not strings:
         return [float(value) for value in categories], [float(value) for value in values], otherwise

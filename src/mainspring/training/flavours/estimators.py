@@ -1,4 +1,4 @@
-"""What estimators with scikit-learn's interface have in common: `predict`, `predict_proba`, `classes_`."""
+"""Shared flavour of estimators with scikit-learn's interface: `predict`, `predict_proba`, `classes_`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Estimators:
-    """The half of a `Flavour` that they share."""
+    """Base class: outputs, scores and thresholds of a `Flavour`."""
 
     def outputs(self, estimator: Any, task: str, labels: Sequence[str] = ()) -> tuple[str, ...]:
         kind = type(estimator).__name__
@@ -48,7 +48,7 @@ class Estimators:
 
     def scores(self, estimator: Any, frame: pd.DataFrame, task: str) -> Array:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # scikit-learn warns of categories it was told to ignore
+            warnings.simplefilter("ignore")  # scikit-learn warns about unseen categories that it ignores
             if task == "regression":
                 return np.asarray(estimator.predict(frame), np.float64).reshape(len(frame), -1)
             found = np.asarray(estimator.predict_proba(frame), np.float64)
@@ -63,10 +63,10 @@ def _plain(value: Any) -> Any:
 
 
 def imported(module: str, what: str, extra: str) -> Any:
-    """Return a module that only an extra brings.
+    """Import and return a module from an optional extra.
 
     Raises:
-        MissingExtra: It is not installed; `what` says what it is needed for.
+        MissingExtra: The module is not installed; `what` names its purpose in the message.
     """
     try:
         with warnings.catch_warnings():
@@ -77,10 +77,10 @@ def imported(module: str, what: str, extra: str) -> Any:
 
 
 def only_numbers(estimator: Any, inputs: Sequence[Input], *, fix: str) -> None:
-    """Raise if a column is no number.
+    """Raise if a column is not numeric.
 
     Raises:
-        NotConvertible: Some are texts.
+        NotConvertible: Some columns are texts.
     """
     texts = [each.name for each in inputs if each.dtype == DType.String]
     if texts:
@@ -90,13 +90,13 @@ def only_numbers(estimator: Any, inputs: Sequence[Input], *, fix: str) -> None:
 def text_categories(
     estimator: Any, inputs: Sequence[Input], found: Mapping[str, Sequence[Any]]
 ) -> dict[str, tuple[str, ...]]:
-    """Return text column -> the categories that the estimator was fitted on, in the order of their codes.
+    """Return text column -> categories that the estimator was fitted on, in the order of their codes.
 
     Args:
-        found: Column -> the names of its categories, as the estimator has them.
+        found: Column -> names of its categories, as stored by the estimator.
 
     Raises:
-        NotConvertible: A text column has no categories, a column of numbers has, or they are not those of the column.
+        NotConvertible: A text column has no categories, a numeric column has some, or they are not the column's.
     """
     kind, texts = type(estimator).__name__, {each.name: each for each in inputs if each.dtype == DType.String}
     found = {name: [category_text(each) for each in names] for name, names in found.items()}
@@ -124,10 +124,10 @@ def text_categories(
 
 
 def fitted_on(estimator: Any, fitted: Sequence[str], inputs: Collection[Input]) -> None:
-    """Raise if the estimator was fitted on other columns than the model's features, all of them, in their order.
+    """Raise if the estimator was not fitted on exactly the model's features, in their order.
 
     Raises:
-        NotConvertible: Its columns are others, or in another order.
+        NotConvertible: The columns or their order differ.
     """
     names = [each.name for each in inputs]
     if list(fitted) != names:
@@ -138,10 +138,10 @@ def fitted_on(estimator: Any, fitted: Sequence[str], inputs: Collection[Input]) 
 
 
 def native(estimator: Any, flavour: str, name: str, content: bytes) -> Artefact:
-    """Return a framework's own file as an artefact, if it is what such a file may be.
+    """Return a framework's own file as an artefact, after validating its format.
 
     Raises:
-        NotConvertible: It is not: cut short, damaged, of another format, or a pickle.
+        NotConvertible: The file is truncated, damaged, of another format, or a pickle.
     """
     check = FLAVOURS[flavour].check
     assert check is not None

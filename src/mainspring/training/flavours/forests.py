@@ -1,7 +1,7 @@
-"""scikit-learn's estimators of trees, read as one sum of trees: what each compares, and what each leaf adds.
+"""scikit-learn's tree estimators, normalised to one sum of trees: the comparisons and the leaf values.
 
-All numbers stay the float64 that the estimator has. What differs between the estimators is whether they round what they
-are given to float32 first (all do but HistGradientBoosting), what the sum starts from, and what becomes of it.
+All numbers stay in the estimator's float64. The estimators differ in whether they round their inputs to float32 first
+(all but HistGradientBoosting do), in the base value of the sum, and in the link function applied to it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ KINDS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A tree by node, the root first: a row goes left where its feature is at most the threshold.
+    """A tree as arrays over its nodes, root first: a row goes left if its feature is at most the threshold.
 
     Args:
-        feature, threshold, left, right, null_left: Shape (nodes,), of inner nodes.
-        leaf: Which nodes are leaves.
-        value: What a leaf adds to `target`, shape (nodes,).
+        feature, threshold, left, right, null_left: Shape (nodes,), used for inner nodes.
+        leaf: Whether each node is a leaf, shape (nodes,).
+        value: Addend of a leaf to `target`, shape (nodes,).
     """
 
     feature: Array
@@ -51,9 +51,9 @@ class Forest:
     """A sum of trees.
 
     Args:
-        base: What each target starts from, shape (targets,).
-        link: What becomes of the sum. Of one target and several classes, it is the second class's probability.
-        narrow: Whether every number is rounded to float32 before it is compared.
+        base: Initial value of each target, shape (targets,).
+        link: Function applied to the sum. With one target and two classes, it gives the second class's probability.
+        narrow: Whether inputs are rounded to float32 before the comparison.
     """
 
     trees: tuple[Tree, ...]
@@ -63,10 +63,10 @@ class Forest:
 
 
 def read_forest(estimator: Any) -> Forest:
-    """Return what a fitted estimator of one of `KINDS` computes.
+    """Return the trees of a fitted estimator of one of `KINDS`.
 
     Raises:
-        NotConvertible: It is of another kind inside: several outputs, or a model of its own to start from.
+        NotConvertible: A classifier has several outputs, or boosting starts from another model.
     """
     kind = type(estimator).__name__
     several = getattr(estimator, "n_outputs_", 1)
@@ -93,7 +93,7 @@ def _averaged(tree: Any, targets: int, share: float, kind: str) -> Iterator[Tree
     if targets == 1:
         yield _plain(tree, shares[:, -1] * share)
         return
-    for target in range(targets):  # a leaf of ONNX adds to one target
+    for target in range(targets):  # a leaf in ONNX adds to only one target
         yield _plain(tree, shares[:, target] * share, target)
 
 
@@ -105,7 +105,7 @@ def _boosted(estimator: Any) -> Forest:
         )
     stages = estimator.estimators_  # (stages, targets)
     base = np.asarray(estimator._raw_predict_init(np.zeros((1, estimator.n_features_in_), np.float32)), np.float64)
-    factor = 2.0 if getattr(estimator, "loss", "") == "exponential" else 1.0  # its probability is of twice the sum
+    factor = 2.0 if getattr(estimator, "loss", "") == "exponential" else 1.0  # the probability is of twice the sum
     found = [
         _plain(member.tree_, member.tree_.value[:, 0, 0] * estimator.learning_rate * factor, target)
         for stage in stages

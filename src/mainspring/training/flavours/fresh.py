@@ -1,12 +1,14 @@
-"""A fresh process that answers rows with a model: `python -P fresh.py FOLDER WHOLE MIXED`.
+"""Scoring script for a fresh process: `python -P fresh.py FOLDER WHOLE MIXED`.
 
-It imports NumPy and what runs the model, so nothing of the process that trained the model can help it. In the folder
-stand the model (`model.onnx`, `model.ubj`, `model.txt` or `model.cbm`) and `inputs.npz` (one array an input, in the
-model's order, no pickle); it writes `answers.npz`: `whole` and `mixed`, shape (rows, outputs), are the same rows in
-order, in batches of WHOLE, and shuffled, in small ones of MIXED; `alone` are some of them one by one, with their rows
-in `alone_rows`; `none`, shape (0, outputs), is the answer to no rows, and is missing where the model fails on them.
-Where `curve.json` stands beside the model, it is the calibration curve of its answers; `categories.json` has input ->
-its texts in the order of the numbers that a model of XGBoost or LightGBM takes for them.
+The script imports only NumPy and the model's runtime, so the proof cannot depend on the training process. FOLDER holds
+the model (`model.onnx`, `model.ubj`, `model.txt` or `model.cbm`) and `inputs.npz` (one array per input, in the model's
+order, no pickle). The script writes `answers.npz`. `whole` and `mixed`, shape (rows, outputs), are predictions for all
+rows: in order in batches of WHOLE, and shuffled in batches of MIXED. `alone` are predictions for single rows, whose
+numbers are in `alone_rows`. `none`, shape (0, outputs), is the output for an empty batch; it is missing if the model
+fails on one.
+
+Optional `curve.json` is the calibration curve of the model's output. Optional `categories.json` maps input -> its
+texts, in the order of the codes that XGBoost or LightGBM takes.
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ def load(
     curve: dict[str, Any] | None = None,
     categories: Mapping[str, Sequence[str]] | None = None,
 ) -> Answer:
-    """Return what answers rows with the model in a file. Where it has no answer, the framework's own errors are raised.
+    """Return a function that scores rows with a model file. Errors of the framework pass through.
 
-    Written apart from the executors that serve the same files: each is a check of the other.
+    Written independently of the serving executors, so that each checks the other.
     """
     kind = name.rpartition(".")[2]
     answer = {"onnx": _onnx, "ubj": _xgboost, "txt": _lightgbm, "cbm": _catboost}[kind](content)
@@ -125,7 +127,7 @@ def _flat(values: Any) -> Array:
 
 
 def in_parts(answer: Answer, inputs: dict[str, Array], rows: Array, size: int) -> Array:
-    """Return the answers to some rows, asked in batches of `size`."""
+    """Score the given rows in batches of `size`."""
     found = []
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
@@ -153,7 +155,7 @@ def main(folder: Path, whole: int, mixed: int) -> None:
     try:
         none = answer({name: values[:0] for name, values in inputs.items()})
         answers["none"] = np.asarray(none, np.float64).reshape(0, answers["whole"].shape[1])
-    except Exception as error:  # whoever asks is told that it is missing
+    except Exception as error:  # the absent array tells the caller
         print(f"no rows: {error!r}", file=sys.stderr)  # noqa: T201
     np.savez(folder / "answers.npz", allow_pickle=False, **answers)
 

@@ -1,4 +1,4 @@
-"""A converted graph, put in order: our names for inputs and outputs, nothing that no output needs."""
+"""Normalisation of a converted ONNX graph: input and output names, no unused nodes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = np.ndarray[Any, Any]
 
 
 def name_inputs(model: Any, names: Sequence[str]) -> None:
-    """Rename the graph's inputs, which are in the order of `names`, to exactly those. Converters replace dots."""
+    """Rename the graph's inputs, which are in the order of `names`, to those names: converters replace dots."""
     graph = model.graph
     if len(graph.input) != len(names):
         raise NotConvertible(f"The converted graph has {len(graph.input)} inputs for {len(names)} features.")
@@ -40,8 +40,10 @@ def _rename(graph: Any, names: dict[str, str]) -> None:
 
 
 def content_of(model: Any) -> bytes:
-    """Return the model's bytes: the same for the same training. Converters give the graph a random name, and list the
-    operator sets in the order of a set of strings, which is another in each process."""
+    """Serialise the model deterministically, so that the same training gives the same bytes.
+
+    Converters give the graph a random name, and list the operator sets in the random order of a set of strings.
+    """
     model.graph.name = "model"
     operators = sorted(model.opset_import, key=lambda each: str(each.domain))
     del model.opset_import[:]
@@ -50,7 +52,7 @@ def content_of(model: Any) -> bytes:
 
 
 def columns_first(model: Any, names: Sequence[str], kind: int) -> None:
-    """Make the graph's only input, a matrix, of inputs of its own for the columns `names`, each of shape (rows, 1).
+    """Replace the graph's only input, a matrix, by one input per column in `names`, each of shape (rows, 1).
 
     Args:
         kind: The ONNX element type of the matrix.
@@ -77,7 +79,7 @@ def _rename_references(graph: Any, old: str, new: str) -> None:
 
 
 def without_notes(model: Any) -> None:
-    """Drop what an exporter notes down for people: paths of the machine, lines of code, docstrings."""
+    """Remove an exporter's annotations: paths, source lines, docstrings."""
     graph = model.graph
     del model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]
     graph.doc_string = model.doc_string = ""
@@ -93,7 +95,7 @@ def name_outputs(
     """Make `names` the graph's outputs, each of shape (rows,): columns of its tensor `answer`, shape (rows, n).
 
     Args:
-        double: Whether they are float64, else float32.
+        double: Whether the outputs are float64; else float32.
     """
     from onnx import TensorProto, helper
 
@@ -114,14 +116,14 @@ def name_outputs(
         graph.initializer.append(helper.make_tensor(index, TensorProto.INT64, [1], [column]))
         graph.node.append(helper.make_node("Gather", [answer, index], [picked], axis=1))
         graph.node.append(helper.make_node("Reshape", [picked, "__flat"], [flat]))
-        # converters declare float64 where the runtime gives float32, and the other way round: a cast settles it
+        # a cast, because converters may declare float64 where the runtime returns float32, and vice versa
         graph.node.append(helper.make_node("Cast", [flat], [name], to=kind))
         graph.output.append(helper.make_tensor_value_info(name, kind, [None]))
     _prune(graph)
 
 
 def _prune(graph: Any) -> None:
-    """Drop the nodes and constants that no output needs, such as the predicted label's."""
+    """Remove nodes and constants that no output needs, such as those of the predicted label."""
     needed = {output.name for output in graph.output}
     kept = []
     for node in reversed(graph.node):
@@ -135,10 +137,10 @@ def _prune(graph: Any) -> None:
 
 
 def constant_model(inputs: Sequence[tuple[str, int]], values: Sequence[float], names: Sequence[str]) -> Any:
-    """Return an ONNX model that answers `values` whatever it is given.
+    """Return an ONNX model whose outputs are always `values`.
 
     Args:
-        inputs: (name, ONNX element type) of each.
+        inputs: (name, ONNX element type) of each input.
     """
     from onnx import TensorProto, helper
 

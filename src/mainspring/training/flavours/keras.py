@@ -1,4 +1,4 @@
-"""Keras's models on the torch backend: ONNX, made by torch's exporter. Otherwise as torch's modules."""
+"""Flavour of Keras models on the torch backend: ONNX, by torch's exporter. Otherwise as for torch modules."""
 
 from __future__ import annotations
 

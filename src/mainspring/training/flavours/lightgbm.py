@@ -1,6 +1,6 @@
-"""LightGBM's estimators: their own file (text), run by LightGBM itself, which takes float64.
+"""Flavour of LightGBM estimators: the native text file, run by LightGBM itself, which takes float64.
 
-Texts enter as pandas' categories in training and as their codes afterwards.
+Texts are pandas categories in training, and their codes in the model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 class LightgbmFlavour(Estimators):
     def columns(self, estimator: Any) -> list[str]:
-        """Return the columns that it was fitted on; none where it does not say."""
+        """Return the columns that the estimator was fitted on; empty if it does not record them."""
         return list(getattr(estimator, "feature_name_", ()))
 
     def scores(self, estimator: Any, frame: pd.DataFrame, task: str) -> Array:
@@ -64,10 +64,10 @@ class LightgbmFlavour(Estimators):
 
 
 def _categories(estimator: Any, texts: Sequence[str]) -> dict[str, list[Any]]:
-    """Return the categories of the text columns `texts`, which the booster keeps in the columns' order, unnamed.
+    """Return the categories of the columns `texts`: the booster stores them in column order, without names.
 
     Raises:
-        NotConvertible: It has categories of another number of columns.
+        NotConvertible: The booster has categories for another number of columns.
     """
     known = getattr(getattr(estimator, "booster_", None), "pandas_categorical", None) or []
     if known and len(known) != len(texts):
@@ -86,7 +86,7 @@ def _splits(root: dict[str, Any]) -> Iterator[tuple[int, float]]:
         if "split_feature" not in node:
             continue
         waiting += [node["left_child"], node["right_child"]]
-        # a split on categories lists them: 1||4||7
+        # a categorical split lists its codes: 1||4||7
         for value in str(node["threshold"]).split("||"):
             yield node["split_feature"], float(value)
 

@@ -1,4 +1,4 @@
-"""What a framework has to know about its estimators, and the file that comes of one."""
+"""Port of a framework, and the model file that it produces."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """A model as the one file of its bundle.
+    """The model file of a bundle.
 
     Args:
-        flavour: What runs it: a name of `registry.flavours`.
+        flavour: The runtime: a name of `registry.flavours`.
         name: The file's name in the bundle.
-        curve: What becomes of its probability, where the framework that runs it knows no calibration.
-        categories: Text column -> the texts that it splits on; a text's place among them is the number that enters the
-            model, and NaN for any other text and for null. Only of frameworks whose files hold numbers alone.
+        curve: Calibration of the probability, for a framework without calibration of its own.
+        categories: Text column -> its categories. The model takes a text's position among them, and NaN for any other
+            text or null. Only for frameworks whose files hold numbers alone.
     """
 
     flavour: str
@@ -34,47 +34,47 @@ class Artefact:
 
     @property
     def native(self) -> bool:
-        """Whether the framework itself will run it, so that nothing was converted."""
+        """True if the framework itself runs the file, so that nothing was converted."""
         return self.flavour != "onnx"
 
 
 class Flavour(Protocol):
-    """One framework. Its modules are imported when an estimator of it is there, never before.
+    """One framework. A framework is imported only when an estimator of it is present.
 
-    Estimators were fitted on frames as `frames.to_frame` makes them: null numbers are NaN, null texts `None`.
+    Estimators are fitted on frames from `frames.to_frame`: null numbers are NaN, null texts `None`.
     """
 
     def outputs(self, estimator: Any, task: str, labels: Sequence[str] = ()) -> tuple[str, ...]:
-        """Return the names of what it answers: `probability` (of label 1), `value`, the classes' names, or `labels`.
+        """Return the output names: `probability` (of label 1), `value`, the class names, or `labels`.
 
         Args:
-            labels: The names of several labels.
+            labels: Column names of several labels; empty for one.
 
         Raises:
-            NotConvertible: It does not do the task.
+            NotConvertible: The estimator does not fit the task.
         """
         ...
 
     def scores(self, estimator: Any, frame: pd.DataFrame, task: str) -> Array:
-        """Return its own answers, float64 of shape (rows, outputs)."""
+        """Return the estimator's own predictions, float64 of shape (rows, outputs)."""
         ...
 
     def convert(
         self, estimator: Any, inputs: Sequence[Input], task: str, wide: Collection[str], labels: Sequence[str] = ()
     ) -> Artefact:
-        """Return its file, which is still to be proved (`equivalence.prove`).
+        """Return the model file, not yet proved equivalent (`equivalence.prove`).
 
         Args:
-            inputs: The columns it was fitted on, in this order.
-            wide: Names of columns with values that float32 does not hold.
-            labels: The names of several labels, of which it answers one value each.
+            inputs: The columns that the estimator was fitted on, in this order.
+            wide: Names of columns with values that are not exact in float32.
+            labels: Column names of several labels, one output each; empty for one.
 
         Raises:
-            NotConvertible: It, or a part of it, has no exact counterpart; the message names the part.
-            MissingExtra: What converts it is not installed.
+            NotConvertible: The estimator, or a part of it, has no exact counterpart; the message names the part.
+            MissingExtra: The converting library is not installed.
         """
         ...
 
     def thresholds(self, estimator: Any, held_out: pd.DataFrame, numeric: Sequence[str]) -> Mapping[str, Array]:
-        """Return numeric column -> values at which it decides, as far as they are known. They are probed."""
+        """Return numeric column -> known decision thresholds; the proof probes them."""
         ...

@@ -1,4 +1,4 @@
-"""Nodes and constants that our own converters add to skl2onnx's graph."""
+"""Helper for adding nodes and constants to skl2onnx's graph."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from mainspring.training.frames import Array
 
 
 class Nodes:
-    """Adds to one operator's part of the graph, under names that nobody else has.
+    """Builder of one operator's part of the graph, with unique names.
 
     Args:
-        scope, container: As skl2onnx hands them to a converter.
+        scope, container: The arguments that skl2onnx passes to a converter.
     """
 
     def __init__(self, scope: Any, container: Any) -> None:
         self._scope, self._container = scope, container
 
     def add(self, operator: str, inputs: list[str], *, domain: str = "", output: str = "", **attributes: Any) -> str:
-        """Add a node and return the name of its output, which is `output` where given."""
+        """Add a node and return the name of its output: `output`, or a new name."""
         output = output or self._scope.get_unique_variable_name(f"own_{operator.lower()}")
         self._container.add_node(
             operator,

@@ -1,4 +1,4 @@
-"""Scores of an estimator, and of a bundle's model, in one shape: (rows, outputs)."""
+"""Predictions of an estimator and of a bundle's model in one shape: (rows, outputs)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BATCH = 8192
 
 
 def open_session(content: bytes) -> Any:
-    """Return an ONNX Runtime session of one thread, so that its answers repeat bit for bit, and without spinning.
+    """Return an ONNX Runtime session with one thread, so that outputs are reproducible bit for bit, without spinning.
 
     Raises:
         NotConvertible: The runtime cannot run the model.
@@ -48,7 +48,7 @@ def graph_inputs(session: Any) -> list[tuple[str, str]]:
 
 
 def session_scores(session: Any, frame: pd.DataFrame | Mapping[str, Array], outputs: Sequence[str], rows: int) -> Array:
-    """Return float64 of shape (rows, outputs)."""
+    """Return a session's outputs, float64 of shape (rows, outputs)."""
     feeds = to_feeds(frame, graph_inputs(session))
     found = np.empty((rows, len(outputs)))
     for start in range(0, rows, _BATCH):
@@ -59,11 +59,11 @@ def session_scores(session: Any, frame: pd.DataFrame | Mapping[str, Array], outp
 
 
 def artefact_scores(artefact: Artefact, frame: pd.DataFrame | Mapping[str, Array], names: Sequence[str]) -> Array:
-    """Return a model's answers, float64 of shape (rows, outputs).
+    """Return a model's predictions, float64 of shape (rows, outputs).
 
     Args:
-        frame: The columns by name, as `frames.to_frame` makes them.
-        names: Those that the model takes, in its order.
+        frame: The columns by name, as from `frames.to_frame`.
+        names: The model's input columns, in its order.
     """
     curve = None if artefact.curve is None else msgspec.to_builtins(artefact.curve)
     answer = fresh.load(artefact.name, artefact.content, curve, artefact.categories)
@@ -74,7 +74,7 @@ def artefact_scores(artefact: Artefact, frame: pd.DataFrame | Mapping[str, Array
 def artefact_feeds(
     artefact: Artefact, frame: pd.DataFrame | Mapping[str, Array], names: Sequence[str]
 ) -> dict[str, Array]:
-    """Return what a model takes, input -> array of shape (rows, 1), in its order.
+    """Return a model's inputs: name -> array of shape (rows, 1), in the model's order.
 
     Raises:
         NotConvertible: The runtime cannot run the model.
@@ -85,13 +85,13 @@ def artefact_feeds(
 
 
 def score_bundle(bundle: Bundle, table: pa.Table) -> Array:
-    """Return a bundle's answers for the rows of `table`, which has its inputs as columns.
+    """Return a bundle's predictions for the rows of `table`, which has the bundle's inputs as columns.
 
-    Shape (rows,), float64, for a model of one output (binary, regression); (rows, outputs) for several.
+    Shape (rows,), float64, for a model with one output (binary, regression); (rows, outputs) for several.
 
     Raises:
         Invalid: The table lacks an input.
-        MissingExtra: What runs the bundle's flavour is not installed.
+        MissingExtra: The runtime of the bundle's flavour is not installed.
     """
     inputs = bundle.manifest.inputs
     missing = [each.name for each in inputs if each.name not in table.column_names]
@@ -110,14 +110,14 @@ def score_bundle(bundle: Bundle, table: pa.Table) -> Array:
 
 
 def check_width(task: str, scores: Array, columns: Sequence[str]) -> None:
-    """Raise if a regression answers another number of values than the model has labels.
+    """Raise if a regression's number of outputs differs from the model's number of labels.
 
     Args:
         scores: Shape (rows, outputs).
-        columns: The names of several labels.
+        columns: Column names of several labels; empty for one.
 
     Raises:
-        NotConvertible: It does.
+        NotConvertible: The numbers differ.
     """
     labels, width = max(1, len(columns)), scores.shape[1]
     if task == "regression" and width != labels:

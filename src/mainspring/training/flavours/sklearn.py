@@ -1,7 +1,7 @@
-"""scikit-learn's estimators and pipelines: an ONNX model with one input a feature, made by skl2onnx.
+"""Flavour of scikit-learn's estimators and pipelines: an ONNX model with one input per feature, by skl2onnx.
 
-Every input has shape (rows, 1) and carries the feature's full name; every output has shape (rows,) and carries a name
-of `Flavour.outputs`. Null numbers are NaN, null strings are "".
+Every input has shape (rows, 1) and the feature's full name; every output has shape (rows,) and a name of
+`Flavour.outputs`. Null numbers are NaN, null strings are "".
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class SklearnFlavour(Estimators):
 def to_onnx(
     estimator: Any, inputs: Sequence[Input], task: str, *, wide: Collection[str] = (), labels: Sequence[str] = ()
 ) -> bytes:
-    """Return the estimator as an ONNX model.
+    """Convert the estimator to an ONNX model.
 
     Args:
-        estimator: Fitted on a frame whose columns are `inputs`, in this order, as `frames.to_frame` makes it.
-        wide: Names of columns whose values float32 cannot hold. If there are any, all numbers enter as float64.
-        labels: The names of several labels, after which the outputs are called.
+        estimator: Fitted on a frame from `frames.to_frame`, with the columns `inputs` in this order.
+        wide: Names of columns whose values are not exact in float32. If there are any, all numbers are float64 inputs.
+        labels: Column names of several labels, which become the output names; empty for one.
 
     Raises:
         NotConvertible: The estimator, or a part of it, has no exact counterpart.
@@ -81,7 +81,7 @@ def to_onnx(
             )
     except NotConvertible:
         raise
-    except Exception as error:  # converters raise whatever they trip over
+    except Exception as error:  # converters raise arbitrary errors
         raise _refused(last, wide, error) from error
     answer = model.graph.output[-1]  # a classifier's outputs are (label, probabilities)
     double = task == "regression" and answer.type.tensor_type.elem_type == _DOUBLE
@@ -90,7 +90,7 @@ def to_onnx(
     name_outputs(model, answer.name, list(columns), outputs, double=double)
     newest_trees(model)
     content = content_of(model)
-    if wide:  # some operators exist in float32 only, which the runtime is the first to notice
+    if wide:  # some operators exist in float32 only, which shows only in the runtime
         try:
             open_session(content)
         except NotConvertible as error:
@@ -99,7 +99,7 @@ def to_onnx(
 
 
 def _own(last: Any, task: str) -> tuple[dict[type, Any], dict[type, Any]]:
-    """Return class -> our converter, and our shape calculator: where skl2onnx's own are not exact."""
+    """Return class -> converter, and class -> shape calculator, for classes whose skl2onnx conversion is not exact."""
     preprocessing, impute = _import("sklearn.preprocessing"), _import("sklearn.impute")
     converters = {
         preprocessing.OrdinalEncoder: ordinal_converter,
@@ -136,7 +136,7 @@ def _check_columns(estimator: Any, inputs: Sequence[Input]) -> None:
 
 
 def _from_columns(estimator: Any, inputs: Sequence[Input]) -> Any:
-    """Return `estimator` behind a step that puts the columns side by side, unless its first step picks its own."""
+    """Return `estimator` behind a step that joins the columns into a matrix, unless its first step selects columns."""
     steps = getattr(estimator, "steps", [("estimator", estimator)])
     if type(steps[0][1]).__name__ == "ColumnTransformer":
         return estimator

@@ -1,4 +1,4 @@
-"""Steps before an estimator, as scikit-learn computes them: skl2onnx's own have float32 only, or round otherwise."""
+"""Exact ONNX converters for preprocessing steps: skl2onnx's own are float32 only, or round differently."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from mainspring.training.flavours.nodes import Nodes
 
 
 def imputer_converter(scope: Any, operator: Any, container: Any) -> None:
-    """skl2onnx's converter for SimpleImputer; of float64 columns a choice: ONNX's own operator has float32 only."""
+    """Converter of SimpleImputer for skl2onnx; float64 columns use IsNaN and Where, as ONNX's Imputer is float32
+    only.
+    """
     from skl2onnx.operator_converters.imputer_op import convert_sklearn_imputer
 
     if not (_wide(operator) and _fills_nan_with_numbers(operator.raw_operator)):
@@ -23,10 +25,10 @@ def imputer_converter(scope: Any, operator: Any, container: Any) -> None:
 
 
 def scaler_converter(scope: Any, operator: Any, container: Any) -> None:
-    """skl2onnx's converter for StandardScaler and RobustScaler.
+    """Converter of StandardScaler and RobustScaler for skl2onnx.
 
-    Both subtract and divide, where skl2onnx would multiply. Of float32 columns the first has its own numbers in float32
-    too; the second has them in float64, and rounds what comes of each step.
+    Both subtract and divide, where skl2onnx multiplies. On float32 columns, StandardScaler's parameters are float32
+    too; RobustScaler's are float64, and each step's result is rounded.
     """
     from onnx import TensorProto
 

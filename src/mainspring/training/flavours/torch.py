@@ -1,8 +1,8 @@
-"""torch's modules: ONNX, made by torch's exporter.
+"""Flavour of torch modules: ONNX, by torch's exporter.
 
-A module that a training function returns takes one matrix of the model's features, in their order, and answers a value,
-a probability or a probability a class. It is asked in evaluation mode, whatever mode it was left in. Classes are named
-by its attribute `classes_`. A module of float64 parameters is given float64, any other float32.
+A module returned by a training function takes one matrix of the model's features, in their order, and returns a value,
+a probability, or a probability per class. It is called in evaluation mode, whatever its current mode. Its attribute
+`classes_` names the classes. A module with float64 parameters gets float64 inputs, any other float32.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _BATCH = 4096
-_EXAMPLE_ROWS = 3  # neither none nor one, which an exporter may take for a constant
+_EXAMPLE_ROWS = 3  # more than one: an exporter may treat a dimension of 0 or 1 as a constant
 _SLACK = 1e-6
 
 
@@ -88,7 +88,7 @@ class TorchFlavour:
         return {}
 
     def call(self, module: Any) -> Callable[..., Any]:
-        """Return what answers tensors as the module does in service."""
+        """Return the function that computes the module's outputs as in serving."""
         return module  # type: ignore[no-any-return]
 
     def as_array(self, answer: Any) -> Array:
@@ -102,12 +102,12 @@ class TorchFlavour:
         outputs: Sequence[str],
         dynamic: Sequence[Mapping[int, str]],
     ) -> Any:
-        """Return the module as an ONNX model.
+        """Export the module to an ONNX model.
 
         Args:
-            call: Asks it: takes the tensors of `example`, by place, and gives one or a tuple of them.
+            call: Calls the module: takes the tensors of `example` by position, returns one tensor or a tuple.
             example: Input -> a tensor.
-            dynamic: Of each input, which dimensions may be of any size, and what they are called.
+            dynamic: For each input, position -> name of its dynamic dimensions.
 
         Raises:
             NotConvertible: torch cannot trace it; the message has torch's reason.
@@ -130,7 +130,7 @@ class TorchFlavour:
                     dynamic_shapes={"inputs": shapes},
                 )
                 model = program.model_proto
-        except Exception as error:  # whatever tracing trips over
+        except Exception as error:  # tracing raises arbitrary errors
             raise NotConvertible(
                 f"{type(module).__name__} cannot be exported to ONNX: {_reason(error)}",
                 fix="keep Python's own control flow and sizes of the batch out of forward; see torch.export.",
@@ -172,7 +172,7 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def evaluating(module: Any) -> Iterator[None]:
-    """Put the module and all inside it in evaluation mode, and back as they were."""
+    """Put the module and its submodules into evaluation mode inside the block, and restore their modes after it."""
     modes = [(each, each.training) for each in module.modules()]
     module.eval()
     try:
@@ -184,7 +184,7 @@ def evaluating(module: Any) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter tells of every optional package that is not there."""
+    """Silence the exporter, which logs every missing optional package."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)

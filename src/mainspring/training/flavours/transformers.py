@@ -1,7 +1,7 @@
-"""Hugging Face's models: ONNX, made by torch's exporter. They take sequences, so they are no model of columns.
+"""Flavour of Hugging Face models: ONNX, by torch's exporter. They take sequences, so they cannot be models of columns.
 
-`networks.export` makes one of `input_ids` and `attention_mask`. A tokenizer is no part of the model: its texts become
-tensors before the request, or in a function of the project that stands before the model in a graph.
+`networks.export` exports one with `input_ids` and `attention_mask`. A tokenizer is not part of the model: tokenize
+before the request, or in a function of the project that precedes the model in a graph.
 """
 
 from __future__ import annotations

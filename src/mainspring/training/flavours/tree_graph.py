@@ -1,8 +1,8 @@
-"""Forests in ONNX, in float64 from the first comparison to the last sum: skl2onnx's own converters round to float32.
+"""Tree ensembles in ONNX with float64 comparisons and sums: skl2onnx's own converters round to float32.
 
-One TreeEnsemble (ai.onnx.ml 5, https://onnx.ai/onnx/operators/onnx_aionnxml_TreeEnsemble.html) an estimator. A number
-that scikit-learn rounds to float32 before it compares is rounded in the graph too, so that what stands beside a
-threshold falls on the same side of it.
+One TreeEnsemble (ai.onnx.ml 5, https://onnx.ai/onnx/operators/onnx_aionnxml_TreeEnsemble.html) per estimator. Inputs
+that scikit-learn rounds to float32 before comparing are rounded in the graph too, so that a value near a threshold
+falls on the same side.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from mainspring.training.flavours.nodes import Nodes
 from mainspring.training.frames import Array
 
 VERSION = 5  # of ai.onnx.ml
-_LEAST_OR_EQUAL = 0  # the mode of a node: left if at most the threshold
+_LEAST_OR_EQUAL = 0  # node mode BRANCH_LEQ: left if at most the threshold
 _OPERATORS = {forests.SIGMOID: "Sigmoid", forests.EXP: "Exp", forests.SOFTMAX: "Softmax"}
 
 
 def tree_types() -> list[type]:
-    """Return the classes of scikit-learn that are converted here."""
+    """Return the scikit-learn classes that this module converts."""
     from sklearn import ensemble, tree
 
     return [getattr(ensemble, kind, None) or getattr(tree, kind) for kind in forests.KINDS]
 
 
 def regressor_shape(operator: Any) -> None:
-    """skl2onnx's shape calculator for a regressor of trees: float64, one a row, or one a label."""
+    """Shape calculator of tree regressors for skl2onnx: float64, one value per row and label."""
     from skl2onnx.common.data_types import DoubleTensorType
 
     operator.outputs[0].type = DoubleTensorType(
@@ -38,7 +38,7 @@ def regressor_shape(operator: Any) -> None:
 
 
 def tree_converter(scope: Any, operator: Any, container: Any) -> None:
-    """skl2onnx's converter for every class of `tree_types`."""
+    """Converter of the classes in `tree_types` for skl2onnx."""
     from onnx import TensorProto
     from skl2onnx.common.data_types import DoubleTensorType
 
@@ -52,12 +52,12 @@ def tree_converter(scope: Any, operator: Any, container: Any) -> None:
     summed = nodes.add("TreeEnsemble", [wide], domain="ai.onnx.ml", **ensemble(forest))
     if forest.base.any():
         summed = nodes.add("Add", [summed, nodes.constant(forest.base)])
-    # What stands around it may want what comes before the link, as CalibratedClassifierCV does.
+    # A surrounding estimator may need the value before the link, as CalibratedClassifierCV does.
     raw = bool((container.get_options(estimator, fail=False) or {}).get("raw_scores"))
     if forest.link != forests.IDENTITY and not raw:
         summed = nodes.add(_OPERATORS[forest.link], [summed])
     classifier = hasattr(estimator, "classes_")
-    if classifier and len(forest.base) == 1:  # the first class's is the opposite, or what is missing to 1
+    if classifier and len(forest.base) == 1:  # the first class has the negated score, or 1 minus the probability
         other = nodes.add("Sub", [nodes.constant(np.zeros(1) if raw else np.ones(1)), summed])
         summed = nodes.add("Concat", [other, summed], axis=1)
     answer = operator.outputs[-1]
@@ -70,7 +70,7 @@ def tree_converter(scope: Any, operator: Any, container: Any) -> None:
 
 
 def newest_trees(model: Any) -> None:
-    """Let a model with a TreeEnsemble import the version of ai.onnx.ml that has it: skl2onnx knows none of it."""
+    """Raise the ai.onnx.ml version of a model with a TreeEnsemble, which skl2onnx does not know."""
     if any(node.op_type == "TreeEnsemble" for node in model.graph.node):
         for operators in model.opset_import:
             if operators.domain == "ai.onnx.ml":
@@ -78,7 +78,7 @@ def newest_trees(model: Any) -> None:
 
 
 def ensemble(forest: Forest) -> dict[str, Any]:
-    """Return the attributes of one TreeEnsemble, which counts inner nodes and leaves apart, each through all trees."""
+    """Return the attributes of one TreeEnsemble, which numbers inner nodes and leaves separately across all trees."""
     from onnx import numpy_helper
 
     parts, inner, leaves = [], 0, 0
@@ -102,7 +102,7 @@ def ensemble(forest: Forest) -> dict[str, Any]:
 
 
 def _attributes(tree: Tree, inner: int, leaves: int) -> dict[str, Array]:
-    """Return the attributes of one tree after so many inner nodes and leaves of others."""
+    """Return the attributes of one tree, numbered after `inner` inner nodes and `leaves` leaves of earlier trees."""
     leaf = tree.leaf
     place = np.where(leaf, np.cumsum(leaf) - 1 + leaves, np.cumsum(~leaf) - 1 + inner)
     left, right = tree.left[~leaf], tree.right[~leaf]
@@ -121,7 +121,7 @@ def _attributes(tree: Tree, inner: int, leaves: int) -> dict[str, Array]:
 
 
 def _with_inner_root(tree: Tree) -> Tree:
-    """Return the tree; of a single leaf one that splits into twice that leaf: ONNX has no tree without a split."""
+    """Return the tree; a single leaf becomes a split into two equal leaves, as ONNX needs at least one split."""
     if not tree.leaf[0]:
         return tree
     return Tree(

@@ -1,4 +1,4 @@
-"""At which values of a column the trees of a scikit-learn estimator split, through the steps before them."""
+"""Split thresholds of a scikit-learn estimator's trees, mapped back through its preprocessing steps."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mainspring.training.frames import Array
 if TYPE_CHECKING:
     import pandas as pd
 
-_SAMPLE = 2000  # rows from which a column's scale is read
+_SAMPLE = 2000  # rows from which a column's scaling is estimated
 
 
 def thresholds(estimator: Any, held_out: pd.DataFrame, numeric: Sequence[str]) -> Mapping[str, Array]:
-    """Return numeric column -> values in its own unit at which a tree splits it, where a tree does."""
+    """Return numeric column -> split values in the column's own unit, for the columns that trees split on."""
     found: dict[str, Array] = {}
     before, last = (estimator.steps[:-1], estimator.steps[-1][1]) if hasattr(estimator, "steps") else ([], estimator)
     sample = held_out.iloc[:: max(1, len(held_out) // _SAMPLE)]
@@ -45,7 +45,7 @@ def thresholds(estimator: Any, held_out: pd.DataFrame, numeric: Sequence[str]) -
 
 
 def _transformed(pipeline: Any, sample: pd.DataFrame) -> tuple[list[str], Array | None]:
-    """Return the names and values of what the last step is given; no names where a step cannot tell them."""
+    """Return names and values of the last step's input; no names if a step does not provide them."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -58,7 +58,7 @@ def _transformed(pipeline: Any, sample: pd.DataFrame) -> tuple[list[str], Array 
 
 
 def _affine(own: Array, seen: Array) -> tuple[float, float] | None:
-    """Return (slope, offset) if `seen` is `own` scaled and shifted, else `None`."""
+    """Return (slope, offset) if `seen` is an affine function of `own`, else `None`."""
     known = np.isfinite(own) & np.isfinite(seen)
     if known.sum() < 2 or np.ptp(own[known]) == 0:
         return None
@@ -72,7 +72,7 @@ def _affine(own: Array, seen: Array) -> tuple[float, float] | None:
 
 
 def _splits(estimator: Any, width: int) -> Iterator[tuple[Array, Array]]:
-    """Yield (feature index, threshold) of the inner nodes of every tree in an estimator that sees `width` columns."""
+    """Yield (feature index, threshold) of each tree in the parts of an estimator that take `width` columns."""
     for part in parts(estimator):
         if getattr(part, "n_features_in_", None) != width:
             continue

@@ -1,4 +1,4 @@
-"""An estimator of no framework that is known: it can be asked, and is refused by name."""
+"""Flavour of estimators of an unknown framework: they can be scored, but not converted."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""XGBoost's estimators: their own file (UBJSON), run by XGBoost itself.
+"""Flavour of XGBoost estimators: the native file (UBJSON), run by XGBoost itself.
 
-XGBoost rounds every number to float32 before it looks at it, in training and after, so columns that float32 does not
-hold are answered as the estimator answers them. Texts enter as pandas' categories in training and as their codes
-afterwards.
+XGBoost rounds every number to float32, in training and in serving, so predictions match even for columns that are not
+exact in float32. Texts are pandas categories in training, and their codes in the model.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 class XgboostFlavour(Estimators):
     def columns(self, estimator: Any) -> list[str]:
-        """Return the columns that it was fitted on; none where it does not say."""
+        """Return the columns that the estimator was fitted on; empty if it does not record them."""
         return list(estimator.get_booster().feature_names or ()) if hasattr(estimator, "get_booster") else []
 
     def scores(self, estimator: Any, frame: pd.DataFrame, task: str) -> Array:
@@ -74,10 +73,10 @@ class XgboostFlavour(Estimators):
 
 
 def _categories(estimator: Any) -> dict[str, list[Any]]:
-    """Return column -> the names of its categories, where it splits by category; none of a column of bare codes.
+    """Return column -> category names, for columns with categorical splits; no names for a column of bare codes.
 
     Raises:
-        NotConvertible: A name is not ASCII, so it may not be the one that the column had.
+        NotConvertible: A name is not ASCII; XGBoost may have altered it.
     """
     if not hasattr(estimator, "get_booster") or "c" not in (estimator.get_booster().feature_types or ()):
         return {}

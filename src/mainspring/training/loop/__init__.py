@@ -1,1 +1,1 @@
-"""The training loop for networks: epochs, checkpoints, early stopping, going on after a kill."""
+"""Training loop for networks: epochs, checkpoints, early stopping, and resumption after a kill."""

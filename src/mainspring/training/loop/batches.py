@@ -1,4 +1,4 @@
-"""Batches of rows in an order that a seed and a position say all about."""
+"""Batches of rows, in an order that a seed and a position determine."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 from mainspring.core.errors import Invalid
 from mainspring.training.loop.tensors import import_torch
 
-_WHOLE = 64 << 20  # bytes up to which all rows enter a digest; of more, as many evenly spaced ones
+_WHOLE = 64 << 20  # bytes that a digest covers; of larger data, evenly spaced rows
 
 
 class Rows:
-    """What a loop trains or validates on.
+    """Rows to train or to validate on.
 
     Args:
         source: The tuple `(inputs, targets)`, where each is a tensor or an array of shape (rows, ...), or for inputs
             also a tuple of them; or a dataset with `len()` and `[number] -> (inputs, target)`.
 
     Raises:
-        Invalid: There are no rows, or not as many inputs as targets.
+        Invalid: There are no rows, or the numbers of inputs and targets differ.
     """
 
     def __init__(self, source: Any) -> None:
@@ -47,7 +47,7 @@ class Rows:
         return len(self._targets) if self._dataset is None else len(self._dataset)
 
     def batch(self, numbers: Any, device: Any) -> tuple[tuple[Any, ...], Any]:
-        """Return the inputs, as the module takes them, and the targets of some rows, on the device."""
+        """Return the inputs, as arguments of the module, and the targets of the given rows, on the device."""
         if self._dataset is None:
             first, *more = self._inputs
             inputs = (first[numbers], *(each[numbers] for each in more)) if more else (first[numbers],)
@@ -61,19 +61,24 @@ class Rows:
         return tuple(each.to(device, non_blocking=True) for each in inputs), targets.to(device, non_blocking=True)
 
     def order(self, seed: int, epoch: int) -> Any:
-        """Return the rows' order in an epoch, int64 of shape (rows,): the same for the same seed, wherever it runs."""
+        """Return the order of the rows in an epoch, int64 of shape (rows,): a function of seed and epoch, on any
+        machine.
+        """
         drawn = np.random.default_rng([seed % 2**63, epoch]).integers(2**63)
         generator = self._torch.Generator().manual_seed(int(drawn))
         return self._torch.randperm(len(self), generator=generator)
 
     def in_order(self, batch_size: int, device: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
-        """Yield all rows once, as they lie."""
+        """Yield all rows once, in stored order, in batches."""
         every = self._torch.arange(len(self))
         for numbers in every.split(batch_size):
             yield self.batch(numbers, device)
 
     def digest(self) -> str:
-        """Return what tells these rows from others: all of their bytes, or those of evenly spaced rows of many."""
+        """Return a digest that identifies the rows: over all bytes, or over evenly spaced rows of large data.
+
+        A dataset is identified by its class and length only.
+        """
         found = hashlib.sha256()
         if self._dataset is not None:
             found.update(f"{type(self._dataset).__qualname__} {len(self)}".encode())

@@ -1,8 +1,8 @@
-"""Checkpoints of a training: files that are wholly there or not there, and that say when they are damaged.
+"""Checkpoints of a training: files that are written atomically, and whose damage is detected.
 
     FOLDER/000000001200.safetensors    the tensors; in its header, as text, everything else
 
-Each is written beside, synced and renamed. The newest `keep` and the best are kept.
+Each is written to a temporary file, synced and renamed. The newest `keep` and the best are kept.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a training was after `step` steps."""
+    """State of a training after `step` steps."""
 
     step: int
     state: dict[str, Any]
-    score: float | None = None  # of the last validation; less is better
+    score: float | None = None  # of the last validation; lower is better
 
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """A checkpoint as the file has it: its state without tensors, and where those go."""
+    """A checkpoint split for storage: its state as JSON, its tensors, and their places in the file."""
 
     step: int
     score: float | None
@@ -47,7 +47,7 @@ class Apart:
 
 
 def apart(checkpoint: Checkpoint) -> Apart:
-    """Take a checkpoint apart.
+    """Split a checkpoint into JSON and tensors.
 
     Raises:
         Invalid: The state holds something that is neither a tensor nor JSON.
@@ -57,10 +57,10 @@ def apart(checkpoint: Checkpoint) -> Apart:
 
 
 class Checkpoints:
-    """The checkpoints of one training, in a folder of their own.
+    """Checkpoints of one training, in their own folder.
 
     Args:
-        keep: How many of the newest are kept, beside the best.
+        keep: Number of newest checkpoints kept, in addition to the best.
     """
 
     def __init__(self, folder: Path, *, keep: int = 3) -> None:
@@ -70,10 +70,10 @@ class Checkpoints:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Be the only training that uses the folder, inside the block. What a kill left half-written is removed.
+        """Lock the folder for this training inside the block; remove partial files left by a kill.
 
         Raises:
-            Conflict: Another training uses it now.
+            Conflict: Another training holds the folder.
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
@@ -88,27 +88,27 @@ class Checkpoints:
             ) from busy
 
     def steps(self) -> list[int]:
-        """Return the steps that have a checkpoint, the oldest first."""
+        """Return the steps that have a checkpoint, in ascending order."""
         with suppress(FileNotFoundError):
             return sorted(int(path.stem) for path in self.folder.glob(f"*{SUFFIX}") if path.stem.isdecimal())
         return []
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of a step is."""
+        """Return the path of a step's checkpoint."""
         return self.folder / f"{step:012d}{SUFFIX}"
 
     def write(self, checkpoint: Checkpoint) -> Path:
-        """Keep a checkpoint, and remove those that are no longer kept.
+        """Write a checkpoint, then remove those beyond the retention.
 
         Raises:
-            StorageFull: There is no room; the checkpoints are as they were.
+            StorageFull: There is no space; existing checkpoints are unchanged.
             Invalid: The state holds something that is neither a tensor nor JSON.
         """
         whole = apart(checkpoint)
         return self.put(whole, pieces(whole.tensors, whole.places))
 
     def put(self, whole: Apart, content: Iterable[Any]) -> Path:
-        """Do as `write` does, with the bytes of the tensors, in the order of their places."""
+        """Write a checkpoint as `write` does, from the bytes of its tensors in the order of their places."""
         path = self.path(whole.step)
         beside = path.with_name(f".{path.name}.{os.urandom(6).hex()}.partial")
         text = json.dumps({"format": 2, "step": whole.step, "score": whole.score, "state": whole.tree})
@@ -119,15 +119,15 @@ class Checkpoints:
                 beside.replace(path)
             finally:
                 beside.unlink(missing_ok=True)
-            sync_folder(self.folder)  # before anything older goes
+            sync_folder(self.folder)  # before older checkpoints are removed
         self._scores[whole.step] = math.inf if whole.score is None else whole.score
         self._prune()
         return path
 
     def newest(self) -> Checkpoint | None:
-        """Return the newest checkpoint that is whole, or `None`.
+        """Return the newest undamaged checkpoint, or `None`.
 
-        A damaged one is put aside (it gets the ending `.corrupt`) with a warning, and the one before is read.
+        A damaged one is renamed to `.corrupt` with a warning, and the one before it is read.
         """
         for step in reversed(self.steps()):
             try:
@@ -142,7 +142,7 @@ class Checkpoints:
         """Return the checkpoint of a step.
 
         Raises:
-            Corrupt: It is missing, or is not what was written.
+            Corrupt: The checkpoint is missing or damaged.
         """
         path = self.path(step)
         tensors, text = read_tensors(path)

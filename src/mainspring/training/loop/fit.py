@@ -1,7 +1,8 @@
-"""A training loop for PyTorch modules: seeded, watched, and killed at any moment no worse off than not killed.
+"""Training loop for PyTorch modules: seeded, with early stopping, checkpoints and exact resumption.
 
-A resumed training goes on from the row, the random states and the optimiser's tensors at which it was cut off, so its
-finished weights are bit for bit those of one that nobody disturbed, on the same machine with as many threads.
+A resumed training continues from the batch, the random states and the optimiser state at which it was interrupted. On
+the same machine with the same number of threads, its final weights equal those of an uninterrupted training bit for
+bit.
 """
 
 from __future__ import annotations
@@ -47,36 +48,35 @@ def fit_torch(
     keep: int = 3,
     progress: Callable[[str, float], None] | None = None,
 ) -> Any:
-    """Train a `torch.nn.Module` where it lies (CPU or an accelerator) and return it, in evaluation mode.
+    """Train a `torch.nn.Module` on its current device (CPU or an accelerator) and return it, in evaluation mode.
 
     Args:
         train: `(inputs, targets)`, tensors or arrays of shape (rows, ...), inputs also a tuple of them, each an
             argument of the module; or a dataset with `len()` and `[number] -> (inputs, target)`.
         loss: `(outputs, targets) -> tensor of shape ()`.
-        optimiser: Of the module's parameters.
-        validation: Rows like `train`, looked at after each epoch.
+        optimiser: A `torch.optim` optimiser of the module's parameters.
+        validation: Rows like `train`, evaluated after each epoch.
         metric: `(outputs, targets) -> number` over all validation rows at once; by default the loss.
-        stopping: Ends the training where validation no longer gets better, and has the best weights returned instead
-            of the last.
+        stopping: Ends the training when validation stops improving, and returns the best weights instead of the last.
         schedule: A `torch.optim.lr_scheduler`, stepped after each "step" or "epoch" (`schedule_per`).
         clip_norm: Gradients are scaled down to this norm (2-norm over all parameters).
-        amp: Compute in bfloat16 where PyTorch holds that to be safe (`torch.autocast`).
-        seed: Of the rows' order and of the random generators; by default the run's, else 0. Weights are drawn before
-            this is called: seed PyTorch there.
-        run: Is told `loss` and `lr` every `log_every` steps, and `validation` each epoch.
-        checkpoints: A folder; training goes on there where an earlier call, with the same module, rows and settings,
-            was cut off. A finished training is done anew. `None`: no checkpoints.
-        checkpoint_every_s: How often, in seconds; less often where one takes long (2 % of the time at most).
-        checkpoint_every_steps: How often, in steps, whatever they cost; replaces `checkpoint_every_s`.
-        keep: How many of the newest checkpoints are kept, beside the best by the last validation (by the `mode` of
-            `stopping`; without it, less is better).
-        progress: Told in words what is being done, and the share that is done, from 0 to 1.
+        amp: Mixed precision: compute in bfloat16 where PyTorch considers it safe (`torch.autocast`).
+        seed: Seed of the row order and of the random generators; by default the run's, else 0. Weights are initialised
+            before this call: seed PyTorch there.
+        run: Receives `loss` and `lr` every `log_every` steps, and `validation` after each epoch.
+        checkpoints: Folder of checkpoints. An interrupted training with the same module, rows and settings is resumed
+            from there; a finished one is started again. `None`: no checkpoints.
+        checkpoint_every_s: Seconds between checkpoints; extended so that checkpoints cost at most 2 % of the time.
+        checkpoint_every_steps: Steps between checkpoints, whatever they cost; replaces `checkpoint_every_s`.
+        keep: Number of newest checkpoints kept, in addition to the best by the last validation (by the `mode` of
+            `stopping`; without it, lower is better).
+        progress: Called with a description of the current stage and the completed share, from 0 to 1.
 
     Raises:
         MainspringError: The loss or the weights are no longer finite, or memory ran out; the message names the step.
-        Invalid: There are no rows, or the settings make no sense.
+        Invalid: There are no rows, or the settings are inconsistent.
         Conflict: Another training uses the checkpoint folder.
-        Interrupted: SIGTERM or SIGINT came; a checkpoint was written first.
+        Interrupted: SIGTERM or SIGINT arrived; a checkpoint was written first, if there is a folder.
     """
     if epochs < 1 or batch_size < 1 or log_every < 1:
         raise Invalid(f"epochs={epochs}, batch_size={batch_size} and log_every={log_every} must be at least 1.")

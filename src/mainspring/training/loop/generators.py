@@ -1,4 +1,4 @@
-"""The states of the random generators that a training draws from: Python's, NumPy's and PyTorch's."""
+"""States of the random generators that a training uses: Python's, NumPy's and PyTorch's."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mainspring.training.loop.tensors import import_torch
 
 
 def seed_generators(seed: int) -> None:
-    """Seed all of them."""
+    """Seed all generators."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     import_torch().manual_seed(seed)
 
 
 def generator_states() -> dict[str, Any]:
-    """Return their states, as a checkpoint keeps them."""
+    """Return the generators' states in a form that a checkpoint can store."""
     torch = import_torch()
     kind, keys, *rest = np.random.get_state(legacy=True)
     version, words, gauss = random.getstate()
@@ -36,7 +36,7 @@ def generator_states() -> dict[str, Any]:
 
 
 def restore_generators(states: dict[str, Any]) -> None:
-    """Let them go on from what `generator_states` returned."""
+    """Restore the states returned by `generator_states`."""
     torch = import_torch()
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words.tolist()), gauss))

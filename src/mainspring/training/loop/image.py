@@ -1,4 +1,4 @@
-"""A copy of a training's tensors at one moment, in one piece of memory that the next copy takes again."""
+"""Snapshot of a training's tensors, in a buffer that the next snapshot reuses."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from mainspring.training.loop.memory import free_bytes
 from mainspring.training.loop.tensor_file import Place
 from mainspring.training.loop.tensors import import_torch
 
-_SMALL = 64 << 20  # bytes that any training has to spare
-_SHARE = 4  # of more: a copy takes no more than this part of the memory that is free
+_SMALL = 64 << 20  # bytes of a snapshot that is always allowed
+_SHARE = 4  # a larger snapshot takes at most one such part of the free memory
 
 
 class Image:
-    """The bytes of tensors that lie in these places."""
+    """A snapshot of tensors, laid out by `places` in one buffer."""
 
     def __init__(self, tensors: Mapping[str, Any], places: Mapping[str, Place]) -> None:
         torch = import_torch()
@@ -27,17 +27,17 @@ class Image:
         }
 
     def take(self, tensors: Mapping[str, Any]) -> None:
-        """Copy the tensors as they are now."""
+        """Copy the current values of the tensors into the buffer."""
         for name, view in self._views.items():
             view.copy_(tensors[name])
 
     def pieces(self) -> Iterable[Any]:
-        """Return the bytes, in the order of their places."""
+        """Return the bytes in the order of their places."""
         return [self._bytes.numpy()]
 
 
 def image_of(tensors: Mapping[str, Any], places: Mapping[str, Place], before: Image | None) -> Image | None:
-    """Return a copy of the tensors, in the memory of the one `before` where they fit; `None`: there is no room."""
+    """Return a snapshot of the tensors, reusing the buffer of `before` if it fits; `None` if memory is short."""
     if before is None or before.places != places:
         size = max((place.end for place in places.values()), default=0)
         free = free_bytes()
@@ -45,7 +45,7 @@ def image_of(tensors: Mapping[str, Any], places: Mapping[str, Place], before: Im
             return None
         try:
             before = Image(tensors, places)
-        except (RuntimeError, MemoryError):  # what PyTorch says when there is none
+        except (RuntimeError, MemoryError):  # PyTorch's errors for failed allocation
             return None
     before.take(tensors)
     return before

@@ -1,4 +1,4 @@
-"""How much memory is free."""
+"""Free memory of the machine or the container."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _GROUP = Path("/sys/fs/cgroup")
 
 
 def free_bytes(machine: Path = _MACHINE, group: Path = _GROUP) -> int | None:
-    """Return what can still be had of the machine's memory and of the container's, `None` where nothing says so.
+    """Return the free memory in bytes, the smaller of the machine's and the container's; `None` if unknown.
 
     Sources: the Linux kernel's documentation of proc(5), `MemAvailable`, and of control groups v2, "Memory".
     """

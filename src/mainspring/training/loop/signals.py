@@ -1,4 +1,4 @@
-"""Being told to stop: a signal is noted, and what is being done decides when it is a good moment."""
+"""Deferred handling of stop signals: a signal is recorded, and the running task acts on it at a safe point."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Interrupted(KeyboardInterrupt):
-    """A training was told to stop and did, in order. `number` is the signal's."""
+    """A training stopped in order after a signal. `number` is the signal's."""
 
     def __init__(self, number: int, what: str) -> None:
         super().__init__(what)
@@ -19,10 +19,10 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def interrupts_kept() -> Iterator[list[int]]:
-    """Inside the block an interrupt is raised as ever, and put into the list that is yielded, too.
+    """Raise KeyboardInterrupt on SIGINT as usual inside the block, and also record it in the list that is yielded.
 
-    What is raised while Python collects garbage or calls back for a weak reference is printed and forgotten; the list
-    is what to look at from time to time. Outside the main thread nothing is put there.
+    Python prints and discards an exception raised during garbage collection or in a weak reference's callback; polling
+    the list does not miss it. Outside the main thread nothing is recorded.
     """
     kept: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -45,9 +45,9 @@ def interrupts_kept() -> Iterator[list[int]]:
 
 @contextmanager
 def signals_noted() -> Iterator[list[int]]:
-    """Inside the block, SIGTERM and SIGINT are put into the list that is yielded; a second one does what it did before.
+    """Record SIGTERM and SIGINT inside the block in the list that is yielded; a second one has its previous effect.
 
-    Outside the main thread, where Python delivers no signals, nothing is noted.
+    Outside the main thread, to which Python delivers no signals, nothing is recorded.
     """
     noted: list[int] = []
     if threading.current_thread() is not threading.main_thread():

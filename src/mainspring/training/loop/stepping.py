@@ -1,4 +1,4 @@
-"""What a training loop does in a step, after it, and after an epoch. Asked for by `loop.fit_torch`."""
+"""Steps and epochs of the training loop behind `loop.fit_torch`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from mainspring.training.loop.tensors import import_torch, take_apart
 if TYPE_CHECKING:
     from mainspring.training.runs.run import Run
 
-_LOOK_EVERY = 32  # steps between two looks at the loss, where looking makes the processor wait for the accelerator
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a function, in the text of a module that has one
+_LOOK_EVERY = 32  # steps between two checks of the loss, where a check waits for the accelerator
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # address of a function in a module's text
 
 
 class Loop:
-    """A training and where it is."""
+    """A training and its position."""
 
     validation: Rows | None = None
     metric: Callable[[Any, Any], Any] | None = None
@@ -50,17 +50,18 @@ class Loop:
         self.device = next((each.device for each in module.parameters()), self.torch.device("cpu"))
         self.batches = math.ceil(len(rows) / batch_size)
         self.noted: list[int] = []
-        self.step = self.epoch = self.batch = 0  # done so far; `epoch` counts whole ones, `batch` those of the next
+        self.step = self.epoch = self.batch = 0  # completed; `batch` counts within the current epoch
         self.finished = False
         self.score: float | None = None
         self.best: dict[str, Any] | None = None
-        self._losses: list[Any] = []  # that nobody has looked at yet
+        self._losses: list[Any] = []  # not yet checked
 
     def fingerprint(self) -> str:
-        """What tells this training from others: module, rows, settings; not the weights, and not the epochs.
+        """Return a digest that identifies this training: module, rows and settings, but not weights or number of
+        epochs.
 
         Raises:
-            Invalid: The optimiser or the schedule holds what a checkpoint cannot keep.
+            Invalid: The optimiser or the schedule has state that a checkpoint cannot store.
         """
         shapes = [(name, str(each.dtype), list(each.shape)) for name, each in self.module.named_parameters()]
         loss = getattr(self.loss, "__qualname__", type(self.loss).__qualname__)
@@ -73,7 +74,7 @@ class Loop:
         return hashlib.sha256(_ADDRESS.sub("", text).encode()).hexdigest()
 
     def begin(self) -> None:
-        """Go back to the newest checkpoint, or seed the generators."""
+        """Resume from the newest checkpoint of an unfinished training, or seed the generators."""
         found = self.keeping.checkpoints.newest() if self.keeping is not None else None
         if found is not None and self.keeping is not None and found.state["finished"]:
             self.keeping.checkpoints.clear()
@@ -95,7 +96,7 @@ class Loop:
         self._tell(f"goes on from step {found.step}")
 
     def go(self) -> None:
-        """Train until the epochs are done, or validation no longer gets better."""
+        """Train until the last epoch, or until early stopping."""
         stop = self.stopping is not None and self.stopping.rounds - self.stopping.best_round >= self.stopping.patience
         while self.epoch < self.epochs and not stop:
             self.module.train()
@@ -124,14 +125,14 @@ class Loop:
     def _train(self, numbers: Any) -> None:
         self.step += 1
         try:
-            self.optimiser.zero_grad(set_to_none=True)  # before the batch is there: its memory is free for it
+            self.optimiser.zero_grad(set_to_none=True)  # frees memory before the batch is loaded
             inputs, targets = self.rows.batch(numbers, self.device)
             if self.amp:
                 with self._autocast():
                     found = self.loss(self.module(*inputs), targets)
             else:
                 found = self.loss(self.module(*inputs), targets)
-            self._note(found)  # before the step: the weights are still good
+            self._note(found)  # before the step, while the weights are still finite
             found.backward()
             if self.clip_norm is not None:
                 self.torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
@@ -145,7 +146,7 @@ class Loop:
             self.run.log_metrics({"loss": float(found.detach()), "lr": self.optimiser.param_groups[0]["lr"]}, self.step)
 
     def _explained(self, error: Exception) -> Exception:
-        """Return what to raise instead: the error itself, unless memory ran out."""
+        """Return the error to raise: a `MainspringError` if memory ran out, else the error itself."""
         if not _out_of_memory(error):
             return error
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -168,7 +169,7 @@ class Loop:
             self._look()
 
     def _look(self) -> None:
-        """Raise where one of the losses since the last look is not finite."""
+        """Raise if a loss since the last check is not finite."""
         if self._losses:
             values = self.torch.stack(self._losses).tolist()
             self._losses = []

@@ -1,4 +1,4 @@
-"""When a training has stopped getting better."""
+"""Early stopping."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mainspring.core.errors import Invalid
 
 
 class EarlyStopping:
-    """Counts how often a validated number was not better than the best before.
+    """Counter of rounds without an improvement of the validation metric.
 
     >>> stopping = EarlyStopping(patience=2)
     >>> [stopping.update(loss) for loss in (0.9, 0.7, 0.8, 0.71)]
@@ -18,12 +18,12 @@ class EarlyStopping:
     (0.7, 2)
 
     Args:
-        patience: Stop at this many rounds in a row without a better one.
-        min_delta: Better means by more than this.
-        mode: "min" where less is better, as of a loss, or "max".
+        patience: Number of consecutive rounds without improvement after which to stop.
+        min_delta: An improvement must exceed this.
+        mode: "min" if lower is better, as for a loss, or "max".
 
     Raises:
-        Invalid: `mode` is neither, `patience` is less than 1, or `min_delta` is negative.
+        Invalid: `mode` is unknown, `patience` is less than 1, or `min_delta` is negative.
     """
 
     def __init__(self, patience: int = 5, *, min_delta: float = 0.0, mode: str = "min") -> None:
@@ -41,14 +41,14 @@ class EarlyStopping:
         self.rounds = 0
 
     def update(self, value: float) -> bool:
-        """Take the next round's number and return whether to stop. NaN is never better."""
+        """Record the next round's value and return whether to stop. NaN is never an improvement."""
         self.rounds += 1
         if self.is_better(value):
             self.best, self.best_round = float(value), self.rounds
         return self.rounds - self.best_round >= self.patience
 
     def is_better(self, value: float) -> bool:
-        """Return whether a number beats the best so far."""
+        """Return whether a value improves on the best so far."""
         if math.isnan(value):
             return False
         if self.best is None:
@@ -57,9 +57,9 @@ class EarlyStopping:
         return gain > self.min_delta
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs to go on, as JSON knows it."""
+        """Return the state for `restore`, as JSON types."""
         return {"best": self.best, "best_round": self.best_round, "rounds": self.rounds}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Restore the state returned by `state`."""
         self.best, self.best_round, self.rounds = state["best"], state["best_round"], state["rounds"]

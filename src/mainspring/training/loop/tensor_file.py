@@ -1,8 +1,8 @@
-"""Tensors and a text in one file of the safetensors format, which says itself whether it is what was written.
+"""Tensors and a text in one file of the safetensors format, with a checksum.
 
-The format (https://huggingface.co/docs/safetensors): eight bytes of length, a header in JSON, the tensors' bytes. It is
-written here, in one pass, the digest computed on the way; the library reads it. The last tensor, `sha256`, is the
-SHA-256 of all bytes before it.
+The format (https://huggingface.co/docs/safetensors): eight bytes of length, a header in JSON, the tensors' bytes. This
+module writes it in one pass, with the digest computed on the way; the library reads it. The last tensor, `sha256`, is
+the SHA-256 of all bytes before it.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _TEXT = "text"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a tensor lies among the bytes of all: from `begin` to `end`."""
+    """Position of a tensor's bytes in the data section: from `begin` to `end`."""
 
     begin: int
     end: int
-    kind: str  # as the format names it
+    kind: str  # the format's name of the type
     shape: tuple[int, ...]
 
 
 def places(tensors: Mapping[str, Any]) -> dict[str, Place]:
-    """Return where each tensor goes, those of the widest numbers first: then each begins at a multiple of its width.
+    """Return the layout of the tensors, widest types first, so that each begins at a multiple of its width.
 
     Raises:
-        Invalid: A tensor is sparse, quantised, or of a type that the format does not know.
+        Invalid: A tensor is sparse, quantised, or of a type that the format lacks.
     """
     strided = import_torch().strided
     for name, tensor in tensors.items():
@@ -59,7 +59,7 @@ def places(tensors: Mapping[str, Any]) -> dict[str, Place]:
 
 
 def pieces(tensors: Mapping[str, Any], found: Mapping[str, Place]) -> Iterable[Any]:
-    """Yield the bytes of the tensors, in the order of their places, without a copy of those that lie on the CPU."""
+    """Yield the bytes of the tensors, in the order of their places, without copying those on the CPU."""
     torch = import_torch()
     for name in found:
         if tensors[name].numel():
@@ -67,11 +67,11 @@ def pieces(tensors: Mapping[str, Any], found: Mapping[str, Place]) -> Iterable[A
 
 
 def write_tensors(path: Path, found: Mapping[str, Place], content: Iterable[Any], text: str) -> None:
-    """Write a new file, and sync it.
+    """Write a new file and sync it.
 
     Args:
         content: The bytes of the tensors, in the order of their places.
-        text: What is kept beside them.
+        text: Text stored in the header.
     """
     end = max((place.end for place in found.values()), default=0)
     header: dict[str, Any] = {"__metadata__": {_TEXT: text}}
@@ -93,15 +93,15 @@ def _put(write: Callable[[Any], int | None], content: Any, digest: Any) -> None:
     for start in range(0, len(whole), _PIECE):
         piece = whole[start : start + _PIECE]
         digest.update(piece)
-        while len(piece):  # an unbuffered file may take less
+        while len(piece):  # an unbuffered write may be partial
             piece = piece[write(piece) or 0 :]
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file, which is not looked at for damage.
+    """Return the text of a file, without verifying the checksum.
 
     Raises:
-        Corrupt: It is no file of that format.
+        Corrupt: The file does not have that format.
     """
     try:
         with path.open("rb") as file:
@@ -112,10 +112,10 @@ def read_text(path: Path) -> str:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Any], str]:
-    """Return the tensors of a file, on the CPU, and its text.
+    """Return the tensors of a file, on the CPU, and its text, after verifying the checksum.
 
     Raises:
-        Corrupt: It is not what was written.
+        Corrupt: The file is damaged.
         MissingExtra: safetensors is not installed.
     """
     try:

@@ -1,4 +1,4 @@
-"""State dicts of PyTorch as JSON and tensors: the tree as text, its tensors by names. Nothing is pickled."""
+"""Conversion of PyTorch state dicts to JSON and named tensors, without pickle."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _TENSOR, _TUPLE, _ITEMS = "$tensor", "$tuple", "$items"
 
 
 def import_torch() -> Any:
-    """Return the module `torch`.
+    """Import and return the module `torch`.
 
     Raises:
-        MissingExtra: It is not installed.
+        MissingExtra: PyTorch is not installed.
     """
     try:
         import torch
@@ -23,13 +23,13 @@ def import_torch() -> Any:
 
 
 def take_apart(tree: Any) -> tuple[Any, dict[str, Any]]:
-    """Return `tree` as JSON knows it, and its tensors by the names that stand for them there.
+    """Split `tree` into JSON and tensors, which the JSON refers to by name.
 
-    Dicts of any keys, lists, tuples, numbers (NaN and infinity too), texts and tensors are put together again as they
-    were by `put_together`.
+    Dicts with any keys, lists, tuples, numbers (NaN and infinity included), texts and tensors are restored exactly by
+    `put_together`.
 
     Raises:
-        Invalid: There is something else in it; the message says where.
+        Invalid: The tree holds a value of another type; the message says where.
     """
     torch = import_torch()
     tensors: dict[str, Any] = {}
@@ -56,7 +56,7 @@ def take_apart(tree: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def put_together(tree: Any, tensors: dict[str, Any]) -> Any:
-    """Return what `take_apart` took apart."""
+    """Restore a tree that `take_apart` split."""
     if isinstance(tree, list):
         return [put_together(each, tensors) for each in tree]
     if not isinstance(tree, dict):

@@ -1,4 +1,4 @@
-"""Checkpoints written beside the training: what they keep is copied, the rest is done while the next steps are."""
+"""Background writing of checkpoints: tensors are copied at once, and the copy is written while training continues."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from mainspring.training.loop.image import Image, image_of
 
 
 class Writer:
-    """Writes the checkpoints of one training, one at a time.
+    """Background writer of one training's checkpoints, one at a time.
 
-    `cost_s` is what the last one took from the training: the seconds that it waited, and the processor's on the thread.
+    `cost_s` is the cost of the last checkpoint to the training: the seconds that it waited, plus the processor time of
+    the writing thread.
 
     Args:
-        copy: `(tensors, places, the copy before) -> copy`, `None` where there is no room for one.
+        copy: `(tensors, places, previous copy) -> copy`, `None` if memory is short.
     """
 
     def __init__(self, checkpoints: Checkpoints, copy: Callable[..., Image | None] = image_of) -> None:
@@ -30,7 +31,7 @@ class Writer:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """At the end of the block what is being written is done."""
+        """Wait for a pending write at the end of the block."""
         try:
             yield
         finally:
@@ -38,27 +39,27 @@ class Writer:
 
     @property
     def busy(self) -> bool:
-        """Whether one is being written."""
+        """True while a checkpoint is being written."""
         return self._going_on is not None and not self._going_on.done()
 
     def settle(self) -> None:
-        """Return when nothing is being written.
+        """Wait for a pending write.
 
         Raises:
-            StorageFull, OSError: The last one that was begun was not written; said once.
+            StorageFull, OSError: The pending write failed; raised once.
         """
         going_on, self._going_on = self._going_on, None
         if going_on is not None:
             self.cost_s += going_on.result()
 
     def begin(self, checkpoint: Checkpoint) -> None:
-        """Copy what a checkpoint keeps, and return; it is written while the caller goes on, whatever changes there.
+        """Copy the checkpoint's tensors and return; the copy is written while the caller continues.
 
-        Where memory has no room for the copy, this returns when it is written. Nothing may be being written.
+        If memory is short, write at once and return afterwards. No write may be pending.
 
         Raises:
             Invalid: The state holds something that is neither a tensor nor JSON.
-            StorageFull, OSError: As `Checkpoints.write`, where it is written at once.
+            StorageFull, OSError: As `Checkpoints.write`, if written at once.
         """
         begun = time.monotonic()
         self.cost_s = 0.0
@@ -77,7 +78,7 @@ class Writer:
         self.cost_s = time.monotonic() - begun
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint and return when it is there. Nothing may be being written.
+        """Write a checkpoint and return once it is stored. No write may be pending.
 
         Raises:
             StorageFull, OSError: As `Checkpoints.write`.

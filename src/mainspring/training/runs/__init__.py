@@ -1,1 +1,1 @@
-"""One run: what it records, what it was made from, and how two runs differ."""
+"""Runs: records, provenance, and differences between runs."""

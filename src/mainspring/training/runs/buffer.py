@@ -1,4 +1,4 @@
-"""What a run was told and the store does not have yet: kept in order, written every second and on demand."""
+"""Write buffer of a run: kept in order, written every second and on demand."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mainspring.registry.ports import Tracking
 
 Metric = tuple[str, float, int, int]  # name, value, step, instant in µs
 
-_MANY = 20_000  # metrics that are written before a second has passed
-_PATIENCE_S = 60.0  # how long a store that may come back is waited for in the background
+_MANY = 20_000  # buffered metrics that trigger a write at once
+_PATIENCE_S = 60.0  # seconds for which background writes retry an unavailable store
 
 
 class Buffer:
-    """Metrics, parameters and tags of one run, between the training function and the store.
+    """Buffer of a run's metrics, parameters and tags, between the training function and the store.
 
-    What `flush` could not write is kept, in its order, for the next one: the store takes the same metric again as one.
+    After a failed write the content is kept, in order, for the next one; the store ignores duplicate metrics.
     """
 
     def __init__(self, tracking: Tracking, run_id: str, *, every_s: float, patience_s: float = _PATIENCE_S) -> None:
@@ -41,10 +41,10 @@ class Buffer:
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Keep these, in order, after what was kept before.
+        """Append to the buffer.
 
         Raises:
-            MainspringError: The store refused in the background; what is told now is kept nevertheless.
+            MainspringError: A background write failed; the new content is buffered nevertheless.
         """
         with self._adding:
             self._metrics += metrics
@@ -59,22 +59,22 @@ class Buffer:
             raise self._failure
 
     def flush(self) -> None:
-        """Write all that was kept before this call; it is in the store when this returns.
+        """Write everything buffered before this call; it is stored when this returns.
 
         Raises:
-            MainspringError: The store refused, now or at an earlier flush in the background.
+            MainspringError: This write, or an earlier one in the background, failed.
         """
         self._write()
         if self._failure is not None:
             raise self._failure
 
     def start(self) -> None:
-        """Begin writing in the background."""
+        """Start writing in the background."""
         self._thread = threading.Thread(target=self._write_often, name=f"run-{self._run_id}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End writing in the background; what is kept stays so."""
+        """Stop writing in the background; the buffer keeps its content."""
         self._closing = True
         self._wake.set()
         if self._thread is not None:
@@ -107,7 +107,7 @@ class Buffer:
             try:
                 self._write()
                 failing_since = None
-            except Exception as error:  # told to the training function at its next word
+            except Exception as error:  # raised in the training function's next call
                 now = time.monotonic()
                 failing_since = now if failing_since is None else failing_since
                 may_come_back = isinstance(error, MainspringError) and error.retryable

@@ -1,4 +1,4 @@
-"""How a training that was run again differs from the one that is recorded."""
+"""Differences between a recorded training and its reproduction."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from mainspring.registry.model import Bundle, RunRecord
 from mainspring.training.flavours.scoring import score_bundle
 from mainspring.training.runs.system import PREFIX as SYSTEM
 
-# Parameters that name the run, and so differ always; and the bounds it is made again with, written otherwise in runs
-# from before.
+# Parameters that always differ because they name the run, and the bounds, which older runs wrote in another form.
 _OF_THE_RUN = {"digest", "since", "until"}
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One value, as it was recorded and as it is again; `None` where it was not there."""
+    """One value, recorded and reproduced; `None` if absent."""
 
     name: str
     recorded: Any
@@ -32,13 +31,13 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """The answers of the two models to the recorded held-out rows."""
+    """Comparison of two models' predictions on the recorded held-out rows."""
 
     rows: int
     differing: int
-    largest: float  # the largest difference between two answers
-    held_out_same: bool  # the held-out rows themselves, and their labels
-    model_same: bool  # the model's file, byte for byte
+    largest: float  # the largest difference of two predictions
+    held_out_same: bool  # held-out rows and labels are identical
+    model_same: bool  # the model's file is identical, byte for byte
 
     @property
     def same(self) -> bool:
@@ -47,7 +46,7 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How what came out differs. `predictions` is `None` where the recorded run has no bundle."""
+    """Differences in the results. `predictions` is `None` if the recorded run has no bundle."""
 
     params: list[Difference] = field(default_factory=list)
     metrics: list[Difference] = field(default_factory=list)
@@ -59,9 +58,9 @@ class Outcome:
 
 
 def outcome(recorded: RunRecord, again: RunRecord, bundle: Bundle | None, other: Bundle) -> Outcome:
-    """Compare two runs, and the recorded bundle with the `other` that was made again.
+    """Compare two runs, and the recorded bundle with the reproduced one, `other`.
 
-    Metrics are compared to the last bit, except those of the machine; of a metric with steps, the last.
+    Metrics are compared bit for bit, except system metrics; of a metric with steps, only the last value counts.
     """
     params = [each for each in differences(recorded.params, again.params) if each.name not in _OF_THE_RUN]
     metrics = [each for each in differences(recorded.metrics, again.metrics) if not each.name.startswith(SYSTEM)]
@@ -69,7 +68,7 @@ def outcome(recorded: RunRecord, again: RunRecord, bundle: Bundle | None, other:
 
 
 def differences(recorded: Mapping[str, Any], again: Mapping[str, Any]) -> list[Difference]:
-    """Return the names, sorted, whose values are not the same in both; NaN is the same as NaN."""
+    """Return the differing values, sorted by name; NaN equals NaN."""
     return [
         Difference(name, recorded.get(name), again.get(name))
         for name in sorted({*recorded, *again})
@@ -78,14 +77,14 @@ def differences(recorded: Mapping[str, Any], again: Mapping[str, Any]) -> list[D
 
 
 def predictions(bundle: Bundle, other: Bundle) -> Predictions:
-    """Let both bundles answer the held-out rows of the first."""
+    """Compare the predictions of both bundles on the held-out rows of the first."""
     rows = pq.read_table(io.BytesIO(bundle.files[HOLDOUT]))
     missing = [each.name for each in other.manifest.inputs if each.name not in rows.column_names]
     held_out_same = bool(rows.equals(pq.read_table(io.BytesIO(other.files[HOLDOUT]))))
     model_same = {name: content for name, content in bundle.files.items() if name.startswith("model")} == {
         name: content for name, content in other.files.items() if name.startswith("model")
     }
-    if missing or other.manifest.outputs != bundle.manifest.outputs:  # not a model of the same rows at all
+    if missing or other.manifest.outputs != bundle.manifest.outputs:  # inputs or outputs differ
         return Predictions(rows.num_rows, rows.num_rows, math.inf, held_out_same, model_same)
     first, second = (score_bundle(each, rows).reshape(rows.num_rows, -1) for each in (bundle, other))
     apart = np.where(np.isnan(first) & np.isnan(second), 0.0, np.abs(first - second))

@@ -1,6 +1,6 @@
-"""What NVIDIA's GPUs are doing, from the driver's own library (NVML): nothing has to be installed for it.
+"""Utilisation of NVIDIA GPUs, read from the driver's own library (NVML), so that nothing needs to be installed.
 
-https://docs.nvidia.com/deploy/nvml-api: the functions used are the same in every driver since 2012.
+https://docs.nvidia.com/deploy/nvml-api: the functions used exist in every driver since 2012.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class _Memory(ctypes.Structure):
 
 
 def gpu_reader(library: str = _LIBRARY) -> Callable[[], dict[str, float]] | None:
-    """Return a function that reads every GPU now, `None` where there is no driver or no GPU.
+    """Return a function that reads every GPU, `None` if there is no driver or no GPU.
 
-    It returns names as MLflow's: `gpu_0_utilization_percentage`, `gpu_0_memory_usage_megabytes`,
-    `gpu_0_memory_usage_percentage`, `gpu_0_power_usage_watts`. What a GPU does not tell is left out.
+    It returns MLflow's metric names: `gpu_0_utilization_percentage`, `gpu_0_memory_usage_megabytes`,
+    `gpu_0_memory_usage_percentage`, `gpu_0_power_usage_watts`. Values that a GPU does not report are omitted.
     """
     try:
         nvml = ctypes.CDLL(library)
@@ -33,7 +33,7 @@ def gpu_reader(library: str = _LIBRARY) -> Callable[[], dict[str, float]] | None
         count = ctypes.c_uint()
         if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0 or not count.value:
             return None
-    except (OSError, AttributeError):  # no driver, or one of before 2012
+    except (OSError, AttributeError):  # no driver, or one from before 2012
         return None
     handles = []
     for number in range(count.value):

@@ -1,4 +1,4 @@
-"""What a training stands on, fixed before it begins: data, code, definitions, packages."""
+"""Inputs of a training, pinned before it begins: data, code, definitions, packages."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from mainspring.registry.bundles import sha256
 from mainspring.training.model import Model
 from mainspring.training.runs import provenance
 
-ENVIRONMENT, CODE_DIFF, DEFINITIONS = "environment.json", "code.diff", "definitions.json"  # files of a run
-NO_DIFF = "code_diff"  # a tag: why there is no `code.diff`
-CODE_CHANGED = "code_changed"  # a tag: which files are not as they were imported
+ENVIRONMENT, CODE_DIFF, DEFINITIONS = "environment.json", "code.diff", "definitions.json"  # artefacts of a run
+NO_DIFF = "code_diff"  # tag: reason for a missing `code.diff`
+CODE_CHANGED = "code_changed"  # tag: files that changed after they were imported
 
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """The versions of everything that a training reads."""
+    """Pinned versions of everything that a training reads."""
 
     commit: DatasetCommit
     code: str  # git commit, `+changed` if files differ; empty outside git
     files: str  # digest of the project's files
-    features: bytes  # the definitions, as a bundle carries them
+    features: bytes  # the definitions, encoded as in a bundle
     packages: dict[str, str]
-    diff: bytes = b""  # from the git commit to the files as they were
-    no_diff: str = ""  # why it is not kept
+    diff: bytes = b""  # changes since the git commit
+    no_diff: str = ""  # reason for a missing diff
 
     @property
     def code_version(self) -> str:
-        """The git commit, or outside git the digest of the files."""
+        """The git commit, or the digest of the files outside git."""
         return self.code or f"files:{self.files}"
 
     @property
     def files_of_run(self) -> dict[str, bytes]:
-        """What a run keeps of it as files."""
+        """The artefacts that a run stores: environment, definitions, and the diff if there is one."""
         packages = {name: version for name, version in self.packages.items() if name != "python"}
         environment = {
             "python": self.packages.get("python", ""),
@@ -57,7 +57,7 @@ class Pinned:
 
     @property
     def tags(self) -> dict[str, str]:
-        """What a run says of it."""
+        """The tags that a run stores."""
         missing = {NO_DIFF: self.no_diff} if self.no_diff else {}
         return {
             **missing,
@@ -78,7 +78,7 @@ def pin(
     *,
     commit: DatasetCommit | None = None,
 ) -> Pinned:
-    """Commit the present version of every table, or take `commit`, and note the code in `root`."""
+    """Commit the current version of every table, or take `commit`, and record the code in `root`."""
     return Pinned(
         commit or commits.commit(lake, snapshots, clock, f"train {model.name}"),
         provenance.code_version(root),
@@ -92,14 +92,14 @@ def pin(
 def _diff(root: Path) -> tuple[bytes, str]:
     try:
         return provenance.code_diff(root), ""
-    except Invalid as error:  # it can be trained, only not from git alone
+    except Invalid as error:  # training is possible, but not reproducible from git alone
         return b"", str(error)
 
 
 def pinned_scan(lake: LakeTables, commit: DatasetCommit, table: str) -> TableScan:
-    """Return how to read the version of `table` that the commit names.
+    """Return a scan of `table` at the version that the commit names.
 
     Raises:
-        NotFound: The commit has no such table: nothing was ever ingested into it.
+        NotFound: The commit lacks the table: it was never ingested into.
     """
     return lake.scan(table, commits.version_of(commit, table))

@@ -1,4 +1,4 @@
-"""What a model was made with: which code, which packages."""
+"""Provenance of a model: code and packages."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pathlib import Path
 
 from mainspring.core.errors import Invalid
 
-STATE = ".mainspring"  # the folder that is no part of a project's code
+STATE = ".mainspring"  # folder of state, not part of a project's code
 _LARGEST_DIFF = 16_000_000  # bytes
 _MOST_NEW = 500  # files
-ModuleFiles = Mapping[Path, tuple[int, int]]  # file -> when it was modified, nanoseconds, and its size
+ModuleFiles = Mapping[Path, tuple[int, int]]  # file -> (modification time in ns, size in bytes)
 _SUFFIXES = (".py", ".toml", ".sql")
 _NAMED = ("mainspring", "numpy", "pandas", "scikit-learn", "onnx", "onnxruntime", "skl2onnx", "duckdb", "pyarrow")
 
 
 def code_version(root: Path) -> str:
-    """Return the git commit that `root` is at, with `+changed` if a file there differs from it; `""` outside git."""
+    """Return the git commit of `root`, with `+changed` if files differ from it; `""` outside git."""
     git = shutil.which("git")
     if git is None:
         return ""
@@ -44,12 +44,12 @@ def _git(git: str, root: Path, *arguments: str) -> str:
 def run_git(
     git: str, root: Path, *arguments: str, fine: tuple[int, ...] = (0,), environment: Mapping[str, str] | None = None
 ) -> bytes | None:
-    """Return what git prints in `root`, `None` where it fails, that is, ends with another code than those of `fine`.
+    """Run git in `root` and return its output, `None` if it fails: the exit code is not in `fine`.
 
     Args:
-        environment: Its whole environment, in place of this process's.
+        environment: The complete environment of git, instead of this process's.
     """
-    # no configuration of the repository may run a program of its choice
+    # keep the repository's configuration from running programs
     safe = ["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]
     try:
         done = subprocess.run(
@@ -65,17 +65,17 @@ def run_git(
 
 
 def code_diff(root: Path, used: Collection[Path] | None = None) -> bytes:
-    """Return how the project's files differ from the git commit that `root` is at, as `git apply` takes it.
+    """Return the project's changes since the git commit of `root`, in the format of `git apply`.
 
-    That is every change in a tracked file in `root`, and each module that this process has imported and git neither
-    tracks nor ignores. Of other such Python, TOML and SQL files, which may hold what nobody meant to keep, there is a
-    line at the beginning with name and SHA-256. Empty outside git. Paths are from the top of the repository.
+    The diff has every change in a tracked file in `root`, and each imported module that git neither tracks nor ignores.
+    Other untracked Python, TOML and SQL files may hold private content, so they are only listed at the beginning, with
+    name and SHA-256. Empty outside git. Paths are relative to the top of the repository.
 
     Args:
-        used: The files whose content is kept though git does not know them, in place of the imported modules'.
+        used: Untracked files whose content is kept, instead of those of imported modules.
 
     Raises:
-        Invalid: It is larger than 16 MB, or there are more than 500 such files.
+        Invalid: The diff exceeds 16 MB, or there are more than 500 untracked files.
     """
     git = shutil.which("git")
     top = _git(git, root, "rev-parse", "--show-toplevel") if git else ""
@@ -106,33 +106,33 @@ def code_diff(root: Path, used: Collection[Path] | None = None) -> bytes:
 def _imported() -> Iterator[Path]:
     for module in list(sys.modules.values()):
         file = None
-        with suppress(Exception):  # a library may put there what imports, or raises, where it is asked for a name
+        with suppress(Exception):  # sys.modules may hold objects that import or raise on attribute access
             file = getattr(module, "__file__", None)
         if isinstance(file, str):
             yield Path(file)
 
 
 def module_files(root: Path) -> ModuleFiles:
-    """Return the files in `root` whose modules this process has imported."""
+    """Return the files in `root` that this process has imported as modules, with their state."""
     states = {file: _state(file) for file in _imported() if file.is_relative_to(root)}
     return {file: state for file, state in states.items() if state is not None}
 
 
 def changed_files(imported: ModuleFiles) -> list[Path]:
-    """Return the files that are not as they were when they were imported."""
+    """Return the files that changed after they were imported."""
     return sorted(file for file, before in imported.items() if _state(file) != before)
 
 
 def _state(file: Path) -> tuple[int, int] | None:
     try:
         found = file.stat()
-    except OSError:  # it is gone, or is in a folder that became closed
+    except OSError:  # deleted or no longer readable
         return None
     return (found.st_mtime_ns, found.st_size)
 
 
 def files_digest(root: Path) -> str:
-    """Return the SHA-256 of the project's Python, TOML and SQL files with their names; hidden folders are left out."""
+    """Return the SHA-256 over the project's Python, TOML and SQL files and their names, without hidden folders."""
     digest = hashlib.sha256()
     for path in sorted(_files(root)):
         content = path.read_bytes()
@@ -151,7 +151,7 @@ def _files(root: Path) -> Iterator[Path]:
 
 @cache
 def package_digest() -> str:
-    """Return the SHA-256 of this package's own files: an upgrade may keep the version."""
+    """Return the SHA-256 over this package's own files, which may change without a new version number."""
     return files_digest(Path(__file__).parents[2])
 
 
@@ -162,7 +162,7 @@ def environment() -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
-    """Return what the packages ran on."""
+    """Return the platform: Python implementation, operating system, architecture, number of processors."""
     return {
         "implementation": platform.python_implementation(),
         "platform": platform.platform(),
@@ -172,5 +172,5 @@ def machine() -> dict[str, str]:
 
 
 def environment_summary(installed: dict[str, str]) -> str:
-    """Return the versions that decide most, in one line."""
+    """Return the versions of the main packages in one line."""
     return " ".join(f"{name}={installed[name]}" for name in ("python", *_NAMED) if name in installed)

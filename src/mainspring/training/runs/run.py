@@ -1,4 +1,4 @@
-"""The run: where a training function writes down what it does."""
+"""Run handle: logging from a training function."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from mainspring.registry.runs import ERROR, NAME, PARENT, error_text, process_ta
 from mainspring.training.runs.buffer import Buffer, Metric
 from mainspring.training.runs.system import Sampler
 
-_LONGEST_PARAM = 6000  # characters: what MLflow's store keeps
+_LONGEST_PARAM = 6000  # characters: the limit of MLflow's store
 _LONGEST_TAG = 8000
 
 
 class Run:
-    """One training run. What is logged is buffered in order, and written every second, at `flush`, at the end and on an
-    exception; files are written at once. What `flush` has written survives any death of the process.
+    """One training run.
 
-    Used as a context: on an ordinary exit nothing is closed yet (whoever opened the run finishes it; a nested run
-    finishes itself); on an exception the run is marked FAILED, on an interrupt KILLED.
+    Logged values are buffered in order, and written every second, at `flush`, at the end and on an exception; files are
+    written at once. Values that `flush` has written survive a crash of the process.
+
+    As a context manager: a normal exit does not close the run (its opener finishes it; a nested run finishes itself);
+    an exception marks it FAILED, an interrupt KILLED.
 
     Args:
-        flush_every_s: How often what is buffered is written.
-        system_every_s: How often processors, memory and GPUs are sampled; 0 for never.
+        flush_every_s: Seconds between writes of the buffer.
+        system_every_s: Seconds between samples of processors, memory and GPUs; 0 for none.
     """
 
     def __init__(
@@ -52,22 +54,22 @@ class Run:
         self._buffer = Buffer(tracking, run_id, every_s=flush_every_s)
         self._sampler = Sampler(self._sampled, system_every_s) if system_every_s else None
         self._logged: dict[str, str] = {}  # parameters
-        self._names: set[str] = set()  # of metrics that were found to be names
+        self._names: set[str] = set()  # metric names that were already checked
         self._prefix = ""
         self._nested = False
         self._entered = ExitStack()
-        self.withheld = ""  # why the message of an error is not kept
+        self.withheld = ""  # reason to omit an error's message
 
     def log_metric(self, name: str, value: float, step: int = 0) -> None:
-        """Write down one number.
+        """Log one number.
 
         Raises:
-            Invalid: It is NaN or infinite, or no number; or `name` cannot name a metric.
+            Invalid: The value is NaN, infinite or not a number, or `name` is not a valid metric name.
         """
         self.log_metrics({name: value}, step)
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Write down several numbers, in order, all of them or, if one is wrong, none. Raises as `log_metric` does."""
+        """Log several numbers, in order; none if one is invalid. Raises as `log_metric` does."""
         at, prefix, known = self._clock.now(), self._prefix, self._names
         new = [name for name in values if name not in known]
         if new:
@@ -81,16 +83,16 @@ class Run:
         self._buffer.add(numbers)
 
     def log_param(self, name: str, value: Any) -> None:
-        """Write down a choice, as text. The same again changes nothing.
+        """Log a parameter as text. Logging the same value again has no effect.
 
         Raises:
-            Invalid: It was written down with another value, or is longer than 6,000 characters; or `name` cannot name
-                a parameter.
+            Invalid: The parameter has another value already, the text exceeds 6,000 characters, or `name` is not a
+                valid parameter name.
         """
         self.log_params({name: value})
 
     def log_params(self, values: Mapping[str, Any]) -> None:
-        """Write down several choices, all or none. Raises as `log_param` does."""
+        """Log several parameters, all or none. Raises as `log_param` does."""
         check_names(values, "parameter")
         texts = {self._prefix + name: str(value) for name, value in values.items()}
         for name, text in texts.items():
@@ -109,15 +111,15 @@ class Run:
         self._buffer.add(params=texts)
 
     def set_tag(self, name: str, value: Any) -> None:
-        """Say something about the run, as text. Another value for the same name replaces it.
+        """Set a tag of the run, as text, replacing its value.
 
         Raises:
-            Invalid: `name` cannot name a tag, or the text is longer than 8,000 characters.
+            Invalid: `name` is not a valid tag name, or the text exceeds 8,000 characters.
         """
         self.set_tags({name: value})
 
     def set_tags(self, values: Mapping[str, Any]) -> None:
-        """Say several things about the run, all or none. Raises as `set_tag` does."""
+        """Set several tags of the run, all or none. Raises as `set_tag` does."""
         check_names(values, "tag")
         texts = {self._prefix + name: str(value) for name, value in values.items()}
         for name, text in texts.items():
@@ -128,44 +130,44 @@ class Run:
         self._buffer.add(tags=texts)
 
     def log_artefact(self, name: str, content: bytes | str | Path) -> None:
-        """Keep a file with the run, now; one of that name is replaced.
+        """Store a file with the run at once, replacing one of the same name.
 
         Args:
-            name: What it is kept as, such as `plots/roc.png`.
-            content: The bytes, or the path of a file (text is a path; `log_text` keeps text).
+            name: Name of the artefact, such as `plots/roc.png`.
+            content: The bytes, or the path of a file (a string is a path; `log_text` stores text).
 
         Raises:
-            Invalid: `name` cannot name a file.
-            NotFound: There is no such file.
+            Invalid: `name` is not a valid file name.
+            NotFound: The file does not exist.
         """
         kept = Path(content) if isinstance(content, str) else content
         self._tracking.log_artefact(self.id, self._prefix + name, kept)
 
     def log_text(self, name: str, text: str) -> None:
-        """Keep text with the run, as UTF-8. Raises as `log_artefact` does."""
+        """Store text with the run, as UTF-8. Raises as `log_artefact` does."""
         self._tracking.log_artefact(self.id, self._prefix + name, text.encode())
 
     def log_figure(self, name: str, figure: Any) -> None:
-        """Keep a picture of a figure: Matplotlib's in the format that `name` ends with, Plotly's and others' as HTML.
+        """Store a figure: Matplotlib's in the format of the name's extension, Plotly's and others' as HTML.
 
         Raises:
-            Invalid: It is no figure that can be drawn, or not as `name` ends.
+            Invalid: The object is not a supported figure, or cannot be drawn in the name's format.
         """
         self.log_artefact(name, _drawn(name, figure))
 
     def prefixed(self, prefix: str) -> Run:
-        """Return the same run with `prefix` before every name: one of its parts, not a run of its own."""
+        """Return a view of the same run that puts `prefix` before every name; not a run of its own."""
         part = Run(self._tracking, self.id, self._clock, seed=self.seed)
         part._buffer, part._logged, part._prefix = self._buffer, self._logged, self._prefix + prefix
         return part
 
     def nested(self, name: str, *, params: Mapping[str, Any] | None = None, seed: int | None = None) -> Run:
-        """Begin a run of its own that is part of this one: a fold, a trial. Use it as a context, which finishes it.
+        """Start a child run, such as a fold or a trial. Use it as a context manager, which finishes it.
 
         Args:
-            name: What it is called among its siblings.
-            params: Its first parameters.
-            seed: Its seed, if it is not this run's.
+            name: Name of the run among its siblings.
+            params: Initial parameters.
+            seed: Seed of the child; by default this run's.
         """
         seed = self.seed if seed is None else seed
         model = self._tracking.get(self.id).model
@@ -177,18 +179,20 @@ class Run:
         return run
 
     def active(self) -> AbstractContextManager[None]:
-        """While it is entered, the project's own `mlflow` calls and autologging land in this run."""
+        """Direct the project's own `mlflow` calls and autologging into this run, inside the block."""
         return self._tracking.active(self.id)
 
     def aside(self, name: str) -> AbstractContextManager[None]:
-        """While it is entered, they do not, and autologging is off: what is logged gets a nested run called `name`."""
+        """Keep them out of this run inside the block, with autologging off: explicit calls log to a child run called
+        `name`.
+        """
         return self._tracking.aside(self.id, name)
 
     def flush(self) -> None:
-        """Write what is buffered now; it is in the store when this returns.
+        """Write the buffer; it is stored when this returns.
 
         Raises:
-            MainspringError: The store refused, now or at an earlier flush in the background.
+            MainspringError: This write, or an earlier one in the background, failed.
         """
         self._buffer.flush()
 
@@ -227,7 +231,7 @@ class Run:
 
     def _sampled(self, values: Mapping[str, float], step: int) -> None:
         at = self._clock.now()
-        with suppress(Exception):  # what the store refuses is told to the training function, not to the sampler
+        with suppress(Exception):  # a store's error is raised in the training function, not in the sampler
             self._buffer.add([(name, value, step, at) for name, value in values.items()])
 
 

@@ -1,4 +1,4 @@
-"""What the machine does while a run goes on: processors, memory, GPUs, under the names that MLflow's pages show."""
+"""System metrics during a run: processors, memory, GPUs, under MLflow's names."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mainspring.training.runs.gpus import gpu_reader
 PREFIX = "system/"
 Tell = Callable[[Mapping[str, float], int], None]
 
-_SHORTEST_S = 0.1  # a share of a processor's time is not known over less
+_SHORTEST_S = 0.1  # shortest interval for a meaningful processor share
 
 
 class Sampler:
-    """Samples on a thread of its own, every `every_s` seconds and at the end. Without psutil it does nothing."""
+    """Samples on its own thread, every `every_s` seconds and at the end. Does nothing without psutil."""
 
     def __init__(self, tell: Tell, every_s: float) -> None:
         self._tell = tell
@@ -26,12 +26,12 @@ class Sampler:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Start sampling."""
         self._thread = threading.Thread(target=self._sample_often, name="system-metrics", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Sample once more and end."""
+        """Take a last sample and stop."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join()
@@ -42,7 +42,7 @@ class Sampler:
         except ModuleNotFoundError:
             return
         process, gpus = psutil.Process(), gpu_reader()
-        _read(psutil, process, gpus)  # shares of time are of the time since the last look
+        _read(psutil, process, gpus)  # the first call starts the interval of processor shares
         step, last = 0, time.monotonic()
         while True:
             ended = self._closing.wait(self._every_s)
@@ -60,7 +60,7 @@ def _read(psutil: Any, process: Any, gpus: Callable[[], dict[str, float]] | None
     memory = psutil.virtual_memory()
     with process.oneshot():
         own = {
-            "process_cpu_utilization_percentage": float(process.cpu_percent()),  # 100 is one processor
+            "process_cpu_utilization_percentage": float(process.cpu_percent()),  # 100 means one full processor
             "process_memory_usage_megabytes": process.memory_info().rss / 1e6,
         }
     return {

@@ -1,1 +1,1 @@
-"""Hyperparameter search: trials of a model's parameters, and the study that remembers them."""
+"""Hyperparameter search: trials of a model's parameters, and the study that stores them."""

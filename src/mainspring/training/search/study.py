@@ -1,7 +1,7 @@
-"""The trials of one search, in Optuna's own tables, so that a killed search goes on and Optuna's tools can read it.
+"""Trials of one search, in Optuna's own tables, so that a killed search can resume and Optuna's tools can read it.
 
-One process at a time asks and tells. A trial that nobody told the end of, when a process opens the study, is one whose
-process died.
+Only one process at a time asks and tells. A trial that is still running when a process opens the study belongs to a
+dead process.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from mainspring.training.space import Dimension, Numbers, Search
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-MOST_DEATHS = 3  # of processes by one set of parameters: then it is a failed trial
+MOST_DEATHS = 3  # dead processes by one parameter set, after which the trial counts as failed
 _RUN, _REASON, _LOST, _RETRY_OF, _DEATHS = "run_id", "reason", "lost", "retry_of", "deaths"
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One trial: what was chosen, in which run, and what came of it. `steps` is what it reported, by step."""
+    """One trial: its parameters, run and result. `steps` maps step -> reported value."""
 
     number: int
     state: str  # complete, pruned, failed; running
@@ -41,9 +41,9 @@ class Study:
     """The trials of one search.
 
     Args:
-        at: The SQLite file of Optuna's tables, or an engine on Postgres that is this study's alone.
-        workers: How many trials run at once.
-        name: Which of the studies there.
+        at: The SQLite file of Optuna's tables, or a Postgres engine for this study alone.
+        workers: Number of concurrent trials.
+        name: Name of the study in the store.
 
     Raises:
         MissingExtra: Optuna is not installed.
@@ -68,18 +68,18 @@ class Study:
             direction="maximize" if search.maximize else "minimize",
             pruner=pruner[search.pruner](),
         )
-        # a sampler's state is not kept: one that goes on must not draw what was drawn
+        # the sampler's state is not stored: a resumed one must not repeat earlier draws
         self._study.sampler = optuna.samplers.TPESampler(seed=seed + len(self._study.trials), constant_liar=workers > 1)
         self._open: dict[int, Any] = {}
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the store's connections."""
         self._storage.engine.dispose()
 
     def copy_to(self, path: Path) -> None:
-        """Leave the study in an SQLite file at `path`, for Optuna's own tools."""
+        """Copy a study on Postgres to an SQLite file at `path`, for Optuna's own tools."""
         if self._storage.engine.dialect.name == "sqlite":
-            return  # it is there
+            return  # the study is already such a file
         path.unlink(missing_ok=True)
         into = _storage(self._optuna, path)
         with study_errors():
@@ -90,29 +90,29 @@ class Study:
         into.engine.dispose()
 
     def unended(self) -> list[Trial]:
-        """Return the trials that somebody began and that nobody said the end of."""
+        """Return the trials that have started and not ended."""
         return [trial for trial in map(_trial, self._study.trials) if trial.state == "running"]
 
     def ask(self) -> Trial:
-        """Begin a trial: one that is to be tried again, or one with parameters of the sampler's choice."""
+        """Start a trial: a queued retry, or one with parameters from the sampler."""
         asked = self._study.ask(self._space)
         self._open[asked.number] = asked
         return Trial(asked.number, "running", dict(asked.params), "")
 
     def begun(self, number: int, run_id: str) -> None:
-        """Note the run of a trial."""
+        """Record the run of a trial."""
         self._open[number].set_user_attr(_RUN, run_id)
 
     def report(self, number: int, value: float, step: int) -> bool:
-        """Keep what a trial reports and return whether it is to stop."""
+        """Record an intermediate value of a trial and return whether to prune it."""
         trial = self._open[number]
         if step in trial.storage.get_trial(trial._trial_id).intermediate_values:
-            return False  # the first of a step counts, as everywhere in Optuna
+            return False  # the first report of a step counts, as in Optuna
         trial.report(value, step)
         return bool(trial.should_prune())
 
     def tell(self, number: int, ended: Ended) -> None:
-        """Say how a trial ended; of one that is said to have ended already the first word counts."""
+        """Record the end of a trial; a trial that has ended already keeps its first result."""
         states = self._optuna.trial.TrialState
         state = {COMPLETE: states.COMPLETE, PRUNED: states.PRUNED, FAILED: states.FAIL}[ended.state]
         if ended.reason:
@@ -122,9 +122,9 @@ class Study:
         self._open.pop(number, None)
 
     def lost(self, number: int) -> bool:
-        """A trial's process died: let its parameters be tried again, and return whether they are.
+        """Handle the death of a trial's process: queue its parameters again, and return whether that was done.
 
-        Those that took `MOST_DEATHS` processes with them are not.
+        Parameters with `MOST_DEATHS` dead processes are not retried.
         """
         trials = self._study.trials
         trial = trials[number]
@@ -134,26 +134,26 @@ class Study:
             self._note(number, _LOST, True)
             if not any(each.user_attrs.get(_RETRY_OF) == number for each in trials):
                 self._study.enqueue_trial(trial.params, user_attrs={_RETRY_OF: number, _DEATHS: deaths})
-        elif set(trial.params) != set(self._space):  # died while it was asked for: nothing was tried
+        elif set(trial.params) != set(self._space):  # died before all parameters were drawn: nothing was tried
             self._note(number, _LOST, True)
         self.tell(number, Ended(FAILED, None, f"its process died ({deaths} of {MOST_DEATHS} times)"))
         return again
 
     def trials(self) -> list[Trial]:
-        """Return the trials that ended and count, in the order in which they began."""
+        """Return the ended trials, without lost ones, in order of their start."""
         kept = [each for each in self._study.trials if _LOST not in each.user_attrs]
         return [trial for trial in map(_trial, kept) if trial.state in (COMPLETE, PRUNED, FAILED)]
 
     def best(self) -> Trial | None:
-        """Return the best trial that was completed."""
+        """Return the best completed trial."""
         sign = 1 if self._search.maximize else -1
         complete = [(sign * trial.value, trial) for trial in self.trials() if trial.value is not None]
         return max(complete, key=lambda each: each[0])[1] if complete else None
 
     def importance(self) -> dict[str, float]:
-        """Return parameter -> share of what tells the better trials from the rest; empty where that cannot be said.
+        """Return parameter -> importance, from comparing the better trials with the rest.
 
-        Watanabe, Bansal, Hutter: PED-ANOVA (IJCAI 2023).
+        Empty for fewer than four distinct values. Watanabe, Bansal, Hutter: PED-ANOVA (IJCAI 2023).
         """
         values = {trial.value for trial in self.trials() if trial.state == COMPLETE}
         if len(values) < 4:
@@ -175,10 +175,10 @@ def _storage(optuna: Any, at: Path | sa.Engine) -> Any:
 
 @contextmanager
 def study_errors() -> Iterator[None]:
-    """Turn what Optuna and the driver say of a store that is gone or locked into ours.
+    """Translate errors of Optuna and the driver about a lost or locked store into `Unavailable`.
 
     Raises:
-        Unavailable: It did not answer.
+        Unavailable: The store did not answer.
     """
     try:
         yield
@@ -218,7 +218,7 @@ def _distribution(optuna: Any, dimension: Dimension) -> Any:
 
 
 def improved(trials: list[Trial], search: Search) -> Mapping[int, float]:
-    """Return trial number -> the best value there was when it had ended, for every completed trial."""
+    """Return trial number -> best value so far, for every completed trial."""
     best: dict[int, float] = {}
     at: float | None = None
     for trial in trials:

@@ -1,4 +1,4 @@
-"""One trial of a search: the training function with chosen parameters, judged on the validation rows alone."""
+"""One trial of a search: the training function with chosen parameters, evaluated on the validation rows alone."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 TRAIN, VALIDATION = "train.arrow", "validation.arrow"
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 STATE, VALUE, REASON = "mainspring.trial.state", "mainspring.trial.value", "mainspring.trial.reason"  # tags of its run
-Report = Callable[[float, int], bool]  # (value, step) -> whether the trial is to stop
+Report = Callable[[float, int], bool]  # (value, step) -> whether to prune the trial
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a trial ended. `value` is there if it is complete; of a pruned one it is the last that was reported."""
+    """Result of a trial. `value` is the metric of a complete trial, or the last reported value of a pruned one."""
 
     state: str
     value: float | None = None
@@ -52,11 +52,11 @@ class Ended:
 
 
 class _Pruned(MainspringError):
-    """The trial is not worth going on with. Ours, so that it passes through the training function's errors."""
+    """Signals a pruned trial; a `MainspringError`, so that `fit` passes it through."""
 
 
 class _TrialRun(Run):
-    """A run that stops its training function once what it reports is too bad."""
+    """A run that stops its training function when a report prunes the trial."""
 
     watched = ""
     report: Report | None = None
@@ -71,9 +71,9 @@ class _TrialRun(Run):
 
 
 def write_rows(model: Model, scan: Scan, folder: Path, *, since: int | None, until: int | None) -> None:
-    """Read what a search trains and validates on, once, into two Arrow files of `folder` that every trial maps.
+    """Write the training and validation rows of a search, once, into two Arrow files of `folder` that every trial maps.
 
-    The held-out rows are in neither: no trial can see them. Files that are there stay as they are.
+    The held-out rows are in neither, so no trial can use them. Existing files stay unchanged.
 
     Raises:
         InvalidData: There is too little to train on.
@@ -96,7 +96,7 @@ def write_rows(model: Model, scan: Scan, folder: Path, *, since: int | None, unt
 
 
 def read_rows(model: Model, folder: Path) -> TrainingSet:
-    """Return what `write_rows` wrote, with a holdout of no rows."""
+    """Return the rows of `write_rows` as a training set with an empty holdout."""
     dtypes = feature_types(model, model.columns)
 
     def split(table: pa.Table) -> Split:
@@ -125,9 +125,10 @@ def try_params(
     clock: Clock,
     report: Report,
 ) -> Ended:
-    """Train with `params` in the run `run_id`, and close it. Whatever the function does wrong ends this trial only.
+    """Train with `params` in the run `run_id`, and close the run. An error of the training function ends only this
+    trial.
 
-    The run is closed last: one that is FINISHED says in its tags how the trial ended, whoever dies after that.
+    The run is closed last, so a FINISHED run always has the trial's result in its tags, even after a crash.
     """
     assert model.search is not None
     run = _TrialRun(tracking, run_id, clock, seed=model.seed)
@@ -169,7 +170,7 @@ def _judged(model: Model, data: TrainingSet, estimator: Any, run: Run) -> float:
 
 
 def ended_of(tags: Mapping[str, str], status: str) -> Ended | None:
-    """Return how the trial of a run ended, by what the run says; `None` if its process died before it had."""
+    """Return the result of a run's trial from its tags; `None` if its process died before the end."""
     state = tags.get(STATE)
     if state == FAILED or (state is None and status == "FAILED"):
         return Ended(FAILED, None, tags.get(REASON, "its process died while it was closed"))

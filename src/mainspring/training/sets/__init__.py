@@ -1,1 +1,1 @@
-"""Training sets: labelled observations with their features, split by time, weighed, and searched for leaks."""
+"""Training sets: labelled observations with features, split by time, weighted, and checked for leakage."""

@@ -1,4 +1,4 @@
-"""A bundle's held-out rows, read again with another model's features: the same moments, the same pinned data."""
+"""Reconstruction of a bundle's held-out rows with another model's features, from the same pinned data."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def held_out_again(bundle: Bundle, other: Bundle, labels: Sequence[Label], scan:
     """Return the held-out rows of `bundle`, in their order, with the features that `other` was trained on.
 
     Args:
-        bundle: Whose rows: its observations, its time range, its labels.
-        other: Whose features.
-        labels: The labels of `bundle`'s model; when they were settled is taken from the bundle.
+        bundle: Provides the observations, the time range and the label maturity.
+        other: Provides the features.
+        labels: The declared labels of `bundle`'s model.
         scan: Reads tables as of the dataset commit that `bundle` was trained on.
 
     Raises:
-        Corrupt: The rows found now are not the rows of the bundle.
-        NotFound: The data of that commit is gone.
+        Corrupt: The reconstructed rows differ from the bundle's.
+        NotFound: The data of that commit no longer exists.
     """
     held_out = pq.read_table(io.BytesIO(bundle.files[HOLDOUT]))
     _, observations = definitions.load(bundle.files[FEATURES])

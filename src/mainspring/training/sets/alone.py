@@ -1,7 +1,7 @@
-"""How well one feature alone tells the label, on rows later than those it was looked up in.
+"""Predictive power of a single feature, measured on rows later than those it was fitted on.
 
-A number is cut into bins of as many rows, a text is taken as it is, null is a bin of its own; a bin stands for the mean
-label that its earlier rows had. So a feature is found whatever the shape of what it knows. In O(rows log rows).
+Numbers are cut into equal-sized bins, a text is a bin of its own, and so is null. A bin predicts the mean label of its
+earlier rows, so power is found whatever the shape of the relation. O(rows log rows).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from mainspring.stats.metrics import auc
 from mainspring.training.frames import Array
 
 _BINS = 64
-_FEWEST = 20  # rows of a class, without which nothing is said of it
+_FEWEST = 20  # minimum rows of a class for a result
 
 
 class Power(NamedTuple):
-    """What one feature is worth alone, and the lower end of what that may be by chance."""
+    """Power of one feature alone, and the lower end of its confidence interval."""
 
     value: float
     lower: float
@@ -28,12 +28,12 @@ class Power(NamedTuple):
 
 
 def power_alone(values: Array, labels: Array, task: str, *, looks: int = 1) -> Power | None:
-    """Return the power of a feature over the later half of the rows, `None` where there are too few of them.
+    """Return the power of a feature on the later half of the rows, `None` if there are too few rows.
 
     Args:
         values: Shape (rows,), oldest first: numbers with NaN for null, or texts with `None`.
         labels: Shape (rows,).
-        looks: How many features are looked at: of many, the best by chance looks good (Bonferroni at 1 %).
+        looks: Number of features tested, for the Bonferroni correction at 1 %.
     """
     half = len(values) // 2
     codes, seen = bins(values, half)
@@ -46,13 +46,13 @@ def power_alone(values: Array, labels: Array, task: str, *, looks: int = 1) -> P
 
 
 def bins(values: Array, half: int) -> tuple[Array, int]:
-    """Return each row's bin, int64 of shape (rows,), and how many there are. Only earlier rows decide on the bins."""
+    """Return each row's bin, int64 of shape (rows,), and the number of bins. Only earlier rows define the bins."""
     if values.dtype == object:
         known = {each: code for code, each in enumerate(dict.fromkeys(values[:half].tolist()))}
         return np.array([known.get(each, len(known)) for each in values.tolist()], np.int64), len(known) + 1
     null = np.isnan(values)
     earlier = np.sort(values[:half][~null[:half]])
-    # edges lie between values, at which a bin ends: a number that many rows share has a bin of its own
+    # a value equal to an edge has its own bin, so a frequent number does not mix with its neighbours
     picked = earlier[(np.arange(1, _BINS) * len(earlier)) // _BINS] if len(earlier) else earlier
     edges = np.unique(picked)
     codes = np.searchsorted(edges, values, side="left") + np.searchsorted(edges, values, side="right")
@@ -60,7 +60,7 @@ def bins(values: Array, half: int) -> tuple[Array, int]:
 
 
 def _means(codes: Array, seen: int, truth: Array, half: int) -> Array:
-    """Return what each row's bin stands for, shape (rows,); a bin of few rows is drawn to the mean of all."""
+    """Return each row's predicted label, shape (rows,): the mean of its bin, shrunk to the overall mean."""
     count = np.bincount(codes[:half], minlength=seen)
     total = np.bincount(codes[:half], truth[:half], minlength=seen)
     return np.asarray(((total + truth[:half].mean()) / (count + 1))[codes])
@@ -91,10 +91,10 @@ def _r2(codes: Array, seen: int, truth: Array, half: int, z: float) -> Power | N
 
 
 def is_shadow(values: Array, labels: Array, task: str) -> bool:
-    """Return whether the feature is the label in another form, on all rows where it is not null.
+    """Return whether the feature is a transformed label, on all rows where it is not null.
 
-    Of a regression: it rises, or falls, with the label throughout. Else: each class has an interval of its numbers, or
-    texts of its own.
+    For a regression: the feature rises, or falls, monotonically with the label. Otherwise: each class has its own
+    interval of numbers, or its own texts.
     """
     null = np.array([each is None for each in values.tolist()]) if values.dtype == object else np.isnan(values)
     values, labels = values[~null], labels[~null]
@@ -124,7 +124,7 @@ def _monotone(values: Array, labels: Array) -> bool:
 
 def _texts_of_their_own(values: Array, codes: Array) -> bool:
     _, texts, count = np.unique(values.astype(str), return_inverse=True, return_counts=True)
-    often = count[texts] >= _FEWEST  # a text that hardly ever comes is of one class by chance
+    often = count[texts] >= _FEWEST  # a rare text has one class by chance
     if often.mean() < 0.9:
         return False
     first = np.full(len(count), -1)
@@ -133,10 +133,11 @@ def _texts_of_their_own(values: Array, codes: Array) -> bool:
 
 
 def knows_the_future(values: Array, labels: Array, *, lags: int = 5, looks: int = 1) -> tuple[int, float, float] | None:
-    """Return (lag, its correlation, the largest with present and past) where a feature knows later labels best.
+    """Return (lag, its correlation, the largest at present and past lags) if a feature correlates best with later
+    labels.
 
-    What is honestly known by a row correlates with labels of the past and of the present at least as well as with those
-    of later rows; a column that was shifted the wrong way does not.
+    An honest feature correlates with labels of the past and present at least as well as with later ones; a column
+    shifted the wrong way does not.
 
     Args:
         values: Numbers of shape (rows,), oldest first, NaN for null.

@@ -1,4 +1,4 @@
-"""From pinned tables to a training set: observations, their labels, what was known at their time, cut by time."""
+"""Assembly of a training set from pinned tables: observations, labels, point-in-time features, split by time."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Scan = Callable[[str], TableScan]
 def labelled_observations(
     model: Model, scan: Scan, *, since: int | None, until: int | None
 ) -> tuple[pa.Table, LeftOut]:
-    """Return the observations made in `[since, until)` with features and `_label`, and why others have no label.
+    """Return the observations in `[since, until)` with features and `_label`, and the reasons for those left out.
 
-    Labels count that were visible at `until`. The rows come by time; instants are UTC epoch microseconds. Whether the
-    parts can be trained and judged on is checked before any feature is read.
+    Only labels visible at `until` count. Rows are ordered by time; times are UTC epoch microseconds. The parts are
+    checked for enough rows and classes before any feature is read.
 
     Raises:
-        InvalidData: A part would be empty, too small or of one class, or the labels do not fit the task.
+        InvalidData: A part is empty, too small or has only one class, or the labels do not fit the task.
     """
     from mainspring.features.offline import observe, point_in_time
 
@@ -46,15 +46,15 @@ def labelled_observations(
 
 
 def instants(table: pa.Table) -> Instants:
-    """Return the instants of a table's rows, shape (rows,), UTC epoch microseconds."""
+    """Return the times of a table's rows, shape (rows,), UTC epoch microseconds."""
     return np.asarray(table.column(AT).cast(pa.int64()).to_numpy())
 
 
 def training_set(model: Model, table: pa.Table, left_out: LeftOut) -> tuple[TrainingSet, pa.Table]:
-    """Return the set with the columns of the model and its baseline, and the rows of its holdout as a table.
+    """Return the training set with the columns of the model and its baseline, and the held-out rows as a table.
 
     Raises:
-        InvalidData: A part would be empty, or the labels do not fit the task.
+        InvalidData: A part is empty, or the labels do not fit the task.
     """
     dtypes = feature_types(model, (*model.columns, *model.baseline_columns))
     at = instants(table)
@@ -75,7 +75,7 @@ def training_set(model: Model, table: pa.Table, left_out: LeftOut) -> tuple[Trai
 
 
 def label_values(column: pa.ChunkedArray[Any], model: Model) -> np.ndarray[Any, Any]:
-    """Return labels of shape (rows,): 0 and 1, numbers, or classes (int64 or strings); of several (rows, labels).
+    """Return labels of shape (rows,): 0 and 1, numbers, or classes (int64 or strings); (rows, labels) for several.
 
     Raises:
         InvalidData: A label does not fit the task.

@@ -1,4 +1,4 @@
-"""Cross-validation by time: every fold is judged on what came after all that it has seen."""
+"""Cross-validation by time: every fold is validated on rows later than its training rows."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class FoldRows(NamedTuple):
 
 
 def folds_by_time(at: Instants, count: int, *, embargo: int = 0, window: int | None = None) -> list[FoldRows]:
-    """Return `count` folds of rows at the instants `at`, which ascend; rows of one instant are never separated.
+    """Return `count` folds of rows at the ascending times `at`; rows of equal time are never separated.
 
-    The rows are cut into `count + 1` parts of nearly the same size. Fold k is validated on part k + 1 and trained on
-    what came before: on all of it (an expanding window), or on the last `window` of it (a sliding one).
+    The rows are cut into `count + 1` parts of nearly equal size. Fold k is validated on part k + 1 and trained on
+    everything before it (an expanding window), or on the last `window` of it (a sliding one).
 
     Args:
         at: Shape (rows,), UTC epoch microseconds.
-        embargo: Rows at most this before the validation are left out of the training, µs.
-        window: How much time the training covers, µs, counted back from where the embargo begins.
+        embargo: Time before the validation in which rows are left out of the training, µs.
+        window: Time that the training covers, µs, counted back from the start of the embargo.
 
     Raises:
         Invalid: `count` is less than 1.

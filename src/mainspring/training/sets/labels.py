@@ -1,8 +1,7 @@
-"""Labels for observations: the newest known, or what was known of each once it had matured.
+"""Join of labels to observations: the newest value, or the value known at maturity.
 
-Of several labels each is joined for itself, and an observation has them where it has every one.
-
-Why: docs/adr/0024-label-maturity.md, docs/adr/0030-several-labels.md.
+Several labels are joined separately, and an observation counts as labelled if it has all of them. Why:
+docs/adr/0024-label-maturity.md, docs/adr/0030-several-labels.md.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from mainspring.features.model import Observations
 from mainspring.features.offline.versions import open_versions
 from mainspring.training.label import Label, label_keys
 
-LABEL = "_label"  # of several labels a struct: column -> value
-KNOWN_AT = "_known_at"  # int64: when the label could be known, UTC epoch microseconds
-WHY = "_left_out"  # why a row has no label, one of the reasons below
+LABEL = "_label"  # for several labels a struct: column -> value
+KNOWN_AT = "_known_at"  # int64: time at which the label became known, UTC epoch microseconds
+WHY = "_left_out"  # reason for a missing label, one of those below
 
 NOT_MATURE, NULL_KEY, NO_LABEL, NULL_LABEL, KNOWN_BEFORE = (
     "not_mature", "null_key", "no_label", "null_label", "known_before",
@@ -41,15 +40,15 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """The observations that have no label, by reason.
+    """Observations without a label, counted by reason.
 
     Attributes:
-        counts: Reason -> how many, without those that are none. Of several labels `reason.column`, the first label in
-            the order of the declaration that an observation lacks.
-        keys: The columns by which labels are found.
-        through: Until when label rows are known of a label that matures, UTC epoch microseconds; `None` for others,
-            and where no label row is known at all.
-        labels: Column -> the same of each of several labels.
+        counts: Reason -> number of observations, without zeros. For several labels the key is `reason.column`, with the
+            first label in declaration order that an observation lacks.
+        keys: The join columns.
+        through: Time up to which label rows are known, for a label that matures, UTC epoch microseconds; `None` for
+            others, and if there are no label rows.
+        labels: Column -> the same for each of several labels.
     """
 
     counts: Mapping[str, int]
@@ -64,7 +63,7 @@ class LeftOut:
 
     @property
     def all_immature(self) -> bool:
-        """Whether every observation that is left out has not matured."""
+        """True if every observation left out has not matured."""
         return self.total > 0 and all(reason.partition(".")[0] == NOT_MATURE for reason in self.counts)
 
     def __str__(self) -> str:
@@ -93,15 +92,15 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Join of rows with their labels, as SQL over `observed`, which has `_at`, and `labels`, the label's source.
+    """Join of observations with one label, as SQL over `observed`, which has `_at`, and the label's source.
 
     Attributes:
-        keys: The columns of both that must be equal.
-        kind: DuckDB's type of `_label`, by default the column's.
-        row: A column of `observed` that is unique.
-        until: Label rows that became visible later are not used; UTC epoch microseconds, `None` for no limit.
-        feed: The relation with every row of the label's source, which shows how far labels are known.
-        labels: The label's source, by default `labels`.
+        keys: The join columns, present in both.
+        kind: DuckDB type of `_label`; by default the column's.
+        row: A unique column of `observed`.
+        until: Label rows that became visible later are ignored; UTC epoch microseconds, `None` for no limit.
+        feed: Relation with every row of the label's source, from which `through` is computed.
+        labels: Relation of the label's source.
     """
 
     label: Label
@@ -114,12 +113,12 @@ class Join:
 
     @property
     def sql(self) -> str:
-        """SELECT every row of `observed`, in any order, its `_label` (null for none), `_known_at` and `_left_out`."""
+        """SELECT of every row of `observed`, unordered, with `_label` (null if none), `_known_at` and `_left_out`."""
         return self._newest if self.label.matures_us is None else self._at_maturity(self.label.matures_us)
 
     @property
     def through(self) -> str:
-        """SELECT until when label rows are known, microseconds; null where there is none."""
+        """SELECT of the time up to which label rows are known, UTC epoch microseconds; null if there are none."""
         return f"SELECT epoch_us(max({VISIBLE_AT})) FROM {self.feed} AS f {self._visible}"
 
     @property
@@ -128,7 +127,7 @@ class Join:
 
     @property
     def _newest_versions(self) -> str:
-        """`_visible`, and of facts that have versions the newest one, unless it retracts the fact."""
+        """`_visible`, and for versioned facts only the newest version, unless it retracts the fact."""
         if self.label.source.versioning is None:
             return self._visible
         later = "" if self.until is None else f" OR epoch_us({SUPERSEDED_AT}) > {self.until}"
@@ -179,7 +178,7 @@ class Join:
         keys = ", ".join(f"k.{quote_name(key)}" for key in self.keys)
         versions = self.label.source.versioning is not None
         ended = f"epoch_us({SUPERSEDED_AT})" if versions else "NULL::BIGINT"
-        # the newest row of each observation that was visible when it matured, as of then: what comes later changes none
+        # the newest label row visible at each observation's maturity, as of then: later rows change nothing
         joined = (
             f"SELECT o.*, l._value, l._visible, ({self._no_key}) AS _no_key, {settled} AS _settled "
             f"FROM observed AS o LEFT JOIN (SELECT {keys}, {times}, {self._value} AS _value, "
@@ -205,13 +204,13 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Joins:
-    """Join of rows with one label or with several, each of which has a relation of its own."""
+    """Join of observations with one label or with several, each with its own relation."""
 
     each: tuple[Join, ...]
 
     @property
     def sql(self) -> str:
-        """The schema that `Join.sql` selects; of several labels `_label` is a struct, and null where any of them is."""
+        """SELECT with the schema of `Join.sql`; for several labels `_label` is a struct, and null if any of them is."""
         if len(self.each) == 1:
             return self.each[0].sql
         numbered = list(enumerate(self.each))
@@ -228,16 +227,16 @@ class Joins:
         )
 
     def open(self, con: Any, scan: Callable[[str], TableScan]) -> None:
-        """Open the relations of the labels on a connection.
+        """Create the labels' relations on a connection.
 
         Raises:
-            Invalid: A label's table was not landed by the id that its source declares.
+            Invalid: A label's table was not ingested by the id that its source declares.
         """
         for join in self.each:
             open_versions(con, join.labels, scan(join.label.source.name), join.label.source)
 
     def left_out(self, con: Any, counts: Mapping[str, int]) -> LeftOut:
-        """Return counted reasons of rows that were joined on the connection, the most frequent first."""
+        """Return the counted reasons as a `LeftOut`, the most frequent first."""
         if len(self.each) == 1:
             return left_out_by(con, self.each[0], counts)
         of = {join.label.column: left_out_by(con, join, _of_label(counts, join.label.column)) for join in self.each}
@@ -245,7 +244,7 @@ class Joins:
 
 
 def joins_of(observations: Observations, labels: Sequence[Label], *, row: str, until: int | None) -> Joins:
-    """Return how a model's observations find their labels."""
+    """Return the joins of a model's observations with their labels."""
     tables = ["labels"] if len(labels) == 1 else [f"labels_{at}" for at in range(len(labels))]
     return Joins(
         tuple(
@@ -263,18 +262,18 @@ def join_labels(
     *,
     until: int | None,
 ) -> tuple[pa.Table, LeftOut]:
-    """Return the observations that have every label, in the order given, with the column `_label`, and others' reasons.
+    """Return the observations that have every label, in the given order, with `_label`, and the reasons for the others.
 
-    Of several label rows of one key the newest value counts (the record-setting rule: the largest event time, then
-    recorded time, then order of arrival): of those visible at `until`, or of a label that matures, of those visible
-    when the observation matured. A null label is none. Of several labels `_label` is a struct of their columns.
+    If a key has several label rows, the newest value counts (largest event time, then recorded time, then order of
+    arrival) among those visible at `until`; for a label that matures, among those visible when the observation matured.
+    A null label counts as none. For several labels, `_label` is a struct of their columns.
 
     Args:
-        observed: As `features.offline.read.observe` returns it.
-        until: Labels that became visible later are not used; UTC epoch microseconds, `None` for no limit.
+        observed: The result of `features.offline.read.observe`.
+        until: Labels that became visible later are ignored; UTC epoch microseconds, `None` for no limit.
 
     Raises:
-        Invalid: The label's table was not landed by the id that its source declares.
+        Invalid: The label's table was not ingested by the id that its source declares.
     """
     joins = joins_of(observations, labels, row="_i", until=until)
     con = duck.connect()
@@ -292,7 +291,7 @@ def join_labels(
 
 
 def left_out_by(con: Any, join: Join, counts: Mapping[str, int]) -> LeftOut:
-    """Return counted reasons of rows that were joined on the connection, the most frequent first."""
+    """Return one label's counted reasons as a `LeftOut`, the most frequent first."""
     matures = join.label.matures_us
     through = None if matures is None else duck.one_row(con, join.through)[0]
     return LeftOut(_ordered(counts), tuple(join.keys), matures, through)
@@ -303,16 +302,16 @@ def _ordered(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _of_label(counts: Mapping[str, int], column: str) -> dict[str, int]:
-    """Return the reasons that are of one of several labels."""
+    """Return the counted reasons of one of several labels."""
     parts = {tuple(reason.split(".", 1)): count for reason, count in counts.items()}
     return {kind: count for (kind, of), count in parts.items() if of == column}
 
 
 def label_numbers(column: pa.ChunkedArray[Any], labels: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return a column `_label` of numbers as float64: shape (rows,), or (rows, labels) of several, in this order.
+    """Return a numeric column `_label` as float64: shape (rows,), or (rows, labels) for several, in this order.
 
     Args:
-        labels: The columns of several labels; of one none.
+        labels: Column names of several labels; empty for one.
     """
     if not labels:
         return np.asarray(column.cast(pa.float64()).to_numpy())

@@ -1,4 +1,4 @@
-"""What in a training set makes a model look better than it will be: found before anything is fitted.
+"""Leakage checks: properties of a training set that would inflate a model's evaluation, found before fitting.
 
 | check | severe where | a warning where |
 |---|---|---|
@@ -30,21 +30,21 @@ from mainspring.training.sets.training_set import Split, TrainingSet
 if TYPE_CHECKING:
     import pandas as pd
 
-_MOST_ROWS = 50_000  # that a feature is judged by: evenly spaced, or in a row where their order counts
+_MOST_ROWS = 50_000  # rows per check: evenly spaced, or consecutive if the check depends on their order
 _ALONE = {"AUC": (0.85, 0.98), "R2": (0.9, 0.995)}
 _TWICE, _COPIES_WARN, _COPIES = 0.1, 0.01, 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that may be a leak.
+    """A possible leak.
 
     Args:
         check: One of `model.CHECKS`.
-        subject: A feature's full name, or the part of the set that is concerned.
-        severe: Whether a training is refused for it.
-        evidence: What was seen, with numbers.
-        fix: What to do about it.
+        subject: A feature's full name, or a part of the training set.
+        severe: Whether the training is refused.
+        evidence: The observation, with numbers.
+        fix: The suggested remedy.
     """
 
     check: str
@@ -55,7 +55,7 @@ class Finding:
 
     @property
     def id(self) -> str:
-        """What `accept_findings` of a model calls it."""
+        """The finding's name in a model's `accept_findings`."""
         return f"{self.check}:{self.subject}"
 
     def __str__(self) -> str:
@@ -63,7 +63,7 @@ class Finding:
 
 
 class Leakage(InvalidData):
-    """A training set leaks. `findings` are the severe ones that were not accepted."""
+    """Error: a training set leaks. `findings` are the severe ones that were not accepted."""
 
     def __init__(self, model: str, findings: list[Finding]) -> None:
         super().__init__(
@@ -74,10 +74,10 @@ class Leakage(InvalidData):
 
 
 def refuse_leaks(model: str, data: TrainingSet, accepted: Collection[str] = ()) -> list[Finding]:
-    """Return what was found and not accepted, all of it warnings.
+    """Raise if a training set has a severe, unaccepted leak; return the remaining warnings.
 
     Raises:
-        Leakage: Something of it is severe.
+        Leakage: A finding is severe and not accepted.
     """
     found = [each for each in find_leaks(data) if each.id not in accepted]
     severe = [each for each in found if each.severe]
@@ -87,7 +87,7 @@ def refuse_leaks(model: str, data: TrainingSet, accepted: Collection[str] = ()) 
 
 
 def find_leaks(data: TrainingSet) -> list[Finding]:
-    """Return what looks like a leak in a training set, the severe first."""
+    """Return the possible leaks in a training set, severe ones first."""
     rows = data.development
     every = max(1, -(-len(rows) // _MOST_ROWS))
     spaced, together = slice(None, None, every), slice(max(0, len(rows) - _MOST_ROWS), None)
@@ -104,7 +104,7 @@ def find_leaks(data: TrainingSet) -> list[Finding]:
 
 
 def _of_labels(name: str, values: Array, y: Array, data: TrainingSet, spaced: slice, together: slice) -> list[Finding]:
-    """Return what a feature is found to know of the label; of several of the first that it knows most severely of."""
+    """Return the most severe finding of a feature against the label, or against several labels."""
     looks = len(data.features) * max(1, len(data.labels))
     found = []
     for at, labels in enumerate(y.T if data.labels else [y]):
@@ -176,7 +176,7 @@ def _copies(data: TrainingSet) -> Iterator[Finding]:
     for part, rows, earlier in _pairs(data):
         known = _hashes(earlier.X)
         _, row, times = np.unique(known, return_inverse=True, return_counts=True)
-        by_nature = float((times[row] > 1).mean())  # few features of few values repeat
+        by_nature = float((times[row] > 1).mean())  # rows with few distinct values repeat naturally
         share = float(np.isin(_hashes(rows.X), known).mean())
         chance = 4 * math.sqrt(0.25 / len(rows) + 0.25 / len(known))
         excess = share - by_nature - (chance if by_nature else 0.0)

@@ -1,4 +1,4 @@
-"""Labelled observations of more rows than memory holds: from the lake to a file."""
+"""Labelled observations that exceed memory, written from the lake to a file."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def write_labelled(
     memory_limit: str,
     temp: Path,
 ) -> tuple[int, LeftOut]:
-    """Write the model's observations made in `[since, until)` that have a label, by time, as a Parquet file.
+    """Write the model's labelled observations in `[since, until)`, ordered by time, to a Parquet file.
 
-    The same rows, columns and types as `features.offline.observe` and `training.sets.labels.join_labels` return.
+    Rows, columns and types equal those of `features.offline.observe` and `training.sets.labels.join_labels`.
 
     Args:
-        path: Where nobody reads before it is written.
-        temp: The folder under which to spill.
+        path: The file, not read by others before it is complete.
+        temp: Folder for spilling.
 
     Returns:
-        How many rows were written, and why other observations have no label.
+        The number of rows written, and the reasons for the observations left out.
 
     Raises:
-        Invalid: A table was not landed by the id that its source declares.
-        StorageFull: There is no room for them, or to sort them.
+        Invalid: A table was not ingested by the id that its source declares.
+        StorageFull: There is no space for the file, or for sorting.
     """
     observations = model.observations
     names = ", ".join(quote_name(name) for name in (*observations.source.columns, AT, LABEL))
@@ -61,7 +61,7 @@ def write_labelled(
 
 
 def labelled(path: Path) -> Iterator[pa.Table]:
-    """Yield what `write_labelled` wrote, in pieces."""
+    """Yield the rows of `write_labelled` in pieces."""
     for piece in pieces(path):
         fields = [field.with_nullable(True) for field in piece.schema]  # DuckDB marks columns that have no null
         yield piece.cast(pa.schema(fields))

@@ -1,7 +1,7 @@
-"""Features that repeat a column of the very row they are read for: the mark of an observation that sees its own row.
+"""Detection of features that repeat a column of the observation's own row: a sign that the row leaks into itself.
 
-A feature may honestly equal such a column where the column hardly changes, such as the country of a card. So rows count
-only where the value differs from that of the entity's observation before: a feature from the past is wrong there.
+A feature may legitimately equal such a column if the column rarely changes, such as the country of a card. So only rows
+count whose value differs from that of the entity's previous observation: a feature from the past would be wrong there.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _FEWEST = 20  # changes, below which nothing is reported
 
 
 def own_columns(model: Model, table: pa.Table) -> dict[str, str]:
-    """Return full name of a feature -> the column of the observations' source that it repeats in every row.
+    """Return full feature name -> column of the observations' source that it repeats in every row.
 
     Args:
-        table: Observations, by time, with the features beside them, as `sets.assemble.labelled_observations` returns.
+        table: Observations by time with features, from `sets.assemble.labelled_observations`.
     """
     found: dict[str, str] = {}
     for view in views_of([*model.features, *model.baseline]):
@@ -61,7 +61,7 @@ def _known(table: pa.Table, feature: str, column: str) -> tuple[pd.Series[Any], 
 
 
 def _changes(table: pa.Table, feature: str, column: str, view: FeatureView) -> bool:
-    """Return whether enough rows have another value in `column` than their entity's observation before."""
+    """Return whether enough rows differ in `column` from their entity's previous observation."""
     rows = table.select([*view.entity.keys, feature, column]).to_pandas().dropna()
     before = rows.groupby(list(view.entity.keys), sort=False)[column].shift()
     return int((before.notna() & (before != rows[column])).sum()) >= _FEWEST

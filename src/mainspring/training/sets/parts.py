@@ -1,4 +1,4 @@
-"""Checks that the parts of a training set can be trained and judged on, before any feature is read."""
+"""Checks that the parts of a training set have enough rows and classes, before any feature is read."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _CLASSES_SHOWN = 5
 
 
 def check_parts(model: Model, at: Instants, labels: np.ndarray[Any, Any], left_out: LeftOut) -> Cut:
-    """Return where labelled observations are cut, if each part has enough rows and classes.
+    """Return the split of labelled observations, if each part has enough rows and classes.
 
-    A binary model needs both classes in every part: no ranking is judged, stopped or calibrated on one alone. A
-    multiclass one needs two classes to train on, and none in the holdout that it never saw.
+    A binary model needs both classes in every part: evaluation, early stopping and calibration need both. A multiclass
+    model needs two classes to train on, and no class in the holdout that it never saw.
 
     Args:
         at: Shape (rows,), ascending, UTC epoch microseconds.
-        labels: Shape (rows,), or (rows, labels) of several.
-        left_out: The observations that have no label.
+        labels: Shape (rows,), or (rows, labels) for several.
+        left_out: The observations without a label.
 
     Raises:
         InvalidData: A part is empty, has too few rows, or lacks a class.

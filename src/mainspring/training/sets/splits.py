@@ -1,4 +1,4 @@
-"""Where in time a training set is cut. A model is judged on what came after all it has seen."""
+"""Split of a training set by time: a model is evaluated on rows later than all that it was fitted on."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class Cut(NamedTuple):
 
 
 def cut_by_time(at: Instants, holdout: float | str, *, embargo: int = 0) -> Cut:
-    """Return where to cut rows at the instants `at`, which ascend; rows of one instant are never separated.
+    """Return the split of rows at the ascending times `at`; rows of equal time are never separated.
 
     The holdout is the last part: a share of the rows, or a duration up to the last row. The validation part lies just
     before it and is half as large.
 
     Args:
         at: Shape (rows,), UTC epoch microseconds.
-        embargo: Rows at most this before the next part are left out, µs: a label that takes as long to become known,
-            the windows from a row's instant to its label, never reaches into the next part.
+        embargo: Time before each later part in which rows are left out, µs, so that a label that takes at most this
+            long to become known does not reach into the next part.
 
     Raises:
-        InvalidData: A part would be empty.
+        InvalidData: A part is empty.
     """
     if len(at) == 0:
         raise InvalidData(

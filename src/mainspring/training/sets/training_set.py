@@ -1,4 +1,4 @@
-"""What a training function is given: rows in order of time, cut where the future begins."""
+"""Input of a training function: rows ordered by time, split into training, validation and holdout."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Some of the rows, oldest first.
+    """Rows of one part, oldest first.
 
-    `X` has shape (rows, features), one column a feature by its full name. Float32 and Boolean come as float32 (NaN for
-    null), Float64 and the integers as float64 (NaN for null: a null may come later even where training has none),
-    String as object (`None` for null; an empty string counts as null, since a bundle cannot tell them apart).
-    `y` has shape (rows,): int64 0 and 1 for a binary task, int64 or strings for multiclass, float64 for regression; of
-    several labels it is float64 of shape (rows, labels).
-    `at` has shape (rows,): the instants at which the predictions were to be made, UTC epoch microseconds.
-    `keys` has a column for each key of the label; `None` where that is not known.
+    `X` has shape (rows, features), one column per feature under its full name. Float32 and Boolean are float32 (NaN for
+    null), Float64 and the integers float64 (NaN for null: serving may bring a null where training had none), String is
+    object (`None` for null; an empty string counts as null, since a bundle cannot distinguish them).
+
+    `y` has shape (rows,): int64 0 and 1 for a binary task, int64 or strings for multiclass, float64 for regression; for
+    several labels, float64 of shape (rows, labels).
+
+    `at` has shape (rows,): the times of the predictions, UTC epoch microseconds.
+
+    `keys` has a column for each key of the label; `None` if unknown.
     """
 
     X: pd.DataFrame
@@ -39,11 +42,11 @@ class Split:
 
     @property
     def span(self) -> tuple[str, str]:
-        """The first and the last instant, in words; empty where there is no row."""
+        """The first and the last time as text; empty if there are no rows."""
         return (format_instant(int(self.at[0])), format_instant(int(self.at[-1]))) if len(self) else ("", "")
 
     def rows(self, chosen: slice) -> Split:
-        """Return some of the rows, numbered from 0."""
+        """Return a slice of the rows, numbered from 0."""
         return Split(
             self.X.iloc[chosen].reset_index(drop=True),
             self.y[chosen],
@@ -54,8 +57,11 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """One fold of a cross-validation by time. `indices` are its rows in `TrainingSet.development`, as a `cv` of
-    scikit-learn takes them: (train, validation), each of shape (rows,)."""
+    """One fold of a cross-validation by time.
+
+    `indices` are its rows in `TrainingSet.development`, as scikit-learn's `cv` takes them: (train, validation), each of
+    shape (rows,).
+    """
 
     train: Split
     validation: Split
@@ -64,13 +70,13 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """Rows whose features were known at `at` and whose labels were known when the training began.
+    """Rows with the features known at `at` and the labels known when the training began.
 
-    `train` comes first in time, then `validation` (for early stopping and choices), then `holdout`, on which the
-    finished model is judged: fit nothing on it. `dropped` counts the observations that have no label, `left_out` the
-    same by reason. `embargo_us` is how long before the next part rows were left out. `own` names, by feature, the
-    column of the observation itself that the feature repeats (`sets.own_rows`). `labels` names the columns of `y` where
-    there are several.
+    `train` is the earliest part, then come `validation` (for early stopping and choices) and `holdout`, on which the
+    finished model is evaluated: fit nothing on it. `dropped` counts the observations without a label, `left_out` the
+    same by reason. `embargo_us` is the time before each later part in which rows were left out. `own` maps a feature to
+    the column of its own observation that it repeats (`sets.own_rows`). `labels` are the column names of `y` if there
+    are several.
     """
 
     train: Split
@@ -86,7 +92,7 @@ class TrainingSet:
 
     @property
     def features(self) -> list[str]:
-        """The columns' full names, in order."""
+        """The full names of the columns, in order."""
         return list(self.dtypes)
 
     @property
@@ -134,13 +140,13 @@ class TrainingSet:
         )
 
     def with_categories(self) -> TrainingSet:
-        """Return the same rows with texts as pandas' categories, which XGBoost and LightGBM split on.
+        """Return the same rows with texts as pandas categories, for categorical splits of XGBoost and LightGBM.
 
         A column's categories are its texts in `train`, sorted. Null and every other text are missing. The name of a
-        category is its text, or that as JSON where it is not ASCII or begins with a quotation mark.
+        category is its text, or the text's JSON if it is not ASCII or begins with a quotation mark.
 
         Raises:
-            InvalidData: A column has no text there, or over 65,536.
+            InvalidData: A column has no text in `train`, or over 65,536.
         """
         from mainspring.training.frames import MOST_CATEGORIES, category_name, seen_texts, to_categories
 
@@ -160,7 +166,7 @@ class TrainingSet:
 
     @property
     def development(self) -> Split:
-        """The rows of `train` and of `validation`, one after the other: all that may be fitted on."""
+        """The rows of `train` followed by those of `validation`: all rows that may be fitted on."""
         import numpy as np
         import pandas as pd
 
@@ -175,16 +181,16 @@ class TrainingSet:
     def folds(self, count: int, *, embargo: str | int | None = None, window: str | int | None = None) -> list[Fold]:
         """Return `count` folds of the development rows for a cross-validation by time, oldest first.
 
-        Fold k is validated on part k + 1 of `count + 1` parts and trained on what came before.
+        Fold k is validated on part k + 1 of `count + 1` parts and trained on the rows before it.
 
         Args:
-            embargo: Rows at most this before the validation are left out, a duration; by default the model's embargo.
-            window: How much time the training covers, a duration (a sliding window); by default all that came before
+            embargo: Duration before the validation in which rows are left out; by default the model's embargo.
+            window: Duration that the training covers (a sliding window); by default everything before the validation
                 (an expanding one).
 
         Raises:
-            Invalid: `count` is less than 1, or a duration is none.
-            InvalidData: A fold would have no rows to train or to validate on.
+            Invalid: `count` is less than 1, or a duration is invalid.
+            InvalidData: A fold has no rows to train or to validate on.
         """
         import numpy as np
 
@@ -204,7 +210,7 @@ class TrainingSet:
         ]
 
     def class_weights(self) -> dict[Any, float]:
-        """Return class -> weight with which every class weighs the same in `train`, as `class_weight=` takes it.
+        """Return class -> weight that balances the classes in `train`, in the form of `class_weight=`.
 
         Raises:
             Invalid: The task is regression.
@@ -216,14 +222,15 @@ class TrainingSet:
         return class_weights(self.train.y)
 
     def sample_weights(self, *, balanced: bool | None = None, half_life: str | int | None = None) -> Any:
-        """Return the weight of each row of `train`, float64 of shape (rows,) with mean 1, as `sample_weight=` takes it.
+        """Return the weight of each row of `train`, float64 of shape (rows,) with mean 1, in the form of
+        `sample_weight=`.
 
         Args:
-            balanced: Every class weighs the same in all; by default where the task has classes.
-            half_life: A row this much older than the newest counts half, a duration; by default age does not matter.
+            balanced: Give every class the same total weight; by default for tasks with classes.
+            half_life: Duration after which a row's weight halves, by its age; by default age has no effect.
 
         Raises:
-            Invalid: `half_life` is no positive duration, or `balanced` is asked of a regression.
+            Invalid: `half_life` is not a positive duration, or `balanced` is set for a regression.
         """
         from mainspring.training.sets.weights import sample_weights
 

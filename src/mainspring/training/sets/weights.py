@@ -1,4 +1,4 @@
-"""How much each row counts in a fit: rare classes more, old rows less."""
+"""Weights of rows in a fit: higher for rare classes, lower for old rows."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mainspring.training.frames import Array
 
 
 def class_weights(labels: Array) -> dict[Any, float]:
-    """Return class -> weight such that every class weighs the same in all: rows / (classes x rows of the class).
+    """Return class -> weight that gives every class the same total: rows / (classes x rows of the class).
 
-    What scikit-learn calls "balanced" (King and Zeng, Political Analysis 9, 2001). A model fitted with them answers
-    with probabilities of a balanced world: calibrate it (`calibration.calibrated`) before its numbers are believed.
+    This is scikit-learn's "balanced" (King and Zeng, Political Analysis 9, 2001). A model fitted with such weights
+    predicts the probabilities of a balanced population: calibrate it (`calibration.calibrated`) before using them.
 
     Args:
-        labels: Shape (rows,), of any type that has an order.
+        labels: Shape (rows,), of any sortable type.
     """
     classes, counts = np.unique(labels, return_counts=True)
     return {
@@ -32,8 +32,8 @@ def sample_weights(labels: Array, at: Array, *, balanced: bool = True, half_life
     Args:
         labels: Shape (rows,).
         at: Shape (rows,), UTC epoch microseconds.
-        balanced: Every class weighs the same in all (within what `half_life` leaves of each row).
-        half_life: A row this much older than the newest counts half, µs; `None`: age does not matter.
+        balanced: Give every class the same total weight (after `half_life` is applied to each row).
+        half_life: Age difference at which a row's weight halves, µs; `None`: age has no effect.
 
     Raises:
         Invalid: `half_life` is not positive.
@@ -45,7 +45,7 @@ def sample_weights(labels: Array, at: Array, *, balanced: bool = True, half_life
     _, group = np.unique(labels, return_inverse=True) if balanced else (None, np.zeros(len(labels), np.int64))
     newest = np.full(int(group.max()) + 1, at.min())
     np.maximum.at(newest, group, at)
-    # against its class's newest row: a class of which all rows are old must not vanish
+    # relative to the newest row of the class, so that a class with only old rows keeps its weight
     weights = np.ones(len(labels)) if half_life is None else np.exp2((at - newest[group]) / half_life)
     if balanced:
         weights = weights / np.bincount(group, weights)[group]

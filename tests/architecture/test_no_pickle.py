@@ -26,10 +26,14 @@ CODE = sorted(
 MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "joblib", "marshal", "shelve", "dill", "jsonpickle"}
 CALLS = {"torch.load", "yaml.load", "yaml.unsafe_load", "pandas.read_pickle", "pd.read_pickle"}
 METHODS = {"to_pickle", "read_pickle"}
+# Of each, what no spelling of it goes without: a source that has none of these needs no parsing.
+WORDS = ("pickle", "Pickle", "marshal", "joblib", "shelve", "dill", "load")
 
 
 def pickling(source: str) -> list[str]:
     """Return what in this Python source pickles or unpickles, with its line."""
+    if not any(word in source for word in WORDS):
+        return []
     found = []
     for node in ast.walk(ast.parse(source)):
         names: list[str] = []
@@ -54,9 +58,10 @@ def pickling(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_code_does_not_pickle(path: Path) -> None:
-    assert pickling(path.read_text()) == []
+def test_the_code_does_not_pickle() -> None:
+    assert len(CODE) > 700
+    found = {str(path.relative_to(ROOT)): pickling(path.read_text()) for path in CODE}
+    assert {name: uses for name, uses in found.items() if uses} == {}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import re
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -137,8 +137,12 @@ def parse_instant(text: str) -> int:
     except ValueError:
         raise Invalid(f"{text!r} is not an ISO 8601 time.", fix="write 2013-07-01T00:00:00Z.") from None
     if moment.tzinfo is None:
-        if len(text) > len("2013-07-01"):
-            raise Invalid(f"{text!r} has no UTC offset, so it names no instant.", fix=f"write {text}Z or {text}-05:00.")
+        try:
+            date.fromisoformat(text)
+        except ValueError:
+            raise Invalid(
+                f"{text!r} has no UTC offset, so it names no instant.", fix=f"write {text}Z or {text}-05:00."
+            ) from None
         moment = moment.replace(tzinfo=UTC)
     return from_datetime(moment)
 

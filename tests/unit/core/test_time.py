@@ -96,7 +96,7 @@ def test_one_instant_has_many_texts(text: str) -> None:
     assert parse_instant(text) == 1_372_636_800 * SECOND
 
 
-@pytest.mark.parametrize("text", ["2013-07-01T00:00:00", "2013-07-01 00:00", "20130701T000000"])
+@pytest.mark.parametrize("text", ["2013-07-01T00:00:00", "2013-07-01 00:00", "20130701T000000", "2024W01T10"])
 def test_a_naive_time_names_no_instant(text: str) -> None:
     with pytest.raises(Invalid, match="no UTC offset"):
         parse_instant(text)

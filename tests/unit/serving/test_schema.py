@@ -64,6 +64,7 @@ def test_times_are_microseconds_or_iso_8601() -> None:
         ("INT64", [1_000_000]),
     ):
         assert read({**BY_KEY, "when": given}).columns["when"] == [1_000_000]
+    assert read({**BY_KEY, "when": ("BYTES", ["1970-01-02"])}).columns["when"] == [86_400_000_000]  # midnight UTC
     assert read({**BY_KEY, "when": ("BYTES", [None])}).columns["when"] == [None]
 
 
@@ -112,6 +113,20 @@ def test_an_input_given_twice() -> None:
     again = {"name": "id", "shape": [1], "datatype": "INT32", "data": [8]}
     with pytest.raises(Invalid, match="'id' is given twice"):
         read(BY_KEY, again)
+
+
+@pytest.mark.parametrize("text", ["2024-06-28T10:00:00", "20240628T10", "soon", "", "x" * 10_000])
+def test_a_time_that_names_no_instant_is_refused_with_its_fix_in_a_required_and_an_optional_field(text: str) -> None:
+    schema = RequestSchema(
+        [], [Field("at", DType.Timestamp), Field("paid", DType.Timestamp, required=False)], max_rows=4
+    )
+    good = "2024-06-28T10:00:00Z"
+    for name, texts in (("at", (text, good)), ("paid", (good, text))):
+        tensors = [Tensor(field, "BYTES", (1,), [given]) for field, given in zip(("at", "paid"), texts, strict=True)]
+        with pytest.raises(Invalid, match=f"Input '{name}' holds") as wrong:
+            schema.read(tensors)
+        assert "2013-07-01T00:00:00Z" in (wrong.value.fix or "")
+        assert len(str(wrong.value)) < 250
 
 
 def test_long_values_are_not_repeated_in_full() -> None:

@@ -116,7 +116,9 @@ def _column(field: Field) -> Schema:
     shape = made["properties"]["shape"]
     made["properties"]["shape"] = {**shape, "prefixItems": [*shape["prefixItems"], {"const": 1}], "maxItems": 2}
     if field.dtype is DType.Timestamp:
-        made["description"] = "UTC epoch microseconds; or, as BYTES, ISO 8601 with an offset."
+        made["description"] = (
+            "UTC epoch microseconds; or, as BYTES, ISO 8601 with an offset, or a date alone: its midnight UTC."
+        )
         made["properties"]["datatype"] = {"enum": [datatype, "BYTES"]}
         text = {"type": "string", "format": "date-time"}
         made["properties"]["data"]["items"] = {"anyOf": [made["properties"]["data"]["items"], text]}

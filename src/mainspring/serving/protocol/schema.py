@@ -26,7 +26,7 @@ DATATYPES = {
     DType.Int64: "INT64",
     DType.Float32: "FP32",
     DType.Float64: "FP64",
-    DType.Timestamp: "INT64",  # UTC epoch microseconds; as BYTES, ISO 8601 with an offset
+    DType.Timestamp: "INT64",  # UTC epoch microseconds; as BYTES, ISO 8601 with an offset, or a date: its midnight UTC
 }
 # The type codes of `array.array`, where they are as wide as the datatype.
 _CODES = {
@@ -278,4 +278,7 @@ def _instant(value: Any, name: str) -> int | None:
     try:
         return parse_instant(value)
     except (Invalid, OverflowError):
-        raise Invalid(f"Input {name!r} holds {shown_value(value)}, which is no ISO 8601 time with an offset.") from None
+        raise Invalid(
+            f"Input {name!r} holds {shown_value(value)}, which is no ISO 8601 time with an offset.",
+            fix="write 2013-07-01T00:00:00Z, or another offset; a date alone is its midnight UTC.",
+        ) from None

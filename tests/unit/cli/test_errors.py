@@ -53,6 +53,17 @@ def test_fields_that_do_not_fit_are_named_and_only_those() -> None:
         tensors(METADATA, {"courier": "ana", "km": "3"})
 
 
+def test_the_fix_gives_required_fields_and_sets_optional_ones_apart() -> None:
+    with pytest.raises(Invalid) as wrong:
+        tensors(METADATA, {"courier": "ana"})
+    assert wrong.value.fix == "give courier=... km=... at=...; optional: wet=..."
+
+
+def test_a_date_alone_is_its_midnight_as_everywhere() -> None:
+    sent = tensors(METADATA, {"courier": "ana", "km": "3", "at": "2026-01-05"})
+    assert sent[-1] == {"name": "at", "shape": [1], "datatype": "BYTES", "data": ["2026-01-05"]}
+
+
 NETWORK = {
     "parameters": {"keyed_inputs": [], "optional_keyed_inputs": []},
     "inputs": [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import msgspec
 
 from mainspring.core.errors import Invalid, NotFound
 
-_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT")
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\d(T|$)")
 _READ: Mapping[str, Callable[[str], Any]] = {
     "BYTES": str,
     "BOOL": lambda text: {"true": True, "false": False}[text.lower()],
@@ -48,9 +48,14 @@ def tensors(metadata: Mapping[str, Any], fields: Mapping[str, str]) -> list[dict
     wanted = set(keyed) - optional or set(full)
     parts = {"missing": sorted(wanted - set(fields)), "unknown": sorted(set(fields) - set(keyed or full))}
     said = "; ".join(f"{what}: {', '.join(names)}" for what, names in parts.items() if names)
+    fix = f"give {_pairs(name for name in keyed or full if name in wanted)}"
     raise Invalid(
-        f"The fields do not fit: {said}.", fix=f"give {' '.join(f'{name}=...' for name in (*keyed,) or (*full,))}"
+        f"The fields do not fit: {said}.", fix=f"{fix}; optional: {_pairs(sorted(optional))}" if optional else fix
     )
+
+
+def _pairs(names: Iterable[str]) -> str:
+    return " ".join(f"{name}=..." for name in names)
 
 
 def first_row(output: Mapping[str, Any]) -> Any:

@@ -49,7 +49,10 @@ def shown(project: Project, path: str, status: int = 200) -> str:
 class TestFeatures:
     def test_every_view_with_what_it_is_of(self, client) -> None:
         text = text_of(client.page("/features").text)
-        assert "Orders What a buyer ordered lately. tier=gold buyer country, number orders growth 9 fraud Fresh" in text
+        assert (
+            "Orders What a buyer ordered lately. tier=gold buyer country, number orders growth 9 fraud Materialised"
+            in text
+        )
         assert "10 min behind now" in text
         assert "Returns What a buyer sent back." in text
         assert "No data run mainspring ingest returns" in text

@@ -9,11 +9,12 @@ import pytest
 
 from mainspring.console.app import create_app
 from mainspring.core.time import DAY, HOUR, WEEK, ManualClock
+from mainspring.data.model import fresh
 from mainspring.features.layout import slot
 from mainspring.features.model import Mark
 from mainspring.registry.model import AliasMove
 from unit.console.client import Client
-from unit.console.flights import NOW, Project, air, definitions, populated, windows
+from unit.console.flights import NOW, Project, air, definitions, populated, traffic, windows
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&{{7*7}}"
 
@@ -51,6 +52,25 @@ def test_the_overview_sums_up_traffic_latency_quality_drift_and_data(overview) -
         "3 in alert",
     ):
         assert said in overview
+
+
+def test_only_what_is_checked_is_called_fresh_and_else_the_age_is_shown() -> None:
+    project = populated()
+    project.clock.set(NOW + 881 * DAY)
+    app, key = create_app(project), project.key()
+    page = text_of(Client(app, key).page("/").text)
+    assert "Fresh" not in page
+    assert re.search(r"departures\s+881 d( \d+ h)? old", page)
+    for view in (traffic, air):  # materialised in time, of data that is old
+        project.online.advance(slot(view), Mark(project.clock.now()))
+    page = text_of(Client(app, key).page("/").text)
+    assert "Fresh" not in page
+    assert re.search(r"Data 881 d( \d+ h)? old (\w+ )?newest event", page)
+    assert "Weather Materialised" in page
+    checked = {name: replace(source, checks=[fresh("900d")]) for name, source in project.definitions.sources.items()}
+    known = replace(project, definitions=replace(project.definitions, sources=checked, models={}))
+    page = text_of(Client(create_app(known), key).page("/").text)
+    assert "departures Fresh" in page
 
 
 def test_the_worst_columns_come_first(overview) -> None:

@@ -33,7 +33,7 @@ def command() -> None:
 @click.option("--search", default="", help="Only views in which all of these words occur.")
 @click.option("--owner", help="Only views of this owner.")
 def list_(call: Call, *, search: str, owner: str | None) -> None:
-    """List the feature views, and how fresh each is online."""
+    """List the feature views, and how far each is materialised online."""
     from mainspring.app.features.search import search as find
 
     found = find(call.project.definitions.views.values(), search, owner)
@@ -82,6 +82,7 @@ def _freshness(row: dict[str, Any]) -> str:
 
     lag = row["freshness"]["lag_us"]
     state = str(row["freshness"]["state"])
+    state = "materialised" if state == "fresh" else state
     if lag is None:
         return state
     return f"{state}, {format_duration(max(0, lag) // MINUTE * MINUTE)} behind" if lag >= MINUTE else state

@@ -29,6 +29,17 @@ class Freshness:
     late: bool
     problem: str | None = None
 
+    @property
+    def state(self) -> str:
+        """`late`, `empty`, `materialised` (a view in time), `fresh` (a source within its check) or `unchecked`."""
+        if self.late:
+            return "late"
+        if self.newest is None:
+            return "empty"
+        if self.kind == "view":
+            return "materialised"
+        return "unchecked" if self.allowed_us is None else "fresh"
+
 
 def freshness(project: ConsoleProject, model: str, now: int) -> tuple[Freshness, ...]:
     """Return the sources and views of a model, or of the whole project where the model is not declared."""

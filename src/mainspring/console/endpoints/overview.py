@@ -84,6 +84,12 @@ class Overview:
     def stale(self) -> tuple[Freshness, ...]:
         return tuple(row for row in self.freshness if row.late)
 
+    @property
+    def unchecked(self) -> Freshness | None:
+        """The oldest source that has data and no check of how old it may be."""
+        rows = [row for row in self.freshness if row.state == "unchecked"]
+        return min(rows, key=lambda row: row.newest or 0, default=None)
+
 
 def endpoints(project: ConsoleProject) -> tuple[str, ...]:
     """Return the names of all endpoints, declared or routed, sorted."""

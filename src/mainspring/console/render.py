@@ -14,6 +14,7 @@ from starlette.types import Scope
 from mainspring.console import assets, formats
 from mainspring.core.error_codes import codes_of
 from mainspring.core.errors import MainspringError
+from mainspring.features.model import shown_status
 
 _TITLES = {400: "That request is not right", 403: "Not allowed", 404: "Not found", 503: "Not available just now"}
 
@@ -48,6 +49,7 @@ def _environment() -> jinja2.Environment:
     ):
         environment.filters[filter_.__name__] = filter_
     environment.globals["missing"] = formats.missing
+    environment.globals["shown_status"] = shown_status
     environment.globals["span"] = formats.span
     environment.globals["asset"] = assets.address
     return environment

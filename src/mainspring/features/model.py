@@ -267,10 +267,15 @@ class Status(StrEnum):
     """What a stored feature's value is worth, online."""
 
     PRESENT = "PRESENT"
-    NULL = "NULL"  # known, and null
+    NULL = "NULL"  # known, and null; its value is the feature's default, where it has one
     EXPIRED = "EXPIRED"  # older than its TTL, so null
     MISSING = "MISSING"  # never seen for this entity
     UNAVAILABLE = "UNAVAILABLE"  # the store did not answer, so the value is the default, as if never seen
+
+
+def shown_status(status: str, value: object) -> str:
+    """Return a status as people are shown it: `DEFAULT` where the feature's default stands in for null."""
+    return "DEFAULT" if status == Status.NULL and value is not None else status
 
 
 @dataclass(frozen=True, slots=True, order=True)

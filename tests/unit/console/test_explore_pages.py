@@ -9,7 +9,7 @@ import mainspring as ms
 from mainspring.app.live.looking import Looking
 from mainspring.console.app import create_app
 from mainspring.core.errors import Corrupt, Unavailable
-from mainspring.core.time import HOUR
+from mainspring.core.time import DAY, HOUR
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.model import DatasetCommit
 from mainspring.features.adapters.memory import MemoryOnlineStore
@@ -222,6 +222,13 @@ class TestOneEntity:
         found.feed(answer.text)
         assert "img" not in found.tags
         assert found.tags["script"] == [{"src", "defer"}] * 2
+
+    def test_a_default_that_stands_in_for_null_is_called_one(self) -> None:
+        here = shop()
+        here.clock.set(NOW + 30 * DAY)  # nothing is in a window
+        text = shown(here, "/features/Orders?key.country=AT&key.number=1")
+        assert re.search(r"spent_7d float64 Default 0(\.0)? ", text)
+        assert "largest_7d float64 Null" in text
 
     def test_examples_lead_to_entities_that_are_there(self, client) -> None:
         page = client.page("/features/Orders").text

@@ -259,6 +259,7 @@ def entity(call: Call, *, view: str, key: tuple[str, ...], reveal: bool) -> None
         from rich.table import Table
 
         from mainspring.core.time import SECOND, format_instant
+        from mainspring.features.model import shown_status
 
         through = "never" if found.mark is None else format_instant(found.mark.position // SECOND * SECOND)
         console.print(f"[bold]{found.view}[/]  [dim]materialised through {through}[/]", highlight=False)
@@ -271,7 +272,9 @@ def entity(call: Call, *, view: str, key: tuple[str, ...], reveal: bool) -> None
             if value.withheld:
                 online = offline = f"withheld: made from {', '.join(value.personal)}; see it with --reveal"
             style = "red" if value.differs else None
-            table.add_row(value.feature, escape(online), value.status, escape(offline), style=style)
+            table.add_row(
+                value.feature, escape(online), shown_status(value.status, value.online), escape(offline), style=style
+            )
         console.print(table)
         if found.pending:
             console.print(f"{found.pending:,} of its rows became visible since then.", style="dim")

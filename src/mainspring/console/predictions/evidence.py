@@ -13,6 +13,7 @@ from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError
 from mainspring.core.schema import DType
 from mainspring.data.model import DatasetCommit
+from mainspring.features.model import shown_status
 from mainspring.ledger.model import Prediction, Value
 from mainspring.registry.model import AliasMove, Bundle, Manifest, ModelVersion, RunRecord
 
@@ -77,10 +78,11 @@ class Evidence:
 
     @property
     def statuses(self) -> dict[str, int]:
-        """How many stored features had which status."""
+        """How many stored features had which status, as it is shown."""
         counted: dict[str, int] = {}
-        for status in self.prediction.statuses.values():
-            counted[status] = counted.get(status, 0) + 1
+        for name, status in self.prediction.statuses.items():
+            shown = shown_status(status, self.prediction.features.get(name))
+            counted[shown] = counted.get(shown, 0) + 1
         return counted
 
 

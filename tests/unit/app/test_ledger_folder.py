@@ -70,7 +70,7 @@ def test_segments_for_a_lake_that_no_profile_names_any_more_are_told(root: Path,
     (told,) = complaints(project)
     before = ".mainspring/lake" if profile == "local" else "other/lake"
     assert f"1 segments of the prediction log in {project.settings.ledger.path}" in told
-    assert told.count(before) == 2
+    assert told.count(before) == 3
     assert "'changed'" in told
 
 
@@ -90,3 +90,26 @@ def test_a_segment_that_is_moved_while_it_is_looked_for_is_not_counted(root: Pat
     gone = folder / f"0{segment.name}"
     gone.symlink_to(folder / "nowhere")  # listed, and not there when it is asked
     assert waiting(folder) == 1
+
+
+def test_a_profile_names_its_lake_also_where_the_environment_says_where_the_log_is(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAINSPRING_LEDGER", "elsewhere/ledger")
+    for name in ("local", "other"):
+        log_one(open_project(load_settings(root, name)))
+    project = open_project(load_settings(root, "local"))
+    project.reads_only = True
+    assert complaints(project) == []
+
+
+def test_a_lake_that_only_an_environment_named_is_told_with_it(root: Path) -> None:
+    set_outside = {"MAINSPRING_LAKE": "outside/lake"}
+    log_one(open_project(load_settings(root, "local", environment=set_outside)))
+    project = open_project(load_settings(root, "local", environment={}))
+    project.reads_only = True
+    (told,) = complaints(project)
+    assert "neither a profile nor the environment names" in told
+    assert "MAINSPRING_LAKE=outside/lake" in told
+    again = open_project(load_settings(root, "local", environment=set_outside))
+    assert complaints(again) == []

@@ -23,7 +23,7 @@ _SEGMENTS = "*.segment"
 
 @dataclass(frozen=True, slots=True)
 class Stranded:
-    """Segments of the log that nothing moves: no profile names their lake any more.
+    """Segments of the log that nothing moves: neither a profile nor the environment names their lake.
 
     Attributes:
         lake: Their lake, empty where a version of Mainspring before this one made the folder.
@@ -40,16 +40,17 @@ class Stranded:
         """The fault, for people."""
         lake = repr(self.lake) if self.lake else "another lake"
         return (
-            f"{self.segments} segments of the prediction log in {self.folder} belong into {lake}, which no profile "
-            f"names: this one has {self.instead!r}"
+            f"{self.segments} segments of the prediction log in {self.folder} belong into {lake}, which neither a "
+            f"profile nor the environment names: this one has {self.instead!r}"
         )
 
     @property
     def fix(self) -> str:
         """How to mend it."""
         lake = f"lake = {self.lake!r}" if self.lake else "the lake that it had"
+        once = f", or `MAINSPRING_LAKE={self.lake} mainspring doctor`" if self.lake else ""
         return (
-            f"give a profile {lake} and run `mainspring doctor --profile` with it, which moves them there; "
+            f"give a profile {lake} and run `mainspring doctor --profile` with it{once}, which moves them there; "
             f"or, if they are not wanted, move {self.folder} away"
         )
 
@@ -77,7 +78,7 @@ def ledger_folder(settings: Settings, *, claim: bool = True) -> Path:
 
 
 def stranded(settings: Settings) -> Iterator[Stranded]:
-    """Yield what is left of the log for a lake that no profile names, as after `lake` changed."""
+    """Yield what is left of the log for a lake that neither a profile nor the environment names."""
     from mainspring.ledger.adapters.unread import waiting
 
     root = settings.ledger.path
@@ -94,12 +95,14 @@ def stranded(settings: Settings) -> Iterator[Stranded]:
 
 
 def _others(settings: Settings) -> Iterator[Settings]:
-    """Yield the settings of every profile of the project that can be read."""
+    """Yield the settings of every profile of the project that can be read, with the environment and without it."""
+    environments: tuple[dict[str, str] | None, ...] = (None, {})
     for name in name_profiles(settings.root, settings.profile)[1]:
-        try:
-            yield load_settings(settings.root, name, environment={})
-        except MainspringError:  # `profile list` says it
-            continue
+        for environment in environments:
+            try:
+                yield load_settings(settings.root, name, environment=environment)
+            except MainspringError:  # `profile list` says it
+                continue
 
 
 def _inside(folder: Path, name: str) -> Path:

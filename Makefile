@@ -3,7 +3,7 @@
 #   make test    every test; make check is the fast part of it, make test-deep tries everything for longer
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo check lint types unit test test-deep bench bench-peers lock servers clean
+.PHONY: help demo check lint types unit test test-deep bench bench-peers docs docs-pictures lock servers clean
 
 # Every process of a test would compile what it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -12,8 +12,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(VENV)/ready
 READY := $(VENV)/ready-to-develop
+DOCS := .venv-docs
+DOCS_READY := $(DOCS)/ready
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
-LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 # A test run is not slowed down by threads that wait for each other on a busy machine.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
@@ -66,9 +68,20 @@ bench: $(READY) ## one benchmark: make bench NAME=cli
 bench-peers: $(READY) ## virtual environments with the systems we compare with
 	$(BIN)/python bench/peers.py
 
-lock: ## the two locks from pyproject.toml
-	$(LOCK) --extra demo --group build -o requirements.lock
-	$(LOCK) --extra demo --extra all --group build --group dev -c requirements.lock -o requirements-dev.lock
+$(DOCS_READY): requirements-docs.lock
+	@test -n "$(PYTHON)" || { echo "No Python from 3.11 to 3.13 was found: set PYTHON=..." >&2; exit 1; }
+	@echo "Making $(DOCS) with $$($(PYTHON) --version)" >&2
+	@$(PYTHON) -m venv --clear $(DOCS) >&2
+	@$(DOCS)/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements-docs.lock >&2
+	@touch $@
+
+docs: $(DOCS_READY) ## the documentation as a site, in build/docs/site
+	@$(DOCS)/bin/python docs/site.py
+
+lock: ## the three locks from pyproject.toml
+	$(LOCK) pyproject.toml --extra demo --group build -o requirements.lock
+	$(LOCK) pyproject.toml --extra demo --extra all --group build --group dev -c requirements.lock -o requirements-dev.lock
+	$(LOCK) --group pyproject.toml:docs -o requirements-docs.lock
 
 clean: ## what was made, but not the state of a project
-	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	rm -rf $(VENV) $(DOCS) .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

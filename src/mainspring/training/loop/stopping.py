@@ -11,11 +11,12 @@ from mainspring.core.errors import Invalid
 class EarlyStopping:
     """Counter of rounds without an improvement of the validation metric.
 
-    >>> stopping = EarlyStopping(patience=2)
-    >>> [stopping.update(loss) for loss in (0.9, 0.7, 0.8, 0.71)]
-    [False, False, False, True]
-    >>> stopping.best, stopping.best_round
-    (0.7, 2)
+    Examples:
+        >>> stopping = EarlyStopping(patience=2)
+        >>> [stopping.update(loss) for loss in (0.9, 0.7, 0.8, 0.71)]
+        [False, False, False, True]
+        >>> stopping.best, stopping.best_round
+        (0.7, 2)
 
     Args:
         patience: Number of consecutive rounds without improvement after which to stop.

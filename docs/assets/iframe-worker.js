@@ -1,0 +1,38 @@
+// A browser starts no worker from the file system: where the site is opened as files, the search's runs in a hidden frame.
+if (location.protocol === "file:") {
+  window.Worker = class extends EventTarget {
+    #frame = document.createElement("iframe");
+    #ready;
+
+    constructor(url) {
+      super();
+      this.onmessage = null;
+      this.#frame.hidden = true;
+      this.#frame.srcdoc = "<!doctype html>";
+      this.#ready = new Promise((ready) => {
+        this.#frame.onload = () => {
+          const { contentWindow: inside, contentDocument: page } = this.#frame;
+          inside.postMessage = (data) => this.#receive(new MessageEvent("message", { data }));
+          const script = page.createElement("script");
+          script.src = new URL(url, location.href);
+          script.onload = () => ready(inside);
+          page.head.append(script);
+        };
+      });
+      document.documentElement.append(this.#frame);
+    }
+
+    #receive(event) {
+      this.dispatchEvent(event);
+      this.onmessage?.(event);
+    }
+
+    postMessage(data) {
+      this.#ready.then((inside) => inside.dispatchEvent(new inside.MessageEvent("message", { data })));
+    }
+
+    terminate() {
+      this.#frame.remove();
+    }
+  };
+}

@@ -1,0 +1,182 @@
+"""Builds the documentation's site in build/docs/site: `make docs`.
+
+Links are written for the files as they lie in the repository, so that they work on a code forge. Here a link that leads
+to a page at another address is rewritten. Any other that leaves docs/ stays, and fails the build.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+API = "reference/python.md"
+# The pages of the site that lie elsewhere, or are no Markdown: path in the repository, address in the site.
+ADDRESSES = {
+    "README.md": "project/readme.md",
+    "CHANGELOG.md": "project/changelog.md",
+    "CONTRIBUTING.md": "project/contributing.md",
+    "SECURITY.md": "project/security.md",
+    "LICENSE": "project/license.md",
+    "examples/flights": "examples/flights.md",
+    "examples/fraud": "examples/fraud.md",
+    **{
+        path.relative_to(ROOT).as_posix(): path.relative_to(DOCS).with_suffix(".md").as_posix()
+        for path in DOCS.rglob("*.ipynb")
+    },
+}
+# The sections of the Python reference, by the modules that the public names come from.
+SECTIONS = {
+    "Projects": "mainspring.app",
+    "Types": "mainspring.core.schema",
+    "Data": "mainspring.data",
+    "Features": "mainspring.features",
+    "Expressions": "mainspring.core.expr",
+    "Models": "mainspring.training",
+    "Metrics and thresholds": "mainspring.stats",
+    "Endpoints": "mainspring.serving",
+    "Logs of predictions": "mainspring.ledger",
+    "Jobs": "mainspring.jobs",
+    "Errors": "mainspring.core.errors",
+}
+_FENCED = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"(?<=\]\()([^)\s#]+)")
+_FETCHED = re.compile(r"<(?:script|img|iframe|source|link)\b[^>]*?\b(?:src|href)=[\"']?((?:https?:)?//[^\"'\s>]+)")
+_SHOWN = {".toml": "toml", ".py": "python"}
+
+
+def pages() -> dict[str, str]:
+    """Return the Markdown of every page of the site, by its address."""
+    written = {path.relative_to(ROOT).as_posix(): path for path in DOCS.rglob("*.md")}
+    return {
+        **{
+            _address(origin) or "": relinked(path.read_text(encoding="utf-8"), origin)
+            for origin, path in written.items()
+        },
+        **{address: _made(origin) for origin, address in ADDRESSES.items()},
+        API: "\n".join(_api()),
+    }
+
+
+def _address(path: str) -> str | None:
+    """The page of a path in the repository; for a file of an example the example's."""
+    parts = path.split("/")
+    if parts[0] == "examples" and len(parts) > 1:
+        path = "/".join(parts[:2])
+    return ADDRESSES.get(path, path.removeprefix("docs/") if path.startswith("docs/") else None)
+
+
+def relinked(markdown: str, origin: str) -> str:
+    """Return the Markdown of a file, given by its path in the repository, with the links that its page needs."""
+    here = _address(origin)
+    assert here is not None, origin
+
+    def link(found: re.Match[str]) -> str:
+        page = _address(posixpath.normpath(posixpath.join(posixpath.dirname(origin), found[1])))
+        if "://" in found[1] or page is None:
+            return found[1]
+        return posixpath.relpath(page, posixpath.dirname(here) or ".")
+
+    parts = _FENCED.split(markdown)
+    return "".join(_session(part) if number % 2 else _LINK.sub(link, part) for number, part in enumerate(parts))
+
+
+def _session(block: str) -> str:
+    """Return a block with prompts as a session, of which the site copies the commands alone."""
+    return block.replace("```bash", "```console", 1) if re.search(r"^\s*\$ ", block, re.MULTILINE) else block
+
+
+def _made(origin: str) -> str:
+    path = ROOT / origin
+    if path.is_dir():
+        return "\n\n".join(_example(path)) + "\n"
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        return relinked(_notebook(text), origin)
+    return relinked(text, origin) if path.suffix == ".md" else f"# License\n\n```text\n{text}\n```\n"
+
+
+def _example(folder: Path) -> Iterator[str]:
+    """Yield an example's README, or a title, then its files whole."""
+    origin = folder.relative_to(ROOT).as_posix()
+    readme = folder / "README.md"
+    if readme.exists():
+        yield relinked(readme.read_text(encoding="utf-8"), f"{origin}/README.md")
+    else:
+        yield f"# The example of {folder.name}\n\nA whole project: `{origin}`."
+    for path in sorted([*folder.glob("*.toml"), *folder.rglob("*.py")]):
+        if text := path.read_text(encoding="utf-8").strip():
+            yield f"## {path.relative_to(folder).as_posix()}\n\n```{_SHOWN[path.suffix]}\n{text}\n```"
+
+
+def _notebook(text: str) -> str:
+    """Return a notebook as Markdown. It is kept without outputs."""
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    return "\n\n".join(source if kind == "markdown" else f"```python\n{source}\n```" for kind, source in cells) + "\n"
+
+
+def _api() -> Iterator[str]:
+    """Yield the lines of the Python reference: a directive of mkdocstrings for every public name, by section."""
+    sys.path.insert(0, str(ROOT / "src"))
+    import mainspring
+
+    yield "# Python API\n\nThe public names and their docstrings, as `import mainspring as ms` gives them. "
+    yield "[Definitions](definitions.md) has them in short.\n"
+    homes = {name: f"{mainspring._HOME_OF[name]}." for name in mainspring.__all__}
+    for section, package in SECTIONS.items():
+        yield f"## {section}\n"
+        for name in [name for name, home in homes.items() if home.startswith(f"{package}.")]:
+            yield f"::: mainspring.{name}\n    options:\n      heading: ms.{name}\n      toc_label: {name}\n"
+
+
+def configuration() -> str:
+    """Return Zensical's configuration, with the pages that its navigation names by a star or by another path."""
+    text = (DOCS / "zensical.toml").read_text(encoding="utf-8")
+    for starred in re.findall(r'"([^"]+\*[^"]*)"', text):
+        found = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.glob(starred))
+        text = text.replace(f'"{starred}"', ", ".join(f'"{name}"' for name in found))
+    for origin, address in ADDRESSES.items():
+        text = text.replace(f'"{origin.removeprefix("docs/")}"', f'"{address}"')
+    return text
+
+
+def lay_out(folder: Path) -> None:
+    """Write the pages, the pictures and the configuration, in the place of what an earlier call wrote."""
+    shutil.rmtree(folder / "pages", ignore_errors=True)
+    for part in ("assets", "images"):
+        shutil.copytree(DOCS / part, folder / "pages" / part)
+    for address, markdown in pages().items():
+        path = folder / "pages" / address
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(markdown, encoding="utf-8")
+    (folder / "zensical.toml").write_text(configuration(), encoding="utf-8")
+
+
+def fetched(html: str) -> list[str]:
+    """Return what a page would load from another site."""
+    return _FETCHED.findall(html)
+
+
+def main(folder: Path) -> int:
+    """Build the site. Return 0, or what Zensical exits with, or 1 if a page would load something from elsewhere."""
+    lay_out(folder)
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "-f", str(folder / "zensical.toml")]
+    built = subprocess.run(command, check=False)
+    found = [
+        f"{path.relative_to(folder)} loads {url}"
+        for path in (folder / "site").rglob("*.html")
+        for url in fetched(path.read_text(encoding="utf-8"))
+    ]
+    sys.stderr.writelines(f"{line}\n" for line in found)
+    return built.returncode or bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main(ROOT / "build" / "docs"))

@@ -1,0 +1,90 @@
+"""The documentation's site holds every page, without its generator: what `make docs` lays out, and its navigation."""
+
+from __future__ import annotations
+
+import importlib.util
+import posixpath
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import mainspring
+from pages import DOCS, ROOT
+
+_FENCED = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def site() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_site", DOCS / "site.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def leaves(entry: Any) -> Iterator[str]:
+    if isinstance(entry, str):
+        yield entry
+    else:
+        for each in entry.values() if isinstance(entry, dict) else entry:
+            yield from leaves(each)
+
+
+def test_each_page_is_in_the_navigation_once(site: ModuleType) -> None:
+    named = Counter(leaves(tomllib.loads(site.configuration())["project"]["nav"]))
+    assert named == Counter(site.pages().keys()), "put the page into `nav` of docs/zensical.toml"
+
+
+def test_each_file_of_docs_is_a_page(site: ModuleType) -> None:
+    written = {path.relative_to(DOCS).with_suffix(".md").as_posix() for path in DOCS.rglob("*.md")}
+    notebooks = {path.relative_to(DOCS).with_suffix(".md").as_posix() for path in DOCS.rglob("*.ipynb")}
+    assert notebooks
+    assert written | notebooks <= set(site.pages())
+
+
+def test_each_link_leads_to_a_page_or_a_picture(site: ModuleType) -> None:
+    pages = site.pages()
+    for address, markdown in pages.items():
+        for link in re.findall(r"\]\(([^)\s#]+)", _FENCED.sub("", markdown)):
+            if "://" not in link:
+                target = posixpath.normpath(posixpath.join(posixpath.dirname(address), link))
+                assert target in pages or (DOCS / target).is_file(), f"{address} links to {link}"
+
+
+def test_links_are_rewritten_only_where_a_page_has_another_address(site: ModuleType) -> None:
+    kept = (
+        "[b](tiles.md) [e](../../src/x.py) [f](https://example.org/README.md) [g](#h)\n```text\n[h](../README.md)\n```"
+    )
+    text = f"[a](../../README.md#why) [c](../tutorial/features.ipynb) [d](../../examples/fraud/fraud/data.py) {kept}"
+    assert site.relinked(text, "docs/explanation/drift.md") == (
+        f"[a](../project/readme.md#why) [c](../tutorial/features.md) [d](../examples/fraud.md) {kept}"
+    )
+
+
+def test_a_session_is_copied_without_its_prompts(site: ModuleType) -> None:
+    assert site.relinked("```bash\n$ ls\n```", "README.md") == "```console\n$ ls\n```"
+    assert site.relinked("```bash\nmake\n```", "README.md") == "```bash\nmake\n```"
+
+
+def test_the_python_reference_has_every_public_name_once(site: ModuleType) -> None:
+    named = re.findall(r"^::: mainspring\.(\w+)$", site.pages()[site.API], re.MULTILINE)
+    assert Counter(named) == Counter(mainspring.__all__)
+
+
+def test_what_would_be_loaded_from_elsewhere_is_found(site: ModuleType) -> None:
+    assert site.fetched('<a href="https://a.org"></a><script src="assets/x.js"></script><img src="a.png">') == []
+    outside = '<link rel="stylesheet" href="https://a.org/x.css"><script src=//b.org/y.js></script>'
+    assert site.fetched(outside) == ["https://a.org/x.css", "//b.org/y.js"]
+
+
+def test_the_lock_has_what_the_group_asks_for() -> None:
+    group = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]["docs"]
+    locked = re.findall(r"^([\w-]+)==", (ROOT / "requirements-docs.lock").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {re.split(r"[<>=]", each)[0] for each in group} <= set(locked)

@@ -1,4 +1,4 @@
-"""Data: sources, the tables they land in, their versions, and what a commit of all of them is."""
+"""Data: sources, their tables, table versions, and dataset commits."""
 
 from mainspring.data.model import (
     Check,

@@ -1,4 +1,4 @@
-"""Our column types as Arrow's, and the schemas of the tables that ingestion fills."""
+"""Arrow types of Mainspring's column types, and the schemas of tables that ingestion fills."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ ARROW_TYPES: Mapping[DType, pa.DataType] = {
     DType.Duration: pa.int64(),
 }
 
-_KEYS = b"keys"  # in the metadata of a record-setting flag: the columns it was computed for
-_TIMES = b"times"  # in the metadata of `_visible_at`: the times it was computed from
-_ID, _RETRACTED = b"id", b"retracted"  # in the metadata of `_superseded_at`: the columns it was computed by
+_KEYS = b"keys"  # metadata of a record-setting flag: its key columns
+_TIMES = b"times"  # metadata of `_visible_at`: the time columns it was computed from
+_ID, _RETRACTED = b"id", b"retracted"  # metadata of `_superseded_at`: the columns it was computed from
 
 
 def arrow_schema(schema: Schema) -> pa.Schema:
-    """Return the Arrow schema of columns of our types."""
+    """Return the Arrow schema of Mainspring's column types."""
     return pa.schema([pa.field(name, ARROW_TYPES[dtype]) for name, dtype in schema.items()])
 
 
 def no_rows(schema: pa.Schema) -> pa.Table:
-    """Return an empty table. (`schema.empty_table()` imports pandas, which costs more than landing a small file.)"""
+    """Return an empty table. (`schema.empty_table()` imports pandas, which costs more than ingesting a small file.)"""
     return pa.Table.from_arrays([pa.nulls(0, column.type) for column in schema], schema=schema)
 
 
 def landed_schema(source: Source, keyings: Mapping[str, tuple[str, ...]]) -> pa.Schema:
-    """Return what the source's table holds: its columns, ours, and one record-setting flag for each keying.
+    """Return the schema of a source's table: its columns, the added columns, one record-setting flag per keying.
 
-    Of a source with an id also when each version was superseded, and by which row.
+    For a source with an id also the time at which a version was superseded, and by which row.
     """
     schema = arrow_schema(source.columns)
     schema = schema.append(pa.field(VISIBLE_AT, INSTANT, metadata={_TIMES: ",".join(source.times).encode()}))
@@ -72,7 +72,7 @@ def landed_schema(source: Source, keyings: Mapping[str, tuple[str, ...]]) -> pa.
 
 
 def keyings_of(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
-    """Return the keyings whose flags a table has, read from its schema."""
+    """Return the keyings whose flags a table has, from its schema."""
     found = {}
     for column in schema:
         keys = (column.metadata or {}).get(_KEYS)
@@ -82,7 +82,7 @@ def keyings_of(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
 
 
 def versioning_of(schema: pa.Schema) -> tuple[tuple[str, ...], str | None] | None:
-    """Return the `Source.versioning` by which a table's versions are judged; `None` where its rows are no versions."""
+    """Return the `Source.versioning` of a table's superseding columns; `None` if its rows are not versions."""
     index = schema.get_field_index(SUPERSEDED_AT)
     if index < 0:
         return None
@@ -91,17 +91,17 @@ def versioning_of(schema: pa.Schema) -> tuple[tuple[str, ...], str | None] | Non
 
 
 def times_of(schema: pa.Schema) -> tuple[str, ...] | None:
-    """Return the times by which a table's rows were landed: event time and, where declared, recorded time."""
+    """Return the time columns by which a table was ingested: event time and, if declared, recorded time."""
     index = schema.get_field_index(VISIBLE_AT)
     times = None if index < 0 else (schema.field(index).metadata or {}).get(_TIMES)
     return None if times is None else tuple(times.decode().split(","))
 
 
 def widened(scan: TableScan, source: Source) -> TableScan:
-    """Return a scan of the source's table that has the columns, null, which the source got after the table was made.
+    """Return a scan that adds, as nulls, the columns that the source got after the table was made.
 
     Raises:
-        InvalidData: A column has another type in the table.
+        InvalidData: A column's type differs between source and table.
     """
     schema = scan.schema or pa.schema([])
     declared = arrow_schema(source.columns)
@@ -110,13 +110,13 @@ def widened(scan: TableScan, source: Source) -> TableScan:
 
 
 def quarantine_schema(source: Source) -> pa.Schema:
-    """Return what the quarantine holds: every column as the text that came, the reason, the place in the batch."""
+    """Return the schema of the quarantine: every column as received text, the reason, and the batch position."""
     text = pa.schema([pa.field(name, pa.string()) for name in (*source.columns, REASON)])
     return text.append(pa.field(SEQUENCE, pa.int64())).append(pa.field(BATCH, pa.string()))
 
 
 def schema_changes(old: pa.Schema, new: pa.Schema) -> tuple[str, ...]:
-    """Return what differs, a line each: `+ gate string`, `seats int32 -> int64`, `- wing`."""
+    """Return the differences of two schemas, a line each: `+ gate string`, `seats int32 -> int64`, `- wing`."""
     lines = []
     for column in new:
         index = old.get_field_index(column.name)
@@ -128,7 +128,7 @@ def schema_changes(old: pa.Schema, new: pa.Schema) -> tuple[str, ...]:
 
 
 def check_types(table: str, old: pa.Schema, new: pa.Schema) -> None:
-    """Raise `InvalidData` where a column of `new` is in `old` with another type."""
+    """Raise `InvalidData` if a column has different types in `new` and `old`."""
     for column in new:
         index = old.get_field_index(column.name)
         if index >= 0 and not old.field(index).type.equals(column.type):
@@ -139,10 +139,10 @@ def check_types(table: str, old: pa.Schema, new: pa.Schema) -> None:
 
 
 def parquet_batches(file: pq.ParquetFile, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Yield a file's rows in batches of up to `rows`; what was read is not kept.
+    """Yield a file's rows in batches of up to `rows`, with bounded memory.
 
-    An iteration of `ParquetFile` keeps the bytes of every row group that it reads until its end. So each is of row
-    groups that have about `rows` rows together: one of the whole file would grow to the size of the file.
+    An iteration of `ParquetFile` retains the bytes of every row group until its end. So each iteration covers row
+    groups with about `rows` rows in total: one over the whole file would grow to the file's size.
     """
     groups: list[int] = []
     count = 0

@@ -1,8 +1,8 @@
-"""SQL that turns what came into the declared types, and says of each value that cannot be turned.
+"""SQL that casts received values to the declared types and finds those that cannot be cast.
 
-Text becomes a number where it is one (an integer has no fraction), a boolean from true/false, yes/no, t/f, 1/0, and an
-instant where it is ISO 8601 with a UTC offset, or a date alone: its midnight in UTC. Numbers change type where the
-value fits. What came for column `x` is addressed as `_came_x`.
+Text becomes a number if it spells one (an integer has no fraction), a boolean from true/false, yes/no, t/f, 1/0, and a
+time if it is ISO 8601 with a UTC offset, or a date alone: midnight UTC. Numbers change type if the value fits. The
+received value of column `x` is `_came_x`.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ _TIME_OF_DAY = r"\d:\d\d"
 
 @dataclass(frozen=True, slots=True)
 class Casting:
-    """How one column becomes its type: in SQL, the value, null where what came does not fit, and what is wrong then.
+    """Cast of one column: SQL expressions for the value (null if the received value does not fit) and for its faults.
 
-    Conditions are never null. `misfit` is None where every value fits.
+    Conditions are never null. `misfit` is None if every value fits.
     """
 
     name: str
     dtype: DType
     came: str
     value: str
-    misfit: str | None = None  # it is not one of the type
-    naive: str | None = None  # it would be an instant if it had a UTC offset
-    far: str | None = None  # it is an instant before the year 1 or after 9999
+    misfit: str | None = None  # condition: not a value of the type
+    naive: str | None = None  # condition: a time without a UTC offset
+    far: str | None = None  # condition: a time outside the years 1 to 9999
 
     @property
     def unfit(self) -> str:
-        """The condition that something came and has no value; cheap, the others need not be."""
+        """Condition that a value was received but could not be cast; cheaper than the individual conditions."""
         lacks = f"({self.came} IS NOT NULL AND {quote_name(self.name)} IS NULL)"
         return lacks if self.misfit or self.far else "false"
 
     @property
     def reasons(self) -> list[tuple[str, str]]:
-        """Pairs of a condition and the reason it stands for."""
+        """Pairs of a condition and its reason."""
         kind = "time" if self.dtype is DType.Timestamp else self.dtype.value
         pairs = [] if self.misfit is None else [(self.misfit, f"{self.name} is not {with_article(kind)}")]
         pairs += [] if self.naive is None else [(self.naive, f"{self.name} has no UTC offset")]
@@ -54,7 +54,7 @@ class Casting:
 
 
 def casting(name: str, kind: pa.DataType, dtype: DType) -> Casting:
-    """Return how a column that came as `kind` (in a form of `data.fitting.plain`) becomes `dtype`."""
+    """Return the cast of a column received as `kind` (a type of `data.fitting.plain`) to `dtype`."""
     came = quote_name(CAME + name)
     if kind.equals(ARROW_TYPES[dtype]):
         if dtype is not DType.Timestamp:
@@ -65,7 +65,7 @@ def casting(name: str, kind: pa.DataType, dtype: DType) -> Casting:
         return _instant(name, came, cast)
     good = f"{cast} IS NOT NULL"
     if dtype in (DType.Int32, DType.Int64):
-        # The cast alone would round 1.5 to 2, and take 0x10 and 1_000.
+        # The cast alone would round 1.5 to 2, and accept 0x10 and 1_000.
         good = f"TRY_CAST({came} AS DOUBLE) = {cast}"
     if dtype.numeric and pa.types.is_string(kind):
         good += f" AND NOT contains({came}, '_')"
@@ -74,7 +74,7 @@ def casting(name: str, kind: pa.DataType, dtype: DType) -> Casting:
 
 
 def _instant(name: str, came: str, cast: str) -> Casting:
-    # The cast alone would take "epoch" and "infinity": an instant begins with a digit or a sign, so below ":".
+    # The cast alone would accept "epoch" and "infinity": a time begins with a digit or a sign, which sorts below ":".
     is_instant = f"coalesce(isfinite({cast}) AND {came} < ':', false)"
     offset = f"(suffix({came}, 'Z') OR regexp_matches({came}, '{_OFFSET}'))"
     located = f"({offset} OR NOT regexp_matches({came}, '{_TIME_OF_DAY}'))"
@@ -90,7 +90,7 @@ def _instant(name: str, came: str, cast: str) -> Casting:
 
 
 def _known(instant: str) -> str:
-    """Return the condition that an instant lies in the years 1 to 9999: Python and JSON have no others."""
+    """Return the condition that a time lies in the years 1 to 9999, the range of Python and JSON."""
     return f"coalesce(epoch_us({instant}) BETWEEN {FIRST_INSTANT} AND {LAST_INSTANT}, false)"
 
 

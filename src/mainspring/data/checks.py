@@ -1,4 +1,4 @@
-"""Rules that a source's rows must satisfy."""
+"""Checks that a source's rows must satisfy."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ _FITTING: dict[DType, tuple[type, ...]] = {
 
 
 class Check(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A rule for rows; `fresh` is one for the whole source. A null passes every rule but `not_null`.
+    """A rule for rows, or for the whole source in the case of `fresh`. Null passes every rule but `not_null`.
 
-    `kind`: not_null, in_range, one_of, none_of, unique, fresh; and of text matches, begins_with_match, contains_match
-    (a regular expression of Python: the whole, its beginning, any part), length, starts_with, ends_with (a value).
+    `kind`: not_null, in_range, one_of, none_of, unique, fresh; for text also matches, begins_with_match, contains_match
+    (a Python regular expression that matches the whole, the beginning, or any part), length, starts_with, ends_with (a
+    value).
     """
 
     kind: str
@@ -40,13 +41,13 @@ class Check(msgspec.Struct, frozen=True, omit_defaults=True):
     high: float | None = None
     values: tuple[Value, ...] = ()
     within: int = 0  # microseconds
-    low_open: bool = False  # `low` itself is out of range
+    low_open: bool = False  # `low` is excluded
     high_open: bool = False
     pattern: str = ""
 
     @property
     def re2(self) -> str:
-        """The pattern as DuckDB reads it."""
+        """The pattern in DuckDB's syntax."""
         return to_re2(self.pattern, _PATTERNS[self.kind])
 
     def __str__(self) -> str:
@@ -67,50 +68,50 @@ class Check(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def not_null(*columns: str) -> Check:
-    """None of `columns` is null."""
+    """Require that none of `columns` is null."""
     return Check("not_null", columns)
 
 
 def in_range(column: str, low: float | None = None, high: float | None = None) -> Check:
-    """`low <= column <= high`; null passes, NaN does not."""
+    """Require `low <= column <= high`; null passes, NaN does not."""
     return Check("in_range", (column,), low=low, high=high)
 
 
 def one_of(column: str, values: Sequence[Value]) -> Check:
-    """`column` is one of `values`; null passes."""
+    """Require `column` to be one of `values`; null passes."""
     return Check("one_of", (column,), values=tuple(values))
 
 
 def none_of(column: str, values: Sequence[Value]) -> Check:
-    """`column` is none of `values`; null passes."""
+    """Require `column` to be none of `values`; null passes."""
     return Check("none_of", (column,), values=tuple(values))
 
 
 def matches(column: str, pattern: str) -> Check:
-    """The whole of a text matches a regular expression, as Python's `re.fullmatch` does; null passes."""
+    """Require the whole text to match a regular expression, as in Python's `re.fullmatch`; null passes."""
     return Check("matches", (column,), pattern=pattern)
 
 
 def length(column: str, low: int | None = None, high: int | None = None) -> Check:
-    """A text has `low` to `high` characters; null passes."""
+    """Require a text to have `low` to `high` characters; null passes."""
     return Check("length", (column,), low=low, high=high)
 
 
 def unique(*columns: str) -> Check:
-    """No two rows of the source agree in all of `columns`; the row that came first stays."""
+    """Require that no two rows of the source agree in all of `columns`; the first row to arrive is kept."""
     return Check("unique", columns)
 
 
 def fresh(within: str) -> Check:
-    """The source's newest event is at most `within` old. Reported after ingestion; no row fails it."""
+    """Require the source's newest event to be at most `within` old. Reported after ingestion; no row fails it."""
     return Check("fresh", within=parse_duration(within))
 
 
 def read_checks(given: Iterable[Any], columns: Schema, source: str) -> Iterator[Check]:
-    """Yield what is given as checks: each of ours, and what a schema of pandera means.
+    """Yield the given checks, with pandera schemas translated to checks.
 
     Raises:
-        Invalid: One is neither, cannot be kept, or does not go with the columns.
+        Invalid: An element is neither, cannot be translated, or does not fit the columns.
     """
     for each in given:
         found = [each]

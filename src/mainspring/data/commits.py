@@ -1,4 +1,4 @@
-"""Dataset commits: one version of each table under one name, so that training can say exactly what it read."""
+"""Dataset commits: one version of each table under one id, so that a training can record exactly the data it read."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from mainspring.core.time import Clock
 from mainspring.data.model import DERIVED_PREFIXES, DatasetCommit
 from mainspring.data.ports import LakeTables, Snapshots
 
-RESTORING = "restoring"  # a tag that stands while tables are being restored; with `.<table>`, while one is
-_SHORTEST = 6  # characters of an id that stand for it
+RESTORING = "restoring"  # tag that exists during a restore; with suffix `.<table>` for a single table
+_SHORTEST = 6  # minimum length of an abbreviated id
 _SEARCHED = 100_000
 
 
 def data_tables(lake: LakeTables) -> list[str]:
-    """Return the names of the tables that are data: those made from others, and made again at need, are not."""
+    """Return the names of the data tables, without derived ones, which can be rebuilt."""
     return [table for table in lake.tables() if not table.startswith(DERIVED_PREFIXES)]
 
 
 def commit(lake: LakeTables, snapshots: Snapshots, clock: Clock, message: str = "") -> DatasetCommit:
     """Store the newest version of every table as a commit and return it.
 
-    Where nothing changed since the newest commit, that one is returned and no other is made.
+    If nothing changed since the newest commit, return that one.
 
     Raises:
-        Conflict: A restore is going on, or was cut short: some tables are as they were, others are not yet.
+        Conflict: A restore is running or was interrupted, so only some tables may have been restored.
     """
     for tag in unfinished(snapshots):
         _, _, table = tag.partition(".")
@@ -43,7 +43,7 @@ def commit(lake: LakeTables, snapshots: Snapshots, clock: Clock, message: str = 
 
 
 def record(lake: LakeTables, snapshots: Snapshots, clock: Clock, message: str) -> DatasetCommit:
-    """As `commit`, whatever is going on."""
+    """Commit as `commit` does, even during a restore."""
     newest = next(iter(snapshots.log(1)), None)
     versions = {table: version for table in data_tables(lake) if (version := lake.version(table)) is not None}
     if newest is not None and dict(newest.versions) == versions:
@@ -55,16 +55,16 @@ def record(lake: LakeTables, snapshots: Snapshots, clock: Clock, message: str) -
 
 
 def unfinished(snapshots: Snapshots) -> list[str]:
-    """Return the tags of restores that are going on, or were cut short."""
+    """Return the tags of restores that are running or were interrupted."""
     return [tag for tag in snapshots.tags() if tag == RESTORING or tag.startswith(f"{RESTORING}.")]
 
 
 def find(snapshots: Snapshots, name: str) -> DatasetCommit:
-    """Return the commit with this id, tag, or beginning of an id, if no other begins so.
+    """Return the commit with this id, tag, or unambiguous id prefix.
 
     Raises:
-        NotFound: There is none.
-        Invalid: Several ids begin so.
+        NotFound: There is no such commit.
+        Invalid: Several ids have this prefix.
     """
     try:
         return snapshots.get(name)
@@ -85,12 +85,12 @@ def _digest(versions: dict[str, int], parent: str | None) -> str:
 
 
 def vacuum(lake: LakeTables, snapshots: Snapshots, dry_run: bool = False) -> dict[str, int]:
-    """Delete every file that no kept version needs and return, for each table, how many those are.
+    """Delete every file that no kept version needs; return table -> number of files.
 
-    Kept are the versions that a tag or the newest commit names, and each table's newest.
+    Kept are the versions named by a tag or by the newest commit, and each table's newest version.
 
     Raises:
-        NotFound: A version that a tag names is gone already; nothing of that table was deleted.
+        NotFound: A version that a tag names no longer exists; nothing of that table was deleted.
     """
     named = [*snapshots.tags().values(), *(newest.id for newest in snapshots.log(1))]
     commits = [snapshots.get(name) for name in dict.fromkeys(named)]
@@ -99,16 +99,16 @@ def vacuum(lake: LakeTables, snapshots: Snapshots, dry_run: bool = False) -> dic
 
 def _kept(lake: LakeTables, commits: list[DatasetCommit]) -> Iterator[tuple[str, set[int]]]:
     for table in lake.tables():
-        # Nobody goes back in a table that was not landed, and its old versions may be gone.
+        # Tables that ingestion does not fill are never restored, and their old versions may be gone.
         landed = lake.describe(table).landed
         yield table, {found.versions[table] for found in commits if landed and table in found.versions}
 
 
 def version_of(found: DatasetCommit, table: str) -> int:
-    """Return the version of a table that a commit names.
+    """Return a table's version in a commit.
 
     Raises:
-        NotFound: The table was not there at the time.
+        NotFound: The commit lacks the table.
     """
     if table not in found.versions:
         raise NotFound(

@@ -1,4 +1,4 @@
-"""What every lake and every place for dataset commits must do. Derive a test class and give it its fixture."""
+"""Conformance suites of lakes and of snapshot stores. Derive a test class and provide its fixture."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Row = tuple[Any, ...]
 
 
 def table(*rows: Row, schema: pa.Schema = SCHEMA) -> pa.Table:
-    """Return rows as a table; an instant is its microseconds."""
+    """Return rows as a table; times are given in microseconds."""
     columns = list(zip(*rows, strict=True)) or [() for _ in schema]
     return pa.table([pa.array(column, kind.type) for column, kind in zip(columns, schema, strict=True)], schema=schema)
 
 
 def read(lake: LakeTables, name: str, version: int | None = None) -> list[Row]:
-    """Return a version's rows in the order of `_seq`, as DuckDB reads them; an instant as its microseconds."""
+    """Return a version's rows ordered by `_seq`, as DuckDB reads them; times in microseconds."""
     with duck.connect() as con:
         duck.register(con, "scanned", lake.scan(name, version))
         rows = con.execute('SELECT * REPLACE (epoch_us(scanned."at") AS "at") FROM scanned ORDER BY _seq').fetchall()
@@ -59,7 +59,7 @@ C: Row = (2, 2.5, "ç'\"", -1, None)
 
 
 class LakeTablesConformance:
-    """Needs the fixture `lake`: an empty `LakeTables`, the same one (or another over the same place) each time."""
+    """Needs the fixture `lake`: an empty `LakeTables`, always the same one or another on the same storage."""
 
     def test_what_is_appended_is_read(self, lake: LakeTables) -> None:
         assert lake.append("flights", table(A, B).to_batches(), SCHEMA, key="one") == 0
@@ -112,7 +112,7 @@ class LakeTablesConformance:
         lake.append("flights", table((*B, True), schema=wider).to_batches(), wider, key="two")
         assert read(lake, "flights") == [(*A, None), (*B, True)]
         assert schema_of(lake, "flights").equals(wider, check_metadata=True)
-        # What does not know the column leaves it null.
+        # A write without the column leaves it null.
         lake.append("flights", table(C).to_batches(), SCHEMA, key="three")
         assert read(lake, "flights") == [(*A, None), (*B, True), (*C, None)]
 
@@ -143,7 +143,7 @@ class LakeTablesConformance:
         lake.append("flights", table(A, B).to_batches(), SCHEMA, key="one")
         changes = pa.table(
             {
-                "_seq": pa.array([1, 0, 77], pa.int64()),  # 77 is nowhere
+                "_seq": pa.array([1, 0, 77], pa.int64()),  # 77 does not exist
                 "_record_One": pa.array([False, None, False], pa.bool_()),
                 "depDelay": pa.array([None, 7.5, 1.0], pa.float32()),
             }
@@ -208,7 +208,7 @@ class LakeTablesConformance:
         for version in (0, 2):
             with pytest.raises(NotFound, match=f"no version {version} any more"):
                 lake.scan("flights", version)
-        # What is gone stays gone, what was written stays written.
+        # Vacuumed versions stay gone; written keys stay written.
         assert lake.has("flights", "0")
         assert lake.append("flights", table(A).to_batches(), SCHEMA, key="later") == 4
 
@@ -272,7 +272,7 @@ class LakeTablesConformance:
         assert lake.append("flights", table((7, 0.0, "x", 0, True)).to_batches(), SCHEMA, key="three") == 4
         assert lake.append("flights", table((8, 0.0, "x", 0, True)).to_batches(), SCHEMA, key="four") == 5
         assert [row[0] for row in read(lake, "flights")] == [0, 7, 8]
-        # And forward again, to where "three" was another write.
+        # And forward again, to a version in which "three" was another write.
         lake.restore("flights", 2)
         assert known() == ["one", "two", "three"]
         assert [row[0] for row in read(lake, "flights")] == [0, 1, 2]
@@ -288,7 +288,7 @@ class LakeTablesConformance:
         assert lake.restore("flights", 0) is None
         assert lake.restore("flights", 2) is None
         assert lake.version("flights") == 2
-        # An empty write is a write too: its key is taken back.
+        # An empty write counts too: its key is reset.
         lake.append("flights", [], SCHEMA, key="empty")
         assert lake.restore("flights", 2) == 4
         assert not lake.has("flights", "empty")
@@ -358,7 +358,7 @@ class LakeTablesConformance:
 
 
 def together(work: Callable[[int], int | None], threads: int = 4) -> list[int | None]:
-    """Return what `work(0)`, `work(1)`, ... return when they begin at one moment."""
+    """Run `work(0)`, `work(1)`, ... concurrently, started by a barrier, and return their results."""
     start = threading.Barrier(threads)
     results: list[int | None] = [-1] * threads
 

@@ -1,4 +1,4 @@
-"""What a batch is known by: the digest of its content."""
+"""Content digests that identify a batch."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_CHARACTERS = 32  # of a SHA-256 in hex: 128 bits, so that a batch's id can stand in every row
+_CHARACTERS = 32  # hexadecimal digits of the SHA-256: 128 bits, short enough to store in every row
 
 
 def digest_file(path: Path) -> str:
-    """Return the digest of a file, read once in bounded memory."""
+    """Return the digest of a file, with bounded memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:_CHARACTERS]
 
 
 def digest_rows(rows: pa.Table) -> str:
-    """Return the digest of rows: the same for equal rows, however their buffers are cut.
+    """Return the digest of rows; equal rows have equal digests, however their buffers are chunked.
 
-    Columns are strings, booleans, numbers and instants, which is what `data.readers` makes of any input.
+    Columns are strings, booleans, numbers and times, the types that `data.readers` produces.
     """
     digest = hashlib.sha256(str([(field.name, str(field.type)) for field in rows.schema]).encode())
     for column in rows.columns:
@@ -35,7 +35,7 @@ def digest_rows(rows: pa.Table) -> str:
 
 
 def _canonical(column: pa.ChunkedArray[Any]) -> list[pa.Array[Any]]:
-    """Return which values are there, as bytes, and the values, with one filling where they are not."""
+    """Return the validity of a column as bytes, and its values with nulls replaced by a constant."""
     there = pa.chunked_array([pc.is_valid(chunk).cast(pa.uint8()) for chunk in column.chunks], pa.uint8())
     if pa.types.is_boolean(column.type):
         column = pc.cast(column, pa.uint8())

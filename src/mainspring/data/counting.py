@@ -1,4 +1,4 @@
-"""Counting a table's columns over the bins of a reference, in one scan."""
+"""Counts of a table's columns over the bins of a reference, in one scan."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mainspring.stats.reference import CATEGORICAL, ColumnReference, Counts, pro
 if TYPE_CHECKING:
     import duckdb
 
-_LARGEST = 1e150  # as in stats: values beyond count as this in the moments
+_LARGEST = 1e150  # as in stats: larger values are clipped in the moments
 
 
 def bins_of(scan: TableScan, columns: list[str]) -> dict[str, ColumnReference]:
-    """Return bins for columns of numbers, booleans or text, chosen by some rows from all over the table.
+    """Return bins for numeric, boolean or text columns, chosen from a sample of the table.
 
-    How many values are in the bins is not counted yet.
+    The bins are not yet counted.
     """
     rows = spread(scan, columns)
     found = {}
@@ -36,7 +36,7 @@ def bins_of(scan: TableScan, columns: list[str]) -> dict[str, ColumnReference]:
 def count(
     con: duckdb.DuckDBPyConnection, view: str, bins: Mapping[str, ColumnReference], kinds: Mapping[str, pa.DataType]
 ) -> dict[str, Counts]:
-    """Return the counts of every row of `view`, by column, as `stats.reference.count_bins` would count them."""
+    """Return column -> counts over all rows of `view`, equal to those of `stats.reference.count_bins`."""
     if not bins:
         return {}
     asked = [_items(name, one) for name, one in bins.items()]
@@ -53,7 +53,7 @@ def count(
 def _values(name: str, one: ColumnReference, kind: pa.DataType) -> list[str]:
     value, finite = quote_name(f"v {name}"), quote_name(f"f {name}")
     if one.kind == CATEGORICAL:
-        return [f"'=' || {quote_name(name)} AS {value}"]  # '' then stands for what is in no bin alone
+        return [f"'=' || {quote_name(name)} AS {value}"]  # the prefix leaves '' to stand for values outside all bins
     number = quote_name(name)
     if pa.types.is_boolean(kind):
         number = f"CAST({number} AS INTEGER)"
@@ -85,7 +85,7 @@ def _counts(one: ColumnReference, rows: int, found: list[Any]) -> Counts:
         return Counts(n=there, nulls=rows - there, nans=0, mean=0.0, m2=0.0, bins=(*known, there - sum(known)))
     there, n, mean, variance, counted = found
     counted = dict(counted or {})
-    inner = [counted.pop(edge, 0) for edge in one.edges]  # of equal edges the first has all
+    inner = [counted.pop(edge, 0) for edge in one.edges]  # among equal edges, the first gets the whole count
     return Counts(
         n=n,
         nulls=rows - there,

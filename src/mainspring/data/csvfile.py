@@ -1,4 +1,4 @@
-"""CSV files: every value as text, so that one that does not fit costs its row and not the file."""
+"""CSV files: every value is read as text, so a malformed value costs its row and not the file."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mainspring.data.fitting import DETAIL, FAULT
 from mainspring.data.model import Source
 from mainspring.data.refusals import check_columns, unreadable
 
-_BLOCK = 2 << 20  # bytes; the longest row
+_BLOCK = 2 << 20  # bytes; also the longest possible row
 _SUFFIXES = {".csv": ",", ".tsv": "\t"}
 
 
 def is_csv(path: Path) -> bool:
-    """Return whether the name says so; a compressed file has a second suffix, as in `flights.csv.gz`."""
+    """Return whether the name has a CSV suffix; a compressed file has a second suffix, as in `flights.csv.gz`."""
     return any(suffix in _SUFFIXES for suffix in path.suffixes[-2:])
 
 
 def pieces(path: Path, source: Source, nulls: Sequence[str] = ()) -> tuple[Iterator[pa.Table], tuple[str, ...]]:
     """Return the rows of a file, and the columns that the source does not declare.
 
-    A field is null that is empty, or one of `nulls`, and not in quotes: `NA` alone may be Namibia.
+    A field is null if it is empty, or an unquoted member of `nulls`: `NA` by itself may mean Namibia.
     """
     delimiter = next(_SUFFIXES[suffix] for suffix in path.suffixes[-2:] if suffix in _SUFFIXES)
     extra = check_columns(str(path), _header(path, delimiter), source)
@@ -79,7 +79,7 @@ def _header(path: Path, delimiter: str) -> list[str]:
 
 
 def _stream(path: Path) -> IO[Any]:
-    return cast(IO[Any], pa.input_stream(str(path)))  # decompresses by the last suffix
+    return cast(IO[Any], pa.input_stream(str(path)))  # decompresses according to the last suffix
 
 
 def _broken(lines: list[str], source: Source) -> pa.Table:

@@ -1,8 +1,8 @@
-"""How two versions of the data differ: rows, columns, and what the columns hold.
+"""Differences between two versions of the data: rows, columns, and distributions.
 
-Two versions of a table share most of their files; only the others are read to find the rows that came and went. A row
-is the same row if its `_seq` and its own columns agree, whatever became of its flags. Distributions are those of the
-whole versions, by the tests of `stats.drift`. As the versions share rows, a p-value errs on the side of no difference.
+Two versions of a table share most of their files; only the others are read to count added and removed rows. A row is
+the same if its `_seq` and its own columns agree, whatever its flags. Distributions are compared over the whole
+versions, by the tests of `stats.drift`. As the versions share rows, p-values err towards no difference.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     import duckdb
 
 Progress = Callable[[str, int, int], None]
-Parts = Mapping[str, TableScan]  # the rows of `kept`, `gone` and `come`
+Parts = Mapping[str, TableScan]  # the shared, removed and added files: `kept`, `gone` and `come`
 
-_SHARES = 3  # categories whose shares changed most
+_SHARES = 3  # number of categories shown, by largest change of share
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnDiff:
-    """How one column differs. `distance` is Kolmogorov and Smirnov's; for categories, half the sum of the shares'
-    differences.
+    """Difference of one column.
 
-    Means and standard deviations are None for categories, shares empty for numbers, and both for what identifies a
-    person. `q_value` is Benjamini and Hochberg's over the columns of the table; `differs` needs an effect that is at
-    least at its floor, too.
+    `distance` is the Kolmogorov-Smirnov statistic; for categories, half the sum of the differences of shares. Means and
+    standard deviations are None for categories, shares are empty for numbers, and both are left out for columns that
+    identify a person. `q_value` is Benjamini and Hochberg's over the columns of the table; `differs` also requires a
+    minimum effect size.
     """
 
     column: str
@@ -59,7 +59,7 @@ class ColumnDiff:
 
 @dataclass(frozen=True, slots=True)
 class TableDiff:
-    """How one table differs. A version is None where there was no such table; nobody then compares columns."""
+    """Difference of one table. A version is None if the table did not exist; columns are then not compared."""
 
     table: str
     before: int | None
@@ -81,12 +81,12 @@ def diff(
     memory_limit: str = "2GB",
     progress: Progress | None = None,
 ) -> list[TableDiff]:
-    """Return how the tables differ whose versions do, by name.
+    """Return the differences of the tables whose versions differ, sorted by name.
 
     Args:
         before, after: Table -> version.
         pii: Table -> columns that identify a person.
-        progress: Called with a table's name, how many are done, and of how many.
+        progress: Called with a table's name, the number of tables done, and the total.
 
     Raises:
         NotFound: A version was vacuumed.
@@ -134,7 +134,7 @@ def _table(
 
 
 def _parts(was: TableScan, now: TableScan) -> Parts:
-    """Cut two versions into what is in both, in the first alone, and in the second alone; none shares a row."""
+    """Split two versions into shared files, files only in the first, and files only in the second."""
     if was.files is None or now.files is None:
         return {"kept": replace(was, rows=None, files=()), "gone": was, "come": now}
     both = {*was.files} & {*now.files}
@@ -146,7 +146,7 @@ def _parts(was: TableScan, now: TableScan) -> Parts:
 
 
 def _rows(con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
-    """Return how many rows of `come` are not in `gone`, and how many of `gone` are not in `come`."""
+    """Return the number of rows in `come` but not in `gone`, and in `gone` but not in `come`."""
     gone, come = _types(con, "gone"), _types(con, "come")
     types = {**gone, **come}
     number = "0"
@@ -155,7 +155,7 @@ def _rows(con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
         types = {name: kind for name, kind in types.items() if not name.startswith("_")}
     sides = []
     for view, there in (("gone", gone), ("come", come)):
-        # A column that was null before it was there makes no other row, nor does a wider type.
+        # A null in a column that did not exist before does not change a row, nor does a wider type.
         values = [f"CAST({quote_name(name) if name in there else 'NULL'} AS {kind})" for name, kind in types.items()]
         sides.append(f"SELECT '{view}' AS side, {number} AS s, hash({', '.join(['0', *values])}) AS h FROM {view}")
     added, removed = duck.one_row(
@@ -174,7 +174,7 @@ def _types(con: duckdb.DuckDBPyConnection, view: str) -> dict[str, str]:
 
 
 def _compared(old: pa.Schema, new: pa.Schema) -> dict[str, pa.DataType]:
-    """Return the columns whose distributions are compared: instants move on by themselves."""
+    """Return the columns whose distributions are compared; times are excluded, as they always advance."""
 
     def plain(kind: pa.DataType) -> bool:
         types = pa.types

@@ -1,4 +1,4 @@
-"""DuckDB: a private in-memory session, and versions of tables as its views."""
+"""DuckDB: private in-memory sessions, with table versions as views."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ DUCK_TYPES = {
     DType.Duration: "BIGINT",
 }
 
-BATCH_ROWS = 1 << 14  # of whole rows in one batch of Arrow: a column of it holds 2 GiB of text, 128 KiB a row
-SPILL = "spill-"  # then a process: a folder of that name beside goes once that process is dead
+BATCH_ROWS = 1 << 14  # rows per Arrow batch: a text column of a batch holds at most 2 GiB, 128 KiB per row
+SPILL = "spill-"  # prefix of spill folders, followed by a pid; removed once the process is dead
 _FULL = ("No space left", "max_temp_directory_size", "File too large", "Disk quota")
 _MEMORY = "parse_formatted_bytes(current_setting('memory_limit'))"
 _THREAD_BYTES = 125_000_000
@@ -44,26 +44,26 @@ _GONE = ("No files found that match", "No such file")
 def connect(
     memory_limit: str = "2GB", temp: Path | None = None, *, threads: int | None = None
 ) -> duckdb.DuckDBPyConnection:
-    """Return a session of its own: UTC, no extension is ever fetched, what exceeds the memory goes to `temp`.
+    """Open a private session: UTC, no extension downloads, spilling to `temp`.
 
     Args:
-        memory_limit: As DuckDB writes it: "2GB", "500MB"; at most half of what a limited address space leaves.
-        temp: Where the session makes a folder for what does not fit in memory, once it must, and removes it at its
-            end; what a killed process left there goes too. By default the machine's temporary folder.
-        threads: How many it uses, by default one a core, and fewer where each would have less than 125 MB.
+        memory_limit: In DuckDB's notation: "2GB", "500MB"; capped at half of the free address space if that is limited.
+        temp: Parent folder of the session's spill folder, which is created on demand and removed at the end; spill
+            folders of dead processes are removed too. By default the machine's temporary folder.
+        threads: Number of threads; by default one per core, fewer if each would have less than 125 MB.
 
     Raises:
-        Invalid: `memory_limit` or `threads` is nothing that DuckDB understands.
+        Invalid: DuckDB does not accept `memory_limit` or `threads`.
     """
     config: dict[str, Any] = {
         "memory_limit": memory_limit,
         "temp_directory": str(_spill(temp)),
         "TimeZone": "UTC",
         "autoinstall_known_extensions": "false",
-        "parquet_metadata_cache": "true",  # a file of the lake never changes
-        # Statistics in files leave NaN out; without this, `isnan` is folded to false where they have no room for one.
+        "parquet_metadata_cache": "true",  # files of the lake are immutable
+        # Statistics in files ignore NaN; without this setting, DuckDB may fold `isnan` to false because of them.
         "parquet_can_have_nan": "true",
-        # Where nearly every column is read, a whole group of rows would be fetched at once, whatever the memory.
+        # If nearly every column is read, prefetching would load a whole row group at once, regardless of memory.
         "disable_parquet_prefetching": "true",
     }
     if threads is not None:
@@ -75,13 +75,13 @@ def connect(
             f"DuckDB does not take memory_limit {memory_limit!r} with threads {threads!r}: {_first_line(error)}",
             fix="write it as '500MB' or '2GB', and threads as a number from 1 on.",
         ) from None
-    if one_row(con, "SELECT current_setting('enable_progress_bar')")[0]:  # in a notebook it is off, and may not be set
+    if one_row(con, "SELECT current_setting('enable_progress_bar')")[0]:  # it is off, and cannot be set, in a notebook
         con.execute("SET enable_progress_bar = false")
     left = left_bytes()
-    if left is not None:  # it spills to disk before the other half, of whatever else allocates, is gone too
+    if left is not None:  # spill before other allocations exhaust the other half
         con.execute(f"SET memory_limit = '{min(left // 2, one_row(con, f'SELECT {_MEMORY}')[0])}B'")
     if threads is None:
-        # Each sorts and joins in buffers of its own: with less it fails instead of spilling.
+        # Each thread has its own sort and join buffers: with less memory DuckDB fails instead of spilling.
         affordable = one_row(con, f"SELECT current_setting('threads'), {_MEMORY} // {_THREAD_BYTES}")
         con.execute(f"SET threads = {max(1, min(affordable))}")
     return con
@@ -99,18 +99,18 @@ def _spill(temp: Path | None) -> Path:
 
 
 def alive(process: str) -> bool:
-    """Return whether there is such a process, by its number as text."""
+    """Return whether a process with this pid (as text) exists."""
     try:
         os.kill(int(process), 0)
     except (ProcessLookupError, ValueError):
         return False
     except PermissionError:
-        return True  # it is somebody else's
+        return True  # it belongs to another user
     return True
 
 
 def register(con: duckdb.DuckDBPyConnection, name: str, scan: TableScan) -> None:
-    """Make one version of a table readable as `name`, with every column of its schema; null in files that lack one.
+    """Create a view `name` of one table version, with every column of its schema; null in files that lack one.
 
     Raises:
         Corrupt: A file cannot be read.
@@ -147,21 +147,21 @@ def _nothing(scan: TableScan) -> pa.Table:
 
 
 def one_row(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
-    """Return the only row of a query."""
+    """Return the only row of a query's result."""
     (row,) = con.execute(sql).fetchall()
     return tuple(row)
 
 
 @contextmanager
 def duck_errors(name: str, scan: TableScan | None = None) -> Iterator[None]:
-    """Turn what goes wrong with storage inside the block into our errors, which name `name`.
+    """Translate DuckDB's errors inside the block into Mainspring's, which name `name`.
 
     Args:
-        scan: What is read, so that a damaged file is found where DuckDB does not say which it was.
+        scan: The scan being read, to find a damaged file that DuckDB does not name.
     """
     try:
         yield
-    except MemoryError as error:  # pyarrow's too
+    except MemoryError as error:  # also raised by pyarrow
         raise out_of_memory(name, str(error) or "an allocation failed") from error
     except duckdb.Error as error:
         translated = _translated(error, name, (scan and scan.files) or ())
@@ -171,7 +171,7 @@ def duck_errors(name: str, scan: TableScan | None = None) -> Iterator[None]:
 
 
 def out_of_memory(name: str, what: str) -> StorageFull:
-    """Return the error for an allocation that failed while `name` was read or written; nothing is damaged."""
+    """Return the `StorageFull` for an allocation that failed while `name` was read or written; nothing is damaged."""
     return StorageFull(
         f"There is not enough memory for {name}: {what}",
         fix="give the process more memory (ulimit -v, the container's limit), or end others.",
@@ -192,7 +192,7 @@ def _translated(error: duckdb.Error, name: str, files: Sequence[str]) -> Mainspr
         return NotFound(
             f"A file of {name} is gone: {what}", fix="run it again: a version that nobody keeps may have been vacuumed."
         )
-    # What a thrift parser says of damaged bytes comes as the root of all errors.
+    # An error of the thrift parser on damaged bytes has DuckDB's root error type.
     if isinstance(error, (duckdb.IOException, duckdb.InvalidInputException)) or type(error) is duckdb.Error:
         if not any(file in what for file in files) and (damaged := _damaged(files)) is not None:
             what = f"{damaged}: {what}"

@@ -1,8 +1,8 @@
-"""A source whose declared columns changed, and the table that was landed from it as it was.
+"""Schema evolution: adapts a source's table to its changed declaration.
 
-What loses nothing is done to the table: a column that is new, null in the rows that are there, and a number's wider
-type. What would make the rows mean something else is refused: other times, by which rows are visible and ranked, or
-another type. A column that is no longer declared stays in the table, null in what lands from then on.
+Lossless changes are applied: a new column, null in existing rows, and a wider numeric type. Changes that would alter
+the meaning of rows are refused: other time columns, which decide visibility and rank, or another type. A column that is
+no longer declared stays in the table, null in new rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ANEW = "give the source another name, and land its data again."
 
 @dataclass(frozen=True, slots=True)
 class Evolution:
-    """What the table needs: `lines` for people, as `data.arrow.schema_changes` says them."""
+    """Changes that a table needs; `lines` describes them, as `data.arrow.schema_changes` does."""
 
     added: tuple[str, ...]
     widened: Mapping[str, pa.DataType]
@@ -37,10 +37,10 @@ class Evolution:
 
 
 def evolution(table: pa.Schema, source: Source) -> Evolution:
-    """Return what makes a table of this schema one of the source as it is declared now.
+    """Return the changes that adapt a table of this schema to the source's declaration.
 
     Raises:
-        InvalidData: Nothing does.
+        InvalidData: The table cannot be adapted.
     """
     _check_times(table, source)
     cases = {name.casefold(): name for name in table.names}
@@ -87,9 +87,9 @@ def _check_times(table: pa.Schema, source: Source) -> None:
 
 
 def evolve(con: duckdb.DuckDBPyConnection, lake: LakeTables, source: Source, batch_rows: int) -> tuple[str, ...]:
-    """Do to the source's table what it needs, in one version, and return what that was, a line each.
+    """Adapt the source's table, in one version, and return the changes, a line each.
 
-    New columns change no file. A wider type writes every row anew, in bounded memory.
+    New columns rewrite no file. A wider type rewrites every row, in bounded memory.
     """
     version = lake.version(source.name)
     if version is None:

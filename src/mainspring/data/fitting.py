@@ -1,4 +1,4 @@
-"""Which Arrow types can hold values of our types, and the plain form in which ingestion takes them on."""
+"""Compatibility of Arrow types with Mainspring's, and the canonical form of received columns."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mainspring.core.errors import InvalidData
 from mainspring.core.schema import DType
 from mainspring.data.arrow import INSTANT
 
-FAULT = "_fault"  # a column that readers add: what is wrong with the row as it came, mostly null
-BELOW = "_below_"  # + column: the nanoseconds that its instants lose, where the data has such
-DETAIL = "\x1e"  # in a fault, before what only this row has: faults are counted without it
+FAULT = "_fault"  # column added by readers: fault of the received row, mostly null
+BELOW = "_below_"  # prefix + column: nanoseconds that its times lose, if any
+DETAIL = "\x1e"  # separates a fault from its row-specific detail, which is not counted
 
 
 def fits(kind: pa.DataType, dtype: DType) -> bool:
-    """Return whether single values of an Arrow type can be values of ours: text can be anything, row by row."""
+    """Return whether an Arrow type may hold values of a Mainspring type; text may hold any, judged row by row."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_null(kind) or is_text(kind):
@@ -37,10 +37,10 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def plain(column: pa.ChunkedArray[Any], name: str) -> pa.ChunkedArray[Any]:
-    """Return a column that `fits` as text, booleans, integers, floats or UTC microseconds.
+    """Convert a column that `fits` to text, booleans, integers, floats or UTC microseconds.
 
     Raises:
-        InvalidData: An instant is too far away for microseconds, or text is not UTF-8.
+        InvalidData: A time is out of range for microseconds, or text is not UTF-8.
     """
     found = _plain(column, name)
     if pa.types.is_string(found.type):
@@ -60,7 +60,7 @@ def _plain(column: pa.ChunkedArray[Any], name: str) -> pa.ChunkedArray[Any]:
         return pc.cast(column, pa.string())
     if pa.types.is_float16(kind):
         return pc.cast(column, pa.float32())
-    if pa.types.is_date(kind):  # a date alone is its midnight in UTC, as in core.time
+    if pa.types.is_date(kind):  # a date means midnight UTC, as in core.time
         return _instants(column, pa.timestamp("us"), name).cast(INSTANT)
     if pa.types.is_timestamp(kind):
         return _instants(column, INSTANT, name)
@@ -68,16 +68,16 @@ def _plain(column: pa.ChunkedArray[Any], name: str) -> pa.ChunkedArray[Any]:
 
 
 def whole_microseconds(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
-    """Return instants with what is below a microsecond dropped: that is how fine our instants are."""
+    """Return times truncated to microseconds, Mainspring's resolution."""
     if getattr(column.type, "unit", "us") != "ns":
         return column
-    # In UTC first: to round a wall clock's time fails where the clocks went back.
+    # Convert to UTC first: truncating local time fails where clocks were set back.
     zone = None if column.type.tz is None else "UTC"
     return pc.floor_temporal(column.cast(pa.timestamp("ns", zone)), unit="microsecond")
 
 
 def below_microsecond(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any] | None:
-    """Return the nanoseconds that `whole_microseconds` drops, null where there are none; None if it drops nothing."""
+    """Return the nanoseconds that `whole_microseconds` drops, null where zero; None if the type has no nanoseconds."""
     if pa.types.is_dictionary(column.type):
         column = pc.cast(column, column.type.value_type)
     if not pa.types.is_timestamp(column.type) or column.type.unit != "ns":
@@ -100,14 +100,14 @@ def _instants(column: pa.ChunkedArray[Any], kind: pa.DataType, name: str) -> pa.
 
 
 def without_nothing(rows: pa.Table) -> pa.Table:
-    """Return rows without the `BELOW` columns that are null throughout: nothing was dropped."""
+    """Return rows without `BELOW` columns that are entirely null."""
     return rows.drop_columns(
         [name for name in rows.column_names if name.startswith(BELOW) and rows[name].null_count == len(rows)]
     )
 
 
 def together(pieces: Sequence[pa.Table]) -> pa.Table:
-    """Return pieces with the same columns as one table; a column whose type differs among them becomes text."""
+    """Concatenate pieces with the same columns; a column whose type differs among them becomes text."""
     differing = [
         name for name in pieces[0].column_names if len({piece.schema.field(name).type for piece in pieces}) > 1
     ]

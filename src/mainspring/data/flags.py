@@ -1,6 +1,6 @@
-"""The record-setting rule on arrays, for the rows of one load: sorts that cost little where rows come in order.
+"""The record-setting rule on arrays, for the rows of one load; cheap for rows that arrive in order.
 
-What counts is said in `data.records`, which has the rule as SQL for whole tables.
+The rule is defined in `data.records`, as SQL for whole tables.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import pyarrow.compute as pc
 from mainspring.data.model import SEQUENCE, VISIBLE_AT, Source
 
 _PIECE = 1 << 16  # rows
-_TEXT_BYTES = 1 << 31  # that the offsets of plain text count
+_TEXT_BYTES = 1 << 31  # limit of 32-bit offsets of plain text
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Rows' places in two orders; arrays have shape (rows,).
+    """Rows' positions in two orders; arrays have shape (rows,).
 
-    `rank` is by event time, recorded time and `_seq`, and `by_rank` lists the rows so. `order` lists them by
-    `_visible_at`, among equals the highest rank first.
+    `rank` is by event time, recorded time and `_seq`; `by_rank` lists the rows in that order. `order` lists them by
+    `_visible_at`, and among equals by descending rank.
     """
 
     rank: np.ndarray
@@ -35,7 +35,7 @@ class Ranks:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """The rows that count, shape (rows,), bool; and for each entity the index of its head and of its first row."""
+    """The rows that count, bool of shape (rows,), and for each entity the index of its head and of its first row."""
 
     counts: np.ndarray
     heads: np.ndarray
@@ -43,11 +43,11 @@ class Counted:
 
 
 def ranks(rows: pa.Table, source: Source) -> Ranks:
-    """Return the ranks of rows that have the source's times, `_visible_at` and `_seq`."""
+    """Return the ranks of rows with the source's times, `_visible_at` and `_seq`."""
     event, visible, sequence = (numbers(rows[name]) for name in (source.event_time, VISIBLE_AT, SEQUENCE))
     recorded = event if source.recorded_time is None else numbers(rows[source.recorded_time])
     rank = by_rank = np.arange(len(event))
-    # Rows that came by event time have their ranks already.
+    # Rows ordered by event time are ranked already.
     if not (event[1:] > event[:-1]).all():
         by_rank = np.lexsort((sequence, recorded, event))
         rank = np.empty_like(by_rank)
@@ -65,16 +65,16 @@ def nearly_in_order(order: np.ndarray) -> bool:
 
 
 def in_order(rows: pa.Table, order: np.ndarray, *, text_bytes: int = _TEXT_BYTES) -> pa.Table:
-    """Return rows in an order, piece by piece where each piece comes from a short stretch: that is half the copying.
+    """Return rows in the given order, piecewise where each piece comes from a short range: that halves the copying.
 
     Args:
-        text_bytes: From how many bytes on the rows may have more text in a column than one array holds.
+        text_bytes: Size in bytes from which a column's text may exceed one array.
     """
     if (order[1:] > order[:-1]).all():
         return rows
     schema, piece = rows.schema, _PIECE
     if rows.nbytes >= text_bytes:
-        # Large text has offsets of 64 bits; each piece is small enough for plain text again.
+        # Large text has 64-bit offsets; each piece is small enough for plain text again.
         piece = max(1, min(piece, len(rows) * text_bytes // (2 * rows.nbytes)))
         rows = rows.cast(pa.schema([_large(field) for field in schema]))
     pieces = []
@@ -82,7 +82,7 @@ def in_order(rows: pa.Table, order: np.ndarray, *, text_bytes: int = _TEXT_BYTES
         places = order[start : start + piece]
         first, last = int(places.min()), int(places.max())
         if last - first > 2 * _PIECE:
-            rows = rows.combine_chunks()  # once: what is in one chunk stays as it is
+            rows = rows.combine_chunks()  # effective only once: a single chunk stays unchanged
         stretch = rows.slice(first, last - first + 1).combine_chunks()
         pieces.append(stretch.take(arrow_of(places - first)).cast(schema))
     return pa.concat_tables(pieces)
@@ -93,17 +93,17 @@ def _large(field: pa.Field[pa.DataType]) -> pa.Field[pa.DataType]:
 
 
 def counting_rows(rows: pa.Table, keys: Sequence[str], ranked: Ranks, hashes: np.ndarray) -> Counted:
-    """Return which of `rows` count; a row with a null key never does.
+    """Return the rows that count; a row with a null key never does.
 
     Args:
-        hashes: Unsigned numbers of 64 bits that are equal where all keys are, shape (rows,).
+        hashes: uint64 of shape (rows,), equal for rows with equal keys.
     """
     nulls = [pc.is_valid(rows[key]) for key in keys if rows[key].null_count]
     order = ranked.order
     if nulls:
         order = order[truths(functools.reduce(pc.and_, nulls))[order]]
     order, begins = _grouped(rows, keys, order, hashes)
-    # A group's ranks are raised above those of the groups before, so one running maximum serves all.
+    # Ranks of each group are offset above those of earlier groups, so one running maximum serves all.
     raised = np.cumsum(begins) * len(rows)
     raised += ranked.rank[order]
     highest = np.maximum.accumulate(raised)
@@ -117,10 +117,10 @@ def counting_rows(rows: pa.Table, keys: Sequence[str], ranked: Ranks, hashes: np
 def _grouped(
     rows: pa.Table, keys: Sequence[str], order: np.ndarray, hashes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return `order` with the rows of equal keys together, which stay in their order, and where such a group begins."""
+    """Return `order` with rows of equal keys made adjacent, stably, and a mask of the groups' first rows."""
     bits = np.uint64(len(order).bit_length())
     low = (np.uint64(1) << bits) - np.uint64(1)
-    # One number a row, its hash above its place: a sort of plain numbers costs a tenth of one of places by keys.
+    # One number per row, hash bits above position bits: sorting numbers costs a tenth of sorting positions by keys.
     mixed = hashes[order]
     mixed &= ~low
     mixed |= np.arange(len(order), dtype=np.uint64)
@@ -131,12 +131,12 @@ def _grouped(
     np.not_equal(mixed[1:], mixed[:-1], out=begins[1:])
     if _agree(rows, keys, grouped, begins):
         return grouped, begins
-    # Different keys have one hash, or equal keys do not look it, as NaN.
+    # Different keys share a hash, or equal keys compare unequal, as NaN does.
     return _grouped(rows, [], order, _codes(rows, keys).astype(np.uint64) << np.uint64(32))
 
 
 def _agree(rows: pa.Table, keys: Sequence[str], grouped: np.ndarray, begins: np.ndarray) -> bool:
-    """Return whether each row that begins no group has the keys of the row before."""
+    """Return whether each row that does not start a group has the keys of the row before it."""
     places = arrow_of(grouped)
     for key in keys:
         column = rows[key].combine_chunks().take(places)
@@ -146,12 +146,12 @@ def _agree(rows: pa.Table, keys: Sequence[str], grouped: np.ndarray, begins: np.
 
 
 def _codes(rows: pa.Table, keys: Sequence[str]) -> np.ndarray:
-    """Return numbers below the number of rows that are equal where all keys are."""
+    """Return numbers below the number of rows, equal for rows with equal keys."""
     codes: np.ndarray | None = None
     for key in keys:
         column = rows[key].combine_chunks()
         if pa.types.is_floating(column.type):
-            # -0.0 is 0.0, and any NaN the same, whatever its bits.
+            # Normalise -0.0 to 0.0, and all NaN to one.
             column = pc.if_else(pc.is_nan(column), float("nan"), pc.add(column, 0.0))
         encoded = column.dictionary_encode()
         one = numbers(encoded.indices.fill_null(0)).astype(np.uint32)
@@ -165,19 +165,19 @@ def _codes(rows: pa.Table, keys: Sequence[str]) -> np.ndarray:
 
 
 def numbers(column: pa.ChunkedArray[Any] | pa.Array[Any], kind: pa.DataType | None = None) -> np.ndarray:
-    """Return values without a null as integers, by default of 64 bits. (`to_numpy` would import pandas.)"""
+    """Return a column without nulls as integers, 64-bit by default. (`to_numpy` would import pandas.)"""
     cast = column.cast(kind or pa.int64())
     found: np.ndarray = np.from_dlpack(cast.combine_chunks() if isinstance(cast, pa.ChunkedArray) else cast)
     return found
 
 
 def truths(column: pa.ChunkedArray[Any] | pa.Array[Any]) -> np.ndarray:
-    """Return booleans without a null."""
+    """Return a boolean column without nulls as a bool array."""
     return numbers(column, pa.uint8()).view(bool)
 
 
 def arrow_of(values: np.ndarray) -> pa.Array[Any]:
-    """Return integers or booleans as Arrow's. (`pa.array` and `pa.scalar` would import pandas.)"""
+    """Return integers or booleans as an Arrow array. (`pa.array` and `pa.scalar` would import pandas.)"""
     if values.dtype == bool:
         bits = np.packbits(values, bitorder="little")
         return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(bits.data)])
@@ -186,11 +186,11 @@ def arrow_of(values: np.ndarray) -> pa.Array[Any]:
 
 
 def repeated(text: str, rows: int) -> pa.ChunkedArray[Any]:
-    """Return one text for each row."""
+    """Return a column with the same text in each row."""
     encoded = text.encode()
     offsets = np.array([0, len(encoded)], np.int32)
     one: Any = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(offsets.data), pa.py_buffer(encoded)])
-    # The pieces share their memory.
+    # The chunks share their memory.
     piece = pa.repeat(one[0], min(rows, _PIECE))
     whole, rest = divmod(rows, _PIECE)
     return pa.chunked_array([*[piece] * whole, piece[:rest]], pa.string())

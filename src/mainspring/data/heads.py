@@ -1,12 +1,13 @@
-"""Heads: each entity's newest row, by which new rows are ranked without a look at the whole table.
+"""Heads: each entity's newest row, against which new rows are ranked without reading the whole table.
 
-An entity's head is its row of the highest rank. Of all rows it is the last that counts, so new rows that become visible
-after it need no other. Heads depend on rows alone, not on flags: merging those of two sets of files gives those of
-both, however often a row is in them.
+An entity's head is its row of highest rank. It is the last of its rows that counts, so new rows that become visible
+after it need no other row for comparison. Heads depend only on rows, not on flags: merging the heads of two sets of
+files gives the heads of both, even if the sets overlap.
 
-A table `heads__<source>` in the lake keeps the heads of the files that were there at some version. Whatever is in other
-files is read each time, until it is much; then the table is made anew. It is made from the source's table and can go at
-any time. The heads of a large load are taken as it lands, so that its file is not read again for them.
+A table `heads__<source>` in the lake stores the heads of the files that existed at some version. Rows in other files
+are read each time, until they are many; then the table is rebuilt. It is derived from the source's table and may be
+deleted at any time. The heads of a large load are taken while it is ingested, so that its file need not be read for
+them.
 """
 
 from __future__ import annotations
@@ -35,17 +36,17 @@ if TYPE_CHECKING:
     import duckdb
 
 _KEYING = "_keying"
-_EVENT, _RECORDED, _FIRST = "_event", "_recorded", "_first"  # of the head; `_first` is the entity's first instant
+_EVENT, _RECORDED, _FIRST = "_event", "_recorded", "_first"  # of the head; `_first` is the entity's first `_visible_at`
 _VALUES = (_EVENT, _RECORDED, SEQUENCE, VISIBLE_AT, _FIRST)
-_COVER = b"cover"  # in the metadata of `_seq`
+_COVER = b"cover"  # key in the metadata of `_seq`
 _HOUR_US = 3_600_000_000
-_GROWTH = 8  # of the span of time in which an entity's last row before a late one is looked for
-_FEW = 50  # the part of `many_rows` that is read sooner than heads are looked up
-_HEADS_EACH = 5  # of an entity that await being made one
+_GROWTH = 8  # growth factor of the time span searched for an entity's last row before a late one
+_FEW = 50  # 1/50 of `many_rows`: up to this number, recent rows are read instead of heads
+_HEADS_EACH = 5  # average number of unmerged heads per entity that triggers a merge
 
 
 class _Cover(msgspec.Struct, frozen=True):
-    """The files whose heads are kept, and the newest of all their rows."""
+    """The files whose heads are stored, and the newest values among all their rows."""
 
     version: int
     files: list[str]
@@ -53,16 +54,16 @@ class _Cover(msgspec.Struct, frozen=True):
     heads: int
     keyings: dict[str, list[str]]
     times: list[str]
-    sequence: int | None  # the highest
-    event: int | None  # the last, UTC epoch microseconds
+    sequence: int | None  # the highest `_seq`
+    event: int | None  # the latest event time, UTC epoch microseconds
 
 
 class Heads:
-    """The heads of a source's table during one ingestion. Views in `con`: `heads_kept`, `heads_others`.
+    """Heads of a source's table during one ingestion. Creates the views `heads_kept` and `heads_others` in `con`.
 
     Args:
-        keyings: Those of the table; what the source no longer declares has no heads.
-        many_rows: In how many rows without kept heads these are worth keeping.
+        keyings: The table's keyings; those with undeclared columns have no heads.
+        many_rows: Number of rows without stored heads from which heads are stored anew.
     """
 
     def __init__(
@@ -74,17 +75,17 @@ class Heads:
         self._many_rows = many_rows
         self._keyings = declared(source, keyings)
         self._cover: _Cover | None = None
-        self._absorbed: set[str] = set()  # names of files whose heads are in the temporary tables of this ingestion
+        self._absorbed: set[str] = set()  # names of files whose heads are in this ingestion's temporary tables
         self._absorbed_rows = 0
-        self._merged_rows: dict[int, int] = {}  # of these tables, when the heads of an entity were last made one
-        self._noted: dict[str, pa.Table] = {}  # heads of a load that has not landed yet
+        self._merged_rows: dict[int, int] = {}  # rows of these tables after their last merge
+        self._noted: dict[str, pa.Table] = {}  # heads of a load that is not stored yet
         self._opened = False
         self._pinned: TableScan | None = None
-        self._uncovered = False  # whether the pinned version has files without heads
-        self._tops: tuple[int | None, int | None] = (None, None)  # highest `_seq`, last event
+        self._uncovered = False  # True if the pinned version has files without heads
+        self._tops: tuple[int | None, int | None] = (None, None)  # highest `_seq`, latest event time
 
     def pin(self, scan: TableScan, known: TableVersion) -> None:
-        """Let the heads be those of one version of the table.
+        """Set the table version that the heads refer to.
 
         Args:
             scan: The version, with every column that the source declares.
@@ -94,27 +95,27 @@ class Heads:
         if first:
             self._open(scan, known)
         self._others(scan)
-        # An ingestion of many loads reads what it wrote at most once, not with each load.
+        # An ingestion of many loads reads its own files at most once, not for each load.
         if self._uncovered and not first:
             self._absorb(scan)
             self._others(scan)
 
     def newest(self) -> tuple[int | None, int | None]:
-        """Return the highest `_seq` of the table and its last event in UTC epoch microseconds; None without rows."""
+        """Return the table's highest `_seq` and its latest event time in UTC epoch microseconds; None without rows."""
         event = quote_name(self._source.event_time)
         found = duck.one_row(self._con, f"SELECT max({SEQUENCE}), epoch_us(max({event})) FROM heads_others")
         kept = (None, None) if self._cover is None else (self._cover.sequence, self._cover.event)
         return _latest(found[0], kept[0], self._tops[0]), _latest(found[1], kept[1], self._tops[1])
 
     def competitors(self, arriving: str, name: str, keys: Sequence[str], rows: int, since: int) -> str:
-        """Return SQL: the counting rows of the pinned version that rows of `arriving` may have to be compared with.
+        """Return a SQL query of the pinned version's counting rows that rows of `arriving` must be compared with.
 
-        Where few are visible since the first event that arrives, those are these: the others are older than all that
-        arrives, and were known before it. Else those of each entity are its head, where all of its arriving rows become
-        visible later, and its rows since the first of these and the last before, where not.
+        If few rows became visible since the first arriving event, these suffice: all others are older than the arriving
+        rows, and were known before them. Otherwise the query gives, for each entity, its head if all its arriving rows
+        become visible later; else its rows since the first arriving one, and the last before that.
 
         Args:
-            rows, since: How many arrive, and their first event.
+            rows, since: Number of arriving rows, and their first event time.
         """
         con, listed = self._con, _list(keys)
         event, recorded, _ = rank_columns(self._source)
@@ -138,9 +139,9 @@ class Heads:
         return "SELECT * FROM competing"
 
     def _look_back(self, name: str, keys: Sequence[str]) -> None:
-        """Add to `competing` the rows that entities need whose head is not older than all that arrives.
+        """Add to `competing` the rows needed for entities whose head is not older than all their arriving rows.
 
-        The table is searched back in time, in spans that grow: files and groups of rows outside are not read.
+        The table is searched backwards in growing time spans, so that files and row groups outside them are not read.
         """
         con, listed = self._con, _list(keys)
         con.execute(f"CREATE OR REPLACE TEMP TABLE late AS SELECT {listed}, _since, _first FROM met "
@@ -181,7 +182,7 @@ class Heads:
             since = max(first, since - span)
 
     def note(self, name: str, keys: Sequence[str], rows: pa.Table, counted: Counted) -> None:
-        """Take the heads from a large load that is about to land, where `rows` may have rows of the table beside it."""
+        """Take the heads of a large load before it is stored; `rows` may include rows of the table."""
         if len(rows) < self._many_rows:
             return
         event, heads = self._source.event_time, rows.take(arrow_of(counted.heads))
@@ -191,10 +192,10 @@ class Heads:
         self._noted[name] = pa.table(columns | {_FIRST: rows[VISIBLE_AT].take(arrow_of(counted.firsts))})
 
     def landed(self, rows: pa.Table, version: int | None) -> None:
-        """Forget the heads that were noted, or let the files of a version be known by them.
+        """Drop the noted heads, or register them as the heads of a version's files.
 
         Args:
-            version: One that has these rows and those of the pinned version alone; None where that is not certain.
+            version: A version with exactly these rows and those of the pinned version; None if that is uncertain.
         """
         noted, self._noted = self._noted, {}
         if version is None or not noted or noted.keys() != self._keyings.keys():
@@ -214,7 +215,7 @@ class Heads:
         self._tops = _latest(sequence, self._tops[0]), _latest(event, self._tops[1])
 
     def _add(self, index: int, keys: Sequence[str], heads: pa.Table) -> None:
-        """Put a keying's heads into its temporary table; merge equal keys there once they may be many."""
+        """Add heads of a keying to its temporary table; merge equal keys there once there may be many."""
         con, own = self._con, f"heads_own_{index}"
         con.register("noted", heads)
         if self._absorbed:
@@ -229,7 +230,7 @@ class Heads:
             self._merge(index, keys, [])
 
     def settle(self) -> None:
-        """Come to the newest version, once it is not written to; keep its heads where much is in files without."""
+        """Move to the newest version after the last write; store its heads if many rows lack stored ones."""
         version = self._lake.version(self._source.name)
         if version is None:
             return
@@ -248,7 +249,7 @@ class Heads:
             self._write(scan, known)
 
     def _open(self, scan: TableScan, known: TableVersion) -> None:
-        """Find out which heads the lake keeps, if they are of this table and by these keys."""
+        """Load the lake's stored heads, if they fit this table and these keyings."""
         self._opened = True
         table = HEADS_PREFIX + self._source.name
         schema = self._schema()
@@ -272,7 +273,7 @@ class Heads:
             self._cover = cover
 
     def _others(self, scan: TableScan) -> None:
-        """Make the rows of files without heads readable as `heads_others`."""
+        """Create the view `heads_others` of the rows in files without heads."""
         if scan.files is not None:
             covered = self._absorbed | {*(() if self._cover is None else self._cover.files)}
             scan = replace(scan, files=tuple(file for file in scan.files if Path(file).name not in covered))
@@ -282,7 +283,7 @@ class Heads:
         duck.register(self._con, "heads_others", scan)
 
     def _absorb(self, scan: TableScan) -> None:
-        """Take the heads of the files without heads into temporary tables."""
+        """Compute the heads of files without heads into the temporary tables."""
         if scan.files is None:
             return
         self._tops = self.newest()
@@ -299,13 +300,13 @@ class Heads:
         self._merged_rows[index] = duck.one_row(con, f"SELECT count(*) FROM {own}")[0]
 
     def _merged(self, name: str, keys: Sequence[str], among: str) -> str:
-        """Return SQL: the head of each entity, of those that a semi-join lets through."""
+        """Return a SQL query of the head of each entity that the semi-join `among` lets through."""
         index = list(self._keyings).index(name)
         kept = f"SELECT {_list((*keys, *_VALUES))} FROM heads_kept {among} WHERE {_KEYING} = {quote_text(name)}"
         own = [f"{one} {among}" for one in self._own(index, keys)]
         if own and self._cover is None and not self._uncovered:
             there = duck.one_row(self._con, f"SELECT count(*) FROM heads_own_{index}")[0]
-            if there == self._merged_rows[index]:  # those of one load, or merged already: each entity has one
+            if there == self._merged_rows[index]:  # of a single load, or merged already: one head per entity
                 return own[0]
         return _grouped(keys, [kept, *own, *self._ranked(keys, among)])
 
@@ -340,7 +341,7 @@ class Heads:
         schema = schema.set(index, schema.field(index).with_metadata({_COVER: msgspec.json.encode(cover)}))
         batches = rows.cast(schema).to_batches()
         table, key = HEADS_PREFIX + self._source.name, f"heads of version {known.version}"
-        with suppress(StorageFull, Conflict):  # the rows have landed; the next ingestion tries again
+        with suppress(StorageFull, Conflict):  # the rows are stored; the next ingestion retries
             try:
                 self._lake.replace(table, batches, schema, key=key)
             except Corrupt:

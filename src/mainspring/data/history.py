@@ -1,4 +1,4 @@
-"""What happened to the data from one dataset commit to the next, told by the tables' logs alone."""
+"""History of the data between dataset commits, read from the tables' logs alone."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mainspring.data.ports import LakeTables, Snapshots
 
 @dataclass(frozen=True, slots=True)
 class TableChange:
-    """How one table differs from what it was in the commit before. `before` is None for a table that is new.
+    """Change of one table since the commit before. `before` is None for a new table.
 
-    `rows` and `rows_before` count all rows then; None where nobody knows any more. `schema` has a line for each column
-    that came, went, or changed its type.
+    `rows` and `rows_before` are total row counts, None if no longer known. `schema` has a line for each column that was
+    added or removed, or changed its type.
     """
 
     table: str
@@ -28,7 +28,7 @@ class TableChange:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A commit with its tags, and what changed since the commit before it."""
+    """A commit with its tags and its changes since the commit before."""
 
     commit: DatasetCommit
     tags: tuple[str, ...]
@@ -36,7 +36,7 @@ class Logged:
 
 
 def log(lake: LakeTables, snapshots: Snapshots, limit: int = 100) -> list[Logged]:
-    """Return commits, newest first."""
+    """Return the commits with their changes, newest first."""
     tags = snapshots.tags()
     return [
         Logged(
@@ -49,7 +49,7 @@ def log(lake: LakeTables, snapshots: Snapshots, limit: int = 100) -> list[Logged
 
 
 def changes(lake: LakeTables, before: DatasetCommit | None, after: DatasetCommit) -> tuple[TableChange, ...]:
-    """Return what differs between two commits, by table; reads no file."""
+    """Return the differences between two commits, by table; reads no data file."""
     found = []
     for table, version in sorted(after.versions.items()):
         old = None if before is None else before.versions.get(table)

@@ -1,6 +1,7 @@
-"""Landing data: from whatever a user brings to a source's table, in loads of up to `load_rows`.
+"""Ingestion of user data into a source's table, in loads of up to `load_rows`.
 
-A load is staged whole (`data.staging`), then written in chunks, each one version of the table (`data.landing`).
+A load is staged as a whole (`data.staging`), then written in chunks, each of which is one version of the table
+(`data.landing`).
 """
 
 from __future__ import annotations
@@ -30,16 +31,15 @@ if TYPE_CHECKING:
 
 
 class Ingestor:
-    """Lands data. One ingestion of a source at a time, across processes.
+    """Ingests data; one ingestion per source at a time, across processes.
 
     Args:
-        batch_rows: How many rows one version of a table brings, at most.
-        load_rows: How many rows are judged together, at most `LOAD_ROWS`. An ingestion that was cut short is resumed
-            with the same number.
-        many_rows: After how many new rows the newest of each entity are kept anew (`data.heads`).
-        wait_s: How long to wait for another ingestion of the same source.
-        wall: By what an event is told to be in the future; by default `clock`, which may be one that time is replayed
-            on.
+        batch_rows: Maximum number of rows per table version.
+        load_rows: Number of rows checked together, at most `LOAD_ROWS`. Resuming an interrupted ingestion needs the
+            same number.
+        many_rows: Number of new rows after which each entity's newest row is stored anew (`data.heads`).
+        wait_s: Seconds to wait for another ingestion of the same source.
+        wall: Clock that decides whether an event is in the future; by default `clock`, which may replay past time.
     """
 
     def __init__(
@@ -76,20 +76,20 @@ class Ingestor:
         nulls: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> IngestReport:
-        """Land `data`, which is whatever `data.readers.open_input` opens.
+        """Ingest `data`, any input that `data.readers.open_input` accepts.
 
         Args:
-            keyings: Entity name -> its key columns; the flag `_record_<entity>` is kept for each, and for those that
-                the table has from before.
-            nulls: What stands for null in CSV where it is not in quotes, beside nothing at all.
-            batch_id: What the batch is known by, instead of its content: the same id twice changes nothing.
-            progress: Called with the rows done and their total, where that is known.
+            keyings: Entity name -> its key columns; the flag `_record_<entity>` is maintained for each, and for the
+                table's existing keyings.
+            nulls: Unquoted CSV texts that mean null, in addition to the empty field.
+            batch_id: Identity of the batch, instead of its content digest: ingesting the same id again has no effect.
+            progress: Called with the number of rows done and the total, if known.
 
         Raises:
-            NotFound: There is no such file.
-            InvalidData: The data as a whole does not fit the source, or its types are not the table's.
-            StorageFull: No space; every version that was written is whole, and the same call resumes.
-            Conflict: Another ingestion of the source went on for too long.
+            NotFound: The file does not exist.
+            InvalidData: The data as a whole does not fit the source, or its types differ from the table's.
+            StorageFull: No space; every written version is complete, and the same call resumes.
+            Conflict: Another ingestion of the source did not end within `wait_s`.
         """
         keyings = check_keyings(source, keyings)
         opened = open_input(data, source, self._batch_rows, nulls)
@@ -97,14 +97,14 @@ class Ingestor:
         with self._alone(source), self._session() as con:
             changed = self._conform(con, source, keyings)
             keyings = {**keyings_there(self._lake, source), **keyings}
-            strict = opened.digest is not None  # a file: in it, a column of which no value fits is a mistake of columns
+            strict = opened.digest is not None  # for a file, a column without any fitting value is a mistake of columns
             heads = Heads(con, self._lake, source, keyings, self._many_rows)
             landing = Landing(
                 con, self._lake, source, keyings, heads, self._batch_rows, opened.name, strict, tally, self._wall.now()
             )
             for number, pieces in enumerate(loads(opened.pieces, self._load_rows)):
                 raw = together(pieces)
-                # Rows that differ in what is dropped are other rows.
+                # Rows that differ only in dropped nanoseconds are different rows.
                 known_by = batch_id or opened.digest or digest_rows(without_nothing(raw))
                 with duck.duck_errors(source.name):
                     landing.land(tally.drop(raw), f"{known_by}.{number}")
@@ -127,10 +127,10 @@ class Ingestor:
         )
 
     def needed(self, source: Source, keyings: Keyings) -> tuple[str, ...]:
-        """Return what `conform` would do to the source's table, a line each.
+        """Return the changes that `conform` would make to the source's table, a line each.
 
         Raises:
-            InvalidData: The table cannot become one of the source as it is declared; the fix says what to do.
+            InvalidData: The table cannot be adapted to the source's declaration; the fix says what to do.
         """
         if self._lake.version(source.name) is None:
             return ()
@@ -144,13 +144,13 @@ class Ingestor:
         )
 
     def conform(self, source: Source, keyings: Keyings) -> tuple[str, ...]:
-        """Bring the source's table to what is declared now: new columns, wider types, and flags for every row there.
+        """Adapt the source's table to the declaration: new columns, wider types, and flags for every existing row.
 
-        Flags are those of keyings that the table lacks or has for other columns. What was done is returned, a line
-        each; nothing, and no version is made, where the table is so already.
+        Flags are computed for keyings that the table lacks, or has for other columns. Returns the changes, a line each;
+        without changes no version is made.
 
         Raises:
-            InvalidData: As `needed`; the table is as it was.
+            InvalidData: As `needed`; the table is unchanged.
         """
         with self._alone(source), self._session() as con:
             return self._conform(con, source, check_keyings(source, keyings))
@@ -169,7 +169,7 @@ class Ingestor:
         return self._locks.hold(f"ingest.{source.name}", wait_s=self._wait_s)
 
     def _session(self) -> duckdb.DuckDBPyConnection:
-        """Return a connection with temporary tables of its own: a whole database costs more than a small load."""
+        """Return a cursor with its own temporary tables: opening a new database costs more than a small load."""
         if self._database is None:
             self._database = duck.connect(self._memory_limit)
         return self._database.cursor()
@@ -207,9 +207,9 @@ def _noticed(landing: Landing) -> Iterator[str]:
 
 
 def _as_read_first(tally: Tally, nulls: Sequence[str]) -> Iterator[str]:
-    """Say that the text for null changes no row that is there: a batch is known by its bytes, however they are read.
+    """Warn that the `nulls` setting does not change rows ingested before: a batch is identified by its bytes.
 
-    Were it part of what a batch is known by, the rows would be there twice, once as they were read first.
+    If the setting were part of the identity, the rows would be ingested twice.
     """
     if nulls and tally.already:
         yield (

@@ -1,4 +1,4 @@
-"""Which keys a table's rows are ranked by, and the flags of a keying that comes when the rows are there already."""
+"""Keyings, the key columns by which rows are ranked, and the flags of a keying added to existing rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_keyings(source: Source, keyings: Keyings) -> Keyings:
     """Return `keyings` if the source has their columns.
 
     Raises:
-        Invalid: It lacks one, a keying has none, or two names differ in case only.
+        Invalid: The source lacks a column, a keying has no columns, or two names differ only in case.
     """
     for name, keys in keyings.items():
         missing = [key for key in keys if key not in source.columns]
@@ -40,14 +40,14 @@ def check_keyings(source: Source, keyings: Keyings) -> Keyings:
 
 
 def keyings_there(lake: LakeTables, source: Source) -> dict[str, tuple[str, ...]]:
-    """Return the keyings whose flags the source's table has; none where there is no table."""
+    """Return the keyings whose flags the source's table has; none if there is no table."""
     if lake.version(source.name) is None:
         return {}
     return keyings_of(lake.scan(source.name).schema or pa.schema([]))
 
 
 def declared(source: Source, keyings: Keyings) -> Keyings:
-    """Return the keyings whose columns the source still declares: a table keeps the flags of the others."""
+    """Return the keyings whose columns the source still declares; a table keeps the flags of the others."""
     return {name: keys for name, keys in keyings.items() if set(keys) <= set(source.columns)}
 
 
@@ -83,7 +83,7 @@ def rewrite_flagged(
     *,
     key: str,
 ) -> int | None:
-    """Write the table anew from the relation `kept`: the columns `old`, and the flags of `keyings` computed from it."""
+    """Rewrite the table from the relation `kept`: the columns `old`, and newly computed flags of `keyings`."""
     joins, flags = "", []
     standing = f"{SUPERSEDED_AT} IS NULL" if any(column.name == SUPERSEDED_AT for column in old) else "true"
     for index, (name, keys) in enumerate(keyings.items()):

@@ -1,10 +1,11 @@
-"""One load of rows into a source's table and its quarantine, each row once, whatever is killed in between.
+"""Idempotent writing of one load into a source's table and its quarantine: each row once, despite crashes.
 
-A row's `_seq` is the number of its load and its place in it, so what is there of a load that was cut short is known by
-row, and only the rest is written. The quarantine is written first, so a row that is in neither table is still to come.
+A row's `_seq` consists of its load's number and its position in the load, so the rows stored by an interrupted load are
+known exactly, and only the rest is written. The quarantine is written first, so a row in neither table is still to be
+written.
 
-A write's key is the load's id and how many of its rows the table has before. Whoever else writes the same load, where
-no lock keeps them away, is told so by the lake and begins again with what is there then.
+A write's key is the load's id and the number of its rows already in the table. If another process writes the same load,
+where no lock excludes it, the lake reports the duplicate key, and this module starts again from the current state.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int | None], None]
 
-# How many numbers of `_seq` each load has for itself, and so the most rows in one.
+# Number of `_seq` values reserved for each load, and so its maximum number of rows.
 LOAD_ROWS = 1 << 20
 
-_OVERTAKEN = 50  # times that others may have been faster with some of the load
+_OVERTAKEN = 50  # retries when another process writes some of the load
 
 _SEQUENCES = pa.schema([pa.field(SEQUENCE, pa.int64())])
 
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the rows so far."""
+    """Counts of an ingestion's rows so far."""
 
     total: int | None
     progress: Progress | None
@@ -52,13 +53,13 @@ class Tally:
     quarantined: int = 0
     already: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
-    future: int = 0  # of the landed, those whose event is after now
-    latest: int = 0  # the last of these events
-    below: int = 0  # of all, those with a time that has a part below a microsecond
-    keyless: dict[str, int] = field(default_factory=dict)  # of the landed, by entity, those that are of none
+    future: int = 0  # ingested rows whose event time is after now
+    latest: int = 0  # the latest of these event times
+    below: int = 0  # rows with a time finer than a microsecond
+    keyless: dict[str, int] = field(default_factory=dict)  # ingested rows with a null key, by entity
 
     def drop(self, rows: pa.Table) -> pa.Table:
-        """Count the rows that have a time with a part below a microsecond, and return all without these parts."""
+        """Count the rows with a time finer than a microsecond, and return all rows without the dropped parts."""
         parts = [name for name in rows.column_names if name.startswith(BELOW)]
         if parts:
             some = functools.reduce(pc.or_, (pc.is_valid(rows[name]) for name in parts))
@@ -79,11 +80,11 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Landing:
-    """What all loads of one ingestion share.
+    """State shared by all loads of one ingestion.
 
     Args:
-        name, strict: What to call the data, and when to refuse it: see `data.staging.Staging`.
-        now: UTC epoch microseconds: events after it are counted.
+        name, strict: The data's name in messages, and when to refuse it: see `data.staging.Staging`.
+        now: UTC epoch microseconds; later events are counted as future.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -98,12 +99,12 @@ class Landing:
     now: int
 
     def land(self, raw: pa.Table, batch: str) -> None:
-        """Bring every row of `raw`, the load that is known as `batch`, into one of the two tables.
+        """Write every row of `raw`, the load identified by `batch`, into the table or the quarantine.
 
         Raises:
             InvalidData: The data as a whole does not fit the source; nothing of the load was written.
-            StorageFull: No space; what was written before is whole, and landing it again resumes.
-            Corrupt: The lake takes rows for written that are not there.
+            StorageFull: No space; earlier writes are complete, and ingesting again resumes.
+            Corrupt: The lake has the key of a write, but not its rows.
         """
         before = self.tally.done
         for _ in range(_OVERTAKEN):
@@ -115,10 +116,10 @@ class Landing:
         )
 
     def _land_rest(self, raw: pa.Table, batch: str, before: int) -> bool:
-        """Land what is not there; return False if somebody else was faster with some of it."""
+        """Write the missing rows; return False if another process wrote some of them meanwhile."""
         tally = self.tally
-        # One version of each table is what everything below is judged by. The quarantine's is read last: it has the
-        # failing rows of every load of which the table has a row.
+        # Everything below refers to one version of each table. The quarantine's is pinned last: it then has the failing
+        # rows of every load of which the table has a row.
         kept = self._pin(self.source.name, "kept")
         failed = self._pin(self._quarantine, "kept_quarantine")
         landed = self._there(self.source.name, "kept", batch) if kept else no_rows(_SEQUENCES)
@@ -155,12 +156,12 @@ class Landing:
         if made is None:
             return False
         first = 0 if kept is None else kept[0].version + 1
-        alone = bool(made) and made == list(range(first, first + len(made)))  # nobody wrote in between
+        alone = bool(made) and made == list(range(first, first + len(made)))  # no other write in between
         self.heads.landed(rows, made[-1] if alone else None)
         return True
 
     def _check_all(self, raw: pa.Table, accounted: int) -> None:
-        """Check that every row goes somewhere: a row that is in neither table would be lost without a trace."""
+        """Raise if a row is in neither result: it would be lost silently."""
         if accounted != len(raw):
             raise Corrupt(
                 f"Of {len(raw):,} rows of {self.name}, {accounted:,} are accounted for; none of them was written.",
@@ -172,7 +173,7 @@ class Landing:
         return self.source.name + QUARANTINE_SUFFIX
 
     def _pin(self, table: str, view: str) -> tuple[TableScan, TableVersion] | None:
-        """Make the newest version of a table readable as `view`; return what it is, None where there is no table."""
+        """Create a view of a table's newest version; return scan and description, None if there is no table."""
         if self.lake.version(table) is None:
             return None
         scan = self.lake.scan(table)
@@ -196,10 +197,10 @@ class Landing:
         kept: tuple[TableScan, TableVersion] | None,
         failed: tuple[TableScan, TableVersion] | None,
     ) -> int:
-        """Return the `_seq` of the load's first row: as it was when it began, or the next that no load ever had.
+        """Return the `_seq` of the load's first row: of its first attempt, or the next that was never used.
 
-        A restore takes rows away, not the numbers that they had. A load makes at least one version of the two tables,
-        and versions are never taken away: so no load has had as high a number as there are versions.
+        A restore removes rows, but their numbers must not be reused. A load makes at least one version of the two
+        tables, and versions are never removed, so no load's number reaches the number of versions.
         """
         if len(there):
             return int(pc.min(there[SEQUENCE]).as_py()) // LOAD_ROWS * LOAD_ROWS
@@ -226,7 +227,7 @@ class Landing:
         return True
 
     def _put(self, rows: pa.Table, changes: pa.Table, batch: str, before: int) -> list[int] | None:
-        """Write the rows and return the versions that they became; None if somebody else was faster with some."""
+        """Write the rows and return their versions; None if another process wrote some of them meanwhile."""
         made = []
         for chunk, changed in self._chunks(rows, changes):
             key = f"{batch}.{before}"
@@ -243,7 +244,7 @@ class Landing:
         return made
 
     def _notice(self, chunk: pa.Table) -> None:
-        """Count what is no fault, and perhaps a mistake."""
+        """Count rows that are valid but suspicious: future events and null keys."""
         events = numbers(chunk[self.source.event_time])
         if len(events) and (latest := int(events.max())) > self.now:
             self.tally.future += int((events > self.now).sum())
@@ -254,9 +255,9 @@ class Landing:
                 self.tally.keyless[name] = self.tally.keyless.get(name, 0) + missing
 
     def _chunks(self, rows: pa.Table, changes: pa.Table) -> Iterator[tuple[pa.Table, pa.Table | None]]:
-        """Cut rows into what becomes one version each; the first brings all that makes earlier flags change.
+        """Split rows into one chunk per version; the first includes all rows that change earlier flags.
 
-        Versions of facts come at once: a row is not to be superseded by one that is still to come.
+        Versions of facts come as one chunk: a row must not be superseded by one that is not written yet.
         """
         if self.source.versioning is not None:
             if len(rows):

@@ -1,4 +1,4 @@
-"""What a source is, what its rows must satisfy, and what a version of the data is."""
+"""Sources, ingestion reports, and versions of the data."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from mainspring.data.checks import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# The columns that ingestion adds to a source's own.
-VISIBLE_AT = "_visible_at"  # timestamp: when the row could first be known
+# Columns that ingestion adds to a source's own.
+VISIBLE_AT = "_visible_at"  # timestamp: earliest time at which the row could be known
 SEQUENCE = "_seq"  # int64: the order of arrival, unique in the table
 BATCH = "_batch"  # string: the batch that brought the row
 RECORD_PREFIX = "_record_"  # + keying name, bool: whether the row counts for last values (cases: record-setting rule)
 SUPERSEDED_AT = "_superseded_at"  # timestamp, of a source with an id: when a newer version became visible, if one did
 SUPERSEDED_BY = "_superseded_by"  # int64: the `_seq` of that version
-REASON = "_reason"  # string, in the quarantine only: why the row failed
+REASON = "_reason"  # string, in the quarantine only: reason of the failure
 QUARANTINE_SUFFIX = "__quarantine"
-TILES_PREFIX = "tiles__"  # tables that are made from others, and can be made again
-HEADS_PREFIX = "heads__"  # likewise: each entity's newest row, for ingestion
+TILES_PREFIX = "tiles__"  # derived tables, which can be rebuilt
+HEADS_PREFIX = "heads__"  # derived as well: each entity's newest row, for ingestion
 DERIVED_PREFIXES = (TILES_PREFIX, HEADS_PREFIX)
 
 __all__ = [
@@ -79,32 +79,32 @@ class SourceColumn:
 
     @property
     def name(self) -> str:
-        """Its full name: `arrivals.late`."""
+        """The full name, such as `arrivals.late`."""
         return f"{self.source.name}.{self.column}"
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A stream of facts, landed in one table.
+    """A stream of facts, ingested into one table.
 
-    Columns are reached as attributes: `arrivals.late` is `SourceColumn(arrivals, "late")`.
+    Columns are available as attributes: `arrivals.late` is `SourceColumn(arrivals, "late")`.
 
     Args:
-        name: Its name, an id.
+        name: Name of the source, an id.
         schema: Column names and types, without `event_time` and `recorded_time`, which are always timestamps.
-        event_time: The column that says when a fact became true in the world.
-        recorded_time: The column that says when it could have been known; without it, facts are known as they happen.
-        lag: How much later than `recorded_time` a row is really available, a duration.
-        id: The column or columns that name a fact (kept as a tuple). Rows with one id are versions of one fact, of
-            which at each instant only the newest that is visible counts. Without an id each row is a fact of its own.
-        retracted: A Boolean column: a version in which it is true says that the fact never was.
-        checks: Rules each row must satisfy, those of this package or schemas of pandera, which become such (kept as a
-            tuple of `Check`); a row that fails goes to the quarantine with the reason.
-        pii: The columns that identify a person.
+        event_time: Column with the time at which a fact became true in the world.
+        recorded_time: Column with the time at which a fact could be known; by default its event time.
+        lag: Availability delay: duration after `recorded_time` until a row is really available.
+        id: Column or columns that identify a fact (kept as a tuple). Rows with one id are versions of one fact; at any
+            time only the newest visible version counts. Without an id each row is a fact of its own.
+        retracted: A Boolean column; a version with true states that the fact never existed.
+        checks: Rules that each row must satisfy: checks of this package, or pandera schemas, which are translated (kept
+            as a tuple of `Check`). A failing row goes to the quarantine with the reason.
+        pii: Columns that identify a person.
 
     Raises:
-        Invalid: A name or type cannot be one, a check names an unknown column or cannot be kept, `lag` is no duration,
-            `id` or `retracted` is no column for that.
+        Invalid: A name or type is not valid, a check names an unknown column or cannot be translated, `lag` is not a
+            duration, or the columns of `id` or `retracted` are unsuitable.
     """
 
     name: str
@@ -180,7 +180,7 @@ class Source:
 
     @property
     def versioning(self) -> tuple[tuple[str, ...], str | None] | None:
-        """The id and the column of retractions; `None` where each row is a fact of its own."""
+        """The id and the retraction column; `None` if each row is a fact of its own."""
         return (tuple(self.id), self.retracted) if self.id else None
 
     @property
@@ -189,7 +189,7 @@ class Source:
 
     @property
     def columns(self) -> Schema:
-        """Every column a row has to bring, with its type; the times first."""
+        """Every column that a row must provide, with its type; the times come first."""
         return {**dict.fromkeys(self.times, DType.Timestamp), **self.schema}
 
     @property
@@ -204,10 +204,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What one ingestion did.
+    """Result of one ingestion.
 
-    `rows` landed in the table, `quarantined` in the quarantine, `already` were there from before and changed nothing;
-    the three add up to the rows that came in. `reasons` counts the quarantined rows by reason (a row may have several).
+    `rows` were stored in the table, `quarantined` in the quarantine, and `already` had been stored before; the three
+    add up to the rows received. `reasons` counts the quarantined rows by reason (a row may have several).
     """
 
     source: str
@@ -217,15 +217,15 @@ class IngestReport:
     version: int
     reasons: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()  # what was done first to the table, because the source's declaration changed
+    changed: tuple[str, ...] = ()  # schema changes made first, because the source's declaration changed
 
 
 @dataclass(frozen=True, slots=True)
 class TableScan:
-    """How to read one version of a table: the Parquet files it is made of, or, in memory, its rows.
+    """Readable form of one table version: its Parquet files or, in memory, its rows.
 
-    Exactly one of `files` and `rows` is set. Files may lack columns that were added later, and a table without rows
-    has no file: `schema` is the version's, whole (`data.duck.register` gives every column of it).
+    Exactly one of `files` and `rows` is set. Files may lack columns that were added later, and a table without rows has
+    no file: `schema` is the version's complete schema (`data.duck.register` provides every column of it).
     """
 
     version: int
@@ -236,10 +236,10 @@ class TableScan:
 
 @dataclass(frozen=True, slots=True)
 class TableVersion:
-    """What is known of one version of a table without its rows.
+    """Metadata of one table version, without its rows.
 
-    `restored` is the newest version, up to this one, that a restore made; None where the table never went back.
-    `files` are the names of what holds the version's rows. A name never stands for other rows, so versions with the
+    `restored` is the newest version, up to this one, that a restore made; None if the table was never restored. `files`
+    are the names of the files that hold the version's rows. A name never stands for other rows, so versions with the
     same names and schema have the same rows.
     """
 
@@ -251,7 +251,7 @@ class TableVersion:
 
     @property
     def landed(self) -> bool:
-        """Whether ingestion fills the table: then people go back in it. Others are logs, or are made from others."""
+        """True if ingestion fills the table, which can then be restored. Other tables are logs, or derived."""
         return {SEQUENCE, BATCH} <= set(self.schema.names)
 
 

@@ -1,8 +1,8 @@
-"""Schemas of pandera (pandas' or polars') as our checks: what they say of rows, as SQL, so that failing rows are known.
+"""Translation of pandera schemas (pandas or polars) to checks in SQL, so that failing rows are identified.
 
-Nothing is left out silently: what has no meaning for single rows of a table, or none in SQL, is refused by name. Two
-things are told apart here that pandas does not: NaN is a value, which a column that may not be null may not hold either
-and which lies in no range. Of rows that must differ the first stays.
+Nothing is dropped silently: a rule that does not apply to single rows of a table, or has no SQL equivalent, is refused
+by name. Two rules differ from pandas: NaN is a value, but is not allowed in a non-nullable column and is in no range;
+of duplicate rows the first is kept.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mainspring.data.checks import Check
 
 _FLOATS = (DType.Float32, DType.Float64)
 
-# How pandera writes the types of pandas and polars, in lower case and up to the first bracket.
+# pandera's names of pandas and polars types, in lower case, up to the first bracket.
 _TYPES: Mapping[str, tuple[DType, ...]] = {
     "int32": (DType.Int32,),
     "int64": (DType.Int64,),
@@ -35,10 +35,10 @@ _TYPES: Mapping[str, tuple[DType, ...]] = {
 
 
 def translated(schema: Any, columns: Schema, source: str) -> list[Check]:
-    """Return the checks that a `DataFrameSchema`, or a `DataFrameModel`, means for a source's rows.
+    """Return the checks equivalent to a `DataFrameSchema` or `DataFrameModel` for a source's rows.
 
     Raises:
-        Invalid: It says something that cannot be kept, or that the source's columns contradict.
+        Invalid: A rule cannot be translated, or contradicts the source's columns.
     """
     built: Any = schema
     if isinstance(schema, type) and hasattr(schema, "to_schema"):
@@ -49,7 +49,7 @@ def translated(schema: Any, columns: Schema, source: str) -> list[Check]:
 
 
 class _Reading:
-    """One schema over one source."""
+    """Translation of one schema for one source."""
 
     def __init__(self, schema: Any, columns: Schema, source: str) -> None:
         self._schema = schema
@@ -102,7 +102,7 @@ class _Reading:
         if not column.nullable:
             yield Check("not_null", (name,))
             if dtype in _FLOATS:
-                yield Check("in_range", (name,))  # of any size, but a number
+                yield Check("in_range", (name,))  # excludes only NaN
         if column.unique:
             yield Check("unique", (name,))
         for check in column.checks:
@@ -137,7 +137,7 @@ class _Reading:
         except (Invalid, TypeError, ValueError) as error:
             raise self._refused(f"{shown} ({error})") from None
         if not check.ignore_na and column.nullable:
-            yield Check("not_null", (name,))  # where nulls are compared too, they fail
+            yield Check("not_null", (name,))  # pandera then also checks nulls, which fail
 
 
 def _name(check: Any) -> str:
@@ -145,7 +145,7 @@ def _name(check: Any) -> str:
 
 
 def _is_builtin(check: Any) -> bool:
-    # A function of the user's own with the name of a check of pandera's is not that check.
+    # A user's function may share the name of a built-in check.
     return type(getattr(check, "_check_fn", None)).__module__.partition(".")[0] == "pandera"
 
 

@@ -1,7 +1,7 @@
-"""Python's regular expressions as RE2's, which DuckDB has: the same texts match, or the pattern is refused.
+"""Translation of Python regular expressions to RE2, DuckDB's dialect; refused if the two would match differently.
 
-They differ in what is a digit, a letter and a space (Python's are Unicode's), in where `$` matches, and in what RE2 has
-not at all: it never goes back, so there are neither references to a group nor looks around.
+They differ in the meaning of digit, letter and space (Unicode in Python), in where `$` matches, and in what RE2 lacks:
+without backtracking it has neither back-references nor lookarounds.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import re
 
 from mainspring.core.errors import Invalid
 
-WHOLE, START, ANYWHERE = "whole", "start", "anywhere"  # as re.fullmatch, re.match, re.search
+WHOLE, START, ANYWHERE = "whole", "start", "anywhere"  # as in re.fullmatch, re.match, re.search
 
-# Inside brackets. Python's own: str.isdecimal, str.isalnum or "_", str.isspace.
+# For use inside brackets. Python's definitions: str.isdecimal, str.isalnum or "_", str.isspace.
 _CLASSES = {"d": r"\p{Nd}", "w": r"\p{L}\p{N}_", "s": r"\x{9}-\x{d}\x{1c}-\x{20}\x{85}\x{a0}\p{Z}"}
 _CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "a": "\a"}
 _HEX = {"x": 2, "u": 4, "U": 8}
@@ -22,10 +22,10 @@ _MOST_REPEATED = 1_000
 
 
 def to_re2(pattern: str, where: str = WHOLE) -> str:
-    """Return an RE2 pattern that is found in a text exactly if Python's `pattern` matches it, as `where` says.
+    """Return an RE2 pattern that finds a match exactly where Python's `pattern` matches in the mode `where`.
 
     Raises:
-        Invalid: It is no pattern, or RE2 has none that is the same.
+        Invalid: The pattern is invalid, or has no RE2 equivalent.
     """
     try:
         re.compile(pattern)
@@ -40,7 +40,7 @@ _END = r"\z"
 
 
 class _Translation:
-    """One pattern, read once from the left."""
+    """Single-pass translation of one pattern."""
 
     def __init__(self, pattern: str, where: str) -> None:
         self._pattern = pattern
@@ -134,7 +134,7 @@ class _Translation:
         rest = self._pattern[self._place :]
         if rest.strip(")") and not (rest.startswith("|") and not self._depth):
             raise self._refuse("$ before its end")
-        # Python's $ also matches before a last line feed, which only a match of the whole would have to take.
+        # Python's $ also matches before a final line feed, which only a full match would have to consume.
         return _END if self._where == WHOLE else r"(?:\x{a}?\z)"
 
     def _braces(self) -> str:

@@ -1,4 +1,4 @@
-"""What the data package needs of a backend: versioned tables, and a place for commits and tags."""
+"""Ports of the data package: versioned tables, and a store of commits and tags."""
 
 from __future__ import annotations
 
@@ -12,46 +12,47 @@ if TYPE_CHECKING:
 
 
 class LakeTables(Protocol):
-    """Versioned tables of rows. A write is one new version or nothing; a version never changes.
+    """Versioned tables of rows. A write makes one new version or none; a version is immutable.
 
-    A backend may add versions of its own that hold the same rows in fewer files. The fields' metadata is kept.
+    A backend may add versions of its own that hold the same rows in fewer files. Field metadata is kept.
     """
 
     def append(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:
-        """Add `rows` as one version and return it; `None`, and no version, if `key` was written before.
+        """Add `rows` as one version and return it; return `None`, without a version, if `key` was written before.
 
-        It is durable by then, also where `key` was written before. The table is created with the first append. `rows`
-        is consumed in bounded memory. Columns that the table lacks
-        are added, null in earlier rows. Two appends with one key at once leave the rows there once.
+        The write is durable on return, also if `key` was written before. The first append creates the table. `rows` is
+        consumed in bounded memory. Missing columns are added, null in earlier rows. Concurrent appends with one key
+        store the rows once.
 
         Raises:
             InvalidData: A column's type differs from the table's.
-            StorageFull: No space; the table is as it was.
+            StorageFull: No space; the table is unchanged.
         """
         ...
 
     def rewrite(self, table: str, rows: pa.Table, changes: pa.Table, on: str, *, key: str) -> int | None:
-        """As `append`, and in the same version set the columns of `changes` in the rows there whose `on` matches.
+        """Append as `append` does, and in the same version set the columns of `changes` in existing rows with equal
+        `on`.
 
-        A null in `changes` leaves the value; a change that matches no row does nothing. Column `on` is of integers.
+        A null in `changes` keeps the value; a change without a matching row is ignored. Column `on` holds integers.
         """
         ...
 
     def replace(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:
-        """As `append`, but `rows` and `schema` take the place of all that the newest version has."""
+        """Write as `append` does, but replace all rows and the schema of the newest version."""
         ...
 
     def restore(self, table: str, version: int | None) -> int | None:
-        """Make the rows and the schema of an earlier version the newest again, by a new version, and return that.
+        """Make an earlier version's rows and schema the newest, as a new version, and return it.
 
-        No row is copied, and every version between stays. What counts as written from then on is what did in
-        `version`: whatever was written after it can be written again with its key.
+        No row is copied, and the versions in between stay. The set of written keys becomes that of `version`, so later
+        writes can be repeated with their keys.
 
         Args:
-            version: None for a table without rows in which no key was written; its schema stays.
+            version: None for an empty table without written keys; the schema stays.
 
         Returns:
-            `None`, and no version, where the newest holds that already.
+            `None`, without a new version, if the newest is the same already.
 
         Raises:
             NotFound: No such table, or that version was vacuumed or never was.
@@ -63,7 +64,7 @@ class LakeTables(Protocol):
         ...
 
     def version(self, table: str) -> int | None:
-        """Return the newest version, `None` where there is no such table."""
+        """Return the newest version, `None` if there is no such table."""
         ...
 
     def tables(self) -> list[str]:
@@ -71,7 +72,7 @@ class LakeTables(Protocol):
         ...
 
     def scan(self, table: str, version: int | None = None) -> TableScan:
-        """Return how to read a version, the newest by default.
+        """Return a scan of a version, by default the newest.
 
         Raises:
             NotFound: No such table, or that version was vacuumed or never was.
@@ -80,14 +81,14 @@ class LakeTables(Protocol):
         ...
 
     def readable(self, table: str, versions: Iterable[int]) -> list[int]:
-        """Return those of a table's versions that are there and were not vacuumed, in order, without reading rows."""
+        """Return those of a table's versions that exist and were not vacuumed, in order, without reading rows."""
         ...
 
     def appended(self, table: str, since: int) -> TableScan | None:
-        """Return how to read the rows that were appended after version `since`, and the newest version.
+        """Return a scan of the rows appended after version `since`; its version is the newest.
 
         Returns:
-            `None` where that cannot be told: rows were changed, replaced or restored since, or files are gone.
+            `None` if unknown: rows were changed, replaced or restored since, or files no longer exist.
 
         Raises:
             NotFound: No such table.
@@ -95,7 +96,7 @@ class LakeTables(Protocol):
         ...
 
     def describe(self, table: str, version: int | None = None) -> TableVersion:
-        """Return what is known of a version, the newest by default, without its rows; also where it was vacuumed.
+        """Return the description of a version, by default the newest, without rows; works for vacuumed versions too.
 
         Raises:
             NotFound: No such table, or there never was such a version.
@@ -104,59 +105,59 @@ class LakeTables(Protocol):
         ...
 
     def expire(self, table: str, column: str, before: int) -> int:
-        """Remove the rows whose timestamp `column` is before an instant, by a version of its own; return how many.
+        """Delete the rows whose timestamp `column` is before a time, as a separate version; return their number.
 
         Args:
-            before: UTC epoch microseconds. Where no row is before it, there is no version.
+            before: UTC epoch microseconds. If no row is older, no version is made.
         """
         ...
 
     def shorten(self, table: str, entries: int, *, replaced_before: int) -> int:
-        """Forget old versions, of a table that nobody goes back in; return how many files of its log that saved.
+        """Drop old versions from the log of a table that is never restored; return the number of log files removed.
 
         Args:
-            entries: The newest so many versions stay. What was written stays written.
-            replaced_before: UTC epoch microseconds: versions since then stay, for `vacuum`.
+            entries: Number of newest versions to keep. Written keys are kept.
+            replaced_before: UTC epoch microseconds; versions since then are kept, for `vacuum`.
         """
         ...
 
     def recover(self, table: str) -> bool:
-        """Take back the newest write of a table where a loss of power cut it short; return whether there was one.
+        """Undo a table's newest write if a power loss left it incomplete; return whether there was one.
 
-        For writers who write again what was not done; others hear of it as `Corrupt`, with the way out.
+        For writers that repeat unacknowledged writes; others get `Corrupt`, with a fix.
         """
         ...
 
     def damage(self, table: str) -> list[str]:
-        """Return what is wrong with the files of the newest version, one text a file; also where the log is gone.
+        """Return the damage to files of the newest version, one text per file; also reports a missing log.
 
-        No row is read: files are compared with what the log says of them, and begin and end as they should.
+        No row is read: sizes are compared with the log, and the ends of files are checked.
         """
         ...
 
     def vacuum(
         self, table: str, keep: Sequence[int], *, dry_run: bool = False, replaced_before: int | None = None
     ) -> int:
-        """Delete what no version in `keep` and not the newest needs; return how many files that is.
+        """Delete files needed neither by a version in `keep` nor by the newest; return their number.
 
         Args:
-            replaced_before: UTC epoch microseconds: what a version lost since then stays, where the backend knows when.
+            replaced_before: UTC epoch microseconds; files replaced since then are kept, if the backend knows the time.
         """
         ...
 
 
 class Snapshots(Protocol):
-    """Dataset commits and the tags that name them."""
+    """Dataset commits and their tags."""
 
     def add(self, commit: DatasetCommit) -> None:
-        """Store a commit; storing it again changes nothing."""
+        """Store a commit; storing it again has no effect."""
         ...
 
     def get(self, name: str) -> DatasetCommit:
         """Return the commit with this id or tag.
 
         Raises:
-            NotFound: There is none.
+            NotFound: There is no such commit.
         """
         ...
 
@@ -165,16 +166,16 @@ class Snapshots(Protocol):
         ...
 
     def tag(self, name: str, commit: str) -> None:
-        """Let `name` name the commit; a name that is taken moves.
+        """Point the tag `name` at the commit; an existing tag is moved.
 
         Raises:
-            Invalid: `name` is no id.
+            Invalid: `name` is not a valid id.
             NotFound: There is no such commit.
         """
         ...
 
     def untag(self, name: str) -> None:
-        """Forget a tag; an unknown one is no error."""
+        """Remove a tag; an unknown one is no error."""
         ...
 
     def tags(self) -> Mapping[str, str]:

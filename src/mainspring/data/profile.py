@@ -1,8 +1,8 @@
-"""What the columns of a table hold: counted exactly in one scan of its files, in bounded memory.
+"""Profiles of a table's columns: exact counts from one scan, in bounded memory.
 
-The bins of a histogram and the candidates for the commonest values are chosen by a few rows from all over the table
-(`data.spread`); what is in the bins, and how often a value occurs, is then counted over every row. Distinct values and
-quantiles are DuckDB's approximations, HyperLogLog and t-digest.
+The histogram's bins and the candidates for the most frequent values are chosen from a sample (`data.spread`); bins and
+frequencies are then counted over every row. Distinct counts and quantiles are DuckDB's approximations, HyperLogLog and
+t-digest.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ QUANTILES = {"p1": 0.01, "p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95"
 BINS = 24
 TOP = 10
 _CANDIDATES = 30
-_LARGEST = 1e150  # in the moments: a sum of squares stays finite
+_LARGEST = 1e150  # values are clipped to this in the moments, so that sums of squares stay finite
 _LAST_INT = 2**63 - 1  # stands for "none of them" in DuckDB's histograms
 
 Value = bool | int | float | str
 
 
 class Histogram(msgspec.Struct, frozen=True):
-    """How many values lie between edges: `counts[i]` in (edges[i-1], edges[i]], the first and the last bin open-ended.
+    """Histogram: `counts[i]` is the number of values in (edges[i-1], edges[i]]; the outer bins are open-ended.
 
-    The inner edges are at equal distances over the middle 99% of the values.
+    The inner edges are equally spaced over the middle 99% of the values.
     """
 
     edges: tuple[float, ...]
@@ -43,11 +43,11 @@ class Histogram(msgspec.Struct, frozen=True):
 
 
 class ColumnProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """One column. Of a timestamp, every number is UTC epoch microseconds.
+    """Profile of one column. Numbers of a timestamp column are UTC epoch microseconds.
 
-    `low`, `high` and `top` leave out nulls and NaN; `mean`, `sd`, `quantiles` and `histogram` infinities as well. They
-    are None or empty where there is no such value, where the column is no number (`low`, `high` and `top` then are of
-    what it is), and all of them where it identifies a person.
+    `low`, `high` and `top` exclude nulls and NaN; `mean`, `sd`, `quantiles` and `histogram` also exclude infinities.
+    They are None or empty if there is no such value. The latter are also left out for non-numeric columns, and all of
+    them for columns that identify a person.
     """
 
     column: str
@@ -62,11 +62,11 @@ class ColumnProfile(msgspec.Struct, frozen=True, kw_only=True):
     sd: float | None = None
     quantiles: dict[str, float] = {}
     histogram: Histogram | None = None
-    top: tuple[tuple[Value, int], ...] = ()  # the commonest values that occur more than once, and how often
+    top: tuple[tuple[Value, int], ...] = ()  # the most frequent values with their counts, if above 1
 
 
 class TableProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a table."""
+    """Profile of one table version."""
 
     version: int
     rows: int
@@ -76,16 +76,16 @@ class TableProfile(msgspec.Struct, frozen=True, kw_only=True):
 def profile(
     scan: TableScan, source: Source | None = None, *, memory_limit: str = "2GB", progress: Share | None = None
 ) -> TableProfile:
-    """Return the profile of the version that `scan` reads.
+    """Return the profile of the version read by `scan`.
 
     Args:
-        source: Whose columns are profiled, those that identify a person without their values; None for every column
-            whose name does not begin with `_`.
-        progress: Called with the share of the work that is done, from another thread.
+        source: The source whose columns are profiled, without values for those that identify a person; None for every
+            column whose name does not begin with `_`.
+        progress: Called with the completed share, from another thread.
 
     Raises:
         Corrupt: A file cannot be read.
-        StorageFull: It does not fit in the memory and on the disk.
+        StorageFull: Memory and disk are too small.
     """
     schema = scan.schema or pa.schema([])
     pii = set() if source is None else set(source.pii)
@@ -127,7 +127,7 @@ class _Column:
 
 
 class _Plan:
-    """What to ask of one column: `values` are computed of each row, `items` of all rows together."""
+    """SQL for one column: `values` are expressions per row, `items` are aggregates."""
 
     def __init__(self, column: _Column, sample: pa.Table) -> None:
         self.column = column
@@ -161,7 +161,7 @@ class _Plan:
         if not self._tops:
             return "NULL"
         if isinstance(self._tops[0], str):
-            # What is none of them is counted as '': the sign before each tells it from an empty text.
+            # Other values are counted as '': the prefix distinguishes them from an empty text.
             texts = ", ".join(quote_text(f"={value}") for value in self._tops)
             return f"histogram_exact('=' || {self._value}, [{texts}])"
         if isinstance(self._tops[0], float):
@@ -209,7 +209,7 @@ def _sql_kind(column: _Column) -> str:
 
 
 def _seen(sample: pa.Table, column: _Column) -> list[Value]:
-    """Return the column's values among the sample; a timestamp as its microseconds; neither null, NaN nor infinite."""
+    """Return the column's values in the sample, timestamps as microseconds, without nulls, NaN and infinities."""
     if column.name not in sample.column_names:
         return []
     values = sample[column.name].drop_null()
@@ -228,7 +228,7 @@ def _common(seen: list[Value], *, fewest: int) -> list[Value]:
 
 
 def _edges(seen: list[Value], *, whole: bool) -> list[float]:
-    """Return the edges of at most `BINS` bins, ascending; of few whole numbers each has a bin of its own."""
+    """Return the ascending edges of at most `BINS` bins; few whole numbers get a bin each."""
     if not seen:
         return []
     low, high = (float(each) for each in np.quantile(np.array(seen, np.float64), [0.005, 0.995], method="nearest"))

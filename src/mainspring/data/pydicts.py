@@ -1,4 +1,6 @@
-"""Iterables of mappings: a column at a time as its declared type where that fits, else as text to be judged by row."""
+"""Iterables of mappings, read column by column in the declared type if all values fit, else as text for checks by
+row.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,10 @@ from mainspring.data.refusals import check_columns
 
 
 def pieces(rows: Iterable[Any], source: Source, size: int) -> Iterator[pa.Table]:
-    """Yield rows as tables with the source's columns; a key that one row lacks is null there.
+    """Yield rows as tables with the source's columns; a key missing in a row is null.
 
     Raises:
-        InvalidData: An item is not a mapping, or a column is in none of the first rows.
+        InvalidData: An item is not a mapping, or a column is missing from all of the first rows.
     """
     remaining = iter(rows)
     first = True
@@ -45,7 +47,7 @@ def _piece(rows: list[Mapping[str, Any]], source: Source) -> pa.Table:
     for name, dtype in source.columns.items():
         values = [row.get(name) for row in rows]
         columns[name] = _column(values, dtype)
-        if dtype is DType.String:  # anything could be written as text, so text alone would not show it
+        if dtype is DType.String:  # any value has a text form, so the text would hide the wrong type
             for index, value in enumerate(values):
                 if value is not None and not isinstance(value, str):
                     faults[index] = f"{name} is not a string"
@@ -62,7 +64,9 @@ def _column(values: list[Any], dtype: DType) -> pa.Array[Any]:
 
 
 def _is(value: Any, dtype: DType) -> bool:
-    """Guard against what Arrow would take silently: a naive time as UTC, a boolean as 1, 1.5 as 1."""
+    """Return whether a value fits strictly: Arrow would silently accept a naive time as UTC, True as 1, and 1.5 as
+    1.
+    """
     if dtype is DType.String:
         return isinstance(value, str)
     if isinstance(value, (bool, np.bool_)):

@@ -1,4 +1,4 @@
-"""A source's rules as SQL: for each, the condition under which a row fails."""
+"""Checks of a source as SQL: for each, the condition under which a row fails."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mainspring.data.model import Source
 
 
 def row_rules(source: Source) -> Iterator[tuple[tuple[str, ...], str, str]]:
-    """Yield (columns, condition, reason) for each rule that one row can fail by itself; a condition is never null.
+    """Yield (columns, condition, reason) for each rule on single rows; a condition is never null.
 
-    The times of a row must be there whatever the rules say: without them nobody knows when it was true.
+    A row's times must not be null, whatever the checks: otherwise its event time would be unknown.
     """
     for name in source.times:
         yield (name,), f"{quote_name(name)} IS NULL", f"{name} is null"
@@ -34,12 +34,12 @@ def row_rules(source: Source) -> Iterator[tuple[tuple[str, ...], str, str]]:
 
 
 def certainly_pass(rows: pa.Table, source: Source) -> bool:
-    """Return whether null counts and extremes alone show that no row fails a rule: that costs less than to ask of each.
+    """Return True if null counts and extremes prove that no row fails a rule, which is cheaper than checking each row.
 
-    False says nothing: of most rules only `row_rules` can tell.
+    False proves nothing: most rules can only be checked by `row_rules`.
 
     Args:
-        rows: With columns of the declared types.
+        rows: The rows, with columns of the declared types.
     """
     for name, dtype in source.columns.items():
         latest = LAST_INSTANT - (source.lag_us if name == source.times[-1] else 0)
@@ -61,12 +61,12 @@ def _within(column: pa.ChunkedArray[Any], low: float | None, high: float | None)
     values = numbers(column.drop_null(), pa.float64() if floating else pa.int64())
     if not len(values):
         return True
-    least, most = values.min(), values.max()  # both NaN where one is
+    least, most = values.min(), values.max()  # both are NaN if any value is
     return bool(not np.isnan(least) and (low is None or least >= low) and (high is None or most <= high))
 
 
 def unique_rules(source: Source) -> list[tuple[tuple[str, ...], str]]:
-    """Return (columns, reason) for each rule that needs the other rows."""
+    """Return (columns, reason) for each rule that involves other rows."""
     return [(check.columns, f"fails {check}") for check in source.checks if check.kind == "unique"]
 
 
@@ -77,7 +77,7 @@ def _null(check: Check, _: DType) -> str:
 def _out_of_range(check: Check, dtype: DType) -> str:
     column = quote_name(check.columns[0])
     outside = [f"isnan({column})"] if dtype in (DType.Float32, DType.Float64) else []
-    # Bounds are compared as doubles: a FLOAT column would round them.
+    # Bounds are compared as doubles: comparison with a FLOAT column would round them.
     return _outside(check, f"CAST({column} AS DOUBLE)", outside)
 
 

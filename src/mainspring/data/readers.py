@@ -1,7 +1,7 @@
-"""Whatever a user may bring, as pieces of rows with exactly a source's columns, in bounded memory.
+"""Readers of user data: pieces of rows with exactly a source's columns, in bounded memory.
 
-What is wrong with the whole of it (no such file, a column that is missing or of another kind, times without a UTC
-offset) is refused here, before anything lands. What is wrong with single values is for `data.staging`.
+Faults of the data as a whole (missing file, column missing or of another type, times without a UTC offset) are refused
+here, before anything is stored. Faults of single values are left to `data.staging`.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from mainspring.data.fitting import BELOW, FAULT, below_microsecond, fits, plain
 from mainspring.data.model import Source
 from mainspring.data.refusals import check_columns, naive, unreadable
 
-_ROWS = 65_536  # in a piece
+_ROWS = 65_536  # rows per piece
 
 
 @dataclass(frozen=True)
 class Input:
-    """Rows to land, read once."""
+    """Rows to ingest; can be read once."""
 
-    name: str  # for messages: the file's path, or "the rows"
-    pieces: Iterator[pa.Table]  # the source's columns in the forms of `data.fitting.plain`, `BELOW` ones, `FAULT`
-    total: int | None  # rows, where that is known beforehand
-    digest: str | None  # of a file's content; None where only the rows themselves can tell
-    extra: tuple[str, ...] = ()  # columns that the source does not declare: left out
+    name: str  # name in messages: the file's path, or "the rows"
+    pieces: Iterator[pa.Table]  # the source's columns, as of `data.fitting.plain`, `BELOW` ones, `FAULT`
+    total: int | None  # number of rows, if known in advance
+    digest: str | None  # digest of a file's content; None for other inputs
+    extra: tuple[str, ...] = ()  # undeclared columns, which are ignored
 
 
 def open_input(data: Any, source: Source, batch_rows: int = _ROWS, nulls: Sequence[str] = ()) -> Input:
-    """Open a file's path, anything that speaks Arrow's C stream interface, or an iterable of mappings.
+    """Open a file's path, an object with Arrow's C stream interface, or an iterable of mappings.
 
-    Files may be Parquet, Arrow IPC (both forms) or CSV, told apart by their first bytes. Text becomes values row by
-    row, as `data.casting` says. In mappings an instant is an aware datetime, ISO 8601 text or UTC epoch microseconds.
+    Files may be Parquet, Arrow IPC (file or stream) or CSV, recognised by their first bytes. Text is cast row by row,
+    see `data.casting`. In mappings a time is an aware datetime, ISO 8601 text or UTC epoch microseconds.
 
     Args:
-        nulls: What stands for null in CSV where it is not in quotes, beside nothing at all.
+        nulls: Unquoted CSV texts that mean null, in addition to the empty field.
 
     Raises:
-        NotFound: There is no such file.
-        InvalidData: It cannot be read, or its columns are not the source's.
+        NotFound: The file does not exist.
+        InvalidData: The data cannot be read, or its columns do not match the source.
     """
     rows = min(batch_rows, _ROWS)
     if isinstance(data, (str, Path)):
@@ -157,7 +157,7 @@ def _padded(pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def loads(pieces: Iterator[pa.Table], rows: int) -> Iterator[list[pa.Table]]:
-    """Regroup pieces so that each group but the last has exactly `rows` rows."""
+    """Regroup pieces into groups of exactly `rows` rows; the last may be smaller."""
     group: list[pa.Table] = []
     room = rows
     for piece in pieces:

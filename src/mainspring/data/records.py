@@ -1,9 +1,8 @@
-"""The record-setting rule as SQL: which rows count for last values.
+"""The record-setting rule as SQL: it decides which rows count for last values.
 
-Of an entity's rows, one counts if its (event time, recorded time, `_seq`) exceeds that of every other row that was
-visible by then. Rows that do not count can never make a difference to others, so new rows are compared with the
-counting rows that are there, and of these only with the last before an entity's first new row and those after it
-(`data.heads` finds them).
+Among an entity's rows, a row counts if its (event time, recorded time, `_seq`) exceeds that of every other row visible
+by then. Rows that do not count never affect others, so new rows are compared only with existing counting rows, and
+among these only with the last before an entity's first new row and those after it (`data.heads` finds them).
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from mainspring.data.model import SEQUENCE, VISIBLE_AT, Source
 
 
 def rank_columns(source: Source) -> tuple[str, str, str]:
-    """Return the columns by which rows of one entity are ranked, quoted; facts without a recorded time repeat it."""
+    """Return the quoted columns that rank rows of one entity; without a recorded time, event time is repeated."""
     return quote_name(source.event_time), quote_name(source.recorded_time or source.event_time), quote_name(SEQUENCE)
 
 
 def counting(source: Source, rows: str, keys: Sequence[str]) -> str:
-    """Return SQL: the relation `rows` (rows without a null key) with the column `_counts`, true where a row counts.
+    """Return a SQL query of the relation `rows` (without null keys) with the column `_counts`, true if a row counts.
 
-    Ranks are numbered once, so the running maximum is of one integer; of rows visible at one instant the highest
-    comes first, so it shadows the others.
+    Ranks are numbered once, so the running maximum is over one integer. Among rows visible at the same time the highest
+    rank comes first, so it shadows the others.
     """
     partition = ", ".join(map(quote_name, keys))
     return f"""
@@ -33,5 +32,5 @@ def counting(source: Source, rows: str, keys: Sequence[str]) -> str:
 
 
 def present(keys: Sequence[str]) -> str:
-    """Return SQL: no key is null."""
+    """Return the SQL condition that no key is null."""
     return " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in keys)

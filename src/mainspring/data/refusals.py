@@ -1,4 +1,4 @@
-"""What is refused as a whole, with one sentence that names the data, the column and the fix."""
+"""Errors that refuse data as a whole; each names the data, the column and the fix."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_columns(name: str, columns: list[str], source: Source) -> tuple[str, .
     """Return the columns that the source does not declare.
 
     Raises:
-        InvalidData: One that it declares is missing, or there twice.
+        InvalidData: A declared column is missing or duplicated.
     """
     missing = [column for column in source.columns if column not in columns]
     if missing:

@@ -1,11 +1,11 @@
-"""Going back: every table's rows become again what a dataset commit names, as new versions. Nothing is lost by it.
+"""Restoration of tables to the versions of a dataset commit, as new versions. Nothing is lost.
 
-Restored are the tables that ingestion fills, each source's with its quarantine: as ingestion goes on, it must find both
-as they were together. Other tables are logs of what happened, such as the predictions, and stay. A source's table that
-the commit does not have yet becomes empty.
+Restored are the tables that ingestion fills, each source's together with its quarantine, as ingestion relies on both
+being consistent. Other tables are logs of events, such as predictions, and stay. A source's table that the commit lacks
+becomes empty.
 
-A tag stands while tables are being restored (`commits.RESTORING`), so that no commit, and so no training, names some
-tables as they were before and others as they are after. A restore that was cut short leaves it, until it is run again.
+A tag (`commits.RESTORING`) exists during a restore, so that no commit, and so no training, mixes restored and
+unrestored tables. An interrupted restore leaves the tag until it is repeated.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _LOCK = "data.restore"
 
 @dataclass(frozen=True, slots=True)
 class RestoredTable:
-    """What became of one table: `version` is the new one, None where it held those rows already.
+    """Result for one table: `version` is the new version, None if nothing changed.
 
-    `target` is the version whose rows it has now, None where it is empty because the commit has no such table.
+    `target` is the version whose rows it now has, None if it is empty because the commit lacks the table.
     """
 
     table: str
@@ -42,10 +42,10 @@ class RestoredTable:
 
 @dataclass(frozen=True, slots=True)
 class RestoreReport:
-    """What a restore did. `before` is the commit of what was there, `commit` that of what is there now.
+    """Result of a restore. `before` is the commit of the state before, `commit` that of the state after.
 
-    `before` is None where a restore that was cut short was finished: it named what was there. `left` are the tables
-    that were not touched.
+    `before` is None when an interrupted restore was completed, which had recorded it already. `left` are the untouched
+    tables.
     """
 
     target: str
@@ -67,18 +67,18 @@ def restore(
     progress: Progress | None = None,
     wait_s: float = 600.0,
 ) -> RestoreReport:
-    """Restore every source's table, or that of `source` alone, to the commit that `name` names.
+    """Restore every source's table, or only that of `source`, to the commit named `name`.
 
-    Each table changes at once; after a crash in between, the same call does the rest. No ingestion goes on meanwhile.
+    Each table changes atomically; after a crash, the same call completes the rest. Ingestions are excluded meanwhile.
 
     Args:
-        settle: Called with the names of the restored sources before the new commit is made: what has to follow them.
-        progress: Called with how many tables are done, of how many.
-        wait_s: How long to wait for the ingestions that are going on.
+        settle: Called with the names of the restored sources before the new commit is made, to update derived state.
+        progress: Called with the number of tables done, and the total.
+        wait_s: Seconds to wait for running ingestions.
 
     Raises:
-        NotFound: No such commit; it has no table of `source`; or a version that it names was vacuumed. Nothing changed.
-        Conflict: An ingestion, or another restore, went on for too long.
+        NotFound: There is no such commit, it lacks the table of `source`, or a version was vacuumed. Nothing changed.
+        Conflict: An ingestion or another restore did not end within `wait_s`.
     """
     found = commits.find(snapshots, name)
     tag = commits.RESTORING if source is None else f"{commits.RESTORING}.{source}"
@@ -108,7 +108,7 @@ def restore(
 
 
 def _wanted(lake: LakeTables, found: DatasetCommit, source: str | None) -> dict[str, int | None]:
-    """Return each table to restore and the version whose rows it gets."""
+    """Return table -> version to restore."""
     landed = [table for table in commits.data_tables(lake) if lake.describe(table).landed]
     if source is not None:
         commits.version_of(found, source)

@@ -1,6 +1,6 @@
-"""Retention of what ingestion leaves behind: files that only versions without a name need go after some time.
+"""Retention of data files: files needed only by unnamed versions are deleted after some time.
 
-Each batch that changes earlier rows writes files anew, and a compaction does; the old ones stay for older versions.
+Each batch that changes earlier rows rewrites files, and so does a compaction; the old files stay for older versions.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ _COMMITS = 1_000_000
 def retain(
     lake: LakeTables, snapshots: Snapshots, replaced_before: int, seen: MutableMapping[str, int] | None = None
 ) -> dict[str, int]:
-    """Delete files of landed tables that no dataset commit needs; return, for each table, how many those are.
+    """Delete files of ingested tables that no dataset commit needs; return table -> number of files.
 
-    Every version that a dataset commit or a tag names stays, and so does each table's newest. What `commits.vacuum`
-    has deleted is no hindrance.
+    Versions named by a dataset commit or a tag, and each table's newest, are kept. Versions already vacuumed are
+    skipped.
 
     Args:
-        replaced_before: UTC epoch microseconds; what was replaced later stays, as somebody may read it.
-        seen: Table -> the version at which nothing was left to delete; such tables are passed over until they change.
-            It is brought up to date.
+        replaced_before: UTC epoch microseconds; files replaced later are kept, as a reader may still use them.
+        seen: Table -> version at which nothing was left to delete; such tables are skipped until they change. Updated
+            in place.
     """
     commits = snapshots.log(_COMMITS)
     commits += [snapshots.get(name) for name in snapshots.tags()]

@@ -1,4 +1,4 @@
-"""Some rows from all over a table, cheaply: to choose by them what is then counted over every row."""
+"""Cheap sample of a table's rows, for choosing bins and candidates that are then counted over every row."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mainspring.core.errors import Corrupt
 from mainspring.data.model import TableScan
 
 ROWS = 100_000
-_GROUPS = 32  # row groups that are read, at most
-_FEW = 4  # row groups that are read whole
+_GROUPS = 32  # maximum number of row groups read
+_FEW = 4  # maximum number of row groups read completely
 
 
 def spread(scan: TableScan, columns: Sequence[str], rows: int = ROWS) -> pa.Table:
-    """Return at most `rows` rows of some columns, at even distances; all of them where there are no more.
+    """Return at most `rows` evenly spaced rows of some columns; all rows if there are no more.
 
-    Of a table of many row groups only the beginnings of some are read, which lie at even distances. The same version
-    gives the same rows. A column that no file has is left out.
+    With many row groups, only the beginnings of some evenly spaced ones are read. The same version gives the same rows.
+    A column that no file has is omitted.
 
     Raises:
         Corrupt: A file cannot be read.
@@ -49,7 +49,7 @@ def _pieces(files: Sequence[str], columns: Sequence[str], rows: int) -> Iterator
                 share = rows // len(chosen) // len(groups)
                 if len(chosen) * len(groups) <= _FEW:
                     yield _thinned(file.read_row_group(group, columns=wanted), share)
-                elif share:  # the first of many groups' rows: what is not asked for is not even decoded
+                elif share:  # the first rows of each group; the rest is not decoded
                     yield from map(_as_table, itertools.islice(file.iter_batches(share, [group], wanted), 1))
 
 
@@ -58,7 +58,7 @@ def _as_table(batch: pa.RecordBatch) -> pa.Table:
 
 
 def _typed(piece: pa.Table, schema: pa.Schema | None) -> pa.Table:
-    """Return a file's columns with the types of the table: a file may have text as views, or narrower numbers."""
+    """Return a file's columns in the table's types: a file may have text views, or narrower numbers."""
     kinds = [
         (name, piece.schema.field(name).type if schema is None else schema.field(name).type)
         for name in piece.column_names
@@ -74,7 +74,7 @@ def _thinned(table: pa.Table, rows: int) -> pa.Table:
 
 
 def _evenly(items: Sequence[Any], most: int) -> list[Any]:
-    """Return at most `most` of the items, the first and the last among them."""
+    """Return at most `most` evenly spaced items, including the first and the last."""
     if len(items) <= most:
         return list(items)
     if most < 2:

@@ -1,10 +1,10 @@
-"""One load of rows on its way to the table: cast, judged, flagged, in DuckDB.
+"""Staging of one load in DuckDB: casts, checks and flags.
 
-Relations: `raw` is what came, `typed` has the declared types, `_visible_at`, `_seq` and the reasons for which a row
-goes to the quarantine; the view `kept` is the table as it was. Names that begin with `_` are ours: no source has them.
+Relations: `raw` holds the received values; `typed` has the declared types, `_visible_at`, `_seq` and the reasons for
+quarantine; the view `kept` is the table before the load. Names that begin with `_` are reserved, so no source has them.
 
-A load of the declared types without a fault stays in Arrow, and `typed` is a view of it: DuckDB reads only the columns
-that a rule asks for. Any other is cast into the temporary table `staged`.
+A load that has the declared types and no faults stays in Arrow, with `typed` as a view of it: DuckDB then reads only
+the columns that a rule needs. Any other load is cast into the temporary table `staged`.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ _BETWEEN = quote_text(SEPARATOR)
 
 
 class Staging:
-    """A load's rows, `base` being the `_seq` of its first and `batch` its id.
+    """One load; `base` is the `_seq` of its first row, `batch` its id.
 
     Args:
-        heads: Of the table, the view `kept`, that the rows are compared with.
-        kept: Whether there is the table.
-        name: What to call the data in messages.
-        strict: Refuse the whole where no value of a text column fits: then the column is wrong, not its values.
+        heads: Heads of the table, which is the view `kept`.
+        kept: Whether the table exists.
+        name: The data's name in messages.
+        strict: Refuse the data if no value of a text column fits: then the column is wrong, not its values.
 
     Raises:
-        InvalidData: See `strict`; and whatever the data, no time of a column has a UTC offset.
+        InvalidData: See `strict`; or, with any setting, no time in a column has a UTC offset.
     """
 
     def __init__(
@@ -72,20 +72,20 @@ class Staging:
         castings = [casting(column, raw.schema.field(column).type, dtype) for column, dtype in source.columns.items()]
         raw = raw.append_column(ROW, arrow_of(np.arange(len(raw))))
         con.register("raw", raw.rename_columns({column: CAME + column for column in source.columns}))
-        self._whole = self._cast(castings, raw)  # the rows of `typed`, where these are in no temporary table
+        self._whole = self._cast(castings, raw)  # the rows of `typed`, if they are not in a temporary table
         if self._whole is None and duck.one_row(con, f"SELECT count({REASON}) FROM typed")[0]:
             for one in castings:
                 self._refuse(one, name, strict)
 
     def _cast(self, castings: list[Casting], raw: pa.Table) -> pa.Table | None:
-        """Make `typed`; return its rows where these are those of `raw`."""
+        """Create `typed`; return its rows if they are those of `raw`."""
         rules = [pair for one in castings for pair in one.reasons]
         failing = [one.unfit for one in castings]
         unfit = {one.name: one.unfit for one in castings}
         no_row = f"coalesce(contains({FAULT}, {quote_text(DETAIL)}), false)"
         for columns, condition, reason in row_rules(self._source):
             failing.append(condition)
-            # A null that only stands for a value that does not fit, or for a line that is no row, is not told twice.
+            # A null that stands for a misfit value, or for a malformed line, is not reported a second time.
             told = " OR ".join([no_row, *(unfit[name] for name in columns)])
             rules.append((f"({condition} AND NOT ({told}))", reason))
         event, recorded, _ = rank_columns(self._source)
@@ -111,7 +111,7 @@ class Staging:
         return None
 
     def _view(self, raw: pa.Table) -> pa.Table:
-        """Make `typed` of rows of the declared types, none of which fails."""
+        """Create `typed` from fault-free rows of the declared types."""
         times = [numbers(raw[name]) for name in self._source.times]
         rows = raw.select([ROW, *self._source.columns])
         visible = np.maximum(times[0], times[-1] + self._source.lag_us)
@@ -123,7 +123,7 @@ class Staging:
         return rows
 
     def _stage(self, rows: str = "SELECT * FROM typed") -> None:
-        """Make `typed` of rows in a temporary table, which can be changed."""
+        """Create `typed` from rows in a temporary table, which can be updated."""
         self._con.execute(f"CREATE OR REPLACE TEMP TABLE staged AS {rows}")
         self._con.execute("CREATE OR REPLACE TEMP VIEW typed AS SELECT * FROM staged")
         self._whole = None
@@ -143,7 +143,7 @@ class Staging:
             raise wrong_type(name, one.name, one.dtype, example[0])
 
     def judge_unique(self) -> None:
-        """Give a reason to every row that agrees with one that came first, in this load or in the table."""
+        """Add a reason to every row that duplicates an earlier one, in this load or in the table."""
         failed = judge_unique(self._con, self._source, kept=self._kept)
         if failed is None:
             return
@@ -154,7 +154,7 @@ class Staging:
         self._con.unregister("failed")
 
     def leave_out(self, landed: pa.Table) -> None:
-        """Forget the rows with these `_seq`: they are there already."""
+        """Remove the rows with these `_seq`, which are stored already."""
         if not len(landed):
             return
         if self._whole is not None:
@@ -164,7 +164,7 @@ class Staging:
         self._con.unregister("landed")
 
     def quarantined(self) -> pa.Table:
-        """Return the rows that fail, as they came, with all their reasons."""
+        """Return the failing rows as received, with all their reasons."""
         if self._whole is not None:
             return no_rows(quarantine_schema(self._source))
         came = [(quote_name(CAME + name), quote_name(name)) for name in self._source.columns]
@@ -177,7 +177,7 @@ class Staging:
         return rows.cast(quarantine_schema(self._source))
 
     def reasons(self) -> dict[str, int]:
-        """Return reason -> how many rows have it."""
+        """Return reason -> number of rows."""
         counted = self._con.execute(f"""
             SELECT split_part(reason, {quote_text(DETAIL)}, 1) AS why, count(*)
             FROM (SELECT unnest(string_split({REASON}, {_BETWEEN})) AS reason FROM typed WHERE {REASON} IS NOT NULL)
@@ -185,14 +185,13 @@ class Staging:
         return dict(counted.fetchall())
 
     def landing(self, keyings: Mapping[str, tuple[str, ...]], at_once: int) -> tuple[pa.Table, pa.Table]:
-        """Return the rows that land, with their flags, and the changes of earlier rows' flags.
+        """Return the valid rows with their flags, and the changes to flags of earlier rows.
 
-        Rows are in the order of `_visible_at`, among equals the highest rank first: so a flag that is right for the
-        load is right for every part of it that begins where the load begins. Up to `at_once` rows that change no flag
-        land in one part, so they stay as they came where that is nearly their order. Changes have `_seq`, one column
-        for each keying (null where it stays) and the `_visible_at` of the row that changes.
+        Rows are ordered by `_visible_at`, and among equals by descending rank, so flags that are right for the load are
+        right for every prefix of it. Changes have `_seq`, one column per keying (null for no change) and the
+        `_visible_at` of the changed row.
 
-        What lands has null keys by a keying that is no longer declared: it never counts, and changes nothing.
+        Under a keying with undeclared columns, new rows have null keys: they never count and change nothing.
         """
         known = declared(self._source, keyings)
         columns = [*self._source.columns, VISIBLE_AT, SEQUENCE]
@@ -221,7 +220,7 @@ class Staging:
         return rows
 
     def _flags(self, rows: pa.Table, ranked: Ranks, name: str, keys: tuple[str, ...]) -> tuple[pa.Array[Any], pa.Table]:
-        """Return which rows count, and `_seq` and `_visible_at` of the table's rows that count no more."""
+        """Return the mask of rows that count, and `_seq` and `_visible_at` of table rows that no longer count."""
         rows = rows.select(list(dict.fromkeys((*keys, *self._source.times, VISIBLE_AT, SEQUENCE)))).combine_chunks()
         there = rows.slice(0, 0)
         if self._kept and len(rows):
@@ -233,7 +232,7 @@ class Staging:
         self._heads.note(name, keys, rows, counted)
         counts, lost = counted.counts, there.select([SEQUENCE, VISIBLE_AT])
         if len(there):
-            # Rows of the entities that have competitors are judged again, beside these.
+            # Rows of entities with competitors are evaluated again, together with these.
             theirs = self._hashes(there, keys)
             met = np.flatnonzero(np.isin(hashes, theirs))
             both = pa.concat_tables([there, rows.take(arrow_of(met))]).combine_chunks()
@@ -249,7 +248,7 @@ class Staging:
         return numbers(found["_hash"], pa.uint64())
 
     def _merged(self, changes: list[pa.Table]) -> pa.Table:
-        """Return the changes of all flags, a row for each `_seq`; a flag that does not change is null."""
+        """Return the changes of all flags, one row per `_seq`; an unchanged flag is null."""
         if not any(map(len, changes)):
             return no_rows(pa.schema([pa.field(SEQUENCE, pa.int64())]))
         changed = pa.concat_tables(changes, promote_options="default")

@@ -1,4 +1,4 @@
-"""The one rule that needs the other rows: in order of arrival, the first of its kind stays."""
+"""The uniqueness check, the only one that involves other rows: in order of arrival, the first row is kept."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     import duckdb
 
 ROW = "_row"
-SEPARATOR = "\x1f"  # between the reasons of one row: no reason holds it
+SEPARATOR = "\x1f"  # separates the reasons of one row; occurs in no reason
 
 
 def judge_unique(con: duckdb.DuckDBPyConnection, source: Source, *, kept: bool) -> pa.Table | None:
-    """Return the rows of `typed` that agree with one before, or with one of `kept` where there is, and the reasons.
+    """Return the rows of `typed` that duplicate an earlier one, or one of `kept` if it exists, with the reasons.
 
-    A row that goes to the quarantine stands in nobody's way. A null agrees with nothing.
+    A quarantined row does not block others. A null equals nothing.
     """
-    # Most loads have no rival, which costs a fraction of finding those there are.
+    # Most loads have no duplicates; checking that costs a fraction of finding them.
     rules = [
         (names, reason)
         for names, reason in unique_rules(source)
@@ -50,7 +50,7 @@ def judge_unique(con: duckdb.DuckDBPyConnection, source: Source, *, kept: bool) 
 
 
 def _all_differ(con: duckdb.DuckDBPyConnection, names: tuple[str, ...]) -> bool:
-    """Return whether no two rows of the load agree, as far as hashes tell: a false "no" is possible, no false "yes"."""
+    """Return True if no two rows of the load agree; a hash collision may give False, never a wrong True."""
     hashed = f"SELECT hash({', '.join(map(quote_name, names))}) AS _hash FROM ({_good(names)})"
     hashes = np.sort(numbers(con.sql(hashed).to_arrow_table()["_hash"], pa.uint64()))
     return bool((hashes[1:] != hashes[:-1]).all())
@@ -62,7 +62,7 @@ def _one_landed(con: duckdb.DuckDBPyConnection, source: Source, names: tuple[str
     ends = duck.one_row(con, f"SELECT min({first})::VARCHAR, max({first})::VARCHAR FROM ({_good(names)})")
     if ends[0] is None:
         return False
-    # Growing numbers and times lie outside what is there, which files tell without being read.
+    # Growing numbers and times lie outside the table's range, which file statistics show without a read.
     near = f"SELECT * FROM kept WHERE {first} BETWEEN CAST(? AS {kind}) AND CAST(? AS {kind})"
     same = " AND ".join(f"near.{quote_name(name)} = good.{quote_name(name)}" for name in names)
     among = f"({near}) AS near SEMI JOIN ({_good(names)}) AS good ON {same}"
@@ -75,7 +75,7 @@ def _good(names: tuple[str, ...]) -> str:
 
 
 def _rivals(names: tuple[str, ...], kept: bool) -> str:
-    """Return SQL: values that several rows have, `_first` the first row with them, `_there` if one has landed."""
+    """Return a SQL query of duplicate values, `_first` with the first row's number, `_there` if one is in the table."""
     columns = ", ".join(map(quote_name, names))
     good = _good(names)
     if kept:
@@ -90,7 +90,7 @@ def _rivals(names: tuple[str, ...], kept: bool) -> str:
 
 
 def _failures(suspects: list[tuple[Any, ...]], reasons: list[str]) -> pa.Table:
-    """Return the rows that fail and why. A suspect is (row, then for each rule: first of its kind or None, landed)."""
+    """Return the failing rows and reasons. A suspect is (row, then for each rule: first duplicate or None, stored)."""
     taken: list[set[int]] = [set() for _ in reasons]
     rows, whys = [], []
     for row, *clashes in suspects:

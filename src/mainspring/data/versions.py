@@ -1,13 +1,13 @@
-"""Versions of facts: of a source with an id, which of the rows with one id counts when.
+"""Versions of facts, for sources with an id: decides when each row with the same id counts.
 
-Rows with one id are versions of one fact, ranked by recorded time, then order of arrival. At an instant the highest of
-those that are visible counts, so each version counts from its own `_visible_at` until `_superseded_at`, when the first
-higher one became visible; a version that is superseded no later than it became visible never counts. A retraction
-counts at no time and supersedes as other versions do. `_superseded_by` is the `_seq` of the row by which a version was
-superseded: whoever reads only what landed since learns so which earlier rows changed.
+Rows with one id are versions of one fact, ranked by recorded time, then order of arrival. At any time the highest
+visible version counts. So a version counts from its own `_visible_at` until `_superseded_at`, the time at which the
+first higher version became visible; a version superseded no later than it became visible never counts. A retraction
+never counts, and supersedes like other versions. `_superseded_by` is the `_seq` of the superseding row, which tells an
+incremental reader which earlier rows changed.
 
-The record-setting flags are those among the versions that nothing superseded yet; the few others are looked up beside
-them. A version that is superseded takes its flag with it, and may give one to rows that it shadowed.
+Record-setting flags are those among the versions not yet superseded; the few superseded ones are handled separately. A
+superseded version loses its flag, and rows that it shadowed may gain one.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _ARRIVING = f"typed WHERE {REASON} IS NULL"
 
 
 def judged(source: Source, rows: str) -> str:
-    """Return SQL: the relation `rows`, all versions of some facts, with `_superseded_at` and `_superseded_by`."""
+    """Return a SQL query of `rows`, all versions of some facts, with `_superseded_at` and `_superseded_by`."""
     _, recorded, seq = rank_columns(source)
-    # Of rows visible at one instant the first to arrive is named: a later one changes nothing.
+    # Among rows visible at the same time, the first to arrive is the superseding one.
     first = f"min({{v: {VISIBLE_AT}, s: {seq}}})"
     found = f"SELECT *, {first} OVER newer AS _first FROM ({rows}) WINDOW newer AS (PARTITION BY {_list(source.id)} "
     found += f"ORDER BY {recorded} DESC, {seq} DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
@@ -60,10 +60,10 @@ def judged(source: Source, rows: str) -> str:
 def landing(
     con: duckdb.DuckDBPyConnection, source: Source, keyings: Keyings, batch: str, *, kept: bool
 ) -> tuple[pa.Table, pa.Table]:
-    """Return what `data.staging.Staging.landing` returns, of a source with an id.
+    """Return the result of `data.staging.Staging.landing` for a source with an id.
 
-    The table's rows with an id of the load are looked up, and of the entities concerned the rows that a superseded one
-    may have shadowed. Changes have `_superseded_at` and `_superseded_by` beside the flags.
+    Reads the table's rows with an id of the load, and for the affected entities the rows that a superseded one may have
+    shadowed. Changes include `_superseded_at` and `_superseded_by` beside the flags.
     """
     known = declared(source, keyings)
     keys = dict.fromkeys(key for names in known.values() for key in names)
@@ -106,9 +106,9 @@ def landing(
 def _flag(
     con: duckdb.DuckDBPyConnection, table: str, source: Source, name: str, keys: tuple[str, ...], *, kept: bool
 ) -> None:
-    """Make a table of (`_seq`, `_visible_at`, `_counts`, `_counted`): the new flags, and those of the table's rows.
+    """Create a table of (`_seq`, `_visible_at`, `_counts`, `_counted`): the new flags, and the table rows' old ones.
 
-    `_counted` is null for rows that arrive. A row that is superseded only now is in it too, and counts no more.
+    `_counted` is null for arriving rows. Rows superseded by this load are included, and no longer count.
     """
     quoted = _list(keys)
     columns = _list([*dict.fromkeys((*keys, *source.times, VISIBLE_AT, SEQUENCE))])
@@ -153,10 +153,10 @@ def _changed(con: duckdb.DuckDBPyConnection, queries: list[str], keyings: Keying
 
 
 def lacking_versions(con: duckdb.DuckDBPyConnection, lake: LakeTables, source: Source) -> tuple[str, ...]:
-    """Return what the source's table needs so that its versions are judged by the declared id, a line each.
+    """Return the changes that would apply the declared id to the table's versions, a line each.
 
     Raises:
-        InvalidData: A row of the table has no id.
+        InvalidData: A row of the table has a null in its id.
     """
     if lake.version(source.name) is None:
         return ()
@@ -182,12 +182,12 @@ def lacking_versions(con: duckdb.DuckDBPyConnection, lake: LakeTables, source: S
 def complete_versions(
     con: duckdb.DuckDBPyConnection, lake: LakeTables, source: Source, keyings: Keyings, batch_rows: int
 ) -> None:
-    """Judge all versions in the source's table by the declared id, and settle every flag anew, as one version of it.
+    """Evaluate all versions in the source's table by the declared id, and all flags, as one new version.
 
-    Call it where `lacking_versions` says so.
+    To be called if `lacking_versions` returns changes.
 
     Args:
-        keyings: Those declared; the table's own are kept beside them.
+        keyings: The declared keyings; the table's own are kept in addition.
     """
     scan = lake.scan(source.name)
     schema = scan.schema or pa.schema([])

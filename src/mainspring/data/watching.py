@@ -1,4 +1,4 @@
-"""How far a query of DuckDB is, told while it runs."""
+"""Progress of a running DuckDB query."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EVERY_S = 0.1
 
 @contextmanager
 def watching(con: duckdb.DuckDBPyConnection, progress: Share | None) -> Iterator[None]:
-    """Call `progress` from another thread, inside the block, with the share of the running query that is done."""
+    """Call `progress` with the running query's completed share, from another thread, inside the block."""
     if progress is None:
         yield
         return

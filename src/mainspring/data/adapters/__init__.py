@@ -1,1 +1,1 @@
-"""Where tables, commits and tags are kept: in memory, in a folder of Delta tables, in the catalog."""
+"""Adapters for tables, commits and tags: in memory, as Delta tables, in the catalog."""

@@ -32,7 +32,7 @@ _tags = sa.Table(
 
 
 class CatalogSnapshots:
-    """`Snapshots` in two tables."""
+    """`Snapshots` in two catalog tables."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -51,7 +51,7 @@ class CatalogSnapshots:
                 with self._engine.begin() as connection:
                     connection.execute(_commits.insert().values(row))
             except sa.exc.IntegrityError:
-                self.get(commit.id)  # it is there already
+                self.get(commit.id)  # it exists already
 
     def get(self, name: str) -> DatasetCommit:
         tagged = sa.select(_tags.c.commit_id).where(_tags.c.name == name)

@@ -1,8 +1,7 @@
-"""Tables as Delta tables: `delta-rs` writes, whoever scans gets the names of Parquet files of this machine.
+"""Tables as Delta tables: delta-rs writes them, readers get the paths of local Parquet files.
 
-A write's `key` is kept as the identifier of a Delta transaction, in the very commit that adds the rows: see
-`deltakeys`. Deletion vectors and the expiry of old log entries stay off: readers refuse the former, the latter would
-break tags.
+A write's `key` is stored as the identifier of a Delta transaction, in the commit that adds the rows: see `deltakeys`.
+Deletion vectors and expiry of log entries stay off: readers reject the former, the latter would break tags.
 """
 
 from __future__ import annotations
@@ -45,21 +44,22 @@ _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=F
 _ATTEMPTS = 20
 _MANY_FILES = 64
 _SMALL_BYTES = 64 << 20
-_SPANS = 32  # in which the rows that change are looked for
-_NEW = "_is_new"  # in the source of a merge: whether a row is to be added, not a change
+_SPANS = 32  # maximum number of value ranges in a merge predicate
+_NEW = "_is_new"  # in the source of a merge: true for a row to insert, false for a change
 
 
 class DeltaLake:
-    """`LakeTables` in a folder or an object store, one Delta table a subfolder.
+    """`LakeTables` in a folder or an object store, one Delta table per subfolder.
 
-    One writer a table at a time; where locks do not reach, Delta's own commit protocol keeps two of them apart.
+    One writer per table at a time; where locks do not reach, Delta's own commit protocol keeps concurrent writers
+    consistent.
 
     Args:
-        place: A folder, or what else has tables.
-        locks: What keeps writers apart: by default locks in the folder, which hold between the processes of a machine.
+        place: A folder, or another `Place`.
+        locks: Mutual exclusion of writers; by default file locks in the folder, valid between processes of one machine.
 
     Raises:
-        Invalid: The folder's name is one that delta-rs cannot address.
+        Invalid: delta-rs cannot address the folder's name.
     """
 
     def __init__(self, place: Path | Place, locks: Locks | None = None) -> None:
@@ -122,7 +122,7 @@ class DeltaLake:
     def restore(self, table: str, version: int | None) -> int | None:
         address = self._address(table)
         with self.place.errors(table), self.locks.hold(table, wait_s=600.0):
-            self.scan(table, version)  # or NotFound
+            self.scan(table, version)  # raises NotFound
             at = self._open(table)
             assert at is not None
             before = int(at.version())
@@ -181,7 +181,7 @@ class DeltaLake:
         try:
             with delta_errors(self._address(table)):
                 return self._at(table, version)
-        except TableNotFoundError:  # the log was shortened
+        except TableNotFoundError:  # the log was truncated
             raise self._gone(table, version) from None
 
     def _check_files(self, table: str, at: DeltaTable, names: Sequence[str], there: Container[str]) -> None:
@@ -207,7 +207,7 @@ class DeltaLake:
         for version in range(since + 1, int(at.version()) + 1):
             try:
                 entry = self.place.read(table, f"{LOG}/{version:020d}.json")
-            except FileNotFoundError:  # cleaned away
+            except FileNotFoundError:  # removed by a log clean-up
                 return None
             added = appended_in(entry)
             if added is None:
@@ -249,14 +249,14 @@ class DeltaLake:
                 return 0
             names = self.place.log(table)
             written = sorted(version_of(name) for name in names if name.endswith(".json"))
-            # `vacuum` needs the entries that tell what was replaced since.
+            # `vacuum` needs the entries that list files replaced since then.
             late = bisect_left(
                 written, replaced_before // 1_000, key=lambda each: _written_ms(self._actions(table, each))
             )
             needed = min([newest - entries, *written[late : late + 1]])
             checkpoints = [version_of(name) for name in names if "checkpoint" in name]
             whole = max((each for each in checkpoints if each <= needed), default=-1)
-            # A reader of a later version starts from that checkpoint.
+            # Readers of later versions start from that checkpoint.
             doomed = [name for name in names if 0 <= version_of(name) < whole]
             self.place.remove(table, doomed)
         return len(doomed)
@@ -280,7 +280,7 @@ class DeltaLake:
         self, table: str, keep: Sequence[int], *, dry_run: bool = False, replaced_before: int | None = None
     ) -> int:
         with self.locks.hold(check_id(table, "table")):
-            self.place.sync(table, None)  # before what the newest version replaces is removed
+            self.place.sync(table, None)  # make the newest version durable before removing the files that it replaced
             lying = self.place.lying(table)
             there = set(lying)
             kept = {*self._needed(table, None, there)}
@@ -288,15 +288,15 @@ class DeltaLake:
                 kept.update(self._needed(table, version, there))
             if replaced_before is not None:
                 kept.update(self._replaced(table, replaced_before // 1_000))
-            # Whatever else lies in the table's folder is of no use: files of versions that are not kept, what a killed
-            # writer left, change data. No writer is at work while we hold the lock.
+            # Every other file is garbage: of versions that are not kept, of killed writers, change data. The lock
+            # excludes writers.
             doomed = [name for name in lying if name not in kept]
             if not dry_run:
                 self.place.remove(table, doomed)
         return len(doomed)
 
     def _replaced(self, table: str, since_ms: int) -> Iterator[str]:
-        """Yield the names of the files that commits have taken out of the table since an instant."""
+        """Yield the names of files that commits have removed from the table since a time."""
         for version in range(self.version(table) or 0, -1, -1):
             try:
                 actions = self._actions(table, version)
@@ -310,7 +310,7 @@ class DeltaLake:
         return [json.loads(line) for line in self.place.read(table, f"{LOG}/{version:020d}.json").splitlines()]
 
     def _needed(self, table: str, version: int | None, lying: Container[str]) -> list[str]:
-        """Return the names of a version's files, all of which are there. Nothing is fetched."""
+        """Return the file names of a version, after checking that all exist; fetches nothing."""
         at = self._version(table, version)
         names = _names(at)
         self._check_files(table, at, names, lying)
@@ -324,7 +324,7 @@ class DeltaLake:
         return DeltaTable(self._address(table), version=version, storage_options=options)
 
     def _open(self, table: str) -> DeltaTable | None:
-        """Return the newest version, from this thread's cache where no commit came after."""
+        """Return the newest version, from this thread's cache if it is still current."""
         identity = self.place.identity(check_id(table, "table"))
         if identity is None:
             return None
@@ -376,7 +376,7 @@ class DeltaLake:
         with self.place.errors(check_id(table, "table")), self.locks.hold(table, wait_s=600.0):
             at = self._open(table)
             if at is not None and keys.written(at, key):
-                self.place.sync(table, None)  # its writer may have died before that
+                self.place.sync(table, None)  # its writer may have died before syncing
                 return None
             if at is not None and schema is not None:
                 check_types(table, _arrow(at), schema)
@@ -390,12 +390,12 @@ class DeltaLake:
                 raise
             self.place.sync(table, before)
             version = self.version(table)
-            with suppress(StorageFull, Conflict):  # the rows have landed; the next write tries again
+            with suppress(StorageFull, Conflict):  # the rows are stored; the next write retries
                 self._compact(table)
             return version
 
     def _compact(self, table: str) -> None:
-        """Where small files have become many, make them few: a version of its own, with the same rows."""
+        """Merge small files when there are many: a separate version with the same rows."""
         at = self._open(table)
         if at is not None and len(at.file_uris()) >= _MANY_FILES:
             sizes = _added(at)["size_bytes"].to_pylist()
@@ -411,14 +411,16 @@ class DeltaLake:
 
 
 def _encodings(schema: pa.Schema) -> WriterProperties:
-    """Return how columns are written: instants and `_seq` as differences, which costs half and takes half."""
+    """Return the column encodings: delta encoding for times and `_seq`, which halves their cost and size."""
     stepwise = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")
     names = [column.name for column in schema if pa.types.is_timestamp(column.type) or column.name == SEQUENCE]
     return WriterProperties(compression="SNAPPY", column_properties=dict.fromkeys(names, stepwise))
 
 
 def _spans(name: str, values: pa.ChunkedArray[Any]) -> str:
-    """Return where column `name` can match, as constants: without them delta-rs reads every file of the table."""
+    """Return a predicate with constant ranges that contain all `values`; without it, delta-rs reads every file of the
+    table.
+    """
     numbers: list[Any] = sorted(set(values.to_pylist()))
     gaps = sorted(range(1, len(numbers)), key=lambda place: numbers[place - 1] - numbers[place])[: _SPANS - 1]
     starts = [0, *sorted(gaps), len(numbers)]
@@ -431,7 +433,7 @@ def _properties(key: str) -> CommitProperties:
 
 
 def _written_ms(actions: Iterable[dict[str, Any]]) -> int:
-    """Return when a commit was written, by its own word, UTC epoch milliseconds."""
+    """Return a commit's own timestamp, UTC epoch milliseconds."""
     return min((each["commitInfo"].get("timestamp", 0) for each in actions if "commitInfo" in each), default=2**63)
 
 
@@ -442,7 +444,7 @@ def _same(one: DeltaTable, other: DeltaTable) -> bool:
 
 
 def _damage(path: Path | None, size: int) -> str | None:
-    """Return what is wrong with a data file of which the log says that it has `size` bytes."""
+    """Return a description of a data file's damage, given its size in the log; None if it is intact."""
     if path is None:
         return "is gone"
     there = path.stat().st_size
@@ -452,7 +454,7 @@ def _damage(path: Path | None, size: int) -> str | None:
 
 
 def _added(at: DeltaTable, *, flatten: bool = False) -> pa.Table:
-    """Return what the log says of the table's files. (`pa.table` of a stream would import pandas.)"""
+    """Return the log's entries for the table's files. (`pa.table` of a stream would import pandas.)"""
     return pa.RecordBatchReader.from_stream(at.get_add_actions(flatten=flatten)).read_all()
 
 

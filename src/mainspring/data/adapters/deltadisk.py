@@ -1,7 +1,7 @@
-"""Delta tables in a folder against a loss of power: commits are synced, and damaged entries of a log are refused.
+"""Durability of Delta tables in a folder: commits are synced, and damaged log entries are detected.
 
-delta-rs syncs nothing. After a power cut an entry of the log may be there without its bytes, and delta-rs takes such an
-entry for a commit that changed nothing.
+delta-rs does not sync. After a power loss a log entry may exist without content, and delta-rs treats it as an empty
+commit.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from mainspring.core.files import sync_file, sync_folder
 LOG = "_delta_log"
 _POINTER = "_last_checkpoint"
 _PARQUET = b"PAR1"
-_SAME_ROWS = ("OPTIMIZE", "DELETE")  # operations after which no row is new
+_SAME_ROWS = ("OPTIMIZE", "DELETE")  # operations that add no rows
 
 
 def check_log(folder: Path, after: int | None) -> None:
-    """Check that no entry of a table's log that delta-rs would read is empty.
+    """Raise if a log entry that delta-rs would read is empty.
 
     Args:
-        after: Of the entries, those after this version are checked; by default those since the newest checkpoint.
+        after: Check the entries after this version; by default those since the newest checkpoint.
 
     Raises:
-        Corrupt: One is; the fix says how the table is used again.
+        Corrupt: An entry is empty; the fix says how to recover the table.
     """
     log = folder / LOG
     if after is None:
@@ -41,10 +41,10 @@ def check_log(folder: Path, after: int | None) -> None:
 
 
 def recover_log(folder: Path) -> bool:
-    """Remove what a loss of power left at the end of a table's log: empty entries that no whole one follows, and a
-    checkpoint that is not whole. Return whether there was any.
+    """Remove the remains of a power loss at the end of a table's log; return whether there were any.
 
-    The caller keeps writers out. A commit is synced before it is reported, so no removed one was reported.
+    These are empty entries that no complete one follows, and an incomplete checkpoint. The caller excludes writers. A
+    commit is synced before it is acknowledged, so none of the removed ones was.
     """
     log = folder / LOG
     removed = _remove_checkpoint(log)
@@ -76,7 +76,7 @@ def _remove_checkpoint(log: Path) -> bool:
 
 
 def whole_parquet(path: Path) -> bool:
-    """Return whether a file ends like a Parquet file."""
+    """Return whether a file ends with Parquet's magic bytes."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - len(_PARQUET)))
@@ -84,10 +84,10 @@ def whole_parquet(path: Path) -> bool:
 
 
 def sync_log(folder: Path, after: int | None) -> None:
-    """Make durable what the commits of a table after a version name: data files, entries, checkpoints and folders.
+    """Sync a table's commits after a version: data files, log entries, checkpoints and folders.
 
     Args:
-        after: None for every commit since the newest checkpoint.
+        after: The version; None for every commit since the newest checkpoint.
     """
     log = folder / LOG
     first = -1 if after is None else after
@@ -95,16 +95,16 @@ def sync_log(folder: Path, after: int | None) -> None:
         after = _checkpoint(log)
     for version, entry in _entries(log, after):
         for name in _added(entry):
-            with suppress(FileNotFoundError):  # a later commit replaced it, and a vacuum removed it
+            with suppress(FileNotFoundError):  # replaced by a later commit and vacuumed
                 sync_file(folder / name)
         sync_file(entry)
         for checkpoint in log.glob(f"{version:020d}.checkpoint*.parquet"):
             sync_file(checkpoint)
-            with suppress(FileNotFoundError):  # `recover_log` removed it
+            with suppress(FileNotFoundError):  # removed by `recover_log`
                 sync_file(log / _POINTER)
     sync_folder(log)
     sync_folder(folder)
-    if first < 0:  # perhaps the folders are new
+    if first < 0:  # parent folders may be new
         device = folder.stat().st_dev
         for parent in folder.parents:
             if parent.stat().st_dev != device or not os.access(parent, os.R_OK):
@@ -113,15 +113,15 @@ def sync_log(folder: Path, after: int | None) -> None:
 
 
 def version_of(name: str) -> int:
-    """Return the version that a file of a log is of, -1 for one of no version."""
+    """Return the version number in a log file's name, -1 if there is none."""
     digits = Path(name).name.partition(".")[0]
     return int(digits) if digits.isdigit() else -1
 
 
 def appended_in(entry: bytes) -> list[str] | None:
-    """Return the data files that a log's entry appends; `None` where it changes rows in another way.
+    """Return the data files that a log entry appends; `None` if it changes rows in another way.
 
-    Files that hold the same rows as others before, or what is left after rows were deleted, are not appended.
+    Files from compaction or from the deletion of rows are not appended.
     """
     actions = [json.loads(line) for line in entry.splitlines()]
     operation = next((action["commitInfo"].get("operation") for action in actions if "commitInfo" in action), None)
@@ -150,7 +150,7 @@ def _added(entry: Path) -> Iterator[str]:
 
 
 def _checkpoint(log: Path) -> int:
-    """Return the version of the newest checkpoint, -1 where there is none."""
+    """Return the version of the newest checkpoint, -1 if there is none."""
     pointer = log / _POINTER
     try:
         return int(json.loads(pointer.read_bytes())["version"])

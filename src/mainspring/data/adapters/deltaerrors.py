@@ -1,4 +1,4 @@
-"""What goes wrong in delta-rs, as our errors: it raises few kinds, panics, and loses what its input raised."""
+"""Translation of delta-rs' errors: it has few error types, panics, and hides errors of its input."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mainspring.data.duck import out_of_memory
 
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403 Forbidden", "401 Unauthorized")
-_LONGEST = 300  # characters of what a store says
+_LONGEST = 300  # characters of a store's message
 _FULL = ("No space left", "os error 28", "Disk quota", "os error 122", "File too large", "os error 27")
 
 
 class Stream:
-    """Batches on their way through delta-rs, which loses what goes wrong in them: kept here."""
+    """Batches for delta-rs that remember their own error, which delta-rs would hide."""
 
     def __init__(self, rows: Iterable[pa.RecordBatch]) -> None:
         self._rows = rows
@@ -36,7 +36,7 @@ class Stream:
 
 @contextmanager
 def delta_errors(path: str, stream: Stream | None = None) -> Iterator[None]:
-    """Turn what delta-rs raises inside the block into our errors; what `stream` raised stays what it was."""
+    """Translate delta-rs' errors inside the block into Mainspring's; re-raise an error of `stream` unchanged."""
     try:
         yield
     except (MainspringError, TableNotFoundError, KeyboardInterrupt, SystemExit, GeneratorExit):

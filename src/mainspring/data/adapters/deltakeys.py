@@ -1,7 +1,7 @@
-"""The keys of writes, as Delta transactions: an application's id and a number, of which the newest in the log counts.
+"""Idempotency keys of writes, as Delta transactions: an application id with a number, of which the newest counts.
 
-The number is 1 where the key was written and 0 where a restore took it back, in the very commit that took back the
-rows. One id more, which no write has, keeps the version that the newest restore made.
+The number is 1 if the key was written, and 0 after a restore removed it; each is stored in the commit that adds or
+removes the rows. One reserved id records the version that the newest restore made.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ def restored_at(version: int) -> Transaction:
 
 
 def restored(at: DeltaTable) -> int | None:
-    """Return the version that the newest restore up to this one made."""
+    """Return the version made by the newest restore, None if there was none."""
     version = at.transaction_version(_RESTORED)
     return None if version is None else int(version)
 
 
 def changed(read: Callable[[str], bytes], at: DeltaTable, then: DeltaTable | None) -> list[Transaction]:
-    """Return what makes the keys written in `at` those that are in `then`, an earlier version; None for none at all.
+    """Return the transactions that reset the keys of `at` to those of `then`, an earlier version; None means no keys.
 
     Args:
-        read: Gives a file of the table by its name.
+        read: Returns the content of a table's file by name.
 
     Raises:
-        Corrupt: The log lacks an entry.
+        Corrupt: A log entry is missing or unreadable.
     """
     since = -1 if then is None else int(then.version())
     touched: dict[str, None] = {}

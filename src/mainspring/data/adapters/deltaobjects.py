@@ -1,8 +1,7 @@
-"""Delta tables in a bucket. What is read is fetched to a cache on this machine: a data file never changes.
+"""Delta tables in a bucket. Files are read through a local cache, as data files are immutable.
 
-DuckDB, which reads the tables, reads files; and the feature reads go over the same ones again and again. A write goes
-straight to the bucket; what keeps writers of several machines apart is Delta's commit, a file that is created only
-where there is none.
+DuckDB reads local files, and feature reads use the same files repeatedly. Writes go directly to the bucket; concurrent
+writers on several machines are kept consistent by Delta's commit, a file created only if absent.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ from mainspring.data.adapters.deltadisk import LOG
 from mainspring.data.adapters.deltaplaces import is_log, is_table
 
 _AT_ONCE = 8  # requests
-_KEPT_S = 24 * 3600  # since a cached file was used last, where its table has it no more
+_KEPT_S = 24 * 3600  # seconds after its last use at which an unreferenced cached file is removed
 _NAME = re.compile(r"[A-Za-z0-9_.=-]+")
 
 
 def open_object_lake(url: Url, cache: Path, locks: Locks | None = None) -> DeltaLake:
-    """Return the tables under `s3://bucket/prefix?endpoint=https://...&region=...`.
+    """Open the tables under `s3://bucket/prefix?endpoint=https://...&region=...`.
 
     Args:
-        url: The place, see `core.buckets`.
-        cache: A folder of this machine for the files that are read.
-        locks: Of all who write there, by default those of this machine: Delta keeps writers apart, but not a writer and
-            whoever removes files.
+        url: The address, see `core.buckets`.
+        cache: Local folder for cached files.
+        locks: Locks shared by all writers; by default this machine's. Delta's commit protocol protects writers from
+            each other, but not from the removal of files.
 
     Raises:
         Invalid: The address cannot be used.
@@ -53,7 +52,7 @@ def open_object_lake(url: Url, cache: Path, locks: Locks | None = None) -> Delta
 
 
 class ObjectsPlace:
-    """Tables under a prefix of an S3 bucket; `folder` is the cache."""
+    """Tables under a prefix of an S3 bucket; `folder` is the local cache."""
 
     def __init__(self, url: Url, folder: Path) -> None:
         bucket = Bucket.parse(url)
@@ -77,7 +76,7 @@ class ObjectsPlace:
 
     @contextmanager
     def errors(self, table: str) -> Iterator[None]:  # noqa: ARG002
-        with store_errors(self._shown, "lake"), disk_errors(self._folder):  # the latter of the cache
+        with store_errors(self._shown, "lake"), disk_errors(self._folder):  # disk_errors is for the cache
             yield
 
     def tables(self) -> list[str]:
@@ -87,13 +86,13 @@ class ObjectsPlace:
             return sorted(name for name in names if self.log(name))
 
     def identity(self, table: str) -> Hashable | None:  # noqa: ARG002
-        return self._address  # delta-rs finds out itself
+        return self._address  # delta-rs detects changes itself
 
     def newer(self, table: str, version: int) -> bool:  # noqa: ARG002
-        return True  # likewise
+        return True  # delta-rs checks itself
 
     def check(self, table: str, after: int | None) -> None:
-        pass  # an object is there whole, and durable, or not at all
+        pass  # objects are atomic and durable
 
     def sync(self, table: str, after: int | None) -> None:
         pass
@@ -147,7 +146,7 @@ class ObjectsPlace:
             return sorted(each["path"].removeprefix(prefix) for page in pages for each in page)
 
     def _cached(self, table: str, name: str) -> Path:
-        # A name comes out of the log: it must not lead out of the cache.
+        # The name comes from the log: it must not escape the cache.
         safe = name if _NAME.fullmatch(name) else sha256(name.encode()).hexdigest()
         return self._folder / table / safe
 
@@ -166,7 +165,7 @@ class ObjectsPlace:
         return True
 
     def _tidy(self, folder: Path, used: set[str]) -> None:
-        """Remove cached files that nobody has used for a day: what was compacted away, what was cut short."""
+        """Remove cached files unused for a day, such as compacted or partially downloaded ones."""
         before = SystemClock().now() / 1e6 - _KEPT_S
         for path in folder.iterdir():
             with suppress(FileNotFoundError):
@@ -175,7 +174,7 @@ class ObjectsPlace:
 
 
 def open_store(bucket: Bucket) -> S3Store:
-    """Return the bucket for reading and writing objects; nothing is asked of it yet."""
+    """Return the store of a bucket; makes no request."""
     config = {"endpoint": bucket.endpoint, "region": bucket.region}
     return S3Store(
         bucket.name,
@@ -192,8 +191,10 @@ def open_store(bucket: Bucket) -> S3Store:
 
 @contextmanager
 def store_errors(shown: str, setting: str) -> Iterator[None]:
-    """Turn a store's errors inside the block into ours, which name the place; a missing object stays a
-    FileNotFoundError."""
+    """Translate a store's errors inside the block into Mainspring's, which name the address.
+
+    A missing object stays a FileNotFoundError.
+    """
     try:
         yield
     except FileNotFoundError:
@@ -203,7 +204,7 @@ def store_errors(shown: str, setting: str) -> Iterator[None]:
 
 
 def _touched(path: Path) -> bool:
-    """Say that a cached file is in use; return whether it is there."""
+    """Mark a cached file as used; return whether it exists."""
     try:
         os.utime(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Where Delta tables lie, for what `DeltaLake` does beside delta-rs: which tables there are, which files, what room."""
+"""Storage behind Delta tables, for operations outside delta-rs: listing tables and files, free space, syncing."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _SPARE_BYTES = 1 << 20  # for the log
 
 
 class Place(Protocol):
-    """A folder of tables. A table's files have names, relative to the table, as its log has them.
+    """A folder of tables. File names are relative to the table, as in its log.
 
     Attributes:
-        options: What delta-rs is told beside a table's address.
+        options: Storage options for delta-rs.
     """
 
     options: Mapping[str, str] | None
 
     def address(self, table: str) -> str:
-        """Return where a table is, as delta-rs takes it and as messages name it."""
+        """Return the address of a table, for delta-rs and for messages."""
         ...
 
     def errors(self, table: str) -> AbstractContextManager[None]:
-        """Turn what goes wrong with the storage inside the block into our errors."""
+        """Translate storage errors inside the block into Mainspring's."""
         ...
 
     def tables(self) -> list[str]:
@@ -41,7 +41,9 @@ class Place(Protocol):
         ...
 
     def identity(self, table: str) -> Hashable | None:
-        """Return what differs once the table is another under the same name; `None` where there surely is none."""
+        """Return a value that changes when a table is replaced under the same name; `None` if it surely does not
+        exist.
+        """
         ...
 
     def newer(self, table: str, version: int) -> bool:
@@ -49,63 +51,63 @@ class Place(Protocol):
         ...
 
     def check(self, table: str, after: int | None) -> None:
-        """Check the log's entries after a version, or all that a reader starts from.
+        """Check the log entries after a version, or all since the newest checkpoint.
 
         Raises:
-            Corrupt: One is damaged in a way that delta-rs does not notice.
+            Corrupt: An entry is damaged in a way that delta-rs does not detect.
         """
         ...
 
     def sync(self, table: str, after: int | None) -> None:
-        """Make the commits after a version durable, or all that a reader starts from, with the files they name."""
+        """Sync the commits after a version, or all since the newest checkpoint, with their files."""
         ...
 
     def recover(self, table: str) -> bool:
-        """Remove what a loss of power left of a commit that was not done; return whether there was any."""
+        """Remove the remains of an incomplete commit after a power loss; return whether there were any."""
         ...
 
     def ask_for_room(self, table: str, size: int) -> None:
-        """Refuse what surely does not fit.
+        """Raise if a write certainly does not fit.
 
         Raises:
-            StorageFull: So many bytes do not.
+            StorageFull: There is too little space for `size` bytes.
         """
         ...
 
     def fetch(self, table: str, names: Iterable[str]) -> dict[str, Path]:
-        """Return where the data files lie on this machine, by name; what is lost is not among them."""
+        """Return name -> local path of the data files; missing files are omitted."""
         ...
 
     def lying(self, table: str) -> list[str]:
-        """Return every file of a table but those of its log."""
+        """Return every file of a table outside its log."""
         ...
 
     def log(self, table: str) -> list[str]:
-        """Return the files of a table's log, in the order of names, which is that of versions."""
+        """Return the files of a table's log, sorted by name and so by version."""
         ...
 
     def read(self, table: str, name: str) -> bytes:
-        """Return a file.
+        """Return the content of a file.
 
         Raises:
-            FileNotFoundError: There is none.
+            FileNotFoundError: The file does not exist.
         """
         ...
 
     def write(self, table: str, name: str, content: bytes) -> None:
-        """Put a file there, whole; one that is there is replaced."""
+        """Write a file atomically, replacing one of the same name."""
         ...
 
     def remove(self, table: str, names: Iterable[str]) -> None:
-        """Delete files; what is not there is no error."""
+        """Delete files; a missing file is no error."""
         ...
 
 
 class FolderPlace:
-    """Tables in a folder of this machine.
+    """Tables in a local folder.
 
     Raises:
-        Invalid: The folder's name is one that delta-rs cannot address.
+        Invalid: delta-rs cannot address the folder's name.
     """
 
     options: Mapping[str, str] | None = None
@@ -150,7 +152,7 @@ class FolderPlace:
         return recover_log(self._path(table))
 
     def ask_for_room(self, table: str, size: int) -> None:
-        """Also because, where the disk fills up in the middle, delta-rs panics on standard error."""
+        """Raise if too little space is free; delta-rs would panic on standard error in mid-write."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         free = shutil.disk_usage(self.folder).free
         if size + _SPARE_BYTES > free:
@@ -191,10 +193,10 @@ class FolderPlace:
 
 
 def is_log(name: str) -> bool:
-    """Return whether a file of a table is one of its log: an entry, a checkpoint, the pointer to the newest."""
+    """Return whether a table's file is part of its log: an entry, a checkpoint, or the checkpoint pointer."""
     return _LOG_FILE.fullmatch(name) is not None
 
 
 def is_table(name: str) -> bool:
-    """Return whether a folder's name can be a table's."""
+    """Return whether a folder's name is a valid table name."""
     return re.fullmatch(ID_PATTERN, name) is not None

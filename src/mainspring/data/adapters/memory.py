@@ -1,4 +1,4 @@
-"""Tables, commits and tags in memory, for tests: ours and those of whoever uses the package."""
+"""In-memory tables, commits and tags, for Mainspring's tests and for users' tests."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mainspring.data.model import DatasetCommit, TableScan, TableVersion
 
 @dataclass(slots=True)
 class _Version:
-    rows: pa.Table | None  # None where vacuumed
+    rows: pa.Table | None  # None once vacuumed
     known: TableVersion
-    parent: int | None  # the version that this one was made from
+    parent: int | None  # the version that it derives from
     key: str | None
 
 
@@ -29,7 +29,7 @@ class _Table:
     keys: set[str] = field(default_factory=set)
 
     def keys_of(self, version: int | None) -> set[str]:
-        """Return the keys that count as written in a version."""
+        """Return the keys that count as written at a version."""
         found: set[str] = set()
         while version is not None:
             made = self.versions[version]
@@ -39,7 +39,7 @@ class _Table:
 
 
 class MemoryLake:
-    """`LakeTables` in this process; safe between threads."""
+    """Thread-safe `LakeTables` in this process."""
 
     def __init__(self) -> None:
         self._tables: dict[str, _Table] = {}
@@ -146,7 +146,7 @@ class MemoryLake:
         keep: Sequence[int],
         *,
         dry_run: bool = False,
-        replaced_before: int | None = None,  # noqa: ARG002  its versions have no time
+        replaced_before: int | None = None,  # noqa: ARG002  versions have no timestamps here
     ) -> int:
         with self._lock:
             self.scan(table)

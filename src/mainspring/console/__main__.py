@@ -28,7 +28,7 @@ def _body(project: Project) -> None:
     try:
         asyncio.run(serve(app, address, tls=files, started=started))
     finally:
-        app.state.refusals.flush(whole=True)
+        app.state.refusals.flush()
 
 
 def main() -> int:

@@ -27,10 +27,9 @@ from mainspring.console.runs.pages import add_run_pages
 from mainspring.console.search.pages import add_search_pages
 from mainspring.core.errors import Denied, Overloaded
 from mainspring.core.ids import check_id
-from mainspring.core.time import MINUTE, SECOND
 from mainspring.security.attempts import Attempts
 from mainspring.security.model import Action, AuditEvent, Principal
-from mainspring.security.refused import Refusals
+from mainspring.security.refused import FLUSH_S, Refusals
 from mainspring.security.sessions import LIFETIME, Sessions
 
 _ID = r"[A-Za-z0-9_.-]{1,128}"
@@ -107,7 +106,7 @@ def pages(project: ConsoleProject, sessions: Sessions, looking: Looking, refusal
         async def refuse(reason: str) -> None:
             if await run_in_threadpool(refusals.add, address, reason):
                 loop = asyncio.get_running_loop()
-                loop.call_later(MINUTE / SECOND, lambda: loop.run_in_executor(None, refusals.flush))
+                loop.call_later(FLUSH_S, lambda: loop.run_in_executor(None, refusals.flush))
 
         try:
             attempts.check(address)

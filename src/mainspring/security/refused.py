@@ -1,4 +1,4 @@
-"""Refused attempts to log in, in the audit log: a flood of them is a few events a minute, and all are counted."""
+"""Refused attempts to log in, in the audit log: of a flood a few events tell, and all are counted."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from mainspring.security.attempts import network
 from mainspring.security.model import AuditEvent
 from mainspring.security.ports import AuditLog
 
+FLUSH_S = 10  # how long a count may wait to be written: what a killed process loses at most
 _MOST_KINDS = 200  # of (address, reason), a minute
 _OTHERS = "other addresses"
 
@@ -16,8 +17,8 @@ _OTHERS = "other addresses"
 class Refusals:
     """Notes refused attempts in the audit log.
 
-    Of an address, a reason and a minute the first is written at once, the others as one event with their count when the
-    minute is over.
+    Of an address, a reason and a minute the first is written at once; the others as their count, one event at each
+    `flush`.
 
     Args:
         action, resource: Of the events.
@@ -27,20 +28,20 @@ class Refusals:
         self._audit, self._clock = audit, clock
         self._action, self._resource = action, resource
         self._changing = threading.Lock()
-        self._counts: dict[tuple[int, str, str], int] = {}  # (minute, address, reason) -> attempts after the first
+        self._counts: dict[tuple[int, str, str], int] = {}  # (minute, address, reason) -> attempts not written yet
 
     def add(self, address: str, reason: str) -> bool:
         """Note an attempt. The reason must not have what was typed: that may be a password.
 
         Returns:
-            Whether a count was begun, to be flushed when the minute is over.
+            Whether a count was begun, to be flushed within `FLUSH_S`.
         """
         now = self._clock.now()
         with self._changing:
             kind = (now // MINUTE, network(address) or "an unknown address", reason)
             if kind not in self._counts and sum(each[0] == kind[0] for each in self._counts) >= _MOST_KINDS:
                 kind = (kind[0], _OTHERS, "refused")
-            self._write(now, now // MINUTE)
+            self._write(now, self._over(now))
             if kind not in self._counts:
                 self._audit.append([self._event(now, kind[1], reason)])
                 self._counts[kind] = 0
@@ -48,23 +49,26 @@ class Refusals:
             self._counts[kind] += 1
             return self._counts[kind] == 1
 
-    def flush(self, *, whole: bool = False) -> None:
-        """Write the counts of the minutes that are over; if `whole`, of the present one too."""
+    def flush(self) -> None:
+        """Write all counts so far."""
         now = self._clock.now()
         with self._changing:
-            self._write(now, now // MINUTE + whole)
+            self._write(now, list(self._counts))
 
-    def _write(self, now: int, before: int) -> None:
+    def _over(self, now: int) -> list[tuple[int, str, str]]:
         # A clock that was ahead leaves minutes that are still to come: they are over as well.
-        over = {kind: count for kind, count in self._counts.items() if kind[0] < before or kind[0] > now // MINUTE}
+        return [kind for kind in self._counts if kind[0] != now // MINUTE]
+
+    def _write(self, now: int, kinds: list[tuple[int, str, str]]) -> None:
         events = [
             self._event(now, address, f"{count:,} more in the minute from {format_instant(minute * MINUTE)}: {reason}")
-            for (minute, address, reason), count in over.items()
-            if count
+            for minute, address, reason in kinds
+            if (count := self._counts[minute, address, reason])
         ]
         if events:
             self._audit.append(events)
-        for kind in over:
+        self._counts |= dict.fromkeys(kinds, 0)
+        for kind in self._over(now):
             del self._counts[kind]
 
     def _event(self, at: int, address: str, detail: str) -> AuditEvent:

@@ -311,7 +311,7 @@ class TestSessions:
         app = create_app(here)
         for _ in range(12):
             log_in(Client(app), "correct horse battery")
-        app.state.refusals.flush(whole=True)
+        app.state.refusals.flush()
         assert [event.detail[:7] for event in here.audit.read()] == ["11 more", "That is"]
 
     def test_a_link_that_was_shared_is_the_page_behind_the_log_in(self, here) -> None:

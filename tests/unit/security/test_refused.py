@@ -40,13 +40,29 @@ def test_of_an_address_and_a_minute_the_first_is_written_and_the_others_are_coun
     assert counted(audit) == 5000
 
 
+def test_counts_are_written_within_the_minute_too_each_attempt_once() -> None:
+    audit, clock = MemoryAuditLog(), ManualClock(100 * MINUTE)
+    refused = refusals(audit, clock)
+    assert [refused.add("10.0.0.1", "no") for _ in range(5)] == [False, True, False, False, False]
+    clock.advance(10 * SECOND)
+    refused.flush()
+    assert (counted(audit), len(audit.read())) == (5, 2)  # what a kill takes now was counted since
+    assert [refused.add("10.0.0.1", "no") for _ in range(3)] == [True, False, False]
+    refused.flush()
+    refused.flush()
+    assert (counted(audit), len(audit.read())) == (8, 3)
+    clock.advance(MINUTE)
+    refused.add("10.0.0.1", "no")
+    assert (counted(audit), len(audit.read())) == (9, 4)
+
+
 def test_a_flood_from_many_addresses_is_bounded_and_counted() -> None:
     audit, clock = MemoryAuditLog(), ManualClock(100 * MINUTE)
     refused = refusals(audit, clock)
     for number in range(3000):
         refused.add(f"10.0.{number // 250}.{number % 250}", "That is not an API key.")
         clock.advance(MINUTE // 3000)
-    refused.flush(whole=True)
+    refused.flush()
     assert len(audit.read(10_000)) < 300
     assert counted(audit) == 3000
 

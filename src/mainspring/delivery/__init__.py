@@ -1,4 +1,4 @@
-"""Delivery: the one place that puts a version live, on evidence, and takes it back."""
+"""Delivery: promotion of versions on evidence, and rollback."""
 
 from mainspring.delivery.model import GateResult as GateResult
 from mainspring.delivery.model import Promotion as Promotion

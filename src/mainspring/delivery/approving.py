@@ -1,4 +1,4 @@
-"""Approvals as a gate: somebody other than the author said that a version may go live."""
+"""Approval gates: a second approver, other than the author, must approve a version."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from mainspring.delivery.model import GateResult
 from mainspring.registry.model import Approval, ModelVersion
 from mainspring.training.model import Gate
 
-APPROVED = "approved"  # the kind of gate
+APPROVED = "approved"  # kind of the gate
 
 
 def needed(gates: Sequence[Gate], always: int) -> int:
-    """Return how many approvals a version needs: what its model's gates ask for, at least what the profile does.
+    """Return the number of approvals that a version needs: the maximum of its gates and the profile's setting.
 
     Raises:
-        Invalid: A gate asks for no whole number of them.
+        Invalid: A gate's number is not a positive whole number.
     """
     asked = [gate.value for gate in gates if gate.kind == APPROVED]
     if any(value != int(value) or value < 1 for value in asked):
@@ -30,10 +30,10 @@ def check_approver(approver: str, version: ModelVersion, authors: Sequence[str],
     """Raise if `approver` may not approve a version.
 
     Args:
-        person: The person who made the API key that approves, where it is a key; empty where that is not known.
+        person: For an API key, the person who created it, empty if unknown; `None` for a person.
 
     Raises:
-        Denied: They made the version, an author of it made their key, or one of the two is not known.
+        Denied: The approver is an author, an author created the approver's key, or one of the two is unknown.
     """
     name = f"{version.model}:{version.version}"
     if not authors:
@@ -63,13 +63,13 @@ def check_approver(approver: str, version: ModelVersion, authors: Sequence[str],
 def counted(
     version: ModelVersion, authors: Sequence[str], approvals: Sequence[Approval], people: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return person -> one of the names that the person approved a version by, where that approval counts.
+    """Return person -> one of the names under which the person gave a valid approval of a version.
 
-    An author's word does not count, nor that of a key that an author made, nor one for another bundle. Several keys
-    that one person made are one person.
+    Approvals by an author, by a key that an author created, or of another bundle do not count. Several keys created by
+    one person count once.
 
     Args:
-        people: For approvers that are API keys: approver -> the person who made the key, empty where not known.
+        people: For API keys among the approvers: approver -> the person who created the key, empty if unknown.
     """
     persons: dict[str, str] = {}
     for each in approvals:
@@ -86,7 +86,7 @@ def verdict(
     approvals: Sequence[Approval],
     people: Mapping[str, str] | None = None,
 ) -> GateResult:
-    """Judge whether enough people approved a version; see `counted`."""
+    """Return the gate's result: whether enough people approved a version; see `counted`."""
     who = set(counted(version, authors, approvals, people or {}).values())
     missing = max(0, count - len(who))
     name = f"{version.model}:{version.version}"

@@ -1,16 +1,16 @@
-"""A complete model card as a gate."""
+"""Model card gate: requires a complete model card."""
 
 from __future__ import annotations
 
 from mainspring.delivery.model import GateResult
 from mainspring.governance.model import Card
 
-CARD = "card"  # the kind of gate
-_NAMED = 6  # gaps in the note
+CARD = "card"  # kind of the gate
+_NAMED = 6  # maximum number of gaps in the note
 
 
 def verdict(card: Card) -> GateResult:
-    """Return whether nothing is missing that a card must have; the note says what is."""
+    """Return the gate's result: whether the card has no required gap; the note lists the gaps."""
     missing = [gap.what for gap in card.gaps if gap.required]
     more = f" And {len(missing) - _NAMED} more." if len(missing) > _NAMED else ""
     return GateResult(

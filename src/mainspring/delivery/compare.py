@@ -1,7 +1,7 @@
-"""A candidate against the present champion, on held-out rows that neither was trained on: both score them, now.
+"""Comparison of a candidate with the current champion, on held-out rows that neither was trained on.
 
-A champion may have been trained on later data than the candidate. Everything before its own held-out rows may be among
-what it was trained on, so it is compared on the candidate's held-out rows from there on.
+A champion may have been trained on later data than the candidate. Everything before its own held-out rows may be part
+of its training data, so the comparison uses the candidate's held-out rows from that time on.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from mainspring.training.flavours.scoring import score_bundle
 from mainspring.training.sets.assemble import AT
 from mainspring.training.sets.labels import LABEL, label_numbers
 
-FEWEST_ROWS = 30  # of the held-out rows, where the champion was trained on the others
+FEWEST_ROWS = 30  # minimum number of held-out rows unseen by the champion
 
-# Makes a bundle's inputs for held-out rows that lack some: (the champion's bundle, the candidate's held-out rows) -> as
-# many rows, in the same order, with the champion's inputs as columns.
+# Rebuilds missing inputs: (the champion's bundle, the candidate's held-out rows) -> the same rows, in the same order,
+# with the champion's inputs as columns.
 Rebuild = Callable[[Bundle, pa.Table], pa.Table]
 
 
@@ -44,16 +44,16 @@ def compare(
     more: Sequence[Metric] = (),
     threshold: Costs | None = None,
 ) -> Comparison:
-    """Return both bundles' metrics on the candidate's held-out rows that the champion never saw, or why there are none.
+    """Return both bundles' metrics on the candidate's held-out rows unseen by the champion, or the reason for none.
 
     Args:
-        version: The champion's.
-        rebuild: Used where the champion needs inputs that the held-out rows do not have.
-        more: What the model measures beside the metrics of its task.
-        threshold: Its costs: each bundle decides by its own threshold, by 0.5 where it has none.
+        version: The champion's version.
+        rebuild: Called if the held-out rows lack inputs of the champion.
+        more: The model's metrics in addition to the task's.
+        threshold: The model's costs; each bundle decides by its own threshold, or by 0.5.
 
     Raises:
-        Invalid: `rebuild` returned other rows.
+        Invalid: `rebuild` returned rows that do not match.
     """
     if candidate.manifest.task != champion.manifest.task:
         return _incomparable(
@@ -103,7 +103,7 @@ def compare(
 
 
 def _seen_until(champion: Bundle) -> datetime | None:
-    """Return the first instant of the bundle's own held-out rows, before which all that it was trained on lies."""
+    """Return the time of the bundle's first held-out row; its training data lies before it."""
     if HOLDOUT not in champion.files:
         return None
     schema = pq.read_schema(BytesIO(champion.files[HOLDOUT]))

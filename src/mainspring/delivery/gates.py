@@ -1,4 +1,4 @@
-"""Gates as verdicts: pure comparisons of metrics, each with how much was missing."""
+"""Gate evaluation: pure comparisons of metrics, each with the missing amount."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from mainspring.registry.model import Manifest
 from mainspring.stats.metrics import DECIDED, HIGHER_IS_BETTER, Metric, higher_is_better
 from mainspring.training.model import Gate
 
-# Two ways to add the same numbers may differ in their last bits; nobody's gate means those.
+# Tolerance for the rounding of sums computed in different orders.
 _ROUNDING = 1e-12
-BASELINE = "baseline."  # how the manifest's names of the baseline's metrics begin
+BASELINE = "baseline."  # prefix of the baseline's metrics in a manifest
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A candidate and the present champion, scored on the same held-out rows.
+    """A candidate and the current champion, scored on the same held-out rows.
 
-    Where that cannot be done, the metrics are empty and `note` says why. `aside` says which of the rows were left out.
+    If they cannot be compared, the metrics are empty and `note` gives the reason. `aside` tells which rows were left
+    out.
     """
 
     champion: str  # its version
@@ -40,21 +41,21 @@ def judge(
     comparison: Comparison | None,
     declared: Sequence[Metric] = (),
 ) -> tuple[GateResult, ...]:
-    """Return the verdict of every gate; `beats` gives two where there is a champion.
+    """Return the result of every gate on a metric; `beats` gives two if there is a champion.
 
     Args:
         gates: The model's gates.
-        metrics: The candidate's, on its held-out rows.
-        baseline: The baseline's, on the same rows.
-        comparison: With the present champion, `None` where there is none.
-        declared: The model's own metrics.
+        metrics: The candidate's metrics on its held-out rows.
+        baseline: The baseline's metrics on the same rows.
+        comparison: Comparison with the current champion, `None` if there is none.
+        declared: The model's custom metrics.
 
     Raises:
         Invalid: A gate names a metric that does not exist.
     """
     results: list[GateResult] = []
     for gate in gates:
-        if not gate.on_metric:  # no metric says that: `delivery.approving`, `delivery.carded`
+        if not gate.on_metric:  # evaluated in `delivery.approving` and `delivery.carded`
             continue
         higher = higher_is_better(gate.metric, declared)
         if higher is None:
@@ -103,5 +104,5 @@ def _nothing(gate: Gate, against: str, note: str) -> GateResult:
 
 
 def baseline_of(manifest: Manifest) -> Mapping[str, float]:
-    """Return the baseline's metrics on the held-out rows, which the manifest has beside the model's."""
+    """Return the baseline's held-out metrics from the manifest."""
     return {name.removeprefix(BASELINE): value for name, value in manifest.metrics.items() if name.startswith(BASELINE)}

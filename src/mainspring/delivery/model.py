@@ -1,4 +1,4 @@
-"""What a promotion decided, and why."""
+"""Result of a promotion, and of its gates."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import msgspec
 
 
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One gate's verdict. `short_by` is how much was missing, 0 where it passed.
+    """Result of one gate. `short_by` is the missing amount, 0 if the gate passed.
 
-    The three numbers are null where there is nothing to compare; `note` then says why, and the gate has not passed.
-    Beside numbers, a note says which rows they are of.
+    The three numbers are null if there is nothing to compare; `note` then gives the reason, and the gate has not
+    passed. Otherwise a note tells which rows were compared.
     """
 
     gate: str
@@ -30,11 +30,11 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of asking for a version to go live, or of taking one back."""
+    """Result of a promotion or a rollback."""
 
     model: str
     version: str
     previous: str | None
     promoted: bool
     results: tuple[GateResult, ...]
-    revision: int = 0  # of the routing table that was published, 0 where none was
+    revision: int = 0  # revision of the published routing table, 0 if none was published

@@ -1,4 +1,4 @@
-"""Putting a version live: on evidence, by one compare-and-set, audited and published. And taking it back."""
+"""Promotion of a version on evidence, by one compare-and-set, audited and published; and rollback."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mainspring.stats.metrics import Metric
 from mainspring.stats.thresholds import Costs
 from mainspring.training.model import Gate
 
-_PROMOTE = "promote"  # how the reason of a move begins; a rollback finds its way back by it
+_PROMOTE = "promote"  # prefix of a move's reason, by which a rollback finds earlier promotions
 _ROLLBACK = "rollback"
 _TRIES = 3
 
@@ -45,30 +45,29 @@ def promote(
     metrics: Sequence[Metric] = (),
     threshold: Costs | None = None,
 ) -> Promotion:
-    """Judge a version by its model's gates and, if it passes all, let `champion` name it and publish the routes.
+    """Evaluate a version's gates and, if all pass, move `champion` to it and publish the routes.
 
-    A gate that is not passed raises nothing: the result says by how much it fell short, and no alias moved. A version
-    that is champion already stays it without being judged again; its routes are published, which heals a crash
-    between a move and its publication. If another promotion comes between, the version is judged against the new
-    champion.
+    A failed gate does not raise: the result says how much was missing, and no alias moved. A version that is champion
+    already is not evaluated again; its routes are published, which repairs a crash between a move and its publication.
+    If another promotion comes first, the version is evaluated against the new champion.
 
     Args:
         version: A version's number, or an alias of the model.
         load: Returns the verified bundle of a digest.
-        endpoints: All of the project's: the routing table is replaced whole.
-        gated: As of `routing.routes_for`.
-        domain: The clock that dates predictions, where it is not `clock`.
-        actor: Who asks, for the alias's history and the audit log.
-        rebuild: Makes the champion's inputs for the candidate's held-out rows where the two use other features.
-        more: Returns verdicts of what no metric says, such as approvals. Asked last, just before the alias moves: an
-            approval can be withdrawn while the metrics are compared.
-        metrics: What the model measures beside the metrics of its task.
+        endpoints: All endpoints of the project: the routing table is replaced as a whole.
+        gated: See `routing.routes_for`.
+        domain: The clock that dates predictions; by default `clock`.
+        actor: The requester, for the promotion history and the audit log.
+        rebuild: Rebuilds the champion's inputs for the candidate's held-out rows if their features differ.
+        more: Returns results of gates without a metric, such as approvals. Called last, just before the move, since an
+            approval may be withdrawn while metrics are compared.
+        metrics: The model's metrics in addition to the task's.
         threshold: The model's costs of wrong decisions.
 
     Raises:
-        NotFound: There is no such version.
+        NotFound: The version does not exist.
         Corrupt: The version's bundle is damaged.
-        Conflict: The alias kept moving while the version was being judged.
+        Conflict: The alias kept moving during the evaluation.
     """
     candidate = versions.get(model, version)
     bundle = load(candidate.digest)
@@ -108,14 +107,14 @@ def rollback(
     actor: str,
     reason: str = "",
 ) -> Promotion:
-    """Let `champion` name the version that it named before, and publish the routes.
+    """Move `champion` back to its previous version, and publish the routes.
 
-    Again, it goes back one further: a rollback is no step that could be rolled back to. The version is not judged, but
-    its bundle must be whole.
+    Repeated rollbacks go further back: a rollback is itself no version to return to. The gates are not evaluated, but
+    the bundle must be intact.
 
     Raises:
-        NotFound: There is no champion, or none before it.
-        Corrupt: The bundle of the version before is damaged; nothing moved.
+        NotFound: There is no champion, or no previous one.
+        Corrupt: The previous version's bundle is damaged; nothing moved.
         Conflict: The alias moved meanwhile.
     """
     champion = _champion(versions, model)
@@ -133,12 +132,12 @@ def rollback(
 
 
 def previous_version(versions: ModelVersions, model: str) -> str | None:
-    """Return the version to which a rollback would go, `None` where there is none. What was deleted is passed over."""
+    """Return the target of a rollback, `None` if there is none. Deleted versions are skipped."""
     live: list[str] = []
     for move in reversed(versions.moves(model, CHAMPION)):
         if move.reason.startswith(_ROLLBACK) and move.new in live[:-1]:
             live.pop()
-            while live[-1] != move.new:  # it was deleted by then
+            while live[-1] != move.new:  # versions deleted by then
                 live.pop()
         else:
             live.append(move.new)

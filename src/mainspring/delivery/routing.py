@@ -1,4 +1,4 @@
-"""From aliases to routes. The alias decides; the routing table follows, and can be made again at any time."""
+"""Routes derived from aliases. The aliases are the source of truth; the routing table can be rebuilt at any time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ CHAMPION = "champion"
 
 
 def routes_for(endpoints: Iterable[Endpoint], versions: ModelVersions, *, gated: Collection[str]) -> list[Route]:
-    """Return the route of each endpoint as the aliases stand now, in the order of their names.
+    """Return the routes of the endpoints for the current aliases, sorted by endpoint name.
 
-    An endpoint has no route while its alias or version does not exist, or its version has not passed its gates.
+    An endpoint has no route if its alias or version does not exist, or the version has not passed its gates.
 
     Args:
-        gated: The models whose versions must pass gates, or be approved, before they serve.
+        gated: Models whose versions must pass gates, or be approved, before serving.
     """
     routes = []
     for endpoint in sorted(endpoints, key=lambda endpoint: endpoint.name):
@@ -42,13 +42,13 @@ def routes_for(endpoints: Iterable[Endpoint], versions: ModelVersions, *, gated:
 
 
 def version_of(endpoint: Endpoint, versions: ModelVersions, *, gated: Collection[str]) -> ModelVersion:
-    """Return the version that an endpoint is to serve.
+    """Return the version that an endpoint should serve.
 
-    `champion` moves by the gates. A version that is named by its number or by another alias has passed them if it ever
+    `champion` only moves through the gates. A version named by number or by another alias has passed them if it ever
     was champion.
 
     Raises:
-        NotFound: There is none, or it has not passed; with what to do about it.
+        NotFound: There is no such version, or it has not passed its gates; the fix says what to do.
     """
     model, reference = endpoint.model_name, endpoint.reference
     try:
@@ -73,10 +73,10 @@ def version_of(endpoint: Endpoint, versions: ModelVersions, *, gated: Collection
 
 
 def publish(endpoints: Iterable[Endpoint], versions: ModelVersions, routes: Routes, *, gated: Collection[str]) -> int:
-    """Make the routing table say what the aliases say, and return its revision.
+    """Publish the routing table for the current aliases, and return its revision.
 
-    Called after a move and at every start: a crash between a move and its publication heals here. If an alias moves
-    meanwhile, the table is made again, so whoever publishes last publishes the newest state.
+    Called after a move and at every start, which repairs a crash between a move and its publication. If an alias moves
+    meanwhile, the table is published again, so the last publication has the newest state.
     """
     endpoints = list(endpoints)
     wanted = routes_for(endpoints, versions, gated=gated)

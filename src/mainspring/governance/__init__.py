@@ -1,1 +1,1 @@
-"""What is written down about a model for those who answer for it."""
+"""Governance: model cards and their parts."""

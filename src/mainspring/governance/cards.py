@@ -1,4 +1,4 @@
-"""A card from what is known of a version. What is not known is a gap, never a guess."""
+"""Assembly of a model card from the known facts of a version. Anything unknown becomes a gap, never a guess."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def build(
     owner: str = "",
     metrics: Sequence[Metric] = (),
 ) -> Card:
-    """Return the card of a version.
+    """Return the model card of a version.
 
     Args:
-        run: The version's, `None` where it is not in this installation's store.
-        history: Returns what that run logged of a metric.
-        tables: Versions of the tables that the dataset commit names, `None` where it is not known here.
-        words: What people wrote, in Markdown; see `governance.words`.
-        words_file: Where they write it, for the gaps.
+        run: The version's run, `None` if it is not in this installation's store.
+        history: Returns the run's history of a metric.
+        tables: Table versions of the dataset commit, `None` if the commit is unknown here.
+        words: The authors' text, in Markdown; see `governance.words`.
+        words_file: The file of that text, named in gaps.
         hidden: Features whose values identify a person.
-        description: As the model is declared now; so too `owner` and `metrics`, those beside the task's.
+        description: The current declaration's; so too `owner`, and `metrics`, those in addition to the task's.
 
     Raises:
         NotConvertible: The runtime cannot run the model.
@@ -118,7 +118,7 @@ def _data(bundle: Bundle, tables: Mapping[str, int] | None) -> tuple[tuple[Fact,
 
 def _label(extra: Mapping[str, Any], outputs: Sequence[str]) -> str | None:
     labels = extra.get("labels")
-    if labels is not None:  # by column; the outputs are named after the columns, in the order that was declared
+    if labels is not None:  # by column; the outputs are named after the columns, in declaration order
         return "; ".join(_settled(labels[column]["name"], labels[column]) for column in outputs)
     return _settled(extra["label"], extra) if "label" in extra else None
 
@@ -132,7 +132,7 @@ def _settled(name: str, extra: Mapping[str, Any]) -> str:
 
 
 def _trained(bundle: Bundle) -> bool:
-    """Return whether a training made the bundle: else somebody brought a file, a function or a graph."""
+    """Return whether the bundle comes from a training; else it is an imported file, a function or a graph."""
     return "training_rows" in bundle.manifest.extra
 
 
@@ -157,7 +157,7 @@ def _held_out_times(bundle: Bundle) -> str:
 
 
 def _count(value: Any) -> str:
-    """Return how many rows, from a number or from the numbers by reason."""
+    """Return a row count as text, from a number or from numbers by reason."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {count:,}" for name, count in value.items() if count) or "0"
     return "" if value is None else f"{value:,}"

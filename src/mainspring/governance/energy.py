@@ -1,7 +1,7 @@
-"""What energy a training took, estimated from what its run recorded of the machine.
+"""Energy of a training, estimated from its run's system metrics.
 
-Lannelongue, Grealey, Inouye (2021), Green Algorithms, https://doi.org/10.1002/advs.202100707: processors by their use,
-memory by its size. GPUs say themselves what they draw.
+Lannelongue, Grealey, Inouye (2021), Green Algorithms, https://doi.org/10.1002/advs.202100707: processors by
+utilisation, memory by size. GPUs report their own power.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
-WATTS_A_PROCESSOR = 12.0  # a core of a kind that is not known, at full use
+WATTS_A_PROCESSOR = 12.0  # one core of an unknown type, at full load
 WATTS_A_GB = 0.3725
 
 CPU, MEMORY = "system/process_cpu_utilization_percentage", "system/process_memory_usage_megabytes"
 _GPU = re.compile(r"system/gpu_(\d+)_power_usage_watts")
 
-Points = Sequence[tuple[float, int, int]]  # value, step, instant in microseconds: as `Tracking.history` returns them
+Points = Sequence[tuple[float, int, int]]  # value, step, time in microseconds, as in `Tracking.history`
 
 
 def energy_wh(metrics: Mapping[str, float], history: Callable[[str], Points], seconds: float) -> tuple[float, str]:
-    """Return watt hours and how they were estimated; 0 and no method where the run recorded too little.
+    """Return the energy in watt hours and the method of estimation; 0 and no method if too little was recorded.
 
     Args:
-        metrics: The run's, by name.
-        history: Returns all that was logged of one.
-        seconds: How long the run went on.
+        metrics: The run's metrics, by name.
+        history: Returns the history of a metric.
+        seconds: Duration of the run.
     """
     busy = history(CPU) if CPU in metrics else ()
     if not busy or seconds <= 0:
@@ -43,7 +43,9 @@ def energy_wh(metrics: Mapping[str, float], history: Callable[[str], Points], se
 
 
 def _mean(points: Points) -> float:
-    """Return the mean over time: a sample holds for the time before it; of the first, that of the second."""
+    """Return the mean over time: a sample covers the interval before it; the first, as long an interval as the
+    second.
+    """
     if not points:
         return 0.0
     ordered = sorted(points, key=lambda point: (point[2], point[1]))

@@ -1,4 +1,4 @@
-"""The values of a model card (Mitchell et al. 2019, https://arxiv.org/abs/1810.03993)."""
+"""Model cards (Mitchell et al. 2019, https://arxiv.org/abs/1810.03993)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Something known, in words."""
+    """A known fact, as text."""
 
     name: str
     value: str
@@ -15,7 +15,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Something that is not known. A card with a required one is not complete."""
+    """A missing fact. A card with a required gap is incomplete."""
 
     section: str
     what: str
@@ -25,19 +25,19 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A metric on held-out rows, and between which values it lies; `None` where that cannot be said."""
+    """A metric on held-out rows with its confidence interval; `None` bounds if there is no interval."""
 
     metric: str
     value: float
     low: float | None
     high: float | None
-    baseline: float | None = None  # of the baseline, on the same rows
+    baseline: float | None = None  # the baseline's value on the same rows
     higher_is_better: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The held-out rows with one value of a feature; `value` is `None` where it was not known."""
+    """The held-out rows with one value of a feature; `value` is `None` for null."""
 
     value: str | None
     rows: int
@@ -46,7 +46,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The held-out rows by the values of one feature, the largest groups first. The others are only counted."""
+    """The held-out rows grouped by one feature, the largest groups first; the remaining groups are only counted."""
 
     feature: str
     groups: tuple[Group, ...]
@@ -56,18 +56,18 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """How good a model is on its held-out rows."""
+    """Performance of a model on its held-out rows."""
 
     rows: int
     metrics: tuple[Estimate, ...]
     slices: tuple[Slice, ...]
-    smallest_group: int  # rows that a group of a slice has at least
-    method: str  # of the intervals
+    smallest_group: int  # minimum number of rows of a group
+    method: str  # method of the intervals
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a training took; `None` where it is not known. The methods say how an estimate was made."""
+    """Resources used by a training; `None` if unknown. The methods explain the estimates."""
 
     seconds: float | None = None
     energy_wh: float | None = None
@@ -79,7 +79,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Somebody's own words, in Markdown."""
+    """A section of the authors' own text, in Markdown."""
 
     title: str
     text: str
@@ -87,7 +87,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """Everything that is known of a version, and what is not."""
+    """A model card: the known facts of a version, and the gaps."""
 
     model: str
     version: str
@@ -104,5 +104,5 @@ class Card:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is missing that a card must have."""
+        """True if no required fact is missing."""
         return not any(gap.required for gap in self.gaps)

@@ -1,4 +1,4 @@
-"""A card as one HTML file that needs nothing else. Everything that is not ours is escaped, people's words too."""
+"""Rendering of a card as one self-contained HTML file. All external text is escaped, the authors' text included."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ pre { overflow-x: auto; border: 1px solid var(--line); padding: .6rem; }
 
 
 def page(card: Card) -> str:
-    """Return the card as a whole HTML document."""
+    """Return the card as a complete HTML document."""
     sort = "complete" if card.complete else "lacking"
     body = [
         Markup(f"<h1>{text(title(card))}</h1>"),
@@ -104,7 +104,7 @@ def _performance(found: Performance | None) -> Markup:
 
 
 def _group_cells(row: Sequence[str]) -> list[object]:
-    """Return a group's cells with each interval on a line of its own."""
+    """Return a group's cells, with each interval on its own line."""
     cells: list[object] = list(row[:2])
     for cell in row[2:]:
         value, _, rest = cell.partition(" (")

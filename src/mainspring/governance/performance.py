@@ -1,4 +1,4 @@
-"""A bundle's model on its held-out rows, scored once more: metrics with intervals, as a whole and by groups."""
+"""Re-evaluation of a bundle's model on its held-out rows: metrics with intervals, overall and by group."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SECTION = "Performance"
 SMALLEST_GROUP = 50  # rows
-MOST_GROUPS = 12  # of a feature
+MOST_GROUPS = 12  # per feature
 SEED = 0
 
 _BASELINE = "baseline."
@@ -36,7 +36,7 @@ _CATEGORICAL = (DType.String, DType.Boolean)
 
 @dataclass(frozen=True, slots=True)
 class _Effort:
-    """Bounds on the rows that are drawn: by each resample, and by all of an estimate's together."""
+    """Limits of the bootstrap: rows per resample, and rows drawn in total."""
 
     rows: int
     drawn: int
@@ -52,11 +52,11 @@ _GROUP = _Effort(4_000, 1_000_000)  # there may be a hundred groups
 def performance_of(
     bundle: Bundle, hidden: Collection[str], metrics: Sequence[Metric] = ()
 ) -> tuple[Performance | None, list[Gap]]:
-    """Return how good a bundle's model is, `None` where that cannot be said, and what is not known of it.
+    """Return the model's performance, `None` if unknown, and the gaps.
 
     Args:
-        hidden: Features whose values identify a person: they are no slices, as a slice shows values.
-        metrics: What the model measures beside the metrics of its task, as it is declared now.
+        hidden: Features whose values identify a person; they are not sliced, as a slice shows values.
+        metrics: The model's currently declared metrics, in addition to the task's.
     """
     import pyarrow.parquet as pq
 
@@ -97,7 +97,7 @@ def _method(rows: int) -> str:
 
 
 def _further(bundle: Bundle, declared: Sequence[Metric]) -> tuple[Metric, ...]:
-    """Return the metrics that the version recorded beside those of its task, as far as they can be computed here."""
+    """Return the version's recorded metrics beyond the task's, as far as they can be computed here."""
     known = {each.name: each for each in (*declared, *decided(bundle.manifest.extra))}
     base = metrics_of(bundle.manifest.task)
     recorded = [name for name in bundle.manifest.metrics if not name.startswith(_BASELINE) and name not in base]
@@ -106,14 +106,14 @@ def _further(bundle: Bundle, declared: Sequence[Metric]) -> tuple[Metric, ...]:
 
 
 def _truth(bundle: Bundle, held_out: pa.Table) -> Array:
-    """Return the labels as `stats.metrics` takes them, shape (rows,), or (rows, labels) of several."""
+    """Return the labels in the form of `stats.metrics`, shape (rows,), or (rows, labels) for several."""
     if bundle.manifest.task != "multiclass":
         return label_numbers(held_out[LABEL], several_labels(bundle.manifest))
     return class_places(held_out[LABEL].to_pylist(), bundle.manifest.outputs).astype(np.float64)
 
 
 class _Judged:
-    """Estimates of a bundle's metrics. `failed` has what is wrong with a metric of the project's own, by its name."""
+    """Estimates of a bundle's metrics. `failed` maps a failing custom metric to its error."""
 
     def __init__(self, bundle: Bundle, further: tuple[Metric, ...]) -> None:
         self.bundle = bundle
@@ -153,7 +153,7 @@ class _Judged:
 
 
 def _not_as_recorded(bundle: Bundle, overall: Sequence[Estimate]) -> list[Gap]:
-    """A model that does not answer as when it was trained makes every figure of its card a guess."""
+    """Return a gap if the recomputed metrics differ from the recorded ones, which invalidates the card's figures."""
     recorded = bundle.manifest.metrics
     differing = [
         f"{each.metric} is {each.value:.6g}, recorded was {recorded[each.metric]:.6g}"

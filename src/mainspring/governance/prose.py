@@ -1,4 +1,6 @@
-"""People's Markdown as HTML: paragraphs, lists, headings and fenced text. Everything else stands as it was written."""
+"""Rendering of the authors' Markdown as HTML: paragraphs, lists, headings and fenced text; the rest stays as
+written.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ _FENCE = re.compile(r"\s{0,3}(```|~~~)")
 
 
 def prose(written: str) -> Markup:
-    """Return what somebody wrote as escaped HTML; no tag, link or style of it works."""
+    """Return the text as escaped HTML, in which no tag, link or style of the author takes effect."""
     blocks: list[str] = []
     paragraph: list[str] = []
     items: list[str] = []

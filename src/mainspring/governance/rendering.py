@@ -1,4 +1,4 @@
-"""A card as Markdown, to be kept with other documents."""
+"""Rendering of a card as Markdown."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mainspring.governance.model import Card, Estimate, Fact, Group, Resources
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~])")
 HEADERS = ("metric", "value", "95 % interval", "baseline")
-UNKNOWN = "unknown"  # of a group whose value is null
+UNKNOWN = "unknown"  # name of the group of nulls
 
 
 def markdown(card: Card) -> str:
-    """Return the card as Markdown (CommonMark with tables). What people wrote stands as they wrote it."""
+    """Return the card as Markdown (CommonMark with tables). The authors' text is included unchanged."""
     lines = [f"# Model card: {_plain(title(card))}", "", f"> {_plain(verdict(card))}", ""]
     lines += _list(card.made)
     for section in card.words:
@@ -53,7 +53,7 @@ def title(card: Card) -> str:
 
 
 def verdict(card: Card) -> str:
-    """Return in one sentence whether the card is complete."""
+    """Return a sentence on whether the card is complete."""
     required = sum(gap.required for gap in card.gaps)
     others = len(card.gaps) - required
     if required:
@@ -69,7 +69,7 @@ def estimate_row(each: Estimate) -> tuple[str, str, str, str]:
 
 
 def metric_names(groups: Sequence[Group]) -> list[str]:
-    """Return the metrics that any of the groups has, in order."""
+    """Return the metrics of the groups, in order of first occurrence."""
     return list(dict.fromkeys(each.metric for group in groups for each in group.metrics))
 
 
@@ -83,7 +83,7 @@ def group_row(group: Group, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def left_out(groups: int, rows: int, smallest: int) -> str:
-    """Return what is said of the groups that are only counted; nothing where there are none."""
+    """Return a sentence on the groups that are not shown; empty if there are none."""
     if not groups:
         return ""
     which = f"{groups:,} more {'group' if groups == 1 else 'groups'} of {rows:,} rows together"
@@ -91,7 +91,7 @@ def left_out(groups: int, rows: int, smallest: int) -> str:
 
 
 def resource_facts(resources: Resources) -> list[Fact]:
-    """Return what a training took, in words."""
+    """Return a training's resources as facts."""
     found = []
     if resources.seconds is not None:
         found.append(Fact("Time", f"{format_duration(round(resources.seconds * 1e6))} from the run's start to its end"))
@@ -118,5 +118,5 @@ def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Return text as Markdown that shows it and nothing else, on one line."""
+    """Return text escaped for Markdown, on one line."""
     return _SPECIAL.sub(r"\\\1", " ".join(text.split()))

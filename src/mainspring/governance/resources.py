@@ -1,4 +1,4 @@
-"""What a training took: time, energy, cost."""
+"""Resources of a training: time, energy, cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECTION = "Resources"
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What an hour of training costs."""
+    """Price of an hour of training."""
 
     an_hour: float
     currency: str
@@ -23,12 +23,12 @@ class Price:
 def resources_of(
     run: RunRecord | None, history: Callable[[str], Points], price: Price | None, *, trained: bool = True
 ) -> tuple[Resources, list[Gap]]:
-    """Return what a run took, and what of it is not known.
+    """Return the resources of a run, and the gaps.
 
     Args:
-        run: `None` where it is not in this installation's store.
-        history: Returns what the run logged of a metric.
-        trained: Whether the run is a training, and not the registration of a model that somebody brought.
+        run: `None` if it is not in this installation's store.
+        history: Returns the run's history of a metric.
+        trained: Whether the run is a training, not the registration of an external model.
     """
     if not trained:
         what = "No training of this project made the version, so what its training took is not known."

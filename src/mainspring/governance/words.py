@@ -1,4 +1,4 @@
-"""What only people can say of a model: sections of a Markdown file, each under its heading."""
+"""The authors' sections of a model card, from a Markdown file with a heading per section."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ _TO_DO = re.compile(r"\W*(to ?do|tbd|tba|fixme|\?)\W*", re.IGNORECASE)
 
 
 def read_words(text: str) -> tuple[Section, ...]:
-    """Return a file's sections of the second level: the expected ones first, in their order.
+    """Return a file's second-level sections: the expected ones first, in their order.
 
-    Deeper headings stay in a section's text; comments are taken out, and what stands before the first section is left
-    out. A section that is empty or says only that it is to be written is not there. Of two with one title the texts
-    are joined.
+    Deeper headings stay in a section's text; comments, and text before the first section, are dropped. Sections that
+    are empty, or contain only a placeholder, are omitted. Sections with the same title are joined.
     """
     found: dict[str, list[str]] = {}
     current: list[str] | None = None
@@ -39,7 +38,7 @@ def read_words(text: str) -> tuple[Section, ...]:
 
 
 def gaps_of(words: tuple[Section, ...], file: str) -> list[Gap]:
-    """Return the expected sections that are missing. `file` is where to write them."""
+    """Return the missing expected sections as gaps. `file` is the file to add them to."""
     there = {section.title for section in words}
     return [
         Gap(SECTION, f"{title} is not written down.", f'write it under the heading "{title}" in {file}.')

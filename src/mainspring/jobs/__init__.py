@@ -1,7 +1,7 @@
-"""Jobs: work that goes on after whoever began it is gone, and work that comes back by the clock.
+"""Jobs: background work that outlives its caller, and scheduled work.
 
-`ports` says what a store of jobs does, `runner` runs them with handlers that `app` gives it, `times` says when a
-schedule is due. Backends are in `adapters`.
+`ports` defines the job store, `runner` runs jobs with handlers supplied by `app`, `times` computes due times of
+schedules. Backends are in `adapters`.
 """
 
 from mainspring.jobs.model import ENDED, Job, NewJob, Outcome, Progress, Schedule, Status, Step

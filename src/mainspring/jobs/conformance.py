@@ -1,4 +1,4 @@
-"""What every store of jobs must do. Derive a test class and give it the fixture."""
+"""Conformance suite of job stores. Derive a test class and provide its fixture."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _now(store: JobStore, lease: Lease) -> Job:
 
 
 class QueueConformance:
-    """Takes a fixture `store`: an empty store of jobs."""
+    """Needs the fixture `store`: an empty job store."""
 
     def test_a_job_comes_back_as_it_was(self, store: JobStore) -> None:
         argument = {"a": [1, 2.5, None, True, "\0 \ud800 ü"], "b": {"": 2**70}}
@@ -106,7 +106,7 @@ class QueueConformance:
         assert store.counts() == {Status.QUEUED: 5, Status.CANCELLED: 1}
 
     def test_pages_behind_one_another_have_every_job_once(self, store: JobStore) -> None:
-        # Three at each instant, so that pages of four end between jobs of one instant.
+        # Three jobs at each time, so that pages of four end between jobs of the same time.
         jobs = [job for at in range(4) for job in store.enqueue([NewJob("count", n) for n in range(3)], at)]
         store.cancel([jobs[7].id], 9)
         found: list[Job] = []
@@ -117,7 +117,7 @@ class QueueConformance:
         [cancelled] = store.find(statuses={Status.CANCELLED}, before=(jobs[8].enqueued_at, jobs[8].id))
         assert cancelled.id == jobs[7].id
         assert store.find(statuses={Status.CANCELLED}, before=(jobs[7].enqueued_at, jobs[7].id)) == []
-        # The place of a job that is gone is still a place.
+        # The position of a removed job is still a valid position.
         store.forget({Status.CANCELLED}, 10)
         assert store.find(before=(jobs[7].enqueued_at, jobs[7].id), limit=1)[0].id == jobs[6].id
 
@@ -187,7 +187,7 @@ class QueueConformance:
 
 
 class LeaseConformance:
-    """Takes a fixture `store`: an empty store of jobs."""
+    """Needs the fixture `store`: an empty job store."""
 
     def test_what_is_due_longest_is_claimed_first(self, store: JobStore) -> None:
         late, soon, now = store.enqueue(
@@ -221,7 +221,7 @@ class LeaseConformance:
 
         with ThreadPoolExecutor(4) as pool:
             taken = [job for part in pool.map(take, range(4)) for job in part]
-        # A claim that finds all that is due locked by others comes back empty: what is left is claimed later.
+        # A claim returns nothing if all due jobs are locked by others; the rest is claimed later.
         taken += [lease.job.id for lease in _claim(store, 2, limit=40)]
         assert sorted(taken) == sorted(job.id for job in jobs)
 
@@ -331,7 +331,7 @@ class LeaseConformance:
 
 
 class ScheduleConformance:
-    """Takes a fixture `store`: an empty store of jobs."""
+    """Needs the fixture `store`: an empty job store."""
 
     HOURLY = Schedule("hourly", "count", Every(3_600 * _S), {"n": 1})
 
@@ -351,7 +351,7 @@ class ScheduleConformance:
         assert store.last_ticks() == {"hourly": now}
         [job] = store.tick([Tick(self.HOURLY, now + _H)], now + _H)
         assert job.status is Status.QUEUED
-        # Another machine's clock may be a little behind: what was queued is not queued again.
+        # Another machine's clock may be slightly behind: a queued tick is not queued again.
         assert store.tick([Tick(self.HOURLY, now)], now + _H - 1) == []
         assert store.last_ticks() == {"hourly": now + _H}
 
@@ -384,4 +384,4 @@ class ScheduleConformance:
 
 
 class JobStoreConformance(QueueConformance, LeaseConformance, ScheduleConformance):
-    """Takes a fixture `store`: an empty store of jobs."""
+    """Needs the fixture `store`: an empty job store."""

@@ -1,4 +1,4 @@
-"""Jobs of a project's own: `@ms.job` makes a function something that can be queued and scheduled by name."""
+"""Custom jobs: `@ms.job` makes a project's function available to be queued and scheduled by name."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Function = Callable[[Any, Any], Any]
 
 @dataclass(frozen=True, eq=False)
 class OwnJob:
-    """A job of the project's own.
+    """A custom job of a project.
 
     Args:
-        name: Its name, an id, by which it is queued and scheduled.
-        do: Takes the `JobRun` and the opened project, and returns what JSON can say.
-        about: What it does, for people.
+        name: Name of the job, an id.
+        do: The function; takes the `JobRun` and the opened project, and returns a value that JSON can represent.
+        about: Description for users.
     """
 
     name: str
@@ -40,7 +40,7 @@ class OwnJob:
 
     @property
     def reference(self) -> str:
-        """Where its function stands."""
+        """The location of its function."""
         return f"{self.do.__module__}:{getattr(self.do, '__qualname__', type(self.do).__name__)}"
 
 
@@ -51,17 +51,17 @@ def job(*, name: str = ...) -> Callable[[Function], Function]: ...
 
 
 def job(do: Function | None = None, /, *, name: str = "") -> Any:
-    """Make a function a job: `mainspring jobs run NAME` and schedules begin it, the worker runs it.
+    """Declare a function as a job: `mainspring jobs run NAME` and schedules queue it, the worker runs it.
 
     The function is called with the run (`run.argument`, `run.step(name, function)`, `run.progress(done, total)`,
-    `run.check()`) and the project as `ms.open` gives it. What it returns is kept as JSON. After a kill or an error it
-    is called again, and steps that were finished give what they gave: what is outside of a step may run twice.
+    `run.check()`) and the project, as from `ms.open`. Its return value is stored as JSON. After a kill or an error it
+    is called again, and finished steps return their recorded results; code outside of steps may run twice.
 
     Args:
-        name: Its name, an id; by default the function's, with `-` for `_`.
+        name: Name of the job, an id; by default the function's, with `-` for `_`.
 
     Raises:
-        Invalid: It is not put above a function, the name is no id, or the function does not take two arguments.
+        Invalid: It does not decorate a function, the name is not an id, or the function does not take two arguments.
     """
 
     def declared(function: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What keeps a lease while its job runs, and hears what is asked of it."""
+"""Heartbeat that renews a lease while its job runs, and receives cancellation requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("mainspring")
 
 
 class Heart:
-    """Renews a lease three times before it is over. There is a thread only while a job runs."""
+    """Renews a lease three times per lease period. Its thread exists only while the job runs."""
 
     def __init__(self, store: JobStore, lease: Lease, clock: Clock, lease_us: int) -> None:
         self._store = store
@@ -28,7 +28,7 @@ class Heart:
 
     @property
     def said(self) -> Renewal:
-        """What came of the last renewal. A lease that could not be renewed in time counts as lost."""
+        """Result of the last renewal. A lease that could not be renewed in time counts as lost."""
         return Renewal.LOST if self._clock.now() >= self._until else self._said
 
     def _beat(self) -> None:
@@ -36,7 +36,7 @@ class Heart:
             now = self._clock.now()
             try:
                 [self._said] = self._store.renew([self._lease], now, self._lease_us)
-            except MainspringError as error:  # the store may answer again before the lease is over
+            except MainspringError as error:  # the store may recover before the lease expires
                 log.warning("job %s: its lease was not renewed: %s", self._lease.job.id, error)
             else:
                 self._until = now + self._lease_us

@@ -1,4 +1,4 @@
-"""A job, its steps, and a schedule. Instants are UTC epoch microseconds of the machine's clock."""
+"""Jobs, steps, leases and schedules. Times are UTC epoch microseconds of the machine's clock."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from mainspring.core.time import MINUTE
 from mainspring.jobs.plain import Plain
 from mainspring.jobs.times import When
 
-ATTEMPTS = 5  # at one step, before a job has failed for good
-AHEAD = MINUTE  # how much the clocks of machines may differ: a tick that is later than that is of a wrong one
+ATTEMPTS = 5  # maximum number of attempts at one step
+AHEAD = MINUTE  # maximum clock difference of machines; a tick further ahead comes from a wrong clock
 
 
 class Status(StrEnum):
-    """Where a job stands."""
+    """Status of a job."""
 
-    QUEUED = "queued"  # waits for its turn, or for the next attempt
+    QUEUED = "queued"  # waits for a runner, or for its next attempt
     RUNNING = "running"
     DONE = "done"
-    FAILED = "failed"  # for good: nobody tries again before somebody says so
+    FAILED = "failed"  # final: not retried without a request
     CANCELLED = "cancelled"
 
 
@@ -29,19 +29,19 @@ ENDED = frozenset({Status.DONE, Status.FAILED, Status.CANCELLED})
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """Something to do: which handler, with what. Two of one handler with the same `key` are one job."""
+    """A job to enqueue: its handler and argument. Two jobs of one handler with the same `key` are one job."""
 
     handler: str
     argument: Plain = None
     key: str | None = None
     attempts: int = ATTEMPTS
     not_before: int = 0
-    schedule: str | None = None  # which one asks for it
+    schedule: str | None = None  # name of the schedule that queued it
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job says that it is. Without a `total` nobody knows how much there is to do."""
+    """Progress reported by a job. Without `total` the amount of work is unknown."""
 
     done: float
     total: float | None = None
@@ -50,7 +50,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as its store has it."""
+    """A job, as stored."""
 
     id: str
     handler: str
@@ -59,22 +59,22 @@ class Job:
     schedule: str | None
     status: Status
     enqueued_at: int
-    due_at: int  # of a queued one: not before this
-    attempts: int  # at the step where it is
+    due_at: int  # for a queued job: earliest start
+    attempts: int  # at the current step
     most_attempts: int
-    started_at: int | None = None  # of its newest attempt
+    started_at: int | None = None  # start of the newest attempt
     ended_at: int | None = None
-    holder: str | None = None  # who runs it
-    leased_until: int | None = None  # its runner is given up then
-    cancelling: bool = False  # it is asked to end at its next step
+    holder: str | None = None  # the runner
+    leased_until: int | None = None  # end of the lease, after which another runner may claim it
+    cancelling: bool = False  # asked to stop at its next step
     progress: Progress | None = None
     result: Plain = None
-    error: str | None = None  # of its newest attempt that failed
+    error: str | None = None  # error of the newest failed attempt
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step that is finished and is never done again, with what it gave."""
+    """A finished step with its result; it is never repeated."""
 
     name: str
     result: Plain
@@ -83,34 +83,34 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to run a job, of whoever claimed it last."""
+    """The right to run a job, held by the newest claim."""
 
     job: Job
     token: str
 
 
 class Renewal(StrEnum):
-    """What comes of a renewed lease."""
+    """Result of renewing a lease."""
 
     HELD = "held"
-    CANCELLING = "cancelling"  # held, and the job is to end at its next step
+    CANCELLING = "cancelling"  # held, but the job must stop at its next step
     LOST = "lost"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended. `again_at` is when the next one is due, `None` if there is none."""
+    """Result of an attempt. `again_at` is the due time of the next attempt, `None` if there is none."""
 
     status: Status
     result: Plain = None
     error: str | None = None
     again_at: int | None = None
-    counts: bool = True  # whether it was an attempt at all: one that was told to stop was not
+    counts: bool = True  # False for an interrupted attempt, which does not count
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A job that is due again and again."""
+    """A recurring job."""
 
     name: str
     handler: str
@@ -120,21 +120,21 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """An instant at which a schedule is due."""
+    """A due time of a schedule."""
 
     schedule: Schedule
     at: int
 
 
 class LeaseLost(Conflict):
-    """Somebody else runs the job by now, or nobody may."""
+    """Error: the lease is no longer valid, because another runner has the job or it has ended."""
 
     def __init__(self, job: str) -> None:
         super().__init__(f"The job {job} is not held by this runner any more.")
 
 
 class JobStopped(MainspringError):
-    """A job's attempt ends at a step's edge: it is cancelled, its runner stops, or its lease is lost."""
+    """An attempt that ends between steps: the job is cancelled, its runner stops, or its lease is lost."""
 
     def __init__(self, job: str, why: Renewal | None) -> None:
         told = {Renewal.CANCELLING: "is cancelled", Renewal.LOST: "is run by somebody else", None: "is interrupted"}

@@ -1,4 +1,4 @@
-"""What a job takes and gives: values that JSON can say, and nothing else. Nothing is pickled."""
+"""Arguments and results of jobs: values that JSON can represent. Nothing is pickled."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 from mainspring.core.errors import Invalid
 
 Plain = Any  # None, bool, int, float, str, lists of these and dictionaries with texts as keys
-LARGEST = 1 << 20  # bytes of JSON: what is larger belongs in the lake, and its name in the job
+LARGEST = 1 << 20  # bytes of JSON; store larger values elsewhere and pass a reference
 
 
 def encoded(value: Plain, what: str) -> str:
-    """Return a value as JSON in ASCII, which every database takes as text.
+    """Encode a value as ASCII JSON, which every database stores as text.
 
     Args:
-        what: What it is, for messages: "the argument of collect-garbage".
+        what: Description in messages, such as "the argument of collect-garbage".
 
     Raises:
-        Invalid: It is nothing that JSON can say, or too large.
+        Invalid: JSON cannot represent the value, or it is too large.
     """
     _check(value, what, "")
     text = json.dumps(value, separators=(",", ":"))
@@ -32,12 +32,12 @@ def encoded(value: Plain, what: str) -> str:
 
 
 def decoded(text: str | None) -> Plain:
-    """Return the value that `encoded` wrote, `None` for no text."""
+    """Decode a value from `encoded`, `None` for no text."""
     return None if text is None else json.loads(text)
 
 
 def storable(text: str, most: int = 4_000) -> str:
-    """Return a text as every database takes it, cut in its middle where it is long."""
+    """Return a text that every database accepts, shortened in the middle if it is long."""
     text = text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
 

@@ -1,4 +1,4 @@
-"""Where jobs are kept. Every method is one transaction: after a kill it has happened or it has not.
+"""Port of the job store. Every method is one transaction: after a crash it has happened completely or not at all.
 
 `now` is the caller's machine's clock, UTC epoch microseconds.
 """
@@ -12,18 +12,18 @@ from mainspring.jobs.model import Job, Lease, NewJob, Outcome, Progress, Renewal
 
 
 class JobStore(Protocol):
-    """Jobs, their finished steps, and how far each schedule has come. Safe between threads, processes and machines."""
+    """Jobs, their finished steps, and the last tick of each schedule. Safe across threads, processes and machines."""
 
     def enqueue(self, jobs: Sequence[NewJob], now: int) -> list[Job]:
-        """Add jobs, and return them. One whose handler and key are there already is the job that is there, as it is.
+        """Add jobs and return them. If a job with the same handler and key exists, that job is returned unchanged.
 
         Raises:
-            Invalid: An argument is nothing that JSON can say. None is added.
+            Invalid: JSON cannot represent an argument. No job is added.
         """
         ...
 
     def get(self, ids: Sequence[str]) -> list[Job | None]:
-        """Return jobs in the order asked, `None` for one that is not there."""
+        """Return jobs in the given order, `None` for unknown ids."""
         ...
 
     def find(
@@ -34,15 +34,14 @@ class JobStore(Protocol):
         before: tuple[int, str] | None = None,
         limit: int = 100,
     ) -> list[Job]:
-        """Return at most `limit` jobs, newest first, of these statuses and handlers; of all where none is named.
+        """Return at most `limit` jobs, newest first, with these statuses and handlers; an empty filter means all.
 
-        `before` is the `enqueued_at` and `id` of the last job of the page before: what is older follows, whether that
-        one is still there or not.
+        `before` is the `enqueued_at` and `id` of the previous page's last job, which need not exist any more.
         """
         ...
 
     def counts(self) -> dict[Status, int]:
-        """Return how many jobs there are of each status that there is."""
+        """Return status -> number of jobs, for statuses that occur."""
         ...
 
     def steps(self, job: str) -> list[Step]:
@@ -50,42 +49,42 @@ class JobStore(Protocol):
         ...
 
     def cancel(self, ids: Sequence[str], now: int) -> list[Job]:
-        """End queued jobs, ask running ones to end, leave ended ones as they are. Return them as they are then.
+        """Cancel queued jobs, ask running ones to stop, leave ended ones unchanged; return the resulting jobs.
 
         Raises:
-            NotFound: There is no such job. None is cancelled.
+            NotFound: A job does not exist. No job is cancelled.
         """
         ...
 
     def retry(self, ids: Sequence[str], now: int) -> list[Job]:
-        """Queue failed and cancelled jobs again, with all their attempts; what they finished stays finished.
+        """Queue failed and cancelled jobs again with all their attempts; finished steps stay finished.
 
-        A queued one that waits for its next attempt is due now. Return them as they are then.
+        A queued job that waits for its next attempt becomes due now. Return the resulting jobs.
 
         Raises:
-            NotFound: There is no such job. None is queued.
-            Conflict: One runs, or is done. None is queued.
+            NotFound: A job does not exist. No job is queued.
+            Conflict: A job is running or done. No job is queued.
         """
         ...
 
     def claim(self, holder: str, handlers: Collection[str], now: int, lease_us: int, limit: int = 1) -> list[Lease]:
-        """Take jobs of these handlers to run: queued ones that are due, and running ones whose lease is over.
+        """Lease jobs of these handlers to run: queued ones that are due, and running ones with an expired lease.
 
-        What is due longest comes first. Of many who claim at once each job has one. The lease is over at
-        `now + lease_us`. A job whose attempts are used up, since its runners died, is not given but failed.
+        The longest overdue come first. Concurrent claims never return the same job. The lease expires at `now +
+        lease_us`. A job whose runners died in all its attempts is not returned but marked as failed.
         """
         ...
 
     def take_over(self, holder: str, now: int) -> int:
-        """Let every lease of `holder` be over: of its predecessor, which is dead. Return how many there were."""
+        """Expire every lease of `holder`, left by a dead predecessor; return their number."""
         ...
 
     def renew(self, leases: Sequence[Lease], now: int, lease_us: int) -> list[Renewal]:
-        """Let leases be over at `now + lease_us`; one that somebody else has taken, or that has ended, is lost."""
+        """Extend leases to `now + lease_us`; a lease is lost if another runner has the job, or it has ended."""
         ...
 
     def record(self, lease: Lease, step: Step) -> None:
-        """Keep a finished step, and count attempts anew: this is the first at the next step.
+        """Store a finished step, and restart the count of attempts for the next step.
 
         Raises:
             Invalid: The result is nothing that JSON can say.
@@ -95,7 +94,7 @@ class JobStore(Protocol):
         ...
 
     def report(self, lease: Lease, progress: Progress) -> None:
-        """Keep how far a job is.
+        """Store the progress of a job.
 
         Raises:
             LeaseLost: Somebody else has the job. Nothing is kept.
@@ -103,9 +102,9 @@ class JobStore(Protocol):
         ...
 
     def end(self, lease: Lease, outcome: Outcome, now: int) -> Job:
-        """Keep how an attempt ended, give the lease back, and return the job.
+        """Store the outcome of an attempt, release the lease, and return the job.
 
-        A job that goes on (`QUEUED`) and was asked to end meanwhile is cancelled.
+        A job with the outcome `QUEUED` that was asked to stop meanwhile is cancelled.
 
         Raises:
             Invalid: The result is nothing that JSON can say.
@@ -114,19 +113,17 @@ class JobStore(Protocol):
         ...
 
     def tick(self, ticks: Sequence[Tick], now: int) -> list[Job]:
-        """Queue the job of each tick that is later than its schedule's last; return those that were queued.
+        """Queue the job of each tick that is later than its schedule's last tick; return the queued jobs.
 
-        A last tick that is over `AHEAD` later than `now` is of a clock that was wrong: the schedule begins anew, as one
-        that is seen for the first time.
-
-        Each tick is queued once, however many ask. A schedule that is seen for the first time begins after its tick.
+        Each tick is queued once, across concurrent calls. A new schedule starts after its first tick. A last tick more
+        than `AHEAD` after `now` comes from a wrong clock: the schedule restarts as if it were new.
         """
         ...
 
     def last_ticks(self) -> dict[str, int]:
-        """Return the last tick of every schedule that was ever seen."""
+        """Return schedule name -> last tick, for every schedule ever seen."""
         ...
 
     def forget(self, statuses: Collection[Status], ended_before: int) -> int:
-        """Remove jobs of these statuses that ended before an instant; return how many. Their keys are free again."""
+        """Remove jobs with these statuses that ended before a time; return their number. Their keys become free."""
         ...

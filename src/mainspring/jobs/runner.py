@@ -1,4 +1,4 @@
-"""Running jobs: claim one, hand it to its handler, keep how it ended."""
+"""Runner of jobs: claims a job, calls its handler, and stores the outcome."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mainspring.jobs.running import JobRun
 
 log = logging.getLogger("mainspring")
 Handler = Callable[[JobRun], Plain]
-LEASE = 15 * SECOND  # how long another waits that cannot know whether a runner is dead
+LEASE = 15 * SECOND  # time after which a silent runner counts as dead
 _INTERRUPTED = Outcome(Status.QUEUED, counts=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How long after the n-th failed attempt the next one is due: twice as long each time, up to the longest."""
+    """Exponential back-off: the delay after the n-th failed attempt, doubled each time, up to a maximum."""
 
     first_us: int = 2 * SECOND
     longest_us: int = 10 * MINUTE
@@ -32,7 +32,7 @@ class Backoff:
 
 
 class Runner:
-    """Runs jobs one after the other. Several, in threads, processes or machines, share a store."""
+    """Runs jobs sequentially. Several runners, in threads, processes or machines, can share a store."""
 
     def __init__(
         self,
@@ -45,12 +45,12 @@ class Runner:
         backoff: Backoff = Backoff(),
         lease_us: int = LEASE,
     ) -> None:
-        """Make a runner.
+        """Create a runner.
 
         Args:
-            clock: The machine's.
-            holder: Who it is. No two that live have one name.
-            stopping: Whether it is to end: a running job then ends at its next step, and is queued again.
+            clock: The machine's clock.
+            holder: Name of the runner, unique among live runners.
+            stopping: Returns whether to stop: a running job then stops at its next step, and is queued again.
         """
         self._store = store
         self._handlers = handlers
@@ -62,7 +62,7 @@ class Runner:
         self._ticks: dict[str, int] = {}
 
     def tick(self, schedules: Iterable[Schedule]) -> list[Job]:
-        """Queue the jobs of schedules that are due. Asks the store only where a tick is new to this runner."""
+        """Queue the jobs of due schedules. Calls the store only for ticks that are new to this runner."""
         now = self._clock.now()
         ticks = [Tick(schedule, schedule.when.last(now)) for schedule in schedules]
         new = [tick for tick in ticks if self._ticks.get(tick.schedule.name) != tick.at]
@@ -71,7 +71,7 @@ class Runner:
         return queued
 
     def run_one(self) -> Job | None:
-        """Run the job that is due longest; return it as it then is, `None` if none is due."""
+        """Run the longest overdue job; return its new state, `None` if none is due."""
         leases = self._store.claim(self._holder, list(self._handlers), self._clock.now(), self._lease_us)
         return self._run(leases[0]) if leases else None
 
@@ -83,7 +83,7 @@ class Runner:
 
             try:
                 outcome = self._attempt(lease, JobRun(lease, self._store, self._clock, asked))
-            except BaseException:  # somebody ends this process: another may go on at once
+            except BaseException:  # the process is being stopped: let another runner continue at once
                 self._end(lease, _INTERRUPTED)
                 raise
         ended = self._end(lease, outcome)
@@ -96,11 +96,11 @@ class Runner:
         except LeaseLost as error:
             log.warning("%s", error)
             return lease.job
-        except Invalid as error:  # the result
+        except Invalid as error:  # the result is not JSON
             return self._store.end(lease, Outcome(Status.FAILED, error=str(error)), self._clock.now())
 
     def _attempt(self, lease: Lease, run: JobRun) -> Outcome:
-        """Return how an attempt ends. What is wrong with the job itself is not tried again."""
+        """Run one attempt and return its outcome. An error of the job itself is not retried."""
         try:
             return Outcome(Status.DONE, result=self._handlers[lease.job.handler](run))
         except JobStopped as stopped:
@@ -116,7 +116,7 @@ class Runner:
             return self._again(lease, f"{type(error).__name__}: {error}")
 
     def _again(self, lease: Lease, error: str) -> Outcome:
-        """Return what becomes of a job that may do better next time: the store knows which attempt this was."""
+        """Return the outcome of a retryable failure; the store knows the number of attempts."""
         [job] = self._store.get([lease.job.id])
         if job is None or job.attempts >= job.most_attempts:
             return Outcome(Status.FAILED, error=error)

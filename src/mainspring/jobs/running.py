@@ -1,4 +1,4 @@
-"""What a handler is given: the job's argument, its steps, its progress, and word of its end."""
+"""Handle of a running job: its argument, steps, progress, and stop requests."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from mainspring.jobs.plain import Plain, decoded, encoded
 from mainspring.jobs.ports import JobStore
 
 T = TypeVar("T")
-Asked = Callable[[], Renewal | None]  # what is asked of the job; `None`: its runner stops
+Asked = Callable[[], Renewal | None]  # the newest request; `None` if the runner stops
 
 
 class JobRun:
-    """One attempt at a job. A step that an earlier attempt finished is not done again: it gives what it gave then."""
+    """One attempt at a job. Steps finished in an earlier attempt are not repeated: their recorded results are
+    returned.
+    """
 
     def __init__(self, lease: Lease, store: JobStore, clock: Clock, asked: Asked) -> None:
         self._lease = lease
@@ -28,24 +30,24 @@ class JobRun:
 
     @property
     def id(self) -> str:
-        """The job's id: the same in every attempt."""
+        """The job's id, the same in every attempt."""
         return self._lease.job.id
 
     @property
     def argument(self) -> Plain:
-        """What the job was queued with."""
+        """The argument with which the job was queued."""
         return self._lease.job.argument
 
     def step(self, name: str, do: Callable[[], T]) -> T:
-        """Do something once: return what `do` returns, or what it returned in an earlier attempt.
+        """Run `do` once across attempts: return its result, or the recorded result of an earlier attempt.
 
-        A kill between the end of `do` and its record lets it be done again, so it must bear that. What it returns must
-        be what JSON can say, and comes back as JSON gives it: a tuple as a list, also the first time. The n-th step of
-        a name is the n-th in every attempt.
+        A crash between the end of `do` and its recording repeats it, so `do` must be idempotent. The result must be
+        representable in JSON, and is returned as JSON restores it, also the first time: a tuple becomes a list. The
+        n-th step with a name is matched to the n-th one in every attempt.
 
         Raises:
-            JobStopped: The attempt ends here; let it pass.
-            Invalid: `do` returned what JSON cannot say.
+            JobStopped: The attempt stops here; do not catch it.
+            Invalid: JSON cannot represent the result of `do`.
         """
         self._begun[name] += 1
         count = self._begun[name]
@@ -59,14 +61,14 @@ class JobRun:
         return cast("T", result)
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Say how far the job is."""
+        """Report the job's progress."""
         self._store.report(self._lease, Progress(done, total, note))
 
     def check(self) -> None:
-        """Raise if the job is to end. Long steps call it now and then.
+        """Raise if the job must stop. Long steps should call this regularly.
 
         Raises:
-            JobStopped: It is cancelled, somebody else has it, or its runner stops.
+            JobStopped: The job is cancelled, another runner has it, or its runner stops.
         """
         asked = self._asked()
         if asked is not Renewal.HELD:

@@ -1,4 +1,4 @@
-"""When a schedule is due: every so often, or by five fields of cron. All in UTC, where no hour is missing or twice."""
+"""Due times of schedules: a fixed interval, or five cron fields. All in UTC, which has no missing or repeated hours."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from mainspring.core.time import MINUTE, SECOND, format_duration, from_datetime,
 _FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
 _PART = re.compile(r"(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:/(\d{1,2}))?")
 _FIX = 'write "1d", "15m", or minute, hour, day, month and weekday as cron has them: "30 3 * * 1", in UTC.'
-_FARTHEST = 366 * 29  # days: from a 29 February to the next on the same weekday, over a century that has none
+_FARTHEST = 366 * 29  # days that are searched: over 28 years, the cycle of leap days and weekdays
 
 
 class When(Protocol):
-    """The instants at which something is due."""
+    """The due times of a schedule."""
 
     def last(self, now: int) -> int:
-        """Return the last such instant at or before `now`."""
+        """Return the last due time at or before `now`."""
         ...
 
     def next(self, now: int) -> int:
-        """Return the first such instant after `now`."""
+        """Return the first due time after `now`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Every so often, counted from 1970: wherever it is asked, the instants are the same."""
+    """Fixed interval, aligned to 1970, so that due times are the same everywhere."""
 
     duration: int  # µs
 
@@ -46,7 +46,7 @@ class Every:
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """Five fields, as POSIX has them: where both day and weekday are restricted, either is enough."""
+    """Five POSIX cron fields: if both day and weekday are restricted, either may match."""
 
     text: str
     minutes: tuple[int, ...]
@@ -68,7 +68,7 @@ class Cron:
         return self.text
 
     def _found(self, moment: datetime, way: int) -> int:
-        """Return the nearest instant at `moment`, or before it (`way` -1) or after it (1)."""
+        """Return the nearest due time at `moment`, or before it (`way` -1) or after it (1)."""
         bound = (moment.hour, moment.minute)
         for passed in range(_FARTHEST):
             day = moment.date() + timedelta(days=way * passed)
@@ -93,10 +93,10 @@ class Cron:
 
 
 def parse_when(text: str) -> When:
-    """Return when something is due that is written as a duration or as five fields of cron.
+    """Parse a schedule: a duration, or five cron fields.
 
     Raises:
-        Invalid: It is neither, is under a second, or is never due.
+        Invalid: The text is neither, the duration is under a second, or the cron fields never match.
     """
     fields = text.split()
     if len(fields) == len(_FIELDS) and not any(letter.isalpha() for letter in text):
@@ -119,7 +119,7 @@ def _cron(text: str, fields: list[str]) -> Cron:
         " ".join(fields), tuple(sorted(minutes)), tuple(sorted(hours)), days, months,
         frozenset(each % 7 for each in weekdays), either,
     )  # fmt: skip
-    made.next(from_datetime(datetime(2000, 1, 1, tzinfo=UTC)))  # 30 February is never
+    made.next(from_datetime(datetime(2000, 1, 1, tzinfo=UTC)))  # raises for 30 February
     return made
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a job: from one value to the next. Every store keeps what these return."""
+"""State transitions of jobs, as pure functions that every store uses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mainspring.jobs.plain import decoded, encoded, storable
 
 
 def queued(wanted: NewJob, id: str, now: int) -> Job:
-    """Return a new job; its argument is a copy, as JSON gives it back.
+    """Return a new job; its argument is a copy, as restored from JSON.
 
     Raises:
         Invalid: The argument is nothing that JSON can say.
@@ -32,7 +32,7 @@ def queued(wanted: NewJob, id: str, now: int) -> Job:
 
 
 def all_queued(wanted: list[NewJob], now: int) -> list[Job]:
-    """Return new jobs whose ids are in their order."""
+    """Return new jobs with ascending ids."""
     ids = sorted(new_id() for _ in wanted)
     return [queued(each, id, now) for each, id in zip(wanted, ids, strict=True)]
 
@@ -44,7 +44,7 @@ def of_tick(tick: Tick, now: int) -> Job:
 
 
 def claimed(job: Job, holder: str, now: int, lease_us: int) -> Job:
-    """Return a job as its runner has it; or ended, where nobody may run it any more."""
+    """Return the job as claimed by a runner; or ended, if it must not run any more."""
     if job.cancelling:
         return _ended(job, Status.CANCELLED, now)
     if job.attempts >= job.most_attempts:
@@ -61,17 +61,17 @@ def claimed(job: Job, holder: str, now: int, lease_us: int) -> Job:
 
 
 def cancelled(job: Job, now: int) -> Job:
-    """Return a job that somebody does not want any more."""
+    """Return the job after a cancellation request."""
     if job.status is Status.QUEUED:
         return _ended(job, Status.CANCELLED, now)
     return replace(job, cancelling=True) if job.status is Status.RUNNING else job
 
 
 def retried(job: Job, now: int) -> Job:
-    """Return a job that somebody wants again.
+    """Return the job after a retry request.
 
     Raises:
-        Conflict: It runs, or is done.
+        Conflict: The job is running or done.
     """
     if job.status in (Status.RUNNING, Status.DONE):
         told = "runs" if job.status is Status.RUNNING else "is done"
@@ -80,7 +80,7 @@ def retried(job: Job, now: int) -> Job:
 
 
 def ended(job: Job, outcome: Outcome, now: int) -> Job:
-    """Return a job after an attempt.
+    """Return the job after an attempt.
 
     Raises:
         Invalid: The result is nothing that JSON can say.
@@ -97,7 +97,7 @@ def ended(job: Job, outcome: Outcome, now: int) -> Job:
 
 
 def reported(progress: Progress) -> Progress:
-    """Return progress as every database takes it."""
+    """Return progress in a form that every database accepts."""
     return replace(progress, note=storable(progress.note, 400))
 
 

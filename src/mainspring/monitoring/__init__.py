@@ -1,4 +1,4 @@
-"""Monitoring: what an endpoint's predictions were worth, once their labels are known, and how its inputs drift."""
+"""Monitoring: quality of an endpoint's predictions once labels arrive, and feature drift."""
 
 from mainspring.monitoring.model import ColumnDrift as ColumnDrift
 from mainspring.monitoring.model import LabelRows as LabelRows

@@ -1,4 +1,4 @@
-"""What every `MonitorStore` must do. Derive a test class from it and give it a fixture `monitors`."""
+"""Conformance suite of `MonitorStore`. Derive a test class and provide the fixture `monitors`."""
 
 from __future__ import annotations
 

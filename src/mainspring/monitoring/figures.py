@@ -1,4 +1,4 @@
-"""The figures of one window, from its predictions and the labels that joined them. Pure: no store, no clock."""
+"""Computation of a window from its predictions and joined labels. Pure: no store, no clock."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REFERENCE = "reference.json"
 
 
 def served(bundle: Bundle) -> Served:
-    """Return what a bundle says; one without reference statistics is not judged for drift."""
+    """Return the monitoring description of a bundle; without reference statistics there is no drift test."""
     manifest, content = bundle.manifest, bundle.files.get(REFERENCE)
     return Served(
         task=manifest.task,
@@ -36,7 +36,7 @@ def served(bundle: Bundle) -> Served:
 
 
 def empty_window(endpoint: str, start: int, end: int, now: int) -> Window:
-    """Return the window of a time in which nobody asked."""
+    """Return a window without predictions."""
     return Window(
         endpoint=endpoint,
         start=start,
@@ -55,7 +55,7 @@ def empty_window(endpoint: str, start: int, end: int, now: int) -> Window:
 
 
 def with_traffic(window: Window, tally: Tally) -> Window:
-    """Return the window with its predictions counted, by version too, and their latency."""
+    """Return the window with its numbers of predictions, in total and by version, and its latency."""
     return msgspec.structs.replace(
         window,
         predictions=tally.rows,
@@ -66,10 +66,10 @@ def with_traffic(window: Window, tally: Tally) -> Window:
 
 
 def with_labels(window: Window, joined: pa.Table, versions: Mapping[str, Served], now: int) -> Window:
-    """Return the window with what `joined` (see `joins.join_labels`) says of its predictions' worth.
+    """Return the window with quality, coverage and label lag from `joined` (see `joins.join_labels`).
 
     Args:
-        versions: What the bundle of every version says that made predictions; the one that made most comes first.
+        versions: Version -> description of its bundle, for each predicting version; the most frequent comes first.
     """
     labels = joined.num_rows
     by_version = {}
@@ -89,9 +89,9 @@ def with_labels(window: Window, joined: pa.Table, versions: Mapping[str, Served]
 
 
 def with_drift(window: Window, made: Made) -> Window:
-    """Return the window with every column of a version's predictions judged against its bundle's reference.
+    """Return the window with a drift test of every column of one version's predictions against its reference.
 
-    The score is one more column of the same family of tests. Nothing is judged below `drift.FEWEST_ROWS` predictions.
+    The score is one more column in the same family of tests. Below `drift.FEWEST_ROWS` predictions nothing is tested.
     """
     bundle = said(made)
     if bundle.reference is None:
@@ -109,10 +109,10 @@ def with_drift(window: Window, made: Made) -> Window:
 
 
 def said(made: Made) -> Served:
-    """Return what the bundle of a version says.
+    """Return the description of a version's bundle.
 
     Raises:
-        MainspringError: It cannot be loaded.
+        MainspringError: The bundle cannot be loaded.
     """
     if isinstance(made.served, MainspringError):
         raise made.served
@@ -120,10 +120,10 @@ def said(made: Made) -> Served:
 
 
 def with_alerts(windows: Sequence[Window]) -> list[Window]:
-    """Return consecutive windows, oldest first, with an alert where a column drifted in two judged ones in a row.
+    """Return consecutive windows, oldest first, with alerts for columns that drifted in two tested windows in a row.
 
-    A window with too few predictions to judge says nothing, so it is passed over. The first has nothing before it and
-    keeps its alerts.
+    A window with too few predictions for a test is skipped. The first tested window has no predecessor and keeps its
+    alerts.
     """
     result: list[Window] = []
     before: frozenset[str] | None = None
@@ -155,14 +155,14 @@ def _quality(joined: pa.Table, bundle: Served | None) -> dict[str, float]:
     if labels or pa.types.is_struct(kind):
         return _quality_of_each(joined, labels, more)
     scored = joined.filter(pc.is_valid(joined["score"]))
-    # The log's score is the first output: enough for one probability or one number, not for several classes.
+    # The log's score is the first output, which suffices for a probability or a number, not for several classes.
     if not scored.num_rows or task == "multiclass" or not pa.types.is_floating(kind):
         return {}
     return metrics.score(task, scored["label"].to_numpy(), scored["score"].to_numpy(), more)
 
 
 def _quality_of_each(joined: pa.Table, labels: Sequence[str], more: Sequence[Metric]) -> dict[str, float]:
-    """Return the quality of a version with several labels; none where the model is declared with others by now."""
+    """Return the quality of a version with several labels; empty if the current declaration lacks one of them."""
     kind = joined["label"].type
     known = {kind.field(at).name for at in range(kind.num_fields)} if pa.types.is_struct(kind) else set()
     if not labels or not known.issuperset(labels):

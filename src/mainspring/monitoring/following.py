@@ -1,4 +1,4 @@
-"""Counts of an endpoint's predictions by window: those of open windows grow, others are read when needed."""
+"""Incremental counts of an endpoint's predictions by window: open windows are updated, others read on demand."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from mainspring.monitoring.tally import Served, Tally, restored, stored
 
 @dataclass
 class Open:
-    """The tallies of an endpoint's open windows, and how far they go.
+    """Tallies of an endpoint's open windows, and their position in the store.
 
     Attributes:
-        position: In the prediction store: every prediction before it is in a tally, in `early` or in a settled window.
-        early: Predictions of a clock that is ahead.
-        until: Labels visible by then are in.
-        labels: Which labels were joined, see `LabelRows.state`.
-        joined: Whether the tallies have their labels: stored ones do not.
-        checkpoint: What was stored of them last.
+        position: Position in the prediction store; every earlier prediction is in a tally, in `early` or in a settled
+            window.
+        early: Predictions with a time in the future, from a clock that is ahead.
+        until: Labels visible by this time are included.
+        labels: State of the joined labels, see `LabelRows.state`.
+        joined: Whether the tallies have their labels; stored ones do not.
+        checkpoint: The last stored checkpoint of these tallies.
     """
 
     position: int
@@ -40,7 +41,7 @@ class Open:
     checkpoint: Checkpoint | None = None
 
     def must_join_again(self, labels: LabelRows, until: int) -> bool:
-        """Return whether a prediction that was joined before may have another label by now."""
+        """Return whether an already joined prediction may have another label now."""
         matures = labels.matures_us
         return (
             not self.joined
@@ -52,12 +53,12 @@ class Open:
 
 
 class Following:
-    """Follows the store: each prediction is read once into the tallies of open windows.
+    """Follows the prediction store: each prediction is read once, into the tally of its open window.
 
     Args:
-        predictions: The log, as far as it is compacted.
-        window_us: The length of a window, microseconds.
-        served: Returns what the bundle of a digest says.
+        predictions: The prediction log, as far as it is compacted.
+        window_us: Length of a window, microseconds.
+        served: Returns the description of a bundle, by its digest.
     """
 
     def __init__(self, predictions: PredictionStore, window_us: int, served: Callable[[str], Served]) -> None:
@@ -66,14 +67,16 @@ class Following:
         self._served = served
 
     def resumed(self, checkpoint: Checkpoint) -> Open | None:
-        """Return the tallies that were stored, or `None` where they must be counted again."""
+        """Return the stored tallies, or `None` if they must be counted again."""
         tallies = restored(checkpoint.tallies, self._served)
         if tallies is None:
             return None
         return Open(checkpoint.position, tallies, [], checkpoint.until, checkpoint.labels, False, checkpoint)
 
     def checkpoint(self, endpoint: str, opened: Open) -> Checkpoint:
-        """Return what to store of the tallies. Early predictions are not stored: then all is counted again."""
+        """Return the checkpoint of the tallies. With early predictions no tallies are stored, so all are counted
+        again.
+        """
         return Checkpoint(
             endpoint=endpoint,
             window_us=self._window_us,
@@ -87,14 +90,14 @@ class Following:
     def follow(
         self, endpoint: str, opened: Open | None, since: int, labels: LabelRows | None, until: int
     ) -> tuple[Open | None, Counter[int]]:
-        """Count what came since into the tallies of windows from `since` on, and those that are there.
+        """Count new predictions into existing tallies, and into those of windows from `since` on.
 
         Args:
-            opened: The tallies so far; without them, the windows from `since` are counted from the beginning.
+            opened: The tallies so far; `None` to count the windows from `since` on from scratch.
 
         Returns:
-            The tallies, and how many predictions came into which other windows. No tallies, and nothing is counted,
-            where the store cannot tell what came.
+            The tallies, and the numbers of new predictions in other windows. No tallies, and no counts, if the store
+            cannot list the new predictions.
         """
         if opened is None:
             arrivals = self._predictions.arrivals(endpoint, since, columns=_columns(labels))
@@ -116,24 +119,24 @@ class Following:
         return opened, came
 
     def came(self, endpoint: str, before: int, known: Mapping[int, int], position: int | None = None) -> Counter[int]:
-        """Return how many predictions came into windows before an instant since these were counted.
+        """Return the numbers of predictions that arrived in windows before a time, since they were counted.
 
         Args:
-            known: The start of each window that was counted -> its predictions.
-            position: Where in the store they were counted, if that is known.
+            known: Start of each counted window -> its number of predictions.
+            position: Position of the count in the store, if known.
         """
         if position is not None:
             behind = self._predictions.arrivals(endpoint, 0, before, after=position, columns=["at"])
             if behind is not None:
                 return self._by_window(behind)
-        # Predictions older than the store keeps are fewer than before, and no news.
+        # Fewer predictions than before mean that old ones have expired, which is no change.
         found = self._by_window(self._predictions.arrivals(endpoint, 0, before, columns=["at"]))
         return Counter({start: more for start, rows in found.items() if (more := rows - known.get(start, 0)) > 0})
 
     def touched(
         self, endpoint: str, span: tuple[int, int], labels: LabelRows, before: Checkpoint, until: int
     ) -> set[int] | None:
-        """Return the windows in a span of time whose labels may be others than at a checkpoint; `None` for all."""
+        """Return the windows in a time span whose labels may have changed since a checkpoint; `None` for all."""
         keys = changed_keys(labels, before, until)
         if keys is None or not keys.num_rows:
             return None if keys is None else set()
@@ -143,7 +146,7 @@ class Following:
     def tallied(
         self, endpoint: str, starts: Sequence[int], labels: LabelRows | None, until: int, *, features: bool = True
     ) -> dict[int, Tally]:
-        """Return tallies of windows next to each other, from all of their predictions."""
+        """Return tallies of adjacent windows, counted from all their predictions."""
         tallies = {start: Tally() for start in starts}
         self._read(endpoint, tallies, labels, until, features=features)
         for start, tally in list(tallies.items()):
@@ -171,7 +174,7 @@ class Following:
         return came
 
     def _join_again(self, endpoint: str, opened: Open, labels: LabelRows, until: int) -> None:
-        """Join all predictions of the open windows with the labels as they are by now."""
+        """Join all predictions of the open windows with the current labels."""
         for tally in opened.tallies.values():
             tally.labelled = []
         self._read(endpoint, opened.tallies, labels, until, count=False, features=False, by=opened.position)
@@ -187,7 +190,7 @@ class Following:
         features: bool = True,
         by: int | None = None,
     ) -> Tally:
-        """Return the tally of a window of which the smallest share was not known from the beginning."""
+        """Return the tally of a window, counted again with the smallest share known from the beginning."""
         tallies = {start: Tally(share)}
         self._read(endpoint, tallies, labels, until, features=features, by=by)
         return tallies[start]
@@ -220,7 +223,7 @@ class Following:
 
 
 def _columns(labels: LabelRows | None, *, features: bool = True) -> Sequence[str] | None:
-    """Return what is read of predictions, `None` for the usual: several labels meet the outputs of their names."""
+    """Return the prediction columns to read, `None` for the default; several labels also need the outputs."""
     if labels is None or not labels.others:
         return None if features else UNCOUNTED
     return (*(WATCHED if features else UNCOUNTED), OUTPUTS)

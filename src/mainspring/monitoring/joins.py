@@ -1,4 +1,4 @@
-"""The join of predictions with the labels that arrive after them."""
+"""Join of predictions with labels that arrive later."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from mainspring.training.sets.labels import KNOWN_AT, LABEL, Join
 OUTPUTS = "outputs"
 _INSTANT = pa.timestamp("us", tz="UTC")
 
-# What a key of each type looks like in the log's JSON, and how Arrow holds it. An int is never the text "1", and a
-# boolean never the int 1: such a key is no key, and joins nothing.
+# For each type: the test of a key in the log's JSON, and its Arrow type. Types are strict, as an int is not the text
+# "1" and a boolean is not the int 1: a key of another type joins nothing.
 _KEYS: dict[DType, tuple[Callable[[Any], bool], pa.DataType]] = {
     DType.String: (lambda value: isinstance(value, str), pa.string()),
     DType.Boolean: (lambda value: isinstance(value, bool), pa.bool_()),
@@ -44,13 +44,13 @@ def label_rows(
     scan: Callable[[str], TableScan],
     appended: Callable[[str, int], TableScan | None] = lambda _source, _version: None,
 ) -> LabelRows:
-    """Return the label rows of a model, joined by the keys by which training joins them.
+    """Return the label rows of a model, with the join keys of training.
 
     Args:
-        appended: As `LabelRows.appended`, of the source with a name.
+        appended: As `LabelRows.appended`, with the source's name as first argument.
 
     Raises:
-        Invalid: A label's source is keyed by none of the entities.
+        Invalid: A label's source has the keys of no entity.
         NotFound: A label's source has no table yet.
     """
     have = observations.source.columns
@@ -67,22 +67,22 @@ def label_rows(
 
 
 def join_labels(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
-    """Return the predictions whose label was known by `now` and not yet when they were made, each once.
+    """Return each prediction once whose label was known by `now` and not yet known when the prediction was made.
 
-    Labels are found as training finds them (`training.sets.labels`): of several rows for one entity the last
-    record-setting one counts, of those visible by `now`, or, of a label that matures, of those visible when the
-    prediction had matured; a prediction that has not has none yet. If that row's label is null, there is none.
+    The join is that of training (`training.sets.labels`). If an entity has several label rows, the last record-setting
+    one counts, among those visible by `now`; for a label that matures, among those visible when the prediction matured,
+    and an immature prediction has no label. If that row's label is null, there is none.
 
     Args:
-        predictions: `id`, `version`, `at`, `score` and `keys` (a JSON object), as the ledger reads them; of several
-            labels `outputs` (a JSON object), too.
-        labels: The label's table, and the key columns it shares with the predictions.
-        now: The instant of the join, UTC epoch microseconds.
+        predictions: `id`, `version`, `at`, `score` and `keys` (a JSON object), as the ledger reads them; for several
+            labels also `outputs` (a JSON object).
+        labels: The label's table, and the key columns that it shares with the predictions.
+        now: Time of the join, UTC epoch microseconds.
 
     Returns:
         `id`, `version`, `at`, `score`, `label` (float64, or string for a class), `lag_us` (int64: from the prediction
-        to when its label could be known), in order of `at`. Of several labels `score` and `label` are structs of their
-        columns, of the predictions that have every label, and the lag is the longest.
+        until its label was known), ordered by `at`. For several labels, `score` and `label` are structs of their
+        columns, only predictions with every label are returned, and the lag is the longest.
     """
     if labels.others:
         return _join_each(predictions, labels, now)
@@ -141,10 +141,10 @@ def arrived(labels: LabelRows, since: int, until: int) -> bool:
 
 
 def changed_keys(labels: LabelRows, before: Checkpoint, until: int) -> pa.Table | None:
-    """Return the keys whose label may be another at `until` than it was at a checkpoint; `None` where all may be.
+    """Return the keys whose label may have changed between a checkpoint and `until`; `None` if all may have.
 
-    That are the keys of the rows that landed or became visible since. Where rows are versions of facts, it is those of
-    all versions of their facts, since a fact may have moved to another key.
+    These are the keys of rows that were ingested or became visible since. If rows are versions of facts, the keys of
+    all versions of these facts are included, since a fact may have moved to another key.
     """
     if labels.others:
         states = (before.labels or "").split(STATES)
@@ -155,12 +155,12 @@ def changed_keys(labels: LabelRows, before: Checkpoint, until: int) -> pa.Table 
             for one, state in zip(labels.each, states, strict=True)
         ]
         known = [keys for keys in each if keys is not None]
-        # Where sources type a key each in its own way, the keys do not go into one table.
+        # If sources declare different types of a key, the keys do not fit into one table.
         one_type = all(keys.schema.equals(known[0].schema) for keys in known)
         return pa.concat_tables(known) if len(known) == len(each) and one_type else None
     version, matures = labels.version_in(before.labels), labels.label.matures_us
     came = None if version is None else labels.appended(version)
-    if came is None or matures is not None:  # one label row may show that all others are mature
+    if came is None or matures is not None:  # a single label row may make all predictions mature
         return None
     source = labels.label.source
     keys = ", ".join(f"{_comparable(name, labels.keys)} AS {quote_name(name)}" for name in labels.keys)
@@ -176,7 +176,7 @@ def changed_keys(labels: LabelRows, before: Checkpoint, until: int) -> pa.Table 
 
 
 def touched(keys: pa.Table, labels: LabelRows, batches: Iterable[pa.Table], window_us: int) -> set[int]:
-    """Return the starts of the windows that have a prediction of one of the keys; batches have `at` and `keys`."""
+    """Return the starts of windows with a prediction of one of the keys; batches have `at` and `keys`."""
     found: set[int] = set()
     matches = " AND ".join(f"asked.{quote_name(name)} = changed.{quote_name(name)}" for name in labels.keys)
     with duck.connect() as connection:
@@ -190,7 +190,7 @@ def touched(keys: pa.Table, labels: LabelRows, batches: Iterable[pa.Table], wind
 
 
 def distinct(predictions: pa.Table) -> pa.Table:
-    """Return the table with each `id` once, where it first stands."""
+    """Return the table with the first row of each `id`."""
     positions = pa.array(range(predictions.num_rows), pa.int64())
     numbered = predictions.select(["id"]).append_column("position", positions)
     first = numbered.group_by("id").aggregate([("position", "min")])
@@ -200,7 +200,7 @@ def distinct(predictions: pa.Table) -> pa.Table:
 
 
 def json_rows(documents: pa.ChunkedArray[Any]) -> list[dict[str, Any]]:
-    """Return a column of JSON objects as dictionaries; a null is an empty one."""
+    """Return a column of JSON objects as dictionaries; a null becomes an empty one."""
     texts = [text or "{}" for text in documents.to_pylist()]
     decoded: list[dict[str, Any]] = msgspec.json.decode("[" + ",".join(texts) + "]")
     return decoded
@@ -212,7 +212,7 @@ def _between(since: int, until: int) -> str:
 
 
 def _comparable(name: str, keys: Schema) -> str:
-    # Floats meet as doubles, instants as their microseconds: the forms in which the log has them.
+    # Floats are compared as doubles and times as microseconds, as in the log.
     if keys[name] is DType.Timestamp:
         return f'epoch_us(landed."{name}")'
     return f'CAST(landed."{name}" AS DOUBLE)' if keys[name] is DType.Float32 else f'landed."{name}"'

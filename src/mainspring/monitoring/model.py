@@ -1,4 +1,4 @@
-"""What a monitor finds in one window of time, and where the labels it waits for come from."""
+"""Monitoring windows and checkpoints, and the label rows of an endpoint."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mainspring.core.schema import Schema
 from mainspring.data.model import TableScan
 from mainspring.training.label import Label
 
-STATES = "; "  # between the states of several labels
+STATES = "; "  # separates the states of several labels
 
 
 class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):
-    """How one column, a feature or the score, differs from the reference in one window."""
+    """Drift of one column, a feature or the score, against the reference, in one window."""
 
     column: str
     ks: float  # the largest distance of the two cumulative distributions over the reference's bins
@@ -24,7 +24,7 @@ class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):
     p_value: float
     q_value: float  # Benjamini-Hochberg over the window's columns
     drifted: bool  # q below the limit and the effect over its floor, in this window
-    alert: bool  # drifted in this window and in the one before
+    alert: bool  # drifted in this window and in the previous one
 
 
 class VersionQuality(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ class VersionQuality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """One window of an endpoint's life: traffic, latency, quality with its coverage, drift."""
+    """One window of an endpoint: traffic, latency, quality with its label coverage, drift."""
 
     endpoint: str
     start: int  # UTC epoch microseconds
@@ -47,53 +47,53 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     coverage: float  # share of predictions with a label
     lag_p50_s: float | None  # from prediction to label
     quality: dict[str, float]  # metric -> value, empty without labels
-    columns: tuple[ColumnDrift, ...]  # empty where the window holds too few predictions to judge
+    columns: tuple[ColumnDrift, ...]  # empty if the window has too few predictions for a test
     versions: dict[str, int]  # version -> predictions
-    score: ColumnDrift | None = None  # the first output's own drift; null where the reference does not have it
-    reference_version: str | None = None  # the version against whose reference the columns were compared
-    reference_rows: int = 0  # how many predictions were compared: those of that version
-    by_version: dict[str, VersionQuality] = {}  # the versions whose predictions have labels
-    computed_at: int = 0  # UTC epoch microseconds: labels visible by then are in
+    score: ColumnDrift | None = None  # drift of the first output; null if the reference lacks it
+    reference_version: str | None = None  # the version whose reference the columns were compared with
+    reference_rows: int = 0  # number of predictions compared: those of that version
+    by_version: dict[str, VersionQuality] = {}  # only versions with labelled predictions
+    computed_at: int = 0  # UTC epoch microseconds: labels visible by this time are included
 
     @property
     def judged(self) -> tuple[ColumnDrift, ...]:
-        """The columns that were compared with the reference: the features and the score."""
+        """The columns compared with the reference: the features and the score."""
         return (*self.columns, *((self.score,) if self.score else ()))
 
     @property
     def drifted(self) -> list[str]:
-        """The columns that drifted in this window, the score included: the count that is shown everywhere."""
+        """The columns that drifted in this window, including the score: the count shown everywhere."""
         return [each.column for each in self.judged if each.drifted]
 
     @property
     def alerts(self) -> list[str]:
-        """Those that drifted in the window before, too."""
+        """The columns that also drifted in the previous window."""
         return [each.column for each in self.judged if each.alert]
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """How far an endpoint's windows of one length go.
+    """Progress of an endpoint's windows of one length.
 
-    It is stored in one step with the windows: each prediction behind `position` and each label behind `until` and
-    `labels` is still to be counted, and no other. Without it, all predictions are counted again.
+    Stored atomically with the windows: exactly the predictions after `position`, and the labels after `until` and
+    `labels`, are not yet counted. Without a checkpoint, all predictions are counted again.
     """
 
     endpoint: str
     window_us: int
     position: int  # in the prediction store
-    until: int  # UTC epoch microseconds: predictions made before it, and labels visible by then, are in
-    labels: str | None  # the labels that were joined, see `LabelRows.state`; null where there were none
-    tallies: bytes = b""  # the counts of open windows, see `monitoring.tally.stored`; empty: they are counted again
-    early: bool = False  # whether predictions of a clock that is ahead are behind `position`, and in no window yet
+    until: int  # UTC epoch microseconds: includes predictions made before it, and labels visible by it
+    labels: str | None  # state of the joined labels, see `LabelRows.state`; null without labels
+    tallies: bytes = b""  # open windows, see `monitoring.tally.stored`; if empty, they are counted again
+    early: bool = False  # True if predictions with a future time are before `position`, and in no window
 
 
 @dataclass(frozen=True, slots=True)
 class LabelRows:
-    """Where an endpoint's labels land: one version of a source's table, and how its rows find their predictions.
+    """Label rows of an endpoint: one version of a source's table, and the join keys.
 
-    `keys` are the key columns of the label's entity, with their types; a prediction and a label belong together where
-    all of them are equal. `appended` returns the rows that came after a version, `None` where that cannot be told.
-    `others` are the model's further labels: a prediction is labelled where it has every one.
+    `keys` are the key columns of the label's entity, with their types; a prediction and a label match if all are equal.
+    `appended` returns the rows appended after a version, `None` if unknown. `others` are the model's further labels: a
+    prediction counts as labelled only if it has all of them.
     """
 
     label: Label
@@ -104,21 +104,21 @@ class LabelRows:
 
     @property
     def each(self) -> tuple[LabelRows, ...]:
-        """Every label for itself."""
+        """Every label separately."""
         return (replace(self, others=()), *self.others)
 
     @property
     def matures_us(self) -> int | None:
-        """How long after a prediction its labels are settled; `None` where none matures."""
+        """Longest time from a prediction until its labels are settled; `None` if no label matures."""
         return max((each.label.matures_us for each in self.each if each.label.matures_us is not None), default=None)
 
     @property
     def state(self) -> str:
-        """The labels, their rules and the versions of their tables: what they say can be other where one of them is."""
+        """The labels, their rules and their table versions; labels can only differ if the state does."""
         return STATES.join(f"{each._said}@{each.scan.version}" for each in self.each)
 
     def version_in(self, state: str | None) -> int | None:
-        """Return the version of the table in an earlier `state`, `None` where that was of another label or rule."""
+        """Return the table version in an earlier `state`, `None` if that was of another label or rule."""
         said, _, version = (state or "").rpartition("@")
         return int(version) if said == self._said and version.isdecimal() else None
 

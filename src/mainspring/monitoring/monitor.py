@@ -1,4 +1,4 @@
-"""The monitor: one endpoint's life in windows of time, kept up to date as predictions and labels come in."""
+"""The monitor: an endpoint's windows over time, updated as predictions and labels arrive."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from mainspring.registry.model import Bundle
 
 Progress = Callable[[int, int], None]
 
-_CONTEXT = 8  # windows before those that may change: one of them was judged, unless traffic was thin for long
-_WAIT_S = 600.0  # for another process that looks at the same endpoint
-_SILENT_WINDOWS = 500  # after a long silence, only so many empty windows are kept
+_CONTEXT = 8  # number of earlier windows read for alerts; usually one of them was tested
+_WAIT_S = 600.0  # wait for another process that monitors the same endpoint
+_SILENT_WINDOWS = 500  # maximum number of empty windows stored after a long silence
 _NO_LABELS = pa.table(
     {"version": pa.array([], pa.string()), "score": pa.array([], pa.float64()),
      "label": pa.array([], pa.float64()), "lag_us": pa.array([], pa.int64())}
@@ -36,18 +36,18 @@ _NO_LABELS = pa.table(
 
 
 class Monitor:
-    """Looks at an endpoint's predictions window by window, and again at those whose labels arrived since.
+    """Computes an endpoint's windows, and again those whose labels have arrived since.
 
     Args:
-        predictions: The log, as far as it is compacted: `compact` first to see what came last.
-        monitors: Where the windows are kept.
-        labels: Returns an endpoint's label rows as they are now, `None` where its model has no label.
+        predictions: The prediction log, as far as it is compacted; call `compact` first to include the latest.
+        monitors: The store of windows.
+        labels: Returns an endpoint's current label rows, `None` if its model has no label.
         load: Returns the verified bundle of a digest.
-        locks: One run of an endpoint at a time, of all processes; by default of this monitor's threads.
-        window_us: The length of a window, microseconds; windows start at its multiples since the epoch.
-        label_wait_us: How long after a window's start a label may still change it; of a label that matures, how long
-            after its maturity.
-        rows_at_once: How many predictions of settled windows are read at once; a window of more is read alone.
+        locks: Allows one run per endpoint at a time, across processes; by default only across this monitor's threads.
+        window_us: Length of a window, microseconds; windows start at its multiples since the epoch.
+        label_wait_us: Microseconds after a window's start in which a label may still change it; for a label that
+            matures, after its maturity.
+        rows_at_once: Number of predictions of settled windows read at once; a larger window is read alone.
     """
 
     def __init__(
@@ -75,29 +75,30 @@ class Monitor:
         self._open: dict[str, Open] = {}
 
     def run(self, endpoint: str, until: int | None = None, progress: Progress | None = None) -> list[Window]:
-        """Bring the endpoint's windows up to date and return those that were computed, oldest first.
+        """Update the endpoint's windows and return the computed ones, oldest first.
 
-        That is every window that is not settled (a whole window must have passed since its end, so that what was
-        logged last is in), every settled one into which predictions came since, and every settled one if labels became
-        visible since it was computed. The same run again gives the same windows. Without `until`, a checkpoint is
-        stored with the windows: the next run, of this process or another, reads only what came since, and knows of all
-        that came late. Where that cannot be told, windows are compared with the store by how many predictions they
-        have.
+        Computed are: every window that is not settled (it settles one window length after its end, so that late log
+        entries are included); every settled one that received predictions since; and every settled one if labels became
+        visible since it was computed. Repeating a run gives the same windows.
+
+        Without `until`, a checkpoint is stored with the windows. The next run, in any process, then reads only new
+        predictions, and knows of all late ones. If the store cannot list them, windows are compared with the store by
+        their number of predictions.
 
         Args:
-            until: The instant as of which to look, UTC epoch microseconds: predictions made before it, labels visible
-                by then. By default the clock's.
+            until: Time of the evaluation, UTC epoch microseconds: includes predictions made before it, and labels
+                visible by it. By default the clock's time.
             progress: Called with (windows done, windows in all).
 
         Raises:
-            Conflict: Another process looks at the endpoint, for ten minutes.
+            Conflict: Another process has been monitoring the endpoint for ten minutes.
             Corrupt: A served bundle is damaged.
         """
         with self._locks.hold(endpoint, wait_s=_WAIT_S):
             checkpoint = self._monitors.checkpoint(endpoint, self._window_us)
             if until is not None:
                 changed, _ = self._run(endpoint, None, None, until, progress)
-                # Labels that were joined as of another instant are joined again at the next look.
+                # Labels joined as of another time are joined again in the next run.
                 void = None if checkpoint is None else msgspec.structs.replace(checkpoint, labels=None)
                 self._monitors.save(changed, void)
                 return changed
@@ -111,7 +112,7 @@ class Monitor:
             return changed
 
     def _resumed(self, endpoint: str, checkpoint: Checkpoint | None, until: int) -> Open | None:
-        """Return the tallies of the last run, also of another process; `None` where open windows must be read again."""
+        """Return the tallies of the last run, in any process; `None` if open windows must be read again."""
         opened = self._open.pop(endpoint, None)
         if checkpoint is None or until < checkpoint.until:
             return None
@@ -132,10 +133,10 @@ class Monitor:
         since = next((window.start for window in known if not self._is_settled(window)), None)
         if since is None and known:
             since = known[-1].end
-        # Windows before `opening` are settled by this run: nothing is kept of them.
+        # Windows before `opening` are settled by this run, so their tallies are dropped.
         opening = max(since or 0, (until // self._window_us - 1) * self._window_us)
         opened, came = self._followed(endpoint, opened, checkpoint, opening, labels, until)
-        # After a long rest the first of the open windows may be among those that are not known any more.
+        # After a long pause the first open window may precede the known ones.
         since = min([*opened.tallies, *(came if since is None else [since])], default=until)
         again = self._again(endpoint, known, since, came, checkpoint, labels, until)
         starts = self._starts([*came, *opened.tallies], since, until)
@@ -166,13 +167,15 @@ class Monitor:
         labels: LabelRows | None,
         until: int,
     ) -> tuple[Open, Counter[int]]:
-        """Return the tallies of open windows, and how many predictions came into others since the checkpoint."""
+        """Return the tallies of open windows, and the numbers of predictions that arrived in others since the
+        checkpoint.
+        """
         if opened is not None:
             opened, came = self._following.follow(endpoint, opened, opening, labels, until)
             if opened is not None:
                 return opened, came
         opened, _ = self._following.follow(endpoint, None, opening, labels, until)
-        assert opened is not None  # what is counted from the beginning can be told
+        assert opened is not None  # always possible when counting from scratch
         stored = {window.start: window.predictions for window in self._stored(endpoint, 0, opening)}
         position = None if checkpoint is None or checkpoint.early else checkpoint.position
         return opened, self._following.came(endpoint, min(opening, until), stored, position)
@@ -180,13 +183,13 @@ class Monitor:
     def _unread(
         self, starts: Collection[int], known: Sequence[Window], came: Counter[int], opened: Open
     ) -> dict[int, int]:
-        """Return which windows must be read, in order, and about how many predictions each of them has."""
+        """Return the windows to read, in order, with their approximate numbers of predictions."""
         stored = {window.start: window.predictions for window in known}
         rows = {start: stored.get(start, 0) + came[start] for start in sorted({*starts})}
         return {start: each for start, each in rows.items() if each and start not in opened.tallies}
 
     def _known(self, endpoint: str, until: int, labels: LabelRows | None) -> list[Window]:
-        """Return the windows that may still change; where there is none, the last one, to go on from."""
+        """Return the windows that may still change; if there are none, the last one, to continue from."""
         wait_us = self._label_wait_us + ((labels.matures_us or 0) if labels else 0)
         found = self._monitors.windows(endpoint, until - wait_us, until)
         found = found or self._monitors.windows(endpoint, 0, until)[-1:]
@@ -205,13 +208,13 @@ class Monitor:
         labels: LabelRows | None,
         until: int,
     ) -> list[Window]:
-        """Return the settled windows whose labels may be others by now; those that are read anyway are left out."""
+        """Return the settled windows whose labels may have changed, except those that are read anyway."""
         settled = [window for window in known if window.start < since and window.predictions]
         if not settled or labels is None:
             return []
         others: set[int] | None = None
         if checkpoint is not None and until >= checkpoint.until:
-            # A label may land long after it was known: its instant alone would not say that it is new.
+            # A label may be ingested long after it was known, so its time alone does not show that it is new.
             if checkpoint.labels == labels.state and not arrived(labels, checkpoint.until, until):
                 return []
             span = settled[0].start, settled[-1].end
@@ -219,7 +222,7 @@ class Monitor:
         return [window for window in settled if window.start not in came and (others is None or window.start in others)]
 
     def _starts(self, found: Collection[int], since: int, until: int) -> list[int]:
-        """Return the starts of the windows in `[since, until)`: those that were found, and of the others the last."""
+        """Return the starts of windows in `[since, until)`: those with predictions, and the most recent empty ones."""
         last = (until - 1) // self._window_us * self._window_us
         silent = range(max(since, last - (_SILENT_WINDOWS - 1) * self._window_us), last + 1, self._window_us)
         return sorted({*silent, *(start for start in found if start >= since)})
@@ -227,7 +230,7 @@ class Monitor:
     def _measured_again(
         self, endpoint: str, again: Sequence[Window], labels: LabelRows | None, until: int
     ) -> Iterator[Window]:
-        """Yield settled windows: of one that has as many predictions as before only its labels change."""
+        """Yield settled windows; if the number of predictions is unchanged, only the labels are updated."""
         windows = {window.start: window for window in again}
         for starts in self._batches({window.start: window.predictions for window in again}):
             tallies = self._following.tallied(endpoint, starts, labels, until, features=False)
@@ -240,14 +243,14 @@ class Monitor:
     def _measured_first(
         self, endpoint: str, unread: Mapping[int, int], labels: LabelRows | None, until: int
     ) -> Iterator[Window]:
-        """Yield windows whose predictions must be read, about so many of each."""
+        """Yield windows whose predictions must be read; values are approximate numbers of predictions."""
         for starts in self._batches(unread):
             tallies = self._following.tallied(endpoint, starts, labels, until)
             for start in starts:
                 yield self._measured(endpoint, start, tallies.pop(start), until)
 
     def _batches(self, rows: Mapping[int, int]) -> Iterator[list[int]]:
-        """Yield windows next to each other, as many at a time as fit in memory, given the predictions of each."""
+        """Yield lists of adjacent windows that fit in memory together, given their numbers of predictions."""
         batch: list[int] = []
         many = 0
         for start in sorted(rows):
@@ -273,12 +276,12 @@ class Monitor:
         versions = {} if dominant is None else {dominant.version: self._served(dominant.digest)}
         for made in tally.made.values() if joined.num_rows else ():
             if made.version not in versions:
-                with suppress(MainspringError):  # its bundle is gone: it is another's window
+                with suppress(MainspringError):  # its bundle is gone, and another version made most predictions
                     versions[made.version] = self._served(made.digest)
         return figures.with_labels(window, joined, versions, until)
 
     def _alerted(self, known: Sequence[Window], done: Sequence[Window]) -> list[Window]:
-        """Return what changed: `done`, and any window whose alert depends on one of them."""
+        """Return the changed windows: `done`, and any window whose alerts depend on them."""
         stored = {window.start: window for window in known}
         current = stored | {window.start: window for window in done}
         ordered = [current[start] for start in sorted(current)]
@@ -291,7 +294,7 @@ class Monitor:
         ]
 
     def _before(self, windows: Sequence[Window]) -> list[Window]:
-        """Return the windows just before the first: they do not change any more, but its alerts depend on them."""
+        """Return the windows just before the first, on which its alerts depend."""
         if not windows:
             return []
         first = windows[0]

@@ -1,4 +1,4 @@
-"""What monitoring needs of a backend: a place for its findings."""
+"""Port of monitoring: a store of windows and checkpoints."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from mainspring.monitoring.model import Checkpoint, Window
 
 
 class MonitorStore(Protocol):
-    """Windows by (endpoint, start, end), and checkpoints by (endpoint, length of the windows)."""
+    """Windows by (endpoint, start, end), and checkpoints by (endpoint, window length)."""
 
     def save(self, windows: Sequence[Window], checkpoint: Checkpoint | None = None) -> None:
-        """Store windows and a checkpoint, all or nothing; one for the same endpoint and time replaces the earlier."""
+        """Store windows and a checkpoint atomically, replacing those with the same key."""
         ...
 
     def checkpoint(self, endpoint: str, window_us: int) -> Checkpoint | None:
-        """Return the last checkpoint; `None` where there is none, or none that can be read."""
+        """Return the last checkpoint; `None` if there is none, or it cannot be read."""
         ...
 
     def windows(self, endpoint: str, since: int = 0, until: int | None = None) -> list[Window]:
-        """Return windows that start in `[since, until)`, oldest first."""
+        """Return the windows that start in `[since, until)`, oldest first."""
         ...

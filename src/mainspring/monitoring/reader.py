@@ -1,4 +1,4 @@
-"""Predictions on their way from the store into the tallies of their windows, in bounded memory."""
+"""Reader of predictions from the store into the tallies of their windows, in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from mainspring.monitoring.joins import OUTPUTS, distinct, join_labels
 from mainspring.monitoring.model import LabelRows
 from mainspring.monitoring.tally import LABELLED, Served, Tally, thinned
 
-ROWS_AT_ONCE = 200_000  # that are joined with labels at once
-UNCOUNTED = ("id", "version", "digest", "at", "latency_us", "keys", "score", "share")  # what is read without features
+ROWS_AT_ONCE = 200_000  # number of predictions joined with labels at once
+UNCOUNTED = ("id", "version", "digest", "at", "latency_us", "keys", "score", "share")  # columns read without features
 _JOINED = ["id", "version", "at", "score", "keys"]
 
 
 class Reader:
-    """Puts predictions into the tallies of their windows, and joins them with their labels, very many at a time.
+    """Adds predictions to the tallies of their windows, and joins them with their labels in large batches.
 
     Args:
-        grows: Whether windows get a tally when their first prediction comes; else others are passed over.
-        count: Whether they are counted; else they were before, and are only joined.
-        features: Whether they come with their features: else they are `UNCOUNTED`.
+        grows: Whether to create tallies for new windows; else their predictions are skipped.
+        count: Whether to count predictions; else they were counted before, and are only joined.
+        features: Whether predictions have their features; else only the columns `UNCOUNTED`.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Reader:
     def add(self, batch: pa.Table) -> None:
         batch = distinct(batch.sort_by("at"))
         if self._labels is not None and self._labels.others and OUTPUTS not in batch.column_names:
-            batch = batch.append_column(OUTPUTS, pa.nulls(batch.num_rows, pa.string()))  # read for another label
+            batch = batch.append_column(OUTPUTS, pa.nulls(batch.num_rows, pa.string()))  # read for other labels
         for start, rows in self._windows(batch):
             if start not in self._tallies:
                 if not self._grows:
@@ -73,7 +73,7 @@ class Reader:
             self.join()
 
     def join(self) -> None:
-        """Join what waits for it."""
+        """Join the waiting predictions with their labels."""
         if self._labels is None or not self._waiting:
             return
         joined = join_labels(pa.concat_tables(self._waiting), self._labels, self._until)
@@ -90,6 +90,6 @@ class Reader:
 
 
 def instants(table: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return `at`, UTC epoch microseconds, shape (rows,)."""
+    """Return the column `at`, UTC epoch microseconds, shape (rows,)."""
     found: np.ndarray[tuple[int], np.dtype[np.int64]] = table["at"].cast(pa.int64()).to_numpy()
     return found

@@ -1,7 +1,7 @@
-"""Counts of a window's predictions, to which later predictions are added without the earlier ones.
+"""Mergeable counts of a window's predictions: later predictions are added without reading earlier ones.
 
-The counts are a function of the predictions, not of the batches in which they came: bins and quantiles exactly,
-means and variances up to rounding.
+The counts depend on the predictions, not on their batches: bins and quantiles exactly, means and variances up to
+rounding.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from mainspring.monitoring.joins import json_rows
 from mainspring.stats.metrics import Metric
 from mainspring.stats.reference import NUMERIC, Counts, Reference, count_bins
 
-_COUNTING = 1  # one more where `Made` or `Tally` count in another way
-_MOST_BYTES = 4 << 20  # of stored tallies: they are written with every look
-LABELLED = ("version", "score", "label", "lag_us")  # what a window needs of each prediction that has a label
+_COUNTING = 1  # increment if `Made` or `Tally` change their way of counting
+_MOST_BYTES = 4 << 20  # maximum size of stored tallies, which are written in every run
+LABELLED = ("version", "score", "label", "lag_us")  # columns of labelled predictions that a window needs
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Description of a bundle's predictions: their task, inputs, score and reference statistics."""
+    """Description of a bundle's predictions: task, inputs, score and reference statistics."""
 
     task: str
     features: Mapping[str, DType]  # the model's inputs, by full name
-    score: str  # the first output: what the log calls the score
-    reference: Reference | None  # of both
-    labels: tuple[str, ...] = ()  # of a model of several: the outputs of these names
-    more: tuple[Metric, ...] = ()  # what the version was judged by beside the metrics of its task
+    score: str  # the first output, which the log calls score
+    reference: Reference | None  # of features and score
+    labels: tuple[str, ...] = ()  # for several labels: their output names
+    more: tuple[Metric, ...] = ()  # metrics of the version in addition to the task's
 
 
 class MadeRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """`Made` as it is stored."""
+    """Stored form of `Made`."""
 
     version: str
     digest: str
-    known: bool  # its bundle could be loaded: else its columns were not counted
+    known: bool  # True if its bundle could be loaded; else its columns were not counted
     rows: int
     first: int
     counts: dict[str, Counts]
@@ -56,7 +56,7 @@ class MadeRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TallyRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """`Tally` as it is stored, without its labels: they are joined again."""
+    """Stored form of `Tally`, without labels, which are joined again."""
 
     share: float
     rows: int
@@ -65,19 +65,19 @@ class TallyRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TallyRecords(msgspec.Struct, frozen=True, kw_only=True):
-    """The tallies of several windows, by start."""
+    """Stored tallies of several windows, by start."""
 
-    counting: int  # another version of this package counts in another way: see `_COUNTING`
+    counting: int  # another release may count in another way: see `_COUNTING`
     tallies: dict[int, TallyRecord]
 
 
 class Made:
-    """The predictions of one version in one window.
+    """Predictions of one version in one window.
 
     Attributes:
-        served: What its bundle says, or why that cannot be known.
-        rows: How many they are.
-        first: When the first of them was made, UTC epoch microseconds.
+        served: Description of its bundle, or the error of loading it.
+        rows: Number of predictions.
+        first: Time of the first prediction, UTC epoch microseconds.
     """
 
     def __init__(self, version: str, digest: str, served: Served | MainspringError) -> None:
@@ -109,7 +109,7 @@ class Made:
             self._count(score, count_bins(reference[score], _numbers(rows["score"].to_pylist())))
 
     def counts(self) -> dict[str, Counts]:
-        """Return the counts of each column that is to be judged: not of those that were left out of every row."""
+        """Return the counts of each column to test, except columns withheld from every row."""
         found = {}
         for name, counts in self._counts.items():
             missing = 0 if name in self._left_out else self._missing[name]
@@ -145,16 +145,16 @@ class Made:
 class Tally:
     """Counts of one window.
 
-    Of predictions that were logged with several shares, those of a larger share are thinned to the smallest, so that
-    each has one chance to count. Which of them stay is a function of their ids.
+    Predictions logged with a larger sampling share than the window's smallest are thinned to it, so that each has the
+    same chance to count. The selection is a function of their ids.
 
     Args:
-        share: The smallest share in the window, if it is known.
+        share: The smallest share in the window, if known.
 
     Attributes:
-        uneven: A share turned out to be smaller than that to which the rows before it were thinned: what was counted is
-            wrong, and the window must be counted again with `share`.
-        labelled: Predictions with their labels: the columns `LABELLED` of what `joins.join_labels` gives.
+        uneven: A later prediction had a smaller share than earlier ones were thinned to, so the counts are wrong, and
+            the window must be counted again with `share`.
+        labelled: Labelled predictions: the columns `LABELLED` of results of `joins.join_labels`.
     """
 
     def __init__(self, share: float = math.inf) -> None:
@@ -166,11 +166,11 @@ class Tally:
         self.labelled: list[pa.Table] = []
 
     def add(self, rows: pa.Table, served: Callable[[str], Served], *, features: bool = True) -> pa.Table:
-        """Count predictions of the window, and return those that count.
+        """Count predictions of the window, and return those that were counted.
 
         Args:
-            served: Returns what the bundle of a digest says.
-            features: Whether the rows have their features: else only predictions are counted.
+            served: Returns the description of a bundle, by its digest.
+            features: Whether the rows have their features; else only predictions are counted.
         """
         shares = rows["share"].to_numpy()
         least = float(shares.min())
@@ -190,18 +190,18 @@ class Tally:
         return rows
 
     def dominant(self) -> Made | None:
-        """Return the version that made most of the predictions; of several, the one that came last."""
+        """Return the version with most predictions; among equals the one that started last."""
         return max(self.made.values(), key=lambda made: (made.rows, made.first, made.version), default=None)
 
     def versions(self) -> dict[str, int]:
-        """Return version -> predictions, the most first."""
+        """Return version -> number of predictions, most frequent first."""
         found: Counter[str] = Counter()
         for made in self.made.values():
             found[made.version] += made.rows
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     def latency_ms(self, share: float) -> float | None:
-        """Return a quantile of the latencies, between two of them by a straight line; `None` without predictions."""
+        """Return a quantile of the latencies in milliseconds, with linear interpolation; `None` without predictions."""
         if not self.rows:
             return None
         values = np.array(sorted(self.latencies), np.int64)
@@ -212,7 +212,7 @@ class Tally:
 
 
 def stored(tallies: Mapping[int, Tally]) -> bytes:
-    """Return tallies by the start of their window as bytes, without their labels; none where they are very many."""
+    """Encode the tallies by window start, without their labels; empty if they exceed the size limit."""
     records = {
         start: TallyRecord(
             share=tally.share,
@@ -227,7 +227,7 @@ def stored(tallies: Mapping[int, Tally]) -> bytes:
 
 
 def restored(content: bytes, served: Callable[[str], Served]) -> dict[int, Tally] | None:
-    """Return what `stored` made bytes of, or `None` where it must be counted again."""
+    """Decode tallies from `stored`, or return `None` if they must be counted again."""
     try:
         records = msgspec.msgpack.decode(content, type=TallyRecords)
     except msgspec.MsgspecError:
@@ -247,7 +247,7 @@ def restored(content: bytes, served: Callable[[str], Served]) -> dict[int, Tally
 
 
 def thinned(rows: pa.Table, share: float) -> pa.Table:
-    """Return those rows that would be there had `share` of the requests been logged, where more were."""
+    """Return the rows that would exist had `share` of the requests been logged, where more were."""
     shares = rows["share"].to_numpy()
     if shares.max() <= share:
         return rows
@@ -258,7 +258,7 @@ def thinned(rows: pa.Table, share: float) -> pa.Table:
 def _said(served: Callable[[str], Served], digest: str) -> Served | MainspringError:
     try:
         return served(digest)
-    except MainspringError as error:  # it matters where this version is the one that is judged
+    except MainspringError as error:  # raised only if this version's drift is to be tested
         return error
 
 
@@ -273,7 +273,7 @@ def _list(names: object) -> list[str]:
 
 
 def _trained(values: Sequence[Any], dtype: DType) -> npt.NDArray[np.float64]:
-    """Return the values in the precision of the reference: a client's 0.1 is the float32 that training saw."""
+    """Return the values in the reference's precision: a client's 0.1 is the float32 seen in training."""
     numbers = _numbers(values)
     if dtype in (DType.Float32, DType.Boolean):
         with np.errstate(over="ignore"):
@@ -282,11 +282,11 @@ def _trained(values: Sequence[Any], dtype: DType) -> npt.NDArray[np.float64]:
 
 
 def _texts(values: Sequence[Any]) -> list[Any]:
-    return [value or None for value in values]  # "" is null to a model
+    return [value or None for value in values]  # a model treats "" as null
 
 
 def _numbers(values: Sequence[Any]) -> npt.NDArray[np.float64]:
-    """Return the values as floats; a null, or what is no number, is NaN."""
+    """Return the values as floats; null and non-numbers become NaN."""
     try:
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError):

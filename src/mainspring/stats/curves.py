@@ -1,4 +1,4 @@
-"""A calibration curve: what a probability becomes, by its log-odds."""
+"""Calibration curve: a map from a probability's log-odds to a calibrated probability."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 
 class Curve(msgspec.Struct, frozen=True):
-    """Of log-odds x: `sigmoid(slope * x + intercept)`, or, with knots, the polyline through them, flat beyond its ends.
+    """Calibrated probability at log-odds x: `sigmoid(slope * x + intercept)`, or the polyline through the knots, if
+    any.
 
-    Probabilities below `least`, and as close to 1, are taken for that much.
+    The polyline is flat beyond its ends. Probabilities are clipped to [`least`, 1 - `least`] first.
     """
 
     least: float

@@ -1,4 +1,4 @@
-"""Tail probabilities of three distributions, to double precision, so that nothing needs SciPy at run time."""
+"""Tail probabilities of three distributions in double precision, without SciPy at run time."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Whether a column still looks as it did: tests on counts, and when to say so.
+"""Drift tests on counts, and rules for an alert.
 
-A numeric column has two tests: Kolmogorov and Smirnov's on the reference's bins (shape), and a z-test of the mean,
-which sees a small shift of the whole sooner. A categorical one has a chi-square test. Missing values (null, NaN) are
-one more bin, so a column that goes missing drifts too. Significance alone is no news with a million rows: an effect
-must also be over a floor, and a second window in a row must agree.
+A numeric column has two tests: Kolmogorov-Smirnov on the reference's bins (shape), and a z-test of the mean, which
+detects a small overall shift sooner. A categorical column has a chi-square test. Missing values (null, NaN) are one
+more bin, so a column that goes missing drifts too. With a million rows significance alone means little: an effect must
+also exceed a floor, and a second consecutive window must agree.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Q_LIMIT = 0.01
 FLOOR_SD = 0.03
 FLOOR_KS = 0.01
 FLOOR_VARIATION = 0.01
-FEWEST_ROWS = 30  # below, the tests' limiting distributions say little
-_FEWEST_EXPECTED = 5.0  # in a cell of the chi-square table (Cochran, 1954)
+FEWEST_ROWS = 30  # minimum for the tests' limiting distributions
+_FEWEST_EXPECTED = 5.0  # minimum per cell of the chi-square table (Cochran, 1954)
 
 
 class Comparison(NamedTuple):
-    """How far a column is from its reference, and how surprising that is.
+    """Distance of a column from its reference, and its p-value.
 
     `ks` is the largest distance of the two cumulative distributions over the bins; for categories the total variation
-    distance, half the sum of the differences of shares. `shift_sd` is the mean's shift in reference standard
-    deviations, None for categories, without values, and where the reference is constant.
+    distance, half the sum of the differences of shares. `shift_sd` is the shift of the mean in reference standard
+    deviations, None for categories, without values, and for a constant reference.
     """
 
     ks: float
@@ -41,22 +41,22 @@ class Comparison(NamedTuple):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What one window says of one column."""
+    """Result of the drift test of one column in one window."""
 
     column: str
     ks: float
     shift_sd: float | None
     null_share: float
     p_value: float
-    q_value: float  # Benjamini-Hochberg over the columns judged together
-    drifted: bool  # in this window: q under the limit, and an effect at least at its floor
-    alert: bool  # drifted in this window and in the one before
+    q_value: float  # Benjamini-Hochberg over the columns tested together
+    drifted: bool  # in this window: q below the limit, and the effect at or above its floor
+    alert: bool  # drifted in this window and in the previous one
 
 
 def compare(reference: ColumnReference, counts: Counts) -> Comparison:
-    """Return distance and p-value of counts against the reference whose bins they were counted over.
+    """Return distance and p-value of counts against the reference that defines their bins.
 
-    The p-value is Bonferroni's over the column's tests; 1 with fewer than 30 rows on either side.
+    The p-value is Bonferroni-corrected over the column's tests; 1 with fewer than 30 rows on either side.
     """
     before = np.array([*reference.bins, reference.nulls + reference.nans], dtype=np.float64)
     after = np.array([*counts.bins, counts.nulls + counts.nans], dtype=np.float64)
@@ -73,7 +73,7 @@ def compare(reference: ColumnReference, counts: Counts) -> Comparison:
     shift = None
     if reference.sd > 0.0 and reference.n and counts.n:
         shift = (counts.mean - reference.mean) / reference.sd
-        # The larger variance of the two stands for the window's: a window of equal values is no certainty.
+        # Use the larger of the two variances for the window: a window of equal values would have zero error.
         error = math.sqrt(reference.sd**2 / reference.n + max(reference.sd, counts.sd) ** 2 / counts.n)
         tests.append(normal_two_sided((counts.mean - reference.mean) / error))
     return Comparison(ks, shift, min(1.0, len(tests) * min(tests)) if enough else 1.0)
@@ -82,7 +82,7 @@ def compare(reference: ColumnReference, counts: Counts) -> Comparison:
 def _chi_square(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -> float:
     """Return the p-value of Pearson's test that two rows of counts have the same shares.
 
-    Cells that expect fewer than five are counted together.
+    Cells with an expected count below five are merged.
     """
     table = np.stack([before, after])
     share = table.sum(axis=1, keepdims=True) / table.sum()
@@ -96,7 +96,7 @@ def _chi_square(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64])
 
 
 def benjamini_hochberg(p: Sequence[float]) -> list[float]:
-    """Return q-values: the smallest false discovery rate at which each p-value would be a discovery, in the same order.
+    """Return q-values in the same order: the smallest false discovery rate at which each p-value is a discovery.
 
     Benjamini and Hochberg, J. R. Stat. Soc. B 57 (1995).
     """
@@ -115,11 +115,11 @@ def judge(
     *,
     q_limit: float = Q_LIMIT,
 ) -> list[Verdict]:
-    """Return one verdict a column of `counts`, in its order.
+    """Return one result per column of `counts`, in its order.
 
     Args:
-        counts: By column; a column that the reference lacks is left out.
-        drifted_before: The columns that had drifted in the window before: those alone can alert.
+        counts: Column -> counts; columns that the reference lacks are skipped.
+        drifted_before: Columns that drifted in the previous window; only these can alert.
     """
     judged = [name for name in counts if name in reference.columns]
     comparisons = [compare(reference.columns[name], counts[name]) for name in judged]
@@ -143,7 +143,7 @@ def judge(
 
 
 def over_floor(kind: str, comparison: Comparison) -> bool:
-    """Return whether the effect is large enough to be worth saying."""
+    """Return whether the effect is large enough to report."""
     if kind == CATEGORICAL:
         return comparison.ks >= FLOOR_VARIATION
     return comparison.ks >= FLOOR_KS or abs(comparison.shift_sd or 0.0) >= FLOOR_SD

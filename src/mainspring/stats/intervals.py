@@ -1,7 +1,7 @@
-"""How far a metric could have been another with other rows: percentile bootstrap (Efron and Tibshirani 1993, ch. 13).
+"""Confidence intervals of metrics by percentile bootstrap (Efron and Tibshirani 1993, ch. 13).
 
-The rows are drawn with replacement, one by one: where rows are alike (of one entity, of one hour), the truth is wider.
-Of many rows only some are drawn, and the deviations that they give are made narrower by the root of their share: the
+Rows are resampled one by one, with replacement; if rows are correlated (of one entity, of one hour), the true interval
+is wider. With many rows, each resample draws only some, and the deviations are scaled by the root of the share: the
 m-out-of-n bootstrap (Bickel, Goetze and van Zwet, Statistica Sinica 7, 1997).
 """
 
@@ -18,10 +18,10 @@ import numpy.typing as npt
 from mainspring.core.errors import Invalid
 from mainspring.stats.metrics import Metric, MetricFailed, measure, metrics_of, of_label, truth_of
 
-FULL_ROWS = 20_000  # as many rows are drawn a resample at most
-_CELLS = 2_000_000  # rows drawn at once: some ten arrays of 16 MB
-_UNDEFINED = 0.05  # a metric that more of the resamples do not define has no interval
-_ONE_BY_ONE = 200  # resamples of a metric that is computed for one resample after the other
+FULL_ROWS = 20_000  # maximum number of rows per resample
+_CELLS = 2_000_000  # number of rows drawn at once: about ten arrays of 16 MB
+_UNDEFINED = 0.05  # a metric undefined in a larger share of resamples has no interval
+_ONE_BY_ONE = 200  # number of resamples for a metric that is computed one resample at a time
 
 _Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.int64]
@@ -30,7 +30,7 @@ _Truth = npt.NDArray[Any]  # int64 classes, or float64 numbers
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Between which values a metric lies, in `confidence` of the cases."""
+    """Interval that contains a metric with probability `confidence`."""
 
     low: float
     high: float
@@ -49,16 +49,16 @@ def intervals(
     more: Sequence[Metric] = (),
     labels: Sequence[str] = (),
 ) -> dict[str, Interval]:
-    """Return the interval of each of the task's metrics, and of `more`; the same for the same seed.
+    """Return the interval of each of the task's metrics, and of those in `more`; deterministic for a given seed.
 
-    A metric is left out where too many resamples do not define it, as the AUC of a rare class, or make it fail.
+    A metric is omitted if it is undefined in too many resamples, such as the AUC of a rare class, or fails in them.
 
     Args:
-        y: The truth, shape (rows,), as `stats.metrics` takes it; of several labels (rows, labels).
+        y: Ground truth, shape (rows,), as in `stats.metrics`; (rows, labels) for several labels.
         score: Shape (rows,), or (rows, classes), or (rows, labels).
-        most_rows: How many rows a resample has at most.
-        more: Further metrics; for those, at most 200 of the resamples are looked at.
-        labels: The names of several labels: each metric has an interval of each, and one of their mean.
+        most_rows: Maximum number of rows per resample.
+        more: Further metrics; for these at most 200 resamples are used.
+        labels: Names of several labels: each metric gets an interval per label, and one for their mean.
 
     Raises:
         Invalid: `task` is unknown, the shapes do not match, there are no rows, or an argument is out of its range.
@@ -93,7 +93,7 @@ def intervals(
 
 
 class _Sampled:
-    """Metrics of resamples of some rows."""
+    """Metrics of resamples of given rows."""
 
     def __init__(
         self, names: Sequence[str], further: Sequence[Metric], truth: _Truth, scores: _Floats, rows: int
@@ -111,7 +111,7 @@ class _Sampled:
             self._ranked = place, group, truth[order].astype(np.bool_), bool(np.isnan(scores).any())
 
     def draw(self, rng: np.random.Generator, resamples: int) -> dict[str, _Floats]:
-        """Return each metric's values, shape (resamples,); NaN where a resample does not define it."""
+        """Return each metric's values, shape (resamples,); NaN if undefined in a resample."""
         found = {name: np.empty(resamples) for name in self._names}
         found |= {each.name: np.empty(min(resamples, _ONE_BY_ONE)) for each in self._further}
         step = max(1, _CELLS // self._rows)
@@ -137,7 +137,7 @@ class _Sampled:
         return found
 
     def widened(self, seed: int, resamples: int) -> dict[str, _Floats]:
-        """Return what `draw` does, as it would vary if every resample had all of the rows."""
+        """Return the values of `draw`, rescaled as if every resample had all rows."""
         drawn = self.draw(np.random.default_rng(seed), resamples)
         if self._rows == self._truth.size:
             return drawn
@@ -157,7 +157,7 @@ class _Sampled:
 
 
 def _tried(metric: Metric, truth: _Truth, scores: _Floats) -> float:
-    """Return a metric; NaN where it is not defined, or where a custom one fails."""
+    """Return a metric's value; NaN if it is undefined, or a custom metric fails."""
     try:
         return measure(metric, truth, scores)
     except MetricFailed:
@@ -165,7 +165,7 @@ def _tried(metric: Metric, truth: _Truth, scores: _Floats) -> float:
 
 
 def _row_losses(name: str, truth: _Truth, scores: _Floats) -> _Floats:
-    """Return what a row adds to a metric that is a mean, or the root of one, over rows; shape (rows,)."""
+    """Return each row's contribution to a metric that is a mean over rows, or the root of one; shape (rows,)."""
     least = float(np.finfo(np.float64).eps)
     if name in ("brier", "rmse"):
         return np.asarray((scores - truth) ** 2)
@@ -187,22 +187,22 @@ _OF_RANKS = ("auc", "average_precision")
 
 
 def _of_ranks(group: _Ints, positive: npt.NDArray[np.bool_], undefined: bool) -> dict[str, _Floats]:
-    """Return the metrics of every ranking, shape (rankings,).
+    """Return the ranking metrics of every ranking, shape (rankings,).
 
     Args:
-        group: Shape (rankings, rows), rising in each: rows of one group score the same.
-        positive: Likewise.
-        undefined: Whether a score is NaN.
+        group: Shape (rankings, rows), ascending within each ranking; rows of one group have equal scores.
+        positive: Shape (rankings, rows).
+        undefined: Whether any score is NaN.
     """
     rankings, rows = group.shape
     if undefined:
         return {name: np.full(rankings, math.nan) for name in _OF_RANKS}
-    new = np.ones((rankings, rows + 1), np.bool_)  # a group begins here, or the row before ends one
+    new = np.ones((rankings, rows + 1), np.bool_)  # true where a group begins, and at the end
     np.not_equal(group[:, 1:], group[:, :-1], out=new[:, 1:-1])
     negatives = np.zeros((rankings, rows + 1), np.int32)
     np.cumsum(~positive, axis=1, out=negatives[:, 1:])
     places = np.arange(rows + 1, dtype=np.int32)
-    first = np.maximum.accumulate(np.where(new, places, 0)[:, :-1], axis=1)  # of each row's group
+    first = np.maximum.accumulate(np.where(new, places, 0)[:, :-1], axis=1)  # first row of each row's group
     after = np.minimum.accumulate(np.where(new, places, rows)[:, :0:-1], axis=1)[:, ::-1]
     below, through = (np.take_along_axis(negatives, edge, axis=1) for edge in (first, after))
     of_negatives = negatives[:, -1:]
@@ -210,7 +210,7 @@ def _of_ranks(group: _Ints, positive: npt.NDArray[np.bool_], undefined: bool) ->
     with np.errstate(invalid="ignore", divide="ignore"):
         pairs = hits * of_negatives[:, 0].astype(np.float64)
         beaten: Any = np.where(positive, below + through, 0).sum(axis=1, dtype=np.int64) / 2
-        # the rows from `first` on are flagged at a threshold that is this group's score
+        # rows from `first` on are flagged at the threshold of this group's score
         flagged = rows - first
         precision = (flagged - (of_negatives - below)) / flagged
         return {

@@ -1,4 +1,4 @@
-"""How good predictions are. Every metric takes the truth first, and is NaN where it is not defined for the rows given.
+"""Metrics of prediction quality. Every metric takes the ground truth first, and is NaN where undefined.
 
 Shapes: `y` is (rows,); `score` is (rows,), the probability of class 1 or a predicted number, or, for several classes,
 (rows, classes) with `y` the index of the true class.
@@ -24,8 +24,8 @@ from mainspring.stats.ranking import auc, average_precision, pair
 __all__ = ["auc", "average_precision"]
 
 Function = Callable[[npt.ArrayLike, npt.ArrayLike], float]
-OWN_METRICS = "own_metrics"  # in a manifest's `extra`: the project's own, name -> whether more is better
-KEPT = ("baseline.", "holdout.")  # how the names begin under which a run keeps the metrics of others
+OWN_METRICS = "own_metrics"  # key in a manifest's `extra`: custom metric -> whether higher is better
+KEPT = ("baseline.", "holdout.")  # prefixes that a run uses for other metrics
 
 
 def brier(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
@@ -35,7 +35,7 @@ def brier(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
 
 
 def log_loss(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
-    """Mean negative log-likelihood in nats; probabilities are kept a double's epsilon away from 0 and 1."""
+    """Mean negative log-likelihood in nats; probabilities are clipped a double's epsilon away from 0 and 1."""
     truth, scores = pair(y, score)
     least = float(np.finfo(np.float64).eps)
     if scores.ndim == 2:
@@ -47,7 +47,7 @@ def log_loss(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
 
 
 def accuracy(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
-    """Share of rows whose likeliest class is the true one; of two classes, 1 from a probability of 0.5 on."""
+    """Share of rows whose most likely class is the true one; for two classes, the threshold is 0.5."""
     truth, scores = pair(y, score)
     chosen = scores.argmax(axis=1) if scores.ndim == 2 else scores >= 0.5
     return _mean(chosen == truth)
@@ -66,14 +66,14 @@ def mae(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
 
 
 class MetricFailed(Invalid):
-    """A metric of the project's own raised, or gave no number."""
+    """Error: a custom metric raised, or returned no number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A named measure of predictions against the truth. Called, it gives its value: `metric(y, score)`.
+    """A named metric of predictions against the ground truth. Calling `metric(y, score)` returns its value.
 
-    `custom` is one that a project declares, whose function may do anything.
+    `custom` marks a metric declared by a project, whose function is arbitrary.
     """
 
     name: str
@@ -88,11 +88,11 @@ class Metric:
 def metric(*, higher_is_better: bool, name: str = "") -> Callable[[Function], Metric]:
     """Turn a function `(y, score) -> number` of the project into a `Metric` named after it.
 
-    The function is given NumPy arrays that cannot be written to: `y` of shape (rows,), int64 classes or float64
-    numbers, and `score` of shape (rows,) or, for several classes, (rows, classes) with `y` the index of the true class.
+    The function receives read-only NumPy arrays: `y` of shape (rows,), int64 classes or float64 numbers, and `score` of
+    shape (rows,) or, for several classes, (rows, classes) with `y` the index of the true class.
 
     Raises:
-        Invalid: The direction is no Boolean, the name cannot name a metric, or is that of one of Mainspring's.
+        Invalid: The direction is not a Boolean, or the name is not valid or is a built-in metric's.
     """
     if not isinstance(higher_is_better, bool):
         raise Invalid(f"A metric has higher_is_better={higher_is_better!r}.", fix="write True or False.")
@@ -108,7 +108,7 @@ def metric(*, higher_is_better: bool, name: str = "") -> Callable[[Function], Me
     return build
 
 
-# the metrics of a decision, which a model has whose threshold is chosen by cost: name -> whether more is better
+# decision metrics of a model whose threshold is chosen by cost: name -> whether higher is better
 DECIDED = {"cost": False, "precision": True, "recall": True}
 
 _BUILT_IN: Mapping[str, Metric] = {
@@ -144,21 +144,22 @@ def recall_at_precision(precision: float) -> Metric:
 
 
 def precision_at_k(k: float) -> Metric:
-    """Return the metric "precision_at_100": the share of positives among the 100 rows that score highest.
+    """Return the metric "precision_at_100": the share of positives among the 100 rows with the highest scores.
 
     Args:
-        k: How many of the rows, or, below 1, which share of them.
+        k: Number of rows, or, below 1, share of rows.
 
     Raises:
-        Invalid: `k` is neither a whole number from 1 on nor a share in (0, 1).
+        Invalid: `k` is neither a whole number of at least 1 nor a share in (0, 1).
     """
     return Metric(f"precision_at_{_k(k)!r}", partial(ranking.precision_at_k, k=_k(k)), True)
 
 
 def recall_at_k(k: float) -> Metric:
-    """Return the metric "recall_at_100": the share of all positives that are among the 100 rows that score highest.
+    """Return the metric "recall_at_100": the share of all positives that are among the 100 rows with the highest
+    scores.
 
-    Takes and raises what `precision_at_k` does.
+    Arguments and errors are those of `precision_at_k`.
     """
     return Metric(f"recall_at_{_k(k)!r}", partial(ranking.recall_at_k, k=_k(k)), True)
 
@@ -169,7 +170,7 @@ def _k(k: Any) -> float:
     return int(k) if k >= 1 else float(k)
 
 
-# longest first: the name of the second begins with that of the third
+# longest first: a prefix must not match the name of another metric
 _WITH_NUMBER = (
     ("recall_at_precision_", recall_at_precision),
     ("precision_at_", precision_at_k),
@@ -178,7 +179,7 @@ _WITH_NUMBER = (
 
 
 def named(name: str) -> Metric | None:
-    """Return the metric of Mainspring's with this name, as `recall_at_precision_0.9`; `None` where there is none."""
+    """Return the built-in metric with this name, such as `recall_at_precision_0.9`; `None` if there is none."""
     if name in _BUILT_IN:
         return _BUILT_IN[name]
     for prefix, make in _WITH_NUMBER:
@@ -193,7 +194,7 @@ def named(name: str) -> Metric | None:
 
 
 def metrics_of(task: str) -> tuple[str, ...]:
-    """Return the names of the metrics that `score` gives for a task.
+    """Return the names of the metrics that `score` returns for a task.
 
     Raises:
         Invalid: `task` is unknown.
@@ -204,12 +205,12 @@ def metrics_of(task: str) -> tuple[str, ...]:
 
 
 def is_of(task: str, found: Metric) -> bool:
-    """Return whether a metric can be had of a task: of a ranking only where there are two classes."""
+    """Return whether a metric applies to a task; ranking metrics need two classes."""
     return found.custom or found.name in _OF_TASK[task] or (task == "binary" and found.name not in _BUILT_IN)
 
 
 def of_label(name: str, label: str) -> str:
-    """Return what a metric is called of one of a model's several labels: `rmse.minutes`."""
+    """Return the name of a metric for one of several labels: `rmse.minutes`."""
     return f"{name}.{label}"
 
 
@@ -221,17 +222,17 @@ def score(
     *,
     labels: Sequence[str] = (),
 ) -> dict[str, float]:
-    """Return every metric of the task, and of `more`, by name; what is not defined for these rows is left out.
+    """Return every metric of the task, and of `more`, by name; metrics undefined for these rows are omitted.
 
-    Of several labels that is the metric of each, as `rmse.minutes`, and under its plain name their mean, where every
-    label has it.
+    For several labels these are the metrics of each, such as `rmse.minutes`, and under the plain name their mean, if
+    defined for every label.
 
     Args:
-        labels: The names of several labels; `y` and `predicted` then have the shape (rows, labels).
+        labels: Names of several labels; `y` and `predicted` then have the shape (rows, labels).
 
     Raises:
         Invalid: `task` is unknown, or the shapes do not match.
-        MetricFailed: A custom metric raised, or gave no number.
+        MetricFailed: A custom metric raised, or returned no number.
     """
     if labels:
         columns = zip(np.asarray(y).T, np.asarray(predicted).T, strict=True)
@@ -243,7 +244,7 @@ def score(
 
 
 class UnknownClasses(InvalidData):
-    """Held-out rows are of classes that the model has no output for; `names` says which."""
+    """Error: held-out rows have classes without an output of the model; `names` lists them."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
@@ -251,10 +252,10 @@ class UnknownClasses(InvalidData):
 
 
 def class_places(labels: Iterable[Any], classes: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return each label's place among the classes, the names of a model's outputs. Labels are compared as texts.
+    """Return each label's index among the classes, the model's output names. Labels are compared as texts.
 
     Raises:
-        UnknownClasses: Some have none.
+        UnknownClasses: A label is not among the classes.
     """
     places = {name: place for place, name in enumerate(classes)}
     texts = [str(label) for label in labels]
@@ -264,7 +265,7 @@ def class_places(labels: Iterable[Any], classes: Sequence[str]) -> npt.NDArray[n
 
 
 def _means(found: Sequence[Mapping[str, float]], labels: Sequence[str]) -> dict[str, float]:
-    """Return the mean of each metric that every label has, and then each label's own."""
+    """Return the mean over labels of each metric defined for all of them, followed by each label's own values."""
     means = {
         name: float(np.mean([values[name] for values in found]))
         for name in found[0]
@@ -278,9 +279,9 @@ def _means(found: Sequence[Mapping[str, float]], labels: Sequence[str]) -> dict[
 
 
 def truth_of(task: str, y: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Return labels in the type that every metric is given, wherever it is measured: int64 classes, float64 numbers.
+    """Return labels in the canonical type of all metrics: int64 classes, or float64 numbers.
 
-    Labels of a task with classes that are none, such as NaN, stay float64.
+    In a task with classes, labels that are not whole numbers, such as NaN, stay float64.
     """
     numbers = np.asarray(y).astype(np.float64)
     whole = task != "regression" and np.isfinite(numbers).all() and np.array_equal(numbers, np.floor(numbers))
@@ -288,16 +289,16 @@ def truth_of(task: str, y: npt.ArrayLike) -> npt.NDArray[Any]:
 
 
 def measure(found: Metric, y: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
-    """Return one metric; NaN where it is not defined.
+    """Return the value of one metric; NaN if undefined.
 
     Raises:
         Invalid: The shapes do not match.
-        MetricFailed: A custom metric raised, or gave what is no number; the message names it.
+        MetricFailed: A custom metric raised, or returned no number; the message names it.
     """
     if not found.custom:
         return found.compute(y, predicted)
     truth, scores = (np.array(each) for each in pair(y, predicted))
-    truth.flags.writeable = scores.flags.writeable = False  # what one metric writes, the next would read
+    truth.flags.writeable = scores.flags.writeable = False  # a metric must not change the input of the next
     try:
         value: Any = found.compute(truth, scores)
     except Exception as error:
@@ -314,9 +315,9 @@ def measure(found: Metric, y: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
 
 
 def higher_is_better(name: str, declared: Iterable[Metric] = ()) -> bool | None:
-    """Return whether more of a metric is better: of those declared, or of Mainspring's; `None` where unknown.
+    """Return whether higher values of a metric are better, for declared and built-in metrics; `None` if unknown.
 
-    The metric of one of several labels (`rmse.minutes`) is as its metric is.
+    A metric of one of several labels (`rmse.minutes`) has the direction of the plain metric.
     """
     declared = tuple(declared)
     known = {each.name: each.higher_is_better for each in declared}
@@ -330,7 +331,7 @@ def higher_is_better(name: str, declared: Iterable[Metric] = ()) -> bool | None:
 
 
 def _is_number(value: Any) -> bool:
-    """Return whether a value is a real number: an int, a float, or a scalar of NumPy's (no Boolean, no array)."""
+    """Return whether a value is a real number: an int, a float, or a NumPy scalar (no Boolean, no array)."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 

@@ -1,6 +1,6 @@
-"""Metrics of a ranking: how far the positives score above the negatives. Rows that score the same are never ordered.
+"""Ranking metrics: separation of positives from negatives by score. The order of rows with equal scores never matters.
 
-Shapes: `y` and `score` are (rows,); a row is positive where `y` is 1. A metric is NaN where it is not defined.
+Shapes: `y` and `score` are (rows,); a row is positive if `y` is 1. A metric is NaN where undefined.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mainspring.core.errors import Invalid
 
 
 def pair(y: npt.ArrayLike, score: npt.ArrayLike) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
-    """Return truth and scores as arrays.
+    """Return ground truth and scores as arrays.
 
     Raises:
         Invalid: The shapes do not match.
@@ -27,9 +27,9 @@ def pair(y: npt.ArrayLike, score: npt.ArrayLike) -> tuple[npt.NDArray[Any], npt.
 
 
 def auc(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
-    """Area under the ROC curve: P(a positive scores over a negative), ties counting half; NaN with one class only.
+    """Area under the ROC curve: P(a positive scores above a negative), ties counting half; NaN with only one class.
 
-    From the ranks (Mann and Whitney, 1947), in O(rows log rows).
+    Computed from ranks (Mann and Whitney, 1947), in O(rows log rows).
     """
     truth, scores = pair(y, score)
     positive = truth.astype(np.bool_)
@@ -43,10 +43,10 @@ def auc(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
 
 
 def average_precision(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
-    """Mean precision over the thresholds, weighted by the recall that each adds; NaN without a positive.
+    """Mean precision over the thresholds, weighted by the increase in recall; NaN without a positive.
 
-    The area under the precision-recall curve as steps, without interpolation, as scikit-learn's
-    `average_precision_score`. A ranking by chance has the share of positives.
+    The step-wise area under the precision-recall curve, without interpolation, as scikit-learn's
+    `average_precision_score`. A random ranking has the share of positives.
     """
     flagged = _flagged(y, score)
     if flagged is None:
@@ -56,7 +56,7 @@ def average_precision(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
 
 
 def recall_at_precision(y: npt.ArrayLike, score: npt.ArrayLike, precision: float) -> float:
-    """Largest recall of a threshold with at least this precision; 0 where none has it, NaN without a positive."""
+    """Largest recall of a threshold with at least this precision; 0 if there is none, NaN without a positive."""
     flagged = _flagged(y, score)
     if flagged is None:
         return math.nan
@@ -65,24 +65,28 @@ def recall_at_precision(y: npt.ArrayLike, score: npt.ArrayLike, precision: float
 
 
 def precision_at_k(y: npt.ArrayLike, score: npt.ArrayLike, k: float) -> float:
-    """Share of positives among the `k` rows that score highest; NaN without a positive, or with fewer rows.
+    """Share of positives among the `k` rows with the highest scores; NaN without a positive, or with fewer rows.
 
     Args:
-        k: How many rows, or, below 1, which share of all. Of rows that tie at the edge as many count as there is room
-            for, each with the same chance: the value is the expected one.
+        k: Number of rows, or, below 1, share of all rows. Rows tied at the cut-off count with equal probability, so the
+            value is the expectation.
     """
     found = _hits_at(y, score, k)
     return math.nan if found is None else found[0] / found[1]
 
 
 def recall_at_k(y: npt.ArrayLike, score: npt.ArrayLike, k: float) -> float:
-    """Share of all positives that are among the `k` rows that score highest. `k` and NaN as in `precision_at_k`."""
+    """Share of all positives that are among the `k` rows with the highest scores. `k` and NaN as in
+    `precision_at_k`.
+    """
     found = _hits_at(y, score, k)
     return math.nan if found is None else found[0] / found[2]
 
 
 def _flagged(y: npt.ArrayLike, score: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
-    """Return the positives and the rows that score at least each distinct score, the highest first; `None` without."""
+    """Return the cumulative numbers of positives and of rows at each distinct score, in descending order; `None` if
+    undefined.
+    """
     truth, scores = pair(y, score)
     positive = truth.astype(np.bool_)
     if not positive.any() or np.isnan(scores).any():
@@ -94,7 +98,9 @@ def _flagged(y: npt.ArrayLike, score: npt.ArrayLike) -> tuple[npt.NDArray[np.int
 
 
 def _hits_at(y: npt.ArrayLike, score: npt.ArrayLike, k: float) -> tuple[float, int, int] | None:
-    """Return the expected positives among the first `k`, how many rows those are, and all positives."""
+    """Return the expected positives among the first `k` rows, the number of these rows, and the number of all
+    positives.
+    """
     flagged = _flagged(y, score)
     if flagged is None:
         return None

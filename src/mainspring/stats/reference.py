@@ -1,7 +1,7 @@
-"""What a column looked like in training, and counts of later values over the same bins.
+"""Reference profiles of training columns, and counts of later values over the same bins.
 
-Bins are fixed when the model is trained: 64 of them at the training data's quantiles. Counts over fixed bins are exact
-and mergeable, and a test on them is nearly as strong as on all values, unlike a test on sketches.
+Bins are fixed at training: 64 of them, at the quantiles of the training data. Counts over fixed bins are exact and
+mergeable, and a test on them is nearly as powerful as one on all values, unlike a test on sketches.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ NUMERIC, CATEGORICAL = "numeric", "categorical"
 
 Values = npt.NDArray[Any] | Sequence[Any]
 
-_LARGEST = 1e150  # values beyond count as this in the moments, so that a sum of squares stays finite
+_LARGEST = 1e150  # values are clipped to this in the moments, so that sums of squares stay finite
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """What was counted of one column in one batch or window. `n` are the values in bins: neither null nor NaN.
+    """Counts of one column in one batch or window. `n` is the number of values in bins: neither null nor NaN.
 
-    `mean` and `m2` (the sum of squared differences from the mean) are of those, 0 for categories. Infinities count as
-    NaN. `bins` are the reference's: 64, or one a category and the last for all others.
+    `mean` and `m2` (the sum of squared differences from the mean) are over these values, 0 for categories. Infinities
+    count as NaN. `bins` are the reference's: 64, or one per category and a last one for all others.
     """
 
     n: int
@@ -53,10 +53,10 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
         return math.sqrt(self.m2 / self.n) if self.n else 0.0
 
     def merge(self, other: Counts) -> Counts:
-        """Return the counts of both together (Chan, Golub and LeVeque, 1979). Any order gives the same.
+        """Return the combined counts (Chan, Golub and LeVeque, 1979); the order of merging does not matter.
 
         Raises:
-            ValueError: They were counted over different bins.
+            ValueError: The numbers of bins differ.
         """
         n = self.n + other.n
         difference = other.mean - self.mean
@@ -74,7 +74,7 @@ class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
     """One column of the training data.
 
     `edges` are the 63 inner edges of a numeric column, ascending: bin i holds the values in (edges[i-1], edges[i]].
-    `categories` are the commonest of a categorical one, its last bin holds all others.
+    `categories` are the most frequent values of a categorical column, whose last bin holds all others.
     """
 
     kind: str  # numeric, categorical
@@ -89,11 +89,11 @@ class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def n(self) -> int:
-        """Values that are neither null nor NaN."""
+        """Number of values that are neither null nor NaN."""
         return self.count - self.nulls - self.nans
 
     def with_counts(self, counts: Counts) -> ColumnReference:
-        """Return the same bins filled with `counts`: a window as the reference of the next."""
+        """Return the same bins filled with `counts`, for example to use a window as the next one's reference."""
         return msgspec.structs.replace(
             self,
             count=counts.rows,
@@ -106,7 +106,7 @@ class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """Every column of the training data, by name. Its JSON is a bundle's `reference.json`."""
+    """References of all training columns, by name. Its JSON is a bundle's `reference.json`."""
 
     columns: dict[str, ColumnReference]
 
@@ -181,7 +181,7 @@ def _has_strings(values: Values) -> bool:
 
 
 def _numbers(values: Values) -> tuple[npt.NDArray[np.float64], int, int]:
-    """Return the finite numbers, and how many nulls and NaN or infinities there are beside them."""
+    """Return the finite numbers, the number of nulls, and the number of NaN and infinities."""
     if isinstance(values, np.ndarray) and values.dtype != np.object_:
         present = values.astype(np.float64)
     else:
@@ -191,8 +191,11 @@ def _numbers(values: Values) -> tuple[npt.NDArray[np.float64], int, int]:
 
 
 def _edges(numbers: npt.NDArray[np.float64]) -> tuple[float, ...]:
-    """Return the 63 inner quantiles. A value that fills a bin or more gets a bin of its own, with an edge just below
-    it: else a constant column could not be told from one that fell."""
+    """Return the 63 inner quantiles as edges.
+
+    A value that fills a whole bin or more gets its own bin, with an edge just below it: otherwise a drop below a
+    constant would not be detected.
+    """
     if not numbers.size:
         return (0.0,) * (BINS - 1)
     shares = np.arange(1, BINS) / BINS

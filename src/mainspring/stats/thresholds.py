@@ -1,4 +1,4 @@
-"""From a probability to a decision: the threshold at which mistakes cost least, and what decisions by it are worth."""
+"""Decision thresholds: the threshold of lowest cost, and the metrics of its decisions."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mainspring.core.errors import Invalid, InvalidData
 from mainspring.stats.metrics import DECIDED, Metric
 from mainspring.stats.ranking import pair
 
-THRESHOLD = "threshold"  # in a manifest's `extra`
+THRESHOLD = "threshold"  # key in a manifest's `extra`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """Costs of wrong decisions, in one unit of the project's choice. A right one costs nothing.
+    """Costs of wrong decisions, in a unit of the project's choice. A correct decision costs nothing.
 
     Raises:
-        Invalid: A cost is no positive finite number.
+        Invalid: A cost is not a positive finite number.
     """
 
     false_positive: float
@@ -36,16 +36,16 @@ class Costs:
                 raise Invalid(f"A {name.replace('_', ' ')} costs {value!r}.", fix="use a positive number.")
 
     def choose(self, y: npt.ArrayLike, score: npt.ArrayLike) -> float:
-        """Return the threshold at which decisions on these rows cost least; of several the highest.
+        """Return the threshold of lowest cost on these rows; the highest one among equals.
 
-        It lies half way between two scores, so that none is within a rounding of it.
+        It lies half way between two scores, so that rounding does not move a score across it.
 
         Args:
             y: Shape (rows,), 0 and 1.
             score: Shape (rows,), probabilities of 1.
 
         Raises:
-            InvalidData: The rows have one class only, or a score is NaN.
+            InvalidData: The rows have only one class, or a score is NaN.
         """
         truth, scores = pair(y, score)
         positive = truth.astype(np.bool_)
@@ -57,7 +57,7 @@ class Costs:
         order = np.argsort(-scores, kind="stable")
         ranked = scores[order]
         last = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
-        # after the flagged rows up to `last`, from none to all
+        # number of flagged rows at each possible threshold, from none to all
         flagged = np.r_[0, last + 1]
         hits = np.r_[0, np.cumsum(positive[order])[last]]
         costs = self.false_positive * (flagged - hits) + self.false_negative * (hits[-1] - hits)
@@ -68,9 +68,9 @@ class Costs:
         return middle if middle > below else float(above)
 
     def metrics(self, threshold: float) -> tuple[Metric, ...]:
-        """Return the metrics of decisions by a threshold: the mean cost of a row, precision and recall.
+        """Return the metrics of decisions by a threshold: mean cost per row, precision and recall.
 
-        A row is flagged where its score is at least the threshold. Precision is NaN where none is, recall where no row
+        A row is flagged if its score is at least the threshold. Precision is NaN if no row is flagged, recall if no row
         is positive.
         """
 
@@ -96,12 +96,12 @@ class Costs:
         return tuple(Metric(name, functions[name], higher) for name, higher in DECIDED.items())
 
     def recorded(self, threshold: float) -> dict[str, float]:
-        """Return what a manifest keeps of a threshold, under `THRESHOLD`."""
+        """Return the record of a threshold in a manifest, stored under `THRESHOLD`."""
         return {"value": threshold, "false_positive": self.false_positive, "false_negative": self.false_negative}
 
 
 def decided(extra: Mapping[str, Any]) -> tuple[Metric, ...]:
-    """Return the metrics of the threshold that a manifest's `extra` records; none where it records none."""
+    """Return the decision metrics of the threshold recorded in a manifest's `extra`; none if there is no threshold."""
     kept = extra.get(THRESHOLD)
     return () if kept is None else _of(kept).metrics(kept["value"])
 

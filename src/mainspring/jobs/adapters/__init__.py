@@ -1,1 +1,1 @@
-"""Where jobs are kept: in memory, or in the catalog."""
+"""Job stores: in memory, or in the catalog."""

@@ -1,4 +1,4 @@
-"""Jobs in the catalog: on SQLite one writer at a time, on Postgres rows that who claims them locks and others skip."""
+"""Jobs in the catalog: on SQLite one writer at a time, on Postgres with row locks that concurrent claims skip."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from mainspring.jobs.plain import decoded, encoded
 
 
 class CatalogJobs:
-    """Three tables: jobs, their finished steps, and the last tick of each schedule."""
+    """Job store in three tables: jobs, their finished steps, and the last tick of each schedule."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -43,7 +43,7 @@ class CatalogJobs:
         made = transitions.all_queued(list(wanted), now)
         if not made:
             return []
-        # In one order for all, so that no two callers wait for each other's keys.
+        # In a fixed order, so that two callers with the same keys cannot deadlock.
         rows = [row_of(job) for job in sorted(made, key=lambda job: (job.handler, job.key or ""))]
         with self._writing() as connection:
             connection.execute(insert_new(self._engine, jobs, "handler", "key"), rows)
@@ -100,12 +100,12 @@ class CatalogJobs:
         )
         wanted = sa.select(jobs).where(due, jobs.c.handler.in_(handlers)).order_by(jobs.c.due_at, jobs.c.id)
         taken: list[Lease] = []
-        # Looked at first: most of the time nothing is due, and nobody need be kept from writing.
+        # Check first without a write transaction: usually nothing is due.
         while len(taken) < limit and self._any(wanted):
             with self._writing() as connection:
                 rest = wanted.limit(limit - len(taken)).with_for_update(skip_locked=True)
                 found = [transitions.claimed(job, holder, now, lease_us) for job in _jobs(connection, rest)]
-                if not found:  # others have all of it
+                if not found:  # other runners have claimed all of it
                     break
                 for job in found:
                     token = new_id()
@@ -161,7 +161,7 @@ class CatalogJobs:
                 named, last = job_schedules.c.name == tick.schedule.name, job_schedules.c.tick
                 connection.execute(job_schedules.update().where(named, last > now + AHEAD).values(tick=tick.at))
                 later = (named, last < tick.at)
-                # The row's lock decides between two who come with the same tick.
+                # The row lock decides between concurrent calls with the same tick.
                 if connection.execute(job_schedules.update().where(*later).values(tick=tick.at)).rowcount:
                     made.append(transitions.of_tick(tick, now))
             if made:
@@ -189,7 +189,7 @@ class CatalogJobs:
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
-        """One transaction. On SQLite it keeps other writers out from its beginning: what it reads stays true."""
+        """Open a write transaction. On SQLite it excludes other writers from its start, so its reads stay valid."""
         with catalog_errors(self._name), self._engine.connect() as connection:
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -212,7 +212,7 @@ def _all(connection: sa.Connection, ids: Sequence[str]) -> list[Job]:
 
 
 def _held(connection: sa.Connection, lease: Lease) -> Job:
-    """Return the job of a lease that holds, locked."""
+    """Return the job of a valid lease, locked."""
     mine = (jobs.c.id == lease.job.id, jobs.c.token == lease.token, jobs.c.status == Status.RUNNING.value)
     found = _jobs(connection, sa.select(jobs).where(*mine).with_for_update())
     if not found:

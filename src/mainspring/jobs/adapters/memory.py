@@ -1,4 +1,4 @@
-"""Jobs in memory: for tests, and for trying things out."""
+"""In-memory job store, for tests and experiments."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from mainspring.jobs.plain import decoded, encoded
 
 
 class MemoryJobs:
-    """Jobs in a dictionary, safe between the threads of one process."""
+    """Job store in dictionaries, thread-safe within one process."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
-        self._tokens: dict[str, str] = {}  # job -> of its newest lease
+        self._tokens: dict[str, str] = {}  # job -> token of its newest lease
         self._steps: dict[str, list[Step]] = {}
         self._ticks: dict[str, int] = {}
         self._lock = threading.RLock()

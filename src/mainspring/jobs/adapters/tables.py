@@ -1,4 +1,4 @@
-"""The tables of jobs in the catalog, and how a job becomes a row and a row a job."""
+"""Catalog tables of jobs, and conversion between jobs and rows."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ job_schedules = sa.Table(
 
 
 def row_of(job: Job) -> dict[str, Any]:
-    """Return a job's columns, all but its lease's token."""
+    """Return the columns of a job, without its lease's token."""
     progress = job.progress
     return {
         "id": job.id,
@@ -96,7 +96,7 @@ def job_of(row: Mapping[str, Any]) -> Job:
 
 
 def insert_new(engine: sa.Engine, table: sa.Table, *keys: str) -> Any:
-    """Return an INSERT that leaves out rows whose `keys` are there; both dialects spell it alike."""
+    """Return an INSERT that skips rows whose `keys` exist already; the same in both dialects."""
     from sqlalchemy.dialects import postgresql, sqlite
 
     insert = (postgresql if engine.dialect.name == "postgresql" else sqlite).insert(table)

@@ -1,4 +1,4 @@
-"""Windows in the catalog, one JSON document a row, and the checkpoints that belong to them."""
+"""Windows in the catalog, one JSON document per row, and their checkpoints."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CatalogMonitors:
         ]
         if not rows and checkpoint is None:
             return
-        # In one order, whoever writes: two that took the same rows crosswise would wait for each other.
+        # In a fixed order, so that two writers of the same rows cannot deadlock.
         rows.sort(key=lambda row: (row["endpoint"], row["start"], row["end"]))
         statement = upsert(self._engine, monitor_windows, ("endpoint", "start", "end"), ("document",))
         with catalog_errors(self._name), self._engine.begin() as connection:
@@ -64,7 +64,7 @@ class CatalogMonitors:
             document = connection.execute(query).scalar()
         try:
             return None if document is None else msgspec.msgpack.decode(document, type=Checkpoint)
-        except msgspec.MsgspecError:  # damaged, or of another version: all is counted again
+        except msgspec.MsgspecError:  # damaged, or from another release: everything is counted again
             return None
 
     def windows(self, endpoint: str, since: int = 0, until: int | None = None) -> list[Window]:

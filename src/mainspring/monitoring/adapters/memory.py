@@ -1,4 +1,4 @@
-"""Windows in memory, for tests and notebooks."""
+"""In-memory monitor store, for tests and notebooks."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from depth import examples
 from mainspring.core.errors import Conflict, NotFound, Unavailable
 from mainspring.core.time import SECOND
 from mainspring.registry.adapters import mlflow_metrics
@@ -57,7 +58,9 @@ def tables(tracking: MlflowTracking, run_id: str) -> dict[str, list[Any]]:
 
 
 @given(st.lists(METRICS, min_size=1, max_size=4))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(gate=15, deep=60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_both_ways_leave_the_same_tables(tracking: MlflowTracking, batches: list[list[mlflow_metrics.Metric]]) -> None:
     ours, theirs = (tracking.start("late", {}, SECOND) for _ in range(2))
     for batch in batches:
@@ -68,7 +71,9 @@ def test_both_ways_leave_the_same_tables(tracking: MlflowTracking, batches: list
 
 
 @given(METRICS, METRICS)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(gate=6, deep=20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_both_ways_may_be_mixed(
     tracking: MlflowTracking, first: list[mlflow_metrics.Metric], second: list[mlflow_metrics.Metric]
 ) -> None:

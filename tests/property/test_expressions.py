@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from depth import examples
 from mainspring.core.errors import Invalid
 from mainspring.core.expr import Expr, Literal, Node, as_expr, col, greatest, least, when
 from mainspring.core.expr.evaluate import evaluate, vector
@@ -244,13 +245,13 @@ def test_deep_nesting_computes_each_part_once(duck: duckdb.DuckDBPyConnection) -
     check(duck, expr, columns, schema)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(gate=80, deep=300), deadline=None, suppress_health_check=list(HealthCheck))
 @given(expr=expressions(), columns=rows())
 def test_random_trees(duck: duckdb.DuckDBPyConnection, expr: Node, columns: dict[str, list[Any]]) -> None:
     check(duck, expr, columns)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(gate=25, deep=50), deadline=None)
 @given(expr=expressions())
 def test_json_keeps_an_expression(expr: Node) -> None:
     again = msgspec.json.decode(msgspec.json.encode(expr), type=Node)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from depth import examples
 from mainspring.core.errors import Conflict, NotFound
 from mainspring.core.time import DAY, HOUR, ManualClock
 from mainspring.registry.adapters.memory import MemoryBlobs, MemoryVersions
@@ -137,7 +138,7 @@ def step(world: World, data: st.DataObject) -> None:
             world.versions.set_alias(move)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(gate=60, deep=300), deadline=None)
 @given(st.data())
 def test_what_is_left_is_what_something_leads_to(data: st.DataObject) -> None:
     world = World()
@@ -162,7 +163,7 @@ def test_what_is_left_is_what_something_leads_to(data: st.DataObject) -> None:
         assert (again.versions, again.bundles) == ([], [])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(gate=80, deep=400), deadline=None)
 @given(st.data())
 def test_what_is_registered_in_the_middle_of_a_collection_is_kept(data: st.DataObject) -> None:
     """Registrations, aliases and routes fall into every moment between two of the collection's calls."""

@@ -15,6 +15,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from depth import examples
 from mainspring.core.settings import Limits
 from mainspring.serving.http.acceptor import Acceptor
 from mainspring.serving.http.message import Request
@@ -121,7 +122,7 @@ def pieces_of(whole: bytes, at: Sequence[int]) -> list[bytes]:
     return [whole[start:end] for start, end in zip([0, *places], [*places, len(whole)], strict=True) if end > start]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(gate=40, deep=150), deadline=None)
 @given(st.lists(sent, min_size=1, max_size=6), cuts, st.lists(st.booleans(), min_size=1, max_size=4), st.booleans())
 def test_whatever_the_pieces_requests_are_read_as_sent_and_answered_in_order(
     requests: list[Sent], at: list[int], later: list[bool], repeated: bool
@@ -137,7 +138,7 @@ def test_whatever_the_pieces_requests_are_read_as_sent_and_answered_in_order(
     assert numbers == [b"x-number: %d" % number for number in range(1, len(requests) + 1)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(gate=30, deep=100), deadline=None)
 @given(st.lists(sent, min_size=1, max_size=4), cuts, st.integers(0, 100_000), st.binary(min_size=1, max_size=6))
 def test_with_bytes_put_in_nothing_but_whole_requests_is_handed_on(
     requests: list[Sent], at: list[int], place: int, put: bytes
@@ -172,7 +173,7 @@ def test_with_bytes_put_in_nothing_but_whole_requests_is_handed_on(
     assert application.heard[:sound] == expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(gate=15, deep=40), deadline=None)
 @given(st.integers(MOST + 1, 3 * MOST), st.booleans(), cuts)
 def test_a_body_beyond_the_limit_is_never_kept(size: int, chunked: bool, at: list[int]) -> None:
     most = 0
@@ -192,7 +193,7 @@ def test_a_body_beyond_the_limit_is_never_kept(size: int, chunked: bool, at: lis
     assert most <= MOST
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(gate=15, deep=40), deadline=None)
 @given(st.integers(1, 300_000), cuts, st.integers(0, 40), st.booleans())
 def test_large_bodies_are_received_where_they_belong(size: int, at: list[int], align: int, followed: bool) -> None:
     """Past the parser, which reads on with the next request. Byte `align` lies where a number may begin."""

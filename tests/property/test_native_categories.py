@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from depth import examples
 from mainspring.core.schema import DType
 from mainspring.registry.model import Bundle, Input
 from mainspring.serving.adapters.lightgbm import LightgbmExecutor
@@ -116,7 +117,7 @@ def bundle_of(estimator: Any, data: TrainingSet) -> Bundle:
     return sealed(artefact.flavour, {artefact.name: artefact.content}, task=data.task, inputs=inputs, outputs=outputs)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(gate=6, deep=30), deadline=None)
 @given(
     st.sampled_from([(kind, options) for kind, every in OPTIONS.items() for options in every]),
     st.sampled_from([1, 2, 4, 40, 600]),

@@ -10,6 +10,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import assume, example, given, settings
 
+from depth import examples
 from mainspring.core.errors import Invalid
 from mainspring.core.expr.sql import quote_text
 from mainspring.data.patterns import ANYWHERE, START, WHOLE, to_re2
@@ -52,7 +53,7 @@ def con():
         yield connection
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(gate=100, deep=400), deadline=None)
 @example(pattern="a$", text="a\n", where=WHOLE)
 @example(pattern="a$", text="a\n", where=START)
 @example(pattern="a|b$", text="b\n", where=ANYWHERE)

@@ -7,6 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
+from depth import examples
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Int64, String
 from mainspring.core.time import ManualClock
@@ -104,13 +105,13 @@ def live(lake: LakeTables, batches: list[list[Row]], todo: list[tuple[str, int]]
             assert given_numbers.setdefault(seq, row) == row
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(gate=10, deep=40), deadline=None)
 @given(batches=BATCHES, todo=steps)
 def test_the_tables_are_those_of_the_model(batches: list[list[Row]], todo: list[tuple[str, int]]) -> None:
     live(MemoryLake(), batches, todo)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=examples(gate=2, deep=6), deadline=None)
 @given(batches=BATCHES, todo=steps)
 def test_on_delta_as_well(tmp_path_factory: Any, batches: list[list[Row]], todo: list[tuple[str, int]]) -> None:
     live(DeltaLake(tmp_path_factory.mktemp("lake")), batches, todo)

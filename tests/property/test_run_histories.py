@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from depth import examples
 from mainspring.core.errors import Invalid
 from mainspring.core.time import MILLISECOND
 from mainspring.registry.adapters.mlflow_search import MlflowRunSearch
@@ -63,7 +64,7 @@ def put(url: str, logged: dict[str, list[Any]]) -> None:
     made.into(url)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(gate=20, deep=80), deadline=None, suppress_health_check=list(HealthCheck))
 @given(histories=st.lists(histories, min_size=2, max_size=2), points=points_asked, axis=st.sampled_from(Axis))
 def test_few_of_whatever_was_logged(store: tuple[str, Any], histories, points, axis) -> None:
     url, search = store
@@ -88,7 +89,7 @@ def placed(history: list[Any], axis: Axis) -> list[int]:
     return [each[1] if axis is Axis.STEP else each[2] for each in history]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(gate=60, deep=200), deadline=None)
 @given(history=histories, points=points_asked, axis=st.sampled_from(Axis))
 def test_a_bucket_has_what_lies_in_it(history, points, axis) -> None:
     """The reference itself, against what `History` says of a bucket."""

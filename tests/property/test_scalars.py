@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 
+from depth import examples
 from mainspring.core.errors import Invalid
 from mainspring.core.expr import Node
 from mainspring.core.expr.evaluate import evaluate, vector
@@ -25,7 +26,11 @@ def agree(left: Any, right: Any, dtype: DType) -> bool:
     return math.isclose(left, right, rel_tol=2**-23 if dtype is DType.Float32 else 0.0)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(
+    max_examples=examples(gate=100, deep=400),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
 @given(expression=expressions(), columns=rows())
 def test_plain_python_agrees_with_the_online_reading(expression: Node, columns: dict[str, list[Any]]) -> None:
     try:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mainspring as ms
+from depth import examples
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import DAY, HOUR, MINUTE, ManualClock
 from mainspring.data.model import TableScan
@@ -50,7 +51,7 @@ def count(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @settings(
     deadline=None,
-    max_examples=20,
+    max_examples=examples(gate=6, deep=20),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
 @given(history=histories(), seed=st.integers(0, 2**31), sample=st.integers(1, 40))

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from depth import examples
 from mainspring.console.runs.charts import small
 from mainspring.console.runs.comparison import LISTED, MOST, comparison, letter_of
 from mainspring.console.runs.parallel import picture
@@ -83,7 +84,7 @@ rows = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(gate=20, deep=60), deadline=None)
 @given(rows=rows)
 def test_whatever_they_logged_the_picture_is_one(rows: list[Any]) -> None:
     runs = [run(number, metrics, params) for number, (metrics, params) in enumerate(rows)]

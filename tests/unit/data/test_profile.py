@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 
+from depth import examples
 from mainspring.core.errors import Corrupt
 from mainspring.core.schema import Boolean, Float32, Float64, Int64, String
 from mainspring.data.model import Source, TableScan
@@ -147,7 +148,7 @@ def test_progress_is_a_share() -> None:
     assert all(0.0 <= share <= 1.0 for share in shares)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(gate=20, deep=60), deadline=None)
 @given(
     numbers=st.lists(st.none() | st.integers(-5, 5) | st.sampled_from(LIMITS), max_size=30),
     values=st.lists(st.none() | st.sampled_from(ODD) | st.floats(width=64), max_size=30),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from depth import examples
 from mainspring.core.errors import Invalid
 from mainspring.core.expr import col
 from mainspring.core.schema import DType
@@ -188,7 +189,7 @@ def expected(predictions: list[tuple[str, int]], rows: list[dict[str, Any]], now
     return sorted(found, key=lambda item: (predictions[item[0]][1], f"p{item[0]}"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(gate=20, deep=60), deadline=None)
 @given(st.lists(st.tuples(FLIGHTS, TIMES), max_size=6), LABELS, TIMES)
 def test_the_join_is_the_rule(predictions: list[tuple[str, int]], rows: list[dict[str, Any]], now: int) -> None:
     table = read([prediction(i, at=at, keys={"flight": flight}) for i, (flight, at) in enumerate(predictions)])

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from depth import examples
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.registry.catboost_file import Ensemble, check_catboost
 from mainspring.registry.model_file import read_model
@@ -80,7 +81,7 @@ def test_a_cut_file_is_refused(size: int) -> None:
         check_catboost(content[: min(size, len(content) - 1)])
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(gate=100, deep=300))
 @given(st.lists(st.tuples(st.integers(4, 40_000), st.integers(0, 255)), min_size=1, max_size=4))
 def test_a_damaged_file_is_refused_or_read_never_anything_else(changes: list[tuple[int, int]]) -> None:
     damaged = bytearray(model("binary"))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from depth import examples
 from mainspring.core.errors import Corrupt
 from mainspring.registry.lightgbm_file import check_lightgbm
 from mainspring.registry.xgboost_file import check_xgboost
@@ -44,7 +45,7 @@ def test_lightgbms_files_say_what_they_are(task: str, outputs: int) -> None:
     assert (found.features, found.outputs) == (FEATURES, outputs)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(gate=100, deep=400), deadline=None)
 @given(st.floats(0, 1, exclude_max=True), st.sampled_from(["ubj", "json"]))
 def test_an_xgboost_file_that_is_cut_short_anywhere_is_refused(share: float, suffix: str) -> None:
     content = xgboost_file("binary", suffix)
@@ -52,7 +53,7 @@ def test_an_xgboost_file_that_is_cut_short_anywhere_is_refused(share: float, suf
         check_xgboost(content[: int(share * len(content))])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(gate=100, deep=400), deadline=None)
 @given(st.floats(0, 1, exclude_max=True))
 def test_a_lightgbm_file_that_is_cut_short_within_its_model_is_refused(share: float) -> None:
     content = lightgbm_file()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from depth import examples
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.serving.adapters.lightgbm import LightgbmExecutor
 from mainspring.serving.adapters.xgboost import XgboostExecutor
@@ -100,7 +101,7 @@ def test_lightgbm_answers_as_the_library_does(task: str, columns: bool) -> None:
     np.testing.assert_array_equal(found.reshape(expected.shape), expected)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(gate=60, deep=200), deadline=None)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=4))
 def test_integers_are_rounded_once(values: list[int]) -> None:
     """As NumPy rounds an int64 to float32, not by way of float64."""

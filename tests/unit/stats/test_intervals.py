@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from depth import examples
 from mainspring.core.errors import Invalid
 from mainspring.stats import intervals as module
 from mainspring.stats import metrics
@@ -45,7 +46,7 @@ def rows_of(task: str, rows: int, seed: int) -> tuple[npt.NDArray[np.float64], n
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 @given(rows=st.integers(1, 70), seed=st.integers(0, 1000))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(gate=5, deep=15), deadline=None)
 def test_they_are_what_a_plain_loop_finds(task: str, rows: int, seed: int) -> None:
     y, score = rows_of(task, rows, seed)
     found = intervals(task, y, score, seed=seed, resamples=60)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mainspring as ms
+from depth import examples
 from mainspring.core.errors import Invalid
 from mainspring.core.time import to_datetime
 from mainspring.data.model import TableScan
@@ -38,7 +39,7 @@ label_rows = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(gate=10, deep=30), deadline=None)
 @given(st.lists(st.tuples(depots, parcels), max_size=12), label_rows, st.one_of(st.none(), st.integers(-1, 8)))
 def test_the_join_is_the_loop(
     keys: list[tuple[str | None, int | None]],

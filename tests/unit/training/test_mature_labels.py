@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import mainspring as ms
+from depth import examples
 from mainspring.core.errors import Invalid
 from mainspring.core.time import DAY, to_datetime
 from mainspring.data.model import SEQUENCE, VISIBLE_AT, TableScan
@@ -78,7 +79,7 @@ LABELS = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(gate=20, deep=80), deadline=None)
 @given(
     st.lists(st.tuples(NAMES, st.integers(0, 9)), max_size=6),
     LABELS,

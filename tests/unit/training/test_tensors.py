@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from depth import examples
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.training.loop.image import Image
 from mainspring.training.loop.tensor_file import pieces, places, read_tensors, write_tensors
@@ -58,7 +59,9 @@ def written(path: Path, tensors: dict[str, Any], text: str = "", *, copied: bool
     write_tensors(path, found, image.pieces() if copied else pieces(tensors, found), text)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=examples(gate=20, deep=60), suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(tree=trees, copied=st.booleans())
 def test_what_comes_back_is_what_went_in(tree: Any, copied: bool, tmp_path: Path) -> None:
     path = tmp_path / "t.safetensors"

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 # Columns that ingestion adds to a source's own.
 VISIBLE_AT = "_visible_at"  # timestamp: earliest time at which the row could be known
-SEQUENCE = "_seq"  # int64: the order of arrival, unique in the table
+SEQUENCE = "_seq"  # int64: order of arrival, unique in the table
 BATCH = "_batch"  # string: the batch that brought the row
 RECORD_PREFIX = "_record_"  # + keying name, bool: whether the row counts for last values (cases: record-setting rule)
-SUPERSEDED_AT = "_superseded_at"  # timestamp, of a source with an id: when a newer version became visible, if one did
+SUPERSEDED_AT = "_superseded_at"  # timestamp, for a source with an id: time at which a newer version became visible
 SUPERSEDED_BY = "_superseded_by"  # int64: the `_seq` of that version
 REASON = "_reason"  # string, in the quarantine only: reason of the failure
 QUARANTINE_SUFFIX = "__quarantine"

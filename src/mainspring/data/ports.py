@@ -55,7 +55,7 @@ class LakeTables(Protocol):
             `None`, without a new version, if the newest is the same already.
 
         Raises:
-            NotFound: No such table, or that version was vacuumed or never was.
+            NotFound: The table does not exist, or the version was vacuumed or never existed.
         """
         ...
 
@@ -75,7 +75,7 @@ class LakeTables(Protocol):
         """Return a scan of a version, by default the newest.
 
         Raises:
-            NotFound: No such table, or that version was vacuumed or never was.
+            NotFound: The table does not exist, or the version was vacuumed or never existed.
             Corrupt: The table's log or files are damaged.
         """
         ...
@@ -91,7 +91,7 @@ class LakeTables(Protocol):
             `None` if unknown: rows were changed, replaced or restored since, or files no longer exist.
 
         Raises:
-            NotFound: No such table.
+            NotFound: The table does not exist.
         """
         ...
 
@@ -99,7 +99,7 @@ class LakeTables(Protocol):
         """Return the description of a version, by default the newest, without rows; works for vacuumed versions too.
 
         Raises:
-            NotFound: No such table, or there never was such a version.
+            NotFound: The table does not exist, or never had the version.
             Corrupt: The table's log is damaged.
         """
         ...

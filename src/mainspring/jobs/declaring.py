@@ -61,7 +61,7 @@ def job(do: Function | None = None, /, *, name: str = "") -> Any:
         name: Name of the job, an id; by default the function's, with `-` for `_`.
 
     Raises:
-        Invalid: It does not decorate a function, the name is not an id, or the function does not take two arguments.
+        Invalid: The decorated object is not a function of two arguments, or the name is not an id.
     """
 
     def declared(function: Any) -> Any:

@@ -71,7 +71,8 @@ class JobStore(Protocol):
         """Lease jobs of these handlers to run: queued ones that are due, and running ones with an expired lease.
 
         The longest overdue come first. Concurrent claims never return the same job. The lease expires at `now +
-        lease_us`. A job whose runners died in all its attempts is not returned but marked as failed.
+        lease_us`. A job whose runners died in all its attempts is not returned but marked as failed; one that was asked
+        to stop is cancelled.
         """
         ...
 
@@ -87,9 +88,9 @@ class JobStore(Protocol):
         """Store a finished step, and restart the count of attempts for the next step.
 
         Raises:
-            Invalid: The result is nothing that JSON can say.
+            Invalid: JSON cannot represent the result.
             Conflict: A step of this name is finished.
-            LeaseLost: Somebody else has the job. Nothing is kept.
+            LeaseLost: Another runner has the job, or it has ended. Nothing is stored.
         """
         ...
 
@@ -97,7 +98,7 @@ class JobStore(Protocol):
         """Store the progress of a job.
 
         Raises:
-            LeaseLost: Somebody else has the job. Nothing is kept.
+            LeaseLost: Another runner has the job, or it has ended. Nothing is stored.
         """
         ...
 
@@ -107,8 +108,8 @@ class JobStore(Protocol):
         A job with the outcome `QUEUED` that was asked to stop meanwhile is cancelled.
 
         Raises:
-            Invalid: The result is nothing that JSON can say.
-            LeaseLost: Somebody else has the job. Nothing is kept.
+            Invalid: JSON cannot represent the result.
+            LeaseLost: Another runner has the job, or it has ended. Nothing is stored.
         """
         ...
 

@@ -14,7 +14,7 @@ def queued(wanted: NewJob, id: str, now: int) -> Job:
     """Return a new job; its argument is a copy, as restored from JSON.
 
     Raises:
-        Invalid: The argument is nothing that JSON can say.
+        Invalid: JSON cannot represent the argument.
     """
     argument = decoded(encoded(wanted.argument, f"The argument of {wanted.handler}"))
     return Job(
@@ -83,7 +83,7 @@ def ended(job: Job, outcome: Outcome, now: int) -> Job:
     """Return the job after an attempt.
 
     Raises:
-        Invalid: The result is nothing that JSON can say.
+        Invalid: JSON cannot represent the result.
     """
     result = decoded(encoded(outcome.result, f"The result of {job.handler}"))
     error = None if outcome.error is None else storable(outcome.error)

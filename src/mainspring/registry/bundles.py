@@ -1,8 +1,8 @@
 """Bundles: a model as files that cannot run code, addressed by a digest and signed by the project's key.
 
 On disk a bundle is a blob named by its digest: the payload files, `manifest.json`, which lists the SHA-256 of each,
-and `signature`, the Ed25519 signature of `manifest.json`. The digest is the SHA-256 of `manifest.json`, so it decides
-every byte. Nothing is read from a bundle before all of that has been checked.
+and `signature`, the Ed25519 signature of `manifest.json`. The digest is the SHA-256 of `manifest.json`, so it
+determines every byte. Nothing in a bundle is used before all of this has been verified.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class Deletion:
     actor: str
     reason: str
     at: int  # UTC epoch microseconds, when it was marked
-    claimed: bool = False  # a collection is carrying it out
+    claimed: bool = False  # a garbage collection is carrying it out
 
 
 @dataclass(frozen=True, slots=True)

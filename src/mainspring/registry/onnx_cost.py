@@ -14,7 +14,7 @@ from mainspring.registry.onnx_file import OPERATOR_DOMAINS
 from mainspring.registry.onnx_wire import FieldKind, Value, fields
 
 _REPEATS = frozenset({"Loop", "Scan", "SequenceMap"})  # they run a subgraph repeatedly
-_SHAPES = frozenset({"Shape", "Size"})  # their outputs hold no value of their input
+_SHAPES = frozenset({"Shape", "Size"})  # their outputs do not depend on input values
 
 # Operator -> positions of the inputs whose values decide its output size or its running time.
 _SIZED: Mapping[str, tuple[int, ...]] = {

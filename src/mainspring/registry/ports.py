@@ -81,7 +81,7 @@ class Tracking(Protocol):
         """Return name -> size in bytes of the artefacts, sorted by name.
 
         Raises:
-            NotFound: There is no such run.
+            NotFound: The run does not exist.
         """
         ...
 

@@ -42,7 +42,9 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Return the process's start time, comparable only with itself; `None` if it does not run (or is a zombie)."""
+    """Return the process's start time in an opaque form, for comparison only; `None` if it does not run (or is a
+    zombie).
+    """
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
         try:

@@ -78,7 +78,7 @@ class BlobsConformance:
                 gone.result()
             if not gone.result() or A in blobs.all():
                 assert dict(blobs.get(A)) == {"x": b"1"}
-            else:  # within one tick of the store's clock the put was not after
+            else:  # the put was within the same tick of the store's clock
                 blobs.put(A, {"x": b"1"})
 
     def test_sweeping_leaves_whole_blobs_alone(self, blobs: Blobs) -> None:

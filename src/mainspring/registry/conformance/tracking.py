@@ -64,7 +64,7 @@ class TrackingConformance:
         run_id = tracking.start("late", {}, SECOND)
         entries = [("loss", 1.0 / (step + 1), step, SECOND + step % 3 * 1000) for step in range(1_500)]
         tracking.log(run_id, metrics=[*entries, ("other", 1.0, 0, SECOND)])
-        tracking.log(run_id, metrics=entries[:700])  # as a flush that is tried again
+        tracking.log(run_id, metrics=entries[:700])  # a repeated flush
         tracking.log(run_id, metrics=[("loss", 5.0, 2, SECOND)])
         assert tracking.history(run_id, "loss") == sorted(
             [*((value, step, at) for _, value, step, at in entries), (5.0, 2, SECOND)],

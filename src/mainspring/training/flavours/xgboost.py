@@ -61,7 +61,7 @@ class XgboostFlavour(Estimators):
         names = list(held_out.columns)
         learner = msgspec.json.decode(bytes(estimator.get_booster().save_raw("json")))["learner"]
         model = learner["gradient_booster"]
-        trees = model.get("gbtree", model)["model"]["trees"]  # dart has its trees one deeper
+        trees = model.get("gbtree", model)["model"]["trees"]  # dart nests its trees one level deeper
         found: dict[str, list[float]] = defaultdict(list)
         for tree in trees:
             for feature, value, left in zip(

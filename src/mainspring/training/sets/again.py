@@ -38,7 +38,7 @@ def held_out_again(bundle: Bundle, other: Bundle, labels: Sequence[Label], scan:
     since, until = extra["since"], extra["until"]
     columns = several_labels(bundle.manifest) or (extra.get("label", "").rpartition(".")[2],)
     declared = {each.column: each for each in labels}
-    if declared.keys() >= set(columns):  # the model may have more of them since, or in another order
+    if declared.keys() >= set(columns):  # the declaration may since have more labels, or another order
         labels = [declared[name] for name in columns]
     settled = extra.get("labels", {labels[0].column: extra})
     labels = [

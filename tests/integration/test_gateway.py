@@ -613,7 +613,9 @@ async def test_nothing_is_left_of_who_hangs_up_in_a_body(framing: str, sent: byt
         for half in (False, True):
             parts = [_head(each.kit.key(), framing), sent]
             await asyncio.to_thread(_talk, each.port, parts, reset=reset and not half, half=half)
+            assert not half or each.gateway.metrics.connections()["connections"] == 0  # closed when it was told
             await each.until(lambda: not each.gateway.in_flight)
+            await each.until(lambda: each.gateway.metrics.connections()["connections"] == 0)
         assert (await each.infer(full_request())).status_code == 200
         began = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() - began < 9  # a stop that waits for nobody

@@ -77,6 +77,7 @@ class Connection(asyncio.BufferedProtocol):
         "_parser",
         "_queue",
         "_reading",
+        "_sends",
         "_since",
         "_spared",
         "_target",
@@ -110,6 +111,7 @@ class Connection(asyncio.BufferedProtocol):
         self._spared = False  # whether it was just released: then one refusal does not hold it again
         self._closing = False  # whether the next reply is the last
         self._ends = False  # whether nothing of what it sends counts any more
+        self._sends = True  # whether more may come
 
     # Called by the transport.
 
@@ -133,6 +135,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """The peer sends no more. Who sent half a request is told so; who waits for a reply has hung up."""
+        self._sends = False
         incoming, self._ends = self._incoming, True
         if incoming is None or self._current is None:
             return False
@@ -428,7 +431,7 @@ class Connection(asyncio.BufferedProtocol):
     def _end(self, *, lingering: bool) -> None:
         self._ends = True
         transport = self._transport
-        if not lingering or self._lingers_until:
+        if not lingering or self._lingers_until or not self._sends:
             transport.close()
             return
         self._lingers_until = time.monotonic() + _LINGER_S

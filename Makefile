@@ -78,6 +78,9 @@ $(DOCS_READY): requirements-docs.lock
 docs: $(DOCS_READY) ## the documentation as a site, in build/docs/site
 	@$(DOCS)/bin/python docs/site.py
 
+docs-pictures: $(READY) ## the pictures of the console in docs/images, by a headless Chromium
+	@$(BIN)/python docs/console_pictures.py
+
 lock: ## the three locks from pyproject.toml
 	$(LOCK) pyproject.toml --extra demo --group build -o requirements.lock
 	$(LOCK) pyproject.toml --extra demo --extra all --group build --group dev -c requirements.lock -o requirements-dev.lock

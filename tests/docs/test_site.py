@@ -88,3 +88,23 @@ def test_the_lock_has_what_the_group_asks_for() -> None:
     group = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]["docs"]
     locked = re.findall(r"^([\w-]+)==", (ROOT / "requirements-docs.lock").read_text(encoding="utf-8"), re.MULTILINE)
     assert {re.split(r"[<>=]", each)[0] for each in group} <= set(locked)
+
+
+def test_the_picture_of_the_house_has_the_layers_of_the_contract() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    layers = contracts[0]["layers"]
+    names = [name for layer in layers for name in layer.replace(" ", "").split("|")]
+    here = [name.strip("()") for name in names if (ROOT / "src" / "mainspring" / name.strip("()")).is_dir()]
+    drawn = re.findall(r'class="name"[^>]*>(\w+)<', (DOCS / "images" / "house.svg").read_text(encoding="utf-8"))
+    assert drawn == here
+
+
+def test_pictures_are_small_and_used() -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in [*DOCS.rglob("*.md"), DOCS / "zensical.toml"])
+    for path in (DOCS / "images").iterdir():
+        assert f"images/{path.name}" in text
+        assert path.stat().st_size < 150_000
+        if path.suffix == ".svg" and path.name != "mark.svg":
+            assert "prefers-color-scheme: dark" in path.read_text(encoding="utf-8")

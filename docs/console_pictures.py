@@ -1,0 +1,77 @@
+"""Writes docs/images/console-*.png from the console itself, in a headless Chromium: `make docs-pictures`.
+
+The projects are those of the console's tests: made up, and the same at each call.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+IMAGES = Path(__file__).parent / "images"
+WIDTH = 1200
+LARGEST_BYTES = 150_000
+DRAWN = "[...document.querySelectorAll('.plot')].every((each) => each.classList.contains('drawn'))"
+
+
+def take(page: Any, url: str, name: str, *, height: int, top: str = "") -> None:
+    """Keep what a window of `WIDTH` by `height` shows, from the element `top` on.
+
+    Raises:
+        ValueError: The picture is larger than a page of documentation should load.
+    """
+    page.go(url)
+    page.until(DRAWN)
+    y = page.do(f"document.querySelector({top!r}).getBoundingClientRect().top - 16") if top else 0
+    clip = {"x": 0, "y": y, "width": WIDTH, "height": height, "scale": 1}
+    taken = page.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
+    data = base64.b64decode(taken["data"])
+    if len(data) > LARGEST_BYTES:
+        raise ValueError(f"{name} has {len(data)} bytes, more than {LARGEST_BYTES}: take less of the page.")
+    (IMAGES / f"console-{name}.png").write_bytes(data)
+
+
+def main() -> None:
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    from e2e.chromium import browser
+    from e2e.console import anywhere, log_in, served
+    from mainspring.registry.runs import NAME
+    from unit.console.flights import populated
+    from unit.console.registered import MODEL, registered
+    from unit.console.shop import shop
+    from unit.console.trials import tried
+
+    with TemporaryDirectory() as folder, browser(Path(folder) / "chromium") as chromium:
+        page = chromium.page(width=WIDTH, height=900)
+        live = anywhere(populated())
+        with served(live) as address:
+            log_in(page, address, live.key())
+            take(page, address, "overview", height=820)
+        flights = anywhere(registered(Path(folder) / "project"))
+        with served(flights) as address:
+            log_in(page, address, flights.key())
+            take(page, f"{address}/models/{MODEL}/versions/34", "version", height=760)
+        orders = anywhere(shop())
+        with served(orders) as address:
+            log_in(page, address, orders.key())
+            take(page, f"{address}/features/Orders", "features", height=760)
+        trials = anywhere(tried())
+        chosen = [run.id for run in trials.tracking.search(limit=1000) if run.tags.get(NAME, "").startswith("trial-")][
+            :8
+        ]
+        with served(trials) as address:
+            log_in(page, address, trials.key())
+            take(
+                page,
+                f"{address}/runs/compare?{'&'.join(f'run={run}' for run in chosen)}",
+                "runs",
+                height=450,
+                top=".card:has(.parallel)",
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,7 @@ from mainspring.core.locks import Locks
 from mainspring.core.settings import Url
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-HEAD = "0009"
+HEAD = "0010"
 _LONGEST = 63
 _LOCK_KEY = 0x6D61696E7370  # of our own, among all who take advisory locks in the database
 _MIGRATION_S = 600

@@ -17,6 +17,7 @@ from mainspring.app.moving.content import Content, Step
 from mainspring.app.processes.supervisor import LOCK
 from mainspring.app.profiles import backends
 from mainspring.app.profiles.checking import check_profile
+from mainspring.app.profiles.ledger_folder import lake_digest
 from mainspring.app.project import Project
 from mainspring.core.errors import Conflict, Invalid, Unavailable
 from mainspring.core.settings import Url
@@ -162,7 +163,12 @@ def _tracking(source: Project, target: Project, step: Step) -> list[Content]:
 def _catalog(source: Project, target: Project, step: Step) -> list[Content]:
     from mainspring.app.moving.sql import move_tables
 
-    return move_tables(source.engine, target.engine, "the catalog", decisive=(), step=step)
+    here, there = lake_digest(source.settings), lake_digest(target.settings)
+
+    def as_there(row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, "lake": there} if row.get("lake") == here else row  # what is monitored goes with its lake
+
+    return move_tables(source.engine, target.engine, "the catalog", decisive=(), step=step, as_there=as_there)
 
 
 _MOVES: dict[str, Callable[[Project, Project, Step], list[Content]]] = {

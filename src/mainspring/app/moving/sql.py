@@ -6,7 +6,7 @@ All of it goes in one transaction of the target: after a kill it has everything 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
@@ -19,13 +19,21 @@ from mainspring.core.catalog import catalog_errors, sqlalchemy_url
 from mainspring.core.errors import Conflict, Corrupt, InvalidData
 from mainspring.core.settings import Url
 
+Row = dict[str, Any]
+
 _NOT_OURS = ("alembic_version",)
 _AT_ONCE = 1_000
 _DIGEST_BITS = 128
 
 
 def move_tables(
-    source: sa.Engine, target: sa.Engine, name: str, *, decisive: Sequence[str], step: Step
+    source: sa.Engine,
+    target: sa.Engine,
+    name: str,
+    *,
+    decisive: Sequence[str],
+    step: Step,
+    as_there: Callable[[Row], Row] = lambda row: row,
 ) -> list[Content]:
     """Copy every table's rows, unless they are there, and return what the target has, read again.
 
@@ -35,6 +43,7 @@ def move_tables(
         name: What is moved, for messages: "the catalog".
         decisive: Tables whose rows make a target taken; in others its makers may have put a few. Empty: all tables.
         step: Is told how many rows are done.
+        as_there: Returns a row of the source as it is to be in the target.
 
     Raises:
         Conflict: The target has other rows.
@@ -43,7 +52,7 @@ def move_tables(
     """
     with catalog_errors(str(source.url.database)), source.connect() as reading:
         tables = _tables(target, source)
-        wanted = [_content(reading, table) for table in tables]
+        wanted = [_content(reading, table, as_there) for table in tables]
         with target.connect() as connection:
             there = [_content(connection, table) for table in tables]
             connection.rollback()
@@ -61,7 +70,7 @@ def move_tables(
             for table in reversed(tables):
                 connection.execute(table.delete())
             for table in tables:
-                for rows in _pieces(reading, table):
+                for rows in _pieces(reading, table, as_there):
                     connection.execute(table.insert(), rows)
                     done += len(rows)
                     step(done, total, table.name)
@@ -103,16 +112,18 @@ def _tables(target: sa.Engine, source: sa.Engine) -> list[sa.Table]:
     return found.sorted_tables
 
 
-def _pieces(connection: sa.Connection, table: sa.Table) -> Iterator[list[dict[str, Any]]]:
+def _pieces(
+    connection: sa.Connection, table: sa.Table, changed: Callable[[Row], Row] = lambda row: row
+) -> Iterator[list[Row]]:
     rows = connection.execution_options(yield_per=_AT_ONCE).execute(sa.select(table))
     for part in rows.mappings().partitions(_AT_ONCE):
-        yield [dict(row) for row in part]
+        yield [changed(dict(row)) for row in part]
 
 
-def _content(connection: sa.Connection, table: sa.Table) -> Content:
+def _content(connection: sa.Connection, table: sa.Table, changed: Callable[[Row], Row] = lambda row: row) -> Content:
     rows, digest = 0, 0
     names = sorted(column.name for column in table.columns)
-    for part in _pieces(connection, table):
+    for part in _pieces(connection, table, changed):
         rows += len(part)
         for row in part:
             text = "\x1f".join(_canonical(row[name]) for name in names)

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mainspring.app.profiles.ledger_folder import ledger_folder
+from mainspring.app.profiles.ledger_folder import lake_digest, ledger_folder
 from mainspring.core.errors import Invalid, MissingExtra
 from mainspring.core.locks import FileLocks
 from mainspring.core.settings import Url
@@ -197,7 +197,11 @@ PREDICTIONS: Mapping[str, Build] = {
     "memory": lambda _: lazily("ledger.adapters.memory", "MemoryLedger", extra="local")(),
 }
 MONITORS: Mapping[str, Build] = {
-    **_in_catalog("monitoring", "CatalogMonitors", "local"),
+    **_by_database(
+        lambda at: lazily("monitoring.adapters.catalog", "CatalogMonitors", extra="local")(
+            at.project.engine, lake_digest(at.project.settings)
+        )
+    ),
     "memory": lambda _: lazily("monitoring.adapters.memory", "MemoryMonitors", extra="local")(),
 }
 

@@ -106,7 +106,17 @@ def _others(settings: Settings) -> Iterator[Settings]:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    return folder / f"{_OF}{sha256(name.encode()).hexdigest()[:12]}"
+    return folder / f"{_OF}{_digest(name)}"
+
+
+def lake_digest(settings: Settings) -> str:
+    """Return what tells a profile's lake from others, in twelve characters; of one inside of the project also after
+    the project has moved."""
+    return _digest(_name(settings))
+
+
+def _digest(name: str) -> str:
+    return sha256(name.encode()).hexdigest()[:12]
 
 
 def _name(settings: Settings) -> str:

@@ -14,6 +14,7 @@ from mainspring.monitoring.model import Checkpoint, Window
 monitor_windows = sa.Table(
     "monitor_windows",
     metadata,
+    sa.Column("lake", sa.String(64), primary_key=True),
     sa.Column("endpoint", sa.String(128), primary_key=True),
     sa.Column("start", sa.BigInteger, primary_key=True),
     sa.Column("end", sa.BigInteger, primary_key=True),
@@ -23,6 +24,7 @@ monitor_windows = sa.Table(
 monitor_checkpoints = sa.Table(
     "monitor_checkpoints",
     metadata,
+    sa.Column("lake", sa.String(64), primary_key=True),
     sa.Column("endpoint", sa.String(128), primary_key=True),
     sa.Column("window_us", sa.BigInteger, primary_key=True),
     sa.Column("document", sa.LargeBinary, nullable=False),
@@ -30,13 +32,23 @@ monitor_checkpoints = sa.Table(
 
 
 class CatalogMonitors:
-    def __init__(self, engine: sa.Engine) -> None:
+    """Windows and checkpoints of one lake's predictions: profiles with a lake each may share a catalog.
+
+    Those that no lake is named for, from before lakes were, are of whichever is the first to save.
+
+    Args:
+        lake: What tells the lake from others.
+    """
+
+    def __init__(self, engine: sa.Engine, lake: str = "") -> None:
         self._engine = engine
+        self._lake = lake
         self._name = str(engine.url.database)
 
     def save(self, windows: Sequence[Window], checkpoint: Checkpoint | None = None) -> None:
         rows: list[dict[str, Any]] = [
             {
+                "lake": self._lake,
                 "endpoint": window.endpoint,
                 "start": window.start,
                 "end": window.end,
@@ -48,18 +60,26 @@ class CatalogMonitors:
             return
         # In a fixed order, so that two writers of the same rows cannot deadlock.
         rows.sort(key=lambda row: (row["endpoint"], row["start"], row["end"]))
-        statement = upsert(self._engine, monitor_windows, ("endpoint", "start", "end"), ("document",))
+        statement = upsert(self._engine, monitor_windows, ("lake", "endpoint", "start", "end"), ("document",))
         with catalog_errors(self._name), self._engine.begin() as connection:
+            self._claim(connection)
             if rows:
                 connection.execute(statement, rows)
             if checkpoint is not None:
-                key = {"endpoint": checkpoint.endpoint, "window_us": checkpoint.window_us}
+                key = {"lake": self._lake, "endpoint": checkpoint.endpoint, "window_us": checkpoint.window_us}
                 last = upsert(self._engine, monitor_checkpoints, tuple(key), ("document",))
                 connection.execute(last, [{**key, "document": msgspec.msgpack.encode(checkpoint)}])
 
+    def _claim(self, connection: sa.Connection) -> None:
+        if self._lake:
+            for table in (monitor_windows, monitor_checkpoints):
+                connection.execute(table.update().where(table.c.lake == "").values(lake=self._lake))
+
     def checkpoint(self, endpoint: str, window_us: int) -> Checkpoint | None:
         table = monitor_checkpoints.c
-        query = sa.select(table.document).where(table.endpoint == endpoint, table.window_us == window_us)
+        query = sa.select(table.document).where(
+            table.lake.in_(("", self._lake)), table.endpoint == endpoint, table.window_us == window_us
+        )
         with catalog_errors(self._name), self._engine.connect() as connection:
             document = connection.execute(query).scalar()
         try:
@@ -71,7 +91,7 @@ class CatalogMonitors:
         table = monitor_windows.c
         query = (
             sa.select(table.document)
-            .where(table.endpoint == endpoint, table.start >= since)
+            .where(table.lake.in_(("", self._lake)), table.endpoint == endpoint, table.start >= since)
             .order_by(table.start, table.end)
         )
         if until is not None:

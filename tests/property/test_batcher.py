@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,10 +22,17 @@ NOISE = 0.1
 
 
 def simulate(
-    arrivals: list[Arrival], *, fixed: int, per_row: int, noise: float = 0.0, known: bool = True, **bounds: Any
+    arrivals: list[Arrival],
+    *,
+    fixed: int,
+    per_row: int,
+    noise: float = 0.0,
+    known: bool = True,
+    kind: type[Batcher[int]] = Batcher,
+    **bounds: Any,
 ) -> History:
     clock, service = ManualClock(), Line(fixed, per_row, noise)
-    batcher: Batcher[int] = Batcher(clock.now, **{"max_queue_rows": 64, "max_batch_rows": 8, **bounds})
+    batcher = kind(clock.now, **{"max_queue_rows": 64, "max_batch_rows": 8, **bounds})
     if known:
         batcher.cost = trained(service, batcher.max_batch_rows)
     return simulation.simulate(arrivals, service, batcher, clock)
@@ -347,3 +355,20 @@ def test_an_executor_that_does_not_come_back_lets_nobody_wait_for_it_in_vain() -
     clock.advance(100_000)
     with pytest.raises(DeadlineExceeded):
         batcher.offer(Job("would wait", 1, clock.now() + 50_000))
+
+
+class AsksFirst(Batcher[int]):
+    """Checks each job before it is offered, as whoever has it to decode first does."""
+
+    def offer(self, job: Job[int]) -> None:
+        self.check(job.rows, job.deadline, job.priority)
+        super().offer(job)
+
+
+@given(arrivals=arrivals_lists, **costs, bounds=st.sampled_from([{}, {"max_queue_rows": 5, "max_queue_bytes": 150}]))
+def test_a_check_refuses_what_an_offer_would_and_changes_nothing_else(arrivals, fixed, per_row, bounds) -> None:
+    given = {"fixed": fixed, "per_row": per_row, **bounds}
+    asked, offered = simulate(arrivals, **given, kind=AsksFirst), simulate(arrivals, **given)
+    said = [{place: str(error) for place, error in each.refused.items()} for each in (asked, offered)]
+    assert said[0] == said[1]
+    assert replace(asked, refused={}) == replace(offered, refused={})

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from mainspring.core.errors import DeadlineExceeded
+from mainspring.core.errors import DeadlineExceeded, Invalid
 from mainspring.serving.adapters.onnx import OnnxExecutor
+from mainspring.serving.batching.batcher import Job
 from mainspring.serving.grpc import wire
 from mainspring.serving.grpc.calls import INFER, Caller
 from mainspring.serving.plane.lane import monotonic_us
@@ -72,3 +73,37 @@ def test_what_is_too_late_is_refused_before_its_tensors_are_decoded() -> None:
     asked.inputs[0].shape[:] = [7]
     with pytest.raises(DeadlineExceeded):
         answer(asked, since_us=DEADLINE_US, left_us=None)
+
+
+def test_what_the_queue_has_no_time_for_is_refused_before_its_tensors_are_decoded() -> None:
+    kit = Kit()
+    kit.publish("1")
+    asked = message()
+    asked.inputs[1].shape[:] = [7]  # to decode it would be `Invalid`
+
+    async def main() -> None:
+        plane = DataPlane(
+            routes=kit.routes, bundles=kit.bundles, online=kit.online, log=kit.log, executors=OnnxExecutor,
+            clock=kit.clock, threads=2,
+        )  # fmt: skip
+        plane.start()
+        try:
+            await asyncio.wait_for(plane.preloaded(), 60)
+            with pytest.raises(Invalid):  # an idle lane has time for anybody
+                await INFER.answer(plane, asked, Caller("key", monotonic_us()))
+            (lane,) = plane.endpoint("late-arrival").lanes.values()
+            lane.batcher.cost.observe(1, 10 * DEADLINE_US)  # a batch takes longer than anybody has
+            lane.batcher.offer(Job(None, 1, monotonic_us() + 100 * DEADLINE_US))  # type: ignore[arg-type]
+            lane.batcher.take()
+            before = lane.batcher.waiting_rows
+            with pytest.raises(DeadlineExceeded, match="would come after its deadline"):
+                await INFER.answer(plane, asked, Caller("key", monotonic_us()))
+            assert (lane.batcher.waiting_rows, kit_rejections(plane)) == (before, 1)
+        finally:
+            await plane.stop()
+
+    asyncio.run(main())
+
+
+def kit_rejections(plane: DataPlane) -> int:
+    return plane.metrics.of("late-arrival").rejections["too_late"]

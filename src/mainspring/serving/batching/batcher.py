@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import ceil, sqrt
-from typing import Generic
+from typing import Any, Generic
 
 from mainspring.core.errors import DeadlineExceeded, Overloaded
 from mainspring.serving.batching.choosing import choose
@@ -96,25 +96,43 @@ class Batcher(Generic[Payload]):
             Overloaded: The queue is full.
             DeadlineExceeded: It would be done too late, or one that waits already would be.
         """
-        now, waiting = self._now(), self._waiting
+        now = self._now()
+        self._admit(now, job, alone=self.idle and not self._waiting.rows)
+        self._traffic.arrived += job.rows
+        job.arrived = now
+        self._waiting.push(job)
+
+    def check(self, rows: int, deadline: int, priority: int) -> None:
+        """Raise if a job would not be let wait now, before the work is done that makes it one. An idle executor has
+        time for anybody: only `offer` says.
+
+        Raises:
+            Overloaded, DeadlineExceeded: As `offer`.
+        """
+        if not self.idle or self._waiting.rows:
+            job: Job[Any] = Job(None, rows, deadline, priority)
+            self._admit(self._now(), job, alone=False)
+
+    def _admit(self, now: int, job: Job[Any], *, alone: bool) -> None:
+        """Raise, and count the job among the arrivals, if it cannot wait."""
+        waiting = self._waiting
         if job.deadline <= now:
             raise DeadlineExceeded("The deadline has passed already.")
-        self._traffic.arrived += job.rows
         if waiting.rows and (
             waiting.rows + job.rows > self.max_queue_rows or waiting.nbytes + job.nbytes > self.max_queue_bytes
         ):
+            self._traffic.arrived += job.rows
             wait_us = self._finish(now, waiting.rows, 0, 0) - now
             raise Overloaded(
                 f"{waiting.rows} rows of {waiting.nbytes} bytes wait already.",
                 retry_after_ms=max(1, int(wait_us / 1000)),
             )
-        late_us = self._late_alone(now, job) if self.idle and not waiting.rows else self._late_behind(now, job)
+        late_us = self._late_alone(now, job) if alone else self._late_behind(now, job)
         if late_us > 0:
+            self._traffic.arrived += job.rows
             raise DeadlineExceeded(
                 "The answer would come after its deadline.", retry_after_ms=max(1, int(late_us / 1000))
             )
-        job.arrived = now
-        waiting.push(job)
 
     def cancel(self, job: Job[Payload]) -> bool:
         """Drop a job, and return whether it waited still."""

@@ -13,7 +13,7 @@ from google.protobuf.json_format import ParseDict
 from mainspring.core.errors import Invalid, NotFound, Unavailable
 from mainspring.security.model import Action
 from mainspring.serving.grpc import health, wire
-from mainspring.serving.grpc.infer import read_request, write_reply
+from mainspring.serving.grpc.infer import read_parameters, read_request, write_reply
 from mainspring.serving.plane.infer import infer, lane_of
 from mainspring.serving.plane.metadata import model_metadata, server_metadata
 from mainspring.serving.plane.plane import DataPlane
@@ -99,11 +99,17 @@ async def _infer(plane: DataPlane, message: Any, caller: Caller) -> Any:
     served = plane.endpoint(message.model_name)
     deadline = min(caller.deadline, caller.received + served.route.deadline_us)
     lane = lane_of(served, message.model_version)
-    lane.check_time(caller.received, deadline)  # before the tensors are decoded, and again when `timeout` is known
-    asked = read_request(message)
-    if asked.parameters.timeout:
-        deadline = min(deadline, caller.received + asked.parameters.timeout)
+    lane.check_time(caller.received, deadline)  # before anything is read, and again when `timeout` is known
+    parameters = read_parameters(message)
+    if parameters.timeout:
+        deadline = min(deadline, caller.received + parameters.timeout)
         lane.check_time(caller.received, deadline)
+    if len(served.lanes) == 1 or message.model_version:  # else the router chooses, by what is in the tensors
+        shape = message.inputs[0].shape if message.inputs else ()
+        lane.check_queue(
+            shape[0] if shape else 0, received=caller.received, deadline=deadline, priority=parameters.priority
+        )
+    asked = read_request(message, parameters)
     answered = await infer(
         asked,
         served,

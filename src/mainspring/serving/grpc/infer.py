@@ -12,15 +12,15 @@ from mainspring.serving.grpc.tensors import MAX_NAME, read_inputs, write_outputs
 from mainspring.serving.protocol.asked import DEFAULTS, Answered, Asked, Parameters
 
 
-def read_request(message: Any) -> Asked:
-    """Return what a `ModelInferRequest` asks.
+def read_request(message: Any, parameters: Parameters | None = None) -> Asked:
+    """Return what a `ModelInferRequest` asks, whose parameters may have been read before.
 
     Raises:
         Invalid: It does not follow the protocol.
     """
     if len(message.id) > MAX_NAME:
         raise Invalid(f"The id has {len(message.id)} characters; it may have {MAX_NAME}.")
-    parameters = _parameters(message.parameters)
+    parameters = parameters or read_parameters(message)
     return Asked(message.id or None, read_inputs(message), [_output(each) for each in message.outputs], parameters)
 
 
@@ -35,7 +35,13 @@ def write_reply(answered: Answered, *, raw: bool) -> Any:
     return reply
 
 
-def _parameters(given: Any) -> Parameters:
+def read_parameters(message: Any) -> Parameters:
+    """Return the parameters of a `ModelInferRequest`; no tensor is decoded for them.
+
+    Raises:
+        Invalid: They do not follow the protocol.
+    """
+    given = message.parameters
     if not given:
         return DEFAULTS
     values = {name: _value(parameter) for name, parameter in given.items()}

@@ -8,7 +8,7 @@ from typing import Any
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.serving.batching.batcher import Job
-from mainspring.serving.plane.lane import Answer, Ask, Lane
+from mainspring.serving.plane.lane import LAST, Answer, Ask, Lane
 from mainspring.serving.plane.live import Served
 from mainspring.serving.plane.work import Waiter
 from mainspring.serving.protocol.asked import Answered, Asked
@@ -16,8 +16,6 @@ from mainspring.serving.protocol.schema import Rows
 from mainspring.serving.protocol.tensor import Tensor
 
 __all__ = ["Answered", "Asked", "Inference", "infer", "lane_of"]
-
-_LAST = 2**32 + 1
 
 
 class Inference:
@@ -65,7 +63,7 @@ class Inference:
             waiter,
             received=received_us,
             deadline=int(deadline_us),
-            priority=parameters.priority or _LAST,
+            priority=parameters.priority or LAST,
             principal=principal,
             request_id=self.asked.id or "",
         )

@@ -34,6 +34,7 @@ from mainspring.serving.protocol.schema import Rows
 
 INLINE_US = 200.0  # a model call predicted to take longer runs in a thread
 ONE_CORE_US = 2_000.0  # the same where a thread would only take turns with the event loop
+LAST = 2**32 + 1  # the priority of who names none
 _RECENT = 16  # batches
 _SPARE_US = 5_000  # beside the model's time, for an answer from defaults that is still in time
 
@@ -133,6 +134,15 @@ class Lane:
             self.statistics.failed(now - received)
             raise DeadlineExceeded("The deadline has passed already.")
 
+    def check_queue(self, rows: int, *, received: int, deadline: float, priority: int) -> None:
+        """Raise if a request of so many rows has no chance, before its tensors are decoded; errors as of `submit`."""
+        if 0 < rows <= MAX_ROWS:
+            try:
+                self.batcher.check(rows, int(deadline), priority or LAST)
+            except MainspringError as error:
+                self._reject(error, received)
+                raise
+
     def submit(self, job: Job[Ask]) -> None:
         """Let a request wait for its batch. Its waiter is told what becomes of it, in a later turn of the loop.
 
@@ -143,10 +153,13 @@ class Lane:
         try:
             self.batcher.offer(job)
         except MainspringError as error:
-            self._metrics.rejections["queue_full" if isinstance(error, Overloaded) else "too_late"] += 1
-            self.statistics.failed(monotonic_us() - job.payload.received)
+            self._reject(error, job.payload.received)
             raise
         self._wake()
+
+    def _reject(self, error: MainspringError, received: int) -> None:
+        self._metrics.rejections["queue_full" if isinstance(error, Overloaded) else "too_late"] += 1
+        self.statistics.failed(monotonic_us() - received)
 
     def _wake(self) -> None:
         if self._scheduled or not self.batcher.idle:

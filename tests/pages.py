@@ -30,6 +30,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import prefork
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 _FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -110,7 +112,7 @@ class Reader:
         self._up: subprocess.Popen[bytes] | None = None
         self._python: subprocess.Popen[str] | None = None
         self._environment = {name: text for name, text in os.environ.items() if not name.startswith("MAINSPRING_")} | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join([str(prefork.programs()), str(Path(sys.executable).parent), os.environ["PATH"]]),
             "MAINSPRING_GATEWAY": f"127.0.0.1:{ports[0]}",
             "MAINSPRING_CONTROL": f"127.0.0.1:{ports[1]}",
             "OMP_NUM_THREADS": "1",
@@ -207,7 +209,7 @@ class Reader:
     def _execute(self, block: Block) -> None:
         if self._python is None:
             self._python = subprocess.Popen(
-                [sys.executable, "-c", _DRIVER],
+                [prefork.programs() / "python", "-c", _DRIVER],
                 cwd=self._cwd,
                 env=self._environment,
                 text=True,

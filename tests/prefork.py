@@ -2,8 +2,9 @@
 
 A server (this module as a program, one for each process of pytest) imports once what commands import, and forks for
 each command: a process of its own, with its own arguments, environment, folder and streams, that has nothing of another
-command's. `MAINSPRING_TESTS_START=real` starts an interpreter for each instead, as `make test-deep` does. So do tests
-of what starting is: its time, what is imported, signals meanwhile, other streams than files.
+command's. A shell finds the same as the programs `mainspring` and `python` in the folder `programs()`
+(`prefork_client`). `MAINSPRING_TESTS_START=real` starts an interpreter for each instead, as `make test-deep` does. So
+do tests of what starting is: its time, what is imported, signals meanwhile.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -40,16 +42,31 @@ _HEAVY = (
     "sklearn.pipeline",
 )
 _NOT_IMPORTED = re.compile(r"__main__|conformance|\.migrations\.|\.adapters\.(catboost|lightgbm|xgboost)$")
-# What libraries read of the environment while they are imported must be the same for all; these they do not read.
-_FREE = ("MAINSPRING_", "AWS_", "COLUMNS", "NO_COLOR", "FORCE_COLOR", "PWD", "OLDPWD", "PYTEST_")
+# What libraries read of the environment while they are imported must be the same for all. These they do not read,
+_FREE = (
+    *("MAINSPRING_", "AWS_", "COLUMNS", "NO_COLOR", "FORCE_COLOR", "PATH", "PWD", "OLDPWD", "PYTEST_", "SHLVL", "_"),
+    "LC_CTYPE",  # an interpreter sets it itself
+)
+# nor what the server has not, but for these.
+_READ = ("ARROW", "GRPC", "LC_", "LD_", "MALLOC", "MKL", "MLFLOW", "OMP", "OPENBLAS", "OTEL", "PYTHON", "SKLEARN", "TZ")
 _COUNT = struct.Struct("!i")
+_PROGRAM = """\
+#!{python} -IS
+import sys
+sys.path.append({tests!r})
+import prefork_client
+prefork_client.main({address!r})
+"""
 
 
 def suits(environment: Mapping[str, str]) -> bool:
     """Return whether a command with this environment may be forked."""
-    if os.environ.get("MAINSPRING_TESTS_START") == "real":
-        return False
-    return _bound(environment) == _server().environment
+    return not _real() and _same(environment, _server().environment)
+
+
+def programs() -> Path:
+    """Return the folder of `mainspring` and `python`, which goes first in a PATH: they fork where that is the same."""
+    return Path(sys.executable).parent if _real() else _server().programs
 
 
 def run(
@@ -63,14 +80,15 @@ def run(
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr, socket.socket(socket.AF_UNIX) as line:
         line.connect(_server().address)
         line.settimeout(timeout_s)
-        said = json.dumps([list(arguments), str(cwd), dict(environment)]).encode()
-        socket.send_fds(line, [_COUNT.pack(len(said))], [stdout.fileno(), stderr.fileno()])
+        said = json.dumps([["-m", "mainspring", *arguments], str(cwd), dict(environment)]).encode()
+        with Path(os.devnull).open() as nothing:
+            streams = [nothing.fileno(), stdout.fileno(), stderr.fileno()]
+            socket.send_fds(line, [_COUNT.pack(len(said))], streams)
         line.sendall(said)
-        process = _number(line)
+        assert _number(line), "the environment does not suit"
         try:
             code = _number(line)
-        except TimeoutError:
-            os.kill(process, signal.SIGKILL)
+        except TimeoutError:  # with the line ends the command
             raise subprocess.TimeoutExpired(list(arguments), timeout_s, _text(stdout), _text(stderr)) from None
         return code, _text(stdout), _text(stderr)
 
@@ -80,6 +98,13 @@ class _Server:
         self._folder = tempfile.TemporaryDirectory(prefix="prefork-")
         self.address = str(Path(self._folder.name) / "socket")
         self.environment = _bound(os.environ) | {"OMP_NUM_THREADS": "1"}
+        self.programs = Path(self._folder.name) / "bin"
+        self.programs.mkdir()
+        for name in ("mainspring", "python"):
+            tests = str(Path(__file__).parent)
+            text = _PROGRAM.format(python=sys.executable, tests=tests, address=self.address)
+            (self.programs / name).write_text(text)
+            (self.programs / name).chmod(0o700)
         ready, told = os.pipe()
         command = [sys.executable, __file__, self.address, str(told)]
         self._process = subprocess.Popen(command, env=self.environment, pass_fds=[told], stdin=subprocess.DEVNULL)
@@ -95,6 +120,16 @@ class _Server:
 
 
 _server = functools.cache(_Server)
+
+
+def _real() -> bool:
+    return os.environ.get("MAINSPRING_TESTS_START") == "real"
+
+
+def _same(environment: Mapping[str, str], here: Mapping[str, str]) -> bool:
+    """Whether libraries are the same in an environment as imported in another, of which `_bound` is left."""
+    bound = _bound(environment)
+    return here.items() <= bound.items() and not any(name.startswith(_READ) for name in bound.keys() - here.keys())
 
 
 def _bound(environment: Mapping[str, str]) -> dict[str, str]:
@@ -121,6 +156,7 @@ def _exactly(line: socket.socket, count: int) -> bytes:
 
 
 def _serve(address: str, ready: int) -> None:
+    here = _bound(os.environ)  # before imports add to it
     mainspring = importlib.import_module("mainspring")
     for each in pkgutil.walk_packages(mainspring.__path__, "mainspring."):
         if not each.ispkg and not _NOT_IMPORTED.search(each.name):
@@ -139,43 +175,62 @@ def _serve(address: str, ready: int) -> None:
             line, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()
-                _attend(line)
+                _attend(line, here)
             line.close()
 
 
-def _attend(line: socket.socket) -> None:
+def _attend(line: socket.socket, here: Mapping[str, str]) -> None:
     """Run one command in a child of this process, say which that is and how it ended, and end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    header, streams, _, _ = socket.recv_fds(line, _COUNT.size, 2)
+    header, streams, _, _ = socket.recv_fds(line, _COUNT.size, 3)
     arguments, cwd, environment = json.loads(_exactly(line, _COUNT.unpack(header)[0]))
+    if not _same(environment, here):
+        line.sendall(_COUNT.pack(0))
+        os._exit(0)
     child = os.fork()
     if child == 0:
         line.close()
-        for place, stream in enumerate(streams, start=1):
+        for place, stream in enumerate(streams):
             os.dup2(stream, place)
             os.close(stream)
         os._exit(_command(arguments, cwd, environment))
+    for stream in streams:
+        os.close(stream)  # who reads a pipe to its end waits for the command alone
     line.sendall(_COUNT.pack(child))
+    threading.Thread(target=_end_with, args=(line, child), daemon=True).start()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     with contextlib.suppress(OSError):  # nobody waits any more
         line.sendall(_COUNT.pack(code))
     os._exit(0)
 
 
+def _end_with(line: socket.socket, child: int) -> None:
+    """Kill the command when whoever asked for it is gone."""
+    with contextlib.suppress(OSError):
+        line.recv(1)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+
+
 def _command(arguments: list[str], cwd: str, environment: dict[str, str]) -> int:
-    """Be `python -m mainspring` in a folder; return the exit code.
+    """Be `python -m mainspring ...` or `python -c ...` in a folder; return the exit code.
 
     All of an interpreter's end is done but to take the modules apart, which would copy the memory of all of them.
     """
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    how, what, *others = arguments
     main = sys.modules["mainspring.cli.main"]
-    sys.argv = [str(Path(main.__file__ or "").parents[1] / "__main__.py"), *arguments]
-    sys.path[0] = cwd
     code: Any = 0
     try:
-        main.main()
+        if how == "-c":
+            sys.argv, sys.path[0] = ["-c", *others], ""
+            space = sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(what, vars(space))
+        else:
+            sys.argv, sys.path[0] = [str(Path(main.__file__ or "").parents[1] / "__main__.py"), *others], cwd
+            main.main()
     except SystemExit as error:
         code = error.code or 0
     except BaseException:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+import prefork
 from depot import Depot, lay_out
 from mainspring.cli import exits
 
@@ -52,7 +52,7 @@ else:
 
 
 def in_code(depot: Depot, *arguments: str) -> str:
-    command = [sys.executable, "-c", ONLINE, str(depot.root), *arguments]
+    command = [prefork.programs() / "python", "-c", ONLINE, str(depot.root), *arguments]
     return subprocess.run(command, env=depot.environment, capture_output=True, text=True, check=True).stdout
 
 

@@ -200,11 +200,14 @@ class Reader:
             time.sleep(0.1)
 
     def _ready(self) -> bool:
+        gateway, control = self._ports
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._ports[0]}/v2/health/ready", timeout=2):
-                return True
+            for place in (f"{gateway}/v2/health/ready", f"{control}/health/ready"):
+                with urllib.request.urlopen(f"http://127.0.0.1:{place}", timeout=2):
+                    pass
         except OSError:
             return False
+        return True
 
     def _execute(self, block: Block) -> None:
         if self._python is None:

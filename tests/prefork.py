@@ -3,8 +3,9 @@
 A server (this module as a program, one for each process of pytest) imports once what commands import, and forks for
 each command: a process of its own, with its own arguments, environment, folder and streams, that has nothing of another
 command's. A shell finds the same as the programs `mainspring` and `python` in the folder `programs()`
-(`prefork_client`). `MAINSPRING_TESTS_START=real` starts an interpreter for each instead, as `make test-deep` does. So
-do tests of what starting is: its time, what is imported, signals meanwhile.
+(`prefork_client`), and so do forked commands that start a child. `MAINSPRING_TESTS_START=real` starts an interpreter
+for each instead, as `make test-deep` does. So do tests of what starting is: its time, what is imported, signals
+meanwhile.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import os
 import pkgutil
 import re
+import runpy
 import signal
 import socket
 import struct
@@ -27,9 +29,12 @@ import tempfile
 import threading
 import traceback
 import types
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+import prefork_client
 
 _HEAVY = (
     "mlflow.store.model_registry.sqlalchemy_store",
@@ -80,7 +85,7 @@ def run(
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr, socket.socket(socket.AF_UNIX) as line:
         line.connect(_server().address)
         line.settimeout(timeout_s)
-        said = json.dumps([["-m", "mainspring", *arguments], str(cwd), dict(environment)]).encode()
+        said = json.dumps([["-m", "mainspring", *arguments], str(cwd), dict(environment), [0, 1, 2]]).encode()
         with Path(os.devnull).open() as nothing:
             streams = [nothing.fileno(), stdout.fileno(), stderr.fileno()]
             socket.send_fds(line, [_COUNT.pack(len(said))], streams)
@@ -175,33 +180,43 @@ def _serve(address: str, ready: int) -> None:
             line, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()
-                _attend(line, here)
+                _attend(line, here, str(Path(address).parent / "bin" / "python"))
             line.close()
 
 
-def _attend(line: socket.socket, here: Mapping[str, str]) -> None:
+def _attend(line: socket.socket, here: Mapping[str, str], python: str) -> None:
     """Run one command in a child of this process, say which that is and how it ended, and end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    header, streams, _, _ = socket.recv_fds(line, _COUNT.size, 3)
-    arguments, cwd, environment = json.loads(_exactly(line, _COUNT.unpack(header)[0]))
+    header, files, _, _ = socket.recv_fds(line, _COUNT.size, 250)
+    arguments, cwd, environment, places = json.loads(_exactly(line, _COUNT.unpack(header)[0]))
     if not _same(environment, here):
         line.sendall(_COUNT.pack(0))
         os._exit(0)
     child = os.fork()
     if child == 0:
         line.close()
-        for place, stream in enumerate(streams):
-            os.dup2(stream, place)
-            os.close(stream)
+        _place(files, places)
+        sys.executable = python
         os._exit(_command(arguments, cwd, environment))
-    for stream in streams:
-        os.close(stream)  # who reads a pipe to its end waits for the command alone
+    for file in files:
+        os.close(file)  # who reads a pipe to its end waits for the command alone
     line.sendall(_COUNT.pack(child))
     threading.Thread(target=_end_with, args=(line, child), daemon=True).start()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     with contextlib.suppress(OSError):  # nobody waits any more
         line.sendall(_COUNT.pack(code))
     os._exit(0)
+
+
+def _place(files: Sequence[int], places: Sequence[int]) -> None:
+    """Give open files the numbers under which they were inherited."""
+    above = max(*files, *places) + 1
+    for file in files:
+        os.dup2(file, above + file)
+        os.close(file)
+    for file, place in zip(files, places, strict=True):
+        os.dup2(above + file, place)
+        os.close(above + file)
 
 
 def _end_with(line: socket.socket, child: int) -> None:
@@ -213,7 +228,7 @@ def _end_with(line: socket.socket, child: int) -> None:
 
 
 def _command(arguments: list[str], cwd: str, environment: dict[str, str]) -> int:
-    """Be `python -m mainspring ...` or `python -c ...` in a folder; return the exit code.
+    """Be `python -c ...`, `python -m mainspring ...` or its child in a folder; return the exit code.
 
     All of an interpreter's end is done but to take the modules apart, which would copy the memory of all of them.
     """
@@ -228,6 +243,10 @@ def _command(arguments: list[str], cwd: str, environment: dict[str, str]) -> int
             sys.argv, sys.path[0] = ["-c", *others], ""
             space = sys.modules["__main__"] = types.ModuleType("__main__")
             exec(what, vars(space))
+        elif what == prefork_client.CHILD:
+            sys.argv, sys.path[0] = ["-m", *others], cwd
+            warnings.filterwarnings("ignore", message=".* found in sys.modules", module="runpy")
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
         else:
             sys.argv, sys.path[0] = [str(Path(main.__file__ or "").parents[1] / "__main__.py"), *others], cwd
             main.main()

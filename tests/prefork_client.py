@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 
+CHILD = "mainspring.app.processes.child"
 _COUNT = struct.Struct("!i")
 
 
@@ -21,12 +22,13 @@ def main(address: str) -> None:
     arguments = sys.argv[1:]
     if sys.argv[0].rpartition("/")[2] == "mainspring":
         arguments = ["-m", "mainspring", *arguments]
-    elif arguments[:1] != ["-c"]:
+    elif arguments[:1] != ["-c"] and arguments[:2] not in (["-m", "mainspring"], ["-m", CHILD]):
         _become(arguments)
+    files = _open()
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(address)
-        said = json.dumps([arguments, os.path.realpath("."), dict(os.environ)]).encode()
-        socket.send_fds(line, [_COUNT.pack(len(said))], [0, 1, 2])
+        said = json.dumps([arguments, os.path.realpath("."), dict(os.environ), files]).encode()
+        socket.send_fds(line, [_COUNT.pack(len(said))], files)
         line.sendall(said)
         process = _number(line)
         if not process:
@@ -39,6 +41,17 @@ def main(address: str) -> None:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
+
+
+def _open() -> list[int]:
+    """Return the open files that this program has inherited."""
+    found = []
+    with os.scandir("/dev/fd") as folder:
+        for each in folder:
+            with contextlib.suppress(OSError):  # one was the folder's own
+                if os.get_inheritable(int(each.name)):
+                    found.append(int(each.name))
+    return sorted(found)
 
 
 def _become(arguments: list[str]) -> None:

@@ -49,6 +49,7 @@ class Bench:
         online: Any = None,
         log: Any = None,
         executor: Any = OnnxExecutor,
+        reads: ThreadPoolExecutor | None = None,
         **shape: bool,
     ) -> None:
         self.log, self.metrics, self.clock = log or MemoryLedger(), EndpointMetrics(), ManualClock(NOW)
@@ -60,7 +61,7 @@ class Bench:
             clock=self.clock,
             metrics=self.metrics,
             threads=threads,
-            reads=threads,
+            reads=reads or threads,
             max_queue_rows=rows,
         )
 
@@ -374,6 +375,24 @@ async def test_reads_that_hang_are_bounded_in_number_and_the_store_is_read_when_
     finally:
         store.answers.set()
     assert (await bench.ask(keyed_request("AA")).payload.waiter).statuses["Carrier.delay_1h"] != ["UNAVAILABLE"]
+
+
+@on_a_loop
+async def test_reads_that_hang_hold_up_no_endpoint_that_needs_no_store_elsewhere(threads: ThreadPoolExecutor) -> None:
+    store, reads = Hanging(), ThreadPoolExecutor(2)
+    hanging = [Bench(threads, online=store, reads=reads) for _ in range(2)]
+    others = Bench(threads, reads=reads)
+    try:
+        waiting = [bench.ask(keyed_request("AA")).payload.waiter for bench in hanging]
+        while store.asked < 2:  # all threads
+            await asyncio.sleep(0.001)
+        for body in (keyed_request("AA"), full_request()):
+            assert (await asyncio.wait_for(others.ask(body).payload.waiter, 20)).ids
+        assert not any(waiter.done() for waiter in waiting)
+    finally:
+        store.answers.set()
+    await asyncio.gather(*waiting)
+    reads.shutdown()
 
 
 @on_a_loop

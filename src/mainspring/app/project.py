@@ -175,7 +175,7 @@ class Project:
 
     @cached_property
     def ledger_key(self) -> bytes:
-        """What personal values in the prediction log are encrypted with."""
+        """Encryption key of personal values in the prediction log."""
         from mainspring.security import secrets
 
         return secrets.load_or_create(self.settings.state / "keys" / "ledger")

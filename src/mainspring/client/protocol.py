@@ -28,12 +28,12 @@ _encode = msgspec.json.encode
 
 
 class Protocol:
-    """What is said to one server, and what is remembered of it: its extensions, and what its endpoints take.
+    """Protocol with one server, and a cache of its metadata: its extensions and its endpoints' inputs.
 
     Args:
         url: The server, for messages.
-        retries: How patient it is.
-        timeout_s: For each call, all attempts together, where the call says nothing else.
+        retries: Retry policy.
+        timeout_s: Time-out of a call, over all attempts, unless the call gives its own.
     """
 
     def __init__(self, url: str, retries: Retries, timeout_s: float) -> None:

@@ -1,4 +1,4 @@
-"""What an endpoint says: of itself, and to a request."""
+"""Results of calls: metadata of an endpoint, and predictions."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Prediction:
 
     @property
     def value(self) -> Any:
-        """What the model says, where it has one output.
+        """The prediction of a model with one output.
 
         Raises:
-            Invalid: It has several.
+            Invalid: The model has several outputs.
         """
         return _only(self.values)
 
@@ -102,13 +102,13 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What an endpoint takes and gives.
+    """Inputs and outputs of an endpoint.
 
     Args:
-        inputs: What a full request brings: every feature, or the model's tensors.
-        keyed: What a request by entity key may bring instead; empty where only full ones work.
+        inputs: Inputs of a full request: every feature, or the model's tensors.
+        keyed: Inputs of a request by entity key; empty where only full requests work.
         optional: Those of `keyed` that may be left out.
-        parameters: Everything else that the server says.
+        parameters: All other metadata from the server.
     """
 
     name: str

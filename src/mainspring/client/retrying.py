@@ -1,8 +1,8 @@
-"""Whether a request is sent again, and when.
+"""Retry policy with exponential back-off.
 
-Again only where that cannot make two predictions of one: the server was never reached, or it says itself, by 429 or
-503 with `Retry-After`, that it did nothing. A question that changes nothing is also asked again when its connection
-broke.
+A request is retried only where that cannot make two predictions of one: the server was never reached, or its response
+(429 or 503 with `Retry-After`) means that it did nothing. A request that changes nothing is also retried when its
+connection broke.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _AGAIN = (429, 503)
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How patient a client is.
+    """Retry policy of a client.
 
     Args:
-        most: How often a request is sent again at most.
+        most: Largest number of retries of a request.
         first_s: The first wait is up to this, every later one up to twice the one before; at random, so that clients
             who were refused together do not come back together. `Retry-After` is waited for in any case.
         longest_s: No wait is longer, but for `Retry-After`.

@@ -1,7 +1,7 @@
-"""What a client and a server say to each other, without a connection: steps that a transport takes.
+"""Sans-I/O conversation of a client with a server: steps that a transport executes.
 
-A talk is a generator. It yields a `Send` or a `Pause`, is sent back what came of it, and returns the result. So the
-same talk runs over a blocking transport and over an event loop.
+A talk is a generator. It yields a `Send` or a `Pause`, receives the outcome, and returns the result. So the same talk
+runs over a blocking transport and over an event loop.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the server answered. Header names are in lower case."""
+    """Response of the server. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -40,7 +40,7 @@ class Answer:
 
 
 class Loss(Enum):
-    """How far a request without an answer came, or why it was not sent."""
+    """Reason why a request got no response."""
 
     UNSENT = "the server could not be reached"
     LATE = "the server did not answer in time"

@@ -1,4 +1,4 @@
-"""What the blocking and the asynchronous client share: how httpx is set up and asked, and its errors in our words."""
+"""Shared httpx code of the blocking and the asynchronous client: set-up, requests, and translation of errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes back over HTTP: JSON, and errors with a status."""
+"""HTTP responses: JSON, and errors with a status."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ MaybeId = Annotated[str | None, Query(pattern=f"^{ID_PATTERN}$")]
 
 
 class NewKey(msgspec.Struct, forbid_unknown_fields=True):
-    """What a new key is asked for with."""
+    """Request for a new API key."""
 
     name: str
     scopes: list[Action]

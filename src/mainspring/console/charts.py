@@ -93,7 +93,7 @@ class Chart:
 
     @property
     def legend(self) -> tuple[tuple[str, str], ...]:
-        """What the colours mean: (name, tone) of each line, or of each area."""
+        """Legend: (name, tone) of each line, or of each area."""
         if self.kind != "bands":
             return tuple((line.name, line.look) for line in self.lines)
         middle = len(self.lines) // 2
@@ -126,7 +126,7 @@ class Chart:
 
     @property
     def data(self) -> str:
-        """What the script draws from, as JSON. Times are epoch seconds, in the middle of each window."""
+        """Data for the script, as JSON. Times are epoch seconds, in the middle of each window."""
         pairs = list(zip(self.starts, self.ends, strict=True))
         places = [(start + end) / 2e6 for start, end in pairs] if self.axis == "time" else list(self.starts)
         scale = 1e6 if self.axis == "time" else 1
@@ -151,7 +151,7 @@ class Chart:
 
     @property
     def reach(self) -> tuple[str | Markup, str | Markup]:
-        """Where it begins and ends as texts, in so fine a form that they differ."""
+        """Labels of both ends of the x axis, precise enough to differ."""
         if self.axis == "step":
             return f"{self.step} {self.starts[0]:,}", f"{self.step} {self.starts[-1]:,}"
         begin, end = self.starts[0], self.ends[-1]
@@ -191,7 +191,7 @@ class Chart:
         return drawn if self.level is None else [*drawn, self.level[0]]
 
     def x(self, index: int) -> float:
-        """Where a window's middle is drawn."""
+        """Return the x coordinate of a window's middle."""
         return self._place((self.starts[index] + self.ends[index]) / 2)
 
     def _place(self, at: float) -> float:

@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is behind a request; `session` where it is a browser."""
+    """Authenticated caller of a request; `session` if it is a browser."""
 
     principal: Principal
     session: Session | None

@@ -59,7 +59,7 @@ def _shown(graph: Lineage, here: str) -> tuple[Lineage, dict[str, int]]:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a node or a passing edge stands: its left edge and the middle of its height."""
+    """Position of a node or of a passing edge: its left edge and the middle of its height."""
 
     x: float
     y: float

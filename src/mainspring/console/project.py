@@ -1,4 +1,4 @@
-"""What the console needs of a project: `mainspring.app.project.Project` has it, and so has any object with these."""
+"""Protocol of a project as the console uses it; `mainspring.app.project.Project` satisfies it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BundleReader(Protocol):
 
 
 class Definitions(Protocol):
-    """What the project's modules declare, by name."""
+    """Definitions that the project's modules declare, by name."""
 
     @property
     def sources(self) -> Mapping[str, Source]: ...

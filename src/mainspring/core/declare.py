@@ -1,4 +1,4 @@
-"""How a project's modules declare things: building a definition is enough, whoever loads the project collects it."""
+"""Registration of definitions: constructing one is enough, and loading the project collects it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PACKAGE = __name__.partition(".")[0]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a definition stands, for error messages."""
+    """Source location of a definition, for error messages."""
 
     file: str
     line: int
@@ -27,7 +27,7 @@ class Place:
 
 @dataclass(slots=True)
 class Declared:
-    """What was declared while a project was loaded, in order, with the place of each."""
+    """Definitions collected while a project was loaded, in order, with the place of each."""
 
     items: list[tuple[object, Place]] = field(default_factory=list)
 

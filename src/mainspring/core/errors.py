@@ -44,7 +44,7 @@ class InvalidData(Invalid):
 
 
 class NotFound(MainspringError):
-    """What was asked for by name or id does not exist."""
+    """The requested name or id does not exist."""
 
 
 class Conflict(MainspringError):

@@ -1,4 +1,4 @@
-"""What every kind of lock has to do."""
+"""Conformance suite of locks."""
 
 from __future__ import annotations
 

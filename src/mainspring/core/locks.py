@@ -36,7 +36,7 @@ class Locks(Protocol):
 
 
 def busy(name: str, holder: str) -> Conflict:
-    """What to raise when somebody else holds a lock for too long."""
+    """Return the `Conflict` for a lock that another holder keeps for too long."""
     return Conflict(f"{name} is in use by {holder}.", fix="wait until it is done, or stop it.")
 
 

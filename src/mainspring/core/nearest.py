@@ -1,4 +1,4 @@
-"""What was meant by a name that does not exist."""
+"""Suggestions for a name that does not exist."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from mainspring.core.errors import Invalid
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Url:
-    """Where a backend lives: `sqlite:////absolute/x.db` (as SQLAlchemy writes it), `file:///folder`, `memory://`,
-    `redis://:password@host:6379/0`. `text` may hold a password; what is printed is `shown`."""
+    """Address of a backend: `sqlite:////absolute/x.db` (as SQLAlchemy writes it), `file:///folder`, `memory://`,
+    `redis://:password@host:6379/0`. `text` may hold a password; `shown` is printed."""
 
     text: str
 
@@ -88,8 +88,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """Where spans go, OTLP over HTTP, such as `http://127.0.0.1:4318`; and which share of the traces that begin here is
-    kept, from 0 to 1."""
+    """OTLP collector over HTTP, such as `http://127.0.0.1:4318`, and the share of the traces that begin here to sample,
+    from 0 to 1."""
 
     url: str
     share: float = 1.0

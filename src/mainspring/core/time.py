@@ -34,7 +34,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Clock(Protocol):
-    """What time it is. Every process takes its clock from the settings."""
+    """Source of the present time. Every process takes its clock from the settings."""
 
     def now(self) -> int:
         """Return the present instant, UTC epoch microseconds."""

@@ -39,7 +39,7 @@ def _row_expr(of: Any) -> Node:
 
 
 def count(of: Any = None, *, window: str | int, where: Any = None, description: str = "") -> Aggregation:
-    """How many events the window holds (with `of`: how many where it is not null); 0 for none."""
+    """Count the events in the window (with `of`: those where it is not null); 0 for none."""
     return _windowed("count", of, window, where, None, description)
 
 
@@ -101,7 +101,7 @@ def last_k(
 
 
 def distinct(of: Any, *, window: str | int, where: Any = None, description: str = "") -> Aggregation:
-    """How many different values the window holds, nulls left out; 0 for none.
+    """Count the distinct values in the window, nulls left out; 0 for none.
 
     Exact below 1,024, an estimate above (its standard error is 3 %), the same in training and in serving.
     """

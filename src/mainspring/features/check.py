@@ -1,4 +1,4 @@
-"""Whether feature definitions hold together: checked by `apply`, before any data is read."""
+"""Consistency check of feature definitions, done by `apply` before any data is read."""
 
 from __future__ import annotations
 

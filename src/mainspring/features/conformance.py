@@ -1,4 +1,4 @@
-"""What every online store must do. Derive a test class from `OnlineStoreConformance` and give it a fixture `store`."""
+"""Conformance suite of online stores. Derive a test class from `OnlineStoreConformance`, with a fixture `store`."""
 
 from __future__ import annotations
 

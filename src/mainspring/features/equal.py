@@ -1,4 +1,4 @@
-"""When two values of one feature are one, whichever reads they come from."""
+"""Equality of two values of one feature, across the offline and the online read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of a view's rows so that its windows can be answered: measures, and mergeable parts of them.
+"""Layout of a view's state, from which its windows are answered: measures, and mergeable parts of them.
 
 A measure is an expression under a filter, one value a row, null where the filter does not hold. Windows that aggregate
 the same measure share its parts, and windows of one hop share their tiles.
@@ -70,12 +70,12 @@ class LastFeature:
 
 
 class Layout:
-    """How a view's state is laid out. A pure function of its definition.
+    """Layout of a view's state. A pure function of its definition.
 
     Attributes:
         lasts: The last values, in order; candidate column i is `last_exprs[i]`.
         windows: The windowed features, in order.
-        measures: What they aggregate.
+        measures: The measures that the windows aggregate.
     """
 
     def __init__(self, view: FeatureView) -> None:
@@ -130,7 +130,7 @@ class Layout:
 
     @cached_property
     def ranked(self) -> bool:
-        """Whether the order of arrival of single rows matters."""
+        """True if the order of arrival of single rows matters."""
         return any(part.startswith(RANKED) for feature in self.windows for part in feature.parts)
 
     def of_hop(self, width: int) -> list[WindowFeature]:

@@ -210,15 +210,15 @@ def views_of(groups: Sequence[FeatureGroup]) -> list[FeatureView]:
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """What predictions are made for, and when: one observation a row of `source`.
+    """Observations: entities and instants of predictions, one a row of `source`.
 
     Args:
-        source: Its columns are the entities' keys and the fields that a request brings.
+        source: Source whose columns are the entities' keys and the request fields.
         keys: The entities concerned; the source has their key columns.
         at: The instant at which the prediction is made, an expression over the row. Offline it decides what is known;
             online the clock does.
-        where: Which rows are observations, a condition over the row; a row of which it is false or null is none. It
-            chooses what is trained and judged on. Online every request is answered.
+        where: Condition that selects the observations among the rows; a row of which it is false or null is none. It
+            selects the data for training and evaluation. Online every request is answered.
 
     Raises:
         Invalid: An argument is of another kind, the source lacks key columns, or `where` is no condition over its
@@ -264,7 +264,7 @@ class Observations:
 
 
 class Status(StrEnum):
-    """What a stored feature's value is worth, online."""
+    """Status of a stored feature's value, online."""
 
     PRESENT = "PRESENT"
     NULL = "NULL"  # known, and null; its value is the feature's default, where it has one
@@ -280,7 +280,7 @@ def shown_status(status: str, value: object) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mark:
-    """How far a view has been materialised: through which instant, and over which rows of the lake.
+    """Progress of a view's materialisation: the instant it reached, and the rows of the lake it covers.
 
     Marks are ordered, the instant first, so that of two materialisations at once the one that saw less never hides
     the other's.
@@ -294,7 +294,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class EntityState:
-    """What an online store holds for one (view, entity): an opaque payload, and how new it is.
+    """State of one (view, entity) in an online store: an opaque payload, and its freshness.
 
     `position` is UTC epoch microseconds: everything visible by then is in the payload. `landed` is how many rows the
     lake held. A store keeps the state with the largest (position, landed).
@@ -307,7 +307,7 @@ class EntityState:
 
 @dataclass(frozen=True, slots=True)
 class MaterialiseReport:
-    """What one materialisation did."""
+    """Report of one materialisation."""
 
     view: str
     through: int  # UTC epoch microseconds

@@ -1,4 +1,4 @@
-"""What the feature engine needs of an online store.
+"""Port of online stores.
 
 A view is named here by its slot (`features.layout.slot`): its name and a digest of what is stored for it.
 """

@@ -1,4 +1,4 @@
-"""What every prediction log and store must do. Derive a test class and give it a fixture `ledger`."""
+"""Conformance suite of prediction logs and stores. Derive a test class and give it a fixture `ledger`."""
 
 from __future__ import annotations
 

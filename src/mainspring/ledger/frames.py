@@ -1,7 +1,7 @@
-"""How predictions stand in a segment: frames of `length, crc32, payload`, one a write, after the file's first line.
+"""Format of a segment: frames of `length, crc32, payload`, one a write, after the file's first line.
 
-A frame is whole or it does not count, and needs nothing outside it. What a dying writer leaves behind its last whole
-frame is a torn tail: nobody was told that it was written.
+A frame counts only if it is whole, and is self-contained. Bytes that a dying writer leaves behind its last whole frame
+are a torn tail: their write was never acknowledged.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _decoder_before = msgspec.msgpack.Decoder(list[Prediction])  # of segments that 
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """What was read of a segment. Offsets are bytes from the file's beginning."""
+    """Frames read from a segment. Offsets are bytes from the file's beginning."""
 
     payloads: list[bytes]
     end: int  # behind the last whole frame

@@ -37,19 +37,19 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def withheld(self) -> Literal["encrypted", "left out"] | None:
-        """What became of the values of `personal`, `None` where there are none."""
+        """Treatment of the values of `personal`, `None` where there are none."""
         return None if not self.personal else "encrypted" if self.sealed else "left out"
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True):
-    """What an endpoint's log keeps, and when its callers are answered.
+    """Log settings of an endpoint: the share of logged requests, durability, and the treatment of personal data.
 
     Args:
         share: The share of requests that are logged, above 0, at most 1. A request is chosen by a hash of the id that
             its caller gave it, so a retry is logged if the first attempt was.
         sync: Answer a request only when its predictions are on the disk, and refuse it where they cannot be.
-        personal: What happens to values of columns that a source marks with `pii`, and to features made of them:
-            encrypted with the installation's key, or left out.
+        personal: Treatment of values of columns that a source marks with `pii`, and of features made of them: encrypted
+            with the installation's key, or left out.
 
     Raises:
         Invalid: The share is none, or part of the requests of a `sync` endpoint would not be logged.
@@ -72,7 +72,7 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heading(msgspec.Struct, frozen=True, array_like=True, cache_hash=True):
-    """What the predictions of one batch share: who made them, and the names of their columns, in order."""
+    """Header shared by the predictions of a batch: endpoint, model version, and the names of the columns, in order."""
 
     endpoint: str
     model: str

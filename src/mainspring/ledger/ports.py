@@ -21,7 +21,7 @@ class Seals(Protocol):
 
 
 class PredictionLog(Protocol):
-    """Where serving appends. Threads may share one.
+    """Append-only log of predictions, written by serving. Thread-safe.
 
     Attributes:
         sealer: Encrypts personal values; `None`: they are left out.
@@ -33,8 +33,8 @@ class PredictionLog(Protocol):
     unlogged: Mapping[tuple[str, str], int]
 
     def add(self, batch: Batch, *, sync: bool = False) -> Future[None] | None:
-        """Take a batch, at once: it outlives a kill of this process some milliseconds later, a power cut within a
-        second. A batch that the disk does not take is counted in `unlogged`.
+        """Append a batch without waiting. It survives a kill of this process after some milliseconds, a power cut
+        after a second. A batch that cannot be written is counted in `unlogged`.
 
         Args:
             sync: Return a future, which is done when the batch is durable. It fails with `StorageFull` or `Unavailable`
@@ -71,17 +71,17 @@ class Arrivals(NamedTuple):
 
 
 class PredictionStore(Protocol):
-    """What was predicted, after compaction. Personal values stay sealed unless it is asked to show them."""
+    """Compacted predictions. Personal values stay sealed unless the caller asks for them."""
 
     def compact(self) -> int:
-        """Move what was appended into the store, each prediction once, and return how many it was.
+        """Move appended predictions into the store, each once, and return their number.
 
         A part of the log that is damaged is set aside and counted, and the rest is moved.
         """
         ...
 
     def damaged(self) -> int:
-        """Return how many parts of the log `compact` has set aside, and nobody has taken away since."""
+        """Return how many damaged parts of the log are still set aside by `compact`."""
         ...
 
     def tidy(self, *, made_before: int | None = None, replaced_before: int, entries: int = 1_000) -> int:

@@ -1,4 +1,4 @@
-"""What of a version's predictions is logged, and in which form: which requests, which values, which of them sealed."""
+"""Recording of a version's predictions: choice of requests and values to log, and sealing of personal values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOTHING: Columns = {}
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How batches with the same columns are logged."""
+    """Logging plan for batches with the same columns."""
 
     heading: Heading
     sent: Callable[[Columns], tuple[Any, ...]]

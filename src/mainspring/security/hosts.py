@@ -1,4 +1,4 @@
-"""Which names a server answers to, and which pages may send it something.
+"""Checks of `Host` and `Origin`: names that a server answers to, and pages that may send it requests.
 
 A page of an attacker's domain whose address is changed to 127.0.0.1 (DNS rebinding) still sends the attacker's name in
 `Host`: so the name is checked, not the address.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class RoutingTable(Protocol):
-    """Which versions stand behind which endpoint, for a gateway, which asks often whether it changed."""
+    """Routes of the endpoints, for a gateway, which polls for changes."""
 
     def revision(self) -> int:
         """Return the table's revision, 0 while nothing was published. Cheap."""
@@ -37,7 +37,7 @@ class Baselines(Protocol):
     """Measured capacities of endpoints. Nothing is ever changed."""
 
     def add(self, baseline: Baseline) -> None:
-        """Keep a measurement."""
+        """Store a measurement."""
         ...
 
     def newest(self, endpoint: str, count: int = 1) -> Sequence[Baseline]:
@@ -64,7 +64,7 @@ class Executor(Protocol):
 
     @property
     def inline(self) -> bool:
-        """Whether a short call may run on the event loop; where it is False, every call runs in a thread."""
+        """True if a short call may run on the event loop; otherwise every call runs in a thread."""
         ...
 
     def nullable(self, name: str) -> bool:
@@ -85,7 +85,7 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the model. Nobody calls `predict` afterwards; again, it does nothing."""
+        """Release the model. Idempotent. `predict` is not called afterwards."""
         ...
 
 

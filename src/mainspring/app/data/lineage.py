@@ -29,7 +29,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """What `start` gives to `end`, by their ids: `rows`, `features`, `labels`, `observations`, `versions`."""
+    """Flow from `start` to `end`, by their ids: `rows`, `features`, `labels`, `observations`, `versions`."""
 
     start: str
     end: str

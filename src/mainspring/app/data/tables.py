@@ -1,4 +1,4 @@
-"""What a table of the lake is: rows, files, bytes, newest event, read from the footers of its Parquet files alone."""
+"""Statistics of a table of the lake: rows, files, bytes, newest event, from the footers of its Parquet files alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much one version of a table holds. `files` and `size` are `None` of a table in memory."""
+    """Size of one version of a table. `files` and `size` are `None` for a table in memory."""
 
     version: int
     rows: int

@@ -1,4 +1,4 @@
-"""What `apply` stored: each definition's content, so that the next `apply` can show the difference."""
+"""Definitions stored by `apply`, for the difference that the next `apply` shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which features somebody means: a model's, or views and features by object or by name."""
+"""Selection of features: a model's, or views and features by object or by name."""
 
 from __future__ import annotations
 

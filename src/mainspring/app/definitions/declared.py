@@ -1,4 +1,4 @@
-"""What a project declares, a mapping for each kind, as people look at it."""
+"""Definitions of a project, a mapping for each kind, for interactive use."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ _KINDS: Mapping[type, str] = {
 
 @dataclass(frozen=True)
 class Definitions:
-    """What the project declares, by name."""
+    """Definitions of the project, by name."""
 
     sources: Mapping[str, Source]
     entities: Mapping[str, Entity]

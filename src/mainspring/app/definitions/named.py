@@ -1,4 +1,4 @@
-"""What a project declares of one kind, by name: a mapping that shows itself and completes its names."""
+"""Definitions of one kind, by name: a mapping with a repr for notebooks and completion of its names."""
 
 from __future__ import annotations
 

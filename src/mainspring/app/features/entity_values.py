@@ -47,13 +47,13 @@ class FeatureValue:
 
 @dataclass(frozen=True, slots=True)
 class EntityValues:
-    """What is known of one entity in one view at `at`.
+    """Feature values of one entity in one view at `at`.
 
     Attributes:
-        mark: How far the view is materialised; `None` where it never was.
-        rows: How many rows of the entity lie within reach of the view's features.
-        pending: How many of them became visible after `mark`, so the online store may not have them yet.
-        problem: Why the offline values could not be read.
+        mark: Materialisation progress of the view; `None` if it was never materialised.
+        rows: Number of the entity's rows within reach of the view's features.
+        pending: Number of those that became visible after `mark`, so the online store may not have them yet.
+        problem: Reason why the offline values could not be read.
     """
 
     view: str

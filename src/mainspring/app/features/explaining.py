@@ -1,4 +1,4 @@
-"""How features are read from the lake: the steps and their SQL."""
+"""Explanation of an offline read: its steps and their SQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which feature views somebody reads: those that are declared now, and those of the bundles that answer requests.
+"""Feature views in use: those that are declared now, and those that the bundles in service read.
 
 A view that was changed has another slot in the online store. Until no route leads to a bundle that reads the old one,
 both are kept up to date, so that a new feature in an old view needs no downtime.

@@ -32,7 +32,7 @@ Scan = Callable[[str], TableScan]
 
 @dataclass(frozen=True)
 class How:
-    """What does not change the result of an offline read."""
+    """Options of an offline read that do not change its result."""
 
     memory_limit: str = "2GB"
     progress: bool = True

@@ -1,4 +1,4 @@
-"""What `explain` and `verify` found, as objects that show themselves."""
+"""Results of `explain` and `verify`, with a repr for notebooks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MISMATCHES_SHOWN = 20
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """How features are read from the lake, a step a query."""
+    """Steps of an offline read, one a query."""
 
     steps: Sequence[Step]
 
@@ -63,13 +63,13 @@ def about(step: Step) -> str:
 
 @dataclass(frozen=True, repr=False)
 class Verifications:
-    """What was compared, a view each."""
+    """Verifications, one a view."""
 
     views: Sequence[Verification]
 
     @property
     def equal(self) -> bool:
-        """Whether nothing differs."""
+        """True if there is no mismatch."""
         return not self.mismatches
 
     @property

@@ -20,7 +20,7 @@ UNUSED_FOR = 7 * DAY
 
 @dataclass(slots=True)
 class Tidied:
-    """What was put away: slots of the online store, tables of tiles, views whose tiles were written anew."""
+    """Result of a clean-up: removed slots of the online store, removed tables of tiles, views with compacted tiles."""
 
     slots: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)

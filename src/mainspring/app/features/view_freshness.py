@@ -1,4 +1,4 @@
-"""How fresh a feature view is: what its source holds, and how far it has been materialised."""
+"""Freshness of a feature view: the newest rows of its source, and its materialisation progress."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ FRESH, LATE, NEVER, EMPTY, UNKNOWN = "fresh", "late", "never", "empty", "unknown
 
 @dataclass(frozen=True, slots=True)
 class ViewFreshness:
-    """How far a view is. Instants are UTC epoch microseconds.
+    """Freshness of a view. Instants are UTC epoch microseconds.
 
     Attributes:
         newest_event: The latest event in the source, which may lie ahead of now.
-        newest_visible: When the last row became visible, at the latest now; `None` where none has, and where it was
-            not asked for.
+        newest_visible: Instant at which the last row became visible, at the latest now; `None` if there is none, or if
+            the caller did not ask for it.
         through: The instant through which the view is materialised.
         horizon: Rows that become visible by then are in the online store already.
         lag_us: Now less `through`.
         state: `fresh`; `late`, where `through` is older than two rounds of the worker; `never` materialised; `empty`,
             where nothing has landed; `unknown`, where the store or the lake did not answer.
-        problem: Why it is unknown.
+        problem: Reason of the state `unknown`.
     """
 
     newest_event: int | None

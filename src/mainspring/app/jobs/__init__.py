@@ -1,1 +1,1 @@
-"""What runs in the background: the handlers, when they are due, the worker's thread, and what people ask of jobs."""
+"""Background jobs: handlers, schedules, the worker's thread, and the API to queue and watch jobs."""

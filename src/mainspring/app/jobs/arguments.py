@@ -1,4 +1,4 @@
-"""What a job's argument may have, and what each value may be: the same where it is queued, scheduled and run."""
+"""Validation of a job's argument, the same where the job is queued, scheduled and run."""
 
 from __future__ import annotations
 

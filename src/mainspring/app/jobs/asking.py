@@ -1,4 +1,4 @@
-"""What people ask of jobs: begin one, watch it, and which schedules there are."""
+"""API of jobs: queue a job, watch it, and list the schedules."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOOK_S = 0.2
 
 
 class Asked(Protocol):
-    """What is asked of a project to look at its jobs."""
+    """Protocol of a project as the functions of this module use it."""
 
     @property
     def settings(self) -> Settings: ...

@@ -1,4 +1,4 @@
-"""What `profile check` says of jobs, which are kept in the catalog."""
+"""Check of the job store by `profile check`. Jobs are stored in the catalog."""
 
 from __future__ import annotations
 

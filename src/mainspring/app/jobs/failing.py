@@ -1,4 +1,4 @@
-"""Which jobs failed and have not been made good since."""
+"""Failed jobs that no later run has succeeded."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a name means: what it does, what its argument may have, and the function."""
+    """Handler of jobs of one name: its description, the options of its argument, and its function."""
 
     about: str
     options: Mapping[str, Option]

@@ -1,4 +1,4 @@
-"""Which jobs are due by the clock: what a profile says, and the little that goes on without being asked for."""
+"""Schedules of jobs: those of the profile, and the built-in ones."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _TOLERANCE = 1e-6  # relative; float32 results of another order of summation
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How many values were compared, and how many differed, by feature."""
+    """Numbers of compared values, and of differing values by feature."""
 
     predictions: int
     values: int

@@ -24,7 +24,7 @@ from mainspring.serving.model import Route
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What an endpoint answered."""
+    """Response of an endpoint."""
 
     endpoint: str
     model: str

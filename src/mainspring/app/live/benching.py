@@ -1,4 +1,4 @@
-"""How much an endpoint can take: a gateway of its own beside what serves, asked ever more often until it is too late.
+"""Load test of an endpoint: a gateway of its own under rising load, until its responses miss their deadlines.
 
 It follows the project's own routing table and reads its online store, with keys, metrics and the prediction log on; its
 log is thrown away, so that no invented traffic is taken for real. Where there is more than one core, whoever asks has
@@ -45,13 +45,13 @@ _DIFFERENT = 256  # requests, so that no cache answers
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """How to ask.
+    """Shape of the load.
 
     Attributes:
         by: "keys" or "features"; `None`: by keys where the model reads stored features.
         rows: Rows a request.
-        connections: The most requests that wait for an answer at once.
-        seconds: How long each load is kept up.
+        connections: Largest number of concurrent requests.
+        seconds: Duration of each load.
     """
 
     by: str | None = None

@@ -38,7 +38,7 @@ _FLUSHES = 200  # how often the log's last predictions are looked for
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened."""
+    """Summary of a demo run."""
 
     rows_ingested: int
     rows_quarantined: int
@@ -69,7 +69,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What the demo shows while it runs."""
+    """Callbacks by which the demo shows its progress."""
 
     stage: Callable[[str, float, float | None, str], None]  # name, done, of how many, a note
     done: Callable[[str, str], None]  # name, how it ended
@@ -135,7 +135,7 @@ def demo(project: Project, shown: Shown) -> Iterator[Summary]:
 
 
 class _Stages:
-    """How long each stage took, seconds."""
+    """Durations of the stages, seconds."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()

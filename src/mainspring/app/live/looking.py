@@ -1,7 +1,7 @@
-"""What is costly to look at, made one at a time in a thread of its own and kept: a page never waits for long.
+"""Cache of costly results, computed one at a time in a thread of its own: a page never waits for long.
 
-A request waits a little for an answer that is not there yet; then it says that it is being made, and the next request
-finds it.
+A request waits a little for a result that is not there yet. Then it reports that the computation goes on, and a later
+request finds the result.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ _ATTEMPTS, _BACK_OFF_S = 5, 0.05  # of a request that is refused; the wait doubl
 
 @dataclass(slots=True)
 class ReplayReport:
-    """What came of it. `latencies_ms` has shape (answered requests,), in the order of asking, seen from the client."""
+    """Result of a replay. `latencies_ms` has shape (answered requests,), in the order sent, as the client sees them."""
 
     requests: int = 0
     predictions: int = 0

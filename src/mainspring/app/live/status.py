@@ -1,4 +1,4 @@
-"""What is live and how it does, in one document."""
+"""Status of the live system, in one document."""
 
 from __future__ import annotations
 

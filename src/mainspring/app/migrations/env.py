@@ -1,4 +1,4 @@
-"""How alembic runs a migration: on the connection that `app.catalog` hands it."""
+"""Environment of alembic: run migrations on the connection from `app.catalog`."""
 
 from alembic import context
 

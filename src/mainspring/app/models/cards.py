@@ -41,7 +41,7 @@ class Declared(Protocol):
 
 
 class Carded(Protocol):
-    """What a card needs of a project."""
+    """Protocol of a project as a card uses it."""
 
     @property
     def settings(self) -> Settings: ...

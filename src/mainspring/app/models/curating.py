@@ -1,4 +1,4 @@
-"""What people decide about registered versions: approving, deleting, restoring; and what is known of one."""
+"""Decisions on registered versions: approve, delete, restore; and the details of a version."""
 
 from __future__ import annotations
 

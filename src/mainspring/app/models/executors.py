@@ -1,4 +1,4 @@
-"""Which executor runs a bundle, by its flavour. A new flavour adds one line; what no bundle needs is not imported."""
+"""Executors of bundles, by flavour. A new flavour adds one line; an executor that no bundle needs is not imported."""
 
 from __future__ import annotations
 

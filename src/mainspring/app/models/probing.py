@@ -40,7 +40,7 @@ class Draft(msgspec.Struct, frozen=True):
 
 
 class Probed(msgspec.Struct, frozen=True):
-    """What a model takes and gives, as it did."""
+    """Inputs and outputs of a model, as observed."""
 
     tensors: tuple[TensorSpec, ...] = ()
     output_tensors: tuple[TensorSpec, ...] = ()

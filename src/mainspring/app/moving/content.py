@@ -1,4 +1,4 @@
-"""What was moved, and the way through what is to be: one after the other, and nothing beside it."""
+"""Content of moved tables, and their sequential traversal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Step = Callable[[float, float | None, str], None]  # done, total, note
 
 
 class Content(msgspec.Struct, frozen=True):
-    """What a table holds, in whatever order: how many rows, and the sum of their digests."""
+    """Content of a table, independent of order: the number of rows, and the sum of their digests."""
 
     name: str
     rows: int

@@ -1,4 +1,4 @@
-"""Which processes a project is, and how each is started."""
+"""Processes of a project, and the start of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where each child's log lies, how it is opened and how it ends."""
+"""Log files of child processes: path, opening and tail."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _LARGEST = 10 << 20  # bytes; what is larger at a start is put aside
 
 
 def log_path(state: Path, name: str) -> Path:
-    """Return where a child's log lies."""
+    """Return the path of a child's log."""
     return state / "logs" / f"{name}.log"
 
 
 def open_log(path: Path) -> BufferedWriter:
-    """Return the log, to be appended to."""
+    """Open the log for appending."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
     if path.exists() and path.stat().st_size > _LARGEST:
         path.replace(path.with_suffix(".old.log"))
@@ -23,7 +23,7 @@ def open_log(path: Path) -> BufferedWriter:
 
 
 def last_lines(path: Path, lines: int = 3) -> str:
-    """Return how a log ends, in one line."""
+    """Return the last lines of a log, joined to one line."""
     try:
         return " | ".join(path.read_text(errors="replace").splitlines()[-lines:]) or "(empty)"
     except FileNotFoundError:

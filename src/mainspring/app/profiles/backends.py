@@ -1,4 +1,4 @@
-"""Which adapter a URL's scheme means. A new backend adds one line; outsiders add an entry point.
+"""Adapters by URL scheme. A new backend adds one line; plug-ins add an entry point.
 
 An entry point in the group `mainspring.<port>` named after its scheme is called with the `Context`.
 """

@@ -46,7 +46,7 @@ class Stranded:
 
     @property
     def fix(self) -> str:
-        """How to mend it."""
+        """Remedy, for the error message."""
         lake = f"lake = {self.lake!r}" if self.lake else "the lake that it had"
         once = f", or `MAINSPRING_LAKE={self.lake} mainspring doctor`" if self.lake else ""
         return (

@@ -106,7 +106,7 @@ def lmdb(at: Backend) -> Iterator[Outcome]:
 
 
 def other(at: Backend) -> Iterator[Outcome]:
-    """What an entry point brings: that it can be built is all we know how to ask."""
+    """Check a backend from an entry point: only that it can be built."""
     attribute = {"blobs": "bundles", "ledger": "predictions", "catalog": "key_store"}.get(at.part, at.part)
     getattr(at.project, attribute)
     yield Outcome("reachable", True, "its adapter was built; nothing more is known of it")

@@ -16,7 +16,7 @@ _INDEX = "GIT_INDEX_FILE"
 
 @dataclass(frozen=True, slots=True)
 class RecordedCode:
-    """Where code lies that can be run, and whether it is what the run recorded, by the digest of its files."""
+    """Runnable code, and whether it equals the code that the run recorded, by the digest of its files."""
 
     root: Path  # the project's folder in it
     origin: str  # in words

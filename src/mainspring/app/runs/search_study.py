@@ -1,4 +1,4 @@
-"""Where the trials of a search are kept: in a file of its folder, or, with runs on Postgres, in a schema there."""
+"""Storage of the trials of a search: a file of its folder, or, with runs on Postgres, a schema there."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class SearchReport:
-    """What a search found. `importance` is each parameter's share of what tells the better trials from the rest."""
+    """Result of a search. `importance` is each parameter's share in explaining the differences between trials."""
 
     model: str
     run_id: str
@@ -62,7 +62,7 @@ class _Begun:
     store: str = ""  # where its runs and trials are
 
     def same(self, other: _Begun) -> bool:
-        """Whether trials of the one can be compared with trials of the other."""
+        """Return whether trials of both searches are comparable."""
         mine, theirs = ((each.search, each.files, each.features, each.since, each.store) for each in (self, other))
         return mine == theirs and other.until in (None, self.until)
 

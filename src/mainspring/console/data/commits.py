@@ -1,4 +1,4 @@
-"""What the pages of dataset commits say, as values for the templates and for the API."""
+"""View models of the pages of dataset commits, for the templates and the API."""
 
 from __future__ import annotations
 

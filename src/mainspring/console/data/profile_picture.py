@@ -1,4 +1,4 @@
-"""What a column holds, as a picture that fits in a table's cell, and in a few words."""
+"""Summary of a column: a picture that fits in a table's cell, and a short text."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def column_picture(column: ColumnProfile, rows: int) -> ColumnPicture:
 
 
 def _few(column: ColumnProfile) -> bool:
-    """Whether the column is a code rather than a measure: a few values that occur often."""
+    """Return whether the column is a code rather than a measure: a few values that occur often."""
     return column.dtype.startswith("bool") or (column.distinct <= _SHOWN and bool(column.top))
 
 

@@ -1,4 +1,4 @@
-"""What the pages of tables say, as values for the templates and for the API."""
+"""View models of the pages of tables, for the templates and the API."""
 
 from __future__ import annotations
 

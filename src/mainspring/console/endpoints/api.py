@@ -1,4 +1,4 @@
-"""What the JSON API says of endpoints: what stands behind them, how they did, what they can take."""
+"""JSON API of endpoints: versions in service, monitor windows, capacity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an endpoint can take, beside what it is doing: its baseline and the numbers of the gateway's processes."""
+"""Capacity of an endpoint beside its present load: its baseline and the metrics of the gateway's processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fresh the data is: the newest event of each source, and how far each feature view is materialised."""
+"""Freshness of the data: the newest event of each source, and the materialisation progress of each feature view."""
 
 from __future__ import annotations
 

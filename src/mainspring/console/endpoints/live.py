@@ -1,4 +1,4 @@
-"""What is live behind an endpoint: which version, since when, by whom, and how it did when it was held to its gates."""
+"""Live version of an endpoint: its promotion (instant and actor) and its gate results."""
 
 from __future__ import annotations
 

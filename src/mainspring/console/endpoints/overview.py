@@ -1,4 +1,4 @@
-"""What the overview says of one endpoint, as values for the template."""
+"""View model of one endpoint in the overview."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class JobList:
 
     @property
     def of(self) -> int:
-        """How many jobs there are of the status that is asked for."""
+        """Number of jobs of the requested status."""
         return self.all if self.status is None else self.counts[self.status]
 
 

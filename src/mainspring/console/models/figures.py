@@ -23,7 +23,7 @@ COLUMNS = 4
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a run measured on its held-out rows: of the model, and of the baseline on the same rows."""
+    """Metrics of a run on its holdout rows: of the model, and of the baseline on the same rows."""
 
     values: Mapping[str, float]
     baseline: Mapping[str, float]

@@ -1,4 +1,4 @@
-"""What people decided about a model's versions: aliases moved, approvals given and taken back, marks for deletion."""
+"""History of decisions on a model's versions: alias moves, approvals and their withdrawals, marks for deletion."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Happening:
 
     @property
     def back(self) -> bool:
-        """Whether an alias went to a version older than the one before."""
+        """True if an alias moved to an older version."""
         if self.old is None or not (self.old.isdigit() and self.version.isdigit()):
             return False
         return int(self.version) < int(self.old)
@@ -42,7 +42,7 @@ class History:
 
     @property
     def next(self) -> int | None:
-        """Where the rows after these begin."""
+        """Offset of the next page; `None` on the last."""
         end = self.begin + len(self.rows)
         return end if end < self.of else None
 

@@ -1,4 +1,4 @@
-"""What is costly to know of a version, looked at in a thread: whether its bundle is whole, and its card."""
+"""Costly facts of a version, computed in a thread: the integrity of its bundle, and its card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which endpoints serve which version of a model."""
+"""Endpoints that serve each version of a model."""
 
 from __future__ import annotations
 

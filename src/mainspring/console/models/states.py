@@ -1,4 +1,4 @@
-"""What a version is at the moment, in one word."""
+"""Present state of a version, in one word."""
 
 from __future__ import annotations
 

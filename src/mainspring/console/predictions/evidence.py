@@ -65,7 +65,7 @@ class Evidence:
 
     @property
     def replayed(self) -> bool:
-        """Whether the prediction is dated before its own model was made: by a clock that replayed the past.
+        """True if the prediction is dated before its own model was made: a replayed clock dated it.
 
         Versions, runs and commits are dated by the machine's clock, so an age beside them would mix the two.
         """
@@ -73,12 +73,12 @@ class Evidence:
 
     @property
     def inputs(self) -> int:
-        """How many inputs the model saw, shown or not."""
+        """Number of inputs that the model received, shown or not."""
         return sum(len(group.features) for group in self.groups)
 
     @property
     def statuses(self) -> dict[str, int]:
-        """How many stored features had which status, as it is shown."""
+        """Number of stored features by status, as it is shown."""
         counted: dict[str, int] = {}
         for name, status in self.prediction.statuses.items():
             shown = shown_status(status, self.prediction.features.get(name))

@@ -16,7 +16,7 @@ from mainspring.training.label import label_keys
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What became true. `value` is None while it has not arrived; `why` then says what is known."""
+    """Ground truth of a prediction. `value` is None until the label arrives; `why` then explains its absence."""
 
     column: str | None
     value: bool | float | str | None

@@ -1,4 +1,4 @@
-"""Where a feature's value lies among the values the model was trained on."""
+"""Position of a feature's value in its training distribution."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _number(column: ColumnReference, value: float) -> Place:
 
 
 def _thin(column: ColumnReference, bin_: int) -> bool:
-    """Whether the bin holds one value only."""
+    """Return whether the bin holds one value only."""
     if not 0 < bin_ < len(column.edges):
         return False
     low, high = column.edges[bin_ - 1], column.edges[bin_]

@@ -53,7 +53,7 @@ class RunView:
 
     @property
     def searched(self) -> bool:
-        """Whether it is a search of parameters, which has a page of its own."""
+        """True if the run is a parameter search, which has a page of its own."""
         return SEARCH in self.run.tags
 
     def said(self, *names: str) -> str:

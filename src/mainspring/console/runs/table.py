@@ -30,7 +30,7 @@ _STATES = {"FINISHED": "fresh", "RUNNING": "live", "FAILED": "late", "KILLED": "
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a person asked the table for, as it stands in the address."""
+    """Query of the table of runs, as the address encodes it."""
 
     text: str = ""
     model: str = ""
@@ -41,7 +41,7 @@ class Asked:
     after: str = ""
 
     def address(self, **changed: str | tuple[str, ...]) -> str:
-        """Return the address of the table with something else asked for; at its first page unless that is said."""
+        """Return the table's address with the given fields changed; at its first page unless `after` is given."""
         asked = replace(self, after="", find="")
         for name, value in changed.items():
             asked = replace(asked, **{name: value})  # type: ignore[arg-type]

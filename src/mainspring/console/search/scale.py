@@ -1,4 +1,4 @@
-"""Where a value is drawn: 0 to 1 along an axis, even, by order of magnitude, or one place for each of a few values."""
+"""Scales that map a value to 0 to 1 along an axis: linear, logarithmic, or categorical."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Axis:
 
     @property
     def ends(self) -> tuple[str | Markup, ...]:
-        """What stands under it: each name, or the two ends."""
+        """Labels of the axis: each name, or the two ends."""
         return self.names or formats.ends(self.low, self.high)
 
 

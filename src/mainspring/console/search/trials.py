@@ -38,7 +38,7 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search has found so far, or in the end. `importance` is each parameter's share; empty while it goes on."""
+    """Results of a search, running or finished. `importance` is each parameter's share; empty while it goes on."""
 
     metric: str
     maximize: bool

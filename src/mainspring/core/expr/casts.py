@@ -1,4 +1,4 @@
-"""What a change of type does to NumPy arrays; see `operations`."""
+"""Casts of NumPy arrays; see `operations`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each typed operation does to NumPy arrays; `evaluate` chains them.
+"""NumPy implementation of each typed operation; `evaluate` chains them.
 
 A function takes (values, valid) pairs and gives one. Shapes are (rows,) or, of what is the same for all rows, (1,).
 The values at a null are arbitrary but of the right type, and never raise. The caller silences NumPy's warnings.

@@ -1,4 +1,4 @@
-"""What both readings take for a number in a string (RE2 and `re` agree on these), and for white space."""
+"""Patterns of numbers in strings (RE2 and `re` agree on these) and white space, for the SQL and NumPy readings."""
 
 INTEGER = r"[+-]?[0-9]+"
 DECIMAL = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"

@@ -1,4 +1,4 @@
-"""What functions take and give, once the types of their arguments are known."""
+"""Signatures of functions: result types by the types of the arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each operation on strings does to NumPy arrays of objects; see `operations`."""
+"""NumPy implementation of operations on strings, as arrays of objects; see `operations`."""
 
 from __future__ import annotations
 

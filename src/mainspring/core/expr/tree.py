@@ -19,7 +19,7 @@ Scalar = bool | int | float | str | None
 
 
 class Operators:
-    """What can be done with a value of a row. Operators build larger expressions; nothing is computed yet.
+    """Operators on a value of a row. They build larger expressions; nothing is computed yet.
 
     Null in gives null out, except for `is_null`, `coalesce`, `when`, and Kleene's `and` and `or`. NaN is a value, not
     null; comparisons follow IEEE 754. Division is of floats; division by zero is null.

@@ -1,4 +1,4 @@
-"""What a wall clock shows, for both readings: fields of local time, and the starts of its units.
+"""Local time, for both readings: its fields, and the starts of its units.
 
 Local time is microseconds since 1970 as the wall clock counts them.
 """

@@ -1,4 +1,4 @@
-"""Whether a disk is full, for libraries that call half a write an input/output error."""
+"""Detection of a full disk, for libraries that report a partial write as an input/output error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long to go on asking a store that does not answer: a few tries within a budget, then refusals at once."""
+"""Circuit breaker for a store that does not answer: a few tries within a budget, then immediate refusals."""
 
 from __future__ import annotations
 

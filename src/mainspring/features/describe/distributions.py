@@ -1,4 +1,4 @@
-"""How a view's features are distributed over time: quantiles, or shares of values, and how much is null.
+"""Distributions of a view's features over time: quantiles, or shares of values, and the share of nulls.
 
 Time is cut into about two dozen equal periods. In each, some entities are read at some instants, by the same
 point-in-time read that makes training sets. An entity counts from when it was first seen.
@@ -39,7 +39,7 @@ _WIDTHS = (
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """What was read in `[start, end)`: `reads` values, of which `nulls` are null, and `strange` NaN or infinite.
+    """Distribution of values read in `[start, end)`: `reads` values, `nulls` of them null, `strange` NaN or infinite.
 
     `quantiles` are those of `QUANTILES` over the other values, `None` where there are none; `shares` are those of the
     distribution's categories among the values that are not null, and last that of all others.

@@ -1,4 +1,4 @@
-"""Which columns a feature reads, and which of them identify a person."""
+"""Source columns of a feature, and those among them that identify a person."""
 
 from __future__ import annotations
 

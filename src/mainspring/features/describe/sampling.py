@@ -32,13 +32,13 @@ _LOOKED_AT = 1_000_000  # rows, to guess how many entities there are
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much one look may cost.
+    """Limits of the cost of one sample.
 
     Args:
-        entities: How many entities are looked at.
-        rows: How many of their rows are read; fewer entities are taken where they have more.
-        seconds: When reading the table is given up.
-        memory: What DuckDB may use before it spills to disk.
+        entities: Number of sampled entities.
+        rows: Number of their rows; fewer entities are sampled where they have more.
+        seconds: Time-out of the read of the table.
+        memory: Memory that DuckDB may use before it spills to disk.
     """
 
     entities: int = 200

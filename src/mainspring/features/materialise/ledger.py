@@ -1,4 +1,4 @@
-"""What a view's states in an online store were made from, kept among them: so that what no longer holds is noticed.
+"""Provenance of a view's online states, stored beside them, to detect that they are stale.
 
 A mark says how many rows the lake had. Where rows went and as many others came (a table was restored, or made anew),
 only what they were tells: their digest (features.loads). Of states that are still being built it also says how far.
@@ -18,7 +18,7 @@ LEDGER_KEY = b"\xc1"
 
 
 class Ledger(msgspec.Struct, frozen=True, array_like=True):
-    """What states were made from: the rows with a `_seq` up to `newest`.
+    """Provenance of states: the rows with a `_seq` up to `newest`.
 
     `position` and `until` are those of the mark when states were last written; `done` is the key of the last entity
     whose state is there, in the order of keys, or empty once all are. The rest says when a process need not look at the

@@ -43,11 +43,11 @@ _TRIES = 3
 
 @dataclass
 class Materialisation:
-    """What one run needs, and what it has done so far. See `features.materialise.materialiser.Materialiser`.
+    """Inputs and progress of one run. See `features.materialise.materialiser.Materialiser`.
 
     Args:
         open_rows: Gives the rows of the view's source, which are read once they are refreshed.
-        opened: Whether this process has read them before.
+        opened: True if this process has read them before.
         through: The instant to materialise through, UTC epoch microseconds; `None`: now, whenever that is.
     """
 

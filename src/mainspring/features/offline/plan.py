@@ -1,4 +1,4 @@
-"""How features are read from the lake: which files and columns, with what SQL, and what DuckDB makes of it."""
+"""Plan of an offline read: its files, columns and SQL, and DuckDB's query plan."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _FEW = 16  # a window has few of an entity's values where it has less than one i
 
 
 class Counts:
-    """How often each value of one entity is in a window. A value is named by its place among the entity's, in order.
+    """Counts of each value of one entity in a window. A value is named by its rank among the entity's values.
 
     Sums of blocks of values stand beside the counts, so that an answer about a short window does not look at each value
     of a long history.
@@ -52,12 +52,12 @@ class Counts:
 
     @property
     def sums(self) -> Ints:
-        """How many there are of the values of a block, shape (blocks,)."""
+        """Total count of the values of a block, shape (blocks,)."""
         return self._sums[: self._used]
 
     @property
     def kinds(self) -> Ints:
-        """How many values of a block there are, shape (blocks,)."""
+        """Number of distinct values of a block that are present, shape (blocks,)."""
         return self._kinds[: self._used]
 
     def clear(self) -> None:

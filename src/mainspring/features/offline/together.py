@@ -1,4 +1,4 @@
-"""Which views the offline read computes together: those of one entity and one source share a pass over its rows.
+"""Grouping of views for the offline read: those of one entity and one source share a pass over its rows.
 
 Last values share a join, windows of one width share their rows and tiles. A value is the same alone and together, but
 for the last bit of a sum of fractions, which depends on which tiles are summed up.

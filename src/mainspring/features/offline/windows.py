@@ -159,7 +159,7 @@ def _rows(layout: Layout, columns: str, condition: str = "true") -> str:
 
 
 def _is_number(layout: Layout) -> bool:
-    """Whether an entity's key is a number that can stand for the entity as it is."""
+    """Return whether an entity's key is one integer that can identify the entity as it is."""
     return [*layout.view.entity.keys.values()] in ([DType.Int64], [DType.Int32])
 
 

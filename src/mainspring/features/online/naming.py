@@ -1,4 +1,4 @@
-"""What the entities of a request are called in an online store, remembered from request to request."""
+"""Names of a request's entities in an online store, cached across requests."""
 
 from __future__ import annotations
 

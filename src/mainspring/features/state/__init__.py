@@ -1,1 +1,1 @@
-"""What is kept of an entity's rows so that any window over them can be answered: mergeable, in SQL and in Python."""
+"""Mergeable state of an entity's rows, from which any window over them is answered, in SQL and in Python."""

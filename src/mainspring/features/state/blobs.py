@@ -1,4 +1,4 @@
-"""What is stored online of one entity in one view, and its bytes.
+"""Online state of one entity in one view, and its encoding.
 
 A state is columnar, so that reading it is slices and sums. Where it is one row of last values and nothing else, as most
 are, its bytes are flat: `[since, visible, event, how many are null, value, value, ...]`; many such are read column by

@@ -1,4 +1,4 @@
-"""What materialisation needs of a lake, and a lake of which only versions of sources can be read."""
+"""Port of the lake for materialisation, and a lake of which only versions of sources can be read."""
 
 from __future__ import annotations
 

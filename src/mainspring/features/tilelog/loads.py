@@ -1,4 +1,4 @@
-"""What a source's table is made of, load by load, and whether it is still what it was.
+"""Content of a source's table, load by load, to detect changes.
 
 A load is what ingestion judges together: `_seq >> 20` is its number. It lands in several versions of the table, may be
 cut short and completed later. Of each load we know how many rows it has and a digest of what a view uses of them, so
@@ -21,7 +21,7 @@ Digests = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """How many rows, and the exclusive or of their digests: the same in any order and any partition."""
+    """Number of rows, and the exclusive or of their digests: the same in any order and any partition."""
 
     rows: int
     digest: int

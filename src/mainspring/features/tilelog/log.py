@@ -83,7 +83,7 @@ class TileLog:
 
     @property
     def scan(self) -> TableScan | None:
-        """How to read the version of the log of which pieces were last returned; `None` where there is none."""
+        """Scan of the version of the log whose pieces were last returned; `None` where there is none."""
         return self._scan
 
     def alone(self) -> AbstractContextManager[None]:
@@ -121,7 +121,7 @@ class TileLog:
         return choose(self._pieces, loads)
 
     def wasteful(self, loads: Loads) -> bool:
-        """Whether a piece of the log holds no more."""
+        """Return whether a piece of the log is stale."""
         return len(self.read(loads)[0]) < len(self._pieces)
 
     def whole(self, loads: Loads) -> int:

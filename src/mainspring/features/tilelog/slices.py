@@ -1,5 +1,6 @@
-"""What one process keeps of a view's source between materialisations, in DuckDB's memory, brought up to date by what
-changed. (DuckDB spills to disk what exceeds its limit.)
+"""Cache of a view's source in one process between materialisations, in DuckDB's memory, refreshed incrementally.
+
+DuckDB spills to disk what exceeds its limit.
 
 Of the past that has settled: one row an entity, and the tiles that its windows can reach (features.tilecache). Single
 rows only from `low` on, by visible time: a boundary of the widest hop, before which every row is in those. Times are
@@ -110,7 +111,7 @@ class Slice:
 
     @property
     def content(self) -> Content:
-        """What the source holds."""
+        """Content of the source."""
         return NOTHING if self.loads is None else self.loads.content(0, self.newest >> LOAD_BITS)
 
     @property
@@ -157,7 +158,7 @@ class Slice:
         self._version = None
 
     def trim(self, since: int) -> None:
-        """Where most single rows became visible before `since`, read again at the next refresh, with fewer of them."""
+        """Drop the slice if most of its single rows became visible before `since`; the next refresh reads fewer."""
         self._trims += 1
         low = self._floor(since)
         if self._trims % _TRIM_EVERY or self._version is None or low <= self.low:

@@ -1,4 +1,4 @@
-"""Whether the two reads agree on a user's own data: each compared with one that goes through every row in Python."""
+"""Verification of the offline and the online read on a user's own data, against a brute-force read in Python."""
 
 from mainspring.features.verify.computed import verify_computed
 from mainspring.features.verify.verifier import Mismatch, Verification, Verifier

@@ -1,7 +1,7 @@
-"""What a view's features are worth at an instant, by going through every row of the entity in plain Python.
+"""Brute-force read: a view's features at an instant, by going through every row of the entity in plain Python.
 
 It follows the semantics (docs/explanation/point-in-time.md) literally and uses nothing of the two engines: neither the
-stored flags and visible times nor tiles, SQL or states. It is slow, and meant to be: what it says is easy to believe.
+stored flags and visible times nor tiles, SQL or states. It is slow by design, so that it is easy to verify.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much one comparison may cost: entities, rows of theirs, and pairs that are recomputed by brute force."""
+    """Limits of the cost of one comparison: entities, their rows, and pairs that are recomputed by brute force."""
 
     entities: int = 200
     rows: int = 300_000

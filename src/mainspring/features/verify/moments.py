@@ -1,4 +1,4 @@
-"""Which entities and instants to compare at: those at which something changes, and some at which nothing does."""
+"""Choice of entities and instants to compare: instants at which a value changes, and some at which none does."""
 
 from __future__ import annotations
 

@@ -54,15 +54,15 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was compared of one view, in values, and what differed.
+    """Result of verifying one view: numbers of compared values, and the mismatches.
 
     Attributes:
-        entities, pairs: How many entities, and (entity, instant) pairs, were looked at.
+        entities, pairs: Numbers of compared entities, and of (entity, instant) pairs.
         online: Values of the online read of a store built for it, compared with the offline read.
         live: Values of the live store, now, compared with the offline read.
         recomputed: Values of the offline and the online read compared with the brute-force one.
         behind: Entities left out of the comparison with the live store, for which rows came since it was filled.
-        notes: What could not be compared, and why.
+        notes: Reasons why a part could not be compared.
     """
 
     view: str
@@ -211,7 +211,7 @@ class Verifier:
         return len(self._facts) - len(current), []
 
     def _is_in(self, fact: Fact, mark: Mark, now: int) -> bool:
-        """Whether states of a mark know all of a fact that matters at `now`: that it began, and whether it ended."""
+        """Return whether states of a mark include all of a fact that matters at `now`: its beginning and its end."""
         ends = [] if fact.superseded is None else [fact.superseded]
         changes = [self._visible(fact), *ends]
         return max(fact.seq, fact.ender) <= mark.newest and not any(mark.until <= at < now for at in changes)

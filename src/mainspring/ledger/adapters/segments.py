@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Group:
-    """What is written together, as one frame."""
+    """Predictions that are written together, as one frame."""
 
     def __init__(self) -> None:
         self.headings: dict[Heading, int] = {}

@@ -36,7 +36,7 @@ class DamagedSegment(Corrupt):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far a segment has been read, in bytes."""
+    """Read position in a segment, in bytes."""
 
     done: int = len(frames.MAGIC)
     planned: int = len(frames.MAGIC)

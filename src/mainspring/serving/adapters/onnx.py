@@ -247,7 +247,7 @@ def _fetch(graph: Sequence[Any], task: str, outputs: Sequence[str], name: str) -
 
 
 def describe(content: bytes, name: str) -> tuple[list[TensorSpec], list[TensorSpec]]:
-    """Return what the model in an ONNX file takes and gives.
+    """Return the inputs and outputs of the model in an ONNX file.
 
     Raises:
         Corrupt: It does not load.

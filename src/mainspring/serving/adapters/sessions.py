@@ -34,11 +34,11 @@ class OnnxSession(Protocol):
     """The part of a session of ONNX Runtime that an executor uses."""
 
     def get_inputs(self) -> Sequence[Any]:
-        """Return what the graph takes: objects with `name`, `type` and `shape`."""
+        """Return the graph's inputs: objects with `name`, `type` and `shape`."""
         ...
 
     def get_outputs(self) -> Sequence[Any]:
-        """Return what the graph gives."""
+        """Return the graph's outputs."""
         ...
 
     def run(self, fetches: Sequence[str], feed: Mapping[str, Array]) -> Sequence[Any]:
@@ -50,7 +50,7 @@ class OnnxSession(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         ...
 
 

@@ -1,1 +1,1 @@
-"""Which waiting requests run together, and which are refused."""
+"""Dynamic batching: scheduling and admission of queued requests."""

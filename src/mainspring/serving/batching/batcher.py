@@ -1,10 +1,10 @@
-"""Which waiting requests run next, and which cannot be served in time. No thread, no timer, no clock of its own.
+"""Deadline-aware dynamic batcher. It has no thread, no timer and no clock of its own.
 
-The discipline (why: docs/explanation/batching.md): whoever is idle takes what waits, up to the rows of a batch; it
-waits itself only where requests are being lost and a fuller batch is predicted to lose fewer. Among those that wait,
-the lower priority number goes first, then the earlier deadline, then the earlier arrival. The queue is bounded in rows
-and bytes; a request whose predicted finish is behind its deadline is refused at once, so that its time goes to one that
-can still make it. Instants are microseconds of the clock that is passed in.
+The discipline (why: docs/explanation/batching.md): an idle executor takes the queued jobs, up to the rows of a batch.
+It waits for more only while requests are being lost and a fuller batch is predicted to lose fewer. Queued jobs run by
+priority (the lower number first), then by deadline, then by arrival. The queue is bounded in rows and bytes. A request
+whose predicted finish is behind its deadline is refused at once, which leaves the time to one that can still meet its
+deadline. Instants are microseconds of the clock that is passed in.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SHRINK, _GROW = 3 / 4, 1 / 32  # the cap on a batch's rows: of what it is, of w
 
 @dataclass(slots=True)
 class Batch(Generic[Payload]):
-    """Jobs to run now, and jobs that came too late."""
+    """Jobs to run now, and expired jobs."""
 
     jobs: list[Job[Payload]] = field(default_factory=list)
     late: list[Job[Payload]] = field(default_factory=list)
@@ -90,7 +90,7 @@ class Batcher(Generic[Payload]):
         return self._busy_until is None
 
     def offer(self, job: Job[Payload]) -> None:
-        """Let a job wait.
+        """Queue a job.
 
         Raises:
             Overloaded: The queue is full.
@@ -135,7 +135,7 @@ class Batcher(Generic[Payload]):
             )
 
     def cancel(self, job: Job[Payload]) -> bool:
-        """Drop a job, and return whether it waited still."""
+        """Drop a job and return whether it was still queued."""
         job.cancelled = True
         if not job.order:
             return False
@@ -193,7 +193,7 @@ class Batcher(Generic[Payload]):
         return batch
 
     def done(self, rows: int, took_us: float) -> None:
-        """Say that the batch ran, and how long it took."""
+        """Record that the batch ran, and its duration."""
         now = self._now()
         self.cost.observe(rows, took_us)
         self._busy_until = None
@@ -218,12 +218,12 @@ class Batcher(Generic[Payload]):
         self._longest_us = self.cost.predict(rows) * (1 + ADMIT * self.cost.usual_deviation)
 
     def failed(self) -> None:
-        """Say that the batch did not run to its end; nothing is learnt from it."""
+        """Record that the batch failed. The cost model learns nothing from it."""
         self._busy_until = None
         self._trial = None
 
     def _late_alone(self, now: int, job: Job[Payload]) -> float:
-        """Return by how much a job is too late that runs at once.
+        """Return the lateness (µs) of a job that runs at once.
 
         It runs whatever is predicted: only so can a prediction that was wrong be corrected. If the last such one was
         late indeed, another has to wait for a while.
@@ -266,7 +266,7 @@ class Batcher(Generic[Payload]):
         return late_us
 
     def _makes_late(self, now: int, job: Job[Payload], ahead: int) -> float:
-        """Return by how much another of its priority is too late if a job goes before it.
+        """Return the lateness (µs) that running `job` first causes a queued job of its priority.
 
         Of each batch behind it the first is looked at, whose deadline is the earliest.
         """

@@ -1,4 +1,4 @@
-"""Which of the waiting requests of one priority run together, when they cannot all be in time."""
+"""Choice of the queued requests of one priority to run together, when they cannot all meet their deadlines."""
 
 from __future__ import annotations
 

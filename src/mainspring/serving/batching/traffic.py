@@ -27,7 +27,7 @@ class Traffic:
 
     @property
     def scarce(self) -> bool:
-        """Whether requests are being refused that an idle executor would have answered in time."""
+        """True while requests are being refused that an idle executor would have answered in time."""
         return self._lost >= _SCARCE
 
     def choice(self, rows: int) -> None:

@@ -1,4 +1,4 @@
-"""What every store of baselines must do. Derive a test class and give it a fixture `baselines`."""
+"""Conformance suite of stores of baselines. Derive a test class and give it a fixture `baselines`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check is, and how one is done."""
+"""Checks of a server, and their execution."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mainspring.serving.conformance.subject import Subject
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that the specification says.
+    """One requirement of the specification.
 
     Args:
         name: A few words.
@@ -28,7 +28,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a check."""
+    """Outcome of a check."""
 
     check: Check
     result: Result
@@ -36,7 +36,7 @@ class Outcome:
 
 
 def examine(subject: Subject, checks: Sequence[Check]) -> list[Outcome]:
-    """Return what comes of each check, in their order.
+    """Run the checks and return their outcomes, in order.
 
     Raises:
         OSError: The server does not take connections.

@@ -1,4 +1,4 @@
-"""What every executor must do. Derive a test class and give it the fixtures `executor` and `inputs`."""
+"""Conformance suite of executors. Derive a test class and give it the fixtures `executor` and `inputs`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What servers may add: binary tensors, compression, what Triton's clients call. Only what the server's metadata
-announces, or what it does half, can fail.
+"""Checks of optional extensions: binary tensors, compression, and the calls of Triton's clients. An extension can fail
+only if the server's metadata announces it, or if the server implements half of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Health, and what the server and the model say of themselves."""
+"""Checks of health, server metadata and model metadata."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _strange_version(subject: Subject) -> str:
 
 
 def error_of(answer: Answer) -> str:
-    """Return what a refusal says.
+    """Return the message of an error response.
 
     Raises:
         Failed: It is none, or its body is not the specification's error object.

@@ -1,4 +1,4 @@
-"""Outcomes for people, and for machines."""
+"""Reports of outcomes, as text and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can come of a check."""
+"""Results of a check."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Result(StrEnum):
-    """What came of a check. Only `FAIL` speaks against a server."""
+    """Result of a check. Only `FAIL` speaks against a server."""
 
     OK = "pass"
     FAIL = "fail"
@@ -15,7 +15,7 @@ class Result(StrEnum):
 
 
 class Failed(Exception):
-    """The server does not do what the specification says."""
+    """The server violates the specification."""
 
 
 class NotSupported(Exception):

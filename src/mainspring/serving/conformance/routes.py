@@ -1,4 +1,4 @@
-"""What every routing table must do. Derive a test class and give it a fixture `routes`."""
+"""Conformance suite of routing tables. Derive a test class and give it a fixture `routes`."""
 
 from __future__ import annotations
 

@@ -101,10 +101,10 @@ class Subject:
 
     @cached_property
     def reply(self) -> dict[str, Any]:
-        """What the model answers to `request`.
+        """The model's reply to `request`.
 
         Raises:
-            NotTested: It does not, so nothing else can be asked of it.
+            NotTested: The model does not answer it, so no further check can run.
         """
         answer = self.infer(self.request)
         if not answer.ok and self.beyond_json:
@@ -115,7 +115,7 @@ class Subject:
 
     @property
     def beyond_json(self) -> bool:
-        """Whether an input is of a datatype that a server need not take in JSON."""
+        """True if an input is of a datatype that a server need not take in JSON."""
         return any(each["datatype"] in ("FP16", "BF16") for each in self.request["inputs"])
 
     @property

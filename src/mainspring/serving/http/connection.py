@@ -382,7 +382,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def idle_since(self) -> float | None:
-        """When it was last of use, monotonic, s; `None` where a request is being read or answered."""
+        """Monotonic instant (s) of the last activity; `None` while a request is being read or answered."""
         if self._current is not None or self._queue or self._choked_since:
             return None
         return 0.0 if self._lingers_until else self._since

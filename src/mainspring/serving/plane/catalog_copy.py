@@ -119,7 +119,7 @@ class CatalogCopy:
 
     @property
     def went_back(self) -> bool:
-        """Whether the routing table has a lower revision than it had: the catalog comes from a backup."""
+        """True if the routing table's revision is lower than it was: the catalog was restored from a backup."""
         known = self._known
         return known is not None and known.revision < known.highest
 

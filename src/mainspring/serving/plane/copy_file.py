@@ -43,10 +43,10 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CopyFile:
-    """Where `Kept` is kept, private to its owner.
+    """File that stores `Kept`, readable by its owner alone.
 
     Args:
-        of: Which catalog of which project it is a copy of; the copy of another is not read.
+        of: Identity of the copied catalog and its project; the copy of another catalog is not read.
         pepper: The installation's.
     """
 
@@ -56,7 +56,7 @@ class CopyFile:
         self._key = hmac.digest(pepper, b"the gateway's copy of the catalog", hashlib.sha256)
 
     def load(self) -> Kept | None:
-        """Return what was saved last, `None` where nothing was, or it cannot be read, or is of another catalog."""
+        """Return the last saved copy; `None` if there is none, if it cannot be read, or if it is of another catalog."""
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class Leases:
-    """Which lanes use which executors. Threads may share it."""
+    """Leases of executors by lanes. Thread-safe."""
 
     def __init__(self) -> None:
         self._changing = threading.Lock()

@@ -1,4 +1,4 @@
-"""Which of a model's keys, request fields and features identify a person, by the marks of its sources."""
+"""Personal data of a model: keys, request fields and features that identify a person, by the marks of its sources."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class DataPlane:
         await self._live.looked.wait()
 
     async def stop(self) -> None:
-        """Let go of everything but the log, which belongs to whoever made it."""
+        """Close everything but the log, which its creator closes."""
         await self._live.stop()
         await self._store.stop()
         if self._catalog is not None:
@@ -103,7 +103,7 @@ class DataPlane:
         self._reads.shutdown(wait=False, cancel_futures=True)
 
     def unready(self) -> str | None:
-        """Return why this process should get no traffic, `None` if it should. Names nothing: anybody may ask."""
+        """Return why this process should get no traffic, `None` if it should. The text is public: no internal names."""
         table = self._live.table
         if self.draining:
             return "The gateway is stopping."
@@ -135,7 +135,7 @@ class DataPlane:
 
     @property
     def served(self) -> Mapping[str, Served]:
-        """Endpoint -> what serves it."""
+        """Routes in service, by endpoint."""
         return self._live.table.served
 
     @property
@@ -144,7 +144,7 @@ class DataPlane:
         return self._live.table.refused.keys()
 
     def endpoint(self, name: str) -> Served:
-        """Return what serves an endpoint.
+        """Return the routes in service of an endpoint.
 
         Raises:
             NotFound: There is none of that name.
@@ -161,7 +161,7 @@ class DataPlane:
         return served
 
     def check_ready(self, lane: Lane) -> None:
-        """Return if a lane can answer.
+        """Raise if a lane cannot answer.
 
         Raises:
             Unavailable: The online store it reads from does not answer.

@@ -1,4 +1,4 @@
-"""A request's name in our words to operators: its caller's, else a fresh one."""
+"""Request ids for logs and traces: the caller's, else a fresh one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class RequestIds:
         self._numbers = count(1)
 
     def name(self, given: str | bytes | None) -> str:
-        """Return what a request is called."""
+        """Return the id of a request."""
         return repeatable(given) or self.fresh()
 
     def fresh(self) -> str:
-        """Return a name that no other request has."""
+        """Return a unique id."""
         return f"{self._start}{next(self._numbers):x}"
 
 

@@ -1,4 +1,4 @@
-"""Which version answers a request: by weight, and for one key always the same one."""
+"""Weighted routing of requests to versions, sticky by key."""
 
 from __future__ import annotations
 

@@ -42,12 +42,12 @@ class Runtime:
 
     @property
     def tensors(self) -> bool:
-        """Whether the model takes tensors, not features."""
+        """True if the model takes tensors, not features."""
         return self.reader is None
 
 
 def load(bundle: Bundle, online: OnlineStore, executors: Loader) -> Runtime:
-    """Return the bundle, ready. `executors` makes what runs its model.
+    """Return the bundle, ready. `executors` makes the executor of its model.
 
     Raises:
         Corrupt: It does not load, does not answer its golden rows, or lacks or garbles another file it needs.

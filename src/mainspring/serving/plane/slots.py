@@ -61,7 +61,7 @@ class Slots:
             self._server = await asyncio.start_unix_server(self._answer, reach.path(self._slot))
 
     async def stop(self) -> None:
-        """Give up the place: whoever shares out connections sees it, as there is no socket any more."""
+        """Release the slot: its socket disappears, so the supervisor assigns no more connections to this process."""
         if self._server is None:
             return
         self._server.close()

@@ -1,4 +1,4 @@
-"""What a caller of the data plane is told of an error, whichever the protocol."""
+"""Errors of the data plane as callers see them, over every protocol."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _OURS = {500: "The model failed.", 503: "A part of this server does not answer."
 
 
 def public_text(error: MainspringError) -> str:
-    """Return what the caller is told: the message, unless it may name something of ours."""
+    """Return the error text for the caller: the message, unless it may name internals."""
     if isinstance(error, (DeadlineExceeded, Overloaded, StoreDamaged)):
         return error.what
     return _OURS.get(codes_of(error).http) or str(error)

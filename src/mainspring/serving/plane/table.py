@@ -1,4 +1,4 @@
-"""When two routing tables are the same."""
+"""Equality of routing tables."""
 
 from __future__ import annotations
 

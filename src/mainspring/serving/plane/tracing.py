@@ -46,7 +46,7 @@ Attributes = dict[str, str | int]
 
 
 def otlp(url: str) -> SpanExporter:
-    """Return what sends spans to a collector that takes OTLP over HTTP at `url`, such as `http://127.0.0.1:4318`."""
+    """Return an exporter to a collector that takes OTLP over HTTP at `url`, such as `http://127.0.0.1:4318`."""
     import requests
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 

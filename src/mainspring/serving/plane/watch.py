@@ -1,4 +1,4 @@
-"""Whether the online store answers, asked again and again off the event loop, for whoever asks after our health."""
+"""Periodic health check of the online store, off the event loop, for the readiness of the gateway."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class StoreWatch:
         self._damaged: Callable[[], object] | None = None  # a read that failed by damage
 
     def suspect(self, damage: StoreDamaged) -> None:
-        """Take the store for away until the read that found damage goes well: most of a damaged one still answers."""
+        """Treat the store as unavailable until the read that found damage succeeds: a ping may miss the damage."""
         if damage.again is not None:
             if not self.away:
                 _log.error("The gateway is not ready until its online store is whole: %s", damage.__cause__ or damage)
@@ -64,7 +64,7 @@ class StoreWatch:
             await asyncio.sleep(EVERY_S)
 
     async def look(self) -> None:
-        """Ask once."""
+        """Ping the store once."""
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._ask)
         except Exception as error:  # of whatever kind: a watch that ends would leave the store away for good

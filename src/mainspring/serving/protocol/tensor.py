@@ -79,7 +79,7 @@ def shown(shape: Sequence[int]) -> str:
 
 
 def check_specs(specs: Sequence[TensorSpec], owner: str) -> None:
-    """Return if these can be the tensors of a model.
+    """Raise if these cannot be the tensors of a model.
 
     Raises:
         Corrupt: A name stands twice or is empty, a datatype is unknown, the first dimension is not -1 (the batch), or

@@ -1,4 +1,5 @@
 // A browser starts no worker from the file system: where the site is opened as files, the search's runs in a hidden frame.
+// As of a worker, a message is a copy, and comes after what its sender does now.
 if (location.protocol === "file:") {
   window.Worker = class extends EventTarget {
     #frame = document.createElement("iframe");
@@ -12,7 +13,10 @@ if (location.protocol === "file:") {
       this.#ready = new Promise((ready) => {
         this.#frame.onload = () => {
           const { contentWindow: inside, contentDocument: page } = this.#frame;
-          inside.postMessage = (data) => this.#receive(new MessageEvent("message", { data }));
+          inside.postMessage = (sent) => {
+            const event = new MessageEvent("message", { data: structuredClone(sent) });
+            setTimeout(() => this.#receive(event));
+          };
           const script = page.createElement("script");
           script.src = new URL(url, location.href);
           script.onload = () => ready(inside);
@@ -27,8 +31,9 @@ if (location.protocol === "file:") {
       this.onmessage?.(event);
     }
 
-    postMessage(data) {
-      this.#ready.then((inside) => inside.dispatchEvent(new inside.MessageEvent("message", { data })));
+    postMessage(sent) {
+      const data = structuredClone(sent);
+      this.#ready.then((inside) => setTimeout(() => inside.dispatchEvent(new inside.MessageEvent("message", { data }))));
     }
 
     terminate() {

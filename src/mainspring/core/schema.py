@@ -28,12 +28,19 @@ class DType(Enum):
 
 
 String = DType.String
+"""Text."""
 Boolean = DType.Boolean
+"""True or false."""
 Int32 = DType.Int32
+"""Whole numbers of 32 bits."""
 Int64 = DType.Int64
+"""Whole numbers of 64 bits."""
 Float32 = DType.Float32
+"""Numbers of 32 bits, about 7 digits."""
 Float64 = DType.Float64
+"""Numbers of 64 bits, about 15 digits."""
 Timestamp = DType.Timestamp
+"""Instants: UTC, in microseconds."""
 
 Schema = dict[str, DType]
 

@@ -45,18 +45,22 @@ def greatest(first: Any, *others: Any) -> Node:
 
 
 def days(number: int) -> Literal:
+    """The duration of `number` days."""
     return Literal(number * DAY, DType.Duration)
 
 
 def hours(number: int) -> Literal:
+    """The duration of `number` hours."""
     return Literal(number * HOUR, DType.Duration)
 
 
 def minutes(number: int) -> Literal:
+    """The duration of `number` minutes."""
     return Literal(number * MINUTE, DType.Duration)
 
 
 def seconds(number: int) -> Literal:
+    """The duration of `number` seconds."""
     return Literal(number * SECOND, DType.Duration)
 
 

@@ -38,17 +38,18 @@ def engine(postgres_server: PostgresServer) -> Iterator[sa.Engine]:
 
 @pytest.fixture(scope="session")
 def empty_store(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A database with MLflow's tables and no runs: making them takes seconds, copying them does not."""
+    """A database with MLflow's tables and no runs: making them takes seconds, emptying them does not."""
     url = postgres_server.fresh()
     store = MlflowTracking(url.text, tmp_path_factory.mktemp("mlflow") / "runs")
     assert store.search() == []
     store.close()
+    postgres_server.keep(url.path.name)
     return url.path.name
 
 
 @pytest.fixture
 def store_url(postgres_server: PostgresServer, empty_store: str) -> Url:
-    return postgres_server.fresh(f"TEMPLATE {empty_store}")
+    return postgres_server.restored(empty_store)
 
 
 class TestSnapshots(SnapshotsConformance):

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import psycopg
 import pytest
 
+from mainspring.core.settings import Url
 from mainspring.registry.adapters.memory import MemoryTracking
 from mainspring.registry.adapters.memory_search import MemoryRunSearch, search_tracked
 from mainspring.registry.adapters.mlflow import MlflowTracking
 from mainspring.registry.adapters.mlflow_search import MlflowRunSearch
 from mainspring.registry.conformance import RunSearchConformance
 from mainspring.registry.searching import RunPage, RunQuery
-from servers import Server
+from servers import PostgresServer
 
 
 class TestMemoryRunSearch(RunSearchConformance):
@@ -39,14 +38,14 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def template(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> str:
+def empty_database(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of a database with MLflow's empty tables."""
-    with psycopg.connect(postgres_server.url.text, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE runs_template")
-    store = MlflowTracking(_address(postgres_server, "runs_template"), tmp_path_factory.mktemp("mlflow") / "runs")
+    made = postgres_server.fresh()
+    store = MlflowTracking(_address(made), tmp_path_factory.mktemp("mlflow") / "runs")
     assert store.search() == []
     store.close()
-    return "runs_template"
+    postgres_server.keep(made.path.name)
+    return made.path.name
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -55,14 +54,12 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         (tmp_path / "tracking.db").write_bytes(request.getfixturevalue("empty"))
         return f"sqlite:///{tmp_path / 'tracking.db'}"
-    server, name = request.getfixturevalue("postgres_server"), f"runs_{uuid.uuid4().hex}"
-    with psycopg.connect(server.url.text, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {request.getfixturevalue('template')}")
-    return _address(server, name)
+    server = request.getfixturevalue("postgres_server")
+    return _address(server.restored(request.getfixturevalue("empty_database")))
 
 
-def _address(server: Server, database: str) -> str:
-    return server.url.text.replace("postgresql:", "postgresql+psycopg:").removesuffix("postgres") + database
+def _address(database: Url) -> str:
+    return database.text.replace("postgresql:", "postgresql+psycopg:")
 
 
 class TestMlflowRunSearch(RunSearchConformance):

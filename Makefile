@@ -3,7 +3,7 @@
 #   make test    every test; make check is the fast part of it, make test-deep tries everything for longer
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo check lint types unit test test-deep bench bench-peers docs docs-pictures lock servers clean
+.PHONY: help demo quick check lint types unit test test-deep bench bench-peers docs docs-pictures lock servers clean
 
 # Every process of a test would compile what it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -17,7 +17,9 @@ DOCS_READY := $(DOCS)/ready
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 # A test run is not slowed down by threads that wait for each other on a busy machine.
-TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=20
+# Tests of one module stay together, and so do what they share; none of them is schemathesis', whose plugin is slow to start.
+UNIT := $(TESTS) -n 2 --dist worksteal -p no:schemathesis
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -49,9 +51,15 @@ types: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(TESTS) -n 2 tests/unit tests/architecture
+	$(UNIT) tests/unit tests/architecture
 
-check: lint types unit ## the fast gate: style, types, layers, dead code, unit tests
+quick: $(READY) ## the unit tests that what you changed since main can break, and its style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(UNIT) $$($(BIN)/python tests/affected.py)
+
+check: lint ## the fast gate: style, types, layers, dead code, unit tests
+	@$(MAKE) --no-print-directory -j 2 types unit
 
 test: check servers ## everything
 	$(TESTS) -n 2 --reruns 1 -r aR tests --ignore tests/unit --ignore tests/architecture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -40,6 +41,15 @@ class _LogRecord(logging.LogRecord):
 
 
 logging.setLogRecordFactory(_LogRecord)
+
+
+gc.disable()  # what is imported stays
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage go through modules and tests again: that would be half a second each time."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

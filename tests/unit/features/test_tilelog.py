@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 import mainspring as ms
+from depth import examples
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, MINUTE, ManualClock
 from mainspring.data import duck
@@ -116,7 +117,7 @@ def check(kept: Kept, rows: Sequence[dict[str, Any]], chance: random.Random) -> 
             assert kept.tiles(width, moment) == brute(rows, width, moment)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(examples(gate=1, deep=3)))
 def test_the_log_is_exact_at_every_boundary(lake: LakeTables, seed: int) -> None:
     chance = random.Random(seed)
     rows: list[dict[str, Any]] = []

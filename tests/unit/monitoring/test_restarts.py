@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from depth import examples
 from mainspring.data.model import SUPERSEDED_AT, SourceColumn, TableScan
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Prediction
@@ -105,7 +106,7 @@ def mixed(chance: np.random.Generator, seed: int) -> list[Prediction]:
     ]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(examples(gate=2, deep=6)))
 def test_whatever_happens_each_prediction_and_each_label_counts_once(seed: int) -> None:
     chance = np.random.default_rng(seed)
     watched = world()

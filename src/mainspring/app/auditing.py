@@ -1,4 +1,4 @@
-"""Events of the audit log: who did what, by the machine's clock."""
+"""Events of the audit log: actor, action and subject, by the machine's clock."""
 
 from __future__ import annotations
 

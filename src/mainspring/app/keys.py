@@ -18,7 +18,7 @@ _ADMINISTRATOR_LIFETIME = 365 * DAY
 def create_key(
     project: Project, name: str, scopes: Iterable[str], lifetime_us: int, *, created_by: str | None = None
 ) -> str:
-    """Create a key and return its token, which nobody can show again.
+    """Create a key and return its token, which cannot be shown again.
 
     Args:
         created_by: The person who makes it, by default the user of this process. A key approves nothing that this

@@ -106,7 +106,7 @@ class Project:
 
     @cached_property
     def own_locks(self) -> Locks:
-        """Locks of this state folder: for what only the processes of this machine can get at."""
+        """Locks of this state folder, for resources that only this machine's processes can reach."""
         return FileLocks(self.settings.state / "locks")
 
     @cached_property
@@ -136,7 +136,7 @@ class Project:
             return self._loaded
 
     def follow_definitions(self) -> None:
-        """Let this process, which runs for long, work by what is applied now, not when it was started."""
+        """Let this long-running process follow later `apply`s, instead of the definitions at its start."""
         self._following = True
 
     def _load(self) -> Definitions:
@@ -148,7 +148,7 @@ class Project:
         return loaded
 
     def _follow(self, loaded: Definitions) -> Definitions:
-        """Return the definitions afresh where something was applied since; what cannot be loaded changes nothing."""
+        """Reload the definitions after an `apply`; if they cannot be loaded, keep the old ones."""
         mark, before = self._applied[0], time.monotonic()
         try:
             mark = self.applied.mark()

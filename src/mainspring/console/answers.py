@@ -22,7 +22,7 @@ UNITS = {"instants": "UTC epoch microseconds", "durations": "microseconds, where
 
 
 class Answer(Json):
-    """A document of the API, which says in what units its numbers of time are."""
+    """A document of the API, with the units of its times."""
 
     def render(self, content: Any) -> bytes:
         built = content if isinstance(content, dict) else msgspec.to_builtins(content)

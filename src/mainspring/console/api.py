@@ -120,7 +120,7 @@ def api(project: ConsoleProject, looking: Looking | None = None) -> APIRouter:
 
     @router.get("/audit")
     def list_audit(limit: Limit = 100) -> Response:
-        """What was done, newest first."""
+        """Audit events, newest first."""
         return Answer({"events": project.audit.read(limit)})
 
     add_explore_api(router, project, looking)
@@ -168,6 +168,6 @@ def _note(project: ConsoleProject, request: Request, action: str, resource: str,
 
 
 def _logged(prediction: Prediction) -> dict[str, Any]:
-    """Return a prediction as it is shown: what of it identifies a person by name only, and whether it can be had."""
+    """Return a prediction as it is shown: of personal values only their names, and whether they can be revealed."""
     fields = {name: getattr(prediction, name) for name in prediction.__struct_fields__ if name != "sealed"}
     return {**fields, "withheld": prediction.withheld}

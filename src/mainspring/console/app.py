@@ -113,6 +113,6 @@ def _unrouted(request: Request, error: Exception) -> Response:
 
 
 def _malformed(request: Request, error: Exception) -> Response:
-    """Name the fields that are wrong, never what was sent."""
+    """Name the invalid fields, never their values."""
     fields = [".".join(map(str, each["loc"])) for each in getattr(error, "errors", list)()]
     return _answer(request, Invalid(f"These are not what they must be: {', '.join(fields)}."))

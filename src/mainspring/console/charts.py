@@ -160,7 +160,7 @@ class Chart:
 
     @property
     def svg(self) -> Markup:
-        """The same as a picture that needs no script."""
+        """The chart as SVG, which needs no script."""
         if self.kind == "bars":
             floors = [0.0] * len(self.starts)
             inside = Markup("").join(_bars(self, line, floors) for line in self.lines)

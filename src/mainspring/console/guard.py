@@ -1,4 +1,4 @@
-"""The gate in front of every route: who may come through, and what every answer carries.
+"""Middleware in front of every route: authentication, authorisation, and security headers.
 
 In this order: the Host allow-list, the Origin of what changes something, who calls (a key, or a session), whether they
 may, and for a session the CSRF token of what changes something. A new route is behind it without doing anything.
@@ -49,7 +49,7 @@ class Caller:
 
 
 def caller(request: Request) -> Caller:
-    """Return who sent a request that came through the guard."""
+    """Return the caller of a request that passed the guard."""
     found: Caller = request.scope["mainspring.caller"]
     return found
 
@@ -73,7 +73,7 @@ def cookie_name(project: ConsoleProject) -> str:
 
 
 def action_for(method: str, path: str) -> Action:
-    """Return what a caller must be allowed to do for this request. Whoever may list keys may also make them."""
+    """Return the action that this request requires. The same action lists and makes keys."""
     if path == "/logout":
         return Action.VIEW
     return Action.VIEW if method in _SAFE and not path.startswith("/api/keys") else Action.MANAGE
@@ -112,7 +112,7 @@ class Guard:
                 await _refusal(scope, broken)(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive) -> Receive:
-        """Return a `receive` for the route behind, with the caller noted in the scope. Raises `Denied`, `TooLarge`."""
+        """Authenticate, note the caller in the scope, return a `receive` for the route. Raises `Denied`, `TooLarge`."""
         headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
         check_host(headers.get("host"), self._hosts)
         if method not in _SAFE:

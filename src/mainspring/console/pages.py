@@ -1,4 +1,4 @@
-"""The pages for people, the door to them, and the few files they are made of."""
+"""The pages for people, their log-in, and their assets."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ Problem = tuple[object, str, str]  # the definition that is wrong, what is wrong
 
 
 def check_groups(groups: Sequence[FeatureGroup], observations: Observations | None) -> list[Problem]:
-    """Return everything that is wrong with `groups`, and with `observations` where they are read for one."""
+    """Return all faults of `groups`, and of `observations` where they are read for one."""
     problems: list[Problem] = list(_duplicates(groups))
     entities: dict[int, Entity] = {}
     for group in groups:

@@ -1,1 +1,1 @@
-"""Data by name: landing it, its versions, what it holds, what is made of it."""
+"""Data by name: ingestion, versions, statistics, lineage."""

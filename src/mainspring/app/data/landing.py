@@ -53,7 +53,7 @@ def land(
 
 
 def _rows(project: Project, reference: str) -> Any:
-    """Return what a function of the project returns; what fails in it, at once or as it is read, names its line."""
+    """Return the rows of a function of the project; an error in it, at once or while it is read, names its line."""
     function = load_function(project.settings, reference)
 
     def failed(error: Exception) -> InvalidData:

@@ -1,1 +1,1 @@
-"""A project's own modules: imported, collected, checked, applied, and found again by name."""
+"""A project's own modules: import, collection, check, `apply`, and lookup by name."""

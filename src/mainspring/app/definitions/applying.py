@@ -1,4 +1,4 @@
-"""`apply`: what the project's modules declare becomes what the installation works by."""
+"""`apply`: make the project's declared definitions those of the installation."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _summary(changes: Sequence[Change]) -> str:
 
 
 def tables_needed(project: Project) -> list[Change]:
-    """Return what the tables need to be those of the sources as they are declared now.
+    """Return the changes that the tables need to match the declared sources.
 
     Raises:
         InvalidDefinition: A table cannot become that.
@@ -114,6 +114,6 @@ def tables_needed(project: Project) -> list[Change]:
 
 
 def conform(project: Project, source: str) -> tuple[str, ...]:
-    """Bring the table of a source to what is declared; return what was done."""
+    """Migrate the table of a source to its declaration; return the changes made."""
     definitions = project.definitions
     return project.ingestor.conform(definitions.source(source), definitions.keyings(source))

@@ -1,4 +1,4 @@
-"""A project's own modules: loaded, collected, checked. What is wrong is said with file, line and fix, all at once."""
+"""A project's own modules: loaded, collected, checked. All faults are reported at once, with file, line and fix."""
 
 from __future__ import annotations
 
@@ -298,7 +298,7 @@ def _rules(model: Model) -> str:
 
 
 def _options(model: Model) -> dict[str, Any]:
-    """Return what a model declares that most do not, so that the others read as before there was such a thing."""
+    """Return a model's rare options if declared, so that the content of other models stays the same over versions."""
     own = [f"{each.name}, {'higher' if each.higher_is_better else 'lower'} is better" for each in model.metrics]
     costs = model.threshold
     found: dict[str, Any] = {"metrics": own} if own else {}
@@ -318,7 +318,7 @@ def _options(model: Model) -> dict[str, Any]:
 
 
 def _without_empty(body: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Leave out what most definitions do not use, so that they read as they did before there was such a thing."""
+    """Leave out unused rare options, so that the content of a definition stays the same over versions."""
     return {name: value for name, value in body.items() if value or name not in names}
 
 

@@ -1,4 +1,4 @@
-"""Rows as people hold them (Arrow, pandas, Polars, dictionaries) in, and the same kinds out.
+"""Conversion of rows from and to Arrow, pandas, Polars and dictionaries.
 
 Neither pandas nor Polars is imported unless one of its frames is given or asked for.
 """

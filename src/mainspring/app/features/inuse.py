@@ -16,7 +16,7 @@ from mainspring.registry.bundles import FEATURES
 
 
 class ViewsInUse:
-    """The views of a project that are in use. Keeps what it read of bundles, which never change."""
+    """The views of a project that are in use. Caches its reads of bundles, which never change."""
 
     def __init__(self, project: Project) -> None:
         self._project = project

@@ -121,7 +121,7 @@ def none_labelled(model: Model, since: int | None, end: int, left_out: LeftOut) 
 
 
 def notes_of(left_out: LeftOut) -> tuple[str, ...]:
-    """Return what is to be said of observations without a label."""
+    """Return notes on observations without a label."""
     return (str(left_out),) if left_out.total else ()
 
 

@@ -1,4 +1,4 @@
-"""Rows that somebody brings to be given features: what they must have, their types, their times."""
+"""Rows to enrich with features: required columns, types, times."""
 
 from __future__ import annotations
 

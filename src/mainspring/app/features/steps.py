@@ -18,7 +18,7 @@ class Step(Protocol):
 
 @contextmanager
 def steps(title: str, total: int, shown: bool = True) -> Iterator[Step]:
-    """Show how many of `total` steps are done. Call what is given with the name of each step as it begins."""
+    """Show the progress over `total` steps. Call the yielded function with the name of each step as it begins."""
     if not shown or total < 1:
         yield _unseen
     elif _in_notebook():
@@ -32,7 +32,7 @@ def steps(title: str, total: int, shown: bool = True) -> Iterator[Step]:
 
 
 def by_stage(step: Step) -> Callable[[str, int, int], None]:
-    """Return what tells `step` of each stage as it begins, however often it is called."""
+    """Return a callback that calls `step` once for each stage, as it begins."""
     begun: set[str] = set()
 
     def told(stage: str, _done: int, _total: int) -> None:

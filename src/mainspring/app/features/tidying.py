@@ -1,4 +1,4 @@
-"""Putting away what was made from the lake and is of no use any more: states that nobody reads, tiles of no view."""
+"""Garbage collection of derived data: online states and tiles of views that are no longer in use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Tidied:
 
 
 def tidy(project: Project, in_use: dict[str, FeatureView]) -> Tidied:
-    """Put away what is of no use; safe at any time, twice, or while others materialise.
+    """Remove unused states and tiles; safe at any time, twice, or while others materialise.
 
     Args:
         in_use: See `app.inuse.ViewsInUse.by_slot`.

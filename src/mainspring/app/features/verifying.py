@@ -60,7 +60,7 @@ def verify(
 
 
 def _is_applied(project: Project, view: FeatureView) -> bool:
-    """Return whether what the view is made of is applied as it is declared."""
+    """Return whether the view's definitions are applied as declared."""
     declared, applied = project.definitions.contents(), project.applied.current()
     parts = [("feature view", view.name), ("source", view.source.name), ("entity", view.entity.name)]
     return all(declared.get(part) == applied.get(part) for part in parts)

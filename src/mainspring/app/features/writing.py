@@ -35,7 +35,7 @@ _NAME = "The labels"
 
 
 class Paced:
-    """Tells somebody how it goes, in words with the rows a second.
+    """Progress reports, as text with the rows a second.
 
     Args:
         step: Called with the words, and whether something new begins.
@@ -159,7 +159,7 @@ class TrainingSetWriter:
 
 
 def _target(to: str | os.PathLike[str]) -> Path:
-    """Return where to write. What is wrong with it is said now, not after an hour's work."""
+    """Return the path to write, checked before the work begins, not after an hour of it."""
     path = Path(to).expanduser()
     if path.suffix != ".parquet" or path.is_dir():
         raise Invalid(f"{path} is not the name of a Parquet file.", fix="let it end in .parquet.")

@@ -18,7 +18,7 @@ _LONGEST = 36_500 * DAY  # a century: what is longer leaves what a database's in
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One value of an argument: what it is where nobody says, and what refuses another with `Invalid`."""
+    """One value of an argument: its default, and a check that raises `Invalid`."""
 
     default: Plain
     check: Callable[[Any], None]
@@ -42,7 +42,7 @@ def checked(what: str, option: Option, value: Plain) -> Plain:
 
 
 def duration(value: Any) -> None:
-    """Refuse what is no duration written with its unit: of a number alone nobody knows of what."""
+    """Raise `Invalid` unless the value is a duration with its unit: a bare number is ambiguous."""
     try:
         length = parse_duration(value) if isinstance(value, str) else None
     except Invalid:
@@ -54,7 +54,7 @@ def duration(value: Any) -> None:
 
 
 def grace(value: Any) -> None:
-    """Refuse what is no duration, or shorter than the collection of garbage allows."""
+    """Raise `Invalid` unless the value is a duration, at least as long as garbage collection requires."""
     from mainspring.registry.garbage import LEAST_GRACE
 
     duration(value)
@@ -65,12 +65,12 @@ def grace(value: Any) -> None:
 
 
 def flag(value: Any) -> None:
-    """Refuse what is neither true nor false."""
+    """Raise `Invalid` unless the value is true or false."""
     if not isinstance(value, bool):
         raise Invalid("which is neither true nor false.", fix="write true or false, without quotes.")
 
 
 def names(value: Any) -> None:
-    """Refuse what is no list of names."""
+    """Raise `Invalid` unless the value is a list of names."""
     if not isinstance(value, list) or not all(isinstance(each, str) and _NAME.fullmatch(each) for each in value):
         raise Invalid("which is no list of names.", fix='write a list of texts, such as ["Weather"].')

@@ -1,4 +1,4 @@
-"""The worker's thread that queues what is due and runs jobs, beside the worker's duties."""
+"""The worker's thread that queues due jobs and runs them, beside the worker's duties."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A running system seen from outside: asked, measured, looked at, demonstrated."""
+"""A running system seen from outside: requests, load tests, checks, and the demo."""

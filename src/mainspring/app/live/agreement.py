@@ -1,4 +1,4 @@
-"""Does serving see what training would? Logged features against the point-in-time read of the same moments."""
+"""Training-serving skew: logged features compared with the point-in-time read of the same instants."""
 
 from __future__ import annotations
 

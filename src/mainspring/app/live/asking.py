@@ -1,4 +1,4 @@
-"""One prediction over HTTP, as any client would ask for it."""
+"""One prediction over HTTP, as any client requests it."""
 
 from __future__ import annotations
 

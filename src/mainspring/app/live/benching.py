@@ -61,7 +61,7 @@ class How:
 
 
 def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None) -> Baseline:
-    """Measure an endpoint and return what it managed, which is kept as its newest baseline.
+    """Measure an endpoint, store the result as its newest baseline, and return it.
 
     Raises:
         NotFound: There is no such endpoint, or it serves nothing yet.

@@ -1,4 +1,4 @@
-"""`doctor`: is everything whole? Each check says what it looked at, and what to do where something is not well."""
+"""`doctor`: integrity checks of an installation. Each check names its subject, and the fix of a fault."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _damage(project: Project, table: str) -> list[str]:
 
 
 def _known_tables(project: Project) -> dict[str, tuple[int, str]]:
-    """Return the tables that the catalog says there are, each with the version that it must have, and why."""
+    """Return the tables that the catalog refers to, each with the version that must exist, and the reason."""
     found: dict[str, tuple[int, str]] = {}
     for made in project.snapshots.log(1):
         for table, version in made.versions.items():

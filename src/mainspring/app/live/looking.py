@@ -20,7 +20,7 @@ _WAITING = 16  # at most; more are refused
 
 
 class Looking:
-    """Answers by key. A failure is told to whoever waits for it, and not kept.
+    """Results by key. A failure is raised in the waiting request, and not cached.
 
     Args:
         wait_s: How long whoever asks waits.
@@ -66,5 +66,5 @@ class Looking:
             return future
 
     def close(self) -> None:
-        """Give up what is not begun."""
+        """Drop computations that have not begun."""
         self._thread.shutdown(wait=False, cancel_futures=True)

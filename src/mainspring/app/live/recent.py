@@ -1,4 +1,4 @@
-"""The newest observations, as somebody would ask for them now."""
+"""The newest observations, as realistic requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Live the past again: ask for each observation's prediction when it was to be made, by a clock that this moves.
+"""Replay of the past: request each observation's prediction at its instant, by a simulated clock.
 
 Requests are real, over HTTP, by entity key. The clock moves in steps; at each, the observations that fall due before
 the next go out as one request: each is made at its moment or up to a step before it, never with what came after.
@@ -102,7 +102,7 @@ class _Caller:
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
     def ask(self, body: bytes, rows: int, report: ReplayReport) -> None:
-        """Ask for `rows` predictions and add what came of it to `report`; the latency is of the attempt that succeeded.
+        """Request `rows` predictions and add the outcome to `report`; the latency is of the attempt that succeeded.
 
         A request that is refused for want of room or time has had no effect, so it is sent again, as clients do.
 

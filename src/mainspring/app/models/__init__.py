@@ -1,1 +1,1 @@
-"""Versions of models by name: brought, composed, tried, decided upon, promoted, moved."""
+"""Versions of models by name: import, composition, probing, decisions, promotion."""

@@ -1,4 +1,4 @@
-"""A version's card, with what the project's people wrote of its model beside it."""
+"""A version's model card, with the project's own text on its model."""
 
 from __future__ import annotations
 
@@ -93,12 +93,12 @@ def card_of(project: Carded, version: ModelVersion) -> Card:
 
 
 def words_file(model: str) -> str:
-    """Return where people write of a model, in the project's folder."""
+    """Return the path of the project's own text on a model."""
     return f"{FOLDER}/{check_id(model, 'model')}.md"
 
 
 def stamp(project: Carded, version: ModelVersion) -> Hashable:
-    """Return what a card is the same as long as: it costs little where a card costs much."""
+    """Return the cache key of a card: cheap, and unchanged while the card would be the same."""
     try:
         words = (project.settings.root / words_file(version.model)).stat()
     except OSError:

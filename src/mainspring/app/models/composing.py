@@ -50,7 +50,7 @@ def read_plan(path: Path) -> Plan:
 
 
 def compose(project: Project, model: str, plan: Plan, *, golden: Path | None = None, alias: str | None = None) -> Added:
-    """Register a graph of versions. What it takes follows from what its nodes take.
+    """Register a graph of versions. Its inputs follow from the inputs of its nodes.
 
     Where a node is a model of features, the whole is one: it is asked by entity key as the node is.
 
@@ -100,7 +100,7 @@ def _digest(project: Project, step: Step, members: dict[str, Bundle]) -> str:
 
 
 def specs_of(bundle: Bundle) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
-    """Return what a bundle's model takes and gives, by its manifest."""
+    """Return the inputs and outputs of a bundle's model, from its manifest."""
     manifest = bundle.manifest
     if manifest.tensors:
         return by_name(manifest.tensors), by_name(manifest.output_tensors)

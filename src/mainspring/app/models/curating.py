@@ -75,7 +75,7 @@ def authors(project: Project, version: ModelVersion) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One version, with what was decided about it."""
+    """One version, with the decisions on it."""
 
     lineage: Lineage
     approvals: list[Approval]
@@ -84,7 +84,7 @@ class Shown:
 
 
 def show(project: Project, reference: str) -> Shown:
-    """Return what is known of a version. Its bundle is verified.
+    """Return a version with the decisions on it. Its bundle is verified.
 
     Raises:
         NotFound: There is no such version, or its bundle is gone.
@@ -112,7 +112,7 @@ class Happened:
 
 
 def history(project: Project, model: str, alias: str | None = None) -> list[Happened]:
-    """Return who moved which alias of a model, approved a version, took that back, or marked one, when and why; newest
+    """Return a model's alias moves, approvals, withdrawals and deletion marks, with actor, time and reason; newest
     first.
 
     Raises:
@@ -147,7 +147,7 @@ def _taken_back(each: Withdrawal) -> Happened:
 
 
 def approve(project: Project, reference: str, *, key: str | None = None, reason: str = "") -> Approval:
-    """Say that a version may go live.
+    """Approve a version to go live.
 
     Args:
         key: An API key that may manage, by which somebody is known; else it is the user of this process.
@@ -173,7 +173,7 @@ def approve(project: Project, reference: str, *, key: str | None = None, reason:
 def withdraw(
     project: Project, reference: str, *, approver: str | None = None, key: str | None = None, reason: str = ""
 ) -> Withdrawal:
-    """Take an approval back, so that it counts no more. What is live stays live.
+    """Withdraw an approval, so that it counts no more. A live version stays live.
 
     Whoever may approve may withdraw, their own word or another's, and an author may too: it only ever holds a version
     back.
@@ -255,7 +255,7 @@ def restore(project: Project, reference: str) -> ModelVersion:
 
 
 def garbage(project: Project, *, grace_us: int, dry_run: bool = False) -> Collected:
-    """Remove what nothing leads to; see `registry.garbage`.
+    """Remove unreferenced versions and bundles; see `registry.garbage`.
 
     Raises:
         Invalid: The grace is too short.
@@ -305,7 +305,7 @@ def storable(reason: str) -> str:
 
 
 def _exactly(project: Project, reference: str) -> ModelVersion:
-    """Return the version of `NAME:VERSION`: what is removed is named, not meant."""
+    """Return the version of `NAME:VERSION`: a deletion takes no alias and no default."""
     if ":" not in reference:
         raise Invalid(f"{reference[:140]!r} names no version.", fix="write NAME:VERSION, such as late:3.")
     return find(project, reference)

@@ -63,7 +63,7 @@ EXECUTORS: Mapping[str, Make] = {
 
 
 def executors(project: Project) -> Loader:
-    """Return what makes a bundle's executor.
+    """Return a factory of bundles' executors.
 
     It raises:
         Corrupt: Nothing runs the bundle's flavour, or its model is not what its manifest says.

@@ -1,4 +1,4 @@
-"""Versions that no training made: a file that somebody brings, a function of the project, a graph of other versions.
+"""Versions without a training run: an imported file, a function of the project, a graph of other versions.
 
 Each becomes a signed bundle of tensors with golden rows, stored whole before its run is closed and its version
 registered, as a training's is (`training.trainer`). The same content again is the same version.
@@ -49,7 +49,7 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A bundle on its way: what it is and where it is from, for `register`."""
+    """A bundle in the making: its content and origin, for `register`."""
 
     flavour: str
     files: Mapping[str, bytes]

@@ -1,4 +1,4 @@
-"""A network of torch, Keras or transformers that somebody trained becomes a version: exported, proved, registered."""
+"""Import of a trained torch, Keras or transformers network as a version: export, equivalence proof, registration."""
 
 from __future__ import annotations
 

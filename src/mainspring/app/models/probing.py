@@ -1,4 +1,4 @@
-"""A model tried in a process of its own, so that one that crashes, hangs or eats all memory takes nothing with it.
+"""Probe of a model in a process of its own, so that a crash, a hang or memory exhaustion stays contained.
 
 `python -m mainspring.app.models.probing --project ROOT [--profile P] --folder FOLDER`: reads the draft in the folder,
 runs it as the gateway would, and leaves there what it takes and gives and its golden rows.
@@ -51,7 +51,7 @@ class Probed(msgspec.Struct, frozen=True):
 
 
 def probe(project: Project, draft: Draft, files: dict[str, bytes], *, longest_s: float = LONGEST_S) -> Probed:
-    """Return what the model takes and gives, and its golden rows.
+    """Return the model's inputs, outputs and golden rows.
 
     Raises:
         Invalid: The model cannot be asked row by row, fails, or does not answer in time.

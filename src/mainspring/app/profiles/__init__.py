@@ -1,1 +1,1 @@
-"""Profiles: where each thing lives, which adapter that means, and whether it can be reached."""
+"""Profiles: addresses of backends, their adapters, and checks that they can be reached."""

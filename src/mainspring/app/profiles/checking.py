@@ -1,4 +1,4 @@
-"""`profile check`: whether what a profile names can be worked with, and what to do where it cannot.
+"""`profile check`: checks of a profile's backends, each with its fix.
 
 What it tries it takes back: a probe is written in a transaction that is rolled back, or is removed again. Nothing is
 made, migrated or changed.
@@ -20,7 +20,7 @@ _POSTGRES = ("postgresql", "postgres")
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One question about one backend. `fix` is what to do; where it is well, what could be better."""
+    """One check of one backend. `fix` is the remedy, or, where the check passed, a possible improvement."""
 
     backend: str  # the setting that names it
     at: str  # without a password

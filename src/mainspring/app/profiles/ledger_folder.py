@@ -1,4 +1,4 @@
-"""The folder of a profile's prediction log: what is logged for one lake never goes into another.
+"""The folder of a profile's prediction log: predictions logged for one lake never go into another.
 
 Profiles of a project share its state folder unless they say otherwise. The first lake that a folder of the log is used
 for is named in it; a profile with another lake has a folder of its own inside, which names its lake, too.
@@ -23,7 +23,7 @@ _SEGMENTS = "*.segment"
 
 @dataclass(frozen=True, slots=True)
 class Stranded:
-    """Segments of the log that nothing moves: neither a profile nor the environment names their lake.
+    """Stranded segments of the log: neither a profile nor the environment names their lake.
 
     Attributes:
         lake: Their lake, empty where a version of Mainspring before this one made the folder.

@@ -1,4 +1,4 @@
-"""`profile list`: a project's profiles, with where each thing lives by each of them. Nothing is opened or made."""
+"""`profile list`: a project's profiles with their backends' addresses. Nothing is opened or made."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
 def name_profiles(
     root: Path, profile: str | None = None, environment: Mapping[str, str] | None = None
 ) -> tuple[str, tuple[str, ...]]:
-    """Return which profile `load_settings` would take, and the names of all, in the order of the file.
+    """Return the profile that `load_settings` would take, and the names of all, in the order of the file.
 
     Raises:
         NotFound: No such file or profile.
@@ -156,7 +156,7 @@ def _checked(path: Path) -> dict[str, Any]:
 
 
 def _named(path: Path, document: Mapping[str, Any], profile: str | None, environment: Mapping[str, str]) -> str:
-    """Return the profile that is meant."""
+    """Return the selected profile."""
     name = profile or environment.get("MAINSPRING_PROFILE") or document.get("profile") or "local"
     known = {*document.get("profiles", {}), "local"}
     if name not in known:

@@ -111,7 +111,7 @@ def price(given: Given, name: str) -> tuple[float, str] | None:
 
 
 def url(root: Path, name: str, text: str) -> Url:
-    """Return where a backend lives: a plain path is a folder, `sqlite:///` follows SQLAlchemy; both from the root."""
+    """Return a backend's address: a plain path is a folder, `sqlite:///` follows SQLAlchemy; both from the root."""
     if "://" not in text:
         return Url(f"file://{(root / text).as_posix()}")
     scheme, _, rest = text.partition("://")
@@ -124,7 +124,7 @@ def url(root: Path, name: str, text: str) -> Url:
 
 
 def _check_address(name: str, text: str) -> None:
-    """Refuse what an unescaped password makes of an address, without showing any of it."""
+    """Raise if an unescaped password garbles an address, without showing any of it."""
     try:
         parts = urlsplit(text)
         port_is_one = parts.port is None or parts.port > 0
@@ -152,7 +152,7 @@ def tls_of(root: Path, plane: str, given: Given) -> Tls | None:
 
 
 def traces(given: Given) -> Traces | None:
-    """Return where spans go, `None` where tracing is off."""
+    """Return the collector of spans, `None` where tracing is off."""
     text, in_clear = str(given["traces"]).rstrip("/"), flag(given, "traces_in_clear")
     part = share(given, "traces_share")
     if not text:

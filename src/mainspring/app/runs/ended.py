@@ -1,4 +1,4 @@
-"""Runs that say they are running, and whose process has ended."""
+"""Runs recorded as running whose process has ended."""
 
 from __future__ import annotations
 

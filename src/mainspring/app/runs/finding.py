@@ -1,4 +1,4 @@
-"""Runs by what they are, out of however many."""
+"""Search of runs by metric, parameter, tag or status."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def bundles_in(folder: Path, project: Project) -> Bundles:
 
 
 def main() -> int:
-    """Train and write down what came of it. Return the exit code."""
+    """Train and write the result. Return the exit code."""
     parser = arguments("reproduce_child")
     parser.add_argument("--code", type=Path, required=True)
     parser.add_argument("--run", required=True)

@@ -41,7 +41,7 @@ _NEEDED = ("dataset_commit", "code_version", "seed")
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """A run that was made again. `same` speaks of what came out; code and environment say why it may differ."""
+    """A reproduced run. `same` compares the results; code and environment explain differences."""
 
     run_id: str
     model: str

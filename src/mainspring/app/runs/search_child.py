@@ -1,4 +1,4 @@
-"""A process that makes one trial after another, as `search_workers` asks; all is said in lines of JSON.
+"""Child process that runs trials for `search_workers`, over a protocol of JSON lines.
 
 `python -m mainspring.app.runs.search_child --project ROOT --model MODEL --rows FOLDER --hear FD --tell FD`
 """
@@ -19,7 +19,7 @@ from mainspring.core.errors import MainspringError
 
 
 def main() -> int:
-    """Try what is asked until nothing more is. Return the exit code."""
+    """Run requested trials until the input ends. Return the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts all; whoever asks ends this process
     parser = arguments("search_child")
     parser.add_argument("--model", required=True)

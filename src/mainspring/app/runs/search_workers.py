@@ -1,4 +1,4 @@
-"""The processes of a search. This one alone asks the study and tells it; a process that dies costs its trial only.
+"""The processes of a search. Only the parent accesses the study; a child that dies costs only its trial.
 
 A trial's end is first in its run, then in the study: whoever dies between the two, the run has the word.
 """
@@ -56,7 +56,7 @@ class Worker:
         self._ask, self._answers = os.fdopen(asking, "w"), os.fdopen(telling, "r")
 
     def attempt(self, trial: Trial, run_id: str, report: Callable[[float, int], bool]) -> Ended | None:
-        """Have a trial made, and return how it ended; `None` if the process died.
+        """Run a trial and return its outcome; `None` if the process died.
 
         Raises:
             MainspringError: The process cannot try anything: the project cannot be loaded there.
@@ -118,12 +118,12 @@ class Trials:
         self._stopped = False
 
     def settle(self) -> None:
-        """Bring trials to an end whose processes died before anybody heard of it."""
+        """Settle the trials whose processes died unnoticed."""
         for trial in self._study.unended():
             self._settle(trial)
 
     def run(self, workers: int) -> None:
-        """Make the trials.
+        """Run the trials.
 
         Raises:
             MainspringError: No trial can be made, or a store refused.

@@ -237,7 +237,7 @@ def _keep(run: Run, report: SearchReport, folder: Path) -> None:
 
 
 def last_search(project: Project, model: str) -> SearchReport:
-    """Return what the newest finished search of a model found, of whatever space.
+    """Return the result of a model's newest finished search, over any space.
 
     Raises:
         NotFound: There is none.

@@ -83,7 +83,7 @@ def commit_page(project: ConsoleProject, name: str, to: str | None = None) -> Co
 
 
 def differences(project: ConsoleProject, looking: Looking, view: CommitPage) -> Seen[list[TableDiff]]:
-    """Return how the rows and columns of two commits differ, if that is known soon."""
+    """Return the difference of the rows and columns of two commits, if it is ready soon."""
     from mainspring.data.diff import diff
 
     before, after = view.other, view.commit

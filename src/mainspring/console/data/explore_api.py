@@ -45,7 +45,7 @@ def add_explore_api(router: APIRouter, project: ConsoleProject, looking: Looking
 
     @router.get("/features/{view}/distributions")
     def show_distributions(view: Id, feature: Words = "") -> Response:
-        """How the view's features are distributed over time, by a sample; 202 while that is being computed."""
+        """Distributions of the view's features over time, from a sample; 202 while they are computed."""
         found = find_view(project, check_id(view, "feature view"))
         if feature and feature not in found.names:
             raise NotFound(f"View {view!r} has no feature {feature!r}.", fix=f"it has {', '.join(found.names)}.")
@@ -85,7 +85,7 @@ def add_explore_api(router: APIRouter, project: ConsoleProject, looking: Looking
 
     @router.get("/data/commits/{commit}/difference")
     def show_difference(commit: Id, to: MaybeId = None) -> Response:
-        """How its rows and columns differ from its parent's, or from those of `to`; 202 while they are compared."""
+        """Difference of its rows and columns from its parent's, or from those of `to`; 202 while they are compared."""
         other = check_id(to, "commit") if to else None
         return _seen(differences(project, looking, commit_page(project, check_id(commit, "commit"), other)))
 
@@ -96,7 +96,7 @@ def add_explore_api(router: APIRouter, project: ConsoleProject, looking: Looking
 
     @router.get("/data/tables/{source}/profile")
     def show_profile(source: Id) -> Response:
-        """What the source's columns hold; 202 while that is being counted."""
+        """Profile of the source's columns; 202 while it is computed."""
         return _seen(profiled(project, looking, find_source(project, check_id(source, "source"))))
 
 

@@ -69,7 +69,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class SourcePage:
-    """Everything that is known of one source without reading its rows, and why rows of it failed."""
+    """One source, from metadata alone, and the reasons why rows of it failed."""
 
     row: TableRow
     event_time: str
@@ -114,7 +114,7 @@ def find_source(project: ConsoleProject, name: str) -> Source:
 
 
 def source_page(project: ConsoleProject, source: Source) -> SourcePage:
-    """Return what is known of a source."""
+    """Return the page of a source."""
     problems: list[str] = []
     reasons: Mapping[str, int] = {}
     changes: Sequence[CommitChange] = ()
@@ -149,7 +149,7 @@ def source_page(project: ConsoleProject, source: Source) -> SourcePage:
 
 
 def profiled(project: ConsoleProject, looking: Looking, source: Source) -> Seen[TableProfile]:
-    """Return what the source's columns hold, if that is known soon."""
+    """Return the profile of the source's columns, if it is ready soon."""
     from mainspring.data.profile import profile
 
     try:
@@ -228,7 +228,7 @@ def _column(source: Source, name: str, entities: Sequence[str]) -> Column:
 
 
 def _of_column(check: Check, name: str) -> str:
-    """Return what a check asks of one of its columns."""
+    """Return a check's condition on one of its columns."""
     if check.kind == "not_null":
         return "not null"
     if check.kind == "unique":

@@ -28,16 +28,16 @@ def add_endpoint_api(router: APIRouter, project: ConsoleProject) -> None:
 
     @router.get("/endpoints")
     def list_endpoints() -> Response:
-        """Every endpoint, declared or routed, with its route; null where nothing stands behind it."""
+        """Every endpoint, declared or routed, with its route; null where it has none."""
         table = project.routes.current()
         return Answer({"endpoints": [{"name": name, "route": table.get(name)} for name in endpoints(project)]})
 
     @router.get("/endpoints/{name}/windows")
     def list_windows(name: Id, since: Instant = 0, until: Instant | None = None) -> Response:
-        """What the monitors found in windows that start in `[since, until)`, oldest first."""
+        """Monitor windows that start in `[since, until)`, oldest first."""
         return Answer({"endpoint": known(name), "windows": project.monitors.windows(name, since, until)})
 
     @router.get("/endpoints/{name}/baselines")
     def list_baselines(name: Id, limit: Limit = 10) -> Response:
-        """What the endpoint managed when it was measured, newest first."""
+        """Measured baselines of the endpoint, newest first."""
         return Answer({"endpoint": known(name), "baselines": project.baselines.newest(name, limit)})

@@ -50,13 +50,13 @@ class Capacity:
 
     @property
     def rejections(self) -> list[tuple[str, int]]:
-        """Why how many requests were refused, most first."""
+        """Numbers of refused requests by cause, largest first."""
         found = self.live.rejections if self.live else {}
         return [(_WORDS.get(why, why), int(count)) for why, count in sorted(found.items(), key=lambda one: -one[1])]
 
 
 def capacity(project: ConsoleProject, endpoint: str, digests: Mapping[str, float]) -> Capacity:
-    """Return what is known of an endpoint.
+    """Return the capacity of an endpoint.
 
     Args:
         digests: Of the bundles behind it now.

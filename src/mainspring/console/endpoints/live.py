@@ -49,7 +49,7 @@ class Live:
 
 
 def live(project: ConsoleProject, endpoint: str, route: Route | None) -> Live:
-    """Return what is behind the endpoint now; without a route, `arms` is empty."""
+    """Return the endpoint's live versions; without a route, `arms` is empty."""
     declared = project.definitions.endpoints.get(endpoint)
     model = route.model if route else declared.model_name if declared else ""
     alias = declared.reference if declared else ""

@@ -106,7 +106,7 @@ class ViewPage:
 
 @dataclass(frozen=True, slots=True)
 class Seen(Generic[_T]):
-    """Something that is costly to look at: found, or nothing to find, or still being made, or why it cannot be."""
+    """A costly result: found, absent, still being computed, or the reason of its failure."""
 
     ready: bool
     found: _T | None
@@ -151,7 +151,7 @@ def find_view(project: ConsoleProject, name: str) -> FeatureView:
 
 
 def view_page(project: ConsoleProject, view: FeatureView) -> ViewPage:
-    """Return what is known of a view."""
+    """Return the page of a view."""
     whole, problem = project_lineage(project)
     return ViewPage(
         name=view.name,
@@ -172,7 +172,7 @@ def view_page(project: ConsoleProject, view: FeatureView) -> ViewPage:
 
 
 def project_lineage(project: ConsoleProject) -> tuple[Lineage, str | None]:
-    """Return the lineage of the whole project; what the registry or the routes did not tell is said instead."""
+    """Return the lineage of the whole project, with a note where the registry or the routes cannot be read."""
     definitions, problems = project.definitions, []
 
     def read(of: Callable[[], _T], otherwise: _T) -> _T:
@@ -210,7 +210,7 @@ def source_address(name: str) -> str:
 
 
 def over_time(project: ConsoleProject, looking: Looking, view: FeatureView) -> Seen[Distributions]:
-    """Return how the view's features are distributed over time, if that is known soon."""
+    """Return the distributions of the view's features over time, if they are ready soon."""
     now = project.clock.now()
     try:
         scan = project.lake.scan(view.source.name)

@@ -94,7 +94,7 @@ def job_list(project: ConsoleProject, *, status: str = "", before: str = "", lim
 
 
 def row_of(job: Job, now: int) -> JobRow:
-    """Return what a table says of a job."""
+    """Return the table's row of a job."""
     return JobRow(
         id=job.id,
         handler=job.handler,
@@ -113,7 +113,7 @@ def row_of(job: Job, now: int) -> JobRow:
 
 
 def took(job: Job, now: int) -> int | None:
-    """Return how long a job's newest attempt took, or has run by now; `None` where there is none, or it is not known.
+    """Return the duration (µs) of a job's newest attempt, until now if it runs; `None` if none or unknown.
 
     A job that was cancelled while it waited for its next attempt ended when nothing ran.
     """

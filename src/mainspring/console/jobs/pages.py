@@ -1,4 +1,4 @@
-"""The pages of jobs. They show and change nothing: what begins, retries and cancels is the command line."""
+"""The pages of jobs, read-only: jobs are queued, retried and cancelled on the command line."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def add_model_api(router: APIRouter, project: ConsoleProject, looking: Looking) 
 
     @router.get("/models")
     def list_models(q: Words = "") -> Response:
-        """Every model, declared or registered, with its aliases, champion, and the endpoints that serve it."""
+        """Every model, declared or registered, with its aliases, champion, and serving endpoints."""
         found = model_list(project, q)
         return Answer({"models": found.rows, "found": found.found, "of": found.of})
 
@@ -52,7 +52,7 @@ def add_model_api(router: APIRouter, project: ConsoleProject, looking: Looking) 
 
     @router.get("/models/{model}/history")
     def show_history(model: Id, alias: MaybeId = None, begin: Begin = 0, limit: Limit = 50) -> Response:
-        """Who moved which alias, approved or marked a version, when and why; newest first."""
+        """Decision history: alias moves, approvals and deletion marks, with actor, time and reason; newest first."""
         known_versions(project, check_id(model, "model"))
         found = history(project, model, alias=alias or "", begin=begin, limit=limit)
         return Answer({"model": model, "history": found.rows, "of": found.of, "next": found.next})

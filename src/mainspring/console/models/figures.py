@@ -48,7 +48,7 @@ def runs_of(project: ConsoleProject, versions: Sequence[ModelVersion]) -> dict[s
 
 
 def figures_of(run: RunRow | None) -> Figures:
-    """Return what a run measured. A run of ours says `holdout.auc`; one of another origin only `auc`."""
+    """Return a run's metrics. Mainspring's own runs log `holdout.auc`; runs of another origin only `auc`."""
     if run is None:
         return NOTHING
     finite = {name: value for name, value in run.metrics.items() if math.isfinite(value)}
@@ -72,7 +72,7 @@ def over_versions(
     champion: str | None,
     declared: Sequence[Metric] = (),
 ) -> Chart | None:
-    """Return how a metric went from version to version, oldest first; `None` where fewer than two have it.
+    """Return a metric over the versions, oldest first; `None` where fewer than two have it.
 
     Args:
         of: Run -> what it measured.

@@ -48,7 +48,7 @@ class History:
 
 
 def history(project: ConsoleProject, model: str, *, alias: str = "", begin: int = 0, limit: int = PAGE) -> History:
-    """Return what was decided about a model, newest first; with an alias, its moves alone."""
+    """Return the decisions on a model, newest first; with an alias, its moves alone."""
     found = happenings(project, model)
     if alias:
         found = [each for each in found if each.alias == alias]
@@ -56,7 +56,7 @@ def history(project: ConsoleProject, model: str, *, alias: str = "", begin: int 
 
 
 def happenings(project: ConsoleProject, model: str) -> list[Happening]:
-    """Return all that was decided about a model, newest first."""
+    """Return all decisions on a model, newest first."""
     found = [_move(move) for move in project.versions.moves(model)]
     withdrawn = project.approvals.withdrawn(model)
     found += [

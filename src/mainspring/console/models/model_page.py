@@ -1,4 +1,4 @@
-"""One model, as values for its template: its versions, what was decided about them, where it is served."""
+"""View model of one model: its versions, the decisions on them, the endpoints that serve it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAGE, DRAWN, TOLD, SEARCHES = 20, 60, 8, 5
 
 @dataclass(frozen=True, slots=True)
 class VersionRow:
-    """One version in the table. `approvers` are those whose word counts; see `delivery.approving.counted`."""
+    """One version in the table. `approvers` are those whose approval counts; see `delivery.approving.counted`."""
 
     version: ModelVersion
     authors: tuple[str, ...]
@@ -78,7 +78,7 @@ def known_versions(project: ConsoleProject, model: str) -> list[ModelVersion]:
 
 
 def model_page(project: ConsoleProject, model: str, *, before: int | None = None, limit: int = PAGE) -> ModelPage:
-    """Return what is known of a model.
+    """Return the page of a model.
 
     Args:
         before: Only versions with a smaller number.
@@ -150,7 +150,7 @@ def _rows(
 def counting(
     project: ConsoleProject, version: ModelVersion, authors: Sequence[str], approvals: Sequence[Approval]
 ) -> tuple[str, ...]:
-    """Return the approvers whose word counts, one for each person."""
+    """Return the approvers whose approval counts, one for each person."""
     people = makers(project.key_store, (each.approver for each in approvals))
     return tuple(sorted(counted(version, authors, approvals, people).values()))
 

@@ -32,7 +32,7 @@ class Verified:
 
 
 def verified(project: ConsoleProject, looking: Looking, version: ModelVersion) -> Seen[Verified]:
-    """Return what a version's bundle is. It is verified again every ten minutes in which somebody looks."""
+    """Return a version's verified bundle. A result is kept for ten minutes, then verified again on demand."""
 
     def read() -> Verified:
         bundle = project.bundles.load(version.digest)

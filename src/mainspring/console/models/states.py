@@ -18,7 +18,7 @@ STATES: Mapping[str, tuple[str, str]] = {
 
 
 def state_of(version: ModelVersion, mark: Deletion | None, serves: Mapping[str, float]) -> str:
-    """Return the word of `STATES`. A mark says more than an alias: it refuses to go live."""
+    """Return the word of `STATES`. A deletion mark takes precedence over an alias: a marked version cannot go live."""
     if serves:
         return "live"
     if mark is not None:

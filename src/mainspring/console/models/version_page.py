@@ -1,4 +1,4 @@
-"""One version, as values for its template: what it was made of, whether it is whole, and what was decided about it."""
+"""View model of one version: its lineage, the integrity of its bundle, and the decisions on it."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def find_version(project: ConsoleProject, model: str, number: str) -> ModelVersi
 
 
 def version_page(project: ConsoleProject, looking: Looking, model: str, number: str) -> VersionPage:
-    """Return what is known of a version.
+    """Return the page of a version.
 
     Raises:
         NotFound: There is none.
@@ -188,6 +188,6 @@ def _more_is_better(manifest: Manifest, name: str) -> bool:
 
 
 def _decided(project: ConsoleProject, version: ModelVersion) -> tuple[Happening, ...]:
-    """Return what was decided about this version, an alias that left it included."""
+    """Return the decisions on this version, including alias moves away from it."""
     number = version.version
     return tuple(each for each in happenings(project, version.model) if number in (each.version, each.old))

@@ -1,1 +1,1 @@
-"""The page of one prediction: everything that made it."""
+"""The page of one prediction and its provenance."""

@@ -1,4 +1,4 @@
-"""Everything that made one prediction, gathered from where it lies. What is gone is named, never passed over."""
+"""Provenance of one prediction: inputs, model, run, data and label. A part that is gone is named, never passed over."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One prediction and its makers; `missing` has a line for each that could not be read."""
+    """One prediction and its provenance; `missing` has a line for each part that could not be read."""
 
     prediction: Prediction
     groups: tuple[Group, ...]
@@ -87,7 +87,7 @@ class Evidence:
 
 
 def evidence(project: ConsoleProject, prediction_id: str) -> Evidence:
-    """Return a prediction with everything that made it.
+    """Return a prediction with its provenance.
 
     Raises:
         NotFound: It was never logged.

@@ -54,7 +54,7 @@ def add_run_api(router: APIRouter, project: ConsoleProject) -> None:
 
     @router.get("/runs/{run_id}/history")
     def show_history(run_id: Id, metric: Text, points: Points = 200, axis: Axis = Axis.STEP) -> Response:
-        """What a run logged of a metric, in at most `points` buckets with the lowest, highest and mean of each."""
+        """A run's history of a metric, in at most `points` buckets with the lowest, highest and mean of each."""
         run = project.run_search.get([check_id(run_id, "run")])[0]
         known = [run.id] if metric in run.metrics else []
         history = project.run_search.history(known, metric, points=points, axis=axis)

@@ -19,13 +19,13 @@ _LONGEST_PAUSE_S = 0.5
 
 
 class Patience:
-    """Repeats what failed for a passing reason, with pauses that double and vary; then says `Unavailable`.
+    """Retries transient failures with exponential back-off and jitter; then raises `Unavailable`.
 
     The budget bounds the pauses and the beginning of the last try; a try takes at most the driver's own timeout.
 
     Args:
-        name: What does not answer, without a password.
-        passing: Whether the same call may succeed after this error of the driver's.
+        name: Name of the store for messages, without a password.
+        passing: Returns whether this error of the driver is transient.
         clock: Monotonic seconds.
         sleep: Waits for so many seconds.
         chance: Gives a number in [0, 1), so that many that wait do not come back together.
@@ -66,10 +66,10 @@ class Patience:
         return self._insist(attempt, WRITE_BUDGET_S)
 
     def once(self, attempt: Callable[[], T]) -> T:
-        """Return what `attempt` returns, which must not run twice: after an error nobody knows whether it was done.
+        """Return what `attempt` returns, without a retry: after an error it is unknown whether the call took effect.
 
         Raises:
-            Unavailable: It failed, perhaps after it was done.
+            Unavailable: It failed, perhaps after it took effect.
         """
         return self._insist(attempt, 0.0)
 

@@ -126,7 +126,7 @@ class PostgresOnlineStore:
             self._local = threading.local()
 
     def _sweep(self) -> None:
-        """Delete the states that nobody reads any more, in pieces between which others can write."""
+        """Delete the states of dropped slots, in pieces between which others can write."""
         for (slot,) in self._rows(sql.DOOMED, self._project):
             deleted = sql.SWEPT_AT_ONCE
             while deleted == sql.SWEPT_AT_ONCE:

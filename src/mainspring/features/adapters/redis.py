@@ -183,7 +183,7 @@ class RedisOnlineStore:
         self._asked(self._patience.read, self._reading.ping)
 
     def info(self) -> dict[str, Any] | None:
-        """Return what the server says of itself, `None` where the user may not ask."""
+        """Return the server's INFO, `None` where the user may not read it."""
         try:
             said: Any = self._asked(self._patience.read, self._reading.info)
         except Unavailable as error:

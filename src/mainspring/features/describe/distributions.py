@@ -95,7 +95,7 @@ class Distributions:
 
 
 def distributions(view: FeatureView, scan: TableScan, now: int, bounds: Bounds | None = None) -> Distributions | None:
-    """Return how the view's features are distributed up to `now`; `None` where no entity is known.
+    """Return the distributions of the view's features up to `now`; `None` where no entity is known.
 
     Args:
         now: UTC epoch microseconds; nothing that becomes visible later is read.

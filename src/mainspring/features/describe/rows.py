@@ -1,4 +1,4 @@
-"""A feature view's definition as rows that a person reads."""
+"""A feature view's definition as rows for display."""
 
 from __future__ import annotations
 

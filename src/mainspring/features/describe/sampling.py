@@ -1,4 +1,4 @@
-"""A part of a view's source that is small enough to look at while somebody waits, whatever the table's size.
+"""Bounded sample of a view's source, small enough for an interactive request, whatever the table's size.
 
 The rows of a few entities, in a few bytes of memory: the offline read of those entities over these rows gives exactly
 what it gives over the whole table. A pass over the table's keys is all that grows with it, and that is cut off in time.

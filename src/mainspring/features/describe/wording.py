@@ -1,4 +1,4 @@
-"""A feature's definition in words that a person reads at a glance: `mean(dep_delay > 15)`, `late / departures`."""
+"""A feature's definition as a short formula: `mean(dep_delay > 15)`, `late / departures`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DEEPEST = 60
 
 
 def definition(view: FeatureView, feature: str) -> str:
-    """Return how a feature is computed, without its window, filter and TTL."""
+    """Return the formula of a feature, without its window, filter and TTL."""
     if feature in view.derived:
         return wording(view.derived[feature])
     aggregation = view.features[feature]

@@ -74,7 +74,7 @@ class Materialisation:
         self._look()
 
     def _look(self) -> None:
-        """See what time it is. After a wait for somebody else it is later, or their mark would be of the future."""
+        """Read the clock. Call it again after a wait for a lock, or the other run's mark lies in the future."""
         self.now = self.clock.now()
         self.wanted = self.now if self.through is None else self.through
 
@@ -105,7 +105,7 @@ class Materialisation:
         return self.locks.hold(f"{what}.{tiles_table(self.slot)}", wait_s=_WAIT_S)
 
     def bring(self) -> MaterialiseReport:
-        """Bring the served states up to date; where that cannot be done from what they are, build them."""
+        """Bring the served states up to date incrementally; where that is impossible, build them anew."""
         with self._served_alone():
             mark = None if self.opened else self._pass_time()
             if mark is not None:
@@ -117,7 +117,7 @@ class Materialisation:
         return self._report(mark)
 
     def build(self, *, anyway: bool = False) -> MaterialiseReport:
-        """Build the states anew and swap them in; unless somebody else just has, or `anyway`."""
+        """Build the states anew and swap them in, unless another process just has; `anyway` builds in any case."""
         with self._hold("build"):
             if not anyway:
                 with self._served_alone():
@@ -170,7 +170,7 @@ class Materialisation:
         )  # fmt: skip
 
     def _holds(self, ledger: Ledger) -> bool:
-        """Return whether the source is what a ledger says, without a look at its rows."""
+        """Return whether the source still matches a ledger, without reading its rows."""
         return ledger.source != b"" and ledger.source == self._source()
 
     def _source(self, version: int | None = None) -> bytes:
@@ -181,7 +181,7 @@ class Materialisation:
         return content_digest(self.layout, known)
 
     def compact(self) -> bool:
-        """Write the log of tiles anew where it has what no longer holds; return whether it had."""
+        """Rewrite the log of tiles if it has stale pieces; return whether it had."""
         table = tiles_table(self.slot)
         mark = self.store.mark(self.slot)
         if mark is None or self._ahead(mark) or self.lake.version(table) is None:
@@ -197,7 +197,7 @@ class Materialisation:
         return True
 
     def _catch_up(self) -> Mark | None:
-        """Bring new states to where the served ones are; `None` where they were built from a lake that is no longer."""
+        """Bring new states to the served ones' mark; `None` if they were built from a lake that was replaced since."""
         progress, self.progress = self.progress, None
         try:
             return self._increment(self.shadow, self._served())
@@ -213,7 +213,7 @@ class Materialisation:
         return mark.position - self.now > CLOCK_BACK
 
     def _increment(self, target: str, floor: Mark | None = None) -> Mark | None:
-        """Bring the states of a slot up to date; `None`, and nothing done, where they must be built."""
+        """Bring the states of a slot up to date; return `None`, with nothing done, if they must be built anew."""
         scan = self.lake.scan(self.layout.view.source.name)
         mark = self.store.mark(target)
         if mark is None or self._ahead(mark):

@@ -101,7 +101,7 @@ class Materialiser:
             return self._materialisation(view, through, horizon, progress).build(anyway=True)
 
     def compact(self, view: FeatureView) -> bool:
-        """Write a view's log of tiles anew where it has what no longer holds; return whether it had.
+        """Rewrite a view's log of tiles if it has stale pieces; return whether it had.
 
         What is left is merged, and no file has the rest any more. A view that was never materialised is left alone.
         """
@@ -113,7 +113,7 @@ class Materialiser:
         return self._store.position(slot(view))
 
     def close(self) -> None:
-        """Give back the memory; the next run loads again."""
+        """Release the memory; the next run loads again."""
         with self._lock:
             self._slices.clear()
             if self._con is not None:

@@ -40,7 +40,7 @@ def as_read(
 
 
 def as_table(observations: Any) -> pa.Table:
-    """Return a table of what speaks Arrow's C stream interface: a table, a data frame of pandas or Polars, a reader.
+    """Return a table from an Arrow C stream: a table, a data frame of pandas or Polars, a reader.
 
     Raises:
         InvalidData: `observations` does not.

@@ -122,7 +122,7 @@ def _opened(path: str | Path) -> Iterator[Any]:
 
 
 def _sweep(path: Path) -> None:
-    """Delete what killed processes left of a file at `path`."""
+    """Delete partial files that killed processes left beside `path`."""
     for left in path.parent.glob(f".{escape(path.name)}.*.partial"):
         if not duck.alive(left.name.split(".")[-2]):
             left.unlink(missing_ok=True)

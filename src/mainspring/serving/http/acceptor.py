@@ -153,14 +153,14 @@ class Acceptor:
         }
 
     def remember(self, raw: bytes, request: Request) -> None:
-        """Remember how a head was read, for about a second: for as long as who sent it may be."""
+        """Cache a parsed head for about a second: as long as the authentication of its sender is cached."""
         head = request.head
         framed = head.headers.get("transfer-encoding") or head.headers.get("expect")
         if len(self.heads) < _MOST_HEADS and len(raw) <= _LONGEST_HEAD and not framed:
             self.heads[raw] = head, request.size
 
     def date(self) -> str:
-        """Return the header line that says what time it is."""
+        """Return the `Date` header line."""
         now = time.monotonic()
         if now >= self._date_until:
             self._date = http_date(self._clock.now() / 1e6)
@@ -207,7 +207,7 @@ class Acceptor:
         return len(self._connections) + sum(not each.over for each in self._greeting.values())
 
     def _idlest(self) -> list[Connection | _Greeting]:
-        """Return what may be closed for a new connection, the first to go last.
+        """Return the connections that may be closed for a new one, the first to go last.
 
         Those go first that never showed a key, of them those of the address that has most, then the longest idle. Who
         did show one goes only after a second: its next request may be on its way.

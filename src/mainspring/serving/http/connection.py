@@ -1,4 +1,4 @@
-"""One connection of HTTP/1.1: bytes to requests, replies to bytes, and what a peer may not do.
+"""One connection of HTTP/1.1: parsing of requests, sending of replies, and limits for the peer.
 
 llhttp reads, strictly: whatever two servers could read differently is refused. Requests of one connection are answered
 one after another, in their order; while one waits behind another, nothing more is read.
@@ -49,7 +49,7 @@ class _Refusal(Exception):
 
 
 class Connection(asyncio.BufferedProtocol):
-    """A peer, and what it asks.
+    """A peer's connection and its requests.
 
     Args:
         owner: Whose limits it keeps and who is given its requests.
@@ -134,7 +134,7 @@ class Connection(asyncio.BufferedProtocol):
             current.leave()
 
     def eof_received(self) -> bool:
-        """The peer sends no more. Who sent half a request is told so; who waits for a reply has hung up."""
+        """Handle the peer's end of stream: refuse half a request; take a peer that waits for a reply as hung up."""
         self._sends = False
         incoming, self._ends = self._incoming, True
         if incoming is None or self._current is None:
@@ -230,7 +230,7 @@ class Connection(asyncio.BufferedProtocol):
         return arrived
 
     def hold(self) -> None:
-        """Leave what it sends unread until `release`."""
+        """Stop reading until `release`."""
         if not self._transport.is_closing():
             self._held_since = monotonic_us()
             self._transport.pause_reading()
@@ -406,7 +406,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.write(_CONTINUE)
 
     def _unreadable(self, status: int, what: str) -> None:
-        """Refuse what cannot be read. What was asked before it is answered first, and is the last."""
+        """Refuse malformed input. If earlier requests are unanswered, answer those and close instead."""
         incoming, self._incoming = self._incoming, None
         if self._current is not None:
             self._closing = True
@@ -490,5 +490,5 @@ def _unread(sock: socket.socket) -> int:
 
 
 def http_date(now_s: float) -> str:
-    """Return the header line that says what time it is."""
+    """Return the `Date` header line."""
     return f"date: {formatdate(now_s, usegmt=True)}\r\n"

@@ -148,20 +148,20 @@ class Gateway:
         self._plane.start()
 
     async def preloaded(self) -> None:
-        """Wait until what the routing table asks for is loaded and warm, or it turned out that it cannot be read."""
+        """Wait until the routing table's bundles are loaded and warm, or the table turned out to be unreadable."""
         await self._plane.preloaded()
 
     async def stop(self) -> None:
-        """Let go of everything but the log, which belongs to whoever made it. Call it when nothing is in flight."""
+        """Close everything but the log, which its creator closes. Call it when no request is in flight."""
         await self._plane.stop()
         self._squeezing.shutdown(wait=False)
 
     def drain(self) -> None:
-        """Say that no more traffic should come; connections are closed with their next reply."""
+        """Start draining: this process is no longer ready, and connections are closed with their next reply."""
         self._plane.draining = True
 
     def unready(self) -> str | None:
-        """Return why this process should get no traffic, `None` if it should. Names nothing: anybody may ask."""
+        """Return why this process should get no traffic, `None` if it should. The text is public: no internal names."""
         return self._plane.unready()
 
     def handle(self, request: Request) -> None:
@@ -205,17 +205,17 @@ class Gateway:
         self._begin(request, again=True)
 
     def _stands(self, passed: _Passed) -> bool:
-        """Return whether what was found out about a head a moment ago holds still."""
+        """Return whether the cached authentication of a head still holds."""
         return passed.principal is None or self._authenticator.stands(passed.principal)
 
     def _keep(self, answering: Coroutine[Any, Any, None]) -> None:
-        """Run what takes several turns of the loop."""
+        """Run a coroutine as a task, and hold a reference to it."""
         task = asyncio.get_running_loop().create_task(answering)
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 
     def refused(self, status: int) -> None:
-        """Count what was refused because it is no request."""
+        """Count a refusal of malformed input."""
         self._plane.metrics.outside[status] += 1
 
     async def _answer(self, request: Request, handler: _Handler) -> None:
@@ -228,7 +228,7 @@ class Gateway:
             self._tell(request, told)
 
     def _tell(self, request: Request, told: Reply | Exception | None) -> None:
-        """Send what became of a request, and count it. `None`: nobody is there to be told."""
+        """Send the reply to a request, and count it. `None`: the caller hung up."""
         if told is None:
             self._over(request, _HUNG_UP)
             return

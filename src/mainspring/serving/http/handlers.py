@@ -78,7 +78,7 @@ class Handlers:
         self.begin(request, await self._bodies.read(request, header_length or 0))
 
     def begin(self, request: Request, body: bytes | memoryview) -> None:
-        """Decode a request and let it wait for its batch; what comes of it is told in a later turn."""
+        """Decode a request and queue it for a batch; its outcome is sent in a later turn of the loop."""
         served = self._plane.endpoint(request.model)
         header_length, version, allowed_us = _said(request)
         version = request.version or version
@@ -102,7 +102,7 @@ class Handlers:
 
 
 class _Pending:
-    """A request that waits for its answer, which is sent as soon as it is told."""
+    """A request in flight, whose reply is sent as soon as its outcome arrives."""
 
     __slots__ = ("_binary", "_inference", "_metrics", "_over", "_request", "_tell")
 
@@ -153,16 +153,16 @@ class _Pending:
             self._end(None)
 
     def _end(self, outcome: Reply | Exception | None) -> None:
-        """Tell what became of the request and forget it: it leads back here, and both would wait for the cycle
-        collector, which took a quarter of a busy gateway's time."""
+        """Send the outcome and drop the request: the two form a reference cycle, and the cycle collector took a
+        quarter of a busy gateway's time."""
         request = self._request
         del self._request, self._inference
         self._tell(request, outcome)
 
 
 def _said(request: Request) -> tuple[int | None, str, float]:
-    """Return what headers say: how many bytes of a body are JSON, `None` for all of them, which version is asked for,
-    and the time allowed, µs."""
+    """Return the facts in the headers: the number of JSON bytes in the body, `None` for all; the requested version;
+    the time allowed, µs."""
     head = request.head
     if head.tensors is None:
         head.tensors = (_header_length(head.headers), head.headers.get(VERSION) or "", _allowed_us(head.headers))

@@ -151,7 +151,7 @@ class Request:
 
     @property
     def peer(self) -> tuple[str, int] | None:
-        """The address and port of who sent it."""
+        """The sender's address and port."""
         found: tuple[str, int] | None = self._connection.peer
         return found
 
@@ -225,14 +225,14 @@ class Request:
             self._reserved = 0
 
     def end(self) -> None:
-        """Say that all of it is there."""
+        """Mark the body as complete."""
         self.complete = True
         self._unreserve()
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
     def fail(self, error: MainspringError) -> None:
-        """Say that the rest of its body will not come."""
+        """Mark the body as failed: the rest will not come."""
         self._failure = error
         self._unreserve()
         self.parts.clear()
@@ -240,7 +240,7 @@ class Request:
             self._waiting.set_exception(error)
 
     def leave(self) -> None:
-        """Say that the peer has left."""
+        """Mark the peer as gone."""
         self._unreserve()
         if self.on_leave is not None:
             self.on_leave()
@@ -276,7 +276,7 @@ def reply(status: int, value: Any) -> Reply:
 
 
 def refusal(error: MainspringError) -> Reply:
-    """Return what a caller is told of an error."""
+    """Return the reply for an error."""
     if isinstance(error, (DeadlineExceeded, Overloaded)):
         return _overloaded(codes_of(error).http, public_text(error), retry_after_s(error))
     status = codes_of(error).http

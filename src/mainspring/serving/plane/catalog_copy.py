@@ -1,4 +1,4 @@
-"""A gateway's copy of what it needs of the catalog: the routing table and the API keys.
+"""A gateway's copy of the catalog's routing table and API keys.
 
 Why: docs/adr/0022-static-stability.md. One thread reads the catalog. Requests read this process's memory, whatever the
 catalog does: where it is away they are answered by what is known, for a stated time. A key that is not known is looked
@@ -84,7 +84,7 @@ class CatalogCopy:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Load what was saved, and begin to follow the catalog. Again, it does nothing."""
+        """Load the saved copy and begin to follow the catalog. Idempotent."""
         if self._thread is not None:
             return
         kept = self._file.load() if self._file is not None else None
@@ -107,7 +107,7 @@ class CatalogCopy:
 
     @property
     def age_s(self) -> float:
-        """Seconds since the catalog confirmed what is known here."""
+        """Seconds since the catalog last confirmed the copy."""
         return self._monotonic() - self._confirmed
 
     @property
@@ -125,7 +125,7 @@ class CatalogCopy:
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing can be answered for want of the catalog, `None` if something can."""
+        """Reason why no request can be answered without the catalog, `None` if some can."""
         if self._known is None:
             return "The catalog does not answer, and there is no copy of it."
         if self.age_s * 1e6 > self._max_stale_us:
@@ -145,7 +145,7 @@ class CatalogCopy:
         return self._table().table
 
     def _table(self) -> _Known:
-        """Return what is known; the first time, after a look at the catalog, or after having waited for one."""
+        """Return the copy; the first call reads the catalog, or waits for a read."""
         self._looked.wait(_FIRST_S if self._known is not None else _FIRST_WITHOUT_S)
         self._looked.set()
         if self._known is None:

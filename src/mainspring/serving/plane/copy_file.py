@@ -1,4 +1,4 @@
-"""The file of what a gateway knows of the catalog: for one that starts while the catalog is away.
+"""File with a gateway's copy of the catalog, for a start while the catalog is unavailable.
 
 A tag (HMAC-SHA-256 by a key made of the installation's pepper) stands before the content: what anybody without the
 pepper wrote or changed is not read. No secret is in it beyond what the catalog holds: of API keys their HMACs.
@@ -76,7 +76,7 @@ class CopyFile:
         return kept if kept.of == self.of and kept.format == _FORMAT else None
 
     def save(self, kept: Kept) -> None:
-        """Replace what is there. A disk that is full loses nothing but the copy."""
+        """Replace the saved copy. A full disk loses only the copy."""
         body = msgspec.json.encode(kept)
         try:
             write_atomic(self.path, self._tag(body) + body)

@@ -1,4 +1,4 @@
-"""Parts that executors share: how values become the arrays of a model, and how a model says that it failed."""
+"""Shared parts of executors: conversion of values to a model's arrays, and errors of a model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ModelFailed(MainspringError):
 
 
 def first_line(error: Exception) -> str:
-    """Return what a library's error says in its first line, short enough to show."""
+    """Return the first line of a library's error, short enough to show."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 

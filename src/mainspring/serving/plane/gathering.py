@@ -99,7 +99,7 @@ def _joined(parts: Sequence[Columns], names: Sequence[str]) -> Columns:
 
 
 def _sent(parts: Sequence[Rows]) -> Columns:
-    """Return what requests by key brought; null where one left out what another has."""
+    """Return the columns of requests by key; null where one request lacks a column of another."""
     first = parts[0].columns
     if len(parts) == 1:
         return first

@@ -1,4 +1,4 @@
-"""One `infer`, whichever the protocol: from what is asked to what is answered."""
+"""One `infer` over any protocol, from request to response."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Answered", "Asked", "Inference", "infer", "lane_of"]
 
 
 class Inference:
-    """One `infer` that is under way: what is asked, and the lane that it goes to.
+    """One `infer` in flight: its request and its lane.
 
     Args:
         version: The version that is asked for by its number; empty leaves the choice to the router.
@@ -45,7 +45,7 @@ class Inference:
         self._wanted = _wanted(asked, lane)
 
     def submit(self, waiter: Waiter, *, principal: str, received_us: int, deadline_us: float | None = None) -> None:
-        """Let it wait for its batch; `waiter` is told what becomes of it, in a later turn of the loop.
+        """Queue it for a batch; `waiter` receives the outcome in a later turn of the loop.
 
         Args:
             received_us: When the request came, monotonic, µs.
@@ -70,7 +70,7 @@ class Inference:
         self.lane.submit(self.job)
 
     def cancel(self) -> None:
-        """Drop it, if it waits still: nobody is there to be told."""
+        """Drop it if it is still queued: its caller is gone."""
         if self.job is not None:
             self.lane.batcher.cancel(self.job)
 
@@ -93,7 +93,7 @@ class Inference:
 async def infer(
     asked: Asked, served: Served, *, version: str, principal: str, received_us: int, deadline_us: float | None = None
 ) -> Answered:
-    """Return the reply to an `infer`; arguments and errors as of `Inference`. Who is cancelled is dropped."""
+    """Return the reply to an `infer`; arguments and errors as of `Inference`. Cancellation drops the request."""
     inference = Inference(asked, served, version)
     future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
     inference.submit(future, principal=principal, received_us=received_us, deadline_us=deadline_us)

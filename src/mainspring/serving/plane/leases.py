@@ -1,4 +1,4 @@
-"""Models are let go of when nobody can ask them any more.
+"""Lifetime of executors: close an executor once no route and no lane holds it.
 
 A request keeps the lane that it was given, also where another has taken its place meanwhile, and may have yet to ask
 it. So an executor is closed when it is no longer served and the last of its lanes is gone: not idle, but gone. What an
@@ -29,8 +29,8 @@ class Leases:
 
     def __init__(self) -> None:
         self._changing = threading.Lock()
-        # Executors whose lane is gone. Lanes are collected anywhere, also by whoever holds a lock of ours or of the
-        # standard library: so nothing is done there but to note it.
+        # Executors whose lane is gone. A lane can be garbage-collected in any thread, even one that holds this lock or
+        # one of the standard library: so its finalizer only appends to this queue.
         self._returned: deque[Executor] = deque()
         self._lanes: dict[int, int] = {}  # id of an executor -> how many lanes it has
         self._dropped: dict[int, Executor] = {}  # no longer served, and in use
@@ -44,7 +44,7 @@ class Leases:
         weakref.finalize(lane, self._returned.append, executor)
 
     def drop(self, executor: Executor) -> None:
-        """Say that no lane will be made of `executor` any more: it is closed as soon as it has none."""
+        """Retire `executor`: no new lane will use it, and it is closed as soon as it has none."""
         with self._changing:
             self._dropped[id(executor)] = executor
             self._settle()
@@ -53,9 +53,9 @@ class Leases:
                 self._collect_at = time.monotonic() + _GARBAGE_S
 
     def collect(self) -> None:
-        """Close what nobody uses any more; collect garbage, once, if what was dropped is still in use after a while.
+        """Close retired executors without lanes; collect garbage, once, if a retired one is still in use after a while.
 
-        Cheap otherwise; ask often.
+        Cheap otherwise; call it often.
         """
         with self._changing:
             self._settle()
@@ -68,7 +68,7 @@ class Leases:
                 self._settle()
 
     async def stop(self) -> None:
-        """Wait until what has been dropped is closed; what is in use for longer than a moment stays open."""
+        """Wait until retired executors are closed; one that is in use for longer than a moment stays open."""
         for moment in range(_MOMENTS):
             with self._changing:
                 self._settle()

@@ -52,7 +52,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Everything that is served. `refused` says for each endpoint whose newest route is not, why.
+    """Routes in service. `refused` gives the reason for each endpoint whose newest route is not.
 
     Attributes:
         mark: Of the routing table, as it was followed.
@@ -100,7 +100,7 @@ class Live:
         self._task = asyncio.get_running_loop().create_task(self._follow())
 
     async def stop(self) -> None:
-        """Serve nothing any more, and close every model that nobody uses. Again, it does nothing."""
+        """Stop serving, and close every model that no lane uses. Idempotent."""
         if self._stopping.is_set():
             return
         self._stopping.set()
@@ -132,7 +132,7 @@ class Live:
                 await asyncio.sleep(POLL_S)
 
     def _await_change(self) -> None:
-        """Return when there is something to follow, or the table cannot be read."""
+        """Block until the routing table changed, a refused route is due again, or the table cannot be read."""
         try:
             while not self._stopping.wait(POLL_S) and not self._due(self._mark()):
                 self._leases.collect()
@@ -143,7 +143,7 @@ class Live:
         return mark != self.table.mark or bool(self.table.refused and monotonic_us() >= self._retry_at)
 
     async def refresh(self) -> None:
-        """Look once whether the routing table changed, and follow it."""
+        """Poll the routing table once, and follow a change."""
         loop = asyncio.get_running_loop()
         mark = await loop.run_in_executor(self._thread, self._mark)
         if not self._due(mark):
@@ -186,7 +186,7 @@ class Live:
         self._keep(in_use)
 
     def _keep(self, digests: Collection[str]) -> None:
-        """Let go of every runtime but those of these bundles."""
+        """Retire every runtime but those of these bundles."""
         for digest in self._runtimes.keys() - set(digests):
             self._leases.drop(self._runtimes.pop(digest).executor)
 

@@ -27,7 +27,7 @@ def server_metadata() -> dict[str, Any]:
 
 
 def platform_of(runtime: Runtime) -> str:
-    """Return what runs a model, in the word that Triton has for ONNX Runtime, else its flavour."""
+    """Return a model's platform: Triton's name for ONNX Runtime, else its flavour."""
     flavour = runtime.manifest.flavour
     return "onnxruntime_onnx" if flavour in ("onnx", "sklearn") else flavour
 

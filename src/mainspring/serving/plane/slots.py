@@ -1,4 +1,4 @@
-"""The gateway's processes among themselves: each has a slot, a number that its successor takes over.
+"""Coordination of the gateway's processes: each has a slot, a number that its successor takes over.
 
 A process answers on a Unix socket named after its slot: whether it is ready, and its numbers in Prometheus' text.
 Whichever is scraped asks the others and labels each with its slot. So a scrape shows all, as they are now, nothing is
@@ -162,7 +162,7 @@ def numbers(place: Path) -> dict[int, bytes]:
 
 
 def given_up(place: Path, slot: int) -> bool:
-    """Return whether the process in the slot has said that it ends. Costs one system call."""
+    """Return whether the process in the slot has released it, because it ends. Costs one system call."""
     return not (place / f"gateway-{slot}.sock").exists()
 
 

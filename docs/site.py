@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -49,6 +50,7 @@ SECTIONS = {
 _FENCED = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()([^)\s#]+)")
 _FETCHED = re.compile(r"<(?:script|img|iframe|source|link)\b[^>]*?\b(?:src|href)=[\"']?((?:https?:)?//[^\"'\s>]+)")
+_NAMED = re.compile(r"\b(?:href|src)=(?:\"([^\"]*)\"|'([^']*)'|([^\s>\"']+))")
 _SHOWN = {".toml": "toml", ".py": "python"}
 
 
@@ -164,16 +166,23 @@ def fetched(html: str) -> list[str]:
     return _FETCHED.findall(html)
 
 
+def lost(page: Path, html: str) -> list[str]:
+    """Return the files that a page names and that are not beside it. Zensical itself looks at links to pages only."""
+    named = {unquote(next(filter(None, each), "").partition("#")[0].partition("?")[0]) for each in _NAMED.findall(html)}
+    local = [name for name in named if name and not name.startswith("/") and not re.match(r"[a-z]+:", name)]
+    return sorted(name for name in local if not (page.parent / name).exists())
+
+
 def main(folder: Path) -> int:
-    """Build the site. Return 0, or what Zensical exits with, or 1 if a page would load something from elsewhere."""
+    """Build the site. Return 0, or what Zensical exits with, or 1 if a page loads from elsewhere or names no file."""
     lay_out(folder)
     command = [sys.executable, "-m", "zensical", "build", "--strict", "-f", str(folder / "zensical.toml")]
     built = subprocess.run(command, check=False)
-    found = [
-        f"{path.relative_to(folder)} loads {url}"
-        for path in (folder / "site").rglob("*.html")
-        for url in fetched(path.read_text(encoding="utf-8"))
-    ]
+    found = []
+    for page in sorted((folder / "site").rglob("*.html")):
+        html, name = page.read_text(encoding="utf-8"), page.relative_to(folder)
+        found += [f"{name} loads {url}" for url in fetched(html)]
+        found += [f"{name} leads to {target}, which is no page" for target in lost(page, html)]
     sys.stderr.writelines(f"{line}\n" for line in found)
     return built.returncode or bool(found)
 

@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -82,6 +83,16 @@ def test_what_would_be_loaded_from_elsewhere_is_found(site: ModuleType) -> None:
     assert site.fetched('<a href="https://a.org"></a><script src="assets/x.js"></script><img src="a.png">') == []
     outside = '<link rel="stylesheet" href="https://a.org/x.css"><script src=//b.org/y.js></script>'
     assert site.fetched(outside) == ["https://a.org/x.css", "//b.org/y.js"]
+
+
+def test_a_link_to_no_file_of_the_site_is_found(site: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a b.svg").touch()
+    page = tmp_path / "index.html"
+    page.touch()
+    html = '<a href="#top"></a><a href=index.html#x></a><img src="images/a%20b.svg"><a href="https://a.org/b">'
+    assert site.lost(page, html) == []
+    assert site.lost(page, '<img src="images/b.svg"><a href=../src/x.py>') == ["../src/x.py", "images/b.svg"]
 
 
 def test_the_lock_has_what_the_group_asks_for() -> None:

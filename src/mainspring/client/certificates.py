@@ -1,4 +1,4 @@
-"""Whom a client trusts over TLS, and what it shows of itself, as PEM files."""
+"""TLS certificates of a client, as PEM files: trusted authorities, and its own certificate."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Bucket:
 
     @classmethod
     def parse(cls, url: Url, options: Collection[str] = S3) -> Bucket:
-        """Take an address apart.
+        """Parse an address.
 
         Args:
             options: Which may stand after the `?`, beside `in_clear`.
@@ -70,7 +70,7 @@ class Bucket:
 
 
 def said_by_store(error: Exception, shown: str, setting: str) -> MainspringError:
-    """Return what an error of obstore means, in our words.
+    """Translate an error of obstore to a `MainspringError`.
 
     Args:
         shown: The place, as it may be printed.

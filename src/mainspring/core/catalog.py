@@ -60,7 +60,7 @@ def open_engine(url: str, schema: str = SCHEMA) -> sa.Engine:
 
 
 def patience(url: sa.URL) -> dict[str, str]:
-    """Return how long libpq waits for a server that says nothing, where the address does not say."""
+    """Return libpq's default time-outs, for an address that gives none."""
     given = {"application_name": "mainspring", "connect_timeout": "5", "tcp_user_timeout": "10000"}
     return {name: value for name, value in given.items() if name not in url.query}
 
@@ -89,7 +89,7 @@ def _open_sqlite(parsed: sa.URL) -> sa.Engine:
 
 
 def check_not_deleted(path: Path, what: str) -> None:
-    """Return unless a SQLite file is missing whose log is there: it was deleted while somebody wrote to it.
+    """Raise if a SQLite file is missing whose log is there: it was deleted while a process wrote to it.
 
     A new file by its name would take that log for its own, and show the rows of both
     (https://www.sqlite.org/howtocorrupt.html, section 1.4).
@@ -119,7 +119,7 @@ def upsert(engine: sa.Engine, table: sa.Table, keys: Sequence[str], changed: Seq
 
 
 def keep_writers_out(connection: sa.Connection, table: sa.Table) -> None:
-    """Let nobody else write to the table until this transaction ends; reading goes on. On SQLite it changes nothing:
+    """Block other writers of the table until this transaction ends; reads go on. On SQLite it changes nothing:
     there a transaction's first write keeps all other writers out."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text(f"LOCK TABLE {table.name} IN EXCLUSIVE MODE"))

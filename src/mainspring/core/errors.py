@@ -48,7 +48,7 @@ class NotFound(MainspringError):
 
 
 class Conflict(MainspringError):
-    """Somebody else holds what is needed: a lock, a port, a name."""
+    """The needed resource is held by another: a lock, a port, a name."""
 
 
 class Corrupt(MainspringError):

@@ -1,4 +1,4 @@
-"""Files that are either wholly there or not there: written beside, synced, renamed; private unless told."""
+"""Atomic files: written beside, synced, renamed; private unless said otherwise."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o600) -> None:
 
 
 def sweep(path: Path) -> None:
-    """Remove what killed writers of `path` left beside it. Nobody may be writing it."""
+    """Remove partial files that killed writers of `path` left beside it. No writer may be active."""
     for left in path.parent.glob(f".{path.name}.*.partial"):
         left.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Names that people choose and ids that we make. One expression decides both, so no id is ever a path or a query."""
+"""Names chosen by people, and generated ids. One pattern validates both, so no id is ever a path or a query."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
 def check_id(text: str, what: str) -> str:
-    """Return `text` if it can name something.
+    """Return `text` if it is a valid name or id.
 
     Args:
         what: What it would name, for the message: `"model"`, `"prediction"`.

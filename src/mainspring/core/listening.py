@@ -1,4 +1,4 @@
-"""Sockets to listen on. An address is taken by binding it without SO_REUSEPORT: who comes second, is told so.
+"""Sockets to listen on. An address is claimed by binding it without SO_REUSEPORT, so a second claim fails.
 
 Several processes of ours serve one address with a socket each, of one SO_REUSEPORT group. They inherit them from a
 process that outlives them, so connections that nobody has accepted yet outlive each of them, too. The kernel is told
@@ -38,7 +38,7 @@ def listen(address: Address, setting: str) -> socket.socket:
 
 
 def check_free(address: Address, setting: str) -> None:
-    """Return if nobody listens on `address`; raises as `listen` does."""
+    """Raise if `address` is in use, as `listen` does."""
     _bind(address, setting).close()
 
 

@@ -29,7 +29,7 @@ _M_ARENA_MAX = -8  # of glibc's `mallopt`
 
 
 def limit_bytes() -> int | None:
-    """Return how much address space this process may have; `None` where that is not limited."""
+    """Return the limit of this process's address space, in bytes; `None` if unlimited."""
     soft = resource.getrlimit(resource.RLIMIT_AS)[0]
     return None if soft == resource.RLIM_INFINITY else soft
 

@@ -107,7 +107,7 @@ class ScheduleSetting:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything a process needs to know about where things live."""
+    """Settings of a process: its backends' addresses and its limits."""
 
     project: str  # its name
     root: Path  # the folder of mainspring.toml

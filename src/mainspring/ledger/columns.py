@@ -1,4 +1,4 @@
-"""Predictions as columns: the lake's table and what monitoring reads. Imports pyarrow."""
+"""Predictions as columns: the lake's table, and the batches that monitoring reads. Imports pyarrow."""
 
 from __future__ import annotations
 

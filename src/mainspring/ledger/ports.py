@@ -59,7 +59,7 @@ class PredictionLog(Protocol):
         ...
 
     def close(self) -> None:
-        """Make everything durable and let go of the files."""
+        """Make everything durable and close the files."""
         ...
 
 
@@ -104,7 +104,7 @@ class PredictionStore(Protocol):
         ...
 
     def revealed(self, prediction: Prediction) -> Prediction:
-        """Return a prediction with its sealed values in their places. Who may see that is for the caller to decide.
+        """Return a prediction with its sealed values in their places. The caller must authorise the access.
 
         Raises:
             Corrupt: They were sealed by another installation's key, or there is none.

@@ -146,7 +146,7 @@ def _firsts(asked: Sequence[Asked]) -> list[tuple[int, Asked]]:
 
 
 def _chosen(name: str, share: float) -> bool:
-    """Return whether a request is among the share of those logged: the same answer for the same name, anywhere."""
+    """Return whether a request is sampled for the log: deterministic by its id, in every process."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) < share * 2.0**64
 
 
@@ -163,7 +163,7 @@ def _listed(column: Any) -> Sequence[Any]:
 
 
 def _picker(names: Sequence[str]) -> Callable[[Columns], tuple[Any, ...]]:
-    """Return what takes these columns out, in this order."""
+    """Return a function that takes these columns out, in this order."""
     if len(names) > 1:
         return itemgetter(*names)
     return lambda columns: tuple(columns[name] for name in names)

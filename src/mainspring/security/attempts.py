@@ -1,4 +1,4 @@
-"""Limits on how often somebody may try to log in: for one address, and for all together."""
+"""Rate limits of log-in attempts: for one address, and for all together."""
 
 from __future__ import annotations
 

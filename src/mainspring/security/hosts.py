@@ -47,7 +47,7 @@ def check_host(host_header: str | None, allowed: Collection[str]) -> None:
 
 
 def check_origin(origin_header: str | None, host_header: str | None) -> None:
-    """Return if a request may come from a page of this origin: from the host it is sent to, or from no page at all.
+    """Raise unless a request's origin is the host that it is sent to, or it comes from no page at all.
 
     Ports count here: another server on this machine is another origin, although cookies are shared with it.
 

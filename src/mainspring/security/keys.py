@@ -38,7 +38,7 @@ def issue(
     pepper: bytes,
     created_by: str = "",
 ) -> str:
-    """Store a new key and return its token. Nobody can show the token again.
+    """Store a new key and return its token, which cannot be shown again.
 
     Args:
         name: For people: who or what uses the key; 1 to 128 printable characters.
@@ -80,7 +80,7 @@ _UNKNOWN: tuple[float, ApiKey | None] = (0.0, None)
 
 
 class Authenticator:
-    """Names callers. A key's row is remembered for a second, and so is that a header was the right one for it."""
+    """Authenticates callers. A key's row and a verified header are cached for a second."""
 
     def __init__(
         self, store: FindsKeys, pepper: bytes, clock: Clock, *, monotonic: Callable[[], float] = time.monotonic
@@ -96,7 +96,7 @@ class Authenticator:
         self.clock = clock
 
     def authenticate(self, authorization_header: str | None) -> Principal:
-        """Return who sent this `Authorization` header.
+        """Return the principal of an `Authorization` header.
 
         Raises:
             Denied: There is none, it is not a key of ours, or the key was revoked or has expired.
@@ -135,7 +135,7 @@ class Authenticator:
         return (key.revoked_at is None or key.revoked_at > now) and key.expires_at > now
 
     def identify(self, token: str) -> Principal:
-        """Return whose token this is. Raises as `authenticate` does."""
+        """Return the principal of a token. Raises as `authenticate` does."""
         parts = _TOKEN.fullmatch(token)
         if parts is None or not hmac.compare_digest(_checksum(parts[1]), parts[3]):
             raise Denied("That is not an API key: it is mistyped or cut off.", fix="copy it whole, from msp_ on.")
@@ -147,7 +147,7 @@ class Authenticator:
         return self._standing(key)
 
     def principal(self, key_id: str) -> Principal:
-        """Return whose key this id names, for a session that was opened with it.
+        """Return the principal of a key id, for a session that was opened with that key.
 
         Raises:
             Denied: The key is unknown, revoked or has expired.

@@ -40,7 +40,7 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """One thing that somebody did."""
+    """One audited action."""
 
     at: int  # UTC epoch microseconds
     actor: str

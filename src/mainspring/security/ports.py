@@ -19,12 +19,12 @@ class Unchecked(Unavailable):
         self._checked = checked
 
     async def wait(self, longest_s: float) -> None:
-        """Return when the catalog was asked, or after `longest_s` seconds. Others may wait for the same answer."""
+        """Wait until the catalog was asked, at most `longest_s` seconds. Several callers may wait together."""
         await asyncio.wait([asyncio.wrap_future(self._checked)], timeout=max(0.0, longest_s))
 
 
 class FindsKeys(Protocol):
-    """Looks a key up; all that is needed to say who calls."""
+    """Key lookup, the part of a key store that authentication needs."""
 
     def find(self, key_id: str) -> ApiKey | None:
         """Return the key, revoked and expired ones included.
@@ -69,7 +69,7 @@ class KeyStore(Protocol):
 
 
 class AuditLog(Protocol):
-    """An append-only list of what was done."""
+    """An append-only list of audit events."""
 
     def append(self, events: Sequence[AuditEvent]) -> None:
         """Add events, in order, durably."""
@@ -84,7 +84,7 @@ class EndedSessions(Protocol):
     """Console sessions that were ended before their time, until they would have expired."""
 
     def add(self, session_id: str, expires_at: int, now: int) -> None:
-        """Keep a session's end, durably; again, it does nothing. Those that have expired at `now` may be forgotten."""
+        """Record a session's end, durably. Idempotent. Those that have expired at `now` may be forgotten."""
         ...
 
     def holds(self, session_id: str) -> bool:
@@ -93,10 +93,10 @@ class EndedSessions(Protocol):
 
 
 class Authoriser(Protocol):
-    """The one place that says yes or no."""
+    """Port of authorisation decisions."""
 
     def check(self, principal: Principal, action: Action, resource: str) -> None:
-        """Return if `principal` may do `action` on `resource` (`endpoint/late-arrival`, `console`).
+        """Raise if `principal` may not do `action` on `resource` (`endpoint/late-arrival`, `console`).
 
         Raises:
             Denied: They may not; `authenticated` is True.

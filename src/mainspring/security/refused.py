@@ -1,4 +1,4 @@
-"""Refused attempts to log in, in the audit log: of a flood a few events tell, and all are counted."""
+"""Refused log-in attempts in the audit log: a flood makes few events, and each attempt is counted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Refusals:
         self._counts: dict[tuple[int, str, str], int] = {}  # (minute, address, reason) -> attempts not written yet
 
     def add(self, address: str, reason: str) -> bool:
-        """Note an attempt. The reason must not have what was typed: that may be a password.
+        """Record an attempt. The reason must not contain the input, which may be a password.
 
         Returns:
             Whether a count was begun, to be flushed within `FLUSH_S`.

@@ -1,4 +1,4 @@
-"""Console sessions: what a browser holds instead of an API key.
+"""Console sessions: cookies that stand in for an API key in a browser.
 
 A cookie carries the session, signed with an HMAC; only the ends of sessions are stored, so a restart neither ends one
 nor revives one. It names the key it was opened with, so revoking the key ends the session:
@@ -33,7 +33,7 @@ class Sessions:
         self._ended = ended
 
     def open(self, principal: Principal) -> str:
-        """Return a cookie for somebody who has just shown their key."""
+        """Return a cookie for a person who has just logged in with a key."""
         now = self._clock.now()
         session = Session(secrets.token_hex(16), principal.id, now, now + self._lifetime_us)
         content = msgspec.json.encode(session)
@@ -58,7 +58,7 @@ class Sessions:
         self._ended.add(session.id, session.expires_at, self._clock.now())
 
     def csrf(self, session: Session) -> str:
-        """Return the token that the session's own pages send along with whatever changes something."""
+        """Return the CSRF token that the session's own pages send with each change."""
         return self._mac("csrf", session.id.encode()).hex()
 
     def check_csrf(self, session: Session, token: str | None) -> None:

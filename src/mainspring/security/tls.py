@@ -1,4 +1,4 @@
-"""A server's certificate and key: whether they can be served with, said before a client finds out."""
+"""Check of a server's certificate and key before they are served."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Checked:
 
 
 def check(tls: Tls, *, now: int) -> Checked:
-    """Return when the certificate ends, if it can be served with.
+    """Check that the certificate can be served, and return its expiry.
 
     Args:
         now: UTC epoch microseconds.

@@ -13,7 +13,7 @@ from mainspring.core.html import text
 
 class Step(Protocol):
     def __call__(self, name: str, /, *, begins: bool = True) -> None:
-        """Say what is done now; with `begins=False` of the step that has begun."""
+        """Report the step in progress; with `begins=False`, a note on the step that has begun."""
 
 
 @contextmanager

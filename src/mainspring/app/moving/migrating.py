@@ -1,4 +1,4 @@
-"""`migrate`: what a project has in one profile, brought to another, and compared there.
+"""`migrate`: copy a project's data from one profile to another, and compare it there.
 
 Nothing of the source changes, but that logged predictions are moved into its lake first. Each part can be repeated:
 after a kill, at whatever moment, the same command does what is left. The order lets what names things come after what

@@ -145,7 +145,7 @@ def _canonical(value: Any) -> str:
 
 
 def _count_on(connection: sa.Connection, table: sa.Table) -> None:
-    """Let numbers that the database gives begin after those that came."""
+    """Advance the database's sequences beyond the copied ids."""
     if connection.dialect.name != "postgresql":
         return
     quoted = connection.dialect.identifier_preparer.format_table(table)

@@ -1,4 +1,4 @@
-"""A gateway beside what serves, which nobody but its caller asks: its log is thrown away, its traces go nowhere."""
+"""A private gateway beside the serving one, for its caller alone. Its log is discarded, its traces not exported."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def gateway_apart(project: Project) -> Iterator[tuple[Address, bool]]:
 
 
 def get(address: Address, path: str, token: str) -> bytes:
-    """Return what a path answers; see `call`."""
+    """Return the response of a path; see `call`."""
     return call(address, "GET", path, token, None)
 
 

@@ -17,7 +17,7 @@ log = logging.getLogger("mainspring")
 
 
 def arguments(name: str) -> argparse.ArgumentParser:
-    """Return what every child is told."""
+    """Return the parser of every child's arguments."""
     parser = argparse.ArgumentParser(prog=f"python -m mainspring.app.processes.{name}")
     parser.add_argument("--project", type=Path, required=True)
     parser.add_argument("--profile", default=None)

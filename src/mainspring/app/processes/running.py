@@ -26,17 +26,17 @@ class Running(msgspec.Struct, frozen=True):
 
 
 def write_running(state: Path, running: Running) -> None:
-    """Say what is up."""
+    """Write the running processes to the state folder."""
     write_atomic(state / _FILE, msgspec.json.encode(running))
 
 
 def forget_running(state: Path) -> None:
-    """Say that nothing is."""
+    """Remove the record of running processes."""
     (state / _FILE).unlink(missing_ok=True)
 
 
 def read_running(state: Path) -> Running | None:
-    """Return what the state folder says is up; the processes may be gone (see `alive`)."""
+    """Return the processes recorded in the state folder; they may be gone (see `alive`)."""
     try:
         return msgspec.json.decode((state / _FILE).read_bytes(), type=Running)
     except (FileNotFoundError, msgspec.MsgspecError):

@@ -222,7 +222,7 @@ class Supervisor:
                     self._look(time.monotonic())
 
     def _await_death(self, within_s: float) -> None:
-        """Return when a child has died, or after a while."""
+        """Wait until a child has died, or a while has passed."""
         if self._stopping or not hasattr(os, "pidfd_open"):  # which is on Linux only
             self._all_ended.wait(within_s)
             return
@@ -236,7 +236,7 @@ class Supervisor:
             select.select(watched, [], [], within_s)
 
     def _look(self, now: float) -> None:
-        """Start again what died, and let new connections go to the gateways that are ready."""
+        """Restart dead children, and steer new connections to the gateways that are ready."""
         for child in self._children.values():
             self._revive(child, now)
             if child.ready and self._gives_up(child.kind):
@@ -286,7 +286,7 @@ class Supervisor:
                 time.sleep(0.02)
 
     def _without_catalog(self) -> str | None:
-        """Return why the catalog does not answer, `None` if it does."""
+        """Return the reason why the catalog does not answer, `None` if it does."""
         try:
             self.project.routes.revision()
         except Unavailable as error:

@@ -42,7 +42,7 @@ def traced(project: Project, instance: str) -> Iterator[Tracing | None]:
 
 
 def tracing_of(project: Project, instance: str) -> Tracing | None:
-    """Return what makes spans and exports them, `None` if the profile wants none.
+    """Return the maker and exporter of spans, `None` if the profile wants none.
 
     Args:
         instance: What this process is called among the project's.

@@ -32,7 +32,7 @@ _END_S = 5.0
 
 @dataclass(slots=True)
 class Duty:
-    """Something to do again and again, by the machine's clock."""
+    """A periodic task, by the machine's clock."""
 
     name: str
     do: Callable[[], None]
@@ -43,7 +43,7 @@ class Duty:
     rest: float = 0.0  # how many times as long as it ran it then rests, at least
 
     def run(self, now: float) -> None:
-        """Do it; after a failure, come back later each time."""
+        """Run the duty; after failures, retry with growing delays."""
         begun = time.monotonic()
         try:
             self.do()
@@ -74,7 +74,7 @@ def oldest_kept(project: Project) -> int | None:
 
 
 def duties(project: Project) -> list[Duty]:
-    """Return what the worker of a project does."""
+    """Return the duties of a project's worker."""
     from mainspring.app.models.promoting import publish_routes
 
     def route() -> None:
@@ -146,7 +146,7 @@ def _body(project: Project) -> None:
 
 @contextmanager
 def run_lanes(work: Sequence[Duty], stop: threading.Event) -> Iterator[None]:
-    """Do what is due inside the block, each lane in a thread of its own, until `stop` is set."""
+    """Run due duties inside the block, each lane in a thread of its own, until `stop` is set."""
     lanes: dict[str, list[Duty]] = {}
     for duty in work:
         lanes.setdefault(duty.lane or duty.name, []).append(duty)
@@ -165,7 +165,7 @@ def run_lanes(work: Sequence[Duty], stop: threading.Event) -> Iterator[None]:
 
 
 def _go_round(work: list[Duty], stop: threading.Event) -> None:
-    """Do what is due, until `stop` is set."""
+    """Run due duties until `stop` is set."""
     while not stop.is_set():
         for duty in work:
             if time.monotonic() >= duty.due and not stop.is_set():

@@ -1,4 +1,4 @@
-"""The expression tree: what a feature, a filter or a check says about a row.
+"""The expression tree of a feature, a filter or a check over a row.
 
 A tree is data. `core.expr.sql` compiles it for the offline read, `core.expr.evaluate` computes it online, and both give
 the same value for every input (tests/property). Its JSON travels in a bundle, so serving needs none of the project's

@@ -56,13 +56,13 @@ def offset_sql(zone: str, instant: str) -> str:
 
 
 def part_of(part: str, zone: str) -> Callable[[Array], Array]:
-    """Return what gives the field of instants, as int32."""
+    """Return a function from instants to the field, as int32."""
     offset, field = _offset_of(zone), _FIELDS[part]
     return lambda instants: field(instants + offset(instants)).astype(np.int32)
 
 
 def start_of(start: str, zone: str) -> Callable[[Array], Array]:
-    """Return what gives the instants at which units began: their local starts, on the clock as it was then."""
+    """Return a function from instants to the starts of their units: local starts, by the offsets of that time."""
     offset = _offset_of(zone)
 
     def apply(instants: Array) -> Array:

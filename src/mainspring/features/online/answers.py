@@ -1,4 +1,4 @@
-"""Computed features, online: expressions over the features and fields of one request, and what they are worth."""
+"""Computed features, online: expressions over the features and fields of one request, and their statuses."""
 
 from __future__ import annotations
 

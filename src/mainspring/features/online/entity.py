@@ -38,7 +38,7 @@ class EntityReader:
         self._missing: Read = self._nothing(order, layout)
 
     def columns(self, payloads: Sequence[bytes | None], now: int) -> Columns:
-        """Return what is known of many entities at `now`. Lists may be shared: they are to be read.
+        """Return the features of many entities at `now`. Lists may be shared: they are to be read.
 
         Raises:
             Corrupt: A payload is no state of this view.
@@ -90,7 +90,7 @@ class EntityReader:
         return self._by_name(map(list, values)), self._present(len(payloads))
 
     def read(self, state: State | None, now: int) -> Read:
-        """Return what is known at `now`, exactly, if `now` is not before the state's position less `SETTLING`."""
+        """Return the features at `now`, exactly, if `now` is not before the state's position less `SETTLING`."""
         if state is None or now < state.since:
             return self._missing
         values: list[Any] = [None] * self._count

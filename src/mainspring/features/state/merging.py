@@ -20,7 +20,7 @@ Merge = Callable[[Sequence[Any], Sequence[Any]], Any]
 
 
 def merging(part: str, *, floats: bool) -> Merge:
-    """Return what merges one part.
+    """Return the merging function of a part.
 
     Args:
         floats: Whether the values may be NaN, which is ordered above every other.

@@ -1,1 +1,1 @@
-"""The lake's side of materialisation: what of a source has landed, as rows and as tiles, and what has changed since."""
+"""The lake's side of materialisation: a source's landed rows and tiles, and their changes."""

@@ -1,4 +1,4 @@
-"""The tiles of a view that its windows can reach, in DuckDB's memory, brought up to date from the log by what changed.
+"""Cache of the tiles that a view's windows can reach, in DuckDB's memory, refreshed incrementally from the log.
 
 Tables, n being the slice's number: `tiles_n_<width>` (piece, kid, start, enters, the parts; piece is a number here) and
 `untiled_n` (load: those that are not in the log yet).
@@ -46,12 +46,12 @@ class TileCache:
         return self.log.types
 
     def refresh(self, loads: Loads, low: int) -> None:
-        """See to it that the log has every load with a row visible before `low`, and the tables what the log has."""
+        """Ensure that the log has every load with a row visible before `low`, and that the tables match the log."""
         with self.log.alone():
             self._take(loads, low, *self.log.write(loads, loads.first < low))
 
     def compact(self, loads: Loads, low: int, *, anyway: bool) -> bool:
-        """Write the log anew where something in it holds no more, or `anyway`; return whether it was."""
+        """Rewrite the log if a piece of it is stale, or `anyway`; return whether it was."""
         with self.log.alone():
             if not anyway and not self.log.wasteful(loads):
                 return False

@@ -11,7 +11,7 @@ from mainspring.data.model import TableScan, TableVersion
 
 
 class TileTables(Protocol):
-    """The part of `data.ports.LakeTables` that is needed: sources are read, tables of tiles are written too."""
+    """The part of `data.ports.LakeTables` that materialisation needs: it reads sources, and reads and writes tiles."""
 
     def append(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None: ...
 

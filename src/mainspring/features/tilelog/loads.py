@@ -67,7 +67,7 @@ class Loads:
         return int(self._rows[place + 1] - self._rows[place])
 
     def content(self, first: int, last: int) -> Content:
-        """Return what the loads numbered `first` to `last` hold together."""
+        """Return the combined content of the loads numbered `first` to `last`."""
         where = self.places(first, last)
         rows = self._rows[where.stop] - self._rows[where.start]
         return Content(int(rows), int(self._digests[where.stop] ^ self._digests[where.start]))

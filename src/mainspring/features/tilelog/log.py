@@ -1,4 +1,4 @@
-"""The log of a view's tiles in the lake: what of the source is in it, and what is still to be written.
+"""The log of a view's tiles in the lake: the loads of the source in it, and those still to write.
 
 Append-only. What was written of loads that have changed since, or are gone, is left out by whoever reads: a piece of
 the log counts only while the source holds exactly the rows that it was made from.
@@ -87,7 +87,7 @@ class TileLog:
         return self._scan
 
     def alone(self) -> AbstractContextManager[None]:
-        """Nobody else writes the log, or deletes its old files, inside the block."""
+        """Hold the lock of the log inside the block: no other process writes it or deletes its old files."""
         return self._locks.hold(self.table, wait_s=_WAIT_S)
 
     def write(self, loads: Loads, wanted: Mask) -> tuple[list[Piece], Mask]:
@@ -130,7 +130,7 @@ class TileLog:
         return -1 if self._version is None or len(chosen) < len(self._pieces) else self._version
 
     def compact(self, loads: Loads) -> None:
-        """Write the log anew: what holds, merged over loads, and nothing else. Call it `alone`."""
+        """Rewrite the log with the valid tiles alone, merged over loads. Call it `alone`."""
         pieces, missing = self.read(loads)
         if self._scan is None:
             return

@@ -146,7 +146,7 @@ class Slice:
         return loads.content(0, load - 1) ^ Content(rows, digest)
 
     def compact(self, *, anyway: bool = False) -> bool:
-        """Write the log of tiles anew where it has tiles of rows that are gone, or `anyway`; return whether it was.
+        """Rewrite the log of tiles if it has tiles of rows that are gone, or `anyway`; return whether it was.
 
         After a refresh. What is left is merged over loads.
         """
@@ -192,7 +192,7 @@ class Slice:
             con.execute(f"CREATE TABLE {self.mortals} AS {self._mortals_sql()}")
 
     def _add(self, scan: TableScan) -> None:
-        """Read what landed since, and only that."""
+        """Read only the rows that landed since."""
         con, opened = self._con, f"{self._landing}_new"
         open_landing(con, self._layout, scan, opened)
         con.execute(f"CREATE OR REPLACE TEMP TABLE {opened}_rows AS SELECT * FROM {opened}")

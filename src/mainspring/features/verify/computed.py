@@ -1,4 +1,4 @@
-"""Do the readings of on-demand features agree on a user's own observations? SQL, NumPy and plain Python, compared."""
+"""Comparison of the SQL, NumPy and plain Python readings of on-demand features on a user's own observations."""
 
 from __future__ import annotations
 

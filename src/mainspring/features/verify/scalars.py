@@ -1,4 +1,4 @@
-"""Expressions in plain Python, a row at a time: slow, and with nothing of the two engines in it but their typing rules.
+"""Expressions in plain Python, a row at a time: slow, and independent of the two engines but for their typing rules.
 
 `features.verify.brute` computes with it what the engines should have said.
 """

@@ -1,4 +1,4 @@
-"""Do the two reads agree on a user's own data? The offline read, the online read and a brute-force one, compared.
+"""Comparison of the offline, the online and a brute-force read on a user's own data.
 
 Nothing that serves is touched: states are built in a store of the comparison's own, at random instants, and the live
 store is only read.

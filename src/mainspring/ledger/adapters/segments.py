@@ -184,7 +184,7 @@ class SegmentLog:
         group.encoded.append(encoded)
 
     def _wait(self, what: str, count: int) -> Future[None]:
-        """Return the future of the batches that were taken last, and have them written at once."""
+        """Return the future of the newest batches, and have them written at once."""
         group = self._group
         group.waited_for.update(range(len(group.encoded) - count, len(group.encoded)))
         self._hurry_write.set()
@@ -247,7 +247,7 @@ class SegmentLog:
         group.settle("synced", error)
 
     def _trouble(self, what: str, error: MainspringError) -> None:
-        """Say what is wrong, once until it is well again."""
+        """Log a fault once, until writing succeeds again."""
         if what not in self._troubles:
             _log.error("Predictions are not logged (%s): %s", what, error)
             self._troubles.add(what)

@@ -160,7 +160,7 @@ def damaged(folder: Path) -> int:
 
 
 def tidy(folder: Path) -> None:
-    """Delete what the killed left: progress without its segment, files that were never given their name.
+    """Delete leftovers of killed processes: progress without its segment, files that never got their name.
 
     Only who holds the compaction's lock may call this.
     """

@@ -357,7 +357,7 @@ class Batcher(Generic[Payload]):
         return len(entries), rows
 
     def _try(self, batch: Batch[Payload]) -> None:
-        """Give up all that wait but the one that was let in to find out: all are too late by the prediction."""
+        """Drop all queued jobs but the trial job: by the prediction, all are too late."""
         trial, waiting = self._trial, self._waiting
         self._trial = None
         if trial is not None and trial.order:

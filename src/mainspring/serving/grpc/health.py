@@ -1,4 +1,4 @@
-"""gRPC's own health checking: whether this process lives, and whether it should get traffic.
+"""gRPC health checking: liveness and readiness of this process.
 
 Anybody may ask, and learns no more than that: endpoints are no services here (https://github.com/grpc/grpc/blob/master/doc/health-checking.md).
 """
@@ -30,7 +30,7 @@ class Status(IntEnum):
 
 
 def status_of_service(plane: DataPlane, service: str) -> Status:
-    """Return how a service is."""
+    """Return the status of a service."""
     if service == LIVENESS:
         return Status.SERVING
     if service not in READINESS:

@@ -13,7 +13,7 @@ from mainspring.serving.protocol.asked import DEFAULTS, Answered, Asked, Paramet
 
 
 def read_request(message: Any, parameters: Parameters | None = None) -> Asked:
-    """Return what a `ModelInferRequest` asks, whose parameters may have been read before.
+    """Return the request in a `ModelInferRequest`, whose parameters may have been read before.
 
     Raises:
         Invalid: It does not follow the protocol.

@@ -1,4 +1,4 @@
-"""The gate of every call: who calls, within which limits, and what is told of what went wrong.
+"""Entry of every call: authentication, limits, and translation of errors.
 
 A call passes, in this order: who calls, the limits on its message, the typed decoder, whether they may; then what
 HTTP's requests pass too. A stranger's message is not even read. For that a call of one message is a stream to gRPC, of
@@ -82,12 +82,12 @@ class Service:
         self._stopping = asyncio.Event()
 
     def drain(self) -> None:
-        """Say that no more traffic should come: streams end when what they have received is answered."""
+        """Start draining: streams end once their received messages are answered."""
         self.plane.draining = True
         self._stopping.set()
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        """Return what a server is given."""
+        """Return the server's handlers."""
         streams = {wire.SERVICE: {_STREAM: self._stream}, wire.HEALTH: {_WATCH: self._watch}}
         return tuple(
             grpc.method_handlers_generic_handler(
@@ -206,7 +206,7 @@ class Service:
         )
 
     def _named(self, context: Any) -> str:
-        """Return what a call is called, and say so to its caller when it ends."""
+        """Return the id of a call, and send it to the caller in the trailing metadata."""
         given = next((value for name, value in context.invocation_metadata() if name == REQUEST_ID), None)
         request_id = self._ids.name(given)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
@@ -250,7 +250,7 @@ class Service:
 
 
 def _note(name: str, request_id: str, error: Exception) -> None:
-    """Log what is ours to look at."""
+    """Log internal errors."""
     if not isinstance(error, MainspringError):
         _log.error("%s failed at %s.", name, request_id, exc_info=error)
     elif codes_of(error).http >= 500:

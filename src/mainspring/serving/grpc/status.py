@@ -18,7 +18,7 @@ def code_of(error: Exception) -> grpc.StatusCode:
 
 
 def details_of(error: Exception) -> str:
-    """Return what the caller is told; of what they cannot have caused, nothing but that."""
+    """Return the error text for the caller; of an internal error nothing but that it is one."""
     text = public_text(error) if isinstance(error, MainspringError) else SOMETHING
     return text if len(text) <= MAX_DETAILS else f"{text[: MAX_DETAILS - 3]}..."
 

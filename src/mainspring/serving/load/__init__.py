@@ -1,1 +1,1 @@
-"""Load: made, measured, and read back from the gateway's own numbers."""
+"""Load tests: generation, measurement, and the gateway's own metrics."""

@@ -1,4 +1,4 @@
-"""The highest load that meets a deadline: doubled until it is too much, then bisected until the two are close."""
+"""Search of the highest load that meets a deadline: doubling until one fails, then bisection."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def search(
 
 
 def capacity(points: Sequence[Point]) -> float | None:
-    """Return the highest load that was met below every one that was not: a lucky second above it proves nothing."""
+    """Return the highest load met below every failed one: a lucky success above a failure proves nothing."""
     found = None
     for each in sorted(points, key=lambda one: one.offered):
         if not each.met:

@@ -130,7 +130,7 @@ def run(
     warm_up_s: float = 0.0,
     seed: int = 0,
 ) -> Load:
-    """Ask for `seconds` and return what came of it.
+    """Generate load for `seconds` and return its outcome.
 
     Args:
         address: Host and port.
@@ -222,7 +222,7 @@ class _Generator:
         return Load(took, rate, asked, statuses, np.array(good), np.array(bad), lost + len(waiting), len(silent))
 
     def _renew(self, connection: Connection) -> None:
-        """Open it anew: what it still has to say belongs to nobody."""
+        """Reopen the connection: late bytes on the old one belong to no request."""
         self._poll.unregister(connection.sock)
         del self._by_number[connection.sock.fileno()]
         connection.reopen()

@@ -16,13 +16,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import prefork
 from mainspring.app.profiles.settings import load_settings
@@ -97,7 +98,7 @@ SERVICE = '''\
 
 import mainspring as ms
 
-ms.Endpoint("late-parcel", model="late-parcel@champion", deadline="2s", log=ms.Log(sync=True))
+ms.Endpoint("late-parcel", model="late-parcel@champion", deadline="30s", log=ms.Log(sync=True))
 '''
 
 
@@ -178,6 +179,22 @@ class Depot:
                 raise
         return Ran(process.returncode, stdout or "", stderr or "")
 
+    @contextmanager
+    def begun(self, *arguments: object, environment: Mapping[str, str] | None = None) -> Iterator[Begun]:
+        """Start a command, forked where that is the same (`prefork`); at the block's end it is killed."""
+        given, whole = [str(each) for each in arguments], self.environment | dict(environment or {})
+        with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+            if prefork.suits(whole):
+                made = prefork.Command(given, cwd=self.root, environment=whole, stdout=stdout, stderr=stderr)
+                with closing(made) as forked:
+                    yield Begun(forked, stdout, stderr)
+                return
+            with self.start(*arguments, environment=environment, stdout=stdout, stderr=stderr) as process:
+                try:
+                    yield Begun(process, stdout, stderr)
+                finally:
+                    process.kill()
+
     def json(self, *arguments: object) -> Any:
         """Run a command that must succeed, with `--json`, and return its document."""
         ran = self.run(*arguments, "--json")
@@ -199,11 +216,42 @@ class Depot:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             try:
-                process.communicate(timeout=30)
+                process.communicate(timeout=90)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
                 raise
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A command that goes on, and the files that it writes to."""
+
+    process: Any  # a `Popen` or a `prefork.Command`
+    _stdout: IO[bytes]
+    _stderr: IO[bytes]
+
+    @property
+    def told(self) -> str:
+        """What it wrote to stderr so far."""
+        return prefork.written(self._stderr)
+
+    def end(self, within_s: float = 300.0) -> Ran:
+        """Wait for its end, and return how it ended."""
+        code = self.process.wait(within_s)
+        return Ran(code, prefork.written(self._stdout), self.told)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it goes on no more."""
+        return self.process.poll() is not None
+
+    def killed_after(self, moment_s: float) -> bool:
+        """Kill it unless it ends within so long; return whether it was killed."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(moment_s)
+        self.process.kill()
+        return bool(self.process.wait(60) == -signal.SIGKILL)
 
 
 @dataclass
@@ -282,7 +330,7 @@ def keyed(parcel: str, weight: float = 3.0, hub: str = "north") -> dict[str, Any
     return inputs(parcel=parcel, hub=hub, weight=weight, posted_at=datetime.now(UTC).isoformat())
 
 
-def wait_for(happened: Any, what: str, within_s: float = 40.0) -> None:
+def wait_for(happened: Any, what: str, within_s: float = 120.0) -> None:
     """Wait until `happened()` is true; a refused connection counts as not yet."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
@@ -293,6 +341,31 @@ def wait_for(happened: Any, what: str, within_s: float = 40.0) -> None:
             pass
         time.sleep(0.05)
     raise AssertionError(f"waited {within_s:g} s for {what}")
+
+
+@contextmanager
+def half_sent(port: int, path: str, body: bytes, authorization: str) -> Iterator[tuple[socket.socket, bytes]]:
+    """A connection on which a request waits for the second half of its body, and that half.
+
+    The process has asked for the body (RFC 9110, 10.1.1): the request is in flight.
+    """
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: {authorization}\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=90) as connection:
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode())
+        answer = connection.recv(4096)
+        assert answer == b"HTTP/1.1 100 Continue\r\n\r\n", answer
+        half = len(body) // 2
+        connection.sendall(body[:half])
+        yield connection, body[half:]
+
+
+def refuses(port: int) -> bool:
+    """Whether nobody listens on a port of 127.0.0.1."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=90).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def gone(pid: int) -> bool:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 DEEP = os.environ.get("MAINSPRING_TESTS_DEEP") == "1"
+
+
+deep = pytest.mark.skipif(not DEEP, reason="a part of `make test-deep`")
 
 
 def examples(*, gate: int, deep: int) -> int:

@@ -46,7 +46,7 @@ class Disk:
         _run("mount", "-o", _OPTIONS, str(self.image), str(self.folder))
 
     def unmount(self) -> None:
-        for _ in range(50):
+        for _ in range(600):
             with suppress(subprocess.CalledProcessError):
                 return _run("umount", str(self.folder))
             time.sleep(0.1)  # a process that was killed has not let go of its files yet

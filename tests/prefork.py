@@ -82,20 +82,77 @@ def run(
     Raises:
         TimeoutExpired: It did not end; it is killed.
     """
-    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr, socket.socket(socket.AF_UNIX) as line:
-        line.connect(_server().address)
-        line.settimeout(timeout_s)
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        command = Command(arguments, cwd=cwd, environment=environment, stdout=stdout, stderr=stderr)
+        try:
+            code = command.wait(timeout_s)
+        except subprocess.TimeoutExpired as expired:
+            expired.output, expired.stderr = written(stdout), written(stderr)
+            raise
+        finally:
+            command.close()
+        return code, written(stdout), written(stderr)
+
+
+class Command:
+    """A forked command that writes to two files. It has of `Popen` what tests use of a process."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        cwd: Path,
+        environment: Mapping[str, str],
+        stdout: IO[bytes],
+        stderr: IO[bytes],
+    ) -> None:
+        self._arguments = list(arguments)
+        self.returncode: int | None = None
+        self._line = socket.socket(socket.AF_UNIX)
+        self._line.connect(_server().address)
         said = json.dumps([["-m", "mainspring", *arguments], str(cwd), dict(environment), [0, 1, 2]]).encode()
         with Path(os.devnull).open() as nothing:
             streams = [nothing.fileno(), stdout.fileno(), stderr.fileno()]
-            socket.send_fds(line, [_COUNT.pack(len(said))], streams)
-        line.sendall(said)
-        assert _number(line), "the environment does not suit"
-        try:
-            code = _number(line)
-        except TimeoutError:  # with the line ends the command
-            raise subprocess.TimeoutExpired(list(arguments), timeout_s, _text(stdout), _text(stderr)) from None
-        return code, _text(stdout), _text(stderr)
+            socket.send_fds(self._line, [_COUNT.pack(len(said))], streams)
+        self._line.sendall(said)
+        self.pid = _number(self._line)
+        assert self.pid, "the environment does not suit"
+
+    def wait(self, timeout: float) -> int:
+        """Return how the command ended, as `Popen.returncode` has it.
+
+        Raises:
+            TimeoutExpired: It did not end within `timeout` seconds.
+        """
+        if self.returncode is None:
+            self._line.settimeout(timeout)
+            try:
+                self.returncode = _number(self._line)
+            except TimeoutError:
+                raise subprocess.TimeoutExpired(self._arguments, timeout) from None
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """Return how the command ended, or nothing while it goes on."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0.001)
+        return self.returncode
+
+    def kill(self) -> None:
+        """Kill the command unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Kill the command unless it has ended, and let go of it."""
+        self.kill()
+        self.wait(60)
+        self._line.close()
+
+
+def written(file: IO[bytes]) -> str:
+    """Return what is in a file, also while a command writes to it: their place in it is one."""
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode()
 
 
 class _Server:
@@ -139,11 +196,6 @@ def _same(environment: Mapping[str, str], here: Mapping[str, str]) -> bool:
 
 def _bound(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith(_FREE)}
-
-
-def _text(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode()
 
 
 def _number(line: socket.socket) -> int:

@@ -3,12 +3,14 @@
 `materialise_victim.py steps FOLDER SCENARIO` plays a scenario in copies of FOLDER again and again, each time in a child
 that kills itself (SIGKILL) at the next step of its lake or its store, then in one that nobody kills; and says as one
 line of JSON each time what is there then. `materialise_victim.py moments FOLDER SCENARIO SECONDS...` kills at
-moments instead. `materialise_victim.py work|rebuild FOLDER` are the two sides of a backfill beside a worker.
+moments instead. `materialise_victim.py work FOLDER ROUNDS` and `... rebuild FOLDER` are the two sides of a backfill
+beside a worker.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -142,14 +144,16 @@ def trial(folder: Path, scenario: str, killer: Callable[[], Callable[[], None]])
     return status == 0
 
 
-def work(folder: Path) -> None:
-    """Land and materialise minute after minute, as a worker does."""
+def work(folder: Path, rounds: int) -> None:
+    """Land and materialise minute after minute, as a worker does: so often, and until the test has had enough."""
     lake, clock = DeltaLake(folder / "lake"), ManualClock(NOW)
     locks, store = FileLocks(folder / "locks"), SqliteOnlineStore(folder / "online.db")
     materialiser = Materialiser(lake, store, clock, locks=locks, entities_at_once=12)
     materialiser.run(VIEW, horizon=HOUR)
     print("materialised", flush=True)
-    for number in range(25):
+    for number in itertools.count():
+        if number >= rounds and (folder / "enough").exists():
+            break
         clock.advance(MINUTE)
         Ingestor(lake, locks, clock).ingest(VISITS, batch(100 + number, 20, clock.now()), keyings=KEYINGS)
         materialiser.run(VIEW, horizon=HOUR)
@@ -173,7 +177,7 @@ def rebuild(folder: Path) -> None:
 def main() -> None:
     what, folder, *rest = sys.argv[1:]
     if what == "work":
-        work(Path(folder))
+        work(Path(folder), int(rest[0]))
     elif what == "rebuild":
         rebuild(Path(folder))
     elif what == "moments":

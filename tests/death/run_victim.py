@@ -1,8 +1,9 @@
 """A process that logs metrics into a run and is killed: run by test_run_kill.py, not a test itself.
 
-`python run_victim.py STATE SEED...` logs once for each SEED in a forked child, which dies by SIGKILL at a random time.
-After each flush that returned, the child writes how many steps it had logged into the pipe to its parent, which prints
-`RUN_ID STEPS` of the last. All that is slow to import is imported once, before the first fork.
+`python run_victim.py STATE SEED...` logs once for each SEED in a forked child, which dies by SIGKILL at a random time:
+for an odd SEED so long after its first flush, else after its start. After each flush that
+returned, the child writes how many steps it had logged into the pipe to its parent, which prints `RUN_ID STEPS` of the
+last. All that is slow to import is imported once, before the first fork.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def log(state: Path, seed: int, told: int) -> None:
     os.write(told, f"{run_id} 0\n".encode())
     run = Run(tracking, run_id, clock, seed=0, flush_every_s=0.02, system_every_s=0.05)
     with run, run.nested("part") as part:
-        threading.Timer(chance.uniform(0.0, 1.0), lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+        killer = threading.Timer(chance.uniform(0.0, 0.5), lambda: os.kill(os.getpid(), signal.SIGKILL))
+        if seed % 2 == 0:
+            killer.start()
         step = 0
         while True:
             for _ in range(chance.randrange(1, 400)):
@@ -46,6 +49,8 @@ def log(state: Path, seed: int, told: int) -> None:
             run.flush()
             part.flush()
             os.write(told, f"{run_id} {step}\n".encode())
+            if not killer.is_alive():
+                killer.start()
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ import http.client
 import json
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,8 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
+from depot import ask, free_port, half_sent, refuses, wait_for
 from mainspring.ledger.adapters.unread import unread
 from serving_kit import full_request, keyed_request
 
@@ -57,14 +55,12 @@ class Process:
         return reply.status, json.loads(reply.read())
 
     def connect(self) -> closing[http.client.HTTPConnection]:
-        return closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=20))
+        return closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=90))
 
 
 @contextmanager
 def gateway(ledger: Path, log: str = "") -> Iterator[Process]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     popen = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, TESTS, str(ledger), str(port), log], stdout=subprocess.PIPE, text=True
     )
@@ -78,35 +74,22 @@ def gateway(ledger: Path, log: str = "") -> Iterator[Process]:
 
 
 def until_ready(process: Process) -> None:
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        try:
-            with process.connect() as connection:
-                connection.request("GET", "/v2/health/ready")
-                if connection.getresponse().read() == b'{"ready":true}':
-                    return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError("the gateway did not become ready")
+    wait_for(lambda: ask(process.port, "GET", "/v2/health/ready").text == '{"ready":true}', "the gateway to be ready")
 
 
 def test_sigterm_answers_what_is_in_flight_and_ends(tmp_path: Path) -> None:
     with gateway(tmp_path) as process:
         body = json.dumps(full_request()).encode()
-        head = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {process.key}\r\n"
-        with socket.create_connection(("127.0.0.1", process.port), timeout=20) as begun:
-            begun.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:40])
-            time.sleep(0.2)  # the request is at the gateway, and waits for the rest of its body
+        with half_sent(process.port, INFER, body, process.key) as (begun, rest):
             process.popen.send_signal(signal.SIGTERM)
-            time.sleep(0.3)
-            begun.sendall(body[40:])
+            wait_for(lambda: refuses(process.port), "the end to begin")
+            begun.sendall(rest)
             answer = begun.recv(65_536)
         assert answer.startswith(b"HTTP/1.1 200")
         assert b"connection: close" in answer.lower()
-        assert process.popen.wait(20) == 0
+        assert process.popen.wait(90) == 0
         assert process.popen.stdout.read().split() == ["ended"]
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", process.port), timeout=5)
+        assert refuses(process.port)
     assert len(list(unread(tmp_path))) == 2
 
 
@@ -128,19 +111,12 @@ def killed(ledger: Path, log: str, chance: random.Random) -> list[list[str]]:
         asking = [threading.Thread(target=ask, args=(mine,)) for mine in told]
         for thread in asking:
             thread.start()
-        until_told(told, 20)
+        wait_for(lambda: min(map(len, told)) >= 20, "20 answers to each caller")
         time.sleep(chance.uniform(0.1, 0.4))
         process.popen.kill()
         for thread in asking:
             thread.join()
     return told
-
-
-def until_told(told: list[list[str]], count: int) -> None:
-    end = time.monotonic() + 60
-    while min(map(len, told)) < count:
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_a_killed_gateway_has_logged_every_prediction_that_it_answered_in_sync(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from depth import examples
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import HOUR, MINUTE, ManualClock
 from mainspring.data.adapters.delta import DeltaLake
@@ -85,7 +86,7 @@ def test_killed_at_any_moment_the_replay_leaves_the_same(folders: dict[str, Path
     # A fast machine is done before most of these moments: then others are drawn, of half the time.
     longest, trials = 0.6, list[dict[str, Any]]()
     while sum(trial["killed"] for trial in trials) < 3:
-        moments = [f"{random.random() * longest:.3f}" for _ in range(8)]
+        moments = [f"{random.random() * longest:.3f}" for _ in range(examples(gate=4, deep=8))]
         trials += victim("moments", str(folders["first"]), "first", *moments, "100")
         longest /= 2
     same(trials)
@@ -96,9 +97,9 @@ def lines(child: subprocess.Popen[str]) -> Iterator[str]:
     yield from (line.strip() for line in child.stdout)
 
 
-def start(what: str, folder: Path) -> subprocess.Popen[str]:
+def start(what: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    return subprocess.Popen([sys.executable, str(VICTIM), what, str(folder)], env=environment, text=True,
+    return subprocess.Popen([sys.executable, str(VICTIM), what, str(folder), *arguments], env=environment, text=True,
                             stdout=subprocess.PIPE)  # fmt: skip
 
 
@@ -108,7 +109,7 @@ def test_a_backfill_beside_a_worker_loses_nothing_and_counts_nothing_twice(
     """Rebuilds run, and are killed, while a worker lands and materialises; a reader sees every entity at all times."""
     folder = tmp_path / "both"
     shutil.copytree(folders["first"], folder)
-    worker = start("work", folder)
+    worker = start("work", folder, str(examples(gate=8, deep=25)))
     said = lines(worker)
     assert next(said) == "materialised"
     store = SqliteOnlineStore(folder / "online.db")
@@ -141,8 +142,10 @@ def test_a_backfill_beside_a_worker_loses_nothing_and_counts_nothing_twice(
             rebuilder.send_signal(signal.SIGKILL)
             rebuilder.communicate(timeout=60)
             killed += 1
+            if killed > 1 and swapped:
+                (folder / "enough").touch()
     finally:
-        rest, _ = worker.communicate(timeout=120)
+        rest, _ = worker.communicate(timeout=400)
         done.set()
         reader.join()
     assert worker.returncode == 0

@@ -9,7 +9,6 @@ import http.client
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from death.test_ledger_kill import COMPACTING, lake_ids
+from depot import free_port, wait_for
+from depth import DEEP, examples
 from mainspring.core.locks import FileLocks
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.ledger.adapters.lake import LakePredictions
@@ -27,7 +28,7 @@ from mainspring.ledger.adapters.unread import unread
 from power_cut import Disk, disk
 from serving_kit import keyed_request
 
-CUTS = int(os.environ.get("POWER_CUTS", "2"))
+CUTS = int(os.environ.get("POWER_CUTS", examples(gate=2, deep=6)))
 TESTS = str(Path(__file__).parent.parent)
 UNWAITED, IN_SYNC = "unwaited", "in-sync"
 SERVING = """
@@ -85,9 +86,7 @@ class Caller(threading.Thread):
 
 def serve_until_the_cut(power: Disk, chance: random.Random) -> tuple[list[Caller], float]:
     """Serve and compact on the disk until its power is cut; return the callers, and when that was."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     programs = [(SERVING, TESTS, str(power.folder / "ledger"), str(port)), (COMPACTING, str(power.folder))]
     running = [
         subprocess.Popen([sys.executable, "-c", *program], stdout=subprocess.PIPE, text=True) for program in programs
@@ -97,11 +96,8 @@ def serve_until_the_cut(power: Disk, chance: random.Random) -> tuple[list[Caller
         callers = [Caller(endpoint, port, key) for endpoint in (UNWAITED, IN_SYNC, IN_SYNC)]
         for caller in callers:
             caller.start()
-        end = time.monotonic() + 60
-        while min(len(caller.told) for caller in callers) < 40:
-            assert time.monotonic() < end
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0.0, 3.0))
+        wait_for(lambda: min(len(caller.told) for caller in callers) >= 40, "40 answers to each caller")
+        time.sleep(chance.uniform(0.0, 3.0 if DEEP else 1.0))
         at = time.monotonic()
     finally:
         for process in running:
@@ -141,7 +137,7 @@ def test_a_power_cut_loses_no_answer_of_an_endpoint_in_sync(tmp_path: Path) -> N
                 print(f"{cut:>4} {caller.endpoint:>9} {told:>12} {gone:>5} {oldest_s:>14.2f}")
                 # Only a tail is gone, of a second at most, and of what the disk took longer for than it should.
                 assert missing == caller.told[told - gone :]
-                assert oldest_s <= 1.0 + 2 * max(each.longest_s for each in callers)
+                assert oldest_s <= 1.0 + 4 * max(each.longest_s for each in callers)
     print(f"{CUTS} cuts; acknowledged {dict(acknowledged)}, lost {dict(lost)}")
     assert lost[IN_SYNC] == 0
     assert acknowledged[IN_SYNC] > 0

@@ -1,13 +1,14 @@
-"""kill -9 of a restore at random moments: no commit ever names half of it, and running it again does the rest."""
+"""kill -9 of a restore at each of its steps: no commit ever names half of it, and running it again does the rest."""
 
 from __future__ import annotations
 
-import random
+import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,29 +26,55 @@ from mainspring.data.restore import restore
 
 SOURCES = [
     Source(f"facts{number}", schema={"value": Int64}, event_time="at", checks=[not_null("value")])
-    for number in range(6)
+    for number in range(2)
 ]
-CHILD = """
-import sys
+STEPS = ("restore", "tag", "untag", "add")  # of the lake and of the snapshots
+# For each line of its input a child restores, and dies before the step of this number.
+VICTIM = """
+import os, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from death.test_restore_kill import Place
+from death.test_restore_kill import Place, dying
 
-place = Place(Path(sys.argv[1]))
-print("ready", flush=True)
-sys.stdin.readline()
-place.restore(sys.argv[2])
-print("done", flush=True)
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        Place(Path(sys.argv[1]), dying(int(line))).restore(sys.argv[2])
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
+def dying(number: int) -> Callable[[], None]:
+    """Return what kills this process when it is called for the time of this number."""
+    left = iter(range(number))
+
+    def step() -> None:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return step
+
+
+class Stepping:
+    """A lake or snapshots, before each change of which a function is called."""
+
+    def __init__(self, inner: Any, step: Callable[[], None]) -> None:
+        self._inner, self._step = inner, step
+
+    def __getattr__(self, name: str) -> Any:
+        if name in STEPS:
+            self._step()
+        return getattr(self._inner, name)
+
+
 class Place:
-    def __init__(self, folder: Path) -> None:
-        self.lake = DeltaLake(folder / "lake")
+    def __init__(self, folder: Path, step: Callable[[], None] = lambda: None) -> None:
+        self.lake: Any = Stepping(DeltaLake(folder / "lake"), step)
         self.locks = FileLocks(folder / "locks")
         self.engine = open_engine(f"sqlite:///{folder}/catalog.db")
         metadata.create_all(self.engine)
-        self.snapshots = CatalogSnapshots(self.engine)
+        self.snapshots: Any = Stepping(CatalogSnapshots(self.engine), step)
         self.clock = ManualClock(1)
 
     def land(self, batch: int) -> None:
@@ -71,45 +98,36 @@ def test_a_killed_restore_is_run_again_and_nobody_named_half_of_it(tmp_path: Pat
     place.land(0)
     then = place.commit()
     few = place.rows()
-    chance = random.Random()
-    killed = refused = 0
-    for number in range(1, 30):
-        place.land(number * 100)
-        many = place.rows()
-        program = CHILD.format(tests=str(Path(__file__).parent.parent))
-        child = subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path), then.id],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert child.stdout is not None
-        assert child.stdin is not None
-        assert child.stdout.readline() == "ready\n"
-        child.stdin.write("go\n")
-        child.stdin.flush()
-        time.sleep(chance.random() * 0.6)  # any moment will do
-        child.send_signal(signal.SIGKILL)
-        child.communicate(timeout=60)
-        killed += child.returncode == -signal.SIGKILL
-        if place.snapshots.tags():
-            refused += 1
-            with pytest.raises(Conflict) as caught:
+    command = [sys.executable, "-c", VICTIM.format(tests=str(Path(__file__).parent.parent)), str(tmp_path), then.id]
+    refused = step = code = 0
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as victim:
+        assert victim.stdin is not None
+        assert victim.stdout is not None
+        while step == 0 or code:
+            place.land((step + 1) * 100)
+            many = place.rows()
+            victim.stdin.write(f"{step}\n")
+            victim.stdin.flush()
+            code = int(victim.stdout.readline())
+            assert code in (0, -signal.SIGKILL)
+            if place.snapshots.tags():
+                refused += 1
+                with pytest.raises(Conflict) as caught:
+                    place.commit()
+                assert f"mainspring data restore {then.id}" in str(caught.value.fix)
+            else:
                 place.commit()
-            assert f"mainspring data restore {then.id}" in str(caught.value.fix)
-        else:
-            place.commit()
-            assert place.rows() in (few, many)
-        vacuum(place.lake, place.snapshots)
-        place.restore(then.id)
-        assert place.rows() == few
-        assert place.snapshots.tags() == {}
-        assert dict(place.commit().versions) == {table: place.lake.version(table) for table in place.lake.tables()}
-        # What was taken back can be landed again.
-        place.land(number * 100)
-        assert place.rows() == many
-        place.restore(then.id)
-        if killed >= 4 and refused:
-            break
-    assert killed
-    assert refused, "no kill came in the middle"
+                assert place.rows() in (few, many)
+            vacuum(place.lake, place.snapshots)
+            place.restore(then.id)
+            assert place.rows() == few
+            assert place.snapshots.tags() == {}
+            assert dict(place.commit().versions) == {table: place.lake.version(table) for table in place.lake.tables()}
+            # What was taken back can be landed again.
+            place.land((step + 1) * 100)
+            assert place.rows() == many
+            place.restore(then.id)
+            step += 1
+    assert step > len(few) + 4  # each table, the tag and its end, two commits
+    assert refused > len(few)
+    place.engine.dispose()

@@ -11,24 +11,26 @@ from pathlib import Path
 import pytest
 
 from death.run_victim import tracking_in, value
+from depth import examples
 from mainspring.core.time import SystemClock
 from mainspring.registry.runs import NAME, PARENT, sweep
 
 TESTS = Path(__file__).parents[1]
-KILLS = 8
+KILLS = examples(gate=4, deep=10)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_what_was_flushed_survives_and_the_run_is_killed(tmp_path: Path) -> None:
     moments = random.Random(os.environ.get("DEATH_SEED"))
-    seeds = [str(moments.randrange(2**31)) for _ in range(KILLS)]
+    seeds = [str(2 * moments.randrange(2**30) + number % 2) for number in range(KILLS)]
     done = subprocess.run(
         [sys.executable, str(TESTS / "death" / "run_victim.py"), str(tmp_path), *seeds],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(TESTS), "MLFLOW_DISABLE_TELEMETRY": "true"},
         check=True,
-        timeout=170,
+        timeout=500,
     )
     died = [line.split() for line in done.stdout.splitlines()]
     assert [code for _, _, code in died] == ["-9"] * KILLS, done.stderr

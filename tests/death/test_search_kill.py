@@ -10,10 +10,20 @@ from typing import Any
 import pytest
 
 from depot import MODEL, Depot, opened, wait_for
+from depth import DEEP, examples
 from searching import searched, told
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-TRIALS = 10
+TRIALS = examples(gate=5, deep=10)
+# A trial goes on once it has taken the token, or once all may.
+WAITING = """
+while not (TOLD.parent / "all").exists():
+    try:
+        (TOLD.parent / "token").unlink()
+        break
+    except FileNotFoundError:
+        time.sleep(0.02)
+"""
 
 
 def trials(depot: Depot, status: str) -> dict[str, Any]:
@@ -23,23 +33,24 @@ def trials(depot: Depot, status: str) -> dict[str, Any]:
 
 
 def test_a_killed_worker_and_a_killed_search_lose_nothing_and_repeat_nothing(depot: Depot) -> None:
-    searched(depot)
-    slowly = {"SLOWLY": "1.5"}
-    process = depot.start("search", MODEL, "--trials", TRIALS, "--workers", 2, environment=slowly)
+    searched(depot, WAITING)
+    (depot.root / "token").touch()
+    process = depot.start("search", MODEL, "--trials", TRIALS, "--workers", 2)
     try:
-        wait_for(lambda: len(trials(depot, "FINISHED")) >= 1 and len(trials(depot, "RUNNING")) >= 1, "a trial", 90)
+        wait_for(lambda: len(trials(depot, "FINISHED")) >= 1 and len(trials(depot, "RUNNING")) >= 1, "a trial")
         victim = next(iter(trials(depot, "RUNNING").values()))
         os.kill(int(victim.tags["mainspring.pid"]), signal.SIGKILL)
-        wait_for(lambda: trials(depot, "KILLED"), "the killed worker's run to say so", 60)
-        before = len(trials(depot, "FINISHED"))
-        wait_for(lambda: len(trials(depot, "FINISHED")) > before, "the search to go on", 90)
+        wait_for(lambda: trials(depot, "KILLED"), "the killed worker's run to say so")
+        (depot.root / "token").touch()
+        wait_for(lambda: len(trials(depot, "FINISHED")) > 1, "the search to go on")
     finally:
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=90)
     workers = {each["pid"] for each in told(depot)}
-    wait_for(lambda: not any(_lives(pid) for pid in workers), "the workers to go with the search", 60)
+    wait_for(lambda: not any(_lives(pid) for pid in workers), "the workers to go with the search")
     finished, left = trials(depot, "FINISHED"), trials(depot, "RUNNING")
     assert 1 <= len(finished) < TRIALS
+    (depot.root / "all").touch()
     folder = next((depot.state / "searches" / MODEL).iterdir())
 
     ran = depot.run("search", MODEL, "--trials", TRIALS, "--workers", 2, "--json", timeout_s=300)
@@ -63,22 +74,21 @@ def test_a_killed_worker_and_a_killed_search_lose_nothing_and_repeat_nothing(dep
     assert all(begun[run] in tried for run in killed if run in begun)  # the parameters were tried again
 
 
-@pytest.mark.parametrize("whole_group", [True, False])
+@pytest.mark.parametrize("whole_group", [True, False] if DEEP else [True])
 def test_an_interrupt_ends_a_search_at_once_and_the_same_command_goes_on(depot: Depot, whole_group: bool) -> None:
-    searched(depot)
-    process = depot.start(
-        "search", MODEL, "--trials", 4, "--workers", 2, environment={"SLOWLY": "60"}, start_new_session=True
-    )
+    searched(depot, WAITING)
+    process = depot.start("search", MODEL, "--trials", 3, "--workers", 2, start_new_session=True)
     try:
-        wait_for(lambda: len(told(depot)) >= 2, "two trials to begin", 120)
+        wait_for(lambda: len(told(depot)) >= 2, "two trials to begin")
         os.killpg(process.pid, signal.SIGINT) if whole_group else process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)  # and not the minute that a trial takes
+        _, said = process.communicate(timeout=120)  # no trial ends by itself
     finally:
         process.kill()
     assert (process.returncode, "Error: Interrupted." in said) == (130, True)
-    wait_for(lambda: not any(_lives(each["pid"]) for each in told(depot)), "the workers to be gone", 20)
+    wait_for(lambda: not any(_lives(each["pid"]) for each in told(depot)), "the workers to be gone")
 
-    ran = depot.run("search", MODEL, "--trials", 4, "--workers", 2, "--json", timeout_s=300)
+    (depot.root / "all").touch()
+    ran = depot.run("search", MODEL, "--trials", 3, "--workers", 2, "--json", timeout_s=300)
     assert ran.code == 0, ran
     assert ran.document["resumed"]
     begun_first = [each["begins"] for each in told(depot) if "begins" in each][:2]

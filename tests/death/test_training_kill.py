@@ -12,6 +12,7 @@ import pytest
 
 from bakery import Bakery
 from death.training_victim import project
+from depth import examples
 from mainspring.core.time import SystemClock
 from mainspring.registry.runs import sweep
 
@@ -26,7 +27,7 @@ def victim(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         env={**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"},
         check=True,
-        timeout=150,
+        timeout=500,
     )
 
 
@@ -47,9 +48,10 @@ def check_whole(bakery: Bakery) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_no_moment_is_a_bad_one(state: Path) -> None:
     moments = random.Random(os.environ.get("DEATH_SEED"))
-    random_kills = [f"+{moments.uniform(0.0, 1.5):.3f}" for _ in range(5)]
+    random_kills = [f"+{moments.uniform(0.0, 1.5):.3f}" for _ in range(examples(gate=2, deep=8))]
     first = f"+{moments.uniform(0.1, 1.2):.3f}"  # while the tracking store is being made
     kills = [first, *(f"@{stage}" for stage in STAGES), *random_kills, "@done"]
     done = victim(state, "train", *kills, "-")

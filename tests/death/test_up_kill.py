@@ -17,16 +17,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from depot import ENDPOINT, MODEL, PARCELS, Depot, Up, ask, gone, keyed, opened, wait_for
+from depot import ENDPOINT, MODEL, PARCELS, Depot, Up, copied, gone, half_sent, keyed, opened, refuses, wait_for
+from depth import DEEP, examples
 from mainspring.ledger.model import PREDICTIONS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SEED = int(os.environ.get("DEATH_SEED") or random.randrange(1_000_000))
 INFER = f"/v2/models/{ENDPOINT}/infer"
 
@@ -147,7 +148,7 @@ def test_a_killed_supervisor_takes_its_children_with_it(depot: Depot, chance: ra
     key = depot.json("keys", "create", "caller", "--scope", "predict", "--expires", "1h")["key"]
     told: list[str] = []
     old: set[int] = set()
-    for _ in range(2):
+    for _ in range(examples(gate=1, deep=2)):
         # At once: neither the lock nor a port is still taken.
         with depot.up(environment={"MAINSPRING_GATEWAY_WORKERS": "2"}) as up:
             assert "gateway-1" in up.running["children"]
@@ -159,12 +160,11 @@ def test_a_killed_supervisor_takes_its_children_with_it(depot: Depot, chance: ra
                 time.sleep(chance.uniform(0, 0.5))
                 old = pids(up)
                 os.kill(up.running["pid"], signal.SIGKILL)
-                up.process.wait(30)
+                up.process.wait(90)
             assert callers.wrong == []
             told += callers.told
-    wait_for(lambda: all(map(gone, old)), "the children to die", 10)
-    with pytest.raises(ConnectionRefusedError):
-        ask(depot.gateway, "GET", "/v2/health/live")
+    wait_for(lambda: all(map(gone, old)), "the children to die")
+    wait_for(lambda: refuses(depot.gateway), "the port to be closed")
     check_told(depot, told, chance)
     with depot.up() as up:
         check_only_new(up, old)
@@ -180,7 +180,7 @@ def viewer(depot: Depot) -> str:
 
 def test_a_killed_child_comes_back_and_nothing_is_lost(depot: Depot, chance: random.Random) -> None:
     key = depot.json("keys", "create", "caller", "--scope", "predict", "--expires", "1h")["key"]
-    victims = ["gateway", "gateway", "control", "worker"]
+    victims = ["gateway"] * examples(gate=1, deep=2) + ["control", "worker"]
     chance.shuffle(victims)
     with depot.up() as up:
         up.until_serving()
@@ -190,7 +190,7 @@ def test_a_killed_child_comes_back_and_nothing_is_lost(depot: Depot, chance: ran
                 time.sleep(chance.uniform(0, 0.5))
                 before = up.running["children"]
                 os.kill(before[victim], signal.SIGKILL)
-                wait_for(lambda b=before, v=victim: up.running["children"][v] != b[v], f"a new {victim}", 20)
+                wait_for(lambda b=before, v=victim: up.running["children"][v] != b[v], f"a new {victim}")
                 after = up.running["children"]
                 assert gone(before[victim])
                 assert {name for name in after if after[name] != before[name]} == {victim}
@@ -219,61 +219,51 @@ def test_a_restarted_gateway_still_answers_what_is_in_flight_at_the_end(depot: D
         wait_for(lambda: up.running["children"]["gateway"] != before, "a new gateway")
         wait_for(lambda: answers(up), "it to answer")
         up.until_serving()
-        connection = http.client.HTTPConnection("127.0.0.1", depot.gateway, timeout=30)
-        body = json.dumps(keyed("last")).encode()
-        connection.putrequest("POST", INFER)
-        connection.putheader("Authorization", f"Bearer {key}")
-        connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body[:20])
-        time.sleep(0.3)  # the request is at the gateway and waits for the rest of its body
-        up.process.send_signal(signal.SIGTERM)
-        time.sleep(0.8)
-        connection.send(body[20:])
-        reply = connection.getresponse()
-        assert reply.status == 200, reply.read()
-        reply.read()
-        connection.close()
-        assert up.process.wait(30) == 0
+        with half_sent(depot.gateway, INFER, json.dumps(keyed("last")).encode(), f"Bearer {key}") as (begun, rest):
+            up.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: refuses(depot.gateway), "the end to begin")
+            begun.sendall(rest)
+            answer = begun.recv(65_536)
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+        assert up.process.wait(90) == 0
 
 
 # Commands beside a running `up`
 
 
-def kill_at(depot: Depot, moment: float, *arguments: object) -> bool:
-    """Start a command and kill it after `moment` seconds. Return whether it was still running."""
-    process = depot.start(*arguments, "--json")
-    with suppress(Exception):
-        process.wait(moment)
-    running = process.poll() is None
-    process.kill()
-    process.communicate(timeout=30)
-    return running
+def kill(depot: Depot, chance: random.Random, within_s: float, *arguments: object) -> bool:
+    """Kill a command within so many seconds of its work. Return whether it was still running."""
+    with depot.begun(*arguments, "--json") as begun:
+        return begun.killed_after(chance.uniform(0, within_s) + (1.5 if DEEP else 0))  # an interpreter starts there
 
 
-@contextmanager
-def beside(depot: Depot) -> Iterator[Up]:
-    """An `up` that goes on serving whatever happens to the commands beside it."""
-    with depot.up() as up:
+@pytest.fixture(scope="module")
+def serving(trained: tuple[Path, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with copied(trained[0], tmp_path_factory.mktemp("beside") / "depot").up() as up:
         up.until_serving()
-        key = up.document["admin_key"]
-        before = pids(up)
         yield up
-        assert up.ask("POST", INFER, keyed("still"), key=key).status == 200
-        assert pids(up) == before  # nobody had to be restarted
-        assert depot.json("doctor")["well"]
 
 
-def test_a_killed_ingest_beside_it_lands_once(depot: Depot, chance: random.Random) -> None:
-    rows = 30_000
+@pytest.fixture
+def beside(serving: Up) -> Iterator[Up]:
+    """An `up` that goes on serving whatever happens to the commands beside it."""
+    before = pids(serving)
+    yield serving
+    assert serving.ask("POST", INFER, keyed("still"), key=serving.document["admin_key"]).status == 200
+    assert pids(serving) == before  # nobody had to be restarted
+    assert serving.depot.json("doctor")["well"]
+
+
+def test_a_killed_ingest_beside_it_lands_once(beside: Up, chance: random.Random) -> None:
+    rows, depot = 30_000, beside.depot
     with (depot.root / "more.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["parcel", "hub", "weight", "posted_at"])
         writer.writerows([f"m{each}", "north", 1.5, "2024-01-01T00:00:00Z"] for each in range(rows))
-    with beside(depot):
-        killed = sum(kill_at(depot, chance.uniform(0.5, 2.5), "ingest", "posted", "more.csv") for _ in range(3))
-        report = depot.json("ingest", "posted", "more.csv")
-        assert report["rows"] + report["already"] == rows
-        assert depot.json("ingest", "posted", "more.csv")["already"] == rows
+    killed = sum(kill(depot, chance, 1.0, "ingest", "posted", "more.csv") for _ in range(3))
+    report = depot.json("ingest", "posted", "more.csv")
+    assert report["rows"] + report["already"] == rows
+    assert depot.json("ingest", "posted", "more.csv")["already"] == rows
     assert count(depot, "posted") == {"rows": PARCELS + rows, "parcels": PARCELS + rows}, killed
 
 
@@ -284,47 +274,49 @@ def count(depot: Depot, table: str) -> dict[str, int]:
     parcels = [
         each for file in project.lake.scan(table).files or () for each in pq.read_table(file)["parcel"].to_pylist()
     ]
+    project.engine.dispose()
     return {"rows": len(parcels), "parcels": len(set(parcels))}
 
 
-def test_killed_commands_beside_it_leave_no_trace(depot: Depot, chance: random.Random) -> None:
+def test_killed_commands_beside_it_leave_no_trace(beside: Up, chance: random.Random) -> None:
+    depot = beside.depot
     features = depot.root / "parcels" / "features.py"
-    with beside(depot) as up:
-        for number in range(2):
-            features.write_text(
-                features.read_text() + f"\nextra{number} = ms.Entity('extra{number}', keys={{'x': ms.String}})\n"
-            )
-            kill_at(depot, chance.uniform(0.3, 1.5), "apply")
-            kill_at(depot, chance.uniform(0.3, 1.5), "materialize")
-            asked = ["predict", ENDPOINT, "parcel=k", "hub=north", "weight=2"]
-            kill_at(depot, chance.uniform(0.3, 1.5), *asked, "posted_at=2026-01-01T00:00:00Z")
-        changes = {change["name"] for change in depot.json("apply")["changes"]}
-        assert changes <= {"extra0", "extra1"}
-        assert depot.json("apply")["changes"] == []
-        assert depot.json("materialize")[0]["view"] == "HubLoad"
-        told = depot.json("predict", ENDPOINT, "parcel=k", "hub=north", "weight=2", "posted_at=2026-01-01T00:00:00Z")
-        key = up.document["admin_key"]
-        found = up.ask("GET", f"/api/predictions/{told['prediction_id']}", key=key, plane="control")
-        assert found.status == 200
-
-
-def test_killed_trainings_and_promotions_beside_it(depot: Depot, chance: random.Random) -> None:
-    with beside(depot) as up:
-        for _ in range(2):
-            kill_at(depot, chance.uniform(1.0, 8.0), "train", MODEL)
-        made = depot.json("train", MODEL)
-        versions = [version.version for version in opened(depot).versions.all(MODEL)]
-        assert versions == [str(number) for number in range(int(made["version"]), 0, -1)]
-        for _ in range(2):
-            kill_at(depot, chance.uniform(1.0, 6.0), "promote", MODEL, made["version"])
-            serving = depot.json("status")["endpoints"][0]["versions"]
-            assert serving in ({"1": 1.0}, {made["version"]: 1.0})
-        promoted = depot.json("promote", MODEL, made["version"])
-        assert promoted["promoted"]
-        key = up.document["admin_key"]
-        wait_for(
-            lambda: up.ask("POST", INFER, keyed("x"), key=key).body["model_version"] == made["version"],
-            "the new version",
+    asked = ["predict", ENDPOINT, "parcel=k", "hub=north", "weight=2", "posted_at=2026-01-01T00:00:00Z"]
+    for number in range(2):
+        features.write_text(
+            features.read_text() + f"\nextra{number} = ms.Entity('extra{number}', keys={{'x': ms.String}})\n"
         )
-    moves = [move for move in opened(depot).versions.moves(MODEL) if move.new == made["version"]]
+        kill(depot, chance, 0.4, "apply")
+        kill(depot, chance, 0.8, "materialize")
+        kill(depot, chance, 0.4, *asked)
+    changes = {change["name"] for change in depot.json("apply")["changes"]}
+    assert changes <= {"extra0", "extra1"}
+    assert depot.json("apply")["changes"] == []
+    assert depot.json("materialize")[0]["view"] == "HubLoad"
+    told, key = depot.json(*asked), beside.document["admin_key"]
+    found = beside.ask("GET", f"/api/predictions/{told['prediction_id']}", key=key, plane="control")
+    assert found.status == 200
+
+
+def test_killed_trainings_and_promotions_beside_it(beside: Up, chance: random.Random) -> None:
+    depot = beside.depot
+    for _ in range(2):
+        kill(depot, chance, 3.0, "train", MODEL)
+    made = depot.json("train", MODEL)
+    project = opened(depot)
+    versions = [version.version for version in project.versions.all(MODEL)]
+    assert versions == [str(number) for number in range(int(made["version"]), 0, -1)]
+    for _ in range(2):
+        kill(depot, chance, 0.6, "promote", MODEL, made["version"])
+        serving = depot.json("status")["endpoints"][0]["versions"]
+        assert serving in ({"1": 1.0}, {made["version"]: 1.0})
+    promoted = depot.json("promote", MODEL, made["version"])
+    assert promoted["promoted"]
+    key = beside.document["admin_key"]
+    wait_for(
+        lambda: beside.ask("POST", INFER, keyed("x"), key=key).body["model_version"] == made["version"],
+        "the new version",
+    )
+    moves = [move for move in project.versions.moves(MODEL) if move.new == made["version"]]
     assert len(moves) == 1  # a promotion that was killed after its move is not made again
+    project.close()

@@ -390,24 +390,18 @@ def test_a_damaged_database(damage: Any, name: str, check: str, arguments: list[
 # Ports and a second `up`
 
 
-@pytest.mark.parametrize("plane", ["gateway", "control"])
-def test_a_port_that_is_in_use(plane: str, landed: Path, tmp_path: Path) -> None:
+def test_a_port_that_is_in_use_and_a_project_that_is_up(landed: Path, tmp_path: Path) -> None:
     depot = copied(landed, tmp_path / "depot")
     before = content(depot)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", getattr(depot, plane)))
-        taken.listen()
-        said = check_refused(depot.run("up"), exits.CONFLICT, str(getattr(depot, plane)), f"--{plane}")
-        assert "in use" in said
-    assert not (depot.state / "run.json").exists()
-    assert content(depot) == before
+    for plane in ("gateway", "control"):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", getattr(depot, plane)))
+            taken.listen()
+            said = check_refused(depot.run("up"), exits.CONFLICT, str(getattr(depot, plane)), f"--{plane}")
+            assert "in use" in said
+        assert not (depot.state / "run.json").exists()
+        assert content(depot) == before
     with depot.up() as up:  # nothing stays taken
-        assert up.ask("GET", "/v2/health/live").status == 200
-
-
-def test_one_project_is_up_once(landed: Path, tmp_path: Path) -> None:
-    depot = copied(landed, tmp_path / "depot")
-    with depot.up() as up:
         check_refused(depot.run("up"), exits.CONFLICT, str(up.process.pid), "up already")
         assert up.ask("GET", "/v2/health/live").status == 200
     assert depot.json("doctor")["well"]

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from depot import ENDPOINT, MODEL, MODEL_PY, Depot, Up, keyed, opened, wait_for
+from depot import ENDPOINT, MODEL, MODEL_PY, Depot, Up, copied, keyed, opened, wait_for
+from depth import deep
 from e2e.test_bad_input import _mount, check_refused, small_disk
 from mainspring.cli import exits
 from object_store import ENVIRONMENT, new_bucket
@@ -81,13 +83,13 @@ FAULTS: dict[str, tuple[str, int, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_training_that_fails_says_why_and_leaves_a_failed_run(fault: str, depot: Depot) -> None:
-    lines, code, words = FAULTS[fault]
-    teach(depot, lines)
-    check_refused(depot.run("train", MODEL), code, *words)
-    assert not [path for path in (depot.state / "artefacts").rglob("*") if path.name.startswith(".")]
-    check_whole(depot, "FAILED")
+def test_a_training_that_fails_says_why_and_leaves_a_failed_run(depot: Depot) -> None:
+    for number, (lines, code, words) in enumerate(FAULTS.values(), start=1):
+        teach(depot, lines)
+        check_refused(depot.run("train", MODEL), code, *words)
+        assert not [path for path in (depot.state / "artefacts").rglob("*") if path.name.startswith(".")]
+        assert [run["status"] for run in depot.json("runs", MODEL)] == ["FAILED"] * number + ["FINISHED"] * 2
+    check_whole(depot, *["FAILED"] * len(FAULTS))
 
 
 def test_a_training_that_the_kernel_kills_is_marked_by_the_next_command(depot: Depot) -> None:
@@ -129,14 +131,23 @@ def check_served(up: Up) -> None:
     assert (answer.status, answer.body["model_version"]) == (200, "1"), answer
 
 
-@pytest.mark.parametrize("name", ["tracking.db", "catalog.db"])
-def test_a_database_that_stays_locked_ends_commands_and_not_the_serving(name: str, depot: Depot) -> None:
+def test_a_database_that_stays_locked_ends_commands_and_not_the_serving(depot: Depot, tmp_path: Path) -> None:
+    """Each command waits for the database's patience: all wait at once."""
+    depots = {"tracking.db": depot, "catalog.db": copied(depot.root, tmp_path / "another")}
+    with ThreadPoolExecutor() as pool:
+        for each in [pool.submit(check_locked, made, name) for name, made in depots.items()]:
+            each.result()
+
+
+def check_locked(depot: Depot, name: str) -> None:
     with depot.up() as up:
         up.until_serving()
         with held(depot.state / name):
-            for arguments in (("train", MODEL), ("promote", MODEL, "2")):
-                said = check_refused(depot.run(*arguments, timeout_s=200), exits.UNAVAILABLE, name, "fuser")
-                assert "is locked by another process" in said
+            with ThreadPoolExecutor() as pool:
+                commands = (("train", MODEL), ("promote", MODEL, "2"))
+                ended = list(pool.map(lambda arguments: depot.run(*arguments, timeout_s=400), commands))
+            for ran in ended:
+                assert "is locked by another process" in check_refused(ran, exits.UNAVAILABLE, name, "fuser")
             assert depot.json("status")["endpoints"][0]["versions"] == {"1": 1.0}
             check_served(up)
     # With the catalog locked all was trained, and registering it was refused.
@@ -147,14 +158,16 @@ def test_a_database_that_stays_locked_ends_commands_and_not_the_serving(name: st
     assert depot.json("doctor")["well"]
 
 
+@deep  # each word to the store waits for MLflow's patience, one after another
 def test_runs_locked_in_the_middle_of_a_training(depot: Depot) -> None:
     teach(depot, WAITS)
-    with depot.start("train", MODEL) as process:
+    with depot.begun("train", MODEL) as begun:
         wait_for((depot.root / "reached").exists, "the training function")
         with held(depot.state / "tracking.db"):
             (depot.root / "go").touch()
-            _, said = process.communicate(timeout=300)
-    assert process.returncode == exits.UNAVAILABLE
+            ran = begun.end()
+    said = ran.stderr
+    assert ran.code == exits.UNAVAILABLE
     assert "tracking.db is locked by another process" in said
     assert "Fix: " in said
     check_whole(depot, "KILLED")
@@ -184,12 +197,13 @@ def test_postgres_stops_in_the_middle_of_a_training(depot: Depot) -> None:
     with running(PostgresServer) as server:
         database = server.fresh().text
         shared = {"MAINSPRING_CATALOG": database, "MAINSPRING_TRACKING": database}
-        with depot.start("train", MODEL, environment=shared) as process:
+        with depot.begun("train", MODEL, environment=shared) as begun:
             wait_for((depot.root / "reached").exists, "the training function")
             server.stop()
             (depot.root / "go").touch()
-            _, said = process.communicate(timeout=120)
-        assert process.returncode == exits.UNAVAILABLE, said
+            ran = begun.end()
+        said = ran.stderr
+        assert ran.code == exits.UNAVAILABLE, said
         assert "Traceback" not in said
         assert "did not answer" in said
         assert "  Fix: run the command again" in said
@@ -234,21 +248,21 @@ def test_a_disk_that_is_full_when_the_bundle_is_stored(depot: Depot, tmp_path: P
     assert [run["status"] for run in depot.json("runs", MODEL)] == ["FINISHED", "FAILED", "FINISHED", "FINISHED"]
 
 
-@pytest.mark.parametrize("damage", ["one byte", "a link"])
-def test_a_damaged_version_is_not_promoted_and_the_one_before_goes_on(damage: str, depot: Depot) -> None:
+def test_a_damaged_version_is_not_promoted_and_the_one_before_goes_on(depot: Depot) -> None:
     digest = opened(depot).versions.get(MODEL, "2").digest
-    model = depot.state / "bundles" / digest / "model.onnx"
+    model, same = depot.state / "bundles" / digest / "model.onnx", depot.root / "same.onnx"
     content = bytearray(model.read_bytes())
+    same.write_bytes(content)
+    content[len(content) // 2] ^= 1
     model.unlink()
-    if damage == "a link":
-        (depot.root / "same.onnx").write_bytes(content)
-        model.symlink_to(depot.root / "same.onnx")
-    else:
-        content[len(content) // 2] ^= 1
-        model.write_bytes(content)
     with depot.up() as up:
         up.until_serving()
-        check_refused(depot.run("promote", MODEL, "2"), exits.CORRUPT, "model.onnx")
-        check_served(up)
-        assert depot.json("status")["endpoints"][0]["versions"] == {"1": 1.0}
-    assert depot.run("doctor").code == exits.UNHEALTHY
+        for damage in (lambda: model.write_bytes(content), lambda: model.symlink_to(same)):
+            damage()
+            check_refused(depot.run("promote", MODEL, "2"), exits.CORRUPT, "model.onnx")
+            check_served(up)
+            assert depot.json("status")["endpoints"][0]["versions"] == {"1": 1.0}
+            assert depot.run("doctor").code == exits.UNHEALTHY
+            model.unlink()
+        same.rename(model)
+        assert depot.json("promote", MODEL, "2")["promoted"]

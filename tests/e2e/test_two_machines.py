@@ -6,7 +6,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -65,13 +66,9 @@ def machines(depot: Depot, tmp_path: Path) -> tuple[Depot, Depot]:
 
 def at_once(machines: tuple[Depot, Depot], shared: Mapping[str, str], *arguments: object) -> list[tuple[int, str]]:
     """Start a command on both machines together; return how each ended and what it said."""
-    with ExitStack() as stack:
-        started = [stack.enter_context(each.start(*arguments, "--json", environment=shared)) for each in machines]
-        ended = []
-        for process in started:
-            stdout, stderr = process.communicate(timeout=240)
-            ended.append((process.returncode, stdout or stderr))
-        return ended
+    with ThreadPoolExecutor() as pool:
+        ran = pool.map(lambda each: each.run(*arguments, "--json", environment=shared, timeout_s=400), machines)
+        return [(each.code, each.stdout or each.stderr) for each in ran]
 
 
 @pytest.fixture

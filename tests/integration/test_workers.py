@@ -131,8 +131,10 @@ def test_the_end_answers_what_is_in_flight_and_leaves_nobody(tmp_path: Path) -> 
         pids = set(fleet.pids.values())
         idle = stack.enter_context(fleet.raw(b"GET /v2/health/live HTTP/1.1\r\n", b"\r\n"))
         assert idle.recv(4096).startswith(b"HTTP/1.1 200")
-        begun = [stack.enter_context(fleet.raw(POST, b"\r\n" + BODY[:40])) for _ in range(8)]
-        time.sleep(0.2)  # they are at the gateway, and wait for the rest of their bodies
+        begun = [stack.enter_context(fleet.raw(POST, b"Expect: 100-continue\r\n\r\n")) for _ in range(8)]
+        for each in begun:  # they are at a gateway, which waits for their bodies
+            assert each.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            each.sendall(BODY[:40])
         ending = threading.Thread(target=up.close)
         ending.start()
         until(lambda: _refuses(fleet.port), "the port to be closed")

@@ -1,6 +1,6 @@
 """Writes docs/images/console-*.png from the console itself, in a headless Chromium: `make docs-pictures`.
 
-The projects are those of the console's tests: made up, and the same at each call.
+The projects are those of the console's tests, made up; only digests and ids differ from call to call.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def _migrate(engine: sa.Engine, url: Url, schema: str) -> None:
 
 
 def _prepare(connection: sa.Connection, schema: str) -> None:
-    """Wait until nobody else migrates a catalog in this database, and make the schema if it is not there.
+    """Wait until no other process migrates a catalog in this database, and create the schema if it is missing.
 
     The lock ends with the transaction, also with that of a process that died.
     """

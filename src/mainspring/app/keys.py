@@ -39,7 +39,7 @@ def create_key(
 
 
 def first_key(project: Project) -> str | None:
-    """Create the administrator's key if nobody ever had one that may manage; return its token, else `None`."""
+    """Create the administrator's key if no key with the scope manage ever existed; return its token, else `None`."""
     with project.locks.hold("first-key"):
         if any(Action.MANAGE in key.scopes for key in project.key_store.all()):
             return None

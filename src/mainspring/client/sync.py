@@ -28,10 +28,10 @@ class Client:
         url: `http://127.0.0.1:8080`, or `https://...`, with the path that `/v2` stands under, if any.
         key: As `mainspring keys create` printed it.
         timeout_s: For each call, with all its attempts and waits.
-        retries: How patient it is. Only what is safe is sent again: see `Retries`.
+        retries: Retry policy. Only safe requests are retried: see `Retries`.
         headers: Sent with every request.
         tls: For an authority of your own, or a client's certificate: files, or a context of the standard library.
-        connections: How many are held open at most.
+        connections: Largest number of open connections.
 
     Raises:
         MissingExtra: httpx is not installed.
@@ -71,7 +71,7 @@ class Client:
             endpoint: The name of the endpoint.
             rows: One row or several, each name -> value: the entity keys and the request's fields, or every feature.
                 An instant is a datetime with a zone, UTC epoch microseconds, or ISO 8601 text with an offset.
-            outputs: Which of the model's outputs; all where it is not given.
+            outputs: Names of the requested outputs; all by default.
             statuses: Whether to say how each stored feature was found.
             version: One version instead of what the endpoint serves.
             id: Yours; a request without keys sticks to a version by it.

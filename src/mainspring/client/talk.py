@@ -70,7 +70,7 @@ class Done(Generic[T]):
 
 
 def go_on(talk: Talk[T], heard: Heard = None) -> Send | Pause | Done[T]:
-    """Return the next step of a talk, by what came of the one before; raises what the talk raises."""
+    """Return the next step of a talk, given the outcome of the one before; raises as the talk raises."""
     try:
         return talk.send(heard)
     except StopIteration as end:

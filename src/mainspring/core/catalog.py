@@ -130,7 +130,7 @@ def catalog_errors(name: str, what: str = "catalog") -> Iterator[None]:
     """Turn the driver's errors inside the block into ours: damaged, full, locked, or not answering.
 
     Args:
-        name: Which database.
+        name: Name of the database.
         what: What it is to whoever reads the message.
     """
     try:

@@ -12,7 +12,7 @@ class MainspringError(Exception):
 
     Args:
         what: One sentence that names the values.
-        fix: What to do about it, a command where one exists.
+        fix: The remedy, a command where one exists.
         retryable: Whether the same call may succeed later, unchanged.
     """
 

@@ -96,7 +96,7 @@ class FeatureView:
     `OriginTraffic["owner"]` where the name is taken.
 
     Args:
-        features: What is stored.
+        features: The stored features.
         derived: Expressions over the stored features, by their names in this view; computed at every read.
         order: The names of both in the order of declaration; by default the stored ones first.
     """

@@ -72,7 +72,7 @@ class Recorder:
         Args:
             asked: Its requests, whose rows follow one another in `ids` and in every column.
             features: The model's inputs; every batch has the same ones, as it has the same outputs.
-            sent: What requests by key brought, the keys included. Empty for full inputs.
+            sent: Columns of the requests by key, the keys included. Empty for full inputs.
             statuses: Of stored features; the same ones in every batch, or none.
 
         Returns:

@@ -25,8 +25,8 @@ class Attempts:
     """Counts attempts in buckets that fill again with time; success is an attempt too, as each is audited.
 
     Args:
-        one: What an address may; of IPv6 a network of 64 bits is one address.
-        every: What all addresses together may.
+        one: Allowance of one address; of IPv6 a network of 64 bits is one address.
+        every: Allowance of all addresses together.
         monotonic: Returns seconds.
     """
 

@@ -42,7 +42,7 @@ def issue(
 
     Args:
         name: For people: who or what uses the key; 1 to 128 printable characters.
-        scopes: What it may do, at least one action.
+        scopes: Actions that it permits, at least one.
         lifetime_us: Microseconds until it expires, counted from now.
         created_by: The person who makes the key, as `registry.processes.local_user` names people.
 

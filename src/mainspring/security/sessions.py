@@ -54,7 +54,7 @@ class Sessions:
         return session
 
     def close(self, session: Session) -> None:
-        """End a session before its time, whatever becomes of its cookie."""
+        """End a session before its expiry, even if its cookie lives on."""
         self._ended.add(session.id, session.expires_at, self._clock.now())
 
     def csrf(self, session: Session) -> str:

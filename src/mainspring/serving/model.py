@@ -27,7 +27,7 @@ class Endpoint:
         model: `model@alias` or `model@version`.
         deadline: The longest a request may take, a duration; what cannot make it is refused at once.
         replicas: The smallest and largest number of workers.
-        log: What of its predictions is logged, and whether an answer waits until it is.
+        log: Log settings: the logged share of its predictions, and whether a response waits for the log.
         without_store: What becomes of a request by key while the online store does not answer: "refuse" is 503,
             "defaults" an answer from the stored features' defaults, as if the entity had never been seen. Their status
             is then UNAVAILABLE, in the reply and in the log.

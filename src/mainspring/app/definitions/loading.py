@@ -154,7 +154,7 @@ def load_function(settings: Settings, reference: str) -> Callable[[], Any]:
 
 
 def _declared(root: Path, modules: tuple[str, ...]) -> Declared:
-    """Return what the modules declare. What nobody declares again, because it has been imported, is remembered."""
+    """Return the declarations of the modules. Those of modules that are imported already come from a cache."""
     found = sources(root, modules, strict=False)
     known = _known.get((root, modules))
     if known is not None and known[0] == turn(root) and found.keys() >= set(modules) and not outdated(found):

@@ -20,8 +20,8 @@ class FeatureFile:
     It is a path to whoever reads files: `pd.read_parquet(written)`, `pl.scan_parquet(written)`.
 
     Attributes:
-        path: Where it is.
-        rows: How many it has.
+        path: Path of the file.
+        rows: Number of its rows.
         features: The full names of the features, in the order asked.
         at: The name of the column with the instants as of which the features are.
         label: The name of the column with the label, where there is one; of several labels the names of theirs.

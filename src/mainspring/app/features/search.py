@@ -37,7 +37,7 @@ def search(views: Iterable[FeatureView], words: str = "", owner: str | None = No
 
 
 def owners(views: Iterable[FeatureView]) -> list[str]:
-    """Return everybody who owns a view, sorted; nobody, where a view has no owner, is not among them."""
+    """Return all owners of views, sorted; views without an owner add none."""
     return sorted({view.owner for view in views if view.owner})
 
 

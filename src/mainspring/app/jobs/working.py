@@ -77,7 +77,7 @@ def holder(state: Path) -> str:
 
 @contextmanager
 def _alone(project: Project, stop: threading.Event) -> Iterator[None]:
-    """Wait until nobody else runs jobs from this state folder, or until `stop` is set."""
+    """Wait until no other process runs jobs from this state folder, or until `stop` is set."""
     with ExitStack() as stack:
         while not stop.is_set():
             try:

@@ -1,4 +1,4 @@
-"""Versions between installations: out as one signed file, and in from one whose key somebody here trusts."""
+"""Transfer of versions between installations: export as a signed file, import of files signed by a trusted key."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def _digest(name: str) -> str:
 
 
 def _name(settings: Settings) -> str:
-    """Return what a lake is called, whoever asks; one inside of the project moves with it."""
+    """Return a canonical name of a lake; that of one inside the project is relative to the project."""
     lake = settings.lake
     if lake.scheme == "file" and lake.path.is_relative_to(settings.root):
         return str(lake.path.relative_to(settings.root))

@@ -165,7 +165,7 @@ class LmdbOnlineStore:
         return held
 
     def _sweep(self) -> None:
-        """Delete the states that nobody reads any more, in pieces between which others can write."""
+        """Delete the states of dropped slots, in pieces between which others can write."""
         work: Callable[[Any], bool] = _sweep_some
         while self._file().writing(work):
             pass

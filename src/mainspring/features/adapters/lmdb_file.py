@@ -120,7 +120,7 @@ class LmdbFile:
                         self._env.set_mapsize(0)
 
     def hold(self) -> None:
-        """Wait until nobody here reads or writes, and let nobody begin."""
+        """Wait until no transaction of this process is open, and block new ones."""
         self._writing.acquire()
         self._map.acquire()
 

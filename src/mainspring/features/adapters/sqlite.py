@@ -151,7 +151,7 @@ class SqliteOnlineStore:
             self._connection().execute("SELECT 1 FROM slot LIMIT 1").fetchall()
 
     def _sweep(self) -> None:
-        """Delete the states that nobody reads any more, in pieces between which others can write."""
+        """Delete the states of dropped slots, in pieces between which others can write."""
         with self._errors():
             doomed = self._connection().execute("SELECT id FROM slot WHERE view IS NULL").fetchall()
         for (slot,) in doomed:

@@ -78,7 +78,7 @@ class Distributions:
 
     Attributes:
         version: The version of the source's table.
-        entities: How many entities were read, of about `known`.
+        entities: Number of entities read, of about `known`.
         instants: At how many instants in each period.
         rows: How many rows of the source they were read from.
         examples: The keys of some of the entities; none where a key identifies a person.
@@ -99,7 +99,7 @@ def distributions(view: FeatureView, scan: TableScan, now: int, bounds: Bounds |
 
     Args:
         now: UTC epoch microseconds; nothing that becomes visible later is read.
-        bounds: What it may cost. A period has at most `bounds.entities` reads.
+        bounds: Limits of its cost. A period has at most `bounds.entities` reads.
 
     Raises:
         Unavailable: Reading the table took too long.

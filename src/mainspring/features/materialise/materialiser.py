@@ -40,11 +40,11 @@ class Materialiser:
     Args:
         lake: Has the sources' tables, and gets the tiles made from them. Or a function that gives the version of a
             source's table to read: then tiles stay in this process.
-        store: Where the states go.
-        clock: What time it is: nothing that is not knowable yet is settled.
-        locks: What keeps materialisations of one view apart, across processes.
-        memory_limit: What DuckDB may use before it spills to disk.
-        entities_at_once: How many entities' states are in this process's memory together, and in one write.
+        store: Online store that receives the states.
+        clock: Source of the present time: rows that are not visible yet are never settled.
+        locks: Locks that serialise materialisations of one view, across processes.
+        memory_limit: Memory that DuckDB may use before it spills to disk.
+        entities_at_once: Number of entities' states in this process's memory together, and in one write.
     """
 
     def __init__(

@@ -53,7 +53,7 @@ def point_in_time_to(
     """Write what `features.offline.read.point_in_time` returns as a Parquet file, which is there whole or not at all.
 
     Args:
-        path: Where to write; a file that is there is replaced.
+        path: Path to write; an existing file is replaced.
         observations: A table, or the path of a Parquet file.
         temp: The folder under which to spill and to keep what is on its way; by default the machine's temporary one.
         progress: Called with how many observations are written, and of how many.

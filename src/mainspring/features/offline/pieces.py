@@ -56,7 +56,7 @@ def write_whole(path: Path, tables: Iterable[pa.Table], written: Callable[[int],
     """Write tables of one schema, at least one, as a Parquet file that is there whole or not at all.
 
     Args:
-        path: Where to write; a file that is there is replaced.
+        path: Path to write; an existing file is replaced.
         written: Called with how many rows are written so far.
 
     Returns:

@@ -52,9 +52,9 @@ def point_in_time(
         groups: The features wanted.
         scan: Gives the version of a source's table to read, by the source's name.
         schema: The types of the observations' columns.
-        memory_limit: What DuckDB may use before it spills to disk. The observations and the result come on top of it;
+        memory_limit: DuckDB's memory before it spills to disk. The observations and the result come on top of it;
             where those are too much, see `features.offline.outsize`.
-        threads: How many DuckDB uses, by default one a core.
+        threads: Number of DuckDB's threads, by default one a core.
         temp: The folder under which to spill, by default the machine's temporary one.
         rows_worth_a_tile: From how many rows of an entity in a tile on they are summed up in finer ones; see
             `features.offline.levels`. It changes the time a read takes, and nothing else.

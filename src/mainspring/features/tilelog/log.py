@@ -63,7 +63,7 @@ class TileLog:
 
     Args:
         con: A DuckDB connection, in which `landing` is what `features.tilelog.landed.open_landing` makes.
-        lake: Where the log is kept.
+        lake: Lake that stores the log.
         locks: One writer of a log at a time.
         landing: The name of that view.
     """
@@ -95,7 +95,7 @@ class TileLog:
 
         Args:
             loads: Of the version of the source that `landing` reads.
-            wanted: Which of them are to be in the log.
+            wanted: Mask of the loads to have in the log.
 
         Returns:
             The pieces of the log that hold now, no load in two of them, and which loads are in none.
@@ -125,7 +125,7 @@ class TileLog:
         return len(self.read(loads)[0]) < len(self._pieces)
 
     def whole(self, loads: Loads) -> int:
-        """Return the version of the log that was last read, -1 where a piece of it holds no more."""
+        """Return the version of the log that was last read, -1 if a piece of it is stale."""
         chosen, _ = choose(self._pieces, loads)
         return -1 if self._version is None or len(chosen) < len(self._pieces) else self._version
 

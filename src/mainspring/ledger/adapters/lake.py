@@ -32,8 +32,8 @@ class LakePredictions:
     """`PredictionStore` over the segments of `SegmentLog` and a lake table.
 
     Args:
-        folder: Where the segments are.
-        lake: Where predictions end up, in the table `predictions`.
+        folder: Folder of the segments.
+        lake: Lake that receives the predictions, in the table `predictions`.
         locks: One compaction at a time: the lock is `predictions`.
         key: The installation's key for personal values, 32 bytes; without it none can be shown.
         at_once_bytes: How much of a segment is compacted at once: 4 MiB are some 10,000 predictions, 100 MB as rows.

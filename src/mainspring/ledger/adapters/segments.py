@@ -68,7 +68,7 @@ class SegmentLog:
     """A `PredictionLog` over segment files of its own.
 
     Args:
-        folder: Where the segments are; made if missing.
+        folder: Folder of the segments; made if missing.
         key: The installation's key for personal values, 32 bytes; without it they are left out.
         max_bytes: A segment that has grown this large is closed and another begun.
         max_age_s: So is one that was begun this long ago, at the next write.

@@ -59,7 +59,7 @@ class Segment:
         return self.path.with_suffix(".progress")
 
     def live(self) -> bool:
-        """Return whether a writer holds it. One that nobody holds never grows again."""
+        """Return whether a writer holds it. A segment without a writer never grows again."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:

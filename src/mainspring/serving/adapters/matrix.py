@@ -22,7 +22,7 @@ class Matrix:
 
     Args:
         datatype: Of the matrix, which decides how numbers are rounded.
-        features: How many columns the model takes.
+        features: Number of the model's columns.
         answers: The type of the model's answers.
 
     Raises:

@@ -47,7 +47,7 @@ class Batcher(Generic[Payload]):
         max_queue_rows: The most rows that wait; a larger request waits alone.
         max_queue_bytes: The most bytes that wait; a larger request waits alone.
         max_batch_rows: The most rows of a batch; a larger request runs alone.
-        cost: What is known of a batch's cost before the first.
+        cost: Prior estimate of a batch's cost.
     """
 
     def __init__(

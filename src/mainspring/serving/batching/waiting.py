@@ -94,7 +94,7 @@ class Waiting(Generic[Payload]):
         return min([queue.entries[0][0] for queue in self.queues.values()])
 
     def is_last(self, job: Job[Payload]) -> bool:
-        """Return whether nobody who waits would go after a job."""
+        """Return whether no queued job would go after a job."""
         if not self.priorities or job.priority > self.priorities[-1]:
             return True
         return job.priority == self.priorities[-1] and job.deadline >= self.queues[job.priority].entries[-1][0]

@@ -20,7 +20,7 @@ class Bodies:
 
     Args:
         max_bytes: The largest body, as sent and decompressed.
-        threads: Where large bodies are decompressed.
+        threads: Pool that decompresses large bodies.
     """
 
     def __init__(self, *, max_bytes: int, threads: Executor) -> None:

@@ -73,7 +73,7 @@ class Gateway:
 
     Args:
         routes: The routing table it follows.
-        bundles: Where bundles come from, by digest, verified.
+        bundles: Store of verified bundles, by digest.
         online: Holds the features of requests by key.
         log: Gets every prediction before its caller does.
         executors: Makes what runs a bundle's model.
@@ -82,7 +82,7 @@ class Gateway:
         clock: Says what time it is for features and the log. No field of a request does.
         allowed_hosts: Names it answers to, without ports, lower case (`security.hosts.allowed_hosts`).
         max_body_bytes: The largest body, also after decompression.
-        threads: How many slow models run at once.
+        threads: Largest number of slow models that run concurrently.
         tracing: Makes spans of requests, if any are wanted.
         catalog: The copy of the catalog that routes and keys come from, where they do.
     """

@@ -99,12 +99,12 @@ class Request:
 
     Attributes:
         complete: Whether all of it is there.
-        read: When its head was read, monotonic, µs.
+        read: Instant at which its head was read, monotonic, µs.
         received: The earliest instant at which its head can have come, before that where the loop was behind.
-        size: How many bytes of its body came.
+        size: Number of received bytes of its body.
         template: Its path with names for what differs, see `routes`.
         model: As in the path, empty where it has none; so is `version`.
-        id: What it is called where it is spoken of.
+        id: Its request id in logs and traces.
         answered: Of an `infer`.
         on_leave: Is called if the peer leaves before it is answered.
     """
@@ -187,7 +187,7 @@ class Request:
         return self.body
 
     def pause(self) -> None:
-        """Leave the rest of its body unread until `resume`: what nobody waits for yet is not counted as arriving."""
+        """Leave the rest of its body unread until `resume`; meanwhile it does not count as arriving."""
         self._connection.pause(self)
 
     def resume(self) -> None:
@@ -195,7 +195,7 @@ class Request:
         self._connection.resume()
 
     def _room(self, left: int, align: int) -> memoryview:
-        """Move what came of the body to where all of it has room, and return the room that is left."""
+        """Move the received part of the body to a buffer with room for all of it, and return the free rest."""
         room = np.empty(self.size + left + _NUMBER, np.uint8)  # unlike a bytearray it is not cleared first
         start = -(room.ctypes.data + align) % _NUMBER
         whole = memoryview(room)[start : start + self.size + left]  # type: ignore[arg-type]

@@ -135,7 +135,7 @@ def run(
     Args:
         address: Host and port.
         requests: Whole requests as `http_request` makes them, sent in turn.
-        connections: How many are open at once.
+        connections: Number of concurrent connections.
         rate: Requests a second of an open loop; without it the loop is closed.
         waits: Whether a request that is due while no connection is free waits for one. Otherwise it is lost, as where
             each connection is a caller of its own that is still busy; of those due at once the newest is sent.

@@ -51,8 +51,8 @@ class CatalogCopy:
     Args:
         connect: Opens the catalog; called in the thread, again after each failure.
         clock: The machine's.
-        max_stale_us: How long keys and routes count that the catalog has not confirmed.
-        file: Where the copy is saved for the next start.
+        max_stale_us: Longest time that keys and routes stay valid without the catalog's confirmation.
+        file: File that saves the copy for the next start.
     """
 
     def __init__(

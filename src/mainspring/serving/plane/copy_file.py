@@ -28,8 +28,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """The routing table and the API keys, as the catalog had them.
 
     Attributes:
-        of: Which catalog of which project.
-        confirmed_at: When the catalog said so last, UTC epoch microseconds.
+        of: Identity of the catalog and its project.
+        confirmed_at: Instant of the catalog's last confirmation, UTC epoch microseconds.
         highest: The highest revision that the routing table ever had: a lower one comes from a backup.
     """
 

@@ -20,10 +20,10 @@ class Gathered:
     """The rows of several requests below one another, those by key first.
 
     Attributes:
-        features: What the model takes.
-        sent: What the requests by key brought.
+        features: Inputs of the model.
+        sent: Columns of the requests by key.
         statuses: Of the stored features of the rows by key.
-        keyed: How many rows are by key.
+        keyed: Number of rows by key.
     """
 
     __slots__ = ("features", "keyed", "sent", "statuses")

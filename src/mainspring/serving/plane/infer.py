@@ -48,8 +48,8 @@ class Inference:
         """Queue it for a batch; `waiter` receives the outcome in a later turn of the loop.
 
         Args:
-            received_us: When the request came, monotonic, µs.
-            deadline_us: When it must be answered; by default as the endpoint and the request's parameters say.
+            received_us: Arrival of the request, monotonic, µs.
+            deadline_us: Deadline of the reply; by default as the endpoint and the request's parameters say.
 
         Raises:
             Overloaded, DeadlineExceeded: There is no room, or no time.

@@ -63,9 +63,9 @@ class Metrics(Collector):
         ready: Whether it takes traffic.
         served: Endpoint -> the versions behind it.
         waiting: Endpoint -> rows that wait.
-        refused: How many versions of the routing table cannot be served.
+        refused: Number of versions of the routing table that cannot be served.
         unlogged: (endpoint, cause) -> rows that were predicted and are not in the log, see `PredictionLog`.
-        damaged: How many segments of the log are set aside.
+        damaged: Number of segments of the log that are set aside.
         catalog: The copy of the catalog that is served from, if there is one.
     """
 

@@ -33,16 +33,16 @@ class DataPlane:
 
     Args:
         routes: The routing table it follows.
-        bundles: Where bundles come from, by digest, verified.
+        bundles: Store of verified bundles, by digest.
         online: Holds the features of requests by key.
         log: Gets every prediction before its caller does.
         executors: Makes what runs a bundle's model.
         clock: Says what time it is for features and the log. No field of a request does.
-        threads: How many slow models run at once.
+        threads: Largest number of slow models that run concurrently.
         catalog: The copy of the catalog that `routes` and the callers' keys come from, where they do.
 
     Attributes:
-        in_flight: How many requests are on their way; whoever speaks a protocol counts them.
+        in_flight: Number of requests in flight, counted by the protocol's server.
         draining: Whether this process is stopping.
     """
 

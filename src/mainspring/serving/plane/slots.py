@@ -32,7 +32,7 @@ class Slots:
     """One process's place among `count`.
 
     Args:
-        place: Where the sockets are, private; made if missing.
+        place: Private folder of the sockets; made if missing.
         slot: This process's number, from 0.
     """
 

@@ -86,9 +86,9 @@ class Tracing:
 
     Args:
         clock: The time of the world; spans carry UTC.
-        share: Which share of the traces that begin here is kept. A caller's own are kept if the caller keeps them.
-        about: What describes this process, attributes of OpenTelemetry's resource such as `service.name`.
-        room: How many spans may wait to be exported.
+        share: Sampled share of the traces that begin here. A caller's own are sampled if the caller samples them.
+        about: Description of this process, attributes of OpenTelemetry's resource such as `service.name`.
+        room: Largest number of spans that wait for export.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Tracing:
         Args:
             route: Its route's template, empty if there is no such route.
             endpoint: The endpoint that it is about, empty if none is served by that name.
-            status: What was answered; `HUNG_UP` if nobody was there to be told.
+            status: Status of the reply; `HUNG_UP` if the caller was gone.
         """
         method = request.head.method if request.head.method in _METHODS else "_OTHER"
         said = "HTTP" if method == "_OTHER" else method

@@ -157,7 +157,7 @@ def decode_infer(body: bytes | memoryview, header_length: int | None = None) -> 
     """Return the request in `body`.
 
     Args:
-        header_length: How many bytes of it are JSON; binary data follows. `None`: all of them.
+        header_length: Number of its JSON bytes; binary data follows. `None`: all of them.
 
     Raises:
         Invalid: It is not JSON, or not of the protocol, or the sizes do not fit; the message names the place.

@@ -1,4 +1,4 @@
-"""What endpoints managed when they were measured."""
+"""Measured baselines of endpoints."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Who approved a version, which versions are to go, whose bundles may be imported."""
+"""Approvals of versions, deletion marks, and trusted keys of imported bundles."""
 
 import sqlalchemy as sa
 from alembic import op

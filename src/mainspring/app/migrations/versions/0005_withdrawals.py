@@ -1,4 +1,4 @@
-"""Approvals that somebody took back."""
+"""Withdrawn approvals."""
 
 import sqlalchemy as sa
 from alembic import op

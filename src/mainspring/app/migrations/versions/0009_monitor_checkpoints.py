@@ -1,4 +1,4 @@
-"""How far each endpoint's monitor windows go."""
+"""Progress of each endpoint's monitor windows."""
 
 import sqlalchemy as sa
 from alembic import op

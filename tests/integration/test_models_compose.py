@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from depot import MODEL, lay_out, opened
+from depot import MODEL, Depot, opened
 from mainspring.app.models.composing import Plan, Step, compose
 from mainspring.app.models.executors import executors
 from mainspring.app.models.modelling import add_file
@@ -18,12 +18,7 @@ from model_kit import mlp
 pytestmark = pytest.mark.slow
 
 
-def test_an_ensemble_of_trained_models_takes_their_features_and_keys(tmp_path: Path) -> None:
-    depot = lay_out(tmp_path / "depot")
-    depot.ingest_all()
-    depot.run("materialize")
-    for _ in range(2):
-        depot.run("train", MODEL)
+def test_an_ensemble_of_trained_models_takes_their_features_and_keys(depot: Depot, tmp_path: Path) -> None:
     project = opened(depot)
     features = [each.name for each in project.bundles.load(project.versions.get(MODEL, "1").digest).manifest.inputs]
     same = {name: name for name in features}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from depot import MODEL, Depot, lay_out, opened
+from depot import MODEL, Depot, copied, opened
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a training is several processes
 
@@ -71,10 +71,11 @@ def test_of_a_project_outside_git_nothing_differs_until_its_function_changes(dep
     assert depot.json("runs", MODEL) == before  # and nothing was recorded or registered
 
 
-def test_the_recorded_commit_and_the_difference_to_it_are_run_whatever_the_files_are_now(tmp_path: Path) -> None:
-    depot = lay_out(tmp_path / "repository" / "depot")
-    depot.json("apply")
-    depot.ingest_all()
+def test_the_recorded_commit_and_the_difference_to_it_are_run_whatever_the_files_are_now(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "repository").mkdir()
+    depot = copied(trained[0], tmp_path / "repository" / "depot")
     git(tmp_path / "repository", "init", "-q")
     git(tmp_path / "repository", "add", "depot/parcels", "depot/mainspring.toml")
     git(tmp_path / "repository", "commit", "-qm", "first")

@@ -146,7 +146,7 @@ class Acceptor:
         """Return the connections that are open, how many of them are held and were closed for others, and the bytes of
         bodies that are arriving."""
         return {
-            "connections": self._open,
+            "connections": self.open,
             "held_connections": self.pressure.holding,
             "evicted_connections": self._evicted,
             "receiving_bytes": self._receiving,
@@ -177,7 +177,7 @@ class Acceptor:
     def _accept(self) -> None:
         idle: list[Connection | _Greeting] | None = None
         for _ in range(_AT_ONCE):
-            full = self._open >= self.limits.connections
+            full = self.open >= self.limits.connections
             if full and idle is None:
                 idle = self._idlest()
             if full and not idle:
@@ -203,7 +203,8 @@ class Acceptor:
             task.add_done_callback(self._greeted)
 
     @property
-    def _open(self) -> int:
+    def open(self) -> int:
+        """How many connections there are, with those that are being made."""
         return len(self._connections) + sum(not each.over for each in self._greeting.values())
 
     def _idlest(self) -> list[Connection | _Greeting]:

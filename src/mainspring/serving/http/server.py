@@ -94,14 +94,14 @@ async def _end(gateway: Gateway, server: Acceptor, within_s: float) -> None:
     """Close each connection with its next reply, and the idle ones when none is asked on any more.
 
     A connection that is in use is not closed before its caller was told, since a request that is on its way to a
-    closed connection is lost. So there must be quiet for a while first.
+    closed connection is lost. So there must be quiet for a while first, where there is any connection.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s
     gateway.drain()
     server.ending = True
     answered, quiet_since = gateway.metrics.total(), loop.time()
-    while loop.time() < min(deadline, quiet_since + _QUIET_S):
+    while loop.time() < min(deadline, quiet_since + _QUIET_S) and (gateway.in_flight or server.open):
         await asyncio.sleep(_POLL_S)
         if gateway.in_flight or gateway.metrics.total() != answered:
             answered, quiet_since = gateway.metrics.total(), loop.time()

@@ -51,6 +51,7 @@ _NOT_IMPORTED = re.compile(r"__main__|conformance|\.migrations\.|\.adapters\.(ca
 _FREE = (
     *("MAINSPRING_", "AWS_", "COLUMNS", "NO_COLOR", "FORCE_COLOR", "PATH", "PWD", "OLDPWD", "PYTEST_", "SHLVL", "_"),
     "LC_CTYPE",  # an interpreter sets it itself
+    *("MLFLOW_DISABLE_TELEMETRY", "OMP_WAIT_POLICY"),  # so does the package, also in the process of the tests
 )
 # nor what the server has not, but for these.
 _READ = ("ARROW", "GRPC", "LC_", "LD_", "MALLOC", "MKL", "MLFLOW", "OMP", "OPENBLAS", "OTEL", "PYTHON", "SKLEARN", "TZ")

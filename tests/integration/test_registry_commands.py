@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+import prefork
 from depot import MODEL, Depot, copied, opened
 from mainspring.app.keys import create_key
 from mainspring.app.models.transferring import export_version
@@ -16,6 +19,12 @@ from mainspring.core.errors import StorageFull
 from mainspring.core.time import DAY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # each command is a process
+
+
+def test_commands_are_forked_also_where_the_tests_have_tracked_and_trained(depot: Depot) -> None:
+    opened(depot).tracking.search(limit=1)
+    import_module("mainspring.app.runs.training")
+    assert prefork.suits(depot.environment) or os.environ.get("MAINSPRING_TESTS_START") == "real"
 
 
 def test_two_trainings_of_one_model_at_once_make_two_versions(depot: Depot) -> None:

@@ -1,7 +1,7 @@
 """The tests that a change can break, by who imports what: `make quick` runs them.
 
-A test module is one of them where it imports a module that was changed, or one that imports such a module itself.
-Whatever is further away, or is reached without an import, `make check` finds.
+A test module is one of them where it imports a module that was changed, or one that imports such a module itself; where
+nothing does, those count that are another import away, and so on. What is further, `make check` finds.
 """
 
 from __future__ import annotations
@@ -38,9 +38,16 @@ def affected(files: Iterable[Path]) -> list[Path]:
     """Return the test modules that a change of these files can break."""
     graph = grimp.build_graph("mainspring", exclude_type_checking_imports=True, cache_dir=None)
     files = set(files)
-    ours = {MODULES[path] for path in files if path in MODULES}
-    reached = ours.union(*(graph.find_modules_that_directly_import(each) for each in ours if each in graph.modules))
     imports = {path: _imports(path) for path in TESTS.rglob("*.py")}
+    tested = set().union(*(found for path, found in imports.items() if path.is_relative_to(TESTS / "unit")))
+    reached: set[str] = set()
+    for each in files & MODULES.keys():
+        near, more = {MODULES[each]}, _importers(graph, {MODULES[each]})
+        near |= more
+        while more and not near & tested:
+            more = _importers(graph, more) - near
+            near |= more
+        reached |= near
     hit = files & imports.keys() | {path for path, found in imports.items() if found & reached}
     # What tests share (kits, worlds) carries a change on to those that import it, a conftest.py its own to its folder.
     folders = {path.parent for path in files if path.name == "conftest.py"}
@@ -51,6 +58,10 @@ def affected(files: Iterable[Path]) -> list[Path]:
         more = {path for path, found in imports.items() if found & names} - hit
         hit |= more
     return sorted(path for path in hit if path.name.startswith("test_") and path.exists())
+
+
+def _importers(graph: grimp.ImportGraph, modules: set[str]) -> set[str]:
+    return set().union(*(graph.find_modules_that_directly_import(each) for each in modules & graph.modules))
 
 
 @functools.cache

@@ -22,6 +22,7 @@ import re
 import runpy
 import signal
 import socket
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -87,9 +88,8 @@ def run(
         command = Command(arguments, cwd=cwd, environment=environment, stdout=stdout, stderr=stderr)
         try:
             code = command.wait(timeout_s)
-        except subprocess.TimeoutExpired as expired:
-            expired.output, expired.stderr = written(stdout), written(stderr)
-            raise
+        except subprocess.TimeoutExpired:
+            raise subprocess.TimeoutExpired(list(arguments), timeout_s, written(stdout), written(stderr)) from None
         finally:
             command.close()
         return code, written(stdout), written(stderr)
@@ -314,6 +314,10 @@ def _command(arguments: list[str], cwd: str, environment: dict[str, str]) -> int
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     gc.collect()  # files and databases that nobody closed
+    for each in gc.get_objects():  # and what modules still know: an interpreter's end closes databases
+        if isinstance(each, sqlite3.Connection):
+            with contextlib.suppress(sqlite3.Error):  # it is another thread's
+                each.close()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()

@@ -46,7 +46,8 @@ logging.setLogRecordFactory(_LogRecord)
 gc.disable()  # what is imported stays
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
     """Let no collection of garbage go through modules and tests again: that would be half a second each time."""
     gc.freeze()
     gc.enable()

@@ -20,6 +20,7 @@ import os
 import pkgutil
 import re
 import runpy
+import select
 import signal
 import socket
 import sqlite3
@@ -170,7 +171,7 @@ class _Server:
             (self.programs / name).chmod(0o700)
         ready, told = os.pipe()
         command = [sys.executable, __file__, self.address, str(told)]
-        self._process = subprocess.Popen(command, env=self.environment, pass_fds=[told], stdin=subprocess.DEVNULL)
+        self._process = subprocess.Popen(command, env=self.environment, pass_fds=[told], stdin=subprocess.PIPE)
         os.close(told)
         with os.fdopen(ready) as started:
             assert started.read() == "ready", "the server of forked commands did not start"
@@ -178,7 +179,7 @@ class _Server:
 
     def close(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
         self._folder.cleanup()
 
 
@@ -229,7 +230,8 @@ def _serve(address: str, ready: int) -> None:
         listener.listen(64)
         os.write(ready, b"ready")
         os.close(ready)
-        while True:
+        # When the pipe ends instead, so has pytest, however it went.
+        while listener.fileno() in select.select([listener.fileno(), 0], [], [])[0]:
             line, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()

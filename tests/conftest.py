@@ -80,7 +80,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent  # one for all workers
     root, told = base / "trained-depot", base / "trained-depot.json"
-    with FileLocks(base / "locks").hold("trained-depot", wait_s=170):
+    with FileLocks(base / "locks").hold("trained-depot", wait_s=380):
         if not told.exists():
             told.write_text(json.dumps(_make(root)))
     return root, json.loads(told.read_text())

@@ -5,14 +5,18 @@ from __future__ import annotations
 import ast
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import grimp
 import pytest
 from importlinter.api import read_configuration
 from importlinter.application.use_cases import lint_imports
-from importlinter.domain.contract import registry
+from importlinter.contracts.forbidden import ForbiddenContract
+from importlinter.contracts.layers import LayersContract
+from importlinter.contracts.protected import ProtectedContract
 
 ROOT = Path(__file__).parents[2]
+CONTRACTS: dict[str, Any] = {"forbidden": ForbiddenContract, "layers": LayersContract, "protected": ProtectedContract}
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +39,7 @@ def broken(graph: grimp.ImportGraph) -> list[str]:
     assert session["include_external_packages"] == session["exclude_type_checking_imports"] == "True"
     names = []
     for options in configuration["contracts_options"]:
-        make = registry.get_contract_class(options["type"])
-        contract = make(name=options["name"], session_options=session, contract_options=options)
+        contract = CONTRACTS[options["type"]](name=options["name"], session_options=session, contract_options=options)
         if not contract.check(deepcopy(graph), verbose=False).kept:
             names.append(options["name"])
     return names

@@ -370,6 +370,7 @@ class AsksFirst(Batcher[int]):
 def test_a_check_refuses_what_an_offer_would_and_changes_nothing_else(arrivals, fixed, per_row, bounds) -> None:
     given = {"fixed": fixed, "per_row": per_row, **bounds}
     asked, offered = simulate(arrivals, **given, kind=AsksFirst), simulate(arrivals, **given)
-    said = [{place: str(error) for place, error in each.refused.items()} for each in (asked, offered)]
-    assert said[0] == said[1]
+    assert asked.refused.keys() == offered.refused.keys()
+    for place, error in offered.refused.items():  # a check knows no bytes: where these are too many it may say "late"
+        assert "bytes wait" in str(error) or str(asked.refused[place]) == str(error)
     assert replace(asked, refused={}) == replace(offered, refused={})

@@ -103,8 +103,10 @@ class Batcher(Generic[Payload]):
         self._waiting.push(job)
 
     def check(self, rows: int, deadline: int, priority: int) -> None:
-        """Raise if a job would not be let wait now, before the work is done that makes it one. An idle executor has
-        time for anybody: only `offer` says.
+        """Raise if `offer` would refuse a job now, before the work is done that makes it one.
+
+        Nothing is refused while the executor is idle and nobody waits. The job's bytes are not known yet, so too many
+        of them may be refused as too late.
 
         Raises:
             Overloaded, DeadlineExceeded: As `offer`.

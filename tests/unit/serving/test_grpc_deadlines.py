@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -30,26 +32,33 @@ def message(**parameters: int) -> Any:
     return made
 
 
-def answer(asked: Any, *, since_us: int, left_us: int | None) -> Any:
-    """Return the reply to a call that arrived `since_us` ago and whose own deadline is in `left_us`."""
+@asynccontextmanager
+async def loaded() -> AsyncIterator[DataPlane]:
+    """Give a data plane that serves one version of `late-arrival`."""
     kit = Kit()
     kit.publish("1")
+    plane = DataPlane(
+        routes=kit.routes, bundles=kit.bundles, online=kit.online, log=kit.log, executors=OnnxExecutor,
+        clock=kit.clock, threads=2,
+    )  # fmt: skip
+    plane.start()
+    try:
+        await asyncio.wait_for(plane.preloaded(), 60)
+        yield plane
+    finally:
+        await plane.stop()
+
+
+def answer(asked: Any, *, since_us: int, left_us: int | None) -> Any:
+    """Return the reply to a call that arrived `since_us` ago and whose own deadline is in `left_us`."""
 
     async def main() -> Any:
-        plane = DataPlane(
-            routes=kit.routes, bundles=kit.bundles, online=kit.online, log=kit.log, executors=OnnxExecutor,
-            clock=kit.clock, threads=2,
-        )  # fmt: skip
-        plane.start()
-        try:
-            await asyncio.wait_for(plane.preloaded(), 60)
+        async with loaded() as plane:
             now = monotonic_us()
             caller = Caller("key", now - since_us)
             if left_us is not None:
                 caller.deadline = now + left_us
             return await INFER.answer(plane, asked, caller)
-        finally:
-            await plane.stop()
 
     return asyncio.run(main())
 
@@ -76,19 +85,11 @@ def test_what_is_too_late_is_refused_before_its_tensors_are_decoded() -> None:
 
 
 def test_what_the_queue_has_no_time_for_is_refused_before_its_tensors_are_decoded() -> None:
-    kit = Kit()
-    kit.publish("1")
     asked = message()
     asked.inputs[1].shape[:] = [7]  # to decode it would be `Invalid`
 
     async def main() -> None:
-        plane = DataPlane(
-            routes=kit.routes, bundles=kit.bundles, online=kit.online, log=kit.log, executors=OnnxExecutor,
-            clock=kit.clock, threads=2,
-        )  # fmt: skip
-        plane.start()
-        try:
-            await asyncio.wait_for(plane.preloaded(), 60)
+        async with loaded() as plane:
             with pytest.raises(Invalid):  # an idle lane has time for anybody
                 await INFER.answer(plane, asked, Caller("key", monotonic_us()))
             (lane,) = plane.endpoint("late-arrival").lanes.values()
@@ -99,8 +100,6 @@ def test_what_the_queue_has_no_time_for_is_refused_before_its_tensors_are_decode
             with pytest.raises(DeadlineExceeded, match="would come after its deadline"):
                 await INFER.answer(plane, asked, Caller("key", monotonic_us()))
             assert (lane.batcher.waiting_rows, kit_rejections(plane)) == (before, 1)
-        finally:
-            await plane.stop()
 
     asyncio.run(main())
 

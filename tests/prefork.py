@@ -24,7 +24,6 @@ import select
 import signal
 import socket
 import sqlite3
-import struct
 import subprocess
 import sys
 import tempfile
@@ -37,6 +36,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import prefork_client
+from prefork_client import COUNT, exactly, number
 
 _HEAVY = (
     "mlflow.store.model_registry.sqlalchemy_store",
@@ -57,7 +57,6 @@ _FREE = (
 )
 # nor what the server has not, but for these.
 _READ = ("ARROW", "GRPC", "LC_", "LD_", "MALLOC", "MKL", "MLFLOW", "OMP", "OPENBLAS", "OTEL", "PYTHON", "SKLEARN", "TZ")
-_COUNT = struct.Struct("!i")
 _PROGRAM = """\
 #!{python} -IS
 import sys
@@ -115,9 +114,9 @@ class Command:
         said = json.dumps([["-m", "mainspring", *arguments], str(cwd), dict(environment), [0, 1, 2]]).encode()
         with Path(os.devnull).open() as nothing:
             streams = [nothing.fileno(), stdout.fileno(), stderr.fileno()]
-            socket.send_fds(self._line, [_COUNT.pack(len(said))], streams)
+            socket.send_fds(self._line, [COUNT.pack(len(said))], streams)
         self._line.sendall(said)
-        self.pid = _number(self._line)
+        self.pid = number(self._line)
         assert self.pid, "the environment does not suit"
 
     def wait(self, timeout: float) -> int:
@@ -129,7 +128,7 @@ class Command:
         if self.returncode is None:
             self._line.settimeout(timeout)
             try:
-                self.returncode = _number(self._line)
+                self.returncode = number(self._line)
             except TimeoutError:
                 raise subprocess.TimeoutExpired(self._arguments, timeout) from None
         return self.returncode
@@ -200,20 +199,6 @@ def _bound(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith(_FREE)}
 
 
-def _number(line: socket.socket) -> int:
-    (number,) = _COUNT.unpack(_exactly(line, _COUNT.size))
-    return int(number)
-
-
-def _exactly(line: socket.socket, count: int) -> bytes:
-    found = b""
-    while len(found) < count:
-        part = line.recv(count - len(found))
-        assert part, "the server of forked commands is gone"
-        found += part
-    return found
-
-
 def _serve(address: str, ready: int) -> None:
     here = _bound(os.environ)  # before imports add to it
     mainspring = importlib.import_module("mainspring")
@@ -242,10 +227,10 @@ def _serve(address: str, ready: int) -> None:
 def _attend(line: socket.socket, here: Mapping[str, str], python: str) -> None:
     """Run one command in a child of this process, say which that is and how it ended, and end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    header, files, _, _ = socket.recv_fds(line, _COUNT.size, 250)
-    arguments, cwd, environment, places = json.loads(_exactly(line, _COUNT.unpack(header)[0]))
+    header, files, _, _ = socket.recv_fds(line, COUNT.size, 250)
+    arguments, cwd, environment, places = json.loads(exactly(line, COUNT.unpack(header)[0]))
     if not _same(environment, here):
-        line.sendall(_COUNT.pack(0))
+        line.sendall(COUNT.pack(0))
         os._exit(0)
     child = os.fork()
     if child == 0:
@@ -255,11 +240,11 @@ def _attend(line: socket.socket, here: Mapping[str, str], python: str) -> None:
         os._exit(_command(arguments, cwd, environment))
     for file in files:
         os.close(file)  # who reads a pipe to its end waits for the command alone
-    line.sendall(_COUNT.pack(child))
+    line.sendall(COUNT.pack(child))
     threading.Thread(target=_end_with, args=(line, child), daemon=True).start()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     with contextlib.suppress(OSError):  # nobody waits any more
-        line.sendall(_COUNT.pack(code))
+        line.sendall(COUNT.pack(code))
     os._exit(0)
 
 

@@ -14,7 +14,7 @@ import struct
 import sys
 
 CHILD = "mainspring.app.processes.child"
-_COUNT = struct.Struct("!i")
+COUNT = struct.Struct("!i")
 
 
 def main(address: str) -> None:
@@ -28,14 +28,14 @@ def main(address: str) -> None:
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(address)
         said = json.dumps([arguments, os.path.realpath("."), dict(os.environ), files]).encode()
-        socket.send_fds(line, [_COUNT.pack(len(said))], files)
+        socket.send_fds(line, [COUNT.pack(len(said))], files)
         line.sendall(said)
-        process = _number(line)
+        process = number(line)
         if not process:
             _become(arguments)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, _: os.kill(process, number))
-        code = _number(line)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, lambda which, _: os.kill(process, which))
+        code = number(line)
     if code < 0:
         with contextlib.suppress(OSError):  # what cannot be caught
             signal.signal(-code, signal.SIG_DFL)
@@ -58,6 +58,17 @@ def _become(arguments: list[str]) -> None:
     os.execv(sys.executable, [sys.executable, *arguments])
 
 
-def _number(line: socket.socket) -> int:
-    (number,) = _COUNT.unpack(line.recv(_COUNT.size, socket.MSG_WAITALL))
-    return int(number)
+def number(line: socket.socket) -> int:
+    """Return the next number of a connection with the server."""
+    (found,) = COUNT.unpack(exactly(line, COUNT.size))
+    return int(found)
+
+
+def exactly(line: socket.socket, count: int) -> bytes:
+    """Return the next `count` bytes of a connection with the server."""
+    found = b""
+    while len(found) < count:
+        part = line.recv(count - len(found))
+        assert part, "the server of forked commands is gone"
+        found += part
+    return found

@@ -17,6 +17,7 @@ from mainspring.serving.grpc.calls import INFER, Caller
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane
 from serving_kit import FEATURES, Kit
+from unit.serving.test_live import serving
 
 DEADLINE_US = 10_000_000  # the endpoint's
 FIELDS = {"INT64": "int64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents"}
@@ -37,16 +38,8 @@ async def loaded() -> AsyncIterator[DataPlane]:
     """Give a data plane that serves one version of `late-arrival`."""
     kit = Kit()
     kit.publish("1")
-    plane = DataPlane(
-        routes=kit.routes, bundles=kit.bundles, online=kit.online, log=kit.log, executors=OnnxExecutor,
-        clock=kit.clock, threads=2,
-    )  # fmt: skip
-    plane.start()
-    try:
-        await asyncio.wait_for(plane.preloaded(), 60)
+    async with serving(kit, OnnxExecutor) as plane:
         yield plane
-    finally:
-        await plane.stop()
 
 
 def answer(asked: Any, *, since_us: int, left_us: int | None) -> Any:

@@ -45,6 +45,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/lint-imports tests/architecture/runtime.toml
 	$(BIN)/vulture
 
 types: $(READY)

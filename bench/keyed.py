@@ -21,7 +21,7 @@ from asking import HOST, Headers
 from mainspring.serving.load.generator import http_request
 
 if TYPE_CHECKING:
-    from mainspring.app.project import Project
+    from mainspring.project import Project
     from mainspring.registry.model import Bundle
 
 USERS = 5_000
@@ -74,8 +74,8 @@ def requests(port: int, users: Sequence[str], headers: Headers = ()) -> list[byt
 
 def prepared(folder: Path, rows: Path, model: Path) -> Project:
     """Return a project that has landed the rows, materialised them, and serves the model by keys."""
-    from mainspring.app.data.landing import land
-    from mainspring.app.features.materialising import materialise_views
+    from mainspring.operations.ingest import land
+    from mainspring.operations.materialize import materialise_views
     from mainspring.serving.model import Arm, Route
 
     project = starting.project(folder, SERVICE)

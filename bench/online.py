@@ -36,7 +36,6 @@ import redis
 
 import mainspring as ms
 from environments import PEERS, ROOT
-from mainspring.app.opened import OpenedProject
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, ManualClock
 from mainspring.data.adapters.memory import MemoryLake
@@ -52,6 +51,7 @@ from mainspring.features.materialise import Materialiser
 from mainspring.features.model import EntityState, FeatureView, Mark
 from mainspring.features.online import OnlineReader
 from mainspring.features.state.blobs import Candidates, Recent, State, encode
+from mainspring.operations.opened import OpenedProject
 from report import Case, report
 
 sys.path.insert(0, str(ROOT / "tests"))  # where servers are started

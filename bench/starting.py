@@ -22,7 +22,7 @@ from answering import BATCH
 from environments import PEERS
 
 if TYPE_CHECKING:
-    from mainspring.app.project import Project
+    from mainspring.project import Project
 
 HERE = Path(__file__).parent
 CORES = sorted(os.sched_getaffinity(0))  # all there are: while a server runs, this process has one of them
@@ -143,8 +143,8 @@ def floor(kind: str, folder: Path, *arguments: str) -> Iterator[int]:
 
 def project(folder: Path, service: str) -> Project:
     """Return a new project with one module."""
-    from mainspring.app.profiles.settings import load_settings
-    from mainspring.app.project import open_project
+    from mainspring.project import open_project
+    from mainspring.project.settings import load_settings
 
     root = folder / "project"
     root.mkdir()
@@ -156,13 +156,13 @@ def project(folder: Path, service: str) -> Project:
 @contextmanager
 def gateway(serving: Project, folder: Path) -> Iterator[tuple[int, str]]:
     """Run a project's gateway in one process, with everything on; yield its port and a key."""
-    from mainspring.app import keys
     from mainspring.core.time import HOUR
+    from mainspring.operations import keys
     from mainspring.security.model import Action
 
     token = keys.create_key(serving, "bench", [Action.PREDICT], HOUR)
     port = free_ports()
-    command = [sys.executable, "-m", "mainspring.app.processes.gateway", "--project", str(serving.settings.root)]
+    command = [sys.executable, "-m", "mainspring.processes.gateway", "--project", str(serving.settings.root)]
     with process(command, port, folder, "ours", MAINSPRING_GATEWAY=f"127.0.0.1:{port}"):
         yield port, token
 
@@ -170,8 +170,8 @@ def gateway(serving: Project, folder: Path) -> Iterator[tuple[int, str]]:
 @contextmanager
 def ours(folder: Path, models: Mapping[str, Path], deadline: str = "1s") -> Iterator[tuple[int, str]]:
     """Serve each model from a project, by an endpoint of its name; yield the port and a key."""
-    from mainspring.app.models.modelling import add_file
     from mainspring.delivery.routing import publish
+    from mainspring.operations.models.adding import add_file
 
     endpoints = [f'ms.Endpoint("{name}", model="{name}@champion", deadline="{deadline}")\n' for name in models]
     made = project(folder, "import mainspring as ms\n\n" + "".join(endpoints))

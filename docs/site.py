@@ -35,7 +35,7 @@ ADDRESSES = {
 }
 # The sections of the Python reference, by the modules that the public names come from.
 SECTIONS = {
-    "Projects": "mainspring.app",
+    "Projects": "mainspring.operations",
     "Types": "mainspring.core.schema",
     "Data": "mainspring.data",
     "Features": "mainspring.features",

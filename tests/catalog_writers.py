@@ -11,8 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mainspring.app.catalog import open_catalog, version
-from mainspring.app.definitions.applied import Applied
 from mainspring.core.errors import Conflict
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
@@ -20,6 +18,8 @@ from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.data.model import DatasetCommit
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.model import Window
+from mainspring.project.catalog import open_catalog, version
+from mainspring.project.definitions.applied import Applied
 from mainspring.registry.adapters.catalog import AliasMoves
 from mainspring.registry.adapters.mlflow import MlflowTracking
 from mainspring.registry.model import AliasMove

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import prefork
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import Project, open_project
+from mainspring.project import Project, open_project
+from mainspring.project.settings import load_settings
 
 ENDPOINT = MODEL = "late-parcel"
 PARCELS = 900

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mainspring.app.processes.running import read_running
-from mainspring.app.processes.supervisor import Supervisor
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import Project, open_project
 from mainspring.core.time import HOUR
+from mainspring.processes.supervisor import Supervisor
+from mainspring.project import Project, open_project
+from mainspring.project.running import read_running
+from mainspring.project.settings import load_settings
 from mainspring.registry.bundles import seal
 from mainspring.security.keys import issue
 from mainspring.security.model import Action

@@ -13,7 +13,7 @@ import socket
 import struct
 import sys
 
-CHILD = "mainspring.app.processes.child"
+CHILD = "mainspring.processes.child"
 COUNT = struct.Struct("!i")
 
 

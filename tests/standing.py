@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from depot import Answer, ask, free_port, wait_for
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import Project, open_project
 from mainspring.core.errors import MainspringError
 from mainspring.core.time import DAY
+from mainspring.project import Project, open_project
+from mainspring.project.settings import load_settings
 from mainspring.registry.bundles import seal
 from mainspring.security.keys import issue
 from mainspring.security.model import Action
@@ -72,7 +72,7 @@ class Standing:
         """Run the gateway inside the block; with `ready`, from when it serves."""
         with (self.root / "log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "mainspring.app.processes.gateway", "--project", str(self.root)],
+                [sys.executable, "-m", "mainspring.processes.gateway", "--project", str(self.root)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
             )  # fmt: skip

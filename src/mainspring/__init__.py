@@ -6,18 +6,18 @@ import itself costs nothing.
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from mainspring.core.environment import set_variable
+from mainspring.core.version import __version__ as __version__
 
 # ONNX Runtime reports to its makers, and writes into the user's home, unless it is told not to before its import.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+set_variable("ORT_DISABLE_TELEMETRY", "1")
 
 # Pandera sets it to "1" where nobody has set it, for Spark; pyarrow then takes the time of `datetime(..., tzinfo=zone)`
 # for UTC, whatever the zone. An empty text means no.
-os.environ["PYARROW_IGNORE_TIMEZONE"] = ""
+set_variable("PYARROW_IGNORE_TIMEZONE", "")
 
 _HOMES = {
     "mainspring.core.schema": ["Boolean", "Float32", "Float64", "Int32", "Int64", "String", "Timestamp"],
@@ -45,7 +45,7 @@ _HOMES = {
     "mainspring.training.space": ["Search", "choice", "integer", "log_uniform", "space", "uniform"],
     "mainspring.training.loop.stopping": ["EarlyStopping"],
     "mainspring.serving.model": ["Endpoint"],
-    "mainspring.app.opened": ["open"],
+    "mainspring.operations.opened": ["open"],
 }  # fmt: skip
 _RENAMED = {"sum": "sum_", "min": "min_", "max": "max_", "open": "open_folder"}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -125,7 +125,6 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from mainspring.app.opened import open_folder as open
     from mainspring.core.errors import MainspringError as MainspringError
     from mainspring.core.expr import col as col
     from mainspring.core.expr import days as days
@@ -172,6 +171,7 @@ if TYPE_CHECKING:
     from mainspring.features.model import Observations as Observations
     from mainspring.jobs.declaring import job as job
     from mainspring.ledger.model import Log as Log
+    from mainspring.operations.opened import open_folder as open
     from mainspring.serving.model import Endpoint as Endpoint
     from mainspring.stats.metrics import metric as metric
     from mainspring.stats.metrics import precision_at_k as precision_at_k

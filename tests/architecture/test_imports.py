@@ -16,6 +16,7 @@ from importlinter.contracts.layers import LayersContract
 from importlinter.contracts.protected import ProtectedContract
 
 ROOT = Path(__file__).parents[2]
+CONFIGURATIONS = [ROOT / "pyproject.toml", Path(__file__).parent / "runtime.toml"]
 CONTRACTS: dict[str, Any] = {"forbidden": ForbiddenContract, "layers": LayersContract, "protected": ProtectedContract}
 
 
@@ -24,29 +25,40 @@ def graph() -> grimp.ImportGraph:
     return grimp.build_graph("mainspring", exclude_type_checking_imports=True, cache_dir=None)
 
 
+Whole = list[grimp.ImportGraph]
+
+
 @pytest.fixture(scope="module")
-def whole() -> grimp.ImportGraph:
-    """The imports, those of other people's packages included, as the linter is configured to see them."""
-    return grimp.build_graph(
-        "mainspring", include_external_packages=True, exclude_type_checking_imports=True, cache_dir=None
-    )
+def whole() -> Whole:
+    """For each configuration the imports as it has the linter see them, those of other people's packages included."""
+    return [
+        grimp.build_graph(
+            "mainspring", include_external_packages=True, exclude_type_checking_imports=runtime, cache_dir=None
+        )
+        for runtime in (False, True)
+    ]
 
 
-def broken(graph: grimp.ImportGraph) -> list[str]:
-    """Return the names of the contracts in pyproject.toml that these imports break."""
-    configuration = read_configuration(str(ROOT / "pyproject.toml"))
-    session = configuration["session_options"]
-    assert session["include_external_packages"] == session["exclude_type_checking_imports"] == "True"
+def broken(whole: Whole) -> list[str]:
+    """Return the names of the contracts that these imports break."""
     names = []
-    for options in configuration["contracts_options"]:
-        contract = CONTRACTS[options["type"]](name=options["name"], session_options=session, contract_options=options)
-        if not contract.check(deepcopy(graph), verbose=False).kept:
-            names.append(options["name"])
+    for path, graph, runtime in zip(CONFIGURATIONS, whole, (None, "True"), strict=True):
+        configuration = read_configuration(str(path))
+        session = configuration["session_options"]
+        assert session["include_external_packages"] == "True"
+        assert session.get("exclude_type_checking_imports") == runtime
+        for options in configuration["contracts_options"]:
+            contract = CONTRACTS[options["type"]](
+                name=options["name"], session_options=session, contract_options=options
+            )
+            if not contract.check(deepcopy(graph), verbose=False).kept:
+                names.append(options["name"])
     return names
 
 
-def test_the_contracts_hold(whole: grimp.ImportGraph, capsys: pytest.CaptureFixture[str]) -> None:
-    assert lint_imports(str(ROOT / "pyproject.toml"), cache_dir=None, no_logo=True), capsys.readouterr().out
+def test_the_contracts_hold(whole: Whole, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in CONFIGURATIONS:
+        assert lint_imports(str(path), cache_dir=None, no_logo=True), capsys.readouterr().out
     assert broken(whole) == []
 
 
@@ -60,9 +72,12 @@ def test_the_contracts_hold(whole: grimp.ImportGraph, capsys: pytest.CaptureFixt
         ("data/model.py", "import mainspring.data.ports", "Inside a package"),
         ("data/ports.py", "import mainspring.data.adapters", "Inside a package"),
         ("security/conformance.py", "import mainspring.security.adapters.memory", "Inside a package"),
-        ("monitoring/joins.py", "import mainspring.monitoring.adapters.memory", "Only app chooses adapters"),
-        ("delivery/routing.py", "import mainspring.security.adapters.memory", "Only app chooses adapters"),
-        ("cli/__init__.py", "def f(): import mainspring.data.adapters", "Only app chooses adapters"),
+        ("monitoring/joins.py", "import mainspring.monitoring.adapters.memory", "Only project chooses adapters"),
+        ("delivery/routing.py", "import mainspring.security.adapters.memory", "Only project chooses adapters"),
+        ("cli/__init__.py", "def f(): import mainspring.data.adapters", "Only project chooses adapters"),
+        ("operations/train.py", "import mainspring.registry.adapters.mlflow", "Only project chooses adapters"),
+        ("operations/train.py", "def f(): import mainspring.processes.supervisor", "Imports only go down"),
+        ("project/backends.py", "import mainspring.operations.train", "Imports only go down"),
         ("client/rows.py", "import mainspring.serving.protocol.codec", "Imports only go down"),
         ("client/rows.py", "import mainspring.stats", "siblings never meet"),
         ("newcomer/__init__.py", "", "Imports only go down"),
@@ -71,16 +86,17 @@ def test_the_contracts_hold(whole: grimp.ImportGraph, capsys: pytest.CaptureFixt
         ("registry/bundles.py", "import mainspring.data.duck", "The gateway's path"),
     ],
 )
-def test_a_wrong_import_is_noticed(whole: grimp.ImportGraph, module: str, line: str, contract: str) -> None:
-    changed = deepcopy(whole)
+def test_a_wrong_import_is_noticed(whole: Whole, module: str, line: str, contract: str) -> None:
     importer = ".".join(Path("mainspring", module).with_suffix("").parts).removesuffix(".__init__")
-    changed.add_module(importer)
-    for each in ast.walk(ast.parse(line)):
-        if isinstance(each, ast.Import):
-            (imported,) = each.names
-            # Another's package is one module, however deep the import goes.
-            name = imported.name if imported.name.startswith("mainspring.") else imported.name.partition(".")[0]
-            changed.add_import(importer=importer, imported=name)
+    changed = deepcopy(whole)
+    for graph in changed:
+        graph.add_module(importer)
+        for each in ast.walk(ast.parse(line)):
+            if isinstance(each, ast.Import):
+                (imported,) = each.names
+                # Another's package is one module, however deep the import goes.
+                name = imported.name if imported.name.startswith("mainspring.") else imported.name.partition(".")[0]
+                graph.add_import(importer=importer, imported=name)
 
     assert any(contract in each for each in broken(changed)), broken(changed)
 

@@ -42,7 +42,7 @@ GATEWAY = [
     "mainspring.serving.plane.executor",
     "mainspring.serving.adapters.onnx",
     "mainspring.serving.adapters.catalog",
-    "mainspring.app.processes.gateway",
+    "mainspring.processes.gateway",
 ]
 
 

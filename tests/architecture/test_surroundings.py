@@ -1,4 +1,4 @@
-"""Only app reads the environment, and only core.time reads the machine's time."""
+"""Only core.environment touches the environment, project.settings alone reads it, and core.time the machine's time."""
 
 from __future__ import annotations
 
@@ -28,13 +28,11 @@ def _uses(source: str, wanted: set[str]) -> list[str]:
             names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             names |= {alias.asname: alias.name for alias in node.names if alias.asname}
-    # What a library wants to find in the environment may be put there; that is not reading it.
-    written_to = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store)}
     ends = {name.rpartition(".")[2] for name in wanted}
     found = []
     for node in ast.walk(tree):
         last = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-        if {last, names.get(last, last).rpartition(".")[2]} & ends and id(node) not in written_to:
+        if {last, names.get(last, last).rpartition(".")[2]} & ends:
             written = ast.unparse(node)
             first, dot, rest = written.partition(".")
             if {written, names.get(first, first) + dot + rest} & wanted:
@@ -42,8 +40,12 @@ def _uses(source: str, wanted: set[str]) -> list[str]:
     return found
 
 
-def reads_environment(source: str) -> list[str]:
+def touches_environment(source: str) -> list[str]:
     return _uses(source, ENVIRONMENT)
+
+
+def imports_variables(source: str) -> list[str]:
+    return _uses(source, {"mainspring.core.environment.variables"})
 
 
 def reads_time(source: str) -> list[str]:
@@ -58,9 +60,12 @@ def _outside(allowed: tuple[str, ...], search: Callable[[str], list[str]]) -> di
     return {name: uses for name, uses in found.items() if uses}
 
 
-def test_only_app_reads_the_environment() -> None:
-    # MLflow takes its settings from the environment: what is put there for a while has to be put back.
-    assert _outside(("app/", "registry/adapters/mlflow_active.py"), reads_environment) == {}
+def test_only_one_module_touches_the_environment() -> None:
+    assert _outside(("core/environment.py",), touches_environment) == {}
+
+
+def test_only_settings_read_the_environment() -> None:
+    assert _outside(("project/settings.py",), imports_variables) == {}
 
 
 def test_only_the_clock_reads_the_time() -> None:
@@ -71,9 +76,12 @@ def test_only_the_clock_reads_the_time() -> None:
 @pytest.mark.parametrize(
     ("search", "source"),
     [
-        (reads_environment, "import os\nx = os.environ['A']"),
-        (reads_environment, "from os import environ\nenviron.get('A')"),
-        (reads_environment, "import os as o\no.getenv('A')"),
+        (touches_environment, "import os\nx = os.environ['A']"),
+        (touches_environment, "from os import environ\nenviron.get('A')"),
+        (touches_environment, "import os as o\no.getenv('A')"),
+        (touches_environment, "import os\nos.environ['TELEMETRY'] = 'off'"),
+        (imports_variables, "from mainspring.core.environment import variables\nvariables()['A']"),
+        (imports_variables, "from mainspring.core import environment\nenvironment.variables()"),
         (reads_time, "import time\ntime.time()"),
         (reads_time, "from time import time_ns\ntime_ns()"),
         (reads_time, "from datetime import datetime\ndatetime.now(UTC)"),
@@ -85,5 +93,6 @@ def test_the_search_sees_it(search: Callable[[str], list[str]], source: str) -> 
 
 
 def test_the_search_lets_the_rest_pass() -> None:
-    assert reads_environment("import os\nos.getpid(); os.environ['TELEMETRY'] = 'off'") == []
+    assert touches_environment("import os\nos.getpid()") == []
+    assert imports_variables("from mainspring.core.environment import for_child\nfor_child({})") == []
     assert reads_time("import time\ntime.monotonic(); time.perf_counter_ns(); clock.now()") == []

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from mainspring.app.catalog import open_catalog
-from mainspring.app.definitions.applied import Applied
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.data.conformance import SnapshotsConformance
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.conformance import MonitorStoreConformance
+from mainspring.project.catalog import open_catalog
+from mainspring.project.definitions.applied import Applied
 from mainspring.registry.adapters.mlflow import MlflowTracking, MlflowVersions
 from mainspring.registry.conformance import TrackingConformance, VersionsConformance
 from mainspring.security.adapters.catalog import CatalogAuditLog, CatalogEndedSessions, CatalogKeyStore

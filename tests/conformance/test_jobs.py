@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from mainspring.app.catalog import open_catalog
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.jobs.adapters.catalog import CatalogJobs
 from mainspring.jobs.adapters.memory import MemoryJobs
 from mainspring.jobs.conformance import JobStoreConformance
+from mainspring.project.catalog import open_catalog
 
 
 class TestMemory(JobStoreConformance):

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from mainspring.app.catalog import open_catalog
 from mainspring.core.locks import MemoryLocks
 from mainspring.jobs.adapters.catalog import CatalogJobs
 from mainspring.jobs.conformance import JobStoreConformance
+from mainspring.project.catalog import open_catalog
 from servers import PostgresServer
 
 

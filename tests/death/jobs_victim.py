@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 
-from mainspring.app.catalog import open_catalog
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.core.time import MILLISECOND, SECOND, SystemClock
@@ -21,6 +20,7 @@ from mainspring.jobs.model import Schedule
 from mainspring.jobs.runner import Backoff, Runner
 from mainspring.jobs.running import JobRun
 from mainspring.jobs.times import Every
+from mainspring.project.catalog import open_catalog
 
 BEAT = Schedule("beat", "beat", Every(SECOND))
 

@@ -20,12 +20,12 @@ import sqlalchemy as sa
 
 from depot import Depot, lay_out, wait_for
 from depth import examples
-from mainspring.app.catalog import open_catalog
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.core.time import SECOND, SystemClock
 from mainspring.jobs.adapters.catalog import CatalogJobs
 from mainspring.jobs.model import NewJob, Status
+from mainspring.project.catalog import open_catalog
 
 pytestmark = pytest.mark.slow
 SEED = int(os.environ.get("DEATH_SEED") or random.randrange(1_000_000))

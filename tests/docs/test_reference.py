@@ -8,8 +8,8 @@ from pathlib import Path
 from types import ModuleType
 
 import mainspring
-from mainspring.app.profiles.settings import DEFAULTS
 from mainspring.cli import exits
+from mainspring.project.settings import DEFAULTS
 from mainspring.serving.http.gateway import ROUTES
 from pages import DOCS
 
@@ -64,9 +64,9 @@ def test_the_data_plane_is_whole() -> None:
 
 
 def test_the_control_plane_is_whole(tmp_path: Path) -> None:
-    from mainspring.app.profiles.settings import load_settings
-    from mainspring.app.project import open_project
     from mainspring.console.api import api
+    from mainspring.project import open_project
+    from mainspring.project.settings import load_settings
 
     (tmp_path / "mainspring.toml").write_text('name = "empty"\nmodules = []\n')
     routes = {

@@ -87,6 +87,6 @@ def _gateways(depot: Depot) -> list[str]:
             words = path.read_bytes().decode().split("\0")
         except OSError:  # it ended
             continue
-        if "mainspring.app.processes.gateway" in words and str(depot.root) in words:
+        if "mainspring.processes.gateway" in words and str(depot.root) in words:
             found.append(" ".join(words))
     return found

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from depot import Depot
-from mainspring.app.keys import create_key
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import open_project
 from mainspring.console.app import create_app
 from mainspring.core.time import DAY
+from mainspring.operations.keys import create_key
+from mainspring.project import open_project
+from mainspring.project.settings import load_settings
 from pickles import pickles_in
 from unit.console.client import Client
 from unit.console.crawl import crawl, reprs

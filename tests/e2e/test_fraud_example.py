@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from depot import free_port
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import open_project
 from mainspring.core.time import DAY
+from mainspring.project import open_project
+from mainspring.project.settings import load_settings
 from pages import ROOT, Reader
 
 EXAMPLE = ROOT / "examples" / "fraud"

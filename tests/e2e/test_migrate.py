@@ -16,8 +16,8 @@ import psycopg
 import pytest
 
 from depot import ENDPOINT, MODEL, Depot, keyed, wait_for
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import open_project
+from mainspring.project import open_project
+from mainspring.project.settings import load_settings
 from object_store import ENVIRONMENT, new_bucket
 from servers import PostgresServer, RedisServer, running
 

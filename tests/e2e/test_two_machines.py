@@ -13,19 +13,19 @@ from pathlib import Path
 import pytest
 
 from depot import MODEL, Depot, copied
-from mainspring.app.models import curating
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import Project, open_project
 from mainspring.core.errors import NotFound
+from mainspring.operations.models import curating
+from mainspring.project import Project, open_project
+from mainspring.project.settings import load_settings
 from servers import PostgresServer
 
 DEED = """
 import sys
 from pathlib import Path
-from mainspring.app.models import curating
-from mainspring.app.models.promoting import promote
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import open_project
+from mainspring.operations.models import curating
+from mainspring.operations.promote import promote
+from mainspring.project.settings import load_settings
+from mainspring.project import open_project
 from mainspring.core.errors import MainspringError
 from mainspring.core.time import DAY, ManualClock
 

@@ -16,15 +16,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 import catalog_writers
-import mainspring.app.definitions.applied  # noqa: F401 (describes its table)
-from mainspring.app.catalog import HEAD, open_catalog, schema_of
-from mainspring.app.definitions.applied import Applied
+import mainspring.project.definitions.applied  # noqa: F401 (describes its table)
 from mainspring.core.catalog import metadata
 from mainspring.core.errors import Conflict, Denied, Unavailable
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
+from mainspring.project.catalog import HEAD, open_catalog, schema_of
+from mainspring.project.definitions.applied import Applied
 from mainspring.registry.adapters.catalog import AliasMoves
 from mainspring.registry.adapters.mlflow import MlflowTracking
 from mainspring.security.adapters.catalog import CatalogAuditLog

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import open_project
 from mainspring.core.time import DAY
+from mainspring.project import open_project
+from mainspring.project.settings import load_settings
 from mainspring.security.keys import issue
 from mainspring.security.model import Action
 

@@ -10,13 +10,13 @@ import msgspec
 import pytest
 
 from depot import Depot, opened
-from mainspring.app.live.doctor import examine
-from mainspring.app.live.finding import Finding
-from mainspring.app.live.status import status
-from mainspring.app.processes.running import Running
-from mainspring.app.profiles.ledger_folder import ledger_folder
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import Project, open_project
+from mainspring.operations.doctor import examine
+from mainspring.operations.finding import Finding
+from mainspring.operations.status import status
+from mainspring.project import Project, open_project
+from mainspring.project.ledger_folder import ledger_folder
+from mainspring.project.running import Running
+from mainspring.project.settings import load_settings
 from mainspring.serving.model import Arm, Route
 
 WAITS = "import sys; sys.stdin.read()"

@@ -13,12 +13,12 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from mainspring.app.live.doctor import Finding, examine
-from mainspring.app.processes.running import Running
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import Project, open_project
 from mainspring.data.commits import commit
 from mainspring.features.model import EntityState
+from mainspring.operations.doctor import Finding, examine
+from mainspring.project import Project, open_project
+from mainspring.project.running import Running
+from mainspring.project.settings import load_settings
 
 WAITS = "import sys; sys.stdin.read()"
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from mainspring.app.live.doctor import Finding, examine
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import Project, open_project
 from mainspring.core.time import HOUR
 from mainspring.jobs.model import Job, NewJob, Outcome, Status
+from mainspring.operations.doctor import Finding, examine
+from mainspring.project import Project, open_project
+from mainspring.project.settings import load_settings
 
 
 @pytest.fixture

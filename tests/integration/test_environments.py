@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from depot import free_port
-from mainspring.app.moving.migrating import migrate
-from mainspring.app.processes.supervisor import Supervisor
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import Project, open_project
 from mainspring.core.errors import Invalid
 from mainspring.ledger.conformance import prediction
 from mainspring.ledger.model import PREDICTIONS
+from mainspring.operations.migrate.migration import migrate
+from mainspring.processes.supervisor import Supervisor
+from mainspring.project import Project, open_project
+from mainspring.project.settings import load_settings
 
 
 def project_in(root: Path, profile: str) -> Project:

@@ -18,11 +18,11 @@ from onnx import helper
 import mainspring as ms
 from bakery import ORDERS, START, Bakery, Order, Traffic, late_model, orders
 from flavour_kit import encoder, encoder_examples, network
-from mainspring.app.models.executors import EXECUTORS, executors
-from mainspring.app.models.modelling import add_file
 from mainspring.core.errors import Corrupt, Invalid, NotConvertible
 from mainspring.core.schema import DType
 from mainspring.core.time import MINUTE, format_instant
+from mainspring.operations.models.adding import add_file
+from mainspring.project.executors import EXECUTORS, executors
 from mainspring.registry.model import Bundle, Input
 from mainspring.serving.plane.golden import warm_up
 from mainspring.stats import metrics

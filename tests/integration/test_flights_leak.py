@@ -16,8 +16,6 @@ import pyarrow.compute as pc
 import pytest
 
 import mainspring as ms
-from mainspring.app.definitions.loading import Definitions, load_definitions, load_function
-from mainspring.app.profiles.settings import load_settings
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, ManualClock, parse_instant
 from mainspring.data.adapters.memory import MemoryLake
@@ -25,6 +23,8 @@ from mainspring.data.ingest import Ingestor
 from mainspring.features.declaring import feature_view
 from mainspring.features.model import FeatureGroup
 from mainspring.features.offline import read as offline
+from mainspring.project.definitions.loading import Definitions, load_definitions, load_function
+from mainspring.project.settings import load_settings
 from mainspring.stats.metrics import auc
 from mainspring.training.sets.assemble import labelled_observations, training_set
 from mainspring.training.sets.leakage import find_leaks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from depot import Depot, opened, wait_for
-from mainspring.app.processes.worker import duties
+from mainspring.processes.worker import duties
 
 
 def test_a_view_and_a_gate_are_followed_when_they_are_applied(depot: Depot) -> None:

@@ -24,8 +24,8 @@ from tritonclient.utils import InferenceServerException
 from certificates import Authority
 from depot import ENDPOINT, Depot, free_port, opened, wait_for
 from fleet import Fleet
-from mainspring.app.processes.supervisor import Supervisor
 from mainspring.core.settings import Tls
+from mainspring.processes.supervisor import Supervisor
 from mainspring.serving.protocol.tensor import DTYPES
 from serving_kit import FEATURES, expected
 from serving_process import grpc_process
@@ -91,7 +91,7 @@ def test_a_port_that_is_taken_is_said_and_nothing_starts(depot: Depot) -> None:
     assert ran.code != 0
     assert "The gateway and gRPC both have" in ran.stderr
     ran = subprocess.run(
-        [sys.executable, "-m", "mainspring.app.processes.grpc", "--project", str(depot.root)],
+        [sys.executable, "-m", "mainspring.processes.grpc", "--project", str(depot.root)],
         env=depot.environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert ran.returncode == 1
@@ -110,11 +110,11 @@ class Missing:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Missing())
-import mainspring.app.processes.gateway
+import mainspring.processes.gateway
 from pathlib import Path
-from mainspring.app.project import open_project
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.processes.supervisor import Supervisor
+from mainspring.project import open_project
+from mainspring.project.settings import load_settings
+from mainspring.processes.supervisor import Supervisor
 from mainspring.core.errors import MissingExtra
 addresses = {plane: "127.0.0.1:0" for plane in ("gateway", "control", "grpc")}
 try:

@@ -14,11 +14,11 @@ import grpc
 import pytest
 
 from fleet import Fleet, free_port, until
-from mainspring.app.live.doctor import examine
-from mainspring.app.processes.supervisor import Supervisor
 from mainspring.core.errors import Conflict
 from mainspring.core.listening import check_free
 from mainspring.ledger.adapters.unread import unread
+from mainspring.operations.doctor import examine
+from mainspring.processes.supervisor import Supervisor
 from mainspring.serving.grpc import wire
 from mainspring.serving.plane import slots
 from serving_kit import full_request

@@ -18,11 +18,11 @@ import pytest
 
 import mainspring as ms
 from depot import MODEL, PARCELS, lay_out
-from mainspring.app.features.table import FeatureTable
-from mainspring.app.opened import OpenedProject
 from mainspring.core.errors import Invalid, InvalidData, NotFound, Unavailable
 from mainspring.features.model import FeatureView
 from mainspring.features.online import OnlineReader
+from mainspring.operations.features.table import FeatureTable
+from mainspring.operations.opened import OpenedProject
 from mainspring.training.sets.assemble import labelled_observations
 
 NEW_YEAR = "2026-01-01T00:00:00Z"

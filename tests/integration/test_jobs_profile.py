@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mainspring.app.catalog import open_catalog
-from mainspring.app.moving.sql import move_tables
-from mainspring.app.profiles.checking import Check, check_profile
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import Project, open_project
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import SECOND
 from mainspring.jobs.adapters.catalog import CatalogJobs
 from mainspring.jobs.model import NewJob, Outcome, Progress, Schedule, Status, Step, Tick
 from mainspring.jobs.times import Every
+from mainspring.operations.migrate.sql import move_tables
+from mainspring.operations.profile.checking import Check, check_profile
+from mainspring.project import Project, open_project
+from mainspring.project.catalog import open_catalog
+from mainspring.project.settings import load_settings
 from servers import PostgresServer
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from depot import MODEL, Depot, opened
-from mainspring.app.keys import create_key
 from mainspring.console.app import create_app
 from mainspring.core.time import DAY
+from mainspring.operations.keys import create_key
 from mainspring.security.model import Action
 from searching import searched
 from unit.console.client import Client

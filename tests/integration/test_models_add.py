@@ -26,16 +26,16 @@ import pytest
 from onnx import TensorProto, helper
 
 from depot import free_port, lay_out, opened
-from mainspring.app.keys import create_key
-from mainspring.app.models.composing import Plan, Step, compose
-from mainspring.app.models.modelling import Added, add_file, add_function
-from mainspring.app.models.probing import Draft, probe
-from mainspring.app.models.promoting import promote
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import Project, open_project
 from mainspring.core.errors import Conflict, Corrupt, Invalid, MainspringError, NotFound
 from mainspring.core.time import DAY
 from mainspring.delivery.routing import publish
+from mainspring.operations.keys import create_key
+from mainspring.operations.models.adding import Added, add_file, add_function
+from mainspring.operations.models.composing import Plan, Step, compose
+from mainspring.operations.models.probing import Draft, probe
+from mainspring.operations.promote import promote
+from mainspring.project import Project, open_project
+from mainspring.project.settings import load_settings
 from mainspring.registry.model import AliasMove, Manifest, TensorSpec
 from model_kit import identity, lightgbm_file, mlp, onnx_model, training_data, xgboost_file
 from serving_kit import KEY
@@ -145,7 +145,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     token = create_key(project, "test", ["predict"], DAY)
     with (root.parent / "gateway.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mainspring.app.processes.gateway", "--project", str(root)],
+            [sys.executable, "-m", "mainspring.processes.gateway", "--project", str(root)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -263,7 +263,7 @@ def test_a_function_is_served_until_its_source_changes(place: Place) -> None:
         np.testing.assert_array_equal(place.infer("scaled", x=ROWS)["scaled"].astype(np.float32), (ROWS - 0.5) * 3)
         # What was registered with the earlier source cannot be loaded any more, and says why.
         bundle = place.project.bundles.load(first.digest)
-        from mainspring.app.models.executors import executors
+        from mainspring.project.executors import executors
 
         with pytest.raises(Corrupt, match="was changed since it was registered"):
             executors(place.project)(bundle)
@@ -546,7 +546,7 @@ def test_a_function_that_crashes_or_hangs_when_it_is_tried_takes_nothing_with_it
     for name, said in {"crash": "SIGSEGV", "fail": "ValueError: of its own", "wrong": "of shape"}.items():
         with pytest.raises(MainspringError, match=said):
             add_function(place.project, "bad", f"mine.bad:{name}", inputs=[X4], outputs=[X4])
-    from mainspring.app.definitions.functions import source_digest
+    from mainspring.project.definitions.functions import source_digest
     from mainspring.registry.model import Code
 
     manifest = Manifest(

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from depot import MODEL, Depot, opened
-from mainspring.app.models.composing import Plan, Step, compose
-from mainspring.app.models.executors import executors
-from mainspring.app.models.modelling import add_file
 from mainspring.core.errors import Invalid
+from mainspring.operations.models.adding import add_file
+from mainspring.operations.models.composing import Plan, Step, compose
+from mainspring.project.executors import executors
 from mainspring.serving.plane import runtime
 from model_kit import mlp
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from mainspring.app.auditing import audit
-from mainspring.app.data.landing import land, quarantined, quarantined_rows
-from mainspring.app.definitions.applying import apply
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import Project, open_project
 from mainspring.core.errors import NotFound
+from mainspring.operations.apply import apply
+from mainspring.operations.auditing import audit
+from mainspring.operations.ingest import land, quarantined, quarantined_rows
+from mainspring.project import Project, open_project
+from mainspring.project.settings import load_settings
 
 PEOPLE = """\
 import mainspring as ms

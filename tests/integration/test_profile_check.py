@@ -13,14 +13,13 @@ import msgspec
 import psycopg
 
 from certificates import Authority
-from mainspring.app.catalog import open_catalog, schema_of
-from mainspring.app.profiles import server_checks
-from mainspring.app.profiles.checking import Check, check_profile
-from mainspring.app.profiles.place_checks import Backend
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import Project, open_project
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
+from mainspring.operations.profile.checking import Check, check_profile
+from mainspring.project import Project, open_project, server_checks
+from mainspring.project.catalog import open_catalog, schema_of
+from mainspring.project.place_checks import Backend
+from mainspring.project.settings import load_settings
 from mainspring.registry.adapters.mlflow import MlflowTracking
 from servers import PASSWORD, QUOTED, PostgresServer, RedisServer, running
 

@@ -13,17 +13,17 @@ import pytest
 
 import prefork
 from depot import MODEL, Depot, copied, opened
-from mainspring.app.keys import create_key
-from mainspring.app.models.transferring import export_version
 from mainspring.core.errors import StorageFull
 from mainspring.core.time import DAY
+from mainspring.operations.keys import create_key
+from mainspring.operations.models.transferring import export_version
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # each command is a process
 
 
 def test_commands_are_forked_also_where_the_tests_have_tracked_and_trained(depot: Depot) -> None:
     opened(depot).tracking.search(limit=1)
-    import_module("mainspring.app.runs.training")
+    import_module("mainspring.operations.train")
     assert prefork.suits(depot.environment) or os.environ.get("MAINSPRING_TESTS_START") == "real"
 
 

@@ -9,16 +9,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from mainspring.app.keys import create_key
-from mainspring.app.models import curating, transferring
-from mainspring.app.models.modelling import add_file
-from mainspring.app.models.promoting import promote
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import Project, open_project
 from mainspring.core.errors import Conflict, Corrupt, Denied, Invalid, NotFound
 from mainspring.core.settings import Url
 from mainspring.core.time import DAY, HOUR, ManualClock, SystemClock
 from mainspring.ledger.conformance import prediction
+from mainspring.operations.keys import create_key
+from mainspring.operations.models import curating, transferring
+from mainspring.operations.models.adding import add_file
+from mainspring.operations.promote import promote
+from mainspring.project import Project, open_project
+from mainspring.project.settings import load_settings
 from mainspring.registry.bundles import seal
 from mainspring.registry.lineage import PARENT
 from mainspring.registry.model import AliasMove, Approval, Graph, Manifest, ModelVersion, Node, TensorSpec

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from depot import MODEL, Depot, wait_for
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import Project, open_project
-from mainspring.app.runs.search_study import study_schema
+from mainspring.operations.search.study import study_schema
+from mainspring.project import Project, open_project
+from mainspring.project.settings import load_settings
 from searching import searched, told
 from servers import PostgresServer
 

@@ -35,9 +35,9 @@ from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.plane.runtime import load
 from mainspring.training.flavours.scoring import score_bundle
 from mainspring.training.runs.pinned import pinned_scan
-from mainspring.training.sets.again import held_out_again
 from mainspring.training.sets.labels import LABEL
 from mainspring.training.sets.outsize import labelled, write_labelled
+from mainspring.training.sets.rebuild_holdout import held_out_again
 from unit.monitoring.worlds import ledger, prediction
 
 START = parse_instant("2024-01-01T00:00:00Z")

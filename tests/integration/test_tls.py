@@ -17,11 +17,11 @@ import pytest
 
 from certificates import DAY, Authority
 from fleet import BODY, INFER, Fleet, Load, free_port, until
-from mainspring.app.live.doctor import examine
-from mainspring.app.processes.reach import answers, connect
-from mainspring.app.profiles.settings import load_settings
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import Tls
+from mainspring.operations.doctor import examine
+from mainspring.operations.plane_connection import answers, connect
+from mainspring.project.settings import load_settings
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from tritonclient.utils import InferenceServerException
 
 from collector import Collector, Received, collector
 from fleet import BODY, INFER, Fleet, free_port, until
-from mainspring.app.processes.logs import log_path
-from mainspring.app.processes.supervisor import Supervisor
+from mainspring.processes.logs import log_path
+from mainspring.processes.supervisor import Supervisor
 from mainspring.serving.protocol.tensor import DTYPES
 from serving_kit import FEATURES
 
@@ -228,9 +228,9 @@ class Missing:
 
 sys.meta_path.insert(0, Missing())
 from pathlib import Path
-from mainspring.app.project import open_project
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.processes.supervisor import Supervisor
+from mainspring.project import open_project
+from mainspring.project.settings import load_settings
+from mainspring.processes.supervisor import Supervisor
 from mainspring.core.errors import MissingExtra
 settings = {plane: "127.0.0.1:0" for plane in ("gateway", "control")} | {"traces": "http://127.0.0.1:4318"}
 try:

@@ -14,14 +14,14 @@ import pytest
 import mainspring as ms
 from bakery import ORDERS, START, Bakery, Order, Traffic, late_model, orders, outcomes
 from integration.test_gateway import running
-from mainspring.app.models.executors import executors
-from mainspring.app.project import Project
 from mainspring.core.errors import Corrupt
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import HOUR, MINUTE, to_datetime
 from mainspring.data.ingest import Ingestor
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.materialise import Materialiser
+from mainspring.project import Project
+from mainspring.project.executors import executors
 from mainspring.registry.bundles import MANIFEST, SIGNATURE, encode_manifest, open_blob, sha256
 from mainspring.registry.model import Bundle
 from mainspring.serving.model import Arm

@@ -22,10 +22,10 @@ import pytest
 
 import mainspring as ms
 from depot import MODEL, PARCELS, lay_out
-from mainspring.app.features.file import FeatureFile
-from mainspring.app.opened import OpenedProject
 from mainspring.core.errors import Invalid, InvalidData, NotFound, StorageFull
 from mainspring.features.offline import outsize, pieces
+from mainspring.operations.features.file import FeatureFile
+from mainspring.operations.opened import OpenedProject
 
 NEW_YEAR = "2026-01-01T00:00:00Z"
 
@@ -192,7 +192,7 @@ def test_what_a_killed_process_left_goes_with_the_next(project: OpenedProject, t
     temp, to = project.folder / ".mainspring" / "tmp", tmp_path / "out.parquet"
     code = (
         "import sys, time, mainspring as ms\n"
-        "from mainspring.app.features import writing\n"
+        "from mainspring.operations.features import writing\n"
         f"project = ms.open({str(project.folder)!r})\n"
         f"writer = writing.TrainingSetWriter(project.services, project._choose({MODEL!r}), {str(to)!r}, '1GB', "
         "lambda what, done, total: (print(what, flush=True), time.sleep(60)) if what == 'rows' else None)\n"
@@ -230,7 +230,7 @@ def test_a_file_shows_itself_and_is_a_path(project: OpenedProject, tmp_path: Pat
 
 
 def test_progress_names_views_and_then_counts_rows(project: OpenedProject, tmp_path: Path) -> None:
-    from mainspring.app.features import writing
+    from mainspring.operations.features import writing
 
     told: list[tuple[str, int, int | None]] = []
     writer = writing.TrainingSetWriter(

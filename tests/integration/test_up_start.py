@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from depot import ENDPOINT, Depot, ask, keyed, opened, wait_for
-from mainspring.app.keys import create_key
-from mainspring.app.processes.supervisor import Supervisor
 from mainspring.core.time import DAY
 from mainspring.ledger.model import PREDICTIONS
+from mainspring.operations.keys import create_key
+from mainspring.processes.supervisor import Supervisor
 from servers import PostgresServer, running
 from standing import Standing
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from fleet import BODY, INFER, Fleet, Load, until
-from mainspring.app.live.doctor import examine
-from mainspring.app.processes.running import alive, read_running
-from mainspring.app.processes.supervisor import Supervisor
 from mainspring.core.errors import Conflict
 from mainspring.core.listening import check_free
 from mainspring.core.settings import Address
+from mainspring.operations.doctor import examine
+from mainspring.processes.supervisor import Supervisor
+from mainspring.project.running import alive, read_running
 from mainspring.serving.plane.slots import Slots, merged, ready
 
 POST = f"POST {INFER} HTTP/1.1\r\nContent-Length: {len(BODY)}\r\n".encode()

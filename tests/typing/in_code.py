@@ -9,11 +9,11 @@ import polars as pl
 import pyarrow as pa
 
 import mainspring as ms
-from mainspring.app.features.file import FeatureFile
-from mainspring.app.features.table import FeatureTable
-from mainspring.app.opened import OpenedProject
 from mainspring.data.model import Source
 from mainspring.features.model import FeatureView, RequestFeatures
+from mainspring.operations.features.file import FeatureFile
+from mainspring.operations.features.table import FeatureTable
+from mainspring.operations.opened import OpenedProject
 from mainspring.training.model import Model
 
 project = ms.open("flights", profile="local")

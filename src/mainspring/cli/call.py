@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from mainspring.cli import exits
-from mainspring.cli.document import apart
 from mainspring.cli.help import Command
+from mainspring.cli.stdout_redirect import apart
 from mainspring.cli.waiting import Waiting
 from mainspring.core.errors import MainspringError, MissingExtra, StorageFull
 from mainspring.core.memory import NO_MEMORY
@@ -24,8 +24,8 @@ from mainspring.core.memory import NO_MEMORY
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mainspring.app.project import Project
     from mainspring.cli.progress import Progress
+    from mainspring.project import Project
 
 
 @dataclass
@@ -60,9 +60,9 @@ class Call:
         Raises:
             NotFound: There is none.
         """
-        from mainspring.app.profiles.settings import find_project, load_settings
-        from mainspring.app.project import open_project
         from mainspring.core.errors import NotFound
+        from mainspring.project import open_project
+        from mainspring.project.settings import find_project, load_settings
 
         if self.folder is not None and not self.folder.is_dir():
             raise NotFound(f"There is no folder {self.folder}.", fix="name the project's folder with --project.")

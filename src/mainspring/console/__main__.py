@@ -6,10 +6,10 @@ import asyncio
 import logging
 import sys
 
-from mainspring.app.processes.process import run
-from mainspring.app.project import Project
 from mainspring.console.app import create_app
 from mainspring.console.server import serve
+from mainspring.processes.process import run
+from mainspring.project import Project
 from mainspring.security import tls
 
 _log = logging.getLogger("mainspring")

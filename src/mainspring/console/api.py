@@ -9,8 +9,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.app.live.looking import Looking
 from mainspring.console.answers import Answer, Json
+from mainspring.console.background_cache import Looking
 from mainspring.console.data.explore_api import add_explore_api
 from mainspring.console.endpoints.api import Id, Limit, add_endpoint_api
 from mainspring.console.endpoints.live import live

@@ -10,9 +10,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from mainspring.app.live.looking import Looking
 from mainspring.console.answers import Json, error_json
 from mainspring.console.api import api
+from mainspring.console.background_cache import Looking
 from mainspring.console.guard import Guard
 from mainspring.console.pages import pages
 from mainspring.console.project import ConsoleProject

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from mainspring.app.data.lineage import ENDPOINT, MODEL, REQUEST, SOURCE, VIEW, Edge, Lineage, Node
+from mainspring.operations.data.lineage import ENDPOINT, MODEL, REQUEST, SOURCE, VIEW, Edge, Lineage, Node
 
 WORDS = {SOURCE: "Source", VIEW: "Feature view", REQUEST: "On demand", MODEL: "Model", ENDPOINT: "Endpoint"}
 _KINDS = (SOURCE, VIEW, REQUEST, MODEL, ENDPOINT)

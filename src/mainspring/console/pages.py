@@ -11,8 +11,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.app.live.looking import Looking
 from mainspring.console.assets import add_assets
+from mainspring.console.background_cache import Looking
 from mainspring.console.data.pages import add_data_pages
 from mainspring.console.endpoints.overview import SHOWN_COLUMNS, endpoints, overview
 from mainspring.console.features.pages import add_feature_pages

@@ -1,4 +1,4 @@
-"""Protocol of a project as the console uses it; `mainspring.app.project.Project` satisfies it."""
+"""Protocol of a project as the console uses it; `mainspring.project.composition.Project` satisfies it."""
 
 from __future__ import annotations
 

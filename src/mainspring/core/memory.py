@@ -6,11 +6,11 @@ does not fit they abort the process, or wait for a thread that cannot be started
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
 from pathlib import Path
 
+from mainspring.core.environment import set_variable
 from mainspring.core.errors import StorageFull
 
 LEAST_BYTES = 1 << 30  # the libraries, loaded, and room for little data
@@ -50,8 +50,8 @@ def reserve_little() -> None:
     """
     if limit_bytes() is None:
         return
-    os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
-    os.environ["MALLOC_ARENA_MAX"] = str(_ARENAS)
+    set_variable("ARROW_DEFAULT_MEMORY_POOL", "system")
+    set_variable("MALLOC_ARENA_MAX", str(_ARENAS))
     if sys.platform == "linux":
         import ctypes
 

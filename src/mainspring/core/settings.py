@@ -1,6 +1,6 @@
 """The one frozen set of settings that every process is built from.
 
-`app.profiles.settings` reads it; nothing else reads the environment.
+`project.settings` reads it; nothing else reads the environment.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Casting:
 
 
 def casting(name: str, kind: pa.DataType, dtype: DType) -> Casting:
-    """Return the cast of a column received as `kind` (a type of `data.fitting.plain`) to `dtype`."""
+    """Return the cast of a column received as `kind` (a type of `data.arrow_coercion.plain`) to `dtype`."""
     came = quote_name(CAME + name)
     if kind.equals(ARROW_TYPES[dtype]):
         if dtype is not DType.Timestamp:

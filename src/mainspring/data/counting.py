@@ -10,7 +10,7 @@ import pyarrow as pa
 from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.data import duck
 from mainspring.data.model import TableScan
-from mainspring.data.spread import spread
+from mainspring.data.row_sample import spread
 from mainspring.stats.reference import CATEGORICAL, ColumnReference, Counts, profile_column
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import IO, Any, Literal, cast
 import pyarrow as pa
 import pyarrow.csv as pv
 
-from mainspring.data.fitting import DETAIL, FAULT
+from mainspring.data.arrow_coercion import DETAIL, FAULT
 from mainspring.data.model import Source
 from mainspring.data.refusals import check_columns, unreadable
 

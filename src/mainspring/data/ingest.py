@@ -15,9 +15,9 @@ from mainspring.core.locks import Locks
 from mainspring.core.time import Clock, format_duration, format_instant
 from mainspring.data import duck
 from mainspring.data.arrow import landed_schema
+from mainspring.data.arrow_coercion import together, without_nothing
 from mainspring.data.content import digest_rows
 from mainspring.data.evolution import evolution, evolve
-from mainspring.data.fitting import together, without_nothing
 from mainspring.data.heads import Heads
 from mainspring.data.keyings import Keyings, check_keyings, complete_keyings, keyings_there, lacking
 from mainspring.data.landing import LOAD_ROWS, Landing, Progress, Tally

@@ -22,7 +22,7 @@ from mainspring.core.errors import Corrupt
 from mainspring.core.expr.sql import quote_text
 from mainspring.data import duck, versions
 from mainspring.data.arrow import no_rows, quarantine_schema, widened
-from mainspring.data.fitting import BELOW
+from mainspring.data.arrow_coercion import BELOW
 from mainspring.data.flags import numbers
 from mainspring.data.heads import Heads
 from mainspring.data.keyings import Keyings, declared

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mainspring.core.declare import declare, expect, expect_each
+from mainspring.core.definition_registry import declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.schema import DType, Schema, check_schema

@@ -1,8 +1,8 @@
 """Profiles of a table's columns: exact counts from one scan, in bounded memory.
 
-The histogram's bins and the candidates for the most frequent values are chosen from a sample (`data.spread`); bins and
-frequencies are then counted over every row. Distinct counts and quantiles are DuckDB's approximations, HyperLogLog and
-t-digest.
+The histogram's bins and the candidates for the most frequent values are chosen from a sample (`data.row_sample`); bins
+and frequencies are then counted over every row. Distinct counts and quantiles are DuckDB's approximations, HyperLogLog
+and t-digest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow as pa
 from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.data import duck
 from mainspring.data.model import Source, TableScan
-from mainspring.data.spread import spread
+from mainspring.data.row_sample import spread
 from mainspring.data.watching import Share, watching
 
 QUANTILES = {"p1": 0.01, "p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}

@@ -16,7 +16,7 @@ import pyarrow as pa
 from mainspring.core.errors import InvalidData
 from mainspring.core.schema import DType
 from mainspring.data.arrow import ARROW_TYPES
-from mainspring.data.fitting import FAULT
+from mainspring.data.arrow_coercion import FAULT
 from mainspring.data.model import Source
 from mainspring.data.refusals import check_columns
 

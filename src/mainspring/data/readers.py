@@ -18,8 +18,8 @@ from mainspring.core.errors import InvalidData, NotFound
 from mainspring.core.schema import DType
 from mainspring.data import csvfile, pydicts
 from mainspring.data.arrow import parquet_batches
+from mainspring.data.arrow_coercion import BELOW, FAULT, below_microsecond, fits, plain
 from mainspring.data.content import digest_file
-from mainspring.data.fitting import BELOW, FAULT, below_microsecond, fits, plain
 from mainspring.data.model import Source
 from mainspring.data.refusals import check_columns, naive, unreadable
 
@@ -31,7 +31,7 @@ class Input:
     """Rows to ingest; can be read once."""
 
     name: str  # name in messages: the file's path, or "the rows"
-    pieces: Iterator[pa.Table]  # the source's columns, as of `data.fitting.plain`, `BELOW` ones, `FAULT`
+    pieces: Iterator[pa.Table]  # the source's columns, as of `data.arrow_coercion.plain`, `BELOW` ones, `FAULT`
     total: int | None  # number of rows, if known in advance
     digest: str | None  # digest of a file's content; None for other inputs
     extra: tuple[str, ...] = ()  # undeclared columns, which are ignored

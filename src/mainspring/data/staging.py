@@ -20,8 +20,8 @@ from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.core.time import LAST_INSTANT
 from mainspring.data import duck
 from mainspring.data.arrow import INSTANT, landed_schema, no_rows, quarantine_schema
+from mainspring.data.arrow_coercion import DETAIL, FAULT
 from mainspring.data.casting import CAME, Casting, casting
-from mainspring.data.fitting import DETAIL, FAULT
 from mainspring.data.flags import Ranks, arrow_of, counting_rows, in_order, nearly_in_order, numbers, ranks, repeated
 from mainspring.data.heads import Heads
 from mainspring.data.keyings import declared

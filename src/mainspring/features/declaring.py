@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, overload
 
-from mainspring.core.declare import declare, expect
+from mainspring.core.definition_registry import declare, expect
 from mainspring.core.errors import Invalid
 from mainspring.core.expr import Column, Expr, Node, Unnamed, as_expr, rewrite
 from mainspring.core.ids import check_id

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from mainspring.core import html
-from mainspring.core.declare import declare, expect, expect_each
+from mainspring.core.definition_registry import declare, expect, expect_each
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.expr import Column, Expr, Node, Operators
 from mainspring.core.expr.render import render

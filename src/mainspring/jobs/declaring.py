@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, overload
 
-from mainspring.core.declare import declare
+from mainspring.core.definition_registry import declare
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 

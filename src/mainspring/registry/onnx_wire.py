@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mainspring.core.errors import Corrupt
-from mainspring.registry.number_runs import end_of_run
+from mainspring.registry.repeated_fields import end_of_run
 
 DEEPEST = 100  # nesting limit, the same as of protobuf's own parsers
 

@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import msgspec
 
-from mainspring.core.declare import declare, expect, expect_each
+from mainspring.core.definition_registry import declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration

@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 
 from mainspring.core.schema import DType
+from mainspring.registry.column_codec import pack
 from mainspring.registry.model import Input
-from mainspring.registry.packed import pack
 from mainspring.stats import reference
 from mainspring.training.equivalence.probes import THRESHOLD
 from mainspring.training.frames import Array, exact_in_float32, seen_texts

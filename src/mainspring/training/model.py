@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from mainspring.core import html
-from mainspring.core.declare import declare, expect, expect_each
+from mainspring.core.definition_registry import declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.expr import Column
 from mainspring.core.ids import check_id

@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from mainspring.core.declare import expect
+from mainspring.core.definition_registry import expect
 from mainspring.core.errors import Invalid
 from mainspring.stats.metrics import DECIDED, HIGHER_IS_BETTER, Metric, higher_is_better
 

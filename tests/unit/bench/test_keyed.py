@@ -12,8 +12,8 @@ import pytest
 import keyed
 import serve_floor
 import serve_keys
-from mainspring.app.project import Project
 from mainspring.features.online import OnlineReader
+from mainspring.project import Project
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.plane.runtime import load
 from networks import onnx_mlp

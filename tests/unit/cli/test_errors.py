@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from mainspring.app.live.request_values import first_row, tensors
 from mainspring.cli import exits
 from mainspring.cli.call import Call, guarded
 from mainspring.cli.main import main
 from mainspring.core.catalog import catalog_errors
 from mainspring.core.errors import Denied, Invalid
+from mainspring.operations.request_values import first_row, tensors
 from mainspring.registry.model import UnknownVersion
 
 METADATA = {

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import msgspec
 
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import open_project
 from mainspring.core.time import DAY, parse_instant
 from mainspring.monitoring.figures import empty_window
 from mainspring.monitoring.model import ColumnDrift
+from mainspring.project import open_project
+from mainspring.project.settings import load_settings
 from terminal import in_a_terminal
 
 MODULE = """\

@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import open_project
 from mainspring.ledger.model import Asked
 from mainspring.ledger.recording import Recorder
+from mainspring.project import open_project
+from mainspring.project.settings import load_settings
 
 MODULE = """
 import mainspring as ms

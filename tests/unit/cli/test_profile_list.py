@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from mainspring.app.profiles.listing import BACKENDS, list_profiles
 from mainspring.cli import exits
+from mainspring.operations.profile.listing import BACKENDS, list_profiles
 
 TOML = """\
 name = "shop"

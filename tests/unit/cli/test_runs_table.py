@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import open_project
 from mainspring.core.time import parse_instant
+from mainspring.project import open_project
+from mainspring.project.settings import load_settings
 from mainspring.registry.runs import ERROR
 from terminal import in_a_terminal
 

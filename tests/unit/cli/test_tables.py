@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mainspring.app.profiles.settings import load_settings
-from mainspring.app.project import Project, open_project
 from mainspring.core.time import HOUR
 from mainspring.jobs.model import NewJob, Outcome, Status
+from mainspring.project import Project, open_project
+from mainspring.project.settings import load_settings
 from terminal import in_a_terminal
 
 ERROR = "NotFound: There is no feature view 'Nobody'. Fix: declare it in a module of the project, then run apply."

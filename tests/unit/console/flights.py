@@ -130,7 +130,7 @@ def _settings() -> Settings:
 
 @dataclass(frozen=True)
 class Project:
-    """What `mainspring.app.project.Project` offers, out of the public memory adapters."""
+    """What `mainspring.project.composition.Project` offers, out of the public memory adapters."""
 
     settings: Settings = field(default_factory=_settings)
     clock: Clock = field(default_factory=lambda: ManualClock(NOW))

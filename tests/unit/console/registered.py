@@ -13,9 +13,9 @@ import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mainspring.app.runs.searching import RESULT, SEARCH, SEARCH_RUN
 from mainspring.core.schema import Boolean, Float32, String
 from mainspring.core.time import DAY, HOUR, MINUTE, SECOND
+from mainspring.operations.search.searching import RESULT, SEARCH, SEARCH_RUN
 from mainspring.registry.bundles import seal
 from mainspring.registry.lineage import PARENT as MADE_FROM
 from mainspring.registry.model import AliasMove, Approval, Deletion, Input, Manifest, ModelVersion

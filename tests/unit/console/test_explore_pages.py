@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 import mainspring as ms
-from mainspring.app.live.looking import Looking
 from mainspring.console.app import create_app
+from mainspring.console.background_cache import Looking
 from mainspring.core.errors import Corrupt, Unavailable
 from mainspring.core.time import DAY, HOUR
 from mainspring.data.adapters.memory import MemoryLake

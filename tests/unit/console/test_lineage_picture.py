@@ -5,8 +5,8 @@ from itertools import combinations
 
 import pytest
 
-from mainspring.app.data.lineage import MODEL, SOURCE, VIEW, Edge, Lineage, Node, lineage
 from mainspring.console.lineage_picture import fitted, picture
+from mainspring.operations.data.lineage import MODEL, SOURCE, VIEW, Edge, Lineage, Node, lineage
 from unit.console.shop import definitions
 
 DEFINED = definitions()

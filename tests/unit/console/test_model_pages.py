@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mainspring.app.live.looking import Looking
 from mainspring.console.app import create_app
+from mainspring.console.background_cache import Looking
 from mainspring.core.time import DAY, MINUTE
 from mainspring.registry.adapters.memory import MemoryVersions
 from mainspring.registry.model import AliasMove, Approval
@@ -298,7 +298,7 @@ class TestCard:
         assert page.count('class="interval"') == 5
 
     def test_it_is_the_card_that_the_command_writes(self, client: Client, project: Project) -> None:
-        from mainspring.app.models.cards import card_of, document, render
+        from mainspring.operations.models.cards import card_of, document, render
 
         card = card_of(project, project.versions.get(MODEL, "34"))
         answer = client.get(f"/models/{MODEL}/versions/34/card.md")

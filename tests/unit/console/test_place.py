@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mainspring.console.predictions.place import place
+from mainspring.console.predictions.percentile import place
 from mainspring.stats.reference import profile_column
 
 RNG = np.random.default_rng(5)

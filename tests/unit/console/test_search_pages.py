@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from mainspring.app.runs.searching import RESULT, SEARCH
 from mainspring.console.app import create_app
 from mainspring.console.search.picture import over_trials, slices, ticks
 from mainspring.console.search.scale import axis_of, judged_axis
 from mainspring.console.search.trials import Found, Tried, found
+from mainspring.operations.search.searching import RESULT, SEARCH
 from mainspring.registry.runs import NAME
 from unit.console.client import Client
 from unit.console.flights import NOW, Project

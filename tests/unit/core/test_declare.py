@@ -5,7 +5,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import mainspring as ms
-from mainspring.core.declare import Declared, Place, caller, collecting, declare
+from mainspring.core.definition_registry import Declared, Place, caller, collecting, declare
 
 PROJECT = """
 import mainspring as ms

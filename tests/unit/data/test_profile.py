@@ -18,7 +18,7 @@ from mainspring.core.errors import Corrupt
 from mainspring.core.schema import Boolean, Float32, Float64, Int64, String
 from mainspring.data.model import Source, TableScan
 from mainspring.data.profile import BINS, ColumnProfile, TableProfile, profile
-from mainspring.data.spread import spread
+from mainspring.data.row_sample import spread
 
 SOURCE = Source(
     "facts",

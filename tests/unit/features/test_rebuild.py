@@ -17,7 +17,7 @@ from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.keys import encode_key
 from mainspring.features.layout import slot
 from mainspring.features.materialise import Materialiser
-from mainspring.features.materialise.ledger import LEDGER_KEY
+from mainspring.features.materialise.provenance import LEDGER_KEY
 from mainspring.features.model import EntityState, Mark
 from reach import within_reach
 from station import TRAINS, instant, train, view

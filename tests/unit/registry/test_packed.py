@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mainspring.registry.packed import Column, Packed, pack, unpack
+from mainspring.registry.column_codec import Column, Packed, pack, unpack
 
 ROW = st.tuples(st.floats(width=32), st.floats(), st.none() | st.text(max_size=5), st.floats(allow_nan=False))
 

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.features.adapters.memory import MemoryOnlineStore
+from mainspring.registry.column_codec import pack
 from mainspring.registry.onnx_file import check_onnx
-from mainspring.registry.packed import pack
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.adapters.sessions import open_session
 from mainspring.serving.plane import runtime

@@ -20,10 +20,10 @@ from mainspring.ledger.model import Batch, Log
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.batching.batcher import Job
 from mainspring.serving.plane import runtime
+from mainspring.serving.plane.batch_run import Work
 from mainspring.serving.plane.executor import ModelFailed
 from mainspring.serving.plane.lane import Answer, Ask, Lane, monotonic_us
 from mainspring.serving.plane.metrics import EndpointMetrics
-from mainspring.serving.plane.work import Work
 from mainspring.serving.protocol.codec import decode_infer, encode
 from serving_kit import NOW, bundle, expected, full_request, keyed_request, model
 

@@ -311,7 +311,7 @@ def test_a_fault_of_tracing_is_not_the_requests(caplog: pytest.LogCaptureFixture
 
 def test_without_tracing_nothing_of_opentelemetry_is_imported() -> None:
     code = (
-        "import sys; import mainspring.app.processes.gateway, mainspring.app.processes.grpc; "
+        "import sys; import mainspring.processes.gateway, mainspring.processes.grpc; "
         "import mainspring.serving.grpc.service; "
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mainspring.app.models.executors import executors
 from mainspring.core.errors import Corrupt, Invalid, InvalidData
+from mainspring.project.executors import executors
 from mainspring.registry.bundles import encode_manifest, open_blob, seal
 from mainspring.registry.model import Bundle, Manifest
 from mainspring.security.signing import SigningKey

@@ -9,7 +9,7 @@ import pytest
 
 import mainspring as ms
 from bakery import Order, Traffic, late_model, outcomes
-from mainspring.core.declare import collecting
+from mainspring.core.definition_registry import collecting
 from mainspring.core.errors import Invalid
 from mainspring.core.time import HOUR
 

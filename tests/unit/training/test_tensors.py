@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from depth import examples
 from mainspring.core.errors import Corrupt, Invalid
-from mainspring.training.loop.image import Image
 from mainspring.training.loop.tensor_file import pieces, places, read_tensors, write_tensors
+from mainspring.training.loop.tensor_snapshot import Image
 from mainspring.training.loop.tensors import put_together, take_apart
 
 torch = pytest.importorskip("torch")

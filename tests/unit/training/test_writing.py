@@ -12,11 +12,11 @@ import pytest
 
 from full_disk import room
 from mainspring.core.errors import StorageFull
+from mainspring.training.loop.checkpoint_policy import Keeping
 from mainspring.training.loop.checkpoints import Apart, Checkpoint, Checkpoints
-from mainspring.training.loop.image import image_of
-from mainspring.training.loop.keeping import Keeping
 from mainspring.training.loop.memory import free_bytes
 from mainspring.training.loop.tensor_file import Place, places
+from mainspring.training.loop.tensor_snapshot import image_of
 from mainspring.training.loop.writing import Writer
 
 torch = pytest.importorskip("torch")

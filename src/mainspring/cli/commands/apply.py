@@ -22,8 +22,8 @@ def command(call: Call, *, dry_run: bool) -> None:
 
     New last-value features over data that has landed already get their flags computed here.
     """
-    from mainspring.app.definitions.applying import apply
     from mainspring.features.check import shared_sources
+    from mainspring.operations.apply import apply
     from mainspring.training.inputs import text_notices
 
     changes, contents = apply(call.project, dry_run=dry_run)

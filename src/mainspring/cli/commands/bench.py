@@ -8,7 +8,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
-from mainspring.cli.document import dated
+from mainspring.cli.stdout_redirect import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +32,7 @@ def command(call: Call, *, endpoint: str, by: str | None, rows: int, connections
     """
     from msgspec import to_builtins
 
-    from mainspring.app.live.benching import How, bench
+    from mainspring.operations.bench.load import How, bench
 
     with call.progress() as progress:
         found = bench(call.project, endpoint, How(by, rows, connections, seconds), progress.say)

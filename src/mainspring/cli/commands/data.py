@@ -10,8 +10,8 @@ from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.commands.data_history import diff, log, restore
 from mainspring.cli.commands.data_profile import profile
-from mainspring.cli.document import dated
 from mainspring.cli.help import Group
+from mainspring.cli.stdout_redirect import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +41,7 @@ def tag(call: Call, *, name: str, commit_id: str) -> None:
 
     COMMIT_ID is a commit's id or its beginning, another tag, or `now`, which makes a commit first.
     """
-    from mainspring.app.data.versions import tag as put
+    from mainspring.operations.data.versions import tag as put
 
     found = put(call.project, name, commit_id)
     call.result({"tag": name, "commit": found}, lambda console: console.print(f"{name} names {found}."))
@@ -62,9 +62,9 @@ def vacuum(call: Call, *, dry_run: bool) -> None:
 
     Tiles of rows that are gone, and of views that nobody reads any more, go first.
     """
-    from mainspring.app.features.inuse import ViewsInUse
-    from mainspring.app.features.tidying import tidy
     from mainspring.data.commits import vacuum as run
+    from mainspring.operations.features.live_views import ViewsInUse
+    from mainspring.operations.features.tidying import tidy
 
     if not dry_run:
         tidy(call.project, ViewsInUse(call.project).by_slot())
@@ -84,7 +84,7 @@ def quarantine(call: Call, *, source: str, limit: int, reveal: bool) -> None:
     """Show the rows of SOURCE that failed a check, with the reason."""
     from msgspec import json
 
-    from mainspring.app.data.landing import quarantined
+    from mainspring.operations.ingest import quarantined
 
     rows = quarantined(call.project, source, limit, reveal=reveal)
 

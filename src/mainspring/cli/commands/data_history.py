@@ -9,7 +9,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
-from mainspring.cli.document import dated
+from mainspring.cli.stdout_redirect import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,7 +71,7 @@ def diff(call: Call, *, before: str, after: str, table: str | None) -> None:
     Rows that came and went, columns that changed, and columns that hold something else than before: by the test of
     Kolmogorov and Smirnov and one of the mean, or of the categories' shares, where the effect is large enough too.
     """
-    from mainspring.app.data.versions import diff as differences
+    from mainspring.operations.data.versions import diff as differences
 
     with call.progress() as progress:
         found = differences(
@@ -140,8 +140,8 @@ def restore(call: Call, *, name: str, source: str | None) -> None:
     As new versions: nothing is lost, and the commit of what was there is told, so there is a way back. Batches that
     landed after NAME can be landed again. Online features follow. Cut short, it is finished by running it again.
     """
-    from mainspring.app.data.versions import restore as run
-    from mainspring.app.features.materialising import materialise_views
+    from mainspring.operations.data.versions import restore as run
+    from mainspring.operations.materialize import materialise_views
 
     with call.progress() as progress:
         report = run(

@@ -8,7 +8,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
-from mainspring.cli.document import dated
+from mainspring.cli.stdout_redirect import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +28,7 @@ def profile(call: Call, *, source: str, at: str) -> None:
     One scan of the table, in bounded memory. Of columns that identify a person there are only counts. With --json also
     mean, standard deviation, seven quantiles and the histogram's numbers.
     """
-    from mainspring.app.data.versions import profile as profiled
+    from mainspring.operations.data.versions import profile as profiled
 
     with call.progress() as progress:
         found = profiled(

@@ -14,7 +14,7 @@ from mainspring.cli.call import command as make
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mainspring.app.live.demo import Summary
+    from mainspring.operations.demo.walkthrough import Summary
 
 
 @make("demo")
@@ -25,10 +25,10 @@ def command(call: Call, *, keep: bool) -> int:
     Trains on January to June, then lives July and August again as real requests. Runs in the flights' project if the
     current folder is one, else in a new folder `flights`.
     """
-    from mainspring.app.live import demo
-    from mainspring.app.processes.supervisor import Supervisor
+    from mainspring.operations.demo import walkthrough
+    from mainspring.processes.supervisor import Supervisor
 
-    call.folder = demo.project_folder((call.folder or Path.cwd()).resolve())
+    call.folder = walkthrough.project_folder((call.folder or Path.cwd()).resolve())
     project = call.project
     with call.progress() as progress:
 
@@ -41,8 +41,8 @@ def command(call: Call, *, keep: bool) -> int:
             else:
                 progress.say(f"\nThe administrator's key, shown this once:\n  {token}\n")
 
-        shown = demo.Shown(progress.update, progress.finish, key)
-        with demo.demo(project, shown) as summary:
+        shown = walkthrough.Shown(progress.update, progress.finish, key)
+        with walkthrough.demo(project, shown, lambda opened: Supervisor(opened).running()) as summary:
             progress.close()
             call.result(summary, lambda console: _show(console, summary, keep))
             if keep:

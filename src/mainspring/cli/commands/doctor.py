@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @make("doctor", reads_only=True)
 def command(call: Call) -> int:
     """Check definitions, files, catalog, lake, models, log, jobs and processes; exit 13 if something is not well."""
-    from mainspring.app.live.doctor import examine
+    from mainspring.operations.doctor import examine
 
     findings = examine(call.project)
     well = all(finding.ok for finding in findings)

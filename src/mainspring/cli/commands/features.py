@@ -11,15 +11,15 @@ from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.commands.features_read import read
-from mainspring.cli.document import dated
 from mainspring.cli.help import Group
+from mainspring.cli.stdout_redirect import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mainspring.app.features.search import Found
     from mainspring.features.model import FeatureView
     from mainspring.features.verify import Verification
+    from mainspring.operations.features.search import Found
 
 _MISMATCHES_SHOWN = 20
 
@@ -34,7 +34,7 @@ def command() -> None:
 @click.option("--owner", help="Only views of this owner.")
 def list_(call: Call, *, search: str, owner: str | None) -> None:
     """List the feature views, and how far each is materialised online."""
-    from mainspring.app.features.search import search as find
+    from mainspring.operations.features.search import search as find
 
     found = find(call.project.definitions.views.values(), search, owner)
     rows = [_listed(call, one) for one in found]
@@ -58,7 +58,7 @@ def list_(call: Call, *, search: str, owner: str | None) -> None:
 
 
 def _listed(call: Call, found: Found) -> dict[str, Any]:
-    from mainspring.app.features.view_freshness import view_freshness
+    from mainspring.operations.features.view_freshness import view_freshness
 
     view, project = found.view, call.project
     fresh = view_freshness(
@@ -142,9 +142,9 @@ def _worded(feature: dict[str, Any]) -> str:
 @click.option("--analyze", is_flag=True, help="Let DuckDB say how it would run each query.")
 def explain(call: Call, *, name: str, sql_only: bool, analyze: bool) -> None:
     """Show how the training set of MODEL, or the features of VIEW, are read from the lake: the plan and the SQL."""
-    from mainspring.app.features.explaining import explain as plan
-    from mainspring.app.features.laid_out import laid_out
-    from mainspring.app.features.reports import about
+    from mainspring.operations.features.explaining import explain as plan
+    from mainspring.operations.features.format_sql import laid_out
+    from mainspring.operations.features.reports import about
 
     steps = plan(call.project, name, analyze=analyze)
 
@@ -187,8 +187,8 @@ def verify(call: Call, *, name: str, sample: int, seed: int, entities: int, rows
     Random entities at random instants, most of them beside one at which something changes, are read offline, online
     from states built for it, and by brute force; the live online store is compared as it is now. Nothing is written.
     """
-    from mainspring.app.features.verifying import verify as run
     from mainspring.features.verify.chosen import Bounds
+    from mainspring.operations.features.verifying import verify as run
 
     with call.progress() as progress:
 
@@ -216,7 +216,7 @@ def _verified(found: Verification) -> dict[str, Any]:
 
 
 def _show_verification(console: Console, found: Verification) -> None:
-    from mainspring.app.features.reports import in_words
+    from mainspring.operations.features.reports import in_words
 
     mark = "[red]✗[/]" if found.mismatches else "[green]✓[/]"
     console.print(
@@ -243,9 +243,9 @@ def entity(call: Call, *, view: str, key: tuple[str, ...], reveal: bool) -> None
 
     Values alone will do, in the order of the entity's keys.
     """
-    from mainspring.app.auditing import audit
-    from mainspring.app.features.entity_values import entity_values
     from mainspring.features.keys import typed_key
+    from mainspring.operations.auditing import audit
+    from mainspring.operations.features.entity_values import entity_values
 
     project = call.project
     chosen = project.definitions.view(view)

@@ -31,8 +31,8 @@ def read(call: Call, *, of: tuple[str, ...], to: Path, labels: Path | None, at: 
 
     There may be more rows than memory holds. The file is there whole or not at all.
     """
-    from mainspring.app.definitions.choosing import choose
-    from mainspring.app.features import reading, writing
+    from mainspring.operations.features import reading, writing
+    from mainspring.operations.features.choosing import choose
 
     choice = choose(call.project.definitions, of[0] if len(of) == 1 else list(of))
     reading.check_asked(choice, labels, since, until)

@@ -26,7 +26,7 @@ def command(call: Call, *, source: str, data: str, batch_id: str | None, nulls: 
     batches or dictionaries). Rows that fail a check go to the quarantine with the reason. The same data twice changes
     nothing.
     """
-    from mainspring.app.data.landing import land
+    from mainspring.operations.ingest import land
 
     with call.progress() as progress:
         report = land(

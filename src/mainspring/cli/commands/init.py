@@ -14,7 +14,7 @@ def command(call: Call, *, name: str) -> None:
     """Begin a project in a new folder NAME: definitions that work, to change to yours."""
     from pathlib import Path
 
-    from mainspring.app.scaffold import create
+    from mainspring.operations.init import create
 
     if not name.strip():
         raise click.UsageError("Give the project a NAME, such as courier.")

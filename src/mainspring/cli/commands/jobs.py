@@ -9,8 +9,8 @@ import click
 from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
-from mainspring.cli.document import dated
 from mainspring.cli.help import Group
+from mainspring.cli.stdout_redirect import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,9 +61,9 @@ def list_(call: Call, *, statuses: tuple[str, ...], names: tuple[str, ...], limi
 @click.argument("job_id", metavar="ID")
 def show(call: Call, *, job_id: str) -> None:
     """Show a job, its finished steps, and its error."""
-    from mainspring.app.jobs import asking
+    from mainspring.operations.jobs import queue
 
-    job = asking.job(call.project, job_id)
+    job = queue.job(call.project, job_id)
     steps = call.project.jobs.steps(job.id)
 
     def told(console: Console) -> None:
@@ -90,9 +90,9 @@ def run(call: Call, *, name: str, argument: str | None, key: str | None, wait: b
 
     collect-garbage, forget-jobs, materialise, tidy: what they do and take is in docs/howto/jobs.md.
     """
-    from mainspring.app.jobs import asking
+    from mainspring.operations.jobs import queue
 
-    job = asking.begin(call.project, name, _parsed(argument), key=key)
+    job = queue.begin(call.project, name, _parsed(argument), key=key)
     return _follow(call, job, wait=wait, here=here)
 
 
@@ -115,7 +115,7 @@ def retry(call: Call, *, ids: tuple[str, ...]) -> None:
 @make("schedules")
 def schedules(call: Call) -> None:
     """List what is due by the clock, and when next."""
-    from mainspring.app.jobs.asking import planned
+    from mainspring.operations.jobs.queue import planned
 
     found = planned(call.project)
 
@@ -135,10 +135,10 @@ def schedules(call: Call) -> None:
 
 def _follow(call: Call, job: Job, *, wait: bool, here: bool) -> int:
     """End a command that began a job: at once, or when the job has ended."""
-    from mainspring.app.jobs import asking
+    from mainspring.operations.jobs import queue
 
     if here:
-        job = asking.run_here(call.project, job.id)
+        job = queue.run_here(call.project, job.id)
     elif wait:
         with call.progress() as progress:
 
@@ -146,11 +146,11 @@ def _follow(call: Call, job: Job, *, wait: bool, here: bool) -> int:
                 at = job.progress
                 progress.update(job.handler, at.done if at else 0, at.total if at else None, _state(job))
 
-            job = asking.wait(call.project, job.id, told)
+            job = queue.wait(call.project, job.id, told)
 
     def show(console: Console) -> None:
         _tell(console, [job])
-        if job.status == "queued" and not asking.worker_is_up(call.project):
+        if job.status == "queued" and not queue.worker_is_up(call.project):
             _print(console, "Nobody runs jobs here now: `mainspring up` does, or the same command with --here.")
 
     call.result(_document(job), show)

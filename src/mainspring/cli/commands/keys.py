@@ -27,8 +27,8 @@ def command() -> None:
 @click.option("--expires", default="90d", show_default=True, help="How long it lives.")
 def create(call: Call, *, name: str, scopes: tuple[str, ...], expires: str) -> None:
     """Create a key for NAME and show it, this once."""
-    from mainspring.app.keys import create_key
     from mainspring.core.time import parse_duration
+    from mainspring.operations.keys import create_key
 
     wanted = _SCOPES if "admin" in scopes else scopes
     token = create_key(call.project, name, wanted, parse_duration(expires))
@@ -80,7 +80,7 @@ def _to_the_second(instant: int) -> str:
 @click.argument("key_id")
 def revoke(call: Call, *, key_id: str) -> None:
     """Revoke a key; every process refuses it within a second."""
-    from mainspring.app.keys import revoke_key
+    from mainspring.operations.keys import revoke_key
 
     revoke_key(call.project, key_id)
     call.result({"revoked": key_id}, lambda console: console.print(f"Key {key_id} is revoked."))

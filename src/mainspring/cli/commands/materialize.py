@@ -9,7 +9,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
-from mainspring.cli.document import dated
+from mainspring.cli.stdout_redirect import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,8 +24,8 @@ def command(call: Call, *, views: tuple[str, ...], through: str | None, rebuild:
 
     A rebuild that was stopped goes on where it was when it is run again.
     """
-    from mainspring.app.features.materialising import materialise_views
     from mainspring.core.time import SECOND, format_instant, parse_instant
+    from mainspring.operations.materialize import materialise_views
 
     definitions = call.project.definitions
     chosen = [definitions.view(name) for name in views] or list(definitions.views.values())

@@ -21,9 +21,9 @@ def command(call: Call, *, to: str) -> None:
     What is there in the profile that is used now stays as it is. The project must not be up. After an interruption
     run it again: it does what is left. At the end it says what to change.
     """
-    from mainspring.app.moving.migrating import migrate
-    from mainspring.app.profiles.settings import load_settings
-    from mainspring.app.project import open_project
+    from mainspring.operations.migrate.migration import migrate
+    from mainspring.project import open_project
+    from mainspring.project.settings import load_settings
 
     source = call.project
     target = open_project(load_settings(source.settings.root, to, call.overrides))

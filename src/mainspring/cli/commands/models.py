@@ -11,13 +11,13 @@ import click
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.commands import models_card, models_decide, models_move, models_show
-from mainspring.cli.document import dated
 from mainspring.cli.help import Group
+from mainspring.cli.stdout_redirect import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mainspring.app.models.modelling import Added
+    from mainspring.operations.models.adding import Added
 
 _golden = click.option(
     "--golden",
@@ -44,7 +44,7 @@ def add(call: Call, *, name: str, file: Path, golden: Path | None, alias: str | 
     It is tried in a process of its own, sealed with golden rows, and signed. Other formats are refused, as are files
     with data or operators from elsewhere.
     """
-    from mainspring.app.models.modelling import add_file
+    from mainspring.operations.models.adding import add_file
 
     _told(call, add_file(call.project, name, file, golden=golden, alias=alias, parent=parent))
 
@@ -71,8 +71,8 @@ def function(
     Only its name and a digest of its source are kept: a gateway imports it from the project, and refuses it where the
     source has changed since.
     """
-    from mainspring.app.models.modelling import add_function
-    from mainspring.app.models.specs import parse_spec
+    from mainspring.operations.models.adding import add_function
+    from mainspring.operations.models.tensor_specs import parse_spec
 
     takes, gives = [parse_spec(text) for text in inputs], [parse_spec(text) for text in outputs]
     _told(call, add_function(call.project, name, function, inputs=takes, outputs=gives, golden=golden, alias=alias))
@@ -89,7 +89,7 @@ def compose(call: Call, *, name: str, graph: Path, golden: Path | None, alias: s
     Each node is a version (`model: name@alias`), which is pinned by its digest, or combines answers: mean, weighted,
     vote.
     """
-    from mainspring.app.models.composing import compose, read_plan
+    from mainspring.operations.models.composing import compose, read_plan
 
     _told(call, compose(call.project, name, read_plan(graph), golden=golden, alias=alias))
 
@@ -98,7 +98,7 @@ def compose(call: Call, *, name: str, graph: Path, golden: Path | None, alias: s
 @click.argument("name", required=False)
 def list_(call: Call, *, name: str | None) -> None:
     """List the registered versions of all models, or of NAME, newest first."""
-    from mainspring.app.models.modelling import registered
+    from mainspring.operations.models.adding import registered
 
     found = registered(call.project, name)
 

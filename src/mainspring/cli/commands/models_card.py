@@ -24,7 +24,7 @@ def card(call: Call, *, reference: str, kind: str, output: Path | None) -> None:
     Intended use, limits, ethical considerations and contact come from `cards/NAME.md`. NAME alone is the champion, or
     the newest where there is none. With --json, the card is the document.
     """
-    from mainspring.app.models import cards
+    from mainspring.operations.models import cards
 
     found = cards.card(call.project, reference)
     document = cards.document(found)

@@ -9,7 +9,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
-from mainspring.cli.document import dated
+from mainspring.cli.stdout_redirect import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +30,7 @@ _KEY_FILE = click.option(
 @_REASON
 def approve(call: Call, *, reference: str, key_file: Path | None, reason: str) -> None:
     """Say that a version may go live. Its author cannot."""
-    from mainspring.app.models import curating
+    from mainspring.operations.models import curating
 
     done = curating.approve(call.project, reference, key=_key(key_file), reason=reason)
     call.result(
@@ -48,7 +48,7 @@ def approve(call: Call, *, reference: str, key_file: Path | None, reason: str) -
 @_REASON
 def withdraw(call: Call, *, reference: str, approver: str | None, key_file: Path | None, reason: str) -> None:
     """Take an approval back: it counts no more at a promotion. What is live stays live until a rollback."""
-    from mainspring.app.models import curating
+    from mainspring.operations.models import curating
 
     done = curating.withdraw(call.project, reference, approver=approver, key=_key(key_file), reason=reason)
     approval = done.approval
@@ -74,7 +74,7 @@ def delete(call: Call, *, reference: str, reason: str) -> None:
 
     One that an alias or an endpoint leads to is refused.
     """
-    from mainspring.app.models import curating
+    from mainspring.operations.models import curating
 
     done = curating.delete(call.project, reference, reason=reason)
     call.result(
@@ -91,7 +91,7 @@ def delete(call: Call, *, reference: str, reason: str) -> None:
 @click.argument("reference", metavar="NAME:VERSION")
 def restore(call: Call, *, reference: str) -> None:
     """Take a mark for deletion back."""
-    from mainspring.app.models import curating
+    from mainspring.operations.models import curating
 
     done = curating.restore(call.project, reference)
     call.result(
@@ -108,8 +108,8 @@ def gc(call: Call, *, grace: str, dry_run: bool) -> None:
 
     A bundle stays while a version, an alias, a tag, a graph, an endpoint, a route or a logged prediction names it.
     """
-    from mainspring.app.models import curating
     from mainspring.core.time import parse_duration
+    from mainspring.operations.models import curating
 
     done = curating.garbage(call.project, grace_us=parse_duration(grace), dry_run=dry_run)
 

@@ -10,7 +10,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
-from mainspring.cli.document import dated
+from mainspring.cli.stdout_redirect import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +26,7 @@ def export(call: Call, *, reference: str, file: Path) -> None:
 
     It holds held-out rows of the training data, as the bundle does.
     """
-    from mainspring.app.models.transferring import export_version
+    from mainspring.operations.models.transferring import export_version
 
     done = export_version(call.project, reference, file)
     call.result(
@@ -43,7 +43,7 @@ def export(call: Call, *, reference: str, file: Path) -> None:
 @click.argument("file", type=_FILE)
 def import_(call: Call, *, file: Path) -> None:
     """Register the version in FILE. Its signature must be of a key that `mainspring models trust` was told."""
-    from mainspring.app.models.transferring import import_version
+    from mainspring.operations.models.transferring import import_version
 
     done = import_version(call.project, file)
 
@@ -73,8 +73,8 @@ def key(call: Call) -> None:
 @click.option("--forget", help="Trust the key of this name no longer.")
 def trust(call: Call, *, name: str | None, key: str | None, forget: str | None) -> None:
     """Trust another installation's public KEY, under NAME; without either, list the trusted keys."""
-    from mainspring.app.models import transferring
     from mainspring.core.time import format_instant
+    from mainspring.operations.models import transferring
 
     if forget is not None:
         transferring.forget(call.project, forget)

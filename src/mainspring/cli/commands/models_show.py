@@ -8,7 +8,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
-from mainspring.cli.document import dated
+from mainspring.cli.stdout_redirect import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,8 +21,8 @@ def show(call: Call, *, reference: str) -> None:
 
     NAME alone is the champion, or the newest where there is none. The bundle is verified.
     """
-    from mainspring.app.models import curating
     from mainspring.core.time import format_instant
+    from mainspring.operations.models import curating
 
     shown = curating.show(call.project, reference)
     lineage = shown.lineage
@@ -70,8 +70,8 @@ def show(call: Call, *, reference: str) -> None:
 @click.option("--alias", help="Only the moves of this alias.")
 def history(call: Call, *, name: str, alias: str | None) -> None:
     """Show who moved which alias of NAME, approved, withdrew or deleted what, when and why; newest first."""
-    from mainspring.app.models import curating
     from mainspring.core.time import format_instant
+    from mainspring.operations.models import curating
 
     found = curating.history(call.project, name, alias)
 

@@ -35,9 +35,9 @@ def command(
 ) -> None:
     """Ask ENDPOINT for one prediction, by entity keys and request fields: `flight=... origin=EWR`. A tensor is a JSON
     list of one row's values, `image='[[0.1, 0.2], [0.3, 0.4]]'`, or a file with one, `image=@image.json`."""
-    from mainspring.app.live.asking import ask
-    from mainspring.app.processes.running import where_up
     from mainspring.client.certificates import Certificates
+    from mainspring.operations.predict import ask
+    from mainspring.project.running import where_up
 
     pairs = dict(_pair(field) for field in fields)
     answer = ask(call.project, endpoint, pairs, key, Certificates(ca=ca, cert=cert, key=cert_key))

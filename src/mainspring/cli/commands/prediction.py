@@ -8,13 +8,13 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
-from mainspring.cli.document import dated
+from mainspring.cli.stdout_redirect import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mainspring.app.project import Project
     from mainspring.ledger.model import Prediction
+    from mainspring.project import Project
 
 
 @make("prediction", reads_only=True)
@@ -24,11 +24,11 @@ def command(call: Call, *, prediction_id: str, reveal: bool) -> None:
     """Show the prediction ID: its keys, features and outputs, and who made it for whom."""
     from msgspec import json
 
-    from mainspring.app.live import revealing
     from mainspring.core.time import format_instant
+    from mainspring.operations import prediction
 
     project = call.project
-    found = revealing.reveal(project, prediction_id) if reveal else project.predictions.find(prediction_id)
+    found = prediction.reveal(project, prediction_id) if reveal else project.predictions.find(prediction_id)
     document = _document(project, found)
     hidden = "encrypted; see it with --reveal" if found.withheld == "encrypted" else "left out of the log"
 

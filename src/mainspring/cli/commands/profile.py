@@ -38,8 +38,8 @@ def show_all(call: Call) -> None:
 
     The profile that commands would use is marked. What the environment sets is in all of them.
     """
-    from mainspring.app.profiles.listing import list_profiles
-    from mainspring.app.profiles.settings import find_project
+    from mainspring.operations.profile.listing import list_profiles
+    from mainspring.project.settings import find_project
 
     found = list_profiles(find_project(call.folder or Path.cwd()), call.profile)
 
@@ -64,7 +64,7 @@ def check(call: Call, *, name: str | None) -> int:
     By default the profile that other commands would use. Probes are taken back, nothing is made or migrated. Exits
     with 13 if something is not well.
     """
-    from mainspring.app.profiles.checking import check_profile
+    from mainspring.operations.profile.checking import check_profile
 
     call.profile = name or call.profile
     found = list(check_profile(call.project))

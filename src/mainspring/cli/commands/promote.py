@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--reason", default="", help="Why, for the alias's history.")
 def command(call: Call, *, model: str, version: str | None, reason: str) -> int:
     """Let MODEL@champion name VERSION (the newest by default) if it passes the model's gates; else exit 3."""
-    from mainspring.app.models.promoting import promote
+    from mainspring.operations.promote import promote
 
     promotion = promote(call.project, model, version, reason=reason)
 

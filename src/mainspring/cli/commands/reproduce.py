@@ -25,7 +25,7 @@ def command(call: Call, *, run: str) -> int:
     The code is that of the recorded git commit and the difference to it, the data the pinned versions. Nothing is
     registered. The exit code is 3 if what came out differs.
     """
-    from mainspring.app.runs.reproducing import reproduce
+    from mainspring.operations.reproduce.reproducing import reproduce
 
     with call.progress() as progress:
         progress.update("reproduce", 0, 100, "find the run")

@@ -13,7 +13,7 @@ from mainspring.cli.call import command as make
 @click.option("--reason", default="", help="Why, for the alias's history.")
 def command(call: Call, *, model: str, reason: str) -> None:
     """Let MODEL@champion name the version it named before."""
-    from mainspring.app.models.promoting import rollback
+    from mainspring.operations.promote import rollback
 
     done = rollback(call.project, model, reason=reason)
     call.result(

@@ -9,7 +9,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
-from mainspring.cli.document import dated
+from mainspring.cli.stdout_redirect import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,8 +27,8 @@ _WIDE, _TIMED = 140, 100
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
 def command(call: Call, *, model: str | None, filter_: str, order: str, limit: int) -> None:
     """List the training runs of MODEL, or of all models, newest first; of a failed one its error."""
-    from mainspring.app.runs.finding import find_runs
     from mainspring.core.time import format_instant
+    from mainspring.operations.runs.finding import find_runs
     from mainspring.registry.runs import ERROR
 
     runs = find_runs(call.project, model, filter_=filter_, order=order, limit=limit, by_hand=True)

@@ -32,8 +32,8 @@ def command(
     """
     from rich.markup import escape
 
-    from mainspring.app.runs.searching import last_search, search
     from mainspring.core.time import parse_instant
+    from mainspring.operations.search.searching import last_search, search
 
     if show:
         report = last_search(call.project, model)

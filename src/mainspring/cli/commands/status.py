@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @make("status", reads_only=True)
 def command(call: Call) -> None:
     """Show what is live, and how it does."""
-    from mainspring.app.live.status import status
+    from mainspring.operations.status import status
 
     found = status(call.project)
 

@@ -22,8 +22,8 @@ def command(call: Call, *, model: str, since: str | None, until: str | None) -> 
     """Train MODEL on what was known by --until, prove the bundle equal to the estimator, sign it and register it."""
     from rich.markup import escape
 
-    from mainspring.app.runs.training import train
     from mainspring.core.time import parse_instant
+    from mainspring.operations.train import train
 
     with call.progress() as progress:
         progress.update(model, 0, 100, "load the project")

@@ -14,11 +14,11 @@ from mainspring.cli.call import command as make
 @click.option("--grpc", help="Serve predictions over gRPC, too, on this HOST:PORT.")
 def command(call: Call, *, gateway: str | None, control: str | None, grpc: str | None) -> None:
     """Run the gateway, the console and the worker until Ctrl-C or SIGTERM; start again what dies."""
-    from mainspring.app.keys import first_key
-    from mainspring.app.processes.logs import log_path
-    from mainspring.app.processes.supervisor import Supervisor
-    from mainspring.app.profiles.ledger_folder import stranded
     from mainspring.core.errors import Unavailable
+    from mainspring.operations.keys import first_key
+    from mainspring.processes.logs import log_path
+    from mainspring.processes.supervisor import Supervisor
+    from mainspring.project.ledger_folder import stranded
 
     addresses = {"gateway": gateway, "control": control, "grpc": grpc}
     call.overrides = {name: value for name, value in addresses.items() if value}

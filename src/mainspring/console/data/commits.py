@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mainspring.app.live.looking import Looking
+from mainspring.console.background_cache import Looking
 from mainspring.console.features.values import Seen
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
-from mainspring.app.live.looking import Looking
 from mainspring.console.answers import Answer, Json
+from mainspring.console.background_cache import Looking
 from mainspring.console.data.commits import commit_list, commit_page, differences
 from mainspring.console.data.tables import find_source, profiled, source_page, table_list
 from mainspring.console.features.values import (

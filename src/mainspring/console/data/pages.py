@@ -7,8 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from mainspring.app.data.lineage import SOURCE
-from mainspring.app.live.looking import Looking
+from mainspring.console.background_cache import Looking
 from mainspring.console.data.commits import commit_list, commit_page, differences
 from mainspring.console.data.profile_picture import column_picture
 from mainspring.console.data.tables import find_source, profiled, source_page, table_list
@@ -18,6 +17,7 @@ from mainspring.console.lineage_picture import picture
 from mainspring.console.project import ConsoleProject
 from mainspring.console.render import page
 from mainspring.core.ids import check_id
+from mainspring.operations.data.lineage import SOURCE
 
 
 def add_data_pages(router: APIRouter, project: ConsoleProject, looking: Looking, frame: Frame) -> None:

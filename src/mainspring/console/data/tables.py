@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mainspring.app.data import lineage as graph
-from mainspring.app.data.lineage import Lineage
-from mainspring.app.data.tables import CommitChange, Extent, changes_of, extent, newest, quarantine_reasons
-from mainspring.app.live.looking import Looking
+from mainspring.console.background_cache import Looking
 from mainspring.console.data.commits import PROFILED_ROWS, SHOWN_COMMITS, tags_of
 from mainspring.console.features.values import Seen, project_lineage
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.data.model import DERIVED_PREFIXES, QUARANTINE_SUFFIX, Check, Source
+from mainspring.operations.data import lineage as graph
+from mainspring.operations.data.lineage import Lineage
+from mainspring.operations.data.tables import CommitChange, Extent, changes_of, extent, newest, quarantine_reasons
 
 if TYPE_CHECKING:
     from mainspring.data.profile import TableProfile

@@ -8,9 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
-from mainspring.app.data.lineage import VIEW
-from mainspring.app.features.entity_values import EntityValues
-from mainspring.app.live.looking import Looking
+from mainspring.console.background_cache import Looking
 from mainspring.console.features.charts import charts, median_spark
 from mainspring.console.features.values import (
     KEY,
@@ -34,6 +32,8 @@ from mainspring.core.ids import check_id
 from mainspring.core.time import format_instant, from_datetime
 from mainspring.features.describe.distributions import Distributions
 from mainspring.features.model import FeatureView
+from mainspring.operations.data.lineage import VIEW
+from mainspring.operations.features.entity_values import EntityValues
 
 Frame = Callable[[Request], dict[str, Any]]
 _LONGEST_SEARCH = 200

@@ -6,12 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from mainspring.app.data import lineage as graph
-from mainspring.app.data.lineage import Lineage, Node, lineage, models_using
-from mainspring.app.features.entity_values import EntityValues, entity_values
-from mainspring.app.features.search import owners, search
-from mainspring.app.features.view_freshness import ViewFreshness, view_freshness
-from mainspring.app.live.looking import Looking
+from mainspring.console.background_cache import Looking
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.core.time import HOUR
@@ -22,6 +17,11 @@ from mainspring.features.keys import typed_key
 from mainspring.features.layout import slot
 from mainspring.features.model import FeatureView
 from mainspring.features.types import default_of, feature_dtype
+from mainspring.operations.data import lineage as graph
+from mainspring.operations.data.lineage import Lineage, Node, lineage, models_using
+from mainspring.operations.features.entity_values import EntityValues, entity_values
+from mainspring.operations.features.search import owners, search
+from mainspring.operations.features.view_freshness import ViewFreshness, view_freshness
 
 KEY = "key."  # before a key's name in a query, so that no key is taken for another parameter
 _T = TypeVar("_T")

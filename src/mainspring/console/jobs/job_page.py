@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from mainspring.app.jobs.asking import job as find_job
 from mainspring.console.jobs.listing import JobRow, row_of
 from mainspring.console.project import ConsoleProject
 from mainspring.jobs.model import ENDED, Job, Status, Step
 from mainspring.jobs.plain import Plain
+from mainspring.operations.jobs.queue import job as find_job
 
 STEPS = 50
 _LONGEST, _LONGEST_LINE = 20_000, 400  # characters of a value on the page; the API has the whole

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mainspring.app.jobs.asking import Planned, planned
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import ID_PATTERN
 from mainspring.jobs.model import Job, Progress, Status
+from mainspring.operations.jobs.queue import Planned, planned
 
 SHOWN = 25
 _BRIEF = 120  # characters of an error in the table

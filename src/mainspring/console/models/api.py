@@ -7,12 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
-from mainspring.app.live.looking import Looking
-from mainspring.app.models.cards import document
 from mainspring.console.answers import Answer, Json
+from mainspring.console.background_cache import Looking
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.features.values import Seen
-from mainspring.console.models.happenings import history
+from mainspring.console.models.decision_history import history
 from mainspring.console.models.listing import model_list
 from mainspring.console.models.model_page import known_versions, model_page
 from mainspring.console.models.reading import carded
@@ -20,6 +19,7 @@ from mainspring.console.models.version_page import find_version, version_page
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import Unavailable
 from mainspring.core.ids import ID_PATTERN, check_id
+from mainspring.operations.models.cards import document
 
 Number = Annotated[str, Path(pattern="^[0-9]{1,12}$")]
 Words = Annotated[str, Query(max_length=200)]

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mainspring.app.models.curating import makers
-from mainspring.app.runs.searching import SEARCH
 from mainspring.console.charts import Chart
+from mainspring.console.models.decision_history import History, history
 from mainspring.console.models.figures import Figures, columns, figures_of, over_versions, record_of, runs_of
-from mainspring.console.models.happenings import History, history
 from mainspring.console.models.listing import CHAMPION
 from mainspring.console.models.serving import Serving, serving, shares
 from mainspring.console.models.states import state_of
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import NotFound
 from mainspring.delivery.approving import counted
+from mainspring.operations.models.curating import makers
+from mainspring.operations.search.searching import SEARCH
 from mainspring.registry.lineage import authors_of
 from mainspring.registry.model import Approval, Deletion, ModelVersion
 from mainspring.registry.searching import Column, Condition, Kind, RunQuery, RunRow

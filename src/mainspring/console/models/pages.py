@@ -9,9 +9,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from markupsafe import Markup
 
-from mainspring.app.live.looking import Looking
-from mainspring.app.models.cards import render, words_file
-from mainspring.console.models.happenings import PAGE, history
+from mainspring.console.background_cache import Looking
+from mainspring.console.models.decision_history import PAGE, history
 from mainspring.console.models.intervals import interval_picture
 from mainspring.console.models.listing import model_list
 from mainspring.console.models.model_page import known_versions, model_page
@@ -26,6 +25,7 @@ from mainspring.core.ids import check_id
 from mainspring.governance.model import Card
 from mainspring.governance.prose import prose
 from mainspring.governance.rendering import left_out, metric_names, resource_facts, verdict
+from mainspring.operations.models.cards import render, words_file
 from mainspring.registry.model import ModelVersion
 
 Frame = Callable[[Request], dict[str, Any]]

@@ -7,13 +7,13 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from mainspring.app.live.looking import Looking
-from mainspring.app.models.cards import card_of, stamp
+from mainspring.console.background_cache import Looking
 from mainspring.console.features.values import Seen
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError, Overloaded
 from mainspring.core.time import MINUTE
 from mainspring.governance.model import Card
+from mainspring.operations.models.cards import card_of, stamp
 from mainspring.registry.model import Manifest, ModelVersion
 
 _T = TypeVar("_T")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mainspring.app.live.looking import Looking
+from mainspring.console.background_cache import Looking
 from mainspring.console.features.values import Seen
+from mainspring.console.models.decision_history import Happening, happenings
 from mainspring.console.models.figures import record_of, runs_of
-from mainspring.console.models.happenings import Happening, happenings
 from mainspring.console.models.model_page import counting
 from mainspring.console.models.reading import Verified, carded, verified
 from mainspring.console.models.serving import serving, shares

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from mainspring.console.endpoints.live import put_live
 from mainspring.console.predictions.labels import Label, labels_of
-from mainspring.console.predictions.place import Place, places
+from mainspring.console.predictions.percentile import Place, places
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError
 from mainspring.core.schema import DType

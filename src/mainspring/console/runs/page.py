@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mainspring.app.runs.searching import SEARCH
 from mainspring.console.charts import Chart
 from mainspring.console.project import ConsoleProject
 from mainspring.console.runs.charts import looked_at, one_chart
 from mainspring.console.runs.table import SYSTEM, state_of
 from mainspring.core.errors import MainspringError, NotFound
+from mainspring.operations.search.searching import SEARCH
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.runs import ERROR
 from mainspring.registry.searching import PARENT, Axis, Column, Condition, Kind, RunQuery, RunRow

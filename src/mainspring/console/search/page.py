@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mainspring.app.runs.searching import SEARCH, SEARCH_RUN
 from mainspring.console.project import ConsoleProject
 from mainspring.console.runs.comparison import address
 from mainspring.console.search.trials import Found, Tried, found
 from mainspring.core.errors import Invalid, NotFound
+from mainspring.operations.search.searching import SEARCH, SEARCH_RUN
 from mainspring.registry.searching import Column, Condition, Kind, RunQuery, RunRow
 from mainspring.training.search.trials import COMPLETE
 

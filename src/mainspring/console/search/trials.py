@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from mainspring.app.runs.searching import RESULT
 from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import NotFound
+from mainspring.operations.search.searching import RESULT
 from mainspring.registry.searching import MOST_RUNS, PARENT, Column, Condition, Kind, Order, RunQuery, RunRow
 from mainspring.stats.metrics import higher_is_better
 from mainspring.training.search.trials import COMPLETE, FAILED, PRUNED, ended_of
@@ -70,7 +70,7 @@ class _KeptTrial(msgspec.Struct):
 
 
 class _Kept(msgspec.Struct):
-    """The file that a finished search keeps; see `app.runs.searching.SearchReport`."""
+    """The file that a finished search keeps; see `operations.search.searching.SearchReport`."""
 
     metric: str
     direction: str

@@ -19,10 +19,10 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from mainspring.core.buckets import Bucket, said_by_store
 from mainspring.core.files import disk_errors
 from mainspring.core.ids import check_id
 from mainspring.core.locks import FileLocks, Locks
+from mainspring.core.object_store_url import Bucket, said_by_store
 from mainspring.core.settings import Url
 from mainspring.core.time import SystemClock
 from mainspring.data.adapters.delta import DeltaLake
@@ -38,7 +38,7 @@ def open_object_lake(url: Url, cache: Path, locks: Locks | None = None) -> Delta
     """Open the tables under `s3://bucket/prefix?endpoint=https://...&region=...`.
 
     Args:
-        url: The address, see `core.buckets`.
+        url: The address, see `core.object_store_url`.
         cache: Local folder for cached files.
         locks: Locks shared by all writers; by default this machine's. Delta's commit protocol protects writers from
             each other, but not from the removal of files.

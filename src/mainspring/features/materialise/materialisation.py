@@ -21,7 +21,7 @@ from mainspring.core.time import Clock
 from mainspring.data import duck
 from mainspring.data.model import TableScan
 from mainspring.features.layout import Layout
-from mainspring.features.materialise.ledger import Ledger, read_ledger
+from mainspring.features.materialise.provenance import Ledger, read_ledger
 from mainspring.features.materialise.rebuild import Rebuild
 from mainspring.features.model import EntityState, Mark, MaterialiseReport
 from mainspring.features.ports import OnlineStore

@@ -13,7 +13,7 @@ from mainspring.core.errors import InvalidData
 from mainspring.core.schema import DType, Schema
 from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
 from mainspring.data.arrow import ARROW_TYPES
-from mainspring.data.fitting import whole_microseconds
+from mainspring.data.arrow_coercion import whole_microseconds
 from mainspring.features.model import FeatureGroup, views_of
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, metadata
 from mainspring.core.errors import Conflict
-from mainspring.registry.decided import approved_already, marked_already, not_approved, trusted_already
+from mainspring.registry.decision_errors import approved_already, marked_already, not_approved, trusted_already
 from mainspring.registry.model import Approval, Deletion, TrustedKey, Withdrawal
 
 model_approvals = sa.Table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
-from mainspring.registry.decided import approved_already, marked_already, not_approved, trusted_already
+from mainspring.registry.decision_errors import approved_already, marked_already, not_approved, trusted_already
 from mainspring.registry.model import Approval, Deletion, TrustedKey, Withdrawal
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+from mainspring.core.environment import overridden
 from mainspring.registry.adapters.mlflow_store import ENTITIES, mlflow
 
 _URI, _EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"
@@ -66,15 +66,9 @@ def _directed(url: str, experiment_id: str) -> Iterator[None]:
     """Point MLflow's client, here and in child processes, at the store `url` and this experiment."""
     service = mlflow("mlflow.tracking")
     before_uri = service._tracking_service.utils._tracking_uri
-    before = {name: os.environ.get(name) for name in (_URI, _EXPERIMENT)}
     service.set_tracking_uri(url)
-    os.environ.update({_URI: url, _EXPERIMENT: experiment_id})
     try:
-        yield
+        with overridden({_URI: url, _EXPERIMENT: experiment_id}):
+            yield
     finally:
         service.set_tracking_uri(before_uri)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -23,6 +23,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, check_not_deleted, open_engine, sqlalchemy_url
+from mainspring.core.environment import set_variable
 from mainspring.core.errors import MainspringError, MissingExtra, NotFound, Unavailable
 from mainspring.core.files import disk_errors, sync_file, sync_folder
 
@@ -38,8 +39,8 @@ def mlflow(module: str) -> Any:
     Raises:
         MissingExtra: MLflow is not installed.
     """
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before the import, which reads both variables
-    os.environ["DO_NOT_TRACK"] = "true"
+    set_variable("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import, which reads both variables
+    set_variable("DO_NOT_TRACK", "true")
     with _importing, warnings.catch_warnings(), _uncollected():
         warnings.simplefilter("ignore")
         try:

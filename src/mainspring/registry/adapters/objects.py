@@ -21,9 +21,9 @@ import msgspec
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from mainspring.core.buckets import NO_BUCKET, Bucket, said_by_store
 from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
 from mainspring.core.ids import check_id, new_id
+from mainspring.core.object_store_url import NO_BUCKET, Bucket, said_by_store
 from mainspring.core.settings import Url
 from mainspring.core.time import SECOND
 from mainspring.registry.bundles import check_digest

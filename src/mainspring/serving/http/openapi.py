@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import mainspring
+from mainspring.core.version import __version__
 from mainspring.serving.http.tensor_schemas import Schema, reply_schema, request_schema
 from mainspring.serving.plane.live import Served
 
@@ -134,7 +134,7 @@ def document(served: Mapping[str, Served], routes: Iterable[tuple[str, str, bool
         "openapi": "3.1.0",
         "info": {
             "title": "Mainspring: predictions",
-            "version": mainspring.__version__,
+            "version": __version__,
             "description": "Open Inference Protocol, version 2, of the endpoints that are served.",
         },
         "servers": [{"url": "/"}],

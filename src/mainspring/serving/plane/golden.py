@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 
 from mainspring.core.errors import Corrupt, MainspringError
+from mainspring.registry.column_codec import Packed, unpack
 from mainspring.registry.model import Bundle
-from mainspring.registry.packed import Packed, unpack
 from mainspring.serving.batching.cost import Cost
 from mainspring.serving.plane.executor import arrays
 from mainspring.serving.ports import Executor

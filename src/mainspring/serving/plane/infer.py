@@ -8,9 +8,9 @@ from typing import Any
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.serving.batching.batcher import Job
+from mainspring.serving.plane.batch_run import Waiter
 from mainspring.serving.plane.lane import LAST, Answer, Ask, Lane
 from mainspring.serving.plane.live import Served
-from mainspring.serving.plane.work import Waiter
 from mainspring.serving.protocol.asked import Answered, Asked
 from mainspring.serving.protocol.schema import Rows
 from mainspring.serving.protocol.tensor import Tensor

@@ -24,12 +24,12 @@ from mainspring.ledger.model import Log
 from mainspring.ledger.ports import PredictionLog
 from mainspring.ledger.recording import Recorder
 from mainspring.serving.batching.batcher import Batcher, Job
+from mainspring.serving.plane.batch_run import Answer, Ask, Waiter, Work, alike
 from mainspring.serving.plane.executor import ModelFailed
 from mainspring.serving.plane.metrics import EndpointMetrics
 from mainspring.serving.plane.runtime import MAX_ROWS, Runtime
 from mainspring.serving.plane.statistics import Statistics
 from mainspring.serving.plane.watch import StoreDamaged
-from mainspring.serving.plane.work import Answer, Ask, Waiter, Work, alike
 from mainspring.serving.protocol.schema import Rows
 
 INLINE_US = 200.0  # a model call predicted to take longer runs in a thread

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import mainspring
+from mainspring.core.version import __version__
 from mainspring.registry.model import TensorSpec
 from mainspring.serving.plane.live import Served
 from mainspring.serving.plane.runtime import MAX_ROWS, Runtime
@@ -23,7 +23,7 @@ EXTENSIONS = (
 
 def server_metadata() -> dict[str, Any]:
     """Return the body of `GET /v2`."""
-    return {"name": "mainspring", "version": mainspring.__version__, "extensions": list(EXTENSIONS)}
+    return {"name": "mainspring", "version": __version__, "extensions": list(EXTENSIONS)}
 
 
 def platform_of(runtime: Runtime) -> str:

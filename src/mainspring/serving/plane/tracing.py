@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
@@ -27,7 +27,36 @@ from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.protocol.asked import Answered
 
 if TYPE_CHECKING:
-    from mainspring.serving.http.message import Request
+    from mainspring.serving.batching.batcher import Job
+    from mainspring.serving.plane.batch_run import Answer, Ask
+    from mainspring.serving.plane.lane import Lane
+
+    Ran = tuple[Lane, Job[Ask], Answer]
+
+
+class _Head(Protocol):
+    @property
+    def method(self) -> str: ...
+
+
+class _Headers(Protocol):
+    def get_all(self, name: str, /) -> Sequence[str]: ...
+
+
+class HttpRequest(Protocol):
+    """A request over HTTP, as spans describe it."""
+
+    @property
+    def head(self) -> _Head: ...
+    @property
+    def headers(self) -> _Headers: ...
+    @property
+    def principal(self) -> object | None: ...
+    @property
+    def received(self) -> int: ...
+    @property
+    def answered(self) -> Answered | None: ...
+
 
 TRACEPARENT = "traceparent"
 HUNG_UP = 499
@@ -69,7 +98,7 @@ def stages(answered: Answered) -> Iterator[tuple[str, int, int]]:
     `log` is the entry in the prediction log, which a `sync` endpoint waits for.
     """
     if answered.ran is not None:
-        _, job, answer = answered.ran
+        _, job, answer = cast("Ran", answered.ran)
         work = answer.work
         computed = work.called + int(work.took_us)
         yield "queue", job.arrived, work.begun
@@ -123,7 +152,7 @@ class Tracing:
         """Return how many spans were exported, refused by the collector or not taken in time, and dropped unsent."""
         return {"exported": self._exporter.exported, "failed": self._exporter.failed, "dropped": self._dropped}
 
-    def http(self, request: Request, *, scheme: str, route: str, endpoint: str, status: int) -> None:
+    def http(self, request: HttpRequest, *, scheme: str, route: str, endpoint: str, status: int) -> None:
         """Record a request over HTTP that is over.
 
         Args:
@@ -200,7 +229,7 @@ class Tracing:
             if endpoint:
                 attributes["mainspring.endpoint"] = endpoint
             if answered is not None and answered.ran is not None:
-                lane, job, answer = answered.ran
+                lane, job, answer = cast("Ran", answered.ran)
                 attributes["mainspring.model.name"] = lane.runtime.manifest.model
                 attributes["mainspring.model.version"] = lane.version
                 attributes["mainspring.rows"] = job.rows

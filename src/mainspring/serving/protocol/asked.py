@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 
 from mainspring.serving.protocol.tensor import Tensor
-
-if TYPE_CHECKING:
-    from mainspring.serving.batching.batcher import Job
-    from mainspring.serving.plane.lane import Lane
-    from mainspring.serving.plane.work import Answer, Ask
 
 
 class Parameters(msgspec.Struct, frozen=True):
@@ -43,7 +38,8 @@ class Answered(msgspec.Struct, eq=False):
     """The reply to one `infer`. The outputs' data are arrays of shape (rows, ...).
 
     `parameters` has `prediction_ids`, one a row, and where they were asked for `feature_statuses`, feature -> a word a
-    row. `ran` and `encoded` are for who traces: how it came about, and when it was encoded, from and to, monotonic, ns.
+    row. `ran` and `encoded` are for traces: the execution as `plane.tracing.Ran`, which the
+    protocol does not look into, and when the reply was encoded, from and to, monotonic, ns.
     """
 
     model_name: str
@@ -51,5 +47,5 @@ class Answered(msgspec.Struct, eq=False):
     outputs: list[Tensor]
     parameters: Mapping[str, Any] = {}
     id: str | None = None
-    ran: tuple[Lane, Job[Ask], Answer] | None = None
+    ran: object = None
     encoded: tuple[int, int] | None = None

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid
 from mainspring.training.loop.batches import Rows
+from mainspring.training.loop.checkpoint_policy import Keeping
 from mainspring.training.loop.checkpoints import Checkpoints
-from mainspring.training.loop.keeping import Keeping
 from mainspring.training.loop.signals import Interrupted, signals_noted
 from mainspring.training.loop.stepping import Loop
 from mainspring.training.loop.stopping import EarlyStopping

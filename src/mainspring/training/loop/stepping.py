@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import MainspringError
 from mainspring.training.loop.batches import Rows
+from mainspring.training.loop.checkpoint_policy import Keeping
 from mainspring.training.loop.checkpoints import Checkpoint
 from mainspring.training.loop.generators import generator_states, restore_generators, seed_generators
-from mainspring.training.loop.keeping import Keeping
 from mainspring.training.loop.signals import Interrupted
 from mainspring.training.loop.stopping import EarlyStopping
 from mainspring.training.loop.tensors import import_torch, take_apart

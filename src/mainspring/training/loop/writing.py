@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from mainspring.training.loop.checkpoints import Checkpoint, Checkpoints, apart
-from mainspring.training.loop.image import Image, image_of
+from mainspring.training.loop.tensor_snapshot import Image, image_of
 
 
 class Writer:

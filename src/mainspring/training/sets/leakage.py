@@ -24,7 +24,7 @@ import numpy as np
 from mainspring.core.errors import InvalidData
 from mainspring.core.schema import DType
 from mainspring.training.frames import Array
-from mainspring.training.sets.alone import is_shadow, knows_the_future, power_alone
+from mainspring.training.sets.single_feature_auc import is_shadow, knows_the_future, power_alone
 from mainspring.training.sets.training_set import Split, TrainingSet
 
 if TYPE_CHECKING:

@@ -1,1 +1,0 @@
-"""The composition root: settings become adapters, adapters become services, processes are supervised."""

@@ -1,1 +1,0 @@
-"""Training by name: one run, many in a search, and one again."""

@@ -1,0 +1,46 @@
+"""The environment of this process: the only module that touches `os.environ`.
+
+Settings are read from it in `project.settings` alone. Other code only passes it on to child processes, or sets what a
+library reads from it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+
+def variables() -> Mapping[str, str]:
+    """Return the environment, for `project.settings`."""
+    return os.environ
+
+
+def for_child(changes: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a child process: this one's, with some variables changed."""
+    return {**os.environ, **changes}
+
+
+def set_variable(name: str, value: str, *, default: bool = False) -> None:
+    """Set a variable for a library that reads it.
+
+    Args:
+        default: Whether to leave a value that is there.
+    """
+    if not default or name not in os.environ:
+        os.environ[name] = value
+
+
+@contextmanager
+def overridden(changes: Mapping[str, str]) -> Iterator[None]:
+    """Set variables inside the block, and put back what they were."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,119 @@
+"""`apply`: make the project's declared definitions those of the installation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mainspring.core.errors import InvalidData, InvalidDefinition
+from mainspring.core.schema import DType
+from mainspring.data.model import SEQUENCE
+from mainspring.operations.auditing import audit
+from mainspring.project import Project
+from mainspring.project.definitions.applied import Change, difference
+from mainspring.training.label import label_keys
+from mainspring.training.model import Model
+
+_SUMMARISED = 20  # changes in the audit log's event
+
+Contents = Mapping[tuple[str, str], str]
+
+
+def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Contents]:
+    """Check the definitions, store them, and return what changed and all that is applied.
+
+    Tables are brought to what their sources declare first (new columns, wider types, flags for last values), so that
+    whoever reads the applied definitions can read the data by them.
+
+    Raises:
+        InvalidDefinition: The definitions do not hold together, or a table cannot become what its source declares; what
+            was applied, and every table, stays.
+    """
+    definitions = project.definitions
+    contents = definitions.contents()
+    _check_labels(project)
+    with project.locks.hold("apply"):
+        changes = [*difference(project.applied.current(), contents), *tables_needed(project)]
+        if changes and not dry_run:
+            for name in definitions.sources:
+                conform(project, name)
+            project.applied.replace(contents, project.wall.now())
+            audit(project, "apply", "definitions", _summary(changes))
+    return changes, contents
+
+
+def _check_labels(project: Project) -> None:
+    """Raise if what has landed is no label of a model that takes classes: a number may be one, or may be none.
+
+    Raises:
+        InvalidDefinition: A model of classes has a label with fractions, one of two with another number than 0 and 1.
+    """
+    problems = []
+    for model in project.definitions.models.values():
+        column, task = model.label.column, model.task
+        dtype = model.label.source.columns[column]
+        if dtype not in (DType.Float32, DType.Float64) or task == "regression":
+            continue
+        if project.lake.version(model.label.source.name) is None:
+            continue
+        found = _first(project, model)
+        if found is not None:
+            problems.append(
+                f"Label {model.label.name} of model {model.name!r} is a {dtype!r} with values such as {found:g}, and "
+                f"the task is {task!r}. Fix: name a column of {'0 and 1' if task == 'binary' else 'whole numbers'}, or "
+                "make it a regression."
+            )
+    if problems:
+        raise InvalidDefinition(problems)
+
+
+def _first(project: Project, model: Model) -> float | None:
+    """Return a newest label that is no class of the model's task, `None` where there is none."""
+    from mainspring.core.expr.sql import quote_name
+    from mainspring.data import duck
+
+    source, name = model.label.source, quote_name(model.label.column)
+    wrong = f"{name} NOT IN (0, 1)" if model.task == "binary" else f"{name} <> trunc({name})"
+    keys = ", ".join(map(quote_name, label_keys(model.observations, model.label)))
+    order = ", ".join(f"{quote_name(each)} DESC NULLS LAST" for each in (*source.times, SEQUENCE))
+    newest = f"SELECT {name} FROM labels QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1"
+    con = duck.connect()
+    try:
+        duck.register(con, "labels", project.lake.scan(source.name))
+        row = con.execute(f"SELECT {name} FROM labels WHERE {wrong} LIMIT 1").fetchone()
+        if row is not None:  # a later row may replace it; a table without such a row is not sorted
+            row = con.execute(f"SELECT {name} FROM ({newest}) WHERE {wrong} LIMIT 1").fetchone()
+    finally:
+        con.close()
+    return None if row is None else float(row[0])
+
+
+def _summary(changes: Sequence[Change]) -> str:
+    shown = [f"{change.sign} {change.kind} {change.name}" for change in changes[:_SUMMARISED]]
+    more = len(changes) - len(shown)
+    return ", ".join([*shown, f"and {more} more"] if more else shown)
+
+
+def tables_needed(project: Project) -> list[Change]:
+    """Return the changes that the tables need to match the declared sources.
+
+    Raises:
+        InvalidDefinition: A table cannot become that.
+    """
+    changes, problems = [], []
+    for name, source in project.definitions.sources.items():
+        try:
+            lines = project.ingestor.needed(source, project.definitions.keyings(name))
+        except InvalidData as error:
+            problems.append(str(error))
+            continue
+        if lines:
+            changes.append(Change("~", "table", name, lines))
+    if problems:
+        raise InvalidDefinition(problems)
+    return changes
+
+
+def conform(project: Project, source: str) -> tuple[str, ...]:
+    """Migrate the table of a source to its declaration; return the changes made."""
+    definitions = project.definitions
+    return project.ingestor.conform(definitions.source(source), definitions.keyings(source))

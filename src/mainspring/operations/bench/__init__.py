@@ -1,0 +1,1 @@
+"""Load tests of an endpoint, by a private gateway."""

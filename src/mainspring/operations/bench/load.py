@@ -1,0 +1,218 @@
+"""Load test of an endpoint: a gateway of its own under rising load, until its responses miss their deadlines.
+
+It follows the project's own routing table and reads its online store, with keys, metrics and the prediction log on; its
+log is thrown away, so that no invented traffic is taken for real. Where there is more than one core, whoever asks has
+one for itself.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from mainspring.core.errors import Invalid, MainspringError, Unavailable
+from mainspring.core.settings import Address
+from mainspring.core.time import HOUR
+from mainspring.features import definitions
+from mainspring.features.model import Observations, views_of
+from mainspring.operations import keys
+from mainspring.operations.bench.gateway import call, gateway_apart, get
+from mainspring.operations.bench.recent import recent
+from mainspring.operations.predict import route_of
+from mainspring.project import Project
+from mainspring.registry.bundles import FEATURES, GOLDEN
+from mainspring.registry.model import Bundle
+from mainspring.security.model import Action
+from mainspring.serving.load.capacity import capacity, point, search
+from mainspring.serving.load.generator import http_request, run
+from mainspring.serving.load.numbers import EndpointNumbers, read_numbers
+from mainspring.serving.model import Baseline, Point
+from mainspring.serving.plane.golden import Golden
+
+Told = Callable[[str], None]
+
+_LEAST = 10  # requests of a load: of fewer, chance decides whether it was met
+_WARM_UP_S = 0.5
+_ALONE_S = 1.0
+_DIFFERENT = 256  # requests, so that no cache answers
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """Shape of the load.
+
+    Attributes:
+        by: "keys" or "features"; `None`: by keys where the model reads stored features.
+        rows: Rows a request.
+        connections: Largest number of concurrent requests.
+        seconds: Duration of each load.
+    """
+
+    by: str | None = None
+    rows: int = 1
+    connections: int = 64
+    seconds: float = 3.0
+
+
+def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None) -> Baseline:
+    """Measure an endpoint, store the result as its newest baseline, and return it.
+
+    Raises:
+        NotFound: There is no such endpoint, or it serves nothing yet.
+        Invalid: It cannot be asked by keys, or `how` asks for nothing.
+        Unavailable: The gateway does not start.
+    """
+    if how.rows < 1 or how.connections < 1 or how.seconds <= 0:
+        raise Invalid(f"{how.rows} rows, {how.connections} connections and {how.seconds:g} s measure nothing.")
+    route = route_of(project, endpoint)
+    arm = max(route.arms, key=lambda each: each.weight)
+    bundle = project.bundles.load(arm.digest)
+    # A model of tensors has no features, and is asked with its golden rows.
+    groups, observations = definitions.load(bundle.files[FEATURES]) if FEATURES in bundle.files else ((), None)
+    by = how.by or ("keys" if views_of(groups) else "features")
+    token = keys.create_key(project, "mainspring bench", [Action.PREDICT, Action.SCRAPE], HOUR)
+    told("starting a gateway")
+    with _revoked(project, token), gateway_apart(project) as (address, own_core):
+        metadata = get(address, f"/v2/models/{endpoint}/versions/{arm.version}", token)
+        bodies = list(_bodies(project, by, how.rows, bundle, observations, msgspec.json.decode(metadata)))
+        path = f"/v2/models/{endpoint}/versions/{arm.version}/infer"
+        headers = [("Authorization", f"Bearer {token}")]
+        requests = [http_request(f"{address.host}:{address.port}", path, body, headers) for body in bodies]
+        measure = _Measure(address, endpoint, token, requests, how, route.deadline_us, told)
+        told("one caller alone")
+        alone = run((address.host, address.port), requests, connections=1, seconds=_ALONE_S, warm_up_s=_WARM_UP_S)
+        if not alone.answered:
+            raise _refused(address, endpoint, path, bodies[0], token, dict(alone.statuses))
+        points = search(measure)
+        best = capacity(points)
+        counted = measure.seen[best or points[0].offered]
+    found = Baseline(
+        endpoint=endpoint,
+        model=route.model,
+        version=arm.version,
+        digest=arm.digest,
+        measured_at=project.wall.now(),
+        asked_by=by,
+        rows=how.rows,
+        deadline_us=route.deadline_us,
+        workers=1,
+        capacity=best,
+        alone_p50_us=alone.quantile_us(0.5) or 0.0,
+        alone_p99_us=alone.quantile_us(0.99) or 0.0,
+        points=tuple(points),
+        stages_us={stage: each.mean * 1e6 for stage, each in counted.stages.items() if each.mean is not None},
+        batch_rows=counted.batch_rows.mean,
+        machine=_machine(own_core=own_core),
+    )
+    project.baselines.add(found)
+    return found
+
+
+@contextmanager
+def _revoked(project: Project, token: str) -> Iterator[None]:
+    """Revoke a key at the end."""
+    try:
+        yield
+    finally:
+        keys.revoke_key(project, token.split("_")[1])
+
+
+class _Measure:
+    """Tries one load after another. `seen`: load -> what the gateway counted meanwhile."""
+
+    def __init__(
+        self,
+        address: Address,
+        endpoint: str,
+        token: str,
+        requests: Sequence[bytes],
+        how: How,
+        deadline_us: int,
+        told: Told,
+    ) -> None:
+        self._address = address
+        self._endpoint = endpoint
+        self._token = token
+        self._requests = requests
+        self._how = how
+        self._deadline_us = deadline_us
+        self._told = told
+        self.seen: dict[float, EndpointNumbers] = {}
+
+    def __call__(self, rate: float) -> Point:
+        before = self._scraped()
+        load = run(
+            (self._address.host, self._address.port),
+            self._requests,
+            connections=self._how.connections,
+            seconds=max(self._how.seconds, _LEAST / rate),
+            rate=rate,
+            warm_up_s=_WARM_UP_S,
+        )
+        self.seen[rate] = self._scraped().since(before)
+        found = point(load, self._deadline_us)
+        p99 = "no answer" if found.p99_us is None else f"p99 {found.p99_us / 1000:.2f} ms"
+        self._told(f"{rate:,.0f} requests/s: {found.in_time:.1%} in time, {p99}")
+        return found
+
+    def _scraped(self) -> EndpointNumbers:
+        return read_numbers(get(self._address, "/metrics", self._token).decode(), self._endpoint)
+
+
+def _bodies(
+    project: Project,
+    by: str,
+    rows: int,
+    bundle: Bundle,
+    observations: Observations | None,
+    metadata: Mapping[str, Any],
+) -> Iterator[bytes]:
+    """Yield bodies of requests: the newest observations by key, or the bundle's golden rows."""
+    if by == "keys":
+        fields = {each["name"]: each["datatype"] for each in metadata["parameters"].get("keyed_inputs", ())}
+        if not fields or observations is None:
+            raise Invalid("This endpoint is not asked by keys.", fix="measure it with --by features.")
+        table = recent(project.lake.scan(observations.source.name), observations, _DIFFERENT * rows)
+        columns: Mapping[str, Sequence[Any]] = {name: table[name] for name in fields}
+        tensors = {name: (datatype, ()) for name, datatype in fields.items()}
+    else:
+        golden = msgspec.json.decode(bundle.files[GOLDEN], type=Golden)
+        columns = golden.inputs
+        tensors = {each["name"]: (each["datatype"], tuple(each["shape"][1:])) for each in metadata["inputs"]}
+    total = len(next(iter(columns.values())))
+    for first in range(0, max(1, total - rows + 1), rows):
+        yield msgspec.json.encode(
+            {
+                "inputs": [
+                    {
+                        "name": name,
+                        "datatype": datatype,
+                        "shape": [rows, *shape],
+                        "data": [columns[name][(first + row) % total] for row in range(rows)],
+                    }
+                    for name, (datatype, shape) in tensors.items()
+                ]
+            }
+        )
+
+
+def _refused(
+    address: Address, endpoint: str, path: str, body: bytes, token: str, statuses: Mapping[int, int]
+) -> MainspringError:
+    try:
+        call(address, "POST", path, token, body)
+    except Unavailable as error:
+        return Invalid(f"{endpoint} refuses what it is asked: {error.what}")
+    return Unavailable(f"{endpoint} answers nobody: {statuses}.")
+
+
+def _machine(*, own_core: bool) -> str:
+    cores = os.cpu_count() or 1
+    shared = "one of them for the client" if own_core else "shared with the client"
+    return f"{platform.system()} {platform.machine()}, {cores} cores, {shared}, Python {platform.python_version()}"

@@ -1,0 +1,151 @@
+"""A project's data, version by version: what differs, what a table holds, and going back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mainspring.core.errors import Invalid, InvalidData, NotFound
+from mainspring.data.commits import RESTORING, data_tables, find, version_of
+from mainspring.data.commits import commit as make_commit
+from mainspring.data.model import QUARANTINE_SUFFIX, DatasetCommit, Source
+from mainspring.operations.apply import conform
+from mainspring.project import Project
+
+if TYPE_CHECKING:
+    from mainspring.data.diff import Progress as TableProgress
+    from mainspring.data.diff import TableDiff
+    from mainspring.data.profile import TableProfile
+    from mainspring.data.restore import Progress, RestoreReport
+
+NOW = "now"  # in the place of a commit: the newest version of every table, whether a commit names it or not
+
+
+def versions(project: Project, name: str) -> dict[str, int]:
+    """Return table -> version, of a commit, a tag, or `now`.
+
+    Raises:
+        NotFound: There is no such commit or tag.
+    """
+    if name == NOW:
+        tables = data_tables(project.lake)
+        return {table: version for table in tables if (version := project.lake.version(table)) is not None}
+    return dict(find(project.snapshots, name).versions)
+
+
+def tag(project: Project, name: str, commit: str) -> str:
+    """Let a tag name a commit, another tag's commit, or `now`, which is committed first; return the commit's id.
+
+    Raises:
+        Invalid: `name` cannot be a tag.
+        NotFound: There is no such commit.
+    """
+    if name == NOW or name.partition(".")[0] == RESTORING:
+        raise Invalid(f"No tag can be named {name!r}: it has a meaning of its own.", fix="choose another name.")
+    found = (
+        make_commit(project.lake, project.snapshots, project.wall, f"tagged {name}")
+        if commit == NOW
+        else find(project.snapshots, commit)
+    )
+    project.snapshots.tag(name, found.id)
+    return found.id
+
+
+def diff(
+    project: Project, before: str, after: str = NOW, *, table: str | None = None, progress: TableProgress | None = None
+) -> list[TableDiff]:
+    """Return how the tables differ between two commits, tags, or `now`; of columns that identify a person no values.
+
+    A table that was not landed, such as that of the predictions, is left out where a version of it is gone.
+
+    Raises:
+        NotFound: No such commit, or none of the two has the table; or a version was vacuumed.
+    """
+    from mainspring.data.diff import diff as differences
+
+    old, new = versions(project, before), versions(project, after)
+    if table is not None:
+        if table not in old and table not in new:
+            raise NotFound(f"Neither {before} nor {after} has a table {table!r}.", fix=f"they have {sorted(new)}.")
+        compared = {table}
+    else:
+        compared = {name for name in {*old, *new} if _is_kept(project, name, old.get(name), new.get(name))}
+    old, new = ({name: each for name, each in side.items() if name in compared} for side in (old, new))
+    return differences(project.lake, old, new, pii=_personal(project), progress=progress)
+
+
+def _is_kept(project: Project, table: str, *versions: int | None) -> bool:
+    """Return whether a table can be compared, or should be: of logs, such as predictions, old versions go."""
+    if project.lake.version(table) is None or project.lake.describe(table).landed:
+        return True
+    wanted = [version for version in versions if version is not None]
+    return project.lake.readable(table, wanted) == wanted
+
+
+def _personal(project: Project) -> dict[str, tuple[str, ...]]:
+    found = {name: tuple(source.pii) for name, source in project.definitions.sources.items()}
+    return {**found, **{f"{name}{QUARANTINE_SUFFIX}": columns for name, columns in found.items()}}
+
+
+def profile(
+    project: Project, source: str, at: str = NOW, *, progress: Callable[[float], None] | None = None
+) -> TableProfile:
+    """Return the profile of a source's table.
+
+    Raises:
+        NotFound: No such source or commit, nothing has landed, or the version was vacuumed.
+    """
+    from mainspring.data.profile import profile as profiled
+
+    declared = project.definitions.source(source)
+    version = None if at == NOW else version_of(find(project.snapshots, at), source)
+    return profiled(project.lake.scan(source, version), declared, progress=progress)
+
+
+def restore(
+    project: Project, name: str, *, source: str | None = None, progress: Progress | None = None
+) -> RestoreReport:
+    """Let every source's table, or that of one source, hold again what a commit or tag names; see `data.restore`.
+
+    The tables are then brought to what the sources declare now: what `apply` did since the commit is done again.
+
+    Raises:
+        NotFound: No such commit, or a version that it names was vacuumed. Nothing changed.
+        InvalidData: A table as it was then cannot become what its source declares now. Nothing changed.
+        Conflict: An ingestion went on for too long.
+    """
+    from mainspring.data.restore import restore as restored
+
+    definitions = project.definitions
+    found = find(project.snapshots, name)
+    for declared in definitions.sources.values():
+        if source in (None, declared.name) and declared.name in found.versions:
+            _check(project, declared, found)
+
+    def settle(sources: list[str]) -> None:
+        for each in sources:
+            if each in definitions.sources:
+                conform(project, each)
+
+    return restored(
+        project.lake,
+        project.snapshots,
+        project.locks,
+        project.wall,
+        name,
+        source=source,
+        settle=settle,
+        progress=progress,
+    )
+
+
+def _check(project: Project, source: Source, found: DatasetCommit) -> None:
+    from mainspring.data.evolution import evolution
+
+    try:
+        evolution(project.lake.describe(source.name, found.versions[source.name]).schema, source)
+    except InvalidData as error:
+        raise InvalidData(
+            f"As dataset commit {found.id} names it, the table does not fit the definitions. {error.what}",
+            fix="restore with the project's modules as they were then.",
+        ) from None

@@ -1,0 +1,1 @@
+"""The demo: the whole path once, on the flights of 2013."""

@@ -1,0 +1,356 @@
+"""`doctor`: integrity checks of an installation. Each check names its subject, and the fix of a fault."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mainspring.core.errors import Conflict, MainspringError
+from mainspring.core.ids import ID_PATTERN
+from mainspring.core.time import DAY, format_instant
+from mainspring.jobs.model import Status
+from mainspring.ledger.model import PREDICTIONS
+from mainspring.operations.endpoint_checks import check_endpoints
+from mainspring.operations.finding import Finding, well
+from mainspring.operations.jobs.failures import failing
+from mainspring.operations.plane_connection import answers
+from mainspring.project import Project, place_checks
+from mainspring.project.ledger_folder import ledger_folder, stranded
+from mainspring.project.running import alive, read_running, where_up
+from mainspring.security.secrets import load_or_create
+
+_RENEW_US = 14 * DAY  # before a certificate ends
+
+
+def examine(project: Project) -> list[Finding]:
+    """Return the outcome of every check. Nothing is changed but what a dead process left: its runs are closed."""
+    checks: list[tuple[str, Callable[[Project], Iterator[Finding]]]] = [
+        ("definitions", _definitions),
+        ("private files", _private),
+        ("catalog", _catalog),
+        ("keys", _keys),
+        ("lake", _lake),
+        ("online store", _online),
+        ("runs", _runs),
+        ("models", _models),
+        ("endpoints", check_endpoints),
+        ("predictions", _predictions),
+        ("certificates", _certificates),
+        ("jobs", _jobs),
+        ("processes", _processes),
+    ]
+    findings: list[Finding] = []
+    for name, check in checks:
+        try:
+            findings += check(project)
+        except MainspringError as error:
+            findings.append(Finding(check=name, ok=False, detail=error.what, fix=error.fix or ""))
+        except Exception as error:  # the other checks still say what they found
+            findings.append(
+                Finding(
+                    check=name,
+                    ok=False,
+                    detail=f"the check failed: {type(error).__name__}: {error}",
+                    fix="see whether another check names the cause; else report this with its text",
+                )
+            )
+    return findings
+
+
+def _definitions(project: Project) -> Iterator[Finding]:
+    found = project.definitions
+    yield well("definitions", f"{len(found.contents())} definitions hold together")
+
+
+def _private(project: Project) -> Iterator[Finding]:
+    open_paths = [
+        path
+        for path in project.settings.state.rglob("*")
+        if path.is_file() and path.suffix != ".parquet" and _others_may_read(path) and _is_private(project, path)
+    ]
+    if open_paths:
+        yield Finding(
+            check="private files",
+            ok=False,
+            detail=f"others may read {open_paths[0]}" + (f" and {len(open_paths) - 1} more" if open_paths[1:] else ""),
+            fix=f"run `chmod -R go= {project.settings.state}`",
+        )
+    else:
+        yield well("private files", f"only their owner reads the secrets in {project.settings.state}")
+
+
+def _is_private(project: Project, path: Path) -> bool:
+    return path.is_relative_to(project.settings.state / "keys") or path.suffix in (".db", ".mdb")
+
+
+def _others_may_read(path: Path) -> bool:
+    try:
+        return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
+    except FileNotFoundError:  # a file that came and went
+        return False
+
+
+def _catalog(project: Project) -> Iterator[Finding]:
+    import sqlalchemy as sa
+
+    from mainspring.core.catalog import catalog_errors
+
+    with catalog_errors(project.settings.catalog.shown), project.engine.connect() as connection:
+        if project.engine.dialect.name == "sqlite":
+            said = connection.execute(sa.text("PRAGMA quick_check")).scalar()
+            if said != "ok":
+                yield Finding(check="catalog", ok=False, detail=str(said), fix="restore the catalog from a backup")
+                return
+    yield well("catalog", "whole, and of this version")
+
+
+def _lake(project: Project) -> Iterator[Finding]:
+    tables = project.lake.tables()
+    known = _known_tables(project)
+    named = {*tables, *known, *project.definitions.sources, *_folders(project)}
+    damage = [each for table in sorted(named) for each in _damage(project, table)]
+    for table, (version, why) in known.items():
+        newest = project.lake.version(table)
+        if newest is None:
+            damage.append(f"table {table!r} is gone: {why}")
+        elif newest < version:
+            damage.append(f"table {table!r} is at version {newest}: {why}")
+    for each in damage:
+        yield Finding(check="lake", ok=False, detail=each, fix="restore the lake from a backup, or land its data again")
+    if not damage:
+        yield well("lake", f"{len(tables)} tables, each with all of its files")
+
+
+def _folders(project: Project) -> list[str]:
+    """Return the folders of a lake on this machine: a table whose log has vanished is still one of them."""
+    at = project.settings.lake
+    if at.scheme != "file" or not at.path.exists():
+        return []
+    return [path.name for path in at.path.iterdir() if path.is_dir() and re.fullmatch(ID_PATTERN, path.name)]
+
+
+def _damage(project: Project, table: str) -> list[str]:
+    try:
+        return project.lake.damage(table)
+    except MainspringError as error:
+        return [error.what]
+
+
+def _known_tables(project: Project) -> dict[str, tuple[int, str]]:
+    """Return the tables that the catalog refers to, each with the version that must exist, and the reason."""
+    found: dict[str, tuple[int, str]] = {}
+    for made in project.snapshots.log(1):
+        for table, version in made.versions.items():
+            found[table] = version, f"dataset commit {made.id} has version {version} of it"
+    for endpoint in project.definitions.endpoints:
+        if any(window.predictions for window in project.monitors.windows(endpoint)):
+            found.setdefault(PREDICTIONS, (0, f"windows of endpoint {endpoint} were measured over it"))
+    return found
+
+
+def _keys(project: Project) -> Iterator[Finding]:
+    """Read the secrets that are there; none is made."""
+    damaged = False
+    for name in ("pepper", "ledger"):
+        path = project.settings.state / "keys" / name
+        if not path.exists():
+            continue
+        try:
+            load_or_create(path)
+        except MainspringError as error:
+            damaged = True
+            yield Finding(check="keys", ok=False, detail=error.what, fix=error.fix or "")
+    if not damaged:
+        yield well("keys", "every secret that was made is whole")
+
+
+def _online(project: Project) -> Iterator[Finding]:
+    at = project.settings.online
+    if at.scheme == "sqlite":  # of a damaged one most pages can still be read
+        for outcome in place_checks.sqlite(place_checks.Backend(project, "online", at)):
+            if not outcome.ok and outcome.check == "reachable":  # a want of room is no reason to delete it
+                yield Finding(
+                    check="online store",
+                    ok=False,
+                    detail=outcome.detail,
+                    fix=f"stop Mainspring, delete {at.path} and run `mainspring materialize`: it is made from the lake",
+                )
+                return
+    project.online.ping()
+    views = project.definitions.views.values()
+    done = [view.name for view in views if project.materialiser.position(view) is not None]
+    yield well(
+        "online store",
+        f"answers at {project.settings.online.shown}; {len(done)} of {len(views)} feature views are materialised",
+    )
+
+
+def _runs(project: Project) -> Iterator[Finding]:
+    from mainspring.registry.runs import sweep
+
+    killed = sweep(project.tracking, project.wall)
+    running = project.tracking.search(status="RUNNING", limit=100)
+    closed = f"; closed {len(killed)} whose process had died" if killed else ""
+    yield well("runs", f"{len(running)} running{closed}")
+
+
+def _models(project: Project) -> Iterator[Finding]:
+    versions = project.versions.all()
+    for version in versions:
+        project.bundles.load(version.digest)
+    known = {version.digest for version in versions}
+    arms = [(route, arm) for route in project.routes.current().values() for arm in route.arms]
+    for route, arm in arms:
+        if arm.digest not in known:
+            told = f"endpoint {route.endpoint} serves version {arm.version} of {route.model}, which is not registered"
+            place = project.settings.tracking.shown
+            fix = f"restore {place} from a backup, or train and promote the model again"
+            yield Finding(check="models", ok=False, detail=told, fix=fix)
+            return
+    yield well("models", f"{len(versions)} versions, each bundle whole and signed")
+
+
+def _predictions(project: Project) -> Iterator[Finding]:
+    moved = project.predictions.compact()
+    for left in stranded(project.settings):
+        yield Finding(check="predictions", ok=False, detail=left.what, fix=left.fix)
+    damaged = project.predictions.damaged()
+    if damaged:
+        folder = ledger_folder(project.settings, claim=False) / "damaged"
+        yield Finding(
+            check="predictions",
+            ok=False,
+            detail=f"{damaged} damaged segments of the log are set aside in {folder}; what could be read of them is in "
+            "the lake",
+            fix=f"look for the cause, such as a failing disk; then move {folder} away",
+        )
+        return
+    torn = getattr(project.predictions, "torn_bytes", 0)
+    lost = f"; {torn} bytes of writes that death cut short were cut off" if torn else ""
+    yield well("predictions", f"the log is whole, {moved} moved into the lake{lost}")
+
+
+def _jobs(project: Project) -> Iterator[Finding]:
+    failed = failing(project)
+    if not failed:
+        counts = project.jobs.counts()
+        waiting = counts.get(Status.QUEUED, 0) + counts.get(Status.RUNNING, 0)
+        made_good = f"; {counts[Status.FAILED]} failed and went well since" if Status.FAILED in counts else ""
+        yield well("jobs", f"{waiting} queued or running{made_good}")
+        return
+    newest = failed[0]
+    error = next(iter((newest.error or "").splitlines()), "no error was kept")
+    yield Finding(
+        check="jobs",
+        ok=False,
+        detail=f"{len(failed)} failed for good, the newest {newest.handler} {newest.id}: {error[:300]}",
+        fix="run `mainspring jobs list --status failed`, then `mainspring jobs retry ID`",
+    )
+
+
+def _certificates(project: Project) -> Iterator[Finding]:
+    settings, now = project.settings, project.wall.now()
+    for plane, files in (("gateway", settings.gateway_tls), ("control", settings.control_tls)):
+        if files is None:
+            continue
+        from mainspring.security import tls
+
+        expires = tls.check(files, now=now).expires
+        detail = f"{files.cert} of the {plane} and what belongs to it are good until {format_instant(expires)}"
+        if expires - now < _RENEW_US:
+            yield Finding(check="certificates", ok=False, detail=detail, fix="renew it, and start again")
+        else:
+            yield well("certificates", detail)
+
+
+def _processes(project: Project) -> Iterator[Finding]:
+    from mainspring.serving.plane.slots import folder, ready
+
+    settings = where_up(project.settings)
+    running = read_running(settings.state)
+    try:
+        with project.own_locks.hold("up", wait_s=0):
+            left = [] if running is None else running.children.values()
+            stray = [pid for pid in left if alive(pid) and _works_for(pid, settings.root)]
+            if stray:
+                yield Finding(
+                    check="processes",
+                    ok=False,
+                    detail=f"processes {stray} outlived their supervisor",
+                    fix=f"run `kill {' '.join(map(str, stray))}`",
+                )
+            else:
+                yield well("processes", "not up; no process and no lock is left over")
+            return
+    except Conflict:
+        pass
+    if running is not None and "worker" in running.children:
+        yield _worker(project, running.children["worker"])
+    for name, times in ({} if running is None else running.silenced).items():
+        yield well(
+            "processes", f"{name} did not answer and was replaced, {times} time{'s' * (times > 1)} since the start"
+        )
+    silent = [slot for slot in range(settings.gateway_workers) if ready(folder(settings.state), slot) is None]
+    several = f" from {settings.gateway_workers} processes" if settings.gateway_workers > 1 else ""
+    yield _answering(project, "gateway", settings.gateway.url + several, not silent)
+    yield _answering(project, "console", settings.control.url, answers(settings.control, "/health/live"))
+    if settings.grpc is not None:  # its slots are those after the gateway's
+        where, first = f"{settings.grpc.host}:{settings.grpc.port}", settings.gateway_workers
+        several = f" from {settings.grpc_workers} processes" if settings.grpc_workers > 1 else ""
+        slots = range(first, first + settings.grpc_workers)
+        answering = all(ready(folder(settings.state), slot) is not None for slot in slots)
+        yield _answering(project, "grpc", where + several, answering)
+
+
+def _worker(project: Project, pid: int) -> Finding:
+    if not alive(pid):
+        return Finding(
+            check="worker",
+            ok=False,
+            detail="does not run: features, routes and the prediction log wait",
+            fix=f"read {project.settings.state / 'logs' / 'worker.log'}; it is started again by itself",
+        )
+    if _stopped(pid):
+        return Finding(
+            check="worker",
+            ok=False,
+            detail=f"process {pid} is stopped: features, routes and the prediction log wait",
+            fix=f"run `kill -CONT {pid}`",
+        )
+    return well("worker", "runs")
+
+
+def _stopped(pid: int) -> bool:
+    """Return whether a signal has stopped a process."""
+    try:
+        # The name may hold anything; the state comes after it.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+    except FileNotFoundError:  # gone by now, or there is no /proc
+        return False
+
+
+def _answering(project: Project, name: str, where: str, answering: bool) -> Finding:
+    if answering:
+        return well(name, f"answers on {where}")
+    return Finding(
+        check=name,
+        ok=False,
+        detail=f"does not answer on {where}",
+        fix=f"read {project.settings.state / 'logs'}; it is started again by itself",
+    )
+
+
+def _works_for(pid: int, root: Path) -> bool:
+    """Return whether a process was started for the project in `root`.
+
+    A folder that was copied while it was up names another project's processes, and after a restart of the machine an
+    id names anybody's.
+    """
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except FileNotFoundError:  # gone by now, or there is no /proc
+        return not Path("/proc").exists()
+    return os.fsencode(root) in arguments

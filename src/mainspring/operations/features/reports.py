@@ -1,0 +1,114 @@
+"""Results of `explain` and `verify`, with a repr for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mainspring.core import html
+from mainspring.core.time import format_instant
+from mainspring.operations.features.format_sql import laid_out
+
+if TYPE_CHECKING:
+    from mainspring.features.offline.plan import Step
+    from mainspring.features.verify import Mismatch, Verification
+
+_MISMATCHES_SHOWN = 20
+
+
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """Steps of an offline read, one a query."""
+
+    steps: Sequence[Step]
+
+    @property
+    def sql(self) -> str:
+        """All of the SQL, in order."""
+        return "\n\n".join(laid_out(step.sql) for step in self.steps)
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __repr__(self) -> str:
+        return "\n\n".join(f"-- {about(step)}\n{_whole(step)}" for step in self.steps)
+
+    def _repr_html_(self) -> str:
+        parts = [
+            html.Markup(
+                f"<details><summary>{html.text(about(step))}</summary><pre>{html.text(step.sql)}</pre></details>"
+            )
+            for step in self.steps
+        ]
+        return html.joined(html.title("Plan", f"{len(self.steps)} steps"), *parts)
+
+
+def _whole(step: Step) -> str:
+    return f"{laid_out(step.sql)}\n\n{step.plan}".strip()
+
+
+def about(step: Step) -> str:
+    """Return one line about what a step reads."""
+    if not step.source:
+        return f"{step.view}: {step.what}"
+    files = f"{step.files:,} {'file' if step.files == 1 else 'files'}"
+    version = "" if step.version is None else f" version {step.version}"
+    read = f"{step.rows:,} rows in {files}, columns {', '.join(step.columns)}"
+    return f"{step.view}: {step.what} from {step.source}{version}, {read}"
+
+
+@dataclass(frozen=True, repr=False)
+class Verifications:
+    """Verifications, one a view."""
+
+    views: Sequence[Verification]
+
+    @property
+    def equal(self) -> bool:
+        """True if there is no mismatch."""
+        return not self.mismatches
+
+    @property
+    def mismatches(self) -> list[Mismatch]:
+        return [mismatch for each in self.views for mismatch in each.mismatches]
+
+    def __iter__(self) -> Iterator[Verification]:
+        return iter(self.views)
+
+    def __repr__(self) -> str:
+        lines = [
+            f"{'equal' if not each.mismatches else 'DIFFERS'}  {each.view}: {each.online:,} values offline and online, "
+            f"{each.recomputed:,} by brute force, {each.live:,} of the live store"
+            for each in self.views
+        ]
+        return "\n".join([*lines, *map(in_words, self.mismatches[:_MISMATCHES_SHOWN]), *self._more()])
+
+    def _repr_html_(self) -> str:
+        headers = ("view", "", "offline = online", "= brute force", "live store", "pairs", "entities", "")
+        rows = [
+            (html.code(each.view), f"{len(each.mismatches)} differ" if each.mismatches else "equal", f"{each.online:,}",
+             f"{each.recomputed:,}", f"{each.live:,}", f"{each.pairs:,}", f"{each.entities:,}", "; ".join(each.notes))
+            for each in self.views
+        ]  # fmt: skip
+        lines = [*map(in_words, self.mismatches[:_MISMATCHES_SHOWN]), *self._more()]
+        found = "no difference" if self.equal else f"{len(self.mismatches):,} values differ"
+        return html.joined(html.title("Verified", found), html.table(headers, rows), *map(html.paragraph, lines))
+
+    def _more(self) -> list[str]:
+        more = len(self.mismatches) - _MISMATCHES_SHOWN
+        return [f"and {more:,} more"] if more > 0 else []
+
+
+def in_words(mismatch: Mismatch) -> str:
+    """Return one line about a mismatch."""
+    entity = " ".join(f"{name}={value}" for name, value in mismatch.entity.items())
+    values: list[Any] = [
+        f"offline {mismatch.offline!r}",
+        f"online {mismatch.online!r} ({mismatch.store} store)",
+        *([f"by brute force {mismatch.recomputed!r}"] if mismatch.was_recomputed else []),
+    ]
+    return f"{mismatch.feature}  {entity}  at {format_instant(mismatch.at)}: {', '.join(values)}"

@@ -1,0 +1,115 @@
+"""Landing data by names: a source of the project, and a file or a function of the project that returns rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mainspring.core.errors import InvalidData, MainspringError, NotFound
+from mainspring.data.model import QUARANTINE_SUFFIX, REASON, IngestReport
+from mainspring.operations.auditing import audit
+from mainspring.project import Project
+from mainspring.project.definitions.loading import load_function, place_of
+
+WITHHELD = "(withheld)"
+
+_LINE = re.compile(r"(a line has \d+ fields, not \d+: ).*", re.DOTALL)  # see data.csvfile
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def land(
+    project: Project,
+    source: str,
+    data: Any,
+    *,
+    batch_id: str | None = None,
+    nulls: Sequence[str] = (),
+    progress: Callable[[int, int | None], None] | None = None,
+) -> IngestReport:
+    """Land `data` in the table of `source`.
+
+    Args:
+        data: A file's path, `module:function` of the project, or rows as `data.readers.open_input` takes them.
+        nulls: What stands for null in CSV where it is not in quotes, beside nothing at all.
+
+    Raises:
+        NotFound: There is no such source or file.
+        Invalid: There is no such function.
+        InvalidData: The data as a whole does not fit the source.
+        StorageFull: No space; the same call resumes.
+    """
+    definitions = project.definitions
+    chosen = definitions.source(source)
+    if isinstance(data, str):
+        data = _rows(project, data) if _FUNCTION.fullmatch(data) else Path(data)
+    report = project.ingestor.ingest(
+        chosen, data, keyings=definitions.keyings(source), batch_id=batch_id, nulls=nulls, progress=progress
+    )
+    counts = f"{report.rows} landed, {report.quarantined} quarantined, {report.already} there before"
+    audit(project, "ingest", f"source/{source}", f"{counts}; version {report.version}")
+    return report
+
+
+def _rows(project: Project, reference: str) -> Any:
+    """Return the rows of a function of the project; an error in it, at once or while it is read, names its line."""
+    function = load_function(project.settings, reference)
+
+    def failed(error: Exception) -> InvalidData:
+        place = place_of(error, project.settings.root)
+        return InvalidData(f"{reference} failed at {place}: {type(error).__name__}: {error}", fix="correct it there.")
+
+    def told(rows: Iterable[Any]) -> Iterator[Any]:
+        try:
+            yield from rows
+        except MainspringError:
+            raise
+        except Exception as error:
+            raise failed(error) from error
+
+    try:
+        rows = function()
+    except MainspringError:
+        raise
+    except Exception as error:
+        raise failed(error) from error
+    return told(rows) if isinstance(rows, Iterator) and not hasattr(rows, "__arrow_c_stream__") else rows
+
+
+def quarantined_rows(project: Project, source: str) -> int:
+    """Return how many rows the quarantine of a source has."""
+    table = f"{source}{QUARANTINE_SUFFIX}"
+    return 0 if project.lake.version(table) is None else project.lake.describe(table).rows
+
+
+def quarantined(project: Project, source: str, limit: int, *, reveal: bool = False) -> list[dict[str, Any]]:
+    """Return rows of `source` that failed a check, the newest first, each with its `_reason`.
+
+    Values of columns with a PII mark are `WITHHELD`, and so is a line that could not be cut into columns.
+
+    Args:
+        reveal: Show these values too; the audit log keeps who asked.
+
+    Raises:
+        NotFound: There is no such source.
+    """
+    from mainspring.data import duck
+
+    personal = project.definitions.source(source).pii
+    if personal and reveal:
+        audit(project, "quarantine.reveal", f"source/{source}", ", ".join(personal))
+
+    try:
+        scan = project.lake.scan(f"{source}{QUARANTINE_SUFFIX}")
+    except NotFound:
+        return []
+    with duck.connect() as connection:
+        duck.register(connection, "quarantine", scan)
+        rows = connection.sql(f"SELECT * FROM quarantine ORDER BY _seq DESC LIMIT {int(limit)}").to_arrow_table()
+    found: list[dict[str, Any]] = rows.to_pylist()
+    if personal and not reveal:
+        for row in found:
+            row |= {name: WITHHELD for name in personal if row.get(name) is not None}
+            row[REASON] = _LINE.sub(rf"\1{WITHHELD}", row[REASON])
+    return found

@@ -1,0 +1,104 @@
+"""API of jobs: queue a job, watch it, and list the schedules."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from mainspring.core.ids import new_id
+from mainspring.core.settings import Settings
+from mainspring.core.time import Clock
+from mainspring.jobs.model import ENDED, Job, NewJob, unknown
+from mainspring.jobs.plain import Plain
+from mainspring.jobs.ports import JobStore
+from mainspring.jobs.runner import Runner
+from mainspring.operations.jobs.handlers import check_begun, handlers
+from mainspring.project import Project
+from mainspring.project.running import alive, read_running
+from mainspring.project.schedules import schedules_of
+
+Told = Callable[[Job], None]
+_LOOK_S = 0.2
+
+
+class Asked(Protocol):
+    """Protocol of a project as the functions of this module use it."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def wall(self) -> Clock: ...
+    @property
+    def jobs(self) -> JobStore: ...
+
+
+def begin(project: Project, name: str, argument: Plain = None, *, key: str | None = None) -> Job:
+    """Queue a job, or return the one that its key names.
+
+    Raises:
+        NotFound: Nothing is called that.
+        Invalid: It takes no such argument, or the argument names what is not there.
+    """
+    check_begun(project, name, argument)
+    return project.jobs.enqueue([NewJob(name, argument, key)], project.wall.now())[0]
+
+
+def job(project: Asked, id: str) -> Job:
+    """Return a job.
+
+    Raises:
+        NotFound: There is none.
+    """
+    [found] = project.jobs.get([id])
+    if found is None:
+        raise unknown(id)
+    return found
+
+
+def wait(project: Project, id: str, told: Told) -> Job:
+    """Return a job when it has ended; `told` is shown it again and again until then."""
+    while (found := job(project, id)).status not in ENDED:
+        told(found)
+        time.sleep(_LOOK_S)
+    return found
+
+
+def run_here(project: Project, id: str) -> Job:
+    """Run in this process what is due, until a job has ended; return it."""
+    runner = Runner(project.jobs, handlers(project), project.wall, holder=f"command-{new_id()}")
+    while (found := job(project, id)).status not in ENDED:
+        if runner.run_one() is None:
+            time.sleep(_LOOK_S)
+    return found
+
+
+def worker_is_up(project: Project) -> bool:
+    """Return whether a worker of this machine runs this project's jobs."""
+    running = read_running(project.settings.state)
+    return running is not None and "worker" in running.children and alive(running.children["worker"])
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A schedule, the tick that was queued last and the one that comes next."""
+
+    name: str
+    job: str
+    when: str
+    argument: Plain
+    last: int | None
+    next: int
+
+
+def planned(project: Asked) -> list[Planned]:
+    """Return a profile's schedules by name."""
+    ticks, now = project.jobs.last_ticks(), project.wall.now()
+    return sorted(
+        (
+            Planned(each.name, each.handler, str(each.when), each.argument, ticks.get(each.name), each.when.next(now))
+            for each in schedules_of(project.settings)
+        ),
+        key=lambda each: each.name,
+    )

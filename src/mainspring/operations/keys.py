@@ -1,0 +1,61 @@
+"""API keys by name, each change in the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mainspring.core.time import DAY, MINUTE
+from mainspring.operations.auditing import audit
+from mainspring.project import Project
+from mainspring.registry.processes import local_user
+from mainspring.security import keys
+from mainspring.security.model import Action
+
+ADMINISTRATOR = "administrator"
+_ADMINISTRATOR_LIFETIME = 365 * DAY
+
+
+def create_key(
+    project: Project, name: str, scopes: Iterable[str], lifetime_us: int, *, created_by: str | None = None
+) -> str:
+    """Create a key and return its token, which cannot be shown again.
+
+    Args:
+        created_by: The person who makes it, by default the user of this process. A key approves nothing that this
+            person made.
+    """
+    allowed = [Action(scope) for scope in scopes]
+    token = keys.issue(
+        project.key_store,
+        name=name,
+        scopes=allowed,
+        lifetime_us=lifetime_us,
+        clock=project.wall,
+        pepper=project.pepper,
+        created_by=local_user() if created_by is None else created_by,
+    )
+    audit(project, "keys.create", f"key/{token.split('_')[1]}", f"{name}: {' '.join(sorted(allowed))}")
+    return token
+
+
+def first_key(project: Project) -> str | None:
+    """Create the administrator's key if no key with the scope manage ever existed; return its token, else `None`."""
+    with project.locks.hold("first-key"):
+        if any(Action.MANAGE in key.scopes for key in project.key_store.all()):
+            return None
+        return create_key(project, ADMINISTRATOR, list(Action), _ADMINISTRATOR_LIFETIME)
+
+
+def brief_key(project: Project, name: str, lifetime_us: int = MINUTE) -> str:
+    """Create a key for this machine's own use, to predict with, that soon expires."""
+    return create_key(project, name, [Action.PREDICT], lifetime_us)
+
+
+def revoke_key(project: Project, key_id: str) -> None:
+    """Revoke a key.
+
+    Raises:
+        NotFound: There is no such key.
+    """
+    project.key_store.revoke(key_id, project.wall.now())
+    audit(project, "keys.revoke", f"key/{key_id}")

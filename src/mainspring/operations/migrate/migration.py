@@ -1,0 +1,168 @@
+"""`migrate`: copy a project's data from one profile to another, and compare it there.
+
+Nothing of the source changes, but that logged predictions are moved into its lake first. Each part can be repeated:
+after a kill, at whatever moment, the same command does what is left. The order lets what names things come after what
+it names: tables, bundles and features first, then the runs and versions, then the catalog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mainspring.core.errors import Conflict, Invalid, Unavailable
+from mainspring.core.settings import Url
+from mainspring.operations.migrate.content import Content, Step
+from mainspring.operations.profile.checking import check_profile
+from mainspring.project import Project, backends
+from mainspring.project.ledger_folder import lake_digest
+from mainspring.project.running import UP_LOCK
+
+Progress = Callable[[str, float, float | None, str], None]  # part, done, total, note
+
+_LABELS = {
+    "lake": "tables of the lake",
+    "blobs": "bundles",
+    "online": "online features",
+    "tracking": "runs and versions",
+    "catalog": "catalog",
+}
+
+
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of a project. Where it stays, `content` is empty."""
+
+    part: str
+    source: str
+    target: str
+    stays: bool
+    content: list[Content] = []
+
+
+def migrate(source: Project, target: Project, progress: Progress) -> Iterator[Moved]:
+    """Bring each part of `source` to where `target`, another profile of the same project, has it; yield what is there.
+
+    Raises:
+        Conflict: The project is up, or the target has something else already.
+        Invalid: Both are one profile, or a part is kept where it cannot be moved.
+        Unavailable: A check of the target's profile fails.
+        Corrupt: What was written is not what is read again.
+    """
+    if source.settings.profile == target.settings.profile:
+        raise Invalid(
+            f"The project is in profile {source.settings.profile!r} already.",
+            fix="name another with --to, or the one to move from with --profile.",
+        )
+    if source.settings.state != target.settings.state:
+        raise Invalid(
+            f"The profiles have two state folders, {source.settings.state} and {target.settings.state}. Each has keys "
+            "of its own, by which API keys and bundles of the other count for nothing.",
+            fix="export and import the models instead: `mainspring models export`, `mainspring models import`.",
+        )
+    for project in (source, target):
+        _check_movable(project)
+    try:
+        held = source.own_locks.hold(UP_LOCK, wait_s=0)
+        held.__enter__()
+    except Conflict as error:
+        raise Conflict(
+            f"The project {source.settings.project!r} is up: what it writes meanwhile would be left behind.",
+            fix="stop it first.",
+        ) from error
+    try:
+        _check_target(target, progress)
+        progress("predictions", 0, None, "")
+        source.predictions.compact()
+        for part, label in _LABELS.items():
+            here: Url = getattr(source.settings, part)
+            there: Url = getattr(target.settings, part)
+            stays = here.text == there.text
+            progress(label, 0, None, "")
+            content = [] if stays else _MOVES[part](source, target, _told(progress, label))
+            yield Moved(part=part, source=here.shown, target=there.shown, stays=stays, content=content)
+    finally:
+        held.__exit__(None, None, None)
+
+
+def _told(progress: Progress, label: str) -> Step:
+    return lambda done, total, note: progress(label, done, total, note)
+
+
+def _check_movable(project: Project) -> None:
+    for part in _LABELS:
+        url: Url = getattr(project.settings, part)
+        if url.scheme == "memory":
+            raise Invalid(
+                f"In profile {project.settings.profile!r}, `{part}` is in memory, which nobody else can see.",
+                fix=f"name a place for `{part}` there.",
+            )
+
+
+def _check_target(target: Project, progress: Progress) -> None:
+    for each in check_profile(target):
+        progress("checks", 0, None, each.backend)
+        if not each.ok:
+            raise Unavailable(
+                f"In profile {target.settings.profile!r}, `{each.backend}` is not ready: {each.detail}.",
+                fix=each.fix or f"run `mainspring profile check {target.settings.profile}`.",
+            )
+
+
+def _lake(source: Project, target: Project, step: Step) -> list[Content]:
+    from mainspring.operations.migrate.files import move_lake
+
+    return move_lake(source.lake, target.lake, partial(backends.copy_table, source.lake, target.lake), step)
+
+
+def _blobs(source: Project, target: Project, step: Step) -> list[Content]:
+    from mainspring.operations.migrate.files import move_blobs
+
+    return move_blobs(_blobs_of(source), _blobs_of(target), step)
+
+
+def _blobs_of(project: Project) -> Any:
+    return backends.build("blobs", backends.BLOBS, backends.Context(project.settings.blobs, project))
+
+
+def _online(source: Project, target: Project, step: Step) -> list[Content]:
+    from mainspring.operations.migrate.states import move_states
+
+    return move_states(source.online, target.online, step)
+
+
+def _tracking(source: Project, target: Project, step: Step) -> list[Content]:
+    from mainspring.operations.migrate.sql import move_tables, opened
+
+    here, there = source.settings.tracking, target.settings.tracking
+    if here.scheme == "sqlite" and not Path(here.path).exists():
+        return []  # no run, no version
+    for url in (here, there):  # both with all tables, of the MLflow that is installed
+        backends.make_tracking_tables(url)
+    with opened(here) as reading, opened(there) as writing:
+        return move_tables(
+            reading, writing, "the runs and versions", decisive=("runs", "registered_models", "metrics"), step=step
+        )
+
+
+def _catalog(source: Project, target: Project, step: Step) -> list[Content]:
+    from mainspring.operations.migrate.sql import move_tables
+
+    here, there = lake_digest(source.settings), lake_digest(target.settings)
+
+    def as_there(row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, "lake": there} if row.get("lake") == here else row  # what is monitored goes with its lake
+
+    return move_tables(source.engine, target.engine, "the catalog", decisive=(), step=step, as_there=as_there)
+
+
+_MOVES: dict[str, Callable[[Project, Project, Step], list[Content]]] = {
+    "lake": _lake,
+    "blobs": _blobs,
+    "online": _online,
+    "tracking": _tracking,
+    "catalog": _catalog,
+}

@@ -1,0 +1,169 @@
+"""Moving the rows of one database to another of the same tables: the catalog, and MLflow's store.
+
+All of it goes in one transaction of the target: after a kill it has everything or nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from mainspring.core.catalog import catalog_errors, sqlalchemy_url
+from mainspring.core.errors import Conflict, Corrupt, InvalidData
+from mainspring.core.settings import Url
+from mainspring.operations.migrate.content import Content, Step
+
+Row = dict[str, Any]
+
+_NOT_OURS = ("alembic_version",)
+_AT_ONCE = 1_000
+_DIGEST_BITS = 128
+
+
+def move_tables(
+    source: sa.Engine,
+    target: sa.Engine,
+    name: str,
+    *,
+    decisive: Sequence[str],
+    step: Step,
+    as_there: Callable[[Row], Row] = lambda row: row,
+) -> list[Content]:
+    """Copy every table's rows, unless they are there, and return what the target has, read again.
+
+    Args:
+        source: With the same tables as the target, of the same version.
+        target: Where the `decisive` tables are empty, or all tables equal to the source's.
+        name: What is moved, for messages: "the catalog".
+        decisive: Tables whose rows make a target taken; in others its makers may have put a few. Empty: all tables.
+        step: Is told how many rows are done.
+        as_there: Returns a row of the source as it is to be in the target.
+
+    Raises:
+        Conflict: The target has other rows.
+        InvalidData: The target does not take a row.
+        Corrupt: What was written is not what is read again.
+    """
+    with catalog_errors(str(source.url.database)), source.connect() as reading:
+        tables = _tables(target, source)
+        wanted = [_content(reading, table, as_there) for table in tables]
+        with target.connect() as connection:
+            there = [_content(connection, table) for table in tables]
+            connection.rollback()
+        if wanted == there:
+            return there
+        taken = [each.name for each in there if each.rows and (not decisive or each.name in decisive)]
+        if taken:
+            raise Conflict(
+                f"{name[0].upper()}{name[1:]} of the other profile has other rows than this one's already, in {taken}.",
+                fix="name an empty database in that profile, or empty this one.",
+            )
+        total = sum(each.rows for each in wanted)
+        with target.begin() as connection, _refusals(name):
+            done = 0
+            for table in reversed(tables):
+                connection.execute(table.delete())
+            for table in tables:
+                for rows in _pieces(reading, table, as_there):
+                    connection.execute(table.insert(), rows)
+                    done += len(rows)
+                    step(done, total, table.name)
+                _count_on(connection, table)
+    with catalog_errors(str(target.url.database)), target.connect() as connection:
+        there = [_content(connection, table) for table in tables]
+    for left, right in zip(wanted, there, strict=True):
+        if left != right:
+            raise Corrupt(f"Of {name}, the table {left.name} was written as {left} and is read as {right}.")
+    return there
+
+
+@contextmanager
+def opened(url: Url) -> Iterator[sa.Engine]:
+    """Give a database as SQLAlchemy opens it, its tables those that are there."""
+    engine = sa.create_engine(sqlalchemy_url(url.text), poolclass=sa.pool.NullPool)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _tables(target: sa.Engine, source: sa.Engine) -> list[sa.Table]:
+    """Return the tables of both, whatever another refers to first, with types that both databases know."""
+    known = set(sa.inspect(source).get_table_names()) - set(_NOT_OURS)
+    found = sa.MetaData()
+
+    @event.listens_for(found, "column_reflect")
+    def generalise(_inspector: Any, _table: str, column: Any) -> None:
+        column["type"] = column["type"].as_generic(allow_nulltype=True)
+
+    found.reflect(bind=target, only=lambda name, _: name in known)
+    missing = sorted(known - set(found.tables))
+    if missing:
+        raise Conflict(
+            f"The other database lacks the tables {missing}.",
+            fix="let both be of one version of mainspring and MLflow.",
+        )
+    return found.sorted_tables
+
+
+def _pieces(
+    connection: sa.Connection, table: sa.Table, changed: Callable[[Row], Row] = lambda row: row
+) -> Iterator[list[Row]]:
+    rows = connection.execution_options(yield_per=_AT_ONCE).execute(sa.select(table))
+    for part in rows.mappings().partitions(_AT_ONCE):
+        yield [changed(dict(row)) for row in part]
+
+
+def _content(connection: sa.Connection, table: sa.Table, changed: Callable[[Row], Row] = lambda row: row) -> Content:
+    rows, digest = 0, 0
+    names = sorted(column.name for column in table.columns)
+    for part in _pieces(connection, table, changed):
+        rows += len(part)
+        for row in part:
+            text = "\x1f".join(_canonical(row[name]) for name in names)
+            digest += int.from_bytes(sha256(text.encode("utf-8", "surrogatepass")).digest()[: _DIGEST_BITS // 8], "big")
+    return Content(table.name, rows, f"{digest % 2**_DIGEST_BITS:032x}")
+
+
+def _canonical(value: Any) -> str:
+    """Return a value as text, the same from either database."""
+    if value is None:
+        return "\x1e"
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, (bytes, memoryview)):
+        return bytes(value).hex()
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, sort_keys=True)
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _count_on(connection: sa.Connection, table: sa.Table) -> None:
+    """Advance the database's sequences beyond the copied ids."""
+    if connection.dialect.name != "postgresql":
+        return
+    quoted = connection.dialect.identifier_preparer.format_table(table)
+    for column in table.primary_key.columns:
+        sequence = connection.scalar(
+            sa.text("SELECT pg_get_serial_sequence(:table, :column)"), {"table": quoted, "column": column.name}
+        )
+        if sequence is None:
+            continue
+        largest = connection.scalar(sa.select(sa.func.max(column)))
+        if largest is not None:
+            connection.execute(sa.text("SELECT setval(:name, :last)"), {"name": sequence, "last": int(largest)})
+
+
+@contextmanager
+def _refusals(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (sa.exc.DataError, sa.exc.IntegrityError) as error:
+        said = (str(error.orig).strip().splitlines() or ["refused"])[0]
+        raise InvalidData(f"Of {name}, the other database does not take a row: {said}") from error

@@ -1,0 +1,65 @@
+"""Moving the states of online features from one store to another, each read again."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from mainspring.core.errors import Corrupt
+from mainspring.features.model import EntityState
+from mainspring.features.ports import OnlineStore
+from mainspring.operations.migrate.content import Content, Step, one_by_one
+
+LEFT = "left to `mainspring materialize`: its keys are too long to be moved"
+
+
+def move_states(source: OnlineStore, target: OnlineStore, step: Step) -> list[Content]:
+    """Copy every view's states and mark, and return what the target gives for the same keys.
+
+    A store keeps the newest state of a key, so what an earlier move brought does no harm. A view of which the source
+    has shortened keys is left out, with `LEFT` in the place of its digest: it is made from the lake again.
+
+    Raises:
+        Conflict: The target has other views.
+        Corrupt: It gives another state than was written.
+    """
+    views = one_by_one(source.views(), target.views(), place="The online store", setting="online", step=step)
+    return [_move_view(source, target, view) for view in views]
+
+
+def _move_view(source: OnlineStore, target: OnlineStore, view: str) -> Content:
+    if _shortened(source, view):
+        target.clear(view)
+        return Content(view, 0, LEFT)
+    for rows in source.entities(view):
+        target.write(view, rows)
+    mark = source.mark(view)
+    if mark is not None:
+        target.advance(view, mark)
+    count, total = 0, 0
+    for rows in source.entities(view):
+        read = target.read([(view, key) for key, _ in rows])
+        for (key, state), given in zip(rows, read, strict=True):
+            if given != state:
+                raise Corrupt(
+                    f"The online store of the other profile gives another state for a key of {view}.",
+                    fix="if somebody has used it, empty it; then run the command again.",
+                )
+            total += _digest(key, state)
+        count += len(rows)
+    there = sum(len(rows) for rows in target.entities(view))
+    if there != count or target.mark(view) != mark:
+        raise Corrupt(
+            f"The online store of the other profile has {there} states of {view}, this one {count}.",
+            fix="if somebody has used it, empty it; then run the command again.",
+        )
+    return Content(view, count, f"{total % 2**128:032x}")
+
+
+def _shortened(store: OnlineStore, view: str) -> bool:
+    longest = store.longest_key
+    return longest is not None and any(len(key) > longest for rows in store.entities(view) for key, _ in rows)
+
+
+def _digest(key: bytes, state: EntityState) -> int:
+    said = b"%d %d %d " % (len(key), state.position, state.landed) + key + state.payload
+    return int.from_bytes(sha256(said).digest()[:16], "big")

@@ -1,0 +1,181 @@
+"""A version's model card, with the project's own text on its model."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.files import write_atomic
+from mainspring.core.ids import check_id
+from mainspring.core.settings import Settings
+from mainspring.data.ports import Snapshots
+from mainspring.governance.cards import build
+from mainspring.governance.model import Card
+from mainspring.governance.resources import Price
+from mainspring.operations.models import curating
+from mainspring.project import Project
+from mainspring.registry.bundles import FEATURES
+from mainspring.registry.lineage import lineage_of
+from mainspring.registry.model import Bundle, ModelVersion, RunRecord
+from mainspring.registry.ports import ModelVersions, Tracking
+from mainspring.training.model import Model
+
+FOLDER = "cards"  # in the project's own: one Markdown file a model
+_LARGEST_WORDS = 1_000_000  # bytes
+
+
+class Loads(Protocol):
+    """Verified bundles by digest."""
+
+    def load(self, digest: str) -> Bundle: ...
+
+
+class Declared(Protocol):
+    """The models that the project declares."""
+
+    @property
+    def models(self) -> Mapping[str, Model]: ...
+
+
+class Carded(Protocol):
+    """Protocol of a project as a card uses it."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def definitions(self) -> Declared: ...
+    @property
+    def versions(self) -> ModelVersions: ...
+    @property
+    def bundles(self) -> Loads: ...
+    @property
+    def tracking(self) -> Tracking: ...
+    @property
+    def snapshots(self) -> Snapshots: ...
+
+
+def card(project: Project, reference: str) -> Card:
+    """Return the card of the version that `NAME:VERSION`, `NAME@ALIAS` or `NAME` means. Its bundle is verified, and its
+    held-out rows are scored.
+
+    Raises:
+        NotFound: There is no such version, or its bundle is gone.
+        Corrupt: Its bundle is damaged.
+        Invalid: The file of words is no text, or too large.
+    """
+    return card_of(project, curating.find(project, reference))
+
+
+def card_of(project: Carded, version: ModelVersion) -> Card:
+    """Return the card of a version. Raises as `card` does."""
+    bundle = project.bundles.load(version.digest)
+    run = _run(project, version.run_id)
+    name = words_file(version.model)
+    price = project.settings.training_price
+    declared = project.definitions.models.get(version.model)
+    return build(
+        bundle,
+        lineage_of(version, bundle.manifest, run, project.versions.all()),
+        run=run,
+        history=lambda metric: project.tracking.history(version.run_id, metric),
+        tables=_tables(project, bundle.manifest.dataset_commit),
+        words=_words(project, name),
+        words_file=name,
+        hidden=_personal(bundle),
+        price=None if price is None else Price(*price),
+        description="" if declared is None else declared.description,
+        owner="" if declared is None else declared.owner,
+        metrics=() if declared is None else declared.measured,
+    )
+
+
+def words_file(model: str) -> str:
+    """Return the path of the project's own text on a model."""
+    return f"{FOLDER}/{check_id(model, 'model')}.md"
+
+
+def stamp(project: Carded, version: ModelVersion) -> Hashable:
+    """Return the cache key of a card: cheap, and unchanged while the card would be the same."""
+    try:
+        words = (project.settings.root / words_file(version.model)).stat()
+    except OSError:
+        written = None
+    else:
+        written = words.st_mtime_ns, words.st_size
+    declared = project.definitions.models.get(version.model)
+    said = None if declared is None else (declared.description, declared.owner, declared.metric_names)
+    where = version.model, version.version, version.digest, version.aliases
+    return *where, tuple(sorted(version.tags.items())), written, said, project.settings.training_price
+
+
+def document(found: Card) -> dict[str, Any]:
+    """Return a card for a JSON document."""
+    return {**asdict(found), "complete": found.complete}
+
+
+def render(found: Card, kind: str) -> str:
+    """Return a card as `md`, `html` or `json`."""
+    import json
+
+    from mainspring.governance.page import page
+    from mainspring.governance.rendering import markdown
+
+    if kind == "json":
+        return json.dumps(document(found), indent=2, ensure_ascii=False) + "\n"
+    return page(found) if kind == "html" else markdown(found)
+
+
+def write(path: Path, content: str) -> None:
+    """Write a card to a file, whole or not at all.
+
+    Raises:
+        NotFound: There is no such folder.
+        StorageFull: No space.
+    """
+    if not path.absolute().parent.is_dir():
+        raise NotFound(f"There is no folder {path.parent}.", fix="make it first.")
+    write_atomic(path, content.encode(), mode=0o644)
+
+
+def _run(project: Carded, run_id: str) -> RunRecord | None:
+    try:
+        return project.tracking.get(run_id)
+    except NotFound:
+        return None
+
+
+def _tables(project: Carded, commit: str) -> dict[str, int] | None:
+    if not commit:
+        return None
+    try:
+        return dict(project.snapshots.get(commit).versions)
+    except NotFound:
+        return None
+
+
+def _words(project: Carded, name: str) -> str:
+    path = project.settings.root / name
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise Invalid(f"{name} cannot be read: {error.strerror}.", fix="make it a file that you may read.") from None
+    if len(content) > _LARGEST_WORDS:
+        raise Invalid(f"{name} has {len(content):,} bytes.", fix=f"keep it under {_LARGEST_WORDS:,}.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Invalid(f"{name} is not UTF-8.", fix="save it as UTF-8.") from None
+
+
+def _personal(bundle: Bundle) -> frozenset[str]:
+    if FEATURES not in bundle.files:
+        return frozenset()
+    from mainspring.features.definitions import load
+    from mainspring.serving.plane.personal import personal_names
+
+    return personal_names(*load(bundle.files[FEATURES]))

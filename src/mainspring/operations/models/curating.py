@@ -1,0 +1,328 @@
+"""Decisions on registered versions: approve, delete, restore; and the details of a version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
+from mainspring.operations.auditing import audit
+from mainspring.project import Project
+from mainspring.registry.garbage import Collected, collect, graph_members
+from mainspring.registry.lineage import Lineage, authors_of, lineage_of
+from mainspring.registry.model import AliasMove, Approval, Deletion, ModelVersion, RunRecord, Withdrawal
+from mainspring.registry.processes import local_user
+from mainspring.security.model import Action, AuditEvent
+from mainspring.security.ports import KeyStore
+
+CHAMPION = "champion"
+_KEY = "key:"  # before the id and the name of an API key, among approvers
+
+
+def find(project: Project, reference: str) -> ModelVersion:
+    """Return the version that `NAME:VERSION`, `NAME@ALIAS` or `NAME` means; a name alone is the champion, or else the
+    newest.
+
+    Raises:
+        Invalid: It is written otherwise.
+        NotFound: There is none.
+    """
+    for sign in (":", "@"):
+        name, found, rest = reference.partition(sign)
+        if found:
+            if not name or not rest or (sign == ":" and not (rest.isascii() and rest.isdigit())):
+                raise Invalid(
+                    f"{reference[:140]!r} is no version.", fix="write NAME:VERSION, such as late:3, or NAME@ALIAS."
+                )
+            return project.versions.get(name, rest)
+    newest = project.versions.all(reference)
+    if not newest:
+        raise NotFound(f"There is no version of {reference[:140]!r}.", fix="`mainspring models list` lists them.")
+    return next((version for version in newest if CHAMPION in version.aliases), newest[0])
+
+
+def expect_kept(project: Project, version: ModelVersion) -> None:
+    """Raise if a version is marked for deletion.
+
+    Raises:
+        Conflict: It is.
+    """
+    if (mark := mark_of(project, version)) is not None:
+        name = f"{version.model}:{version.version}"
+        raise Conflict(
+            f"{name} is marked for deletion by {mark.actor}.", fix=f"run `mainspring models restore {name}` first."
+        )
+
+
+def mark_of(project: Project, version: ModelVersion) -> Deletion | None:
+    """Return a version's mark for deletion, `None` where it has none."""
+    key = (version.model, version.version)
+    return next((mark for mark in project.deletions.all() if (mark.model, mark.version) == key), None)
+
+
+def _run(project: Project, version: ModelVersion) -> RunRecord | None:
+    try:
+        return project.tracking.get(version.run_id)
+    except NotFound:
+        return None
+
+
+def authors(project: Project, version: ModelVersion) -> tuple[str, ...]:
+    """Return who made a version; see `registry.lineage.authors_of`."""
+    return authors_of(version, _run(project, version))
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One version, with the decisions on it."""
+
+    lineage: Lineage
+    approvals: list[Approval]
+    withdrawn: list[Withdrawal]
+    deletion: Deletion | None
+
+
+def show(project: Project, reference: str) -> Shown:
+    """Return a version with the decisions on it. Its bundle is verified.
+
+    Raises:
+        NotFound: There is no such version, or its bundle is gone.
+        Corrupt: Its bundle is damaged.
+    """
+    version = find(project, reference)
+    manifest = project.bundles.load(version.digest).manifest
+    return Shown(
+        lineage_of(version, manifest, _run(project, version), project.versions.all()),
+        project.approvals.of(version.model, version.version),
+        project.approvals.withdrawn(version.model, version.version),
+        mark_of(project, version),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """One entry of a model's history."""
+
+    at: int
+    what: str  # alias, approval, withdrawal, deletion
+    actor: str
+    detail: str
+    reason: str
+
+
+def history(project: Project, model: str, alias: str | None = None) -> list[Happened]:
+    """Return a model's alias moves, approvals, withdrawals and deletion marks, with actor, time and reason; newest
+    first.
+
+    Raises:
+        NotFound: Nothing ever happened to a model of this name.
+    """
+    found = [_move(move) for move in project.versions.moves(model, alias)]
+    if alias is None:
+        withdrawn = project.approvals.withdrawn(model)
+        found += [
+            Happened(each.at, "approval", each.approver, f"version {each.version} approved", each.reason)
+            for each in (*project.approvals.of(model), *(each.approval for each in withdrawn))
+        ]
+        found += [_taken_back(each) for each in withdrawn]
+        found += [
+            Happened(each.at, "deletion", each.actor, f"version {each.version} marked for deletion", each.reason)
+            for each in project.deletions.all()
+            if each.model == model
+        ]
+    if not found and not project.versions.all(model):
+        raise NotFound(f"There is no version of {model[:140]!r}.", fix="`mainspring models list` lists them.")
+    return sorted(found, key=lambda each: each.at, reverse=True)
+
+
+def _move(move: AliasMove) -> Happened:
+    before = "nothing" if move.old is None else f"version {move.old}"
+    return Happened(move.at, "alias", move.actor, f"{move.alias}: {before} -> version {move.new}", move.reason)
+
+
+def _taken_back(each: Withdrawal) -> Happened:
+    detail = f"version {each.approval.version}: the approval of {each.approval.approver} withdrawn"
+    return Happened(each.at, "withdrawal", each.actor, detail, each.reason)
+
+
+def approve(project: Project, reference: str, *, key: str | None = None, reason: str = "") -> Approval:
+    """Approve a version to go live.
+
+    Args:
+        key: An API key that may manage, by which somebody is known; else it is the user of this process.
+
+    Raises:
+        Denied: The approver is its author, or their key does not stand or may not.
+        Conflict: They approved it already, or it is marked for deletion.
+    """
+    from mainspring.delivery.approving import check_approver
+
+    version = find(project, reference)
+    approver = local_user() if key is None else _holder(project, key)
+    expect_kept(project, version)
+    check_approver(approver, version, authors(project, version), makers(project.key_store, [approver]).get(approver))
+    project.bundles.load(version.digest)  # nobody approves what is not whole
+    reason = storable(reason)
+    approval = Approval(version.model, version.version, version.digest, approver, reason, project.wall.now())
+    project.approvals.add(approval)
+    _audit(project, approver, "approve", version, reason)
+    return approval
+
+
+def withdraw(
+    project: Project, reference: str, *, approver: str | None = None, key: str | None = None, reason: str = ""
+) -> Withdrawal:
+    """Withdraw an approval, so that it counts no more. A live version stays live.
+
+    Whoever may approve may withdraw, their own word or another's, and an author may too: it only ever holds a version
+    back.
+
+    Args:
+        approver: Whose approval; by default that of who withdraws.
+        key: As of `approve`.
+
+    Raises:
+        NotFound: There is no such approval, or it was withdrawn already.
+        Denied: The key does not stand or may not.
+    """
+    version = find(project, reference)
+    actor = local_user() if key is None else _holder(project, key)
+    reason, at = storable(reason), project.wall.now()
+    whose = actor if approver is None else approver
+    done = project.approvals.withdraw(version.model, version.version, whose, actor=actor, reason=reason, at=at)
+    _audit(project, actor, "withdraw", version, f"the approval of {whose}" + (f": {reason}" if reason else ""))
+    return done
+
+
+def makers(keys: KeyStore, approvers: Iterable[str]) -> dict[str, str]:
+    """Return the person who made each of the API keys among `approvers`; empty where that is not known."""
+    found = {}
+    for approver in approvers:
+        if approver.startswith(_KEY):
+            key = keys.find(approver.removeprefix(_KEY).partition(":")[0])
+            found[approver] = "" if key is None else key.created_by
+    return found
+
+
+def _holder(project: Project, token: str) -> str:
+    principal = project.authenticator.authenticate(f"Bearer {token}")
+    if Action.MANAGE not in principal.scopes:
+        raise Denied(
+            f"The key {principal.name!r} may not approve.", authenticated=True, fix="use one with the scope manage."
+        )
+    return f"{_KEY}{principal.id}:{principal.name}"
+
+
+def delete(project: Project, reference: str, *, reason: str = "") -> Deletion:
+    """Mark a version: `gc` removes it when the grace is over, unless something leads to it.
+
+    Raises:
+        Conflict: An alias or a route leads to it, or it is marked already.
+    """
+    version = _exactly(project, reference)
+    name = f"{version.model}:{version.version}"
+    serving = [
+        route.endpoint
+        for route in project.routes.current().values()
+        if any(arm.digest == version.digest for arm in route.arms)
+    ]
+    if version.aliases or serving:
+        named = [f"the alias {alias}" for alias in version.aliases] + [f"the endpoint {each}" for each in serving]
+        raise Conflict(
+            f"{name} is in use: {', '.join(named)}.",
+            fix=f"run `mainspring promote {version.model}` with another first.",
+        )
+    reason = storable(reason)
+    mark = Deletion(version.model, version.version, version.digest, local_user(), reason, project.wall.now())
+    project.deletions.mark(mark)
+    _audit(project, mark.actor, "delete", version, reason)
+    return mark
+
+
+def restore(project: Project, reference: str) -> ModelVersion:
+    """Take a mark for deletion back.
+
+    Raises:
+        NotFound: There is no such version.
+        Conflict: It has no mark, or is being removed at this moment.
+    """
+    version = _exactly(project, reference)
+    if not project.deletions.unmark(version.model, version.version):
+        raise Conflict(f"{version.model}:{version.version} is not marked for deletion, or is being removed just now.")
+    _audit(project, local_user(), "restore", version, "")
+    return version
+
+
+def garbage(project: Project, *, grace_us: int, dry_run: bool = False) -> Collected:
+    """Remove unreferenced versions and bundles; see `registry.garbage`.
+
+    Raises:
+        Invalid: The grace is too short.
+        Corrupt: A bundle that is needed is damaged; nothing was removed.
+    """
+    done = collect(
+        blobs=project.blobs,
+        versions=project.versions,
+        deletions=project.deletions,
+        elsewhere=lambda: _elsewhere(project),
+        members=graph_members(project.bundles),
+        now=project.wall.now(),
+        grace_us=grace_us,
+        dry_run=dry_run,
+    )
+    if not dry_run:
+        actor, now = local_user(), project.wall.now()
+        events = [
+            AuditEvent(
+                now, actor, "remove", f"model/{mark.model}", f"version {mark.version}, bundle {mark.digest[:12]}"
+            )
+            for mark in done.versions
+        ]
+        events += [AuditEvent(now, actor, "remove", f"bundle/{digest}") for digest in done.bundles]
+        if events:
+            project.audit.append(events)
+    return done
+
+
+def _elsewhere(project: Project) -> dict[str, str]:
+    """Return what else holds bundles: logged predictions, declared endpoints, and what is routed to."""
+    held = dict.fromkeys(project.predictions.digests(), "logged predictions")
+    for endpoint in project.definitions.endpoints.values():
+        try:
+            digest = project.versions.get(endpoint.model_name, endpoint.reference).digest
+        except NotFound:
+            continue
+        held[digest] = f"the endpoint {endpoint.name}"
+    for route in project.routes.current().values():
+        held |= dict.fromkeys((arm.digest for arm in route.arms), f"the route of {route.endpoint}")
+    return held
+
+
+def storable(reason: str) -> str:
+    """Return a reason as every database takes it: what is no text in a command line comes as half of a pair."""
+    return reason.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
+def _exactly(project: Project, reference: str) -> ModelVersion:
+    """Return the version of `NAME:VERSION`: a deletion takes no alias and no default."""
+    if ":" not in reference:
+        raise Invalid(f"{reference[:140]!r} names no version.", fix="write NAME:VERSION, such as late:3.")
+    return find(project, reference)
+
+
+def _audit(project: Project, actor: str, action: str, version: ModelVersion, reason: str) -> None:
+    detail = f"version {version.version}, bundle {version.digest[:12]}" + (f": {reason}" if reason else "")
+    audit(project, action, f"model/{version.model}", detail, who=actor)
+
+
+def shown_document(shown: Shown) -> dict[str, Any]:
+    """Return `Shown` for a JSON document."""
+    import msgspec
+
+    return {
+        **msgspec.to_builtins(shown.lineage),
+        "approvals": [asdict(each) for each in shown.approvals],
+        "withdrawn": [asdict(each) for each in shown.withdrawn],
+        "deletion": None if shown.deletion is None else asdict(shown.deletion),
+    }

@@ -1,0 +1,145 @@
+"""Probe of a model in a process of its own, so that a crash, a hang or memory exhaustion stays contained.
+
+`python -m mainspring.operations.models.probing --project ROOT [--profile P] --folder FOLDER`: reads the draft in the
+folder, runs it as the gateway would, and leaves there what it takes and gives and its golden rows.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mainspring.core import errors
+from mainspring.core.errors import Corrupt, Invalid, MainspringError
+from mainspring.registry.bundles import GOLDEN
+from mainspring.registry.model import Bundle, Manifest, TensorSpec
+
+if TYPE_CHECKING:
+    from mainspring.project import Project
+
+LONGEST_S = 120.0
+_DRAFT, _RESULT = "draft.json", "result.json"
+_LEAST_MEMORY = 8 * 1024**3  # of addresses, which are many more than what is used
+_PER_BYTE = 16
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """A bundle before it is sealed. Of an ONNX model the tensors may still be unknown."""
+
+    manifest: Manifest
+    files: tuple[str, ...]
+    golden: dict[str, dict[str, Any]] | None = None  # `inputs`, and `outputs` where they are known
+
+
+class Probed(msgspec.Struct, frozen=True):
+    """Inputs and outputs of a model, as observed."""
+
+    tensors: tuple[TensorSpec, ...] = ()
+    output_tensors: tuple[TensorSpec, ...] = ()
+    golden: dict[str, dict[str, Any]] = {}
+    refused: str = ""
+    fix: str | None = None
+    error: str = ""  # the kind of refusal
+
+
+def probe(project: Project, draft: Draft, files: dict[str, bytes], *, longest_s: float = LONGEST_S) -> Probed:
+    """Return the model's inputs, outputs and golden rows.
+
+    Raises:
+        Invalid: The model cannot be asked row by row, fails, or does not answer in time.
+        Corrupt: It does not load, crashes, or does not answer always the same.
+        MissingExtra: What runs it is not installed.
+    """
+    with tempfile.TemporaryDirectory(prefix="mainspring-probe-") as place:
+        folder = Path(place)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        (folder / _DRAFT).write_bytes(msgspec.json.encode(draft))
+        arguments = ["--project", str(project.settings.root), "--profile", project.settings.profile]
+        command = [sys.executable, "-m", "mainspring.operations.models.probing", *arguments, "--folder", place]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=longest_s, check=False)
+        except subprocess.TimeoutExpired:
+            raise Invalid(f"The model was tried for {longest_s:.0f} s and did not answer.") from None
+        if not (folder / _RESULT).exists():
+            raise Corrupt(f"The model {_ending(done)} when it was tried.", fix="export the model again.")
+        found = msgspec.json.decode((folder / _RESULT).read_bytes(), type=Probed)
+    if found.refused:
+        raise _refusal(found)
+    return found
+
+
+def _refusal(found: Probed) -> MainspringError:
+    """Return the child's error as one of the same kind; a model that failed is a wrong argument here."""
+    kind: type[MainspringError] = getattr(errors, found.error, Invalid)
+    error = kind.__new__(kind)
+    MainspringError.__init__(error, found.refused, fix=found.fix)
+    return error
+
+
+def _ending(done: subprocess.CompletedProcess[str]) -> str:
+    if done.returncode < 0:
+        return f"crashed ({signal.Signals(-done.returncode).name})"
+    said = done.stderr.strip().splitlines()
+    return f"ended with code {done.returncode} ({said[-1][:200] if said else 'and said nothing'})"
+
+
+def _tried(project: Project, folder: Path) -> Probed:
+    from mainspring.operations.models.golden_rows import make_golden
+    from mainspring.project.executors import executors
+    from mainspring.serving.plane.golden import warm_up
+
+    draft = msgspec.json.decode((folder / _DRAFT).read_bytes(), type=Draft)
+    files = {name: (folder / name).read_bytes() for name in draft.files}
+    manifest = draft.manifest
+    if manifest.flavour == "onnx" and not manifest.tensors:
+        from mainspring.project.executors import describe_onnx
+
+        takes, gives = describe_onnx(files["model.onnx"], manifest.model)
+        manifest = msgspec.structs.replace(manifest, tensors=tuple(takes), output_tensors=tuple(gives))
+    executor = executors(project)(Bundle(manifest.model, manifest, files))
+    golden = draft.golden
+    if golden is None or not golden.get("outputs"):
+        golden = make_golden(executor, None if golden is None else golden["inputs"])
+    # As a gateway will load it, from the same bytes: each row alone and among others, within the tolerance.
+    content = msgspec.json.encode(golden)
+    warm_up(Bundle(manifest.model, manifest, {**files, GOLDEN: content}), executor)
+    return Probed(manifest.tensors, manifest.output_tensors, msgspec.json.decode(content))
+
+
+def _limit_memory(folder: Path) -> None:
+    """Let an allocation fail that a machine could not serve anyway."""
+    used = sum(path.stat().st_size for path in folder.iterdir())
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = max(min(physical, max(_LEAST_MEMORY, _PER_BYTE * used)), _LEAST_MEMORY)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def main() -> None:
+    from mainspring.project import open_project
+    from mainspring.project.arguments import child_arguments
+    from mainspring.project.settings import load_settings
+
+    parser = child_arguments("operations.models.probing")
+    parser.add_argument("--folder", type=Path, required=True)
+    chosen = parser.parse_args()
+    _limit_memory(chosen.folder)
+    try:
+        found = _tried(open_project(load_settings(chosen.project, chosen.profile)), chosen.folder)
+    except MainspringError as error:
+        found = Probed(refused=error.what, fix=error.fix, error=type(error).__name__)
+    except MemoryError:
+        found = Probed(refused="The model needs more memory than this machine has.", error="Invalid")
+    (chosen.folder / _RESULT).write_bytes(msgspec.json.encode(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Profiles: listed, and what they name checked."""

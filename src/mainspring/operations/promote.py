@@ -1,0 +1,136 @@
+"""Promotion and rollback by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mainspring.core.errors import NotFound
+from mainspring.delivery import approving, carded, routing
+from mainspring.delivery import promote as delivery
+from mainspring.delivery.model import GateResult, Promotion
+from mainspring.operations.models.curating import authors, expect_kept, makers, storable
+from mainspring.project import Project
+from mainspring.registry.model import Bundle, ModelVersion
+from mainspring.registry.processes import local_user
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mainspring.training.model import Gate
+
+
+def promote(project: Project, model: str, version: str | None = None, *, reason: str = "") -> Promotion:
+    """Judge a version, by default the newest, and let it be champion if it passes.
+
+    Raises:
+        NotFound: There is no such model or version.
+    """
+    gates, declared = _gates(project, model), project.definitions.models.get(model)
+    if version is None:
+        newest = project.versions.all(model)
+        if not newest:
+            raise NotFound(f"Model {model!r} has no version yet.", fix=f"run `mainspring train {model}`.")
+        version = newest[0].version
+    candidate = project.versions.get(model, version)
+    expect_kept(project, candidate)
+    return delivery.promote(
+        model,
+        candidate.version,
+        gates=gates,
+        versions=project.versions,
+        load=project.bundles.load,
+        routes=project.routes,
+        endpoints=list(project.definitions.endpoints.values()),
+        gated=gated(project),
+        audit=project.audit,
+        clock=project.wall,
+        domain=project.clock,
+        actor=actor(),
+        reason=storable(reason),
+        rebuild=lambda champion, _: _read_again(project, candidate, champion),
+        metrics=() if declared is None else declared.measured,
+        threshold=None if declared is None else declared.threshold,
+        more=lambda: [*_carded(project, gates, candidate), *_approved(project, gates, candidate)],
+    )
+
+
+def _approved(project: Project, gates: Sequence[Gate], version: ModelVersion) -> list[GateResult]:
+    count = approving.needed(gates, project.settings.approvals)
+    if not count:
+        return []
+    given = project.approvals.of(version.model, version.version)
+    people = makers(project.key_store, (each.approver for each in given))
+    return [approving.verdict(count, version, authors(project, version), given, people)]
+
+
+def _carded(project: Project, gates: Sequence[Gate], version: ModelVersion) -> list[GateResult]:
+    if not any(gate.kind == carded.CARD for gate in gates):
+        return []
+    from mainspring.operations.models.cards import card
+
+    return [carded.verdict(card(project, f"{version.model}:{version.version}"))]
+
+
+def publish_routes(project: Project) -> int:
+    """Make the routing table say what the aliases say, and return its revision."""
+    endpoints = list(project.definitions.endpoints.values())
+    return routing.publish(endpoints, project.versions, project.routes, gated=gated(project))
+
+
+def gated(project: Project) -> set[str]:
+    """Return the models whose versions must pass gates, or be approved, before an endpoint serves them."""
+    definitions = project.definitions
+    if project.settings.approvals:
+        return {*definitions.models, *(endpoint.model_name for endpoint in definitions.endpoints.values())}
+    return {name for name, model in definitions.models.items() if model.gates}
+
+
+def _gates(project: Project, model: str) -> Sequence[Gate]:
+    """Return the gates of a declared model; one that was only registered (`mainspring models`) has none.
+
+    Raises:
+        NotFound: It is neither declared nor registered.
+    """
+    if model not in project.definitions.models and project.versions.all(model):
+        return ()
+    return project.definitions.model(model).gates
+
+
+def _read_again(project: Project, candidate: ModelVersion, champion: Bundle) -> pa.Table:
+    """Return the candidate's held-out rows with the champion's features, from the data the candidate was trained on."""
+    from mainspring.training.runs.pinned import pinned_scan
+    from mainspring.training.sets.rebuild_holdout import held_out_again
+
+    bundle = project.bundles.load(candidate.digest)
+    commit = project.snapshots.get(bundle.manifest.dataset_commit)
+    labels = project.definitions.model(candidate.model).labels
+    return held_out_again(bundle, champion, labels, partial(pinned_scan, project.lake, commit))
+
+
+def rollback(project: Project, model: str, *, reason: str = "") -> Promotion:
+    """Let the champion be the version before.
+
+    Raises:
+        NotFound: There is no such model, or no version before.
+    """
+    _gates(project, model)
+    return delivery.rollback(
+        model,
+        versions=project.versions,
+        load=project.bundles.load,
+        routes=project.routes,
+        endpoints=list(project.definitions.endpoints.values()),
+        gated=gated(project),
+        audit=project.audit,
+        clock=project.wall,
+        domain=project.clock,
+        actor=actor(),
+        reason=storable(reason),
+    )
+
+
+def actor() -> str:
+    """Return who acts on this machine, for the records."""
+    return local_user()

@@ -1,0 +1,96 @@
+"""A project's code as a run recorded it: its git commit with the difference to it, else the files as they are."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mainspring.core.environment import for_child
+from mainspring.training.runs.provenance import files_digest, run_git
+
+_INDEX = "GIT_INDEX_FILE"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedCode:
+    """Runnable code, and whether it equals the code that the run recorded, by the digest of its files."""
+
+    root: Path  # the project's folder in it
+    origin: str  # in words
+    same: bool
+    why: str = ""  # it is not the same
+
+
+def lay_out(root: Path, tags: Mapping[str, str], diff: bytes, why_no_diff: str, into: Path) -> RecordedCode:
+    """Return the code that `tags` name: laid out in `into`, or in `root` where git does not have it.
+
+    The repository is only read: the commit is written out with an index of its own, so a kill leaves nothing in it.
+
+    Args:
+        root: The project's folder as it is now.
+        diff: What the run's `code.diff` is; empty where there is none.
+        why_no_diff: Why there is none though files had been changed.
+        into: An empty folder.
+    """
+    wanted = tags.get("files_digest", "")
+    present = files_digest(root) == wanted
+    version = tags.get("code_version", "")
+    commit, _, changed = version.partition("+")
+    if version.startswith("files:") or not version:
+        return _as_they_are(root, present, "git has no commit of it")
+    top = _top(root)
+    if top is None or not _write_out(top, commit, into):
+        return _as_they_are(root, present, f"git commit {commit[:12]} is not in the repository of {root}")
+    if diff and not _apply(into, diff):
+        return _as_they_are(root, present, f"the run's code.diff does not apply to git commit {commit[:12]}")
+    place = into / root.resolve().relative_to(top)
+    if place.is_dir() and files_digest(place) == wanted:
+        return RecordedCode(place, f"git commit {commit}{' with code.diff' if diff else ''}", True)
+    if present:
+        return RecordedCode(root, "the files as they are, which are the recorded ones", True)
+    why = (
+        "files that git ignores or did not know were used, or are gone"
+        if diff or not changed
+        else why_no_diff or "no code.diff is kept"
+    )
+    if not (place / "mainspring.toml").is_file():
+        return _as_they_are(root, present, why)
+    return RecordedCode(place, f"git commit {commit}", False, why)
+
+
+def _as_they_are(root: Path, same: bool, why: str) -> RecordedCode:
+    return RecordedCode(root, "the files as they are", same, "" if same else f"{why}, and the files have changed since")
+
+
+def _top(root: Path) -> Path | None:
+    git = shutil.which("git")
+    found = run_git(git, root, "rev-parse", "--show-toplevel") if git else None
+    return Path(found.decode(errors="surrogateescape").rstrip("\n")).resolve() if found else None
+
+
+def _write_out(top: Path, commit: str, into: Path) -> bool:
+    git = shutil.which("git")
+    if git is None or run_git(git, top, "cat-file", "-e", f"{commit}^{{commit}}") is None:
+        return False
+    index = for_child({_INDEX: str(into.with_name("index"))})
+    return (
+        run_git(git, top, "read-tree", commit, environment=index) is not None
+        and run_git(git, top, "checkout-index", "--all", f"--prefix={into}/", environment=index) is not None
+    )
+
+
+def _apply(into: Path, diff: bytes) -> bool:
+    git = shutil.which("git")
+    if git is None:
+        return False
+    if b"diff --git" not in diff:  # it only names files whose content was not kept
+        return True
+    # no repository around it may say which of the files are its own
+    environment = for_child({"GIT_CEILING_DIRECTORIES": str(into.parent)})
+    command = [git, "apply", "--whitespace=nowarn", "-"]
+    return (
+        subprocess.run(command, input=diff, cwd=into, env=environment, capture_output=True, check=False).returncode == 0
+    )

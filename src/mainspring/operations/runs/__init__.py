@@ -1,0 +1,1 @@
+"""Training runs: found, and closed when their process has ended."""

@@ -1,0 +1,49 @@
+"""Search of runs by metric, parameter, tag or status."""
+
+from __future__ import annotations
+
+from mainspring.operations.runs.orphaned_runs import close_ended
+from mainspring.project import Project
+from mainspring.registry.run_filters import parse_filter, parse_order
+from mainspring.registry.searching import Column, Kind, Order, RunQuery, RunRow
+from mainspring.registry.unknown_names import unknown_names
+
+
+def find_runs(
+    project: Project,
+    model: str | None = None,
+    *,
+    filter_: str = "",
+    order: str = "",
+    limit: int = 50,
+    by_hand: bool = False,
+) -> list[RunRow]:
+    """Return runs with everything they have; those whose process died are marked as killed first.
+
+    Args:
+        filter_: In the language of docs/reference/runs-filter.md.
+        order: A column, and `desc` where the largest comes first; by default the newest.
+        by_hand: Whether a person wrote the filter and the order, so that a name that no run has is a slip.
+
+    Raises:
+        Unreadable: The filter or the order cannot be read.
+        UnknownName: Written by hand, nothing is found, or in no order, as no run has a name.
+        NotFound: `model` has no run, and the project declares no such model.
+    """
+    close_ended(project)
+    kinds = project.run_search.kinds
+    found = parse_filter(filter_, project.wall.now(), kinds)
+    query = RunQuery(found.conditions, found.words, parse_order(order, kinds) if order else Order(), limit)
+    query = query if model is None else query.where(Column(Kind.ATTRIBUTE, "model"), model)
+    runs = list(project.run_search.search(query, None).runs)
+    if not runs and model is not None and not project.run_search.search(_of(model)).runs:
+        project.definitions.model(model)  # a name that is misspelt has no runs, and is no model
+    if by_hand:
+        slips = unknown_names(project.run_search, found, query.order, runs, ordered_by=order)
+        if slips:
+            raise slips[0]
+    return runs
+
+
+def _of(model: str) -> RunQuery:
+    return RunQuery(limit=1).where(Column(Kind.ATTRIBUTE, "model"), model)

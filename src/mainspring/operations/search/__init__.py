@@ -1,0 +1,1 @@
+"""Hyperparameter searches: a study, its worker processes, its report."""

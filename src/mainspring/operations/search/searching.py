@@ -1,0 +1,274 @@
+"""`mainspring search`: many trials of a model's parameters, of which the best is what `mainspring train` takes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mainspring.core.errors import Invalid, MainspringError, MissingExtra, NotFound
+from mainspring.core.files import write_atomic
+from mainspring.operations.apply import apply
+from mainspring.operations.runs.finding import find_runs
+from mainspring.operations.search.study import STUDY, opened_study
+from mainspring.project import Project
+from mainspring.registry.runs import process_tags, sweep
+from mainspring.training.loop.signals import interrupts_kept
+from mainspring.training.space import Chosen, Search, check_trials
+
+if TYPE_CHECKING:
+    from mainspring.training.model import Model
+    from mainspring.training.runs.run import Run
+    from mainspring.training.search.study import Study, Trial
+    from mainspring.training.sets.training_set import TrainingSet
+
+SEARCH = "mainspring.search"  # a tag of a search's run: the digest of what it searched
+SEARCH_RUN = "mainspring.search_run"  # a tag of a training: the search that chose its parameters
+RESULT = "search.json"  # a file of the run
+_BEGUN = "begun.json"
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchReport:
+    """Result of a search. `importance` is each parameter's share in explaining the differences between trials."""
+
+    model: str
+    run_id: str
+    metric: str
+    direction: str
+    best: dict[str, Any]  # a trial
+    trials: list[dict[str, Any]]
+    importance: dict[str, float]
+    resumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A search that has begun, as its folder says it."""
+
+    run_id: str
+    search: str  # digest of metric and space
+    files: str  # digest of the project's files
+    features: str
+    commit: str
+    since: int | None
+    until: int | None
+    store: str = ""  # where its runs and trials are
+
+    def same(self, other: _Begun) -> bool:
+        """Return whether trials of both searches are comparable."""
+        mine, theirs = ((each.search, each.files, each.features, each.since, each.store) for each in (self, other))
+        return mine == theirs and other.until in (None, self.until)
+
+
+def search(
+    project: Project,
+    model: str,
+    *,
+    trials: int | None = None,
+    workers: int = 1,
+    since: int | None = None,
+    until: int | None = None,
+    progress: Progress | None = None,
+) -> SearchReport:
+    """Try parameters of a model's training function and return what was found.
+
+    A search that was killed goes on where it was, with the data that it began with, unless code, space, metric or time
+    range differ. The held-out rows are never read.
+
+    Raises:
+        NotFound: There is no such model.
+        Invalid: It declares no search, or `trials` or `workers` is not positive.
+        Conflict: A search of the model is going on.
+        MissingExtra: Optuna is not installed.
+        MainspringError: Every trial failed; the message names the first reason.
+    """
+    chosen = project.definitions.model(model)
+    wanted = _search_of(chosen)
+    count = wanted.trials if trials is None else trials
+    check_trials(count)
+    if workers < 1:
+        raise Invalid(f"A search by {workers} processes makes no trial.", fix="use at least 1.")
+    if find_spec("optuna") is None:
+        raise MissingExtra("A search of parameters", "search")
+    apply(project)
+    with project.locks.hold(f"search-{model}"[:120], wait_s=1.0), interrupts_kept() as interrupts:
+        tell = progress or (lambda _stage, _share: None)
+
+        def heard(stage: str, share: float) -> None:
+            if interrupts:
+                raise KeyboardInterrupt
+            tell(stage, share)
+
+        sweep(project.tracking, project.wall)
+        return _search(project, chosen, count, workers, (since, until), heard, interrupts)
+
+
+def _search(
+    project: Project,
+    model: Model,
+    count: int,
+    workers: int,
+    span: tuple[int | None, int | None],
+    tell: Progress,
+    interrupts: Sequence[int],
+) -> SearchReport:
+    from mainspring.operations.search.workers import Trials
+    from mainspring.training.inputs import personal_sources
+    from mainspring.training.runs.pinned import pinned_scan
+    from mainspring.training.runs.run import Run
+    from mainspring.training.search.study import study_errors
+    from mainspring.training.search.trials import read_rows, write_rows
+
+    wanted = _search_of(model)
+    tell("pin the data", 0.0)
+    begun, folder, resumed = _begin(project, model, span)
+    run = Run(project.tracking, begun.run_id, project.wall, seed=model.seed)
+    run.withheld = personal_sources(model)
+    with run:
+        tell("read the features", 0.02)
+        commit = project.snapshots.get(begun.commit)
+        write_rows(model, partial(pinned_scan, project.lake, commit), folder, since=begun.since, until=begun.until)
+        _refuse_leaks(model, read_rows(model, folder))
+
+        def told(trial: Trial, ended: Any) -> None:
+            ended_trials, best = study.trials(), study.best()
+            if ended.value is not None:
+                run.log_metric(f"trial.{wanted.metric}", ended.value, trial.number)
+            if best is not None and best.value is not None:
+                run.log_metric(f"best.{wanted.metric}", best.value, trial.number)
+            said = "none completed yet" if best is None else f"best {wanted.metric} {best.value:.4f}"
+            tell(f"{len(ended_trials)} of {count} trials, {said}", 0.05 + 0.9 * min(1.0, len(ended_trials) / count))
+
+        name = f"{model.name}/{begun.run_id}"
+        with (
+            study_errors(),
+            opened_study(project, wanted, folder, name, seed=model.seed, workers=workers) as study,
+        ):
+            made = Trials(project, model, study, begun.run_id, folder, wanted=count, told=told, interrupts=interrupts)
+            made.settle()
+            made.run(workers)
+            if study.best() is None:
+                (folder / _BEGUN).unlink()  # what failed as a whole is begun anew, not gone on with
+            report = _report(study, model, begun.run_id, resumed)
+            study.copy_to(folder / STUDY)
+        _keep(run, report, folder)
+    project.tracking.finish(begun.run_id, "FINISHED", project.wall.now())
+    shutil.rmtree(folder, ignore_errors=True)
+    tell("done", 1.0)
+    return report
+
+
+def _refuse_leaks(model: Model, data: TrainingSet) -> None:
+    """Refuse what training would refuse, as far as it shows without the held-out rows: the last of the others stand
+    in for them."""
+    from mainspring.training.sets.leakage import refuse_leaks
+
+    half = len(data.validation) // 2
+    if half:
+        first, last = data.validation.rows(slice(0, half)), data.validation.rows(slice(half, None))
+        refuse_leaks(model.name, replace(data, validation=first, holdout=last), model.accept_findings)
+
+
+def _begin(project: Project, model: Model, span: tuple[int | None, int | None]) -> tuple[_Begun, Path, bool]:
+    """Return the search that was left unfinished, if it is this one, else a new one; its folder; and which it is."""
+    from mainspring.features import definitions
+    from mainspring.registry.bundles import sha256
+    from mainspring.training.runs import provenance
+    from mainspring.training.runs.pinned import pin
+
+    searches = project.settings.state / "searches" / model.name
+    root, digest = project.settings.root, _search_of(model).digest
+    features = sha256(definitions.dump(model.features, model.observations))
+    store = project.settings.tracking.shown
+    asked = _Begun("", digest, provenance.files_digest(root), features, "", *span, store=store)
+    for path in sorted(searches.glob(f"*/{_BEGUN}")):
+        found = _Begun(**json.loads(path.read_bytes()))
+        if found.same(asked):
+            project.tracking.log(found.run_id, tags=process_tags())
+            project.tracking.finish(found.run_id, "RUNNING", project.wall.now())  # again
+            return found, path.parent, True
+    shutil.rmtree(searches, ignore_errors=True)  # what nobody will go on with
+    pinned = pin(model, project.lake, project.snapshots, project.clock, root)
+    tags = {**process_tags(), **pinned.tags, "seed": str(model.seed), SEARCH: digest}
+    run_id = project.tracking.start(model.name, tags, project.wall.now())
+    for name, content in pinned.files_of_run.items():
+        project.tracking.log_artefact(run_id, name, content)
+    until = project.clock.now() if span[1] is None else span[1]
+    begun = replace(asked, run_id=run_id, commit=pinned.commit.id, until=until)
+    folder = searches / run_id
+    folder.mkdir(parents=True, mode=0o700)
+    write_atomic(folder / _BEGUN, json.dumps(asdict(begun)).encode())
+    return begun, folder, False
+
+
+def _report(study: Study, model: Model, run_id: str, resumed: bool) -> SearchReport:
+    wanted, trials, best = _search_of(model), study.trials(), study.best()
+    if best is None:
+        first = next((trial for trial in trials if trial.reason), None)
+        why = f": trial {first.number} with {first.params}: {first.reason}" if first else "."
+        raise MainspringError(
+            f"None of {len(trials)} trials of {model.name!r} was completed{why}",
+            fix=f"see the runs of its trials: the page of run {run_id}; then search again.",
+        )
+    return SearchReport(
+        model.name,
+        run_id,
+        wanted.metric,
+        "maximize" if wanted.maximize else "minimize",
+        asdict(best),
+        [asdict(trial) for trial in trials],
+        study.importance(),
+        resumed,
+    )
+
+
+def _keep(run: Run, report: SearchReport, folder: Path) -> None:
+    run.log_params(report.best["params"])
+    run.log_metrics({f"importance.{name}": share for name, share in report.importance.items()})
+    run.log_text(RESULT, json.dumps(asdict(report), indent=1))
+    run.log_artefact(STUDY, folder / STUDY)
+
+
+def last_search(project: Project, model: str) -> SearchReport:
+    """Return the result of a model's newest finished search, over any space.
+
+    Raises:
+        NotFound: There is none.
+    """
+    return _kept(project, model, f'tags."{SEARCH}" is not null and status = "FINISHED"')
+
+
+def with_best(project: Project, model: Model) -> tuple[Model, str]:
+    """Return a model whose training function has the parameters that its last search found best, and that search's run.
+
+    Raises:
+        NotFound: No search of its present metric and space has finished.
+    """
+    found = _kept(project, model.name, f'tags."{SEARCH}" = "{_search_of(model).digest}" and status = "FINISHED"')
+    return replace(model, train=Chosen(model.train, found.best["params"])), found.run_id
+
+
+def _kept(project: Project, model: str, filter_: str) -> SearchReport:
+    runs = find_runs(project, model, filter_=filter_, limit=1)
+    if not runs:
+        raise NotFound(
+            f"No search of the parameters of {model!r}, as they are declared now, has finished.",
+            fix=f"run `mainspring search {model}`.",
+        )
+    return SearchReport(**json.loads(project.tracking.artefact(runs[0].id, RESULT)))
+
+
+def _search_of(model: Model) -> Search:
+    if model.search is None:
+        raise Invalid(
+            f"Model {model.name!r} declares no search.",
+            fix='add search=ms.Search("auc", space=ms.space(...)) to it; docs/howto/search.md shows how.',
+        )
+    return model.search

@@ -1,0 +1,73 @@
+"""Storage of the trials of a search: a file of its folder, or, with runs on Postgres, a schema there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mainspring.project import Project
+from mainspring.training.space import Search
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from mainspring.training.search.study import Study
+
+STUDY = "study.db"
+_LONGEST = 63  # bytes of a name on Postgres
+_LOCK_KEY = 0x6F7074756E61  # one process at a time makes Optuna's tables
+
+
+@contextmanager
+def opened_study(
+    project: Project, search: Search, folder: Path, name: str, *, seed: int, workers: int
+) -> Iterator[Study]:
+    """Give the study `name`, a new one if there is none. In `folder` it has a file of its own and needs no name.
+
+    Raises:
+        MissingExtra: Optuna or the driver of Postgres is not installed.
+        Unavailable: The server does not answer.
+    """
+    from mainspring.training.search.study import Study, study_errors
+
+    at = project.settings.tracking
+    if at.scheme in ("sqlite", "memory"):
+        study = Study(folder / STUDY, search, seed=seed, workers=workers)
+    else:
+        from mainspring.core.catalog import open_engine
+
+        with study_errors():
+            engine = open_engine(at.text, study_schema(project.settings.project))
+            _make_schema(engine, study_schema(project.settings.project))
+            with engine.begin() as holding:
+                _lock(holding)
+                study = Study(engine, search, seed=seed, workers=workers, name=name)
+    try:
+        yield study
+    finally:
+        study.close()
+
+
+def study_schema(project: str) -> str:
+    """Return the schema that Optuna's tables of a project have: MLflow's beside it have names in common with them."""
+    name = f"optuna_{project}"
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 17]}_{sha256(project.encode()).hexdigest()[:16]}"
+
+
+def _make_schema(engine: sa.Engine, schema: str) -> None:
+    import sqlalchemy as sa
+
+    with engine.begin() as connection:
+        _lock(connection)
+        there = sa.text("SELECT 1 FROM pg_namespace WHERE nspname = :schema")
+        if connection.execute(there, {"schema": schema}).first() is None:
+            connection.execute(sa.schema.CreateSchema(schema))
+
+
+def _lock(connection: sa.Connection) -> None:
+    import sqlalchemy as sa
+
+    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})

@@ -1,0 +1,92 @@
+"""Status of the live system, in one document."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mainspring.core.errors import MainspringError
+from mainspring.operations.endpoint_checks import problem_of
+from mainspring.project import Project
+from mainspring.project.running import Running, alive, read_running
+
+
+class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One endpoint: what it serves and its newest window."""
+
+    endpoint: str
+    model: str
+    versions: dict[str, float]  # version -> share of the traffic
+    digest: str | None
+    predictions: int
+    quality: dict[str, float]
+    coverage: float | None
+    drifted_columns: list[str]
+    problem: str = ""  # why it serves nothing, and what to do about it
+
+
+class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One source's table."""
+
+    source: str
+    version: int | None
+
+
+class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The online store: where, and why it does not answer, empty where it does."""
+
+    address: str
+    problem: str
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The project at a glance."""
+
+    project: str
+    profile: str
+    up: Running | None
+    endpoints: list[EndpointStatus]
+    sources: list[SourceStatus]
+    online: StoreStatus
+    damaged_segments: int = 0  # of the prediction log, set aside
+
+
+def status(project: Project) -> Status:
+    """Return the project at a glance."""
+    running = read_running(project.settings.state)
+    if running is not None and not alive(running.pid):
+        running = None
+    return Status(
+        project=project.settings.project,
+        profile=project.settings.profile,
+        up=running,
+        endpoints=[_endpoint(project, name) for name in project.definitions.endpoints],
+        sources=[SourceStatus(source=name, version=project.lake.version(name)) for name in project.definitions.sources],
+        online=_online(project),
+        damaged_segments=project.predictions.damaged(),
+    )
+
+
+def _online(project: Project) -> StoreStatus:
+    try:
+        project.online.ping()
+    except MainspringError as error:
+        return StoreStatus(address=project.settings.online.shown, problem=str(error))
+    return StoreStatus(address=project.settings.online.shown, problem="")
+
+
+def _endpoint(project: Project, name: str) -> EndpointStatus:
+    route = project.routes.current().get(name)
+    windows = project.monitors.windows(name)
+    newest = windows[-1] if windows else None
+    judged = next((window for window in reversed(windows) if window.judged), None)
+    return EndpointStatus(
+        endpoint=name,
+        problem=problem_of(project, project.definitions.endpoint(name)),
+        model=project.definitions.endpoint(name).model,
+        versions={} if route is None else {arm.version: arm.weight for arm in route.arms},
+        digest=None if route is None else route.arms[0].digest,
+        predictions=sum(window.predictions for window in windows),
+        quality={} if newest is None else newest.quality,
+        coverage=None if newest is None else newest.coverage,
+        drifted_columns=[] if judged is None else judged.alerts,
+    )

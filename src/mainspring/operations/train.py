@@ -1,0 +1,56 @@
+"""Training by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from mainspring.core.environment import set_variable
+from mainspring.core.errors import MainspringError
+from mainspring.operations.apply import apply
+from mainspring.operations.auditing import audit
+from mainspring.project import Project
+from mainspring.registry.runs import sweep
+from mainspring.training.model import TrainReport
+
+# OpenMP's threads wait for each other by spinning, which on a machine that does something else too makes a training of
+# 20 seconds one of 70 (measured: histogram gradient boosting on two cores under load). Read when the library loads.
+set_variable("OMP_WAIT_POLICY", "PASSIVE", default=True)
+
+
+def train(
+    project: Project,
+    model: str,
+    *,
+    since: int | None = None,
+    until: int | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> TrainReport:
+    """Train a model of the project on what was known by `until` (by default the clock's now).
+
+    A model that declares a search gets the parameters that its last search found best. What the modules declare is
+    applied first, and runs whose process died are marked as killed.
+
+    Raises:
+        NotFound: There is no such model, or its data has not landed, or its parameters were not searched.
+        NotConvertible: The estimator cannot become a bundle that answers as it does.
+    """
+    chosen = project.definitions.model(model)
+    apply(project)
+    sweep(project.tracking, project.wall)
+    search_run = ""
+    if chosen.search is not None:
+        from mainspring.operations.search.searching import SEARCH_RUN, with_best
+
+        chosen, search_run = with_best(project, chosen)
+    until = project.clock.now() if until is None else until
+    try:
+        report = project.trainer.train(chosen, since=since, until=until, progress=progress)
+    except Exception as error:
+        with suppress(MainspringError):  # a catalog that is away must not hide what failed
+            audit(project, "train", f"model/{model}", f"failed: {type(error).__name__}")
+        raise
+    audit(project, "train", f"model/{model}", f"version {report.version}, run {report.run_id}")
+    if search_run:
+        project.tracking.log(report.run_id, tags={SEARCH_RUN: search_run})
+    return report

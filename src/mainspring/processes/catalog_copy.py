@@ -1,0 +1,28 @@
+"""The copy of the catalog, and of the bundles, that a gateway's process serves from."""
+
+from __future__ import annotations
+
+from mainspring.project import Project
+from mainspring.serving.plane.catalog_copy import CatalogCopy
+from mainspring.serving.plane.copy_file import CopyFile
+
+FILE = "gateway.copy"
+
+
+def copy_catalog(project: Project) -> CatalogCopy:
+    """Return the copy, not started yet. From now on this process reads bundles from a local copy, too, where it can.
+
+    A catalog in memory leaves no file.
+    """
+    settings = project.settings
+    project.keep_bundles()
+    file = None
+    if settings.catalog.scheme != "memory":
+        of = f"{settings.project} in {settings.catalog.shown}"
+        file = CopyFile(settings.state / FILE, of=of, pepper=project.pepper)
+    return CatalogCopy(
+        lambda: (project.routes, project.key_store),
+        project.wall,
+        max_stale_us=settings.gateway_limits.stale_us,
+        file=file,
+    )

@@ -1,0 +1,91 @@
+"""The data plane as a process: `python -m mainspring.processes.gateway --project ROOT [--profile P]`.
+
+Under the supervisor several of these serve one address: they inherit the socket, and have a slot each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mainspring.processes.catalog_copy import copy_catalog
+from mainspring.processes.process import log, run
+from mainspring.processes.tracing import traced
+from mainspring.project import Project
+from mainspring.project.arguments import child_arguments
+from mainspring.project.executors import executors
+from mainspring.security.keys import Authenticator
+from mainspring.serving.http.gateway import Gateway
+from mainspring.serving.http.server import serve
+from mainspring.serving.plane.slots import Slots, folder
+
+if TYPE_CHECKING:
+    from mainspring.serving.plane.tracing import Tracing
+
+
+def build_gateway(project: Project, tracing: Tracing | None = None) -> Gateway:
+    """Return the gateway over the project's adapters."""
+    catalog = copy_catalog(project)
+    return Gateway(
+        routes=catalog,
+        bundles=project.bundles,
+        online=project.online,
+        log=project.prediction_log,
+        executors=executors(project),
+        authenticator=Authenticator(catalog, project.pepper, project.wall),
+        authoriser=project.authoriser,
+        clock=project.clock,
+        allowed_hosts=project.allowed_hosts,
+        max_body_bytes=project.settings.max_body_bytes,
+        tracing=tracing,
+        catalog=catalog,
+    )
+
+
+def main() -> int:
+    """Serve until SIGTERM. Return the exit code."""
+    parser = child_arguments("processes.gateway")
+    parser.add_argument("--listener", type=int, help="the descriptor of a socket that listens already")
+    parser.add_argument("--slot", type=int, default=0, help="which of the gateway's processes this is, from 0")
+    parser.add_argument("--slots", type=int, default=1, help="how many there are")
+    parser.add_argument("--apart", type=Path, help="where its own socket is; without TLS, and none of the supervisor's")
+    chosen = parser.parse_args()
+
+    def body(project: Project) -> None:
+        settings = project.settings
+        listener = socket.socket(fileno=chosen.listener) if chosen.listener is not None else None
+        certificates = None if chosen.apart else settings.gateway_tls
+        if certificates is not None:
+            from mainspring.security import tls
+
+            tls.check(certificates, now=project.wall.now())
+        at = f"{settings.gateway.url}, slot {chosen.slot}"
+
+        def started() -> None:
+            # What is there by now stays: to look through it for cycles would hold everything up for 50 to 80 ms.
+            gc.collect()
+            gc.freeze()
+            log.info("gateway listens on %s", at)
+
+        with traced(project, f"gateway-{chosen.slot}") as tracing:
+            serving = serve(
+                build_gateway(project, tracing),
+                settings.gateway,
+                listener=listener,
+                limits=settings.gateway_limits,
+                tls=certificates,
+                slots=Slots(chosen.apart or folder(settings.state), chosen.slot, chosen.slots),
+                started=started,
+            )
+            asyncio.run(serving)
+        log.info("gateway ended")
+
+    return run("gateway", body, chosen)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

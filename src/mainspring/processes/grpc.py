@@ -1,0 +1,100 @@
+"""gRPC as a process: `python -m mainspring.processes.grpc --project ROOT [--profile P]`.
+
+It serves what the gateway serves, from adapters of its own, and writes a segment of its own to the prediction log. Its
+metrics are scraped at the gateway, where it has the slot after the gateway's own. There may be several.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from mainspring.core.errors import Invalid, MissingExtra
+from mainspring.processes.catalog_copy import copy_catalog
+from mainspring.processes.process import log, run
+from mainspring.processes.tracing import traced
+from mainspring.project import Project
+from mainspring.project.arguments import child_arguments
+from mainspring.project.executors import executors
+from mainspring.security.keys import Authenticator
+from mainspring.serving.plane.plane import DataPlane
+from mainspring.serving.plane.slots import Slots, folder
+
+if TYPE_CHECKING:
+    from mainspring.serving.plane.tracing import Tracing
+
+
+def check_installed() -> None:
+    """Raise if a package that gRPC needs is missing.
+
+    Raises:
+        MissingExtra: It is not.
+    """
+    try:
+        there = find_spec("grpc") is not None and find_spec("google.protobuf") is not None
+    except ModuleNotFoundError:  # not even a folder `google`
+        there = False
+    if not there:
+        raise MissingExtra("Serving gRPC", "grpc")
+
+
+async def _serve(project: Project, slots: Slots, tracing: Tracing | None, *, shared: bool) -> None:
+    from mainspring.serving.grpc.server import credentials, serve
+    from mainspring.serving.grpc.service import Service
+
+    settings, address = project.settings, project.settings.grpc
+    if address is None:
+        raise Invalid("No address is set for gRPC.", fix='write one in the profile: grpc = "127.0.0.1:8082".')
+    tls = settings.gateway_tls
+    catalog = copy_catalog(project)
+    plane = DataPlane(
+        routes=catalog,
+        bundles=project.bundles,
+        online=project.online,
+        log=project.prediction_log,
+        executors=executors(project),
+        clock=project.clock,
+        threads=2,
+        catalog=catalog,
+    )
+    service = Service(
+        plane,
+        authenticator=Authenticator(catalog, project.pepper, project.wall),
+        authoriser=project.authoriser,
+        message_timeout_s=settings.gateway_limits.body_us / 1e6,
+        tracing=tracing,
+    )
+    await serve(
+        service,
+        address,
+        limits=settings.gateway_limits,
+        max_message_bytes=settings.max_body_bytes,
+        credentials=credentials(tls, now=project.wall.now()) if tls is not None else None,
+        slots=slots,
+        shared=shared,
+        started=lambda: log.info("gRPC listens on %s:%d", address.host, address.port),
+    )
+
+
+def main() -> int:
+    """Serve until SIGTERM. Return the exit code."""
+    parser = child_arguments("processes.grpc")
+    parser.add_argument("--slot", type=int, default=0, help="the place among the gateway's processes, for metrics")
+    parser.add_argument("--slots", type=int, default=1, help="how many places there are")
+    parser.add_argument("--shared", action="store_true", help="others serve the same address, which somebody keeps")
+    chosen = parser.parse_args()
+
+    def body(project: Project) -> None:
+        check_installed()
+        slots = Slots(folder(project.settings.state), chosen.slot, chosen.slots)
+        with traced(project, "grpc") as tracing:
+            asyncio.run(_serve(project, slots, tracing, shared=chosen.shared))
+        log.info("gRPC ended")
+
+    return run("grpc", body, chosen)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

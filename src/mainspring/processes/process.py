@@ -1,0 +1,29 @@
+"""Start of a child process: its arguments, its log, its project."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from contextlib import closing
+
+from mainspring.core.errors import MainspringError
+from mainspring.project import Project, open_project
+from mainspring.project.arguments import child_arguments
+from mainspring.project.settings import load_settings
+
+log = logging.getLogger("mainspring")
+
+
+def run(module: str, body: Callable[[Project], None], chosen: argparse.Namespace | None = None) -> int:
+    """Open the project that the command line names, run `body` on it, and close it. Return the exit code."""
+    chosen = chosen or child_arguments(module).parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        with closing(open_project(load_settings(chosen.project, chosen.profile))) as project:
+            body(project)
+    except MainspringError as error:
+        log.error("%s", error)
+        return 1
+    return 0

@@ -1,0 +1,73 @@
+"""Spans of a process's requests, where the profile wants them. Only then is OpenTelemetry imported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from mainspring.core.errors import MissingExtra
+from mainspring.project import Project
+
+if TYPE_CHECKING:
+    from mainspring.serving.plane.tracing import Tracing
+
+
+def check_installed() -> None:
+    """Raise if a package that tracing needs is missing.
+
+    Raises:
+        MissingExtra: It is not.
+    """
+    for name in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
+        try:
+            there = find_spec(name) is not None
+        except ModuleNotFoundError:  # not even the package around it
+            there = False
+        if not there:
+            raise MissingExtra("Tracing requests", "otel")
+
+
+@contextmanager
+def traced(project: Project, instance: str) -> Iterator[Tracing | None]:
+    """Give what `tracing_of` returns; at the end of the block its spans are sent off."""
+    tracing = tracing_of(project, instance)
+    try:
+        yield tracing
+    finally:
+        if tracing is not None:
+            tracing.close()
+
+
+def tracing_of(project: Project, instance: str) -> Tracing | None:
+    """Return the maker and exporter of spans, `None` if the profile wants none.
+
+    Args:
+        instance: What this process is called among the project's.
+
+    Raises:
+        MissingExtra: OpenTelemetry is not installed.
+    """
+    traces = project.settings.traces
+    if traces is None:
+        return None
+    check_installed()
+    from opentelemetry.sdk.version import __version__ as sdk
+
+    from mainspring.serving.plane.tracing import Tracing, otlp
+
+    return Tracing(
+        otlp(traces.url),
+        clock=project.wall,
+        share=traces.share,
+        about={
+            "service.name": project.settings.project,
+            "service.namespace": "mainspring",
+            "service.instance.id": f"{instance}-{os.urandom(4).hex()}",
+            "telemetry.sdk.language": "python",
+            "telemetry.sdk.name": "opentelemetry",
+            "telemetry.sdk.version": sdk,
+        },
+    )

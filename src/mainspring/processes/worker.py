@@ -1,0 +1,177 @@
+"""Duties beside the requests, as a process: `python -m mainspring.processes.worker --project ROOT [--profile P]`.
+
+Each duty is safe to run at any time, twice, or beside a command that does the same: what it writes is a function of
+what is stored. Duties of different lanes run in threads of their own, so that a slow one delays no other.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from mainspring.core.errors import MainspringError
+from mainspring.core.time import DAY
+from mainspring.data.retention import retain
+from mainspring.features.materialise.materialisation import CLOCK_BACK
+from mainspring.operations.features.live_views import ViewsInUse
+from mainspring.operations.features.tidying import tidy
+from mainspring.operations.jobs.work_loop import working
+from mainspring.operations.materialize import materialise_views
+from mainspring.processes.process import log, run
+from mainspring.project import Project
+
+_LONGEST_WAIT_S = 60.0
+_DOUBLINGS = 16  # at most, of the wait after a failure
+_END_S = 5.0
+
+
+@dataclass(slots=True)
+class Duty:
+    """A periodic task, by the machine's clock."""
+
+    name: str
+    do: Callable[[], None]
+    every_s: float
+    due: float = 0.0
+    failures: int = 0
+    lane: str = ""  # duties of one lane run one after another; without one it has its own
+    rest: float = 0.0  # how many times as long as it ran it then rests, at least
+
+    def run(self, now: float) -> None:
+        """Run the duty; after failures, retry with growing delays."""
+        begun = time.monotonic()
+        try:
+            self.do()
+        except MainspringError as error:
+            self.failures += 1
+            log.warning("%s: %s", self.name, error)
+        except Exception:
+            self.failures += 1
+            log.exception("%s failed", self.name)
+        else:
+            self.failures = 0
+        rested_s = (1 + self.rest) * (time.monotonic() - begun) if self.rest else 0.0
+        later_s = min(_LONGEST_WAIT_S, self.every_s * 2 ** min(self.failures, _DOUBLINGS))
+        self.due = now + max(self.every_s, later_s, rested_s)
+
+
+def oldest_kept(project: Project) -> int | None:
+    """Return the instant before which predictions are removed, the beginning of a day; `None` where all are kept.
+
+    Predictions whose labels have not matured are kept longer.
+    """
+    settings = project.settings
+    if settings.keep_predictions_us is None:
+        return None
+    waits = [each.matures_us or 0 for model in project.definitions.models.values() for each in model.labels]
+    kept = settings.keep_predictions_us + max(waits, default=0) + 2 * settings.monitor_window_us
+    return (project.clock.now() - kept) // DAY * DAY
+
+
+def duties(project: Project) -> list[Duty]:
+    """Return the duties of a project's worker."""
+    from mainspring.operations.promote import publish_routes
+
+    def route() -> None:
+        publish_routes(project)
+
+    def compact() -> None:
+        project.predictions.compact()
+
+    views = ViewsInUse(project)
+
+    def materialise() -> None:
+        now, every = project.clock.now(), project.settings.materialise_every_us
+        behind = [
+            view
+            for view in views.by_slot().values()
+            if (position := project.materialiser.position(view)) is None
+            or now - position >= every
+            or position - now > CLOCK_BACK
+        ]
+        for report in materialise_views(project, behind):
+            for warning in report.warnings:
+                log.warning("%s", warning)
+
+    def put_away() -> None:
+        done = tidy(project, views.by_slot())
+        for slot in done.slots:
+            log.info("states of %s are gone: nothing has read them for days", slot)
+
+    quiet: dict[str, int] = {}  # table -> the version of which nothing is left to delete
+
+    def retain_tables() -> None:
+        done = retain(project.lake, project.snapshots, project.wall.now() - project.settings.keep_versions_us, quiet)
+        for table, files in done.items():
+            if files:
+                log.info("%s: %d files of old versions are gone", table, files)
+
+    def tidy_predictions() -> None:
+        removed = project.predictions.tidy(
+            made_before=oldest_kept(project), replaced_before=project.wall.now() - project.settings.keep_versions_us
+        )
+        if removed:
+            log.info("%d predictions are gone: they are older than keep_predictions", removed)
+
+    def monitor() -> None:
+        for endpoint in project.definitions.endpoints:
+            project.monitor.run(endpoint)
+
+    return [
+        Duty("publishing routes", route, 5.0),
+        Duty("materialising features", materialise, 1.0, lane="features"),
+        Duty("compacting predictions", compact, 2.0),
+        Duty("tidying predictions", tidy_predictions, 600.0, due=time.monotonic() + 90.0),
+        Duty("watching endpoints", monitor, 30.0, rest=4.0),  # a fifth of one processor at most
+        Duty("deleting old versions of tables", retain_tables, 600.0, due=time.monotonic() + 120.0),
+        Duty("putting away old tiles and states", put_away, 600.0, due=time.monotonic() + 60.0, lane="features"),
+    ]
+
+
+def _body(project: Project) -> None:
+    project.follow_definitions()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    log.info("worker started")
+    with run_lanes(duties(project), stop), working(project, stop):
+        while not stop.wait(0.25):  # a wait without an end would not hear of a signal
+            pass
+
+
+@contextmanager
+def run_lanes(work: Sequence[Duty], stop: threading.Event) -> Iterator[None]:
+    """Run due duties inside the block, each lane in a thread of its own, until `stop` is set."""
+    lanes: dict[str, list[Duty]] = {}
+    for duty in work:
+        lanes.setdefault(duty.lane or duty.name, []).append(duty)
+    threads = [
+        threading.Thread(target=_go_round, args=(lane, stop), name=name, daemon=True) for name, lane in lanes.items()
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        end = time.monotonic() + _END_S  # whoever comes next does again what is cut short
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+
+def _go_round(work: list[Duty], stop: threading.Event) -> None:
+    """Run due duties until `stop` is set."""
+    while not stop.is_set():
+        for duty in work:
+            if time.monotonic() >= duty.due and not stop.is_set():
+                duty.run(time.monotonic())
+        stop.wait(0.25)
+
+
+if __name__ == "__main__":
+    sys.exit(run("worker", _body))

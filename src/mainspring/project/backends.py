@@ -1,0 +1,241 @@
+"""Adapters by URL scheme. A new backend adds one line; plug-ins add an entry point.
+
+An entry point in the group `mainspring.<port>` named after its scheme is called with the `Context`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mainspring.core.errors import Invalid, MissingExtra
+from mainspring.core.locks import FileLocks
+from mainspring.core.settings import Url
+from mainspring.project.ledger_folder import lake_digest, ledger_folder
+
+if TYPE_CHECKING:
+    from mainspring.data.ports import LakeTables
+    from mainspring.project import Project
+    from mainspring.registry.ports import Blobs
+
+Build = Callable[["Context"], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Context that an adapter is built from: its URL, and the project for whatever it stands on."""
+
+    url: Url
+    project: Project
+
+    @property
+    def state(self) -> Path:
+        return self.project.settings.state
+
+
+def lazily(module: str, name: str, *, extra: str) -> Any:
+    """Return `name` from `module`, imported now.
+
+    Raises:
+        MissingExtra: The module's own dependencies are not installed.
+    """
+    try:
+        return getattr(import_module(f"mainspring.{module}"), name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith("mainspring"):
+            raise
+        raise MissingExtra(f"{name} ({error.name})", extra) from error
+
+
+def _by_database(build: Build) -> dict[str, Build]:
+    """Return the adapter for each kind of database that SQLAlchemy opens."""
+    return dict.fromkeys(("sqlite", "postgresql", "postgres"), build)
+
+
+def _in_catalog(package: str, name: str, extra: str) -> dict[str, Build]:
+    return _by_database(lambda at: lazily(f"{package}.adapters.catalog", name, extra=extra)(at.project.engine))
+
+
+def _on_the_server(at: Context) -> Any:
+    from mainspring.project.catalog import schema_of
+
+    locks = lazily("core.database_locks", "DatabaseLocks", extra="postgres")
+    return locks(at.url, schema_of(at.project.settings.project))
+
+
+def _beside(catalog: Path) -> FileLocks:
+    """Return the locks of a catalog that is a file, whichever state folder the profile has that opens it."""
+    real = catalog.resolve()
+    return FileLocks(real.parent / "locks" / ("" if real.name == "catalog.db" else f"of-{real.name}"))
+
+
+LOCKS: Mapping[str, Build] = {
+    "sqlite": lambda at: _beside(at.url.path),
+    "memory": lambda at: at.project.own_locks,
+    **dict.fromkeys(("postgresql", "postgres"), _on_the_server),
+}
+
+
+def _in_bucket(at: Context) -> Any:
+    lake = lazily("data.adapters.deltaobjects", "open_object_lake", extra="objects")
+    return lake(at.url, at.state / "cache" / "lake", at.project.locks)
+
+
+LAKES: Mapping[str, Build] = {
+    "file": lambda at: lazily("data.adapters.delta", "DeltaLake", extra="local")(at.url.path),
+    "s3": _in_bucket,
+    "memory": lambda _: lazily("data.adapters.memory", "MemoryLake", extra="local")(),
+}
+SNAPSHOTS: Mapping[str, Build] = {
+    **_in_catalog("data", "CatalogSnapshots", "local"),
+    "memory": lambda _: lazily("data.adapters.memory", "MemorySnapshots", extra="local")(),
+}
+KEY_STORES: Mapping[str, Build] = {
+    **_in_catalog("security", "CatalogKeyStore", "gateway"),
+    "memory": lambda _: lazily("security.adapters.memory", "MemoryKeyStore", extra="gateway")(),
+}
+ENDED_SESSIONS: Mapping[str, Build] = {
+    **_in_catalog("security", "CatalogEndedSessions", "gateway"),
+    "memory": lambda _: lazily("security.adapters.memory", "MemoryEndedSessions", extra="gateway")(),
+}
+AUDIT_LOGS: Mapping[str, Build] = {
+    **_in_catalog("security", "CatalogAuditLog", "gateway"),
+    "memory": lambda _: lazily("security.adapters.memory", "MemoryAuditLog", extra="gateway")(),
+}
+
+
+def _redis(at: Context) -> Any:
+    store = lazily("features.adapters.redis", "RedisOnlineStore", extra="redis")
+    return store(at.url, at.project.settings.project)
+
+
+def _postgres(at: Context) -> Any:
+    store = lazily("features.adapters.postgres", "PostgresOnlineStore", extra="postgres")
+    return store(at.url, at.project.settings.project)
+
+
+ONLINE_STORES: Mapping[str, Build] = {
+    "sqlite": lambda at: lazily("features.adapters.sqlite", "SqliteOnlineStore", extra="gateway")(at.url.path),
+    "lmdb": lambda at: lazily("features.adapters.lmdb", "LmdbOnlineStore", extra="lmdb")(at.url.path),
+    "memory": lambda _: lazily("features.adapters.memory", "MemoryOnlineStore", extra="gateway")(),
+    **dict.fromkeys(("redis", "rediss", "valkey", "valkeys"), _redis),
+    **dict.fromkeys(("postgresql", "postgres"), _postgres),
+}
+BLOBS: Mapping[str, Build] = {
+    "file": lambda at: lazily("registry.adapters.folder", "FolderBlobs", extra="gateway")(at.url.path),
+    "memory": lambda _: lazily("registry.adapters.memory", "MemoryBlobs", extra="gateway")(),
+    **dict.fromkeys(
+        ("s3", "gs", "az"), lambda at: lazily("registry.adapters.objects", "open_objects", extra="objects")(at.url)
+    ),
+}
+
+
+def kept_blobs(blobs: Blobs, folder: Path) -> Blobs:
+    """Return blobs that are kept in a folder once they were read."""
+    from mainspring.registry.adapters.folder import FolderBlobs
+    from mainspring.registry.adapters.kept import KeptBlobs
+
+    return KeptBlobs(blobs, FolderBlobs(folder))
+
+
+TRACKINGS: Mapping[str, Build] = {
+    **_by_database(
+        lambda at: lazily("registry.adapters.mlflow", "MlflowTracking", extra="local")(
+            at.url.text, at.state / "artefacts"
+        )
+    ),
+    "memory": lambda _: lazily("registry.adapters.memory", "MemoryTracking", extra="local")(),
+}
+RUN_SEARCHES: Mapping[str, Build] = {
+    **_by_database(lambda at: lazily("registry.adapters.mlflow_search", "MlflowRunSearch", extra="local")(at.url.text)),
+    "memory": lambda at: lazily("registry.adapters.memory_search", "search_tracked", extra="local")(
+        at.project.tracking
+    ),
+}
+VERSIONS: Mapping[str, Build] = {
+    **_by_database(
+        lambda at: lazily("registry.adapters.mlflow", "MlflowVersions", extra="local")(at.url.text, at.project.engine)
+    ),
+    "memory": lambda _: lazily("registry.adapters.memory", "MemoryVersions", extra="local")(),
+}
+APPROVALS: Mapping[str, Build] = {
+    **_in_catalog("registry", "CatalogApprovals", "gateway"),
+    "memory": lambda _: lazily("registry.adapters.memory_decisions", "MemoryApprovals", extra="gateway")(),
+}
+DELETIONS: Mapping[str, Build] = {
+    **_in_catalog("registry", "CatalogDeletions", "gateway"),
+    "memory": lambda _: lazily("registry.adapters.memory_decisions", "MemoryDeletions", extra="gateway")(),
+}
+TRUSTED_KEYS: Mapping[str, Build] = {
+    **_in_catalog("registry", "CatalogTrustedKeys", "gateway"),
+    "memory": lambda _: lazily("registry.adapters.memory_decisions", "MemoryTrustedKeys", extra="gateway")(),
+}
+BASELINES: Mapping[str, Build] = {
+    **_in_catalog("serving", "CatalogBaselines", "gateway"),
+    "memory": lambda _: lazily("serving.adapters.memory", "MemoryBaselines", extra="gateway")(),
+}
+ROUTES: Mapping[str, Build] = {
+    **_in_catalog("serving", "CatalogRoutes", "gateway"),
+    "memory": lambda _: lazily("serving.adapters.memory", "MemoryRoutes", extra="gateway")(),
+}
+PREDICTION_LOGS: Mapping[str, Build] = {
+    "file": lambda at: lazily("ledger.adapters.segments", "SegmentLog", extra="gateway")(
+        ledger_folder(at.project.settings), at.project.ledger_key
+    ),
+    "memory": lambda at: at.project.predictions,
+}
+PREDICTIONS: Mapping[str, Build] = {
+    "file": lambda at: lazily("ledger.adapters.lake", "LakePredictions", extra="local")(
+        ledger_folder(at.project.settings, claim=not at.project.reads_only),
+        at.project.lake,
+        at.project.own_locks,
+        at.project.ledger_key,
+    ),
+    "memory": lambda _: lazily("ledger.adapters.memory", "MemoryLedger", extra="local")(),
+}
+MONITORS: Mapping[str, Build] = {
+    **_by_database(
+        lambda at: lazily("monitoring.adapters.catalog", "CatalogMonitors", extra="local")(
+            at.project.engine, lake_digest(at.project.settings)
+        )
+    ),
+    "memory": lambda _: lazily("monitoring.adapters.memory", "MemoryMonitors", extra="local")(),
+}
+
+JOB_STORES: Mapping[str, Build] = {
+    **_in_catalog("jobs", "CatalogJobs", "gateway"),
+    "memory": lambda _: lazily("jobs.adapters.memory", "MemoryJobs", extra="gateway")(),
+}
+
+
+def copy_table(source: LakeTables, target: LakeTables, table: str) -> None:
+    """Copy a table with all of its versions from one lake to another; see `data.adapters.deltacopy`."""
+    from mainspring.data.adapters import deltacopy
+
+    deltacopy.copy_table(source, target, table)
+
+
+def make_tracking_tables(url: Url) -> None:
+    """Make the tables of the MLflow that is installed, or bring them up to it."""
+    from mainspring.registry.adapters.mlflow_store import open_store
+
+    open_store("mlflow.store.model_registry.sqlalchemy_store", url.text).engine.dispose()
+
+
+def build(port: str, table: Mapping[str, Build], context: Context) -> Any:
+    """Return the adapter of `port` that `context.url` asks for.
+
+    Raises:
+        Invalid: Nothing is known for its scheme.
+        MissingExtra: The adapter's dependencies are not installed.
+    """
+    scheme = context.url.scheme
+    if scheme in table:
+        return table[scheme](context)
+    for entry in entry_points(group=f"mainspring.{port}", name=scheme):
+        return entry.load()(context)
+    raise Invalid(f"No {port} for {context.url.shown!r}.", fix=f"use one of {sorted(f'{name}://' for name in table)}.")

@@ -1,0 +1,133 @@
+"""Mainspring's own jobs: descriptions and the options of their arguments. `operations.jobs.handlers` runs them.
+
+An argument is validated in the same way where a job is queued, scheduled and run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.ids import ID_PATTERN
+from mainspring.core.time import DAY, parse_duration
+from mainspring.jobs.plain import Plain
+
+_NAME = re.compile(ID_PATTERN)
+_LONGEST = 36_500 * DAY  # a century: what is longer leaves what a database's integer holds
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One value of an argument: its default, and a check that raises `Invalid`."""
+
+    default: Plain
+    check: Callable[[Any], None]
+
+
+def checked(what: str, option: Option, value: Plain) -> Plain:
+    """Return a value that its option allows.
+
+    Args:
+        what: What it is, for messages: "grace of collect-garbage".
+
+    Raises:
+        Invalid: It does not allow it.
+    """
+    try:
+        option.check(value)
+    except Invalid as error:
+        shown = repr(value) if len(repr(value)) <= 200 else f"{repr(value)[:200]}…"
+        raise Invalid(f"{what} is {shown}, {error.what}", fix=error.fix) from None
+    return value
+
+
+def duration(value: Any) -> None:
+    """Raise `Invalid` unless the value is a duration with its unit: a bare number is ambiguous."""
+    try:
+        length = parse_duration(value) if isinstance(value, str) else None
+    except Invalid:
+        length = None
+    if length is None:
+        raise Invalid("which is no duration.", fix='write a number and a unit as a text, such as "1h" or "30d".')
+    if length > _LONGEST:
+        raise Invalid("which is over a century.", fix='write a shorter one, such as "365d".')
+
+
+def grace(value: Any) -> None:
+    """Raise `Invalid` unless the value is a duration, at least as long as garbage collection requires."""
+    from mainspring.registry.garbage import LEAST_GRACE
+
+    duration(value)
+    if parse_duration(value) < LEAST_GRACE:
+        raise Invalid(
+            "which is under an hour.", fix="give at least 1h: a bundle that is being registered is no garbage."
+        )
+
+
+def flag(value: Any) -> None:
+    """Raise `Invalid` unless the value is true or false."""
+    if not isinstance(value, bool):
+        raise Invalid("which is neither true nor false.", fix="write true or false, without quotes.")
+
+
+def names(value: Any) -> None:
+    """Raise `Invalid` unless the value is a list of names."""
+    if not isinstance(value, list) or not all(isinstance(each, str) and _NAME.fullmatch(each) for each in value):
+        raise Invalid("which is no list of names.", fix='write a list of texts, such as ["Weather"].')
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    """A job of one name: its description, and the options of its argument."""
+
+    about: str
+    options: Mapping[str, Option]
+
+
+BUILT_IN: Mapping[str, BuiltIn] = {
+    "collect-garbage": BuiltIn(
+        "Remove versions marked for deletion, and bundles that nothing leads to, as `mainspring models gc` does.",
+        {"grace": Option("7d", grace)},
+    ),
+    "forget-jobs": BuiltIn(
+        "Forget jobs that ended long ago.",
+        {"ended": Option("30d", duration), "failed": Option("365d", duration)},
+    ),
+    "materialise": BuiltIn(
+        "Bring online features up to date, a view a step; by default all views.",
+        {"views": Option([], names), "rebuild": Option(False, flag)},
+    ),
+    "tidy": BuiltIn("Put away old tiles and states that nothing reads.", {}),
+}
+
+
+def known(name: str) -> BuiltIn:
+    """Return the declaration of one of Mainspring's own jobs.
+
+    Raises:
+        NotFound: There is none.
+    """
+    if name not in BUILT_IN:
+        raise NotFound(f"No job is called {name[:140]!r}.", fix=f"use one of {sorted(BUILT_IN)}.")
+    return BUILT_IN[name]
+
+
+def options(name: str, argument: Plain) -> dict[str, Any]:
+    """Return an argument with what it leaves out.
+
+    Raises:
+        NotFound: No job is called that.
+        Invalid: It has something else, or a value that cannot be.
+    """
+    work = known(name)
+    given = {} if argument is None else argument
+    if not isinstance(given, dict) or set(given) - set(work.options):
+        raise Invalid(
+            f"The argument of {name} is {given!r}.", fix=f"write a JSON object with some of {sorted(work.options)}."
+        )
+    for each, value in given.items():
+        checked(f"The value {each} in the argument of {name}", work.options[each], value)
+    return {**{each: option.default for each, option in work.options.items()}, **given}

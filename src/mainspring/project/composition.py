@@ -1,0 +1,397 @@
+"""One opened project: every port's adapter and every service over them, each built when it is first asked for.
+
+The only place where settings become objects. Nothing here is imported before it is used: the gateway opens the same
+project as the command line and never loads what only training needs.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mainspring.core.errors import MainspringError, NotFound
+from mainspring.core.locks import FileLocks, Locks
+from mainspring.core.memory import expect_room
+from mainspring.core.settings import Settings, Url
+from mainspring.core.time import Clock, ReplayClock, SystemClock
+from mainspring.project import backends
+from mainspring.project.backends import Build, Context
+from mainspring.project.gitignore import keep_out_of_git
+
+if TYPE_CHECKING:
+    from functools import cached_property
+
+    import sqlalchemy as sa
+
+    from mainspring.data.ingest import Ingestor
+    from mainspring.data.ports import LakeTables, Snapshots
+    from mainspring.features.materialise import Materialiser
+    from mainspring.features.ports import OnlineStore
+    from mainspring.jobs.ports import JobStore
+    from mainspring.ledger.ports import PredictionLog, PredictionStore
+    from mainspring.monitoring.model import LabelRows
+    from mainspring.monitoring.monitor import Monitor
+    from mainspring.monitoring.ports import MonitorStore
+    from mainspring.project.definitions.applied import Applied
+    from mainspring.project.definitions.loading import Definitions
+    from mainspring.registry.bundles import Bundles
+    from mainspring.registry.ports import Approvals, Blobs, Deletions, ModelVersions, Tracking, TrustedKeys
+    from mainspring.registry.searching import RunSearch
+    from mainspring.security.keys import Authenticator
+    from mainspring.security.ports import AuditLog, Authoriser, EndedSessions, KeyStore
+    from mainspring.security.signing import SigningKey
+    from mainspring.serving.ports import Baselines, Routes
+    from mainspring.training.runs.provenance import ModuleFiles
+    from mainspring.training.trainer import Trainer
+
+_FOLLOW_S = 1.0  # how late a process that follows the definitions may be
+
+_log = logging.getLogger(__name__)
+
+if not TYPE_CHECKING:
+
+    class cached_property(functools.cached_property):  # noqa: N801  (it stands for the other)
+        """One that is built once, however many threads ask for it first."""
+
+        def __get__(self, instance, owner=None):
+            if instance is None:
+                return self
+            with instance._building:
+                return super().__get__(instance, owner)
+
+
+REPLAY_START = 0  # where a replayed clock stands before anything was replayed
+
+
+def open_project(settings: Settings) -> Project:
+    """Return the project; nothing is opened yet but its state folder, which is made private."""
+    expect_room()
+    settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    keep_out_of_git(settings)
+    return Project(settings)
+
+
+class Project:
+    """A project's adapters and services. `clock` is the domain's time, `wall` the machine's.
+
+    Keys, runs, promotions and audit events are dated by `wall`: a replayed clock never makes a key valid again.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings: Settings = settings
+        self.reads_only: bool = False  # whether whoever opened it writes nothing that is shared with other profiles
+        self.wall: Clock = SystemClock()
+        self._building = threading.RLock()  # held while a part of the project is built, or its definitions are loaded
+        self._loaded: Definitions | None = None
+        self._imported: ModuleFiles = {}  # when they were loaded
+        self._following = False
+        self._applied: tuple[str, float] = ("", 0.0)  # the mark of what was applied, and when it was looked at
+        self._expected = False
+        self._keeps_bundles = False
+
+    def _build(self, port: str, table: Mapping[str, Build], url: Url) -> Any:
+        return backends.build(port, table, Context(url, self))
+
+    @cached_property
+    def clock(self) -> Clock:
+        if self.settings.clock == "system":
+            return self.wall
+        path = self.settings.state / "replay.clock"
+        return ReplayClock(path, start=None if path.exists() else REPLAY_START)
+
+    @cached_property
+    def own_locks(self) -> Locks:
+        """Locks of this state folder, for resources that only this machine's processes can reach."""
+        return FileLocks(self.settings.state / "locks")
+
+    @cached_property
+    def locks(self) -> Locks:
+        """Locks of the project, on every machine that opens it: they are where the catalog is."""
+        built: Locks = self._build("locks", backends.LOCKS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        """The catalog, migrated to this version."""
+        from mainspring.project.catalog import open_catalog
+
+        file = self.settings.catalog.scheme == "sqlite"
+        return open_catalog(self.settings.catalog, self.locks if file else self.own_locks, self.settings.project)
+
+    @property
+    def definitions(self) -> Definitions:
+        """The project's modules, loaded and checked."""
+        with self._building:  # another thread may have been faster
+            if self._loaded is None:
+                if self._following:
+                    self._applied = self.applied.mark(), time.monotonic()
+                self._loaded = self._load()
+            elif self._following and time.monotonic() - self._applied[1] >= _FOLLOW_S:
+                self._loaded = self._follow(self._loaded)
+            return self._loaded
+
+    def follow_definitions(self) -> None:
+        """Let this long-running process follow later `apply`s, instead of the definitions at its start."""
+        self._following = True
+
+    def _load(self) -> Definitions:
+        from mainspring.project.definitions.loading import load_definitions
+        from mainspring.training.runs.provenance import module_files
+
+        loaded = load_definitions(self.settings, self._known)
+        self._imported = module_files(self.settings.root)
+        return loaded
+
+    def _follow(self, loaded: Definitions) -> Definitions:
+        """Reload the definitions after an `apply`; if they cannot be loaded, keep the old ones."""
+        mark, before = self._applied[0], time.monotonic()
+        try:
+            mark = self.applied.mark()
+            return loaded if mark == self._applied[0] else self._load()
+        except MainspringError as error:
+            _log.warning("The definitions stay what they were: %s", error)
+            return loaded
+        finally:
+            self._applied = mark, before
+
+    @cached_property
+    def applied(self) -> Applied:
+        from mainspring.project.definitions.applied import Applied
+
+        return Applied(self.engine)
+
+    # Security
+
+    @cached_property
+    def pepper(self) -> bytes:
+        from mainspring.security import secrets
+
+        return secrets.load_or_create(self.settings.state / "keys" / "pepper")
+
+    @cached_property
+    def ledger_key(self) -> bytes:
+        """Encryption key of personal values in the prediction log."""
+        from mainspring.security import secrets
+
+        return secrets.load_or_create(self.settings.state / "keys" / "ledger")
+
+    @cached_property
+    def signing_key(self) -> SigningKey:
+        from mainspring.security.signing import SigningKey
+
+        return SigningKey.load_or_create(self.settings.state / "keys" / "signing.ed25519")
+
+    @cached_property
+    def key_store(self) -> KeyStore:
+        built: KeyStore = self._build("keys", backends.KEY_STORES, self.settings.catalog)
+        return built
+
+    @cached_property
+    def ended_sessions(self) -> EndedSessions:
+        built: EndedSessions = self._build("sessions", backends.ENDED_SESSIONS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def audit(self) -> AuditLog:
+        built: AuditLog = self._build("audit", backends.AUDIT_LOGS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def authenticator(self) -> Authenticator:
+        from mainspring.security.keys import Authenticator
+
+        return Authenticator(self.key_store, self.pepper, self.wall)
+
+    @cached_property
+    def authoriser(self) -> Authoriser:
+        from mainspring.security.policy import CedarAuthoriser
+
+        return CedarAuthoriser()
+
+    # Data
+
+    @cached_property
+    def lake(self) -> LakeTables:
+        built: LakeTables = self._build("lake", backends.LAKES, self.settings.lake)
+        return built
+
+    @cached_property
+    def snapshots(self) -> Snapshots:
+        built: Snapshots = self._build("snapshots", backends.SNAPSHOTS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def ingestor(self) -> Ingestor:
+        from mainspring.data.ingest import Ingestor
+
+        return Ingestor(self.lake, self.locks, self.clock, wall=self.wall)
+
+    # Features
+
+    @cached_property
+    def online(self) -> OnlineStore:
+        built: OnlineStore = self._build("online", backends.ONLINE_STORES, self.settings.online)
+        return built
+
+    @cached_property
+    def materialiser(self) -> Materialiser:
+        from mainspring.features.materialise import Materialiser
+
+        return Materialiser(self.lake, self.online, self.clock, locks=self.locks)
+
+    # Registry and training
+
+    @cached_property
+    def tracking(self) -> Tracking:
+        built: Tracking = self._build("tracking", backends.TRACKINGS, self.settings.tracking)
+        return built
+
+    @cached_property
+    def run_search(self) -> RunSearch:
+        built: RunSearch = self._build("run_search", backends.RUN_SEARCHES, self.settings.tracking)
+        return built
+
+    @cached_property
+    def versions(self) -> ModelVersions:
+        built: ModelVersions = self._build("versions", backends.VERSIONS, self.settings.tracking)
+        return built
+
+    @cached_property
+    def approvals(self) -> Approvals:
+        built: Approvals = self._build("approvals", backends.APPROVALS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def deletions(self) -> Deletions:
+        built: Deletions = self._build("deletions", backends.DELETIONS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def trusted_keys(self) -> TrustedKeys:
+        built: TrustedKeys = self._build("trusted_keys", backends.TRUSTED_KEYS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        built: Blobs = self._build("blobs", backends.BLOBS, self.settings.blobs)
+        if not self._keeps_bundles or self.settings.blobs.scheme in ("file", "memory"):
+            return built
+        return backends.kept_blobs(built, self.settings.state / "cache" / "bundles")
+
+    def keep_bundles(self) -> None:
+        """Let this process keep the bundles that it reads from a bucket on this machine, and read them there first."""
+        self._keeps_bundles = True
+
+    @cached_property
+    def bundles(self) -> Bundles:
+        from mainspring.registry.bundles import Bundles
+
+        return Bundles(self.blobs, self.signing_key.public)
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        from mainspring.training.trainer import Trainer
+
+        return Trainer(
+            lake=self.lake,
+            snapshots=self.snapshots,
+            tracking=self.tracking,
+            versions=self.versions,
+            bundles=self.bundles,
+            signing_key=self.signing_key,
+            clock=self.wall,
+            root=self.settings.root,
+            imported=lambda: self._imported,
+        )
+
+    def expect_models(self) -> None:
+        """Let endpoints serve models that are neither declared nor registered: they are about to be registered."""
+        self._expected = True
+
+    def _known(self, model: str) -> bool:
+        store = self.settings.tracking
+        # Looking must not make a store that is not there yet.
+        there = store.scheme != "sqlite" or Path(store.path).exists()
+        return self._expected or (there and bool(self.versions.all(model)))
+
+    # Jobs
+
+    @cached_property
+    def jobs(self) -> JobStore:
+        built: JobStore = self._build("jobs", backends.JOB_STORES, self.settings.catalog)
+        return built
+
+    # Serving and what comes of it
+
+    @cached_property
+    def routes(self) -> Routes:
+        built: Routes = self._build("routes", backends.ROUTES, self.settings.catalog)
+        return built
+
+    @cached_property
+    def baselines(self) -> Baselines:
+        built: Baselines = self._build("baselines", backends.BASELINES, self.settings.catalog)
+        return built
+
+    @cached_property
+    def prediction_log(self) -> PredictionLog:
+        built: PredictionLog = self._build("prediction_log", backends.PREDICTION_LOGS, self.settings.ledger)
+        return built
+
+    @cached_property
+    def predictions(self) -> PredictionStore:
+        built: PredictionStore = self._build("predictions", backends.PREDICTIONS, self.settings.ledger)
+        return built
+
+    @cached_property
+    def monitors(self) -> MonitorStore:
+        built: MonitorStore = self._build("monitors", backends.MONITORS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def monitor(self) -> Monitor:
+        from mainspring.monitoring.monitor import Monitor
+
+        return Monitor(
+            self.predictions,
+            self.monitors,
+            labels=self.label_rows,
+            load=self.bundles.load,
+            clock=self.clock,
+            locks=self.locks,
+            window_us=self.settings.monitor_window_us,
+        )
+
+    def label_rows(self, endpoint: str) -> LabelRows | None:
+        """Return where the endpoint's labels land; `None` while none has, or of several not each."""
+        from mainspring.monitoring import joins
+
+        model = self.definitions.models.get(self.definitions.endpoint(endpoint).model_name)
+        if model is None:  # registered with `mainspring models`: nobody said what becomes true
+            return None
+        try:
+            return joins.label_rows(model.labels, model.observations, self.lake.scan, self.lake.appended)
+        except NotFound:
+            return None
+
+    def close(self) -> None:
+        """Write the rest of the log and close every connection. Nobody may use the project by then."""
+        for built in list(vars(self).values()):  # what was asked for; an adapter that holds something open has `close`
+            close = getattr(built, "close", None)
+            if close is not None:
+                close()
+        if "engine" in vars(self):
+            self.engine.dispose()
+        keep_out_of_git(self.settings)  # folders that were made meanwhile
+
+    @property
+    def allowed_hosts(self) -> tuple[str, ...]:
+        """The Host headers that both planes answer to."""
+        addresses = (self.settings.gateway, self.settings.control)
+        names = {f"{host}:{address.port}" for address in addresses for host in (address.host, "localhost", "127.0.0.1")}
+        return tuple(sorted({*names, *self.settings.allowed_hosts}))

@@ -1,0 +1,326 @@
+"""A project's own modules: loaded, collected, checked. All faults are reported at once, with file, line and fix."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from mainspring.core.definition_registry import Declared, Place, collecting
+from mainspring.core.errors import Invalid, InvalidDefinition, MainspringError, NotFound
+from mainspring.core.expr.render import render
+from mainspring.core.nearest import meant
+from mainspring.core.settings import Settings
+from mainspring.data.model import Source
+from mainspring.features.check import check_groups
+from mainspring.features.model import Entity, FeatureGroup, FeatureView, Observations, RequestFeatures
+from mainspring.jobs.declaring import OwnJob
+from mainspring.project.built_in_jobs import BUILT_IN as BUILT_IN_JOBS
+from mainspring.project.definitions.importing import importing, outdated, sources, turn
+from mainspring.project.schedules import check_scheduled
+from mainspring.serving.model import REFUSE, Endpoint
+from mainspring.training.inputs import check_declared
+from mainspring.training.label import label_keys
+from mainspring.training.model import Model, named_features
+
+T = TypeVar("T")
+
+_known: dict[tuple[Path, tuple[str, ...]], tuple[int, Declared]] = {}  # with the turn in which it was imported
+
+_KINDS: Mapping[type, str] = {
+    Source: "source",
+    Entity: "entity",
+    FeatureView: "feature view",
+    RequestFeatures: "request features",
+    Model: "model",
+    Endpoint: "endpoint",
+    OwnJob: "job",
+}
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """Definitions of the project, by name."""
+
+    sources: Mapping[str, Source]
+    entities: Mapping[str, Entity]
+    views: Mapping[str, FeatureView]
+    request_features: Mapping[str, RequestFeatures]
+    observations: tuple[Observations, ...]
+    models: Mapping[str, Model]
+    endpoints: Mapping[str, Endpoint]
+    jobs: Mapping[str, OwnJob]
+
+    def source(self, name: str) -> Source:
+        return _named(self.sources, name, "source")
+
+    def view(self, name: str) -> FeatureView:
+        return _named(self.views, name, "feature view")
+
+    def model(self, name: str) -> Model:
+        return _named(self.models, name, "model")
+
+    def endpoint(self, name: str) -> Endpoint:
+        return _named(self.endpoints, name, "endpoint")
+
+    def keyings(self, source: str) -> dict[str, tuple[str, ...]]:
+        """Return the entities by which the source's last values are read, with their key columns."""
+        return {view.entity.name: tuple(view.entity.keys) for view in self.views.values() if view.source.name == source}
+
+    def contents(self) -> dict[tuple[str, str], str]:
+        """Return (kind, name) -> its content as JSON, one field a line, for storing and comparing."""
+        return {
+            (kind, name): _content(item)
+            for kind, items in (
+                ("source", self.sources),
+                ("entity", self.entities),
+                ("feature view", self.views),
+                ("request features", self.request_features),
+                ("model", self.models),
+                ("endpoint", self.endpoints),
+                ("job", self.jobs),
+            )
+            for name, item in items.items()
+        }
+
+
+def _named(items: Mapping[str, T], name: str, kind: str) -> T:
+    if name not in items:
+        raise NotFound(f"The project has no {kind} {name!r}.", fix=meant(name, items))
+    return items[name]
+
+
+def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _: False) -> Definitions:
+    """Import the project's modules and return what they declare.
+
+    Asked again, it returns the same things while no file has changed, and all of them afresh where one has.
+
+    Args:
+        known: Says whether a model is registered; asked where an endpoint serves one that is not declared.
+
+    Raises:
+        InvalidDefinition: A module cannot be imported, or the definitions do not hold together.
+        Invalid: `mainspring.toml` names no modules.
+    """
+    if not settings.modules:
+        raise Invalid(
+            f"{settings.root / 'mainspring.toml'} names no modules.", fix='add modules = ["PACKAGE.features"].'
+        )
+    declared = _declared(settings.root, settings.modules)
+    problems = sorted(set(_problems(declared, known)))
+    if problems:
+        raise InvalidDefinition([line for _, _, line in problems])
+    check_scheduled(settings, {str(getattr(item, "name", "")) for item in declared.of(OwnJob)})
+
+    def named(kind: type) -> dict[str, Any]:
+        return {item.name: item for item in declared.of(kind)}  # type: ignore[attr-defined]
+
+    return Definitions(
+        named(Source),
+        named(Entity),
+        named(FeatureView),
+        named(RequestFeatures),
+        tuple(item for item in declared.of(Observations) if isinstance(item, Observations)),
+        named(Model),
+        named(Endpoint),
+        named(OwnJob),
+    )
+
+
+def load_function(settings: Settings, reference: str) -> Callable[[], Any]:
+    """Return the function that `module:function` names in the project.
+
+    Raises:
+        Invalid: There is no such module or function.
+    """
+    module_name, _, name = reference.partition(":")
+    try:
+        files = sources(settings.root, [module_name], strict=False)
+        with importing(settings.root, files, [module_name]):
+            module = _import(module_name, settings.root)
+    except InvalidDefinition as error:
+        what, _, fix = error.problems[0].partition(" Fix: ")
+        raise Invalid(f"Cannot import {module_name!r}: {what}", fix=fix or None) from None
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise Invalid(f"Module {module_name!r} has no function {name!r}.", fix="write module:function.")
+    found: Callable[[], Any] = function
+    return found
+
+
+def _declared(root: Path, modules: tuple[str, ...]) -> Declared:
+    """Return the declarations of the modules. Those of modules that are imported already come from a cache."""
+    found = sources(root, modules, strict=False)
+    known = _known.get((root, modules))
+    if known is not None and known[0] == turn(root) and found.keys() >= set(modules) and not outdated(found):
+        return known[1]
+    with importing(root, found, modules, afresh=True), collecting() as declared:
+        for module in modules:
+            _import(module, root)
+    _known[root, modules] = turn(root), declared
+    return declared
+
+
+def _import(name: str, root: Path) -> Any:
+    try:
+        return importlib.import_module(name)
+    except MainspringError as error:
+        raise InvalidDefinition([f"{place_of(error, root)}: {error}"]) from error
+    except Exception as error:
+        said = f"{place_of(error, root)}: {type(error).__name__}: {error}".rstrip(".")
+        raise InvalidDefinition([f"{said}. Fix: {_remedy(error, name)}"]) from error
+
+
+def _remedy(error: Exception, module: str) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
+            return "write that module, or correct modules in mainspring.toml."
+        return f"install what brings {error.name!r}, or correct the import."
+    if isinstance(error, ImportError) and "circular" in str(error):
+        return "let modules import each other in one direction: what both need goes into a third."
+    return "correct that line."
+
+
+def place_of(error: Exception, root: Path) -> Place:
+    """Return the innermost line of the project's own code that the error passed through."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return Place(error.filename, error.lineno or 0)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(root)]
+    return Place(own[-1].filename, own[-1].lineno or 0) if own else Place(str(root / "mainspring.toml"), 1)
+
+
+def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tuple[str, int, str]]:
+    def line(item: object, what: str, fix: str) -> tuple[str, int, str]:
+        place = declared.place(item)
+        return place.file, place.line, f"{place}: {what.rstrip('.')}. Fix: {fix}"
+
+    for kind, word in _KINDS.items():
+        seen: dict[str, object] = {}
+        for item in declared.of(kind):
+            name = str(getattr(item, "name", ""))
+            if name in seen:
+                first = declared.place(seen[name])
+                yield line(
+                    item, f"There are two {word}s named {name!r}; the first is at {first}", "rename one of them."
+                )
+            seen.setdefault(name, item)
+    models = [item for item in declared.of(Model) if isinstance(item, Model)]
+    groups: list[FeatureGroup] = [
+        item for item, _ in declared.items if isinstance(item, (FeatureView, RequestFeatures))
+    ]
+    used = {id(group) for model in models for group in (*model.features, *model.baseline)}
+    for item, what, fix in check_groups([group for group in groups if id(group) not in used], None):
+        yield line(item, what, fix)
+    for model in models:
+        wrong = check_groups(list(model.features), model.observations)
+        yield from (line(*problem) for problem in wrong)
+        yield from (line(model, *problem) for problem in _gates(model))
+        stray = named_features(model.baseline, [each for each in model.baseline_columns if each not in model.columns])
+        if stray:
+            yield line(
+                model, f"The baseline of {model.name!r} has {stray}, which the model has not", "add them to features."
+            )
+        try:
+            label_keys(model.observations, model.label)
+            if not wrong:  # else a feature's type may not be known
+                check_declared(model)
+        except MainspringError as error:
+            yield line(model, error.what, error.fix or "check the label's source.")
+    for own in declared.of(OwnJob):
+        if isinstance(own, OwnJob) and own.name in BUILT_IN_JOBS:
+            yield line(own, f"The job {own.name!r} is one of Mainspring's own", "give it another name.")
+    names = {model.name for model in models}
+    for endpoint in declared.of(Endpoint):
+        if isinstance(endpoint, Endpoint) and endpoint.model_name not in names and not known(endpoint.model_name):
+            yield line(
+                endpoint,
+                f"Endpoint {endpoint.name!r} serves the model {endpoint.model_name!r}, which is not declared",
+                f"the project's models are {sorted(names)}; a file becomes one by "
+                f"`mainspring models add {endpoint.model_name} FILE`.",
+            )
+
+
+def _gates(model: Model) -> Iterable[tuple[str, str]]:
+    known = model.metric_names
+    for gate in model.gates:
+        if gate.on_metric and gate.metric not in known:
+            yield (
+                f"Model {model.name!r} has a gate on {gate.metric!r}, which is no metric of a {model.task} model",
+                f"use one of {', '.join(known)}, or declare it: metrics=[...].",
+            )
+
+
+def _content(item: Any) -> str:
+    if isinstance(item, Model):
+        body = {
+            "observations": item.observations.source.name,
+            **({} if item.observations.where is None else {"where": render(item.observations.where)}),
+            "features": item.inputs,
+            "baseline": named_features(item.baseline, item.baseline_columns),
+            "label": item.truth,
+            **({"label_rule": rules} if (rules := _rules(item)) else {}),
+            **({"label_entity": item.label.entity.name} if item.label.entity else {}),
+            "task": item.task,
+            "gates": [str(gate) for gate in item.gates],
+            "holdout": item.holdout,
+            "seed": item.seed,
+            **_options(item),
+            "owner": item.owner,
+            "description": item.description,
+        }
+        return _pretty(body)
+    if isinstance(item, OwnJob):
+        return _pretty({"function": item.reference, "about": item.about})
+    if isinstance(item, FeatureView):
+        named = {"entity": item.entity.name, "source": item.source.name, "order": item.order if item.derived else ()}
+        return _pretty(_without_empty({**msgspec.to_builtins(item), **named}, "derived", "order", "tags"))
+    if isinstance(item, RequestFeatures):
+        named = {"views": [view.name for view in item.views]}
+        return _pretty(_without_empty({**msgspec.to_builtins(replace(item, views=())), **named}, "views", "tags"))
+    body = msgspec.to_builtins(item)
+    if isinstance(item, Source):
+        body = _without_empty(body, "id", "retracted")
+    if isinstance(item, Endpoint) and item.without_store == REFUSE:  # so endpoints read as they did before there was it
+        del body["without_store"]
+    return _pretty(body)
+
+
+def _rules(model: Model) -> str:
+    if len(model.labels) == 1:
+        return model.label.rule
+    return "; ".join(f"{each.column} {each.rule}" for each in model.labels if each.rule)
+
+
+def _options(model: Model) -> dict[str, Any]:
+    """Return a model's rare options if declared, so that the content of other models stays the same over versions."""
+    own = [f"{each.name}, {'higher' if each.higher_is_better else 'lower'} is better" for each in model.metrics]
+    costs = model.threshold
+    found: dict[str, Any] = {"metrics": own} if own else {}
+    if model.embargo:
+        found["embargo"] = model.embargo
+    if model.accept_findings:
+        found["accept_findings"] = list(model.accept_findings)
+    if model.search is not None:
+        chosen = model.search
+        found["search"] = f"by {chosen.metric}, {chosen.trials} trials, pruner {chosen.pruner} by {chosen.watched}"
+        found["search_space"] = {name: repr(dimension) for name, dimension in sorted(chosen.space.items())}
+    if costs is not None:
+        found["threshold"] = (
+            f"costs {costs.false_positive:g} a false positive, {costs.false_negative:g} a false negative"
+        )
+    return found
+
+
+def _without_empty(body: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Leave out unused rare options, so that the content of a definition stays the same over versions."""
+    return {name: value for name, value in body.items() if value or name not in names}
+
+
+def _pretty(body: Any) -> str:
+    return msgspec.json.format(msgspec.json.encode(body, order="deterministic"), indent=1).decode()

@@ -1,0 +1,99 @@
+"""Executors of bundles, by flavour. A new flavour adds one line; an executor that no bundle needs is not imported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mainspring.core.errors import Corrupt
+from mainspring.project.backends import lazily
+
+if TYPE_CHECKING:
+    from mainspring.project import Project
+    from mainspring.registry.model import Bundle, TensorSpec
+    from mainspring.serving.ports import Executor, Loader
+
+Make = Callable[["Project", "Bundle"], "Executor"]
+
+
+def _adapter(flavour: str, name: str, extra: str) -> Make:
+    def make(_project: Project, bundle: Bundle) -> Executor:
+        executor: Executor = lazily(f"serving.adapters.{flavour}", name, extra=extra)(bundle)
+        return executor
+
+    return make
+
+
+def _onnx(project: Project, bundle: Bundle) -> Executor:
+    from mainspring.serving.adapters.threads import measured
+
+    executor = lazily("serving.adapters.onnx", "OnnxExecutor", extra="gateway")
+    limits = lazily("serving.adapters.sessions", "CallLimits", extra="gateway")(
+        project.settings.model_time_us / 1e6, project.settings.model_memory_bytes
+    )
+    share = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = share // max(1, project.settings.gateway_workers)
+    return measured(bundle, lambda threads: executor(bundle, threads=threads, limits=limits), most)
+
+
+def _function(project: Project, bundle: Bundle) -> Executor:
+    from mainspring.project.definitions.functions import load_code
+    from mainspring.serving.adapters.function import FunctionExecutor
+
+    return FunctionExecutor(bundle, partial(load_code, project.settings.root))
+
+
+def _graph(project: Project, bundle: Bundle) -> Executor:
+    from mainspring.serving.adapters.graph import GraphExecutor
+
+    load = executors(project)
+    return GraphExecutor(bundle, lambda digest: load(project.bundles.load(digest)))
+
+
+EXECUTORS: Mapping[str, Make] = {
+    "onnx": _onnx,
+    "xgboost": _adapter("xgboost", "XgboostExecutor", "xgboost"),
+    "lightgbm": _adapter("lightgbm", "LightgbmExecutor", "lightgbm"),
+    "catboost": _adapter("catboost", "CatboostExecutor", "catboost"),
+    "function": _function,
+    "graph": _graph,
+}
+
+
+def describe_onnx(content: bytes, model: str) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """Return the inputs and the outputs of an ONNX model.
+
+    Raises:
+        Corrupt: It does not load.
+    """
+    from mainspring.serving.adapters.onnx import describe
+
+    return describe(content, model)
+
+
+def executors(project: Project) -> Loader:
+    """Return a factory of bundles' executors.
+
+    It raises:
+        Corrupt: Nothing runs the bundle's flavour, or its model is not what its manifest says.
+        MissingExtra: What runs it is not installed.
+    """
+
+    def load(bundle: Bundle) -> Executor:
+        make = EXECUTORS.get(bundle.manifest.flavour)
+        if make is None:
+            raise Corrupt(
+                f"The bundle {bundle.digest[:12]} is of the flavour {bundle.manifest.flavour!r}, which nothing runs; "
+                f"known are {', '.join(EXECUTORS)}.",
+                fix="upgrade mainspring, or register the model again.",
+            )
+        executor = make(project, bundle)
+        if bundle.manifest.curve is None:
+            return executor
+        from mainspring.serving.adapters.curved import CurvedExecutor
+
+        return CurvedExecutor(executor, bundle.manifest.curve)
+
+    return load

@@ -1,0 +1,134 @@
+"""The folder of a profile's prediction log: predictions logged for one lake never go into another.
+
+Profiles of a project share its state folder unless they say otherwise. The first lake that a folder of the log is used
+for is named in it; a profile with another lake has a folder of its own inside, which names its lake, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from mainspring.core.errors import MainspringError
+from mainspring.core.files import write_once
+from mainspring.core.settings import Settings
+from mainspring.project.settings import load_settings, name_profiles
+
+_OWNER = "lake"  # the file that names the lake
+_OF = "of-"  # then a digest of the lake's name: a folder inside
+_SEGMENTS = "*.segment"
+
+
+@dataclass(frozen=True, slots=True)
+class Stranded:
+    """Stranded segments of the log: neither a profile nor the environment names their lake.
+
+    Attributes:
+        lake: Their lake, empty where a version of Mainspring before this one made the folder.
+        instead: The lake of the profile in use.
+    """
+
+    folder: Path
+    lake: str
+    segments: int
+    instead: str
+
+    @property
+    def what(self) -> str:
+        """The fault, for people."""
+        lake = repr(self.lake) if self.lake else "another lake"
+        return (
+            f"{self.segments} segments of the prediction log in {self.folder} belong into {lake}, which neither a "
+            f"profile nor the environment names: this one has {self.instead!r}"
+        )
+
+    @property
+    def fix(self) -> str:
+        """Remedy, for the error message."""
+        lake = f"lake = {self.lake!r}" if self.lake else "the lake that it had"
+        once = f", or `MAINSPRING_LAKE={self.lake} mainspring doctor`" if self.lake else ""
+        return (
+            f"give a profile {lake} and run `mainspring doctor --profile` with it{once}, which moves them there; "
+            f"or, if they are not wanted, move {self.folder} away"
+        )
+
+
+def ledger_folder(settings: Settings, *, claim: bool = True) -> Path:
+    """Return where the segments are whose predictions belong into the lake of `settings`.
+
+    Args:
+        claim: Whether to make the folder and name the lake in it; else nothing is written, and it may not be there.
+    """
+    folder, mine = settings.ledger.path, _name(settings)
+    owner = _owner(folder)
+    if owner is None and not claim:
+        # Without an owner it is another's to come, unless a version that knew of no owners has logged there.
+        return folder if any(folder.glob(_SEGMENTS)) or any(folder.glob("damaged/*")) else _inside(folder, mine)
+    if owner is None:
+        write_once(folder / _OWNER, mine.encode())
+        owner = _owner(folder)
+    if owner == mine:
+        return folder
+    inside = _inside(folder, mine)
+    if claim and _owner(inside) is None:
+        write_once(inside / _OWNER, mine.encode())
+    return inside
+
+
+def stranded(settings: Settings) -> Iterator[Stranded]:
+    """Yield what is left of the log for a lake that neither a profile nor the environment names."""
+    from mainspring.ledger.adapters.unread import waiting
+
+    root = settings.ledger.path
+    folders = {folder: waiting(folder) for folder in (root, *sorted(root.glob(f"{_OF}*")))}
+    if not any(folders.values()):
+        return
+    named = {_name(each) for each in (settings, *_others(settings)) if each.ledger == settings.ledger}
+    unread = {_inside(root, name) for name in named}
+    for folder, segments in folders.items():
+        lake = _owner(folder)
+        known = lake in named if lake is not None else folder == root or folder in unread
+        if segments and not known:
+            yield Stranded(folder, lake or "", segments, _name(settings))
+
+
+def _others(settings: Settings) -> Iterator[Settings]:
+    """Yield the settings of every profile of the project that can be read, with the environment and without it."""
+    environments: tuple[dict[str, str] | None, ...] = (None, {})
+    for name in name_profiles(settings.root, settings.profile)[1]:
+        for environment in environments:
+            try:
+                yield load_settings(settings.root, name, environment=environment)
+            except MainspringError:  # `profile list` says it
+                continue
+
+
+def _inside(folder: Path, name: str) -> Path:
+    return folder / f"{_OF}{_digest(name)}"
+
+
+def lake_digest(settings: Settings) -> str:
+    """Return what tells a profile's lake from others, in twelve characters; of one inside of the project also after
+    the project has moved."""
+    return _digest(_name(settings))
+
+
+def _digest(name: str) -> str:
+    return sha256(name.encode()).hexdigest()[:12]
+
+
+def _name(settings: Settings) -> str:
+    """Return a canonical name of a lake; that of one inside the project is relative to the project."""
+    lake = settings.lake
+    if lake.scheme == "file" and lake.path.is_relative_to(settings.root):
+        return str(lake.path.relative_to(settings.root))
+    return lake.shown
+
+
+def _owner(folder: Path) -> str | None:
+    try:
+        return (folder / _OWNER).read_text("utf-8")
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,214 @@
+"""Checks of what lies on this machine: folders, SQLite and LMDB files, memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mainspring.core.ids import new_id
+from mainspring.core.settings import Url
+from mainspring.project import Project, backends
+
+_SCARCE = 1 << 30  # bytes
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """Outcome of one check of one backend."""
+
+    check: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A subject of a check: a setting of a project's profile and the address that it has."""
+
+    project: Project
+    part: str
+    url: Url
+
+
+def memory(_: Backend) -> Iterator[Outcome]:
+    """An in-memory adapter: it is there, and of little use."""
+    yield Outcome("reachable", True, "in memory: gone with the process, and not shared", "use it for tests only")
+
+
+def folder(at: Backend) -> Iterator[Outcome]:
+    """A folder: there, or to be made; writable; with room."""
+    path = at.url.path
+    if path.exists() and not path.is_dir():
+        yield Outcome(
+            "reachable", False, f"{path} is no folder", f"move it away, or correct `{at.part}` in the profile"
+        )
+        return
+    there = _nearest(path)
+    yield Outcome("reachable", True, "is there" if there == path else f"will be made in {there}")
+    yield from _writable(there)
+    tables = ""
+    if at.part == "lake":
+        tables = f"{len(at.project.lake.tables())} tables" if there == path else "no table yet"
+    elif at.part == "blobs":
+        tables = f"{len(all_blobs(at.project))} bundles" if there == path else "no bundle yet"
+    if tables:
+        yield Outcome("schema", True, tables)
+
+
+def sqlite(at: Backend) -> Iterator[Outcome]:
+    """A SQLite file: whole, of a version that we know, writable."""
+    path = at.url.path
+    if not path.exists():
+        there = _nearest(path.parent)
+        yield Outcome("reachable", True, f"is not there yet; the first command makes it in {there}")
+        yield from _writable(there)
+        return
+    try:
+        # Read-only: nothing is made or migrated.
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
+            said = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            found = _sqlite_version(connection)
+    except sqlite3.Error as error:
+        yield Outcome("reachable", False, f"{path}: {error}", f"restore {path} from a backup")
+        return
+    if said != "ok":
+        yield Outcome("reachable", False, f"{path} is damaged: {said}", "restore it from a backup")
+        return
+    yield Outcome("reachable", True, "is there, and whole")
+    yield Outcome("version", True, f"SQLite {sqlite3.sqlite_version}")
+    if not os.access(path, os.W_OK):
+        yield Outcome("rights", False, f"{path} may not be written", "run as its owner: `chmod u+rw` it")
+    else:
+        yield from _writable(path.parent)
+    if at.part == "catalog":
+        yield catalog_schema(found)
+    elif at.part == "tracking":
+        yield mlflow_schema(found, at.url.shown)
+
+
+def lmdb(at: Backend) -> Iterator[Outcome]:
+    """An LMDB folder."""
+    if not at.url.path.exists():
+        there = _nearest(at.url.path.parent)
+        yield Outcome("reachable", True, f"is not there yet; the first command makes it in {there}")
+        yield from _writable(there)
+        return
+    yield from probed(at.project.online)
+
+
+def other(at: Backend) -> Iterator[Outcome]:
+    """Check a backend from an entry point: only that it can be built."""
+    attribute = {"blobs": "bundles", "ledger": "predictions", "catalog": "key_store"}.get(at.part, at.part)
+    getattr(at.project, attribute)
+    yield Outcome("reachable", True, "its adapter was built; nothing more is known of it")
+
+
+def probed(store: Any) -> Iterator[Outcome]:
+    """Check that an online store takes a state, gives it back and forgets it."""
+    from mainspring.features.model import EntityState
+
+    view, state = f"mainspring.probe-{new_id()}", EntityState(1, b"probe")
+    store.ping()
+    yield Outcome("reachable", True, "answers")
+    try:
+        store.write(view, [(b"probe", state)])
+        given = store.read([(view, b"probe")])
+    finally:
+        store.clear(view)
+    well = given == [state] and view not in store.views()
+    yield Outcome("rights", well, "a state was written, read and removed" if well else "did not give back a state")
+    yield Outcome("schema", True, f"{len(store.views())} views have states")
+
+
+def catalog_schema(found: str | None) -> Outcome:
+    """Compare the version of a catalog's tables with ours."""
+    from mainspring.project.catalog import HEAD
+
+    if found is None:
+        return Outcome("schema", True, f"no tables yet; the first command makes them ({HEAD})")
+    if found == HEAD:
+        return Outcome("schema", True, f"of this version ({HEAD})")
+    if found < HEAD:
+        return Outcome("schema", True, f"{found}; the next command migrates it to {HEAD}", "make a backup first")
+    return Outcome(
+        "schema", False, f"{found}, of a newer version than this one ({HEAD})", "install the version that wrote it"
+    )
+
+
+def mlflow_schema(found: str | None, shown: str) -> Outcome:
+    """Compare the version of MLflow's tables with that of the MLflow installed, which is not imported."""
+    from importlib.util import find_spec
+
+    spec = find_spec("mlflow")
+    if spec is None or not spec.submodule_search_locations:
+        return Outcome("schema", False, "MLflow is not installed", "pip install 'mainspring[local]'")
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    place = Path(next(iter(spec.submodule_search_locations))) / "store" / "db_migrations"
+    config.set_main_option("script_location", str(place).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    scripts = ScriptDirectory.from_config(config)
+    head = scripts.get_current_head()
+    if found is None:
+        return Outcome("schema", True, f"no tables yet; the first run makes them ({head})")
+    if found == head:
+        return Outcome("schema", True, f"of the MLflow that is installed ({head})")
+    known = any(script.revision == found for script in scripts.walk_revisions())
+    fix = f"make a backup, then run `mlflow db upgrade` on {shown}" if known else "install the MLflow that made it"
+    return Outcome("schema", False, f"MLflow's tables are of {found}, the MLflow installed wants {head}", fix)
+
+
+def all_blobs(project: Project) -> list[str]:
+    """Return the digests of the profile's bundles."""
+    blobs = backends.build("blobs", backends.BLOBS, backends.Context(project.settings.blobs, project))
+    found: list[str] = blobs.all()
+    return found
+
+
+def _nearest(path: Path) -> Path:
+    """Return the folder itself, or the nearest above it that is there."""
+    return next(each for each in (path, *path.parents) if each.is_dir())
+
+
+def _writable(place: Path) -> Iterator[Outcome]:
+    probe = place / f".mainspring-probe-{new_id()}"
+    try:
+        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(descriptor, b"probe")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        yield Outcome(
+            "rights",
+            False,
+            f"nothing can be written in {place}: {error.strerror}",
+            "run as the folder's owner, and let it be writable, with room",
+        )
+        return
+    yield Outcome("rights", True, "a file was written and removed")
+    free = shutil.disk_usage(place).free
+    if free < _SCARCE:
+        yield Outcome("room", False, f"{free >> 20} MiB are free", "free some space")
+    else:
+        yield Outcome("room", True, f"{free >> 30} GiB are free")
+
+
+def _sqlite_version(connection: sqlite3.Connection) -> str | None:
+    try:
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.OperationalError:  # there is no such table
+        return None
+    return None if row is None else str(row[0])

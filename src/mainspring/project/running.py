@@ -1,0 +1,69 @@
+"""The running processes, as the supervisor writes them into the state folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from mainspring.core.files import write_atomic
+from mainspring.core.settings import Address, Settings
+
+UP_LOCK = "up"  # held on the state folder while the project is up
+_FILE = "run.json"
+
+
+class Running(msgspec.Struct, frozen=True):
+    """The supervisor's process, where its planes are, and its children's processes by name."""
+
+    pid: int
+    profile: str
+    gateway: str
+    control: str
+    children: dict[str, int]
+    silenced: dict[str, int] = {}  # child -> how often it was killed since it did not answer
+
+
+def write_running(state: Path, running: Running) -> None:
+    """Write the running processes to the state folder."""
+    write_atomic(state / _FILE, msgspec.json.encode(running))
+
+
+def forget_running(state: Path) -> None:
+    """Remove the record of running processes."""
+    (state / _FILE).unlink(missing_ok=True)
+
+
+def read_running(state: Path) -> Running | None:
+    """Return the processes recorded in the state folder; they may be gone (see `alive`)."""
+    try:
+        return msgspec.json.decode((state / _FILE).read_bytes(), type=Running)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+
+
+def where_up(settings: Settings) -> Settings:
+    """Return the settings with the addresses at which this profile is up now: `up --gateway` may have named others."""
+    running = read_running(settings.state)
+    if running is None or running.profile != settings.profile or not alive(running.pid):
+        return settings
+    gateway, control = (_address(url) for url in (running.gateway, running.control))
+    return replace(settings, gateway=gateway, control=control)
+
+
+def _address(url: str) -> Address:
+    scheme, _, place = url.partition("://")
+    return replace(Address.parse(place), secure=scheme == "https")
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process with this id exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,72 @@
+"""Schedules of jobs: those of the profile, and the built-in ones."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from mainspring.core.errors import Invalid, MainspringError
+from mainspring.core.ids import check_id
+from mainspring.core.settings import ScheduleSetting, Settings
+from mainspring.jobs.model import Schedule
+from mainspring.jobs.plain import decoded, encoded
+from mainspring.jobs.times import parse_when
+from mainspring.project import built_in_jobs
+
+OFF = "off"
+BUILT_IN: Mapping[str, Any] = {"forget-jobs": "1d"}
+_FIX = 'write NAME = "1d", or NAME = { job = "...", when = "30 3 * * 1", argument = { ... } }, or NAME = "off".'
+
+
+def read_schedules(written: Any, *, own: bool = False) -> tuple[ScheduleSetting, ...]:
+    """Return the schedules of a profile's table, checked; a name alone is the job's as well.
+
+    Args:
+        own: Whether the project may have jobs of its own: then one that nobody knows yet is left to `check_scheduled`.
+
+    Raises:
+        Invalid: One says no time, names no job, or has an argument that the job does not take.
+    """
+    if not isinstance(written, dict):
+        raise Invalid(f"schedules is {written!r}.", fix="write a table: [profiles.local.schedules].")
+    return tuple(
+        _read(check_id(name, "schedule"), value, own) for name, value in {**BUILT_IN, **written}.items() if value != OFF
+    )
+
+
+def check_scheduled(settings: Settings, own: Collection[str]) -> None:
+    """Raise if a schedule names a job that is neither Mainspring's nor the project's.
+
+    Raises:
+        Invalid: One does.
+    """
+    for each in settings.schedules:
+        if each.job not in built_in_jobs.BUILT_IN and each.job not in own:
+            raise Invalid(
+                f"The setting schedules.{each.name} cannot be: no job is called {each.job!r}.",
+                fix=f"use one of {sorted({*built_in_jobs.BUILT_IN, *own})}.",
+            )
+
+
+def _read(name: str, value: Any, own: bool) -> ScheduleSetting:
+    parts = {"when": value} if isinstance(value, str) else value
+    if (
+        not isinstance(parts, dict)
+        or set(parts) - {"job", "when", "argument"}
+        or not isinstance(parts.get("when"), str)
+    ):
+        raise Invalid(f"The setting schedules.{name} is {value!r}.", fix=_FIX)
+    job, argument = str(parts.get("job", name)), parts.get("argument")
+    try:
+        parse_when(parts["when"])
+        if job in built_in_jobs.BUILT_IN or not own:
+            built_in_jobs.options(job, argument)
+        text = encoded(argument, f"The argument of {job}")
+    except MainspringError as error:
+        raise Invalid(f"The setting schedules.{name} cannot be: {error.what}", fix=error.fix) from None
+    return ScheduleSetting(name, job, parts["when"], text)
+
+
+def schedules_of(settings: Settings) -> list[Schedule]:
+    """Return a profile's schedules."""
+    return [Schedule(each.name, each.job, parse_when(each.when), decoded(each.argument)) for each in settings.schedules]

@@ -1,0 +1,297 @@
+"""Checks of servers: Postgres, Redis and Valkey, buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from mainspring.core.errors import MissingExtra
+from mainspring.core.ids import new_id
+from mainspring.core.settings import Address, Url
+from mainspring.project.catalog import schema_of
+from mainspring.project.place_checks import Backend, Outcome, all_blobs, catalog_schema, mlflow_schema, probed
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+LEAST_POSTGRES = 13
+LEAST_REDIS = (6, 0)
+_ONLINE = "mainspring_online"
+_UNREAD = ""
+# What libpq says -> what to do.
+_TOLD: Sequence[tuple[str, str]] = (
+    ("password authentication failed", "correct the user or the password in the address"),
+    ("no password supplied", "add the password to the address, or set it in the environment"),
+    ("no encryption", "the server wants TLS: add ?sslmode=require to the address"),
+    ("no pg_hba.conf entry", "let the server take this user from this machine: an entry in its pg_hba.conf"),
+    ("does not support SSL", "the server has no TLS: remove sslmode from the address, or switch it on there"),
+    ("certificate", "name the authority that signed the server's certificate: ?sslmode=verify-full&sslrootcert=FILE"),
+    ("does not exist", "create it (`createdb`, `createuser`), or correct the address"),
+    ("too many", "let the server take more connections, or fewer processes use it"),
+    ("", "start the server, or correct its host and port in the profile"),
+)
+
+
+def catalog_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterator[Outcome]:
+    """Check the server, and the catalog's own schema there."""
+    schema = schema_of(at.project.settings.project)
+    with _connected(at.url) as connect:
+        if not (yield from _serves(connect, at.url, least)):
+            return
+        with connect() as connection:
+            version = _alembic_version(connection, schema)
+            yield from _rights(connection, schema, made=version is not None)
+        if version != _UNREAD:
+            yield catalog_schema(version)
+
+
+def tracking_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterator[Outcome]:
+    """Check the server, and MLflow's tables there."""
+    with _connected(at.url) as connect:
+        if not (yield from _serves(connect, at.url, least)):
+            return
+        with connect() as connection:
+            schema = _scalar(connection, "SELECT current_schema()")
+            if schema is None:
+                yield Outcome(
+                    "rights", False, "the user has no schema to put tables in", "GRANT USAGE ON SCHEMA public"
+                )
+                return
+            version = _alembic_version(connection, str(schema))
+            yield from _rights(connection, str(schema), made=version is not None)
+        if version != _UNREAD:
+            yield mlflow_schema(version, at.url.shown)
+
+
+def online_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterator[Outcome]:
+    """Check the server, and that the online store takes and gives a state."""
+    with _connected(at.url) as connect:
+        if not (yield from _serves(connect, at.url, least)):
+            return
+        with connect() as connection:
+            made = _scalar(connection, f"SELECT to_regclass('{_ONLINE}.entity') IS NOT NULL")
+            if not made:
+                yield from _rights(connection, _ONLINE, made=False)
+                yield Outcome("schema", True, "no tables yet; the first command makes them")
+                return
+    yield from list(probed(at.project.online))[1:]
+
+
+def redis(at: Backend, *, least: tuple[int, int] = LEAST_REDIS) -> Iterator[Outcome]:
+    """Check the server, that it evicts nothing, and that the online store takes and gives a state."""
+    from mainspring.features.adapters.redis import RedisOnlineStore
+
+    store = at.project.online
+    assert isinstance(store, RedisOnlineStore)
+    outcomes = probed(store)
+    yield next(outcomes)
+    info = store.info()
+    if info is None:
+        yield Outcome("version", True, "not said: the user may not ask INFO")
+    else:
+        name = "Valkey" if "valkey_version" in info else "Redis"
+        version = str(info.get("valkey_version") or info.get("redis_version"))
+        known = tuple(map(int, str(info.get("redis_version", "0.0")).split(".")[:2]))
+        if known < least:
+            wanted = ".".join(map(str, least))
+            yield Outcome("version", False, f"{name} {version} is older than {wanted}", f"run {name} {wanted} or newer")
+            return
+        yield Outcome("version", True, f"{name} {version}")
+        policy = str(info.get("maxmemory_policy", ""))
+        if policy.startswith("allkeys") and info.get("maxmemory"):
+            yield Outcome(
+                "eviction",
+                False,
+                f"{policy}: it drops features when memory is short",
+                "set maxmemory-policy noeviction",
+            )
+    yield _encryption(at.url, at.url.scheme in ("rediss", "valkeys"), "rediss:// (or valkeys://)")
+    yield from outcomes
+
+
+def bucket(at: Backend) -> Iterator[Outcome]:
+    """Check that objects can be created once, read, listed and removed."""
+    try:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError
+
+        from mainspring.data.adapters.deltaobjects import open_store, store_errors
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"A bucket ({error.name})", "objects") from error
+    from mainspring.core.object_store_url import Bucket
+
+    store, name = open_store(Bucket.parse(at.url)), f".mainspring-probe-{new_id()}/probe"
+    with store_errors(at.url.shown, at.part):
+        obstore.list_with_delimiter(store)
+    yield Outcome("reachable", True, "answers")
+    with store_errors(at.url.shown, at.part):
+        try:
+            obstore.put(store, name, b"probe", mode="create", use_multipart=False)
+            once = False
+            with suppress(AlreadyExistsError):
+                obstore.put(store, name, b"another", mode="create", use_multipart=False)
+                once = True
+            given = bytes(obstore.get(store, name).bytes())
+            listed = [each["path"] for page in obstore.list(store, name.partition("/")[0]) for each in page]
+        finally:
+            with suppress(FileNotFoundError):
+                obstore.delete(store, name)
+    if once:
+        yield Outcome(
+            "rights",
+            False,
+            "an object that was there was overwritten by one that was to be new",
+            "use a store that knows conditional writes (If-None-Match), as S3 and MinIO do",
+        )
+        return
+    well = given == b"probe" and listed == [name]
+    yield Outcome("rights", well, "an object was created once, read, listed and removed" if well else "lost an object")
+    yield _encryption(at.url, not Bucket.parse(at.url).plain, "https in `endpoint`")
+    count = f"{len(at.project.lake.tables())} tables" if at.part == "lake" else f"{len(all_blobs(at.project))} bundles"
+    yield Outcome("schema", True, count)
+
+
+@contextmanager
+def _connected(url: Url) -> Iterator[Callable[[], sa.Connection]]:
+    """Give what opens connections to a Postgres server, all closed at the end."""
+    import sqlalchemy as sa
+
+    from mainspring.core.catalog import sqlalchemy_url
+
+    parsed = sqlalchemy_url(url.text)
+    given = {} if "connect_timeout" in parsed.query else {"connect_timeout": "5"}
+    try:
+        engine = sa.create_engine(parsed, poolclass=sa.pool.NullPool, connect_args=given)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"Postgres ({error.name})", "postgres") from error
+    yield engine.connect
+
+
+def _serves(connect: Callable[[], sa.Connection], url: Url, least: int) -> Generator[Outcome, None, bool]:
+    """Check the server up to the first thing that is wrong, and return whether nothing is."""
+    for found in _server(connect, url, least):
+        yield found
+        if not found.ok:
+            return False
+    return True
+
+
+def _server(connect: Callable[[], sa.Connection], url: Url, least: int) -> Iterator[Outcome]:
+    import sqlalchemy as sa
+
+    try:
+        connection = connect()
+    except sa.exc.DBAPIError as error:
+        lines = str(error.orig).strip().splitlines() or ["no connection"]
+        said = lines[-1] if "Multiple connection attempts" in lines[0] else lines[0]
+        yield Outcome("reachable", False, said, next(fix for sign, fix in _TOLD if sign in str(error.orig)))
+        return
+    with connection:
+        yield Outcome("reachable", True, "answers")
+        number = int(str(_scalar(connection, "SHOW server_version_num")))
+        version = str(_scalar(connection, "SHOW server_version"))
+        if number < least * 10_000:
+            fix = f"run Postgres {least} or newer, and move the database there"
+            yield Outcome("version", False, f"Postgres {version} is older than {least}", fix)
+            return
+        yield Outcome("version", True, f"Postgres {version}")
+        encoding = _scalar(connection, "SHOW server_encoding")
+        if encoding != "UTF8":
+            fix = "make a database that holds every name: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+            yield Outcome("encoding", False, f"the database is encoded in {encoding}", fix)
+            return
+        if _scalar(connection, "SELECT pg_is_in_recovery()"):
+            yield Outcome("rights", False, "the server is a replica: it is read only", "name the primary server")
+            return
+        if _scalar(connection, "SHOW transaction_read_only") == "on":
+            fix = "let it be written: ALTER DATABASE ... (or ROLE ...) RESET default_transaction_read_only"
+            yield Outcome("rights", False, "the database is read only", fix)
+            return
+        secure = _scalar(connection, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+        yield _encryption(url, bool(secure), "?sslmode=verify-full at the end of the address")
+
+
+def _encryption(url: Url, secure: bool, how: str) -> Outcome:
+    if secure:
+        return Outcome("encryption", True, "TLS")
+    here = Address(urlsplit(url.text).hostname or "localhost", 0).loopback
+    return Outcome("encryption", True, "in clear", "" if here else f"where the network is not yours alone, use {how}")
+
+
+def _rights(connection: sa.Connection, schema: str, *, made: bool) -> Iterator[Outcome]:
+    """Check that tables can be made, filled and emptied in a schema, all of it rolled back; where they are made
+    already, that each of them can be used."""
+    import sqlalchemy as sa
+
+    quoted = connection.dialect.identifier_preparer.quote_identifier(schema)
+    if made:
+        lacking = _lacking(connection, schema)
+        if lacking:
+            fix = f"as the owner, IN SCHEMA {quoted}: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES"
+            yield Outcome("rights", False, f"the user may not {lacking}", f"{fix}, GRANT USAGE ON ALL SEQUENCES")
+            return
+    probe = f"{quoted}.mainspring_probe_{new_id()}"
+    there = _scalar(connection, "SELECT 1 FROM pg_namespace WHERE nspname = :name", name=schema)
+    steps = [] if there else [f"CREATE SCHEMA {quoted}"]
+    steps += [f"CREATE TABLE {probe} (number int)", f"INSERT INTO {probe} VALUES (1)", f"DELETE FROM {probe}"]
+    try:
+        for step in steps:
+            connection.execute(sa.text(step))
+    except sa.exc.DBAPIError as error:
+        said = (str(error.orig).strip().splitlines() or ["refused"])[0]
+        if made:  # it is all there: only a migration would need more
+            yield Outcome("rights", True, "every table can be used; migrations need another user", "")
+            return
+        fix = f"as its owner: GRANT CREATE ON {'SCHEMA ' + quoted if there else 'DATABASE ...'} TO the profile's user"
+        yield Outcome("rights", False, said, fix)
+        return
+    finally:
+        connection.rollback()
+    yield Outcome("rights", True, "a table was made, filled, emptied and taken back")
+
+
+def _lacking(connection: sa.Connection, schema: str) -> str:
+    """Return what the user may not do with the first table that it may not use; empty where it may use all."""
+    import sqlalchemy as sa
+
+    if not _scalar(connection, "SELECT has_schema_privilege(:name, 'USAGE')", name=schema):
+        return f"use the schema {schema}"
+    query = sa.text(
+        "SELECT right_, c.relname FROM pg_class c, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS right_ "
+        "WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :name) AND c.relkind = 'r' "
+        "AND c.relname <> 'alembic_version' AND NOT has_table_privilege(c.oid, right_) "
+        "UNION ALL SELECT 'count on', relname FROM pg_class WHERE relnamespace = "
+        "(SELECT oid FROM pg_namespace WHERE nspname = :name) "
+        "AND CASE WHEN relkind = 'S' THEN NOT has_sequence_privilege(oid, 'USAGE') ELSE false END "
+        "ORDER BY 2, 1 LIMIT 1"
+    )
+    row = connection.execute(query, {"name": schema}).first()
+    return "" if row is None else f"{row[0]} {row[1]}"
+
+
+def _alembic_version(connection: sa.Connection, schema: str) -> str | None:
+    import sqlalchemy as sa
+
+    there = _scalar(
+        connection,
+        "SELECT 1 FROM pg_class WHERE relname = 'alembic_version' "
+        "AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :name)",
+        name=schema,
+    )
+    if not there:
+        return None
+    quoted = connection.dialect.identifier_preparer.quote_identifier(schema)
+    try:
+        found = _scalar(connection, f"SELECT version_num FROM {quoted}.alembic_version")
+    except sa.exc.DBAPIError:  # no right to read it, which the check of rights says
+        connection.rollback()
+        return _UNREAD
+    return None if found is None else str(found)
+
+
+def _scalar(connection: sa.Connection, query: str, **values: Any) -> Any:
+    import sqlalchemy as sa
+
+    return connection.execute(sa.text(query), values).scalar()

@@ -1,0 +1,301 @@
+"""Settings, read once: built-in defaults, then the profile in `mainspring.toml`, then the environment, then flags.
+
+This is the only module that reads the environment. A setting `max_body_bytes` is `max_body_bytes` in the file and
+`MAINSPRING_MAX_BODY_BYTES` in the environment; `gateway_workers` may also be `workers` in the table `gateway`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mainspring.core.environment import variables
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.ids import check_id
+from mainspring.core.settings import Address, Limits, Settings
+from mainspring.core.time import DAY
+from mainspring.project.schedules import read_schedules
+from mainspring.project.setting_values import (
+    at_least,
+    count,
+    duration,
+    names,
+    price,
+    tls_of,
+    traces,
+    url,
+    whole,
+    workers,
+)
+
+PROJECT_FILE = "mainspring.toml"
+STATE_FOLDER = ".mainspring"
+
+DEFAULTS: Mapping[str, Any] = {
+    "state": STATE_FOLDER,
+    "catalog": f"sqlite:///{STATE_FOLDER}/catalog.db",
+    "lake": f"{STATE_FOLDER}/lake",
+    "online": f"sqlite:///{STATE_FOLDER}/online.db",
+    "tracking": f"sqlite:///{STATE_FOLDER}/tracking.db",
+    "blobs": f"{STATE_FOLDER}/bundles",
+    "ledger": f"{STATE_FOLDER}/ledger",
+    "gateway": "127.0.0.1:8080",
+    "control": "127.0.0.1:8081",
+    "grpc": "",
+    "allowed_hosts": [],
+    "clock": "system",
+    "approvals": 0,
+    "max_body_bytes": 8 * 1024 * 1024,
+    "model_time": "10s",
+    "model_memory_bytes": 2 * 1024**3,
+    "monitor_window": "1d",
+    "materialise_every": "1m",
+    "keep_versions": "1h",
+    "keep_predictions": "",
+    "gateway_workers": 1,
+    "grpc_workers": 1,
+    "gateway_max_connections": 1024,
+    "gateway_max_header_bytes": 1024 * 1024,
+    "gateway_max_receiving_bytes": 128 * 1024 * 1024,
+    "gateway_idle_timeout": "30s",
+    "gateway_body_timeout": "10s",
+    "gateway_drain_timeout": "10s",
+    "gateway_liveness_timeout": "10s",
+    "gateway_max_stale": "1h",
+    "gateway_tls_cert": "",
+    "gateway_tls_key": "",
+    "gateway_tls_client_ca": "",
+    "control_tls_cert": "",
+    "control_tls_key": "",
+    "control_tls_client_ca": "",
+    "traces": "",
+    "traces_share": 1.0,
+    "traces_in_clear": False,
+    "training_price": "",
+}
+_PLANES = ("gateway", "control")
+_TABLES = (*_PLANES, "grpc")
+_LEAST_PREDICTIONS_US = 32 * DAY  # labels find predictions for 30 days after their window
+_LEAST_HEADER = 8192  # what the HTTP server can be told
+_URLS = ("catalog", "lake", "online", "tracking", "blobs", "ledger")
+
+
+def find_project(start: Path) -> Path:
+    """Return the folder at or above `start` that holds `mainspring.toml`.
+
+    Raises:
+        NotFound: There is none.
+    """
+    start = start.resolve()
+    for folder in (start, *start.parents):
+        if (folder / PROJECT_FILE).is_file():
+            return folder
+    raise NotFound(
+        f"There is no {PROJECT_FILE} in {start} or above it.",
+        fix="run `mainspring init NAME` to begin a project, or name its folder with --project.",
+    )
+
+
+def load_settings(
+    root: Path,
+    profile: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Return the settings of the project in `root`.
+
+    Args:
+        root: The folder of `mainspring.toml`.
+        profile: Which profile; else `MAINSPRING_PROFILE`, else the file's `profile`, else `local`.
+        overrides: Settings by name that beat all others.
+        environment: Instead of the process's own.
+
+    Raises:
+        NotFound: No such file or profile.
+        Invalid: A setting is unknown or has a value it cannot have.
+    """
+    environment = variables() if environment is None else environment
+    path = root / PROJECT_FILE
+    document = _checked(path)
+    profiles, name = document.get("profiles", {}), _named(path, document, profile, environment)
+    profiled, set_outside = _flat(profiles.get(name, {})), _from_environment(environment)
+    written = {**_defaults({**profiled, **set_outside, **(overrides or {})}), **profiled}
+    values = {**written, **_stricter(written, set_outside), **(overrides or {})}
+    unknown = set(values) - set(DEFAULTS) - {"debug", "schedules"}
+    if unknown:
+        raise Invalid(
+            f"Profile {name!r} has the unknown settings {sorted(unknown)}.", fix=f"known: {sorted(DEFAULTS)}."
+        )
+    return _build(root.resolve(), document, name, values)
+
+
+def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the built-in defaults; whatever lies in the state folder lies where the profile has that."""
+    state = str(given.get("state") or STATE_FOLDER)
+    moved = {name: str(DEFAULTS[name]).replace(STATE_FOLDER, state, 1) for name in _URLS}
+    return {**DEFAULTS, **moved}
+
+
+def name_profiles(
+    root: Path, profile: str | None = None, environment: Mapping[str, str] | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """Return the profile that `load_settings` would take, and the names of all, in the order of the file.
+
+    Raises:
+        NotFound: No such file or profile.
+        Invalid: The file cannot be read.
+    """
+    path = root / PROJECT_FILE
+    document = _checked(path)
+    named = _named(path, document, profile, variables() if environment is None else environment)
+    return named, tuple(dict.fromkeys((*document.get("profiles", {}), "local")))
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """Return what a project's file has; what is in a profile may still be wrong."""
+    document = _read(path)
+    unknown = set(document) - {"name", "modules", "profile", "profiles"}
+    if unknown:
+        raise Invalid(f"{path} has the unknown keys {sorted(unknown)}.", fix="keep name, modules, profile, profiles.")
+    profiles = document.get("profiles", {})
+    if not isinstance(profiles, dict) or not all(isinstance(each, dict) for each in profiles.values()):
+        raise Invalid(f"{path} has profiles that are no tables.", fix="write [profiles.local], then its settings.")
+    return document
+
+
+def _named(path: Path, document: Mapping[str, Any], profile: str | None, environment: Mapping[str, str]) -> str:
+    """Return the selected profile."""
+    name = profile or environment.get("MAINSPRING_PROFILE") or document.get("profile") or "local"
+    known = {*document.get("profiles", {}), "local"}
+    if name not in known:
+        raise NotFound(f"{path} has no profile {name!r}.", fix=f"it has {sorted(known)}.")
+    return str(name)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFound(f"There is no {path}.", fix="run `mainspring init NAME` to begin a project.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Invalid(f"{path} is not TOML: {error}.", fix="correct it there; text stands in quotes.") from None
+
+
+def _flat(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a profile with its tables written out: in the table `gateway`, `workers` is `gateway_workers`."""
+    found: dict[str, Any] = {}
+    for name, value in profile.items():
+        if name in _TABLES and isinstance(value, dict):
+            found |= {name if key == "address" else f"{name}_{key}": each for key, each in value.items()}
+        else:
+            found[name] = value
+    return found
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, default in DEFAULTS.items():
+        text = environment.get(f"MAINSPRING_{name.upper()}")
+        if text is None:
+            continue
+        if isinstance(default, list):
+            found[name] = [part.strip() for part in text.split(",") if part.strip()]
+        else:
+            found[name] = text
+    return found
+
+
+def _stricter(profile: Mapping[str, Any], environment: dict[str, Any]) -> dict[str, Any]:
+    """Return the environment's settings, of which `approvals` only raises what the profile asks for.
+
+    The author of a version sets the environment of their own `promote`; the profile is code that others review.
+    """
+    if "approvals" in environment:
+        environment["approvals"] = max(count(environment, "approvals"), count(profile, "approvals"))
+    return environment
+
+
+def _build(root: Path, document: Mapping[str, Any], profile: str, given: Mapping[str, Any]) -> Settings:
+    tls = {plane: tls_of(root, plane, given) for plane in _PLANES}
+    gateway, control = (replace(Address.parse(str(given[plane])), secure=tls[plane] is not None) for plane in _PLANES)
+    if (gateway.host, gateway.port) == (control.host, control.port) and gateway.port:
+        raise Invalid(f"The gateway and the console both have {gateway.url}.", fix="give them two ports.")
+    grpc = _grpc(str(given["grpc"]), gateway, control)
+    if given["clock"] not in ("system", "replay"):
+        raise Invalid(f"The clock is {given['clock']!r}.", fix='use "system", or "replay" for a replay.')
+    open_to_others = [each.host for each in (gateway, control, grpc) if each is not None and not each.loopback]
+    if given["clock"] == "replay" and open_to_others:
+        raise Invalid(
+            f"Profile {profile!r} replays time on {open_to_others[0]}, which others can reach.",
+            fix="a replayed clock is for loopback addresses only: 127.0.0.1.",
+        )
+    modules = document.get("modules", [])
+    if not isinstance(modules, list) or not all(isinstance(module, str) for module in modules):
+        raise Invalid(f"modules is {modules!r}.", fix='write a list of module names: modules = ["flights.features"].')
+    urls = {name: url(root, name, str(given[name])) for name in _URLS}
+    return Settings(
+        project=check_id(str(document.get("name", root.name)), "project"),
+        root=root,
+        modules=tuple(modules),
+        profile=profile,
+        state=root / str(given["state"] or STATE_FOLDER),
+        **urls,
+        gateway=gateway,
+        control=control,
+        allowed_hosts=names(given, "allowed_hosts"),
+        clock=str(given["clock"]),
+        max_body_bytes=whole(given, "max_body_bytes"),
+        model_time_us=duration(given, "model_time"),
+        model_memory_bytes=whole(given, "model_memory_bytes"),
+        monitor_window_us=duration(given, "monitor_window"),
+        materialise_every_us=duration(given, "materialise_every"),
+        keep_versions_us=duration(given, "keep_versions"),
+        keep_predictions_us=_predictions_kept(given),
+        approvals=count(given, "approvals"),
+        debug=bool(given.get("debug", False)),
+        gateway_workers=workers(given, "gateway_workers"),
+        gateway_limits=Limits(
+            connections=whole(given, "gateway_max_connections"),
+            receiving_bytes=whole(given, "gateway_max_receiving_bytes"),
+            header_bytes=at_least(_LEAST_HEADER, given, "gateway_max_header_bytes"),
+            idle_us=duration(given, "gateway_idle_timeout"),
+            body_us=duration(given, "gateway_body_timeout"),
+            drain_us=duration(given, "gateway_drain_timeout"),
+            stale_us=duration(given, "gateway_max_stale"),
+        ),
+        gateway_liveness_us=duration(given, "gateway_liveness_timeout"),
+        gateway_tls=tls["gateway"],
+        control_tls=tls["control"],
+        grpc=grpc,
+        grpc_workers=workers(given, "grpc_workers"),
+        traces=traces(given),
+        training_price=price(given, "training_price"),
+        schedules=read_schedules(given.get("schedules", {}), own=bool(modules)),
+    )
+
+
+def _predictions_kept(given: Mapping[str, Any]) -> int | None:
+    """Return how long predictions stay in the lake, microseconds; `None` for ever."""
+    if not given["keep_predictions"]:
+        return None
+    found = duration(given, "keep_predictions")
+    if found < _LEAST_PREDICTIONS_US:
+        raise Invalid(
+            f"keep_predictions is {given['keep_predictions']!r}: labels could not find predictions any more.",
+            fix='write at least "32d", or leave it out to keep them for ever.',
+        )
+    return found
+
+
+def _grpc(text: str, gateway: Address, control: Address) -> Address | None:
+    """Return where gRPC listens, `None` where it is off. It has the gateway's certificate."""
+    if not text:
+        return None
+    address = replace(Address.parse(text), secure=gateway.secure)
+    for name, other in (("gateway", gateway), ("console", control)):
+        if (address.host, address.port) == (other.host, other.port) and address.port:
+            raise Invalid(f"The {name} and gRPC both have {text}.", fix="give them two ports.")
+    return address

@@ -1,0 +1,77 @@
+"""Jobs that a project declares: queued, scheduled and run as Mainspring's own are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mainspring as ms
+from mainspring.core.errors import Invalid, InvalidDefinition, MainspringError, NotFound
+from mainspring.jobs.model import Status
+from mainspring.operations.jobs.queue import begin, run_here
+from mainspring.project import Project, open_project
+from mainspring.project.settings import load_settings
+
+JOBS = '''
+import mainspring as ms
+
+DONE = []
+
+
+@ms.job
+def refresh_rates(run, project):
+    """Refresh the rates."""
+    run.step("once", lambda: DONE.append(run.argument["n"]))
+    if run.argument.get("fails"):
+        raise ms.MainspringError("no rates today")
+    return {"project": project.name, "done": run.step("count", lambda: len(DONE))}
+'''
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "own_jobs.py").write_text(JOBS)
+    (tmp_path / "mainspring.toml").write_text(
+        'name = "own"\nmodules = ["own_jobs"]\n[profiles.local.schedules]\nrefresh-rates = "1h"\n'
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def project(root: Path) -> Iterator[Project]:
+    made = open_project(load_settings(root, environment={}))
+    yield made
+    made.close()
+
+
+def test_an_own_job_runs_with_its_argument_and_the_project(project: Project) -> None:
+    assert [each.about for each in project.definitions.jobs.values()] == ["Refresh the rates."]
+    done = run_here(project, begin(project, "refresh-rates", {"n": 1}).id)
+    assert (done.status, done.result) == (Status.DONE, {"project": "own", "done": 1})
+    with pytest.raises(NotFound, match="No job is called 'refresh'") as refused:
+        begin(project, "refresh")
+    assert "refresh-rates" in (refused.value.fix or "")
+
+
+def test_a_schedule_may_name_it_and_nothing_that_is_not_there(root: Path, project: Project) -> None:
+    assert [each.job for each in project.settings.schedules if each.name == "refresh-rates"] == ["refresh-rates"]
+    assert project.definitions.jobs
+    (root / "mainspring.toml").write_text(
+        'name = "own"\nmodules = ["own_jobs"]\n[profiles.local.schedules]\nsweep = "1h"\n'
+    )
+    with pytest.raises(Invalid, match=r"schedules\.sweep cannot be: no job is called 'sweep'"):
+        _ = open_project(load_settings(root, environment={})).definitions
+
+
+def test_what_cannot_be_a_job_is_refused_where_it_is_declared(root: Path) -> None:
+    with pytest.raises(Invalid, match="does not take a run and a project"):
+        ms.job(name="nothing")(lambda: None)
+    with pytest.raises(Invalid, match=r"A job is made of 'refresh-rates'.*name="):
+        ms.job("refresh-rates")  # type: ignore[call-overload]
+    with pytest.raises(MainspringError):
+        ms.job(name="no name")(lambda run, project: None)
+    (root / "own_jobs.py").write_text(JOBS.replace("@ms.job", '@ms.job(name="tidy")'))
+    with pytest.raises(InvalidDefinition, match="'tidy' is one of Mainspring's own"):
+        _ = open_project(load_settings(root, environment={})).definitions

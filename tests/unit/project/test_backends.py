@@ -1,0 +1,136 @@
+"""Settings become adapters: each port, by each scheme it knows."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mainspring.core.errors import Conflict, Invalid, MissingExtra
+from mainspring.core.settings import Url
+from mainspring.project import Project, backends, open_project
+from mainspring.project.backends import Context, build
+from mainspring.project.settings import load_settings
+
+TABLES = {name: table for name, table in vars(backends).items() if name.isupper() and isinstance(table, dict)}
+PORTS = (
+    "lake", "snapshots", "key_store", "audit", "online", "tracking", "versions", "routes", "prediction_log",
+    "predictions", "monitors", "bundles",
+)  # fmt: skip
+MEMORY = dict.fromkeys(("catalog", "lake", "online", "tracking", "blobs", "ledger"), "memory://")
+
+
+def _project(root: Path, **overrides: Any) -> Project:
+    (root / "mainspring.toml").write_text('name = "shop"\nmodules = []\n')
+    return open_project(load_settings(root, None, overrides, environment={}))
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_the_embedded_profile_has_an_adapter_for_each_port(tmp_path: Path, port: str) -> None:
+    assert getattr(_project(tmp_path), port) is not None
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_the_memory_profile_has_an_adapter_for_each_port(tmp_path: Path, port: str) -> None:
+    found = getattr(_project(tmp_path, **MEMORY), port)
+    assert port == "bundles" or type(found).__name__.startswith("Memory")
+
+
+def test_the_memory_profile_writes_no_file_but_secrets_and_locks(tmp_path: Path) -> None:
+    project = _project(tmp_path, **MEMORY)
+    for port in PORTS:
+        getattr(project, port)
+    folders = {path.relative_to(project.settings.state).parts[0] for path in project.settings.state.rglob("*")}
+    assert folders <= {"keys", "locks", ".gitignore"}
+
+
+def test_log_and_store_of_predictions_are_one_in_memory(tmp_path: Path) -> None:
+    project = _project(tmp_path, **MEMORY)
+    assert project.prediction_log is project.predictions
+
+
+@pytest.mark.parametrize(
+    ("url", "store"),
+    [
+        ("sqlite:///.mainspring/online.db", "SqliteOnlineStore"),
+        ("lmdb:///.mainspring/online.lmdb", "LmdbOnlineStore"),
+        ("redis://127.0.0.1:1", "RedisOnlineStore"),
+        ("rediss://127.0.0.1:1/3", "RedisOnlineStore"),
+        ("valkey://127.0.0.1:1", "RedisOnlineStore"),
+        ("valkeys://127.0.0.1:1", "RedisOnlineStore"),
+        ("postgres://127.0.0.1:1/features", "PostgresOnlineStore"),
+        ("postgresql://127.0.0.1:1/features", "PostgresOnlineStore"),
+    ],
+)
+def test_an_online_store_is_opened_by_its_address_before_its_server_answers(
+    tmp_path: Path, url: str, store: str
+) -> None:
+    found = _project(tmp_path, online=url).online
+    assert type(found).__name__ == store
+    found.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "extra"), [("lmdb:///x", "lmdb"), ("redis://x", "redis"), ("postgres://x", "postgres")]
+)
+def test_what_is_not_installed_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, extra: str
+) -> None:
+    for name in ("lmdb", "redis", "psycopg"):
+        monkeypatch.setitem(sys.modules, name, None)
+        for adapter in ("lmdb", "lmdb_file", "redis", "postgres"):
+            monkeypatch.delitem(sys.modules, f"mainspring.features.adapters.{adapter}", raising=False)
+    with pytest.raises(MissingExtra) as caught:
+        _ = _project(tmp_path, online=url).online
+    assert caught.value.fix == f"pip install 'mainspring[{extra}]'"
+
+
+@pytest.mark.parametrize(
+    ("setting", "url", "port", "extra"),
+    [
+        ("catalog", "postgresql://127.0.0.1:1/x", "key_store", "postgres"),
+        ("lake", "s3://bucket/lake", "lake", "objects"),
+        ("blobs", "s3://bucket/bundles", "bundles", "objects"),
+    ],
+)
+def test_what_servers_and_buckets_need_is_said_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, url: str, port: str, extra: str
+) -> None:
+    for name in ("psycopg", "obstore"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in ("data.adapters.deltaobjects", "registry.adapters.objects"):
+        monkeypatch.delitem(sys.modules, f"mainspring.{name}", raising=False)
+    with pytest.raises(MissingExtra) as caught:
+        getattr(_project(tmp_path, **{setting: url}), port)
+    assert caught.value.fix == f"pip install 'mainspring[{extra}]'"
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_an_unknown_scheme_is_refused_with_those_there_are(tmp_path: Path, name: str) -> None:
+    context = Context(Url("gopher://hole"), _project(tmp_path))
+    with pytest.raises(Invalid, match="gopher") as caught:
+        build(name.lower(), TABLES[name], context)
+    assert "memory://" in str(caught.value.fix)
+
+
+def test_profiles_of_one_catalog_share_its_locks_also_where_they_have_a_state_folder_each(tmp_path: Path) -> None:
+    first = _project(tmp_path)
+    second = _project(tmp_path, state="other", catalog="sqlite:///.mainspring/catalog.db")
+    assert first.settings.state != second.settings.state
+    with first.locks.hold("ingest.orders"), pytest.raises(Conflict), second.locks.hold("ingest.orders", wait_s=0):
+        pass
+
+
+def test_catalogs_beside_one_another_have_locks_of_their_own(tmp_path: Path) -> None:
+    first = _project(tmp_path)
+    second = _project(tmp_path, catalog="sqlite:///.mainspring/second.db")
+    with first.locks.hold("ingest.orders"), second.locks.hold("ingest.orders", wait_s=0):
+        pass
+
+
+def test_an_embedded_profile_finds_its_locks_where_they_always_were(tmp_path: Path) -> None:
+    project = _project(tmp_path)
+    with project.locks.hold("ingest.orders"):
+        assert (project.settings.state / "locks" / "ingest.orders.lock").exists()

@@ -1,0 +1,78 @@
+"""The catalog's migrations: they end where the code says, and make the tables that the adapters describe."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+import mainspring.project.definitions.applied  # noqa: F401 (describes its table)
+from mainspring.core.catalog import metadata
+from mainspring.core.errors import Conflict, Corrupt
+from mainspring.core.locks import MemoryLocks
+from mainspring.core.settings import Url
+from mainspring.project.catalog import HEAD, MIGRATIONS, begin, open_catalog
+
+for _package in ("security", "data", "registry", "serving", "monitoring", "jobs"):
+    importlib.import_module(f"mainspring.{_package}.adapters.catalog")
+
+
+def _url(folder: Path) -> Url:
+    return Url(f"sqlite:///{folder / 'catalog.db'}")
+
+
+def test_head_is_the_newest_migration() -> None:
+    newest = max(path.name for path in (MIGRATIONS / "versions").glob("*.py"))
+    assert newest.split("_")[0] == HEAD
+
+
+def test_the_migrated_tables_are_the_described_ones(tmp_path: Path) -> None:
+    engine = open_catalog(_url(tmp_path), MemoryLocks())
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_opening_again_changes_nothing(tmp_path: Path) -> None:
+    first = open_catalog(_url(tmp_path), MemoryLocks())
+    with first.begin() as connection:
+        connection.execute(sa.text("INSERT INTO applied_definitions VALUES ('source', 'orders', '{}', 1)"))
+    again = open_catalog(_url(tmp_path), MemoryLocks())
+    with again.connect() as connection:
+        assert connection.execute(sa.text("SELECT count(*) FROM applied_definitions")).scalar() == 1
+
+
+def test_a_catalog_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    engine = open_catalog(_url(tmp_path), MemoryLocks())
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(Conflict, match="9999"):
+        open_catalog(_url(tmp_path), MemoryLocks())
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() == "9999"
+
+
+def test_a_catalog_of_no_bytes_is_refused_and_left_alone(tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog.db"
+    open_catalog(_url(tmp_path), MemoryLocks()).dispose()
+    catalog.write_bytes(b"")
+    with pytest.raises(Corrupt, match=r"catalog\.db has no bytes") as refused:
+        open_catalog(_url(tmp_path), MemoryLocks())
+    assert catalog.stat().st_size == 0
+    assert "backup" in str(refused.value.fix)
+
+
+def test_a_new_catalog_never_has_no_bytes(tmp_path: Path) -> None:
+    begin(tmp_path / "catalog.db")
+    assert (tmp_path / "catalog.db").stat().st_size > 0
+    assert (tmp_path / "catalog.db").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["catalog.db"]
+
+
+def test_a_damaged_catalog_is_named(tmp_path: Path) -> None:
+    (tmp_path / "catalog.db").write_bytes(b"no database" * 100)
+    with pytest.raises(Corrupt, match=r"catalog\.db"):
+        open_catalog(_url(tmp_path), MemoryLocks())

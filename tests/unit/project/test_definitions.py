@@ -1,0 +1,172 @@
+"""A project's modules, loaded more than once in one process: nothing is lost, and nothing of before stays."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mainspring.core.errors import InvalidDefinition
+from mainspring.core.schema import DType
+from mainspring.project import open_project
+from mainspring.project.definitions.functions import load_code, source_digest
+from mainspring.project.definitions.loading import Definitions, load_definitions, load_function
+from mainspring.project.settings import load_settings
+from mainspring.registry.model import Code
+
+PACKAGE = "shop_d6"
+FILES = {
+    "mainspring.toml": f'name = "shop"\nmodules = ["{PACKAGE}.sources", "{PACKAGE}.views"]\n',
+    f"{PACKAGE}/__init__.py": "",
+    f"{PACKAGE}/kinds.py": "class Row(dict):\n    pass\n",
+    f"{PACKAGE}/sources.py": (
+        "import mainspring as ms\n"
+        f"from {PACKAGE}.kinds import Row\n"
+        'orders = ms.Source("orders", schema={"buyer": ms.String, "paid": ms.Float64}, event_time="at")\n'
+        'buyer = ms.Entity("buyer", keys={"buyer": ms.String})\n'
+        "def rows():\n"
+        f"    from {PACKAGE} import kinds\n"
+        "    return Row is kinds.Row\n"
+    ),
+    f"{PACKAGE}/views.py": (
+        "import mainspring as ms\n"
+        "from .sources import buyer, orders\n"
+        "@ms.feature_view(entity=buyer, source=orders)\n"
+        "class Bought:\n"
+        '    orders_1h = ms.count(window="1h")\n'
+    ),
+    f"{PACKAGE}/landing.py": (
+        f"from {PACKAGE} import kinds, sources\n"
+        "def rows():\n    return [kinds.Row(buyer='ana')] if sources.Row is kinds.Row else 'stale'\n"
+    ),
+    f"{PACKAGE}/score.py": f"from {PACKAGE}.kinds import Row\ndef score(x):\n    return Row(x=x)\n",
+}
+
+
+def write(root: Path, **changed: str) -> Path:
+    for name, content in (FILES | {f"{PACKAGE}/{name}.py": text for name, text in changed.items()}).items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    path = list(sys.path)
+    yield write(tmp_path / "one")
+    sys.path[:] = path
+    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]
+
+
+def load(root: Path) -> Definitions:
+    return load_definitions(load_settings(root, environment={}))
+
+
+def test_the_second_time_it_is_the_same(root: Path) -> None:
+    first, second = load(root), load(root)
+    assert second.views.keys() == {"Bought"}
+    assert second.view("Bought") is first.view("Bought")
+    assert open_project(load_settings(root, environment={})).definitions.source("orders") is first.source("orders")
+
+
+def test_modules_that_somebody_imported_before_are_found_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(root))
+    __import__(f"{PACKAGE}.views")
+    assert load(root).views.keys() == {"Bought"}
+
+
+def test_a_change_is_seen_however_soon_it_comes_and_classes_are_of_one_time(root: Path) -> None:
+    """Of the same length and the same second, so that Python's own cache of bytecode would not notice."""
+    load(root)
+    path = root / PACKAGE / "sources.py"
+    status = path.stat()
+    path.write_text(path.read_text().replace("ms.Float64", "ms.Float32"))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    found = load(root)
+    assert found.source("orders").columns["paid"] is DType.Float32
+    assert found.view("Bought").source is found.source("orders")  # the file of the view has not changed
+    assert sys.modules[f"{PACKAGE}.sources"].rows()
+
+
+def test_a_change_of_what_a_module_merely_imports_is_seen(root: Path) -> None:
+    first = load(root)
+    (root / PACKAGE / "kinds.py").write_text("class Row(list):\n    pass\n")
+    second = load(root)
+    assert second.view("Bought") is not first.view("Bought")
+    assert issubclass(sys.modules[f"{PACKAGE}.sources"].Row, list)
+
+
+def test_another_project_with_a_package_of_the_same_name_and_back(root: Path, tmp_path: Path) -> None:
+    views = FILES[f"{PACKAGE}/views.py"].replace("Bought", "Sold")
+    other = write(tmp_path / "two", views=views)
+    for _ in range(2):
+        assert load(root).views.keys() == {"Bought"}
+        assert Path(str(sys.modules[f"{PACKAGE}.kinds"].__file__)).is_relative_to(root)
+        assert sys.modules[f"{PACKAGE}.sources"].rows()
+        assert load(other).views.keys() == {"Sold"}
+        assert Path(str(sys.modules[f"{PACKAGE}.kinds"].__file__)).is_relative_to(other)
+
+
+@pytest.mark.parametrize("broken", ["import mainspring as ms\n!\n", "raise ValueError('no')\n", "import nowhere_d6\n"])
+def test_what_could_not_be_imported_is_imported_when_it_can(root: Path, broken: str) -> None:
+    for _ in range(2):
+        write(root, views=broken)
+        for _ in range(2):
+            with pytest.raises(InvalidDefinition, match=rf"views\.py:{2 if '!' in broken else 1}"):
+                load(root)
+        write(root)
+        assert load(root).views.keys() == {"Bought"}
+
+
+def test_a_module_may_read_what_lies_beside_it(root: Path) -> None:
+    (root / PACKAGE / "names.txt").write_text("orders")
+    text = "from importlib.resources import files\nfrom pathlib import Path\n" + FILES[f"{PACKAGE}/sources.py"].replace(
+        '"orders"', "Path(__file__).with_name('names.txt').read_text()"
+    )
+    text += f"assert files({PACKAGE!r}).joinpath('names.txt').read_text() == 'orders'\n"
+    write(root, sources=text)
+    assert load(root).sources.keys() == {"orders"}
+
+
+def test_a_function_that_lands_data_shares_the_classes_of_the_definitions(root: Path) -> None:
+    settings, first = load_settings(root, environment={}), load(root)
+    rows = load_function(settings, f"{PACKAGE}.landing:rows")
+    assert rows() == [{"buyer": "ana"}]
+    assert load(root).view("Bought") is first.view("Bought")
+    (root / PACKAGE / "landing.py").write_text("def rows():\n    return 7\n")
+    assert load_function(settings, f"{PACKAGE}.landing:rows")() == 7
+    assert rows() == [{"buyer": "ana"}]
+    assert load(root).views.keys() == {"Bought"}
+    assert sys.modules[f"{PACKAGE}.sources"].rows()
+
+
+def test_functions_that_serve_and_definitions_leave_each_other_alone(root: Path) -> None:
+    first = load(root)
+    code = Code(f"{PACKAGE}.score:score", source_digest(root, f"{PACKAGE}.score:score"))
+    score = load_code(root, code)
+    assert load(root).views.keys() == {"Bought"}
+    assert score(3) == {"x": 3}
+    assert type(score(3)) is sys.modules[f"{PACKAGE}.kinds"].Row
+    assert first.view("Bought").features.keys() == {"orders_1h"}
+
+
+def test_a_gate_that_no_metric_decides_is_one(root: Path) -> None:
+    model = (
+        "import mainspring as ms\n"
+        "from .sources import buyer, orders\n"
+        "from .views_of import Bought\n"
+        "seen = ms.Observations(orders, keys=[buyer], at=ms.col('at'))\n"
+        "@ms.model('big', observations=seen, features=[Bought], label=orders.paid, task='regression', gates=[GATES])\n"
+        "def train(data, run):\n    return None\n"
+    )
+    of = FILES[f"{PACKAGE}/views.py"]
+    write(root, views_of=of, views=model.replace("GATES", "ms.approved(), ms.complete_card(), ms.at_most('mae', 1)"))
+    assert [str(gate) for gate in load(root).model("big").gates] == ["approved by 1", "complete card", "mae at most 1"]
+    write(root, views=model.replace("GATES", "ms.complete_card(), ms.at_least('auc', 1)"))
+    with pytest.raises(InvalidDefinition, match="gate on 'auc'"):
+        load(root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mainspring.core.errors import Conflict, InvalidData, NotFound
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.data.adapters.delta import DeltaLake
+from mainspring.data.adapters.deltacopy import copy_table
 from mainspring.data.adapters.deltaplaces import FolderPlace
 from mainspring.features.adapters.lmdb import LmdbOnlineStore
 from mainspring.features.adapters.memory import MemoryOnlineStore
@@ -137,7 +139,7 @@ def test_a_table_that_was_cut_short_at_any_file_is_whole_in_the_end(tmp_path: Pa
         version = target.version("facts")
         if version is not None:  # a version that the table once had
             assert rows_in(target) == rows_in(source, version)
-        (moved,) = move_lake(source, target, step)
+        (moved,) = move_lake(source, target, partial(copy_table, source, target), step)
         assert moved.rows == 18
         assert [rows_in(target, version) for version in range(6)] == [3 * number for number in range(1, 7)]
         assert all(target.has("facts", str(number)) for number in range(6))
@@ -148,10 +150,10 @@ def test_a_table_with_a_history_of_its_own_is_left_alone(tmp_path: Path) -> None
     for lake in (source, target):
         lake.append("facts", rows(0).to_batches(), rows(0).schema, key="one")
     with pytest.raises(Conflict, match="facts"):
-        move_lake(source, target, step)
+        move_lake(source, target, partial(copy_table, source, target), step)
     target.append("other", rows(0).to_batches(), rows(0).schema, key="one")
     with pytest.raises(Conflict, match="other"):
-        move_lake(source, target, step)
+        move_lake(source, target, partial(copy_table, source, target), step)
 
 
 def test_states_go_with_their_marks_and_shortened_keys_are_left(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from depth import DEEP
 from mainspring.core.locks import FileLocks
 from object_store import s3_blobs, s3_server, s3_url  # noqa: F401  (fixtures)
 from servers import _stores, online_stores, postgres_server, redis_server  # noqa: F401  (fixtures)
+
+# The scripts of bench/ import each other by bare names. They come last on the path, so that they hide nothing.
+sys.path.append(str(Path(__file__).parents[1] / "bench"))
 
 # A shell starts what runs in its background with SIGINT ignored, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import batching
+from batching import History, trained
 from depth import DEEP
 from mainspring.core.errors import DeadlineExceeded, Overloaded
 from mainspring.core.time import ManualClock
-from mainspring.serving.batching import simulation
 from mainspring.serving.batching.batcher import Batcher, Job
-from mainspring.serving.batching.simulation import History, trained
-from mainspring.serving.batching.workload import Arrival, Line, adversarial, bursty, ideal, optimum, poisson
+from workload import Arrival, Line, adversarial, bursty, ideal, optimum, poisson
 
 NOISE = 0.1
 
@@ -36,7 +36,7 @@ def simulate(
     batcher = kind(clock.now, **{"max_queue_rows": 64, "max_batch_rows": 8, **bounds})
     if known:
         batcher.cost = trained(service, batcher.max_batch_rows)
-    return simulation.simulate(arrivals, service, batcher, clock)
+    return batching.simulate(arrivals, service, batcher, clock)
 
 
 arrivals_lists = st.lists(
@@ -164,7 +164,7 @@ def test_waiting_wins_where_two_batches_take_longer_than_a_request_may() -> None
         batcher.cost = trained(service, 64)
         if not patient:
             batcher.wait_until = clock.now  # type: ignore[method-assign]
-        history = simulation.simulate(arrivals, service, batcher, clock)
+        history = batching.simulate(arrivals, service, batcher, clock)
         return len(history.in_time(arrivals)), len(history.waits)
 
     (with_waits, waits), (without, none) = goodput(True), goodput(False)
@@ -243,7 +243,7 @@ def test_bursts_and_malice_leave_most_of_what_a_fluid_server_reaches(load: float
     clock = ManualClock()
     batcher: Batcher[int] = Batcher(clock.now, max_queue_rows=4_096, max_batch_rows=32)
     batcher.cost = trained(service, 32)
-    history = simulation.simulate(arrivals, service, batcher, clock)
+    history = batching.simulate(arrivals, service, batcher, clock)
     rows = sum(arrivals[place].rows for place in history.in_time(arrivals))
     assert rows >= 0.85 * ideal(arrivals, service, 32)
 
@@ -272,7 +272,7 @@ def test_the_cap_falls_where_large_batches_cost_more_than_the_line_says() -> Non
     batcher.cost = trained(Line(1_000, 50), 64)
     capacity = 16 / 1_800
     arrivals = poisson(1.2 * capacity, 1_000_000, slack=4_000)
-    history = simulation.simulate(arrivals, service, batcher, clock)
+    history = batching.simulate(arrivals, service, batcher, clock)
     assert batcher.cap_rows < 40
     assert len(history.in_time(arrivals)) >= 0.7 * capacity * 1_000_000
 
@@ -285,7 +285,7 @@ def test_a_cost_that_changes_is_soon_known(factor: float) -> None:
     clock = ManualClock()
     batcher: Batcher[int] = Batcher(clock.now, max_queue_rows=4_096, max_batch_rows=32)
     batcher.cost = trained(service, 32)
-    history = simulation.simulate(arrivals, service, batcher, clock)
+    history = batching.simulate(arrivals, service, batcher, clock)
     after = [place for place in history.done if arrivals[place].at > 600_000]
     late = [place for place in after if history.done[place][1] > arrivals[place].deadline]
     assert len(late) <= 0.01 * len(after)

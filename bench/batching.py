@@ -1,4 +1,7 @@
-"""The batcher's policy in simulated time: `python -m mainspring.serving.batching.simulation [--quick] [--json]`.
+"""The batcher's policy in simulated time, on one executor.
+
+    python bench/batching.py --quick    Poisson traffic only
+    python bench/batching.py --json
 
 Nothing here sleeps, so minutes of traffic pass in seconds and every figure repeats. Times are µs.
 """
@@ -19,16 +22,7 @@ from mainspring.core.errors import DeadlineExceeded, MainspringError, Overloaded
 from mainspring.core.time import ManualClock
 from mainspring.serving.batching.batcher import Batcher, Job
 from mainspring.serving.batching.cost import Cost
-from mainspring.serving.batching.workload import (
-    Arrival,
-    Line,
-    Service,
-    adversarial,
-    bursty,
-    ideal,
-    optimum,
-    poisson,
-)
+from workload import Arrival, Line, Service, adversarial, bursty, ideal, optimum, poisson
 
 
 @dataclass(slots=True)
@@ -140,7 +134,7 @@ LOADS, SLACKS, BATCH_ROWS, UNTIL = (0.5, 1.0, 2.0, 4.0), (6_000, 20_000, 50_000)
 
 def measure(traffic: str, service: str, load: float, slack: int) -> Figures:
     """Run one traffic at `load` times the capacity, which is what batches of full size reach."""
-    line, clock = replace(SERVICES[service], chance=random.Random(7)), ManualClock()  # noqa: S311
+    line, clock = replace(SERVICES[service], chance=random.Random(7)), ManualClock()
     capacity = BATCH_ROWS / (line.fixed + line.per_row * BATCH_ROWS)
     arrivals = TRAFFIC[traffic](load * capacity, UNTIL, slack=slack)
     cost = trained(line, BATCH_ROWS)
@@ -168,7 +162,7 @@ def measure(traffic: str, service: str, load: float, slack: int) -> Figures:
 
 def against_optimum(instances: int = 200) -> float:
     """Return the part of the requests that `optimum` answers in time, over random instances of up to eight."""
-    chance = random.Random(11)  # noqa: S311
+    chance = random.Random(11)
     reached = possible = 0
     for _ in range(instances):
         line, size, clock = Line(chance.randint(0, 200), chance.randint(1, 50)), chance.randint(2, 8), ManualClock()
@@ -187,7 +181,7 @@ def against_optimum(instances: int = 200) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m mainspring.serving.batching.simulation", description=__doc__)
+    parser = argparse.ArgumentParser(description="The batcher's policy in simulated time.")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quick", action="store_true", help="only Poisson traffic")
     arguments = parser.parse_args()

@@ -39,7 +39,7 @@ class Line:
     per_row: int
     noise: float = 0.0
     changes: tuple[tuple[int, float], ...] = ()
-    chance: random.Random = field(default_factory=lambda: random.Random(7))  # noqa: S311
+    chance: random.Random = field(default_factory=lambda: random.Random(7))
 
     def factor(self, now: int) -> float:
         return next((by for since, by in reversed(self.changes) if now >= since), 1.0)
@@ -53,13 +53,13 @@ class Line:
 
 def poisson(rate: float, until: int, *, slack: int, seed: int = 3) -> list[Arrival]:
     """Return single rows at `rate` rows a microsecond."""
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     return [Arrival(at, 1, slack) for at in _instants(chance, lambda _: rate, until)]
 
 
 def bursty(rate: float, until: int, *, slack: int, seed: int = 3, period: int = 40_000) -> list[Arrival]:
     """Return single rows: a quarter of the time at three times the rate, the rest at a third of it."""
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
 
     def now(at: float) -> float:
         return rate * (3 if at % period < period / 4 else 1 / 3)
@@ -70,7 +70,7 @@ def bursty(rate: float, until: int, *, slack: int, seed: int = 3, period: int = 
 def adversarial(rate: float, until: int, *, slack: int, seed: int = 3) -> list[Arrival]:
     """Return traffic made to hurt: waves in which requests that may wait come first, then as many at once whose time is
     just enough for one batch, some large, and clients that hang up."""
-    chance, arrivals = random.Random(seed), list[Arrival]()  # noqa: S311
+    chance, arrivals = random.Random(seed), list[Arrival]()
     wave = 24
     for start in count(0, max(1, round(wave / rate))):
         if start >= until:

@@ -90,7 +90,11 @@ def ours(folder: Path, file: Path, unique: bool) -> dict[str, Any]:
         },
         event_time="at",
         recorded_time="known",
-        checks=[ms.in_range("amount", 0, 100_000), ms.not_null("card"), *([ms.unique("payment")] if unique else [])],
+        checks=[
+            ms.checks.in_range("amount", 0, 100_000),
+            ms.checks.not_null("card"),
+            *([ms.checks.unique("payment")] if unique else []),
+        ],
     )
     ingestor = Ingestor(DeltaLake(folder), FileLocks(folder.parent / "locks"), SystemClock())
     return spent(lambda: ingestor.ingest(source, file, keyings={"card": ("card",)}))

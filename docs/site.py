@@ -37,10 +37,13 @@ ADDRESSES = {
 SECTIONS = {
     "Projects": "mainspring.operations",
     "Types": "mainspring.core.schema",
-    "Data": "mainspring.data",
+    "Data": "mainspring.data.model",
+    "Checks": "mainspring.data.checks",
     "Features": "mainspring.features",
     "Expressions": "mainspring.core.expr",
     "Models": "mainspring.training",
+    "Gates": "mainspring.training.gates",
+    "Search": "mainspring.training.space",
     "Metrics and thresholds": "mainspring.stats",
     "Endpoints": "mainspring.serving",
     "Logs of predictions": "mainspring.ledger",
@@ -131,11 +134,18 @@ def _api() -> Iterator[str]:
 
     yield "# Python API\n\nThe public names and their docstrings, as `import mainspring as ms` gives them. "
     yield "[Definitions](definitions.md) has them in short.\n"
-    homes = {name: f"{mainspring._HOME_OF[name]}." for name in mainspring.__all__}
+    groups = {home: group for group, home in mainspring._GROUPS.items()}
+    homes = {name: mainspring._HOME_OF[name] for name in mainspring.__all__ if name not in mainspring._GROUPS}
     for section, package in SECTIONS.items():
         yield f"## {section}\n"
-        for name in [name for name, home in homes.items() if home.startswith(f"{package}.")]:
-            yield f"::: mainspring.{name}\n    options:\n      heading: ms.{name}\n      toc_label: {name}\n"
+        group = groups.get(package, "")
+        if group:
+            yield f"The names of `ms.{group}`. Each is also available as `ms.NAME`.\n"
+        for name, home in homes.items():
+            if home == package or (not group and home not in groups and home.startswith(f"{package}.")):
+                grouped = group and name in getattr(mainspring, group).__all__
+                where = f"ms.{group}.{name}" if grouped else f"ms.{name}"
+                yield f"::: mainspring.{name}\n    options:\n      heading: {where}\n      toc_label: {name}\n"
 
 
 def configuration() -> str:

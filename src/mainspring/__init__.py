@@ -23,23 +23,25 @@ _HOMES = {
     "mainspring.core.schema": ["Boolean", "Float32", "Float64", "Int32", "Int64", "String", "Timestamp"],
     "mainspring.core.expr": ["col", "days", "greatest", "hours", "least", "minutes", "seconds", "when"],
     "mainspring.core.errors": ["MainspringError"],
-    "mainspring.data.model": [
-        "Source", "fresh", "in_range", "length", "matches", "none_of", "not_null", "one_of", "unique",
+    "mainspring.data.checks": [
+        "fresh", "in_range", "length", "matches", "none_of", "not_null", "one_of", "unique",
     ],
+    "mainspring.data.model": ["Source"],
     "mainspring.features.aggregations": [
         "count", "distinct", "first", "last", "last_k", "max", "mean", "min", "quantile", "quantiles", "std", "sum",
         "top_k", "variance",
     ],
     "mainspring.features.declaring": ["feature_view", "on_demand_features", "request_features"],
-    "mainspring.features.model": ["Entity", "Observations"],
+    "mainspring.features.model": ["Entity", "FeatureView", "Observations"],
     "mainspring.jobs.declaring": ["job"],
     "mainspring.ledger.model": ["Log"],
     "mainspring.stats.metrics": ["metric", "precision_at_k", "recall_at_k", "recall_at_precision"],
     "mainspring.stats.thresholds": ["Costs"],
     "mainspring.training.flavours.calibration": ["calibrated"],
+    "mainspring.training.gates": ["approved", "at_least", "at_most", "beats", "complete_card"],
     "mainspring.training.label": ["Label"],
     "mainspring.training.loop.fit": ["fit_torch"],
-    "mainspring.training.model": ["approved", "at_least", "at_most", "beats", "complete_card", "model"],
+    "mainspring.training.model": ["Model", "model"],
     "mainspring.training.runs.run": ["Run"],
     "mainspring.training.sets.training_set": ["TrainingSet"],
     "mainspring.training.space": ["Search", "choice", "integer", "log_uniform", "space", "uniform"],
@@ -47,8 +49,14 @@ _HOMES = {
     "mainspring.serving.model": ["Endpoint"],
     "mainspring.operations.opened": ["open"],
 }  # fmt: skip
+# A group is the module of its names: `ms.checks.not_null` is `ms.not_null`.
+_GROUPS = {
+    "checks": "mainspring.data.checks",
+    "gates": "mainspring.training.gates",
+    "search": "mainspring.training.space",
+}
 _RENAMED = {"sum": "sum_", "min": "min_", "max": "max_", "open": "open_folder"}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names} | _GROUPS
 
 __all__ = [
     "Boolean",
@@ -56,6 +64,7 @@ __all__ = [
     "EarlyStopping",
     "Endpoint",
     "Entity",
+    "FeatureView",
     "Float32",
     "Float64",
     "Int32",
@@ -63,6 +72,7 @@ __all__ = [
     "Label",
     "Log",
     "MainspringError",
+    "Model",
     "Observations",
     "Run",
     "Search",
@@ -75,6 +85,7 @@ __all__ = [
     "at_most",
     "beats",
     "calibrated",
+    "checks",
     "choice",
     "col",
     "complete_card",
@@ -85,6 +96,7 @@ __all__ = [
     "first",
     "fit_torch",
     "fresh",
+    "gates",
     "greatest",
     "hours",
     "in_range",
@@ -113,6 +125,7 @@ __all__ = [
     "recall_at_k",
     "recall_at_precision",
     "request_features",
+    "search",
     "seconds",
     "space",
     "std",
@@ -141,15 +154,16 @@ if TYPE_CHECKING:
     from mainspring.core.schema import Int64 as Int64
     from mainspring.core.schema import String as String
     from mainspring.core.schema import Timestamp as Timestamp
+    from mainspring.data import checks as checks
+    from mainspring.data.checks import fresh as fresh
+    from mainspring.data.checks import in_range as in_range
+    from mainspring.data.checks import length as length
+    from mainspring.data.checks import matches as matches
+    from mainspring.data.checks import none_of as none_of
+    from mainspring.data.checks import not_null as not_null
+    from mainspring.data.checks import one_of as one_of
+    from mainspring.data.checks import unique as unique
     from mainspring.data.model import Source as Source
-    from mainspring.data.model import fresh as fresh
-    from mainspring.data.model import in_range as in_range
-    from mainspring.data.model import length as length
-    from mainspring.data.model import matches as matches
-    from mainspring.data.model import none_of as none_of
-    from mainspring.data.model import not_null as not_null
-    from mainspring.data.model import one_of as one_of
-    from mainspring.data.model import unique as unique
     from mainspring.features.aggregations import count as count
     from mainspring.features.aggregations import distinct as distinct
     from mainspring.features.aggregations import first as first
@@ -168,6 +182,7 @@ if TYPE_CHECKING:
     from mainspring.features.declaring import on_demand_features as on_demand_features
     from mainspring.features.declaring import request_features as request_features
     from mainspring.features.model import Entity as Entity
+    from mainspring.features.model import FeatureView as FeatureView
     from mainspring.features.model import Observations as Observations
     from mainspring.jobs.declaring import job as job
     from mainspring.ledger.model import Log as Log
@@ -178,15 +193,18 @@ if TYPE_CHECKING:
     from mainspring.stats.metrics import recall_at_k as recall_at_k
     from mainspring.stats.metrics import recall_at_precision as recall_at_precision
     from mainspring.stats.thresholds import Costs as Costs
+    from mainspring.training import gates as gates
+    from mainspring.training import space as search
     from mainspring.training.flavours.calibration import calibrated as calibrated
+    from mainspring.training.gates import approved as approved
+    from mainspring.training.gates import at_least as at_least
+    from mainspring.training.gates import at_most as at_most
+    from mainspring.training.gates import beats as beats
+    from mainspring.training.gates import complete_card as complete_card
     from mainspring.training.label import Label as Label
     from mainspring.training.loop.fit import fit_torch as fit_torch
     from mainspring.training.loop.stopping import EarlyStopping as EarlyStopping
-    from mainspring.training.model import approved as approved
-    from mainspring.training.model import at_least as at_least
-    from mainspring.training.model import at_most as at_most
-    from mainspring.training.model import beats as beats
-    from mainspring.training.model import complete_card as complete_card
+    from mainspring.training.model import Model as Model
     from mainspring.training.model import model as model
     from mainspring.training.runs.run import Run as Run
     from mainspring.training.sets.training_set import TrainingSet as TrainingSet
@@ -202,7 +220,8 @@ def __getattr__(name: str) -> Any:
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module 'mainspring' has no attribute {name!r}")
-    return getattr(import_module(home), _RENAMED.get(name, name))
+    module = import_module(home)
+    return module if name in _GROUPS else getattr(module, _RENAMED.get(name, name))
 
 
 def __dir__() -> list[str]:

@@ -121,6 +121,7 @@ def test_models_and_ports_know_no_service(graph: grimp.ImportGraph) -> None:
     # Values that fill a file of their own: below the model, and like it without services.
     values = {f"mainspring.data.{name}" for name in ("checks", "panderas", "patterns")}
     values |= {
+        "mainspring.training.gates",
         "mainspring.training.label",
         "mainspring.training.space",
         "mainspring.jobs.plain",

@@ -75,8 +75,15 @@ def test_a_session_is_copied_without_its_prompts(site: ModuleType) -> None:
 
 
 def test_the_python_reference_has_every_public_name_once(site: ModuleType) -> None:
-    named = re.findall(r"^::: mainspring\.(\w+)$", site.pages()[site.API], re.MULTILINE)
-    assert Counter(named) == Counter(mainspring.__all__)
+    named = re.findall(r"^::: mainspring\.(?:[\w.]+\.)?(\w+)$", site.pages()[site.API], re.MULTILINE)
+    assert Counter(named) == Counter(set(mainspring.__all__) - set(mainspring._GROUPS))
+
+
+def test_the_python_reference_shows_names_in_their_groups(site: ModuleType) -> None:
+    page = site.pages()[site.API]
+    for group in mainspring._GROUPS:
+        for name in getattr(mainspring, group).__all__:
+            assert f"heading: ms.{group}.{name}\n" in page
 
 
 def test_what_would_be_loaded_from_elsewhere_is_found(site: ModuleType) -> None:

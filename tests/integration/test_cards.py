@@ -26,7 +26,7 @@ from mainspring.registry.lineage import lineage_of
 from mainspring.registry.model import Bundle
 from mainspring.stats import metrics
 from mainspring.training.flavours.scoring import score_bundle
-from mainspring.training.model import Gate, complete_card
+from mainspring.training.gates import Gate, complete_card
 
 WORDS = "\n".join(f"## {name}\nSaid.\n" for name in ("Intended use", "Limits", "Ethical considerations", "Contact"))
 

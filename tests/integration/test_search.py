@@ -101,7 +101,7 @@ def test_a_bad_trial_costs_itself_alone_and_all_bad_ones_say_the_first_reason(de
 
     again = depot.run("search", MODEL, "--trials", 0)
     assert again.code != 0
-    assert "A search of 0 trials finds nothing." in again.stderr
+    assert "A search cannot run 0 trials." in again.stderr
 
 
 def test_parameters_that_kill_their_process_are_tried_three_times_and_no_more(depot: Depot) -> None:

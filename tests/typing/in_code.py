@@ -10,17 +10,16 @@ import pyarrow as pa
 
 import mainspring as ms
 from mainspring.data.model import Source
-from mainspring.features.model import FeatureView, RequestFeatures
+from mainspring.features.model import RequestFeatures
 from mainspring.operations.features.file import FeatureFile
 from mainspring.operations.features.table import FeatureTable
 from mainspring.operations.opened import OpenedProject
-from mainspring.training.model import Model
 
 project = ms.open("flights", profile="local")
 assert_type(project, OpenedProject)
-assert_type(project.features["OriginTraffic"], FeatureView | RequestFeatures)
+assert_type(project.features["OriginTraffic"], ms.FeatureView | RequestFeatures)
 assert_type(project.sources["departures"], Source)
-assert_type(project.models["late-arrival"], Model)
+assert_type(project.models["late-arrival"], ms.Model)
 
 data = project.training_set("late-arrival", since="2013-01-01", until=datetime(2013, 7, 1, tzinfo=UTC))
 assert_type(data, FeatureTable)

@@ -19,7 +19,11 @@ schedule = ms.Source(
         "distance": ms.Float32,
     },
     event_time="scheduled_departure",
-    checks=[ms.not_null("flight", "origin", "carrier", "dest"), ms.unique("flight"), ms.in_range("distance", 1, 6000)],
+    checks=[
+        ms.checks.not_null("flight", "origin", "carrier", "dest"),
+        ms.checks.unique("flight"),
+        ms.checks.in_range("distance", 1, 6000),
+    ],
     description="Every scheduled departure",
     owner="flights",
 )
@@ -28,7 +32,11 @@ departures = ms.Source(
     "departures",
     schema={"flight": ms.String, "origin": ms.String, "carrier": ms.String, "dep_delay": ms.Float32},
     event_time="departed_at",
-    checks=[ms.not_null("flight", "dep_delay"), ms.one_of("origin", ["EWR", "JFK", "LGA"]), ms.unique("flight")],
+    checks=[
+        ms.checks.not_null("flight", "dep_delay"),
+        ms.checks.one_of("origin", ["EWR", "JFK", "LGA"]),
+        ms.checks.unique("flight"),
+    ],
     description="Flights that left; known as they leave",
     owner="flights",
 )
@@ -44,7 +52,7 @@ arrivals = ms.Source(
         "late": ms.Boolean,
     },
     event_time="landed_at",
-    checks=[ms.not_null("flight", "arr_delay", "late"), ms.unique("flight")],
+    checks=[ms.checks.not_null("flight", "arr_delay", "late"), ms.checks.unique("flight")],
     description="Flights that landed; landing is estimated as departure + air time + 25 minutes on the ground",
     owner="flights",
 )
@@ -62,7 +70,7 @@ weather = ms.Source(
     },
     event_time="hour",
     lag="15m",
-    checks=[ms.not_null("origin"), ms.in_range("wind_speed", 0, 120), ms.in_range("visib", 0, 10)],
+    checks=[ms.checks.not_null("origin"), ms.checks.in_range("wind_speed", 0, 120), ms.checks.in_range("visib", 0, 10)],
     description="Hourly observations at the three airports, published 15 minutes after their hour",
     owner="flights",
 )

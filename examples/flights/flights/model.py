@@ -19,7 +19,7 @@ from flights.features import (
     baseline=[Schedule],
     label=arrivals.late,
     task="binary",
-    gates=[ms.beats("auc", by=0.005), ms.at_most("brier", 0.2)],
+    gates=[ms.gates.beats("auc", by=0.005), ms.gates.at_most("brier", 0.2)],
     holdout="30d",
     owner="flights",
 )

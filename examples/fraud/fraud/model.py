@@ -12,7 +12,7 @@ from fraud.features import CardHistory, MerchantRecord, Payment, asked, chargeba
     # A chargeback comes 5 to 40 days late, and that there is none is known after 40.
     label=ms.Label(chargebacks.fraud, matures="40d", otherwise=False, entity=payment),
     task="binary",
-    gates=[ms.beats("average_precision", by=0.02), ms.at_least("average_precision", 0.3)],
+    gates=[ms.gates.beats("average_precision", by=0.02), ms.gates.at_least("average_precision", 0.3)],
     holdout="40d",
     owner="risk",
 )

@@ -12,6 +12,8 @@ from mainspring.core.schema import DType, Schema
 from mainspring.core.time import format_duration, parse_duration
 from mainspring.data.patterns import ANYWHERE, START, WHOLE, to_re2
 
+__all__ = ["fresh", "in_range", "length", "matches", "none_of", "not_null", "one_of", "unique"]
+
 Value = str | int | float | bool
 
 _PATTERNS = {"matches": WHOLE, "begins_with_match": START, "contains_match": ANYWHERE}
@@ -119,7 +121,7 @@ def read_checks(given: Iterable[Any], columns: Schema, source: str) -> Iterator[
             if type(each).__module__.partition(".")[0] != "pandera" and not hasattr(each, "to_schema"):
                 raise Invalid(
                     f"Source {source!r} has {each!r} as a check.",
-                    fix="use ms.not_null, ms.in_range, ..., or a DataFrameSchema of pandera.",
+                    fix="use ms.checks.not_null, ms.checks.in_range, ..., or a DataFrameSchema of pandera.",
                 )
             from mainspring.data.panderas import translated
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from mainspring.core.errors import Denied, Invalid
 from mainspring.delivery.model import GateResult
 from mainspring.registry.model import Approval, ModelVersion
-from mainspring.training.model import Gate
+from mainspring.training.gates import Gate
 
 APPROVED = "approved"  # kind of the gate
 

@@ -12,7 +12,7 @@ from mainspring.core.errors import Invalid
 from mainspring.delivery.model import GateResult
 from mainspring.registry.model import Manifest
 from mainspring.stats.metrics import DECIDED, HIGHER_IS_BETTER, Metric, higher_is_better
-from mainspring.training.model import Gate
+from mainspring.training.gates import Gate
 
 # Tolerance for the rounding of sums computed in different orders.
 _ROUNDING = 1e-12

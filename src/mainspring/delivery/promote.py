@@ -18,7 +18,7 @@ from mainspring.serving.model import Endpoint
 from mainspring.serving.ports import Routes
 from mainspring.stats.metrics import Metric
 from mainspring.stats.thresholds import Costs
-from mainspring.training.model import Gate
+from mainspring.training.gates import Gate
 
 _PROMOTE = "promote"  # prefix of a move's reason, by which a rollback finds earlier promotions
 _ROLLBACK = "rollback"

@@ -30,7 +30,7 @@ orders = ms.Source(
     "orders",
     schema={"customer": ms.String, "amount": ms.Float32},
     event_time="ordered_at",
-    checks=[ms.not_null("customer", "amount"), ms.in_range("amount", 0)],
+    checks=[ms.checks.not_null("customer", "amount"), ms.checks.in_range("amount", 0)],
 )
 
 

@@ -18,7 +18,7 @@ from mainspring.registry.processes import local_user
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mainspring.training.model import Gate
+    from mainspring.training.gates import Gate
 
 
 def promote(project: Project, model: str, version: str | None = None, *, reason: str = "") -> Promotion:

@@ -1,4 +1,4 @@
-"""Declaration of a model, its gates, and the report of its training."""
+"""Declaration of a model, and the report of its training."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from types import NoneType
 from typing import Any
-
-import msgspec
 
 from mainspring.core import html
 from mainspring.core.definition_registry import declare, expect, expect_each
@@ -19,6 +17,7 @@ from mainspring.data.model import SourceColumn
 from mainspring.features.model import FeatureColumn, FeatureGroup, FeatureView, Observations, RequestFeatures
 from mainspring.stats.metrics import DECIDED, Metric, is_of, metrics_of, named, of_label
 from mainspring.stats.thresholds import Costs
+from mainspring.training.gates import Gate
 from mainspring.training.label import Label, as_labels
 from mainspring.training.space import Search
 
@@ -33,62 +32,6 @@ CHECKS = (
     "all-null",
     "constant",
 )
-
-
-class Gate(msgspec.Struct, frozen=True):
-    """A condition a version must meet to go live. `kind`: beats, at_most, at_least, approved, card."""
-
-    kind: str
-    metric: str
-    value: float
-
-    @property
-    def on_metric(self) -> bool:
-        """True if a metric decides the gate; else approvals or the model card do."""
-        return self.kind not in ("approved", "card")
-
-    def __str__(self) -> str:
-        if self.kind == "approved":
-            return f"approved by {self.value:g}"
-        if self.kind == "card":
-            return "complete card"
-        words = {"beats": "beats by", "at_most": "at most", "at_least": "at least"}
-        return f"{self.metric} {words[self.kind]} {self.value:g}"
-
-
-def beats(metric: str | Metric, by: float = 0.0) -> Gate:
-    """Require the metric to beat the baseline by at least `by`, and to be no worse than the champion's, on the same
-    held-out rows.
-    """
-    return _on("beats", metric, by)
-
-
-def at_most(metric: str | Metric, value: float) -> Gate:
-    """Require the held-out metric to be at most `value`."""
-    return _on("at_most", metric, value)
-
-
-def at_least(metric: str | Metric, value: float) -> Gate:
-    """Require the held-out metric to be at least `value`."""
-    return _on("at_least", metric, value)
-
-
-def _on(kind: str, metric: str | Metric, value: float) -> Gate:
-    name = metric.name if isinstance(metric, Metric) else metric
-    expect(name, str, "The metric of a gate", fix='name one, such as "auc", or give one that @ms.metric made.')
-    expect(value, (int, float), f"What a gate asks of {name}", fix="give a number.")
-    return Gate(kind, name, value)
-
-
-def approved(by: int = 1) -> Gate:
-    """Require approvals by at least `by` people other than the version's author (`mainspring models approve`)."""
-    expect(by, int, "How many people must approve", fix="give a number of people.")
-    return Gate("approved", "approvals", by)
-
-
-def complete_card() -> Gate:
-    """Require a model card without required gaps (`mainspring models card`)."""
-    return Gate("card", "required gaps", 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,7 +182,7 @@ def model(
     """
     check_id(name, "model")
     owner_of = f"The {{}} of model {name!r}"
-    expect_each(gates, Gate, owner_of.format("gates"), fix='give a list such as [ms.beats("auc", by=0.01)].')
+    expect_each(gates, Gate, owner_of.format("gates"), fix='give a list such as [ms.gates.beats("auc", by=0.01)].')
     expect(search, (Search, NoneType), owner_of.format("search"), fix="write search=ms.Search(...).")
     expect(seed, int, owner_of.format("seed"), fix="give a whole number.")
     expect(holdout, (int, float, str), owner_of.format("holdout"), fix="give a share or a duration.")

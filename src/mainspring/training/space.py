@@ -13,6 +13,8 @@ from mainspring.core.definition_registry import expect
 from mainspring.core.errors import Invalid
 from mainspring.stats.metrics import DECIDED, HIGHER_IS_BETTER, Metric, higher_is_better
 
+__all__ = ["choice", "integer", "log_uniform", "space", "uniform"]
+
 PRUNERS = ("median", "halving", "none")
 # parameters that a training logs itself, whose names a space must not use
 _TAKEN = ("since", "until", "holdout", "task", "training_rows", "holdout_rows", "dropped", "digest", "threshold")
@@ -54,7 +56,10 @@ def integer(low: int, high: int, *, log: bool = False) -> Numbers:
     """
     bounds: tuple[Any, ...] = (low, high)
     if not all(isinstance(bound, int) and not isinstance(bound, bool) for bound in bounds):
-        raise Invalid(f"ms.integer({low!r}, {high!r}) has a bound that is no whole number.", fix="use ms.uniform.")
+        raise Invalid(
+            f"ms.search.integer({low!r}, {high!r}) has a bound that is not a whole number.",
+            fix="use ms.search.uniform.",
+        )
     return _numbers(low, high, log, True)
 
 
@@ -75,15 +80,15 @@ def choice(*values: Any) -> Choice:
         Invalid: There are no values, one has another type, or two have the same text.
     """
     if not values:
-        raise Invalid("ms.choice() has no values.", fix='name them: ms.choice("gini", "entropy").')
+        raise Invalid("ms.search.choice() has no values.", fix='name them: ms.search.choice("gini", "entropy").')
     wrong = [value for value in values if value is not None and not isinstance(value, (str, int, float, bool))]
     if wrong:
         raise Invalid(
-            f"ms.choice has the value {wrong[0]!r}, a {type(wrong[0]).__name__}.",
-            fix="choose among names, and make the value of the name in the training function.",
+            f"ms.search.choice has the value {wrong[0]!r}, a {type(wrong[0]).__name__}.",
+            fix="choose among names, and build the value for a name in the training function.",
         )
     if len({str(value) for value in values}) != len(values):
-        raise Invalid(f"ms.choice{values!r} has a value twice, as it is written.", fix="name each once.")
+        raise Invalid(f"ms.search.choice{values!r} names a value twice.", fix="name each value once.")
     return Choice(values)
 
 
@@ -94,15 +99,18 @@ def space(**parameters: Dimension) -> dict[str, Dimension]:
         Invalid: There are no parameters, one is not a dimension, or its name is reserved by the run.
     """
     if not parameters:
-        raise Invalid("ms.space() has no parameters.", fix="name at least one: ms.space(depth=ms.integer(2, 8)).")
+        raise Invalid(
+            "ms.search.space() has no parameters.",
+            fix="name at least one: ms.search.space(depth=ms.search.integer(2, 8)).",
+        )
     for name, dimension in parameters.items():
         if not isinstance(dimension, (Numbers, Choice)):
             raise Invalid(
                 f"Parameter {name!r} of the space is {dimension!r}.",
-                fix="use ms.integer, ms.uniform, ms.log_uniform or ms.choice; a fixed value needs no search.",
+                fix="use a range or a choice of ms.search; set a fixed value in the training function.",
             )
         if name in _TAKEN:
-            raise Invalid(f"A run keeps its own {name!r}, so no parameter can be called so.", fix="rename it.")
+            raise Invalid(f"The name {name!r} is reserved: each run logs it.", fix="rename the parameter.")
     return dict(parameters)
 
 
@@ -154,7 +162,7 @@ class Search:
             better = higher_is_better(given)  # of one of several labels too: rmse.minutes
         if better is None:
             raise Invalid(
-                f"A search cannot go by {given!r}.",
+                f"A search cannot optimise {given!r}.",
                 fix=f"use a metric of the project's own, or one of {', '.join(sorted(HIGHER_IS_BETTER))}.",
             )
         object.__setattr__(self, "metric", given)
@@ -162,7 +170,12 @@ class Search:
         if self.pruner not in PRUNERS:
             raise Invalid(f"There is no pruner {self.pruner!r}.", fix=f"use one of {', '.join(PRUNERS)}.")
         check_trials(self.trials)
-        expect(self.space, Mapping, "The space of a search", fix="write space=ms.space(depth=ms.integer(2, 8)).")
+        expect(
+            self.space,
+            Mapping,
+            "The space of a search",
+            fix="write space=ms.search.space(depth=ms.search.integer(2, 8)).",
+        )
         space(**self.space)
 
     @property
@@ -204,15 +217,19 @@ def check_trials(trials: Any) -> None:
         Invalid: `trials` is not a positive whole number.
     """
     if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
-        raise Invalid(f"A search of {trials!r} trials finds nothing.", fix="use at least 1; 40 are a good beginning.")
+        raise Invalid(
+            f"A search cannot run {trials!r} trials.", fix="use a whole number of at least 1; 40 is a good start."
+        )
 
 
 def _numbers(low: Any, high: Any, log: bool, whole: bool) -> Numbers:
     written = f"from {low!r} to {high!r}"
     if not all(isinstance(bound, (int, float)) and math.isfinite(bound) for bound in (low, high)):
-        raise Invalid(f"A parameter {written} has a bound that is no finite number.")
+        raise Invalid(f"A parameter {written} has a bound that is not a finite number.", fix="give two finite numbers.")
     if low > high:
-        raise Invalid(f"A parameter {written} can have no value.", fix="write the smaller bound first.")
+        raise Invalid(f"A parameter {written} is an empty range.", fix="write the smaller bound first.")
     if log and low < (1 if whole else math.ulp(0.0)):
-        raise Invalid(f"A parameter {written} has no logarithm.", fix="begin above 0, or search it without log.")
+        raise Invalid(
+            f"A parameter {written} cannot be sampled on a logarithmic scale.", fix="start above 0, or leave out `log`."
+        )
     return Numbers(low, high, log, whole)

@@ -40,8 +40,9 @@ from mainspring.security.signing import SigningKey
 from mainspring.serving.adapters.memory import MemoryBaselines, MemoryRoutes
 from mainspring.serving.model import Arm, Endpoint, Route
 from mainspring.stats.reference import profile
+from mainspring.training.gates import at_most, beats
 from mainspring.training.label import as_label
-from mainspring.training.model import Model, at_most, beats
+from mainspring.training.model import Model
 
 START = parse_instant("2013-07-01T00:00:00Z")
 WEEKS = 9

@@ -24,7 +24,7 @@ from mainspring.registry.runs import NAME, PARENT
 from mainspring.security.model import Action, ApiKey
 from mainspring.serving.model import Arm, Route
 from mainspring.stats.metrics import score
-from mainspring.training.model import approved
+from mainspring.training.gates import approved
 from mainspring.training.search.trials import REASON, STATE, VALUE
 from mainspring.training.sets.labels import LABEL
 from unit.console.flights import NOW, Project, populated

@@ -27,7 +27,7 @@ from mainspring.security.signing import SigningKey
 from mainspring.serving.adapters.memory import MemoryRoutes
 from mainspring.serving.model import Endpoint
 from mainspring.stats import metrics
-from mainspring.training.model import Gate
+from mainspring.training.gates import Gate
 
 ROWS = 600
 BASELINE = {"auc": 0.5, "brier": 0.24}

@@ -18,7 +18,7 @@ from mainspring.registry.adapters.memory_decisions import MemoryApprovals
 from mainspring.registry.bundles import seal
 from mainspring.registry.model import AliasMove, Approval, Bundle, ModelVersion
 from mainspring.serving.model import Endpoint
-from mainspring.training.model import Gate, approved, at_most, beats
+from mainspring.training.gates import Gate, approved, at_most, beats
 from unit.delivery.stage import Stage, fitted, frame, hours, rows
 
 GATES = (beats("auc", by=0.05), at_most("brier", 0.24))

@@ -132,7 +132,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "gate: metric": (lambda: any_.beats(7), "metric of a gate is 7"),
     "gate: value": (lambda: any_.at_most("brier", "0.2"), "asks of brier is '0.2'"),
     "gate: people": (lambda: any_.approved(by="ana"), "must approve is 'ana'"),
-    "search: metric": (lambda: any_.Search(7, space=space), "go by 7"),
+    "search: metric": (lambda: any_.Search(7, space=space), "optimise 7"),
     "search: space": (lambda: any_.Search("auc", space=["depth"]), r"space of a search is \['depth'\]"),
     "search: trials": (lambda: any_.Search("auc", space=space, trials="40"), "'40' trials"),
 }

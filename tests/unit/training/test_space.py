@@ -13,27 +13,31 @@ import mainspring as ms
 from mainspring.core.errors import Invalid
 from mainspring.training.space import Chosen, Search
 
-SPACE = {"depth": ms.integer(1, 9), "rate": ms.log_uniform(1e-300, 1e300), "kind": ms.choice(None, True, 2, 0.5, "a")}
+SPACE = {
+    "depth": ms.search.integer(1, 9),
+    "rate": ms.search.log_uniform(1e-300, 1e300),
+    "kind": ms.search.choice(None, True, 2, 0.5, "a"),
+}
 
 
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (ms.space, "ms.space() has no parameters"),
-        (lambda: ms.space(depth=3), "'depth' of the space is 3"),
-        (lambda: ms.space(until=ms.integer(1, 2)), "its own 'until'"),
-        (lambda: ms.integer(3, 2), "from 3 to 2 can have no value"),
-        (lambda: ms.integer(1, 2.5), "no whole number"),
-        (lambda: ms.integer(0, 2, log=True), "has no logarithm"),
-        (lambda: ms.uniform(0, float("inf")), "no finite number"),
-        (lambda: ms.uniform("a", 2), "no finite number"),
-        (lambda: ms.log_uniform(0, 1), "has no logarithm"),
-        (ms.choice, "has no values"),
-        (lambda: ms.choice("a", "a"), "a value twice"),
-        (lambda: ms.choice(1, "1"), "a value twice"),
-        (lambda: ms.choice([1]), "the value [1], a list"),
-        (lambda: Search("auc", space={}), "ms.space() has no parameters"),
-        (lambda: Search("aux", space=SPACE), "cannot go by 'aux'"),
+        (ms.search.space, "ms.search.space() has no parameters"),
+        (lambda: ms.search.space(depth=3), "'depth' of the space is 3"),
+        (lambda: ms.search.space(until=ms.search.integer(1, 2)), "'until' is reserved"),
+        (lambda: ms.search.integer(3, 2), "from 3 to 2 is an empty range"),
+        (lambda: ms.search.integer(1, 2.5), "not a whole number"),
+        (lambda: ms.search.integer(0, 2, log=True), "logarithmic scale"),
+        (lambda: ms.search.uniform(0, float("inf")), "not a finite number"),
+        (lambda: ms.search.uniform("a", 2), "not a finite number"),
+        (lambda: ms.search.log_uniform(0, 1), "logarithmic scale"),
+        (ms.search.choice, "has no values"),
+        (lambda: ms.search.choice("a", "a"), "a value twice"),
+        (lambda: ms.search.choice(1, "1"), "a value twice"),
+        (lambda: ms.search.choice([1]), "the value [1], a list"),
+        (lambda: Search("auc", space={}), "ms.search.space() has no parameters"),
+        (lambda: Search("aux", space=SPACE), "cannot optimise 'aux'"),
         (lambda: Search("auc", space=SPACE, trials=0), "0 trials"),
         (lambda: Search("auc", space=SPACE, trials=True), "True trials"),
         (lambda: Search("auc", space=SPACE, pruner="best"), "no pruner 'best'"),
@@ -46,7 +50,7 @@ def test_a_wrong_space_or_search_is_refused(make: Any, said: str) -> None:
 
 def test_python_refuses_a_parameter_named_twice() -> None:
     with pytest.raises(SyntaxError, match="keyword argument repeated: depth"):
-        compile("ms.space(depth=ms.integer(1, 2), depth=ms.integer(1, 3))", "model.py", "eval")
+        compile("ms.search.space(depth=ms.search.integer(1, 2), depth=ms.search.integer(1, 3))", "model.py", "eval")
 
 
 @given(st.integers(1, 9), st.floats(1e-300, 1e300), st.sampled_from([None, True, 2, 0.5, "a"]))
@@ -68,7 +72,7 @@ def test_a_search_is_told_from_another_by_its_metric_and_space_alone() -> None:
     one = Search("auc", space=SPACE)
     assert one.digest == Search("auc", space=dict(reversed(SPACE.items())), trials=3, pruner="none").digest
     assert one.digest != Search("log_loss", space=SPACE).digest
-    assert one.digest != Search("auc", space={**SPACE, "depth": ms.integer(1, 8)}).digest
+    assert one.digest != Search("auc", space={**SPACE, "depth": ms.search.integer(1, 8)}).digest
     assert one.maximize
     assert not Search("log_loss", space=SPACE).maximize
 

@@ -269,6 +269,6 @@ def _search_of(model: Model) -> Search:
     if model.search is None:
         raise Invalid(
             f"Model {model.name!r} declares no search.",
-            fix='add search=ms.Search("auc", space=ms.space(...)) to it; docs/howto/search.md shows how.',
+            fix='add search=ms.Search("auc", space=ms.search.space(...)) to it; docs/howto/search.md shows how.',
         )
     return model.search

@@ -86,7 +86,7 @@ def label_values(column: pa.ChunkedArray[Any], model: Model) -> np.ndarray[Any, 
     label = model.label.name
     if (wrong := np.flatnonzero(~np.isfinite(numbers.reshape(-1, len(model.labels))).all(axis=0))).size:
         name = model.labels[int(wrong[0])].name
-        raise InvalidData(f"Label {name} has NaN or infinite values.", fix="check the source with ms.in_range.")
+        raise InvalidData(f"Label {name} has NaN or infinite values.", fix="check the source with ms.checks.in_range.")
     if model.task == "regression":
         return numbers
     whole = numbers.astype(np.int64)

@@ -1,17 +1,5 @@
 """Expressions: one tree, read twice (SQL offline, NumPy online)."""
 
-from mainspring.core.expr.building import (
-    col,
-    days,
-    greatest,
-    hours,
-    least,
-    microseconds,
-    minutes,
-    rewrite,
-    seconds,
-    when,
-)
 from mainspring.core.expr.tree import (
     Call,
     Cast,
@@ -23,6 +11,16 @@ from mainspring.core.expr.tree import (
     TimePart,
     Unnamed,
     as_expr,
+    col,
+    days,
+    greatest,
+    hours,
+    least,
+    microseconds,
+    minutes,
+    rewrite,
+    seconds,
+    when,
 )
 
 __all__ = [

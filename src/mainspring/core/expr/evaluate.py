@@ -1,11 +1,12 @@
 """The online reading of an expression: NumPy over a batch of rows. The rules are those of `types`.
 
-An expression is compiled once to a chain of functions and kept, so that a small batch costs microseconds a node.
+An expression is compiled once to a chain of operations and casts, and kept: a small batch costs microseconds a node.
 """
 
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +14,9 @@ from typing import Any
 import numpy as np
 
 from mainspring.core.expr import operations as ops
-from mainspring.core.expr import texts
-from mainspring.core.expr.casts import cast
-from mainspring.core.expr.operations import Pair
+from mainspring.core.expr.operations import NUMPY_TYPES, Array, Pair, Vector, alone, objects, vector, within
 from mainspring.core.expr.tree import Node
-from mainspring.core.expr.types import Typed, columns_of, resolve
-from mainspring.core.expr.vectors import NUMPY_TYPES, Vector, vector
+from mainspring.core.expr.types import DECIMAL, INTEGER, Typed, columns_of, resolve
 from mainspring.core.expr.wall_clock import part_of, start_of
 from mainspring.core.schema import DType, Schema
 
@@ -62,15 +60,15 @@ _FUNCTIONS: Mapping[str, Callable[..., Pair]] = {
     "sqrt": ops.sqrt,
     "log": ops.log,
     "exp": ops.alone(ops.exp),
-    "lower": ops.alone(texts.lower),
-    "upper": ops.alone(texts.upper),
-    "length": ops.alone(texts.length),
-    "strip": ops.alone(texts.strip),
+    "lower": ops.alone(ops.lower),
+    "upper": ops.alone(ops.upper),
+    "length": ops.alone(ops.length),
+    "strip": ops.alone(ops.strip),
     "concat": ops.both(operator.add),
-    "contains": texts.together(np.bool_, lambda text, part: part in text),
-    "starts_with": texts.together(np.bool_, str.startswith),
-    "ends_with": texts.together(np.bool_, str.endswith),
-    "replace": texts.together(np.object_, texts.replaced),
+    "contains": ops.together(np.bool_, lambda text, part: part in text),
+    "starts_with": ops.together(np.bool_, str.startswith),
+    "ends_with": ops.together(np.bool_, str.endswith),
+    "replace": ops.together(np.object_, ops.replaced),
 }
 
 
@@ -142,7 +140,7 @@ def _constant(node: Typed) -> Step:
 
 def _function(node: Typed) -> Callable[..., Pair]:
     if node.operation == "cast":
-        return cast(node.arguments[0].dtype, node.dtype)
+        return _cast(node.arguments[0].dtype, node.dtype)
     if node.operation == "time_part":
         return ops.alone(part_of(node.name, node.zone))
     if node.operation == "time_start":
@@ -150,10 +148,118 @@ def _function(node: Typed) -> Callable[..., Pair]:
     if node.operation == "clip":
         return ops.alone(ops.clip(*node.options))
     if node.operation == "slice":
-        return ops.alone(texts.slice_of(*node.options))
+        return ops.alone(ops.slice_of(*node.options))
     if node.operation in ("least", "greatest"):
         return ops.extreme(node.operation, floats=node.dtype in (DType.Float32, DType.Float64))
     if node.operation == "one_of":
         options = frozenset(node.options)
         return ops.alone(lambda values: np.array([value in options for value in values.tolist()], dtype=np.bool_))
     return _FUNCTIONS[node.operation]
+
+
+_FLOATS = (DType.Float32, DType.Float64)
+
+
+def _cast(source: DType, target: DType) -> Callable[[Pair], Pair]:
+    """Return the conversion between two types."""
+    to = NUMPY_TYPES[target]
+    if source is DType.String:
+        return _from_string(target)
+    if target is DType.String:
+        return alone(_bool_text if source is DType.Boolean else _int_text)
+    if target is DType.Boolean:
+        return _truth_of_float if source in _FLOATS else alone(lambda values: values != 0)
+    if target is DType.Timestamp:
+        return within
+    if source in _FLOATS and target not in _FLOATS:
+        return _cut(target)
+    if source is DType.Float64 and target is DType.Float32:
+        return _to_float32
+    if source is DType.Int64 and target is DType.Int32:
+        return _to_int32
+    return alone(lambda values: values.astype(to))
+
+
+def _bool_text(values: Array) -> Array:
+    return objects(["true" if value else "false" for value in values.tolist()])
+
+
+def _int_text(values: Array) -> Array:
+    return objects([str(value) for value in values.tolist()])
+
+
+def _truth_of_float(argument: Pair) -> Pair:
+    values, valid = argument
+    return values != 0, valid & ~np.isnan(values)
+
+
+def _to_int32(argument: Pair) -> Pair:
+    values, valid = argument
+    small = values.astype(np.int32)
+    return small, valid & (small == values)
+
+
+def _to_float32(argument: Pair) -> Pair:
+    values, valid = argument
+    single = values.astype(np.float32)
+    return single, valid & ~(np.isinf(single) & ~np.isinf(values))
+
+
+def _cut(target: DType) -> Callable[[Pair], Pair]:
+    to, limit = NUMPY_TYPES[target], 2.0 ** (31 if target is DType.Int32 else 63)
+
+    def apply(argument: Pair) -> Pair:
+        whole = np.trunc(argument[0])
+        fits = (whole >= -limit) & (whole < limit)
+        return np.where(fits, whole, 0).astype(to), argument[1] & fits
+
+    return apply
+
+
+def _from_string(target: DType) -> Callable[[Pair], Pair]:
+    to, parse = NUMPY_TYPES[target], _PARSERS[target]
+
+    def apply(argument: Pair) -> Pair:
+        parsed = [parse(text) for text in argument[0].tolist()]
+        known = np.array([value is not None for value in parsed], dtype=np.bool_)
+        return np.array([0 if value is None else value for value in parsed]).astype(to), argument[1] & known
+
+    return apply
+
+
+def _parse_bool(text: str) -> bool | None:
+    return {"true": True, "false": False}.get(text.lower() if text.isascii() else "")
+
+
+def _parse_float(text: str) -> float | None:
+    number = float(text) if _DECIMAL(text) else np.inf
+    return number if np.isfinite(number) else None
+
+
+def _parse_float32(text: str) -> float | None:
+    number = _parse_float(text)
+    return None if number is None or np.isinf(np.float32(number)) else number
+
+
+def _parse_int(bits: int) -> Callable[[str], int | None]:
+    limit = 1 << (bits - 1)
+
+    def parse(text: str) -> int | None:
+        digits = text.lstrip("+-").lstrip("0") or "0"
+        if not _INTEGER(text) or len(digits) > 19:  # int() refuses thousands of digits
+            return None
+        number = -int(digits) if text[0] == "-" else int(digits)
+        return number if -limit <= number < limit else None
+
+    return parse
+
+
+_INTEGER = re.compile(INTEGER).fullmatch
+_DECIMAL = re.compile(DECIMAL).fullmatch
+_PARSERS: dict[DType, Callable[[str], Any]] = {
+    DType.Boolean: _parse_bool,
+    DType.Int32: _parse_int(32),
+    DType.Int64: _parse_int(64),
+    DType.Float32: _parse_float32,
+    DType.Float64: _parse_float,
+}

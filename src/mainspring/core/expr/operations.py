@@ -1,4 +1,4 @@
-"""NumPy implementation of each typed operation; `evaluate` chains them.
+"""Columns of a batch, and the NumPy implementation of each typed operation; `evaluate` chains them.
 
 A function takes (values, valid) pairs and gives one. Shapes are (rows,) or, of what is the same for all rows, (1,).
 The values at a null are arbitrary but of the right type, and never raise. The caller silences NumPy's warnings.
@@ -7,13 +7,91 @@ The values at a null are arbitrary but of the right type, and never raise. The c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from mainspring.core.expr.vectors import Array
-from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
+from mainspring.core.errors import InvalidData
+from mainspring.core.expr.types import WHITE_SPACE
+from mainspring.core.schema import DType
+from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT, from_datetime
+
+Array = npt.NDArray[Any]
+
+NUMPY_TYPES: Mapping[DType, Any] = {
+    DType.String: np.object_,
+    DType.Boolean: np.bool_,
+    DType.Int32: np.int32,
+    DType.Int64: np.int64,
+    DType.Float32: np.float32,
+    DType.Float64: np.float64,
+    DType.Timestamp: np.int64,
+    DType.Duration: np.int64,
+}
+_NONE = type(None)
+_ACCEPTED: Mapping[DType, frozenset[type]] = {
+    DType.String: frozenset((str, _NONE)),
+    DType.Boolean: frozenset((bool, _NONE)),
+    DType.Int32: frozenset((int, _NONE)),
+    DType.Int64: frozenset((int, _NONE)),
+    DType.Float32: frozenset((float, int, _NONE)),
+    DType.Float64: frozenset((float, int, _NONE)),
+    DType.Timestamp: frozenset((int, datetime, _NONE)),
+    DType.Duration: frozenset((int, _NONE)),
+}
+_FILL: Mapping[DType, Any] = {dtype: "" if dtype is DType.String else 0 for dtype in DType}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vector:
+    """Values of one type, shape (rows,), and `valid`, shape (rows,): False where the value is null.
+
+    What `values` holds at a null is arbitrary, of the right type. Strings are `object`, times are int64 microseconds.
+    """
+
+    values: Array
+    valid: Array
+
+    def to_list(self) -> list[Any]:
+        """Return plain Python values, None for null."""
+        if self.valid.all():
+            return list(self.values.tolist())
+        pairs = zip(self.values.tolist(), self.valid.tolist(), strict=True)
+        return [value if valid else None for value, valid in pairs]
+
+
+def vector(values: Sequence[Any], dtype: DType) -> Vector:
+    """Return plain Python values (None for null) as a vector.
+
+    Timestamps are ints (UTC epoch microseconds) or aware datetimes; an int may stand for a float.
+
+    Raises:
+        InvalidData: A value is of another type or does not fit; the message names it.
+    """
+    found = set(map(type, values))
+    if not found <= _ACCEPTED[dtype]:
+        wrong = next(value for value in values if type(value) not in _ACCEPTED[dtype])
+        raise InvalidData(f"{wrong!r} of type {type(wrong).__name__} is not a {dtype!r}.")
+    if datetime in found:
+        values = [from_datetime(value) if isinstance(value, datetime) else value for value in values]
+    if _NONE in found:
+        valid = np.array([value is not None for value in values], dtype=np.bool_)
+        fill = _FILL[dtype]
+        values = [fill if value is None else value for value in values]
+    else:
+        valid = np.ones(len(values), dtype=np.bool_)
+    try:
+        if dtype is DType.Float32:
+            with np.errstate(over="raise"):
+                return Vector(np.array(values, dtype=np.float64).astype(np.float32), valid)
+        return Vector(np.array(values, dtype=NUMPY_TYPES[dtype]), valid)
+    except (OverflowError, FloatingPointError):
+        raise InvalidData(f"{max(values, key=abs)!r} does not fit {dtype!r}.") from None
+
 
 Pair = tuple[Array, Array]
 
@@ -170,3 +248,53 @@ def _exp(x: float) -> float:
 def instant(function: Callable[[Array], Array]) -> Callable[[Pair], Pair]:
     """Return `function` of instants, null where the result is none."""
     return lambda argument: within((function(argument[0]), argument[1]))
+
+
+_LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
+_UPPER = {code: code - 32 for code in range(ord("a"), ord("z") + 1)}
+
+
+def objects(values: list[Any]) -> Array:
+    """Return strings as an array of objects."""
+    array = np.empty(len(values), dtype=np.object_)
+    array[:] = values
+    return array
+
+
+def lower(values: Array) -> Array:
+    return objects([text.lower() if text.isascii() else text.translate(_LOWER) for text in values.tolist()])
+
+
+def upper(values: Array) -> Array:
+    return objects([text.upper() if text.isascii() else text.translate(_UPPER) for text in values.tolist()])
+
+
+def length(values: Array) -> Array:
+    return np.array([len(text) for text in values.tolist()], dtype=np.int32)
+
+
+def strip(values: Array) -> Array:
+    return objects([text.strip(WHITE_SPACE) for text in values.tolist()])
+
+
+def slice_of(start: Any, length: Any) -> Callable[[Array], Array]:
+    end = None if length is None else start + length
+    return lambda values: objects([text[start:end] for text in values.tolist()])
+
+
+def replaced(text: str, old: str, new: str) -> str:
+    return text.replace(old, new) if old else text
+
+
+def together(kind: Any, function: Callable[..., Any]) -> Callable[..., tuple[Array, Array]]:
+    """Return `function` of several strings, null where one is; its results are of NumPy's type `kind`."""
+
+    def apply(*arguments: tuple[Array, Array]) -> tuple[Array, Array]:
+        columns = np.broadcast_arrays(*(values for values, _ in arguments))
+        found = [function(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+        valid = arguments[0][1]
+        for _, also in arguments[1:]:
+            valid = valid & also
+        return objects(found) if kind is np.object_ else np.array(found, dtype=kind), valid
+
+    return apply

@@ -1,15 +1,91 @@
-"""Signatures of functions: result types by the types of the arguments."""
+"""Signatures of functions: typed operations, and result types by the types of the arguments."""
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from mainspring.core.errors import Invalid
-from mainspring.core.expr.constants import fit
 from mainspring.core.expr.render import render
-from mainspring.core.expr.tree import Call, Literal, Scalar
-from mainspring.core.expr.typed import FLOATS, INTEGERS, Typed, widened, wrong
+from mainspring.core.expr.tree import Call, Cast, Literal, Node, Scalar, TimePart
 from mainspring.core.schema import DType
+from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
+
+INTEGERS = (DType.Int32, DType.Int64)
+FLOATS = (DType.Float32, DType.Float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """One operation with its type. Its arguments have exactly the types it needs.
+
+    `operation` is `column` (`name`), `literal` (`value`), `cast`, `time_part` and `time_start` (`name` is the part), a
+    tree's function name where one rule does for all types, or: int_add, int_sub, int_mul, int_neg, int_abs (of Int64
+    and Duration), float_add, float_sub, float_mul, float_div, float_neg, float_abs, instant_add, instant_sub (a
+    duration), instant_between (two instants), concat.
+    """
+
+    operation: str
+    dtype: DType
+    arguments: tuple[Typed, ...] = ()
+    name: str = ""
+    value: Scalar = None
+    options: tuple[bool | int | float | str | None, ...] = ()  # of one_of, clip (low, high), slice (start, length)
+    zone: str = ""
+
+
+def widened(argument: Typed, dtype: DType) -> Typed:
+    """Return the argument converted to a wider type; a constant is converted here."""
+    if argument.dtype is dtype:
+        return argument
+    if argument.operation == "literal" and isinstance(argument.value, int | float):
+        return Typed("literal", dtype, value=float(argument.value) if dtype in FLOATS else argument.value)
+    return Typed("cast", dtype, (argument,))
+
+
+def wrong(expr: Node, *arguments: Typed) -> Invalid:
+    what = "cast" if isinstance(expr, Cast) else expr.part if isinstance(expr, TimePart) else "the function"
+    if isinstance(expr, Call):
+        what = expr.function
+    types = " and ".join(repr(argument.dtype) for argument in arguments)
+    target = f" to {expr.dtype!r}" if isinstance(expr, Cast) else ""
+    return Invalid(f"{what} does not take {types}{target}, in {render(expr)}.", fix="convert with .cast(...) first.")
+
+
+_BITS = {DType.Int32: 32, DType.Int64: 64, DType.Duration: 64}
+
+
+def own_type(value: bool | int | float | str) -> DType:
+    kinds = {bool: DType.Boolean, int: DType.Int64, float: DType.Float64, str: DType.String}
+    return kinds[type(value)]
+
+
+def fit(value: bool | int | float | str, dtype: DType) -> bool | int | float | str | None:
+    """Return the value as a constant of the type, `None` where the type does not hold it exactly."""
+    if isinstance(value, str):
+        return value if dtype is DType.String and not _has_surrogate(value) else None
+    if isinstance(value, bool):
+        return value if dtype is DType.Boolean else None
+    if dtype in (DType.Float32, DType.Float64):
+        try:
+            number = float(value)
+            kept = struct.unpack("f", struct.pack("f", number))[0] if dtype is DType.Float32 else number
+        except OverflowError:
+            return None
+        return number if math.isfinite(number) and kept == value else None
+    if isinstance(value, float):
+        return None
+    if dtype is DType.Timestamp:
+        return value if FIRST_INSTANT <= value <= LAST_INSTANT else None
+    limit = 1 << (_BITS[dtype] - 1) if dtype in _BITS else 0
+    return value if -limit <= value < limit else None
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
 
 # Functions of one rule: what they take, each argument widened to it where that is a float, and what they give.
 PLAIN: Mapping[str, tuple[tuple[DType, ...], DType]] = {

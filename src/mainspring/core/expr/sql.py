@@ -11,10 +11,8 @@ from collections.abc import Callable, Sequence
 from itertools import count
 
 from mainspring.core.errors import Invalid
-from mainspring.core.expr import parsing
-from mainspring.core.expr.parsing import WHITE_SPACE
 from mainspring.core.expr.tree import Node, Scalar
-from mainspring.core.expr.types import Typed, resolve
+from mainspring.core.expr.types import DECIMAL, INTEGER, WHITE_SPACE, Typed, resolve
 from mainspring.core.expr.wall_clock import offset_sql, part_sql, start_sql
 from mainspring.core.schema import DType, Schema
 from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
@@ -248,7 +246,7 @@ def _parsed(target: DType, text: str) -> str:
     if target is DType.Boolean:
         return f"CASE {_TEMPLATES['lower'].format(text)} WHEN 'true' THEN TRUE WHEN 'false' THEN FALSE END"
     if target in _FLOATS:
-        number = f"TRY_CAST(regexp_extract({text}, '\\A{parsing.DECIMAL}\\z') AS DOUBLE)"
+        number = f"TRY_CAST(regexp_extract({text}, '\\A{DECIMAL}\\z') AS DOUBLE)"
         finite = f"nullif(nullif({number}, CAST('inf' AS DOUBLE)), CAST('-inf' AS DOUBLE))"
         return finite if target is DType.Float64 else f"TRY_CAST({finite} AS FLOAT)"
-    return f"TRY_CAST(regexp_extract({text}, '\\A{parsing.INTEGER}\\z') AS {_TYPES[target]})"
+    return f"TRY_CAST(regexp_extract({text}, '\\A{INTEGER}\\z') AS {_TYPES[target]})"

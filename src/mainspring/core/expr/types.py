@@ -27,11 +27,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mainspring.core.errors import Invalid
-from mainspring.core.expr.constants import fit, own_type
 from mainspring.core.expr.render import render
-from mainspring.core.expr.signatures import PLAIN, alike, typed_call, with_constants
+from mainspring.core.expr.signatures import (
+    FLOATS,
+    INTEGERS,
+    PLAIN,
+    Typed,
+    alike,
+    fit,
+    own_type,
+    typed_call,
+    widened,
+    with_constants,
+    wrong,
+)
 from mainspring.core.expr.tree import Call, Cast, Column, Literal, Node, TimePart, Unnamed
-from mainspring.core.expr.typed import FLOATS, INTEGERS, Typed, widened, wrong
 from mainspring.core.expr.zones import offsets_of
 from mainspring.core.schema import DType, Schema
 
@@ -39,6 +49,10 @@ __all__ = ["FUNCTIONS", "TIME_PARTS", "TIME_STARTS", "Typed", "columns_of", "dty
 
 TIME_PARTS = ("year", "month", "day", "hour", "minute", "second", "weekday")
 TIME_STARTS = ("start_of_hour", "start_of_day", "start_of_week", "start_of_month")
+# Patterns of numbers in strings (RE2 and `re` agree on these) and white space, for both readings.
+INTEGER = r"[+-]?[0-9]+"
+DECIMAL = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+WHITE_SPACE = " \t\n\r\f\v"
 
 _NUMBERS = INTEGERS + FLOATS
 _CASTS: Mapping[DType, tuple[DType, ...]] = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mainspring.core.expr.vectors import Array
+from mainspring.core.expr.operations import Array
 from mainspring.core.expr.zones import offsets_of
 from mainspring.core.time import DAY, HOUR, MINUTE, SECOND
 

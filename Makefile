@@ -57,7 +57,7 @@ unit: $(READY)
 quick: $(READY) ## the unit tests that what you changed since main can break, and its style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(UNIT) $$($(BIN)/python tests/affected.py)
+	$(UNIT) $$($(BIN)/python tests/kit/affected.py)
 
 check: lint ## the fast gate: style, types, layers, dead code, unit tests
 	@$(MAKE) --no-print-directory -j 2 types unit

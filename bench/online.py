@@ -55,7 +55,7 @@ from mainspring.operations.opened import OpenedProject
 from report import Case, report
 
 sys.path.insert(0, str(ROOT / "tests"))  # where servers are started
-from servers import PASSWORD, PostgresServer, RedisServer, running
+from kit.servers import PASSWORD, PostgresServer, RedisServer, running
 
 NOW = time.time_ns() // 1_000  # what is read in code is read as of now
 ENTITIES = 20_000

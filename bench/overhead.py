@@ -22,6 +22,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from kit.serving import FEATURES, KEY, NOW, Kit, bundle, keyed_request, route
+from kit.tensors import network
 from mainspring.core.time import ManualClock
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.registry.model import Bundle
@@ -29,8 +31,6 @@ from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.http.message import Head, Headers, Request
 from mainspring.serving.model import Arm
 from report import Case, report
-from serving_kit import FEATURES, KEY, NOW, Kit, bundle, keyed_request, route
-from tensor_models import network
 
 INPUTS, OUTPUTS = 30, 2
 TOGETHER = 64

@@ -34,9 +34,9 @@ from many_runs import COMMON, LONGEST, MODELS, fill_postgres, fill_sqlite, rows
 from report import Case, report
 
 sys.path.insert(0, str(ROOT / "tests"))  # where servers are started, and a project is made up
-from servers import PostgresServer, running
-from unit.console.client import Client
-from unit.console.flights import Project
+from kit.console.client import Client
+from kit.console.flights import Project
+from kit.servers import PostgresServer, running
 
 PAGE, TURNS, PEER_TURNS, PEER_PATIENCE_S = 25, 7, 2, 60.0
 COLUMNS = [

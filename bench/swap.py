@@ -26,7 +26,7 @@ from report import Case, report
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))  # where projects of gateways are made
 
-from fleet import BODY, INFER, Fleet, Load, until  # noqa: E402
+from kit.fleet import BODY, INFER, Fleet, Load, until  # noqa: E402
 from mainspring.serving.load import generator as load  # noqa: E402
 from mainspring.serving.plane import slots  # noqa: E402
 

@@ -36,13 +36,13 @@ def take(page: Any, url: str, name: str, *, height: int, top: str = "") -> None:
 
 def main() -> None:
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    from e2e.chromium import browser
-    from e2e.console import anywhere, log_in, served
+    from kit.console.chromium import browser
+    from kit.console.flights import populated
+    from kit.console.looks import anywhere, log_in, served
+    from kit.console.registered import MODEL, registered
+    from kit.console.shop import shop
+    from kit.console.trials import tried
     from mainspring.registry.runs import NAME
-    from unit.console.flights import populated
-    from unit.console.registered import MODEL, registered
-    from unit.console.shop import shop
-    from unit.console.trials import tried
 
     with TemporaryDirectory() as folder, browser(Path(folder) / "chromium") as chromium:
         page = chromium.page(width=WIDTH, height=900)

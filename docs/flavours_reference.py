@@ -120,7 +120,7 @@ def page(found: Mapping[str, Mapping[str, Verdict]], tensors: Mapping[str, Mappi
 
 def main() -> None:
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    from flavour_kit import FITS, tensor_rows
+    from kit.flavours import FITS, tensor_rows
 
     found = {name: {case: measure(fit, CASES[case]) for case in CASES} for name, fit in FITS.items()}
     PAGE.write_text(page(found, tensor_rows()), encoding="utf-8")

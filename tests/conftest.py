@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from depot import MODEL, Depot, copied, lay_out
-from depth import DEEP
+from kit.depot import MODEL, Depot, copied, lay_out
+from kit.depth import DEEP
+from kit.object_store import s3_blobs, s3_server, s3_url  # noqa: F401  (fixtures)
+from kit.servers import _stores, online_stores, postgres_server, redis_server  # noqa: F401  (fixtures)
 from mainspring.core.locks import FileLocks
-from object_store import s3_blobs, s3_server, s3_url  # noqa: F401  (fixtures)
-from servers import _stores, online_stores, postgres_server, redis_server  # noqa: F401  (fixtures)
 
 # The scripts of bench/ import each other by bare names. They come last on the path, so that they hide nothing.
 sys.path.append(str(Path(__file__).parents[1] / "bench"))

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pickles import pickles_in
+from kit.pickles import pickles_in
 
 ROOT = Path(__file__).parents[2]
 MEASURED = ROOT / "bench" / "bundle_side.py"  # what bundles are compared with: it pickles, in a process of its own

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from kit.servers import PostgresServer
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.data.adapters.catalog import CatalogSnapshots
@@ -25,7 +26,6 @@ from mainspring.security.model import AuditEvent
 from mainspring.serving.adapters.catalog import CatalogBaselines, CatalogRoutes
 from mainspring.serving.conformance import RoutesConformance
 from mainspring.serving.conformance.baselines import BaselinesConformance
-from servers import PostgresServer
 
 
 @pytest.fixture

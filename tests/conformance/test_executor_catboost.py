@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kit.models import sealed
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.core.schema import DType
 from mainspring.registry.model import Bundle, Input
 from mainspring.serving.conformance.executors import ExecutorConformance, Inputs
 from mainspring.serving.ports import Executor
-from model_kit import sealed
 
 catboost = pytest.importorskip("catboost")
 

@@ -10,7 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-import flavour_kit
+from kit import flavours as flavour_kit
+from kit.models import (
+    FEATURES,
+    ONNX_TYPES,
+    function_bundle,
+    graph_bundle,
+    identity_bundle,
+    lightgbm_bundle,
+    mlp_bundle,
+    sealed,
+    training_data,
+    xgboost_bundle,
+)
+from kit.serving import INPUTS, KEY
+from kit.serving import bundle as columns_bundle
+from kit.tensors import counted
+from kit.training_sets import toy
 from mainspring.core.schema import DType
 from mainspring.registry.model import Bundle, Graph, Input, Node, TensorSpec
 from mainspring.serving.adapters.curved import CurvedExecutor
@@ -24,22 +40,6 @@ from mainspring.serving.ports import Executor
 from mainspring.serving.protocol.tensor import DTYPES
 from mainspring.stats.curves import Curve
 from mainspring.training.convert import convert_estimator
-from model_kit import (
-    FEATURES,
-    ONNX_TYPES,
-    function_bundle,
-    graph_bundle,
-    identity_bundle,
-    lightgbm_bundle,
-    mlp_bundle,
-    sealed,
-    training_data,
-    xgboost_bundle,
-)
-from serving_kit import INPUTS, KEY
-from serving_kit import bundle as columns_bundle
-from tensor_models import counted
-from training_sets import toy
 
 ROWS = 12
 RNG = np.random.default_rng(3)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-import flavour_kit
+from kit import flavours as flavour_kit
+from kit.pages import DOCS
 from mainspring.training.conformance import CASES, FlavourConformance
-from pages import DOCS
 
 TEXTS = {"texts": "['V.kind'] are texts"}
 NARROW = {"float64": "['V.epoch']", "integers over 2^24": "['V.cents']"}

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from kit.servers import PostgresServer
 from mainspring.core.locks import MemoryLocks
 from mainspring.jobs.adapters.catalog import CatalogJobs
 from mainspring.jobs.conformance import JobStoreConformance
 from mainspring.project.catalog import open_catalog
-from servers import PostgresServer
 
 
 class TestPostgres(JobStoreConformance):

@@ -14,12 +14,12 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
+from kit.servers import PostgresServer, running
 from mainspring.core.database_locks import DatabaseLocks
 from mainspring.core.errors import Conflict, Unavailable
 from mainspring.core.lock_conformance import LocksConformance
 from mainspring.core.locks import Locks
 from mainspring.core.settings import Url
-from servers import PostgresServer, running
 
 HOLDER = """
 import sys

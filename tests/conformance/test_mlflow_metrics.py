@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from depth import examples
+from kit.depth import examples
 from mainspring.core.errors import Conflict, NotFound, Unavailable
 from mainspring.core.time import SECOND
 from mainspring.registry.adapters import mlflow_metrics

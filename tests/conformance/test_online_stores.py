@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.servers import Server
 from mainspring.features.adapters.lmdb import LmdbOnlineStore
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.adapters.postgres import PostgresOnlineStore
@@ -14,7 +15,6 @@ from mainspring.features.adapters.redis import RedisOnlineStore
 from mainspring.features.adapters.sqlite import SqliteOnlineStore
 from mainspring.features.conformance import OnlineStoreConformance
 from mainspring.features.ports import OnlineStore
-from servers import Server
 
 
 class TestMemory(OnlineStoreConformance):

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-import elsewhere
+from kit import elsewhere
 from mainspring.core.errors import Corrupt, StorageFull, Unavailable
 from mainspring.features.adapters.lmdb import LmdbOnlineStore
 from mainspring.features.adapters.sqlite import SqliteOnlineStore

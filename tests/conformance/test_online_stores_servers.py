@@ -15,14 +15,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from elsewhere import KEYS, write_round
+from kit.elsewhere import KEYS, write_round
+from kit.servers import QUOTED, PostgresServer, RedisServer, Server, running
 from mainspring.core.errors import StorageFull, Unavailable
 from mainspring.core.settings import Url
 from mainspring.features.adapters.postgres import PostgresOnlineStore
 from mainspring.features.adapters.postgres_sql import found
 from mainspring.features.adapters.redis import RedisOnlineStore
 from mainspring.features.model import EntityState, Mark
-from servers import QUOTED, PostgresServer, RedisServer, Server, running
 
 
 @pytest.fixture

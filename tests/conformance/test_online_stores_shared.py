@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-import elsewhere
-from elsewhere import KEYS, PROJECT, store_at, write_round
+from kit import elsewhere
+from kit.elsewhere import KEYS, PROJECT, store_at, write_round
+from kit.servers import PASSWORD, QUOTED, PostgresServer, RedisServer, Server, running
 from mainspring.core.errors import Unavailable
 from mainspring.core.settings import Url
 from mainspring.features.adapters.patience import Patience
 from mainspring.features.adapters.postgres import PostgresOnlineStore
 from mainspring.features.adapters.redis import RedisOnlineStore
 from mainspring.features.model import EntityState, Mark
-from servers import PASSWORD, QUOTED, PostgresServer, RedisServer, Server, running
 
 STORES = ("sqlite", "lmdb", "redis", "postgres")
 SERVERS = {"redis": (RedisServer, RedisOnlineStore), "postgres": (PostgresServer, PostgresOnlineStore)}

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
+from kit.servers import PostgresServer
 from mainspring.core.locks import MemoryLocks
 from mainspring.project.catalog import open_catalog
 from mainspring.registry.adapters.catalog import CatalogApprovals, CatalogDeletions, CatalogTrustedKeys
 from mainspring.registry.conformance import ApprovalsConformance, DeletionsConformance, TrustedKeysConformance
-from servers import PostgresServer
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.servers import PostgresServer
 from mainspring.core.settings import Url
 from mainspring.registry.adapters.memory import MemoryTracking
 from mainspring.registry.adapters.memory_search import MemoryRunSearch, search_tracked
@@ -15,7 +16,6 @@ from mainspring.registry.adapters.mlflow import MlflowTracking
 from mainspring.registry.adapters.mlflow_search import MlflowRunSearch
 from mainspring.registry.conformance import RunSearchConformance
 from mainspring.registry.searching import RunPage, RunQuery
-from servers import PostgresServer
 
 
 class TestMemoryRunSearch(RunSearchConformance):

@@ -22,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kit.reach import within_reach
+from kit.visits import KEYINGS, NOW, SHOPS, VIEW, VISITS, batch
 from mainspring.core.locks import FileLocks
 from mainspring.core.time import HOUR, MINUTE, ManualClock
 from mainspring.data import duck
@@ -32,8 +34,6 @@ from mainspring.features.keys import encode_key
 from mainspring.features.layout import slot
 from mainspring.features.materialise import Materialiser
 from mainspring.features.tilelog.rows import tiles_table
-from reach import within_reach
-from visits import KEYINGS, NOW, SHOPS, VIEW, VISITS, batch
 
 STEPS = ("append", "replace", "vacuum", "write", "advance", "swap", "clear")
 

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
+from kit.worlds import arrivals, bundle, label, normal_reference, prediction
 from mainspring.core.catalog import metadata, open_engine
 from mainspring.core.locks import FileLocks
 from mainspring.core.time import ManualClock
@@ -29,7 +30,6 @@ from mainspring.ledger.adapters.lake import LakePredictions
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.monitor import Monitor
-from unit.monitoring.worlds import arrivals, bundle, label, normal_reference, prediction
 
 WINDOW = 1_000_000
 ROWS = 120  # predictions in three windows

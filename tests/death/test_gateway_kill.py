@@ -15,16 +15,17 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from depot import ask, free_port, half_sent, refuses, wait_for
+from kit.depot import ask, half_sent, refuses
+from kit.serving import full_request, keyed_request
+from kit.waiting import free_port, wait_until
 from mainspring.ledger.adapters.unread import unread
-from serving_kit import full_request, keyed_request
 
 PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from msgspec.structs import replace
-from serving_kit import Kit
+from kit.serving import Kit
 from mainspring.ledger.model import Log
 from mainspring.core.settings import Address
 from mainspring.ledger.adapters.segments import SegmentLog
@@ -74,7 +75,7 @@ def gateway(ledger: Path, log: str = "") -> Iterator[Process]:
 
 
 def until_ready(process: Process) -> None:
-    wait_for(lambda: ask(process.port, "GET", "/v2/health/ready").text == '{"ready":true}', "the gateway to be ready")
+    wait_until(lambda: ask(process.port, "GET", "/v2/health/ready").text == '{"ready":true}', "the gateway to be ready")
 
 
 def test_sigterm_answers_what_is_in_flight_and_ends(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_sigterm_answers_what_is_in_flight_and_ends(tmp_path: Path) -> None:
         body = json.dumps(full_request()).encode()
         with half_sent(process.port, INFER, body, process.key) as (begun, rest):
             process.popen.send_signal(signal.SIGTERM)
-            wait_for(lambda: refuses(process.port), "the end to begin")
+            wait_until(lambda: refuses(process.port), "the end to begin")
             begun.sendall(rest)
             answer = begun.recv(65_536)
         assert answer.startswith(b"HTTP/1.1 200")
@@ -111,7 +112,7 @@ def killed(ledger: Path, log: str, chance: random.Random) -> list[list[str]]:
         asking = [threading.Thread(target=ask, args=(mine,)) for mine in told]
         for thread in asking:
             thread.start()
-        wait_for(lambda: min(map(len, told)) >= 20, "20 answers to each caller")
+        wait_until(lambda: min(map(len, told)) >= 20, "20 answers to each caller")
         time.sleep(chance.uniform(0.1, 0.4))
         process.popen.kill()
         for thread in asking:

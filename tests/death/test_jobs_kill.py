@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from depot import Depot, lay_out, wait_for
-from depth import examples
+from kit.depot import Depot, lay_out
+from kit.depth import examples
+from kit.waiting import wait_until
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.core.time import SECOND, SystemClock
@@ -105,7 +106,7 @@ def test_killed_at_any_moment_every_job_finishes_and_no_finished_step_is_done_ag
         while kills < KILLS or caught < 2:
             kills += 1
             more = len(scene.ended()) + chance.randrange(8)
-            wait_for(lambda more=more: len(scene.ended()) >= more, "steps to end")
+            wait_until(lambda more=more: len(scene.ended()) >= more, "steps to end")
             time.sleep(chance.random() * 0.05)
             victim = chance.randrange(runners)
             processes[victim].send_signal(signal.SIGKILL)
@@ -115,8 +116,8 @@ def test_killed_at_any_moment_every_job_finishes_and_no_finished_step_is_done_ag
             processes[victim] = scene.start(f"h{victim}", lease_ms)
         again = scene.store.enqueue(wanted, clock.now())
         assert [job.id for job in again] == jobs
-        wait_for(lambda: all(job and job.status is Status.DONE for job in scene.store.get(jobs)), "every job's end")
-        wait_for(lambda: len(scene.store.find(handlers={"beat"})) > 2, "the schedule's jobs")
+        wait_until(lambda: all(job and job.status is Status.DONE for job in scene.store.get(jobs)), "every job's end")
+        wait_until(lambda: len(scene.store.find(handlers={"beat"})) > 2, "the schedule's jobs")
     scene.look(jobs)
 
     steps = {(job, str(number)) for job in jobs for number in range(STEPS)}
@@ -145,9 +146,9 @@ def test_the_worker_of_an_up_is_killed_and_its_jobs_go_on(tmp_path: Path) -> Non
             time.sleep(chance.random())
             pid = up.running["children"]["worker"]
             os.kill(pid, signal.SIGKILL)
-            wait_for(lambda pid=pid: up.running["children"]["worker"] != pid, "a new worker")
-        wait_for(lambda: all(status(depot, id) == "done" for id in ids), "every job's end")
-        wait_for(lambda: depot.json("jobs", "list", "--job", "collect-garbage", "--status", "done"), "a collection")
+            wait_until(lambda pid=pid: up.running["children"]["worker"] != pid, "a new worker")
+        wait_until(lambda: all(status(depot, id) == "done" for id in ids), "every job's end")
+        wait_until(lambda: depot.json("jobs", "list", "--job", "collect-garbage", "--status", "done"), "a collection")
     assert depot.json("jobs", "list", "--status", "failed") == []
 
 

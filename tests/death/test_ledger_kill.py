@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from depot import wait_for
+from kit.waiting import wait_until
 from mainspring.core.locks import FileLocks
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.memory import MemoryLake
@@ -125,7 +125,7 @@ def killed_at_random(program: str, folder: Path, first: int, chance: random.Rand
     """Run a program until it has said some lines and some of it is written, kill it, and return all lines."""
     writer = start(program, str(folder), str(first))
     lines = [writer.stdout.readline().strip() for _ in range(chance.randrange(20, 600))]
-    wait_for(lambda: any(int(each.id[1:]) >= first for each in unread(folder)), "something to be written")
+    wait_until(lambda: any(int(each.id[1:]) >= first for each in unread(folder)), "something to be written")
     return lines + kill(writer)
 
 
@@ -178,7 +178,7 @@ def test_killed_writers_and_compactors_lose_nothing_and_double_nothing(tmp_path:
 def test_what_was_added_is_written_without_anybody_asking_for_it(tmp_path: Path) -> None:
     writer = start(ADDING_ONE, str(tmp_path))
     writer.stdout.readline()
-    wait_for(lambda: [each.id for each in unread(tmp_path)] == ["p1", "p2"], "what was added")
+    wait_until(lambda: [each.id for each in unread(tmp_path)] == ["p1", "p2"], "what was added")
     kill(writer)
     assert [each.id for each in unread(tmp_path)] == ["p1", "p2"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from depth import examples
+from kit.depth import examples
 
 pytest.importorskip("torch")
 

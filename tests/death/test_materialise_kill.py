@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
-from depth import examples
+from kit.depth import examples
+from kit.reach import within_reach
+from kit.visits import KEYINGS, NOW, SHOPS, VIEW, VISITS, batch
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import HOUR, MINUTE, ManualClock
 from mainspring.data.adapters.delta import DeltaLake
@@ -26,8 +28,6 @@ from mainspring.features.adapters.sqlite import SqliteOnlineStore
 from mainspring.features.keys import encode_key
 from mainspring.features.layout import slot
 from mainspring.features.materialise import Materialiser
-from reach import within_reach
-from visits import KEYINGS, NOW, SHOPS, VIEW, VISITS, batch
 
 VICTIM = Path(__file__).parent / "materialise_victim.py"
 

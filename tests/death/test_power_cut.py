@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from kit.power_cut import Disk, disk
 from mainspring.core.errors import Corrupt
 from mainspring.core.files import write_atomic
 from mainspring.core.locks import MemoryLocks
@@ -19,7 +20,6 @@ from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.deltaplaces import FolderPlace
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source, in_range
-from power_cut import Disk, disk
 
 FACTS = Source("facts", schema={"place": String, "value": Int64}, event_time="at", checks=[in_range("value", 0, 99)])
 

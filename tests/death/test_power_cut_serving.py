@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from death.test_ledger_kill import COMPACTING, lake_ids
-from depot import free_port, wait_for
-from depth import DEEP, examples
+from kit.depth import DEEP, examples
+from kit.power_cut import Disk, disk
+from kit.serving import keyed_request
+from kit.waiting import free_port, wait_until
 from mainspring.core.locks import FileLocks
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.ledger.adapters.lake import LakePredictions
 from mainspring.ledger.adapters.unread import unread
-from power_cut import Disk, disk
-from serving_kit import keyed_request
 
 CUTS = int(os.environ.get("POWER_CUTS", examples(gate=2, deep=6)))
 TESTS = str(Path(__file__).parent.parent)
@@ -36,7 +36,7 @@ import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from msgspec.structs import replace
-from serving_kit import Kit
+from kit.serving import Kit
 from mainspring.ledger.model import Log
 from mainspring.core.settings import Address
 from mainspring.ledger.adapters.segments import SegmentLog
@@ -96,7 +96,7 @@ def serve_until_the_cut(power: Disk, chance: random.Random) -> tuple[list[Caller
         callers = [Caller(endpoint, port, key) for endpoint in (UNWAITED, IN_SYNC, IN_SYNC)]
         for caller in callers:
             caller.start()
-        wait_for(lambda: min(len(caller.told) for caller in callers) >= 40, "40 answers to each caller")
+        wait_until(lambda: min(len(caller.told) for caller in callers) >= 40, "40 answers to each caller")
         time.sleep(chance.uniform(0.0, 3.0 if DEEP else 1.0))
         at = time.monotonic()
     finally:

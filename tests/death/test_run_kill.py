@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from death.run_victim import tracking_in, value
-from depth import examples
+from kit.depth import examples
 from mainspring.core.time import SystemClock
 from mainspring.registry.runs import NAME, PARENT, sweep
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from depot import MODEL, Depot, opened, wait_for
-from depth import DEEP, examples
-from searching import searched, told
+from kit.depot import MODEL, Depot, opened
+from kit.depth import DEEP, examples
+from kit.searching import searched, told
+from kit.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 TRIALS = examples(gate=5, deep=10)
@@ -37,17 +38,17 @@ def test_a_killed_worker_and_a_killed_search_lose_nothing_and_repeat_nothing(dep
     (depot.root / "token").touch()
     process = depot.start("search", MODEL, "--trials", TRIALS, "--workers", 2)
     try:
-        wait_for(lambda: len(trials(depot, "FINISHED")) >= 1 and len(trials(depot, "RUNNING")) >= 1, "a trial")
+        wait_until(lambda: len(trials(depot, "FINISHED")) >= 1 and len(trials(depot, "RUNNING")) >= 1, "a trial")
         victim = next(iter(trials(depot, "RUNNING").values()))
         os.kill(int(victim.tags["mainspring.pid"]), signal.SIGKILL)
-        wait_for(lambda: trials(depot, "KILLED"), "the killed worker's run to say so")
+        wait_until(lambda: trials(depot, "KILLED"), "the killed worker's run to say so")
         (depot.root / "token").touch()
-        wait_for(lambda: len(trials(depot, "FINISHED")) > 1, "the search to go on")
+        wait_until(lambda: len(trials(depot, "FINISHED")) > 1, "the search to go on")
     finally:
         process.kill()
         process.communicate(timeout=90)
     workers = {each["pid"] for each in told(depot)}
-    wait_for(lambda: not any(_lives(pid) for pid in workers), "the workers to go with the search")
+    wait_until(lambda: not any(_lives(pid) for pid in workers), "the workers to go with the search")
     finished, left = trials(depot, "FINISHED"), trials(depot, "RUNNING")
     assert 1 <= len(finished) < TRIALS
     (depot.root / "all").touch()
@@ -79,13 +80,13 @@ def test_an_interrupt_ends_a_search_at_once_and_the_same_command_goes_on(depot: 
     searched(depot, WAITING)
     process = depot.start("search", MODEL, "--trials", 3, "--workers", 2, start_new_session=True)
     try:
-        wait_for(lambda: len(told(depot)) >= 2, "two trials to begin")
+        wait_until(lambda: len(told(depot)) >= 2, "two trials to begin")
         os.killpg(process.pid, signal.SIGINT) if whole_group else process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=120)  # no trial ends by itself
     finally:
         process.kill()
     assert (process.returncode, "Error: Interrupted." in said) == (130, True)
-    wait_for(lambda: not any(_lives(each["pid"]) for each in told(depot)), "the workers to be gone")
+    wait_until(lambda: not any(_lives(each["pid"]) for each in told(depot)), "the workers to be gone")
 
     (depot.root / "all").touch()
     ran = depot.run("search", MODEL, "--trials", 3, "--workers", 2, "--json", timeout_s=300)

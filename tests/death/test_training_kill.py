@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bakery import Bakery
 from death.training_victim import project
-from depth import examples
+from kit.bakery import Bakery
+from kit.depth import examples
 from mainspring.core.time import SystemClock
 from mainspring.registry.runs import sweep
 

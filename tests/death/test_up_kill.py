@@ -23,8 +23,9 @@ from typing import Any
 
 import pytest
 
-from depot import ENDPOINT, MODEL, PARCELS, Depot, Up, copied, gone, half_sent, keyed, opened, refuses, wait_for
-from depth import DEEP, examples
+from kit.depot import ENDPOINT, MODEL, PARCELS, Depot, Up, copied, gone, half_sent, keyed, opened, refuses
+from kit.depth import DEEP, examples
+from kit.waiting import wait_until
 from mainspring.ledger.model import PREDICTIONS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -78,7 +79,7 @@ class Callers:
 
     def until_told(self, more: int) -> None:
         goal = len(self.told) + more
-        wait_for(lambda: len(self.told) >= goal, f"{more} more answers")
+        wait_until(lambda: len(self.told) >= goal, f"{more} more answers")
 
 
 def check_told(depot: Depot, told: list[str], chance: random.Random) -> None:
@@ -163,8 +164,8 @@ def test_a_killed_supervisor_takes_its_children_with_it(depot: Depot, chance: ra
                 up.process.wait(90)
             assert callers.wrong == []
             told += callers.told
-    wait_for(lambda: all(map(gone, old)), "the children to die")
-    wait_for(lambda: refuses(depot.gateway), "the port to be closed")
+    wait_until(lambda: all(map(gone, old)), "the children to die")
+    wait_until(lambda: refuses(depot.gateway), "the port to be closed")
     check_told(depot, told, chance)
     with depot.up() as up:
         check_only_new(up, old)
@@ -190,11 +191,11 @@ def test_a_killed_child_comes_back_and_nothing_is_lost(depot: Depot, chance: ran
                 time.sleep(chance.uniform(0, 0.5))
                 before = up.running["children"]
                 os.kill(before[victim], signal.SIGKILL)
-                wait_for(lambda b=before, v=victim: up.running["children"][v] != b[v], f"a new {victim}")
+                wait_until(lambda b=before, v=victim: up.running["children"][v] != b[v], f"a new {victim}")
                 after = up.running["children"]
                 assert gone(before[victim])
                 assert {name for name in after if after[name] != before[name]} == {victim}
-                wait_for(lambda: answers(up), "both planes to answer")
+                wait_until(lambda: answers(up), "both planes to answer")
                 check_holders(up)
                 up.until_serving()
             callers.until_told(5)
@@ -216,12 +217,12 @@ def test_a_restarted_gateway_still_answers_what_is_in_flight_at_the_end(depot: D
         up.until_serving()
         before = up.running["children"]["gateway"]
         os.kill(before, signal.SIGKILL)
-        wait_for(lambda: up.running["children"]["gateway"] != before, "a new gateway")
-        wait_for(lambda: answers(up), "it to answer")
+        wait_until(lambda: up.running["children"]["gateway"] != before, "a new gateway")
+        wait_until(lambda: answers(up), "it to answer")
         up.until_serving()
         with half_sent(depot.gateway, INFER, json.dumps(keyed("last")).encode(), f"Bearer {key}") as (begun, rest):
             up.process.send_signal(signal.SIGTERM)
-            wait_for(lambda: refuses(depot.gateway), "the end to begin")
+            wait_until(lambda: refuses(depot.gateway), "the end to begin")
             begun.sendall(rest)
             answer = begun.recv(65_536)
         assert answer.startswith(b"HTTP/1.1 200"), answer
@@ -313,7 +314,7 @@ def test_killed_trainings_and_promotions_beside_it(beside: Up, chance: random.Ra
     promoted = depot.json("promote", MODEL, made["version"])
     assert promoted["promoted"]
     key = beside.document["admin_key"]
-    wait_for(
+    wait_until(
         lambda: beside.ask("POST", INFER, keyed("x"), key=key).body["model_version"] == made["version"],
         "the new version",
     )

@@ -15,7 +15,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-from bakery import Bakery, late_model
+from kit.bakery import Bakery, late_model
 from mainspring.core.catalog import metadata, open_engine
 from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.data.adapters.delta import DeltaLake

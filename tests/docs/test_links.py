@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pages import DOCS, ROOT, name_of, pages
+from kit.pages import DOCS, ROOT, name_of, pages
 
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)

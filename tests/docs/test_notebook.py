@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pages import DOCS, name_of
+from kit.pages import DOCS, name_of
 
 if "CI" in os.environ:
     import nbclient

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from kit.pages import DOCS, Reader, blocks, name_of, pages
+from kit.waiting import free_port
 from mainspring.core.locks import FileLocks
-from pages import DOCS, Reader, blocks, name_of, pages
 
 pytestmark = pytest.mark.timeout(300)  # a page is many commands, each a process
 TUTORIAL = DOCS / "tutorial" / "first-model.md"
@@ -20,13 +19,6 @@ RUN = {"bash", "python", "toml"}
 WITH_BLOCKS = [
     page for page in pages() if page != TUTORIAL and any(block.language in RUN or block.title for block in blocks(page))
 ]
-
-
-def free_ports() -> tuple[int, int]:
-    with closing(socket.socket()) as one, closing(socket.socket()) as two:
-        for each in (one, two):
-            each.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +31,7 @@ def courier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLocks(base / "locks").hold("tutorial", wait_s=170):
         if not done.exists():
             folder.mkdir()
-            with Reader(folder, free_ports()) as reader:
+            with Reader(folder, (free_port(), free_port())) as reader:
                 reader.follow(TUTORIAL)
             done.touch()
     return folder / "courier"
@@ -47,7 +39,7 @@ def courier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
-    with Reader(tmp_path, free_ports()) as reader:
+    with Reader(tmp_path, (free_port(), free_port())) as reader:
         yield reader
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from types import ModuleType
 
 import mainspring
+from kit.pages import DOCS
 from mainspring.cli import exits
 from mainspring.project.settings import DEFAULTS
 from mainspring.serving.http.gateway import ROUTES
-from pages import DOCS
 
 REFERENCE = DOCS / "reference"
 

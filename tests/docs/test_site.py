@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import mainspring
-from pages import DOCS, ROOT
+from kit.pages import DOCS, ROOT
 
 _FENCED = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from e2e.chromium import Browser, browser
-from e2e.console import log_in, served
+from kit.console.chromium import Browser, browser
+from kit.console.looks import log_in, served
 
 
 @pytest.fixture(scope="module")

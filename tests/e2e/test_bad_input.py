@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from depot import ENDPOINT, FEATURES, MODEL, MODEL_PY, SERVICE, TOML, Depot, Ran, copied, lay_out, opened
+from kit.depot import ENDPOINT, FEATURES, MODEL, MODEL_PY, SERVICE, TOML, Depot, Ran, copied, lay_out, opened
 from mainspring.cli import exits
 
 Change = Callable[[Depot], object]

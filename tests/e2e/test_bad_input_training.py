@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from depot import ENDPOINT, MODEL, MODEL_PY, Depot, Up, copied, keyed, opened, wait_for
-from depth import deep
 from e2e.test_bad_input import _mount, check_refused, small_disk
+from kit.depot import ENDPOINT, MODEL, MODEL_PY, Depot, Up, copied, keyed, opened
+from kit.depth import deep
+from kit.object_store import ENVIRONMENT, new_bucket
+from kit.servers import PASSWORD, PostgresServer, running
+from kit.waiting import wait_until
 from mainspring.cli import exits
-from object_store import ENVIRONMENT, new_bucket
-from servers import PASSWORD, PostgresServer, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # each command is a process
 
@@ -162,7 +163,7 @@ def check_locked(depot: Depot, name: str) -> None:
 def test_runs_locked_in_the_middle_of_a_training(depot: Depot) -> None:
     teach(depot, WAITS)
     with depot.begun("train", MODEL) as begun:
-        wait_for((depot.root / "reached").exists, "the training function")
+        wait_until((depot.root / "reached").exists, "the training function")
         with held(depot.state / "tracking.db"):
             (depot.root / "go").touch()
             ran = begun.end()
@@ -198,7 +199,7 @@ def test_postgres_stops_in_the_middle_of_a_training(depot: Depot) -> None:
         database = server.fresh().text
         shared = {"MAINSPRING_CATALOG": database, "MAINSPRING_TRACKING": database}
         with depot.begun("train", MODEL, environment=shared) as begun:
-            wait_for((depot.root / "reached").exists, "the training function")
+            wait_until((depot.root / "reached").exists, "the training function")
             server.stop()
             (depot.root / "go").touch()
             ran = begun.end()

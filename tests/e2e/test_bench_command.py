@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from depot import ENDPOINT, Depot, opened, wait_for
+from kit.depot import ENDPOINT, Depot, opened
+from kit.models import mlp
+from kit.waiting import wait_until
 from mainspring.core.time import format_instant
-from model_kit import mlp
 
 FAST = ("--seconds", "0.3", "--connections", "8")
 
@@ -73,10 +74,10 @@ def test_what_cannot_be_measured(depot: Depot, arguments: tuple[str, ...], said:
 def test_the_gateway_dies_with_whoever_measures(depot: Depot) -> None:
     with depot.start("bench", ENDPOINT, "--seconds", "30") as process:
         try:
-            wait_for(lambda: _gateways(depot), "a gateway to measure")
+            wait_until(lambda: _gateways(depot), "a gateway to measure")
         finally:
             process.kill()
-    wait_for(lambda: not _gateways(depot), "the end of the gateway")
+    wait_until(lambda: not _gateways(depot), "the end of the gateway")
 
 
 def _gateways(depot: Depot) -> list[str]:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from e2e.chromium import DRIVEN, Browser, browser
-from e2e.console import TOO_FAINT, anywhere, log_in
-from unit.console.flights import Project, populated
+from kit.console.chromium import DRIVEN, Browser, browser
+from kit.console.flights import Project, populated
+from kit.console.looks import TOO_FAINT, anywhere, log_in
 
 pytestmark = DRIVEN
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from e2e.chromium import DRIVEN
-from e2e.console import anywhere, fits, is_named, keeps_to_itself, stands_out
-from unit.console.flights import Project
-from unit.console.shop import shop
+from kit.console.chromium import DRIVEN
+from kit.console.flights import Project
+from kit.console.looks import anywhere, fits, is_named, keeps_to_itself, stands_out
+from kit.console.shop import shop
 
 pytestmark = DRIVEN
 

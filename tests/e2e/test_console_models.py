@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from e2e.chromium import DRIVEN
-from e2e.console import anywhere, fits, is_named, keeps_to_itself, stands_out, stays_in_its_card
-from unit.console.flights import Project
-from unit.console.registered import MODEL, registered, searched
+from kit.console.chromium import DRIVEN
+from kit.console.flights import Project
+from kit.console.looks import anywhere, fits, is_named, keeps_to_itself, stands_out, stays_in_its_card
+from kit.console.registered import MODEL, registered, searched
 
 pytestmark = DRIVEN
 

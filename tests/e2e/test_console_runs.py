@@ -4,12 +4,12 @@ import itertools
 
 import pytest
 
-from e2e.chromium import DRIVEN
-from e2e.console import anywhere, fits, is_named, keeps_to_itself, stands_out
+from kit.console.chromium import DRIVEN
+from kit.console.flights import NOW, Project
+from kit.console.looks import anywhere, fits, is_named, keeps_to_itself, stands_out
+from kit.console.trials import tried
 from mainspring.core.time import HOUR, MINUTE, SECOND
 from mainspring.registry.runs import NAME
-from unit.console.flights import NOW, Project
-from unit.console.trials import tried
 
 pytestmark = DRIVEN
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-import prefork
-from depot import Depot, lay_out
+from kit import prefork
+from kit.depot import Depot, lay_out
 from mainspring.cli import exits
 
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from depot import Depot
+from kit.console.client import Client
+from kit.console.crawl import crawl, reprs
+from kit.depot import Depot
+from kit.pickles import pickles_in
 from mainspring.console.app import create_app
 from mainspring.core.time import DAY
 from mainspring.operations.keys import create_key
 from mainspring.project import open_project
 from mainspring.project.settings import load_settings
-from pickles import pickles_in
-from unit.console.client import Client
-from unit.console.crawl import crawl, reprs
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flights"
 PROMISED = {

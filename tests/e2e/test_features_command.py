@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from depot import MODEL, Depot, opened
+from kit.depot import MODEL, Depot, opened
 from mainspring.cli import exits
 from mainspring.core.time import parse_instant
 from mainspring.features.keys import encode_key

@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from depot import free_port
+from kit.pages import ROOT, Reader
+from kit.waiting import free_port
 from mainspring.core.time import DAY
 from mainspring.project import open_project
 from mainspring.project.settings import load_settings
-from pages import ROOT, Reader
 
 EXAMPLE = ROOT / "examples" / "fraud"
 

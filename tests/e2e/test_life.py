@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from depot import ENDPOINT, MODEL, PARCELS, Depot, ask, inputs, keyed, lay_out, wait_for
+from kit.depot import ENDPOINT, MODEL, PARCELS, Depot, ask, inputs, keyed, lay_out
+from kit.waiting import wait_until
 from mainspring.cli import exits
 from mainspring.cli.main import COMMANDS
 
@@ -100,9 +101,9 @@ def test_it_is_served_watched_and_rolled_back(depot: Depot, tmp_path: Path) -> N
 
         # another version goes live without anybody being turned away, and back
         assert depot.json("promote", MODEL, "2")["previous"] == "1"
-        wait_for(lambda: _version(up, admin) == "2", "version 2")
+        wait_until(lambda: _version(up, admin) == "2", "version 2")
         assert depot.json("rollback", MODEL)["version"] == "1"
-        wait_for(lambda: _version(up, admin) == "1", "version 1")
+        wait_until(lambda: _version(up, admin) == "1", "version 1")
 
         status = depot.json("status")
         assert status["up"]["pid"] == up.process.pid
@@ -132,7 +133,7 @@ def test_a_revoked_key_is_refused_while_the_gateway_runs(depot: Depot) -> None:
         assert (listed["name"], listed["scopes"], listed["revoked_at"]) == ("caller", ["predict"], None)
         assert key not in json.dumps(depot.json("keys", "list"))
         assert depot.json("keys", "revoke", key_id) == {"revoked": key_id}
-        wait_for(lambda: up.ask("POST", INFER, keyed("a"), key=key).status == 401, "the key to be refused")
+        wait_until(lambda: up.ask("POST", INFER, keyed("a"), key=key).status == 401, "the key to be refused")
 
 
 def test_versions_of_the_data_are_named_and_kept(depot: Depot) -> None:

@@ -15,11 +15,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from depot import ENDPOINT, MODEL, Depot, keyed, wait_for
+from kit.depot import ENDPOINT, MODEL, Depot, keyed
+from kit.object_store import ENVIRONMENT, new_bucket
+from kit.servers import PostgresServer, RedisServer, running
+from kit.waiting import wait_until
 from mainspring.project import open_project
 from mainspring.project.settings import load_settings
-from object_store import ENVIRONMENT, new_bucket
-from servers import PostgresServer, RedisServer, running
 
 PARCELS = ("p1", "p7", "p40", "nobody")
 
@@ -134,7 +135,7 @@ def test_killed_at_any_moment_and_run_again_it_is_whole(depot: Depot, elsewhere:
     chance = random.Random(5)
     for stage in ("checks", "predictions", "tables of the lake", "bundles", "online features", "runs and versions"):
         with depot.begun("migrate", "--to", "production", "--json") as begun:
-            wait_for(
+            wait_until(
                 lambda begun=begun, stage=stage: begun.ended or re.search(rf"^ *{stage}", begun.told, re.MULTILINE),
                 f"the end of stage {stage!r}",
             )
@@ -211,5 +212,5 @@ def test_a_gateway_serves_on_while_its_catalog_is_away_and_follows_it_after(depo
             assert {status(key) for _ in range(20)} == {200}  # by what it knows
             server.start()
             newer = depot.json(*create)["key"]
-            wait_for(lambda: status(newer) == 200, "the gateway to know a key that was made since")
+            wait_until(lambda: status(newer) == 200, "the gateway to know a key that was made since")
             assert status(key) == 200

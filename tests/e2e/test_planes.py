@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from depot import ENDPOINT, Answer, Depot, Up, copied, keyed, opened
+from kit.depot import ENDPOINT, Answer, Depot, Up, copied, keyed, opened
 from mainspring.console.app import create_app
 from mainspring.core.time import SECOND, ManualClock
 from mainspring.security.keys import issue

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from depot import MODEL, Depot, copied
+from kit.depot import MODEL, Depot, copied
+from kit.servers import PostgresServer
 from mainspring.core.errors import NotFound
 from mainspring.operations.models import curating
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
-from servers import PostgresServer
 
 DEED = """
 import sys

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kit.serving import KEY, NOW, route
+from kit.tensors import allocated, counted, sums
 from mainspring.core.errors import Corrupt
 from mainspring.core.time import ManualClock
 from mainspring.features.adapters.memory import MemoryOnlineStore
@@ -26,8 +28,6 @@ from mainspring.serving.plane.infer import infer
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.protocol.codec import decode_infer, encode
-from serving_kit import KEY, NOW, route
-from tensor_models import allocated, counted, sums
 
 ENDLESS = np.array([[2**40]], np.int64)
 FEW = np.array([[1], [5]], np.int64)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from depot import MODEL, Depot
+from kit.depot import MODEL, Depot
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from bakery import Bakery, late_model
+from kit.bakery import Bakery, late_model
 from mainspring.delivery.carded import verdict
 from mainspring.delivery.gates import judge
 from mainspring.governance.cards import build

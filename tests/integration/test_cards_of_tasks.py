@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mainspring as ms
-from bakery import Bakery, Order, Traffic, late_model, order, outcomes, rows
+from kit.bakery import Bakery, Order, Traffic, late_model, order, outcomes, rows
 from mainspring.core.locks import MemoryLocks
 from mainspring.data.ingest import Ingestor
 from mainspring.governance.cards import build

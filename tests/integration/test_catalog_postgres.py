@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-import catalog_writers
 import mainspring.project.definitions.applied  # noqa: F401 (describes its table)
+from kit import catalog_writers
+from kit.servers import PASSWORD, QUOTED, PostgresServer, running
 from mainspring.core.catalog import metadata
 from mainspring.core.errors import Conflict, Denied, Unavailable
 from mainspring.core.locks import MemoryLocks
@@ -28,7 +29,6 @@ from mainspring.project.definitions.applied import Applied
 from mainspring.registry.adapters.catalog import AliasMoves
 from mainspring.registry.adapters.mlflow import MlflowTracking
 from mainspring.security.adapters.catalog import CatalogAuditLog
-from servers import PASSWORD, QUOTED, PostgresServer, running
 
 for _package in ("security", "data", "registry", "serving", "monitoring"):
     importlib.import_module(f"mainspring.{_package}.adapters.catalog")

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from awaited import Awaited
-from depot import free_port
+from kit.awaited import Awaited
+from kit.serving import FEATURES, expected
+from kit.serving_process import TENSORS, ServingProcess, gateway_process
+from kit.waiting import free_port
 from mainspring.client import (
     Client,
     DeadlineExceeded,
@@ -28,8 +30,6 @@ from mainspring.client import (
     Retries,
     Unavailable,
 )
-from serving_kit import FEATURES, expected
-from serving_process import TENSORS, ServingProcess, gateway_process
 
 KEYED = {"carrier": "AA", "flight_id": 1, "distance": 500.0, "scheduled_at": "2013-07-01T02:00:00Z"}
 FULL = [{name: values[row] for name, (_, values) in FEATURES.items()} for row in range(2)]

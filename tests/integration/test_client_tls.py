@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from awaited import Awaited
-from certificates import DAY, Authority
-from fleet import Fleet, answer_of
+from kit.awaited import Awaited
+from kit.certificates import DAY, Authority
+from kit.fleet import Fleet, answer_of
+from kit.serving import FEATURES
 from mainspring.client import AsyncClient, Certificates, Client, Denied, Invalid, MainspringError
-from serving_kit import FEATURES
 
 ROWS = [{name: values[row] for name, (_, values) in FEATURES.items()} for row in range(2)]
 

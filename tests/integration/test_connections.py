@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from certificates import Authority
+from kit.certificates import Authority
+from kit.serving import Kit
+from kit.waiting import wait_until_async
 from mainspring.core.settings import Limits, Tls
 from mainspring.security.adapters.memory import MemoryKeyStore
 from mainspring.security.model import ApiKey, Principal
@@ -20,7 +22,6 @@ from mainspring.security.ports import Unchecked
 from mainspring.serving.http.acceptor import Acceptor
 from mainspring.serving.http.message import Request, refusal
 from mainspring.serving.plane.lane import monotonic_us
-from serving_kit import Kit
 
 ASK = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 KNOWN = b"GET /known HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -78,9 +79,7 @@ class Server:
         await asyncio.gather(*(writer.wait_closed() for writer in self._peers), return_exceptions=True)
 
     async def until(self, name: str, value: int) -> None:
-        async with asyncio.timeout(20):
-            while self.acceptor.numbers()[name] != value:
-                await asyncio.sleep(0.005)
+        await wait_until_async(lambda: self.acceptor.numbers()[name] == value, f"{name} to be {value}")
 
 
 @asynccontextmanager
@@ -165,9 +164,7 @@ async def test_the_address_that_has_most_loses_first() -> None:
 async def test_who_waits_for_an_answer_is_never_closed_for_another() -> None:
     async with serving() as server:
         waiting = [await server.peer(LATER) for _ in range(8)]
-        async with asyncio.timeout(20):
-            while len(server.later) < 8:
-                await asyncio.sleep(0.005)
+        await wait_until_async(lambda: len(server.later) == 8, "eight requests")
         ninth = await server.peer(ASK)
         for _ in range(20):  # turns of the loop, in each of which it could have been taken
             await asyncio.sleep(0)
@@ -283,9 +280,7 @@ def test_the_time_of_what_lay_unread_counts_from_when_its_connection_was_held(se
             _, writer = peer = await server.peer(LATER, **how)
 
             async def came(count: int) -> Request:
-                async with asyncio.timeout(20):
-                    while len(server.later) < count:
-                        await asyncio.sleep(0.005)
+                await wait_until_async(lambda: len(server.later) >= count, f"{count} requests")
                 server.later[-1].respond(200, (), b"")
                 assert await status(peer) == 200
                 return server.later[-1]

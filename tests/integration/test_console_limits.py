@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from depot import free_port
+from kit.waiting import free_port, wait_until_async
 from mainspring.console.server import LIMITS, MAX_BODY_BYTES, serve
 from mainspring.core.settings import Address, Limits
 
@@ -112,9 +112,7 @@ def test_an_application_that_fails_is_a_500_and_one_whose_caller_left_is_told(ca
             mine = writer.get_extra_info("sockname")
             writer.close()
             await writer.wait_closed()
-            async with asyncio.timeout(20):
-                while mine not in LEFT:
-                    await asyncio.sleep(0.005)
+            await wait_until_async(lambda: mine in LEFT, "the request to be let go of")
 
     asyncio.run(talk())
     assert "on purpose" in caplog.text

@@ -1,7 +1,6 @@
 """The control plane as `mainspring up` starts it: a process on a project, until SIGTERM."""
 
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.waiting import free_port
 from mainspring.core.time import DAY
 from mainspring.project import open_project
 from mainspring.project.settings import load_settings
@@ -25,9 +25,7 @@ quotes = ms.Source("quotes", schema={"price": ms.Float32}, event_time="seen_at")
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     (tmp_path / "mainspring.toml").write_text(
         f'name = "tiny"\nmodules = ["tiny_console_project"]\n\n[profiles.local]\ncontrol = "127.0.0.1:{port}"\n'
     )

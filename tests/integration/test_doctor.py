@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from depot import Depot, opened
+from kit.depot import Depot, opened
 from mainspring.operations.doctor import examine
 from mainspring.operations.finding import Finding
 from mainspring.operations.status import status

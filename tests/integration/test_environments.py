@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from depot import free_port
+from kit.waiting import free_port
 from mainspring.core.errors import Invalid
 from mainspring.ledger.conformance import prediction
 from mainspring.ledger.model import PREDICTIONS

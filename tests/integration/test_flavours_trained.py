@@ -16,8 +16,9 @@ import pytest
 from onnx import helper
 
 import mainspring as ms
-from bakery import ORDERS, START, Bakery, Order, Traffic, late_model, orders
-from flavour_kit import encoder, encoder_examples, network
+from kit.bakery import ORDERS, START, Bakery, Order, Traffic, late_model, orders
+from kit.flavours import encoder, encoder_examples, network
+from kit.models import onnx_model, sealed
 from mainspring.core.errors import Corrupt, Invalid, NotConvertible
 from mainspring.core.schema import DType
 from mainspring.core.time import MINUTE, format_instant
@@ -28,7 +29,6 @@ from mainspring.serving.plane.golden import warm_up
 from mainspring.stats import metrics
 from mainspring.training.flavours.scoring import estimator_scores, score_bundle
 from mainspring.training.frames import to_frame
-from model_kit import onnx_model, sealed
 
 UNTIL = START + ORDERS * 10 * MINUTE
 

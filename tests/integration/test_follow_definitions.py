@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from depot import Depot, opened, wait_for
+from kit.depot import Depot, opened
+from kit.waiting import wait_until
 from mainspring.processes.worker import duties
 
 
@@ -19,7 +20,7 @@ def test_a_view_and_a_gate_are_followed_when_they_are_applied(depot: Depot) -> N
         model.write_text(model.read_text().replace('    gates=[ms.beats("auc", by=0.01)],\n', ""))
         assert set(project.definitions.views) == {"HubLoad"}, "it is not applied yet"
         depot.json("apply")
-        wait_for(lambda: set(project.definitions.views) == {"HubLoad", "HubDay"}, "the definitions to follow")
+        wait_until(lambda: set(project.definitions.views) == {"HubLoad", "HubDay"}, "the definitions to follow")
         assert not project.definitions.models["late-parcel"].gates
     finally:
         project.close()
@@ -40,7 +41,7 @@ def test_the_worker_publishes_an_endpoint_that_was_applied_since(depot: Depot) -
             publish.do()
             return set(project.routes.current()) == {"late-parcel", "second"}
 
-        wait_for(published, "the second endpoint")
+        wait_until(published, "the second endpoint")
         service.write_text("this is no Python\n")
         publish.do()
         assert set(project.routes.current()) == {"late-parcel", "second"}

@@ -19,6 +19,8 @@ import httpx
 import msgspec
 import pytest
 
+from kit.serving import FEATURES, NOW, Kit, bundle, expected, full_request, keyed_request, route
+from kit.waiting import free_port, wait_until_async
 from mainspring.core.errors import Conflict, Unavailable
 from mainspring.core.settings import Address, Limits
 from mainspring.ledger.adapters.segments import SegmentLog
@@ -26,7 +28,6 @@ from mainspring.security.model import Action
 from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.http.server import serve
 from mainspring.serving.model import DEFAULTS, Arm
-from serving_kit import FEATURES, NOW, Kit, bundle, expected, full_request, keyed_request, route
 
 INFER = "/v2/models/late-arrival/infer"
 ANSWERS = expected({name: values for name, (_, values) in FEATURES.items()})
@@ -62,17 +63,6 @@ class Running:
         finally:
             writer.close()
 
-    async def until(self, fine: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not fine():
-                await asyncio.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
 
 @asynccontextmanager
 async def running(kit: Kit, *, ready: bool = True) -> AsyncIterator[Running]:
@@ -88,7 +78,7 @@ async def running(kit: Kit, *, ready: bool = True) -> AsyncIterator[Running]:
         async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=20) as client:
             each = Running(kit, gateway, port, client)
             if ready:
-                await each.until(lambda: gateway.unready() is None)
+                await wait_until_async(lambda: gateway.unready() is None)
             yield each
     finally:
         stop.set()
@@ -326,12 +316,12 @@ async def test_compressed_bodies() -> None:
 @on_a_loop
 async def test_without_routes_it_lives_and_is_not_ready() -> None:
     async with running(Kit(), ready=False) as each:
-        await each.until(lambda: "route yet" in (each.gateway.unready() or ""))
+        await wait_until_async(lambda: "route yet" in (each.gateway.unready() or ""))
         assert (await each.client.get("/v2/health/live")).status_code == 200
         reply = await each.client.get("/v2/health/ready")
         assert (reply.status_code, "route" in reply.json()["error"]) == (503, True)
         each.kit.publish("1")
-        await each.until(lambda: each.gateway.unready() is None)
+        await wait_until_async(lambda: each.gateway.unready() is None)
         assert (await each.client.get("/v2/health/ready")).status_code == 200
         assert (await each.infer(full_request())).status_code == 200
 
@@ -356,7 +346,8 @@ async def test_no_request_fails_while_versions_come_and_go() -> None:
         for version in ("2", "3", "1"):
             each.kit.publish(version)
             changed = asyncio.get_running_loop().time()
-            await each.until(lambda version=version: f'version="{version}"' in each.gateway.metrics.text().decode())
+            wanted = f'version="{version}"'
+            await wait_until_async(lambda wanted=wanted: wanted in each.gateway.metrics.text().decode())
             assert asyncio.get_running_loop().time() - changed < 9  # a second on a machine that is not shared
             await asyncio.sleep(0.05)
         done = True
@@ -372,12 +363,12 @@ async def test_a_bundle_that_cannot_be_served_leaves_what_serves() -> None:
         lying = bundle(5.0, golden_json=json.dumps(wrong).encode())
         each.kit.bundles.save(lying)
         each.kit.routes.publish([route(Arm("2", lying.digest))])
-        await each.until(lambda: b"mainspring_refused_versions 1.0" in each.gateway.metrics.text())
+        await wait_until_async(lambda: b"mainspring_refused_versions 1.0" in each.gateway.metrics.text())
         reply = await each.infer(full_request())
         assert (reply.status_code, reply.json()["model_version"]) == (200, "1")
         assert (await each.client.get("/v2/health/ready")).status_code == 200
         each.kit.routes.publish([route(Arm("3", "0" * 64)), route(Arm("3", "0" * 64), endpoint="other")])
-        await each.until(lambda: each.gateway.unready() is not None)
+        await wait_until_async(lambda: each.gateway.unready() is not None)
         assert (await each.client.get("/v2/health/ready")).json()["error"].startswith("1 of 2 endpoints")
         assert (await each.client.get("/v2/models/other/ready")).status_code == 503
         assert (await each.infer(full_request())).status_code == 200
@@ -431,13 +422,13 @@ async def test_who_hangs_up_while_waiting_is_not_predicted_for() -> None:
         )
         # So many rows that the others wait also where the machine is busy with something else.
         running_one = asyncio.create_task(each.infer(json.dumps(keyed_request(*["AA"] * 200)).encode()))
-        await each.until(lambda: each.gateway.in_flight == 1)
+        await wait_until_async(lambda: each.gateway.in_flight == 1)
         _, writer = await asyncio.open_connection("127.0.0.1", each.port)
         writer.write(head.encode() + body)
-        await each.until(lambda: b'waiting_rows{endpoint="late-arrival"} 40.0' in each.gateway.metrics.text())
+        await wait_until_async(lambda: b'waiting_rows{endpoint="late-arrival"} 40.0' in each.gateway.metrics.text())
         writer.close()
         assert (await running_one).status_code == 200
-        await each.until(lambda: each.gateway.in_flight == 0)
+        await wait_until_async(lambda: each.gateway.in_flight == 0)
         assert (await each.infer(full_request())).status_code == 200
         assert len(kit.log.recent(limit=1000)) == 202
         assert b'status="499"} 1.0' in each.gateway.metrics.text()
@@ -467,12 +458,12 @@ async def test_a_routing_table_that_does_not_answer_leaves_what_serves() -> None
     kit.routes = FailingRoutes(kit.routes)
     kit.routes.silent = True
     async with running(kit, ready=False) as each:
-        await each.until(lambda: "does not answer" in (each.gateway.unready() or ""))
+        await wait_until_async(lambda: "does not answer" in (each.gateway.unready() or ""))
         reply = await each.infer(full_request())
         assert (reply.status_code, "secret" in reply.text) == (503, False)
         kit.publish("1")
         kit.routes.silent = False
-        await each.until(lambda: each.gateway.unready() is None)
+        await wait_until_async(lambda: each.gateway.unready() is None)
         kit.routes.silent = True
         await asyncio.sleep(0.5)
         assert (await each.infer(full_request())).status_code == 200
@@ -561,7 +552,7 @@ async def test_bodies_that_find_no_room_are_refused_and_counted() -> None:
         head = _head(each.kit.key(), "Content-Length: 300000")
         _, first = await asyncio.open_connection("127.0.0.1", each.port)
         first.write(head)
-        await each.until(lambda: each.gateway.in_flight == 1)
+        await wait_until_async(lambda: each.gateway.in_flight == 1)
         told = await each.raw(head, b" " * 1000)
         assert told.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: 1\r\n" in told
@@ -571,7 +562,7 @@ async def test_bodies_that_find_no_room_are_refused_and_counted() -> None:
         assert (await each.infer(full_request())).status_code == 200  # what comes at once needs no room
         first.close()
         await first.wait_closed()
-        await each.until(lambda: not each.gateway.in_flight)
+        await wait_until_async(lambda: not each.gateway.in_flight)
         assert "mainspring_receiving_bytes 0.0" in (await each.client.get("/metrics")).text
 
 
@@ -614,8 +605,8 @@ async def test_nothing_is_left_of_who_hangs_up_in_a_body(framing: str, sent: byt
             parts = [_head(each.kit.key(), framing), sent]
             await asyncio.to_thread(_talk, each.port, parts, reset=reset and not half, half=half)
             assert not half or each.gateway.metrics.connections()["connections"] == 0  # closed when it was told
-            await each.until(lambda: not each.gateway.in_flight)
-            await each.until(lambda: each.gateway.metrics.connections()["connections"] == 0)
+            await wait_until_async(lambda: not each.gateway.in_flight)
+            await wait_until_async(lambda: each.gateway.metrics.connections()["connections"] == 0)
         assert (await each.infer(full_request())).status_code == 200
         began = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() - began < 9  # a stop that waits for nobody

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from integration.test_gateway import full_request, keyed_request, on_a_loop, published, running
+from kit.serving import NOW, Carrier, carrier, departures
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import ManualClock, to_datetime
@@ -15,7 +16,6 @@ from mainspring.features.adapters.sqlite import SqliteOnlineStore
 from mainspring.features.materialise import Materialiser
 from mainspring.features.state.blobs import DamagedState
 from mainspring.serving.plane.watch import StoreDamaged, StoreWatch
-from serving_kit import NOW, Carrier, carrier, departures
 
 CARRIERS = [f"carrier {number}" for number in range(600)]
 

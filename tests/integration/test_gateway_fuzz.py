@@ -27,10 +27,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from kit.serving import full_request, keyed_request
+from kit.serving_process import TENSORS, ServingProcess, gateway_process
 from mainspring.serving.http.routes import ROUTES
 from mainspring.serving.protocol.tensor import DTYPES
-from serving_kit import full_request, keyed_request
-from serving_process import TENSORS, ServingProcess, gateway_process
 
 INFER = "/v2/models/late-arrival/infer"
 MOST_BYTES = 1 << 20

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 import httpx
 import msgspec
 
+from kit.serving import Kit, full_request, keyed_request
+from kit.waiting import free_port, wait_until_async
 from mainspring.core.errors import MainspringError, StorageFull
 from mainspring.core.settings import Address
 from mainspring.ledger.adapters.segments import SegmentLog
@@ -20,7 +21,6 @@ from mainspring.ledger.adapters.unread import unread
 from mainspring.ledger.model import Log, Prediction
 from mainspring.security.model import Action
 from mainspring.serving.http.server import serve
-from serving_kit import Kit, full_request, keyed_request
 
 KEY = bytes(range(32))
 
@@ -34,9 +34,7 @@ async def serving(log: SegmentLog, policy: Log) -> AsyncIterator[tuple[Kit, http
     kit = Kit(log=log)
     kit.publish("1")
     publish(kit, policy)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     gateway, stop, started = kit.gateway(), asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(serve(gateway, Address("127.0.0.1", port), stop=stop, started=started.set))
     try:
@@ -44,9 +42,7 @@ async def serving(log: SegmentLog, policy: Log) -> AsyncIterator[tuple[Kit, http
         headers = {"authorization": kit.key(Action.PREDICT, Action.SCRAPE), "content-type": "application/json"}
         url = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=60) as client:
-            async with asyncio.timeout(60):
-                while gateway.unready() is not None:
-                    await asyncio.sleep(0.01)
+            await wait_until_async(lambda: gateway.unready() is None, "the gateway to be ready")
             yield kit, client
     finally:
         stop.set()
@@ -90,9 +86,7 @@ def test_otherwise_it_is_there_soon_after(tmp_path: Path) -> None:
     async def run() -> None:
         async with serving(SegmentLog(tmp_path, KEY), Log()) as (_, client):
             told = ids(await infer(client, full_request()))
-            async with asyncio.timeout(60):
-                while not set(told) <= logged(tmp_path).keys():
-                    await asyncio.sleep(0.005)
+            await wait_until_async(lambda: set(told) <= logged(tmp_path).keys(), "the answers in the log")
 
     asyncio.run(run())
 

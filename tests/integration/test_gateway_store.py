@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 from integration.test_gateway import Running, full_request, keyed_request, on_a_loop, published, running
+from kit.servers import RedisServer, Server
+from kit.servers import running as server_running
+from kit.serving import NOW, Carrier, carrier, departures, expected
+from kit.waiting import wait_until_async
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import ManualClock, to_datetime
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
 from mainspring.features.adapters.redis import RedisOnlineStore
 from mainspring.features.materialise import Materialiser
-from servers import RedisServer, Server
-from servers import running as server_running
-from serving_kit import NOW, Carrier, carrier, departures, expected
 
 LATE = {"Carrier.flights_1h": [2], "Carrier.delay_1h": [20.0], "Schedule.thousands": [0.5], "Schedule.hour": [2]}
 
@@ -43,9 +44,10 @@ async def by_key(each: Running) -> Any:
 
 
 async def until_it_answers(each: Running) -> None:
-    async with asyncio.timeout(10):
-        while (await by_key(each)).status_code != 200:
-            await asyncio.sleep(0.05)
+    async def answers() -> bool:
+        return (await by_key(each)).status_code == 200
+
+    await wait_until_async(answers, "an answer of the store")
 
 
 @on_a_loop
@@ -61,7 +63,7 @@ async def test_a_store_that_goes_away_is_a_503_until_it_is_back(place: tuple[Ser
             assert (reply.status_code, int(reply.headers["retry-after"]) >= 1) == (503, True)
             assert str(server.port) not in reply.text
         assert (await each.infer(full_request())).status_code == 200
-        await each.until(lambda: each.gateway.unready() is not None)
+        await wait_until_async(lambda: each.gateway.unready() is not None)
         ready = await each.client.get("/v2/health/ready")
         assert (ready.status_code, "online store" in ready.json()["error"]) == (503, True)
         assert (await each.client.get("/v2/models/late-arrival/ready")).status_code == 503
@@ -70,7 +72,7 @@ async def test_a_store_that_goes_away_is_a_503_until_it_is_back(place: tuple[Ser
         await until_it_answers(each)
         reply = await by_key(each)
         assert reply.json()["outputs"][0]["data"] == pytest.approx(expected(LATE), abs=1e-6)
-        await each.until(lambda: each.gateway.unready() is None)
+        await wait_until_async(lambda: each.gateway.unready() is None)
         assert (await each.client.get("/v2/models/late-arrival/ready")).status_code == 200
 
 
@@ -82,7 +84,7 @@ async def test_a_store_that_hangs_holds_up_nobody_else(place: tuple[Server, Redi
         server.pause()
         try:
             hanging = asyncio.create_task(by_key(each))
-            await each.until(lambda: each.gateway.in_flight == 1)
+            await wait_until_async(lambda: each.gateway.in_flight == 1)
             live = await each.client.get("/v2/health/live")
             assert (live.status_code, hanging.done()) == (200, False)
             reply = await hanging
@@ -97,7 +99,7 @@ async def test_a_gateway_starts_before_its_store(place: tuple[Server, RedisOnlin
     server, store = place
     server.stop()
     async with running(published(online=store), ready=False) as each:
-        await each.until(lambda: each.gateway.unready() == "The online store does not answer.")
+        await wait_until_async(lambda: each.gateway.unready() == "The online store does not answer.")
         server.start()
         await until_it_answers(each)
-        await each.until(lambda: each.gateway.unready() is None)
+        await wait_until_async(lambda: each.gateway.unready() is None)

@@ -24,13 +24,13 @@ import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from depot import wait_for
+from kit.serving import FEATURES, expected
+from kit.serving_process import MODELS, ServingProcess, grpc_process
+from kit.tensors import WIDE
+from kit.waiting import wait_until
 from mainspring.ledger.adapters.unread import unread
 from mainspring.serving.grpc import wire
 from mainspring.serving.protocol.tensor import DTYPES
-from serving_kit import FEATURES, expected
-from serving_process import MODELS, ServingProcess, grpc_process
-from tensor_models import WIDE
 
 ANSWERS = expected({name: values for name, (_, values) in FEATURES.items()})
 
@@ -218,7 +218,7 @@ def test_a_model_of_features_is_asked_in_full_and_by_key(server: ServingProcess,
         "Carrier.flights_1h": ["MISSING"] * 2,
         "Carrier.delay_1h": ["MISSING"] * 2,
     }
-    wait_for(lambda: ids[1] in {each.id for each in unread(server.folder / "ledger")}, "the prediction in the log")
+    wait_until(lambda: ids[1] in {each.id for each in unread(server.folder / "ledger")}, "the prediction in the log")
     (logged,) = (each for each in unread(server.folder / "ledger") if each.id == ids[0])
     assert (logged.endpoint, logged.keys) == ("late-arrival", {"flight_id": 1, "carrier": "AA"})
     assert logged.principal in server.key

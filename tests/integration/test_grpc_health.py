@@ -14,7 +14,10 @@ from typing import Any
 import grpc
 import pytest
 
-from depot import free_port
+from kit.serving import PEPPER, Kit
+from kit.serving_process import ServingProcess, grpc_process
+from kit.tensors import WIDE
+from kit.waiting import free_port
 from mainspring.core.settings import Address
 from mainspring.security.keys import Authenticator
 from mainspring.security.policy import CedarAuthoriser
@@ -24,9 +27,6 @@ from mainspring.serving.grpc.health import MAX_WATCHES
 from mainspring.serving.grpc.server import serve
 from mainspring.serving.grpc.service import Service
 from mainspring.serving.plane.plane import DataPlane
-from serving_kit import PEPPER, Kit
-from serving_process import ServingProcess, grpc_process
-from tensor_models import WIDE
 
 CHECK, WATCH, INFER = f"/{wire.HEALTH}/Check", f"/{wire.HEALTH}/Watch", f"/{wire.SERVICE}/ModelInfer"
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3

@@ -21,15 +21,16 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from certificates import Authority
-from depot import ENDPOINT, Depot, free_port, opened, wait_for
-from fleet import Fleet
+from kit.certificates import Authority
+from kit.depot import ENDPOINT, Depot, opened
+from kit.fleet import Fleet
+from kit.serving import FEATURES, expected
+from kit.serving_process import grpc_process
+from kit.tensors import WIDE
+from kit.waiting import free_port, wait_until
 from mainspring.core.settings import Tls
 from mainspring.processes.supervisor import Supervisor
 from mainspring.serving.protocol.tensor import DTYPES
-from serving_kit import FEATURES, expected
-from serving_process import grpc_process
-from tensor_models import WIDE
 
 PASSING = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")
 
@@ -65,7 +66,7 @@ def test_a_trained_model_by_key_under_the_supervisor(depot: Depot) -> None:
         reply = predict(client, headers, "g1")
         assert 0 < reply.as_numpy("probability")[0] < 1
         (name,) = json.loads(reply.get_response().parameters["prediction_ids"].string_param)
-        wait_for(lambda: opened(depot).predictions.recent(ENDPOINT), "the prediction in the log")
+        wait_until(lambda: opened(depot).predictions.recent(ENDPOINT), "the prediction in the log")
         assert opened(depot).predictions.find(name).keys == {"parcel": "g1", "hub": "north"}
 
         # Its numbers are scraped with the gateway's, in the slot after those.
@@ -81,7 +82,7 @@ def test_a_trained_model_by_key_under_the_supervisor(depot: Depot) -> None:
         # Killed, it is started again.
         first = up.running["children"]["grpc"]
         os.kill(first, signal.SIGKILL)
-        wait_for(lambda: up.running["children"]["grpc"] != first, "gRPC to be started again")
+        wait_until(lambda: up.running["children"]["grpc"] != first, "gRPC to be started again")
         predict(client, headers, "g2")
     assert "Traceback" not in (depot.state / "logs" / "grpc.log").read_text()
 
@@ -159,7 +160,7 @@ def test_a_swap_and_a_way_back_lose_no_call(tmp_path: Path) -> None:
         try:
             for version in ("1", "2", "1"):
                 fleet.publish(version)
-                wait_for(lambda version=version: set(told[-20:]) == {version}, f"version {version}")
+                wait_until(lambda version=version: set(told[-20:]) == {version}, f"version {version}")
         finally:
             done.set()
         assert [each.result(30) for each in asking] == [None] * 4

@@ -13,7 +13,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from fleet import Fleet, free_port, until
+from kit.fleet import Fleet
+from kit.serving import full_request
+from kit.waiting import free_port, wait_until
 from mainspring.core.errors import Conflict
 from mainspring.core.listening import check_free
 from mainspring.ledger.adapters.unread import unread
@@ -21,7 +23,6 @@ from mainspring.operations.doctor import examine
 from mainspring.processes.supervisor import Supervisor
 from mainspring.serving.grpc import wire
 from mainspring.serving.plane import slots
-from serving_kit import full_request
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="SO_REUSEPORT shares connections out on Linux only")
 ALONE = [("grpc.use_local_subchannel_pool", 1)]  # a connection of its own
@@ -71,7 +72,7 @@ def test_connections_are_shared_out_and_a_scrape_shows_all(fleet: Fleet, up: Sup
         return {"1", "2"} <= {slot for slot, count in fleet.answered().items() if count > 0}
 
     assert set(fleet.pids) == {"gateway", "grpc", "grpc-1"}
-    until(spread, "calls at both processes")
+    wait_until(spread, "calls at both processes")
     assert 'mainspring_gateway_worker_up{slot="2"} 1' in fleet.scrape()
     (found,) = (each for each in examine(fleet.project) if each.check == "grpc")
     assert (found.ok, found.detail) == (True, f"answers on {fleet.settings['grpc']} from 2 processes")
@@ -101,7 +102,7 @@ def test_one_that_ends_answers_what_it_began_and_one_that_dies_loses_that(fleet:
 
     def more(count: int) -> None:
         goal = len(told) + count
-        until(lambda: len(told) >= goal, f"{count} more answers")
+        wait_until(lambda: len(told) >= goal, f"{count} more answers")
 
     place = slots.folder(fleet.project.settings.state)
     with ThreadPoolExecutor(6) as threads:
@@ -110,7 +111,7 @@ def test_one_that_ends_answers_what_it_began_and_one_that_dies_loses_that(fleet:
             more(50)
             for name, slot in (("grpc", 1), ("grpc-1", 2)):
                 fleet.until_replaced(name, fleet.kill(name, signal.SIGTERM))
-                until(lambda slot=slot: slots.ready(place, slot), f"a new {name}")
+                wait_until(lambda slot=slot: slots.ready(place, slot), f"a new {name}")
                 more(50)
         finally:
             done.set()
@@ -119,7 +120,7 @@ def test_one_that_ends_answers_what_it_began_and_one_that_dies_loses_that(fleet:
         assert set(lost) <= {grpc.StatusCode.CANCELLED}
         assert len(lost) <= 2 * len(asking)
         wait = "predictions in the log, two a call, and no others"
-        until(lambda: len(list(unread(fleet.project.settings.state / "ledger"))) >= 2 * len(told), wait)
+        wait_until(lambda: len(list(unread(fleet.project.settings.state / "ledger"))) >= 2 * len(told), wait)
         assert len(list(unread(fleet.project.settings.state / "ledger"))) == 2 * len(told)
 
         done.clear()

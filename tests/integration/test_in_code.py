@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 import mainspring as ms
-from depot import MODEL, PARCELS, lay_out
+from kit.depot import MODEL, PARCELS, lay_out
 from mainspring.core.errors import Invalid, InvalidData, NotFound, Unavailable
 from mainspring.features.model import FeatureView
 from mainspring.features.online import OnlineReader

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from depot import Depot, lay_out, opened, wait_for
+from kit.depot import Depot, lay_out, opened
+from kit.waiting import wait_until
 from mainspring.core.time import DAY
 from mainspring.jobs.model import NewJob, Outcome, Status, Step
 from mainspring.registry.model import Deletion
@@ -97,8 +98,10 @@ def test_the_worker_collects_garbage_by_the_clock_and_runs_what_is_queued(depot:
     with depot.up() as up:
         done = depot.run("jobs", "run", "forget-jobs", '{"ended": "1d"}', "--wait", "--json")
         assert (done.code, done.document["status"]) == (0, "done")
-        wait_for(lambda: not project.deletions.all(), "the marked version to be collected")
-        wait_for(lambda: len(project.jobs.find(handlers={"collect-garbage"}, statuses={Status.DONE})) > 1, "two ticks")
+        wait_until(lambda: not project.deletions.all(), "the marked version to be collected")
+        wait_until(
+            lambda: len(project.jobs.find(handlers={"collect-garbage"}, statuses={Status.DONE})) > 1, "two ticks"
+        )
         key = depot.json("keys", "create", "viewer", "--scope", "view")["key"]
         assert up.ask("GET", "/api/jobs", plane="control").status == 401
         answer = up.ask("GET", "/api/jobs?status=queued", key=key, plane="control").body

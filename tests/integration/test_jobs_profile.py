@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kit.servers import PostgresServer
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import SECOND
 from mainspring.jobs.adapters.catalog import CatalogJobs
@@ -14,7 +15,6 @@ from mainspring.operations.profile.checking import Check, check_profile
 from mainspring.project import Project, open_project
 from mainspring.project.catalog import open_catalog
 from mainspring.project.settings import load_settings
-from servers import PostgresServer
 
 
 def opened(folder: Path, catalog: str) -> Project:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import mainspring as ms
-from bakery import Bakery, Order, Traffic, late_model, order, orders, outcomes, shop
+from kit.bakery import Bakery, Order, Traffic, late_model, order, orders, outcomes, shop
 from mainspring.core.errors import Invalid
 from mainspring.training.sets.leakage import Leakage
 
@@ -66,7 +66,7 @@ def test_only_known_checks_are_accepted(wrong: str) -> None:
 
 def test_the_keys_of_the_label_are_there(bakery: Bakery, tmp_path: Path) -> None:
     def look(data: ms.TrainingSet, run: ms.Run) -> Any:
-        from bakery import fit_trees
+        from kit.bakery import fit_trees
 
         assert data.train.keys is not None
         assert data.train.keys.columns.tolist() == ["order"]

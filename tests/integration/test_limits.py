@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from fleet import BODY, INFER, Fleet
+from kit.fleet import BODY, INFER, Fleet
 
 LIVE = b"GET /v2/health/live HTTP/1.1\r\n"
 

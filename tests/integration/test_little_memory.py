@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from depot import MODEL, Depot, Ran
+from kit.depot import MODEL, Depot, Ran
 from mainspring.cli import exits
 
 

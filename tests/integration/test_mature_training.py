@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mainspring as ms
-from bakery import START, Bakery
+from kit.bakery import START, Bakery
 from mainspring.core.errors import InvalidData
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, to_datetime

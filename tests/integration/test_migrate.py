@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from deltalake import DeltaTable
 
+from kit.servers import PostgresServer
 from mainspring.core.errors import Conflict, InvalidData, NotFound
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
@@ -29,7 +30,6 @@ from mainspring.registry.adapters.memory import MemoryBlobs
 from mainspring.registry.adapters.mlflow import MlflowTracking
 from mainspring.security.adapters.catalog import CatalogAuditLog, audit_events
 from mainspring.security.model import AuditEvent
-from servers import PostgresServer
 
 
 def step(_done: float, _total: float | None, _note: str) -> None:

@@ -15,8 +15,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from depot import free_port
-from full_mlflow import full_mlflow
+from kit.full_mlflow import full_mlflow
+from kit.waiting import free_port, wait_until
 from mainspring.core.time import SECOND, ManualClock
 from mainspring.registry.adapters.mlflow import MlflowTracking
 from mainspring.training.runs.run import Run
@@ -78,15 +78,8 @@ def pages(written: tuple[Path, Run, Run]) -> Iterator[Pages]:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment, start_new_session=True)
         try:
             found = Pages(port)
-            deadline = time.monotonic() + 90
-            while True:
-                try:
-                    found.get("/health")
-                    break
-                except OSError:
-                    if process.poll() is not None or time.monotonic() > deadline:
-                        raise AssertionError((folder / "log").read_text()) from None
-                    time.sleep(0.2)
+            wait_until(lambda: process.poll() is not None or found.get("/health"), "MLflow's page", every_s=0.2)
+            assert process.poll() is None, (folder / "log").read_text()
             yield found
         finally:
             os.killpg(process.pid, 15)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from depot import MODEL, Depot, opened
+from kit.console.client import Client
+from kit.depot import MODEL, Depot, opened
+from kit.searching import searched
 from mainspring.console.app import create_app
 from mainspring.core.time import DAY
 from mainspring.operations.keys import create_key
 from mainspring.security.model import Action
-from searching import searched
-from unit.console.client import Client
 from unit.console.test_pages import text_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

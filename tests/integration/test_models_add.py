@@ -11,7 +11,6 @@ import pickle
 import re
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from depot import free_port, lay_out, opened
+from kit.depot import lay_out, opened
+from kit.models import identity, lightgbm_file, mlp, onnx_model, training_data, xgboost_file
+from kit.serving import KEY
+from kit.tensors import counted
+from kit.waiting import free_port, wait_until
 from mainspring.core.errors import Conflict, Corrupt, Invalid, MainspringError, NotFound
 from mainspring.core.time import DAY
 from mainspring.delivery.routing import publish
@@ -37,9 +40,6 @@ from mainspring.operations.promote import promote
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
 from mainspring.registry.model import AliasMove, Manifest, TensorSpec
-from model_kit import identity, lightgbm_file, mlp, onnx_model, training_data, xgboost_file
-from serving_kit import KEY
-from tensor_models import counted
 
 pytestmark = pytest.mark.slow
 
@@ -110,17 +110,11 @@ class Place:
             url, json=body, headers={"authorization": f"Bearer {self.token}"}, timeout=60, trust_env=False
         )
 
-    def until(self, fine: Callable[[], Any], what: str) -> None:
-        end = time.monotonic() + 60
-        while not fine():
-            assert time.monotonic() < end, what
-            time.sleep(0.1)
-
     def live(self, endpoint: str, added: Added) -> None:
         """Wait until the gateway answers with a version."""
         url = f"http://127.0.0.1:{self.port}/v2/models/{endpoint}/versions/{added.version}/ready"
         headers = {"authorization": f"Bearer {self.token}"}
-        self.until(
+        wait_until(
             lambda: httpx.get(url, headers=headers, timeout=60, trust_env=False).status_code == 200,
             f"version {added.version} of {endpoint}",
         )
@@ -154,7 +148,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     made = Place(project, port, token)
     first = made.add("network", "network.onnx", mlp(0), alias="champion")
     try:
-        made.until(lambda: _answers(made, process, first), (root.parent / "gateway.log").read_text())
+        wait_until(lambda: _answers(made, process, first), (root.parent / "gateway.log").read_text())
         yield made
     finally:
         process.terminate()
@@ -515,7 +509,7 @@ def test_a_version_that_is_damaged_afterwards_is_not_served_and_the_one_before_g
     try:
         publish(list(place.project.definitions.endpoints.values()), versions, place.project.routes, gated=())
         log = place.root.parent / "gateway.log"
-        place.until(lambda: re.search(f"Bundle {added.digest[:12]} is not served: .*{said}", log.read_text()), said)
+        wait_until(lambda: re.search(f"Bundle {added.digest[:12]} is not served: .*{said}", log.read_text()), said)
         np.testing.assert_allclose(place.infer("network", x=ROWS)["y"], network(0, ROWS), rtol=1e-5, atol=1e-5)
     finally:
         versions.set_alias(AliasMove("network", "champion", added.version, "1", "test", "", now))

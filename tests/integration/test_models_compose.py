@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from depot import MODEL, Depot, opened
+from kit.depot import MODEL, Depot, opened
+from kit.models import mlp
 from mainspring.core.errors import Invalid
 from mainspring.operations.models.adding import add_file
 from mainspring.operations.models.composing import Plan, Step, compose
 from mainspring.project.executors import executors
 from mainspring.serving.plane import runtime
-from model_kit import mlp
 
 pytestmark = pytest.mark.slow
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from kit.worlds import bundle, normal_reference, prediction
 from mainspring.core.catalog import metadata, open_engine
 from mainspring.core.expr import col
 from mainspring.core.locks import FileLocks
@@ -23,7 +24,6 @@ from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.joins import label_rows
 from mainspring.monitoring.monitor import Monitor
 from mainspring.training.label import Label
-from unit.monitoring.worlds import bundle, normal_reference, prediction
 
 START = 1_372_636_800_000_000  # 2013-07-01
 COLUMNS = ["View.a", "View.b"]

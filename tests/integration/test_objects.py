@@ -6,7 +6,6 @@ import http.server
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,8 @@ import msgspec
 import obstore
 import pytest
 
+from kit.models import mlp
+from kit.waiting import free_port
 from mainspring.core.errors import Conflict, Corrupt, Denied, Invalid, NotFound, StorageFull, Unavailable
 from mainspring.core.settings import Url
 from mainspring.core.time import HOUR, SystemClock
@@ -24,7 +25,6 @@ from mainspring.registry.adapters.objects import ObjectBlobs, open_objects
 from mainspring.registry.bundles import Bundles, seal
 from mainspring.registry.model import Bundle, Manifest, TensorSpec
 from mainspring.security.signing import SigningKey
-from model_kit import mlp
 
 KEY, OTHER = SigningKey(b"k" * 32), SigningKey(b"o" * 32)
 A = "a" * 64
@@ -207,10 +207,7 @@ def test_a_bucket_that_is_not_there_is_named(s3_server: str) -> None:
 
 @pytest.mark.usefixtures("s3_url")
 def test_a_store_that_is_gone_is_unavailable() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        unused_port = probe.getsockname()[1]
-    blobs = open_objects(Url(f"s3://bucket/x?endpoint=http://127.0.0.1:{unused_port}&region=us-east-1"))
+    blobs = open_objects(Url(f"s3://bucket/x?endpoint=http://127.0.0.1:{free_port()}&region=us-east-1"))
     with pytest.raises(Unavailable, match="s3://bucket/x") as refused:
         blobs.get(A)
     assert refused.value.retryable

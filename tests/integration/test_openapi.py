@@ -11,9 +11,9 @@ import jsonschema
 import pytest
 import schemathesis
 
+from kit.serving import full_request, keyed_request
+from kit.serving_process import ServingProcess, gateway_process
 from mainspring.serving.http.routes import ROUTES
-from serving_kit import full_request, keyed_request
-from serving_process import ServingProcess, gateway_process
 
 INFER = "/v2/models/late-arrival/versions/2/infer"
 

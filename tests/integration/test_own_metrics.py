@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mainspring as ms
-from bakery import ORDERS, START, Bakery, late_model, regress
+from kit.bakery import ORDERS, START, Bakery, late_model, regress
 from mainspring.core.time import MINUTE
 from mainspring.delivery.promote import promote
 from mainspring.governance.performance import performance_of

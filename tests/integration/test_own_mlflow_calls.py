@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import mainspring as ms
-from bakery import Bakery, fit_trees, late_model
+from kit.bakery import Bakery, fit_trees, late_model
 from mainspring.core.errors import MainspringError
 from mainspring.registry.adapters.mlflow import MlflowTracking
 from mainspring.registry.model import RunRecord

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 import psycopg
 
-from certificates import Authority
+from kit.certificates import Authority
+from kit.servers import PASSWORD, QUOTED, PostgresServer, RedisServer, running
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.operations.profile.checking import Check, check_profile
@@ -21,7 +22,6 @@ from mainspring.project.catalog import open_catalog, schema_of
 from mainspring.project.place_checks import Backend
 from mainspring.project.settings import load_settings
 from mainspring.registry.adapters.mlflow import MlflowTracking
-from servers import PASSWORD, QUOTED, PostgresServer, RedisServer, running
 
 PARTS = ("catalog", "lake", "online", "tracking", "blobs", "ledger")
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,8 +17,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from depot import free_port
-from serving_process import TENSORS, ServingProcess, gateway_process
+from kit.serving_process import TENSORS, ServingProcess, gateway_process
+from kit.waiting import free_port, wait_until
 
 MLSERVER = Path(__file__).parents[2] / ".venv-peers" / "mlserver" / "bin"
 
@@ -189,11 +188,8 @@ def mlserver(folder: Path) -> Iterator[str]:
         )
     url = f"http://127.0.0.1:{ports['http_port']}"
     try:
-        deadline = time.monotonic() + 90
-        while not _ready(f"{url}/v2/models/sums/ready"):
-            assert process.poll() is None, (folder / "log").read_text()[-2000:]
-            assert time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
-            time.sleep(0.2)
+        wait_until(lambda: process.poll() is not None or _ready(f"{url}/v2/models/sums/ready"), "MLServer", 90, 0.2)
+        assert process.poll() is None, (folder / "log").read_text()[-2000:]
         yield url
     finally:
         process.kill()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-import prefork
-from depot import MODEL, Depot, copied, opened
+from kit import prefork
+from kit.depot import MODEL, Depot, copied, opened
 from mainspring.core.errors import StorageFull
 from mainspring.core.time import DAY
 from mainspring.operations.keys import create_key

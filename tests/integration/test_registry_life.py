@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from kit.models import mlp
 from mainspring.core.errors import Conflict, Corrupt, Denied, Invalid, NotFound
 from mainspring.core.settings import Url
 from mainspring.core.time import DAY, HOUR, ManualClock, SystemClock
@@ -23,7 +24,6 @@ from mainspring.registry.bundles import seal
 from mainspring.registry.lineage import PARENT
 from mainspring.registry.model import AliasMove, Approval, Graph, Manifest, ModelVersion, Node, TensorSpec
 from mainspring.registry.processes import local_user, process_tags
-from model_kit import mlp
 
 _PEOPLE = (f"person-{number}" for number in count())
 X, Y = TensorSpec("x", "FP32", (-1, 2)), TensorSpec("y", "FP32", (-1, 2))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from depot import MODEL, Depot, copied, opened
+from kit.depot import MODEL, Depot, copied, opened
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a training is several processes
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from kit.console.client import Client
+from kit.console.flights import Project
+from kit.console.trials import tried
 from mainspring.console.app import create_app
 from mainspring.registry.adapters.mlflow import MlflowTracking
 from mainspring.registry.adapters.mlflow_search import MlflowRunSearch
 from mainspring.registry.runs import NAME
-from unit.console.client import Client
-from unit.console.flights import Project
 from unit.console.test_pages import text_of
-from unit.console.trials import tried
 
 
 @pytest.fixture(scope="module")

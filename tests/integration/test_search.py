@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from depot import MODEL, Depot, opened
+from kit.depot import MODEL, Depot, opened
+from kit.searching import searched, told
 from mainspring.registry.runs import PARENT
-from searching import searched, told
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

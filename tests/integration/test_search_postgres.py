@@ -8,12 +8,13 @@ import sqlite3
 import psycopg
 import pytest
 
-from depot import MODEL, Depot, wait_for
+from kit.depot import MODEL, Depot
+from kit.searching import searched, told
+from kit.servers import PostgresServer
+from kit.waiting import wait_until
 from mainspring.operations.search.study import study_schema
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
-from searching import searched, told
-from servers import PostgresServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -37,8 +38,8 @@ def test_trials_are_on_the_server_and_a_killed_search_goes_on_from_there(
     arguments = ["search", MODEL, "--trials", 4, "--workers", 2, "--profile", "server", "--json"]
     process = depot.start(*arguments, environment={"SLOWLY": "2"})
     try:
-        wait_for(lambda: any("ends" in each for each in told(depot)), "a trial", 120)
-        wait_for(lambda: "COMPLETE" in states(url), "the study to hear of it", 30)
+        wait_until(lambda: any("ends" in each for each in told(depot)), "a trial", 120)
+        wait_until(lambda: "COMPLETE" in states(url), "the study to hear of it", 30)
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)

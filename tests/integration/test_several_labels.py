@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import mainspring as ms
-from bakery import Bakery
+from kit.bakery import Bakery
+from kit.worlds import ledger, prediction
 from mainspring.core.errors import InvalidData, MainspringError, NotConvertible
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, MINUTE, parse_instant, to_datetime
@@ -38,7 +39,6 @@ from mainspring.training.runs.pinned import pinned_scan
 from mainspring.training.sets.labels import LABEL
 from mainspring.training.sets.outsize import labelled, write_labelled
 from mainspring.training.sets.rebuild_holdout import held_out_again
-from unit.monitoring.worlds import ledger, prediction
 
 START = parse_instant("2024-01-01T00:00:00Z")
 FLIGHTS, MISSING_DEPARTURE, MISSING_ARRIVAL = 600, 7, 10  # every 7th has no departure, every 10th no arrival

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mainspring as ms
-from bakery import ORDERS, START, Bakery, Order, Traffic, late_model, regress, shop, visits
+from kit.bakery import ORDERS, START, Bakery, Order, Traffic, late_model, regress, shop, visits
 from mainspring.core.errors import Invalid
 from mainspring.core.time import HOUR, MINUTE, ManualClock
 from mainspring.data.arrow import ARROW_TYPES

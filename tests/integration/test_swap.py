@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from fleet import BODY, INFER, Fleet, Load, until
+from kit.fleet import BODY, INFER, Fleet, Load
+from kit.serving import bundle, golden, route
+from kit.waiting import wait_until
 from mainspring.registry.bundles import seal
 from mainspring.serving.model import Arm
-from serving_kit import bundle, golden, route
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_what_cannot_be_loaded_leaves_what_served_before(fleet: Fleet) -> None:
     with Load(fleet) as load:
         load.until_answered(50)
         fleet.project.routes.publish([route(Arm("9", sealed.digest))])
-        until(
+        wait_until(
             lambda: all(f'mainspring_refused_versions{{slot="{slot}"}} 1.0' in fleet.scrape() for slot in (0, 1)),
             "both to refuse it",
         )
@@ -97,11 +98,13 @@ def test_a_process_that_starts_into_a_broken_table_says_so_and_recovers(fleet: F
     old = fleet.kill("gateway-1")
     fleet.until_replaced("gateway-1", old)
     up = 'mainspring_gateway_worker_up{slot="1"} 1'
-    text = until(lambda: up in (found := fleet.scrape()) and found, "it to answer")
+    text = wait_until(lambda: up in (found := fleet.scrape()) and found, "it to answer")
     assert 'mainspring_gateway_ready{slot="1"} 0.0' in text  # it never served anything else
     assert 'mainspring_gateway_ready{slot="0"} 1.0' in text
     assert all(fleet.ask("POST", INFER, BODY).status == 200 for _ in range(30))  # so the other is asked
     fleet.publish("2")
     fleet.until_all_serve("2")
     before = fleet.answered()
-    until(lambda: fleet.ask("POST", INFER, BODY) and fleet.answered()["1"] > before.get("1", 0), "it to be asked again")
+    wait_until(
+        lambda: fleet.ask("POST", INFER, BODY) and fleet.answered()["1"] > before.get("1", 0), "it to be asked again"
+    )

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from certificates import DAY, Authority
-from fleet import BODY, INFER, Fleet, Load, free_port, until
+from kit.certificates import DAY, Authority
+from kit.fleet import BODY, INFER, Fleet, Load
+from kit.waiting import free_port, wait_until
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import Tls
 from mainspring.operations.doctor import examine
@@ -134,7 +135,7 @@ def test_the_console_over_tls(tmp_path: Path, authority: Authority) -> None:
     settings = load_settings(root, environment={})
     process = subprocess.Popen([sys.executable, "-m", "mainspring.console", "--project", str(root)])
     try:
-        until(lambda: answers(settings.control, "/health/live"), "the console")
+        wait_until(lambda: answers(settings.control, "/health/live"), "the console")
         connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=authority.trusting())
         connection.request("GET", "/login")
         assert connection.getresponse().status == 200
@@ -185,7 +186,7 @@ def test_a_renewed_certificate_is_served_by_processes_that_were_replaced(tmp_pat
         new.key.rename(new.key.with_suffix(".away"))
         fleet.kill("gateway-1")
         log = fleet.project.settings.state / "logs" / "gateway-1.log"
-        until(lambda: log.read_text().count("renewed.key cannot be read") >= 3, "several attempts")
+        wait_until(lambda: log.read_text().count("renewed.key cannot be read") >= 3, "several attempts")
         assert all(fleet.ask("POST", INFER, BODY).status == 200 for _ in range(20))
         new.key.with_suffix(".away").rename(new.key)
         fleet.until_all_serve("1")

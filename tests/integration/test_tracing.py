@@ -17,12 +17,13 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from collector import Collector, Received, collector
-from fleet import BODY, INFER, Fleet, free_port, until
+from kit.collector import Collector, Received, collector
+from kit.fleet import BODY, INFER, Fleet
+from kit.serving import FEATURES
+from kit.waiting import free_port, wait_until
 from mainspring.processes.logs import log_path
 from mainspring.processes.supervisor import Supervisor
 from mainspring.serving.protocol.tensor import DTYPES
-from serving_kit import FEATURES
 
 STAGES = ["queue", "features", "compute", "log", "encode"]
 ROOT = "POST /v2/models/{model}/infer"
@@ -47,7 +48,9 @@ def counts(fleet: Fleet, slot: int = 0) -> dict[str, float]:
 
 def whole(received: Collector, number: int, root: str) -> dict[str, Received]:
     """Wait for all spans of a trace and check how they hang together."""
-    spans = until(lambda: (found := received.of(trace_id(number))) and len(found) == 6 and found, f"trace {number}")
+    spans = wait_until(
+        lambda: (found := received.of(trace_id(number))) and len(found) == 6 and found, f"trace {number}"
+    )
     assert set(spans) == {root, *STAGES}
     above = spans[root].span
     assert bytes(above.parent_span_id).hex() == PARENT
@@ -105,14 +108,14 @@ def test_a_request_over_http_is_a_child_of_its_callers_span(fleet: Fleet, receiv
     assert root.about["service.name"] == "fleet"
     assert root.about["service.instance.id"].startswith("gateway-0-")
     assert received.paths == {"/v1/traces"}
-    until(lambda: counts(fleet).get("exported", 0) >= 6, "the spans to be counted")
+    wait_until(lambda: counts(fleet).get("exported", 0) >= 6, "the spans to be counted")
     assert counts(fleet) | {"exported": 0} == {"exported": 0, "failed": 0, "dropped": 0}
 
 
 def test_what_is_refused_is_traced_too(fleet: Fleet, received: Collector) -> None:
     body = json.dumps({"inputs": []}).encode()
     assert fleet.ask("POST", INFER, body, traceparent=traceparent(2)).status == 400
-    spans = until(lambda: received.of(trace_id(2)), "a span")
+    spans = wait_until(lambda: received.of(trace_id(2)), "a span")
     assert list(spans) == [ROOT]
     assert spans[ROOT].attributes["http.response.status_code"] == 400
     assert spans[ROOT].span.status.code == 0  # the caller's fault, not ours
@@ -149,7 +152,7 @@ def test_a_message_over_grpc(fleet: Fleet, received: Collector) -> None:
             raise
 
     with triton.InferenceServerClient(str(fleet.settings["grpc"])) as client:
-        until(answered, "an answer over gRPC")
+        wait_until(answered, "an answer over gRPC")
         attributes = whole(received, 5, CALL)[CALL].attributes
         with pytest.raises(InferenceServerException):
             client.infer("nowhere", inputs, headers=headers | {"traceparent": traceparent(6)})
@@ -158,11 +161,11 @@ def test_a_message_over_grpc(fleet: Fleet, received: Collector) -> None:
     assert attributes["rpc.response.status_code"] == "OK"
     assert attributes["mainspring.model.version"] == "1"
     assert attributes["mainspring.rows"] == 2
-    refused = until(lambda: received.of(trace_id(6)), "a span")[CALL]
+    refused = wait_until(lambda: received.of(trace_id(6)), "a span")[CALL]
     assert refused.attributes["rpc.response.status_code"] == "NOT_FOUND"
     assert "mainspring.endpoint" not in refused.attributes
     assert refused.about["service.instance.id"].startswith("grpc-")
-    until(lambda: counts(fleet, slot=1).get("exported", 0) >= 7, "gRPC's spans in the gateway's metrics")
+    wait_until(lambda: counts(fleet, slot=1).get("exported", 0) >= 7, "gRPC's spans in the gateway's metrics")
 
 
 def test_each_message_of_a_stream_is_a_span(fleet: Fleet, received: Collector) -> None:
@@ -179,7 +182,7 @@ def test_each_message_of_a_stream_is_a_span(fleet: Fleet, received: Collector) -
     def roots() -> list[Received]:
         return [each for each in list(received.spans) if each.trace == trace_id(8) and each.span.name == STREAM]
 
-    until(lambda: len(roots()) == 2, "a span a message")
+    wait_until(lambda: len(roots()) == 2, "a span a message")
     assert {each.attributes["rpc.response.status_code"] for each in roots()} == {"OK", "NOT_FOUND"}
 
 
@@ -199,7 +202,7 @@ def test_a_collector_that_is_away_is_no_ones_trouble(tmp_path: Path) -> None:
     with fleet.up():
         for _ in range(50):
             assert fleet.ask("POST", INFER, BODY).status == 200
-        until(lambda: counts(fleet)["failed"] > 0, "the spans to be given up")
+        wait_until(lambda: counts(fleet)["failed"] > 0, "the spans to be given up")
         assert fleet.ask("POST", INFER, BODY).status == 200
         assert counts(fleet)["exported"] == 0
     log = log_path(fleet.project.settings.state, "gateway").read_text()

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import mainspring as ms
-from bakery import ORDERS, START, Bakery, Order, Traffic, late_model, orders, outcomes
 from integration.test_gateway import running
+from kit.bakery import ORDERS, START, Bakery, Order, Traffic, late_model, orders, outcomes
+from kit.serving import Kit, route
 from mainspring.core.errors import Corrupt
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import HOUR, MINUTE, to_datetime
@@ -27,7 +28,6 @@ from mainspring.registry.model import Bundle
 from mainspring.serving.model import Arm
 from mainspring.stats.metrics import score
 from mainspring.training.flavours.scoring import score_bundle
-from serving_kit import Kit, route
 
 UNTIL = START + ORDERS * 10 * MINUTE
 LATER = UNTIL + ORDERS * 10 * MINUTE

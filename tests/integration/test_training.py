@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mainspring as ms
-from bakery import ORDERS, START, Bakery, Order, Traffic, fit_trees, late_model, outcomes, rows, shop, visits
+from kit.bakery import ORDERS, START, Bakery, Order, Traffic, fit_trees, late_model, outcomes, rows, shop, visits
 from mainspring.core.catalog import metadata, open_engine
 from mainspring.core.errors import Corrupt, InvalidData, MainspringError, NotConvertible, NotFound
 from mainspring.core.time import HOUR, MINUTE

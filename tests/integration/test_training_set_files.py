@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mainspring as ms
-from depot import MODEL, PARCELS, lay_out
+from kit.depot import MODEL, PARCELS, lay_out
 from mainspring.core.errors import Invalid, InvalidData, NotFound, StorageFull
 from mainspring.features.offline import outsize, pieces
 from mainspring.operations.features.file import FeatureFile

@@ -20,12 +20,12 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
+from kit.serving import FEATURES, expected, full_request, keyed_request
+from kit.serving_process import ServingProcess, gateway_process
+from kit.tensors import WIDE
 from mainspring.ledger.adapters.unread import unread
 from mainspring.serving.plane.metadata import EXTENSIONS
 from mainspring.serving.protocol.tensor import DTYPES
-from serving_kit import FEATURES, expected, full_request, keyed_request
-from serving_process import ServingProcess, gateway_process
-from tensor_models import WIDE
 
 ANSWERS = expected({name: values for name, (_, values) in FEATURES.items()})
 EXTREMES: dict[str, list[Any]] = {

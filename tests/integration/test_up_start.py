@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from depot import ENDPOINT, Depot, ask, keyed, opened, wait_for
+from kit.depot import ENDPOINT, Depot, ask, keyed, opened
+from kit.servers import PostgresServer, running
+from kit.standing import Standing
+from kit.waiting import wait_until
 from mainspring.core.time import DAY
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.keys import create_key
 from mainspring.processes.supervisor import Supervisor
-from servers import PostgresServer, running
-from standing import Standing
 
 
 def test_a_signal_while_it_starts_loses_no_answer(depot: Depot) -> None:
@@ -26,7 +27,7 @@ def test_a_signal_while_it_starts_loses_no_answer(depot: Depot) -> None:
     project.close()
     process = depot.start("up", "--json")
     try:
-        wait_for(lambda: ask(depot.gateway, "GET", "/v2/health/ready").status == 200, "the gateway to serve")
+        wait_until(lambda: ask(depot.gateway, "GET", "/v2/health/ready").status == 200, "the gateway to serve")
         told = []
         for number in range(6):
             answer = ask(depot.gateway, "POST", f"/v2/models/{ENDPOINT}/infer", keyed(f"c{number}"), key=key)
@@ -61,7 +62,7 @@ def test_a_start_waits_for_its_catalog(tmp_path: Path) -> None:
         project = standing.opened()
         supervisor = Supervisor(project, parts=("gateway", "control"), tell=tell)
         with supervisor.running(ready_within_s=2):
-            wait_for(lambda: standing.ready().status == 200, "the gateway to serve")
+            wait_until(lambda: standing.ready().status == 200, "the gateway to serve")
         project.close()
     assert len(waited) == 1
     assert "Waiting for the catalog" in waited[0]

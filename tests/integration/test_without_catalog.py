@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from depot import wait_for
-from servers import PostgresServer, running
-from standing import Standing
+from kit.servers import PostgresServer, running
+from kit.standing import Standing
+from kit.waiting import wait_until
 
 KNOWN_TO_NOBODY = "msp_01h0000000000000000000000z_" + "a" * 43
 
@@ -46,7 +46,7 @@ def test_a_killed_catalog_stops_no_prediction_and_delays_revocations(
         server.stop(signal.SIGKILL)
         try:
             answers = [standing.predict(token) for _ in range(40)]
-            wait_for(lambda: "catalog_stale_since" in standing.ready().body, "the gateway to say that it is stale")
+            wait_until(lambda: "catalog_stale_since" in standing.ready().body, "the gateway to say that it is stale")
             answers += [standing.predict(token) for _ in range(20)]
             assert {answer.status for answer in answers} == {200}
             assert standing.ready().status == 200
@@ -56,8 +56,8 @@ def test_a_killed_catalog_stops_no_prediction_and_delays_revocations(
         finally:
             server.start()
         standing.revoke(revoked)
-        wait_for(lambda: standing.predict(revoked).status == 401, "the revocation to count")
-        wait_for(lambda: standing.ready().body == {"ready": True}, "the gateway to be fresh")
+        wait_until(lambda: standing.predict(revoked).status == 401, "the revocation to count")
+        wait_until(lambda: standing.ready().body == {"ready": True}, "the gateway to be fresh")
         assert standing.predict(token).status == 200
         assert standing.predict(standing.key("new")).status == 200
         assert standing.predict(unknown_key(standing)).status == 401
@@ -71,13 +71,13 @@ def test_a_catalog_that_hangs_is_waited_for_by_nobody(standing: Standing, server
         try:
             assert {standing.predict(token).status for _ in range(40)} == {200}
             assert standing.predict(unknown_key(standing)).status == 503
-            wait_for(lambda: "catalog_stale_since" in standing.ready().body, "the gateway to say that it is stale")
+            wait_until(lambda: "catalog_stale_since" in standing.ready().body, "the gateway to say that it is stale")
             assert {standing.predict(token).status for _ in range(20)} == {200}
         finally:
             server.resume()
-        wait_for(lambda: standing.ready().body == {"ready": True}, "the gateway to be fresh")
+        wait_until(lambda: standing.ready().body == {"ready": True}, "the gateway to be fresh")
         standing.publish("2")
-        wait_for(lambda: standing.predict(token).body["model_version"] == "2", "the gateway to follow")
+        wait_until(lambda: standing.predict(token).body["model_version"] == "2", "the gateway to follow")
 
 
 def test_a_gateway_that_starts_without_its_catalog_serves_its_last_copy(
@@ -97,7 +97,7 @@ def test_a_gateway_that_starts_without_its_catalog_serves_its_last_copy(
             assert standing.predict(revoked).status == 401
         copy.write_bytes(copy.read_bytes().replace(b'"weight":1.0', b'"weight":2.0'))
         with standing.gateway(ready=False):
-            wait_for(lambda: standing.ready().status == 503, "the gateway to answer")
+            wait_until(lambda: standing.ready().status == 503, "the gateway to answer")
             assert standing.predict(token).status == 503, "a copy that was changed counts for nothing"
     finally:
         server.start()
@@ -121,7 +121,7 @@ def test_a_locked_sqlite_catalog_stops_no_prediction(tmp_path: Path) -> None:
             assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"
             assert {standing.predict(token).status for _ in range(20)} == {200}
-            wait_for(lambda: "catalog_stale_since" in standing.ready().body, "the gateway to say that it is stale")
+            wait_until(lambda: "catalog_stale_since" in standing.ready().body, "the gateway to say that it is stale")
             assert {standing.predict(token).status for _ in range(20)} == {200}
             holder.kill()
-        wait_for(lambda: standing.ready().body == {"ready": True}, "the gateway to be fresh")
+        wait_until(lambda: standing.ready().body == {"ready": True}, "the gateway to be fresh")

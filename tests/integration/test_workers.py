@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet import BODY, INFER, Fleet, Load, until
+from kit.fleet import BODY, INFER, Fleet, Load
+from kit.waiting import wait_until
 from mainspring.core.errors import Conflict
 from mainspring.core.listening import check_free
 from mainspring.core.settings import Address
@@ -137,7 +138,7 @@ def test_the_end_answers_what_is_in_flight_and_leaves_nobody(tmp_path: Path) -> 
             each.sendall(BODY[:40])
         ending = threading.Thread(target=up.close)
         ending.start()
-        until(lambda: _refuses(fleet.port), "the port to be closed")
+        wait_until(lambda: _refuses(fleet.port), "the port to be closed")
         for each in begun:
             each.sendall(BODY[40:])
             answer = each.recv(65_536)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import batching
 from batching import History, trained
-from depth import DEEP
+from kit.depth import DEEP
 from mainspring.core.errors import DeadlineExceeded, Overloaded
 from mainspring.core.time import ManualClock
 from mainspring.serving.batching.batcher import Batcher, Job

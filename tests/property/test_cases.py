@@ -17,6 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mainspring as ms
+from kit.everywhere import KEY, SCHEMA, TIME, Everywhere, view
+from kit.oracle import DAY, HOUR, MINUTE
 from mainspring.core.errors import InvalidData, Unavailable
 from mainspring.core.time import ManualClock, parse_duration
 from mainspring.features.adapters.memory import MemoryOnlineStore
@@ -27,8 +29,6 @@ from mainspring.features.model import hop
 from mainspring.features.offline import point_in_time
 from mainspring.features.online import OnlineReader
 from mainspring.features.ports import OnlineStore
-from property.everywhere import KEY, SCHEMA, TIME, Everywhere, view
-from property.oracle import DAY, HOUR, MINUTE
 
 Stores = Callable[[], dict[str, OnlineStore]]
 FOLD = 1_383_458_400_000_000  # New York's clocks went back at that instant, 06:00 UTC on 3 November 2013

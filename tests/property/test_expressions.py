@@ -15,15 +15,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from depth import examples
-from mainspring.core.errors import Invalid
-from mainspring.core.expr import Expr, Literal, Node, as_expr, col, greatest, least, when
-from mainspring.core.expr.evaluate import evaluate, vector
-from mainspring.core.expr.sql import to_sql
-from mainspring.core.expr.types import TIME_PARTS, columns_of, dtype_of
-from mainspring.core.schema import DType, Schema
-from mainspring.core.time import parse_instant, to_datetime
-from property.expressions import (
+from kit.depth import examples
+from kit.expressions import (
     ARITHMETIC,
     COMPARISONS,
     HOSTILE,
@@ -36,6 +29,13 @@ from property.expressions import (
     expressions,
     rows,
 )
+from mainspring.core.errors import Invalid
+from mainspring.core.expr import Expr, Literal, Node, as_expr, col, greatest, least, when
+from mainspring.core.expr.evaluate import evaluate, vector
+from mainspring.core.expr.sql import to_sql
+from mainspring.core.expr.types import TIME_PARTS, columns_of, dtype_of
+from mainspring.core.schema import DType, Schema
+from mainspring.core.time import parse_instant, to_datetime
 
 ARROW = {
     DType.Float32: pa.float32(),

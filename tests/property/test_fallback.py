@@ -9,13 +9,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from depth import examples
+from kit.depth import examples
+from kit.histories import KEYS, History, histories, lake_table, near
+from kit.oracle import DAY, newest_versions, record_setting
 from mainspring.data import duck
 from mainspring.features.layout import Layout
 from mainspring.features.offline.asof import last_query
 from mainspring.features.offline.query import bind, made
-from property.histories import KEYS, History, histories, lake_table, near
-from property.oracle import DAY, newest_versions, record_setting
 
 ASKED = [*KEYS, ("never", 7), (None, 1), ("1", None)]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depth import examples
+from kit.depth import examples
 from mainspring.core.errors import Conflict, NotFound
 from mainspring.core.time import DAY, HOUR, ManualClock
 from mainspring.registry.adapters.memory import MemoryBlobs, MemoryVersions

@@ -15,7 +15,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depth import examples
+from kit.depth import examples
 from mainspring.core.settings import Limits
 from mainspring.serving.http.acceptor import Acceptor
 from mainspring.serving.http.message import Request

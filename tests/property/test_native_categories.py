@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depth import examples
+from kit.depth import examples
+from kit.models import sealed
 from mainspring.core.schema import DType
 from mainspring.registry.model import Bundle, Input
 from mainspring.serving.adapters.lightgbm import LightgbmExecutor
@@ -21,7 +22,6 @@ from mainspring.training.convert import convert_estimator
 from mainspring.training.flavours import estimator_scores
 from mainspring.training.flavours.scoring import artefact_scores
 from mainspring.training.sets.training_set import Split, TrainingSet
-from model_kit import sealed
 
 lightgbm = pytest.importorskip("lightgbm")
 xgboost = pytest.importorskip("xgboost")

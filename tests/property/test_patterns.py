@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import assume, example, given, settings
 
-from depth import examples
+from kit.depth import examples
 from mainspring.core.errors import Invalid
 from mainspring.core.expr.sql import quote_text
 from mainspring.data.patterns import ANYWHERE, START, WHOLE, to_re2

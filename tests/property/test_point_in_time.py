@@ -12,7 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mainspring as ms
-from depth import examples
+from kit.depth import examples
+from kit.histories import FIELDS, KEYS, PAIR, History, histories, lake_table, landed, near
+from kit.oracle import DAY, HOUR, MINUTE, Row, value_at
+from kit.reach import within_reach
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import DType
 from mainspring.core.time import ManualClock
@@ -30,9 +33,6 @@ from mainspring.features.online import OnlineReader, OnlineRows
 from mainspring.features.ports import OnlineStore
 from mainspring.features.state.blobs import SETTLING
 from mainspring.features.types import feature_dtype
-from property.histories import FIELDS, KEYS, PAIR, History, histories, lake_table, landed, near
-from property.oracle import DAY, HOUR, MINUTE, Row, value_at
-from reach import within_reach
 
 ASKED = [*KEYS, ("never", 7), (None, 1), ("1", None), (None, None)]
 SCHEMA = {"k": ms.String, "n": ms.Int64, **FIELDS}

@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
-from depth import examples
+from kit.depth import examples
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Int64, String
 from mainspring.core.time import ManualClock

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from depth import examples
+from kit.depth import examples
+from kit.run_population import START, Population
 from mainspring.core.errors import Invalid
 from mainspring.core.time import MILLISECOND
 from mainspring.registry.adapters.mlflow_search import MlflowRunSearch
 from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 from mainspring.registry.run_histories import FARTHEST, buckets, line
 from mainspring.registry.searching import MOST_POINTS, Axis, RunRow
-from run_population import START, Population
 
 LOSS, RUNS = "loss", ("one", "other")
 INFINITY = 1.7976931348623157e308  # as MLflow keeps it

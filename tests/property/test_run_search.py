@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from depth import examples
+from kit.depth import examples
+from kit.run_population import METRICS, MODELS, NUMBERS, PARAMS, START, STATUSES, TAGS, TEXTS, Population, population
 from mainspring.core.time import MILLISECOND, SECOND
 from mainspring.registry.adapters import mlflow_asking
 from mainspring.registry.adapters.mlflow_search import MlflowRunSearch
 from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 from mainspring.registry.searching import Axis, Column, Condition, History, Kind, Order, RunQuery, RunSearch
-from run_population import METRICS, MODELS, NUMBERS, PARAMS, START, STATUSES, TAGS, TEXTS, Population, population
 
 ABSENT = "nobody has it"
 COMPARING = ("=", "!=", "<", "<=", ">", ">=")

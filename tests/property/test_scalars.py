@@ -7,14 +7,14 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 
-from depth import examples
+from kit.depth import examples
+from kit.expressions import SCHEMA, expressions, rows
 from mainspring.core.errors import Invalid
 from mainspring.core.expr import Node
 from mainspring.core.expr.evaluate import evaluate, vector
 from mainspring.core.expr.types import columns_of, dtype_of
 from mainspring.core.schema import DType
 from mainspring.features.verify.scalars import scalar
-from property.expressions import SCHEMA, expressions, rows
 
 
 def agree(left: Any, right: Any, dtype: DType) -> bool:

@@ -17,15 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depth import examples
+from kit.depth import examples
+from kit.expressions import HOSTILE, POOLS
+from kit.oracle import cut
 from mainspring.core.schema import DType
 from mainspring.features.offline.sweep import most_frequent, ranks, smallest, swept
 from mainspring.features.state import sketches, sql
 from mainspring.features.state.coded import coded
 from mainspring.features.state.coded import most_frequent as read_most_frequent
 from mainspring.features.state.merging import as_stored, merging
-from property.expressions import HOSTILE, POOLS
-from property.oracle import cut
 
 ARROW = {
     DType.Float32: pa.float32(), DType.Float64: pa.float64(), DType.Int32: pa.int32(), DType.Int64: pa.int64(),

@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mainspring as ms
-from depth import examples
+from kit.depth import examples
+from kit.histories import History, histories, lake_table
+from kit.oracle import Row
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import DAY, HOUR, MINUTE, ManualClock
 from mainspring.data.model import TableScan
@@ -27,8 +29,6 @@ from mainspring.features.model import EntityState, FeatureView, Mark, Observatio
 from mainspring.features.state.blobs import State, decode, encode
 from mainspring.features.verify import Verification, Verifier, verify_computed
 from mainspring.features.verify.chosen import Bounds
-from property.histories import History, histories, lake_table
-from property.oracle import Row
 
 START = 1_700_000_000_000_000
 NOW = START + 30 * DAY
@@ -96,7 +96,7 @@ def rows() -> list[Row]:
 
 
 def scan_of(facts: list[Row]) -> TableScan:
-    from property.oracle import record_setting
+    from kit.oracle import record_setting
 
     counting = {row.seq for key in {row.key for row in facts}
                 for row in record_setting([row for row in facts if row.key == key], 0)}  # fmt: skip

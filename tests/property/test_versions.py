@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mainspring as ms
+from kit.everywhere import TIME, Everywhere
+from kit.oracle import DAY, HOUR, MINUTE
 from mainspring.core.time import parse_duration
 from mainspring.features.declaring import feature_view
 from mainspring.features.model import Entity, hop
 from mainspring.features.ports import OnlineStore
-from property.everywhere import TIME, Everywhere
-from property.oracle import DAY, HOUR, MINUTE
 from property.test_cases import CASE, behinds, instants, moments
 
 Stores = Callable[[], dict[str, OnlineStore]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from affected import ROOT, affected
+from kit.affected import ROOT, affected
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from affected import ROOT, affected
         # By one that imports it, of which the test knows alone; by a name of `mainspring`; by what tests share.
         ("src/mainspring/features/tilelog/rows.py", "features/test_materialise.py", "stats/test_intervals.py"),
         ("src/mainspring/features/declaring.py", "features/test_tilelog.py", "stats/test_intervals.py"),
-        ("tests/station.py", "features/test_tilelog.py", "stats/test_intervals.py"),
+        ("tests/kit/station.py", "features/test_tilelog.py", "stats/test_intervals.py"),
         ("tests/unit/console/conftest.py", "console/test_guard.py", "features/test_tilelog.py"),
         ("tests/unit/stats/test_intervals.py", "stats/test_intervals.py", "console/test_guard.py"),
     ],

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kit.terminal import in_a_terminal
 from mainspring.cli import exits
-from terminal import in_a_terminal
 
 
 @pytest.mark.parametrize("command", ["search", "train"])

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import msgspec
 
+from kit.terminal import in_a_terminal
 from mainspring.core.time import DAY, parse_instant
 from mainspring.monitoring.figures import empty_window
 from mainspring.monitoring.model import ColumnDrift
 from mainspring.project import open_project
 from mainspring.project.settings import load_settings
-from terminal import in_a_terminal
 
 MODULE = """\
 import mainspring as ms

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from kit.terminal import in_a_terminal
 from mainspring.core.time import parse_instant
 from mainspring.project import open_project
 from mainspring.project.settings import load_settings
 from mainspring.registry.runs import ERROR
-from terminal import in_a_terminal
 
 STARTED = "2026-03-01T12:34:56Z"
 JUDGED = {"auc": 0.7123, "average_precision": 0.6543, "brier": 0.1987, "log_loss": 0.4321}

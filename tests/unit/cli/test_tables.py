@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from kit.terminal import in_a_terminal
 from mainspring.core.time import HOUR
 from mainspring.jobs.model import NewJob, Outcome, Status
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
-from terminal import in_a_terminal
 
 ERROR = "NotFound: There is no feature view 'Nobody'. Fix: declare it in a module of the project, then run apply."
 

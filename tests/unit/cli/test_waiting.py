@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from kit.waiting import wait_until
 from mainspring.cli.waiting import Waiting
 
 
@@ -20,17 +21,10 @@ def said(stream: io.StringIO) -> str:
     return stream.getvalue().rpartition("\x1b[2K")[2]
 
 
-def wait_for(stream: io.StringIO, text: str) -> None:
-    until = time.monotonic() + 20
-    while text not in stream.getvalue():
-        assert time.monotonic() < until, stream.getvalue()
-        time.sleep(0.01)
-
-
 def test_it_says_for_how_long_and_goes_without_a_trace() -> None:
     terminal = Terminal()
     with Waiting(terminal, "promote", after_s=0.01, every_s=0.01):
-        wait_for(terminal, "promote, 0 s")
+        wait_until(lambda: "promote, 0 s" in terminal.getvalue(), "a line")
     assert said(terminal) == ""
     before = terminal.getvalue()
     time.sleep(0.05)
@@ -57,7 +51,7 @@ def test_an_error_goes_through() -> None:
 
     def command() -> None:
         with Waiting(terminal, "promote", after_s=0, every_s=0.01):
-            wait_for(terminal, "promote")
+            wait_until(lambda: "promote" in terminal.getvalue(), "a line")
             raise KeyError
 
     with pytest.raises(KeyError):

@@ -1,8 +1,8 @@
 import pytest
 
+from kit.console.client import Client
+from kit.console.flights import Project, populated
 from mainspring.console.app import create_app
-from unit.console.client import Client
-from unit.console.flights import Project, populated
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,13 @@ import re
 
 import pytest
 
+from kit.console.client import Client
+from kit.console.flights import NOW, START, WEEKS, Project, populated
 from mainspring.console.app import create_app
 from mainspring.core.errors import Denied
 from mainspring.core.time import DAY
 from mainspring.security.keys import issue
 from mainspring.security.model import Action
-from unit.console.client import Client
-from unit.console.flights import NOW, START, WEEKS, Project, populated
 
 
 def test_status_says_what_is_live(administrator) -> None:

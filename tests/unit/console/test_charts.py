@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from kit.console.flights import windows
 from mainspring.console.charts import HEIGHT, WIDTH, Chart, Line, Table, spark
 from mainspring.console.endpoints.series import charts
 from mainspring.core.time import DAY, SECOND
-from unit.console.flights import windows
 
 
 def chart(*lines: Line, kind: str = "lines", **more) -> Chart:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depth import examples
+from kit.depth import examples
 from mainspring.console.runs.charts import small
 from mainspring.console.runs.comparison import LISTED, MOST, comparison, letter_of
 from mainspring.console.runs.parallel import picture

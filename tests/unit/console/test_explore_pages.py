@@ -6,6 +6,9 @@ from dataclasses import replace
 import pytest
 
 import mainspring as ms
+from kit.console.client import Client
+from kit.console.flights import Definitions, Project
+from kit.console.shop import NOW, Orders, buyer, definitions, landed, orders, rows, shop
 from mainspring.console.app import create_app
 from mainspring.console.background_cache import Looking
 from mainspring.core.errors import Corrupt, Unavailable
@@ -14,9 +17,6 @@ from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.model import DatasetCommit
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.registry.adapters.memory import MemoryVersions
-from unit.console.client import Client
-from unit.console.flights import Definitions, Project
-from unit.console.shop import NOW, Orders, buyer, definitions, landed, orders, rows, shop
 from unit.console.test_pages import HOSTILE, Markup, text_of
 
 PAGES = (
@@ -180,9 +180,9 @@ class TestOneEntity:
         assert "Differs" not in text
 
     def test_a_difference_is_marked_and_explained(self, here) -> None:
+        from kit.console.shop import KEYINGS
         from mainspring.core.locks import MemoryLocks
         from mainspring.data.ingest import Ingestor
-        from unit.console.shop import KEYINGS
 
         project = shop()
         more = rows(1)[0] | {"country": "AT", "number": 1, "amount": 999.0}
@@ -404,9 +404,9 @@ def test_whatever_people_call_things_is_only_text() -> None:
             },
         )
     )
+    from kit.console.shop import KEYINGS
     from mainspring.core.locks import MemoryLocks
     from mainspring.data.ingest import Ingestor
-    from unit.console.shop import KEYINGS
 
     project = Project(definitions=Definitions(sources={"orders": source}, views={"Orders": view}))
     project.clock.set(NOW)

@@ -2,6 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kit.console.flights import NOW, Definitions, Project
 from mainspring.console.endpoints.freshness import freshness
 from mainspring.core.errors import Corrupt
 from mainspring.core.schema import Float32
@@ -9,7 +10,6 @@ from mainspring.core.time import HOUR, ManualClock
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.model import Source, TableScan, fresh
-from unit.console.flights import NOW, Definitions, Project
 
 quotes = Source("quotes", schema={"price": Float32}, event_time="seen_at", checks=[fresh("1h")])
 INSTANT = pa.timestamp("us", tz="UTC")

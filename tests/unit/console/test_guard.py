@@ -5,13 +5,13 @@ import re
 
 import pytest
 
+from kit.console.client import HOST, Client
+from kit.console.flights import Project, populated
 from mainspring.console.app import create_app
 from mainspring.core.time import ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking
 from mainspring.security.model import Action
 from mainspring.security.sessions import LIFETIME
-from unit.console.client import HOST, Client
-from unit.console.flights import Project, populated
 
 PUBLIC = {"/health/live", "/health/ready", "/login"}
 PATHS = {

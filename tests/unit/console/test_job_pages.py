@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
+from kit.console.client import Client
+from kit.console.flights import NOW, Project
+from kit.console.queued import ERROR, Queued, queued
 from mainspring.console.app import create_app
 from mainspring.console.jobs.job_page import STEPS
 from mainspring.console.jobs.listing import SHOWN, took
 from mainspring.core.time import DAY, HOUR, MINUTE, SECOND
 from mainspring.jobs.adapters.memory import MemoryJobs
 from mainspring.jobs.model import Job, NewJob, Outcome, Status, Step
-from unit.console.client import Client
-from unit.console.flights import NOW, Project
-from unit.console.queued import ERROR, Queued, queued
 from unit.console.test_model_pages import row, shown
 from unit.console.test_pages import text_of
 

@@ -5,9 +5,9 @@ from itertools import combinations
 
 import pytest
 
+from kit.console.shop import definitions
 from mainspring.console.lineage_picture import fitted, picture
 from mainspring.operations.data.lineage import MODEL, SOURCE, VIEW, Edge, Lineage, Node, lineage
-from unit.console.shop import definitions
 
 DEFINED = definitions()
 WHOLE = lineage(

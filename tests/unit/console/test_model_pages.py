@@ -8,14 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from kit.console.client import Client
+from kit.console.flights import NOW, Definitions, Project, populated
+from kit.console.registered import MODEL, OTHER, key, registered, searched
 from mainspring.console.app import create_app
 from mainspring.console.background_cache import Looking
 from mainspring.core.time import DAY, MINUTE
 from mainspring.registry.adapters.memory import MemoryVersions
 from mainspring.registry.model import AliasMove, Approval
-from unit.console.client import Client
-from unit.console.flights import NOW, Definitions, Project, populated
-from unit.console.registered import MODEL, OTHER, key, registered, searched
 from unit.console.test_pages import Markup, text_of
 
 

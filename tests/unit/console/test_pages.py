@@ -7,14 +7,14 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 
+from kit.console.client import Client
+from kit.console.flights import NOW, Project, air, definitions, populated, traffic, windows
 from mainspring.console.app import create_app
 from mainspring.core.time import DAY, HOUR, WEEK, ManualClock
 from mainspring.data.model import fresh
 from mainspring.features.layout import slot
 from mainspring.features.model import Mark
 from mainspring.registry.model import AliasMove
-from unit.console.client import Client
-from unit.console.flights import NOW, Project, air, definitions, populated, traffic, windows
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&{{7*7}}"
 

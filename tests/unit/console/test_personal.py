@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from kit.console.client import Client
+from kit.console.flights import Project, populated
 from mainspring.console.app import create_app
 from mainspring.ledger.model import Prediction
-from unit.console.client import Client
-from unit.console.flights import Project, populated
 from unit.console.test_pages import text_of
 
 NAMES = ("flight", "scheduled_departure", "Schedule.carrier")

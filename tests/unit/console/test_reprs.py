@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from kit.console.client import Client
+from kit.console.crawl import crawl, reprs, visible
+from kit.console.flights import Project, populated
+from kit.console.queued import queued
+from kit.console.registered import registered, searched
+from kit.console.shop import shop
+from kit.console.trials import tried
 from mainspring.console.app import create_app
-from unit.console.client import Client
-from unit.console.crawl import crawl, reprs, visible
-from unit.console.flights import Project, populated
-from unit.console.queued import queued
-from unit.console.registered import registered, searched
-from unit.console.shop import shop
-from unit.console.trials import tried
 
 
 def _queued(_: Path) -> Project:

@@ -5,12 +5,12 @@ from urllib.parse import quote
 
 import pytest
 
+from kit.console.client import Client
+from kit.console.flights import Project, populated
+from kit.console.trials import tried
 from mainspring.console.app import create_app
 from mainspring.registry.runs import ERROR, NAME
-from unit.console.client import Client
-from unit.console.flights import Project, populated
 from unit.console.test_pages import Markup, text_of
-from unit.console.trials import tried
 
 
 @pytest.fixture(scope="module")

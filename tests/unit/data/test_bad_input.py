@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from kit.landing import ROW, Landing
 from mainspring.core.errors import Corrupt, InvalidData, StorageFull
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Int64, String
@@ -24,7 +25,6 @@ from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source, fresh
 from mainspring.data.profile import profile
 from mainspring.data.restore import restore
-from unit.data.landing import ROW, Landing
 from unit.data.test_delta import big, full_disk
 
 FACTS = Source("facts", schema={"name": String, "number": Int64}, event_time="at")

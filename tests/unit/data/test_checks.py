@@ -12,12 +12,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kit.landing import Landing
 from mainspring.core.errors import Invalid
 from mainspring.core.schema import Float64, Int64, String
 from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
 from mainspring.data.model import Check, Source, in_range, length, matches, none_of, not_null
 from mainspring.data.quality import certainly_pass, row_rules
-from unit.data.landing import Landing
 
 TEXTS = ["", "a", "ab", "abc", "abcd", "é", "👨‍👩‍👧", "A1", "a1\n", "1a", "'", "٣"]
 NUMBERS = [-1, 0, 1, 2, 3, 10]

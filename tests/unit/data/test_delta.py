@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from kit.landing import source
 from mainspring.core.errors import Corrupt, Invalid, StorageFull
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import ManualClock
@@ -16,7 +17,6 @@ from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.conformance import SCHEMA, A, B, C, read, table, together
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source
-from unit.data.landing import source
 
 
 def append(lake: DeltaLake, *rows: tuple[object, ...], key: str) -> int | None:

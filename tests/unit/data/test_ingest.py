@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kit.landing import ROW, Landing, source
 from mainspring.core.errors import Conflict, Invalid, InvalidData
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Float32, Float64, Int32, Int64, String
@@ -20,7 +21,6 @@ from mainspring.data.arrow import INSTANT
 from mainspring.data.ingest import Ingestor
 from mainspring.data.landing import LOAD_ROWS
 from mainspring.data.model import Check, IngestReport, Source, fresh, in_range, not_null, one_of, unique
-from unit.data.landing import ROW, Landing, source
 
 
 def fact(at: int, **values: Any) -> dict[str, Any]:

@@ -14,10 +14,10 @@ import pandera.polars as pp
 import polars as pl
 import pytest
 
+from kit.landing import Landing
 from mainspring.core.errors import Invalid
 from mainspring.core.schema import Boolean, Float32, Float64, Int32, Int64, String, Timestamp
 from mainspring.data.model import Check, Source
-from unit.data.landing import Landing
 
 COLUMNS = {"text": String, "number": Int64, "value": Float64, "flag": Boolean}
 FRAME = pd.DataFrame(

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 
-from depth import examples
+from kit.depth import examples
 from mainspring.core.errors import Corrupt
 from mainspring.core.schema import Boolean, Float32, Float64, Int64, String
 from mainspring.data.model import Source, TableScan

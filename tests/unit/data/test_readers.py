@@ -13,13 +13,13 @@ import pyarrow.csv as pv
 import pyarrow.parquet as pq
 import pytest
 
+from kit.landing import ROW, Landing, source
 from mainspring.core.errors import InvalidData, NotFound
 from mainspring.core.schema import Float32, Int64, String
 from mainspring.core.time import DAY, FIRST_INSTANT, LAST_INSTANT, to_datetime
 from mainspring.data.arrow import landed_schema
 from mainspring.data.model import Source
 from mainspring.data.readers import open_input
-from unit.data.landing import ROW, Landing, source
 
 FACTS = Source("facts", schema={"name": String, "size": Int64, "share": Float32}, event_time="at")
 TABLE = pa.table(

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from kit.stage import Stage, fitted, frame, hours, rows
 from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
 from mainspring.core.time import ManualClock
 from mainspring.delivery.approving import needed, verdict
@@ -19,7 +20,6 @@ from mainspring.registry.bundles import seal
 from mainspring.registry.model import AliasMove, Approval, Bundle, ModelVersion
 from mainspring.serving.model import Endpoint
 from mainspring.training.gates import Gate, approved, at_most, beats
-from unit.delivery.stage import Stage, fitted, frame, hours, rows
 
 GATES = (beats("auc", by=0.05), at_most("brier", 0.24))
 ALL = ("V.a", "V.b", "V.c")

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 
 import mainspring as ms
+from kit.station import SCHEMA, STATION, World, instant, train, view
 from mainspring.core.errors import InvalidData
 from mainspring.data.model import Source
 from mainspring.features.model import Entity
 from mainspring.features.offline import point_in_time
-from station import SCHEMA, STATION, World, instant, train, view
 
 
 def test_a_tie_in_event_time_goes_to_the_latest_record_then_to_the_latest_arrival() -> None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 import mainspring as ms
+from kit.station import STATION, TRAINS, World, instant, train, view
 from mainspring.core.errors import Corrupt, Invalid, NotFound
 from mainspring.core.expr import col
 from mainspring.core.schema import DType
@@ -20,7 +21,6 @@ from mainspring.features.model import Entity, FeatureGroup, FeatureView, Observa
 from mainspring.features.offline import point_in_time
 from mainspring.features.online import OnlineReader
 from mainspring.features.types import feature_dtype
-from station import STATION, TRAINS, World, instant, train, view
 
 
 @ms.feature_view(entity=STATION, source=TRAINS, owner="ana", tags={"team": "rail"})

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mainspring as ms
+from kit.console.shop import NOW, Orders, landed
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, ManualClock, format_instant, parse_instant
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
 from mainspring.features.describe.distributions import HIDDEN, NUMBERS, PERIODS, QUANTILES, SHARES, cut, distributions
 from mainspring.features.describe.sampling import Bounds
-from unit.console.shop import NOW, Orders, landed
 
 START = parse_instant("2024-01-01T00:00:00Z")
 meter = ms.Entity("meter", keys={"meter": ms.String})

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 import mainspring as ms
+from kit.station import view
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import HOUR, ManualClock, parse_instant, to_datetime
 from mainspring.data.adapters.delta import DeltaLake
@@ -20,7 +21,6 @@ from mainspring.features.materialise import Materialiser
 from mainspring.features.model import FeatureView
 from mainspring.features.offline import point_in_time
 from mainspring.features.online import OnlineReader
-from station import view
 
 NOW = parse_instant("2013-03-05T12:00:00Z")
 SCHEMA = {"station": ms.String, "delay": ms.Float64, "train": ms.String, "void": ms.Boolean}

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 import mainspring as ms
+from kit.reach import within_reach
+from kit.station import STATION, TRAINS, World, instant, train, view
 from mainspring.core.errors import Invalid, NotFound, Unavailable
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, ManualClock
@@ -21,8 +23,6 @@ from mainspring.features.materialise import Materialiser
 from mainspring.features.materialise.provenance import LEDGER_KEY
 from mainspring.features.model import EntityState, Mark
 from mainspring.features.online import OnlineReader
-from reach import within_reach
-from station import STATION, TRAINS, World, instant, train, view
 
 VIEW = view(
     n=ms.count(window="1h"), day=ms.mean("delay", window="24h"), sd=ms.std("delay", window="24h"), last=ms.last("delay")

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 import mainspring as ms
+from kit.station import SCHEMA, STATION, TRAINS, World, instant, train, view
 from mainspring.core.errors import Corrupt, Invalid, InvalidData, NotFound
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import ManualClock
@@ -20,7 +21,6 @@ from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import TableScan
 from mainspring.features.offline import point_in_time
-from station import SCHEMA, STATION, TRAINS, World, instant, train, view
 
 FEATURES = view(delay=ms.last("delay"), n=ms.count(window="1h"))
 INSTANT = pa.timestamp("us", tz="UTC")

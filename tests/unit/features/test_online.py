@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 import mainspring as ms
+from kit.station import World, instant, train, view
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.core.expr import col
 from mainspring.core.time import HOUR, MINUTE
@@ -19,7 +20,6 @@ from mainspring.features.model import EntityState, RequestFeatures
 from mainspring.features.offline import point_in_time
 from mainspring.features.online import OnlineReader
 from mainspring.features.state.blobs import decode, encode
-from station import World, instant, train, view
 
 REQUEST = RequestFeatures("Trip", {"long": col("km") > 10, "rush": col("leaves_at").hour("Europe/London") == 17})
 FIELDS = {"station": ms.String, "km": ms.Float32, "leaves_at": ms.Timestamp}

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import mainspring as ms
+from kit.station import SCHEMA, World, instant, train
 from mainspring.core.errors import InvalidData, NotFound, StorageFull
 from mainspring.features.model import FeatureView
 from mainspring.features.offline import outsize, pieces, point_in_time, point_in_time_pieces, point_in_time_to
-from station import SCHEMA, World, instant, train
 
 INSTANT = pa.timestamp("us", tz="UTC")
 FIELDS = {**SCHEMA, "seats": ms.Int64}
@@ -22,7 +22,7 @@ STATIONS = [f"station {n}" for n in range(20)]
 
 
 def features() -> tuple[FeatureView, Any]:
-    from station import STATION, TRAINS
+    from kit.station import STATION, TRAINS
 
     @ms.feature_view(entity=STATION, source=TRAINS)
     class Trains:

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 import mainspring as ms
+from kit.station import SCHEMA, STATION, TRAINS, instant, train, view
 from mainspring.core.errors import Invalid
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import ManualClock
@@ -13,7 +14,6 @@ from mainspring.data import duck
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.ingest import Ingestor
 from mainspring.features.offline.plan import explain
-from station import SCHEMA, STATION, TRAINS, instant, train, view
 
 
 @pytest.fixture

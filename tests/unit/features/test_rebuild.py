@@ -8,6 +8,8 @@ from itertools import count
 import pytest
 
 import mainspring as ms
+from kit.reach import within_reach
+from kit.station import TRAINS, instant, train, view
 from mainspring.core.errors import Unavailable
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import HOUR, ManualClock
@@ -19,8 +21,6 @@ from mainspring.features.layout import slot
 from mainspring.features.materialise import Materialiser
 from mainspring.features.materialise.provenance import LEDGER_KEY
 from mainspring.features.model import EntityState, Mark
-from reach import within_reach
-from station import TRAINS, instant, train, view
 
 VIEW = view(n=ms.count(window="1h"), mean=ms.mean("delay", window="24h"), last=ms.last("delay"))
 STATIONS = [f"station {number}" for number in range(7)]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import mainspring as ms
+from kit.console.shop import NOW, START, Orders, Returns, asked, buyer, landed, orders, returns, rows
 from mainspring.core.errors import Invalid, Unavailable
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, MINUTE, ManualClock
@@ -17,7 +18,6 @@ from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
 from mainspring.features.describe.sampling import Bounds, bounded, rows_of, sample
 from mainspring.features.offline import point_in_time
-from unit.console.shop import NOW, START, Orders, Returns, asked, buyer, landed, orders, returns, rows
 
 
 @ms.feature_view(entity=buyer, source=orders)

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 import mainspring as ms
-from depth import examples
+from kit.depth import examples
+from kit.station import TRAINS, instant, train, view
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, MINUTE, ManualClock
 from mainspring.data import duck
@@ -24,7 +25,6 @@ from mainspring.features.layout import Layout
 from mainspring.features.state import sql as parts
 from mainspring.features.tilelog.rows import tiles_table
 from mainspring.features.tilelog.slices import Slice
-from station import TRAINS, instant, train, view
 
 VIEW = view(
     n=ms.count(window="1h"),

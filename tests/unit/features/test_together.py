@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mainspring as ms
+from kit.station import SCHEMA, STATION, TRAINS, instant, train
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import ManualClock
 from mainspring.data.adapters.memory import MemoryLake
@@ -19,7 +20,6 @@ from mainspring.features.model import Entity, FeatureView
 from mainspring.features.offline import point_in_time, point_in_time_to
 from mainspring.features.offline.plan import explain
 from mainspring.features.offline.together import by_source
-from station import SCHEMA, STATION, TRAINS, instant, train
 
 OTHERS = Source("others", schema=TRAINS.schema, event_time="left_at", recorded_time="known_at")
 LATE = Entity("late", keys={"delay": ms.Int64})

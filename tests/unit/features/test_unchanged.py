@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import mainspring as ms
+from kit.station import TRAINS, instant, train, view
 from mainspring.core.errors import Corrupt
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, MINUTE, ManualClock
@@ -18,7 +19,6 @@ from mainspring.features.layout import slot
 from mainspring.features.materialise import Materialiser
 from mainspring.features.model import FeatureView, MaterialiseReport
 from mainspring.features.online import OnlineReader
-from station import TRAINS, instant, train, view
 
 VIEW = view(
     n=ms.count(window="1h"), mean=ms.mean("delay", window="24h"), last=ms.last("delay", ttl="2h"),

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 import mainspring as ms
+from kit.station import World, train, view
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import DType
 from mainspring.core.time import HOUR, ManualClock, parse_instant
@@ -21,7 +22,6 @@ from mainspring.features.materialise import Materialiser
 from mainspring.features.model import FeatureView
 from mainspring.features.offline import point_in_time
 from mainspring.features.online import OnlineReader
-from station import World, train, view
 
 AT = datetime(2013, 3, 5, 6, tzinfo=UTC)
 NOW = parse_instant("2013-03-05T12:00:00Z")

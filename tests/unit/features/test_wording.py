@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mainspring as ms
+from kit.console.shop import Orders
 from mainspring.core.expr import Node, as_expr
 from mainspring.features.describe.wording import definition, wording
-from unit.console.shop import Orders
 
 
 @pytest.mark.parametrize(

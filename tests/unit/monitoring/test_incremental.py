@@ -10,13 +10,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from depth import examples
+from kit.depth import examples
+from kit.worlds import arrivals, bundle, label, normal_reference
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Prediction
 from mainspring.ledger.ports import Arrivals
 from mainspring.monitoring.model import Window
 from unit.monitoring.test_monitor import COLUMNS, REFERENCE, WINDOW, World, steady, traffic
-from unit.monitoring.worlds import arrivals, bundle, label, normal_reference
 
 FAR = normal_reference(COLUMNS, np.random.default_rng(9))
 

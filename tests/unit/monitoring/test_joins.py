@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depth import examples
+from kit.depth import examples
+from kit.worlds import ARRIVALS, INSTANT, arrivals, label, prediction, read
 from mainspring.core.errors import Invalid
 from mainspring.core.expr import col
 from mainspring.core.schema import DType
@@ -21,7 +22,6 @@ from mainspring.monitoring.joins import arrived, join_labels, json_rows, label_r
 from mainspring.monitoring.model import LabelRows
 from mainspring.monitoring.tally import thinned
 from mainspring.training.label import Label
-from unit.monitoring.worlds import ARRIVALS, INSTANT, arrivals, label, prediction, read
 
 HOUR = 3_600_000_000
 

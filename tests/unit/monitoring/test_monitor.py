@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
+from kit.worlds import arrivals, bundle, label, normal_reference, prediction
 from mainspring.core.schema import DType
 from mainspring.core.time import ManualClock
 from mainspring.ledger.adapters.memory import MemoryLedger
@@ -22,7 +23,6 @@ from mainspring.registry.model import Bundle
 from mainspring.stats.reference import profile
 from mainspring.stats.thresholds import Costs
 from mainspring.training.label import Label
-from unit.monitoring.worlds import arrivals, bundle, label, normal_reference, prediction
 
 WINDOW = 1_000_000
 COLUMNS = [f"View.f{i}" for i in range(12)]

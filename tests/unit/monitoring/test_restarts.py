@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from depth import examples
+from kit.depth import examples
+from kit.worlds import ARRIVALS, INSTANT, arrivals, bundle, label
 from mainspring.data.model import SUPERSEDED_AT, SourceColumn, TableScan
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Prediction
@@ -21,7 +22,6 @@ from mainspring.monitoring.model import Checkpoint, LabelRows, Window
 from mainspring.training.label import Label
 from unit.monitoring.test_incremental import FAR, CountedLedger, plain
 from unit.monitoring.test_monitor import REFERENCE, WINDOW, World, steady, traffic
-from unit.monitoring.worlds import ARRIVALS, INSTANT, arrivals, bundle, label
 
 END = 30 * WINDOW
 FIRST = label("f298", True, 3 * WINDOW, reported=9)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from kit.console.shop import BUYERS, KEYINGS, NOW, Orders, orders, rows, shop
 from mainspring.core.errors import Corrupt, Unavailable
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, MINUTE
@@ -13,7 +14,6 @@ from mainspring.features.keys import encode_key
 from mainspring.features.layout import slot
 from mainspring.features.model import EntityState
 from mainspring.operations.features.entity_values import entity_values
-from unit.console.shop import BUYERS, KEYINGS, NOW, Orders, orders, rows, shop
 
 
 @pytest.fixture(scope="module")

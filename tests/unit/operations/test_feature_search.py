@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from kit.console.shop import Orders, Returns
 from mainspring.operations.features.search import owners, search
-from unit.console.shop import Orders, Returns
 
 VIEWS = (Returns, Orders)
 

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
+from kit.models import identity_bundle, mlp_bundle, onnx_model, sealed
 from mainspring.core.errors import Invalid
 from mainspring.operations.models.golden_rows import make_golden, seeded
 from mainspring.registry.model import TensorSpec
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.plane.executor import ModelFailed
 from mainspring.serving.protocol.tensor import DATATYPES, DTYPES
-from model_kit import identity_bundle, mlp_bundle, onnx_model, sealed
 
 SPECS = st.builds(
     lambda datatype, dims: TensorSpec("x", datatype, (-1, *dims)),

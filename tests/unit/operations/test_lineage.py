@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+from kit.console.shop import Basket, Orders, Returns, definitions, fraud
 from mainspring.operations.data.lineage import ENDPOINT, MODEL, REQUEST, SOURCE, VIEW, Edge, lineage, models_using
 from mainspring.registry.model import ModelVersion
 from mainspring.serving.model import Arm, Route
-from unit.console.shop import Basket, Orders, Returns, definitions, fraud
 
 DEFINED = definitions()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import mainspring as ms
-import serving_kit
+from kit import serving as serving_kit
 from mainspring.core.errors import Unavailable
 from mainspring.core.time import HOUR, MINUTE, parse_instant, to_datetime
 from mainspring.features.definitions import dump

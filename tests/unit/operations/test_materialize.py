@@ -6,9 +6,9 @@ from typing import Any, cast
 import pytest
 
 import mainspring as ms
+from kit.station import view
 from mainspring.operations.materialize import materialise_views
 from mainspring.project import Project
-from station import view
 
 
 class Reports:

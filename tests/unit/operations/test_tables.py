@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.console.shop import KEYINGS, NOW, landed, orders, rows
 from mainspring.core.errors import Corrupt
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import ManualClock, parse_instant
@@ -12,7 +13,6 @@ from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import DatasetCommit, TableScan
 from mainspring.operations.data.tables import changes_of, extent, newest, quarantine_reasons
-from unit.console.shop import KEYINGS, NOW, landed, orders, rows
 
 
 @pytest.fixture(params=["memory", "delta"])

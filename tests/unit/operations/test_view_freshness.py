@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from kit.console.shop import NOW, Orders, landed
 from mainspring.core.errors import Corrupt, Unavailable
 from mainspring.core.time import HOUR, MINUTE
 from mainspring.data.adapters.delta import DeltaLake
@@ -10,7 +11,6 @@ from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.layout import slot
 from mainspring.features.model import Mark
 from mainspring.operations.features.view_freshness import EMPTY, FRESH, LATE, NEVER, UNKNOWN, view_freshness
-from unit.console.shop import NOW, Orders, landed
 
 EVERY = 5 * MINUTE
 

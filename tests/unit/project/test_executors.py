@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from kit.models import lightgbm_bundle, mlp_bundle, xgboost_bundle
 from mainspring.core.errors import Corrupt, MissingExtra
 from mainspring.project.executors import EXECUTORS, executors
 from mainspring.registry.flavours import FLAVOURS
-from model_kit import lightgbm_bundle, mlp_bundle, xgboost_bundle
 
 PROJECT: Any = SimpleNamespace(
     settings=SimpleNamespace(gateway_workers=1, model_time_us=1_000_000, model_memory_bytes=1 << 30)
@@ -54,7 +54,7 @@ import json, sys
 import mainspring.processes.gateway, mainspring.project.executors
 before = {"onnxruntime", "xgboost", "lightgbm"} & set(sys.modules)
 from types import SimpleNamespace
-from model_kit import mlp_bundle
+from kit.models import mlp_bundle
 settings = SimpleNamespace(gateway_workers=1, model_time_us=1_000_000, model_memory_bytes=1 << 30)
 mainspring.project.executors.executors(SimpleNamespace(settings=settings))(mlp_bundle())
 print(json.dumps([sorted(before), sorted({"onnxruntime", "xgboost", "lightgbm"} & set(sys.modules))]))

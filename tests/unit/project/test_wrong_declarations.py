@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import mainspring as ms
-from bakery import START, Order, Traffic, fit_trees, late_model, order, orders, outcomes, shop, visits
+from kit.bakery import START, Order, Traffic, fit_trees, late_model, order, orders, outcomes, shop, visits
 from mainspring.core.errors import Invalid, InvalidDefinition
 from mainspring.core.time import to_datetime
 from mainspring.operations.apply import apply

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depth import examples
+from kit.depth import examples
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.registry.catboost_file import Ensemble, check_catboost
 from mainspring.registry.model_file import read_model

@@ -7,12 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from mainspring.core.errors import Corrupt, Invalid
-from mainspring.registry.adapters.memory import MemoryBlobs
-from mainspring.registry.bundles import MANIFEST, SIGNATURE, Bundles, encode_manifest, open_blob, sha256
-from mainspring.registry.model import Bundle, Code, Graph, Manifest, Node
-from mainspring.security.signing import SigningKey
-from model_kit import (
+from kit.models import (
     KEY,
     function_bundle,
     graph_bundle,
@@ -25,6 +20,11 @@ from model_kit import (
     xgboost_bundle,
     xgboost_file,
 )
+from mainspring.core.errors import Corrupt, Invalid
+from mainspring.registry.adapters.memory import MemoryBlobs
+from mainspring.registry.bundles import MANIFEST, SIGNATURE, Bundles, encode_manifest, open_blob, sha256
+from mainspring.registry.model import Bundle, Code, Graph, Manifest, Node
+from mainspring.security.signing import SigningKey
 
 ONE = mlp_bundle()
 SPECS = {"tensors": ONE.manifest.tensors, "output_tensors": ONE.manifest.output_tensors}

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depth import examples
+from kit.depth import examples
+from kit.models import FEATURES, lightgbm_file, xgboost_file
 from mainspring.core.errors import Corrupt
 from mainspring.registry.lightgbm_file import check_lightgbm
 from mainspring.registry.xgboost_file import check_xgboost
-from model_kit import FEATURES, lightgbm_file, xgboost_file
 
 pytest.importorskip("xgboost")
 pytest.importorskip("lightgbm")

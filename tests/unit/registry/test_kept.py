@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from kit.serving import KEY, bundle
 from mainspring.core.errors import Unavailable
 from mainspring.registry.adapters.folder import FolderBlobs
 from mainspring.registry.adapters.kept import KeptBlobs
 from mainspring.registry.adapters.memory import MemoryBlobs
 from mainspring.registry.bundles import Bundles
-from serving_kit import KEY, bundle
 
 
 class Bucket(MemoryBlobs):

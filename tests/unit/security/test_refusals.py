@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from unit.security import refusals
+from kit import refusals
 
 
 @pytest.mark.parametrize(("kind", "call"), [pytest.param(k, c, id=name) for name, k, c in refusals.refusals()])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from certificates import DAY, Authority, write
+from kit.certificates import DAY, Authority, write
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import Tls
 from mainspring.core.time import SystemClock

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from depot import wait_for
+from kit.serving import NOW, PEPPER, route
+from kit.waiting import wait_until
 from mainspring.core.errors import Denied, Unavailable
 from mainspring.core.time import DAY, HOUR, SECOND, ManualClock
 from mainspring.security.adapters.memory import MemoryKeyStore
@@ -20,7 +21,6 @@ from mainspring.serving.adapters.memory import MemoryRoutes
 from mainspring.serving.model import Arm
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.copy_file import CopyFile
-from serving_kit import NOW, PEPPER, route
 
 
 class Catalog:
@@ -101,7 +101,7 @@ def test_a_new_key_is_found_at_once_and_a_revoked_one_soon_refused(here: Here) -
             return True
         return False
 
-    wait_for(refused, "the revocation to count")
+    wait_until(refused, "the revocation to count")
 
 
 def test_many_unknown_keys_are_looked_for_together(here: Here) -> None:
@@ -133,7 +133,7 @@ def test_known_keys_count_for_the_stated_time_and_unknown_ones_may_come_back(her
     with pytest.raises(Unavailable, match="over 1h"):
         here.call(token)
     here.catalog.away = False
-    wait_for(lambda: here.copy.trouble is None, "the copy to follow")
+    wait_until(lambda: here.copy.trouble is None, "the copy to follow")
     assert here.call(token) == "ana"
 
 
@@ -159,22 +159,22 @@ def test_a_catalog_from_a_backup_is_followed_aloud_and_takes_no_revocation_back(
     for version in ("2", "3"):
         here.catalog.routes.publish([route(Arm(version, "b" * 64))])
     here.catalog.keys.revoke(key.id, NOW)
-    wait_for(lambda: here.copy.revision() == 3, "the copy to follow")
+    wait_until(lambda: here.copy.revision() == 3, "the copy to follow")
     with pytest.raises(Denied, match="revoked"):
         here.call(token)
     backup = Catalog()
     backup.keys.add(key)
     here.catalog.routes, here.catalog.keys = backup.routes, backup.keys
-    wait_for(lambda: here.copy.revision() == 1, "the copy to follow")
+    wait_until(lambda: here.copy.revision() == 1, "the copy to follow")
     assert here.copy.went_back
     here.passes(120)
     copy = here.started()
-    wait_for(lambda: copy.went_back, "a start that does not forget it")
+    wait_until(lambda: copy.went_back, "a start that does not forget it")
     with pytest.raises(Denied, match="revoked"):
         here.call(token)
     for version in ("4", "5", "6"):
         backup.routes.publish([route(Arm(version, "c" * 64))])
-    wait_for(lambda: here.copy.revision() == 4, "the copy to follow")
+    wait_until(lambda: here.copy.revision() == 4, "the copy to follow")
     assert not here.copy.went_back
 
 

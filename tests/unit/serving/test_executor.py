@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from kit.serving import FEATURES, INPUTS, bundle, expected, golden, model
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.registry.column_codec import pack
@@ -18,7 +19,6 @@ from mainspring.registry.onnx_file import check_onnx
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.adapters.sessions import open_session
 from mainspring.serving.plane import runtime
-from serving_kit import FEATURES, INPUTS, bundle, expected, golden, model
 
 COLUMNS = {name: values for name, (_, values) in FEATURES.items()}
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depth import examples
+from kit.depth import examples
+from kit.models import COLUMNS, FEATURES, lightgbm_bundle, lightgbm_file, xgboost_bundle, xgboost_file
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.serving.adapters.lightgbm import LightgbmExecutor
 from mainspring.serving.adapters.xgboost import XgboostExecutor
-from model_kit import COLUMNS, FEATURES, lightgbm_bundle, lightgbm_file, xgboost_bundle, xgboost_file
 
 lightgbm = pytest.importorskip("lightgbm")
 xgboost = pytest.importorskip("xgboost")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.models import function_bundle, graph_bundle, mlp_bundle
 from mainspring.core.errors import Corrupt, Invalid, NotFound
 from mainspring.registry.model import Bundle, Graph, Node, TensorSpec
 from mainspring.serving.adapters.function import FunctionExecutor
@@ -17,7 +18,6 @@ from mainspring.serving.adapters.graph import GraphExecutor, combine
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.plane.executor import ModelFailed
 from mainspring.serving.ports import Executor
-from model_kit import function_bundle, graph_bundle, mlp_bundle
 
 SOURCE = "0" * 64
 X, Y = TensorSpec("x", "FP32", (-1, 4)), TensorSpec("y", "FP32", (-1, 3))

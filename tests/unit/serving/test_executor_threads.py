@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from kit.models import MLP_SPECS, mlp, sealed
 from mainspring.serving.adapters import threads
 from mainspring.serving.adapters.onnx import OnnxExecutor
-from model_kit import MLP_SPECS, mlp, sealed
 
 ROWS = np.zeros((4, 4)).tolist()
 GOLDEN = msgspec.json.encode({"inputs": {"x": ROWS}, "outputs": {}})

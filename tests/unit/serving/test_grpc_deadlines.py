@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kit.serving import FEATURES, Kit
 from mainspring.core.errors import DeadlineExceeded, Invalid
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.batching.batcher import Job
@@ -16,7 +17,6 @@ from mainspring.serving.grpc import wire
 from mainspring.serving.grpc.calls import INFER, Caller
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane
-from serving_kit import FEATURES, Kit
 from unit.serving.test_live import serving
 
 DEADLINE_US = 10_000_000  # the endpoint's

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kit.serving import FEATURES, KEY, NOW, bundle, route
+from kit.tensors import WIDE, echo, ragged, sums
 from mainspring.core.errors import DeadlineExceeded, Invalid, NotFound
 from mainspring.core.time import ManualClock
 from mainspring.features.adapters.memory import MemoryOnlineStore
@@ -27,8 +29,6 @@ from mainspring.serving.plane.metrics import EndpointMetrics
 from mainspring.serving.plane.router import Router
 from mainspring.serving.protocol.asked import Asked, Parameters
 from mainspring.serving.protocol.tensor import DTYPES, Tensor
-from serving_kit import FEATURES, KEY, NOW, bundle, route
-from tensor_models import WIDE, echo, ragged, sums
 from unit.serving.test_lane import Held
 
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from kit.serving import NOW, bundle, expected, full_request, keyed_request, model
 from mainspring.core.errors import DeadlineExceeded, Invalid, Overloaded, StorageFull, Unavailable
 from mainspring.core.time import ManualClock
 from mainspring.features.adapters.memory import MemoryOnlineStore
@@ -25,7 +26,6 @@ from mainspring.serving.plane.executor import ModelFailed
 from mainspring.serving.plane.lane import Answer, Ask, Lane, monotonic_us
 from mainspring.serving.plane.metrics import EndpointMetrics
 from mainspring.serving.protocol.codec import decode_infer, encode
-from serving_kit import NOW, bundle, expected, full_request, keyed_request, model
 
 LONG_US = 60_000_000
 

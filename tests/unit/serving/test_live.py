@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from fleet import answer_of
+from kit.fleet import answer_of
+from kit.serving import Kit, bundle, full_request, golden, model, route
+from kit.waiting import wait_until_async
 from mainspring.core.errors import Corrupt, Invalid, Unavailable
 from mainspring.registry.model import Bundle
 from mainspring.serving.adapters.memory import MemoryRoutes
@@ -23,7 +25,6 @@ from mainspring.serving.plane.infer import infer
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.protocol.codec import decode_infer, encode
-from serving_kit import Kit, bundle, full_request, golden, model, route
 
 
 def on_a_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -88,12 +89,6 @@ async def serving(kit: Kit, made: Callable[[Bundle], Any]) -> AsyncIterator[Data
         await plane.stop()
 
 
-async def until(happened: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not happened():
-            await asyncio.sleep(0.01)
-
-
 def versions(plane: DataPlane, endpoint: str = "late-arrival") -> set[str]:
     return set(plane.served[endpoint].lanes) if endpoint in plane.served else set()
 
@@ -104,7 +99,7 @@ async def test_what_is_no_longer_served_is_closed_and_at_the_end_all_is() -> Non
     kit.publish("1")
     async with serving(kit, made) as plane:
         kit.publish("2")
-        await until(lambda: versions(plane) == {"2"} and made[0].closed == 1)
+        await wait_until_async(lambda: versions(plane) == {"2"} and made[0].closed == 1)
         assert made.closed == [1, 0]
     assert made.closed == [1, 1]
 
@@ -118,13 +113,13 @@ async def test_whoever_holds_a_lane_may_still_ask_it() -> None:
         lane = plane.endpoint("late-arrival").lanes["1"]
         for version in ("2", "1"):  # and back: to an executor of its own
             kit.publish(version)
-            await until(lambda version=version: versions(plane) == {version})
-        await until(lambda: made.closed == [0, 1, 0])
+            await wait_until_async(lambda version=version: versions(plane) == {version})
+        await wait_until_async(lambda: made.closed == [0, 1, 0])
         assert plane.served["late-arrival"].lanes["1"] is not lane
         columns = {each["name"]: each["data"] for each in full_request()["inputs"]}
         assert len(lane.runtime.executor.predict(columns, 2)["probability"]) == 2
         del lane
-        await until(lambda: made.closed == [1, 1, 0])
+        await wait_until_async(lambda: made.closed == [1, 1, 0])
     assert made.closed == [1, 1, 1]
     assert not any(each.misused for each in made)
 
@@ -138,8 +133,8 @@ async def test_one_model_behind_two_endpoints_is_closed_when_both_are_gone() -> 
     async with serving(kit, made) as plane:
         for left, closed in ((both[:1], [0]), ([], [1])):
             kit.routes.publish(left)
-            await until(lambda left=left: len(plane.served) == len(left))
-            await until(lambda closed=closed: made.closed == closed)
+            await wait_until_async(lambda left=left: len(plane.served) == len(left))
+            await wait_until_async(lambda closed=closed: made.closed == closed)
     assert made.closed == [1]
 
 
@@ -151,9 +146,9 @@ async def test_what_was_loaded_beside_a_version_that_cannot_be_is_closed() -> No
         good, lost = bundle(3.0, model_onnx=model(3.0)), bundle(4.0, model_onnx=model(4.0))
         kit.bundles.save(good)  # and not the other
         kit.routes.publish([route(Arm("3", good.digest), Arm("4", lost.digest))])
-        await until(lambda: "late-arrival" in plane.refused)
+        await wait_until_async(lambda: "late-arrival" in plane.refused)
         assert versions(plane) == {"1"}
-        await until(lambda: made.closed[:2] == [0, 1])
+        await wait_until_async(lambda: made.closed[:2] == [0, 1])
     assert set(made.closed) == {1}
 
 
@@ -179,12 +174,12 @@ async def test_what_is_being_loaded_when_it_stops_is_closed() -> None:
 
     plane = plane_of(kit, slowly)
     plane.start()
-    await until(loading.is_set)
+    await wait_until_async(loading.is_set)
     stopping = asyncio.create_task(plane.stop())
     await asyncio.sleep(0.05)
     go_on.set()
     await stopping
-    await until(lambda: made.closed == [1])
+    await wait_until_async(lambda: made.closed == [1])
 
 
 async def ask(plane: DataPlane) -> tuple[str, list[float]]:
@@ -215,8 +210,8 @@ async def test_swaps_under_load_close_each_model_once_and_lose_no_request(slow: 
         for swap in range(8):
             version = str(2 - swap % 2)
             kit.publish(version, slow=slow)
-            await until(lambda version=version: versions(plane) == {version} and told[-8:] == [version] * 8)
-            await until(lambda: made.closed == [1] * (len(made) - 1) + [0])
+            await wait_until_async(lambda version=version: versions(plane) == {version} and told[-8:] == [version] * 8)
+            await wait_until_async(lambda: made.closed == [1] * (len(made) - 1) + [0])
         done.set()
     assert made.closed == [1] * 9
     assert not any(each.misused for each in made)
@@ -247,8 +242,8 @@ async def test_a_request_that_failed_keeps_no_model() -> None:
         with pytest.raises(Invalid):
             await infer(asked, plane.endpoint("late-arrival"), version="", principal="k", received_us=monotonic_us())
         kit.publish("2")
-        await until(lambda: versions(plane) == {"2"})
-        await until(lambda: made[0].closed == 1)
+        await wait_until_async(lambda: versions(plane) == {"2"})
+        await wait_until_async(lambda: made[0].closed == 1)
 
 
 @on_a_loop
@@ -269,14 +264,14 @@ async def test_another_table_of_the_same_revision_is_followed_after_an_absence()
     )  # fmt: skip
     plane.start()
     try:
-        await until(lambda: versions(plane) == {"1"})
+        await wait_until_async(lambda: versions(plane) == {"1"})
         away = True
         since = copy.age_s
-        await until(lambda: copy.age_s > since + 1)  # by then it was looked for in vain
+        await wait_until_async(lambda: copy.age_s > since + 1)  # by then it was looked for in vain
         kit.routes = MemoryRoutes()
         kit.publish("2")
         away = False
-        await until(lambda: versions(plane) == {"2"})
+        await wait_until_async(lambda: versions(plane) == {"2"})
         assert copy.revision() == 1
     finally:
         await plane.stop()

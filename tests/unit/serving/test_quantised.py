@@ -10,11 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from kit.serving import FEATURES, WEIGHTS, bundle, model
 from mainspring.core.errors import Corrupt
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.plane import runtime
-from serving_kit import FEATURES, WEIGHTS, bundle, model
 
 COLUMNS = {name: values for name, (_, values) in FEATURES.items()}
 

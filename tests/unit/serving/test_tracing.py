@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
+from kit.serving import NOW, bundle, full_request, model
 from mainspring.core.time import ManualClock
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.ledger.adapters.memory import MemoryLedger
@@ -32,7 +33,6 @@ from mainspring.serving.plane.metrics import EndpointMetrics
 from mainspring.serving.plane.tracing import HUNG_UP, Tracing, parent_of
 from mainspring.serving.protocol.asked import Answered
 from mainspring.serving.protocol.codec import decode_infer, encode
-from serving_kit import NOW, bundle, full_request, model
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 CALLER = f"00-{TRACE}-{PARENT}-01"

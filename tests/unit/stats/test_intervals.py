@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depth import examples
+from kit.depth import examples
 from mainspring.core.errors import Invalid
 from mainspring.stats import intervals as module
 from mainspring.stats import metrics

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.training_sets import toy
 from mainspring.core.errors import Corrupt, Invalid, InvalidData
 from mainspring.project.executors import executors
 from mainspring.registry.bundles import encode_manifest, open_blob, seal
@@ -22,7 +23,6 @@ from mainspring.training.bundling import convert
 from mainspring.training.contents import golden_file
 from mainspring.training.flavours import estimator_scores
 from mainspring.training.flavours.calibration import Calibrated, calibrated, isotonic, log_odds, platt
-from training_sets import toy
 
 pytest.importorskip("skl2onnx")
 

@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 
 import mainspring as ms
-from bakery import Traffic, late_model
+from kit.bakery import Traffic, late_model
+from kit.models import sealed
+from kit.training_sets import toy
 from mainspring.core.errors import Corrupt, Invalid, InvalidData, MainspringError, NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input
@@ -22,8 +24,6 @@ from mainspring.training.convert import convert_estimator
 from mainspring.training.fitting import fit
 from mainspring.training.frames import MOST_CATEGORIES, category_name, category_text, to_categories
 from mainspring.training.inputs import text_notices
-from model_kit import sealed
-from training_sets import toy
 
 KINDS = ["cake", "1", "café", '"tart"', "a\0b", "\N{SNOWMAN}", "\\u00e9"]
 INPUTS = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from full_disk import room
+from kit.full_disk import room
 from mainspring.core.errors import Conflict, StorageFull
 from mainspring.training.loop.checkpoints import Checkpoint, Checkpoints
 

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bakery import late_model
+from kit.bakery import late_model
 from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.core.schema import DType
 from mainspring.core.time import ManualClock

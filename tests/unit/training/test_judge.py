@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bakery import late_model
+from kit.bakery import late_model
+from kit.training_sets import toy
 from mainspring.core.errors import InvalidData
 from mainspring.training.judge import constant, constant_scores, evaluate
 from mainspring.training.sets.training_set import Split
-from training_sets import toy
 
 
 def test_binary() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mainspring as ms
-from depth import examples
+from kit.depth import examples
 from mainspring.core.errors import Invalid
 from mainspring.core.time import to_datetime
 from mainspring.data.model import TableScan

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.training_sets import toy
 from mainspring.core.schema import DType
 from mainspring.training.sets.leakage import Leakage, find_leaks, refuse_leaks
 from mainspring.training.sets.single_feature_auc import bins, is_shadow, knows_the_future, power_alone
-from training_sets import toy
 
 
 def ids(data: Any) -> dict[str, bool]:

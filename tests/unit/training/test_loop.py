@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from full_disk import room
+from kit.full_disk import room
 from mainspring.core.errors import Conflict, Invalid, MainspringError
 from mainspring.core.time import ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking

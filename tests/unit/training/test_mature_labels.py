@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import mainspring as ms
-from depth import examples
+from kit.depth import examples
+from kit.worlds import prediction, read
 from mainspring.core.errors import Invalid
 from mainspring.core.time import DAY, to_datetime
 from mainspring.data.model import SEQUENCE, VISIBLE_AT, TableScan
@@ -18,7 +19,6 @@ from mainspring.monitoring.joins import join_labels as join_predictions
 from mainspring.monitoring.joins import label_rows
 from mainspring.training.label import Label, label_keys
 from mainspring.training.sets.labels import LABEL, LeftOut, join_labels
-from unit.monitoring.worlds import prediction, read
 
 payment = ms.Entity("payment", keys={"payment": ms.String})
 shop = ms.Entity("shop", keys={"shop": ms.String})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import mainspring as ms
-from bakery import Order, Traffic, late_model, outcomes
+from kit.bakery import Order, Traffic, late_model, outcomes
 from mainspring.core.definition_registry import collecting
 from mainspring.core.errors import Invalid
 from mainspring.core.time import HOUR

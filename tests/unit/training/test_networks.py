@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flavour_kit import encoder, encoder_examples
+from kit.flavours import encoder, encoder_examples
 from mainspring.core.errors import Invalid, MissingExtra, NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input, TensorSpec

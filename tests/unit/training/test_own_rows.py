@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pytest
 
 import mainspring as ms
-from bakery import Bakery, late_model, order, orders, outcomes, shop
+from kit.bakery import Bakery, late_model, order, orders, outcomes, shop
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import ManualClock, from_datetime
 from mainspring.data.ingest import Ingestor

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kit.waiting import wait_until
 from mainspring.core.errors import Invalid, NotFound, StorageFull, Unavailable
 from mainspring.core.time import SECOND, ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking
@@ -208,10 +209,7 @@ def test_a_store_that_is_locked_for_a_while_does_not_end_the_training(tracking: 
     tracking.locked = 3
     with open_run(tracking, flush_every_s=0.01) as run:
         run.log_metric("loss", 1.0)
-        deadline = time.monotonic() + 30
-        while tracking.locked and time.monotonic() < deadline:
-            run.log_metric("other", 1.0)
-            time.sleep(0.005)
+        wait_until(lambda: run.log_metric("other", 1.0) or not tracking.locked, "the store to be free")
     assert tracking.get(run.id).metrics["loss"] == 1.0
 
 
@@ -351,9 +349,7 @@ def test_the_machine_is_sampled_beside_the_function(tracking: Recorder) -> None:
     clock = ManualClock(5 * SECOND)
     run = Run(tracking, tracking.start("late", {}, SECOND), clock, seed=7, flush_every_s=0.01, system_every_s=0.02)
     with run:
-        deadline = time.monotonic() + 30
-        while len(tracking.history(run.id, "system/cpu_utilization_percentage")) < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: len(tracking.history(run.id, "system/cpu_utilization_percentage")) >= 3, "three samples")
     metrics = tracking.get(run.id).metrics
     assert metrics["system/process_memory_usage_megabytes"] > 10
     assert 0 < metrics["system/system_memory_usage_percentage"] <= 100

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from depth import examples
+from kit.depth import examples
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.training.loop.tensor_file import pieces, places, read_tensors, write_tensors
 from mainspring.training.loop.tensor_snapshot import Image

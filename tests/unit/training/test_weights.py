@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit.training_sets import toy
 from mainspring.core.errors import Invalid
 from mainspring.core.time import DAY
 from mainspring.training.sets.weights import class_weights, sample_weights
-from training_sets import toy
 
 labels = st.one_of(
     st.lists(st.integers(0, 3), min_size=1, max_size=50).map(lambda values: np.array(values, np.int64)),

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from full_disk import room
+from kit.full_disk import room
+from kit.waiting import wait_until
 from mainspring.core.errors import StorageFull
 from mainspring.training.loop.checkpoint_policy import Keeping
 from mainspring.training.loop.checkpoints import Apart, Checkpoint, Checkpoints
@@ -104,9 +105,7 @@ def test_by_time_none_is_due_while_one_is_written(held: Held) -> None:
         keeping.keep(Checkpoint(1, {"w": torch.ones(3)}))
         assert not keeping.due(2)
         held.go_on.set()
-        end = time.monotonic() + 30
-        while not keeping.due(3):
-            assert time.monotonic() < end
+        wait_until(lambda: keeping.due(3), "a checkpoint to be due")
     assert not keeping.has(3)
     assert keeping.has(1)
 

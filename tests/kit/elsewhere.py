@@ -1,4 +1,4 @@
-"""What another process does to an online store: `python tests/elsewhere.py DEED ADDRESS`."""
+"""What another process does to an online store: `python tests/kit/elsewhere.py DEED ADDRESS`."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ import html
 import re
 from urllib.parse import parse_qs, urljoin, urlsplit
 
-from unit.console.client import Client
+from kit.console.client import Client
 
 # What Python writes of a value and no person does, and numbers that are instants without saying so.
 REPRS = re.compile(

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from depot import Answer, ask, free_port, wait_for
+from kit.depot import Answer, ask
+from kit.serving import bundle, full_request, route
+from kit.waiting import free_port, wait_until
 from mainspring.core.errors import MainspringError
 from mainspring.core.time import DAY
 from mainspring.project import Project, open_project
@@ -20,7 +22,6 @@ from mainspring.registry.bundles import seal
 from mainspring.security.keys import issue
 from mainspring.security.model import Action
 from mainspring.serving.model import Arm
-from serving_kit import bundle, full_request, route
 
 INFER = "/v2/models/late-arrival/infer"
 
@@ -78,7 +79,7 @@ class Standing:
             )  # fmt: skip
         try:
             if ready:
-                wait_for(lambda: self.ready().status == 200, "the gateway to be ready")
+                wait_until(lambda: self.ready().status == 200, "the gateway to be ready")
             yield process
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0, (self.root / "log").read_text()

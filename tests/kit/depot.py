@@ -17,7 +17,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,7 +24,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
-import prefork
+from kit import prefork
+from kit.waiting import free_port, wait_until
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
 
@@ -114,12 +114,6 @@ class Ran:
     def document(self) -> Any:
         """What it printed with `--json`: exactly one document and nothing else."""
         return json.loads(self.stdout)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -281,7 +275,7 @@ class Up:
 
     def until_serving(self) -> None:
         """Wait until the gateway serves what is routed."""
-        wait_for(lambda: self.ask("GET", "/v2/health/ready").status == 200, "the gateway to serve")
+        wait_until(lambda: self.ask("GET", "/v2/health/ready").status == 200, "the gateway to serve")
 
 
 @dataclass(frozen=True)
@@ -328,19 +322,6 @@ def inputs(**columns: Any) -> dict[str, Any]:
 
 def keyed(parcel: str, weight: float = 3.0, hub: str = "north") -> dict[str, Any]:
     return inputs(parcel=parcel, hub=hub, weight=weight, posted_at=datetime.now(UTC).isoformat())
-
-
-def wait_for(happened: Any, what: str, within_s: float = 120.0) -> None:
-    """Wait until `happened()` is true; a refused connection counts as not yet."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        try:
-            if happened():
-                return
-        except OSError:
-            pass
-        time.sleep(0.05)
-    raise AssertionError(f"waited {within_s:g} s for {what}")
 
 
 @contextmanager

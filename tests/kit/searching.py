@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from depot import Depot
+from kit.depot import Depot
 
 MODEL_PY = '''\
 """Will the parcel come late?"""

@@ -4,9 +4,9 @@ import math
 import random
 from dataclasses import replace
 
+from kit.console.flights import NOW, Project, populated
 from mainspring.core.time import HOUR, MINUTE, SECOND
 from mainspring.registry.runs import NAME, PARENT
-from unit.console.flights import NOW, Project, populated
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 

@@ -11,12 +11,12 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 import mainspring as ms
+from kit.oracle import DAY, HOUR, MINUTE, Feature, Row, record_setting
 from mainspring.core.expr import Column, Node
 from mainspring.data.model import Source, TableScan
 from mainspring.features.declaring import feature_view, on_demand_features
 from mainspring.features.model import Aggregation, Entity, FeatureView, RequestFeatures
 from mainspring.features.types import feature_dtype
-from property.oracle import DAY, HOUR, MINUTE, Feature, Row, record_setting
 
 KEYS = [("1", 11), ("11", 1), ("ü", -(2**63)), ("", 0)]
 PAIR = Entity("pair", keys={"k": ms.String, "n": ms.Int64})

@@ -204,8 +204,8 @@ def tensor_rows() -> dict[str, dict[str, str]]:
 
 
 def _onnx_file() -> Any:
+    from kit.models import mlp_bundle
     from mainspring.serving.adapters.onnx import OnnxExecutor
-    from model_kit import mlp_bundle
 
     return OnnxExecutor(mlp_bundle())
 
@@ -214,7 +214,7 @@ def _runtime(rows: Any) -> Any:
     """The same file, asked by ONNX Runtime without us."""
     import onnxruntime as ort
 
-    from model_kit import mlp
+    from kit.models import mlp
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
@@ -222,9 +222,9 @@ def _runtime(rows: Any) -> Any:
 
 
 def _function() -> Any:
+    from kit.models import function_bundle
     from mainspring.registry.model import TensorSpec
     from mainspring.serving.adapters.function import FunctionExecutor
-    from model_kit import function_bundle
 
     specs = [TensorSpec("x", "FP32", (-1, 4))], [TensorSpec("y", "FP32", (-1, 4))]
     return FunctionExecutor(function_bundle("kit:scaled", "0" * 64, *specs), lambda _code: scaled)

@@ -13,6 +13,7 @@ import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kit.console.flights import NOW, Project, populated
 from mainspring.core.schema import Boolean, Float32, String
 from mainspring.core.time import DAY, HOUR, MINUTE, SECOND
 from mainspring.operations.search.searching import RESULT, SEARCH, SEARCH_RUN
@@ -27,7 +28,6 @@ from mainspring.stats.metrics import score
 from mainspring.training.gates import approved
 from mainspring.training.search.trials import REASON, STATE, VALUE
 from mainspring.training.sets.labels import LABEL
-from unit.console.flights import NOW, Project, populated
 
 MODEL, OTHER = "late-arrival", "night-shift"
 WORDS = """## Intended use

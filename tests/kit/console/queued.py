@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 
+from kit.console.flights import NOW, Project
 from mainspring.core.time import DAY, HOUR, MINUTE, SECOND
 from mainspring.jobs.model import NewJob, Outcome, Progress, Schedule, Status, Step, Tick
 from mainspring.jobs.times import parse_when
 from mainspring.project.schedules import read_schedules
-from unit.console.flights import NOW, Project
 
 ERROR = "StorageFull: there is no space left for <b>OriginTraffic</b> " + "in the lake " * 20 + "\nsecond line of it"
 SCHEDULES = {

@@ -1,4 +1,4 @@
-"""What several processes do to one catalog at once: `python tests/catalog_writers.py DUTY URL WHO COUNT [MORE]`.
+"""What several processes do to one catalog at once: `python tests/kit/catalog_writers.py DUTY URL WHO COUNT [MORE]`.
 
 Each waits for a line on its standard input, so that all begin together, and prints as JSON what came of it.
 """

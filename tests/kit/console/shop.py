@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 import mainspring as ms
+from kit.console.flights import Definitions, Project
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, MINUTE, ManualClock, format_instant, parse_instant
 from mainspring.data.adapters.memory import MemoryLake
@@ -15,7 +16,6 @@ from mainspring.data.ingest import Ingestor
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.materialise import Materialiser
 from mainspring.training.model import Model
-from unit.console.flights import Definitions, Project
 
 NOW = parse_instant("2024-03-20T10:30:00Z")
 START = NOW - 60 * DAY

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from depot import free_port
+from kit.waiting import free_port
 
 TENSORS = ("late-arrival", "echo", "sums", "ragged")
 MODELS = (*TENSORS, "slow")
@@ -69,10 +69,10 @@ def grpc_process(folder: Path, **settings: Any) -> Iterator[ServingProcess]:
 
 @contextmanager
 def _process(plane: str, folder: Path, settings: dict[str, Any]) -> Iterator[ServingProcess]:
-    tests = str(Path(__file__).parent)
+    tests = str(Path(__file__).parents[1])
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, __file__, plane, str(folder), json.dumps(settings)],
+            [sys.executable, "-m", "kit.serving_process", plane, str(folder), json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -96,9 +96,9 @@ def _process(plane: str, folder: Path, settings: dict[str, Any]) -> Iterator[Ser
 
 
 def _publish(kit: Any, *, models: Sequence[str], versions: int = 1, rows: int = 4096) -> None:
+    from kit.serving import KEY, bundle, route
+    from kit.tensors import echo, ragged, sums
     from mainspring.serving.model import Arm
-    from serving_kit import KEY, bundle, route
-    from tensor_models import echo, ragged, sums
 
     make = {
         "late-arrival": lambda: [bundle(float(bias)) for bias in range(versions)],
@@ -120,10 +120,10 @@ def _publish(kit: Any, *, models: Sequence[str], versions: int = 1, rows: int = 
 async def _gateway(
     folder: Path, settings: dict[str, Any], served: dict[str, Any], tell: Tell, stop: asyncio.Event
 ) -> None:
+    from kit.serving import Kit
     from mainspring.core.settings import Address, Limits
     from mainspring.ledger.adapters.segments import SegmentLog
     from mainspring.serving.http.server import serve
-    from serving_kit import Kit
 
     limits = Limits(
         idle_us=int(1e6 * settings.pop("idle_s", 30)), body_us=int(1e6 * settings.pop("body_timeout_s", 10))
@@ -139,6 +139,7 @@ async def _gateway(
 async def _grpc(
     folder: Path, settings: dict[str, Any], served: dict[str, Any], tell: Tell, stop: asyncio.Event
 ) -> None:
+    from kit.serving import PEPPER, Kit
     from mainspring.core.settings import Address, Limits, Tls
     from mainspring.core.time import SystemClock
     from mainspring.ledger.adapters.segments import SegmentLog
@@ -149,7 +150,6 @@ async def _grpc(
     from mainspring.serving.grpc.server import credentials, serve
     from mainspring.serving.grpc.service import Service
     from mainspring.serving.plane.plane import DataPlane
-    from serving_kit import PEPPER, Kit
 
     kit, port = Kit(log=SegmentLog(folder / "ledger")), free_port()
     _publish(kit, **served)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[1] / ".venv-peers" / "mlflow"
+FOLDER = Path(__file__).parents[2] / ".venv-peers" / "mlflow"
 
 
 def full_mlflow() -> Path:

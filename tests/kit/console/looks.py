@@ -1,26 +1,23 @@
 """A console served in this process, and what the tests of its pages ask a browser."""
 
 import asyncio
-import socket
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from e2e.chromium import Page
+from kit.console.chromium import Page
+from kit.console.flights import Project
+from kit.waiting import free_port
 from mainspring.console.app import create_app
 from mainspring.console.server import serve
 from mainspring.core.settings import Address
-from unit.console.flights import Project
 
 
 def anywhere(project: Project) -> Project:
     """Return the project with a free port for its console."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = Address(*probe.getsockname())
-    return replace(project, settings=replace(project.settings, control=address))
+    return replace(project, settings=replace(project.settings, control=Address("127.0.0.1", free_port())))
 
 
 @contextmanager

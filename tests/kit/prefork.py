@@ -1,8 +1,8 @@
 """Commands in forked processes: `mainspring ...` without the start of an interpreter and its imports.
 
-A server (this module as a program, one for each process of pytest) imports once what commands import, and forks for
-each command: a process of its own, with its own arguments, environment, folder and streams, that has nothing of another
-command's. A shell finds the same as the programs `mainspring` and `python` in the folder `programs()`
+A server (`serve`, in a process of its own for each process of pytest) imports once what commands import, and forks
+for each command: a process of its own, with its own arguments, environment, folder and streams, that has nothing of
+another command's. A shell finds the same as the programs `mainspring` and `python` in the folder `programs()`
 (`prefork_client`), and so do forked commands that start a child. `MAINSPRING_TESTS_START=real` starts an interpreter
 for each instead, as `make test-deep` does. So do tests of what starting is: its time, what is imported, signals
 meanwhile.
@@ -35,8 +35,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import prefork_client
-from prefork_client import COUNT, exactly, number
+from kit import prefork_client
+from kit.prefork_client import COUNT, exactly, number
 
 _HEAVY = (
     "mlflow.store.model_registry.sqlalchemy_store",
@@ -57,11 +57,12 @@ _FREE = (
 )
 # nor what the server has not, but for these.
 _READ = ("ARROW", "GRPC", "LC_", "LD_", "MALLOC", "MKL", "MLFLOW", "OMP", "OPENBLAS", "OTEL", "PYTHON", "SKLEARN", "TZ")
+_TESTS = str(Path(__file__).parents[1])
 _PROGRAM = """\
 #!{python} -IS
 import sys
 sys.path.append({tests!r})
-import prefork_client
+from kit import prefork_client
 prefork_client.main({address!r})
 """
 
@@ -164,12 +165,12 @@ class _Server:
         self.programs = Path(self._folder.name) / "bin"
         self.programs.mkdir()
         for name in ("mainspring", "python"):
-            tests = str(Path(__file__).parent)
-            text = _PROGRAM.format(python=sys.executable, tests=tests, address=self.address)
+            text = _PROGRAM.format(python=sys.executable, tests=_TESTS, address=self.address)
             (self.programs / name).write_text(text)
             (self.programs / name).chmod(0o700)
         ready, told = os.pipe()
-        command = [sys.executable, __file__, self.address, str(told)]
+        program = f"import sys; sys.path[0] = {_TESTS!r}; from kit import prefork; prefork.serve()"
+        command = [sys.executable, "-c", program, self.address, str(told)]
         self._process = subprocess.Popen(command, env=self.environment, pass_fds=[told], stdin=subprocess.PIPE)
         os.close(told)
         with os.fdopen(ready) as started:
@@ -199,7 +200,9 @@ def _bound(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith(_FREE)}
 
 
-def _serve(address: str, ready: int) -> None:
+def serve() -> None:
+    """Fork for every command that is asked for at the address on the command line, until the parent ends."""
+    address, ready = sys.argv[1], int(sys.argv[2])
     here = _bound(os.environ)  # before imports add to it
     mainspring = importlib.import_module("mainspring")
     for each in pkgutil.walk_packages(mainspring.__path__, "mainspring."):
@@ -309,7 +312,3 @@ def _command(arguments: list[str], cwd: str, environment: dict[str, str]) -> int
         with contextlib.suppress(OSError):
             stream.flush()
     return int(code)
-
-
-if __name__ == "__main__":
-    _serve(sys.argv[1], int(sys.argv[2]))

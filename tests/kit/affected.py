@@ -17,7 +17,7 @@ import grimp
 
 import mainspring
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
 MODULES = {path: ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
            for path in (ROOT / "src").rglob("*.py")}  # fmt: skip

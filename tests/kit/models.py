@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from onnx import helper, numpy_helper
 
+from kit.tensors import TYPES as ONNX_TYPES
 from mainspring.core.schema import DType
 from mainspring.registry.bundles import seal
 from mainspring.registry.model import Bundle, Code, Graph, Input, Manifest, TensorSpec
 from mainspring.security.signing import SigningKey
-from tensor_models import TYPES as ONNX_TYPES
 
 KEY = SigningKey(bytes(range(32)))
 FEATURES = 6

@@ -11,12 +11,14 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kit.serving import FEATURES, bundle, expected, full_request, model, route
+from kit.waiting import free_port, wait_until
 from mainspring.core.time import HOUR
 from mainspring.processes.supervisor import Supervisor
 from mainspring.project import Project, open_project
@@ -26,7 +28,6 @@ from mainspring.registry.bundles import seal
 from mainspring.security.keys import issue
 from mainspring.security.model import Action
 from mainspring.serving.model import Arm
-from serving_kit import FEATURES, bundle, expected, full_request, model, route
 
 INFER = "/v2/models/late-arrival/infer"
 BODY = json.dumps(full_request()).encode()
@@ -34,28 +35,9 @@ COLUMNS = {name: values for name, (_, values) in FEATURES.items()}
 _PREDICTIONS = re.compile(r'^mainspring_predictions_total\{slot="(\d+)",endpoint="late-arrival"\} (\S+)', re.M)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def answer_of(version: str) -> list[float]:
     """Return what a published version answers to `BODY`."""
     return expected(COLUMNS, float(version) - 1)
-
-
-def until(happened: Callable[[], Any], what: str, within_s: float = 60.0) -> Any:
-    """Wait until `happened()` is true and return it; a refused connection counts as not yet."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        try:
-            if found := happened():
-                return found
-        except (OSError, http.client.HTTPException):
-            pass
-        time.sleep(0.02)
-    raise AssertionError(f"waited {within_s:g} s for {what}")
 
 
 @dataclass(frozen=True)
@@ -126,7 +108,7 @@ class Fleet:
         return pid
 
     def until_replaced(self, name: str, old: int) -> None:
-        until(lambda: self.pids.get(name, old) != old, f"a new {name}")
+        wait_until(lambda: self.pids.get(name, old) != old, f"a new {name}")
 
     def connect(self, timeout: float = 60.0) -> http.client.HTTPConnection:
         if self.context is not None:
@@ -172,7 +154,7 @@ class Fleet:
 
     def until_all_serve(self, *versions: str) -> None:
         wanted = {str(slot): set(versions) for slot in range(self.workers)}
-        until(lambda: self.serving() == wanted, f"every process to serve {versions}")
+        wait_until(lambda: self.serving() == wanted, f"every process to serve {versions}")
 
 
 @dataclass
@@ -240,4 +222,4 @@ class Load:
 
     def until_answered(self, more: int) -> None:
         goal = len(self.answered) + more
-        until(lambda: len(self.answered) >= goal, f"{more} more answers")
+        wait_until(lambda: len(self.answered) >= goal, f"{more} more answers")

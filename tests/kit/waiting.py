@@ -1,0 +1,51 @@
+"""A free port, and waiting until something has happened: never for a time alone."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(happened: Callable[[], Any], what: str, within_s: float = 120.0, every_s: float = 0.02) -> Any:
+    """Wait until `happened()` is true and return it; a refused connection counts as not yet.
+
+    Raises:
+        AssertionError: It did not happen within `within_s`, with `what` in its message.
+    """
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        try:
+            if found := happened():
+                return found
+        except (OSError, http.client.HTTPException):
+            pass
+        time.sleep(every_s)
+    raise AssertionError(f"waited {within_s:g} s for {what}")
+
+
+async def wait_until_async(happened: Callable[[], Any], what: str = "it", within_s: float = 60.0) -> Any:
+    """Wait on the loop until `happened()`, or what it awaits, is true, and return it.
+
+    Raises:
+        AssertionError: It did not happen within `within_s`, with `what` in its message.
+    """
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        found = happened()
+        if isinstance(found, Awaitable):
+            found = await found
+        if found:
+            return found
+        await asyncio.sleep(0.005)
+    raise AssertionError(f"waited {within_s:g} s for {what}")

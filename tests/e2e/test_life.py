@@ -25,10 +25,10 @@ def test_a_new_project_works_as_it_is(tmp_path: Path) -> None:
     depot.root = tmp_path / "corner-shop"
     assert {change["change"] for change in depot.json("apply")["changes"]} == {"new"}
     assert depot.json("apply")["changes"] == []
-    landed = depot.json("ingest", "orders", "corner_shop.features:example_orders")
-    assert (landed["rows"], landed["quarantined"], landed["already"]) == (2, 1, 0)
-    again = depot.json("ingest", "orders", "corner_shop.features:example_orders")
-    assert (again["rows"], again["already"]) == (0, 3)
+    landed = depot.json("ingest", "orders", "corner_shop.data:orders")
+    assert (landed["quarantined"], landed["already"]) == (1, 0)
+    again = depot.json("ingest", "orders", "corner_shop.data:orders")
+    assert (again["rows"], again["already"]) == (0, landed["rows"] + 1)
     [refused] = depot.json("data", "quarantine", "orders")
     assert refused["customer"] == "bo"
     assert "amount" in refused["_reason"]
@@ -36,9 +36,31 @@ def test_a_new_project_works_as_it_is(tmp_path: Path) -> None:
     assert shown == {name: value for name, value in refused.items() if not name.startswith("_")}
     committed = depot.run("data", "commit", "-m", "one").stdout
     assert re.fullmatch(r"Dataset commit \w+: orders version 0, orders__quarantine version 0\n", committed)
+    depot.json("ingest", "outcomes", "corner_shop.data:outcomes")
     [view] = depot.json("materialize")
-    assert (view["view"], view["entities"]) == ("Spending", 1)
+    assert (view["view"], view["entities"]) == ("ReturnRecord", 8)
     assert depot.json("doctor")["well"]
+
+
+@pytest.mark.slow
+def test_the_model_of_a_new_project_is_trained_and_served(tmp_path: Path) -> None:
+    """Run the commands that `init` prints, to the letter; `up` beside the last."""
+    depot = Depot(tmp_path)
+    printed = depot.run("init", "corner-shop").stdout
+    depot.root = tmp_path / "corner-shop"
+    commands = [line.split() for line in re.findall(r"^  mainspring (.+)$", printed, re.MULTILINE)]
+    assert [command[0] for command in commands] == [
+        "apply", "ingest", "ingest", "train", "promote", "up", "predict",
+    ]  # fmt: skip
+    *before, _, predict = commands
+    ran = [depot.json(*command) for command in before]
+    assert ran[-2]["metrics"]["auc"] > ran[-2]["baseline"]["auc"] + 0.05
+    assert ran[-1]["promoted"]
+    with depot.up() as up:
+        up.until_serving()
+        answer = depot.json(*predict)
+    assert answer["version"] == "1"
+    assert 0 < answer["outputs"]["probability"] < 1
 
 
 def test_what_made_the_trained_project_says_what_it_did(trained: Trained) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -34,7 +36,18 @@ def test_a_name_that_would_not_work_is_refused_before_anything_is_written(tmp_pa
 def test_what_is_made_loads(tmp_path: Path) -> None:
     root = create(tmp_path / "scaffold-of-a-test")
     definitions = load_definitions(load_settings(root, environment={}))
-    assert set(definitions.sources) == {"orders"}
+    assert set(definitions.sources) == {"orders", "outcomes"}
+    assert set(definitions.models) == {"order-return"}
+    assert set(definitions.endpoints) == {"order-return"}
+
+
+def test_example_data_is_the_same_at_every_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = create(tmp_path / "steady_shop_of_a_test")
+    monkeypatch.syspath_prepend(root)
+    data = importlib.import_module("steady_shop_of_a_test.data")
+    assert data.orders() == data.orders()
+    assert max(row["ordered_at"] for row in data.orders()) < datetime.now(UTC)
+    assert {row["order"] for row in data.outcomes()} < {row["order"] for row in data.orders()}
 
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:

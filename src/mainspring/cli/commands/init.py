@@ -11,10 +11,10 @@ from mainspring.cli.call import command as make
 @make("init")
 @click.argument("name")
 def command(call: Call, *, name: str) -> None:
-    """Begin a project in a new folder NAME: definitions that work, to change to yours."""
+    """Create a project in a new folder NAME: working features, example data, a model and an endpoint."""
     from pathlib import Path
 
-    from mainspring.operations.init import create
+    from mainspring.operations.init import create, next_commands
 
     if not name.strip():
         raise click.UsageError("Give the project a NAME, such as courier.")
@@ -22,7 +22,8 @@ def command(call: Call, *, name: str) -> None:
     call.result(
         {"project": str(root)},
         lambda console: console.print(
-            f"Project [bold]{root.name}[/] is in {root}.\nNext:\n  cd {name}\n  mainspring apply\n"
-            f"  mainspring ingest orders {root.name.replace('-', '_')}.features:example_orders"
+            f"Project [bold]{root.name}[/] is in {root}.\nNext:\n  cd {name}\n"
+            + "\n".join(f"  {each}" for each in next_commands(root)),
+            soft_wrap=True,
         ),
     )

@@ -26,6 +26,7 @@ ADDRESSES = {
     "CONTRIBUTING.md": "project/contributing.md",
     "SECURITY.md": "project/security.md",
     "LICENSE": "project/license.md",
+    "oip-conformance/README.md": "project/oip-conformance.md",
     "examples/flights": "examples/flights.md",
     "examples/fraud": "examples/fraud.md",
     **{

@@ -150,6 +150,12 @@ def test_only_tests_import_a_conformance_suite(graph: grimp.ImportGraph) -> None
     ] == []
 
 
+def test_the_protocols_suite_imports_nothing_of_ours() -> None:
+    graph = grimp.build_graph("oip_conformance", include_external_packages=True, cache_dir=None)
+    assert len(graph.modules) > 10
+    assert {"mainspring", "numpy"} & graph.modules == set()
+
+
 def test_every_package_has_a_face() -> None:
     faceless = []
     for path in sorted((ROOT / "src" / "mainspring").glob("*/__init__.py")):

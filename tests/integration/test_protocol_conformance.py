@@ -1,4 +1,6 @@
-"""The Open Inference Protocol's public suite, on our gateway and on another server; and that it sees what is wrong."""
+"""The Open Inference Protocol's public suite, oip-conformance, on our gateway over HTTP and gRPC and on another server;
+and that it sees what is wrong. The suite is run as it is released: from its wheel, over HTTP without any other package.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,23 +18,43 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import grpc
 import pytest
 
-from kit.serving_process import TENSORS, ServingProcess, gateway_process
+from kit.serving_process import MODELS, TENSORS, ServingProcess, gateway_process, grpc_process
 from kit.waiting import free_port, wait_until
+from oip_conformance import grpc_subject
 
-MLSERVER = Path(__file__).parents[2] / ".venv-peers" / "mlserver" / "bin"
+ROOT = Path(__file__).parents[2]
+MLSERVER = ROOT / ".venv-peers" / "mlserver" / "bin"
+Conformance = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def conformance(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the suite as anybody would."""
-    return subprocess.run(
-        [sys.executable, "-m", "mainspring.serving.conformance", url, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The suite, as it is released."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT / "oip-conformance", check=True, capture_output=True)
+    return next(folder.glob("oip_conformance-*-py3-none-any.whl"))
+
+
+@pytest.fixture(scope="module")
+def conformance(wheel: Path) -> Conformance:
+    """The suite as a command; over HTTP without the installed packages."""
+
+    def run(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        alone = [] if url.startswith("grpc") else ["-S"]
+        return subprocess.run(
+            [sys.executable, *alone, "-m", "oip_conformance", url, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(wheel)},
+        )
+
+    return run
 
 
 def results(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
@@ -39,7 +62,7 @@ def results(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
     return {each["check"]: each["result"] for each in json.loads(done.stdout)["checks"]}
 
 
-def test_our_gateway_conforms(tmp_path: Path) -> None:
+def test_our_gateway_conforms(conformance: Conformance, tmp_path: Path) -> None:
     with gateway_process(tmp_path, models=["late-arrival"], versions=2) as gateway:
         key = f"Authorization: {gateway.key}"
         done = conformance(gateway.url, "--model", "late-arrival", "--header", key, "--json")
@@ -54,7 +77,7 @@ def test_our_gateway_conforms(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["sums", "ragged"])
-def test_our_models_of_tensors_conform(tensors: ServingProcess, model: str) -> None:
+def test_our_models_of_tensors_conform(conformance: Conformance, tensors: ServingProcess, model: str) -> None:
     done = conformance(tensors.url, "--model", model, "--header", f"Authorization: {tensors.key}", "--json")
     assert done.returncode == 0, done.stdout
     found = results(done)
@@ -62,7 +85,9 @@ def test_our_models_of_tensors_conform(tensors: ServingProcess, model: str) -> N
     assert found["nested and flat data"] == found["all outputs binary"] == "pass"
 
 
-def test_a_model_that_json_does_not_carry_is_seen_by_its_bytes(tensors: ServingProcess) -> None:
+def test_a_model_that_json_does_not_carry_is_seen_by_its_bytes(
+    conformance: Conformance, tensors: ServingProcess
+) -> None:
     done = conformance(tensors.url, "--model", "echo", "--header", f"Authorization: {tensors.key}", "--json")
     found = results(done)
     assert (done.returncode, found["a valid request"], found["binary inputs"]) == (0, "not tested", "pass")
@@ -74,15 +99,50 @@ def tensors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProcess
         yield each
 
 
-def test_who_may_not_ask_is_told_so(tmp_path: Path) -> None:
+def test_who_may_not_ask_is_told_so(conformance: Conformance, tmp_path: Path) -> None:
     with gateway_process(tmp_path, models=["late-arrival"]) as gateway:
         done = conformance(gateway.url, "--model", "late-arrival")
         assert done.returncode == 1
         assert "answered 401" in done.stdout
 
 
-def test_a_server_that_is_not_there_cannot_be_examined() -> None:
+def test_a_server_that_is_not_there_cannot_be_examined(conformance: Conformance) -> None:
     done = conformance(f"http://127.0.0.1:{free_port()}", "--model", "x")
+    assert (done.returncode, "cannot be examined" in done.stderr) == (2, True)
+
+
+@pytest.fixture(scope="module")
+def grpc_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProcess]:
+    with grpc_process(tmp_path_factory.mktemp("grpc"), models=MODELS) as each:
+        yield each
+
+
+@pytest.mark.parametrize("model", ["late-arrival", "sums", "ragged", "echo"])
+def test_our_models_conform_over_grpc(conformance: Conformance, grpc_server: ServingProcess, model: str) -> None:
+    key = f"Authorization: {grpc_server.key}"
+    done = conformance(f"grpc://{grpc_server.address}", "--model", model, "--header", key, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = results(done)
+    assert len(found) > 30
+    untested = {name for name, result in found.items() if result != "pass"}
+    # One input has no order; inputs of FP16, which `echo` has, have no typed contents.
+    assert untested <= {
+        "inputs in any order",
+        "typed contents",
+        "contents of another datatype",
+        "raw and typed contents",
+    }
+    assert found["raw contents"] == "pass"
+
+
+def test_a_stranger_is_told_so_over_grpc(conformance: Conformance, grpc_server: ServingProcess) -> None:
+    done = conformance(f"grpc://{grpc_server.address}", "--model", "sums")
+    assert (done.returncode, "answered UNAUTHENTICATED" in done.stdout) == (1, True)
+
+
+@pytest.mark.parametrize("arguments", [["--model", "x", "--timeout", "0.5"], []])
+def test_what_cannot_be_examined_over_grpc(conformance: Conformance, arguments: list[str]) -> None:
+    done = conformance(f"grpc://127.0.0.1:{free_port()}", *arguments)
     assert (done.returncode, "cannot be examined" in done.stderr) == (2, True)
 
 
@@ -118,7 +178,7 @@ class Careless(BaseHTTPRequestHandler):
         pass
 
 
-def test_what_is_wrong_is_seen() -> None:
+def test_what_is_wrong_is_seen(conformance: Conformance) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Careless)
     server.daemon_threads = True
     Thread(target=server.serve_forever, daemon=True).start()
@@ -143,6 +203,46 @@ def test_what_is_wrong_is_seen() -> None:
         assert found[name] == "fail", name
     assert found["binary input cut off"] == "fail"  # it takes binary inputs, it seems, and any of them
     assert found["model is ready"] == "pass"
+
+
+class CarelessCalls(grpc.GenericRpcHandler):
+    """A server over gRPC that answers everything as if it were fine, and wrongly."""
+
+    def service(self, details: Any) -> Any:
+        made = grpc_subject.MESSAGES
+        tensor = made["TensorMetadata"](name="x", datatype="FP32", shape=[-1, 2])
+        output = made["Tensor"](name="y", datatype="FP32", shape=[3])
+        output.contents.fp32_contents.append(1.0)
+        answers = {
+            "ServerReady": made["ServerReadyResponse"](ready=True),
+            "ModelReady": made["ModelReadyResponse"](ready=True),
+            "ModelMetadata": made["ModelMetadataResponse"](name="m", versions=["1"], platform="p", inputs=[tensor]),
+            "ModelInfer": made["ModelInferResponse"](model_name="m", outputs=[output]),
+        }
+        name = details.method.rpartition("/")[2]
+        answer = answers.get(name) or made[f"{name}Response"]()
+        return grpc.unary_unary_rpc_method_handler(lambda _, __: answer.SerializeToString())
+
+
+def test_what_is_wrong_over_grpc_is_seen(conformance: Conformance) -> None:
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[CarelessCalls()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        done = conformance(f"grpc://127.0.0.1:{port}", "--model", "m", "--json")
+    finally:
+        server.stop(None).wait()
+    assert done.returncode == 1
+    found = results(done)
+    passing = {name for name, result in found.items() if result == "pass"}
+    right = {"server is ready", "server metadata", "model is ready", "model metadata", "tensors of the metadata"}
+    right |= {"versions of the metadata", "a valid request", "chosen outputs", "typed contents", "raw contents"}
+    assert passing == right
+    assert {name for name, result in found.items() if result == "not tested"} == {
+        "outputs as declared",
+        "all outputs by default",
+        "inputs in any order",
+    }
 
 
 MODEL = """
@@ -205,7 +305,7 @@ def _ready(url: str) -> bool:
 
 
 @pytest.mark.skipif(not (MLSERVER / "mlserver").exists(), reason="no MLServer: `python bench/peers.py mlserver`")
-def test_mlserver_can_be_examined(tmp_path: Path) -> None:
+def test_mlserver_can_be_examined(conformance: Conformance, tmp_path: Path) -> None:
     with mlserver(tmp_path) as url:
         done = conformance(url, "--json")  # its repository index names the model
         print(conformance(url).stdout)

@@ -34,6 +34,8 @@ from kit import prefork
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
+_SUITE = ROOT / "oip-conformance" / "src"
+_PATH = (Path(sys.executable).parent, os.environ["PATH"])
 _FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _MARK = re.compile(r"<!-- ([a-z ]+?)(?:: (.*?))? -->\s*\Z")
 _DRIVER = """
@@ -112,7 +114,7 @@ class Reader:
         self._up: subprocess.Popen[bytes] | None = None
         self._python: subprocess.Popen[str] | None = None
         self._environment = {name: text for name, text in os.environ.items() if not name.startswith("MAINSPRING_")} | {
-            "PATH": os.pathsep.join([str(prefork.programs()), str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PATH": os.pathsep.join(map(str, [_programs(folder), prefork.programs(), *_PATH])),
             "MAINSPRING_GATEWAY": f"127.0.0.1:{ports[0]}",
             "MAINSPRING_CONTROL": f"127.0.0.1:{ports[1]}",
             "OMP_NUM_THREADS": "1",
@@ -246,6 +248,15 @@ class Reader:
         for documented, free in {8080: self._ports[0], 8081: self._ports[1], **self._others}.items():
             text = text.replace(f"127.0.0.1:{documented}", f"127.0.0.1:{free}")
         return text
+
+
+def _programs(folder: Path) -> Path:
+    """Return a folder with `oip-conformance`, as `pip install ./oip-conformance` makes it."""
+    program = folder / ".reader-programs" / "oip-conformance"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nPYTHONPATH="{_SUITE}" exec "{sys.executable}" -m oip_conformance "$@"\n')
+    program.chmod(0o700)
+    return program.parent
 
 
 def _free_port() -> int:

@@ -1,32 +1,37 @@
-"""Inference in JSON: what a valid request gets."""
+"""Checks of inference: the answers to valid requests."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from mainspring.serving.conformance.check import Check
-from mainspring.serving.conformance.results import Failed, NotSupported, NotTested
-from mainspring.serving.conformance.subject import Subject, outputs_of
-from mainspring.serving.conformance.tensors import DATATYPES, close, flat, nested
+from oip_conformance.check import Check, Failed, NotSupported, NotTested
+from oip_conformance.http_subject import HttpSubject
+from oip_conformance.subject import Subject, outputs_of, same_outputs
+from oip_conformance.tensors import DATATYPES, flat, nested
 
 
-def _answers(subject: Subject) -> str:
+def answers(subject: Subject) -> str:
     answer = subject.infer(subject.request)
     if not answer.ok and subject.beyond_json:
         raise NotTested("an input is FP16, which JSON does not carry")
     if not answer.ok:
-        raise Failed(f"answered {answer.status}: {answer.shown()}")
-    kind = answer.headers.get("content-type", "").partition(";")[0]
-    if kind != "application/json":
-        raise Failed(f"the content type is {kind!r}")
+        raise Failed(answer.told)
     name = answer.object().get("model_name")
     if name != subject.model:
         raise Failed(f"'model_name' is {name!r}, asked was {subject.model!r}")
     return ", ".join(f"{each['name']}: {each['datatype']} {each['shape']}" for each in subject.outputs)
 
 
-def _outputs(subject: Subject) -> str:
+def _answers_json(subject: HttpSubject) -> str:
+    said = answers(subject)
+    kind = subject.infer(subject.request).headers.get("content-type", "").partition(";")[0]
+    if kind != "application/json":
+        raise Failed(f"the content type is {kind!r}")
+    return said
+
+
+def outputs(subject: Subject) -> str:
     for tensor in subject.outputs:
         name, shape = tensor.get("name"), tensor.get("shape")
         if not isinstance(name, str):
@@ -43,7 +48,7 @@ def _outputs(subject: Subject) -> str:
     return ""
 
 
-def _as_declared(subject: Subject) -> str:
+def as_declared(subject: Subject) -> str:
     declared = {each["name"]: each for each in subject.declared("outputs")}
     for tensor in subject.outputs:
         said = declared.get(tensor["name"])
@@ -58,16 +63,16 @@ def _as_declared(subject: Subject) -> str:
     return ""
 
 
-def _all_outputs(subject: Subject) -> str:
+def all_outputs(subject: Subject) -> str:
     missing = {each["name"] for each in subject.declared("outputs")} - {each["name"] for each in subject.outputs}
     if missing:
         raise Failed(f"missing: {', '.join(sorted(missing))}")
     return ""
 
 
-def _chosen(subject: Subject) -> str:
+def chosen_outputs(subject: Subject) -> str:
     wanted = subject.outputs[-1]["name"]
-    found = [each["name"] for each in _asked(subject, outputs=[{"name": wanted}])]
+    found = [each["name"] for each in asked(subject, outputs=[{"name": wanted}])]
     if found != [wanted]:
         raise Failed(f"asked was {wanted!r}, answered {found}")
     if len(subject.outputs) == 1:
@@ -75,10 +80,10 @@ def _chosen(subject: Subject) -> str:
     return ""
 
 
-def _id(subject: Subject) -> str:
-    subject.reply  # noqa: B018 - a model that answers nothing is another check's
+def id_is_returned(subject: Subject) -> str:
+    subject.reply  # noqa: B018
     answer = subject.infer({**subject.request, "id": "conformance-42"})
-    found = answer.object().get("id") if answer.ok else f"status {answer.status}"
+    found = answer.object().get("id") if answer.ok else answer.told
     if found != "conformance-42":
         raise Failed(f"sent was 'conformance-42', back came {found!r}")
     return ""
@@ -90,14 +95,14 @@ def _nested(subject: Subject) -> str:
         raise NotTested("no input has more than one dimension")
     as_nested = [{**each, "data": nested(flat(each["data"]), each["shape"])} for each in inputs]
     as_flat = [{**each, "data": flat(each["data"])} for each in inputs]
-    _same(_asked(subject, inputs=as_nested), _asked(subject, inputs=as_flat))
+    same_outputs(asked(subject, inputs=as_nested), asked(subject, inputs=as_flat))
     return ""
 
 
 def _empty_parameters(subject: Subject) -> str:
     inputs = [{**each, "parameters": each.get("parameters", {})} for each in subject.request["inputs"]]
     outputs = [{"name": each["name"], "parameters": {}} for each in subject.outputs]
-    _same(_asked(subject, inputs=inputs, outputs=outputs, parameters={}), subject.outputs)
+    same_outputs(asked(subject, inputs=inputs, outputs=outputs, parameters={}), subject.outputs)
     return ""
 
 
@@ -105,61 +110,53 @@ def _strange_parameter(subject: Subject) -> str:
     subject.reply  # noqa: B018
     answer = subject.infer({**subject.request, "parameters": {"conformance_unknown": "x"}})
     if not answer.ok:
-        raise NotSupported(f"answered {answer.status}: {answer.shown()}")
+        raise NotSupported(answer.told)
     return "ignored"
 
 
-def _any_order(subject: Subject) -> str:
+def any_order(subject: Subject) -> str:
     inputs = subject.request["inputs"]
     if len(inputs) < 2:
         raise NotTested("the model has one input only")
-    _same(_asked(subject, inputs=inputs[::-1]), subject.outputs)
+    same_outputs(asked(subject, inputs=inputs[::-1]), subject.outputs)
     return ""
 
 
-def _by_version(subject: Subject) -> str:
+def by_version(subject: Subject) -> str:
     subject.reply  # noqa: B018
     for version in subject.versions:
-        answer = subject.infer(subject.request, path=f"{subject.path}/versions/{version}/infer")
+        answer = subject.infer(subject.request, version=version)
         if not answer.ok:
-            raise Failed(f"version {version!r} answered {answer.status}: {answer.shown()}")
+            raise Failed(f"version {version!r} {answer.told}")
         found = answer.object().get("model_version")
         if found != version:
             raise Failed(f"asked was version {version!r}, answered {found!r}")
     return ""
 
 
-def _asked(subject: Subject, **changes: Any) -> list[dict[str, Any]]:
-    subject.reply  # noqa: B018
+def asked(subject: Subject, **changes: Any) -> list[dict[str, Any]]:
+    """Return the outputs of a request with these fields changed, which the model must answer."""
+    subject.reply  # noqa: B018 - a model that answers nothing is another check's
     answer = subject.infer({**subject.request, **changes})
     if not answer.ok:
-        raise Failed(f"answered {answer.status}: {answer.shown()}")
+        raise Failed(answer.told)
     return outputs_of(answer.object())
-
-
-def _same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
-    values = {each["name"]: flat(each["data"]) for each in found}
-    for each in expected:
-        if each["name"] not in values or not close(values[each["name"]], flat(each["data"])):
-            raise Failed(f"output {each['name']!r} differs: {values.get(each['name'])} and {each['data']}"[:200])
 
 
 _OUTPUT = "Response Output"
 
 CHECKS = (
-    Check("a valid request", "Inference Response JSON Object", "200, and a JSON object with model_name", _answers),
-    Check("outputs are tensors", _OUTPUT, "name, shape, datatype, and data as the shape says", _outputs),
-    Check("outputs as declared", "Model Metadata", "datatypes and shapes are those of the metadata", _as_declared),
-    Check(
-        "all outputs by default", "Inference Request JSON Object", "without 'outputs' all are returned", _all_outputs
-    ),
-    Check("chosen outputs", "Request Output", "'outputs' says which tensors are returned", _chosen),
-    Check("id is returned", "Inference Request JSON Object", "an identifier given must be returned", _id),
+    Check("a valid request", "Inference Response JSON Object", "200, and a JSON object with model_name", _answers_json),
+    Check("outputs are tensors", _OUTPUT, "name, shape, datatype, and data as the shape says", outputs),
+    Check("outputs as declared", "Model Metadata", "datatypes and shapes are those of the metadata", as_declared),
+    Check("all outputs by default", "Inference Request JSON Object", "without 'outputs' all are returned", all_outputs),
+    Check("chosen outputs", "Request Output", "'outputs' says which tensors are returned", chosen_outputs),
+    Check("id is returned", "Inference Request JSON Object", "an identifier given must be returned", id_is_returned),
     Check("nested and flat data", "Tensor Data", "elements may be nested by dimension or flattened", _nested),
     Check("empty parameters", "Parameters", "zero or more, on the request, inputs and outputs", _empty_parameters),
     Check("unknown parameter", "Parameters", "none are defined; servers may have their own", _strange_parameter),
-    Check("inputs in any order", "Request Input", "inputs are known by their names", _any_order),
+    Check("inputs in any order", "Request Input", "inputs are known by their names", any_order),
     Check(
-        "inference by version", "Inference", "the version of the path answers, and model_version says so", _by_version
+        "inference by version", "Inference", "the version of the path answers, and model_version says so", by_version
     ),
 )

@@ -9,26 +9,24 @@ import json
 import zlib
 from typing import Any
 
-from mainspring.serving.conformance.check import Check
-from mainspring.serving.conformance.metadata import error_of
-from mainspring.serving.conformance.results import Failed, NotSupported, NotTested
-from mainspring.serving.conformance.subject import Subject, outputs_of
-from mainspring.serving.conformance.tensors import FORMATS, close, flat, pack, unpack
-from mainspring.serving.conformance.wire import Answer
+from oip_conformance.check import Check, Failed, NotSupported, NotTested
+from oip_conformance.http_subject import HttpAnswer, HttpSubject
+from oip_conformance.subject import outputs_of, same_outputs
+from oip_conformance.tensors import FORMATS, flat, pack, unpack
 
 _BINARY = "binary_tensor_data"
 _HEADER = "inference-header-content-length"
 _MANY_ROWS = 256
 
 
-def _lacking(subject: Subject, extension: str, told: str) -> Exception:
+def _lacking(subject: HttpSubject, extension: str, told: str) -> Exception:
     if extension in subject.extensions:
         return Failed(f"announced as {extension!r}, and {told}")
     return NotSupported(told)
 
 
-def _packed(subject: Subject) -> tuple[dict[str, str], bytes]:
-    """Return the headers and the body of the subject's request with binary inputs."""
+def _packed(subject: HttpSubject) -> tuple[bytes, dict[str, str]]:
+    """Return the body and the headers of the subject's request with binary inputs."""
     if any(each["datatype"] not in (*FORMATS, "BYTES") for each in subject.request["inputs"]):
         raise NotTested("an input's datatype has no binary form in the extension")
     parts = [pack(each["datatype"], flat(each["data"])) for each in subject.request["inputs"]]
@@ -44,96 +42,92 @@ def _packed(subject: Subject) -> tuple[dict[str, str], bytes]:
         request["parameters"] = {"binary_data_output": True}
     head = json.dumps(request).encode()
     headers = {"content-type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
-    return headers, head + b"".join(parts)
+    return head + b"".join(parts), headers
 
 
-def _post(subject: Subject, headers: dict[str, str], body: bytes) -> Answer:
-    return subject.http.ask("POST", f"{subject.path}/infer", body, headers)
-
-
-def _binary_inputs(subject: Subject) -> str:
+def _binary_inputs(subject: HttpSubject) -> str:
     expected = [] if subject.beyond_json else subject.outputs
-    answer = _post(subject, *_packed(subject))
+    answer = subject.post(*_packed(subject))
     if not answer.ok:
-        raise _lacking(subject, _BINARY, f"answered {answer.status}: {answer.shown()}")
-    _same(_unpacked(answer), expected)
+        raise _lacking(subject, _BINARY, answer.told)
+    same_outputs(_unpacked(answer), expected)
     return "same answer as to JSON" if expected else "there is nothing in JSON to compare with"
 
 
-def _binary_outputs(subject: Subject) -> str:
+def _binary_outputs(subject: HttpSubject) -> str:
     expected = subject.outputs
     answer = subject.infer({**subject.request, "parameters": {"binary_data_output": True}})
     if not answer.ok or _HEADER not in answer.headers:
         raise _lacking(subject, _BINARY, f"binary_data_output gets {answer.status} in JSON")
-    _same(_unpacked(answer), expected)
+    same_outputs(_unpacked(answer), expected)
     return ""
 
 
-def _one_binary_output(subject: Subject) -> str:
+def _one_binary_output(subject: HttpSubject) -> str:
     expected = subject.outputs
     wanted = [{"name": each["name"], "parameters": {"binary_data": place == 0}} for place, each in enumerate(expected)]
     answer = subject.infer({**subject.request, "outputs": wanted})
     if not answer.ok or _HEADER not in answer.headers:
         raise _lacking(subject, _BINARY, f"binary_data gets {answer.status} in JSON")
     found = _unpacked(answer)
-    _same(found, expected)
+    same_outputs(found, expected)
     in_json = [each["name"] for each in found if "binary_data_size" not in each.get("parameters", {})]
     if in_json != [each["name"] for each in expected[1:]]:
         raise Failed(f"in JSON were {in_json}")
     return ""
 
 
-def _cut_off(subject: Subject) -> str:
-    headers, body = _packed(subject)
-    if not _post(subject, headers, body).ok:
+def _cut_off(subject: HttpSubject) -> str:
+    body, headers = _packed(subject)
+    if not subject.post(body, headers).ok:
         raise NotSupported("no binary inputs")
-    return error_of(_post(subject, headers, body[:-1]))
+    return subject.post(body[:-1], headers).error()
 
 
-def _wrong_header_length(subject: Subject) -> str:
-    headers, body = _packed(subject)
-    if not _post(subject, headers, body).ok:
+def _wrong_header_length(subject: HttpSubject) -> str:
+    body, headers = _packed(subject)
+    if not subject.post(body, headers).ok:
         raise NotSupported("no binary inputs")
-    return error_of(_post(subject, {**headers, "Inference-Header-Content-Length": str(len(body) + 1)}, body))
+    return subject.post(body, {**headers, "Inference-Header-Content-Length": str(len(body) + 1)}).error()
 
 
-def _compressed(subject: Subject, encoding: str, body: bytes) -> str:
+def _compressed(subject: HttpSubject, encoding: str, body: bytes) -> str:
     expected = subject.outputs
-    answer = _post(subject, {"content-type": "application/json", "content-encoding": encoding}, body)
+    answer = subject.post(body, {"content-type": "application/json", "content-encoding": encoding})
     if not answer.ok:
-        raise NotSupported(f"answered {answer.status}: {answer.shown()}")
-    _same(outputs_of(answer.object()), expected)
+        raise NotSupported(answer.told)
+    same_outputs(outputs_of(answer.object()), expected)
     return ""
 
 
-def _gzip_in(subject: Subject) -> str:
+def _gzip_in(subject: HttpSubject) -> str:
     return _compressed(subject, "gzip", gzip.compress(json.dumps(subject.request).encode()))
 
 
-def _deflate_in(subject: Subject) -> str:
+def _deflate_in(subject: HttpSubject) -> str:
     return _compressed(subject, "deflate", zlib.compress(json.dumps(subject.request).encode()))
 
 
-def _gzip_out(subject: Subject) -> str:
+def _gzip_out(subject: HttpSubject) -> str:
     subject.reply  # noqa: B018
     request = subject.request_of(_MANY_ROWS)  # servers leave small answers as they are
     expected = subject.infer(request)
     headers = {"content-type": "application/json", "accept-encoding": "gzip"}
-    answer = _post(subject, headers, json.dumps(request).encode())
+    answer = subject.post(json.dumps(request).encode(), headers)
     if not (answer.ok and expected.ok):
         raise Failed(f"a request of {_MANY_ROWS} rows answered {expected.status}, with Accept-Encoding {answer.status}")
     if answer.headers.get("content-encoding") != "gzip":
         raise NotSupported(f"{len(answer.body)} bytes came as they are")
     try:
-        plain = Answer(200, answer.headers, gzip.decompress(answer.body))
+        plain = HttpAnswer(200, answer.headers, gzip.decompress(answer.body))
     except (OSError, EOFError, zlib.error):
         raise Failed("the reply says gzip and is not") from None
-    _same(outputs_of(plain.object()), outputs_of(expected.object()))
+    same_outputs(outputs_of(plain.object()), outputs_of(expected.object()))
     return ""
 
 
-def _repository(subject: Subject) -> str:
-    answer = subject.http.ask("POST", "/v2/repository/index", b"{}", {"content-type": "application/json"})
+def _repository(subject: HttpSubject) -> str:
+    answer = subject.index()
     if not answer.ok:
         raise _lacking(subject, "model_repository", f"answered {answer.status}")
     names = {each.get("name") for each in answer.json()}
@@ -142,15 +136,15 @@ def _repository(subject: Subject) -> str:
     return ""
 
 
-def _statistics(subject: Subject) -> str:
+def _statistics(subject: HttpSubject) -> str:
     return _triton(subject, "statistics", "stats", "model_stats")
 
 
-def _configuration(subject: Subject) -> str:
+def _configuration(subject: HttpSubject) -> str:
     return _triton(subject, "model_configuration", "config", "name")
 
 
-def _triton(subject: Subject, extension: str, path: str, field: str) -> str:
+def _triton(subject: HttpSubject, extension: str, path: str, field: str) -> str:
     answer = subject.get(f"{subject.path}/{path}")
     if not answer.ok:
         raise _lacking(subject, extension, f"answered {answer.status}")
@@ -159,7 +153,7 @@ def _triton(subject: Subject, extension: str, path: str, field: str) -> str:
     return ""
 
 
-def _unpacked(answer: Answer) -> list[dict[str, Any]]:
+def _unpacked(answer: HttpAnswer) -> list[dict[str, Any]]:
     """Return a reply's tensors with their data, whichever way it came.
 
     Raises:
@@ -170,7 +164,7 @@ def _unpacked(answer: Answer) -> list[dict[str, Any]]:
         return outputs_of(answer.object())
     if not size.isdigit() or int(size) > len(answer.body):
         raise Failed(f"Inference-Header-Content-Length is {size}, of {len(answer.body)} bytes")
-    outputs = outputs_of(Answer(200, answer.headers, answer.body[: int(size)]).object())
+    outputs = outputs_of(HttpAnswer(200, answer.headers, answer.body[: int(size)]).object())
     at = int(size)
     for tensor in outputs:
         length = tensor.get("parameters", {}).get("binary_data_size")
@@ -180,13 +174,6 @@ def _unpacked(answer: Answer) -> list[dict[str, Any]]:
     if at != len(answer.body):
         raise Failed(f"the tensors end at byte {at}, the body at {len(answer.body)}")
     return outputs
-
-
-def _same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
-    values = {each["name"]: flat(each.get("data", [])) for each in found}
-    for each in expected:
-        if not close(values.get(each["name"], []), flat(each["data"])):
-            raise Failed(f"output {each['name']!r} differs: {values.get(each['name'])} and {each['data']}"[:200])
 
 
 _SECTION = "Binary Tensor Data Extension"

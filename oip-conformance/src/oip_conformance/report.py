@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from mainspring.serving.conformance.check import Outcome
-from mainspring.serving.conformance.results import Result
+from oip_conformance.check import Outcome, Result
 
 _MARKS = {
     Result.OK: "pass",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mainspring.serving.conformance.tensors import FORMATS, close, flat, nested, pack, shape_of, unpack, values
+from oip_conformance.tensors import FORMATS, close, flat, nested, pack, shape_of, unpack, values
 
 NUMPY = {"BOOL": "bool", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"} | {
     f"{sign.upper()}INT{bits}": f"<{sign or 'i'}{bits // 8}" for sign in ("", "u") for bits in (8, 16, 32, 64)

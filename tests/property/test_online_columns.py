@@ -18,7 +18,7 @@ from mainspring.features.layout import Layout
 from mainspring.features.model import EntityState
 from mainspring.features.online import OnlineReader
 from mainspring.features.online.entity import EntityReader
-from mainspring.features.online.naming import Names
+from mainspring.features.online.reader import Names
 from mainspring.features.state.blobs import Candidates, Recent, State, decode, encode
 
 NOW = 1_700_000_000_000_000

@@ -1,24 +1,172 @@
-"""The online read of a view: states and an instant in, the features' values and statuses out."""
+"""The online read of a view: states and an instant in, the features' values and statuses out.
+
+What depends on the definition alone is settled when a reader is made, so that a read is slices and sums.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 
-from mainspring.features.layout import Layout
-from mainspring.features.model import Status
-from mainspring.features.online.windows import Head, WindowReader
-from mainspring.features.state.blobs import Candidates, State, damaged, decode, decode_flat
-from mainspring.features.types import default_of
+from mainspring.core.expr.types import dtype_of
+from mainspring.core.schema import DType
+from mainspring.features.layout import RANKED, Layout, WindowFeature
+from mainspring.features.model import Status, hop
+from mainspring.features.state.blobs import Candidates, Recent, State, damaged, decode, decode_flat
+from mainspring.features.state.coded import most_frequent
+from mainspring.features.state.merging import Merge, merging, variance
+from mainspring.features.state.sketches import distinct, quantile
+from mainspring.features.types import default_of, feature_dtype, single
 
 PRESENT, NULL, EXPIRED, MISSING = (
     status.value for status in (Status.PRESENT, Status.NULL, Status.EXPIRED, Status.MISSING)
 )
 Read = tuple[list[Any], list[str]]  # values and statuses, in the order of the view's features
 Columns = tuple[dict[str, list[Any]], dict[str, list[str]]]  # the same of many entities, by full name
+_Parts = list[tuple[int, Merge]]  # the list in the tiles, and what merges it
+
+
+class _Head:
+    """The single rows of an entity that count at an instant."""
+
+    def __init__(self, recent: Recent, now: int) -> None:
+        self.recent = recent
+        visible = bisect_right(recent.visible, now)
+        self._events = recent.event[:visible]
+        self._rows: Sequence[int] = range(visible)
+        if recent.gone:
+            self._rows = [row for row in self._rows if (gone := recent.gone[row]) is None or gone > now]
+        self._oldest = min(self._events, default=0)
+        self._newest = max(self._events, default=0)
+
+    def within(self, low: int, now: int) -> Sequence[int]:
+        """Return the places of the rows whose event is in `[low, now)`."""
+        if self._oldest >= low and self._newest < now:
+            return self._rows
+        events = self._events
+        return [row for row in self._rows if low <= events[row] < now]
+
+    def values(self, measure: int, rows: Sequence[int]) -> list[Any]:
+        """Return a measure's values of some rows, without nulls."""
+        values = self.recent.values[measure]
+        return [value for row in rows if (value := values[row]) is not None]
+
+    def ranked(self, measure: int, rows: Sequence[int]) -> list[list[Any]]:
+        """Return the same, each after its event and its order of arrival."""
+        values, event, seq = self.recent.values[measure], self.recent.event, self.recent.seq
+        return [[event[row], seq[row], values[row]] for row in rows if values[row] is not None]
+
+
+class _WindowReader:
+    """Reads the features of one width.
+
+    Args:
+        order: Feature name -> its place among the view's.
+    """
+
+    def __init__(self, layout: Layout, width: int, order: dict[str, int]) -> None:
+        self._width, self._hop = width, hop(width)
+        self._tiles = list(layout.hops).index(self._hop)
+        features = [feature for feature in layout.windows if feature.window == width]
+        stored = layout.parts(layout.of_hop(self._hop))
+        places: dict[tuple[int, str], int] = {}
+        # (measure, parts of its values, parts of its rows in order); what they merge to goes, in this order, to a list
+        self._measures: list[tuple[int, _Parts, _Parts]] = []
+        for measure in sorted({feature.measure for feature in features}):
+            parts = [part for of, part in layout.parts(features) if of == measure]
+            plain = [part for part in parts if not part.startswith(RANKED)]
+            ranked = [part for part in parts if part.startswith(RANKED)]
+            made: list[_Parts] = []
+            for some in (plain, ranked):
+                made.append([(stored.index((measure, part)), _merge(layout, features, measure, part)) for part in some])
+                places.update({(measure, part): len(places) + n for n, part in enumerate(some)})
+            self._measures.append((measure, made[0], made[1]))
+        view = layout.view
+        self._features = [
+            (
+                order[feature.name],
+                _value(feature, [places[feature.measure, part] for part in feature.parts]),
+                feature_dtype(view, feature.name) == DType.Float32,
+                default_of(view, feature.name),
+            )
+            for feature in features
+        ]
+
+    def read(self, state: State, head: _Head, now: int, values: list[Any], statuses: list[str]) -> None:
+        """Put the features' values and statuses into their places."""
+        first = (now - self._width) // self._hop  # in hops since the epoch
+        tiles = state.tiles[self._tiles]
+        start = bisect_left(tiles.starts, first)
+        rows = head.within(first * self._hop, now)
+        merged: list[Any] = []
+        for measure, plain, ranked in self._measures:
+            if plain:
+                singles = head.values(measure, rows) if rows else []
+                merged += [merge(tiles.parts[column][start:], singles) for column, merge in plain]
+            if ranked:
+                ordered = head.ranked(measure, rows) if rows else []
+                merged += [merge(tiles.parts[column][start:], ordered) for column, merge in ranked]
+        for place, value_of, narrow, default in self._features:
+            value = value_of(merged)
+            if value is None:
+                values[place] = default
+            else:
+                values[place] = single(value) if narrow else value
+                statuses[place] = PRESENT
+
+
+def _merge(layout: Layout, features: Sequence[WindowFeature], measure: int, part: str) -> Merge:
+    of = layout.measures[measure].of
+    dtype = DType.Boolean if of is None else dtype_of(of, layout.view.source.columns)
+    merge = merging(part, floats=dtype in (DType.Float32, DType.Float64))
+    if part != "values":
+        return merge
+    depth = max(feature.nth for feature in features if feature.measure == measure and feature.kind == "top")
+    return lambda tiles, rows: most_frequent(tiles, rows, depth)
+
+
+def _value(feature: WindowFeature, places: Sequence[int]) -> Callable[[list[Any]], Any]:
+    """Return what makes a feature's value of what its parts, at these places, merged to."""
+    if len(places) == 2:
+        n, total = places
+        if feature.kind == "sum":
+            return lambda merged: float(merged[total]) if merged[n] else None
+        return lambda merged: float(merged[total]) / merged[n] if merged[n] else None
+    (place,) = places
+    if feature.kind not in _READ:
+        return itemgetter(place)
+    read = _READ[feature.kind]
+    return lambda merged: read(merged[place], feature)
+
+
+def _nth(rows: Sequence[Any], nth: int) -> Any:
+    return rows[nth - 1] if len(rows) >= nth else None
+
+
+def _newest(state: Any, feature: WindowFeature) -> Any:
+    row = state if feature.parts[0] == "newest" else _nth(state, feature.nth)
+    return None if row is None else row[2]
+
+
+def _deviation(spreads: Any, _: WindowFeature) -> float | None:
+    spread = variance(spreads)
+    return None if spread is None else math.sqrt(spread)
+
+
+_READ: dict[str, Callable[[Any, WindowFeature], Any]] = {
+    "variance": lambda spreads, _: variance(spreads),
+    "std": _deviation,
+    "first": lambda row, _: None if row is None else row[2],
+    "newest": _newest,
+    "distinct": lambda hashes, _: distinct(hashes),
+    "quantile": lambda bins, feature: quantile(bins, feature.share),
+    "top": lambda values, feature: _nth(values, feature.nth),
+}
 
 
 class EntityReader:
@@ -33,7 +181,7 @@ class EntityReader:
         self._names = [f"{layout.view.name}.{name}" for name in order]
         self._lasts = [(order[last.name], last) for last in layout.lasts]
         self._windows = [
-            WindowReader(layout, width, order) for width in sorted({feature.window for feature in layout.windows})
+            _WindowReader(layout, width, order) for width in sorted({feature.window for feature in layout.windows})
         ]
         self._missing: Read = self._nothing(order, layout)
 
@@ -99,7 +247,7 @@ class EntityReader:
             if self._lasts:
                 self._read_lasts(state.lasts, now, values, statuses)
             if self._windows:
-                head = Head(state.recent, now)
+                head = _Head(state.recent, now)
                 for window in self._windows:
                     window.read(state, head, now, values, statuses)
         except (IndexError, TypeError, ValueError, AttributeError) as error:

@@ -1,4 +1,7 @@
-"""The online read: the same features as the offline read, for the entities of a request, as of now."""
+"""The online read: the same features as the offline read, for the entities of a request, as of now.
+
+Entities are named, their states are read in one round trip, and computed features follow from the stored ones.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,139 @@ from typing import Any
 import msgspec
 
 from mainspring.core.errors import Invalid
-from mainspring.core.schema import Schema
+from mainspring.core.expr.evaluate import Vector, evaluate, vector
+from mainspring.core.expr.types import columns_of
+from mainspring.core.schema import DType, Schema
+from mainspring.features.keys import encode_key
 from mainspring.features.layout import Layout
 from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures, Status, views_of
-from mainspring.features.online.answers import Computed
 from mainspring.features.online.entity import Columns, EntityReader
-from mainspring.features.online.naming import Names
 from mainspring.features.ports import OnlineStore
+from mainspring.features.types import request_schema, stored_schema
 
+_REMEMBERED = 65_536  # names of one view
+_TYPES = {DType.String: str, DType.Boolean: bool}
+_PRESENT, _NULL = Status.PRESENT.value, Status.NULL.value
+_WORST = {Status.UNAVAILABLE.value: 4, Status.MISSING.value: 3, Status.EXPIRED.value: 2, _NULL: 1, _PRESENT: 0}
+
+Name = tuple[str, bytes]  # slot, key
+Named = tuple[list[Name], list[int] | None]
 Value = bool | int | float | str | None
+
+
+class Names:
+    """Names the entities of one view by the values of their keys.
+
+    Names are remembered by value, and equal values of different types (1 and true) name different entities: a column
+    that is not all of the declared type is not looked up.
+    """
+
+    def __init__(self, slot: str, keys: Schema) -> None:
+        self._slot = slot
+        self._keys = list(keys)
+        self._types = [{_TYPES.get(dtype, int)} for dtype in keys.values()]
+        self._known: dict[Any, Name] = {}
+
+    def of(self, columns: Mapping[str, Sequence[Any]]) -> Named:
+        """Return the names of the rows' entities, each once, and for each row which of them is its.
+
+        No places (`None`): the rows' are all different, in their order. A row with a null key has the place after the
+        last name.
+        """
+        if len(self._keys) == 1:
+            rows: Sequence[Any] = columns[self._keys[0]]
+            usual = {*map(type, rows)} == self._types[0]
+        else:
+            values = [columns[key] for key in self._keys]
+            usual = [set(map(type, column)) for column in values] == self._types
+            rows = [*zip(*values, strict=True)]
+        if not usual:
+            return self._unusual(rows)
+        distinct = rows if len(rows) == 1 else [*dict.fromkeys(rows)]
+        try:
+            names = [*map(self._known.__getitem__, distinct)]
+        except KeyError:
+            names = self._learn(distinct)
+        if len(names) == len(rows):
+            return names, None
+        place = {row: place for place, row in enumerate(distinct)}
+        return names, [place[row] for row in rows]
+
+    def _learn(self, rows: Sequence[Any]) -> list[Name]:
+        if len(self._known) + len(rows) > _REMEMBERED:
+            self._known.clear()
+        names = [(self._slot, encode_key(self._values(row))) for row in rows]
+        if len(names) <= _REMEMBERED:
+            self._known.update(zip(rows, names, strict=True))
+        return names
+
+    def _unusual(self, rows: Sequence[Any]) -> Named:
+        places: dict[Name, int] = {}
+        found: list[int] = []
+        nulls: list[int] = []
+        for row in rows:
+            values = self._values(row)
+            if None in values:
+                nulls.append(len(found))
+                found.append(-1)
+            else:
+                found.append(places.setdefault((self._slot, encode_key(values)), len(places)))
+        for row_place in nulls:
+            found[row_place] = len(places)
+        return list(places), found
+
+    def _values(self, row: Any) -> Sequence[Any]:
+        return (row,) if len(self._keys) == 1 else row
+
+
+class Computed:
+    """The computed features of one group, by full name.
+
+    Args:
+        fields: The fields of the request with their types, for a group of request features.
+    """
+
+    def __init__(self, group: FeatureView | RequestFeatures, fields: Schema) -> None:
+        stored = isinstance(group, FeatureView)
+        self._schema = stored_schema(group) if isinstance(group, FeatureView) else request_schema(group, fields)
+        expressions = group.derived if isinstance(group, FeatureView) else group.features
+        self._prefix = f"{group.name}." if stored else ""
+        self._expressions = [
+            (f"{group.name}.{name}", expr, sorted(columns_of(expr))) for name, expr in expressions.items()
+        ]
+        self._used = sorted({name for _, _, names in self._expressions for name in names})
+
+    def values(self, known: Mapping[str, Sequence[Any]], rows: int) -> dict[str, list[Any]]:
+        """Return each feature's values, shape (rows,).
+
+        Args:
+            known: The fields, and stored features by their full names, each of shape (rows,).
+
+        Raises:
+            InvalidData: A field is of another type.
+        """
+        vectors: dict[str, Vector] = {
+            name: vector(known[self._prefix + name], self._schema[name]) for name in self._used
+        }
+        return {name: evaluate(expr, vectors, self._schema, rows).to_list() for name, expr, _ in self._expressions}
+
+    def statuses(
+        self, values: Mapping[str, Sequence[Any]], statuses: Mapping[str, Sequence[str]]
+    ) -> dict[str, list[str]]:
+        """Return PRESENT where a value is not null, else the worst of what it is computed from."""
+        found = {}
+        for name, _, names in self._expressions:
+            of = [statuses[self._prefix + each] for each in names]
+            found[name] = [
+                _PRESENT if value is not None else _worst([column[row] for column in of])
+                for row, value in enumerate(values[name])
+            ]
+        return found
+
+
+def _worst(statuses: list[str]) -> str:
+    worst = max(statuses, key=_WORST.__getitem__, default=_NULL)
+    return _NULL if worst == _PRESENT else worst
 
 
 class OnlineRows(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from mainspring.data.model import TableScan
 from mainspring.features.equal import same
 from mainspring.features.model import Observations, RequestFeatures
 from mainspring.features.offline.read import point_in_time
-from mainspring.features.online.answers import Computed
+from mainspring.features.online.reader import Computed
 from mainspring.features.types import request_schema
 from mainspring.features.verify.chosen import plain
 from mainspring.features.verify.scalars import scalar

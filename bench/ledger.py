@@ -22,12 +22,12 @@ from typing import Any
 
 import msgspec
 
+from mainspring.core.ids import PredictionIds
 from mainspring.core.locks import FileLocks
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.ledger import batches
 from mainspring.ledger.adapters.lake import LakePredictions
 from mainspring.ledger.adapters.segments import SegmentLog
-from mainspring.ledger.ids import PredictionIds
 from mainspring.ledger.model import Asked, Batch, Log
 from mainspring.ledger.recording import Recorder
 from report import Case, report

@@ -21,7 +21,7 @@ from mainspring.features.materialise import Materialiser
 from mainspring.features.offline import point_in_time
 from mainspring.registry.model import Bundle
 from mainspring.serving.adapters.onnx import OnnxExecutor
-from mainspring.serving.plane.gathering import gather
+from mainspring.serving.plane.batch_run import gather
 from mainspring.serving.plane.runtime import load
 from mainspring.serving.protocol.schema import Rows
 from mainspring.stats.metrics import score

@@ -1,6 +1,6 @@
 """The catalog: small tables for whatever moves (keys, tags, aliases, routes). SQLAlchemy Core over SQLite or Postgres.
 
-Each package describes its own tables on `metadata` in its `adapters/`; `app` opens the engine and migrates it.
+Each package describes its own tables on `metadata` in its `adapters/`; `project` opens the engine and migrates it.
 Only adapters import this module: it brings SQLAlchemy.
 """
 

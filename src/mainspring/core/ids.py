@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import re
 import time
+from itertools import count
 
 from mainspring.core.errors import Invalid
 
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
 _ID = re.compile(ID_PATTERN)
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]  # of ten bits each
+_COUNT = 1 << 30
+
+REQUEST_ID = "x-request-id"  # the header, and gRPC's metadatum
+_LONGEST_REQUEST_ID = 128
 
 
 def check_id(text: str, what: str) -> str:
@@ -41,3 +47,58 @@ def new_id() -> str:
     """Return a fresh id of 26 characters that sorts by the millisecond it was made in, with 80 random bits (ULID)."""
     number = milliseconds() << 80 | int.from_bytes(os.urandom(10), "big")
     return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+class PredictionIds:
+    """Ids of predictions, as `new_id` makes them, at a tenth of its price.
+
+    Instead of 80 random bits they have 50 that the object drew once and a count of 30: no other process, and no other
+    object of this class, makes the same.
+    """
+
+    def __init__(self) -> None:
+        self._mine = _text(int.from_bytes(os.urandom(7)) >> 6, 50)
+        self._next = int.from_bytes(os.urandom(4)) % _COUNT
+        self._ms = 0
+        self._prefix = ""
+
+    def take(self, count: int) -> list[str]:
+        """Return `count` fresh ids, in ascending order unless the count of 2^30 begins again within them."""
+        ms = milliseconds()
+        if ms != self._ms:
+            self._ms, self._prefix = ms, _text(ms, 50) + self._mine
+        prefix, pairs, first = self._prefix, _PAIRS, self._next
+        self._next = (first + count) % _COUNT
+        if count == 1:
+            return [prefix + pairs[first >> 20] + pairs[first >> 10 & 1023] + pairs[first & 1023]]
+        return [
+            prefix + pairs[number >> 20] + pairs[number >> 10 & 1023] + pairs[number & 1023]
+            for number in (each % _COUNT for each in range(first, first + count))
+        ]
+
+
+def _text(number: int, bits: int) -> str:
+    return "".join(_PAIRS[number >> shift & 1023] for shift in range(bits - 10, -1, -10))
+
+
+class RequestIds:
+    """Ids of one process's requests, for logs and traces: the caller's, else a fresh one."""
+
+    def __init__(self) -> None:
+        self._start = f"{os.urandom(8).hex()}-"
+        self._numbers = count(1)
+
+    def name(self, given: str | bytes | None) -> str:
+        """Return the id of a request."""
+        return repeatable(given) or self.fresh()
+
+    def fresh(self) -> str:
+        """Return a unique id."""
+        return f"{self._start}{next(self._numbers):x}"
+
+
+def repeatable(given: str | bytes | None) -> str:
+    """Return a caller's name for its request; empty if there is none that can stand in a log's line as it is."""
+    if isinstance(given, str) and len(given) <= _LONGEST_REQUEST_ID and given.isascii() and given.isprintable():
+        return given
+    return ""

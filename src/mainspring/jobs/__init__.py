@@ -1,6 +1,6 @@
 """Jobs: background work that outlives its caller, and scheduled work.
 
-`ports` defines the job store, `runner` runs jobs with handlers supplied by `app`, `times` computes due times of
+`ports` defines the job store, `runner` runs jobs with handlers supplied by `operations`, `times` computes due times of
 schedules. Backends are in `adapters`.
 """
 

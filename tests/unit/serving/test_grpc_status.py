@@ -22,8 +22,7 @@ from mainspring.core.errors import (
     TooSlow,
     Unavailable,
 )
-from mainspring.serving.grpc.service import _abort
-from mainspring.serving.grpc.status import MAX_DETAILS, code_of, details_of, trailers_of
+from mainspring.serving.grpc.service import MAX_DETAILS, _abort, code_of, details_of, trailers_of
 from mainspring.serving.plane.executor import ModelFailed
 
 SECRET = "/srv/secret/place"

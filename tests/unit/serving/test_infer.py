@@ -24,9 +24,8 @@ from mainspring.serving.model import Arm
 from mainspring.serving.plane import runtime
 from mainspring.serving.plane.infer import Inference, infer
 from mainspring.serving.plane.lane import Lane, monotonic_us
-from mainspring.serving.plane.live import Served
+from mainspring.serving.plane.live import Router, Served
 from mainspring.serving.plane.metrics import EndpointMetrics
-from mainspring.serving.plane.router import Router
 from mainspring.serving.protocol.asked import Asked, Parameters
 from mainspring.serving.protocol.tensor import DTYPES, Tensor
 from unit.serving.test_lane import Held

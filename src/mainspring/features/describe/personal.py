@@ -1,11 +1,11 @@
-"""Source columns of a feature, and those among them that identify a person."""
+"""Source columns of a feature, and the columns, keys and features that identify a person."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mainspring.core.expr.types import columns_of
-from mainspring.features.model import FeatureView
+from mainspring.features.model import FeatureGroup, FeatureView, Observations, views_of
 from mainspring.features.types import COUNTING
 
 
@@ -25,6 +25,27 @@ def personal_columns(view: FeatureView, feature: str) -> tuple[str, ...]:
     if aggregation.of is None or aggregation.kind in COUNTING:
         return ()
     return tuple(sorted(columns_of(aggregation.of) & set(view.source.pii)))
+
+
+def personal_names(groups: Sequence[FeatureGroup], observations: Observations) -> frozenset[str]:
+    """Return the names as the log has them: of keys and fields their own, of features the full one.
+
+    A key is marked if any source that is read by it says so. A feature is if its value may tell a marked value: one
+    that counts tells none.
+    """
+    views = views_of(groups)
+    found = set(observations.source.pii)
+    for view in views:
+        found.update(set(view.source.pii) & set(view.entity.keys))
+    stored = {f"{view.name}.{name}" for view in views for name in view.names if personal_columns(view, name)}
+    computed = {
+        f"{group.name}.{name}"
+        for group in groups
+        if not isinstance(group, FeatureView)
+        for name, expression in group.features.items()
+        if columns_of(expression) & (found | stored)
+    }
+    return frozenset(found | stored | computed)
 
 
 def _together(columns: Iterable[Iterable[str]]) -> tuple[str, ...]:

@@ -176,6 +176,6 @@ def _personal(bundle: Bundle) -> frozenset[str]:
     if FEATURES not in bundle.files:
         return frozenset()
     from mainspring.features.definitions import load
-    from mainspring.serving.plane.personal import personal_names
+    from mainspring.features.describe.personal import personal_names
 
     return personal_names(*load(bundle.files[FEATURES]))

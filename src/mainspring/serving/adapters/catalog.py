@@ -8,8 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, metadata
-from mainspring.serving.model import Baseline, Route
-from mainspring.serving.plane.table import normalised, stamped
+from mainspring.serving.model import Baseline, Route, normalised, stamped
 
 routes_table = sa.Table(
     "routes",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 
-from mainspring.serving.model import Baseline, Route
-from mainspring.serving.plane.table import normalised, stamped
+from mainspring.serving.model import Baseline, Route, normalised, stamped
 
 
 class MemoryRoutes:

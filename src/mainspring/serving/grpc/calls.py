@@ -15,9 +15,14 @@ from mainspring.security.model import Action
 from mainspring.serving.grpc import health, wire
 from mainspring.serving.grpc.infer import read_parameters, read_request, write_reply
 from mainspring.serving.plane.infer import infer, lane_of
-from mainspring.serving.plane.metadata import model_metadata, server_metadata
+from mainspring.serving.plane.metadata import (
+    model_config,
+    model_metadata,
+    model_statistics,
+    repository_index,
+    server_metadata,
+)
 from mainspring.serving.plane.plane import DataPlane
-from mainspring.serving.plane.triton import model_config, model_statistics, repository_index
 from mainspring.serving.protocol.asked import Answered
 
 

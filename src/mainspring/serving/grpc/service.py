@@ -19,19 +19,20 @@ import grpc
 
 from mainspring.core.error_codes import codes_of
 from mainspring.core.errors import Denied, Invalid, MainspringError, Overloaded, TooSlow, Unavailable
+from mainspring.core.ids import REQUEST_ID, RequestIds
 from mainspring.security.keys import Authenticator
 from mainspring.security.model import Principal
 from mainspring.security.ports import Authoriser, Unchecked
 from mainspring.serving.grpc import health, wire
 from mainspring.serving.grpc.calls import CALLS, INFER, Call, Caller
-from mainspring.serving.grpc.status import code_of, details_of, trailers_of
 from mainspring.serving.grpc.stream import answered_in_order
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane
-from mainspring.serving.plane.request_ids import REQUEST_ID, RequestIds
+from mainspring.serving.plane.status import public_text, retry_after_s
 
 if TYPE_CHECKING:
     from mainspring.serving.plane.tracing import Tracing
+
 
 _log = logging.getLogger(__name__)
 _STREAM, _WATCH = "ModelStreamInfer", "Watch"
@@ -265,3 +266,24 @@ async def _abort(name: str, request_id: str, error: Exception, context: Any) -> 
     except grpc.aio.InternalError:  # the call is over, as when the server stops while it comes: nobody can be told
         raise asyncio.CancelledError from None
     raise AssertionError("`abort` raises")
+
+
+MAX_DETAILS = 600  # characters; percent-encoded, up to twelve bytes each, and clients take 8 KiB of metadata
+SOMETHING = "Something went wrong here."
+
+
+def code_of(error: Exception) -> grpc.StatusCode:
+    """Return the code for an error; INTERNAL for a kind that should not get this far."""
+    return grpc.StatusCode[codes_of(error).grpc]
+
+
+def details_of(error: Exception) -> str:
+    """Return the error text for the caller; of an internal error nothing but that it is one."""
+    text = public_text(error) if isinstance(error, MainspringError) else SOMETHING
+    return text if len(text) <= MAX_DETAILS else f"{text[: MAX_DETAILS - 3]}..."
+
+
+def trailers_of(error: Exception) -> tuple[tuple[str, str], ...]:
+    """Return the trailing metadata: when to try again, where that helps."""
+    after = retry_after_s(error) if isinstance(error, MainspringError) else None
+    return () if after is None else (("retry-after", str(after)),)

@@ -10,13 +10,15 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 from mainspring.core.errors import NoRoom
 from mainspring.core.settings import Limits, Tls
 from mainspring.core.time import SystemClock
 from mainspring.serving.http.connection import Connection, http_date
-from mainspring.serving.http.handshake import PEER, TellingContext
 from mainspring.serving.http.message import Head, Request
 from mainspring.serving.http.pressure import Pressure
 
@@ -29,6 +31,40 @@ _READ = 1 << 14  # bytes at once; of larger bodies the rest goes where it belong
 _MOST_HEADS, _LONGEST_HEAD, _REMEMBERED_S = 512, 4096, 1.0
 
 _log = logging.getLogger(__name__)
+_PEER: ContextVar[socket.socket] = ContextVar("peer")  # whose connection is made in this context
+
+
+class _Telling(ssl.SSLObject):
+    """A TLS connection that tells its peer why the handshake failed.
+
+    asyncio closes the connection first, so a caller without the certificate that is wanted would see it cut off, and
+    nothing else. The alert (RFC 8446, 6.2) is there already, in what OpenSSL has to send.
+    """
+
+    peer: socket.socket | None = None
+    outgoing: ssl.MemoryBIO
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError:
+            if self.peer is not None:
+                with suppress(OSError):  # it does not block, and whoever does not take it need not be told
+                    self.peer.send(self.outgoing.read())
+            raise
+
+
+class _TellingContext(ssl.SSLContext):
+    """For connections that are made in a context that has a `_PEER`."""
+
+    sslobject_class = _Telling
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *arguments: Any, **named: Any) -> Any:
+        made: Any = super().wrap_bio(incoming, outgoing, *arguments, **named)
+        made.peer, made.outgoing = _PEER.get(None), outgoing
+        return made
 
 
 class Acceptor:
@@ -240,7 +276,7 @@ class Acceptor:
 
     async def _greet(self, greeting: _Greeting) -> None:
         peer = greeting.peer
-        PEER.set(peer)  # in this task's context
+        _PEER.set(peer)  # in this task's context
         try:
             await self.loop.connect_accepted_socket(
                 lambda: Connection(self, greeting),
@@ -289,7 +325,7 @@ class _Greeting:
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
-    context = TellingContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _TellingContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(tls.cert, tls.key)
     context.set_alpn_protocols(["http/1.1"])

@@ -25,6 +25,7 @@ from mainspring.core.errors import (
     WrongHost,
     WrongMethod,
 )
+from mainspring.core.ids import REQUEST_ID, RequestIds, repeatable
 from mainspring.core.time import Clock
 from mainspring.features.ports import OnlineStore
 from mainspring.ledger.ports import PredictionLog
@@ -34,14 +35,12 @@ from mainspring.security.keys import Authenticator
 from mainspring.security.model import Action, Principal
 from mainspring.security.ports import Authoriser, Unchecked
 from mainspring.serving.http.body import MIN_COMPRESSED, Bodies, accepted, compressed
-from mainspring.serving.http.extensions import Extensions
-from mainspring.serving.http.handlers import Handlers
+from mainspring.serving.http.handlers import Extensions, Handlers
 from mainspring.serving.http.message import Reply, Request, refusal, reply
 from mainspring.serving.http.routes import ROUTES, split_path
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane
-from mainspring.serving.plane.request_ids import REQUEST_ID, RequestIds, repeatable
 from mainspring.serving.ports import Loader, RoutingTable
 from mainspring.serving.protocol.codec import ErrorResponse
 

@@ -1,4 +1,4 @@
-"""Handlers of the protocol's routes over HTTP."""
+"""Handlers of the routes over HTTP: the protocol's, then those that Triton's clients call beside it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 
-from mainspring.core.errors import Invalid
+import msgspec
+
+from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.serving.http.body import Bodies
 from mainspring.serving.http.message import Headers, Reply, Request, reply
 from mainspring.serving.http.openapi import document
@@ -15,7 +17,13 @@ from mainspring.serving.http.routes import ROUTES
 from mainspring.serving.plane.batch_run import Answer
 from mainspring.serving.plane.infer import Inference, lane_of
 from mainspring.serving.plane.live import Served
-from mainspring.serving.plane.metadata import model_metadata, server_metadata
+from mainspring.serving.plane.metadata import (
+    model_config,
+    model_metadata,
+    model_statistics,
+    repository_index,
+    server_metadata,
+)
 from mainspring.serving.plane.metrics import CONTENT_TYPE, EndpointMetrics
 from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.protocol.codec import Decoded, decode_infer, encode_infer
@@ -197,3 +205,68 @@ def _check_halves(decoded: Decoded, served: Served) -> None:
         for name in lane.runtime.halves:
             if name in (decoded.asked.outputs or lane.runtime.outputs) and not (binary and name in binary):
                 raise Invalid(f"Output {name!r} is FP16, which JSON does not carry.", fix="ask for it as binary data.")
+
+
+class _IndexRequest(msgspec.Struct):
+    ready: bool = False
+
+
+_index_decoder = msgspec.json.Decoder(_IndexRequest)
+
+
+class Extensions:
+    """Handlers of Triton's extensions among `routes.ROUTES`: what this server does not have is refused in words.
+
+    https://github.com/triton-inference-server/server/tree/main/docs/protocol
+
+    Args:
+        bodies: Reads requests' bodies, which has to be done also where nothing of them matters.
+    """
+
+    def __init__(self, plane: DataPlane, bodies: Bodies) -> None:
+        self._plane = plane
+        self._bodies = bodies
+
+    async def config(self, request: Request) -> Reply:
+        lane = lane_of(self._plane.endpoint(request.model), request.version)
+        return reply(200, model_config(request.model, lane.runtime))
+
+    async def statistics(self, request: Request) -> Reply:
+        return reply(200, model_statistics(self._plane, request.model, request.version))
+
+    async def index(self, request: Request) -> Reply:
+        body = await self._bodies.read(request)
+        try:
+            ready = _index_decoder.decode(body or b"{}").ready
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Invalid(f"The request does not follow the protocol: {error}.") from None
+        return reply(200, repository_index(self._plane, ready=ready))
+
+    async def load(self, request: Request) -> Reply:
+        await self._bodies.read(request)
+        raise Conflict(
+            f"What serves {request.model[:100]!r} changes by promotion, which the gates decide; nothing was changed.",
+            fix="run `mainspring promote`.",
+        )
+
+    async def regions(self, _request: Request) -> Reply:
+        return reply(200, [])
+
+    async def region(self, _request: Request) -> Reply:
+        raise NotFound("There is no such region: this server has no shared memory.")
+
+    async def register(self, request: Request) -> Reply:
+        await self._bodies.read(request)
+        raise Invalid("This server has no shared memory.", fix="send tensors as binary data.")
+
+    async def unregister(self, request: Request) -> Reply:
+        await self._bodies.read(request)  # none is registered, so there is nothing to take back
+        return reply(200, {})
+
+    async def settings(self, request: Request) -> Reply:
+        if request.head.method == "POST":
+            await self._bodies.read(request)
+        raise Invalid(
+            "Tracing and logging are set up where the server is started, not over HTTP.",
+            fix="see the settings of the profile.",
+        )

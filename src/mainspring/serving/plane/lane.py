@@ -18,17 +18,16 @@ from concurrent.futures import Future as Pending
 from copy import copy
 
 from mainspring.core.errors import DeadlineExceeded, Invalid, MainspringError, Overloaded, Unavailable
+from mainspring.core.ids import PredictionIds
 from mainspring.core.time import Clock
-from mainspring.ledger.ids import PredictionIds
 from mainspring.ledger.model import Log
 from mainspring.ledger.ports import PredictionLog
 from mainspring.ledger.recording import Recorder
 from mainspring.serving.batching.batcher import Batcher, Job
 from mainspring.serving.plane.batch_run import Answer, Ask, Waiter, Work, alike
 from mainspring.serving.plane.executor import ModelFailed
-from mainspring.serving.plane.metrics import EndpointMetrics
+from mainspring.serving.plane.metrics import EndpointMetrics, Statistics
 from mainspring.serving.plane.runtime import MAX_ROWS, Runtime
-from mainspring.serving.plane.statistics import Statistics
 from mainspring.serving.plane.watch import StoreDamaged
 from mainspring.serving.protocol.schema import Rows
 

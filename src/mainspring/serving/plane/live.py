@@ -11,15 +11,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import accumulate
 
 from mainspring.core.errors import MainspringError
 from mainspring.serving.model import DEFAULTS, Arm, Route
 from mainspring.serving.plane.lane import Lane, monotonic_us
 from mainspring.serving.plane.leases import Leases
-from mainspring.serving.plane.router import Router
 from mainspring.serving.plane.runtime import Runtime
 from mainspring.serving.ports import RoutingTable
 
@@ -30,6 +32,29 @@ _RETRY_FIRST_US = 1_000_000
 _RETRY_LAST_US = 60_000_000
 
 _log = logging.getLogger(__name__)
+
+
+class Router:
+    """Splits an endpoint's keys between its arms by their weights.
+
+    A key's place in [0, 1) is a hash of it and the endpoint's name; the arms divide that interval in their order. So a
+    key stays where it is while weights stay, and when one arm grows, only keys of its neighbours move.
+    """
+
+    def __init__(self, endpoint: str, arms: Sequence[Arm]) -> None:
+        self._arms = arms
+        self._person = blake2b(endpoint.encode(), digest_size=16).digest()
+        bounds = list(accumulate(arm.weight for arm in arms))
+        self._bounds = [bound / bounds[-1] for bound in bounds[:-1]]
+
+    def pick(self, key: bytes) -> Arm:
+        """Return the arm of a key."""
+        if not self._bounds:
+            return self._arms[0]
+        hashed = blake2b(key, digest_size=8, person=self._person).digest()
+        place = int.from_bytes(hashed, "big") / 2**64
+        # An arm without weight has an empty interval; bisecting to the right steps over it.
+        return self._arms[min(bisect_right(self._bounds, place), len(self._arms) - 1)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mainspring.core.errors import Corrupt
 from mainspring.features import definitions
+from mainspring.features.describe.personal import personal_names
 from mainspring.features.model import FeatureGroup, Observations, RequestFeatures, views_of
 from mainspring.features.online import OnlineReader
 from mainspring.features.ports import OnlineStore
@@ -14,7 +15,6 @@ from mainspring.registry.bundles import FEATURES, GOLDEN
 from mainspring.registry.model import Bundle, Manifest, TensorSpec
 from mainspring.serving.batching.cost import Cost
 from mainspring.serving.plane.golden import warm_up
-from mainspring.serving.plane.personal import personal_names
 from mainspring.serving.ports import Executor, Loader
 from mainspring.serving.protocol.schema import DATATYPES, Field, RequestSchema, TensorSchema
 from mainspring.serving.protocol.tensor import check_specs

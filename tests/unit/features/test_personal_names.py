@@ -2,8 +2,8 @@
 
 import mainspring as ms
 from mainspring.features.declaring import on_demand_features, request_features
+from mainspring.features.describe.personal import personal_names
 from mainspring.features.model import Observations
-from mainspring.serving.plane.personal import personal_names
 
 person = ms.Entity("person", keys={"email": ms.String})
 town = ms.Entity("town", keys={"town": ms.String})

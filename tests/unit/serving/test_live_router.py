@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.serving.model import Arm
-from mainspring.serving.plane.router import Router
+from mainspring.serving.plane.live import Router
 
 KEYS = [f"key {number}".encode() for number in range(20_000)]
 

@@ -39,7 +39,7 @@ from mainspring.serving.conformance.executors import ExecutorConformance, Inputs
 from mainspring.serving.ports import Executor
 from mainspring.serving.protocol.tensor import DTYPES
 from mainspring.stats.curves import Curve
-from mainspring.training.convert import convert_estimator
+from mainspring.training.flavours import convert_estimator
 
 ROWS = 12
 RNG = np.random.default_rng(3)

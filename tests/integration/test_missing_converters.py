@@ -17,7 +17,7 @@ warnings.simplefilter("ignore")
 import numpy as np, pandas as pd
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input
-from mainspring.training.convert import convert_estimator
+from mainspring.training.flavours import convert_estimator
 from mainspring.training.flavours.scoring import score_bundle
 
 X = pd.DataFrame({{"V.a": np.arange(40, dtype=np.float32), "V.b": np.arange(40, dtype=np.float32) % 3}})

@@ -18,8 +18,7 @@ from mainspring.core.schema import DType
 from mainspring.registry.model import Bundle, Input
 from mainspring.serving.adapters.lightgbm import LightgbmExecutor
 from mainspring.serving.adapters.xgboost import XgboostExecutor
-from mainspring.training.convert import convert_estimator
-from mainspring.training.flavours import estimator_scores
+from mainspring.training.flavours import convert_estimator, estimator_scores
 from mainspring.training.flavours.scoring import artefact_scores
 from mainspring.training.sets.training_set import Split, TrainingSet
 

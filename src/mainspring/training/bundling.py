@@ -1,63 +1,55 @@
-"""Conversion of a fitted estimator into a sealed bundle: convert, prove equivalence, evaluate, pack."""
+"""Bundle of a fitted estimator: convert, prove equivalence, evaluate, pack with reference, golden and held-out rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from mainspring.registry import bundles
+from mainspring.core.schema import DType
+from mainspring.registry import bundles, column_codec
 from mainspring.registry.model import Bundle, Input, Manifest
 from mainspring.security.signing import SigningKey
+from mainspring.stats import reference
 from mainspring.stats.metrics import OWN_METRICS
 from mainspring.stats.thresholds import THRESHOLD
-from mainspring.training import contents
-from mainspring.training.convert import convert_estimator
-from mainspring.training.equivalence.check import TOLERANCE, Proof, probes_of, prove
+from mainspring.training.equivalence.check import TOLERANCE, probes_of, prove
+from mainspring.training.equivalence.probes import NEAR_THRESHOLD
 from mainspring.training.equivalence.rows import ROWS, plain_rows
-from mainspring.training.flavours import Artefact
-from mainspring.training.flavours.scoring import artefact_scores, open_session, output_names
-from mainspring.training.frames import Array
+from mainspring.training.flavours import Artefact, convert_estimator
+from mainspring.training.flavours.scoring import artefact_scores, open_session
+from mainspring.training.frames import Array, exact_in_float32, seen_texts
 from mainspring.training.judge import judge
 from mainspring.training.label import Label
 from mainspring.training.model import Model
-from mainspring.training.runs.pinned import Pinned
-from mainspring.training.sets.training_set import TrainingSet
+from mainspring.training.sets.assemble import AT
+from mainspring.training.sets.labels import LABEL
+from mainspring.training.sets.training_set import Split
+from mainspring.training.stages import Converted, Fitted, Observed
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-
-@dataclass(frozen=True, slots=True)
-class Converted:
-    """A converted model that is proved equivalent to its estimator, with its predictions for the held-out rows."""
-
-    artefact: Artefact
-    inputs: tuple[Input, ...]
-    outputs: tuple[str, ...]
-    wide: tuple[str, ...]
-    proof: Proof
-    scores: Array  # (held-out rows, outputs)
-    metrics: dict[str, float]
-    threshold: float | None
-    probes: tuple[pd.DataFrame, Array]  # rows that each load replays, and the model's predictions
-    plain: tuple[pd.DataFrame, Array]  # up to 10,000 more rows, held out or recombined, and the model's predictions
+GOLDEN_ROWS, GOLDEN_PROBES = 200, 500
+_MOST_CATEGORIES = 1000
 
 
-def convert(model: Model, estimator: Any, data: TrainingSet, tell: Callable[[str, float], None]) -> Converted:
-    """Convert the estimator fitted on `data.train`, prove the result equivalent, and evaluate it.
+def convert(fitted: Fitted, tell: Callable[[str, float], None]) -> Converted:
+    """Convert a fitted estimator, prove the result equivalent, and evaluate it.
 
     Raises:
-        NotConvertible: See `convert.convert_estimator` and `equivalence.prove`.
+        NotConvertible: See `flavours.convert_estimator` and `equivalence.prove`.
     """
     tell("convert", 0.75)
+    model, estimator, data = fitted.model, fitted.estimator, fitted.data
     dtypes = dict(data.dtypes)
-    wide = contents.wide_columns([data.train, data.validation, data.holdout], dtypes)
-    inputs, outputs = contents.inputs_of(data.train, dtypes), output_names(estimator, model.task, model.label_columns)
+    wide = wide_columns([data.train, data.validation, data.holdout], dtypes)
+    inputs = inputs_of(data.train, dtypes)
     artefact = convert_estimator(estimator, inputs, model.task, wide=wide, labels=model.label_columns)
     split = artefact.categories  # the manifest's categories encode these text columns
     inputs = tuple(
@@ -70,57 +62,46 @@ def convert(model: Model, estimator: Any, data: TrainingSet, tell: Callable[[str
     )
     scores = artefact_scores(artefact, held_out, list(dtypes))
     validation = artefact_scores(artefact, data.validation.X, list(dtypes)) if model.threshold else scores[:0]
-    metrics, threshold = judge(model, data, scores, validation, outputs)
+    metrics, threshold = judge(model, data, scores, validation, fitted.outputs)
     rng = np.random.default_rng(model.seed)
-    probes = contents.golden_probes(*probes_of(estimator, artefact, held_out, inputs, wide, rng), dtypes)
+    probes = golden_probes(*probes_of(estimator, artefact, held_out, inputs, wide, rng), dtypes)
     plain, _ = plain_rows(held_out, rng, most=ROWS)
     answers = [artefact_scores(artefact, each, list(dtypes)) for each in (probes, plain)]
     asked = (probes, answers[0]), (plain, answers[1])
-    return Converted(artefact, inputs, outputs, tuple(wide), proof, scores, metrics, threshold, *asked)
+    return Converted(fitted, artefact, inputs, tuple(wide), proof, scores, metrics, threshold, *asked)
 
 
-def pack(
-    model: Model,
-    converted: Converted,
-    data: TrainingSet,
-    held_out: pa.Table,
-    pinned: Pinned,
-    key: SigningKey,
-    *,
-    baseline: Mapping[str, float],
-    run_id: str,
-    since: int | None,
-    until: int | None,
-    at: int,
-) -> Bundle:
-    """Return the signed bundle of a converted model, trained on observations in `[since, until)`."""
+def pack(observed: Observed, converted: Converted, run_id: str, key: SigningKey, at: int) -> Bundle:
+    """Return the signed bundle of a converted model, created at `at` (UTC epoch microseconds)."""
+    model, pinned, fitted, artefact = observed.model, observed.pinned, converted.fitted, converted.artefact
+    data = fitted.data
     files = {
-        converted.artefact.name: converted.artefact.content,
+        artefact.name: artefact.content,
         bundles.FEATURES: pinned.features,
-        bundles.REFERENCE: contents.reference_file(data.train, converted.scores, converted.outputs),
-        bundles.GOLDEN: contents.golden_file(
-            data.holdout.X, data.dtypes, converted.scores, converted.outputs, converted.probes, converted.plain
+        bundles.REFERENCE: reference_file(data.train, converted.scores, fitted.outputs),
+        bundles.GOLDEN: golden_file(
+            data.holdout.X, data.dtypes, converted.scores, fitted.outputs, converted.probes, converted.plain
         ),
-        bundles.HOLDOUT: contents.parquet_file(held_out),
+        bundles.HOLDOUT: parquet_file(observed.held_out.select([*data.features, AT, LABEL])),
     }
     manifest = Manifest(
         model=model.name,
         task=model.task,
-        flavour=converted.artefact.flavour,
+        flavour=artefact.flavour,
         inputs=converted.inputs,
-        outputs=converted.outputs,
-        curve=converted.artefact.curve,
+        outputs=fitted.outputs,
+        curve=artefact.curve,
         run_id=run_id,
         dataset_commit=pinned.commit.id,
         features_digest=pinned.tags["features_digest"],
         code_version=pinned.code_version,
         created_at=at,
         tolerance=TOLERANCE,
-        metrics={**converted.metrics, **{f"baseline.{name}": value for name, value in baseline.items()}},
+        metrics={**converted.metrics, **{f"baseline.{name}": value for name, value in fitted.baseline.items()}},
         extra={
             "seed": model.seed,
-            "since": since,
-            "until": until,
+            "since": observed.since,
+            "until": observed.until,
             "training_rows": len(data.train),
             "holdout_rows": len(data.holdout),
             "dropped_rows": data.dropped,
@@ -130,7 +111,7 @@ def pack(
             "float64": list(converted.wide),
             "proof": asdict(converted.proof),
             **_decision(model, converted),
-            **({"answers": "FP64"} if _double(converted.artefact) else {}),
+            **({"answers": "FP64"} if _double(artefact) else {}),
             "environment": pinned.tags["environment"],
         },
     )
@@ -167,3 +148,103 @@ def _double(artefact: Artefact) -> bool:
     if artefact.native:
         return artefact.curve is not None
     return any(each.type == "tensor(double)" for each in open_session(artefact.content).get_outputs())
+
+
+def inputs_of(train: Split, dtypes: dict[str, DType]) -> tuple[Input, ...]:
+    """Return the model's inputs; string inputs list the categories seen in training, unless there are over 1,000."""
+    found = []
+    for name, dtype in dtypes.items():
+        seen: tuple[str, ...] = ()
+        if dtype == DType.String:
+            seen = seen_texts(train.X[name])
+        found.append(Input(name, dtype, seen if len(seen) <= _MOST_CATEGORIES else ()))
+    return tuple(found)
+
+
+def wide_columns(splits: Sequence[Split], dtypes: dict[str, DType]) -> list[str]:
+    """Return the numeric columns with a value that is not exact in float32."""
+    numeric = [name for name, dtype in dtypes.items() if dtype not in (DType.String, DType.Float32, DType.Boolean)]
+    return [name for name in numeric if not all(exact_in_float32(split.X[name].to_numpy()) for split in splits)]
+
+
+def reference_file(train: Split, scores: Array, outputs: Sequence[str]) -> bytes:
+    """Return the reference profile of every training column, and of the held-out scores under the outputs' names."""
+    columns: dict[str, Any] = {name: train.X[name].to_numpy() for name in train.X.columns}
+    columns.update({name: scores[:, position] for position, name in enumerate(outputs)})
+    return msgspec.json.encode(reference.profile(columns))
+
+
+def golden_file(
+    held_out: pd.DataFrame,
+    dtypes: Mapping[str, DType],
+    scores: Array,
+    outputs: Sequence[str],
+    probes: tuple[pd.DataFrame, Array] | None = None,
+    plain: tuple[pd.DataFrame, Array] | None = None,
+) -> bytes:
+    """Return about 200 held-out rows, spread over time, with the predictions that the bundle must reproduce.
+
+    JSON: `inputs` maps name -> values (null for null), `outputs` maps name -> values. `probes` has both for rows with
+    nulls, unseen categories and values at split thresholds; `held_out` has them, packed, for up to 10,000 others. Each
+    load replays all of them.
+
+    Args:
+        probes: Probe rows, and the model's predictions for them.
+        plain: Rows of `rows.plain_rows`, and the model's predictions for them.
+    """
+    rows = np.unique(np.linspace(0, len(held_out) - 1, min(GOLDEN_ROWS, len(held_out))).astype(int))
+    golden: dict[str, Any] = _golden(held_out, dtypes, scores, outputs, rows)
+    if probes is not None:
+        golden["probes"] = _golden(probes[0], dtypes, probes[1], outputs, np.arange(len(probes[0])))
+    if plain is not None:
+        columns = {name: plain[0][name].to_numpy() for name in dtypes}
+        golden["held_out"] = column_codec.pack(columns, {name: plain[1][:, at] for at, name in enumerate(outputs)})
+    return msgspec.json.encode(golden)
+
+
+def golden_probes(probes: pd.DataFrame, words: Sequence[str], dtypes: Mapping[str, DType]) -> pd.DataFrame:
+    """Return the probe rows that each load replays: one of each kind, and at most 500 at thresholds.
+
+    Only rows that a request could hold: whole numbers in integer columns, 0 or 1 in Boolean columns.
+    """
+    fine = np.ones(len(probes), bool)
+    for name, dtype in dtypes.items():
+        if dtype in (DType.Int32, DType.Int64, DType.Boolean):
+            values = probes[name].to_numpy(np.float64)
+            whole = np.isin(values, (0, 1)) if dtype == DType.Boolean else np.floor(values) == values
+            fine &= whole | np.isnan(values)
+    near = np.array([NEAR_THRESHOLD in word for word in words])
+    kinds = {words[row]: row for row in np.flatnonzero(fine & ~near).tolist()}
+    thresholds = np.flatnonzero(fine & near)
+    some = np.linspace(0, len(thresholds) - 1, min(len(thresholds), GOLDEN_PROBES)).astype(int)
+    return probes.iloc[[*kinds.values(), *thresholds[some]]].reset_index(drop=True)
+
+
+def _golden(
+    frame: pd.DataFrame, dtypes: Mapping[str, DType], scores: Array, outputs: Sequence[str], rows: Array
+) -> dict[str, Any]:
+    return {
+        "inputs": {
+            name: [_json(value, dtype) for value in frame[name].to_numpy()[rows]] for name, dtype in dtypes.items()
+        },
+        "outputs": {name: [float(value) for value in scores[rows, at]] for at, name in enumerate(outputs)},
+    }
+
+
+def parquet_file(table: pa.Table) -> bytes:
+    """Encode a table as a Parquet file."""
+    import pyarrow.parquet as pq
+
+    file = io.BytesIO()
+    pq.write_table(table, file, compression="zstd")
+    return file.getvalue()
+
+
+def _json(value: Any, dtype: DType) -> Any:
+    if value is None or (isinstance(value, (float, np.floating)) and np.isnan(value)):
+        return None
+    if dtype == DType.Boolean:
+        return bool(value)
+    if dtype in (DType.Int32, DType.Int64):
+        return int(value)
+    return value if dtype == DType.String else float(value)

@@ -17,10 +17,9 @@ from mainspring.core.errors import NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.flavours import FLAVOURS
 from mainspring.registry.model import Input
-from mainspring.training.convert import convert_estimator
 from mainspring.training.equivalence.check import TOLERANCE, Proof, prove
 from mainspring.training.equivalence.rows import HELD_OUT, MADE, ROWS
-from mainspring.training.flavours import Artefact, estimator_scores, output_names
+from mainspring.training.flavours import Artefact, convert_estimator, estimator_scores, output_names
 from mainspring.training.flavours.scoring import artefact_scores
 from mainspring.training.frames import FRAME_DTYPES, Array, exact_in_float32
 

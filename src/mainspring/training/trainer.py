@@ -1,7 +1,8 @@
 """One training, from pinned data to a registered version.
 
 A kill never leaves a half-registered version: the bundle is stored completely before the run is closed, and the
-registration, a single step, comes last.
+registration, a single step, comes last. The stages, each made from the one before: pinned inputs, `Observed`, `Fitted`,
+`Converted`, the sealed bundle, the registered version.
 """
 
 from __future__ import annotations
@@ -10,21 +11,19 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from mainspring.core.time import Clock, format_instant
 from mainspring.data.model import DatasetCommit
 from mainspring.data.ports import LakeTables, Snapshots
 from mainspring.registry.bundles import Bundles
-from mainspring.registry.model import Bundle, ModelVersion
+from mainspring.registry.model import Bundle
 from mainspring.registry.ports import ModelVersions, Tracking
 from mainspring.registry.processes import process_tags
 from mainspring.security.signing import SigningKey
 from mainspring.stats.thresholds import THRESHOLD
 from mainspring.training.bundling import convert, pack
 from mainspring.training.fitting import fit
-from mainspring.training.flavours import fitted_columns
-from mainspring.training.flavours.scoring import estimator_scores, output_names, score_bundle
+from mainspring.training.flavours import estimator_scores, fitted_columns, output_names
 from mainspring.training.inputs import check_declared, personal_sources
 from mainspring.training.judge import constant, judge, undefined
 from mainspring.training.model import Model, TrainReport
@@ -33,12 +32,7 @@ from mainspring.training.runs.provenance import ModuleFiles, changed_files, modu
 from mainspring.training.runs.run import Run
 from mainspring.training.sets.assemble import labelled_observations, training_set
 from mainspring.training.sets.leakage import refuse_leaks
-from mainspring.training.sets.training_set import TrainingSet
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-__all__ = ["Trainer", "score_bundle"]
+from mainspring.training.stages import Converted, Fitted, Observed
 
 _SYSTEM_EVERY_S = 5.0
 _LONGEST_CHANGED = 1000  # characters
@@ -106,110 +100,67 @@ class Trainer:
         tell, imported = progress or _nobody, self._imported()
         tell("pin the data", 0.0)
         pinned = pin(model, self._lake, self._snapshots, self._clock, self._root, commit=commit)
-        tags = {**process_tags(), **pinned.tags, "seed": str(model.seed)}
-        run_id = self._tracking.start(model.name, tags, self._clock.now())
-        with Run(self._tracking, run_id, self._clock, seed=model.seed, system_every_s=_SYSTEM_EVERY_S) as run:
-            run.withheld = personal_sources(model)
-            for name, content in pinned.files_of_run.items():
-                run.log_artefact(name, content)
-            bounds = {"since": since, "until": until}
-            run.log_params({name: format_instant(at) for name, at in bounds.items() if at is not None})
-            run.log_params({"holdout": model.holdout, "task": model.task})
+        with self._start(model, pinned) as run:
+            _log_inputs(run, model, pinned, since, until)
             tell("read the features", 0.05)
-            everything, held_out, notes = self._data(model, pinned, since, until)
-            run.log_param("dropped", everything.dropped)
-            run.log_params({f"dropped.{reason}": count for reason, count in everything.left_out.items()})
-            if notes:
-                run.log_artefact("notes.txt", "\n".join(notes).encode())
-            data = everything.only([name for name in everything.dtypes if name in model.columns])
-            findings = [str(each) for each in refuse_leaks(model.name, data, model.accept_findings)]
-            if findings:
-                run.log_artefact("leakage.txt", "\n".join(findings).encode())
-            constant(model, data)  # a failing custom metric fails here, before hours of training
-            bundle, baseline = self._bundle(model, data, everything, held_out, pinned, run, (since, until), tell)
+            observed = self._observe(model, pinned, since, until)
+            findings = _check(observed, run)
+            fitted = _fit(observed, run, tell)
+            converted = _convert(fitted, run, tell)
+            tell("seal", 0.9)
+            bundle = pack(observed, converted, run.id, self._key, self._clock.now())
+            run.log_param("digest", bundle.digest)
             tell("store", 0.95)
             self._bundles.save(bundle)
-            if changed := [str(file.relative_to(self._root)) for file in changed_files(imported)]:
-                run.set_tag(CODE_CHANGED, ", ".join(changed)[:_LONGEST_CHANGED])
-                notes.append(f"Files changed after they were imported, so what ran is not known: {', '.join(changed)}.")
-        self._tracking.finish(run_id, "FINISHED", self._clock.now())
-        version = self._register(model, bundle, pinned)
+            notes = [*observed.notes, *self._changed(imported, run)]
+        self._tracking.finish(run.id, "FINISHED", self._clock.now())
+        version = self._register(bundle, pinned)
         tell("done", 1.0)
-        measured = {k: v for k, v in bundle.manifest.metrics.items() if not k.startswith("baseline.")}
         return TrainReport(
             model=model.name,
-            version=version.version,
+            version=version,
             digest=bundle.digest,
-            run_id=run_id,
-            training_rows=len(data.train),
-            holdout_rows=len(data.holdout),
-            metrics=measured,
-            baseline=baseline,
+            run_id=run.id,
+            training_rows=len(observed.data.train),
+            holdout_rows=len(observed.data.holdout),
+            metrics=converted.metrics,
+            baseline=fitted.baseline,
             seconds=time.monotonic() - begun,
             findings=findings,
-            undefined=undefined(model, data, measured),
+            undefined=undefined(model, observed.data, converted.metrics),
             threshold=bundle.manifest.extra.get(THRESHOLD, {}).get("value"),
-            left_out=dict(everything.left_out),
+            left_out=dict(observed.everything.left_out),
             notes=notes,
         )
 
-    def _data(
-        self, model: Model, pinned: Pinned, since: int | None, until: int | None
-    ) -> tuple[TrainingSet, pa.Table, list[str]]:
-        """Return the training set, its held-out rows as a table, and notes on the rows left out."""
+    def _start(self, model: Model, pinned: Pinned) -> Run:
+        tags = {**process_tags(), **pinned.tags, "seed": str(model.seed)}
+        run_id = self._tracking.start(model.name, tags, self._clock.now())
+        run = Run(self._tracking, run_id, self._clock, seed=model.seed, system_every_s=_SYSTEM_EVERY_S)
+        run.withheld = personal_sources(model)
+        return run
+
+    def _observe(self, model: Model, pinned: Pinned, since: int | None, until: int | None) -> Observed:
         scan = partial(pinned_scan, self._lake, pinned.commit)
         table, left_out = labelled_observations(model, scan, since=since, until=until)
-        data, held_out = training_set(model, table, left_out)
-        between = table.num_rows - len(data.train) - len(data.validation) - len(data.holdout)
+        everything, held_out = training_set(model, table, left_out)
+        between = table.num_rows - sum(map(len, (everything.train, everything.validation, everything.holdout)))
         notes = [f"{left_out}."] if left_out.total else []
-        embargo = [f"{between:,} labelled observations lie in the embargo between parts."] if between else []
-        return data, held_out, notes + embargo
+        if between:
+            notes.append(f"{between:,} labelled observations lie in the embargo between parts.")
+        data = everything.only([name for name in everything.dtypes if name in model.columns])
+        return Observed(model, pinned, since, until, everything, data, held_out, notes)
 
-    def _bundle(
-        self,
-        model: Model,
-        data: TrainingSet,
-        everything: TrainingSet,
-        held_out: pa.Table,
-        pinned: Pinned,
-        run: Run,
-        span: tuple[int | None, int | None],
-        tell: Progress,
-    ) -> tuple[Bundle, dict[str, float]]:
-        tell("fit", 0.3)
-        with run.active():
-            estimator = fit(model, data, run)
-        data = data.only(fitted_columns(estimator, data.features))
-        outputs = output_names(estimator, model.task, model.label_columns)
-        tell("fit the baseline", 0.6)
-        with run.aside("baseline"):
-            baseline = _baseline(model, everything, run, outputs)
-        with run.aside("conversion"):
-            converted = convert(model, estimator, data, tell)
-        run.log_metrics({f"holdout.{name}": value for name, value in converted.metrics.items()})
-        run.log_metrics({f"baseline.{name}": value for name, value in baseline.items()})
-        if converted.threshold is not None:
-            run.log_param(THRESHOLD, converted.threshold)
-        run.log_params({"training_rows": len(data.train), "holdout_rows": len(data.holdout)})
-        tell("seal", 0.9)
-        rows = held_out.select([*data.features, "_at", "_label"])
-        bundle = pack(
-            model,
-            converted,
-            data,
-            rows,
-            pinned,
-            self._key,
-            baseline=baseline,
-            run_id=run.id,
-            since=span[0],
-            until=span[1],
-            at=self._clock.now(),
-        )
-        run.log_param("digest", bundle.digest)
-        return bundle, baseline
+    def _changed(self, imported: ModuleFiles, run: Run) -> list[str]:
+        """Tag the run with the project's files that changed after they were imported; return a note on them."""
+        changed = ", ".join(str(file.relative_to(self._root)) for file in changed_files(imported))
+        if not changed:
+            return []
+        run.set_tag(CODE_CHANGED, changed[:_LONGEST_CHANGED])
+        return [f"Files changed after they were imported, so what ran is not known: {changed}."]
 
-    def _register(self, model: Model, bundle: Bundle, pinned: Pinned) -> ModelVersion:
+    def _register(self, bundle: Bundle, pinned: Pinned) -> str:
+        """Register the bundle as the model's next version, in one step, and return the version."""
         manifest = bundle.manifest
         lineage = {
             "dataset_commit": manifest.dataset_commit,
@@ -217,22 +168,74 @@ class Trainer:
             "features_digest": manifest.features_digest,
             "files_digest": pinned.files,
         }
-        version = self._versions.register(model.name, bundle.digest, manifest.run_id, lineage, self._clock.now())
-        self._tracking.log(manifest.run_id, tags={"version": version.version})
-        return version
+        made = self._versions.register(manifest.model, bundle.digest, manifest.run_id, lineage, self._clock.now())
+        self._tracking.log(manifest.run_id, tags={"version": made.version})
+        return made.version
 
 
-def _baseline(model: Model, data: TrainingSet, run: Run, outputs: tuple[str, ...]) -> dict[str, float]:
+def _log_inputs(run: Run, model: Model, pinned: Pinned, since: int | None, until: int | None) -> None:
+    for name, content in pinned.files_of_run.items():
+        run.log_artefact(name, content)
+    bounds = {"since": since, "until": until}
+    run.log_params({name: format_instant(at) for name, at in bounds.items() if at is not None})
+    run.log_params({"holdout": model.holdout, "task": model.task})
+
+
+def _check(observed: Observed, run: Run) -> list[str]:
+    """Log what was observed and return the accepted findings of leaks.
+
+    A leak that is not accepted is refused here, and a custom metric that fails, before hours of training.
+    """
+    everything = observed.everything
+    run.log_param("dropped", everything.dropped)
+    run.log_params({f"dropped.{reason}": count for reason, count in everything.left_out.items()})
+    if observed.notes:
+        run.log_artefact("notes.txt", "\n".join(observed.notes).encode())
+    model = observed.model
+    findings = [str(each) for each in refuse_leaks(model.name, observed.data, model.accept_findings)]
+    if findings:
+        run.log_artefact("leakage.txt", "\n".join(findings).encode())
+    constant(model, observed.data)
+    return findings
+
+
+def _fit(observed: Observed, run: Run, tell: Progress) -> Fitted:
+    """Fit the estimator and its baseline."""
+    model = observed.model
+    tell("fit", 0.3)
+    with run.active():
+        estimator = fit(model, observed.data, run)
+    data = observed.data.only(fitted_columns(estimator, observed.data.features))
+    outputs = output_names(estimator, model.task, model.label_columns)
+    tell("fit the baseline", 0.6)
+    with run.aside("baseline"):
+        baseline = _baseline(observed, outputs, run)
+    return Fitted(model, estimator, data, outputs, baseline)
+
+
+def _baseline(observed: Observed, outputs: tuple[str, ...], run: Run) -> dict[str, float]:
     """Return the held-out metrics of the same function on the baseline's features, or of a constant predictor."""
+    model, data = observed.model, observed.everything
     if not model.baseline:
         return constant(model, data, outputs)
     few = data.only([name for name in data.dtypes if name in model.baseline_columns])
-    with run.prefixed("baseline.") as told:
-        estimator: Any = fit(model, few, told)
+    with run.prefixed("baseline.") as prefixed:
+        estimator = fit(model, few, prefixed)
     few = few.only(fitted_columns(estimator, few.features))
     held_out, validation = (estimator_scores(estimator, part.X, model.task) for part in (few.holdout, few.validation))
-    outputs = output_names(estimator, model.task, model.label_columns)
-    return judge(model, few, held_out, validation, outputs)[0]
+    return judge(model, few, held_out, validation, output_names(estimator, model.task, model.label_columns))[0]
+
+
+def _convert(fitted: Fitted, run: Run, tell: Progress) -> Converted:
+    """Convert the estimator, with its metrics and those of its baseline logged."""
+    with run.aside("conversion"):
+        converted = convert(fitted, tell)
+    run.log_metrics({f"holdout.{name}": value for name, value in converted.metrics.items()})
+    run.log_metrics({f"baseline.{name}": value for name, value in fitted.baseline.items()})
+    if converted.threshold is not None:
+        run.log_param(THRESHOLD, converted.threshold)
+    run.log_params({"training_rows": len(fitted.data.train), "holdout_rows": len(fitted.data.holdout)})
+    return converted
 
 
 def _nobody(_stage: str, _share: float) -> None:

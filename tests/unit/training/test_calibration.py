@@ -19,12 +19,16 @@ from mainspring.registry.model import Bundle, Manifest
 from mainspring.security.signing import SigningKey
 from mainspring.serving.plane.golden import warm_up
 from mainspring.stats.metrics import auc, log_loss
-from mainspring.training.bundling import convert
-from mainspring.training.contents import golden_file
-from mainspring.training.flavours import estimator_scores
+from mainspring.training.bundling import convert, golden_file
+from mainspring.training.flavours import estimator_scores, output_names
 from mainspring.training.flavours.calibration import Calibrated, calibrated, isotonic, log_odds, platt
+from mainspring.training.stages import Fitted
 
 pytest.importorskip("skl2onnx")
+
+
+def fitted(estimator: Any, data: Any) -> Fitted:
+    return Fitted(Declared, estimator, data, output_names(estimator, "binary"))  # type: ignore[arg-type]
 
 
 def linear(data: Any, **settings: Any) -> Any:
@@ -131,7 +135,7 @@ def test_probabilities_get_truer_and_the_bundle_has_the_same(make: Any, method: 
     assert log_loss(y, after) < log_loss(y, before)
     assert abs(after.mean() - y.mean()) < 0.05
     assert auc(y, after) > auc(y, before) - 0.015
-    proved = convert(Declared, ours, data, lambda *_: None)  # type: ignore[arg-type]
+    proved = convert(fitted(ours, data), lambda *_: None)
     assert proved.artefact.flavour == "onnx"
     assert proved.scores[:, 0] == pytest.approx(after, abs=1e-5)
     assert proved.metrics["log_loss"] == pytest.approx(log_loss(y, after), abs=1e-4)
@@ -157,13 +161,13 @@ def test_what_its_framework_runs_itself_has_the_curve_beside_it(name: str, metho
     ours = calibrated(raw, data, method)
     y, after = data.holdout.y, estimator_scores(ours, data.holdout.X, "binary")[:, 0]
     assert log_loss(y, after) < log_loss(y, estimator_scores(raw, data.holdout.X, "binary")[:, 0])
-    proved = convert(Declared, ours, data, lambda *_: None)  # type: ignore[arg-type]
+    proved = convert(fitted(ours, data), lambda *_: None)
     assert proved.artefact.flavour == name
     assert proved.proof.worst < 1e-12
-    manifest = Manifest(model="m", task="binary", flavour=name, inputs=proved.inputs, outputs=proved.outputs,
+    manifest = Manifest(model="m", task="binary", flavour=name, inputs=proved.inputs, outputs=proved.fitted.outputs,
                         curve=proved.artefact.curve, run_id="", dataset_commit="", features_digest="", code_version="",
                         created_at=0)  # fmt: skip
-    golden = golden_file(data.holdout.X, data.dtypes, proved.scores, proved.outputs, proved.probes, proved.plain)
+    golden = golden_file(data.holdout.X, data.dtypes, proved.scores, proved.fitted.outputs, proved.probes, proved.plain)
     files = {proved.artefact.name: proved.artefact.content, "golden.json": golden}
     key = SigningKey(b"c" * 32)
     bundle = seal(manifest, files, key)

@@ -20,8 +20,8 @@ from mainspring.core.errors import Corrupt, Invalid, InvalidData, MainspringErro
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input
 from mainspring.serving.adapters.lightgbm import LightgbmExecutor
-from mainspring.training.convert import convert_estimator
 from mainspring.training.fitting import fit
+from mainspring.training.flavours import convert_estimator
 from mainspring.training.frames import MOST_CATEGORIES, category_name, category_text, to_categories
 from mainspring.training.inputs import text_notices
 

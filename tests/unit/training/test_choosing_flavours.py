@@ -16,8 +16,7 @@ from sklearn.pipeline import make_pipeline
 from mainspring.core.errors import MissingExtra, NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input
-from mainspring.training.convert import convert_estimator
-from mainspring.training.flavours import FRAMEWORKS, flavour_of, output_names
+from mainspring.training.flavours import FRAMEWORKS, convert_estimator, flavour_of, output_names
 from mainspring.training.flavours.choosing import framework_of, predicts
 
 INPUTS = [Input("V.x", DType.Float32), Input("V.y", DType.Float32)]

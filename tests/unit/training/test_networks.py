@@ -16,11 +16,10 @@ from mainspring.core.errors import Invalid, MissingExtra, NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input, TensorSpec
 from mainspring.registry.onnx_file import check_onnx
-from mainspring.training.convert import convert_estimator
 from mainspring.training.equivalence.check import prove
 from mainspring.training.equivalence.networks import export
 from mainspring.training.equivalence.rows import ROWS
-from mainspring.training.flavours import output_names
+from mainspring.training.flavours import convert_estimator, output_names
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")

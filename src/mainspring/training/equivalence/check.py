@@ -22,7 +22,7 @@ import numpy as np
 from mainspring.core.errors import NotConvertible
 from mainspring.core.files import disk_errors
 from mainspring.registry.model import Input
-from mainspring.training.equivalence.probes import THRESHOLD, probe_rows
+from mainspring.training.equivalence.probes import NEAR_THRESHOLD, probe_rows
 from mainspring.training.equivalence.rows import HELD_OUT, MADE, plain_rows
 from mainspring.training.flavours import Artefact, estimator_scores, fresh, output_names
 from mainspring.training.flavours.scoring import artefact_feeds, check_width
@@ -80,7 +80,7 @@ def prove(
     """Compare an estimator with its converted model.
 
     Args:
-        artefact: The model from `convert.convert_estimator`.
+        artefact: The model from `flavours.convert_estimator`.
         held_out: Rows that the estimator was not fitted on; fewer than 10,000 are supplemented by recombined rows.
         wide: Columns that the model takes as float64.
         tolerance: Largest difference of an output that counts as equal. Absolute for probabilities. For a regression,
@@ -190,7 +190,7 @@ def _expected(estimator: Any, frame: pd.DataFrame, probes: pd.DataFrame, words: 
         raise
     except Exception as error:  # find the kind of row that it fails on
         for row, word in enumerate(words):
-            if THRESHOLD in word:
+            if NEAR_THRESHOLD in word:
                 continue
             try:
                 estimator_scores(estimator, probes.iloc[[row]], task)

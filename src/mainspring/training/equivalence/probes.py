@@ -15,7 +15,7 @@ from mainspring.training.frames import Array
 if TYPE_CHECKING:
     import pandas as pd
 
-THRESHOLD = "near the threshold"
+NEAR_THRESHOLD = "near the threshold"
 UNSEEN = "never seen \N{SNOWMAN}"
 _MOST_THRESHOLDS = 4000
 _QUANTILES = 33
@@ -47,7 +47,7 @@ def probe_rows(
         thresholds = [thresholds[at] for at in rng.choice(len(thresholds), _MOST_THRESHOLDS, replace=False)]
     for name, value in thresholds:
         for neighbour in _neighbours(value, np.float64 if name in wide else np.float32):
-            changes.append((name, neighbour, f"{name} {THRESHOLD} {value:.9g}"))
+            changes.append((name, neighbour, f"{name} {NEAR_THRESHOLD} {value:.9g}"))
     base = held_out.iloc[rng.integers(0, len(held_out), len(changes))].reset_index(drop=True)
     columns = {name: base[name].to_numpy(copy=True) for name in held_out.columns}
     for row, (name, value, _) in enumerate(changes):

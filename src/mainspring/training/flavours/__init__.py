@@ -5,6 +5,7 @@ A new framework needs a module here with a `FLAVOUR`, and a line in `choosing.FR
 
 from mainspring.training.flavours.choosing import (
     FRAMEWORKS,
+    convert_estimator,
     estimator_scores,
     fitted_columns,
     flavour_of,
@@ -17,6 +18,7 @@ __all__ = [
     "FRAMEWORKS",
     "Artefact",
     "Flavour",
+    "convert_estimator",
     "estimator_scores",
     "fitted_columns",
     "flavour_of",

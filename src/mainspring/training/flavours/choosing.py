@@ -1,13 +1,14 @@
-"""Detection of an estimator's framework from the modules of its class and base classes."""
+"""Choice of an estimator's flavour by its framework, which the modules of its class and base classes tell."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from mainspring.training.flavours.model import Flavour
-from mainspring.training.frames import Array
+from mainspring.registry.model import Input
+from mainspring.training.flavours.model import Artefact, Flavour
+from mainspring.training.frames import Array, check_feature_types
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,3 +62,17 @@ def fitted_columns(estimator: Any, names: Sequence[str]) -> list[str]:
 def estimator_scores(estimator: Any, frame: pd.DataFrame, task: str) -> Array:
     """Return an estimator's predictions; see `Flavour.scores`."""
     return flavour_of(estimator).scores(estimator, frame, task)
+
+
+def convert_estimator(
+    estimator: Any, inputs: Sequence[Input], task: str, *, wide: Collection[str] = (), labels: Sequence[str] = ()
+) -> Artefact:
+    """Convert the estimator into its model file, not yet proved equivalent (`equivalence.prove`).
+
+    See `Flavour.convert` for arguments and further errors.
+
+    Raises:
+        Invalid: A column has a type that no model accepts.
+    """
+    check_feature_types({each.name: each.dtype for each in inputs})
+    return flavour_of(estimator).convert(estimator, inputs, task, wide, labels)

@@ -1,4 +1,4 @@
-"""The files of a bundle beside the model."""
+"""Files of a bundle beside the model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mainspring.core.schema import DType
-from mainspring.training.contents import (
+from mainspring.training.bundling import (
     GOLDEN_PROBES,
     golden_file,
     golden_probes,

@@ -119,8 +119,8 @@ def test_what_people_read(depot: Depot) -> None:
     assert any(sign in said for sign in "▁▂▃▄▅▆▇█")
     said = depot.run("data", "restore", "good").stdout
     assert "scans version 2 is as version 0: 2,000 -> 1,800 rows." in said
-    assert "scans__quarantine version 1 is empty, as it was not there yet: 1 -> 0 rows." in said
-    assert "The way back: `mainspring data restore " in said
+    assert "scans__quarantine version 1 is empty (it did not exist then): 1 -> 0 rows." in said
+    assert "Undo with `mainspring data restore " in said
     log = depot.run("data", "log").stdout
     assert log.index("restored all to good") < log.index("before the restore of good") < log.index("tagged good")
     assert "-200 rows" in log

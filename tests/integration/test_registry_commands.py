@@ -67,7 +67,7 @@ def test_a_version_from_its_training_to_another_installation(depot: Depot, tmp_p
     given = depot.json("models", "approve", f"{MODEL}:2", "--key-file", key, "--reason", "I looked")
     assert given["approver"].endswith(":ben")
     taken = depot.run("models", "withdraw", f"{MODEL}:2", "--approver", given["approver"], "--reason", "not sure")
-    assert taken.stdout == f"The approval of {MODEL}:2 by {given['approver']} counts no more.\n"
+    assert taken.stdout == f"The approval of {MODEL}:2 by {given['approver']} is withdrawn.\n"
     assert depot.run("promote", MODEL, "2", environment=strict).code == 3
     again = depot.run("models", "withdraw", f"{MODEL}:2", "--key-file", key)
     assert again.code == 4

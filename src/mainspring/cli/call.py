@@ -107,7 +107,7 @@ _OPTIONS = (
     click.option(
         "--project",
         type=click.Path(file_okay=False, path_type=Path),
-        help="The project's folder; by default here or above.",
+        help="The project's folder; by default the current folder or one above it.",
     ),
     click.option("--profile", help="The profile in mainspring.toml to use."),
     click.option("--debug", is_flag=True, help="Show the traceback of an error."),
@@ -166,14 +166,14 @@ def _ours(error: Exception) -> MainspringError:
         return MissingExtra(f"This command (module {error.name!r})", "local")
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in (*NO_MEMORY, "Out of Memory Error")):
         return StorageFull(
-            "There is not memory enough for this.",
-            fix="do it with less data at a time (--since, fewer rows), or where there is more memory.",
+            "The command ran out of memory.",
+            fix="process less data at a time (--since, fewer rows), or use a machine with more memory.",
         )
     if isinstance(error, OSError):
         return _from_os(error)
     said = " ".join(str(error).split())
     return MainspringError(
-        f"This should not have happened: {type(error).__name__}: {said[:500]}",
+        f"Unexpected error: {type(error).__name__}: {said[:500]}",
         fix="run the same command with --debug, and report what it prints.",
     )
 
@@ -185,12 +185,12 @@ def _from_os(error: OSError) -> MainspringError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageFull(f"No space left{where}.", fix="free some space and run the command again.")
     if isinstance(error, FileNotFoundError):
-        return NotFound(f"There is no{where}.", fix="check the path; it is relative to the present folder.")
+        return NotFound(f"There is no{where}.", fix="check the path; it is relative to the current folder.")
     if isinstance(error, NotADirectoryError):
-        return NotFound(f"A part of{where} is a file, not a folder.", fix="choose a path through folders.")
+        return NotFound(f"A part of{where} is a file, not a folder.", fix="choose a path whose parents are folders.")
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return Denied(
-            f"No permission for{where}.", fix="run as the owner of the project's folder, and let it be writable."
+            f"No permission for{where}.", fix="run as the owner of the project's folder, and make the folder writable."
         )
     return Unavailable(f"{error.strerror or error}{where}.")
 

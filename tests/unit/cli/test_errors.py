@@ -132,10 +132,10 @@ def test_a_database_that_may_only_be_read_is_a_matter_of_rights(tmp_path: Path) 
             exits.NOT_FOUND,
             "a/b is a file, not a folder.\n  Fix:",
         ),
-        (MemoryError(), exits.FULL, "not memory enough for this.\n  Fix: do it with less data"),
-        (OSError(errno.ENOMEM, "Cannot allocate memory"), exits.FULL, "not memory enough for this."),
-        (RuntimeError("Out of Memory Error: Failed to allocate"), exits.FULL, "not memory enough for this."),
-        (ImportError("x.so: failed to map segment from shared object"), exits.FULL, "not memory enough for this."),
+        (MemoryError(), exits.FULL, "The command ran out of memory.\n  Fix: process less data"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), exits.FULL, "ran out of memory."),
+        (RuntimeError("Out of Memory Error: Failed to allocate"), exits.FULL, "ran out of memory."),
+        (ImportError("x.so: failed to map segment from shared object"), exits.FULL, "ran out of memory."),
     ],
 )
 def test_what_the_system_refuses_has_a_fix(

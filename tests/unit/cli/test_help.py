@@ -67,6 +67,7 @@ def test_a_commands_own_options_come_first(capsys: pytest.CaptureFixture[str]) -
 def test_a_group_shows_whole_sentences(capsys: pytest.CaptureFixture[str]) -> None:
     said = shown("models", capsys=capsys)
     assert "..." not in said.partition("Commands:")[2]
-    assert "Show where a version comes from: run, data, features, code, author, and what it was made of." in " ".join(
-        said.split()
+    assert (
+        "Show the lineage of a version: run, data, features, code, author, and the versions it is made of."
+        in " ".join(said.split())
     )

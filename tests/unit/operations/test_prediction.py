@@ -42,8 +42,8 @@ def test_values_are_shown_and_the_audit_log_says_to_whom(project: Project) -> No
 
 
 @pytest.mark.parametrize(("id_", "withheld", "said"), [
-    ("p1", "encrypted", "encrypted; see it with --reveal"),
-    ("p2", "left out", "left out of the log"),
+    ("p1", "encrypted", "encrypted; show it with --reveal"),
+    ("p2", "left out", "not logged"),
 ])  # fmt: skip
 def test_the_command_says_what_became_of_them(project: Project, id_: str, withheld: str, said: str) -> None:
     def run(*options: str) -> str:

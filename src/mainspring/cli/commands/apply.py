@@ -16,11 +16,11 @@ _STYLES = {"+": "green", "~": "yellow", "-": "red"}
 
 
 @make("apply")
-@click.option("--dry-run", is_flag=True, help="Only show the difference.")
+@click.option("--dry-run", is_flag=True, help="Show the changes without storing them.")
 def command(call: Call, *, dry_run: bool) -> None:
-    """Check the project's definitions, show what differs from what is applied, and store them.
+    """Check the project's definitions, show the changes since the last apply, and store them.
 
-    New last-value features over data that has landed already get their flags computed here.
+    For new last-value features, compute the flags of rows that were ingested before.
     """
     from mainspring.features.check import shared_sources
     from mainspring.operations.apply import apply
@@ -40,7 +40,7 @@ def command(call: Call, *, dry_run: bool) -> None:
         what = "would be applied" if dry_run else "applied"
         changed = sum(change.sign != "-" and change.kind != "table" for change in changes)
         gone = sum(change.sign == "-" for change in changes)
-        left = f", {gone} no longer there" if gone else ""
+        left = f", {gone} removed" if gone else ""
         console.print(
             f"{len(contents)} definitions {what}, {changed} of them changed{left}." if changes else "Nothing changed."
         )

@@ -20,15 +20,19 @@ _WIDTH = 32
 
 @make("bench")
 @click.argument("endpoint")
-@click.option("--by", type=click.Choice(["keys", "features"]), help="What a request brings; by default keys if it can.")
+@click.option(
+    "--by",
+    type=click.Choice(["keys", "features"]),
+    help="Content of a request: entity keys, or all feature values; by default keys if the model has entities.",
+)
 @click.option("--rows", default=1, show_default=True, help="Rows a request.")
-@click.option("--connections", default=64, show_default=True, help="The most requests on their way at once.")
-@click.option("--seconds", default=3.0, show_default=True, help="How long each load is kept up.")
+@click.option("--connections", default=64, show_default=True, help="Maximum number of concurrent requests.")
+@click.option("--seconds", default=3.0, show_default=True, help="Duration of each load, in seconds.")
 def command(call: Call, *, endpoint: str, by: str | None, rows: int, connections: int, seconds: float) -> None:
-    """Find the highest load at which ENDPOINT meets its deadline, and keep it as its baseline.
+    """Find the highest load at which ENDPOINT meets its deadline, and store it as the endpoint's baseline.
 
-    A gateway of its own is started for it, beside whatever serves; its predictions are not logged. It takes about a
-    minute. Met means: 99% of the requests that were due were answered within the deadline.
+    Starts a separate gateway, whose predictions are not logged. Takes about a minute. A load meets the deadline if 99%
+    of the requests that were due are answered within it.
     """
     from msgspec import to_builtins
 
@@ -46,12 +50,14 @@ def _show(console: Console, found: Baseline) -> None:
     per_request = "" if found.rows == 1 else f" of {found.rows} rows"
     limit = found.deadline_us / 1000
     if found.capacity is None:
-        console.print(f"No load that was tried met the deadline of {limit:g} ms.", style="bold red")
+        console.print(f"No tested load met the deadline of {limit:g} ms.", style="bold red")
     else:
         console.print(
             f"[bold]{found.capacity:,.0f}[/] requests/s{per_request} within {limit:g} ms, by {found.asked_by}"
         )
-    console.print(f"alone: p50 {found.alone_p50_us / 1000:.2f} ms, p99 {found.alone_p99_us / 1000:.2f} ms", style="dim")
+    console.print(
+        f"unloaded: p50 {found.alone_p50_us / 1000:.2f} ms, p99 {found.alone_p99_us / 1000:.2f} ms", style="dim"
+    )
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("offered/s", "answered/s", "in time", "refused", "p50 ms", "p99 ms"):
         table.add_column(heading, justify="right")
@@ -67,7 +73,7 @@ def _show(console: Console, found: Baseline) -> None:
     if found.stages_us:
         stages = ", ".join(f"{stage} {mean:,.0f} µs" for stage, mean in found.stages_us.items())
         batches = "" if found.batch_rows is None else f"; {found.batch_rows:.1f} rows a batch"
-        console.print(f"at the highest load that was met: {stages}{batches}", style="dim")
+        console.print(f"at the highest load within the deadline: {stages}{batches}", style="dim")
     console.print(found.machine, style="dim")
 
 

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @click.group("data", cls=Group)
 def command() -> None:
-    """Versions of the data: commits and tags, what differs, going back; a table's profile; the quarantine."""
+    """Versions of the data: commits, tags, diff and restore; a table's profile; the quarantine."""
 
 
 @make("commit")
-@click.option("--message", "-m", default="", help="What is special about it.")
+@click.option("--message", "-m", default="", help="Message of the commit.")
 def commit(call: Call, *, message: str) -> None:
-    """Name the present version of every table by one dataset commit."""
+    """Record the current version of every table in one dataset commit."""
     from mainspring.data.commits import commit as make_commit
 
     made = make_commit(call.project.lake, call.project.snapshots, call.project.wall, message)
@@ -37,9 +37,9 @@ def commit(call: Call, *, message: str) -> None:
 @click.argument("name")
 @click.argument("commit_id")
 def tag(call: Call, *, name: str, commit_id: str) -> None:
-    """Let tag NAME name a dataset commit: vacuum keeps what tags name.
+    """Tag a dataset commit as NAME; vacuum keeps tagged data.
 
-    COMMIT_ID is a commit's id or its beginning, another tag, or `now`, which makes a commit first.
+    COMMIT_ID is a commit's id or a prefix of it, another tag, or `now`, which makes a commit first.
     """
     from mainspring.operations.data.versions import tag as put
 
@@ -50,7 +50,7 @@ def tag(call: Call, *, name: str, commit_id: str) -> None:
 @make("untag")
 @click.argument("name")
 def untag(call: Call, *, name: str) -> None:
-    """Forget a tag."""
+    """Delete a tag."""
     call.project.snapshots.untag(name)
     call.result({"untagged": name}, lambda console: console.print(f"{name} is forgotten."))
 
@@ -58,9 +58,9 @@ def untag(call: Call, *, name: str) -> None:
 @make("vacuum")
 @click.option("--dry-run", is_flag=True, help="Only count.")
 def vacuum(call: Call, *, dry_run: bool) -> None:
-    """Delete the files that no tag, not the newest commit and not the newest version needs.
+    """Delete files that neither a tag, nor the newest commit, nor the newest version needs.
 
-    Tiles of rows that are gone, and of views that nobody reads any more, go first.
+    Tiles of deleted rows, and of views that are no longer in use, are deleted first.
     """
     from mainspring.data.commits import vacuum as run
     from mainspring.operations.features.live_views import ViewsInUse
@@ -79,7 +79,7 @@ def vacuum(call: Call, *, dry_run: bool) -> None:
 @make("quarantine")
 @click.argument("source")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
-@click.option("--reveal", is_flag=True, help="Also the values of `pii` columns; the audit log keeps who asked.")
+@click.option("--reveal", is_flag=True, help="Show the values of `pii` columns too; the audit log records the actor.")
 def quarantine(call: Call, *, source: str, limit: int, reveal: bool) -> None:
     """Show the rows of SOURCE that failed a check, with the reason."""
     from msgspec import json

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @make("log")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
 def log(call: Call, *, limit: int) -> None:
-    """List dataset commits, newest first: which tables changed, by how many rows and in which columns."""
+    """List dataset commits, newest first, with the tables, row counts and columns that changed."""
     from mainspring.core.time import format_instant
     from mainspring.data import history
 
@@ -44,7 +44,7 @@ def log(call: Call, *, limit: int) -> None:
                 )
             console.print(changes)
         if not found:
-            console.print("No dataset commits yet: each training makes one, and so does `mainspring data commit`.")
+            console.print("No dataset commits yet. Each training makes one, and so does `mainspring data commit`.")
 
     document = {
         "commits": [
@@ -68,8 +68,8 @@ def _more(change: TableChange) -> str:
 def diff(call: Call, *, before: str, after: str, table: str | None) -> None:
     """Show how the data differs between BEFORE and AFTER: commits, tags, or `now`.
 
-    Rows that came and went, columns that changed, and columns that hold something else than before: by the test of
-    Kolmogorov and Smirnov and one of the mean, or of the categories' shares, where the effect is large enough too.
+    Shows added and removed rows, changed columns, and columns whose distribution shifted: by the Kolmogorov-Smirnov
+    test and a test of the mean, or a test of the category shares, where the effect is also large enough.
     """
     from mainspring.operations.data.versions import diff as differences
 
@@ -86,7 +86,7 @@ def diff(call: Call, *, before: str, after: str, table: str | None) -> None:
         for each in found:
             _show_table(console, each)
         if not found:
-            console.print(f"{before} and {after} name the same data.")
+            console.print(f"{before} and {after} refer to the same data.")
 
     call.result({"before": before, "after": after, "tables": [asdict(each) for each in found]}, show)
 
@@ -117,9 +117,7 @@ def _show_table(console: Console, each: TableDiff) -> None:
             )
         console.print(columns)
     if same:
-        console.print(
-            f"    {same} columns hold what they held." if differing else "    Every column holds what it held."
-        )
+        console.print(f"    {same} columns have not shifted." if differing else "    No column has shifted.")
 
 
 def _values(column: ColumnDiff) -> str:
@@ -135,10 +133,11 @@ def _values(column: ColumnDiff) -> str:
 @click.argument("name")
 @click.option("--table", "source", help="Only the table of this source, with its quarantine.")
 def restore(call: Call, *, name: str, source: str | None) -> None:
-    """Let every source's table hold again what NAME, a commit or a tag, names.
+    """Restore every source's table to NAME, a commit or a tag.
 
-    As new versions: nothing is lost, and the commit of what was there is told, so there is a way back. Batches that
-    landed after NAME can be landed again. Online features follow. Cut short, it is finished by running it again.
+    Writes new versions, so nothing is lost: the command prints the commit of the previous state, to undo the restore.
+    Batches that were ingested after NAME can be ingested again. Online features follow. Run an interrupted restore
+    again to complete it.
     """
     from mainspring.operations.data.versions import restore as run
     from mainspring.operations.materialize import materialise_views
@@ -166,17 +165,17 @@ def restore(call: Call, *, name: str, source: str | None) -> None:
     def show(console: Console) -> None:
         for each in report.tables:
             if each.version is None:
-                console.print(f"[bold]{each.table}[/] holds that already: {each.rows:,} rows.")
+                console.print(f"[bold]{each.table}[/] is already in this state: {each.rows:,} rows.")
             else:
-                was = "empty, as it was not there yet" if each.target is None else f"as version {each.target}"
+                was = "empty (it did not exist then)" if each.target is None else f"as version {each.target}"
                 console.print(
                     f"[bold]{each.table}[/] version {each.version} is {was}:"
                     f" {each.rows_before:,} -> {each.rows:,} rows."
                 )
         if report.left:
-            console.print(f"Left as they are, because nothing lands in them: {', '.join(report.left)}.")
+            console.print(f"Not restored, because ingestion does not write them: {', '.join(report.left)}.")
         console.print(f"Dataset commit [bold]{report.commit}[/].")
         if report.before not in (None, report.commit):
-            console.print(f"The way back: `mainspring data restore {report.before}`.")
+            console.print(f"Undo with `mainspring data restore {report.before}`.")
 
     call.result(asdict(report), show)

@@ -21,12 +21,12 @@ _WIDEST = 24  # characters of the picture
 
 @make("profile")
 @click.argument("source")
-@click.option("--at", default="now", show_default=True, help="The commit or tag at which to look.")
+@click.option("--at", default="now", show_default=True, help="The commit or tag to read.")
 def profile(call: Call, *, source: str, at: str) -> None:
-    """Show what the columns of SOURCE hold: nulls, distinct values, range, distribution, commonest values.
+    """Show statistics of each column of SOURCE: nulls, distinct values, range, distribution, most frequent values.
 
-    One scan of the table, in bounded memory. Of columns that identify a person there are only counts. With --json also
-    mean, standard deviation, seven quantiles and the histogram's numbers.
+    Scans the table once, in bounded memory. For columns that identify a person, only counts are shown. --json adds the
+    mean, standard deviation, seven quantiles and the histogram.
     """
     from mainspring.operations.data.versions import profile as profiled
 
@@ -74,7 +74,7 @@ def _show(console: Console, source: str, found: TableProfile) -> None:
     table.add_column("type")
     for name in ("nulls", "distinct", "min", "median", "max"):
         table.add_column(name, justify="right")
-    table.add_column("distribution, or commonest", max_width=_WIDEST + 8, overflow="ellipsis", no_wrap=True)
+    table.add_column("distribution, or most frequent", max_width=_WIDEST + 8, overflow="ellipsis", no_wrap=True)
     for column in found.columns:
         nulls = (column.nulls + column.nans) / found.rows if found.rows else 0.0
         table.add_row(

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 @make("demo")
-@click.option("--keep", is_flag=True, help="Leave it running until Ctrl-C.")
+@click.option("--keep", is_flag=True, help="Keep the project running until Ctrl-C.")
 def command(call: Call, *, keep: bool) -> int:
-    """See all of it on the flights of 2013: land, train, gate, serve, watch.
+    """Run the flights example from ingestion to monitoring: ingest, train, gate, serve, monitor.
 
-    Trains on January to June, then lives July and August again as real requests. Runs in the flights' project if the
-    current folder is one, else in a new folder `flights`.
+    Trains on January to June of 2013, then replays July and August as real requests. Uses the flights project in the
+    current folder if there is one, else creates the folder `flights`.
     """
     from mainspring.operations.demo import walkthrough
     from mainspring.processes.supervisor import Supervisor
@@ -35,11 +35,11 @@ def command(call: Call, *, keep: bool) -> int:
         def key(token: str | None) -> None:
             if token is None:
                 progress.say(
-                    "\nThe administrator's key was shown by an earlier start. For another one run\n"
-                    "  mainspring keys create NAME --scope admin\n"
+                    "\nThe administrator's key was shown at an earlier start. To create another, run\n  mainspring "
+                    "keys create NAME --scope admin\n"
                 )
             else:
-                progress.say(f"\nThe administrator's key, shown this once:\n  {token}\n")
+                progress.say(f"\nThe administrator's key (shown only once):\n  {token}\n")
 
         shown = walkthrough.Shown(progress.update, progress.finish, key)
         with walkthrough.demo(project, shown, lambda opened: Supervisor(opened).running()) as summary:
@@ -58,7 +58,7 @@ def _show(console: Console, found: Summary, keep: bool) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2))
     live = "–" if found.live_auc is None else f"{found.live_auc:.4f}"
     rows = [
-        ("landed", f"{found.rows_ingested:,} rows, {found.rows_quarantined:,} in the quarantine"),
+        ("ingested", f"{found.rows_ingested:,} rows, {found.rows_quarantined:,} in the quarantine"),
         ("trained", f"{found.training_rows:,} rows, {found.holdout_rows:,} held out"),
         ("AUC", f"[bold]{found.auc:.4f}[/] held out, {found.baseline_auc:.4f} from the schedule alone"),
         ("gate", f"{found.gate}; version {found.model_version}, bundle {found.bundle_digest[:12]}"),
@@ -66,7 +66,13 @@ def _show(console: Console, found: Summary, keep: bool) -> None:
         ("latency", f"p50 {found.p50_ms:.2f} ms, p99 {found.p99_ms:.2f} ms a request"),
         ("live AUC", f"[bold]{live}[/] on {found.labels_joined:,} labels ({found.label_coverage:.1%} of predictions)"),
         ("drift", _few(found.drifted_columns)),
-        ("skew", f"{found.features_differing:,} of {found.features_compared:,} served values differ from training's"),
+        (
+            "skew",
+            (
+                f"{found.features_differing:,} of {found.features_compared:,} served feature values differ from "
+                "training's"
+            ),
+        ),
         ("took", f"{found.seconds:.1f} s"),
     ]
     for name, text in rows:
@@ -87,5 +93,5 @@ def _show(console: Console, found: Summary, keep: bool) -> None:
 def _few(names: list[str], most: int = 4) -> str:
     if not names:
         return "none"
-    more = f" and {len(names) - most} more: summer is not January to June" if len(names) > most else ""
+    more = f" and {len(names) - most} more (summer differs from January to June)" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @make("doctor", reads_only=True)
 def command(call: Call) -> int:
-    """Check definitions, files, catalog, lake, models, log, jobs and processes; exit 13 if something is not well."""
+    """Check definitions, files, catalog, lake, models, log, jobs and processes; exit with 13 if there is a problem."""
     from mainspring.operations.doctor import examine
 
     findings = examine(call.project)
@@ -28,7 +28,7 @@ def command(call: Call) -> int:
             if finding.fix:
                 console.print(f"  Fix: {finding.fix}", markup=False)
         to_do = any(finding.fix for finding in findings)
-        whole = "All is whole; something is to be done yet." if to_do else "All is well."
+        whole = "No damage found, but some steps remain." if to_do else "All is well."
         console.print(whole if well else "Not all is well.", style="bold")
 
     call.result({"well": well, "findings": findings}, show)

@@ -26,14 +26,14 @@ _MISMATCHES_SHOWN = 20
 
 @click.group("features", cls=Group)
 def command() -> None:
-    """Features: what there is, how it is computed, what it is worth, whether its reads agree."""
+    """Features: list and show views, explain their SQL, read values, verify that the reads agree."""
 
 
 @make("list")
-@click.option("--search", default="", help="Only views in which all of these words occur.")
+@click.option("--search", default="", help="Only views that contain all of these words.")
 @click.option("--owner", help="Only views of this owner.")
 def list_(call: Call, *, search: str, owner: str | None) -> None:
-    """List the feature views, and how far each is materialised online."""
+    """List the feature views, with the progress of each view's materialisation."""
     from mainspring.operations.features.search import search as find
 
     found = find(call.project.definitions.views.values(), search, owner)
@@ -138,10 +138,10 @@ def _worded(feature: dict[str, Any]) -> str:
 
 @make("explain")
 @click.argument("name", metavar="MODEL|VIEW")
-@click.option("--sql", "sql_only", is_flag=True, help="The SQL alone.")
-@click.option("--analyze", is_flag=True, help="Let DuckDB say how it would run each query.")
+@click.option("--sql", "sql_only", is_flag=True, help="Print only the SQL.")
+@click.option("--analyze", is_flag=True, help="Add DuckDB's query plan.")
 def explain(call: Call, *, name: str, sql_only: bool, analyze: bool) -> None:
-    """Show how the training set of MODEL, or the features of VIEW, are read from the lake: the plan and the SQL."""
+    """Show the plan and the SQL that read the training set of MODEL, or the features of VIEW, from the lake."""
     from mainspring.operations.features.explaining import explain as plan
     from mainspring.operations.features.format_sql import laid_out
     from mainspring.operations.features.reports import about
@@ -175,17 +175,18 @@ def _show_sql(console: Console, sql: str) -> None:
 @make("verify")
 @click.argument("name", metavar="MODEL|VIEW")
 @click.option("--sample", default=200, show_default=True, type=click.IntRange(1, 1_000_000),
-              help="About how many (entity, instant) pairs of each view.")  # fmt: skip
-@click.option("--seed", default=0, show_default=True, help="The same seed looks at the same entities and instants.")
+              help="Approximate number of (entity, instant) pairs per view.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, help="The same seed chooses the same entities and instants.")
 @click.option("--entities", default=200, show_default=True, type=click.IntRange(1, 100_000),
-              help="How many entities at most.")  # fmt: skip
+              help="Maximum number of entities.")  # fmt: skip
 @click.option("--rows", default=300_000, show_default=True, type=click.IntRange(1, 100_000_000),
-              help="How many rows of theirs at most.")  # fmt: skip
+              help="Maximum number of rows of these entities.")  # fmt: skip
 def verify(call: Call, *, name: str, sample: int, seed: int, entities: int, rows: int) -> int:
-    """Compare the reads of VIEW, or of all that MODEL uses, on your own data; exit with 3 where they differ.
+    """Compare the offline and online reads of VIEW, or of all views of MODEL, on the project's data; exit with 3 if
+    they differ.
 
-    Random entities at random instants, most of them beside one at which something changes, are read offline, online
-    from states built for it, and by brute force; the live online store is compared as it is now. Nothing is written.
+    Reads random entities at random instants, most of them close to a change: offline, online from states built for the
+    comparison, and by brute force. Also compares the live online store as it is now. Writes nothing.
     """
     from mainspring.features.verify.chosen import Bounds
     from mainspring.operations.features.verifying import verify as run
@@ -225,23 +226,25 @@ def _show_verification(console: Console, found: Verification) -> None:
     )
     console.print(f"  {found.pairs:,} pairs, {found.entities:,} entities, seed {found.seed}", style="dim")
     if found.behind:
-        console.print(f"  {found.behind:,} entities have rows that the live store has not seen yet", style="dim")
+        console.print(f"  {found.behind:,} entities have rows that the live store does not contain yet", style="dim")
     for note in found.notes:
         console.print(f"  {note}", style="dim", markup=False)
     for mismatch in found.mismatches[:_MISMATCHES_SHOWN]:
         console.print(f"  {in_words(mismatch)}", markup=False, highlight=False, soft_wrap=True, style="red")
     if len(found.mismatches) > _MISMATCHES_SHOWN:
-        console.print(f"  and {len(found.mismatches) - _MISMATCHES_SHOWN:,} more: --json has all")
+        console.print(f"  and {len(found.mismatches) - _MISMATCHES_SHOWN:,} more; --json lists all")
 
 
 @make("entity")
 @click.argument("view")
 @click.argument("key", nargs=-1, required=True, metavar="NAME=VALUE...")
-@click.option("--reveal", is_flag=True, help="Also values made from `pii` columns; the audit log keeps who asked.")
+@click.option(
+    "--reveal", is_flag=True, help="Show values derived from `pii` columns too; the audit log records the actor."
+)
 def entity(call: Call, *, view: str, key: tuple[str, ...], reveal: bool) -> None:
-    """Show one entity's features in VIEW as the online store has them now, beside the offline read: `origin=EWR`.
+    """Show one entity's features in VIEW, online and offline side by side: `origin=EWR`.
 
-    Values alone will do, in the order of the entity's keys.
+    The names may be left out: values are then taken in the order of the entity's keys.
     """
     from mainspring.features.keys import typed_key
     from mainspring.operations.auditing import audit
@@ -270,14 +273,14 @@ def entity(call: Call, *, view: str, key: tuple[str, ...], reveal: bool) -> None
             offline = "" if found.problem else _shown(value.offline)
             online = _shown(value.online)
             if value.withheld:
-                online = offline = f"withheld: made from {', '.join(value.personal)}; see it with --reveal"
+                online = offline = f"withheld: derived from {', '.join(value.personal)}; show it with --reveal"
             style = "red" if value.differs else None
             table.add_row(
                 value.feature, escape(online), shown_status(value.status, value.online), escape(offline), style=style
             )
         console.print(table)
         if found.pending:
-            console.print(f"{found.pending:,} of its rows became visible since then.", style="dim")
+            console.print(f"{found.pending:,} of its rows have become visible since then.", style="dim")
         if found.problem:
             console.print(f"The offline values could not be read: {found.problem}", markup=False)
 

@@ -19,17 +19,19 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 @make("read")
 @click.argument("of", nargs=-1, required=True, metavar="MODEL|VIEW|FEATURE...")
-@click.option("--to", required=True, type=_FILE, help="The Parquet file to write; one that is there is replaced.")
+@click.option("--to", required=True, type=_FILE, help="The Parquet file to write; an existing file is replaced.")
 @click.option("--labels", type=_FILE, help="A Parquet file of rows; by default the observations of MODEL.")
-@click.option("--at", help="The column of the labels with the time of each row.")
-@click.option("--since", help="Of the observations of MODEL: from this instant on (ISO 8601).")
-@click.option("--until", help="Likewise, before this instant; by default now.")
-@click.option("--memory", default="2GB", show_default=True, help="What may be used before it spills to disk.")
+@click.option("--at", help="The column of --labels with the time of each row.")
+@click.option("--since", help="Use observations of MODEL from this instant on (ISO 8601).")
+@click.option("--until", help="Use observations of MODEL before this instant; by default now.")
+@click.option(
+    "--memory", default="2GB", show_default=True, help="Memory limit; larger intermediate results spill to disk."
+)
 def read(call: Call, *, of: tuple[str, ...], to: Path, labels: Path | None, at: str | None, since: str | None,
          until: str | None, memory: str) -> None:  # fmt: skip
-    """Write the training set of MODEL, or VIEWs and FEATUREs as they were at the times of --labels, to a file.
+    """Write the training set of MODEL, or VIEWs and FEATUREs at the times of --labels, to a Parquet file.
 
-    There may be more rows than memory holds. The file is there whole or not at all.
+    The result may be larger than memory. The file is written completely or not at all.
     """
     from mainspring.operations.features import reading, writing
     from mainspring.operations.features.choosing import choose

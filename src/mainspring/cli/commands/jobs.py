@@ -18,21 +18,29 @@ if TYPE_CHECKING:
     from mainspring.jobs.model import Job
 
 _STATUSES = ("queued", "running", "done", "failed", "cancelled")
-_WAIT = click.option("--wait", is_flag=True, help="Until it has ended; the exit code says how.")
-_HERE = click.option("--here", is_flag=True, help="In this process, with whatever else is due, until it has ended.")
+_WAIT = click.option("--wait", is_flag=True, help="Wait until the job has ended; the exit code reports its result.")
+_HERE = click.option(
+    "--here", is_flag=True, help="Run the job in this process, with all other due jobs, until it has ended."
+)
 
 
 @click.group("jobs", cls=Group)
 def command() -> None:
-    """Work in the background and by the clock. It goes on after a kill where it was."""
+    """Background and scheduled work. A job resumes after a kill."""
 
 
 @make("list")
-@click.option("--status", "statuses", multiple=True, type=click.Choice(_STATUSES), help="Only these; may be repeated.")
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice(_STATUSES),
+    help="Only jobs with this status; may be repeated.",
+)
 @click.option("--job", "names", multiple=True, help="Only jobs of this name; may be repeated.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
 def list_(call: Call, *, statuses: tuple[str, ...], names: tuple[str, ...], limit: int) -> None:
-    """List jobs, newest first. One that `failed` did so for good: nobody tries again before `retry`."""
+    """List jobs, newest first. A `failed` job is not attempted again before `retry`."""
     from mainspring.jobs.model import Status
 
     found = call.project.jobs.find(statuses=[Status(each) for each in statuses], handlers=names, limit=limit)
@@ -41,7 +49,7 @@ def list_(call: Call, *, statuses: tuple[str, ...], names: tuple[str, ...], limi
         from rich.table import Table
 
         if not found:
-            console.print("No such job." if statuses or names else "No job yet. Next: mainspring jobs run NAME")
+            console.print("No job matches." if statuses or names else "No jobs yet. Next: mainspring jobs run NAME")
             return
         table = Table(box=None, header_style="bold")
         for column in ("id", "job", "status", "queued"):
@@ -82,13 +90,13 @@ def show(call: Call, *, job_id: str) -> None:
 @make("run")
 @click.argument("name")
 @click.argument("argument", required=False, metavar="[JSON]")
-@click.option("--key", help="Two jobs of one name and key are one.")
+@click.option("--key", help="Idempotency key: jobs with the same name and key are one job.")
 @_WAIT
 @_HERE
 def run(call: Call, *, name: str, argument: str | None, key: str | None, wait: bool, here: bool) -> int:
-    """Queue a job, for the worker of a running `up`. JSON is its argument, an object.
+    """Queue a job for the worker of a running `up`. JSON is its argument, an object.
 
-    collect-garbage, forget-jobs, materialise, tidy: what they do and take is in docs/howto/jobs.md.
+    The built-in jobs are collect-garbage, forget-jobs, materialise and tidy; docs/howto/jobs.md describes them.
     """
     from mainspring.operations.jobs import queue
 
@@ -99,7 +107,7 @@ def run(call: Call, *, name: str, argument: str | None, key: str | None, wait: b
 @make("cancel")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 def cancel(call: Call, *, ids: tuple[str, ...]) -> None:
-    """End jobs: a queued one at once, a running one at the end of its step."""
+    """Cancel jobs: a queued job at once, a running job at the end of its step."""
     done = call.project.jobs.cancel(ids, call.project.wall.now())
     call.result([_document(job) for job in done], lambda console: _tell(console, done))
 
@@ -107,14 +115,14 @@ def cancel(call: Call, *, ids: tuple[str, ...]) -> None:
 @make("retry")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 def retry(call: Call, *, ids: tuple[str, ...]) -> None:
-    """Queue failed and cancelled jobs again; they go on after the last step that they finished."""
+    """Queue failed and cancelled jobs again; each resumes after its last finished step."""
     done = call.project.jobs.retry(ids, call.project.wall.now())
     call.result([_document(job) for job in done], lambda console: _tell(console, done))
 
 
 @make("schedules")
 def schedules(call: Call) -> None:
-    """List what is due by the clock, and when next."""
+    """List the schedules, with the next run of each."""
     from mainspring.operations.jobs.queue import planned
 
     found = planned(call.project)
@@ -151,7 +159,7 @@ def _follow(call: Call, job: Job, *, wait: bool, here: bool) -> int:
     def show(console: Console) -> None:
         _tell(console, [job])
         if job.status == "queued" and not queue.worker_is_up(call.project):
-            _print(console, "Nobody runs jobs here now: `mainspring up` does, or the same command with --here.")
+            _print(console, "No worker is running: start one with `mainspring up`, or repeat the command with --here.")
 
     call.result(_document(job), show)
     return exits.INTERNAL if job.status in ("failed", "cancelled") else exits.OK
@@ -169,7 +177,9 @@ def _parsed(argument: str | None) -> Any:
     try:
         return None if argument is None else json.loads(argument)
     except ValueError as error:
-        raise Invalid(f"The argument is no JSON: {error}.", fix="""write an object: '{"grace": "30d"}'.""") from None
+        raise Invalid(
+            f"The argument is not valid JSON: {error}.", fix="""write an object: '{"grace": "30d"}'."""
+        ) from None
 
 
 def _state(job: Job) -> str:
@@ -181,7 +191,7 @@ def _state(job: Job) -> str:
     if job.status == "running" and job.progress is not None:
         total = "" if job.progress.total is None else f" of {job.progress.total:g}"
         return f"running, {job.progress.done:g}{total} {job.progress.note}".rstrip()
-    return f"{job.status}, to be cancelled" if job.cancelling else str(job.status)
+    return f"{job.status}, cancellation requested" if job.cancelling else str(job.status)
 
 
 def _tell(console: Console, jobs: list[Job]) -> None:

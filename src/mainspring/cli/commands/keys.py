@@ -24,9 +24,9 @@ def command() -> None:
 @make("create")
 @click.argument("name")
 @click.option("--scope", "scopes", multiple=True, required=True, type=click.Choice([*_SCOPES, "admin"]))
-@click.option("--expires", default="90d", show_default=True, help="How long it lives.")
+@click.option("--expires", default="90d", show_default=True, help="Lifetime of the key.")
 def create(call: Call, *, name: str, scopes: tuple[str, ...], expires: str) -> None:
-    """Create a key for NAME and show it, this once."""
+    """Create a key for NAME and show it once."""
     from mainspring.core.time import parse_duration
     from mainspring.operations.keys import create_key
 
@@ -38,9 +38,9 @@ def create(call: Call, *, name: str, scopes: tuple[str, ...], expires: str) -> N
 
 
 @make("list")
-@click.option("--all", "all_", is_flag=True, help="Also those that have expired or were revoked.")
+@click.option("--all", "all_", is_flag=True, help="Include expired and revoked keys.")
 def list_(call: Call, *, all_: bool) -> None:
-    """List keys; their secrets are not kept."""
+    """List keys, without their secrets, which are not stored."""
     from mainspring.core.time import format_instant
 
     now = call.project.wall.now()
@@ -79,7 +79,7 @@ def _to_the_second(instant: int) -> str:
 @make("revoke")
 @click.argument("key_id")
 def revoke(call: Call, *, key_id: str) -> None:
-    """Revoke a key; every process refuses it within a second."""
+    """Revoke a key; every process rejects it within a second."""
     from mainspring.operations.keys import revoke_key
 
     revoke_key(call.project, key_id)

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 @make("materialize")
 @click.argument("views", nargs=-1)
-@click.option("--rebuild", is_flag=True, help="Compute every entity again, beside what is served, and swap it in.")
-@click.option("--through", help="Through this instant (ISO 8601), instead of now.")
+@click.option(
+    "--rebuild", is_flag=True, help="Recompute every entity beside the state that is served, then swap it in."
+)
+@click.option("--through", help="Materialise through this instant (ISO 8601), instead of now.")
 def command(call: Call, *, views: tuple[str, ...], through: str | None, rebuild: bool) -> None:
-    """Bring the online features of VIEWS, by default of all, up to date with the lake.
+    """Bring the online features of VIEWS, by default of all views, up to date with the lake.
 
-    A rebuild that was stopped goes on where it was when it is run again.
+    Run an interrupted rebuild again to resume it.
     """
     from mainspring.core.time import SECOND, format_instant, parse_instant
     from mainspring.operations.materialize import materialise_views
@@ -56,6 +58,6 @@ def command(call: Call, *, views: tuple[str, ...], through: str | None, rebuild:
                 console.print(f"[yellow]{warning}[/]")
         idle = [view.name for view in chosen if view.name not in {report.view for report in reports}]
         if idle:
-            console.print(f"No data has landed yet for {', '.join(idle)}.")
+            console.print(f"No data has been ingested yet for {', '.join(idle)}.")
 
     call.result([dated(report, "through") for report in reports], show)

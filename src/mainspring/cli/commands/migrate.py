@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 @make("migrate")
-@click.option("--to", required=True, metavar="NAME", help="The profile to bring it to.")
+@click.option("--to", required=True, metavar="NAME", help="The profile to copy to.")
 def command(call: Call, *, to: str) -> None:
     """Copy the lake, the bundles, the online features, the runs and the catalog to profile NAME, and compare them.
 
-    What is there in the profile that is used now stays as it is. The project must not be up. After an interruption
-    run it again: it does what is left. At the end it says what to change.
+    The current profile's data is not changed. The project must not be up. Run an interrupted migration again to
+    complete it. At the end the command prints the settings to change.
     """
     from mainspring.operations.migrate.migration import migrate
     from mainspring.project import open_project
@@ -58,13 +58,15 @@ def command(call: Call, *, to: str) -> None:
                 if one not in empty:
                     table.add_row("", one.name, f"{one.rows:,}" if one.rows else "", one.digest)
             if empty:
-                table.add_row("", f"[dim]and {len(empty)} without a row[/]", "", "")
+                table.add_row("", f"[dim]and {len(empty)} empty tables[/]", "", "")
         console.print(table)
-        console.print(f"All of it is in profile {to}, and was compared there; {source.settings.profile} is as it was.")
+        console.print(
+            f"Everything was copied to profile {to} and compared there; {source.settings.profile} is unchanged."
+        )
         console.print(
             f'Next: set profile = "{to}" in {source.settings.root / "mainspring.toml"} (or MAINSPRING_PROFILE={to}), '
-            f"then run mainspring up. What stays on this machine: {source.settings.state}, with the keys, the files of "
-            "runs and the log's segments; on another machine, put a copy of its keys there first.",
+            f"then run mainspring up. The folder {source.settings.state} stays on this machine, with the keys, "
+            "the files of runs and the log's segments; on another machine, first copy its keys there.",
             markup=False,
         )
 

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 _golden = click.option(
     "--golden",
     type=click.Path(dir_okay=False, exists=True, path_type=Path),
-    help="JSON with `inputs`, name -> rows, and `outputs` where known; by default seeded rows of the model's shapes.",
+    help="JSON with `inputs` (name -> rows), and `outputs` where known; by default seeded rows of the model's shapes.",
 )
-_alias = click.option("--alias", help="Let this alias name the version; champion goes live.")
+_alias = click.option("--alias", help="Move this alias to the version; champion goes live.")
 
 
 @click.group("models", cls=Group, short_help="Versions: add, show, approve, delete, export.")
 def command() -> None:
-    """Versions of models: files, functions and graphs that no training made; what is known and decided of all."""
+    """Model versions: register files, functions and graphs; show lineage, approvals and history."""
 
 
 @make("add")
@@ -37,12 +37,14 @@ def command() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @_golden
 @_alias
-@click.option("--parent", metavar="NAME:VERSION", help="The version that it was made from, for its lineage.")
+@click.option(
+    "--parent", metavar="NAME:VERSION", help="The version that this version was derived from, for its lineage."
+)
 def add(call: Call, *, name: str, file: Path, golden: Path | None, alias: str | None, parent: str | None) -> None:
     """Register FILE (.onnx; XGBoost's .ubj or .json; LightGBM's .txt) as a version of the model NAME.
 
-    It is tried in a process of its own, sealed with golden rows, and signed. Other formats are refused, as are files
-    with data or operators from elsewhere.
+    Runs the file in a separate process, seals it with golden rows, and signs it. Rejects other formats, and files with
+    external data or custom operators.
     """
     from mainspring.operations.models.adding import add_file
 
@@ -53,7 +55,9 @@ def add(call: Call, *, name: str, file: Path, golden: Path | None, alias: str | 
 @click.argument("name")
 @click.argument("function", metavar="MODULE:FUNCTION")
 @click.option("--input", "inputs", multiple=True, required=True, help="NAME:DATATYPE[:DIMS], such as x:FP32:-1,4.")
-@click.option("--output", "outputs", multiple=True, required=True, help="Likewise; the first dimension is the rows.")
+@click.option(
+    "--output", "outputs", multiple=True, required=True, help="NAME:DATATYPE[:DIMS]; the first dimension is the rows."
+)
 @_golden
 @_alias
 def function(
@@ -68,8 +72,8 @@ def function(
 ) -> None:
     """Register a Python function of the project as a version of the model NAME.
 
-    Only its name and a digest of its source are kept: a gateway imports it from the project, and refuses it where the
-    source has changed since.
+    Stores only its name and a digest of its source: a gateway imports it from the project, and rejects it if the
+    source has changed.
     """
     from mainspring.operations.models.adding import add_function
     from mainspring.operations.models.tensor_specs import parse_spec
@@ -86,8 +90,7 @@ def function(
 def compose(call: Call, *, name: str, graph: Path, golden: Path | None, alias: str | None) -> None:
     """Register a graph of versions, written in the JSON file GRAPH, as a version of the model NAME.
 
-    Each node is a version (`model: name@alias`), which is pinned by its digest, or combines answers: mean, weighted,
-    vote.
+    Each node is a version (`model: name@alias`), pinned by its digest, or combines predictions: mean, weighted, vote.
     """
     from mainspring.operations.models.composing import compose, read_plan
 
@@ -136,7 +139,7 @@ def _told(call: Call, added: Added) -> None:
                 console.print(f"  {verb} {spec.name}: {spec.datatype} {list(spec.shape)}", markup=False)
         console.print(f"  {added.golden_rows} golden rows")
         if added.alias:
-            console.print(f"[green]{added.model}@{added.alias} names it.[/]")
+            console.print(f"[green]{added.model}@{added.alias} now names it.[/]")
         else:
             console.print(f"Next: mainspring promote {added.model} {added.version}")
 

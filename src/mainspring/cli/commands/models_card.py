@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 @make("card")
 @click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
 @click.option("--format", "kind", type=click.Choice(["md", "html", "json"]), default="md", show_default=True)
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the card to this file.")
 def card(call: Call, *, reference: str, kind: str, output: Path | None) -> None:
     """Print a version's model card: data, metrics with intervals, slices, lineage, time, energy, cost, gaps.
 
-    Intended use, limits, ethical considerations and contact come from `cards/NAME.md`. NAME alone is the champion, or
-    the newest where there is none. With --json, the card is the document.
+    Intended use, limits, ethical considerations and contact come from `cards/NAME.md`. NAME alone selects the
+    champion, or the newest version if there is none. --json prints the card as a document.
     """
     from mainspring.operations.models import cards
 

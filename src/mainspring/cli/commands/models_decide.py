@@ -14,13 +14,13 @@ from mainspring.cli.stdout_redirect import dated
 if TYPE_CHECKING:
     from rich.console import Console
 
-_REASON = click.option("--reason", default="", help="Why, for the history.")
+_REASON = click.option("--reason", default="", help="Reason, for the history.")
 
 
 _KEY_FILE = click.option(
     "--key-file",
     type=click.Path(dir_okay=False, exists=True, path_type=Path),
-    help="A file with an API key of the scope manage: who says so. By default the user of this machine.",
+    help="A file with an API key of the scope manage, which identifies the actor. By default the user of this machine.",
 )
 
 
@@ -29,7 +29,7 @@ _KEY_FILE = click.option(
 @_KEY_FILE
 @_REASON
 def approve(call: Call, *, reference: str, key_file: Path | None, reason: str) -> None:
-    """Say that a version may go live. Its author cannot."""
+    """Approve a version for promotion, as somebody other than its author."""
     from mainspring.operations.models import curating
 
     done = curating.approve(call.project, reference, key=_key(key_file), reason=reason)
@@ -43,11 +43,11 @@ def approve(call: Call, *, reference: str, key_file: Path | None, reason: str) -
 
 @make("withdraw")
 @click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
-@click.option("--approver", help="Whose approval, as `show` writes it. By default that of who withdraws.")
+@click.option("--approver", help="The approver, as `show` prints it. By default the actor who withdraws.")
 @_KEY_FILE
 @_REASON
 def withdraw(call: Call, *, reference: str, approver: str | None, key_file: Path | None, reason: str) -> None:
-    """Take an approval back: it counts no more at a promotion. What is live stays live until a rollback."""
+    """Withdraw an approval: promotions no longer count it. A live version stays live until a rollback."""
     from mainspring.operations.models import curating
 
     done = curating.withdraw(call.project, reference, approver=approver, key=_key(key_file), reason=reason)
@@ -55,7 +55,7 @@ def withdraw(call: Call, *, reference: str, approver: str | None, key_file: Path
     call.result(
         dated(done, "at", "approval.at"),
         lambda console: console.print(
-            f"The approval of {approval.model}:{approval.version} by {approval.approver} counts no more.",
+            f"The approval of {approval.model}:{approval.version} by {approval.approver} is withdrawn.",
             markup=False,
             highlight=False,
         ),
@@ -70,9 +70,9 @@ def _key(file: Path | None) -> str | None:
 @click.argument("reference", metavar="NAME:VERSION")
 @_REASON
 def delete(call: Call, *, reference: str, reason: str) -> None:
-    """Mark a version for deletion. `mainspring models gc` removes it when its grace is over.
+    """Mark a version for deletion. `mainspring models gc` removes it after a grace period.
 
-    One that an alias or an endpoint leads to is refused.
+    A version that an alias or an endpoint uses cannot be deleted.
     """
     from mainspring.operations.models import curating
 
@@ -80,7 +80,8 @@ def delete(call: Call, *, reference: str, reason: str) -> None:
     call.result(
         dated(done, "at"),
         lambda console: console.print(
-            f"{done.model}:{done.version} is marked. `mainspring models restore` takes it back while it is there.",
+            f"{done.model}:{done.version} is marked for deletion. Undo with `mainspring models restore` before "
+            "the grace period ends.",
             markup=False,
             highlight=False,
         ),
@@ -90,7 +91,7 @@ def delete(call: Call, *, reference: str, reason: str) -> None:
 @make("restore")
 @click.argument("reference", metavar="NAME:VERSION")
 def restore(call: Call, *, reference: str) -> None:
-    """Take a mark for deletion back."""
+    """Unmark a version that is marked for deletion."""
     from mainspring.operations.models import curating
 
     done = curating.restore(call.project, reference)
@@ -101,12 +102,12 @@ def restore(call: Call, *, reference: str) -> None:
 
 
 @make("gc")
-@click.option("--grace", default="7d", show_default=True, help="How old a mark or an unnamed bundle is at least.")
-@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@click.option("--grace", default="7d", show_default=True, help="Minimum age of a mark or an unreferenced bundle.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, without removing it.")
 def gc(call: Call, *, grace: str, dry_run: bool) -> None:
-    """Remove marked versions and the bundles that nothing leads to.
+    """Remove marked versions and unreferenced bundles.
 
-    A bundle stays while a version, an alias, a tag, a graph, an endpoint, a route or a logged prediction names it.
+    A bundle stays while a version, alias, tag, graph, endpoint, route or logged prediction refers to it.
     """
     from mainspring.core.time import parse_duration
     from mainspring.operations.models import curating
@@ -122,7 +123,7 @@ def gc(call: Call, *, grace: str, dry_run: bool) -> None:
         for mark, reason in done.kept:
             console.print(f"  {mark.model}:{mark.version} stays: {reason}", markup=False, highlight=False)
         if done.unfinished:
-            console.print(f"  {done.unfinished} unfinished bundles of writers that died removed", highlight=False)
+            console.print(f"  {done.unfinished} unfinished bundles of killed processes removed", highlight=False)
         console.print(f"{len(done.versions)} versions and {len(done.bundles)} bundles {word}.")
 
     document = {

@@ -22,9 +22,9 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
 @click.argument("file", type=_FILE)
 def export(call: Call, *, reference: str, file: Path) -> None:
-    """Write a version to a new FILE that another installation can import.
+    """Export a version to a new FILE that another installation can import.
 
-    It holds held-out rows of the training data, as the bundle does.
+    The file contains held-out rows of the training data, as the bundle does.
     """
     from mainspring.operations.models.transferring import export_version
 
@@ -42,7 +42,7 @@ def export(call: Call, *, reference: str, file: Path) -> None:
 @make("import")
 @click.argument("file", type=_FILE)
 def import_(call: Call, *, file: Path) -> None:
-    """Register the version in FILE. Its signature must be of a key that `mainspring models trust` was told."""
+    """Import the version in FILE. It must be signed by a key that `mainspring models trust` has added."""
     from mainspring.operations.models.transferring import import_version
 
     done = import_version(call.project, file)
@@ -62,7 +62,7 @@ def import_(call: Call, *, file: Path) -> None:
 
 @make("key")
 def key(call: Call) -> None:
-    """Print this installation's public key, for others to trust."""
+    """Print this installation's public key, for other installations to trust."""
     public = call.project.signing_key.public.hex()
     call.result({"key": public}, lambda console: console.print(public, soft_wrap=True, highlight=False))
 
@@ -70,7 +70,7 @@ def key(call: Call) -> None:
 @make("trust")
 @click.argument("name", required=False)
 @click.argument("key", required=False)
-@click.option("--forget", help="Trust the key of this name no longer.")
+@click.option("--forget", help="Remove the key of this name.")
 def trust(call: Call, *, name: str | None, key: str | None, forget: str | None) -> None:
     """Trust another installation's public KEY, under NAME; without either, list the trusted keys."""
     from mainspring.core.time import format_instant
@@ -89,7 +89,7 @@ def trust(call: Call, *, name: str | None, key: str | None, forget: str | None) 
             line = f"{each.name}  {each.public.hex()}  {each.actor}, {format_instant(each.at)}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         if not found:
-            console.print("No key of another installation is trusted.")
+            console.print("No key of another installation is trusted yet.")
 
     call.result([{**dated(each, "at"), "public": each.public.hex()} for each in found], told)
 

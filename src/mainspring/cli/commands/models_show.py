@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 @make("show")
 @click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
 def show(call: Call, *, reference: str) -> None:
-    """Show where a version comes from: run, data, features, code, author, and what it was made of.
+    """Show the lineage of a version: run, data, features, code, author, and the versions it is made of.
 
-    NAME alone is the champion, or the newest where there is none. The bundle is verified.
+    NAME alone selects the champion, or the newest version if there is none. The bundle is verified.
     """
     from mainspring.core.time import format_instant
     from mainspring.operations.models import curating
@@ -31,7 +31,7 @@ def show(call: Call, *, reference: str) -> None:
         aliases = f" ({', '.join(lineage.aliases)})" if lineage.aliases else ""
         console.print(f"[bold]{lineage.model}:{lineage.version}[/]{aliases}", highlight=False)
         lines = [
-            ("bundle", f"{lineage.digest}, whole and signed"),
+            ("bundle", f"{lineage.digest}, intact and signed"),
             ("registered", format_instant(lineage.created_at)),
             ("author", ", ".join(lineage.authors) or "not recorded"),
             ("flavour", f"{lineage.flavour}, {lineage.task}"),
@@ -54,7 +54,9 @@ def show(call: Call, *, reference: str) -> None:
             for each in shown.withdrawn
         ]
         if shown.deletion is not None:
-            lines.append(("to be deleted", f"marked by {shown.deletion.actor}, {format_instant(shown.deletion.at)}"))
+            lines.append(
+                ("marked for deletion", f"marked by {shown.deletion.actor}, {format_instant(shown.deletion.at)}")
+            )
         for name, value in lines:
             if value:
                 console.print(f"  {name:<16} {value}", markup=False, highlight=False, soft_wrap=True)
@@ -67,9 +69,9 @@ def show(call: Call, *, reference: str) -> None:
 
 @make("history")
 @click.argument("name")
-@click.option("--alias", help="Only the moves of this alias.")
+@click.option("--alias", help="Only moves of this alias.")
 def history(call: Call, *, name: str, alias: str | None) -> None:
-    """Show who moved which alias of NAME, approved, withdrew or deleted what, when and why; newest first."""
+    """Show the promotion history of NAME: alias moves, approvals, withdrawals and deletions; newest first."""
     from mainspring.core.time import format_instant
     from mainspring.operations.models import curating
 
@@ -84,7 +86,7 @@ def history(call: Call, *, name: str, alias: str | None) -> None:
             table.add_column(column)
         for each in found:
             table.add_row(format_instant(each.at), each.what, *map(escape, (each.actor, each.detail, each.reason)))
-        console.print(table if found else "Nothing happened yet.")
+        console.print(table if found else "No history yet.")
 
     call.result([{**_plain(each), "at": format_instant(each.at)} for each in found], told)
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 @make("monitor")
 @click.argument("endpoint")
 def command(call: Call, *, endpoint: str) -> None:
-    """Bring the windows of ENDPOINT up to date: traffic, quality with its coverage, drift.
+    """Bring the monitoring windows of ENDPOINT up to date: traffic, quality with label coverage, drift.
 
-    A column is drifted in its window; it is an alert where it was in the one before, too.
+    A column that drifts in one window is `drifted`; if it drifted in the window before, too, it is an alert.
     """
     from mainspring.core.time import format_instant
 

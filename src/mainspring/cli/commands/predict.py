@@ -19,10 +19,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @make("predict")
 @click.argument("endpoint")
 @click.argument("fields", nargs=-1, metavar="NAME=VALUE...")
-@click.option("--key", help="An API key; by default a new one that lives for a minute.")
-@click.option("--cert", type=_FILE, help="A client's certificate to show, PEM, where the gateway wants one.")
-@click.option("--cert-key", type=_FILE, help="Its key, where that stands in another file.")
-@click.option("--ca", type=_FILE, help="Authorities to trust; by default the gateway's certificate in the profile.")
+@click.option("--key", help="An API key; by default a new key that expires after a minute.")
+@click.option("--cert", type=_FILE, help="A client certificate (PEM), where the gateway requires one.")
+@click.option("--cert-key", type=_FILE, help="The private key of --cert, if it is in another file.")
+@click.option(
+    "--ca", type=_FILE, help="Trusted authorities (PEM); by default the gateway's certificate in the profile."
+)
 def command(
     call: Call,
     *,
@@ -33,8 +35,9 @@ def command(
     cert_key: Path | None,
     ca: Path | None,
 ) -> None:
-    """Ask ENDPOINT for one prediction, by entity keys and request fields: `flight=... origin=EWR`. A tensor is a JSON
-    list of one row's values, `image='[[0.1, 0.2], [0.3, 0.4]]'`, or a file with one, `image=@image.json`."""
+    """Request one prediction from ENDPOINT, by entity keys and request fields: `flight=... origin=EWR`. A tensor is a
+    JSON list of one row's values, `image='[[0.1, 0.2], [0.3, 0.4]]'`, or a file with one, `image=@image.json`.
+    """
     from mainspring.client.certificates import Certificates
     from mainspring.operations.predict import ask
     from mainspring.project.running import where_up
@@ -54,5 +57,5 @@ def command(
 def _pair(text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator or not name:
-        raise click.BadParameter(f"{text!r} is not NAME=VALUE.")
+        raise click.BadParameter(f"{text!r} is not of the form NAME=VALUE.")
     return name, value

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @make("prediction", reads_only=True)
 @click.argument("prediction_id", metavar="ID")
-@click.option("--reveal", is_flag=True, help="Also the values that identify a person; the audit log keeps who asked.")
+@click.option("--reveal", is_flag=True, help="Show values that identify a person too; the audit log records the actor.")
 def command(call: Call, *, prediction_id: str, reveal: bool) -> None:
-    """Show the prediction ID: its keys, features and outputs, and who made it for whom."""
+    """Show the prediction ID: its keys, features, outputs, model version and caller."""
     from msgspec import json
 
     from mainspring.core.time import format_instant
@@ -30,7 +30,7 @@ def command(call: Call, *, prediction_id: str, reveal: bool) -> None:
     project = call.project
     found = prediction.reveal(project, prediction_id) if reveal else project.predictions.find(prediction_id)
     document = _document(project, found)
-    hidden = "encrypted; see it with --reveal" if found.withheld == "encrypted" else "left out of the log"
+    hidden = "encrypted; show it with --reveal" if found.withheld == "encrypted" else "not logged"
 
     def show(console: Console) -> None:
         from rich.markup import escape

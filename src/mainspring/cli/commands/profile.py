@@ -29,14 +29,14 @@ class _Profiles(Group):
 
 @click.group("profile", cls=_Profiles)
 def command() -> None:
-    """Profiles: where each thing of a project lives. Without a command they are listed."""
+    """Profiles: the backends of a project. Without a command, list them."""
 
 
 @make("list")
 def show_all(call: Call) -> None:
-    """List the project's profiles, and where each thing lives by each of them; passwords are not shown.
+    """List the project's profiles and the backends of each; passwords are not shown.
 
-    The profile that commands would use is marked. What the environment sets is in all of them.
+    Marks the profile in use. Environment variables override every profile.
     """
     from mainspring.operations.profile.listing import list_profiles
     from mainspring.project.settings import find_project
@@ -59,10 +59,10 @@ def show_all(call: Call) -> None:
 @make("check")
 @click.argument("name", required=False)
 def check(call: Call, *, name: str | None) -> int:
-    """Check each backend of profile NAME: does it answer, which version is it, which rights are there, which tables?
+    """Check each backend of profile NAME: connection, version, permissions and tables.
 
-    By default the profile that other commands would use. Probes are taken back, nothing is made or migrated. Exits
-    with 13 if something is not well.
+    By default checks the profile in use. Probes are removed, nothing is created or migrated. Exits with 13 if there is
+    a problem.
     """
     from mainspring.operations.profile.checking import check_profile
 
@@ -76,7 +76,7 @@ def check(call: Call, *, name: str | None) -> int:
         from rich.text import Text
 
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for column in ("backend", "", "check", "", "what to do"):
+        for column in ("backend", "", "check", "", "fix"):
             table.add_column(column, overflow="fold")
         before = ""
         for each in found:

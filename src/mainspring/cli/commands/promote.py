@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 @make("promote")
 @click.argument("model")
 @click.argument("version", required=False)
-@click.option("--reason", default="", help="Why, for the alias's history.")
+@click.option("--reason", default="", help="Reason, for the promotion history.")
 def command(call: Call, *, model: str, version: str | None, reason: str) -> int:
-    """Let MODEL@champion name VERSION (the newest by default) if it passes the model's gates; else exit 3."""
+    """Promote VERSION (by default the newest) to MODEL@champion if it passes the model's gates; else exit with 3."""
     from mainspring.operations.promote import promote
 
     promotion = promote(call.project, model, version, reason=reason)

@@ -20,10 +20,10 @@ _SHOWN = 20  # differences of a kind
 @make("reproduce")
 @click.argument("run")
 def command(call: Call, *, run: str) -> int:
-    """Train once more as RUN recorded it, and compare parameters, metrics and predictions.
+    """Repeat the training of RUN, and compare parameters, metrics and predictions.
 
-    The code is that of the recorded git commit and the difference to it, the data the pinned versions. Nothing is
-    registered. The exit code is 3 if what came out differs.
+    Uses the recorded git commit with its uncommitted changes, and the pinned versions of the data. Registers nothing.
+    Exits with 3 if the results differ.
     """
     from mainspring.operations.reproduce.reproducing import reproduce
 
@@ -58,7 +58,7 @@ def command(call: Call, *, run: str) -> int:
             )
         for note in found.notes:
             console.print(f"  note         {note}")
-        console.print("Nothing that came out differs." if found.same else "What came out differs.")
+        console.print("No result differs." if found.same else "Results differ.")
 
     call.result(asdict(found), show)
     return exits.OK if found.same else exits.GATE

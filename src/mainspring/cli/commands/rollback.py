@@ -10,9 +10,9 @@ from mainspring.cli.call import command as make
 
 @make("rollback")
 @click.argument("model")
-@click.option("--reason", default="", help="Why, for the alias's history.")
+@click.option("--reason", default="", help="Reason, for the promotion history.")
 def command(call: Call, *, model: str, reason: str) -> None:
-    """Let MODEL@champion name the version it named before."""
+    """Move MODEL@champion back to the version before."""
     from mainspring.operations.promote import rollback
 
     done = rollback(call.project, model, reason=reason)

@@ -22,11 +22,13 @@ _WIDE, _TIMED = 140, 100
 
 @make("runs")
 @click.argument("model", required=False)
-@click.option("--filter", "filter_", default="", help="What they must be, such as 'metrics.auc > 0.8 and depth = 3'.")
-@click.option("--order", default="", help="What comes first, such as 'metrics.auc desc'; by default the newest.")
+@click.option(
+    "--filter", "filter_", default="", help="Only runs that match, such as 'metrics.auc > 0.8 and depth = 3'."
+)
+@click.option("--order", default="", help="Sort order, such as 'metrics.auc desc'; by default the newest first.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
 def command(call: Call, *, model: str | None, filter_: str, order: str, limit: int) -> None:
-    """List the training runs of MODEL, or of all models, newest first; of a failed one its error."""
+    """List the training runs of MODEL, or of all models, newest first, with the errors of failed runs."""
     from mainspring.core.time import format_instant
     from mainspring.operations.runs.finding import find_runs
     from mainspring.registry.runs import ERROR
@@ -38,7 +40,7 @@ def command(call: Call, *, model: str | None, filter_: str, order: str, limit: i
         from rich.table import Table
 
         if not runs:
-            console.print("No run fulfils it." if filter_ else "No runs yet. Next: mainspring train MODEL")
+            console.print("No run matches." if filter_ else "No runs yet. Next: mainspring train MODEL")
             return
         apart, dated = console.width >= _WIDE, console.width < _TIMED
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1 if apart else 0, 0, 1))

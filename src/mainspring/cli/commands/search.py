@@ -18,17 +18,19 @@ _SHOWN = 10  # trials, the best first
 
 @make("search")
 @click.argument("model")
-@click.option("--trials", type=int, help="How many trials in all; by default what the model declares.")
-@click.option("--workers", type=int, default=1, show_default=True, help="How many processes make trials at once.")
+@click.option("--trials", type=int, help="Total number of trials; by default the number that the model declares.")
+@click.option(
+    "--workers", type=int, default=1, show_default=True, help="Number of processes that run trials in parallel."
+)
 @click.option("--since", help="Use observations from this instant on (ISO 8601).")
-@click.option("--until", help="Use what was known by this instant (ISO 8601); by default now.")
-@click.option("--show", is_flag=True, help="Search nothing: show what the last finished search found.")
+@click.option("--until", help="Use data that was known by this instant (ISO 8601); by default now.")
+@click.option("--show", is_flag=True, help="Show the result of the last finished search, without searching.")
 def command(
     call: Call, *, model: str, trials: int | None, workers: int, since: str | None, until: str | None, show: bool
 ) -> None:
-    """Try parameters of MODEL within the space that it declares; `mainspring train` takes the best.
+    """Tune the hyperparameters of MODEL within its declared search space; `mainspring train` uses the best.
 
-    A search that was interrupted or killed goes on where it was, when the same command is given again.
+    Give the same command again to resume an interrupted search.
     """
     from rich.markup import escape
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @make("status", reads_only=True)
 def command(call: Call) -> None:
-    """Show what is live, and how it does."""
+    """Show the live versions, and the state of endpoints, sources and stores."""
     from mainspring.operations.status import status
 
     found = status(call.project)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 @make("train")
 @click.argument("model")
 @click.option("--since", help="Use observations from this instant on (ISO 8601).")
-@click.option("--until", help="Use what was known by this instant (ISO 8601); by default now.")
+@click.option("--until", help="Use data that was known by this instant (ISO 8601); by default now.")
 def command(call: Call, *, model: str, since: str | None, until: str | None) -> None:
-    """Train MODEL on what was known by --until, prove the bundle equal to the estimator, sign it and register it."""
+    """Train MODEL on data known by --until, verify that the bundle matches the estimator, sign and register it."""
     from rich.markup import escape
 
     from mainspring.core.time import parse_instant
@@ -48,13 +48,13 @@ def command(call: Call, *, model: str, since: str | None, until: str | None) -> 
             beside = f"   baseline {report.baseline[name]:.4f}" if name in report.baseline else ""
             console.print(f"  {name:<{width}} {value:.4f}{beside}", markup=False)
         if report.threshold is not None:
-            console.print(f"  decided at {report.threshold:.6g}, where mistakes cost least on the validation rows")
+            console.print(f"  threshold {report.threshold:.6g}, at which errors cost least on the validation rows")
         for undefined in report.undefined:
             console.print(f"[yellow]Not measured:[/] {escape(undefined)}")
         for note in report.notes:
             console.print(f"[yellow]Note:[/] {escape(note)}")
         for finding in report.findings:
-            console.print(f"[yellow]Perhaps a leak:[/] {escape(finding)}")
+            console.print(f"[yellow]Possible leak:[/] {escape(finding)}")
         console.print(f"Next: mainspring promote {report.model}")
 
     call.result(asdict(report), show)

@@ -11,9 +11,9 @@ from mainspring.cli.call import command as make
 @make("up")
 @click.option("--gateway", help="Serve predictions on this HOST:PORT.")
 @click.option("--control", help="Serve the console on this HOST:PORT.")
-@click.option("--grpc", help="Serve predictions over gRPC, too, on this HOST:PORT.")
+@click.option("--grpc", help="Serve predictions over gRPC too, on this HOST:PORT.")
 def command(call: Call, *, gateway: str | None, control: str | None, grpc: str | None) -> None:
-    """Run the gateway, the console and the worker until Ctrl-C or SIGTERM; start again what dies."""
+    """Run the gateway, the console and the worker until Ctrl-C or SIGTERM; restart a process that dies."""
     from mainspring.core.errors import Unavailable
     from mainspring.operations.keys import first_key
     from mainspring.processes.logs import log_path
@@ -49,9 +49,9 @@ def command(call: Call, *, gateway: str | None, control: str | None, grpc: str |
         call.say(f"  logs         {log_path(settings.state, 'gateway').parent}")
         if token:
             call.say()
-            call.say("The administrator's key, shown this once:")
+            call.say("The administrator's key (shown only once):")
             call.say(f"  {token}", soft_wrap=True)
-        call.say("Ctrl-C stops everything.", style="dim")
+        call.say("Press Ctrl-C to stop.", style="dim")
         call.result(
             {"project": settings.project, "profile": settings.profile, "gateway": settings.gateway.url,
              "control": settings.control.url, "admin_key": token}

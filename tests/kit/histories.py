@@ -15,8 +15,8 @@ from kit.oracle import DAY, HOUR, MINUTE, Feature, Row, record_setting
 from mainspring.core.expr import Column, Node
 from mainspring.data.model import Source, TableScan
 from mainspring.features.declaring import feature_view, on_demand_features
+from mainspring.features.layout import feature_dtype
 from mainspring.features.model import Aggregation, Entity, FeatureView, RequestFeatures
-from mainspring.features.types import feature_dtype
 
 KEYS = [("1", 11), ("11", 1), ("ü", -(2**63)), ("", 0)]
 PAIR = Entity("pair", keys={"k": ms.String, "n": ms.Int64})

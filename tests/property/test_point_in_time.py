@@ -25,14 +25,13 @@ from mainspring.data.ingest import Ingestor
 from mainspring.data.model import TableScan
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.keys import encode_key
-from mainspring.features.layout import slot
+from mainspring.features.layout import feature_dtype, slot
 from mainspring.features.materialise import Materialiser
 from mainspring.features.model import FeatureView
 from mainspring.features.offline import point_in_time
 from mainspring.features.online import OnlineReader, OnlineRows
 from mainspring.features.ports import OnlineStore
 from mainspring.features.state.blobs import SETTLING
-from mainspring.features.types import feature_dtype
 
 ASKED = [*KEYS, ("never", 7), (None, 1), ("1", None), (None, None)]
 SCHEMA = {"k": ms.String, "n": ms.Int64, **FIELDS}

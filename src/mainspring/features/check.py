@@ -13,6 +13,7 @@ from mainspring.core.expr.types import columns_of, dtype_of
 from mainspring.core.schema import DType, Schema
 from mainspring.core.time import format_duration
 from mainspring.features.keys import KEY_TYPES
+from mainspring.features.layout import layout_of, request_schema
 from mainspring.features.model import (
     Aggregation,
     Entity,
@@ -23,7 +24,7 @@ from mainspring.features.model import (
     hop,
     views_of,
 )
-from mainspring.features.types import KINDS, feature_dtype, request_schema, stored_schema
+from mainspring.features.types import KINDS, stored_dtype
 
 Problem = tuple[object, str, str]  # the definition that is wrong, what is wrong, and what to do about it
 
@@ -90,7 +91,7 @@ def _check_view(view: FeatureView, observations: Observations | None) -> Iterato
         before += _check_feature(view, f"{view.name}.{name}", name, feature, columns)
     yield from before
     if not before:  # what is computed from wrong features would only say the same again
-        stored = stored_schema(view)
+        stored = layout_of(view).stored
         for name, expression in view.derived.items():
             yield from _check_computed(view, name, expression, stored, "view does not store")
 
@@ -130,7 +131,7 @@ def _check_feature(
     unknown = list(_unknown(view, full_name, [feature.of, feature.where], columns, "source does not have"))
     yield from unknown
     if not unknown:
-        yield from _typed(view, full_name, lambda: feature_dtype(view, name))
+        yield from _typed(view, full_name, lambda: stored_dtype(view, name))
         if feature.where is not None:
             yield from _check_filter(view, full_name, feature.where, columns)
     if feature.kind == "last":
@@ -158,7 +159,7 @@ def _check_feature(
 
 
 def _check_default(view: FeatureView, name: str, full_name: str, default: float) -> None:
-    dtype = feature_dtype(view, name)
+    dtype = stored_dtype(view, name)
     if not dtype.numeric:
         raise Invalid(f"{full_name} is a {dtype!r} and has the default {default}.", fix="leave the default out.")
     if dtype in (DType.Int32, DType.Int64) and default != int(default):

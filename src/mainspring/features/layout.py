@@ -1,7 +1,8 @@
-"""Layout of a view's state, from which its windows are answered: measures, and mergeable parts of them.
+"""Layout of a view: the types of its features, and its state, from which windows are answered.
 
-A measure is an expression under a filter, one value a row, null where the filter does not hold. Windows that aggregate
-the same measure share its parts, and windows of one hop share their tiles.
+A state has measures, and mergeable parts of them. A measure is an expression under a filter, one value a row, null
+where the filter does not hold. Windows that aggregate the same measure share its parts, and windows of one hop share
+their tiles.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import msgspec
 
 from mainspring.core.expr import Node
-from mainspring.features.model import Aggregation, FeatureView, hop
+from mainspring.core.expr.types import columns_of, dtype_of
+from mainspring.core.schema import DType, Schema
+from mainspring.features.model import Aggregation, FeatureGroup, FeatureView, RequestFeatures, hop
+from mainspring.features.types import COUNTING, single, stored_dtype
 
 # The parts of a measure's state that each aggregation merges. `spread` is (n, origin, sum of differences from the
 # origin, M2): the mean of values near 1e9 as a float alone would cost the variance seven digits. `newest` is the newest
@@ -36,6 +40,7 @@ PARTS = {
 }
 SKETCHES = ("hashes", "bins", "values")
 RANKED = ("oldest", "newest")  # their rows are ordered by (event, seq)
+_MOST_LAYOUTS = 1024  # of as many views the layout is kept
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class LastFeature:
 
 
 class Layout:
-    """Layout of a view's state. A pure function of its definition.
+    """Layout of a view. A pure function of its definition; `layout_of` returns it.
 
     Attributes:
         lasts: The last values, in order; candidate column i is `last_exprs[i]`.
@@ -80,6 +85,7 @@ class Layout:
 
     def __init__(self, view: FeatureView) -> None:
         self.view = view
+        self._dtypes: dict[str, DType] = {}
         self.lasts: list[LastFeature] = []
         self.last_exprs: list[Node] = []
         self.windows: list[WindowFeature] = []
@@ -115,6 +121,42 @@ class Layout:
             self.measures.append(Measure(feature.of, feature.where))
         return index
 
+    def dtype(self, feature: str) -> DType:
+        """Return the type of a feature; a derived one has its expression's.
+
+        Raises:
+            Invalid: An expression names an unknown column, or its type does not suit the aggregation.
+        """
+        if feature not in self._dtypes:
+            derived = self.view.derived.get(feature)
+            self._dtypes[feature] = (
+                stored_dtype(self.view, feature) if derived is None else dtype_of(derived, self.stored)
+            )
+        return self._dtypes[feature]
+
+    @cached_property
+    def stored(self) -> Schema:
+        """The types of the stored features: of what derived ones are computed from."""
+        return {name: self.dtype(name) for name in self.view.features}
+
+    def default(self, feature: str) -> float | int | None:
+        """Return what a windowed feature is where its window is empty, as a value of the feature's type."""
+        aggregation = self.view.features[feature]
+        if aggregation.kind in COUNTING:
+            return 0
+        if aggregation.default is None:
+            return None
+        dtype = self.dtype(feature)
+        if dtype == DType.Float32:
+            return single(aggregation.default)
+        return float(aggregation.default) if dtype == DType.Float64 else int(aggregation.default)
+
+    @cached_property
+    def measured(self) -> list[DType]:
+        """The type of each measure."""
+        columns = self.view.source.columns
+        return [DType.Boolean if each.of is None else dtype_of(each.of, columns) for each in self.measures]
+
     @cached_property
     def hops(self) -> dict[int, int]:
         """Hop -> the widest window that uses it, both in microseconds, ascending."""
@@ -140,6 +182,38 @@ class Layout:
     def slot(self) -> str:
         """The name of the view's states in an online store."""
         return slot(self.view)
+
+
+@lru_cache(_MOST_LAYOUTS)
+def layout_of(view: FeatureView) -> Layout:
+    """Return the layout of a view; made once."""
+    return Layout(view)
+
+
+def feature_dtype(group: FeatureGroup, feature: str, schema: Schema | None = None) -> DType:
+    """Return the type of one feature of a group; training, a bundle's schema and serving agree on it.
+
+    Args:
+        schema: The fields of the request, needed for request features only.
+
+    Raises:
+        Invalid: As `Layout.dtype`.
+    """
+    if isinstance(group, RequestFeatures):
+        return dtype_of(group.features[feature], request_schema(group, schema or {}))
+    return layout_of(group).dtype(feature)
+
+
+def request_schema(group: RequestFeatures, fields: Schema) -> Schema:
+    """Return name -> type of what request features are computed from: fields, and features by their full names."""
+    used = set().union(*(columns_of(expression) for expression in group.features.values()))
+    schema = dict(fields)
+    for view in group.views:
+        layout = layout_of(view)
+        for name, full_name in zip(view.names, view.columns, strict=True):
+            if full_name in used:
+                schema[full_name] = layout.dtype(name)
+    return schema
 
 
 def slot(view: FeatureView) -> str:

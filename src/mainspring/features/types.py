@@ -1,4 +1,4 @@
-"""The type of every feature, so that training, a bundle's schema and serving agree on it."""
+"""The rules for the type of a stored feature. `features.layout` applies them, once for each view."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import struct
 
 from mainspring.core.errors import Invalid
 from mainspring.core.expr import types as expr_types
-from mainspring.core.schema import DType, Schema
-from mainspring.features.model import Aggregation, FeatureGroup, FeatureView, RequestFeatures
+from mainspring.core.schema import DType
+from mainspring.features.model import FeatureView
 
 AVERAGING = ("sum", "mean", "variance", "std", "quantile")
 COUNTING = ("count", "distinct")
@@ -17,43 +17,17 @@ _SINGLE = struct.Struct("<f")
 KINDS = ("last", *COUNTING, *AVERAGING, "min", "max", "first", "newest", "top")
 
 
-def feature_dtype(group: FeatureGroup, feature: str, schema: Schema | None = None) -> DType:
-    """Return the type of one feature of a group.
+def stored_dtype(view: FeatureView, feature: str) -> DType:
+    """Return the type of a stored feature.
 
     A count, also of distinct values, is Int64; last, first, newest, top, min and max have their expression's type; sum,
     mean, variance, std and quantile are Float32, or Float64 where the expression is Float64 or Int64, whose values
-    Float32 cannot hold. A computed feature has its expression's type.
-
-    Args:
-        schema: The fields of the request, needed for request features only.
+    Float32 cannot hold.
 
     Raises:
         Invalid: The expression names an unknown column, or its type does not suit the aggregation.
     """
-    if isinstance(group, RequestFeatures):
-        return expr_types.dtype_of(group.features[feature], request_schema(group, schema or {}))
-    if feature in group.derived:
-        return expr_types.dtype_of(group.derived[feature], stored_schema(group))
-    return _aggregated(group, group.features[feature], f"{group.name}.{feature}")
-
-
-def stored_schema(view: FeatureView) -> Schema:
-    """Return name -> type of a view's stored features: what its derived ones are computed from."""
-    return {name: feature_dtype(view, name) for name in view.features}
-
-
-def request_schema(group: RequestFeatures, fields: Schema) -> Schema:
-    """Return name -> type of what request features are computed from: fields, and features by their full names."""
-    used = set().union(*(expr_types.columns_of(expression) for expression in group.features.values()))
-    schema = dict(fields)
-    for view in group.views:
-        for name in view.names:
-            if f"{view.name}.{name}" in used:
-                schema[f"{view.name}.{name}"] = feature_dtype(view, name)
-    return schema
-
-
-def _aggregated(view: FeatureView, aggregation: Aggregation, name: str) -> DType:
+    name, aggregation = f"{view.name}.{feature}", view.features[feature]
     if aggregation.kind == "count":
         return DType.Int64
     if aggregation.of is None:
@@ -70,19 +44,6 @@ def _aggregated(view: FeatureView, aggregation: Aggregation, name: str) -> DType
     if dtype == DType.Duration:
         raise Invalid(f"{name} would be a Duration, which no column can hold.", fix="cast it: (...).cast(ms.Int64).")
     return dtype
-
-
-def default_of(view: FeatureView, feature: str) -> float | int | None:
-    """Return what a windowed feature is where its window is empty, as a value of the feature's type."""
-    aggregation = view.features[feature]
-    if aggregation.kind in COUNTING:
-        return 0
-    if aggregation.default is None:
-        return None
-    dtype = feature_dtype(view, feature)
-    if dtype == DType.Float32:
-        return single(aggregation.default)
-    return float(aggregation.default) if dtype == DType.Float64 else int(aggregation.default)
 
 
 def single(value: float) -> float:

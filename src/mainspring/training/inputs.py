@@ -8,8 +8,8 @@ from typing import Any
 
 from mainspring.core.errors import InvalidData
 from mainspring.core.schema import DType
+from mainspring.features.layout import feature_dtype
 from mainspring.features.model import FeatureGroup, views_of
-from mainspring.features.types import feature_dtype
 from mainspring.training.frames import CATEGORIES, check_feature_types
 from mainspring.training.model import Model
 

@@ -16,11 +16,10 @@ from mainspring.core.schema import DType
 from mainspring.data.model import Source
 from mainspring.features.check import check_groups
 from mainspring.features.definitions import dump, load
-from mainspring.features.layout import slot
+from mainspring.features.layout import feature_dtype, slot
 from mainspring.features.model import Entity, FeatureGroup, FeatureView, Observations, RequestFeatures, views_of
 from mainspring.features.offline import point_in_time
 from mainspring.features.online import OnlineReader
-from mainspring.features.types import feature_dtype
 
 
 @ms.feature_view(entity=STATION, source=TRAINS, owner="ana", tags={"team": "rail"})

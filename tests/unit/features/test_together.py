@@ -16,6 +16,7 @@ from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source, TableScan
 from mainspring.features.declaring import feature_view
+from mainspring.features.layout import layout_of
 from mainspring.features.model import Entity, FeatureView
 from mainspring.features.offline import point_in_time, point_in_time_to
 from mainspring.features.offline.plan import explain
@@ -107,3 +108,10 @@ def test_very_many_features_are_not_held_in_memory_together() -> None:
     wide = named("Wide", **{f"f{n}": ms.last("delay") for n in range(100)})
     (read,) = by_source([*views, wide]).values()
     assert [len(each.view.features) for each in read] == [60, 60, 30, 100]
+
+
+def test_what_is_derived_of_views_is_derived_once_however_often_they_are_read() -> None:
+    first, again = ([layout_of(read.view) for reads in by_source(VIEWS).values() for read in reads] for _ in range(2))
+    assert all(one is other for one, other in zip(first, again, strict=True))
+    assert first[0].dtype(next(iter(first[0].view.features))) == ms.Int64
+    assert first[0].stored is again[0].stored

@@ -9,8 +9,8 @@ from mainspring.core.errors import Invalid
 from mainspring.core.schema import DType
 from mainspring.data.model import Source
 from mainspring.features.declaring import feature_view, request_features
+from mainspring.features.layout import feature_dtype
 from mainspring.features.model import Aggregation, Entity, FeatureView
-from mainspring.features.types import feature_dtype
 
 KEY = Entity("k", keys={"k": ms.String})
 COLUMNS = {

@@ -14,9 +14,8 @@ from mainspring.features.describe.distributions import Distributions, distributi
 from mainspring.features.describe.personal import columns_read
 from mainspring.features.describe.wording import definition, wording
 from mainspring.features.keys import typed_key
-from mainspring.features.layout import slot
+from mainspring.features.layout import feature_dtype, layout_of, slot
 from mainspring.features.model import FeatureView
-from mainspring.features.types import default_of, feature_dtype
 from mainspring.operations.data import lineage as graph
 from mainspring.operations.data.lineage import Lineage, Node, lineage, models_using
 from mainspring.operations.features.entity_values import EntityValues, entity_values
@@ -279,7 +278,7 @@ def _feature(view: FeatureView, name: str) -> FeatureRow:
         window=stored.window if stored is not None else None,
         ttl=stored.ttl if stored is not None else None,
         where=wording(stored.where) if stored is not None and stored.where is not None else None,
-        default=default_of(view, name) if stored is not None else None,
+        default=layout_of(view).default(name) if stored is not None else None,
         description=stored.description if stored is not None else "",
         columns=columns,
         personal=tuple(sorted({*columns} & {*view.source.pii})),

@@ -20,9 +20,9 @@ from mainspring.data.arrow import INSTANT
 from mainspring.data.model import TableScan
 from mainspring.features.describe.personal import personal_columns
 from mainspring.features.describe.sampling import Bounds, Sample, sample
+from mainspring.features.layout import feature_dtype
 from mainspring.features.model import FeatureView
 from mainspring.features.offline.read import point_in_time
-from mainspring.features.types import feature_dtype
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 PERIODS = 24  # at most

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from mainspring.core.errors import MainspringError
 from mainspring.core.time import format_duration
 from mainspring.features.describe.wording import definition, wording
+from mainspring.features.layout import feature_dtype
 from mainspring.features.model import FeatureView
-from mainspring.features.types import feature_dtype
 
 
 @dataclass(frozen=True, slots=True)

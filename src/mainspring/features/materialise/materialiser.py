@@ -24,7 +24,7 @@ from mainspring.core.time import Clock
 from mainspring.data import duck
 from mainspring.data.model import TableScan
 from mainspring.data.ports import LakeTables
-from mainspring.features.layout import Layout, slot
+from mainspring.features.layout import Layout, layout_of, slot
 from mainspring.features.materialise.materialisation import Materialisation, Progress
 from mainspring.features.model import FeatureView, MaterialiseReport
 from mainspring.features.ports import OnlineStore
@@ -123,7 +123,7 @@ class Materialiser:
     def _materialisation(
         self, view: FeatureView, through: int | None, horizon: int, progress: Progress | None
     ) -> Materialisation:
-        layout = Layout(view)
+        layout = layout_of(view)
         return Materialisation(
             lake=self._lake,
             store=self._store,

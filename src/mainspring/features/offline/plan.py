@@ -12,6 +12,7 @@ from mainspring.core.expr.types import columns_of
 from mainspring.core.schema import Schema
 from mainspring.data import duck
 from mainspring.data.model import RECORD_PREFIX, SEQUENCE, SUPERSEDED_AT, VISIBLE_AT, TableScan
+from mainspring.features.layout import layout_of, request_schema
 from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures, views_of
 from mainspring.features.offline.computed import compute_sql
 from mainspring.features.offline.placing import Kind
@@ -19,7 +20,6 @@ from mainspring.features.offline.query import bind
 from mainspring.features.offline.read import connection
 from mainspring.features.offline.stored import run
 from mainspring.features.offline.together import Together, by_source
-from mainspring.features.types import request_schema, stored_schema
 
 _SAMPLE = 10_000  # rows of a source that stand for observations where DuckDB is asked how it would run
 
@@ -80,7 +80,7 @@ def explain(
                 steps += _stored(con, portion, scanned, rows_worth_a_tile, analyze=analyze)
         for view in views_of(groups):
             if view.derived:
-                steps.append(_computed(view.name, view.derived, stored_schema(view)))
+                steps.append(_computed(view.name, view.derived, layout_of(view).stored))
     for group in groups:
         if isinstance(group, RequestFeatures):
             steps.append(_computed(group.name, group.features, request_schema(group, schema)))

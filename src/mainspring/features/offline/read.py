@@ -18,13 +18,13 @@ from mainspring.core.schema import DType, Schema
 from mainspring.data import duck
 from mainspring.data.arrow import arrow_schema
 from mainspring.data.model import SEQUENCE
+from mainspring.features.layout import layout_of, request_schema
 from mainspring.features.model import FeatureGroup, FeatureView, Observations, RequestFeatures, views_of
 from mainspring.features.offline.computed import compute
 from mainspring.features.offline.observed import as_read, as_table
 from mainspring.features.offline.placing import Kind, placed
 from mainspring.features.offline.stored import Scan, read_views
 from mainspring.features.offline.versions import first_versions_sql, open_versions
-from mainspring.features.types import request_schema, stored_schema
 
 BATCH_ROWS = 122_880  # DuckDB's row group
 
@@ -158,7 +158,7 @@ def _derived(con: Any, view: FeatureView, found: Mapping[str, Any], rows: int) -
     if not view.derived:
         return {}
     stored = {name: found[f"{view.name}.{name}"] for name in view.features}
-    values = compute(con, view.derived, stored, stored_schema(view), rows)
+    values = compute(con, view.derived, stored, layout_of(view).stored, rows)
     return {f"{view.name}.{name}": column for name, column in values.items()}
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from mainspring.data import duck
 from mainspring.data.arrow import ARROW_TYPES
 from mainspring.data.model import TableScan
-from mainspring.features.layout import Layout
+from mainspring.features.layout import Layout, layout_of
 from mainspring.features.model import FeatureView
 from mainspring.features.offline.asof import check_flag, last_query
 from mainspring.features.offline.placing import Kind
@@ -16,7 +16,6 @@ from mainspring.features.offline.query import Query, bind, made
 from mainspring.features.offline.together import Together, by_source
 from mainspring.features.offline.versions import has_versions
 from mainspring.features.offline.windows import events_query, labels_query, levels_of, window_query
-from mainspring.features.types import default_of, feature_dtype
 
 T = TypeVar("T")
 # Makes what is wanted of a query's result, given its SQL, its columns besides `_i`, an observation's number, and what
@@ -48,11 +47,11 @@ def read_views(
 def run(con: Any, read: Together, scan: TableScan, rows_worth_a_tile: float, collect: Collect[T]) -> Iterator[T]:
     """Run the queries of some views over `observed` and `source`; see `read_views`."""
     view = read.view
-    layout, versions = Layout(view), has_versions(scan, view.source)
+    layout, versions = layout_of(view), has_versions(scan, view.source)
 
     def collected(query: Query, names: list[str]) -> T:
         with made(con, query) as result:
-            return collect(result, _kinds(view, names), read.prefix)
+            return collect(result, _kinds(layout, names), read.prefix)
 
     if layout.lasts:
         check_flag(scan, view)
@@ -67,11 +66,11 @@ def run(con: Any, read: Together, scan: TableScan, rows_worth_a_tile: float, col
                     yield collected(window_query(layout, each), names)
 
 
-def _kinds(view: FeatureView, names: list[str]) -> dict[str, Kind]:
+def _kinds(layout: Layout, names: list[str]) -> dict[str, Kind]:
     return {
         name: Kind(
-            ARROW_TYPES[feature_dtype(view, name)],
-            None if view.features[name].kind == "last" else default_of(view, name),
+            ARROW_TYPES[layout.dtype(name)],
+            None if layout.view.features[name].kind == "last" else layout.default(name),
         )
         for name in names
     }

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from mainspring.features.layout import SKETCHES, Layout
+from mainspring.features.layout import SKETCHES, layout_of
 from mainspring.features.model import FeatureView
 
 _FEATURES = 64  # read together at most: more would be held in memory at once
@@ -37,13 +38,13 @@ def by_source(views: Iterable[FeatureView]) -> dict[str, list[Together]]:
         key = id(view.source), id(view.entity), *alone
         found.setdefault(view.source.name, {}).setdefault(key, []).append(view)
     return {
-        source: [_together(some) for group in groups.values() for some in _portions(group)]
+        source: [_together(tuple(some)) for group in groups.values() for some in _portions(group)]
         for source, groups in found.items()
     }
 
 
 def _sketches(view: FeatureView) -> bool:
-    return any(part in SKETCHES for feature in Layout(view).windows for part in feature.parts)
+    return any(part in SKETCHES for feature in layout_of(view).windows for part in feature.parts)
 
 
 def _portions(views: Sequence[FeatureView]) -> Iterator[list[FeatureView]]:
@@ -58,7 +59,8 @@ def _portions(views: Sequence[FeatureView]) -> Iterator[list[FeatureView]]:
     yield portion
 
 
-def _together(views: Sequence[FeatureView]) -> Together:
+@lru_cache(1024)
+def _together(views: tuple[FeatureView, ...]) -> Together:
     if len(views) == 1:
         return Together(views[0], f"{views[0].name}.")
     features = {f"{view.name}.{name}": feature for view in views for name, feature in view.features.items()}

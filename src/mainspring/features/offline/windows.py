@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mainspring.core.expr.sql import quote_name
-from mainspring.core.expr.types import dtype_of
 from mainspring.core.schema import DType
 from mainspring.data.model import SEQUENCE, SUPERSEDED_AT, VISIBLE_AT
-from mainspring.features.layout import SKETCHES, Layout, Measure, WindowFeature
+from mainspring.features.layout import SKETCHES, Layout, WindowFeature
 from mainspring.features.model import hop
 from mainspring.features.offline.asof import equal, listed
 from mainspring.features.offline.levels import WIDTHS, Levels, ceil, enters, floor
@@ -21,7 +20,6 @@ from mainspring.features.offline.query import COUNTS_FROM, NEWEST, OLDEST, Query
 from mainspring.features.offline.sketched import make_sketches
 from mainspring.features.offline.versions import MORTAL, STANDING, mortals_sql
 from mainspring.features.state import sql as state
-from mainspring.features.types import feature_dtype
 
 __all__ = ["WIDTHS", "ceil", "enters", "events_query", "floor", "labels_query", "levels_of", "window_query"]
 
@@ -82,9 +80,8 @@ def levels_of(
 
 def events_query(layout: Layout, levels: Sequence[Levels], *, versions: bool = False) -> Query:
     """Make `events`: a table, unless they are read once. Where rows are versions, `mortals` has some of them."""
-    columns = layout.view.source.columns
     event = f"epoch_us({quote_name(layout.view.source.event_time)}) AS e"
-    measures = [f"{_measure(measure, columns)} AS m{n}" for n, measure in enumerate(layout.measures)]
+    measures = [f"{_measure(layout, n)} AS m{n}" for n in range(len(layout.measures))]
     values = ", ".join([event, *measures, *([f"{SEQUENCE} AS seq"] if layout.ranked else [])])
     script = Script()
     rows = _rows(layout, f"{values}, {COUNTS_FROM} AS v", STANDING if versions else "true")
@@ -106,7 +103,7 @@ def window_query(layout: Layout, levels: Levels) -> Query:
     if folded:
         made.append(_fold(script, layout, levels, folded))
     typed = ", ".join(
-        f"{state.as_type(feature.name, feature_dtype(layout.view, feature.name))} AS {quote_name(feature.name)}"
+        f"{state.as_type(feature.name, layout.dtype(feature.name))} AS {quote_name(feature.name)}"
         for feature in features
     )
     if len(made) == 1:
@@ -168,7 +165,6 @@ def _summaries(features: Sequence[WindowFeature]) -> set[tuple[int, str] | None]
     return {(f.measure, part) if part in SKETCHES else None for f in features for part in f.parts}
 
 
-def _measure(measure: Measure, columns: dict[str, DType]) -> str:
-    value = state.measure_sql(measure, columns)
-    instant = measure.of is not None and dtype_of(measure.of, columns) == DType.Timestamp
-    return f"epoch_us({value})" if instant else value
+def _measure(layout: Layout, n: int) -> str:
+    value = state.measure_sql(layout.measures[n], layout.view.source.columns)
+    return f"epoch_us({value})" if layout.measured[n] == DType.Timestamp else value

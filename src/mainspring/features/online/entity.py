@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 
-from mainspring.core.expr.types import dtype_of
 from mainspring.core.schema import DType
 from mainspring.features.layout import RANKED, Layout, WindowFeature
 from mainspring.features.model import Status, hop
@@ -21,7 +20,7 @@ from mainspring.features.state.blobs import Candidates, Recent, State, damaged, 
 from mainspring.features.state.coded import most_frequent
 from mainspring.features.state.merging import Merge, merging, variance
 from mainspring.features.state.sketches import distinct, quantile
-from mainspring.features.types import default_of, feature_dtype, single
+from mainspring.features.types import single
 
 PRESENT, NULL, EXPIRED, MISSING = (
     status.value for status in (Status.PRESENT, Status.NULL, Status.EXPIRED, Status.MISSING)
@@ -86,13 +85,12 @@ class _WindowReader:
                 made.append([(stored.index((measure, part)), _merge(layout, features, measure, part)) for part in some])
                 places.update({(measure, part): len(places) + n for n, part in enumerate(some)})
             self._measures.append((measure, made[0], made[1]))
-        view = layout.view
         self._features = [
             (
                 order[feature.name],
                 _value(feature, [places[feature.measure, part] for part in feature.parts]),
-                feature_dtype(view, feature.name) == DType.Float32,
-                default_of(view, feature.name),
+                layout.dtype(feature.name) == DType.Float32,
+                layout.default(feature.name),
             )
             for feature in features
         ]
@@ -121,9 +119,7 @@ class _WindowReader:
 
 
 def _merge(layout: Layout, features: Sequence[WindowFeature], measure: int, part: str) -> Merge:
-    of = layout.measures[measure].of
-    dtype = DType.Boolean if of is None else dtype_of(of, layout.view.source.columns)
-    merge = merging(part, floats=dtype in (DType.Float32, DType.Float64))
+    merge = merging(part, floats=layout.measured[measure] in (DType.Float32, DType.Float64))
     if part != "values":
         return merge
     depth = max(feature.nth for feature in features if feature.measure == measure and feature.kind == "top")
@@ -269,5 +265,5 @@ class EntityReader:
     def _nothing(self, order: dict[str, int], layout: Layout) -> Read:
         values: list[Any] = [None] * len(order)
         for feature in layout.windows:
-            values[order[feature.name]] = default_of(layout.view, feature.name)
+            values[order[feature.name]] = layout.default(feature.name)
         return values, [MISSING] * len(order)

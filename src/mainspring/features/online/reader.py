@@ -15,11 +15,10 @@ from mainspring.core.expr.evaluate import Vector, evaluate, vector
 from mainspring.core.expr.types import columns_of
 from mainspring.core.schema import DType, Schema
 from mainspring.features.keys import encode_key
-from mainspring.features.layout import Layout
+from mainspring.features.layout import layout_of, request_schema
 from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures, Status, views_of
 from mainspring.features.online.entity import Columns, EntityReader
 from mainspring.features.ports import OnlineStore
-from mainspring.features.types import request_schema, stored_schema
 
 _REMEMBERED = 65_536  # names of one view
 _TYPES = {DType.String: str, DType.Boolean: bool}
@@ -105,7 +104,7 @@ class Computed:
 
     def __init__(self, group: FeatureView | RequestFeatures, fields: Schema) -> None:
         stored = isinstance(group, FeatureView)
-        self._schema = stored_schema(group) if isinstance(group, FeatureView) else request_schema(group, fields)
+        self._schema = layout_of(group).stored if isinstance(group, FeatureView) else request_schema(group, fields)
         expressions = group.derived if isinstance(group, FeatureView) else group.features
         self._prefix = f"{group.name}." if stored else ""
         self._expressions = [
@@ -158,7 +157,7 @@ class OnlineRows(msgspec.Struct, frozen=True):
 
 class _View:
     def __init__(self, view: FeatureView) -> None:
-        layout = Layout(view)
+        layout = layout_of(view)
         self.keys = list(view.entity.keys)
         self.stored = [f"{view.name}.{name}" for name in view.features]
         self.names = Names(layout.slot, view.entity.keys)

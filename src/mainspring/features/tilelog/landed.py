@@ -7,9 +7,7 @@ from typing import Any
 
 import duckdb
 
-from mainspring.core.expr import Node
 from mainspring.core.expr.sql import quote_name, quote_text
-from mainspring.core.expr.types import dtype_of
 from mainspring.core.schema import DType
 from mainspring.data import duck
 from mainspring.data.arrow import versioning_of
@@ -79,10 +77,11 @@ def _landing_sql(layout: Layout, versioning: tuple[tuple[str, ...], str | None] 
         f"{VISIBLE_AT} AS shown",
     ]
     values = [
-        f"{_value(layout, expr, row_sql(expr, source.columns))} AS x{n}" for n, expr in enumerate(layout.last_exprs)
+        f"{_instant(row_sql(expr, source.columns), layout.dtype(last.name) == DType.Timestamp)} AS x{n}"
+        for n, (last, expr) in enumerate(zip(layout.lasts, layout.last_exprs, strict=True))
     ]
     values += [
-        f"{_value(layout, measure.of, measure_sql(measure, source.columns))} AS m{n}"
+        f"{_instant(measure_sql(measure, source.columns), layout.measured[n] == DType.Timestamp)} AS m{n}"
         for n, measure in enumerate(layout.measures)
     ]
     versions = versioning is not None
@@ -106,10 +105,6 @@ def _landing_sql(layout: Layout, versioning: tuple[tuple[str, ...], str | None] 
 def close_landing(con: Any, name: str) -> None:
     con.execute(f"DROP VIEW IF EXISTS {name}")
     con.execute(f"DROP VIEW IF EXISTS {name}_source")
-
-
-def _value(layout: Layout, expr: Node | None, value: str) -> str:
-    return _instant(value, expr is not None and dtype_of(expr, layout.view.source.columns) == DType.Timestamp)
 
 
 def _instant(value: str, instant: bool) -> str:

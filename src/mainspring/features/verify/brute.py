@@ -15,8 +15,8 @@ from typing import Any
 
 from mainspring.core.expr.types import columns_of
 from mainspring.core.time import DAY, HOUR, MINUTE
+from mainspring.features.layout import feature_dtype, layout_of
 from mainspring.features.model import Aggregation, FeatureView
-from mainspring.features.types import feature_dtype, stored_schema
 from mainspring.features.verify.scalars import Scalar, narrowed, scalar
 
 
@@ -101,7 +101,8 @@ class BruteReader:
             if feature.where is not None:
                 self._where[name] = self._each(scalar(feature.where, columns))
         self._derived = {
-            name: (sorted(columns_of(expr)), scalar(expr, stored_schema(view))) for name, expr in view.derived.items()
+            name: (sorted(columns_of(expr)), scalar(expr, layout_of(view).stored))
+            for name, expr in view.derived.items()
         }
 
     def _each(self, function: Scalar) -> list[Any]:

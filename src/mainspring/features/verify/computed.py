@@ -13,10 +13,10 @@ from mainspring.data import duck
 from mainspring.data.arrow import arrow_schema
 from mainspring.data.model import TableScan
 from mainspring.features.equal import same
+from mainspring.features.layout import request_schema
 from mainspring.features.model import Observations, RequestFeatures
 from mainspring.features.offline.read import point_in_time
 from mainspring.features.online.reader import Computed
-from mainspring.features.types import request_schema
 from mainspring.features.verify.chosen import plain
 from mainspring.features.verify.scalars import scalar
 from mainspring.features.verify.verifier import Mismatch, Verification

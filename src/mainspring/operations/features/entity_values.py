@@ -15,12 +15,11 @@ from mainspring.data.model import VISIBLE_AT, TableScan
 from mainspring.features.describe.personal import personal_columns
 from mainspring.features.describe.sampling import Bounds, rows_of
 from mainspring.features.equal import same
-from mainspring.features.layout import slot
+from mainspring.features.layout import feature_dtype, slot
 from mainspring.features.model import FeatureView, Mark
 from mainspring.features.offline import point_in_time
 from mainspring.features.online import OnlineReader
 from mainspring.features.ports import OnlineStore
-from mainspring.features.types import feature_dtype
 
 WAIT_S = 10.0  # at most, for the lake
 

@@ -14,11 +14,10 @@ from mainspring.core.errors import NotFound
 from mainspring.core.schema import DType, Schema
 from mainspring.core.time import SECOND, format_instant, from_datetime
 from mainspring.data.arrow import ARROW_TYPES, INSTANT
-from mainspring.features.layout import slot
+from mainspring.features.layout import feature_dtype, slot
 from mainspring.features.model import Status
 from mainspring.features.offline.observed import as_read
 from mainspring.features.online import OnlineReader
-from mainspring.features.types import feature_dtype
 from mainspring.operations.features.choosing import Choice
 from mainspring.operations.features.frames import index_of
 from mainspring.operations.features.rows import Rows

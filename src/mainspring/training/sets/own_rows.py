@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from mainspring.core.schema import DType
+from mainspring.features.layout import feature_dtype
 from mainspring.features.model import FeatureView, views_of
-from mainspring.features.types import feature_dtype
 from mainspring.training.model import Model
 
 if TYPE_CHECKING:

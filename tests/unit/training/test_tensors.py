@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from kit.depth import examples
 from mainspring.core.errors import Corrupt, Invalid
-from mainspring.training.loop.tensor_file import pieces, places, read_tensors, write_tensors
-from mainspring.training.loop.tensor_snapshot import Image
-from mainspring.training.loop.tensors import put_together, take_apart
+from mainspring.training.loop.tensors import pieces, places, put_together, read_tensors, take_apart, write_tensors
+from mainspring.training.loop.writing import Image
 
 torch = pytest.importorskip("torch")
 KINDS = [

@@ -13,12 +13,9 @@ import pytest
 from kit.full_disk import room
 from kit.waiting import wait_until
 from mainspring.core.errors import StorageFull
-from mainspring.training.loop.checkpoint_policy import Keeping
 from mainspring.training.loop.checkpoints import Apart, Checkpoint, Checkpoints
-from mainspring.training.loop.memory import free_bytes
-from mainspring.training.loop.tensor_file import Place, places
-from mainspring.training.loop.tensor_snapshot import image_of
-from mainspring.training.loop.writing import Writer
+from mainspring.training.loop.tensors import Place, places
+from mainspring.training.loop.writing import Keeping, Writer, free_bytes, image_of
 
 torch = pytest.importorskip("torch")
 

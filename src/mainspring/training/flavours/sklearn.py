@@ -7,20 +7,29 @@ Every input has shape (rows, 1) and the feature's full name; every output has sh
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from mainspring.core.errors import NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input
-from mainspring.training.flavours import trees
 from mainspring.training.flavours.choosing import framework_of
-from mainspring.training.flavours.encoders import check_encoders, ordinal_converter, ordinal_shape, with_empty_nulls
 from mainspring.training.flavours.estimators import Estimators, imported
 from mainspring.training.flavours.graph import constant_model, content_of, name_inputs, name_outputs
 from mainspring.training.flavours.model import Artefact
 from mainspring.training.flavours.scoring import open_session
-from mainspring.training.flavours.steps import imputer_converter, scaler_converter
+from mainspring.training.flavours.steps import (
+    check_encoders,
+    imputer_converter,
+    ordinal_converter,
+    ordinal_shape,
+    parts,
+    scaler_converter,
+    with_empty_nulls,
+)
 from mainspring.training.flavours.tree_graph import newest_trees, regressor_shape, tree_converter, tree_types
 from mainspring.training.frames import Array, check_feature_types
 
@@ -29,6 +38,7 @@ if TYPE_CHECKING:
 
 _OPSETS = {"": 18, "ai.onnx.ml": 3}
 _DOUBLE = 11  # onnx.TensorProto.DOUBLE
+_SAMPLE = 2000  # rows from which a column's scaling is estimated
 
 
 class SklearnFlavour(Estimators):
@@ -38,7 +48,7 @@ class SklearnFlavour(Estimators):
         return Artefact("onnx", "model.onnx", to_onnx(estimator, inputs, task, wide=wide, labels=labels))
 
     def thresholds(self, estimator: Any, held_out: pd.DataFrame, numeric: Sequence[str]) -> Mapping[str, Array]:
-        return trees.thresholds(estimator, held_out, numeric)
+        return split_thresholds(estimator, held_out, numeric)
 
 
 def to_onnx(
@@ -193,6 +203,77 @@ def _constant(estimator: Any, inputs: Sequence[Input], task: str, outputs: tuple
         values = [float(value) for value in (found[1:] if task == "binary" else found)]
     kinds = [(each.name, TensorProto.STRING if each.dtype == DType.String else TensorProto.FLOAT) for each in inputs]
     return content_of(constant_model(kinds, values, outputs))
+
+
+def split_thresholds(estimator: Any, held_out: pd.DataFrame, numeric: Sequence[str]) -> Mapping[str, Array]:
+    """Return numeric column -> split values in the column's own unit, for the columns that trees split on."""
+    found: dict[str, Array] = {}
+    before, last = (estimator.steps[:-1], estimator.steps[-1][1]) if hasattr(estimator, "steps") else ([], estimator)
+    sample = held_out.iloc[:: max(1, len(held_out) // _SAMPLE)]
+    names, matrix = _transformed(estimator, sample) if before else (list(held_out.columns), None)
+    splits: dict[int, list[Array]] = defaultdict(list)
+    for features, values in _splits(last, len(names)):
+        for feature in np.unique(features):
+            splits[int(feature)].append(values[features == feature])
+    for feature, cuts in splits.items():
+        column = next(
+            (name for name in numeric if names[feature] == name or names[feature].endswith(f"__{name}")), None
+        )
+        if column is None:
+            continue
+        own: Array = np.unique(np.concatenate(cuts))
+        if matrix is not None:
+            scale = _affine(sample[column].to_numpy(np.float64), matrix[:, feature])
+            if scale is None:
+                continue
+            own = (own - scale[1]) / scale[0]
+        found[column] = own
+    return found
+
+
+def _transformed(pipeline: Any, sample: pd.DataFrame) -> tuple[list[str], Array | None]:
+    """Return names and values of the last step's input; no names if a step does not provide them."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            steps = pipeline[:-1]
+            names = [str(name) for name in steps.get_feature_names_out()]
+            matrix = steps.transform(sample)
+    except Exception:  # a step without names: the columns' quantiles are probed instead
+        return [], None
+    return names, np.asarray(matrix.todense() if hasattr(matrix, "todense") else matrix, np.float64)
+
+
+def _affine(own: Array, seen: Array) -> tuple[float, float] | None:
+    """Return (slope, offset) if `seen` is an affine function of `own`, else `None`."""
+    known = np.isfinite(own) & np.isfinite(seen)
+    if known.sum() < 2 or np.ptp(own[known]) == 0:
+        return None
+    low, high = own[known].argmin(), own[known].argmax()
+    x, y = own[known], seen[known]
+    slope = (y[high] - y[low]) / (x[high] - x[low])
+    offset = y[low] - slope * x[low]
+    if slope == 0 or not np.allclose(slope * x + offset, y, rtol=1e-4, atol=1e-6 * (1 + np.ptp(y))):
+        return None
+    return float(slope), float(offset)
+
+
+def _splits(estimator: Any, width: int) -> Iterator[tuple[Array, Array]]:
+    """Yield (feature index, threshold) of each tree in the parts of an estimator that take `width` columns."""
+    for part in parts(estimator):
+        if getattr(part, "n_features_in_", None) != width:
+            continue
+        for stage in getattr(part, "_predictors", ()):
+            for tree in stage:
+                inner = tree.nodes[tree.nodes["is_leaf"] == 0]
+                yield inner["feature_idx"].astype(np.int64), inner["num_threshold"].astype(np.float64)
+        members = getattr(part, "estimators_", None)
+        trees = [part] if members is None else list(np.ravel(np.asarray(members, object)))
+        for member in trees:
+            tree = getattr(member, "tree_", None)
+            if tree is not None:
+                inner = tree.feature >= 0
+                yield tree.feature[inner].astype(np.int64), tree.threshold[inner].astype(np.float64)
 
 
 FLAVOUR = SklearnFlavour()

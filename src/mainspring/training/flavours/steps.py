@@ -1,12 +1,171 @@
-"""Exact ONNX converters for preprocessing steps: skl2onnx's own are float32 only, or round differently."""
+"""Exact ONNX converters of preprocessing steps: encoders with nulls and unseen categories, imputers, scalers.
+
+A null string is "" in a bundle, but `None` for the estimator. So an encoder with `None` (or NaN) among its categories
+is converted from a copy with "" instead. skl2onnx's own conversion of OrdinalEncoder loses `encoded_missing_value` for
+strings and an `unknown_value` of 0; those of imputers and scalers are float32 only, or round differently.
+"""
 
 from __future__ import annotations
 
+import copy
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from mainspring.training.flavours.nodes import Nodes
+from mainspring.core.errors import NotConvertible
+from mainspring.training.flavours.graph import Nodes
+
+_UNSEEN = {"OneHotEncoder": "ignore", "OrdinalEncoder": "use_encoded_value"}
+
+
+def parts(estimator: Any) -> Iterator[Any]:
+    """Yield `estimator` and every estimator nested in it: steps, transformers, members."""
+    yield estimator
+    for value in vars(estimator).values() if hasattr(estimator, "__dict__") else ():
+        yield from _inside(value)
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _inside(item)
+    elif isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 2:  # GradientBoosting's trees
+        return
+    elif hasattr(value, "get_params") and not isinstance(value, type):
+        yield from parts(value)
+
+
+def check_encoders(estimator: Any) -> None:
+    """Raise if a part cannot handle every category that a request may contain.
+
+    Raises:
+        NotConvertible: An encoder raises on an unseen category, or a HistGradientBoosting splits on categories itself,
+            which no converter reproduces.
+    """
+    for part in parts(estimator):
+        kind = type(part).__name__
+        wanted = _UNSEEN.get(kind)
+        if wanted is not None and part.handle_unknown != wanted and _strings(part):
+            raise NotConvertible(
+                f"{kind}(handle_unknown={part.handle_unknown!r}) has no answer to a category that training did not "
+                "see.",
+                fix=f"give it handle_unknown={wanted!r}" + (", unknown_value=-1." if kind == "OrdinalEncoder" else "."),
+            )
+        categorical = getattr(part, "is_categorical_", None)
+        if kind.startswith("HistGradientBoosting") and categorical is not None and np.any(categorical):
+            raise NotConvertible(
+                f"{kind} with categorical_features={getattr(part, 'categorical_features', None)!r} does not convert "
+                "exactly: its splits on categories have no counterpart in ONNX.",
+                fix="encode the categories with OneHotEncoder or OrdinalEncoder, and leave categorical_features out.",
+            )
+
+
+def with_empty_nulls(estimator: Any) -> Any:
+    """Return `estimator`, or a copy whose encoders have "" in place of a null category.
+
+    Raises:
+        NotConvertible: An encoder has both as categories, which a bundle cannot distinguish.
+    """
+    if not any(_keeps_null(part) for part in parts(estimator)):
+        return estimator
+    copied = copy.deepcopy(estimator)
+    for part in parts(copied):
+        if _keeps_null(part):
+            part.categories_ = [_emptied(categories) for categories in part.categories_]
+    return copied
+
+
+def _strings(encoder: Any) -> bool:
+    return any(categories.dtype == object for categories in getattr(encoder, "categories_", []))
+
+
+def _keeps_null(part: Any) -> bool:
+    return type(part).__name__ == "OneHotEncoder" and any(
+        categories.dtype == object and any(_is_null(value) for value in categories)
+        for categories in getattr(part, "categories_", [])
+    )
+
+
+def _emptied(categories: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if categories.dtype != object:
+        return categories
+    emptied = np.array(["" if _is_null(value) else value for value in categories], object)
+    if len(set(emptied)) < len(emptied):
+        raise NotConvertible("A column has both null and '' (or None and NaN) among its categories.", fix="keep one.")
+    return emptied
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and np.isnan(value))
+
+
+def ordinal_shape(operator: Any) -> None:
+    """Shape calculator of OrdinalEncoder for skl2onnx: one float per column."""
+    from skl2onnx.common.data_types import FloatTensorType
+
+    first = operator.inputs[0].type.shape[0]
+    operator.outputs[0].type = FloatTensorType([first, len(operator.raw_operator.categories_)])
+
+
+def ordinal_converter(scope: Any, operator: Any, container: Any) -> None:
+    """Converter of OrdinalEncoder for skl2onnx: one look-up table per column, filled by calling the encoder."""
+    from skl2onnx.common.data_types import StringTensorType
+    from skl2onnx.proto import onnx_proto
+
+    encoder = operator.raw_operator
+    columns = [(each, position) for each in operator.inputs for position in range(each.type.shape[1])]
+    found = []
+    for number, (variable, position) in enumerate(columns):
+        strings = isinstance(variable.type, StringTensorType)
+        keys, values, otherwise = _table(encoder, number, strings=strings)
+        index, column, looked_up = (
+            scope.get_unique_variable_name(name) for name in ("ordinal_index", "ordinal_column", "ordinal_value")
+        )
+        container.add_initializer(index, onnx_proto.TensorProto.INT64, [1], [position])
+        container.add_node("Gather", [variable.onnx_name, index], column, axis=1)
+        if not strings:
+            cast = scope.get_unique_variable_name("ordinal_float")
+            container.add_node("Cast", column, cast, to=onnx_proto.TensorProto.FLOAT)
+            column = cast
+        container.add_node(
+            "LabelEncoder",
+            column,
+            looked_up,
+            op_domain="ai.onnx.ml",
+            op_version=2,
+            values_floats=values,
+            default_float=otherwise,
+            **{"keys_strings" if strings else "keys_floats": keys},
+        )
+        found.append(looked_up)
+    container.add_node("Concat", found, operator.outputs[0].full_name, axis=1)
+
+
+def _table(encoder: Any, column: int, *, strings: bool) -> tuple[list[Any], list[float], float]:
+    """Return the keys of one column's look-up table, their values, and the default value."""
+    import pandas as pd
+
+    categories = encoder.categories_[column]
+    rows = np.empty((len(categories), len(encoder.categories_)), object)
+    for other, known in enumerate(encoder.categories_):
+        rows[:, other] = known[0]
+    rows[:, column] = categories
+    given: Any = rows
+    if hasattr(encoder, "feature_names_in_"):
+        given = pd.DataFrame(rows, columns=encoder.feature_names_in_, dtype=object)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        values = np.asarray(encoder.transform(given), np.float64)[:, column]
+    answers = encoder.handle_unknown == "use_encoded_value"  # otherwise the column is numeric: see check_encoders
+    otherwise = float(encoder.unknown_value) if answers else float("nan")
+    if not strings:
+        return [float(value) for value in categories], [float(value) for value in values], otherwise
+    keys = ["" if _is_null(value) else str(value) for value in categories]
+    if len(set(keys)) < len(keys):
+        raise NotConvertible("A column has both null and '' (or None and NaN) among its categories.", fix="keep one.")
+    return [key.encode() for key in keys], [float(value) for value in values], otherwise
 
 
 def imputer_converter(scope: Any, operator: Any, container: Any) -> None:

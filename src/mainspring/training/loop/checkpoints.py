@@ -20,8 +20,16 @@ from typing import Any
 from mainspring.core.errors import Conflict, Corrupt
 from mainspring.core.files import disk_errors, sync_folder
 from mainspring.core.locks import FileLocks
-from mainspring.training.loop.tensor_file import Place, pieces, places, read_tensors, read_text, write_tensors
-from mainspring.training.loop.tensors import put_together, take_apart
+from mainspring.training.loop.tensors import (
+    Place,
+    pieces,
+    places,
+    put_together,
+    read_tensors,
+    read_text,
+    take_apart,
+    write_tensors,
+)
 
 SUFFIX = ".safetensors"
 

@@ -1,12 +1,31 @@
-"""Conversion of PyTorch state dicts to JSON and named tensors, without pickle."""
+"""Tensors of a checkpoint: state dicts as JSON and named tensors, without pickle, in one file with a checksum.
+
+The file has the safetensors format (https://huggingface.co/docs/safetensors): eight bytes of length, a header in JSON,
+the tensors' bytes. This module writes it in one pass, with the digest computed on the way; the library reads it. The
+last tensor, `sha256`, is the SHA-256 of all bytes before it.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from mainspring.core.errors import Invalid, MissingExtra
+from mainspring.core.errors import Corrupt, Invalid, MissingExtra
 
 _TENSOR, _TUPLE, _ITEMS = "$tensor", "$tuple", "$items"
+_NAMES = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
+    "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
+    "uint16": "U16", "uint32": "U32", "uint64": "U64",
+}  # fmt: skip
+_PIECE = 4 << 20  # bytes written and digested at a time
+_DIGEST = "sha256"
+_TEXT = "text"
 
 
 def import_torch() -> Any:
@@ -68,3 +87,109 @@ def put_together(tree: Any, tensors: dict[str, Any]) -> Any:
     if _ITEMS in tree:
         return {put_together(key, tensors): put_together(each, tensors) for key, each in tree[_ITEMS]}
     return {key: put_together(each, tensors) for key, each in tree.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Position of a tensor's bytes in the data section: from `begin` to `end`."""
+
+    begin: int
+    end: int
+    kind: str  # the format's name of the type
+    shape: tuple[int, ...]
+
+
+def places(tensors: Mapping[str, Any]) -> dict[str, Place]:
+    """Return the layout of the tensors, widest types first, so that each begins at a multiple of its width.
+
+    Raises:
+        Invalid: A tensor is sparse, quantised, or of a type that the format lacks.
+    """
+    strided = import_torch().strided
+    for name, tensor in tensors.items():
+        if str(tensor.dtype).removeprefix("torch.") not in _NAMES or tensor.layout != strided:
+            raise Invalid(f"Tensor {name!r} is {tensor.dtype}, {tensor.layout}, which a checkpoint cannot keep.")
+    found: dict[str, Place] = {}
+    begin = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].element_size()):
+        end = begin + tensor.numel() * tensor.element_size()
+        kind = _NAMES[str(tensor.dtype).removeprefix("torch.")]
+        found[name] = Place(begin, end, kind, tuple(tensor.shape))
+        begin = end
+    return found
+
+
+def pieces(tensors: Mapping[str, Any], found: Mapping[str, Place]) -> Iterable[Any]:
+    """Yield the bytes of the tensors, in the order of their places, without copying those on the CPU."""
+    torch = import_torch()
+    for name in found:
+        if tensors[name].numel():
+            yield tensors[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def write_tensors(path: Path, found: Mapping[str, Place], content: Iterable[Any], text: str) -> None:
+    """Write a new file and sync it.
+
+    Args:
+        content: The bytes of the tensors, in the order of their places.
+        text: Text stored in the header.
+    """
+    end = max((place.end for place in found.values()), default=0)
+    header: dict[str, Any] = {"__metadata__": {_TEXT: text}}
+    for name, place in found.items():
+        header[name] = {"dtype": place.kind, "shape": place.shape, "data_offsets": (place.begin, place.end)}
+    header[_DIGEST] = {"dtype": "U8", "shape": (32,), "data_offsets": (end, end + 32)}
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    digest = hashlib.sha256()
+    with path.open("xb", buffering=0) as file:
+        for each in (len(head).to_bytes(8, "little") + head, *content):
+            _put(file.write, each, digest)
+        _put(file.write, digest.digest(), digest)
+        os.fsync(file.fileno())
+
+
+def _put(write: Callable[[Any], int | None], content: Any, digest: Any) -> None:
+    whole = memoryview(content)
+    for start in range(0, len(whole), _PIECE):
+        piece = whole[start : start + _PIECE]
+        digest.update(piece)
+        while len(piece):  # an unbuffered write may be partial
+            piece = piece[write(piece) or 0 :]
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file, without verifying the checksum.
+
+    Raises:
+        Corrupt: The file does not have that format.
+    """
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return str(header["__metadata__"][_TEXT])
+    except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError) as error:
+        raise Corrupt(f"{path} has no header: {type(error).__name__}: {error}.") from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Any], str]:
+    """Return the tensors of a file, on the CPU, and its text, after verifying the checksum.
+
+    Raises:
+        Corrupt: The file is damaged.
+        MissingExtra: safetensors is not installed.
+    """
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+    except ModuleNotFoundError as error:
+        raise MissingExtra("Reading a checkpoint", "torch") from error
+    try:
+        content = path.read_bytes()  # not mapped: the file may be pruned while the tensors are in use
+        if hashlib.sha256(memoryview(content)[:-32]).digest() != content[-32:]:
+            raise Corrupt(f"{path} is not what was written.")
+        tensors = dict(load(content))
+        del tensors[_DIGEST]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise Corrupt(f"{path} is damaged: {type(error).__name__}: {error}.") from error
+    return tensors, read_text(path)

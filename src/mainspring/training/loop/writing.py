@@ -1,14 +1,157 @@
-"""Background writing of checkpoints: tensors are copied at once, and the copy is written while training continues."""
+"""Checkpoints of a training, written when they are due, in the background: tensors are copied at once, and the copy is
+written while training continues. A failed write is a warning and does not stop the training.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
+from mainspring.core.errors import StorageFull
 from mainspring.training.loop.checkpoints import Checkpoint, Checkpoints, apart
-from mainspring.training.loop.tensor_snapshot import Image, image_of
+from mainspring.training.loop.tensors import Place, import_torch
+
+_COST_SHARE = 50  # minimum interval, in multiples of the last checkpoint's cost: they cost at most 2 %
+_MACHINE = Path("/proc/meminfo")
+_GROUP = Path("/sys/fs/cgroup")
+_SMALL = 64 << 20  # bytes of a snapshot that is always allowed
+_FREE_SHARE = 4  # a larger snapshot takes at most one such part of the free memory
+
+
+class Keeping:
+    """Writes the checkpoints of one training when they are due.
+
+    Args:
+        every_s: Minimum number of seconds between checkpoints.
+        every_steps: Number of steps between checkpoints, whatever they cost; replaces `every_s`.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, every_s: float, every_steps: int | None) -> None:
+        self.checkpoints = checkpoints
+        self._every_s, self._every_steps = every_s, every_steps
+        self._writer = Writer(checkpoints)
+        self._last = time.monotonic()  # start of the last checkpoint
+        self._step = -1  # step of the last checkpoint
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Lock the folder for this training inside the block; finish a pending write at its end.
+
+        Raises:
+            Conflict: Another training holds the folder.
+        """
+        with self.checkpoints.hold(), self._writer.open():
+            yield
+
+    def found(self, step: int) -> None:
+        """Record that a checkpoint of this step exists."""
+        self._step = step
+
+    def due(self, step: int) -> bool:
+        """Return whether a checkpoint is due after this step."""
+        if self._every_steps is not None:
+            return step % self._every_steps == 0
+        since = time.monotonic() - self._last
+        if since < self._every_s or self._writer.busy:
+            return False
+        self.settle()  # a finished write has its full cost only now
+        return since >= _COST_SHARE * self._writer.cost_s
+
+    def has(self, step: int) -> bool:
+        """Return whether a checkpoint of this step exists, after waiting for a pending write."""
+        self.settle()
+        return self._step == step
+
+    def keep(self, checkpoint: Checkpoint, *, wait: bool = False) -> bool:
+        """Write a checkpoint in the background, or `wait` for it; return False if it is known to have failed."""
+        self.settle()
+        try:
+            (self._writer.write if wait else self._writer.begin)(checkpoint)
+        except (StorageFull, OSError) as error:
+            _warn(error)
+            return False
+        finally:
+            self._last = time.monotonic()
+        self._step = checkpoint.step
+        return True
+
+    def settle(self) -> None:
+        """Wait for a pending write."""
+        try:
+            self._writer.settle()
+        except (StorageFull, OSError) as error:
+            self._step = -1
+            _warn(error)
+
+    def said(self) -> str:
+        """Return a sentence that names the newest checkpoint; empty if there is none."""
+        self.settle()
+        steps = self.checkpoints.steps()
+        return f" The last good checkpoint is {self.checkpoints.path(steps[-1])}." if steps else ""
+
+
+def _warn(error: StorageFull | OSError) -> None:
+    said = error.what if isinstance(error, StorageFull) else f"The checkpoint was not written: {error}."
+    warnings.warn(f"{said} Training goes on without this checkpoint.", RuntimeWarning, stacklevel=3)
+
+
+def free_bytes(machine: Path = _MACHINE, group: Path = _GROUP) -> int | None:
+    """Return the free memory in bytes, the smaller of the machine's and the container's; `None` if unknown.
+
+    Sources: the Linux kernel's documentation of proc(5), `MemAvailable`, and of control groups v2, "Memory".
+    """
+    found = []
+    with suppress(OSError, ValueError, IndexError, StopIteration):
+        lines = machine.read_text().splitlines()
+        found.append(1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")))
+    with suppress(OSError, ValueError):  # no limit is the word "max"
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        found.append(limit - used + int(stat.get("inactive_file", 0)))
+    return max(0, min(found)) if found else None
+
+
+class Image:
+    """A snapshot of tensors, laid out by `places` in one buffer."""
+
+    def __init__(self, tensors: Mapping[str, Any], places: Mapping[str, Place]) -> None:
+        torch = import_torch()
+        self.places = dict(places)
+        self._bytes = torch.empty(max((place.end for place in places.values()), default=0), dtype=torch.uint8)
+        self._views = {
+            name: self._bytes[place.begin : place.end].view(tensors[name].dtype).view(place.shape)
+            for name, place in places.items()
+            if place.end > place.begin
+        }
+
+    def take(self, tensors: Mapping[str, Any]) -> None:
+        """Copy the current values of the tensors into the buffer."""
+        for name, view in self._views.items():
+            view.copy_(tensors[name])
+
+    def pieces(self) -> Iterable[Any]:
+        """Return the bytes in the order of their places."""
+        return [self._bytes.numpy()]
+
+
+def image_of(tensors: Mapping[str, Any], places: Mapping[str, Place], before: Image | None) -> Image | None:
+    """Return a snapshot of the tensors, reusing the buffer of `before` if it fits; `None` if memory is short."""
+    if before is None or before.places != places:
+        size = max((place.end for place in places.values()), default=0)
+        free = free_bytes()
+        if size > _SMALL and free is not None and size > free // _FREE_SHARE:
+            return None
+        try:
+            before = Image(tensors, places)
+        except (RuntimeError, MemoryError):  # PyTorch's errors for failed allocation
+            return None
+    before.take(tensors)
+    return before
 
 
 class Writer:

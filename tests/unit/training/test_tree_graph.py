@@ -21,11 +21,10 @@ from mainspring.core.schema import DType
 from mainspring.registry.model import Input
 from mainspring.registry.onnx_file import check_onnx
 from mainspring.training.flavours import estimator_scores
-from mainspring.training.flavours.forests import KINDS, read_forest
 from mainspring.training.flavours.model import Artefact
 from mainspring.training.flavours.scoring import artefact_scores
-from mainspring.training.flavours.sklearn import to_onnx
-from mainspring.training.flavours.trees import thresholds
+from mainspring.training.flavours.sklearn import split_thresholds, to_onnx
+from mainspring.training.flavours.tree_graph import KINDS, read_forest
 
 FAR = {
     "epoch seconds": 1_760_000_000.37,
@@ -92,7 +91,7 @@ def test_beside_every_threshold_it_is_the_estimator(kind: str, offset: str) -> N
     task = task_of(kind)
     frame, y = rows(FAR[offset], kind, task)
     estimator = made(kind).fit(frame, y)
-    cuts = dict(thresholds(estimator, frame, list(frame.columns)))
+    cuts = dict(split_thresholds(estimator, frame, list(frame.columns)))
     assert len(cuts["V.at"]) > 3
     asked = beside(cuts, frame, np.float64)
     expected = estimator_scores(estimator, asked, task)
@@ -107,7 +106,7 @@ def test_columns_of_float32_too(kind: str) -> None:
     frame, y = rows(1_760_000_000.37, kind, task)
     narrow = frame.assign(**{"V.at": (frame["V.at"] - 1_760_000_000) * 1000}).astype(np.float32)
     estimator = made(kind).fit(narrow, y)
-    asked = beside(dict(thresholds(estimator, narrow, list(narrow.columns))), narrow, np.float32)
+    asked = beside(dict(split_thresholds(estimator, narrow, list(narrow.columns))), narrow, np.float32)
     found = answers(to_onnx(estimator, NARROW, task), asked)
     assert np.abs(found - estimator_scores(estimator, asked, task)).max() < 1e-7
 
@@ -116,7 +115,7 @@ def test_columns_of_float32_too(kind: str) -> None:
 def test_several_classes(kind: str) -> None:
     frame, y = rows(FAR["epoch seconds"], kind, "multiclass")
     estimator = made(kind).fit(frame, y)
-    asked = beside(dict(thresholds(estimator, frame, list(frame.columns))), frame, np.float64)
+    asked = beside(dict(split_thresholds(estimator, frame, list(frame.columns))), frame, np.float64)
     found = answers(to_onnx(estimator, WIDE, "multiclass", wide=["V.at"]), asked)
     assert np.abs(found - estimator_scores(estimator, asked, "multiclass")).max() < 1e-7
 
@@ -128,7 +127,7 @@ def test_through_a_scaler_it_is_scaled_as_scikit_learn_does(scaler: Any, number:
     if number is np.float32:
         frame = frame.assign(**{"V.at": frame["V.at"] - 1_760_000_000}).astype(number)
     estimator = make_pipeline(SimpleImputer(), scaler(), made("RandomForestClassifier")).fit(frame, y)
-    asked = beside(dict(thresholds(estimator, frame, list(frame.columns))), frame, number)
+    asked = beside(dict(split_thresholds(estimator, frame, list(frame.columns))), frame, number)
     wide = number is np.float64
     found = answers(to_onnx(estimator, WIDE if wide else NARROW, "binary", wide=["V.at"] if wide else []), asked)
     assert np.abs(found - estimator_scores(estimator, asked, "binary")).max() < 1e-7

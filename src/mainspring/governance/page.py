@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 from mainspring.core.html import Markup, code, text
 from mainspring.governance.model import Card, Fact, Gap, Performance
-from mainspring.governance.prose import prose
 from mainspring.governance.rendering import (
     HEADERS,
     estimate_row,
@@ -17,6 +16,7 @@ from mainspring.governance.rendering import (
     title,
     verdict,
 )
+from mainspring.governance.words import prose
 
 _NUMBER = ' class="number"'
 _STYLE = """

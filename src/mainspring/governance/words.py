@@ -1,9 +1,10 @@
-"""The authors' sections of a model card, from a Markdown file with a heading per section."""
+"""The authors' sections of a model card: read from a Markdown file with a heading per section, rendered as HTML."""
 
 from __future__ import annotations
 
 import re
 
+from mainspring.core.html import Markup, text
 from mainspring.governance.model import Gap, Section
 
 EXPECTED = ("Intended use", "Limits", "Ethical considerations", "Contact")
@@ -12,6 +13,9 @@ SECTION = "In the words of its makers"
 _HEADING = re.compile(r"(#{1,6})[ \t]+(.*?)[ \t]*#*")
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _TO_DO = re.compile(r"\W*(to ?do|tbd|tba|fixme|\?)\W*", re.IGNORECASE)
+_ITEM = re.compile(r"\s{0,3}[-*+]\s+(.*)")
+_SUBHEADING = re.compile(r"#{3,6}\s+(.*?)\s*#*")
+_FENCE = re.compile(r"\s{0,3}(```|~~~)")
 
 
 def read_words(text: str) -> tuple[Section, ...]:
@@ -53,3 +57,45 @@ def _title(text: str) -> str:
 
 def _unwritten(text: str) -> bool:
     return not text or _TO_DO.fullmatch(text) is not None
+
+
+def prose(written: str) -> Markup:
+    """Return the text as escaped HTML, in which no tag, link or style of the author takes effect."""
+    blocks: list[str] = []
+    paragraph: list[str] = []
+    items: list[str] = []
+    fenced: list[str] | None = None
+
+    def close() -> None:
+        if paragraph:
+            blocks.append(f"<p>{text(' '.join(paragraph))}</p>")
+            paragraph.clear()
+        if items:
+            blocks.append(f"<ul>{''.join(f'<li>{text(item)}</li>' for item in items)}</ul>")
+            items.clear()
+
+    for line in written.splitlines():
+        if _FENCE.match(line):
+            close()
+            if fenced is not None:
+                blocks.append(f"<pre>{text(chr(10).join(fenced))}</pre>")
+            fenced = [] if fenced is None else None
+        elif fenced is not None:
+            fenced.append(line)
+        elif not line.strip():
+            close()
+        elif (item := _ITEM.fullmatch(line)) is not None:
+            if paragraph:
+                close()
+            items.append(item[1])
+        elif (heading := _SUBHEADING.fullmatch(line)) is not None:
+            close()
+            blocks.append(f"<h3>{text(heading[1])}</h3>")
+        elif items:
+            items[-1] += f" {line.strip()}"
+        else:
+            paragraph.append(line.strip())
+    close()
+    if fenced:
+        blocks.append(f"<pre>{text(chr(10).join(fenced))}</pre>")
+    return Markup("".join(blocks))

@@ -18,8 +18,7 @@ from mainspring.stats import reference
 from mainspring.stats.metrics import OWN_METRICS
 from mainspring.stats.thresholds import THRESHOLD
 from mainspring.training.equivalence.check import TOLERANCE, probes_of, prove
-from mainspring.training.equivalence.probes import NEAR_THRESHOLD
-from mainspring.training.equivalence.rows import ROWS, plain_rows
+from mainspring.training.equivalence.rows import NEAR_THRESHOLD, ROWS, plain_rows
 from mainspring.training.flavours import Artefact, convert_estimator
 from mainspring.training.flavours.scoring import artefact_scores, open_session
 from mainspring.training.frames import Array, exact_in_float32, seen_texts

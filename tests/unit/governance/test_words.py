@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mainspring.governance.prose import prose
-from mainspring.governance.words import EXPECTED, gaps_of, read_words
+from mainspring.governance.words import EXPECTED, gaps_of, prose, read_words
 
 FILE = """# Late orders
 

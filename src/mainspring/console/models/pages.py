@@ -23,8 +23,8 @@ from mainspring.console.runs.table import state_of
 from mainspring.core.errors import Unavailable
 from mainspring.core.ids import check_id
 from mainspring.governance.model import Card
-from mainspring.governance.prose import prose
 from mainspring.governance.rendering import left_out, metric_names, resource_facts, verdict
+from mainspring.governance.words import prose
 from mainspring.operations.models.cards import render, words_file
 from mainspring.registry.model import ModelVersion
 

@@ -2,7 +2,7 @@
 
 The estimator predicts in the process that trained it, the model in a fresh process; only arrays without pickle pass
 between them. Compared are at least 10,000 rows unseen in training (`rows.plain_rows`) and the probes of
-`probes.probe_rows`, each in a large batch and in a small one, some also one by one.
+`rows.probe_rows`, each in a large batch and in a small one, some also one by one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ import numpy as np
 from mainspring.core.errors import NotConvertible
 from mainspring.core.files import disk_errors
 from mainspring.registry.model import Input
-from mainspring.training.equivalence.probes import NEAR_THRESHOLD, probe_rows
-from mainspring.training.equivalence.rows import HELD_OUT, MADE, plain_rows
+from mainspring.training.equivalence.rows import HELD_OUT, MADE, NEAR_THRESHOLD, plain_rows, probe_rows
 from mainspring.training.flavours import Artefact, estimator_scores, fresh, output_names
 from mainspring.training.flavours.scoring import artefact_feeds, check_width
 from mainspring.training.frames import Array
@@ -129,7 +128,7 @@ def probes_of(
     wide: Collection[str],
     rng: np.random.Generator,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Return the probe rows of a model, and a description of each; see `probes.probe_rows`."""
+    """Return the probe rows of a model, and a description of each; see `rows.probe_rows`."""
     if artefact.native:  # a native model takes each column in its own type
         wide = [each.name for each in inputs if held_out[each.name].dtype == np.float64]
     return probe_rows(estimator, held_out, inputs, wide, rng)

@@ -1,11 +1,19 @@
-"""Ordinary comparison rows: held-out rows, supplemented by recombined ones where there are too few."""
+"""Rows on which a bundle is compared with its estimator: ordinary ones, and probes where they most likely differ.
+
+Ordinary rows are held out, supplemented by recombined ones where there are too few. Probes have nulls, unseen
+categories and values at split thresholds.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mainspring.core.schema import DType
+from mainspring.registry.model import Input
+from mainspring.training.flavours import flavour_of
 from mainspring.training.frames import Array
 
 if TYPE_CHECKING:
@@ -14,6 +22,10 @@ if TYPE_CHECKING:
 ROWS = 10_000
 MOST_ROWS = 40_000
 HELD_OUT, MADE = "held out", "made of held-out values"
+NEAR_THRESHOLD = "near the threshold"
+UNSEEN = "never seen \N{SNOWMAN}"
+_MOST_THRESHOLDS = 4000
+_QUANTILES = 33
 
 
 def plain_rows(
@@ -42,3 +54,63 @@ def plain_rows(
 
 def _spread(count: int, most: int) -> Array:
     return np.linspace(0, count - 1, most).astype(np.int64)
+
+
+def probe_rows(
+    estimator: Any, held_out: pd.DataFrame, inputs: Collection[Input], wide: Collection[str], rng: np.random.Generator
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return probe rows with the estimator's columns, and a description of what each row probes.
+
+    Most are held-out rows with one column changed: to null, to a category unseen in training, or to a value at, just
+    below or just above one of the estimator's split thresholds (without trees: at quantiles of the column).
+
+    Args:
+        wide: Columns that the bundle takes as float64; their neighbouring values are float64, all others' float32.
+    """
+    import pandas as pd
+
+    changes: list[tuple[str, Any, str]] = []
+    for each in inputs:
+        nothing = None if each.dtype == DType.String else np.nan
+        changes += [(each.name, nothing, f"{each.name} null")] * 8
+        if each.dtype == DType.String:
+            changes += [(each.name, UNSEEN, f"{each.name} unseen")] * 8
+    thresholds = [
+        (name, value) for name, values in _thresholds(estimator, held_out, inputs).items() for value in values
+    ]
+    if len(thresholds) > _MOST_THRESHOLDS:
+        thresholds = [thresholds[at] for at in rng.choice(len(thresholds), _MOST_THRESHOLDS, replace=False)]
+    for name, value in thresholds:
+        for neighbour in _neighbours(value, np.float64 if name in wide else np.float32):
+            changes.append((name, neighbour, f"{name} {NEAR_THRESHOLD} {value:.9g}"))
+    base = held_out.iloc[rng.integers(0, len(held_out), len(changes))].reset_index(drop=True)
+    columns = {name: base[name].to_numpy(copy=True) for name in held_out.columns}
+    for row, (name, value, _) in enumerate(changes):
+        columns[name][row] = value
+    null = {each.name: None if each.dtype == DType.String else np.nan for each in inputs}
+    unseen = {each.name: UNSEEN if each.dtype == DType.String else held_out[each.name].iloc[0] for each in inputs}
+    frame = pd.DataFrame(
+        {
+            name: pd.Series([*columns[name], null[name], unseen[name]], dtype=held_out[name].dtype)
+            for name in held_out.columns
+        }
+    )
+    return frame, [what for _, _, what in changes] + ["every column null", "every category unseen"]
+
+
+def _neighbours(value: float, kind: Any) -> list[float]:
+    with np.errstate(over="ignore"):
+        at = kind(value)
+        around = [at, np.nextafter(at, kind(-np.inf)), np.nextafter(at, kind(np.inf))]
+    return [float(each) for each in around if np.isfinite(each)]
+
+
+def _thresholds(estimator: Any, held_out: pd.DataFrame, inputs: Collection[Input]) -> dict[str, Array]:
+    numeric = [each.name for each in inputs if each.dtype != DType.String]
+    known = flavour_of(estimator).thresholds(estimator, held_out, numeric)
+    return {name: known[name] if name in known else _quantiles(held_out[name].to_numpy()) for name in numeric}
+
+
+def _quantiles(values: Array) -> Array:
+    known = values[np.isfinite(values)]
+    return np.unique(np.quantile(known, np.linspace(0, 1, _QUANTILES))) if len(known) else np.zeros(1)

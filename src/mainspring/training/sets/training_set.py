@@ -194,7 +194,7 @@ class TrainingSet:
         """
         import numpy as np
 
-        from mainspring.training.sets.folds import folds_by_time
+        from mainspring.training.sets.splits import folds_by_time
 
         rows = self.development
         cuts = folds_by_time(

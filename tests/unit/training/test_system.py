@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mainspring.training.runs.gpus import gpu_reader
+from mainspring.training.runs.system import gpu_reader
 
 # nvml.h: what is returned is 0 for success, 3 for "not supported"
 LIBRARY = r"""

@@ -9,9 +9,12 @@ _CELL = "text-align:left;vertical-align:top;padding:2px 12px 2px 0"
 
 
 class Markup(str):
-    """Text that is HTML already."""
+    """Text that is HTML already, to Jinja and MarkupSafe as well."""
 
     __slots__ = ()
+
+    def __html__(self) -> str:
+        return str(self)
 
 
 def text(value: object) -> Markup:

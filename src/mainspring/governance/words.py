@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
-from mainspring.core.html import Markup, text
+from mainspring.core.html import Markup
 from mainspring.governance.model import Gap, Section
 
 EXPECTED = ("Intended use", "Limits", "Ethical considerations", "Contact")
 SECTION = "In the words of its makers"
 
-_HEADING = re.compile(r"(#{1,6})[ \t]+(.*?)[ \t]*#*")
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_LINE_END = re.compile(r"\r\n?")
 _TO_DO = re.compile(r"\W*(to ?do|tbd|tba|fixme|\?)\W*", re.IGNORECASE)
-_ITEM = re.compile(r"\s{0,3}[-*+]\s+(.*)")
-_SUBHEADING = re.compile(r"#{3,6}\s+(.*?)\s*#*")
-_FENCE = re.compile(r"\s{0,3}(```|~~~)")
+# No tag, link, picture or style of the authors takes effect on a page: what is not named here is text.
+_BLOCKS = ("blockquote", "code", "fence", "heading", "list")
+_INLINE = ("backticks", "emphasis", "escape", "newline")
 
 
 def read_words(text: str) -> tuple[Section, ...]:
@@ -24,18 +25,23 @@ def read_words(text: str) -> tuple[Section, ...]:
     Deeper headings stay in a section's text; comments, and text before the first section, are dropped. Sections that
     are empty, or contain only a placeholder, are omitted. Sections with the same title are joined.
     """
+    from markdown_it import MarkdownIt
+
+    plain = _LINE_END.sub("\n", _COMMENT.sub("", text))
+    lines = plain.split("\n")
     found: dict[str, list[str]] = {}
     current: list[str] | None = None
-    fenced = False
-    for line in _COMMENT.sub("", text).splitlines():
-        fenced ^= line.lstrip().startswith(("```", "~~~"))
-        heading = None if fenced else _HEADING.fullmatch(line)
-        if heading is not None and len(heading[1]) == 2:
-            current = found.setdefault(_title(heading[2]), [])
-        elif heading is not None and len(heading[1]) == 1:
-            current = None
-        elif current is not None:
-            current.append(line)
+    begin = 0
+    tokens = MarkdownIt("commonmark").disable("lheading").parse(plain)
+    for heading, title in pairwise(tokens):
+        if heading.type != "heading_open" or heading.level or heading.tag not in ("h1", "h2"):
+            continue
+        at, end = heading.map or (0, 0)
+        if current is not None:
+            current += lines[begin:at]
+        current, begin = None if heading.tag == "h1" else found.setdefault(_title(title.content), []), end
+    if current is not None:
+        current += lines[begin:]
     written = {title: "\n".join(lines).strip() for title, lines in found.items() if title}
     titles = [*EXPECTED, *(title for title in written if title not in EXPECTED)]
     return tuple(Section(title, written[title]) for title in titles if not _unwritten(written.get(title, "")))
@@ -60,42 +66,14 @@ def _unwritten(text: str) -> bool:
 
 
 def prose(written: str) -> Markup:
-    """Return the text as escaped HTML, in which no tag, link or style of the author takes effect."""
-    blocks: list[str] = []
-    paragraph: list[str] = []
-    items: list[str] = []
-    fenced: list[str] | None = None
+    """Return the text as HTML of a few tags without attributes. Headings are of the third level."""
+    from markdown_it import MarkdownIt
 
-    def close() -> None:
-        if paragraph:
-            blocks.append(f"<p>{text(' '.join(paragraph))}</p>")
-            paragraph.clear()
-        if items:
-            blocks.append(f"<ul>{''.join(f'<li>{text(item)}</li>' for item in items)}</ul>")
-            items.clear()
-
-    for line in written.splitlines():
-        if _FENCE.match(line):
-            close()
-            if fenced is not None:
-                blocks.append(f"<pre>{text(chr(10).join(fenced))}</pre>")
-            fenced = [] if fenced is None else None
-        elif fenced is not None:
-            fenced.append(line)
-        elif not line.strip():
-            close()
-        elif (item := _ITEM.fullmatch(line)) is not None:
-            if paragraph:
-                close()
-            items.append(item[1])
-        elif (heading := _SUBHEADING.fullmatch(line)) is not None:
-            close()
-            blocks.append(f"<h3>{text(heading[1])}</h3>")
-        elif items:
-            items[-1] += f" {line.strip()}"
-        else:
-            paragraph.append(line.strip())
-    close()
-    if fenced:
-        blocks.append(f"<pre>{text(chr(10).join(fenced))}</pre>")
-    return Markup("".join(blocks))
+    reader = MarkdownIt("zero").enable([*_BLOCKS, *_INLINE])
+    found = reader.parse(written)
+    for token in found:
+        token.attrs.clear()
+        token.info = ""  # of a fence, of which a class would be made
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = "h3"
+    return Markup(reader.renderer.render(found, reader.options, {}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import unescape
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,13 +66,36 @@ def test_windows_line_ends_are_line_ends() -> None:
 def test_any_text_is_read_and_shown(text: str) -> None:
     read_words(text)
     shown = prose(text)
-    for tag in ("p", "ul", "li", "h3", "pre"):
+    for tag in ("p", "ul", "ol", "li", "h3", "pre", "code", "em", "strong", "blockquote", "br"):
         shown = type(shown)(shown.replace(f"<{tag}>", "").replace(f"</{tag}>", ""))
     assert "<" not in shown
     assert ">" not in shown
 
 
+@given(st.text(alphabet="<>&\"'`*_[]()!#-+~=\\ \n\t1.ax:/", max_size=80))
+def test_no_mark_makes_more_than_a_tag_without_attributes(text: str) -> None:
+    test_any_text_is_read_and_shown.hypothesis.inner_test(text)
+
+
 def test_prose_has_paragraphs_lists_and_fences() -> None:
-    assert prose("One\ntwo.\n\n- a\n  more\n* b\n\n### Why\n```\n<b>\n```\n<script>") == (
-        "<p>One two.</p><ul><li>a more</li><li>b</li></ul><h3>Why</h3><pre>&lt;b&gt;</pre><p>&lt;script&gt;</p>"
+    shown = prose("One\ntwo.\n\n- a\n  more\n- b\n\n### Why\n```js\n<b>\n```\n<script>")
+    assert shown.replace("\n", " ") == (
+        "<p>One two.</p> <ul> <li>a more</li> <li>b</li> </ul> <h3>Why</h3> <pre><code>&lt;b&gt; </code></pre> "
+        "<p>&lt;script&gt;</p> "
     )
+
+
+def test_prose_has_emphasis_numbered_and_nested_lists() -> None:
+    assert prose("1. **not** for `x<y`\n   - never\n2. *b*").replace("\n", "") == (
+        "<ol><li><strong>not</strong> for <code>x&lt;y</code><ul><li>never</li></ul></li><li><em>b</em></li></ol>"
+    )
+
+
+@pytest.mark.parametrize("text", ["[a](javascript:b)", "![a](b)", "<https://a.b>", "[a]: /b\n\n[a]", "<b>a</b>"])
+def test_a_link_or_a_tag_stays_as_written(text: str) -> None:
+    assert unescape(prose(text).removeprefix("<p>").removesuffix("</p>\n")).replace("</p>\n<p>", "\n\n") == text
+
+
+def test_a_fence_ends_with_its_own_mark() -> None:
+    found = read_words("## Limits\n````\n```\n## no heading\n~~~\n````\n## Contact\nBakers\n")
+    assert [section.title for section in found] == ["Limits", "Contact"]

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from markupsafe import Markup
 
 from mainspring.console.background_cache import Looking
 from mainspring.console.models.decision_history import PAGE, history
@@ -70,7 +69,7 @@ def add_model_pages(router: APIRouter, project: ConsoleProject, looking: Looking
             "version": version,
             "seen": seen,
             "card": seen.found,
-            "prose": _prose,
+            "prose": prose,
             "interval_picture": interval_picture,
             "metric_names": metric_names,
             "left_out": left_out,
@@ -103,7 +102,3 @@ def _download(version: ModelVersion, card: Card) -> Response:
     name = f"{version.model}-{version.version}-card.md"  # an id and a number: nothing that a header could mistake
     headers = {"content-disposition": f'attachment; filename="{name}"'}
     return Response(render(card, "md"), media_type="text/markdown; charset=utf-8", headers=headers)
-
-
-def _prose(text: str) -> Markup:
-    return Markup(prose(text))  # noqa: S704  (escaped by `prose`)

@@ -1,4 +1,4 @@
-"""What every command shares: its four options, its project, its one result, and how an error ends it."""
+"""Frame of every command: its four options, its project, its one result, its errors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Call:
 
     @functools.cached_property
     def console(self) -> Console:
-        """Where people read: standard error when standard output is a document, else standard output."""
+        """Console for people: standard error if standard output is a document, else standard output."""
         from rich.console import Console
 
         self.heard()

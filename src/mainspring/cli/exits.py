@@ -1,4 +1,4 @@
-"""Which exit code each kind of error has. Documented in docs/reference/exit-codes.md."""
+"""Exit codes of the kinds of errors. Documented in docs/reference/exit-codes.md."""
 
 from __future__ import annotations
 

@@ -1,16 +1,81 @@
-"""What `--help` shows: a command's own options before those that every command has, examples, whole sentences."""
+"""Help of commands: own options before those that every command has, examples, whole sentences."""
 
 from __future__ import annotations
 
 import click
 
 SHARED = ("json_", "project", "profile", "debug", "_click_default_help", "help")
+# command -> its examples, without the program's name; a test parses each
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "demo": ("demo", "demo --keep"),
+    "init": ("init courier",),
+    "apply": ("apply --dry-run", "apply"),
+    "ingest": ("ingest orders orders.parquet", "ingest orders courier.data:orders"),
+    "data commit": ("data commit -m 'before the new feed'",),
+    "data diff": ("data diff before-feed now --table orders",),
+    "data log": ("data log --limit 5",),
+    "data profile": ("data profile orders", "data profile orders --at before-feed"),
+    "data quarantine": ("data quarantine orders --limit 50",),
+    "data restore": ("data restore before-feed", "data restore before-feed --table orders"),
+    "data tag": ("data tag before-feed now",),
+    "data untag": ("data untag before-feed",),
+    "data vacuum": ("data vacuum --dry-run",),
+    "features entity": ("features entity CourierRecord courier=ana",),
+    "features explain": ("features explain late-delivery", "features explain CourierRecord --sql"),
+    "features list": ("features list --search courier",),
+    "features read": ("features read late-delivery --to training.parquet --since 2026-01-01",),
+    "features show": ("features show CourierRecord",),
+    "features verify": ("features verify late-delivery --sample 500",),
+    "materialize": ("materialize", "materialize CourierRecord --rebuild"),
+    "search": ("search late-delivery --trials 40 --workers 2", "search late-delivery --show"),
+    "train": ("train late-delivery", "train late-delivery --since 2026-01-01 --until 2026-07-01"),
+    "models add": ("models add late-delivery model.onnx --parent late-delivery:3",),
+    "models approve": ("models approve late-delivery:4 --reason 'the false alarms are gone'",),
+    "models card": ("models card late-delivery", "models card late-delivery:3 --format html --output card.html"),
+    "models compose": ("models compose late-delivery-mean graph.json",),
+    "models delete": ("models delete late-delivery:3 --reason 'trained on a broken day'",),
+    "models export": ("models export late-delivery@champion late.tar",),
+    "models function": ("models function double courier.rules:double --input x:FP32:-1,1 --output y:FP32:-1,1",),
+    "models gc": ("models gc --grace 7d --dry-run",),
+    "models history": ("models history late-delivery --alias champion",),
+    "models import": ("models import late.tar",),
+    "models key": ("models key",),
+    "models list": ("models list late-delivery",),
+    "models restore": ("models restore late-delivery:3",),
+    "models show": ("models show late-delivery", "models show late-delivery:3"),
+    "models trust": (
+        "models trust",
+        "models trust staging 3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29",
+    ),
+    "models withdraw": ("models withdraw late-delivery:4 --reason 'the alarms are back'",),
+    "promote": ("promote late-delivery", "promote late-delivery 3 --reason 'the new feed'"),
+    "rollback": ("rollback late-delivery --reason 'too many false alarms'",),
+    "up": ("up", "up --gateway 127.0.0.1:9080 --control 127.0.0.1:9081"),
+    "predict": ("predict late-delivery order=o7 courier=ana distance_km=3.2 ordered_at=2026-01-05T18:30:00Z",),
+    "bench": ("bench late-delivery --connections 16 --seconds 2",),
+    "monitor": ("monitor late-delivery",),
+    "prediction": ("prediction 01m8be2065zc3r951j33fy83ef",),
+    "jobs list": ("jobs list --status failed",),
+    "jobs show": ("jobs show 01m8be2065zc3r951j33fy83ef",),
+    "jobs run": ("jobs run collect-garbage --wait", """jobs run collect-garbage '{"grace": "30d"}' --here"""),
+    "jobs cancel": ("jobs cancel 01m8be2065zc3r951j33fy83ef",),
+    "jobs retry": ("jobs retry 01m8be2065zc3r951j33fy83ef",),
+    "jobs schedules": ("jobs schedules",),
+    "runs": ("runs late-delivery --limit 5", "runs --filter 'holdout.auc > 0.7 and started > 7d ago'"),
+    "reproduce": ("reproduce 2d50d1c028af4b639a7348e38a9b700d",),
+    "keys create": ("keys create shop --scope predict --expires 30d",),
+    "keys list": ("keys list --all",),
+    "keys revoke": ("keys revoke 01m8be2bwh331ajhxkj67gs77w",),
+    "status": ("status", "status --json"),
+    "migrate": ("migrate --to production",),
+    "profile list": ("profile list",),
+    "profile check": ("profile check production",),
+    "doctor": ("doctor", "doctor --profile production"),
+}
 
 
 def examples(context: click.Context) -> tuple[str, ...]:
-    """Return what somebody types to use a command, each a whole line."""
-    from mainspring.cli.examples import EXAMPLES
-
+    """Return the examples of a command, each a whole line."""
     program, _, name = context.command_path.partition(" ")
     return tuple(f"{program} {example}" for example in EXAMPLES.get(name, ()))
 

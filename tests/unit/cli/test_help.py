@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from mainspring.cli.examples import EXAMPLES
+from mainspring.cli.help import EXAMPLES
 from mainspring.cli.main import COMMANDS, cli
 
 

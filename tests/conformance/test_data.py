@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from mainspring.core.catalog import metadata, open_engine
 from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.data.adapters.delta import DeltaLake
-from mainspring.data.adapters.memory import MemoryLake, MemorySnapshots
+from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.conformance import LakeTablesConformance, SnapshotsConformance
 
 
@@ -23,16 +23,7 @@ class TestDeltaLake(LakeTablesConformance):
         return DeltaLake(tmp_path / "a lake, 100% ûnusual")
 
 
-class TestMemorySnapshots(SnapshotsConformance):
-    @pytest.fixture
-    def snapshots(self) -> MemorySnapshots:
-        return MemorySnapshots()
-
-
 class TestCatalogSnapshots(SnapshotsConformance):
-    @pytest.fixture(params=["file", "memory"])
-    def snapshots(self, request: pytest.FixtureRequest, tmp_path: Path):
-        engine = open_engine(f"sqlite:///{tmp_path}/catalog.db" if request.param == "file" else "sqlite://")
-        metadata.create_all(engine)
-        yield CatalogSnapshots(engine)
-        engine.dispose()
+    @pytest.fixture
+    def snapshots(self, catalog: sa.Engine) -> CatalogSnapshots:
+        return CatalogSnapshots(catalog)

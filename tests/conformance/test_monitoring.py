@@ -5,27 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from mainspring.core.catalog import metadata, open_engine
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
-from mainspring.monitoring.adapters.memory import MemoryMonitors
 from mainspring.monitoring.conformance import MonitorStoreConformance
 from mainspring.monitoring.model import Window
 from mainspring.monitoring.ports import MonitorStore
 
 
-class TestMemoryMonitors(MonitorStoreConformance):
-    @pytest.fixture
-    def monitors(self) -> MonitorStore:
-        return MemoryMonitors()
-
-
 class TestCatalogMonitors(MonitorStoreConformance):
     @pytest.fixture
-    def monitors(self, tmp_path: Path) -> MonitorStore:
-        engine = open_engine(f"sqlite:///{tmp_path / 'catalog.db'}")
-        metadata.create_all(engine)
-        return CatalogMonitors(engine)
+    def monitors(self, catalog: sa.Engine) -> MonitorStore:
+        return CatalogMonitors(catalog)
 
     def test_another_process_sees_what_was_saved(self, tmp_path: Path) -> None:
         address = f"sqlite:///{tmp_path / 'catalog.db'}"

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from mainspring.core.catalog import metadata, open_engine
+from mainspring.core.errors import Conflict
 from mainspring.registry.adapters.catalog import CatalogApprovals, CatalogDeletions, CatalogTrustedKeys
 from mainspring.registry.adapters.folder import FolderBlobs
 from mainspring.registry.adapters.memory import MemoryBlobs, MemoryTracking, MemoryVersions
-from mainspring.registry.adapters.memory_decisions import MemoryApprovals, MemoryDeletions, MemoryTrustedKeys
 from mainspring.registry.adapters.mlflow import MlflowTracking, MlflowVersions
 from mainspring.registry.adapters.objects import ObjectBlobs
 from mainspring.registry.conformance import (
@@ -22,6 +21,7 @@ from mainspring.registry.conformance import (
     TrustedKeysConformance,
     VersionsConformance,
 )
+from mainspring.registry.model import AliasMove
 
 
 @pytest.fixture(scope="session")
@@ -38,13 +38,6 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def store_url(tmp_path: Path, empty_store: bytes) -> str:
     (tmp_path / "tracking.db").write_bytes(empty_store)
     return f"sqlite:///{tmp_path / 'tracking.db'}"
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> sa.Engine:
-    engine = open_engine(f"sqlite:///{tmp_path / 'catalog.db'}")
-    metadata.create_all(engine)
-    return engine
 
 
 class TestMemoryTracking(TrackingConformance):
@@ -65,10 +58,21 @@ class TestMemoryVersions(VersionsConformance):
         return MemoryVersions()
 
 
+@pytest.mark.parametrize("catalog", ["file"], indirect=True)
 class TestMlflowVersions(VersionsConformance):
     @pytest.fixture
     def versions(self, store_url: str, catalog: sa.Engine) -> MlflowVersions:
         return MlflowVersions(store_url, catalog)
+
+
+@pytest.mark.parametrize("catalog", ["memory"], indirect=True)
+def test_versions_in_mlflow_take_a_catalog_in_memory(store_url: str, catalog: sa.Engine) -> None:
+    versions = MlflowVersions(store_url, catalog)
+    version = versions.register("late", "a" * 64, "run", {}, 1)
+    versions.set_alias(AliasMove("late", "champion", None, version.version, "ana", "", 2))
+    versions.set_alias(AliasMove("late", "champion", version.version, version.version, "ana", "again", 3))
+    with pytest.raises(Conflict, match="champion"):
+        versions.remove("late", version.version)
 
 
 class TestMemoryBlobs(BlobsConformance):
@@ -99,34 +103,16 @@ class TestObjectBlobs(BlobsConformance):
         return ObjectBlobs(MemoryStore(), "memory")
 
 
-class TestMemoryApprovals(ApprovalsConformance):
-    @pytest.fixture
-    def approvals(self) -> MemoryApprovals:
-        return MemoryApprovals()
-
-
 class TestCatalogApprovals(ApprovalsConformance):
     @pytest.fixture
     def approvals(self, catalog: sa.Engine) -> CatalogApprovals:
         return CatalogApprovals(catalog)
 
 
-class TestMemoryDeletions(DeletionsConformance):
-    @pytest.fixture
-    def deletions(self) -> MemoryDeletions:
-        return MemoryDeletions()
-
-
 class TestCatalogDeletions(DeletionsConformance):
     @pytest.fixture
     def deletions(self, catalog: sa.Engine) -> CatalogDeletions:
         return CatalogDeletions(catalog)
-
-
-class TestMemoryTrustedKeys(TrustedKeysConformance):
-    @pytest.fixture
-    def trusted(self) -> MemoryTrustedKeys:
-        return MemoryTrustedKeys()
 
 
 class TestCatalogTrustedKeys(TrustedKeysConformance):

@@ -1,12 +1,9 @@
 """Every adapter of security's ports, against the shared suites."""
 
-from pathlib import Path
-
 import pytest
+import sqlalchemy as sa
 
-from mainspring.core.catalog import metadata, open_engine
 from mainspring.security.adapters.catalog import CatalogAuditLog, CatalogEndedSessions, CatalogKeyStore
-from mainspring.security.adapters.memory import MemoryAuditLog, MemoryEndedSessions, MemoryKeyStore
 from mainspring.security.conformance import (
     AuditLogConformance,
     AuthoriserConformance,
@@ -17,48 +14,22 @@ from mainspring.security.policy import CedarAuthoriser
 from mainspring.security.ports import AuditLog, Authoriser, EndedSessions, KeyStore
 
 
-@pytest.fixture
-def engine(tmp_path: Path):
-    engine = open_engine(f"sqlite:///{tmp_path}/catalog.db")
-    metadata.create_all(engine)
-    yield engine
-    engine.dispose()
-
-
-class TestMemoryKeyStore(KeyStoreConformance):
-    @pytest.fixture
-    def store(self) -> KeyStore:
-        return MemoryKeyStore()
-
-
 class TestCatalogKeyStore(KeyStoreConformance):
     @pytest.fixture
-    def store(self, engine) -> KeyStore:
-        return CatalogKeyStore(engine)
-
-
-class TestMemoryEndedSessions(EndedSessionsConformance):
-    @pytest.fixture
-    def ended(self) -> EndedSessions:
-        return MemoryEndedSessions()
+    def store(self, catalog: sa.Engine) -> KeyStore:
+        return CatalogKeyStore(catalog)
 
 
 class TestCatalogEndedSessions(EndedSessionsConformance):
     @pytest.fixture
-    def ended(self, engine) -> EndedSessions:
-        return CatalogEndedSessions(engine)
-
-
-class TestMemoryAuditLog(AuditLogConformance):
-    @pytest.fixture
-    def log(self) -> AuditLog:
-        return MemoryAuditLog()
+    def ended(self, catalog: sa.Engine) -> EndedSessions:
+        return CatalogEndedSessions(catalog)
 
 
 class TestCatalogAuditLog(AuditLogConformance):
     @pytest.fixture
-    def log(self, engine) -> AuditLog:
-        return CatalogAuditLog(engine)
+    def log(self, catalog: sa.Engine) -> AuditLog:
+        return CatalogAuditLog(catalog)
 
 
 class TestCedarAuthoriser(AuthoriserConformance):

@@ -17,12 +17,13 @@ from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Float32, Int32, String
 from mainspring.core.time import ManualClock
 from mainspring.data import duck
+from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.data.adapters.delta import DeltaLake
-from mainspring.data.adapters.memory import MemorySnapshots
 from mainspring.data.commits import vacuum
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source, in_range, unique
 from mainspring.data.ports import LakeTables
+from mainspring.project.catalog import memory_catalog
 
 KEYINGS = {"origin": ("origin",), "plane": ("origin", "plane")}
 FLIGHTS = Source(
@@ -159,7 +160,7 @@ def test_a_killed_ingestion_is_resumed_and_nothing_is_there_twice(tmp_path: Path
     assert {table: content(lake, table) for table in lake.tables()} == expected
     check_every_version(lake)
     # What the killed left behind is swept up, and nothing else.
-    vacuum(lake, MemorySnapshots())
+    vacuum(lake, CatalogSnapshots(memory_catalog()))
     assert {table: content(lake, table) for table in lake.tables()} == expected
     lying = {path.name for path in (tmp_path / "lake").rglob("*.parquet") if "_delta_log" not in path.parts}
     assert lying == {Path(file).name for table in lake.tables() for file in lake.scan(table).files or ()}

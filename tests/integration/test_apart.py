@@ -16,10 +16,11 @@ from mainspring.core.errors import Corrupt
 from mainspring.core.time import ManualClock
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.ledger.adapters.memory import MemoryLedger
+from mainspring.project.catalog import memory_catalog
 from mainspring.registry.adapters.memory import MemoryBlobs
 from mainspring.registry.bundles import Bundles
 from mainspring.serving.adapters.apart import SessionApart
-from mainspring.serving.adapters.memory import MemoryRoutes
+from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.adapters.sessions import CallLimits, open_session
 from mainspring.serving.model import Arm
@@ -94,7 +95,7 @@ def test_a_call_in_this_process_is_stopped_too() -> None:
 
 def test_an_endless_call_does_not_hold_the_event_loop() -> None:
     """Another model answers on it meanwhile."""
-    bundles, routes = Bundles(MemoryBlobs(), KEY.public), MemoryRoutes()
+    bundles, routes = Bundles(MemoryBlobs(), KEY.public), CatalogRoutes(memory_catalog())
     made = {"counted": counted(KEY), "sums": sums(KEY)}
     for each in made.values():
         bundles.save(each)

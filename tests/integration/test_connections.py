@@ -16,7 +16,8 @@ from kit.certificates import Authority
 from kit.serving import Kit
 from kit.waiting import wait_until_async
 from mainspring.core.settings import Limits, Tls
-from mainspring.security.adapters.memory import MemoryKeyStore
+from mainspring.project.catalog import memory_catalog
+from mainspring.security.adapters.catalog import CatalogKeyStore
 from mainspring.security.model import ApiKey, Principal
 from mainspring.security.ports import Unchecked
 from mainspring.serving.http.acceptor import Acceptor
@@ -236,11 +237,11 @@ async def test_one_body_alone_may_be_larger_than_the_bound() -> None:
         assert server.acceptor.numbers()["receiving_bytes"] == 0
 
 
-class LookedFor(MemoryKeyStore):
+class LookedFor(CatalogKeyStore):
     """A store that says of no key whether it is there until `checked` ends."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(memory_catalog())
         self.checked: Future[None] = Future()
 
     def find(self, key_id: str) -> ApiKey | None:

@@ -16,10 +16,11 @@ from kit.bakery import ORDERS, START, Bakery, late_model, regress
 from mainspring.core.time import MINUTE
 from mainspring.delivery.promote import promote
 from mainspring.governance.performance import performance_of
+from mainspring.project.catalog import memory_catalog
 from mainspring.registry.bundles import seal
 from mainspring.registry.model import Bundle
-from mainspring.security.adapters.memory import MemoryAuditLog
-from mainspring.serving.adapters.memory import MemoryRoutes
+from mainspring.security.adapters.catalog import CatalogAuditLog
+from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.stats.metrics import MetricFailed
 from mainspring.stats.thresholds import THRESHOLD
 from mainspring.training.flavours.scoring import score_bundle
@@ -106,10 +107,10 @@ def test_the_threshold_is_recorded_and_its_cost_is_that_of_the_held_out_rows(
     assert 0 < report.threshold < 0.5  # a missed late order costs nine times a false alarm
 
 
-def promoted(bakery: Bakery, version: str, declared: Model, routes: MemoryRoutes) -> Any:
+def promoted(bakery: Bakery, version: str, declared: Model, routes: CatalogRoutes) -> Any:
     return promote(
         "late-order", version, gates=declared.gates, versions=bakery.versions, load=bakery.bundles.load,
-        routes=routes, endpoints=[], gated=(), audit=MemoryAuditLog(), clock=bakery.clock, actor="ana",
+        routes=routes, endpoints=[], gated=(), audit=CatalogAuditLog(memory_catalog()), clock=bakery.clock, actor="ana",
         metrics=declared.measured, threshold=declared.threshold,
     )  # fmt: skip
 
@@ -125,7 +126,7 @@ def sealed_again(bakery: Bakery, report: Any, at: int) -> str:
 def test_gates_are_judged_on_them_against_the_baseline_and_the_champion(
     bakery: Bakery, report: Any, declared: Model
 ) -> None:
-    routes = MemoryRoutes()
+    routes = CatalogRoutes(memory_catalog())
     first = promoted(bakery, report.version, declared, routes)
     assert (first.promoted, len(first.results)) == (True, 4), first.results
     second = promoted(bakery, sealed_again(bakery, report, 1), declared, routes)

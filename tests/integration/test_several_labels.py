@@ -27,9 +27,10 @@ from mainspring.delivery.gates import baseline_of, judge
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.governance.cards import build
 from mainspring.governance.performance import performance_of
-from mainspring.monitoring.adapters.memory import MemoryMonitors
+from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.joins import label_rows
 from mainspring.monitoring.monitor import Monitor
+from mainspring.project.catalog import memory_catalog
 from mainspring.registry.lineage import lineage_of
 from mainspring.registry.model import Bundle
 from mainspring.serving.adapters.onnx import OnnxExecutor
@@ -381,7 +382,8 @@ def test_a_card_names_the_labels_in_the_order_of_the_answers(airport: Bakery, re
 
 def watched(bundle: Bundle, of: Bakery, lake: MemoryLake, predictions: Any) -> Monitor:
     return Monitor(
-        predictions, MemoryMonitors(), labels=lambda _: label_rows(NEWEST, flown, lake.scan, lake.appended),
+        predictions, CatalogMonitors(memory_catalog()),
+        labels=lambda _: label_rows(NEWEST, flown, lake.scan, lake.appended),
         load=lambda _: bundle, clock=of.clock, locks=MemoryLocks(), window_us=DAY,
     )  # fmt: skip
 

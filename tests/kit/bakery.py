@@ -15,9 +15,11 @@ import numpy as np
 import mainspring as ms
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import HOUR, MINUTE, ManualClock, parse_instant, to_datetime
-from mainspring.data.adapters.memory import MemoryLake, MemorySnapshots
+from mainspring.data.adapters.catalog import CatalogSnapshots
+from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
 from mainspring.data.ports import LakeTables, Snapshots
+from mainspring.project.catalog import memory_catalog
 from mainspring.registry.adapters.memory import MemoryBlobs, MemoryTracking, MemoryVersions
 from mainspring.registry.bundles import Bundles
 from mainspring.registry.ports import Blobs, ModelVersions, Tracking
@@ -63,7 +65,7 @@ class Bakery:
 
     root: Path
     lake: LakeTables = field(default_factory=MemoryLake)
-    snapshots: Snapshots = field(default_factory=MemorySnapshots)
+    snapshots: Snapshots = field(default_factory=lambda: CatalogSnapshots(memory_catalog()))
     tracking: Tracking = field(default_factory=MemoryTracking)
     versions: ModelVersions = field(default_factory=MemoryVersions)
     blobs: Blobs = field(default_factory=MemoryBlobs)

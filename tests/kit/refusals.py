@@ -12,8 +12,9 @@ from pathlib import Path
 from mainspring.core.errors import Corrupt, Denied, Invalid
 from mainspring.core.settings import Address
 from mainspring.core.time import DAY, ManualClock
+from mainspring.project.catalog import memory_catalog
 from mainspring.security import hosts, secrets
-from mainspring.security.adapters.memory import MemoryEndedSessions, MemoryKeyStore
+from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKeyStore
 from mainspring.security.keys import Authenticator, issue
 from mainspring.security.model import Action, Principal
 from mainspring.security.policy import CedarAuthoriser
@@ -25,7 +26,7 @@ PEPPER = bytes(range(32))
 
 
 def keys() -> Iterator[Refusal]:
-    clock, store = ManualClock(1_000), MemoryKeyStore()
+    clock, store = ManualClock(1_000), CatalogKeyStore(memory_catalog())
 
     def key(lifetime_us: int = DAY, scopes=(Action.VIEW,), name="ana", pepper=PEPPER):
         return issue(store, name=name, scopes=scopes, lifetime_us=lifetime_us, clock=clock, pepper=pepper)
@@ -33,7 +34,9 @@ def keys() -> Iterator[Refusal]:
     good, revoked, foreign = key(), key(), key(pepper=bytes(32))
     store.revoke(revoked.split("_")[1], clock.now())
     check = Authenticator(store, PEPPER, clock)
-    elsewhere = issue(MemoryKeyStore(), name="x", scopes=[Action.VIEW], lifetime_us=DAY, clock=clock, pepper=PEPPER)
+    elsewhere = issue(
+        CatalogKeyStore(memory_catalog()), name="x", scopes=[Action.VIEW], lifetime_us=DAY, clock=clock, pepper=PEPPER
+    )
     headers = {
         "no header": None,
         "an empty header": "",
@@ -136,7 +139,7 @@ def names() -> Iterator[Refusal]:
 
 def browser() -> Iterator[Refusal]:
     clock = ManualClock(0)
-    sessions = Sessions(b"secret", clock, MemoryEndedSessions())
+    sessions = Sessions(b"secret", clock, CatalogEndedSessions(memory_catalog()))
     session = sessions.read(sessions.open(Principal("ana", "Ana", frozenset())))
     if session is None:
         raise RuntimeError("a fresh session cannot be read")

@@ -20,15 +20,16 @@ from mainspring.features.definitions import dump
 from mainspring.features.model import Observations
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.ports import PredictionLog
+from mainspring.project.catalog import memory_catalog
 from mainspring.registry.adapters.memory import MemoryBlobs
 from mainspring.registry.bundles import Bundles, seal
 from mainspring.registry.model import Bundle, Input, Manifest
-from mainspring.security.adapters.memory import MemoryKeyStore
+from mainspring.security.adapters.catalog import CatalogKeyStore
 from mainspring.security.keys import Authenticator, issue
 from mainspring.security.model import Action
 from mainspring.security.policy import CedarAuthoriser
 from mainspring.security.signing import SigningKey
-from mainspring.serving.adapters.memory import MemoryRoutes
+from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.model import Arm, Route
@@ -180,12 +181,12 @@ def route(*arms: Arm, endpoint: str = "late-arrival", deadline_us: int = 10_000_
 class Kit:
     """A gateway over memory adapters, with what it was built from."""
 
-    routes: Any = field(default_factory=MemoryRoutes)
+    routes: Any = field(default_factory=lambda: CatalogRoutes(memory_catalog()))
     online: Any = field(default_factory=MemoryOnlineStore)
     log: PredictionLog | Any = field(default_factory=MemoryLedger)
     clock: ManualClock = field(default_factory=lambda: ManualClock(NOW))
     bundles: Bundles = field(default_factory=lambda: Bundles(MemoryBlobs(), KEY.public))
-    keys: MemoryKeyStore = field(default_factory=MemoryKeyStore)
+    keys: CatalogKeyStore = field(default_factory=lambda: CatalogKeyStore(memory_catalog()))
     max_body_bytes: int = 1 << 20
     limits: Limits = field(default_factory=Limits)
     executors: Any = OnnxExecutor

@@ -19,12 +19,13 @@ from mainspring.core.schema import DType
 from mainspring.core.time import HOUR, ManualClock
 from mainspring.delivery.model import Promotion
 from mainspring.delivery.promote import promote, rollback
+from mainspring.project.catalog import memory_catalog
 from mainspring.registry.adapters.memory import MemoryBlobs, MemoryVersions
 from mainspring.registry.bundles import Bundles, seal
 from mainspring.registry.model import Bundle, Input, Manifest, ModelVersion
-from mainspring.security.adapters.memory import MemoryAuditLog
+from mainspring.security.adapters.catalog import CatalogAuditLog
 from mainspring.security.signing import SigningKey
-from mainspring.serving.adapters.memory import MemoryRoutes
+from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.serving.model import Endpoint
 from mainspring.stats import metrics
 from mainspring.training.gates import Gate
@@ -91,8 +92,8 @@ class Stage:
     endpoints: Sequence[Endpoint] = (Endpoint("late", model="late@champion"),)
     versions: MemoryVersions = field(default_factory=MemoryVersions)
     blobs: MemoryBlobs = field(default_factory=MemoryBlobs)
-    routes: MemoryRoutes = field(default_factory=MemoryRoutes)
-    audit: MemoryAuditLog = field(default_factory=MemoryAuditLog)
+    routes: CatalogRoutes = field(default_factory=lambda: CatalogRoutes(memory_catalog()))
+    audit: CatalogAuditLog = field(default_factory=lambda: CatalogAuditLog(memory_catalog()))
     clock: ManualClock = field(default_factory=lambda: ManualClock(1_000))
 
     def __post_init__(self) -> None:

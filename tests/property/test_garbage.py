@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from kit.depth import examples
 from mainspring.core.errors import Conflict, NotFound
 from mainspring.core.time import DAY, HOUR, ManualClock
+from mainspring.project.catalog import memory_catalog
+from mainspring.registry.adapters.catalog import CatalogDeletions
 from mainspring.registry.adapters.memory import MemoryBlobs, MemoryVersions
-from mainspring.registry.adapters.memory_decisions import MemoryDeletions
 from mainspring.registry.garbage import Collected, collect, register
 from mainspring.registry.model import AliasMove, Deletion, ModelVersion
 
@@ -33,7 +34,7 @@ class World:
 
     clock: ManualClock = field(default_factory=lambda: ManualClock(100 * DAY))
     versions: MemoryVersions = field(default_factory=MemoryVersions)
-    deletions: MemoryDeletions = field(default_factory=MemoryDeletions)
+    deletions: CatalogDeletions = field(default_factory=lambda: CatalogDeletions(memory_catalog()))
     nodes: dict[str, list[str]] = field(default_factory=dict)  # digest -> members
     routes: set[str] = field(default_factory=set)
     predicted: set[str] = field(default_factory=set)

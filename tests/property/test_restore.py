@@ -12,13 +12,15 @@ from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Int64, String
 from mainspring.core.time import ManualClock
 from mainspring.data import duck
+from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.data.adapters.delta import DeltaLake
-from mainspring.data.adapters.memory import MemoryLake, MemorySnapshots
+from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.commits import commit
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source, not_null
 from mainspring.data.ports import LakeTables
 from mainspring.data.restore import restore
+from mainspring.project.catalog import memory_catalog
 
 FACTS = Source("facts", schema={"place": String, "number": Int64}, event_time="at", checks=[not_null("number")])
 KEYINGS = {"place": ("place",)}
@@ -80,7 +82,7 @@ def check(lake: LakeTables, held: list[int], batches: list[list[Row]]) -> set[tu
 
 
 def live(lake: LakeTables, batches: list[list[Row]], todo: list[tuple[str, int]]) -> None:
-    snapshots, locks, clock = MemorySnapshots(), MemoryLocks(), ManualClock(100)
+    snapshots, locks, clock = CatalogSnapshots(memory_catalog()), MemoryLocks(), ManualClock(100)
     ingestor = Ingestor(lake, locks, clock, batch_rows=2)
     held: list[int] = []  # the batches that are there, in the order in which they came
     names: list[tuple[str, list[int]]] = []

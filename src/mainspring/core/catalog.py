@@ -33,7 +33,8 @@ def sqlalchemy_url(text: str) -> sa.URL:
 def open_engine(url: str, schema: str = SCHEMA) -> sa.Engine:
     """Return an engine; both kinds wait 10 s for a lock.
 
-    SQLite gets WAL, foreign keys and full durability. On Postgres all tables are in `schema`, which keeps projects in
+    SQLite gets WAL, foreign keys and full durability; in memory it has one connection, for which threads wait: a thread
+    that has it must not ask for another. On Postgres all tables are in `schema`, which keeps projects in
     one database apart, and the catalog apart from MLflow's store there; nothing is asked of the server yet.
 
     Raises:
@@ -67,16 +68,15 @@ def patience(url: sa.URL) -> dict[str, str]:
 
 def _open_sqlite(parsed: sa.URL) -> sa.Engine:
     in_memory = parsed.database in (None, "", ":memory:")
-    if not in_memory:
+    pool: dict[str, Any] = {}
+    if in_memory:  # the database is its connection, and a transaction is of one thread: threads take turns
+        pool = {"poolclass": sa.pool.QueuePool, "pool_size": 1, "max_overflow": 0}
+    else:
         path = Path(str(parsed.database))
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         check_not_deleted(path, f"The catalog {path}")
         path.touch(mode=0o600)
-    engine = sa.create_engine(
-        parsed,
-        connect_args={"timeout": float(_LOCK_S), "check_same_thread": False},
-        poolclass=sa.pool.StaticPool if in_memory else None,
-    )
+    engine = sa.create_engine(parsed, connect_args={"timeout": float(_LOCK_S), "check_same_thread": False}, **pool)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:

@@ -56,8 +56,13 @@ def _by_database(build: Build) -> dict[str, Build]:
     return dict.fromkeys(("sqlite", "postgresql", "postgres"), build)
 
 
+def _by_catalog(build: Build) -> dict[str, Build]:
+    """Return the adapter for each kind of catalog; one in memory is a SQLite database too."""
+    return {**_by_database(build), "memory": build}
+
+
 def _in_catalog(package: str, name: str, extra: str) -> dict[str, Build]:
-    return _by_database(lambda at: lazily(f"{package}.adapters.catalog", name, extra=extra)(at.project.engine))
+    return _by_catalog(lambda at: lazily(f"{package}.adapters.catalog", name, extra=extra)(at.project.engine))
 
 
 def _on_the_server(at: Context) -> Any:
@@ -90,22 +95,10 @@ LAKES: Mapping[str, Build] = {
     "s3": _in_bucket,
     "memory": lambda _: lazily("data.adapters.memory", "MemoryLake", extra="local")(),
 }
-SNAPSHOTS: Mapping[str, Build] = {
-    **_in_catalog("data", "CatalogSnapshots", "local"),
-    "memory": lambda _: lazily("data.adapters.memory", "MemorySnapshots", extra="local")(),
-}
-KEY_STORES: Mapping[str, Build] = {
-    **_in_catalog("security", "CatalogKeyStore", "gateway"),
-    "memory": lambda _: lazily("security.adapters.memory", "MemoryKeyStore", extra="gateway")(),
-}
-ENDED_SESSIONS: Mapping[str, Build] = {
-    **_in_catalog("security", "CatalogEndedSessions", "gateway"),
-    "memory": lambda _: lazily("security.adapters.memory", "MemoryEndedSessions", extra="gateway")(),
-}
-AUDIT_LOGS: Mapping[str, Build] = {
-    **_in_catalog("security", "CatalogAuditLog", "gateway"),
-    "memory": lambda _: lazily("security.adapters.memory", "MemoryAuditLog", extra="gateway")(),
-}
+SNAPSHOTS: Mapping[str, Build] = _in_catalog("data", "CatalogSnapshots", "local")
+KEY_STORES: Mapping[str, Build] = _in_catalog("security", "CatalogKeyStore", "gateway")
+ENDED_SESSIONS: Mapping[str, Build] = _in_catalog("security", "CatalogEndedSessions", "gateway")
+AUDIT_LOGS: Mapping[str, Build] = _in_catalog("security", "CatalogAuditLog", "gateway")
 
 
 def _redis(at: Context) -> Any:
@@ -162,26 +155,11 @@ VERSIONS: Mapping[str, Build] = {
     ),
     "memory": lambda _: lazily("registry.adapters.memory", "MemoryVersions", extra="local")(),
 }
-APPROVALS: Mapping[str, Build] = {
-    **_in_catalog("registry", "CatalogApprovals", "gateway"),
-    "memory": lambda _: lazily("registry.adapters.memory_decisions", "MemoryApprovals", extra="gateway")(),
-}
-DELETIONS: Mapping[str, Build] = {
-    **_in_catalog("registry", "CatalogDeletions", "gateway"),
-    "memory": lambda _: lazily("registry.adapters.memory_decisions", "MemoryDeletions", extra="gateway")(),
-}
-TRUSTED_KEYS: Mapping[str, Build] = {
-    **_in_catalog("registry", "CatalogTrustedKeys", "gateway"),
-    "memory": lambda _: lazily("registry.adapters.memory_decisions", "MemoryTrustedKeys", extra="gateway")(),
-}
-BASELINES: Mapping[str, Build] = {
-    **_in_catalog("serving", "CatalogBaselines", "gateway"),
-    "memory": lambda _: lazily("serving.adapters.memory", "MemoryBaselines", extra="gateway")(),
-}
-ROUTES: Mapping[str, Build] = {
-    **_in_catalog("serving", "CatalogRoutes", "gateway"),
-    "memory": lambda _: lazily("serving.adapters.memory", "MemoryRoutes", extra="gateway")(),
-}
+APPROVALS: Mapping[str, Build] = _in_catalog("registry", "CatalogApprovals", "gateway")
+DELETIONS: Mapping[str, Build] = _in_catalog("registry", "CatalogDeletions", "gateway")
+TRUSTED_KEYS: Mapping[str, Build] = _in_catalog("registry", "CatalogTrustedKeys", "gateway")
+BASELINES: Mapping[str, Build] = _in_catalog("serving", "CatalogBaselines", "gateway")
+ROUTES: Mapping[str, Build] = _in_catalog("serving", "CatalogRoutes", "gateway")
 PREDICTION_LOGS: Mapping[str, Build] = {
     "file": lambda at: lazily("ledger.adapters.segments", "SegmentLog", extra="gateway")(
         ledger_folder(at.project.settings), at.project.ledger_key
@@ -197,19 +175,12 @@ PREDICTIONS: Mapping[str, Build] = {
     ),
     "memory": lambda _: lazily("ledger.adapters.memory", "MemoryLedger", extra="local")(),
 }
-MONITORS: Mapping[str, Build] = {
-    **_by_database(
-        lambda at: lazily("monitoring.adapters.catalog", "CatalogMonitors", extra="local")(
-            at.project.engine, lake_digest(at.project.settings)
-        )
-    ),
-    "memory": lambda _: lazily("monitoring.adapters.memory", "MemoryMonitors", extra="local")(),
-}
-
-JOB_STORES: Mapping[str, Build] = {
-    **_in_catalog("jobs", "CatalogJobs", "gateway"),
-    "memory": lambda _: lazily("jobs.adapters.memory", "MemoryJobs", extra="gateway")(),
-}
+MONITORS: Mapping[str, Build] = _by_catalog(
+    lambda at: lazily("monitoring.adapters.catalog", "CatalogMonitors", extra="local")(
+        at.project.engine, lake_digest(at.project.settings)
+    )
+)
+JOB_STORES: Mapping[str, Build] = _in_catalog("jobs", "CatalogJobs", "gateway")
 
 
 def copy_table(source: LakeTables, target: LakeTables, table: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from contextlib import closing, suppress
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,6 +23,7 @@ HEAD = "0010"
 _LONGEST = 63
 _LOCK_KEY = 0x6D61696E7370  # of our own, among all who take advisory locks in the database
 _MIGRATION_S = 600
+_MIGRATING = threading.Lock()  # alembic keeps what it migrates in globals
 
 
 def open_catalog(url: Url, locks: Locks, project: str = "") -> sa.Engine:
@@ -29,7 +32,7 @@ def open_catalog(url: Url, locks: Locks, project: str = "") -> sa.Engine:
     A catalog that is up to date is recognised without importing alembic.
 
     Args:
-        url: Where it is.
+        url: Where it is; `memory://` is a `memory_catalog`.
         locks: One migration at a time; on Postgres, where others may come from other machines, its own lock as well.
         project: On Postgres the tables are in a schema of the project's, so that several can share a database.
 
@@ -39,9 +42,11 @@ def open_catalog(url: Url, locks: Locks, project: str = "") -> sa.Engine:
         MissingExtra: It must be migrated and alembic is not installed.
     """
     schema = schema_of(project)
+    if url.scheme == "memory":
+        return memory_catalog()
     if url.scheme == "sqlite":
         begin(url.path)
-    engine = open_engine("sqlite://" if url.scheme == "memory" else url.text, schema)
+    engine = open_engine(url.text, schema)
     try:
         with catalog_errors(url.shown):
             if version(engine) != HEAD:
@@ -51,6 +56,38 @@ def open_catalog(url: Url, locks: Locks, project: str = "") -> sa.Engine:
         engine.dispose()
         raise
     return engine
+
+
+def memory_catalog() -> sa.Engine:
+    """Return an empty catalog in this process's memory, for tests and experiments. `dispose` ends it.
+
+    Its tables are those of the migrations, which run once a process: each further catalog is a copy, made in under a
+    millisecond. Threads may share it.
+
+    Raises:
+        MissingExtra: alembic is not installed.
+    """
+    engine = open_engine("sqlite://")
+    with engine.connect() as connection:
+        _driver(connection).deserialize(_migrated_tables())
+    return engine
+
+
+@cache
+def _migrated_tables() -> bytes:
+    engine = open_engine("sqlite://")
+    with _MIGRATING:
+        _migrate(engine, Url("memory://"), SCHEMA)
+    with engine.connect() as connection:
+        tables = _driver(connection).serialize()
+    engine.dispose()
+    return tables
+
+
+def _driver(connection: sa.Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver
 
 
 def begin(path: Path) -> None:

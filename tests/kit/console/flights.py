@@ -16,28 +16,30 @@ from mainspring.core.expr import col, hours
 from mainspring.core.schema import Boolean, DType, Float32, String
 from mainspring.core.settings import Address, Settings, Url
 from mainspring.core.time import DAY, HOUR, MINUTE, WEEK, Clock, ManualClock, parse_instant
-from mainspring.data.adapters.memory import MemoryLake, MemorySnapshots
+from mainspring.data.adapters.catalog import CatalogSnapshots
+from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.model import SEQUENCE, VISIBLE_AT, DatasetCommit, Source
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.aggregations import last, mean
 from mainspring.features.layout import slot
 from mainspring.features.model import Entity, FeatureView, Mark, Observations, RequestFeatures
-from mainspring.jobs.adapters.memory import MemoryJobs
+from mainspring.jobs.adapters.catalog import CatalogJobs
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Prediction
-from mainspring.monitoring.adapters.memory import MemoryMonitors
+from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.model import ColumnDrift, Window
+from mainspring.project.catalog import memory_catalog
+from mainspring.registry.adapters.catalog import CatalogApprovals, CatalogDeletions
 from mainspring.registry.adapters.memory import MemoryBlobs, MemoryTracking, MemoryVersions
-from mainspring.registry.adapters.memory_decisions import MemoryApprovals, MemoryDeletions
 from mainspring.registry.adapters.memory_search import search_tracked
 from mainspring.registry.bundles import Bundles, seal
 from mainspring.registry.model import AliasMove, Input, Manifest
-from mainspring.security.adapters.memory import MemoryAuditLog, MemoryEndedSessions, MemoryKeyStore
+from mainspring.security.adapters.catalog import CatalogAuditLog, CatalogEndedSessions, CatalogKeyStore
 from mainspring.security.keys import Authenticator, issue
 from mainspring.security.model import Action
 from mainspring.security.policy import CedarAuthoriser
 from mainspring.security.signing import SigningKey
-from mainspring.serving.adapters.memory import MemoryBaselines, MemoryRoutes
+from mainspring.serving.adapters.catalog import CatalogBaselines, CatalogRoutes
 from mainspring.serving.model import Arm, Endpoint, Route
 from mainspring.stats.reference import profile
 from mainspring.training.gates import at_most, beats
@@ -137,24 +139,24 @@ class Project:
     clock: Clock = field(default_factory=lambda: ManualClock(NOW))
     wall: Clock = field(default_factory=lambda: ManualClock(NOW))
     pepper: bytes = PEPPER
-    key_store: MemoryKeyStore = field(default_factory=MemoryKeyStore)
-    ended_sessions: MemoryEndedSessions = field(default_factory=MemoryEndedSessions)
+    key_store: CatalogKeyStore = field(default_factory=lambda: CatalogKeyStore(memory_catalog()))
+    ended_sessions: CatalogEndedSessions = field(default_factory=lambda: CatalogEndedSessions(memory_catalog()))
     authoriser: CedarAuthoriser = field(default_factory=CedarAuthoriser)
-    audit: MemoryAuditLog = field(default_factory=MemoryAuditLog)
+    audit: CatalogAuditLog = field(default_factory=lambda: CatalogAuditLog(memory_catalog()))
     lake: MemoryLake = field(default_factory=MemoryLake)
-    snapshots: MemorySnapshots = field(default_factory=MemorySnapshots)
+    snapshots: CatalogSnapshots = field(default_factory=lambda: CatalogSnapshots(memory_catalog()))
     online: MemoryOnlineStore = field(default_factory=MemoryOnlineStore)
     tracking: MemoryTracking = field(default_factory=MemoryTracking)
     versions: MemoryVersions = field(default_factory=MemoryVersions)
-    approvals: MemoryApprovals = field(default_factory=MemoryApprovals)
-    deletions: MemoryDeletions = field(default_factory=MemoryDeletions)
+    approvals: CatalogApprovals = field(default_factory=lambda: CatalogApprovals(memory_catalog()))
+    deletions: CatalogDeletions = field(default_factory=lambda: CatalogDeletions(memory_catalog()))
     blobs: MemoryBlobs = field(default_factory=MemoryBlobs)
     signing_key: SigningKey = field(default_factory=lambda: SigningKey(bytes(32)))
-    routes: MemoryRoutes = field(default_factory=MemoryRoutes)
-    baselines: MemoryBaselines = field(default_factory=MemoryBaselines)
+    routes: CatalogRoutes = field(default_factory=lambda: CatalogRoutes(memory_catalog()))
+    baselines: CatalogBaselines = field(default_factory=lambda: CatalogBaselines(memory_catalog()))
     predictions: MemoryLedger = field(default_factory=MemoryLedger)
-    monitors: MemoryMonitors = field(default_factory=MemoryMonitors)
-    jobs: MemoryJobs = field(default_factory=MemoryJobs)
+    monitors: CatalogMonitors = field(default_factory=lambda: CatalogMonitors(memory_catalog()))
+    jobs: CatalogJobs = field(default_factory=lambda: CatalogJobs(memory_catalog()))
     definitions: Definitions = field(default_factory=Definitions)
 
     def __post_init__(self) -> None:

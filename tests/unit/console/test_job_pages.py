@@ -14,8 +14,9 @@ from mainspring.console.app import create_app
 from mainspring.console.jobs.job_page import STEPS
 from mainspring.console.jobs.listing import SHOWN, took
 from mainspring.core.time import DAY, HOUR, MINUTE, SECOND
-from mainspring.jobs.adapters.memory import MemoryJobs
+from mainspring.jobs.adapters.catalog import CatalogJobs
 from mainspring.jobs.model import Job, NewJob, Outcome, Status, Step
+from mainspring.project.catalog import memory_catalog
 from unit.console.test_model_pages import row, shown
 from unit.console.test_pages import text_of
 
@@ -224,7 +225,7 @@ def test_what_a_job_took_is_of_an_attempt_that_ran() -> None:
 
 
 def test_a_job_that_is_asked_to_end_says_so() -> None:
-    project = Project(jobs=MemoryJobs())
+    project = Project(jobs=CatalogJobs(memory_catalog()))
     [job] = project.jobs.enqueue([NewJob("tidy")], NOW)
     [lease] = project.jobs.claim("ana", ["tidy"], NOW, HOUR)
     project.jobs.cancel([job.id], NOW)

@@ -17,14 +17,15 @@ from mainspring.core.errors import Corrupt, InvalidData, StorageFull
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Int64, String
 from mainspring.core.time import DAY, HOUR, ManualClock, to_datetime
+from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.data.adapters.delta import DeltaLake
-from mainspring.data.adapters.memory import MemorySnapshots
 from mainspring.data.commits import commit
 from mainspring.data.diff import diff
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source, fresh
 from mainspring.data.profile import profile
 from mainspring.data.restore import restore
+from mainspring.project.catalog import memory_catalog
 from unit.data.test_delta import big, full_disk
 
 FACTS = Source("facts", schema={"name": String, "number": Int64}, event_time="at")
@@ -88,7 +89,7 @@ def test_a_column_that_is_not_declared_is_left_out_and_told() -> None:
 def test_a_clock_that_jumps_back_changes_nothing_that_landed() -> None:
     source = Source("facts", schema=FACTS.schema, event_time="at", checks=[fresh("1h")])
     landing = Landing(source, now=10 * DAY)
-    snapshots = MemorySnapshots()
+    snapshots = CatalogSnapshots(memory_catalog())
     landing.ingest([fact(10 * DAY)], keyings=KEYINGS, batch_id="before")
     first = commit(landing.lake, snapshots, landing.clock, "before")
     landing.clock.set(DAY)
@@ -163,7 +164,7 @@ def test_a_damaged_file_is_named_by_all_who_read_it_and_a_restore_leads_out(dama
     with pytest.raises(Corrupt, match="cannot be read"):
         diff(lake, {"facts": 0}, {"facts": 1})
     assert lake.version("facts") == 1
-    snapshots = MemorySnapshots()
+    snapshots = CatalogSnapshots(memory_catalog())
     commit(lake, snapshots, ManualClock())
     lake.restore("facts", 0)
     commit(lake, snapshots, ManualClock())
@@ -184,7 +185,7 @@ def test_a_lake_that_contradicts_itself_is_corrupt_and_no_endless_loop() -> None
 
 def test_a_restore_on_a_full_disk_changes_nothing(tmp_path: Path) -> None:
     lake, ingestor, _ = lake_of_two(tmp_path)
-    snapshots, locks, clock = MemorySnapshots(), MemoryLocks(), ManualClock()
+    snapshots, locks, clock = CatalogSnapshots(memory_catalog()), MemoryLocks(), ManualClock()
     then = commit(lake, snapshots, clock)
     ingestor.ingest(FACTS, [fact(2)], keyings=KEYINGS, batch_id="three")
     with full_disk(64), pytest.raises(StorageFull):

@@ -7,12 +7,14 @@ import pytest
 
 from mainspring.core.errors import NotFound
 from mainspring.core.time import ManualClock
+from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.data.adapters.delta import DeltaLake
-from mainspring.data.adapters.memory import MemoryLake, MemorySnapshots
+from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.commits import commit, vacuum, version_of
 from mainspring.data.conformance import SCHEMA, read, table
 from mainspring.data.model import BATCH
 from mainspring.data.ports import LakeTables
+from mainspring.project.catalog import memory_catalog
 
 
 @pytest.fixture(params=["memory", "delta"])
@@ -26,7 +28,7 @@ def write(lake: LakeTables, number: int, name: str = "flights") -> None:
 
 
 def test_a_commit_names_a_version_of_every_table(lake: LakeTables) -> None:
-    snapshots, clock = MemorySnapshots(), ManualClock(5)
+    snapshots, clock = CatalogSnapshots(memory_catalog()), ManualClock(5)
     empty = commit(lake, snapshots, clock, "nothing yet")
     assert (empty.versions, empty.parent, empty.at) == ({}, None, 5)
     write(lake, 0)
@@ -41,7 +43,7 @@ def test_a_commit_names_a_version_of_every_table(lake: LakeTables) -> None:
 
 
 def test_where_nothing_changed_there_is_no_new_commit(lake: LakeTables) -> None:
-    snapshots, clock = MemorySnapshots(), ManualClock()
+    snapshots, clock = CatalogSnapshots(memory_catalog()), ManualClock()
     write(lake, 0)
     first = commit(lake, snapshots, clock, "first")
     clock.advance(9)
@@ -57,7 +59,7 @@ def test_where_nothing_changed_there_is_no_new_commit(lake: LakeTables) -> None:
 def test_an_id_says_content_and_parent_alone() -> None:
     made = []
     for at in (1, 2):
-        lake, snapshots = MemoryLake(), MemorySnapshots()
+        lake, snapshots = MemoryLake(), CatalogSnapshots(memory_catalog())
         write(lake, 0)
         made.append(commit(lake, snapshots, ManualClock(at), f"at {at}"))
         write(lake, 1)
@@ -68,7 +70,7 @@ def test_an_id_says_content_and_parent_alone() -> None:
 
 
 def test_vacuum_keeps_what_tags_and_the_newest_commit_name(lake: LakeTables) -> None:
-    snapshots, clock = MemorySnapshots(), ManualClock()
+    snapshots, clock = CatalogSnapshots(memory_catalog()), ManualClock()
     commits = []
     for number in range(5):
         write(lake, number)
@@ -89,7 +91,7 @@ def test_vacuum_keeps_what_tags_and_the_newest_commit_name(lake: LakeTables) -> 
 
 
 def test_vacuum_deletes_what_nobody_needs_at_all(tmp_path: Path) -> None:
-    lake, snapshots = DeltaLake(tmp_path), MemorySnapshots()
+    lake, snapshots = DeltaLake(tmp_path), CatalogSnapshots(memory_catalog())
     write(lake, 0)
     (tmp_path / "flights" / "part-of-a-killed-writer.parquet").write_bytes(b"PAR1")
     changed = tmp_path / "flights" / "_change_data"
@@ -101,7 +103,7 @@ def test_vacuum_deletes_what_nobody_needs_at_all(tmp_path: Path) -> None:
 
 
 def test_a_tag_on_what_is_gone_stops_the_vacuum(lake: LakeTables) -> None:
-    snapshots, clock = MemorySnapshots(), ManualClock()
+    snapshots, clock = CatalogSnapshots(memory_catalog()), ManualClock()
     for number in range(3):
         write(lake, number)
         commit(lake, snapshots, clock)

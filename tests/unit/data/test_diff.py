@@ -14,8 +14,9 @@ from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Boolean, Float32, Float64, Int64, String
 from mainspring.core.time import ManualClock
 from mainspring.data import diff as module
+from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.data.adapters.delta import DeltaLake
-from mainspring.data.adapters.memory import MemoryLake, MemorySnapshots
+from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.commits import commit
 from mainspring.data.conformance import SCHEMA, A, B, C, table
 from mainspring.data.counting import bins_of, count
@@ -24,6 +25,7 @@ from mainspring.data.history import log
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source
 from mainspring.data.ports import LakeTables
+from mainspring.project.catalog import memory_catalog
 from mainspring.stats.reference import count_bins
 
 FACTS = Source(
@@ -184,7 +186,7 @@ def test_a_version_that_is_gone_cannot_be_compared(lake: LakeTables) -> None:
 
 
 def test_the_log_says_what_changed(lake: LakeTables) -> None:
-    snapshots, clock = MemorySnapshots(), ManualClock()
+    snapshots, clock = CatalogSnapshots(memory_catalog()), ManualClock()
     lake.append("facts", table(A, B).to_batches(), SCHEMA, key="1")
     lake.append("others", table(A).to_batches(), SCHEMA, key="1")
     first = commit(lake, snapshots, clock, "first")

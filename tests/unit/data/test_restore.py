@@ -13,14 +13,16 @@ from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Int32, String
 from mainspring.core.time import ManualClock
 from mainspring.data import duck
+from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.data.adapters.delta import DeltaLake
-from mainspring.data.adapters.memory import MemoryLake, MemorySnapshots
+from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.commits import RESTORING, commit, find, vacuum
 from mainspring.data.conformance import SCHEMA, table
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import TILES_PREFIX, DatasetCommit, IngestReport, Source, not_null
 from mainspring.data.ports import LakeTables
 from mainspring.data.restore import RestoreReport, restore
+from mainspring.project.catalog import memory_catalog
 
 KEYINGS = {"one": ("name",)}
 FACTS = Source("facts", schema={"name": String, "value": Int32}, event_time="at", checks=[not_null("value")])
@@ -32,7 +34,7 @@ class Place:
 
     def __init__(self, lake: LakeTables) -> None:
         self.lake = lake
-        self.snapshots = MemorySnapshots()
+        self.snapshots = CatalogSnapshots(memory_catalog())
         self.clock = ManualClock()
         self.locks = MemoryLocks()
         self.ingestor = Ingestor(lake, self.locks, self.clock, wait_s=0.01)

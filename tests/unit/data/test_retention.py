@@ -9,13 +9,14 @@ from typing import Any
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Int64, String
 from mainspring.core.time import ManualClock, SystemClock
+from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.deltaplaces import FolderPlace
-from mainspring.data.adapters.memory import MemorySnapshots
 from mainspring.data.commits import commit
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source
 from mainspring.data.retention import retain
+from mainspring.project.catalog import memory_catalog
 
 FACTS = Source("facts", schema={"place": String, "value": Int64}, event_time="at", recorded_time="known")
 FAR = 10**18  # long after the test
@@ -28,7 +29,7 @@ def backwards(batches: int) -> list[list[dict[str, Any]]]:
 
 
 def test_versions_that_nobody_named_go_and_named_ones_stay(tmp_path: Path) -> None:
-    lake, snapshots = DeltaLake(tmp_path), MemorySnapshots()
+    lake, snapshots = DeltaLake(tmp_path), CatalogSnapshots(memory_catalog())
     ingestor = Ingestor(lake, MemoryLocks(), ManualClock())
     named = []
     for number, batch in enumerate(backwards(12)):
@@ -58,7 +59,7 @@ def test_versions_that_nobody_named_go_and_named_ones_stay(tmp_path: Path) -> No
 
 
 def test_a_named_version_that_is_gone_keeps_nothing_from_being_tidied(tmp_path: Path) -> None:
-    lake, snapshots = DeltaLake(tmp_path), MemorySnapshots()
+    lake, snapshots = DeltaLake(tmp_path), CatalogSnapshots(memory_catalog())
     ingestor = Ingestor(lake, MemoryLocks(), ManualClock())
     for number, batch in enumerate(backwards(4)):
         ingestor.ingest(FACTS, batch, keyings={"place": ("place",)})
@@ -76,7 +77,7 @@ class RemotePlace(FolderPlace):
 
 
 def test_nothing_is_fetched_to_find_out_what_goes(tmp_path: Path) -> None:
-    lake, snapshots = DeltaLake(tmp_path), MemorySnapshots()
+    lake, snapshots = DeltaLake(tmp_path), CatalogSnapshots(memory_catalog())
     ingestor = Ingestor(lake, MemoryLocks(), ManualClock())
     for number, batch in enumerate(backwards(4)):
         ingestor.ingest(FACTS, batch, keyings={"place": ("place",)})

@@ -14,8 +14,9 @@ from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
 from mainspring.core.time import ManualClock
 from mainspring.delivery.approving import needed, verdict
 from mainspring.delivery.promote import previous_version
+from mainspring.project.catalog import memory_catalog
+from mainspring.registry.adapters.catalog import CatalogApprovals
 from mainspring.registry.adapters.memory import MemoryVersions
-from mainspring.registry.adapters.memory_decisions import MemoryApprovals
 from mainspring.registry.bundles import seal
 from mainspring.registry.model import AliasMove, Approval, Bundle, ModelVersion
 from mainspring.serving.model import Endpoint
@@ -325,7 +326,7 @@ def test_approvals_are_counted_after_everything_else_was_judged(stage: Stage) ->
     stage.promote(stage.register(("V.b",)).version)
     held_out = rows(seed=2)
     version = stage.register(("V.a",), held_out=held_out.select(["V.a", "_label"]))
-    approvals = MemoryApprovals()
+    approvals = CatalogApprovals(memory_catalog())
     approvals.add(Approval("late", "2", version.digest, "ben", "", 0))
 
     def withdrawn_meanwhile(champion: Bundle, table: pa.Table) -> pa.Table:

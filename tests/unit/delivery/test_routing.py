@@ -7,9 +7,10 @@ import pytest
 from mainspring.core.errors import NotFound
 from mainspring.delivery.routing import publish, routes_for, version_of
 from mainspring.ledger.model import Log
+from mainspring.project.catalog import memory_catalog
 from mainspring.registry.adapters.memory import MemoryVersions
 from mainspring.registry.model import AliasMove
-from mainspring.serving.adapters.memory import MemoryRoutes
+from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.serving.model import Arm, Endpoint, Route
 
 DIGESTS = ["1" * 64, "2" * 64]
@@ -58,7 +59,7 @@ def test_endpoints_without_a_version_have_no_route() -> None:
 
 
 def test_publishing_heals_a_crash_between_move_and_publication() -> None:
-    versions, routes = registry("late"), MemoryRoutes()
+    versions, routes = registry("late"), CatalogRoutes(memory_catalog())
     endpoints = [Endpoint("e", model="late@champion")]
     move(versions, "late", None, "1")
     first = publish(endpoints, versions, routes, gated=())
@@ -71,7 +72,7 @@ def test_publishing_heals_a_crash_between_move_and_publication() -> None:
 
 
 def test_an_endpoint_that_is_gone_loses_its_route() -> None:
-    versions, routes = registry("late"), MemoryRoutes()
+    versions, routes = registry("late"), CatalogRoutes(memory_catalog())
     move(versions, "late", None, "1")
     publish([Endpoint("e", model="late@1"), Endpoint("f", model="late@1")], versions, routes, gated=())
     publish([Endpoint("f", model="late@1")], versions, routes, gated=())
@@ -82,7 +83,7 @@ def test_an_alias_that_moves_during_publication_is_published_too() -> None:
     versions = registry("late")
     move(versions, "late", None, "1")
 
-    class Busy(MemoryRoutes):
+    class Busy(CatalogRoutes):
         """While the first table is being published, somebody else promotes."""
 
         def publish(self, routes: object) -> int:
@@ -90,7 +91,7 @@ def test_an_alias_that_moves_during_publication_is_published_too() -> None:
                 move(versions, "late", "1", "2")
             return super().publish(routes)  # type: ignore[arg-type]
 
-    routes = Busy()
+    routes = Busy(memory_catalog())
     publish([Endpoint("e", model="late@champion")], versions, routes, gated=())
     assert routes.current()["e"].arms[0].version == "2"
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from kit.waiting import wait_until
 from mainspring.core.time import SECOND, SystemClock
-from mainspring.jobs.adapters.memory import MemoryJobs
+from mainspring.jobs.adapters.catalog import CatalogJobs
 from mainspring.jobs.heart import Heart
 from mainspring.jobs.model import NewJob, Renewal
+from mainspring.project.catalog import memory_catalog
 
 
 def test_a_heart_hears_that_its_job_is_to_end_while_it_keeps_the_lease() -> None:
-    store, clock = MemoryJobs(), SystemClock()
+    store, clock = CatalogJobs(memory_catalog()), SystemClock()
     store.enqueue([NewJob("work")], clock.now())
     [lease] = store.claim("ana", ["work"], clock.now(), 5 * SECOND)
     heard = []
@@ -23,7 +24,7 @@ def test_a_heart_hears_that_its_job_is_to_end_while_it_keeps_the_lease() -> None
 
 
 def test_a_heart_hears_that_its_lease_is_somebody_elses() -> None:
-    store, clock = MemoryJobs(), SystemClock()
+    store, clock = CatalogJobs(memory_catalog()), SystemClock()
     store.enqueue([NewJob("work")], clock.now())
     [lease] = store.claim("ana", ["work"], clock.now(), 5 * SECOND)
     store.take_over("ana", clock.now())

@@ -10,11 +10,12 @@ import pytest
 
 from mainspring.core.errors import Invalid, Unavailable
 from mainspring.core.time import HOUR, SECOND, ManualClock, SystemClock
-from mainspring.jobs.adapters.memory import MemoryJobs
+from mainspring.jobs.adapters.catalog import CatalogJobs
 from mainspring.jobs.model import Job, JobStopped, NewJob, Progress, Schedule, Status
 from mainspring.jobs.runner import Backoff, Handler, Runner
 from mainspring.jobs.running import JobRun
 from mainspring.jobs.times import Every
+from mainspring.project.catalog import memory_catalog
 
 NOW = 1_000 * HOUR
 DEAD = KeyboardInterrupt  # as if the process ended there
@@ -24,7 +25,12 @@ class Bench:
     """A store, a clock, and runners over them."""
 
     def __init__(self, handlers: Mapping[str, Handler], stopping: Callable[[], bool] = lambda: False) -> None:
-        self.store, self.clock, self.handlers, self.stopping = MemoryJobs(), ManualClock(NOW), handlers, stopping
+        self.store, self.clock, self.handlers, self.stopping = (
+            CatalogJobs(memory_catalog()),
+            ManualClock(NOW),
+            handlers,
+            stopping,
+        )
 
     def runner(self, holder: str = "ana") -> Runner:
         backoff = Backoff(first_us=10, longest_us=35)
@@ -163,7 +169,7 @@ def test_a_runner_that_stops_gives_its_job_back_after_the_step() -> None:
 
 
 def test_a_cancelled_job_ends_at_its_next_step() -> None:
-    store, clock = MemoryJobs(), SystemClock()
+    store, clock = CatalogJobs(memory_catalog()), SystemClock()
 
     def work(run: JobRun) -> None:
         store.cancel([run.id], clock.now())
@@ -195,7 +201,7 @@ def test_who_lost_the_lease_stops_and_spoils_nothing() -> None:
 
 
 def test_a_lease_is_kept_while_a_long_step_runs() -> None:
-    store, clock = MemoryJobs(), SystemClock()
+    store, clock = CatalogJobs(memory_catalog()), SystemClock()
     others: list[Any] = []
     handlers = {"long": lambda run: run.step("sleep", lambda: threading.Event().wait(0.8))}
     [job] = store.enqueue([NewJob("long")], clock.now())

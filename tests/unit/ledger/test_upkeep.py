@@ -9,13 +9,14 @@ from mainspring.core.errors import NotFound
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, ManualClock, SystemClock
 from mainspring.data import history
+from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.data.adapters.delta import DeltaLake
-from mainspring.data.adapters.memory import MemorySnapshots
 from mainspring.data.commits import commit
 from mainspring.ledger.adapters.lake import LakePredictions
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.ledger.conformance import prediction
 from mainspring.ledger.model import PREDICTIONS
+from mainspring.project.catalog import memory_catalog
 
 
 def filled(root: Path, commits: int, *, start: int = 0, days: int = 1) -> LakePredictions:
@@ -58,7 +59,7 @@ def test_files_that_were_replaced_and_old_entries_of_the_log_are_deleted(tmp_pat
 
 
 def test_the_log_of_the_data_goes_over_versions_whose_entries_were_deleted(tmp_path: Path) -> None:
-    lake, snapshots, clock = DeltaLake(tmp_path / "lake"), MemorySnapshots(), ManualClock()
+    lake, snapshots, clock = DeltaLake(tmp_path / "lake"), CatalogSnapshots(memory_catalog()), ManualClock()
     filled(tmp_path, 3)
     commit(lake, snapshots, clock, "first")
     store = filled(tmp_path, 140, start=3)

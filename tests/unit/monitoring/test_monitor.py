@@ -16,9 +16,10 @@ from mainspring.core.schema import DType
 from mainspring.core.time import ManualClock
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Prediction
-from mainspring.monitoring.adapters.memory import MemoryMonitors
+from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.model import LabelRows, Window
 from mainspring.monitoring.monitor import Monitor
+from mainspring.project.catalog import memory_catalog
 from mainspring.registry.model import Bundle
 from mainspring.stats.reference import profile
 from mainspring.stats.thresholds import Costs
@@ -33,7 +34,7 @@ class World:
 
     def __init__(self, *bundles: Bundle, now: int = 0, wait: int = 100 * WINDOW) -> None:
         self.ledger = MemoryLedger()
-        self.monitors = MemoryMonitors()
+        self.monitors = CatalogMonitors(memory_catalog())
         self.clock = ManualClock(now)
         self.labels: LabelRows | None = None
         self.bundles = {each.digest: each for each in bundles or (bundle(),)}

@@ -17,8 +17,9 @@ from mainspring.data.model import SUPERSEDED_AT, SourceColumn, TableScan
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Prediction
 from mainspring.ledger.ports import Arrivals
-from mainspring.monitoring.adapters.memory import MemoryMonitors
+from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.model import Checkpoint, LabelRows, Window
+from mainspring.project.catalog import memory_catalog
 from mainspring.training.label import Label
 from unit.monitoring.test_incremental import FAR, CountedLedger, plain
 from unit.monitoring.test_monitor import REFERENCE, WINDOW, World, steady, traffic
@@ -46,11 +47,11 @@ class FrailLedger(MemoryLedger):
         return found
 
 
-class FrailMonitors(MemoryMonitors):
+class FrailMonitors(CatalogMonitors):
     """Kills before or after it stores, and damages or loses checkpoints, by chance."""
 
     def __init__(self, chance: np.random.Generator) -> None:
-        super().__init__()
+        super().__init__(memory_catalog())
         self._chance = chance
 
     def save(self, windows: Sequence[Window], checkpoint: Checkpoint | None = None) -> None:
@@ -190,7 +191,7 @@ def test_a_project_without_checkpoints_is_followed_from_its_windows() -> None:
     watched = looked()
     watched.predict(traffic(3, 100, steady)[1::2])
     watched.labels = landed([FIRST, *(label(f"f{number}", number % 3 == 0, 4 * WINDOW) for number in range(50))])
-    without = MemoryMonitors()
+    without = CatalogMonitors(memory_catalog())
     without.save(watched.windows)
     watched.monitors = without
     watched.monitor = watched.make()

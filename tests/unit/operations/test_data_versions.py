@@ -13,19 +13,20 @@ from mainspring.core.errors import NotFound
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Int64
 from mainspring.core.time import ManualClock
+from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.data.adapters.delta import DeltaLake
-from mainspring.data.adapters.memory import MemorySnapshots
 from mainspring.data.commits import commit
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source
 from mainspring.operations.data.versions import diff
 from mainspring.project import Project
+from mainspring.project.catalog import memory_catalog
 
 FACTS = Source("facts", schema={"value": Int64}, event_time="at")
 
 
 def test_commits_are_compared_without_predictions_that_are_gone(tmp_path: Path) -> None:
-    lake, snapshots = DeltaLake(tmp_path), MemorySnapshots()
+    lake, snapshots = DeltaLake(tmp_path), CatalogSnapshots(memory_catalog())
     project: Any = SimpleNamespace(lake=lake, snapshots=snapshots, definitions=SimpleNamespace(sources={}))
     logged = pa.table({"id": ["p1"]})
     for number in range(2):

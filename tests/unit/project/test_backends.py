@@ -34,8 +34,9 @@ def test_the_embedded_profile_has_an_adapter_for_each_port(tmp_path: Path, port:
 
 @pytest.mark.parametrize("port", PORTS)
 def test_the_memory_profile_has_an_adapter_for_each_port(tmp_path: Path, port: str) -> None:
-    found = getattr(_project(tmp_path, **MEMORY), port)
-    assert port == "bundles" or type(found).__name__.startswith("Memory")
+    project = _project(tmp_path, **MEMORY)
+    assert port == "bundles" or type(getattr(project, port)).__name__.startswith(("Memory", "Catalog"))
+    assert str(project.engine.url) == "sqlite://"
 
 
 def test_the_memory_profile_writes_no_file_but_secrets_and_locks(tmp_path: Path) -> None:

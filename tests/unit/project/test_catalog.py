@@ -15,7 +15,7 @@ from mainspring.core.catalog import metadata
 from mainspring.core.errors import Conflict, Corrupt
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
-from mainspring.project.catalog import HEAD, MIGRATIONS, begin, open_catalog
+from mainspring.project.catalog import HEAD, MIGRATIONS, begin, memory_catalog, open_catalog, version
 
 for _package in ("security", "data", "registry", "serving", "monitoring", "jobs"):
     importlib.import_module(f"mainspring.{_package}.adapters.catalog")
@@ -34,6 +34,18 @@ def test_the_migrated_tables_are_the_described_ones(tmp_path: Path) -> None:
     engine = open_catalog(_url(tmp_path), MemoryLocks())
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_catalogs_in_memory_have_the_migrated_tables_and_rows_of_their_own() -> None:
+    one, other = memory_catalog(), memory_catalog()
+    assert version(one) == version(other) == HEAD
+    with one.begin() as connection:
+        connection.execute(sa.text("INSERT INTO applied_definitions VALUES ('source', 'orders', '{}', 1)"))
+    for catalog, rows in ((one, 1), (other, 0)):
+        with catalog.connect() as connection:
+            assert connection.execute(sa.text("SELECT count(*) FROM applied_definitions")).scalar() == rows
+            assert connection.execute(sa.text("PRAGMA foreign_keys")).scalar() == 1
+            assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
 def test_opening_again_changes_nothing(tmp_path: Path) -> None:

@@ -7,14 +7,15 @@ import pytest
 
 from mainspring.core.errors import Denied
 from mainspring.core.time import DAY, ManualClock
-from mainspring.security.adapters.memory import MemoryKeyStore
+from mainspring.project.catalog import memory_catalog
+from mainspring.security.adapters.catalog import CatalogKeyStore
 from mainspring.security.keys import Authenticator, issue
 from mainspring.security.model import Action, Principal
 
 PEPPER = b"p" * 32
 
 
-class CountingKeyStore(MemoryKeyStore):
+class CountingKeyStore(CatalogKeyStore):
     finds = 0
 
     def find(self, key_id):
@@ -26,7 +27,7 @@ class Installation:
     """A key store and an authenticator whose two times a test sets."""
 
     def __init__(self) -> None:
-        self.store = CountingKeyStore()
+        self.store = CountingKeyStore(memory_catalog())
         self.clock = ManualClock(1_000)
         self.seconds = 0.0
         self.authenticator = Authenticator(self.store, PEPPER, self.clock, monotonic=lambda: self.seconds)

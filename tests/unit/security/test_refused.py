@@ -9,23 +9,24 @@ import pytest
 
 from mainspring.core.errors import Unavailable
 from mainspring.core.time import MINUTE, SECOND, ManualClock
-from mainspring.security.adapters.memory import MemoryAuditLog
+from mainspring.project.catalog import memory_catalog
+from mainspring.security.adapters.catalog import CatalogAuditLog
 from mainspring.security.model import AuditEvent
 from mainspring.security.refused import Refusals
 
 
-def refusals(audit: MemoryAuditLog, clock: ManualClock) -> Refusals:
+def refusals(audit: CatalogAuditLog, clock: ManualClock) -> Refusals:
     return Refusals(audit, clock, action="login.refused", resource="console")
 
 
-def counted(audit: MemoryAuditLog) -> int:
+def counted(audit: CatalogAuditLog) -> int:
     """Return how many attempts the log tells of."""
     more = [re.match(r"([\d,]+) more ", event.detail) for event in audit.read(10_000)]
     return sum(int(found[1].replace(",", "")) if found else 1 for found in more)
 
 
 def test_of_an_address_and_a_minute_the_first_is_written_and_the_others_are_counted() -> None:
-    audit, clock = MemoryAuditLog(), ManualClock(100 * MINUTE)
+    audit, clock = CatalogAuditLog(memory_catalog()), ManualClock(100 * MINUTE)
     refused = refusals(audit, clock)
     begun = sum(refused.add("10.0.0.1", "That is not an API key.") for _ in range(5000))
     assert begun == 1  # a flood is not a flood of timers
@@ -41,7 +42,7 @@ def test_of_an_address_and_a_minute_the_first_is_written_and_the_others_are_coun
 
 
 def test_counts_are_written_within_the_minute_too_each_attempt_once() -> None:
-    audit, clock = MemoryAuditLog(), ManualClock(100 * MINUTE)
+    audit, clock = CatalogAuditLog(memory_catalog()), ManualClock(100 * MINUTE)
     refused = refusals(audit, clock)
     assert [refused.add("10.0.0.1", "no") for _ in range(5)] == [False, True, False, False, False]
     clock.advance(10 * SECOND)
@@ -57,7 +58,7 @@ def test_counts_are_written_within_the_minute_too_each_attempt_once() -> None:
 
 
 def test_a_flood_from_many_addresses_is_bounded_and_counted() -> None:
-    audit, clock = MemoryAuditLog(), ManualClock(100 * MINUTE)
+    audit, clock = CatalogAuditLog(memory_catalog()), ManualClock(100 * MINUTE)
     refused = refusals(audit, clock)
     for number in range(3000):
         refused.add(f"10.0.{number // 250}.{number % 250}", "That is not an API key.")
@@ -68,7 +69,7 @@ def test_a_flood_from_many_addresses_is_bounded_and_counted() -> None:
 
 
 def test_the_counts_of_a_minute_come_with_the_next_attempt() -> None:
-    audit, clock = MemoryAuditLog(), ManualClock(100 * MINUTE)
+    audit, clock = CatalogAuditLog(memory_catalog()), ManualClock(100 * MINUTE)
     refused = refusals(audit, clock)
     for _ in range(3):
         refused.add("10.0.0.1", "no")
@@ -81,7 +82,7 @@ def test_the_counts_of_a_minute_come_with_the_next_attempt() -> None:
 
 
 def test_what_cannot_be_written_now_is_written_later() -> None:
-    class Away(MemoryAuditLog):
+    class Away(CatalogAuditLog):
         away = False
 
         def append(self, events: Sequence[AuditEvent]) -> None:
@@ -89,7 +90,7 @@ def test_what_cannot_be_written_now_is_written_later() -> None:
                 raise Unavailable("The catalog does not answer.")
             super().append(events)
 
-    audit, clock = Away(), ManualClock(100 * MINUTE)
+    audit, clock = Away(memory_catalog()), ManualClock(100 * MINUTE)
     refused = refusals(audit, clock)
     for _ in range(3):
         refused.add("10.0.0.1", "no")

@@ -3,7 +3,8 @@ import base64
 import pytest
 
 from mainspring.core.time import HOUR, ManualClock
-from mainspring.security.adapters.memory import MemoryEndedSessions
+from mainspring.project.catalog import memory_catalog
+from mainspring.security.adapters.catalog import CatalogEndedSessions
 from mainspring.security.model import Principal
 from mainspring.security.sessions import LIFETIME, Sessions
 
@@ -16,8 +17,8 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def ended() -> MemoryEndedSessions:
-    return MemoryEndedSessions()
+def ended() -> CatalogEndedSessions:
+    return CatalogEndedSessions(memory_catalog())
 
 
 @pytest.fixture

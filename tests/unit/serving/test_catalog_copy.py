@@ -13,11 +13,12 @@ from kit.serving import NOW, PEPPER, route
 from kit.waiting import wait_until
 from mainspring.core.errors import Denied, Unavailable
 from mainspring.core.time import DAY, HOUR, SECOND, ManualClock
-from mainspring.security.adapters.memory import MemoryKeyStore
+from mainspring.project.catalog import memory_catalog
+from mainspring.security.adapters.catalog import CatalogKeyStore
 from mainspring.security.keys import Authenticator, issue
 from mainspring.security.model import Action
 from mainspring.security.ports import Unchecked
-from mainspring.serving.adapters.memory import MemoryRoutes
+from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.serving.model import Arm
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.copy_file import CopyFile
@@ -27,7 +28,7 @@ class Catalog:
     """Routes and keys that a test can take away; counts how often it was asked for keys."""
 
     def __init__(self) -> None:
-        self.routes, self.keys = MemoryRoutes(), MemoryKeyStore()
+        self.routes, self.keys = CatalogRoutes(memory_catalog()), CatalogKeyStore(memory_catalog())
         self.routes.publish([route(Arm("1", "a" * 64))])
         self.away = False
         self.asked = 0
@@ -179,7 +180,7 @@ def test_a_catalog_from_a_backup_is_followed_aloud_and_takes_no_revocation_back(
 
 
 def test_a_catalog_that_lost_its_routing_table_counts_as_away(here: Here) -> None:
-    here.catalog.routes = MemoryRoutes()
+    here.catalog.routes = CatalogRoutes(memory_catalog())
     here.passes(10)
     assert here.copy.stale_since is not None
     assert set(here.copy.current()) == {"late-arrival"}
@@ -187,7 +188,7 @@ def test_a_catalog_that_lost_its_routing_table_counts_as_away(here: Here) -> Non
 
 def test_a_start_reads_the_table_also_where_its_revision_is_that_of_the_saved_copy(here: Here) -> None:
     here.copy.stop()
-    here.catalog.routes = MemoryRoutes()
+    here.catalog.routes = CatalogRoutes(memory_catalog())
     here.catalog.routes.publish([route(Arm("2", "b" * 64))])
     copy = here.started()
     assert copy.revision() == 1

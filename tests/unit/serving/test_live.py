@@ -15,8 +15,9 @@ from kit.fleet import answer_of
 from kit.serving import Kit, bundle, full_request, golden, model, route
 from kit.waiting import wait_until_async
 from mainspring.core.errors import Corrupt, Invalid, Unavailable
+from mainspring.project.catalog import memory_catalog
 from mainspring.registry.model import Bundle
-from mainspring.serving.adapters.memory import MemoryRoutes
+from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.model import Arm
 from mainspring.serving.plane import runtime
@@ -268,7 +269,7 @@ async def test_another_table_of_the_same_revision_is_followed_after_an_absence()
         away = True
         since = copy.age_s
         await wait_until_async(lambda: copy.age_s > since + 1)  # by then it was looked for in vain
-        kit.routes = MemoryRoutes()
+        kit.routes = CatalogRoutes(memory_catalog())
         kit.publish("2")
         away = False
         await wait_until_async(lambda: versions(plane) == {"2"})

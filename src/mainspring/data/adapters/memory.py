@@ -1,9 +1,9 @@
-"""In-memory tables, commits and tags, for Mainspring's tests and for users' tests."""
+"""In-memory tables, for Mainspring's tests and for users' tests."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from mainspring.core.errors import NotFound
 from mainspring.core.ids import check_id, new_id
 from mainspring.data.arrow import check_types
-from mainspring.data.model import DatasetCommit, TableScan, TableVersion
+from mainspring.data.model import TableScan, TableVersion
 
 
 @dataclass(slots=True)
@@ -196,37 +196,3 @@ def _changed(rows: pa.Table, changes: pa.Table, on: str) -> pa.Table:
             column = pc.if_else(pc.is_valid(changed), changed, rows[name])
             rows = rows.set_column(index, rows.schema.field(index), column)
     return rows
-
-
-class MemorySnapshots:
-    """`Snapshots` in this process."""
-
-    def __init__(self) -> None:
-        self._commits: dict[str, DatasetCommit] = {}
-        self._tags: dict[str, str] = {}
-
-    def add(self, commit: DatasetCommit) -> None:
-        self._commits.setdefault(commit.id, commit)
-
-    def get(self, name: str) -> DatasetCommit:
-        commit = self._commits.get(name) or self._commits.get(self._tags.get(name, ""))
-        if commit is None:
-            raise NotFound(
-                f"No dataset commit or tag is named {name!r}.", fix=f"there are the tags {sorted(self._tags)}."
-            )
-        return commit
-
-    def log(self, limit: int = 100) -> list[DatasetCommit]:
-        return list(reversed(self._commits.values()))[:limit]
-
-    def tag(self, name: str, commit: str) -> None:
-        check_id(name, "tag")
-        if commit not in self._commits:
-            raise NotFound(f"There is no dataset commit {commit!r}.")
-        self._tags[name] = commit
-
-    def untag(self, name: str) -> None:
-        self._tags.pop(name, None)
-
-    def tags(self) -> Mapping[str, str]:
-        return dict(self._tags)

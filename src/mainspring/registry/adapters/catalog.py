@@ -7,7 +7,7 @@ can leave the mirror behind, never the catalog.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import sqlalchemy as sa
 
@@ -78,13 +78,16 @@ class AliasMoves:
             )
         )
 
-    def current(self, model: str | None = None) -> dict[tuple[str, str], str]:
-        """Return a mapping of (model, alias) to the version it names."""
+    def current(self, model: str | None = None, within: sa.Connection | None = None) -> dict[tuple[str, str], str]:
+        """Return a mapping of (model, alias) to the version it names, as a transaction sees it if one is given."""
         last = sa.select(sa.func.max(alias_moves.c.id)).group_by(alias_moves.c.model, alias_moves.c.alias)
         if model is not None:
             last = last.where(alias_moves.c.model == model)
         query = sa.select(alias_moves.c.model, alias_moves.c.alias, alias_moves.c.new).where(alias_moves.c.id.in_(last))
-        with catalog_errors(str(self._engine.url.database)), self._engine.connect() as connection:
+        with (
+            catalog_errors(str(self._engine.url.database)),
+            self._engine.connect() if within is None else nullcontext(within) as connection,
+        ):
             return {(row.model, row.alias): row.new for row in connection.execute(query)}
 
     def moves(self, model: str, alias: str | None = None) -> list[AliasMove]:

@@ -9,8 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, metadata
-from mainspring.core.errors import Conflict
-from mainspring.registry.decision_errors import approved_already, marked_already, not_approved, trusted_already
+from mainspring.core.errors import Conflict, NotFound
 from mainspring.registry.model import Approval, Deletion, TrustedKey, Withdrawal
 
 model_approvals = sa.Table(
@@ -88,7 +87,7 @@ class CatalogApprovals(_Table):
     """Approvals in the catalog: valid ones in one table, withdrawn ones in another."""
 
     def add(self, approval: Approval) -> None:
-        self._insert(model_approvals, approval, approved_already)
+        self._insert(model_approvals, approval, _approved_already)
 
     def of(self, model: str, version: str | None = None) -> list[Approval]:
         columns = [column for column in model_approvals.c if column.name != "id"]
@@ -104,7 +103,7 @@ class CatalogApprovals(_Table):
             # One statement deletes and reads, so only one of two concurrent withdrawals finds the row.
             gone = connection.execute(model_approvals.delete().where(*theirs).returning(*table)).mappings().first()
             if gone is None:
-                raise not_approved(model, version, approver)
+                raise _not_approved(model, version, approver)
             approval = Approval(**{name: value for name, value in gone.items() if name != "id"})
             withdrawal = Withdrawal(approval, actor, reason, at)
             connection.execute(model_withdrawals.insert().values(**_row(withdrawal)))
@@ -133,7 +132,7 @@ class CatalogDeletions(_Table):
     """Deletion marks, one row each."""
 
     def mark(self, deletion: Deletion) -> None:
-        self._insert(model_deletions, deletion, marked_already)
+        self._insert(model_deletions, deletion, _marked_already)
 
     def unmark(self, model: str, version: str) -> bool:
         return self._delete(model_deletions, *_of(model, version), model_deletions.c.claimed.is_(False))
@@ -165,10 +164,38 @@ class CatalogTrustedKeys(_Table):
     """Trusted keys, one row each."""
 
     def add(self, key: TrustedKey) -> None:
-        self._insert(trusted_keys, key, trusted_already)
+        self._insert(trusted_keys, key, _trusted_already)
 
     def remove(self, name: str) -> bool:
         return self._delete(trusted_keys, trusted_keys.c.name == name)
 
     def all(self) -> list[TrustedKey]:
         return [TrustedKey(**row) for row in self._rows(sa.select(trusted_keys).order_by(trusted_keys.c.name))]
+
+
+def _approved_already(approval: Approval) -> Conflict:
+    return Conflict(
+        f"{approval.approver} has approved {approval.model}:{approval.version} already.",
+        fix="let somebody else approve it, if more are needed.",
+    )
+
+
+def _not_approved(model: str, version: str, approver: str) -> NotFound:
+    return NotFound(
+        f"There is no approval of {model}:{version} by {approver} that could be withdrawn.",
+        fix=f"`mainspring models show {model}:{version}` lists those that stand.",
+    )
+
+
+def _marked_already(deletion: Deletion) -> Conflict:
+    return Conflict(
+        f"The version {deletion.model}:{deletion.version} is marked for deletion already.",
+        fix=f"`mainspring models restore {deletion.model}:{deletion.version}` takes that back.",
+    )
+
+
+def _trusted_already(key: TrustedKey) -> Conflict:
+    return Conflict(
+        f"The key {key.public.hex()[:16]}… or the name {key.name!r} is among the trusted keys already.",
+        fix="`mainspring models trust` lists them; --forget NAME takes one away.",
+    )

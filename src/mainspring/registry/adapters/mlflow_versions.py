@@ -76,7 +76,10 @@ class MlflowVersions:
         return self._version(made, self._moves.current(model))
 
     def get(self, model: str, reference: str) -> ModelVersion:
-        aliases = self._moves.current(check_id(model, "model"))
+        return self._get(model, reference)
+
+    def _get(self, model: str, reference: str, within: sa.Connection | None = None) -> ModelVersion:
+        aliases = self._moves.current(check_id(model, "model"), within)
         number = reference if reference.isdigit() else aliases.get((model, reference))
         if number is None:
             raise UnknownVersion(model, reference)
@@ -102,15 +105,15 @@ class MlflowVersions:
         check_alias(move.alias)
         self.get(move.model, move.new)
         with self._moves.exclusively() as connection:
-            self.get(move.model, move.new)  # fails if the version was removed meanwhile
+            self._get(move.model, move.new, connection)  # fails if the version was removed meanwhile
             self._moves.append(move, connection)
             with store_errors(self._url):
                 self._store.set_registered_model_alias(move.model, move.alias, move.new)
 
     def remove(self, model: str, version: str) -> None:
-        with self._moves.exclusively():  # so that no alias is moved to it meanwhile
+        with self._moves.exclusively() as connection:  # so that no alias is moved to it meanwhile
             try:
-                found = self.get(model, version)
+                found = self._get(model, version, connection)
             except NotFound:
                 return
             if found.aliases:

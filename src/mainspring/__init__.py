@@ -58,84 +58,7 @@ _GROUPS = {
 _RENAMED = {"sum": "sum_", "min": "min_", "max": "max_", "open": "open_folder"}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names} | _GROUPS
 
-__all__ = [
-    "Boolean",
-    "Costs",
-    "EarlyStopping",
-    "Endpoint",
-    "Entity",
-    "FeatureView",
-    "Float32",
-    "Float64",
-    "Int32",
-    "Int64",
-    "Label",
-    "Log",
-    "MainspringError",
-    "Model",
-    "Observations",
-    "Run",
-    "Search",
-    "Source",
-    "String",
-    "Timestamp",
-    "TrainingSet",
-    "approved",
-    "at_least",
-    "at_most",
-    "beats",
-    "calibrated",
-    "checks",
-    "choice",
-    "col",
-    "complete_card",
-    "count",
-    "days",
-    "distinct",
-    "feature_view",
-    "first",
-    "fit_torch",
-    "fresh",
-    "gates",
-    "greatest",
-    "hours",
-    "in_range",
-    "integer",
-    "job",
-    "last",
-    "last_k",
-    "least",
-    "length",
-    "log_uniform",
-    "matches",
-    "max",
-    "mean",
-    "metric",
-    "min",
-    "minutes",
-    "model",
-    "none_of",
-    "not_null",
-    "on_demand_features",
-    "one_of",
-    "open",
-    "precision_at_k",
-    "quantile",
-    "quantiles",
-    "recall_at_k",
-    "recall_at_precision",
-    "request_features",
-    "search",
-    "seconds",
-    "space",
-    "std",
-    "sum",
-    "top_k",
-    "uniform",
-    "unique",
-    "variance",
-    "when",
-]
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605  (a type checker reads the imports below)
 
 if TYPE_CHECKING:
     from mainspring.core.errors import MainspringError as MainspringError
@@ -169,13 +92,11 @@ if TYPE_CHECKING:
     from mainspring.features.aggregations import first as first
     from mainspring.features.aggregations import last as last
     from mainspring.features.aggregations import last_k as last_k
-    from mainspring.features.aggregations import max_ as max
+    from mainspring.features.aggregations import max_, min_, sum_
     from mainspring.features.aggregations import mean as mean
-    from mainspring.features.aggregations import min_ as min
     from mainspring.features.aggregations import quantile as quantile
     from mainspring.features.aggregations import quantiles as quantiles
     from mainspring.features.aggregations import std as std
-    from mainspring.features.aggregations import sum_ as sum
     from mainspring.features.aggregations import top_k as top_k
     from mainspring.features.aggregations import variance as variance
     from mainspring.features.declaring import feature_view as feature_view
@@ -186,7 +107,7 @@ if TYPE_CHECKING:
     from mainspring.features.model import Observations as Observations
     from mainspring.jobs.declaring import job as job
     from mainspring.ledger.model import Log as Log
-    from mainspring.operations.opened import open_folder as open
+    from mainspring.operations.opened import open_folder
     from mainspring.serving.model import Endpoint as Endpoint
     from mainspring.stats.metrics import metric as metric
     from mainspring.stats.metrics import precision_at_k as precision_at_k
@@ -194,7 +115,7 @@ if TYPE_CHECKING:
     from mainspring.stats.metrics import recall_at_precision as recall_at_precision
     from mainspring.stats.thresholds import Costs as Costs
     from mainspring.training import gates as gates
-    from mainspring.training import space as search
+    from mainspring.training import space as _search
     from mainspring.training.flavours.calibration import calibrated as calibrated
     from mainspring.training.gates import approved as approved
     from mainspring.training.gates import at_least as at_least
@@ -214,6 +135,9 @@ if TYPE_CHECKING:
     from mainspring.training.space import log_uniform as log_uniform
     from mainspring.training.space import space as space
     from mainspring.training.space import uniform as uniform
+
+    # Type checkers export an import that is renamed only if it is assigned.
+    max, min, open, search, sum = max_, min_, open_folder, _search, sum_
 
 
 def __getattr__(name: str) -> Any:

@@ -16,8 +16,7 @@ from kit.waiting import wait_until
 from mainspring.core.errors import Invalid, NotFound, StorageFull, Unavailable
 from mainspring.core.time import SECOND, ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking
-from mainspring.training.runs.buffer import Buffer
-from mainspring.training.runs.run import Run
+from mainspring.training.runs.run import Buffer, Run
 
 
 class Recorder(MemoryTracking):

@@ -16,9 +16,8 @@ from mainspring.training.inputs import all_groups, check_label, feature_types
 from mainspring.training.label import label_keys
 from mainspring.training.model import Model
 from mainspring.training.sets.labels import LABEL, LeftOut, join_labels, label_numbers
-from mainspring.training.sets.own_rows import own_columns
-from mainspring.training.sets.parts import check_parts
-from mainspring.training.sets.splits import Instants, cut_by_time
+from mainspring.training.sets.leakage import own_columns
+from mainspring.training.sets.splits import Instants, check_parts, cut_by_time
 from mainspring.training.sets.training_set import Split, TrainingSet
 
 AT = "_at"

@@ -9,6 +9,10 @@
 | label-twice | 10 % of the rows to judge by have a label that training rows have too | any has |
 | duplicates | 20 % of the rows to judge by are copies of training rows, beyond how rows repeat among those | 1 % are |
 | all-null, constant | | a column says nothing |
+
+A feature may legitimately equal a column of the observation itself if that column rarely changes, such as the country
+of a card. So "own-row" counts only rows whose value differs from that of the entity's previous observation: a feature
+from the past would be wrong there.
 """
 
 from __future__ import annotations
@@ -23,16 +27,21 @@ import numpy as np
 
 from mainspring.core.errors import InvalidData
 from mainspring.core.schema import DType
+from mainspring.features.layout import feature_dtype
+from mainspring.features.model import FeatureView, views_of
 from mainspring.training.frames import Array
+from mainspring.training.model import Model
 from mainspring.training.sets.single_feature_auc import is_shadow, knows_the_future, power_alone
 from mainspring.training.sets.training_set import Split, TrainingSet
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 _MOST_ROWS = 50_000  # rows per check: evenly spaced, or consecutive if the check depends on their order
 _ALONE = {"AUC": (0.85, 0.98), "R2": (0.9, 0.995)}
 _TWICE, _COPIES_WARN, _COPIES = 0.1, 0.01, 0.2
+_FEWEST = 20  # changes, below which nothing is reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,3 +208,49 @@ def _hashes(frame: pd.DataFrame) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return hash_pandas_object(frame, index=False).to_numpy()
+
+
+def own_columns(model: Model, table: pa.Table) -> dict[str, str]:
+    """Return full feature name -> column of the observations' source that it repeats in every row.
+
+    Args:
+        table: Observations by time with features, from `sets.assemble.labelled_observations`.
+    """
+    found: dict[str, str] = {}
+    for view in views_of([*model.features, *model.baseline]):
+        columns = [name for name in model.observations.source.columns if name not in view.entity.keys]
+        for name in view.features:
+            full_name = f"{view.name}.{name}"
+            if full_name in table.column_names:
+                repeated = [one for one in columns if _comparable(view, name, model.observations.source.columns[one])]
+                own = next((one for one in repeated if _repeats(table, full_name, one, view)), None)
+                if own is not None:
+                    found[full_name] = own
+    return found
+
+
+def _comparable(view: FeatureView, name: str, dtype: DType) -> bool:
+    kind = feature_dtype(view, name)
+    return kind == dtype or (kind.numeric and dtype.numeric)
+
+
+def _repeats(table: pa.Table, feature: str, column: str, view: FeatureView) -> bool:
+    first = table.slice(0, 1_000)
+    return _equal(first, feature, column) and _equal(table, feature, column) and _changes(table, feature, column, view)
+
+
+def _equal(table: pa.Table, feature: str, column: str) -> bool:
+    there, own = _known(table, feature, column)
+    return bool((there == own).all())
+
+
+def _known(table: pa.Table, feature: str, column: str) -> tuple[pd.Series[Any], pd.Series[Any]]:
+    pair = table.select([feature, column]).to_pandas().dropna()
+    return pair[feature], pair[column]
+
+
+def _changes(table: pa.Table, feature: str, column: str, view: FeatureView) -> bool:
+    """Return whether enough rows differ in `column` from their entity's previous observation."""
+    rows = table.select([*view.entity.keys, feature, column]).to_pandas().dropna()
+    before = rows.groupby(list(view.entity.keys), sort=False)[column].shift()
+    return int((before.notna() & (before != rows[column])).sum()) >= _FEWEST

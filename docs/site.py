@@ -19,6 +19,7 @@ from urllib.parse import unquote
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 API = "reference/python.md"
+OPENED = "mainspring.operations.opened.OpenedProject"  # what `ms.open` returns
 # The pages of the site that lie elsewhere, or are no Markdown: path in the repository, address in the site.
 ADDRESSES = {
     "README.md": "project/readme.md",
@@ -139,6 +140,9 @@ def _api() -> Iterator[str]:
     homes = {name: mainspring._HOME_OF[name] for name in mainspring.__all__ if name not in mainspring._GROUPS}
     for section, package in SECTIONS.items():
         yield f"## {section}\n"
+        if section == "Projects":
+            named = "The opened project"
+            yield f"::: {OPENED}\n    options:\n      heading: {named}\n      toc_label: {named}\n"
         group = groups.get(package, "")
         if group:
             yield f"The names of `ms.{group}`. Each is also available as `ms.NAME`.\n"

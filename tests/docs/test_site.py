@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import posixpath
 import re
@@ -16,6 +17,7 @@ import pytest
 
 import mainspring
 from kit.pages import DOCS, ROOT
+from mainspring.operations.opened import OpenedProject
 
 _FENCED = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
 
@@ -84,6 +86,12 @@ def test_the_python_reference_shows_names_in_their_groups(site: ModuleType) -> N
     for group in mainspring._GROUPS:
         for name in getattr(mainspring, group).__all__:
             assert f"heading: ms.{group}.{name}\n" in page
+
+
+def test_the_python_reference_has_the_opened_project(site: ModuleType) -> None:
+    assert f"\n::: {site.OPENED}\n" in site.pages()[site.API]
+    module, _, name = site.OPENED.rpartition(".")
+    assert getattr(importlib.import_module(module), name) is OpenedProject
 
 
 def test_what_would_be_loaded_from_elsewhere_is_found(site: ModuleType) -> None:

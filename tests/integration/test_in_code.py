@@ -380,3 +380,26 @@ def test_a_plan_and_a_verification_show_themselves(project: OpenedProject) -> No
     assert [view.view for view in found] == ["HubLoad"]
     assert "48 values offline and online" in repr(found)
     assert "no difference" in found._repr_html_()
+
+
+def test_runs_are_filtered_and_ordered(project: OpenedProject) -> None:
+    assert project.runs() == []
+    for name, auc in [("first", 0.7), ("second", 0.9), ("third", 0.8)]:
+        run = project.services.tracking.start(MODEL, {"mlflow.runName": name}, 0)
+        project.services.tracking.log(run, metrics=[("holdout.auc", auc, 0, 0)])
+        project.services.tracking.finish(run, "FINISHED", 1)
+    found = project.runs("holdout.auc > 0.75", model=MODEL, order="metrics.holdout.auc desc")
+    assert [run.metrics["holdout.auc"] for run in found] == [0.9, 0.8]
+    assert len(project.runs(limit=1)) == 1
+    with pytest.raises(Invalid, match=r"No run has a .*did you mean 'holdout.auc'"):
+        project.runs("holdout.uac > 0.75")
+    with pytest.raises(NotFound):
+        project.runs(model="nothing")
+
+
+def test_a_table_has_a_profile_now_and_at_a_commit(project: OpenedProject) -> None:
+    now = project.profile("scans")
+    assert now.rows == project.ingest("scans", str(project.folder / "scans.csv")).known > 0
+    assert {"hub", "backlog"} <= {column.column for column in now.columns}
+    with pytest.raises(NotFound):
+        project.profile("scans", at="no-such-tag")

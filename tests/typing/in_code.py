@@ -14,6 +14,7 @@ from mainspring.features.model import RequestFeatures
 from mainspring.operations.features.file import FeatureFile
 from mainspring.operations.features.table import FeatureTable
 from mainspring.operations.opened import OpenedProject
+from mainspring.registry.searching import RunRow
 
 project = ms.open("flights", profile="local")
 assert_type(project, OpenedProject)
@@ -50,6 +51,8 @@ assert_type(project.online("OriginTraffic", rows, as_="pandas", statuses=True), 
 for step in project.explain("late-arrival"):
     assert_type(step.sql, str)
 assert_type(project.verify("OriginTraffic", sample=50).equal, bool)
+assert_type(project.runs("auc > 0.7", order="auc desc"), list[RunRow])
+assert_type(project.profile("departures").rows, int)
 
 project.training_set("late-arrival", as_="spark")  # type: ignore[call-overload]
 project.training_set("late-arrival", since=1.5)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""A project in code and in notebooks: what it declares, and its features as frames.
+"""A project in code and in notebooks: its definitions, its features as frames, its runs and its tables.
 
 `import mainspring as ms; project = ms.open("flights")`. Opening reads the settings; everything else, the project's own
 modules included, is loaded when it is first used.
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mainspring.data.model import IngestReport, Source
+    from mainspring.data.profile import TableProfile
     from mainspring.features.model import FeatureGroup, FeatureView, MaterialiseReport
     from mainspring.operations.features.choosing import Choice, Chosen
     from mainspring.operations.features.file import FeatureFile
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from mainspring.operations.named import Named
     from mainspring.project import Project
     from mainspring.project.definitions.applied import Change
+    from mainspring.registry.searching import RunRow
     from mainspring.serving.model import Endpoint
     from mainspring.training.model import Model
 
@@ -305,6 +307,38 @@ class OpenedProject:
         from mainspring.operations.features.choosing import choose
 
         return choose(self.services.definitions, of)
+
+    # Its runs and its tables
+
+    def runs(self, where: str = "", *, model: str | None = None, order: str = "", limit: int = 50) -> list[RunRow]:
+        """Return training runs with their metrics, parameters and tags, by default the newest first.
+
+        Args:
+            where: A filter, such as `"metrics.holdout.auc > 0.5 and status = finished"`; see
+                docs/reference/runs-filter.md.
+            order: A column, and `desc` if the largest comes first, such as `"metrics.holdout.auc desc"`.
+            limit: At most 1,000.
+
+        Raises:
+            Invalid: The filter or the order cannot be read, or names a metric, parameter or tag that no run has.
+            NotFound: `model` has no run, and the project declares no such model.
+        """
+        from mainspring.operations.runs.finding import find_runs
+
+        return find_runs(self.services, model, filter_=where, order=order, limit=limit, by_hand=True)
+
+    def profile(self, source: str, *, at: str = "now") -> TableProfile:
+        """Return the number of rows of a source's table, and of each column nulls, range, quantiles, frequent values.
+
+        Args:
+            at: A dataset commit, a tag, or "now".
+
+        Raises:
+            NotFound: There is no such source or commit, the source has no data, or the version was vacuumed.
+        """
+        from mainspring.operations.data.versions import profile
+
+        return profile(self.services, source, at)
 
     # What keeps it current
 

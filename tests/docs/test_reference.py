@@ -10,6 +10,7 @@ from types import ModuleType
 import mainspring
 from kit.pages import DOCS
 from mainspring.cli import exits
+from mainspring.operations.opened import OpenedProject
 from mainspring.project.settings import DEFAULTS
 from mainspring.serving.http.gateway import ROUTES
 
@@ -55,6 +56,12 @@ def test_every_public_name_is_documented_and_no_other() -> None:
     assert set(re.findall(r"\bms\.(\w+)", text)) | {name for _, name in grouped} == set(mainspring.__all__)
     named = {(group, name) for group in mainspring._GROUPS for name in getattr(mainspring, group).__all__}
     assert set(grouped) == named
+
+
+def test_what_an_opened_project_has_is_documented_and_no_more() -> None:
+    text = (REFERENCE / "definitions.md").read_text(encoding="utf-8")
+    public = {name for name in vars(OpenedProject) if not name.startswith("_")} | {"services"}
+    assert set(re.findall(r"\bproject\.(\w+)", text)) == public
 
 
 def test_the_data_plane_is_whole() -> None:

@@ -14,6 +14,8 @@ from mainspring.core.time import DAY, HOUR, WEEK, ManualClock
 from mainspring.data.model import fresh
 from mainspring.features.layout import slot
 from mainspring.features.model import Mark
+from mainspring.monitoring.adapters.catalog import CatalogMonitors
+from mainspring.project.catalog import memory_catalog
 from mainspring.registry.model import AliasMove
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&{{7*7}}"
@@ -193,15 +195,13 @@ class TestNothingYet:
         assert "never materialised: run mainspring materialize Weather" in shown
 
     def test_no_window(self) -> None:
-        project = populated()
-        project.monitors.__init__()
+        project = replace(populated(), monitors=CatalogMonitors(memory_catalog()))
         shown = self.shown(project)
         assert "No window has been watched yet" in shown
         assert "Recent predictions" in shown
 
     def test_no_labels_and_too_few_predictions(self) -> None:
-        project = populated()
-        project.monitors.__init__()
+        project = replace(populated(), monitors=CatalogMonitors(memory_catalog()))
         bare = [
             msgspec.structs.replace(window, labels=0, coverage=0.0, lag_p50_s=None, quality={}, columns=())
             for window in windows()

@@ -21,7 +21,7 @@ from itertools import product
 from mainspring.core.errors import DeadlineExceeded, MainspringError, Overloaded
 from mainspring.core.time import ManualClock
 from mainspring.serving.batching.batcher import Batcher, Job
-from mainspring.serving.batching.cost import Cost
+from mainspring.serving.batching.estimates import Cost
 from workload import Arrival, Line, Service, adversarial, bursty, ideal, optimum, poisson
 
 

@@ -17,7 +17,7 @@ import pytest
 from mainspring.core.errors import DeadlineExceeded, Overloaded
 from mainspring.core.time import ManualClock
 from mainspring.serving.batching.batcher import Batcher, Job
-from mainspring.serving.batching.cost import Cost
+from mainspring.serving.batching.estimates import Cost
 from mainspring.serving.http.pressure import Pressure
 
 

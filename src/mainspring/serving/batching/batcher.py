@@ -15,10 +15,8 @@ from math import ceil, sqrt
 from typing import Any, Generic
 
 from mainspring.core.errors import DeadlineExceeded, Overloaded
-from mainspring.serving.batching.choosing import choose
-from mainspring.serving.batching.cost import Cost
-from mainspring.serving.batching.traffic import Traffic
-from mainspring.serving.batching.waiting import Job, Payload, Waiting
+from mainspring.serving.batching.estimates import Cost, Traffic
+from mainspring.serving.batching.waiting import Job, Payload, Waiting, choose
 
 __all__ = ["Batch", "Batcher", "Job"]
 

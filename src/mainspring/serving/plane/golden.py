@@ -12,7 +12,7 @@ import numpy as np
 from mainspring.core.errors import Corrupt, MainspringError
 from mainspring.registry.column_codec import Packed, unpack
 from mainspring.registry.model import Bundle
-from mainspring.serving.batching.cost import Cost
+from mainspring.serving.batching.estimates import Cost
 from mainspring.serving.plane.executor import arrays
 from mainspring.serving.ports import Executor
 from mainspring.serving.protocol.tensor import BYTES

@@ -13,7 +13,7 @@ from mainspring.features.online import OnlineReader
 from mainspring.features.ports import OnlineStore
 from mainspring.registry.bundles import FEATURES, GOLDEN
 from mainspring.registry.model import Bundle, Manifest, TensorSpec
-from mainspring.serving.batching.cost import Cost
+from mainspring.serving.batching.estimates import Cost
 from mainspring.serving.plane.golden import warm_up
 from mainspring.serving.ports import Executor, Loader
 from mainspring.serving.protocol.schema import DATATYPES, Field, RequestSchema, TensorSchema

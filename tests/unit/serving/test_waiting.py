@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mainspring.serving.batching.choosing import choose
+from mainspring.serving.batching.waiting import choose
 
 
 def takes(rows: int) -> int:

@@ -1,4 +1,4 @@
-"""Duration of a batch, learnt from those that ran: t = a + b·rows, and their distance from it."""
+"""Estimates that the batcher learns: how long a batch takes (t = a + b·rows), and how much traffic arrives."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ _FAR, _FAR_US = 3.0, 100.0
 _SURPRISES = 3  # batches in a row, all slower or all faster than they had any right to be: the line has moved
 _FORGET = 0.03
 _NORMAL = 1.2533  # the standard deviation of a normal error over the mean of its size: sqrt(pi / 2)
+_RECENT = 0.8  # the weight of the past at each new batch
+_HALF = 0.5  # the same, of how full batches are
+_SCARCE = 0.5  # rows lost per batch, from which on the executor's time is scarce
 
 
 class Cost:
@@ -84,3 +87,40 @@ class Cost:
             self._fixed = mean_time - self._per_row * mean_rows
         else:  # batches of one size tell nothing of the slope: take it from zero rows, which errs on the late side
             self._fixed, self._per_row = 0.0, mean_time / mean_rows
+
+
+class Traffic:
+    """Counts between batches, averaged over the recent ones.
+
+    Attributes:
+        arrived: Rows since the last batch began, the refused ones included.
+        missed: Those of them that were refused, and would not have been by an idle executor.
+        rate: Rows per µs.
+        waiting: Rows that wait, or would, when a batch begins.
+    """
+
+    __slots__ = ("_arrivals", "_begun", "_lost", "_time", "arrived", "missed", "rate", "waiting")
+
+    def __init__(self) -> None:
+        self.arrived = self.missed = 0
+        self.rate = self.waiting = 0.0
+        self._arrivals = self._time = self._lost = 0.0
+        self._begun: int | None = None
+
+    @property
+    def scarce(self) -> bool:
+        """True while requests are being refused that an idle executor would have answered in time."""
+        return self._lost >= _SCARCE
+
+    def choice(self, rows: int) -> None:
+        """Note how many rows a batch can choose from."""
+        self.waiting += _HALF * (rows - self.waiting)
+
+    def begin(self, now: int) -> None:
+        """Note that a batch begins."""
+        if self._begun is not None:
+            self._arrivals = self._arrivals * _RECENT + self.arrived
+            self._time = self._time * _RECENT + now - self._begun
+            self._lost = self._lost * _RECENT + self.missed * (1 - _RECENT)
+            self.rate = self._arrivals / max(1.0, self._time)
+        self._begun, self.arrived, self.missed = now, 0, 0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mainspring.serving.batching.cost import Cost
+from mainspring.serving.batching.estimates import Cost
 
 
 def learnt(*seen: tuple[int, float]) -> Cost:

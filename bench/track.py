@@ -22,8 +22,8 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ["DO_NOT_TRACK"] = "true"
 
 from mainspring.core.catalog import open_engine
 from mainspring.core.time import SystemClock
-from mainspring.registry.adapters.mlflow import MlflowTracking
 from mainspring.registry.adapters.mlflow_tables import add_indexes
+from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 from mainspring.training.runs.run import Run
 from report import Case, report
 

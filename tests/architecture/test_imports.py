@@ -75,7 +75,7 @@ def test_the_contracts_hold(whole: Whole, capsys: pytest.CaptureFixture[str]) ->
         ("monitoring/joins.py", "import mainspring.monitoring.adapters.catalog", "Only project chooses adapters"),
         ("delivery/routing.py", "import mainspring.security.adapters.catalog", "Only project chooses adapters"),
         ("cli/__init__.py", "def f(): import mainspring.data.adapters", "Only project chooses adapters"),
-        ("operations/train.py", "import mainspring.registry.adapters.mlflow", "Only project chooses adapters"),
+        ("operations/train.py", "import mainspring.registry.adapters.mlflow_tracking", "Only project chooses adapters"),
         ("operations/train.py", "def f(): import mainspring.processes.supervisor", "Imports only go down"),
         ("project/backends.py", "import mainspring.operations.train", "Imports only go down"),
         ("client/rows.py", "import mainspring.serving.protocol.codec", "Imports only go down"),

@@ -18,7 +18,8 @@ from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.conformance import MonitorStoreConformance
 from mainspring.project.catalog import open_catalog
 from mainspring.project.definitions.applied import Applied
-from mainspring.registry.adapters.mlflow import MlflowTracking, MlflowVersions
+from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
+from mainspring.registry.adapters.mlflow_versions import MlflowVersions
 from mainspring.registry.conformance import TrackingConformance, VersionsConformance
 from mainspring.security.adapters.catalog import CatalogAuditLog, CatalogEndedSessions, CatalogKeyStore
 from mainspring.security.conformance import AuditLogConformance, EndedSessionsConformance, KeyStoreConformance

@@ -15,7 +15,7 @@ from kit.depth import examples
 from mainspring.core.errors import Conflict, NotFound, Unavailable
 from mainspring.core.time import SECOND
 from mainspring.registry.adapters import mlflow_metrics
-from mainspring.registry.adapters.mlflow import MlflowTracking
+from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 
 # Few names, steps and instants, so that they meet; every kind of number.
 VALUES = st.sampled_from([0.0, -0.0, 1.0, -1.5, math.nan, math.inf, -math.inf, 1e-300, 0.1])

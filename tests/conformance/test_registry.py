@@ -11,7 +11,8 @@ from mainspring.core.errors import Conflict
 from mainspring.registry.adapters.catalog import CatalogApprovals, CatalogDeletions, CatalogTrustedKeys
 from mainspring.registry.adapters.folder import FolderBlobs
 from mainspring.registry.adapters.memory import MemoryBlobs, MemoryTracking, MemoryVersions
-from mainspring.registry.adapters.mlflow import MlflowTracking, MlflowVersions
+from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
+from mainspring.registry.adapters.mlflow_versions import MlflowVersions
 from mainspring.registry.adapters.objects import ObjectBlobs
 from mainspring.registry.conformance import (
     ApprovalsConformance,

@@ -12,8 +12,8 @@ from kit.servers import PostgresServer
 from mainspring.core.settings import Url
 from mainspring.registry.adapters.memory import MemoryTracking
 from mainspring.registry.adapters.memory_search import MemoryRunSearch, search_tracked
-from mainspring.registry.adapters.mlflow import MlflowTracking
 from mainspring.registry.adapters.mlflow_search import MlflowRunSearch
+from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 from mainspring.registry.conformance import RunSearchConformance
 from mainspring.registry.searching import RunPage, RunQuery
 

@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 
 from mainspring.core.time import SystemClock
-from mainspring.registry.adapters.mlflow import MlflowTracking
+from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 from mainspring.registry.processes import process_tags
 from mainspring.training.runs.run import Run
 

@@ -20,7 +20,8 @@ from mainspring.core.catalog import metadata, open_engine
 from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.registry.adapters.folder import FolderBlobs
-from mainspring.registry.adapters.mlflow import MlflowTracking, MlflowVersions
+from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
+from mainspring.registry.adapters.mlflow_versions import MlflowVersions
 
 SLOW = [
     "mlflow.store.tracking.sqlalchemy_store",

@@ -27,7 +27,7 @@ from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.project.catalog import HEAD, open_catalog, schema_of
 from mainspring.project.definitions.applied import Applied
 from mainspring.registry.adapters.catalog import AliasMoves
-from mainspring.registry.adapters.mlflow import MlflowTracking
+from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 from mainspring.security.adapters.catalog import CatalogAuditLog
 
 for _package in ("security", "data", "registry", "serving", "monitoring"):

@@ -27,7 +27,7 @@ from mainspring.operations.migrate.sql import move_tables, opened
 from mainspring.operations.migrate.states import LEFT, move_states
 from mainspring.project.catalog import open_catalog
 from mainspring.registry.adapters.memory import MemoryBlobs
-from mainspring.registry.adapters.mlflow import MlflowTracking
+from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 from mainspring.security.adapters.catalog import CatalogAuditLog, audit_events
 from mainspring.security.model import AuditEvent
 

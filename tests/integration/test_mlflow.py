@@ -14,8 +14,9 @@ import pytest
 from mainspring.core.catalog import metadata, open_engine
 from mainspring.core.errors import Corrupt, Invalid, NotFound
 from mainspring.core.time import SECOND
-from mainspring.registry.adapters.mlflow import MlflowTracking, MlflowVersions
 from mainspring.registry.adapters.mlflow_store import analyse, open_store
+from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
+from mainspring.registry.adapters.mlflow_versions import MlflowVersions
 from mainspring.registry.model import AliasMove
 
 A, B = "a" * 64, "b" * 64
@@ -83,7 +84,7 @@ def test_importing_an_adapter_imports_no_mlflow_and_using_it_says_nothing(tmp_pa
 import json, os, sys, warnings
 from pathlib import Path
 warnings.simplefilter("error")
-from mainspring.registry.adapters.mlflow import MlflowTracking
+from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 tracking = MlflowTracking({f"sqlite:///{tmp_path / 't.db'}"!r}, Path({str(tmp_path / "runs")!r}))
 before = "mlflow" in sys.modules
 run_id = tracking.start("late", {{}}, 1_000_000)

@@ -18,7 +18,7 @@ import pytest
 from kit.full_mlflow import full_mlflow
 from kit.waiting import free_port, wait_until
 from mainspring.core.time import SECOND, ManualClock
-from mainspring.registry.adapters.mlflow import MlflowTracking
+from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 from mainspring.training.runs.run import Run
 
 

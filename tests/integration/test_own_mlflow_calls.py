@@ -12,7 +12,7 @@ import pytest
 import mainspring as ms
 from kit.bakery import Bakery, fit_trees, late_model
 from mainspring.core.errors import MainspringError
-from mainspring.registry.adapters.mlflow import MlflowTracking
+from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 from mainspring.registry.model import RunRecord
 from mainspring.registry.runs import NAME, PARENT
 

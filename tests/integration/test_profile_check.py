@@ -21,7 +21,7 @@ from mainspring.project import Project, open_project, server_checks
 from mainspring.project.catalog import open_catalog, schema_of
 from mainspring.project.place_checks import Backend
 from mainspring.project.settings import load_settings
-from mainspring.registry.adapters.mlflow import MlflowTracking
+from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 
 PARTS = ("catalog", "lake", "online", "tracking", "blobs", "ledger")
 

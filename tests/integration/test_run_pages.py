@@ -12,8 +12,8 @@ from kit.console.client import Client
 from kit.console.flights import Project
 from kit.console.trials import tried
 from mainspring.console.app import create_app
-from mainspring.registry.adapters.mlflow import MlflowTracking
 from mainspring.registry.adapters.mlflow_search import MlflowRunSearch
+from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 from mainspring.registry.runs import NAME
 from unit.console.test_pages import text_of
 

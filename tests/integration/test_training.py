@@ -27,7 +27,8 @@ from mainspring.core.time import HOUR, MINUTE
 from mainspring.features import definitions
 from mainspring.registry.adapters.folder import FolderBlobs
 from mainspring.registry.adapters.memory import MemoryTracking
-from mainspring.registry.adapters.mlflow import MlflowTracking, MlflowVersions
+from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
+from mainspring.registry.adapters.mlflow_versions import MlflowVersions
 from mainspring.registry.runs import ERROR
 from mainspring.stats import metrics
 from mainspring.stats.reference import Reference

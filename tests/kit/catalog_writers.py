@@ -21,7 +21,7 @@ from mainspring.monitoring.model import Window
 from mainspring.project.catalog import open_catalog, version
 from mainspring.project.definitions.applied import Applied
 from mainspring.registry.adapters.catalog import AliasMoves
-from mainspring.registry.adapters.mlflow import MlflowTracking
+from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 from mainspring.registry.model import AliasMove
 from mainspring.security.adapters.catalog import CatalogAuditLog
 from mainspring.security.model import AuditEvent

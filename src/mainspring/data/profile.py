@@ -7,10 +7,12 @@ and t-digest.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -20,7 +22,10 @@ from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.data import duck
 from mainspring.data.model import Source, TableScan
 from mainspring.data.row_sample import spread
-from mainspring.data.watching import Share, watching
+
+if TYPE_CHECKING:
+    import duckdb
+
 
 QUANTILES = {"p1": 0.01, "p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 BINS = 24
@@ -30,6 +35,9 @@ _LARGEST = 1e150  # values are clipped to this in the moments, so that sums of s
 _LAST_INT = 2**63 - 1  # stands for "none of them" in DuckDB's histograms
 
 Value = bool | int | float | str
+Share = Callable[[float], None]
+
+_EVERY_S = 0.1
 
 
 class Histogram(msgspec.Struct, frozen=True):
@@ -100,7 +108,7 @@ def profile(
         duck.register(con, "scanned", scan)
         wanted = ["count(*)", *(item for plan in plans for item in plan.items)]
         inner = ", ".join(["1 AS _one", *(value for plan in plans for value in plan.values)])
-        with watching(con, progress):
+        with _watching(con, progress):
             rows, *found = duck.one_row(con, f"SELECT {', '.join(wanted)} FROM (SELECT {inner} FROM scanned)")
     return TableProfile(version=scan.version, rows=rows, columns=tuple(_taken(plans, found, rows)))
 
@@ -240,3 +248,26 @@ def _edges(seen: list[Value], *, whole: bool) -> list[float]:
 
 def _doubles(numbers: Sequence[Any]) -> str:
     return f"[{', '.join(f'CAST({quote_text(repr(float(number)))} AS DOUBLE)' for number in numbers)}]::DOUBLE[]"
+
+
+@contextmanager
+def _watching(con: duckdb.DuckDBPyConnection, progress: Share | None) -> Iterator[None]:
+    """Call `progress` with the running query's completed share, from another thread, inside the block."""
+    if progress is None:
+        yield
+        return
+    con.execute("SET enable_progress_bar = true")
+    con.execute("SET enable_progress_bar_print = false")
+    over = threading.Event()
+
+    def tell() -> None:
+        while not over.wait(_EVERY_S):
+            progress(min(max(con.query_progress(), 0.0) / 100.0, 1.0))
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()

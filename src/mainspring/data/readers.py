@@ -6,24 +6,32 @@ here, before anything is stored. Faults of single values are left to `data.stagi
 
 from __future__ import annotations
 
+import csv
+import io
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from datetime import datetime
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal, cast
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pv
 import pyarrow.parquet as pq
 
 from mainspring.core.errors import InvalidData, NotFound
 from mainspring.core.schema import DType
-from mainspring.data import csvfile, pydicts
-from mainspring.data.arrow import parquet_batches
-from mainspring.data.arrow_coercion import BELOW, FAULT, below_microsecond, fits, plain
+from mainspring.data.arrow import ARROW_TYPES, parquet_batches
+from mainspring.data.arrow_coercion import BELOW, DETAIL, FAULT, below_microsecond, fits, plain
 from mainspring.data.content import digest_file
 from mainspring.data.model import Source
 from mainspring.data.refusals import check_columns, naive, unreadable
 
 _ROWS = 65_536  # rows per piece
+_BLOCK = 2 << 20  # bytes; also the longest possible row
+_SUFFIXES = {".csv": ",", ".tsv": "\t"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ def open_input(data: Any, source: Source, batch_rows: int = _ROWS, nulls: Sequen
             fix="give a file's path, an Arrow table or reader, a data frame, or an iterable of mappings.",
         )
     total = len(data) if isinstance(data, Sized) else None
-    return Input("the rows", pydicts.pieces(data, source, rows), total, None)
+    return Input("the rows", _mapping_pieces(data, source, rows), total, None)
 
 
 def _open_file(path: Path, source: Source, rows: int, nulls: Sequence[str]) -> Input:
@@ -81,8 +89,8 @@ def _open_file(path: Path, source: Source, rows: int, nulls: Sequence[str]) -> I
             return _parquet(path, source, rows)
         if start.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
             return _ipc(path, source, rows, stream=not start.startswith(b"ARROW1"))
-        if csvfile.is_csv(path):
-            pieces, extra = csvfile.pieces(path, source, nulls)
+        if _is_csv(path):
+            pieces, extra = _csv_pieces(path, source, nulls)
             return Input(str(path), pieces, None, digest_file(path), extra)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(path, error) from error
@@ -170,3 +178,126 @@ def loads(pieces: Iterator[pa.Table], rows: int) -> Iterator[list[pa.Table]]:
             room -= len(piece) - start
     if group:
         yield group
+
+
+def _is_csv(path: Path) -> bool:
+    """Return whether the name has a CSV suffix; a compressed file has a second suffix, as in `flights.csv.gz`."""
+    return any(suffix in _SUFFIXES for suffix in path.suffixes[-2:])
+
+
+def _csv_pieces(path: Path, source: Source, nulls: Sequence[str] = ()) -> tuple[Iterator[pa.Table], tuple[str, ...]]:
+    """Return the rows of a file, and the columns that the source does not declare.
+
+    A field is null if it is empty, or an unquoted member of `nulls`: `NA` by itself may mean Namibia.
+    """
+    delimiter = next(_SUFFIXES[suffix] for suffix in path.suffixes[-2:] if suffix in _SUFFIXES)
+    extra = check_columns(str(path), _header(path, delimiter), source)
+    broken: list[str] = []
+
+    def keep(row: pv.InvalidRow) -> Literal["skip", "error"]:
+        text = row.text.replace("\x1f", " ").replace(DETAIL, " ")
+        broken.append(f"a line has {row.actual_columns} fields, not {row.expected_columns}{DETAIL}{text}")
+        return "skip"
+
+    def batches() -> Iterator[pa.Table]:
+        read = pv.ReadOptions(block_size=_BLOCK, use_threads=False)
+        parse = pv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=keep)
+        try:
+            with pv.open_csv(_stream(path), read, parse, _text(source, nulls)) as reader:
+                for batch in reader:
+                    piece = pa.Table.from_batches([batch])
+                    yield piece.append_column(FAULT, pa.nulls(len(piece), pa.string()))
+                    if broken:
+                        yield _broken(broken, source)
+                        broken.clear()
+            if broken:
+                yield _broken(broken, source)
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(path, error) from error
+
+    return batches(), extra
+
+
+def _text(source: Source, nulls: Sequence[str]) -> pv.ConvertOptions:
+    return pv.ConvertOptions(
+        column_types=dict.fromkeys(source.columns, pa.string()),
+        include_columns=list(source.columns),
+        null_values=["", *nulls],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )
+
+
+def _header(path: Path, delimiter: str) -> list[str]:
+    try:
+        with io.TextIOWrapper(_stream(path), encoding="utf-8-sig", newline="") as text:
+            names = next(csv.reader(text, delimiter=delimiter), None)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise unreadable(path, error) from error
+    if not names:
+        raise unreadable(path, ValueError("it has no line with the names of its columns"))
+    return names
+
+
+def _stream(path: Path) -> IO[Any]:
+    return cast(IO[Any], pa.input_stream(str(path)))  # decompresses according to the last suffix
+
+
+def _broken(lines: list[str], source: Source) -> pa.Table:
+    nothing = {name: pa.nulls(len(lines), pa.string()) for name in source.columns}
+    return pa.table({**nothing, FAULT: pa.array(lines, pa.string())})
+
+
+def _mapping_pieces(rows: Iterable[Any], source: Source, size: int) -> Iterator[pa.Table]:
+    """Yield rows as tables with the source's columns; a key missing in a row is null.
+
+    Raises:
+        InvalidData: An item is not a mapping, or a column is missing from all of the first rows.
+    """
+    remaining = iter(rows)
+    first = True
+    while chunk := list(itertools.islice(remaining, size)):
+        wrong = next((row for row in chunk if not isinstance(row, Mapping)), None)
+        if wrong is not None:
+            raise InvalidData(
+                f"Source {source.name!r} was given a {type(wrong).__name__} as a row.", fix="give mappings."
+            )
+        if first:
+            check_columns("the rows", list(dict.fromkeys(key for row in chunk for key in row)), source)
+        first = False
+        yield _piece(chunk, source)
+
+
+def _piece(rows: list[Mapping[str, Any]], source: Source) -> pa.Table:
+    columns: dict[str, pa.Array[Any]] = {}
+    faults: list[str | None] = [None] * len(rows)
+    for name, dtype in source.columns.items():
+        values = [row.get(name) for row in rows]
+        columns[name] = _column(values, dtype)
+        if dtype is DType.String:  # any value has a text form, so the text would hide the wrong type
+            for index, value in enumerate(values):
+                if value is not None and not isinstance(value, str):
+                    faults[index] = f"{name} is not a string"
+    return pa.table({**columns, FAULT: pa.array(faults, pa.string())})
+
+
+def _column(values: list[Any], dtype: DType) -> pa.Array[Any]:
+    if all(value is None or _is(value, dtype) for value in values):
+        try:
+            return pa.array(values, ARROW_TYPES[dtype])
+        except (pa.ArrowException, OverflowError):
+            pass
+    return pa.array([None if value is None else str(value) for value in values], pa.string())
+
+
+def _is(value: Any, dtype: DType) -> bool:
+    """Return whether a value fits strictly: Arrow would silently accept a naive time as UTC, True as 1, and 1.5 as
+    1.
+    """
+    if dtype is DType.String:
+        return isinstance(value, str)
+    if isinstance(value, (bool, np.bool_)):
+        return dtype is DType.Boolean
+    if dtype is DType.Timestamp:
+        return isinstance(value, Integral) or (isinstance(value, datetime) and value.tzinfo is not None)
+    return isinstance(value, Real if dtype in (DType.Float32, DType.Float64) else Integral)

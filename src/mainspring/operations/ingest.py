@@ -15,7 +15,7 @@ from mainspring.project.definitions.loading import load_function, place_of
 
 WITHHELD = "(withheld)"
 
-_LINE = re.compile(r"(a line has \d+ fields, not \d+: ).*", re.DOTALL)  # see data.csvfile
+_LINE = re.compile(r"(a line has \d+ fields, not \d+: ).*", re.DOTALL)  # see data.readers
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 

@@ -137,7 +137,7 @@ def kept_blobs(blobs: Blobs, folder: Path) -> Blobs:
 
 TRACKINGS: Mapping[str, Build] = {
     **_by_database(
-        lambda at: lazily("registry.adapters.mlflow", "MlflowTracking", extra="local")(
+        lambda at: lazily("registry.adapters.mlflow_tracking", "MlflowTracking", extra="local")(
             at.url.text, at.state / "artefacts"
         )
     ),
@@ -151,7 +151,9 @@ RUN_SEARCHES: Mapping[str, Build] = {
 }
 VERSIONS: Mapping[str, Build] = {
     **_by_database(
-        lambda at: lazily("registry.adapters.mlflow", "MlflowVersions", extra="local")(at.url.text, at.project.engine)
+        lambda at: lazily("registry.adapters.mlflow_versions", "MlflowVersions", extra="local")(
+            at.url.text, at.project.engine
+        )
     ),
     "memory": lambda _: lazily("registry.adapters.memory", "MemoryVersions", extra="local")(),
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mainspring.features.ports import OnlineStore
     from mainspring.project import Project
-    from mainspring.registry.adapters.mlflow import MlflowTracking
+    from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
     from mainspring.registry.bundles import Bundles
     from mainspring.registry.ports import ModelVersions
 
@@ -22,7 +22,7 @@ def scratch_online() -> OnlineStore:
 
 def scratch_tracking(folder: Path) -> MlflowTracking:
     """Return a tracking store in `folder`."""
-    from mainspring.registry.adapters.mlflow import MlflowTracking
+    from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 
     return MlflowTracking(f"sqlite:///{folder / 'tracking.db'}", folder / "runs")
 

@@ -19,8 +19,7 @@ from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.commits import commit
 from mainspring.data.conformance import SCHEMA, A, B, C, table
-from mainspring.data.counting import bins_of, count
-from mainspring.data.diff import ColumnDiff, TableDiff, diff
+from mainspring.data.diff import ColumnDiff, TableDiff, bins_of, count_by_bin, diff
 from mainspring.data.history import log
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source
@@ -168,7 +167,7 @@ def test_counts_are_those_of_stats(lake: LakeTables) -> None:
     bins = bins_of(scan, data.column_names)
     with module.duck.connect() as con:
         module.duck.register(con, "v", scan)
-        counted = count(con, "v", bins, {field.name: field.type for field in data.schema})
+        counted = count_by_bin(con, "v", bins, {field.name: field.type for field in data.schema})
     for name in data.column_names:
         expected = count_bins(bins[name], data[name].to_pylist())
         assert counted[name].bins == expected.bins, name

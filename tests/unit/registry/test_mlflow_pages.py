@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from mainspring.registry.adapters.memory_search import search_tracked
-from mainspring.registry.adapters.mlflow import MlflowTracking
-from mainspring.registry.adapters.mlflow_pages import read_pages
+from mainspring.registry.adapters.mlflow_tracking import MlflowTracking, read_pages
 from mainspring.registry.searching import RunQuery
 
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mainspring.core.errors import NotFound
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.files import disk_errors, sync_folder, write_atomic
 from mainspring.core.ids import check_id
 from mainspring.registry.adapters import mlflow_metrics
 from mainspring.registry.adapters.mlflow_active import active, aside
-from mainspring.registry.adapters.mlflow_files import RunFiles
-from mainspring.registry.adapters.mlflow_pages import read_pages
 from mainspring.registry.adapters.mlflow_store import ENTITIES, analyse, gone, mlflow, open_store, store_errors
 from mainspring.registry.model import RunRecord
-from mainspring.registry.naming import check_names, param_conflict
+from mainspring.registry.naming import check_artefact, check_file, check_names, param_conflict
 from mainspring.registry.runs import NAME, PARENT
 
 _METRICS, _PARAMS, _TAGS = 1000, 100, 100  # limits of one `log_batch`
@@ -25,6 +26,7 @@ _OURS = "mlflow."  # prefix of MLflow's own tags
 # Mainspring's tag -> the equivalent tag that MLflow's UI reads
 _THEIRS = {PARENT: "mlflow.parentRunId", NAME: "mlflow.runName", "code_version": "mlflow.source.git.commit"}
 T = TypeVar("T")
+_PAGE = 10_000  # MLflow puts every run id into one statement, and SQLite allows 32,766 values
 
 
 class MlflowTracking:
@@ -209,10 +211,10 @@ class MlflowTracking:
             tags={**_said_by_mlflow(data.tags), **_without_theirs(data.tags)},
         )
 
-    def _files(self, run_id: str) -> RunFiles:
+    def _files(self, run_id: str) -> _RunFiles:
         number = self._experiments[self.get(run_id).model]
         # the place that MLflow expects, below the configured folder; a path from its database is never used
-        return RunFiles(self._artefacts / number / check_id(run_id, "run") / "artifacts", run_id)
+        return _RunFiles(self._artefacts / number / check_id(run_id, "run") / "artifacts", run_id)
 
 
 def _without_theirs(tags: Mapping[str, str]) -> dict[str, str]:
@@ -229,3 +231,93 @@ def _chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:
     rest = iter(items)
     while part := list(islice(rest, size)):
         yield part
+
+
+def read_pages(ask: Callable[[int, str | None], Any], limit: int, *, page: int = _PAGE) -> list[Any]:
+    """Return up to `limit` MLflow runs without duplicates, even if runs are added meanwhile.
+
+    Args:
+        ask: Called with a page size and a page token (None at first); its result has the next page's `token`.
+    """
+    found: dict[str, Any] = {}
+    token = None
+    while len(found) < limit:
+        part = ask(min(page, limit - len(found)), token)
+        found.update((run.info.run_id, run) for run in part)
+        token = part.token
+        if not token:
+            break
+    return list(found.values())
+
+
+class _RunFiles:
+    """Artefacts of one run, below `folder`, where MLflow's own tools expect them. Symbolic links are never followed."""
+
+    def __init__(self, folder: Path, run_id: str) -> None:
+        self._folder = folder
+        self._run_id = run_id
+
+    def put(self, name: str, content: bytes | Path) -> None:
+        """Store a file, replacing one of the same name atomically.
+
+        Raises:
+            Invalid: `name` is not a valid file name, or passes through a link or a file.
+            NotFound: The file `content` does not exist.
+            StorageFull: No space.
+        """
+        path = self._path(name)
+        for folder in self._folders(path):
+            if folder.is_symlink() or folder.is_file():
+                raise Invalid(
+                    f"{name!r} leads through {folder.name!r}, which is no folder of the run.", fix="rename it."
+                )
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if isinstance(content, Path):
+            _copy(content, path)
+        else:
+            write_atomic(path, content)
+
+    def get(self, name: str) -> bytes:
+        """Return the content of a file.
+
+        Raises:
+            NotFound: The file does not exist, or is a link.
+        """
+        path = self._path(name)
+        if any(folder.is_symlink() for folder in (*self._folders(path), path)) or not path.is_file():
+            raise NotFound(f"Run {self._run_id} keeps no file {name!r}; it has {sorted(self.all())}.")
+        return path.read_bytes()
+
+    def all(self) -> dict[str, int]:
+        """Return name -> size in bytes of every file, sorted by name."""
+        return dict(sorted(self._sizes()))
+
+    def _sizes(self) -> Iterator[tuple[str, int]]:
+        for folder, _, names in os.walk(self._folder):  # does not follow links
+            for name in names:
+                path = Path(folder) / name
+                if not path.is_symlink() and not name.startswith("."):  # partial files begin with a dot
+                    yield path.relative_to(self._folder).as_posix(), path.stat().st_size
+
+    def _path(self, name: str) -> Path:
+        return self._folder / check_artefact(name)
+
+    def _folders(self, path: Path) -> list[Path]:
+        """Return the folders between the run's own folder and the file."""
+        return list(path.parents)[: len(path.relative_to(self._folder).parts) - 1]
+
+
+def _copy(source: Path, path: Path) -> None:
+    check_file(source)
+    beside = path.with_name(f".{path.name}.{os.urandom(6).hex()}.partial")
+    with disk_errors(path):
+        try:
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as to, source.open("rb") as read:
+                shutil.copyfileobj(read, to, 1 << 20)
+                to.flush()
+                os.fsync(to.fileno())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+        sync_folder(path.parent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -13,12 +13,27 @@ from mainspring.core.ids import check_id
 from mainspring.registry.adapters.catalog import AliasMoves
 from mainspring.registry.adapters.mlflow_store import mlflow, open_store, store_errors
 from mainspring.registry.adapters.mlflow_tables import is_there, open_tables
-from mainspring.registry.adapters.mlflow_version_rows import VersionRow, read_versions
 from mainspring.registry.bundles import check_digest
 from mainspring.registry.model import AliasMove, ModelVersion, UnknownVersion, check_alias, still_named
 
 _DIGEST, _CREATED = "mainspring.digest", "mainspring.created_at"
 _PAGE = 1000
+_DELETED = "Deleted_Internal"  # stage of a version that MLflow has deleted
+_versions = sa.table(
+    "model_versions",
+    sa.column("name", sa.Text),
+    sa.column("version", sa.Integer),
+    sa.column("run_id", sa.Text),
+    sa.column("creation_time", sa.BigInteger),
+    sa.column("current_stage", sa.Text),
+)
+_tags = sa.table(
+    "model_version_tags",
+    sa.column("name", sa.Text),
+    sa.column("version", sa.Integer),
+    sa.column("key", sa.Text),
+    sa.column("value", sa.Text),
+)
 
 
 class MlflowVersions:
@@ -95,11 +110,11 @@ class MlflowVersions:
             found = [self._version(row, aliases) for row in self._rows(model)]
         return sorted(found, key=lambda version: (-version.created_at, version.model, -int(version.version)))
 
-    def _rows(self, model: str | None) -> list[VersionRow]:
+    def _rows(self, model: str | None) -> list[_VersionRow]:
         """Return the stored versions, without importing MLflow or creating a store."""
         if "_store" in self.__dict__:  # already open
-            return read_versions(self._store.engine, model)
-        return read_versions(self._tables, model) if is_there(self._tables) else []
+            return _read_versions(self._store.engine, model)
+        return _read_versions(self._tables, model) if is_there(self._tables) else []
 
     def set_alias(self, move: AliasMove) -> None:
         check_alias(move.alias)
@@ -144,3 +159,32 @@ class MlflowVersions:
                 sorted(alias for (model, alias), named in aliases.items() if (model, named) == (version.name, number))
             ),
         )
+
+
+class _VersionRow(NamedTuple):
+    """One version, with the attributes of MLflow's entity."""
+
+    name: str
+    version: int
+    run_id: str | None
+    creation_timestamp: int  # milliseconds
+    tags: dict[str, str]
+
+
+def _read_versions(engine: sa.Engine, model: str | None) -> list[_VersionRow]:
+    """Return the versions of one model or of all, unordered.
+
+    MLflow's own search builds an object for each version, which takes 2 s for 5,000 of them.
+    """
+    numbered = sa.select(_versions.c.name, _versions.c.version, _versions.c.run_id, _versions.c.creation_time).where(
+        _versions.c.current_stage != _DELETED
+    )
+    tagged = sa.select(_tags.c.name, _tags.c.version, _tags.c.key, _tags.c.value)
+    if model is not None:
+        numbered, tagged = numbered.where(_versions.c.name == model), tagged.where(_tags.c.name == model)
+    with engine.connect() as connection:
+        rows: list[Any] = list(connection.execute(numbered))
+        tags: dict[tuple[str, int], dict[str, str]] = {}
+        for name, version, key, value in connection.execute(tagged):
+            tags.setdefault((name, version), {})[key] = value
+    return [_VersionRow(name, number, run, at or 0, tags.get((name, number), {})) for name, number, run, at in rows]

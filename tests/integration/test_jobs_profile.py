@@ -11,7 +11,7 @@ from mainspring.jobs.adapters.catalog import CatalogJobs
 from mainspring.jobs.model import NewJob, Outcome, Progress, Schedule, Status, Step, Tick
 from mainspring.jobs.times import Every
 from mainspring.operations.migrate.sql import move_tables
-from mainspring.operations.profile.checking import Check, check_profile
+from mainspring.operations.profile import Check, check_profile
 from mainspring.project import Project, open_project
 from mainspring.project.catalog import open_catalog
 from mainspring.project.settings import load_settings

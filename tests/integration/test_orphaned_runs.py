@@ -6,8 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mainspring.operations.runs.finding import find_runs
-from mainspring.operations.runs.orphaned_runs import close_ended
+from mainspring.operations.runs import close_ended, find_runs
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
 from mainspring.registry.processes import process_tags
@@ -17,7 +16,7 @@ import sys
 from pathlib import Path
 from mainspring.project.settings import load_settings
 from mainspring.project import open_project
-from mainspring.operations.runs.finding import find_runs
+from mainspring.operations.runs import find_runs
 
 find_runs(open_project(load_settings(Path.cwd())))
 print("mlflow" in sys.modules)

@@ -16,7 +16,7 @@ from kit.certificates import Authority
 from kit.servers import PASSWORD, QUOTED, PostgresServer, RedisServer, running
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
-from mainspring.operations.profile.checking import Check, check_profile
+from mainspring.operations.profile import Check, check_profile
 from mainspring.project import Project, open_project, server_checks
 from mainspring.project.catalog import open_catalog, schema_of
 from mainspring.project.place_checks import Backend

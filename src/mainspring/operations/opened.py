@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mainspring.data.model import IngestReport, Source
     from mainspring.data.profile import TableProfile
     from mainspring.features.model import FeatureGroup, FeatureView, MaterialiseReport
+    from mainspring.operations.declared import Named
     from mainspring.operations.features.choosing import Choice, Chosen
     from mainspring.operations.features.file import FeatureFile
     from mainspring.operations.features.frames import Kind
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from mainspring.operations.features.reports import Plan, Verifications
     from mainspring.operations.features.table import FeatureTable
     from mainspring.operations.models.adding import Added
-    from mainspring.operations.named import Named
     from mainspring.project import Project
     from mainspring.project.definitions.applied import Change
     from mainspring.registry.searching import RunRow
@@ -379,7 +379,7 @@ class OpenedProject:
                 `training.equivalence.networks.export`.
             alias: Let it name the version; `champion` goes live wherever an endpoint serves it.
         """
-        from mainspring.operations.models.networks import add_network
+        from mainspring.operations.models.adding import add_network
 
         return add_network(self.services, model, network, examples, outputs=outputs, sequences=sequences, alias=alias)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,10 +19,24 @@ from mainspring.delivery.routing import version_of
 from mainspring.operations.keys import brief_key
 from mainspring.operations.plane_connection import connect
 from mainspring.operations.promote import gated
-from mainspring.operations.request_values import first_row, tensors
 from mainspring.project import Project
 from mainspring.project.running import where_up
 from mainspring.serving.model import Route
+
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\d(T|$)")
+_READ: Mapping[str, Callable[[str], Any]] = {
+    "BYTES": str,
+    "BOOL": lambda text: {"true": True, "false": False}[text.lower()],
+    "INT": int,
+    "UINT": int,
+    "FP": float,
+}
+_WANTED = {
+    "BOOL": ("true or false", "true"),
+    "INT": ("a whole number, nor an instant where one is meant", "7, or an instant as 2026-01-05T18:30:00Z"),
+    "UINT": ("a whole number", "7"),
+    "FP": ("a number", "3.2"),
+}
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,3 +137,112 @@ def _refused(status: int, reply: Any) -> MainspringError:
     what = str(reply.get("error", reply)) if isinstance(reply, dict) else str(reply)
     kinds: dict[int, type[MainspringError]] = {400: Invalid, 401: Denied, 403: Denied, 404: NotFound}
     return kinds.get(status, Unavailable)(f"The gateway answered {status}: {what}")
+
+
+def tensors(metadata: Mapping[str, Any], fields: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return one row of tensors: by key if the names are the endpoint's keys and fields, else its full inputs.
+
+    Args:
+        metadata: What the gateway says of the endpoint.
+        fields: Name -> text. Of a tensor, a JSON list of one row's values, nested as its shape is; or `@FILE` with it.
+
+    Raises:
+        Invalid: A field is unknown, missing, or not of its type or shape.
+        NotFound: There is no such file.
+    """
+    parameters = metadata["parameters"]
+    keyed = {tensor["name"]: tensor for tensor in parameters["keyed_inputs"]}
+    optional = set(parameters["optional_keyed_inputs"])
+    full = {tensor["name"]: tensor for tensor in metadata["inputs"]}
+    for specs, needed in ((keyed, set(keyed) - optional), (full, set(full))):
+        if specs and needed <= set(fields) <= set(specs):
+            return [_tensor(specs[name], text) for name, text in fields.items()]
+    wanted = set(keyed) - optional or set(full)
+    parts = {"missing": sorted(wanted - set(fields)), "unknown": sorted(set(fields) - set(keyed or full))}
+    said = "; ".join(f"{what}: {', '.join(names)}" for what, names in parts.items() if names)
+    fix = f"give {_pairs(name for name in keyed or full if name in wanted)}"
+    raise Invalid(
+        f"The fields do not fit: {said}.", fix=f"{fix}; optional: {_pairs(sorted(optional))}" if optional else fix
+    )
+
+
+def _pairs(names: Iterable[str]) -> str:
+    return " ".join(f"{name}=..." for name in names)
+
+
+def first_row(output: Mapping[str, Any]) -> Any:
+    """Return the values of an output's first row, nested as its shape is."""
+    shape, data = output["shape"][1:], list(output["data"])
+    size = 1
+    for length in reversed(shape):
+        size *= length
+    row = data[:size]
+    for length in reversed(shape[1:]):
+        row = [row[start : start + length] for start in range(0, len(row), length)] if length else []
+    return row if shape else row[0]
+
+
+def _tensor(spec: Mapping[str, Any], text: str) -> dict[str, Any]:
+    if len(spec["shape"]) > 1:
+        return _nested(spec, text)
+    name, datatype = spec["name"], spec["datatype"]
+    if datatype == "INT64" and _INSTANT.match(text):
+        datatype = "BYTES"  # an instant may be sent as it is written
+    kind = datatype.rstrip("0123456789")
+    try:
+        value: Any = _READ[kind](text)
+    except (KeyError, ValueError):
+        what, example = _WANTED[kind]
+        raise Invalid(
+            f"Field {name!r} is {text!r}, which is not {what}, as the endpoint wants it ({datatype}).",
+            fix=f"give {name}={example}.",
+        ) from None
+    return {"name": name, "shape": [1], "datatype": datatype, "data": [value]}
+
+
+def _nested(spec: Mapping[str, Any], text: str) -> dict[str, Any]:
+    name, wanted = spec["name"], list(spec["shape"][1:])
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text("utf-8")
+        except FileNotFoundError:
+            raise NotFound(f"There is no file {text[1:]}.", fix=f"give {name}=@FILE with a JSON list.") from None
+    shown = text if len(text) <= 60 else f"{text[:60]}…"
+    try:
+        row = msgspec.json.decode(text)
+        shape = _shape(row)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Invalid(
+            f"Field {name!r} is {shown!r}, which is no JSON list of even rows: {error}.", fix=_fix(spec)
+        ) from None
+    if len(shape) == len(wanted) + 1 and shape[0] == 1:
+        shape = shape[1:]
+    if len(shape) != len(wanted) or any(-1 != want != have for want, have in zip(wanted, shape, strict=True)):
+        raise Invalid(
+            f"Field {name!r} has the shape {shape}, and a row of it has {wanted} (-1: any length).", fix=_fix(spec)
+        )
+    return {"name": name, "shape": [1, *shape], "datatype": spec["datatype"], "data": _flat(row)}
+
+
+def _fix(spec: Mapping[str, Any]) -> str:
+    inner = "1, 2" if spec["datatype"] != "BYTES" else '"a", "b"'
+    depth = len(spec["shape"]) - 1
+    return f"give {spec['name']}='{'[' * depth}{inner}{']' * depth}', or a file with such a list: {spec['name']}=@FILE."
+
+
+def _shape(value: Any) -> list[int]:
+    """Return the lengths of nested lists.
+
+    Raises:
+        ValueError: Lists beside each other differ in length or depth.
+    """
+    if not isinstance(value, list):
+        return []
+    shapes = [_shape(each) for each in value]
+    if any(shape != shapes[0] for shape in shapes):
+        raise ValueError("lists beside each other differ in length")
+    return [len(value), *(shapes[0] if shapes else [])]
+
+
+def _flat(value: Any) -> Sequence[Any]:
+    return [each for part in value for each in _flat(part)] if isinstance(value, list) else [value]

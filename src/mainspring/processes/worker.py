@@ -18,8 +18,7 @@ from mainspring.core.errors import MainspringError
 from mainspring.core.time import DAY
 from mainspring.data.retention import retain
 from mainspring.features.materialise.materialisation import CLOCK_BACK
-from mainspring.operations.features.live_views import ViewsInUse
-from mainspring.operations.features.tidying import tidy
+from mainspring.operations.features.live_views import ViewsInUse, tidy
 from mainspring.operations.jobs.work_loop import working
 from mainspring.operations.materialize import materialise_views
 from mainspring.processes.process import log, run

@@ -14,7 +14,7 @@ from mainspring.cli.call import Call, guarded
 from mainspring.cli.main import main
 from mainspring.core.catalog import catalog_errors
 from mainspring.core.errors import Denied, Invalid
-from mainspring.operations.request_values import first_row, tensors
+from mainspring.operations.predict import first_row, tensors
 from mainspring.registry.model import UnknownVersion
 
 METADATA = {

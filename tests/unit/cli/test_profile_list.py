@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mainspring.cli import exits
-from mainspring.operations.profile.listing import BACKENDS, list_profiles
+from mainspring.operations.profile import BACKENDS, list_profiles
 
 TOML = """\
 name = "shop"

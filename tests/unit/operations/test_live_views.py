@@ -17,8 +17,7 @@ from mainspring.features.layout import slot
 from mainspring.features.model import FeatureView
 from mainspring.features.online import OnlineReader
 from mainspring.features.tilelog.rows import tiles_table
-from mainspring.operations.features.live_views import ViewsInUse
-from mainspring.operations.features.tidying import UNUSED_FOR, tidy
+from mainspring.operations.features.live_views import UNUSED_FOR, ViewsInUse, tidy
 from mainspring.processes.worker import Duty, duties
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings

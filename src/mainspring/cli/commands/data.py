@@ -163,8 +163,7 @@ def vacuum(call: Call, *, dry_run: bool) -> None:
     Tiles of deleted rows, and of views that are no longer in use, are deleted first.
     """
     from mainspring.data.commits import vacuum as run
-    from mainspring.operations.features.live_views import ViewsInUse
-    from mainspring.operations.features.tidying import tidy
+    from mainspring.operations.features.live_views import ViewsInUse, tidy
 
     if not dry_run:
         tidy(call.project, ViewsInUse(call.project).by_slot())

@@ -194,8 +194,7 @@ def _worded(feature: dict[str, Any]) -> str:
 def explain(call: Call, *, name: str, sql_only: bool, analyze: bool) -> None:
     """Show the plan and the SQL that read the training set of MODEL, or the features of VIEW, from the lake."""
     from mainspring.operations.features.explaining import explain as plan
-    from mainspring.operations.features.format_sql import laid_out
-    from mainspring.operations.features.reports import about
+    from mainspring.operations.features.reports import about, laid_out
 
     steps = plan(call.project, name, analyze=analyze)
 

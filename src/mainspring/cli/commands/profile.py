@@ -38,7 +38,7 @@ def show_all(call: Call) -> None:
 
     Marks the profile in use. Environment variables override every profile.
     """
-    from mainspring.operations.profile.listing import list_profiles
+    from mainspring.operations.profile import list_profiles
     from mainspring.project.settings import find_project
 
     found = list_profiles(find_project(call.folder or Path.cwd()), call.profile)
@@ -64,7 +64,7 @@ def check(call: Call, *, name: str | None) -> int:
     By default checks the profile in use. Probes are removed, nothing is created or migrated. Exits with 13 if there is
     a problem.
     """
-    from mainspring.operations.profile.checking import check_profile
+    from mainspring.operations.profile import check_profile
 
     call.profile = name or call.profile
     found = list(check_profile(call.project))

@@ -30,7 +30,7 @@ _WIDE, _TIMED = 140, 100
 def command(call: Call, *, model: str | None, filter_: str, order: str, limit: int) -> None:
     """List the training runs of MODEL, or of all models, newest first, with the errors of failed runs."""
     from mainspring.core.time import format_instant
-    from mainspring.operations.runs.finding import find_runs
+    from mainspring.operations.runs import find_runs
     from mainspring.registry.runs import ERROR
 
     runs = find_runs(call.project, model, filter_=filter_, order=order, limit=limit, by_hand=True)

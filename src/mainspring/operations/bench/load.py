@@ -16,14 +16,16 @@ from typing import Any
 
 import msgspec
 
-from mainspring.core.errors import Invalid, MainspringError, Unavailable
+from mainspring.core.errors import Invalid, MainspringError, NotFound, Unavailable
+from mainspring.core.expr.sql import quote_name, to_sql
 from mainspring.core.settings import Address
 from mainspring.core.time import HOUR
+from mainspring.data import duck
+from mainspring.data.model import TableScan
 from mainspring.features import definitions
 from mainspring.features.model import Observations, views_of
 from mainspring.operations import keys
 from mainspring.operations.bench.gateway import call, gateway_apart, get
-from mainspring.operations.bench.recent import recent
 from mainspring.operations.predict import route_of
 from mainspring.project import Project
 from mainspring.registry.bundles import FEATURES, GOLDEN
@@ -178,7 +180,7 @@ def _bodies(
         fields = {each["name"]: each["datatype"] for each in metadata["parameters"].get("keyed_inputs", ())}
         if not fields or observations is None:
             raise Invalid("This endpoint is not asked by keys.", fix="measure it with --by features.")
-        table = recent(project.lake.scan(observations.source.name), observations, _DIFFERENT * rows)
+        table = _recent(project.lake.scan(observations.source.name), observations, _DIFFERENT * rows)
         columns: Mapping[str, Sequence[Any]] = {name: table[name] for name in fields}
         tensors = {name: (datatype, ()) for name, datatype in fields.items()}
     else:
@@ -216,3 +218,30 @@ def _machine(*, own_core: bool) -> str:
     cores = os.cpu_count() or 1
     shared = "one of them for the client" if own_core else "shared with the client"
     return f"{platform.system()} {platform.machine()}, {cores} cores, {shared}, Python {platform.python_version()}"
+
+
+def _recent(scan: TableScan, observations: Observations, count: int) -> dict[str, list[Any]]:
+    """Return up to `count` of the observations' rows by column, the newest first; instants in UTC epoch microseconds.
+
+    Raises:
+        NotFound: There is none.
+    """
+    source = observations.source
+    at = to_sql(observations.at, source.columns)
+    con = duck.connect()
+    try:
+        with duck.duck_errors(source.name, scan):
+            duck.register(con, "source", scan)
+            kinds = {name: kind for name, kind, *_ in con.execute("DESCRIBE source").fetchall()}
+            wanted = ", ".join(
+                f"epoch_us({quote_name(name)})" if "TIMESTAMP" in kinds[name] else quote_name(name)
+                for name in source.columns
+            )
+            rows = con.execute(
+                f"SELECT {wanted} FROM source WHERE ({at}) IS NOT NULL ORDER BY ({at}) DESC LIMIT {count:d}"
+            ).fetchall()
+    finally:
+        con.close()
+    if not rows:
+        raise NotFound(f"Source {source.name!r} has no observation to ask with.", fix="land data, or ask by features.")
+    return dict(zip(source.columns, map(list, zip(*rows, strict=True)), strict=True))

@@ -123,8 +123,7 @@ def _views(project: Project, given: dict[str, Any]) -> list[FeatureView]:
 
 
 def _tidy(project: Project, run: JobRun, _: dict[str, Any]) -> Plain:
-    from mainspring.operations.features.live_views import ViewsInUse
-    from mainspring.operations.features.tidying import tidy
+    from mainspring.operations.features.live_views import ViewsInUse, tidy
 
     def put_away() -> Plain:
         done = tidy(project, ViewsInUse(project).by_slot())

@@ -17,7 +17,7 @@ import msgspec
 from mainspring.core.errors import Conflict, Invalid, Unavailable
 from mainspring.core.settings import Url
 from mainspring.operations.migrate.content import Content, Step
-from mainspring.operations.profile.checking import check_profile
+from mainspring.operations.profile import check_profile
 from mainspring.project import Project, backends
 from mainspring.project.ledger_folder import lake_digest
 from mainspring.project.running import UP_LOCK

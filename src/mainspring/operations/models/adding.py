@@ -7,7 +7,7 @@ registered, as a training's is (`training.trainer`). The same content again is t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -295,3 +295,32 @@ def _tolerance(manifest: Manifest) -> float:
     if manifest.flavour != "onnx":
         return 1e-5
     return 5e-3 if "FP16" in kinds else 1e-4
+
+
+def add_network(
+    project: Project,
+    model: str,
+    network: Any,
+    examples: Mapping[str, Any],
+    *,
+    outputs: Sequence[str] = (),
+    sequences: bool | None = None,
+    alias: str | None = None,
+) -> Added:
+    """Register a network. See `training.equivalence.networks.export` for what it takes and raises.
+
+    Raises:
+        Conflict: The project trains a model of this name.
+    """
+    from mainspring.training.equivalence.networks import export
+
+    check_name(project, model)
+    made = export(network, examples, outputs=outputs, sequences=sequences)
+    origin = {"network": type(network).__qualname__, "sha256": sha256(made.artefact.content)}
+    fields = {
+        "tensors": made.tensors,
+        "output_tensors": made.output_tensors,
+        "extra": {**origin, "golden": "given", "proof": asdict(made.proof)},
+    }
+    files = {made.artefact.name: made.artefact.content}
+    return register(project, model, Made(made.artefact.flavour, files, fields, origin, made.golden), alias)

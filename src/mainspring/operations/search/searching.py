@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mainspring.core.errors import Invalid, MainspringError, MissingExtra, NotFound
 from mainspring.core.files import write_atomic
 from mainspring.operations.apply import apply
-from mainspring.operations.runs.finding import find_runs
+from mainspring.operations.runs import find_runs
 from mainspring.operations.search.study import STUDY, opened_study
 from mainspring.project import Project
 from mainspring.registry.runs import process_tags, sweep

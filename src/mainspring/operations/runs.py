@@ -1,12 +1,14 @@
-"""Search of runs by metric, parameter, tag or status."""
+"""Training runs: searched by metric, parameter, tag or status, and closed when their process has ended."""
 
 from __future__ import annotations
 
-from mainspring.operations.runs.orphaned_runs import close_ended
 from mainspring.project import Project
 from mainspring.registry.run_filters import parse_filter, parse_order
-from mainspring.registry.searching import Column, Kind, Order, RunQuery, RunRow
+from mainspring.registry.runs import sweep
+from mainspring.registry.searching import Column, Condition, Kind, Order, RunQuery, RunRow
 from mainspring.registry.unknown_names import unknown_names
+
+_RUNNING = Condition(Column(Kind.ATTRIBUTE, "status"), "=", "RUNNING")
 
 
 def find_runs(
@@ -47,3 +49,12 @@ def find_runs(
 
 def _of(model: str) -> RunQuery:
     return RunQuery(limit=1).where(Column(Kind.ATTRIBUTE, "model"), model)
+
+
+def close_ended(project: Project) -> None:
+    """Mark the runs as killed that are recorded as running and whose process has ended.
+
+    Whether there is one is asked by SQL: MLflow's store takes seconds to import, and mostly there is none.
+    """
+    if project.run_search.search(RunQuery((_RUNNING,), limit=1)).runs:
+        sweep(project.tracking, project.wall)

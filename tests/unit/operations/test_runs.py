@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mainspring.operations.runs.finding import find_runs
+from mainspring.operations.runs import find_runs
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
 from mainspring.registry.run_filters import Unreadable

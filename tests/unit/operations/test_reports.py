@@ -5,7 +5,7 @@ from __future__ import annotations
 import duckdb
 import pytest
 
-from mainspring.operations.features.format_sql import laid_out
+from mainspring.operations.features.reports import laid_out
 
 
 def test_clauses_and_inner_queries_have_lines_of_their_own() -> None:

@@ -1,0 +1,130 @@
+"""`profile list` and `profile check`: a project's profiles with their backends' addresses, and checks of the backends.
+
+A listing opens nothing. A check takes back what it tries: a probe is written in a transaction that is rolled back, or
+is removed again. Nothing is made, migrated or changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from mainspring.core.errors import MainspringError
+from mainspring.core.settings import Settings, Url
+from mainspring.jobs.model import Status
+from mainspring.project import Project
+from mainspring.project.place_checks import Backend, Outcome, catalog_schema
+from mainspring.project.settings import load_settings, name_profiles
+
+BACKENDS = ("catalog", "lake", "online", "tracking", "blobs", "ledger")
+_POSTGRES = ("postgresql", "postgres")
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """One profile. Where its settings are wrong, nothing of it is known but the problem and its fix."""
+
+    name: str
+    used: bool  # by a command that names none
+    places: dict[str, str] = {}  # setting -> address, without a password
+    problem: str = ""
+    fix: str = ""
+
+
+def list_profiles(
+    root: Path, profile: str | None = None, environment: Mapping[str, str] | None = None
+) -> list[Profile]:
+    """Return every profile of the project in `root`, with what the environment sets instead.
+
+    Args:
+        profile: The one that is used; else the environment's, else the file's.
+        environment: Instead of the process's own.
+
+    Raises:
+        NotFound: No such file or profile.
+        Invalid: The file cannot be read.
+    """
+    used, names = name_profiles(root, profile, environment)
+    return [_listed(root, name, name == used, environment) for name in names]
+
+
+def _listed(root: Path, name: str, used: bool, environment: Mapping[str, str] | None) -> Profile:
+    try:
+        return Profile(name=name, used=used, places=_places(load_settings(root, name, environment=environment)))
+    except MainspringError as error:
+        return Profile(name=name, used=used, problem=error.what, fix=error.fix or "")
+
+
+def _places(settings: Settings) -> dict[str, str]:
+    places = {name: getattr(settings, name).shown for name in BACKENDS}
+    places |= {"gateway": settings.gateway.url, "control": settings.control.url}
+    return places if settings.grpc is None else {**places, "grpc": f"{settings.grpc.host}:{settings.grpc.port}"}
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One check of one backend. `fix` is the remedy, or, where the check passed, a possible improvement."""
+
+    backend: str  # the setting that names it
+    at: str  # without a password
+    check: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+def check_profile(project: Project) -> Iterator[Check]:
+    """Yield the outcome of every check of the project's profile, one backend after the other."""
+    for part in BACKENDS:
+        url: Url = getattr(project.settings, part)
+        try:
+            for found in _checks(project, part, url):
+                yield Check(
+                    backend=part, at=url.shown, check=found.check, ok=found.ok, detail=found.detail, fix=found.fix
+                )
+        except MainspringError as error:
+            yield Check(backend=part, at=url.shown, check="reachable", ok=False, detail=error.what, fix=error.fix or "")
+
+
+def _checks(project: Project, part: str, url: Url) -> Iterator[Outcome]:
+    from mainspring.project import place_checks, server_checks
+
+    postgres = {
+        "catalog": server_checks.catalog_on_postgres,
+        "tracking": server_checks.tracking_on_postgres,
+        "online": server_checks.online_on_postgres,
+    }
+    kinds: dict[str, Callable[[Backend], Iterator[Outcome]]] = {
+        "memory": place_checks.memory,
+        "file": place_checks.folder,
+        "lmdb": place_checks.lmdb,
+        "sqlite": place_checks.sqlite,
+        "s3": server_checks.bucket,
+        **dict.fromkeys(("redis", "rediss", "valkey", "valkeys"), server_checks.redis),
+    }
+    if part in postgres:
+        kinds |= dict.fromkeys(_POSTGRES, postgres[part])
+    found = kinds.get(url.scheme, place_checks.other)(Backend(project, part, url))
+    if part == "catalog" and url.scheme in (*_POSTGRES, "sqlite"):
+        found = _with_jobs(project, found)
+    yield from found
+
+
+def _with_jobs(project: Project, catalog: Iterable[Outcome]) -> Iterator[Outcome]:
+    """Yield the outcomes of the catalog's checks, then what is known of the jobs there. Nothing is made for it."""
+    from mainspring.project.catalog import HEAD
+
+    outcomes = []
+    for outcome in catalog:
+        outcomes.append(outcome)
+        yield outcome
+    if not all(outcome.ok for outcome in outcomes):
+        return
+    if catalog_schema(HEAD) not in outcomes:
+        yield Outcome("jobs", True, "kept in the catalog, once its tables are there")
+        return
+    counts = project.jobs.counts()
+    project.engine.dispose()  # a check keeps no connection open
+    told = ", ".join(f"{counts[status]} {status}" for status in Status if status in counts)
+    fix = "see `mainspring jobs list --status failed`" if Status.FAILED in counts else ""
+    yield Outcome("jobs", True, told or "none yet", fix)

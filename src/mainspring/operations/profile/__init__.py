@@ -1,1 +1,0 @@
-"""Profiles: listed, and what they name checked."""

@@ -1,1 +1,0 @@
-"""Training runs: found, and closed when their process has ended."""

@@ -19,8 +19,7 @@ from kit.elsewhere import KEYS, write_round
 from kit.servers import QUOTED, PostgresServer, RedisServer, Server, running
 from mainspring.core.errors import StorageFull, Unavailable
 from mainspring.core.settings import Url
-from mainspring.features.adapters.postgres import PostgresOnlineStore
-from mainspring.features.adapters.postgres_sql import found
+from mainspring.features.adapters.postgres import PostgresOnlineStore, found
 from mainspring.features.adapters.redis import RedisOnlineStore
 from mainspring.features.model import EntityState, Mark
 

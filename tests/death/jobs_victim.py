@@ -17,8 +17,7 @@ from mainspring.core.settings import Url
 from mainspring.core.time import MILLISECOND, SECOND, SystemClock
 from mainspring.jobs.adapters.catalog import CatalogJobs
 from mainspring.jobs.model import Schedule
-from mainspring.jobs.runner import Backoff, Runner
-from mainspring.jobs.running import JobRun
+from mainspring.jobs.runner import Backoff, JobRun, Runner
 from mainspring.jobs.times import Every
 from mainspring.project.catalog import open_catalog
 

@@ -21,7 +21,7 @@ from kit.collector import Collector, Received, collector
 from kit.fleet import BODY, INFER, Fleet
 from kit.serving import FEATURES
 from kit.waiting import free_port, wait_until
-from mainspring.processes.logs import log_path
+from mainspring.processes.kinds import log_path
 from mainspring.processes.supervisor import Supervisor
 from mainspring.serving.protocol.tensor import DTYPES
 

@@ -1,23 +1,137 @@
-"""Runner of jobs: claims a job, calls its handler, and stores the outcome."""
+"""Runner of jobs: claims a job, calls its handler, renews its lease meanwhile, and stores the outcome."""
 
 from __future__ import annotations
 
 import logging
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar, cast
 
 from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.time import MINUTE, SECOND, Clock
-from mainspring.jobs.heart import Heart
-from mainspring.jobs.model import Job, JobStopped, Lease, LeaseLost, Outcome, Renewal, Schedule, Status, Tick
-from mainspring.jobs.plain import Plain
+from mainspring.jobs.model import (
+    Job,
+    JobStopped,
+    Lease,
+    LeaseLost,
+    Outcome,
+    Progress,
+    Renewal,
+    Schedule,
+    Status,
+    Step,
+    Tick,
+)
+from mainspring.jobs.plain import Plain, decoded, encoded
 from mainspring.jobs.ports import JobStore
-from mainspring.jobs.running import JobRun
 
-log = logging.getLogger("mainspring")
-Handler = Callable[[JobRun], Plain]
 LEASE = 15 * SECOND  # time after which a silent runner counts as dead
 _INTERRUPTED = Outcome(Status.QUEUED, counts=False)
+log = logging.getLogger("mainspring")
+T = TypeVar("T")
+Asked = Callable[[], Renewal | None]  # the newest request; `None` if the runner stops
+
+
+class JobRun:
+    """One attempt at a job. Steps finished in an earlier attempt are not repeated: their recorded results are
+    returned.
+    """
+
+    def __init__(self, lease: Lease, store: JobStore, clock: Clock, asked: Asked) -> None:
+        self._lease = lease
+        self._store = store
+        self._clock = clock
+        self._asked = asked
+        self._finished = {step.name: step.result for step in store.steps(lease.job.id)}
+        self._begun: Counter[str] = Counter()
+
+    @property
+    def id(self) -> str:
+        """The job's id, the same in every attempt."""
+        return self._lease.job.id
+
+    @property
+    def argument(self) -> Plain:
+        """The argument with which the job was queued."""
+        return self._lease.job.argument
+
+    def step(self, name: str, do: Callable[[], T]) -> T:
+        """Run `do` once across attempts: return its result, or the recorded result of an earlier attempt.
+
+        A crash between the end of `do` and its recording repeats it, so `do` must be idempotent. The result must be
+        representable in JSON, and is returned as JSON restores it, also the first time: a tuple becomes a list. The
+        n-th step with a name is matched to the n-th one in every attempt.
+
+        Raises:
+            JobStopped: The attempt stops here; do not catch it.
+            Invalid: JSON cannot represent the result of `do`.
+        """
+        self._begun[name] += 1
+        count = self._begun[name]
+        known = name if count == 1 else f"{name} #{count}"
+        if known in self._finished:
+            return cast("T", self._finished[known])
+        self.check()
+        result = decoded(encoded(do(), f"The result of the step {known}"))
+        self._store.record(self._lease, Step(known, result, self._clock.now()))
+        self._finished[known] = result
+        return cast("T", result)
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Report the job's progress."""
+        self._store.report(self._lease, Progress(done, total, note))
+
+    def check(self) -> None:
+        """Raise if the job must stop. Long steps should call this regularly.
+
+        Raises:
+            JobStopped: The job is cancelled, another runner has it, or its runner stops.
+        """
+        asked = self._asked()
+        if asked is not Renewal.HELD:
+            raise JobStopped(self.id, asked)
+
+
+class Heart:
+    """Renews a lease three times per lease period. Its thread exists only while the job runs."""
+
+    def __init__(self, store: JobStore, lease: Lease, clock: Clock, lease_us: int) -> None:
+        self._store = store
+        self._lease = lease
+        self._clock = clock
+        self._lease_us = lease_us
+        self._until = clock.now() + lease_us
+        self._said = Renewal.HELD
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"job-{lease.job.id}", daemon=True)
+
+    @property
+    def said(self) -> Renewal:
+        """Result of the last renewal. A lease that could not be renewed in time counts as lost."""
+        return Renewal.LOST if self._clock.now() >= self._until else self._said
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self._lease_us / 3e6):
+            now = self._clock.now()
+            try:
+                [self._said] = self._store.renew([self._lease], now, self._lease_us)
+            except MainspringError as error:  # the store may recover before the lease expires
+                log.warning("job %s: its lease was not renewed: %s", self._lease.job.id, error)
+            else:
+                self._until = now + self._lease_us
+
+    def __enter__(self) -> Heart:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
+Handler = Callable[[JobRun], Plain]
 
 
 @dataclass(frozen=True, slots=True)

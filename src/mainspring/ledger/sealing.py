@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from mainspring.core.errors import Corrupt
+from mainspring.ledger.model import Prediction
 
 KEY_BYTES = 32
 _FORMAT = b"\x01"
@@ -72,3 +73,22 @@ class Opener:
 
 def _cipher(key: bytes, salt: bytes) -> AESGCM:
     return AESGCM(HKDF(SHA256(), KEY_BYTES, salt=salt, info=b"mainspring ledger 1").derive(key))
+
+
+def revealed(prediction: Prediction, opener: Opener) -> Prediction:
+    """Return the prediction with its sealed values shown; values that were left out stay so.
+
+    Raises:
+        Corrupt: They were sealed by another installation's key.
+    """
+    if not prediction.sealed:
+        return prediction
+    values = opener.open(prediction.id, prediction.sealed)
+    return msgspec.structs.replace(
+        prediction,
+        keys=prediction.keys | values["keys"],
+        request=prediction.request | values["request"],
+        features=prediction.features | values["features"],
+        personal=(),
+        sealed=b"",
+    )

@@ -1,15 +1,17 @@
-"""Processes of a project, and the start of each."""
+"""Processes of a project, the start of each, and its log file."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedWriter
+from pathlib import Path
 
 from mainspring.core.environment import for_child
 from mainspring.core.settings import Settings
-from mainspring.processes.logs import log_path, open_log
 
 MODULES = {
     "gateway": "mainspring.processes.gateway",
@@ -17,6 +19,7 @@ MODULES = {
     "worker": "mainspring.processes.worker",
     "grpc": "mainspring.processes.grpc",  # only where the profile has an address for it
 }
+_LARGEST = 10 << 20  # bytes; what is larger at a start is put aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +70,24 @@ def spawn(kind: Kind, settings: Settings, lifeline: int, environment: Mapping[st
             env=for_child(environment),
             start_new_session=True,
         )
+
+
+def log_path(state: Path, name: str) -> Path:
+    """Return the path of a child's log."""
+    return state / "logs" / f"{name}.log"
+
+
+def open_log(path: Path) -> BufferedWriter:
+    """Open the log for appending."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    if path.exists() and path.stat().st_size > _LARGEST:
+        path.replace(path.with_suffix(".old.log"))
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+
+
+def last_lines(path: Path, lines: int = 3) -> str:
+    """Return the last lines of a log, joined to one line."""
+    try:
+        return " | ".join(path.read_text(errors="replace").splitlines()[-lines:]) or "(empty)"
+    except FileNotFoundError:
+        return "(empty)"

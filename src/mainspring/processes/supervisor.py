@@ -26,8 +26,7 @@ from mainspring.core.files import sweep
 from mainspring.core.listening import check_free, hold, listen_together, steer
 from mainspring.operations.plane_connection import answers
 from mainspring.processes import catalog_copy, liveness
-from mainspring.processes.kinds import MODULES, Kind, kinds, spawn
-from mainspring.processes.logs import last_lines, log_path
+from mainspring.processes.kinds import MODULES, Kind, kinds, last_lines, log_path, spawn
 from mainspring.project import Project
 from mainspring.project.running import UP_LOCK, Running, alive, forget_running, read_running, write_running
 

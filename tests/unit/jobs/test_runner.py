@@ -12,8 +12,7 @@ from mainspring.core.errors import Invalid, Unavailable
 from mainspring.core.time import HOUR, SECOND, ManualClock, SystemClock
 from mainspring.jobs.adapters.catalog import CatalogJobs
 from mainspring.jobs.model import Job, JobStopped, NewJob, Progress, Schedule, Status
-from mainspring.jobs.runner import Backoff, Handler, Runner
-from mainspring.jobs.running import JobRun
+from mainspring.jobs.runner import Backoff, Handler, JobRun, Runner
 from mainspring.jobs.times import Every
 from mainspring.project.catalog import memory_catalog
 

@@ -13,8 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from mainspring.core.errors import Invalid
 from mainspring.serving.grpc import wire
-from mainspring.serving.grpc.infer import read_request
-from mainspring.serving.grpc.tensors import FIELDS, read_inputs, write_outputs
+from mainspring.serving.grpc.infer import FIELDS, read_inputs, read_request, write_outputs
 from mainspring.serving.protocol.tensor import BYTES, DTYPES, Tensor
 
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5)

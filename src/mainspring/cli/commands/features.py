@@ -169,7 +169,7 @@ def show_(call: Call, *, view: str) -> None:
 
 
 def _definition(view: FeatureView) -> dict[str, Any]:
-    from mainspring.features.describe.rows import definition_rows
+    from mainspring.features.describe.wording import definition_rows
 
     return {
         "view": view.name,

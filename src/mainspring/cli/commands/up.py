@@ -16,7 +16,7 @@ def command(call: Call, *, gateway: str | None, control: str | None, grpc: str |
     """Run the gateway, the console and the worker until Ctrl-C or SIGTERM; restart a process that dies."""
     from mainspring.core.errors import Unavailable
     from mainspring.operations.keys import first_key
-    from mainspring.processes.logs import log_path
+    from mainspring.processes.kinds import log_path
     from mainspring.processes.supervisor import Supervisor
     from mainspring.project.ledger_folder import stranded
 

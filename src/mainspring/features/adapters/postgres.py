@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -18,7 +18,6 @@ from psycopg import errors
 
 from mainspring.core.errors import MainspringError, StorageFull, Unavailable
 from mainspring.core.settings import Url
-from mainspring.features.adapters import postgres_sql as sql
 from mainspring.features.adapters.bounded import bounded
 from mainspring.features.adapters.patience import Patience
 from mainspring.features.model import EntityState, Mark
@@ -27,6 +26,92 @@ T = TypeVar("T")
 
 _LONGEST = 1024  # bytes of a key; an index takes some 2,700
 _CONNECT_S = 2
+SWEPT_AT_ONCE = 10_000
+MADE = "SELECT to_regclass('mainspring_online.entity') IS NOT NULL"
+# Whoever comes first makes the tables; the lock's number is the name in bytes.
+SCHEMA = f"""
+SELECT pg_advisory_xact_lock({int.from_bytes(b"mainspri", "big")});
+CREATE SCHEMA IF NOT EXISTS mainspring_online;
+CREATE TABLE IF NOT EXISTS mainspring_online.slot (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, project text NOT NULL, view text,
+    position bigint, landed bigint, newest bigint, until bigint, UNIQUE (project, view)
+);
+CREATE TABLE IF NOT EXISTS mainspring_online.entity (
+    slot bigint NOT NULL, key bytea NOT NULL, position bigint NOT NULL, landed bigint NOT NULL, payload bytea NOT NULL,
+    PRIMARY KEY (slot, key)
+);
+ALTER TABLE mainspring_online.entity ALTER COLUMN payload SET STORAGE EXTERNAL;
+"""
+# Of one view; for several, a statement is several of these.
+FOUND = """
+SELECT {columns} FROM mainspring_online.slot AS s
+CROSS JOIN unnest(%b::bytea[]) WITH ORDINALITY AS w (key, n)
+JOIN mainspring_online.entity AS e ON e.slot = s.id AND e.key = w.key WHERE s.project = %b AND s.view = %b
+"""
+# The slot's row stays locked until the end, so that a slot is not taken away from under a write.
+SLOT = """
+INSERT INTO mainspring_online.slot AS held (project, view) VALUES (%b, %b)
+ON CONFLICT (project, view) DO UPDATE SET until = held.until RETURNING id
+"""
+WRITE = f"""
+WITH mine AS ({SLOT})
+INSERT INTO mainspring_online.entity AS held (slot, key, position, landed, payload)
+SELECT mine.id, w.* FROM mine, unnest(%b::bytea[], %b::bigint[], %b::bigint[], %b::bytea[]) AS w
+ON CONFLICT (slot, key) DO UPDATE
+SET position = excluded.position, landed = excluded.landed, payload = excluded.payload
+WHERE (excluded.position, excluded.landed) >= (held.position, held.landed)
+"""
+ADVANCE = """
+INSERT INTO mainspring_online.slot AS held (project, view, position, landed, newest, until)
+VALUES (%b, %b, %b, %b, %b, %b)
+ON CONFLICT (project, view) DO UPDATE
+SET position = excluded.position, landed = excluded.landed, newest = excluded.newest, until = excluded.until
+WHERE held.position IS NULL OR (excluded.position, excluded.landed, excluded.newest, excluded.until)
+   >= (held.position, held.landed, held.newest, held.until)
+"""
+MARK = """
+SELECT position, landed, newest, until FROM mainspring_online.slot
+WHERE project = %b AND view = %b AND position IS NOT NULL
+"""
+FORGET = "UPDATE mainspring_online.slot SET view = NULL WHERE project = %b AND view = %b"
+RENAME = "UPDATE mainspring_online.slot SET view = %b WHERE project = %b AND view = %b"
+VIEWS = """
+SELECT view FROM mainspring_online.slot WHERE project = %b AND view IS NOT NULL
+AND (position IS NOT NULL OR EXISTS (SELECT FROM mainspring_online.entity WHERE slot = id))
+"""
+# By the primary key, a piece after the other.
+ENTITIES = """
+SELECT e.key, e.position, e.payload, e.landed FROM mainspring_online.entity AS e
+WHERE e.slot = (SELECT id FROM mainspring_online.slot WHERE project = %b AND view = %b) AND e.key {after} %b
+ORDER BY e.key LIMIT 1000
+"""
+DOOMED = "SELECT id FROM mainspring_online.slot WHERE project = %b AND view IS NULL"
+SWEEP = f"""
+DELETE FROM mainspring_online.entity WHERE slot = %b AND key IN (
+    SELECT key FROM mainspring_online.entity WHERE slot = %b LIMIT {SWEPT_AT_ONCE} FOR UPDATE SKIP LOCKED)
+"""
+SWEPT = """
+DELETE FROM mainspring_online.slot WHERE id = %b AND view IS NULL
+AND NOT EXISTS (SELECT FROM mainspring_online.entity WHERE slot = id)
+"""
+# Every read goes by keys in the order written, whatever the planner believes of tables that were filled a moment ago.
+READING = {
+    "statement_timeout": "1000",
+    "plan_cache_mode": "force_generic_plan",
+    "join_collapse_limit": "1",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+WRITING = {"statement_timeout": "60000", "lock_timeout": "10000", "jit": "off"}
+
+
+@lru_cache
+def found(views: int, columns: str) -> str:
+    if views == 1:
+        return FOUND.format(columns=f"n, {columns}")
+    return " UNION ALL ".join(FOUND.format(columns=f"n, {columns}, {which}") for which in range(views))
 
 
 class PostgresOnlineStore:
@@ -66,7 +151,7 @@ class PostgresOnlineStore:
                 [state.landed for state in states],
                 [state.payload for state in states],
             )
-            self._written(partial(_changed, sql.WRITE, (self._project, view, *columns)))
+            self._written(partial(_changed, WRITE, (self._project, view, *columns)))
 
     def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
         found: list[EntityState | None] = [None] * len(wanted)
@@ -81,7 +166,7 @@ class PostgresOnlineStore:
         return found
 
     def mark(self, view: str) -> Mark | None:
-        rows = self._rows(sql.MARK, self._project, view)
+        rows = self._rows(MARK, self._project, view)
         return Mark(*rows[0]) if rows else None
 
     def position(self, view: str) -> int | None:
@@ -90,28 +175,28 @@ class PostgresOnlineStore:
 
     def advance(self, view: str, mark: Mark) -> None:
         values = (self._project, view, mark.position, mark.landed, mark.newest, mark.until)
-        self._written(partial(_changed, sql.ADVANCE, values))
+        self._written(partial(_changed, ADVANCE, values))
 
     def clear(self, view: str) -> None:
-        self._written(partial(_changed, sql.FORGET, (self._project, view)))
+        self._written(partial(_changed, FORGET, (self._project, view)))
         self._sweep()
 
     def swap(self, view: str, by: str) -> None:
         def work(connection: psycopg.Connection[Any]) -> None:
             with connection.transaction():
-                connection.execute(sql.FORGET, (self._project, view))
-                connection.execute(sql.RENAME, (view, self._project, by))
+                connection.execute(FORGET, (self._project, view))
+                connection.execute(RENAME, (view, self._project, by))
 
         self._written(partial(_changed, "SELECT 1", ()))
         self._written(work, self._patience.once)
         self._sweep()
 
     def views(self) -> list[str]:
-        return sorted(view for (view,) in self._rows(sql.VIEWS, self._project))
+        return sorted(view for (view,) in self._rows(VIEWS, self._project))
 
     def entities(self, view: str) -> Iterator[list[tuple[bytes, EntityState]]]:
         newest, after = b"", ">="
-        while rows := self._rows(sql.ENTITIES.format(after=after), self._project, view, newest):
+        while rows := self._rows(ENTITIES.format(after=after), self._project, view, newest):
             newest, after = rows[-1][0], ">"
             yield [(key, EntityState(position, payload, landed)) for key, position, payload, landed in rows]
 
@@ -127,11 +212,11 @@ class PostgresOnlineStore:
 
     def _sweep(self) -> None:
         """Delete the states of dropped slots, in pieces between which others can write."""
-        for (slot,) in self._rows(sql.DOOMED, self._project):
-            deleted = sql.SWEPT_AT_ONCE
-            while deleted == sql.SWEPT_AT_ONCE:
-                deleted = self._written(partial(_changed, sql.SWEEP, (slot, slot)))
-            self._written(partial(_changed, sql.SWEPT, (slot,)))
+        for (slot,) in self._rows(DOOMED, self._project):
+            deleted = SWEPT_AT_ONCE
+            while deleted == SWEPT_AT_ONCE:
+                deleted = self._written(partial(_changed, SWEEP, (slot, slot)))
+            self._written(partial(_changed, SWEPT, (slot,)))
 
     def _found(self, wanted: Sequence[tuple[str, bytes]], columns: str) -> list[tuple[Any, ...]]:
         """Return the number in `wanted`, from 1, and the columns of each state that is there."""
@@ -143,7 +228,7 @@ class PostgresOnlineStore:
             asked += ([bounded(wanted[place][1], _LONGEST) for place in at], self._project, view)
         if not asked:
             return []
-        rows = self._rows(sql.found(len(places), columns), *asked)
+        rows = self._rows(found(len(places), columns), *asked)
         if len(places) == 1:
             return rows
         by_view = list(places.values())
@@ -186,16 +271,16 @@ class PostgresOnlineStore:
             self._local.process, self._local.connections = os.getpid(), {}
         held: dict[str, psycopg.Connection[Any]] = self._local.connections
         if purpose not in held:
-            held[purpose] = self._connect(sql.READING if purpose == "reading" else sql.WRITING)
+            held[purpose] = self._connect(READING if purpose == "reading" else WRITING)
         return held[purpose]
 
     def _connect(self, settings: dict[str, str]) -> psycopg.Connection[Any]:
         options = " ".join(f"-c {name}={value}" for name, value in settings.items())
         connection = psycopg.connect(**{**self._wanted, "options": options}, autocommit=True, prepare_threshold=0)
         if not self._made:
-            if not connection.execute(sql.MADE).fetchone()[0]:
+            if not connection.execute(MADE).fetchone()[0]:
                 with connection.transaction():
-                    connection.execute(sql.SCHEMA, prepare=False)
+                    connection.execute(SCHEMA, prepare=False)
             self._made = True
         with self._lock:
             self._open = [each for each in self._open if not each.closed] + [connection]

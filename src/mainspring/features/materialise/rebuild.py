@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from itertools import pairwise
 from typing import Any
+
+import numpy as np
 
 from mainspring.data import duck
 from mainspring.features.keys import encode_key
 from mainspring.features.layout import RANKED, SKETCHES, Layout
-from mainspring.features.materialise.grouping import Columns, Groups, batches
 from mainspring.features.model import hop
 from mainspring.features.offline.windows import enters
 from mainspring.features.state import sql
@@ -23,6 +25,9 @@ from mainspring.features.tilelog.rows import parts_of, tail_of, width_sql
 from mainspring.features.tilelog.slices import Slice
 
 _NEVER = 2**63 - 1
+Columns = list[list[Any]]
+
+_BATCH_ROWS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,3 +265,53 @@ def _collapsed(states: list[dict[str, Any]]) -> Spread:
         apart = (start - origin) + moved / count - shift / n
         m2 += squares + count * (apart * apart)  # a product beyond a double is infinite; a power would raise
     return n, origin, shift, m2
+
+
+def batches(con: Any, query: str, *, whole: bool) -> Iterator[Columns]:
+    """Yield the columns of a query's result, some rows at a time; in order where the query orders them.
+
+    Args:
+        whole: All at once, which costs less where there is little. Otherwise the query's tables must not be temporary.
+    """
+    if whole:
+        yield [column.tolist() for column in con.execute(query).fetchnumpy().values()]
+        return
+    with con.cursor() as cursor, cursor.sql(query).to_arrow_reader(_BATCH_ROWS) as reader:
+        for batch in reader:
+            yield [column.to_pylist() for column in batch.columns]
+
+
+class Groups:
+    """The rows of a result whose first column, ascending, is the entity."""
+
+    def __init__(self, found: Iterator[Columns]) -> None:
+        self._rows = _runs(found)
+        self._next = next(self._rows, None)
+
+    def take(self, entity: int) -> Columns | None:
+        """Return the other columns of the entity's rows; `None` if there is none. Entities are asked for in order."""
+        found = self._next
+        if found is None or found[0] != entity:
+            return None
+        self._next = next(self._rows, None)
+        return found[1]
+
+
+def _runs(found: Iterator[Columns]) -> Iterator[tuple[int, Columns]]:
+    entity: int | None = None
+    held: Columns = []
+    for names, *columns in found:
+        if not names:
+            continue
+        edges = [0, *(np.flatnonzero(np.diff(names)) + 1).tolist(), len(names)]
+        for start, end in pairwise(edges):
+            rows = [column[start:end] for column in columns]
+            if names[start] == entity:  # the entity's rows go on from the batch before
+                for column, more in zip(held, rows, strict=True):
+                    column.extend(more)
+                continue
+            if entity is not None:
+                yield entity, held
+            entity, held = names[start], rows
+    if entity is not None:
+        yield entity, held

@@ -21,8 +21,7 @@ from mainspring.ledger.adapters.unread import DamagedSegment, Progress, Segment,
 from mainspring.ledger.columns import INSTANT, READ, READ_BY_ROW, SCHEMA, WATCHED, from_table, read_of, to_batch
 from mainspring.ledger.model import PREDICTIONS, Prediction
 from mainspring.ledger.ports import Arrivals
-from mainspring.ledger.revealing import revealed
-from mainspring.ledger.sealing import Opener
+from mainspring.ledger.sealing import Opener, revealed
 
 LOCK = "predictions"
 _ROWS_AT_ONCE = 20_000  # that `arrivals` gives; some 20 MB

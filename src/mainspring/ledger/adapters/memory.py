@@ -13,8 +13,7 @@ from mainspring.core.errors import NotFound
 from mainspring.ledger.batches import predictions_of
 from mainspring.ledger.model import Batch, Prediction
 from mainspring.ledger.ports import Arrivals, Seals
-from mainspring.ledger.revealing import revealed
-from mainspring.ledger.sealing import KEY_BYTES, Opener, Sealer
+from mainspring.ledger.sealing import KEY_BYTES, Opener, Sealer, revealed
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,7 @@ from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import parse_duration
 from mainspring.jobs.model import Status
 from mainspring.jobs.plain import Plain
-from mainspring.jobs.running import JobRun
+from mainspring.jobs.runner import JobRun
 from mainspring.project.built_in_jobs import options
 
 if TYPE_CHECKING:

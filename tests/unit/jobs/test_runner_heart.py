@@ -5,8 +5,8 @@ from __future__ import annotations
 from kit.waiting import wait_until
 from mainspring.core.time import SECOND, SystemClock
 from mainspring.jobs.adapters.catalog import CatalogJobs
-from mainspring.jobs.heart import Heart
 from mainspring.jobs.model import NewJob, Renewal
+from mainspring.jobs.runner import Heart
 from mainspring.project.catalog import memory_catalog
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from mainspring.features.state import sketches, sql
-from mainspring.features.state.merging import as_stored
+from mainspring.features.state.blobs import as_stored
 from report import Case, report
 
 SHARES = (0.1, 0.5, 0.9, 0.99)

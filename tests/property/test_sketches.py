@@ -23,9 +23,9 @@ from kit.oracle import cut
 from mainspring.core.schema import DType
 from mainspring.features.offline.sweep import most_frequent, ranks, smallest, swept
 from mainspring.features.state import sketches, sql
+from mainspring.features.state.blobs import as_stored, merging
 from mainspring.features.state.coded import coded
 from mainspring.features.state.coded import most_frequent as read_most_frequent
-from mainspring.features.state.merging import as_stored, merging
 
 ARROW = {
     DType.Float32: pa.float32(), DType.Float64: pa.float64(), DType.Int32: pa.int32(), DType.Int64: pa.int64(),

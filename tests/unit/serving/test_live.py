@@ -22,9 +22,8 @@ from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.model import Arm
 from mainspring.serving.plane import runtime
 from mainspring.serving.plane.catalog_copy import CatalogCopy
-from mainspring.serving.plane.infer import infer
 from mainspring.serving.plane.lane import monotonic_us
-from mainspring.serving.plane.plane import DataPlane
+from mainspring.serving.plane.plane import DataPlane, infer
 from mainspring.serving.protocol.codec import decode_infer, encode
 
 

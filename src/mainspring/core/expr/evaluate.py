@@ -17,8 +17,9 @@ from mainspring.core.expr import operations as ops
 from mainspring.core.expr.operations import NUMPY_TYPES, Array, Pair, Vector, alone, objects, vector, within
 from mainspring.core.expr.tree import Node
 from mainspring.core.expr.types import DECIMAL, INTEGER, Typed, columns_of, resolve
-from mainspring.core.expr.wall_clock import part_of, start_of
+from mainspring.core.expr.zones import UNITS, offsets_of
 from mainspring.core.schema import DType, Schema
+from mainspring.core.time import DAY, HOUR, MINUTE, SECOND
 
 __all__ = ["Vector", "evaluate", "vector"]
 
@@ -142,9 +143,9 @@ def _function(node: Typed) -> Callable[..., Pair]:
     if node.operation == "cast":
         return _cast(node.arguments[0].dtype, node.dtype)
     if node.operation == "time_part":
-        return ops.alone(part_of(node.name, node.zone))
+        return ops.alone(_part_of(node.name, node.zone))
     if node.operation == "time_start":
-        return ops.instant(start_of(node.name, node.zone))
+        return ops.instant(_start_of(node.name, node.zone))
     if node.operation == "clip":
         return ops.alone(ops.clip(*node.options))
     if node.operation == "slice":
@@ -262,4 +263,51 @@ _PARSERS: dict[DType, Callable[[str], Any]] = {
     DType.Int64: _parse_int(64),
     DType.Float32: _parse_float32,
     DType.Float64: _parse_float,
+}
+
+
+def _part_of(part: str, zone: str) -> Callable[[Array], Array]:
+    """Return a function from instants to the field, as int32."""
+    offset, field = _offset_of(zone), _FIELDS[part]
+    return lambda instants: field(instants + offset(instants)).astype(np.int32)
+
+
+def _start_of(start: str, zone: str) -> Callable[[Array], Array]:
+    """Return a function from instants to the starts of their units: local starts, by the offsets of that time."""
+    offset = _offset_of(zone)
+
+    def apply(instants: Array) -> Array:
+        there = offset(instants)
+        local = _start(start, instants + there)
+        return np.asarray(local - offset(local - there))
+
+    return apply
+
+
+def _offset_of(zone: str) -> Callable[[Array], Array]:
+    table = offsets_of(zone)
+    changes, offsets = np.array(table.instants, dtype=np.int64), np.array(table.offsets, dtype=np.int64)
+    return lambda instants: np.asarray(offsets[np.searchsorted(changes, instants, side="right")])
+
+
+def _start(start: str, local: Array) -> Any:
+    if start == "start_of_month":
+        return local.astype("M8[us]").astype("M8[M]").astype("M8[us]").astype(np.int64)
+    unit, first = UNITS[start]
+    return (local + first) // unit * unit - first
+
+
+def _days(local: Array) -> Any:
+    months = local.astype("M8[us]").astype("M8[M]")
+    return (local.astype("M8[us]").astype("M8[D]") - months.astype("M8[D]")).astype(np.int64) + 1
+
+
+_FIELDS: Mapping[str, Callable[[Array], Any]] = {
+    "year": lambda local: local.astype("M8[us]").astype("M8[Y]").astype(np.int64) + 1970,
+    "month": lambda local: local.astype("M8[us]").astype("M8[M]").astype(np.int64) % 12 + 1,
+    "day": _days,
+    "hour": lambda local: local // HOUR % 24,
+    "minute": lambda local: local // MINUTE % 60,
+    "second": lambda local: local // SECOND % 60,
+    "weekday": lambda local: (local // DAY + 3) % 7 + 1,
 }

@@ -13,9 +13,9 @@ from itertools import count
 from mainspring.core.errors import Invalid
 from mainspring.core.expr.tree import Node, Scalar
 from mainspring.core.expr.types import DECIMAL, INTEGER, WHITE_SPACE, Typed, resolve
-from mainspring.core.expr.wall_clock import offset_sql, part_sql, start_sql
+from mainspring.core.expr.zones import UNITS, offsets_of
 from mainspring.core.schema import DType, Schema
-from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
+from mainspring.core.time import DAY, FIRST_INSTANT, HOUR, LAST_INSTANT, MINUTE, SECOND
 
 _TYPES = {
     DType.String: "VARCHAR",
@@ -30,6 +30,9 @@ _TYPES = {
 _UPPER, _LOWER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
 _FLOATS = (DType.Float32, DType.Float64)
 _LONGEST_REPEATED = 400
+# DuckDB divides integers towards zero, so fields are taken of a number that is never negative: this is the start of the
+# year 1 less a week and more, a whole number of weeks before 1970.
+_SHIFT = 102_740 * 7 * DAY
 
 
 def to_sql(expr: Node, schema: Schema, *, qualifier: str | None = None) -> str:
@@ -100,7 +103,7 @@ class _Compiler:
         if operation == "cast":
             return self._cast(node.arguments[0].dtype, node.dtype, first)
         if operation == "time_part":
-            return part_sql(node.name, self._local(node.zone, f"epoch_us({first})"))
+            return _part_sql(node.name, self._local(node.zone, f"epoch_us({first})"))
         if operation == "time_start":
             return self._time_start(node, first)
         if operation == "one_of":
@@ -163,13 +166,13 @@ class _Compiler:
         return f"TRY_CAST({value} AS {_TYPES[target]})"
 
     def _local(self, zone: str, instant: str) -> str:
-        return self._bind(instant, lambda us: f"{us} + {offset_sql(zone, us)}")
+        return self._bind(instant, lambda us: f"{us} + {_offset_sql(zone, us)}")
 
     def _time_start(self, node: Typed, instant: str) -> str:
         zone = node.zone
-        start = start_sql(node.name, self._local(zone, f"epoch_us({instant})"))
-        first = self._bind(f"epoch_us({instant})", lambda us: f"{start} - {offset_sql(zone, us)}")
-        return self._instant(self._bind(f"({first})", lambda us: f"CAST({start} AS HUGEINT) - {offset_sql(zone, us)}"))
+        start = _start_sql(node.name, self._local(zone, f"epoch_us({instant})"))
+        first = self._bind(f"epoch_us({instant})", lambda us: f"{start} - {_offset_sql(zone, us)}")
+        return self._instant(self._bind(f"({first})", lambda us: f"CAST({start} AS HUGEINT) - {_offset_sql(zone, us)}"))
 
     def _clip(self, node: Typed, value: str) -> str:
         low, high = (None if bound is None else literal_sql(bound, node.dtype) for bound in node.options)
@@ -250,3 +253,38 @@ def _parsed(target: DType, text: str) -> str:
         finite = f"nullif(nullif({number}, CAST('inf' AS DOUBLE)), CAST('-inf' AS DOUBLE))"
         return finite if target is DType.Float64 else f"TRY_CAST({finite} AS FLOAT)"
     return f"TRY_CAST(regexp_extract({text}, '\\A{INTEGER}\\z') AS {_TYPES[target]})"
+
+
+def _part_sql(part: str, local: str) -> str:
+    """Return a field of local time."""
+    if part in ("year", "month", "day"):
+        return f"CAST({part}(make_timestamp({local})) AS INTEGER)"
+    if part == "weekday":
+        return f"CAST((({local} + {_SHIFT}) // {DAY} + 3) % 7 + 1 AS INTEGER)"
+    unit, cycle = {"hour": (HOUR, 24), "minute": (MINUTE, 60), "second": (SECOND, 60)}[part]
+    return f"CAST(({local} + {_SHIFT}) // {unit} % {cycle} AS INTEGER)"
+
+
+def _start_sql(start: str, local: str) -> str:
+    """Return the local time at which a unit of local time began."""
+    if start == "start_of_month":
+        return f"epoch_us(date_trunc('month', make_timestamp({local})))"
+    unit, first = UNITS[start]
+    shifted = f"({local} + {_SHIFT + first})"
+    return f"({shifted} // {unit} * {unit} - {_SHIFT + first})"
+
+
+def _offset_sql(zone: str, instant: str) -> str:
+    """Return the zone's offset at an instant (µs) as a binary search written in CASE."""
+    table = offsets_of(zone)
+
+    def between(low: int, high: int) -> str:
+        if low == high:
+            return str(table.offsets[low])
+        middle = (low + high) // 2
+        return (
+            f"CASE WHEN {instant} < {table.instants[middle]} "
+            f"THEN {between(low, middle)} ELSE {between(middle + 1, high)} END"
+        )
+
+    return between(0, len(table.instants))

@@ -1,7 +1,8 @@
 """Wall clocks: the UTC offsets of an IANA zone as a table, so that both readings of an expression use the same one.
 
 DuckDB brings a zone database of its own, which disagrees with Python's wherever one is newer than the other. The table
-comes from `zoneinfo` alone and is compiled into the SQL.
+comes from `zoneinfo` alone and is compiled into the SQL. Local time is microseconds since 1970 as the wall clock counts
+them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from mainspring.core.errors import Invalid
+from mainspring.core.time import DAY, HOUR
 
+UNITS = {"start_of_hour": (HOUR, 0), "start_of_day": (DAY, 0), "start_of_week": (7 * DAY, 3 * DAY)}  # 1970: a Thursday
 _SECOND_US = 1_000_000
 _FIRST = int(datetime(1900, 1, 1, tzinfo=UTC).timestamp())
 _LAST = int(datetime(2070, 1, 1, tzinfo=UTC).timestamp())

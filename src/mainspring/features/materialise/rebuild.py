@@ -16,9 +16,8 @@ from mainspring.features.layout import RANKED, SKETCHES, Layout
 from mainspring.features.model import hop
 from mainspring.features.offline.windows import enters
 from mainspring.features.state import sql
-from mainspring.features.state.blobs import NO_EVENT, Candidates, Recent, Spread, State, Tiles, encode
+from mainspring.features.state.blobs import NO_EVENT, Candidates, Recent, Spread, State, Tiles, as_stored, encode
 from mainspring.features.state.coded import many_coded
-from mainspring.features.state.merging import as_stored
 from mainspring.features.tilelog.landed import key_columns
 from mainspring.features.tilelog.loads import LOAD_BITS
 from mainspring.features.tilelog.rows import parts_of, tail_of, width_sql

@@ -16,9 +16,18 @@ import msgspec
 from mainspring.core.schema import DType
 from mainspring.features.layout import RANKED, Layout, WindowFeature
 from mainspring.features.model import Status, hop
-from mainspring.features.state.blobs import Candidates, Recent, State, damaged, decode, decode_flat
+from mainspring.features.state.blobs import (
+    Candidates,
+    Merge,
+    Recent,
+    State,
+    damaged,
+    decode,
+    decode_flat,
+    merging,
+    variance,
+)
 from mainspring.features.state.coded import most_frequent
-from mainspring.features.state.merging import Merge, merging, variance
 from mainspring.features.state.sketches import distinct, quantile
 from mainspring.features.types import single
 

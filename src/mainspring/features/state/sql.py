@@ -1,6 +1,6 @@
 """The mergeable parts of a measure's state, in SQL: made from rows, merged, and read as a feature's value.
 
-`features.state.merging` does the same in Python for the online read; tests/property/test_point_in_time.py holds them
+`features.state.blobs` does the same in Python for the online read; tests/property/test_point_in_time.py holds them
 equal. Sums and means are of doubles; NaN is a value, ordered above every other, as DuckDB orders it. Whatever order
 DuckDB reads rows in, the result is the same to the last bit: sums are compensated (`fsum`), and lists are ordered.
 """

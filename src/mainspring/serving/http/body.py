@@ -27,10 +27,6 @@ class Bodies:
         self._max_bytes = max_bytes
         self._threads = threads
 
-    def at_once(self, request: Request) -> bytes | memoryview | None:
-        """Return the body if all of it is there and nothing has to be done to it, else `None`."""
-        return request.body if request.complete and request.head.plain else None
-
     async def read(self, request: Request, align: int = 0) -> bytes | memoryview:
         """Return the whole body, decompressed.
 

@@ -180,8 +180,8 @@ class Gateway:
                 passed.handler, passed.principal = self._handler(request)
                 head.passed = passed
             request.principal = passed.principal
-            if passed.handler == self._infer and (body := self._bodies.at_once(request)) is not None:
-                self._handlers.begin(request, body)
+            if passed.handler == self._infer and request.complete and head.plain:
+                self._handlers.begin(request, request.body)
                 return
         except Unchecked as unchecked:
             if again:

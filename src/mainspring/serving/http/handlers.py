@@ -15,7 +15,6 @@ from mainspring.serving.http.message import Headers, Reply, Request, reply
 from mainspring.serving.http.openapi import document
 from mainspring.serving.http.routes import ROUTES
 from mainspring.serving.plane.batch_run import Answer
-from mainspring.serving.plane.infer import Inference, lane_of
 from mainspring.serving.plane.live import Served
 from mainspring.serving.plane.metadata import (
     model_config,
@@ -25,7 +24,7 @@ from mainspring.serving.plane.metadata import (
     server_metadata,
 )
 from mainspring.serving.plane.metrics import CONTENT_TYPE, EndpointMetrics
-from mainspring.serving.plane.plane import DataPlane
+from mainspring.serving.plane.plane import DataPlane, Inference, lane_of
 from mainspring.serving.protocol.codec import Decoded, decode_infer, encode_infer
 
 HEADER_LENGTH = "inference-header-content-length"  # how many bytes of a body are JSON, where binary data follows

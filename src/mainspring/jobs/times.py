@@ -13,7 +13,7 @@ from mainspring.core.time import MINUTE, SECOND, format_duration, from_datetime,
 _FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
 _PART = re.compile(r"(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:/(\d{1,2}))?")
 _FIX = 'write "1d", "15m", or minute, hour, day, month and weekday as cron has them: "30 3 * * 1", in UTC.'
-_FARTHEST = 366 * 29  # days that are searched: over 28 years, the cycle of leap days and weekdays
+_FARTHEST = 366 * 41  # days that are searched: 29 February is the same weekday again after up to 40 years
 
 
 class When(Protocol):

@@ -323,7 +323,7 @@ class OpenedProject:
             Invalid: The filter or the order cannot be read, or names a metric, parameter or tag that no run has.
             NotFound: `model` has no run, and the project declares no such model.
         """
-        from mainspring.operations.runs.finding import find_runs
+        from mainspring.operations.runs import find_runs
 
         return find_runs(self.services, model, filter_=where, order=order, limit=limit, by_hand=True)
 

@@ -177,8 +177,8 @@ def _log_inputs(run: Run, model: Model, pinned: Pinned, since: int | None, until
     for name, content in pinned.files_of_run.items():
         run.log_artefact(name, content)
     bounds = {"since": since, "until": until}
-    run.log_params({name: format_instant(at) for name, at in bounds.items() if at is not None})
-    run.log_params({"holdout": model.holdout, "task": model.task})
+    known = {name: format_instant(at) for name, at in bounds.items() if at is not None}
+    run.log_params({**known, "holdout": model.holdout, "task": model.task})
 
 
 def _check(observed: Observed, run: Run) -> list[str]:
@@ -187,8 +187,8 @@ def _check(observed: Observed, run: Run) -> list[str]:
     A leak that is not accepted is refused here, and a custom metric that fails, before hours of training.
     """
     everything = observed.everything
-    run.log_param("dropped", everything.dropped)
-    run.log_params({f"dropped.{reason}": count for reason, count in everything.left_out.items()})
+    reasons = {f"dropped.{reason}": count for reason, count in everything.left_out.items()}
+    run.log_params({"dropped": everything.dropped, **reasons})
     if observed.notes:
         run.log_artefact("notes.txt", "\n".join(observed.notes).encode())
     model = observed.model
@@ -230,11 +230,11 @@ def _convert(fitted: Fitted, run: Run, tell: Progress) -> Converted:
     """Convert the estimator, with its metrics and those of its baseline logged."""
     with run.aside("conversion"):
         converted = convert(fitted, tell)
-    run.log_metrics({f"holdout.{name}": value for name, value in converted.metrics.items()})
-    run.log_metrics({f"baseline.{name}": value for name, value in fitted.baseline.items()})
-    if converted.threshold is not None:
-        run.log_param(THRESHOLD, converted.threshold)
-    run.log_params({"training_rows": len(fitted.data.train), "holdout_rows": len(fitted.data.holdout)})
+    parts = {"holdout": converted.metrics, "baseline": fitted.baseline}
+    run.log_metrics({f"{part}.{name}": value for part, found in parts.items() for name, value in found.items()})
+    threshold = {} if converted.threshold is None else {THRESHOLD: converted.threshold}
+    rows = {"training_rows": len(fitted.data.train), "holdout_rows": len(fitted.data.holdout)}
+    run.log_params({**threshold, **rows})
     return converted
 
 

@@ -75,8 +75,8 @@ class TrainingSet:
     `train` is the earliest part, then come `validation` (for early stopping and choices) and `holdout`, on which the
     finished model is evaluated: fit nothing on it. `dropped` counts the observations without a label, `left_out` the
     same by reason. `embargo_us` is the time before each later part in which rows were left out. `own` maps a feature to
-    the column of its own observation that it repeats (`sets.own_rows`). `labels` are the column names of `y` if there
-    are several.
+    the column of its own observation that it repeats (`leakage.own_columns`). `labels` are the column names of `y` if
+    there are several.
     """
 
     train: Split

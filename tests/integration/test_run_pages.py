@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ from unit.console.test_pages import text_of
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     folder: Path = tmp_path_factory.mktemp("store")
     url = f"sqlite:///{folder / 'tracking.db'}"
-    project = replace(Project(), tracking=MlflowTracking(url, folder / "runs"))
+    project = Project().having(tracking=MlflowTracking(url, folder / "runs"))
     object.__setattr__(project, "run_search", MlflowRunSearch(url))
     return tried(project)
 

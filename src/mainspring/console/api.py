@@ -19,13 +19,13 @@ from mainspring.console.guard import caller
 from mainspring.console.jobs.api import add_job_api
 from mainspring.console.models.api import add_model_api
 from mainspring.console.predictions.evidence import evidence
-from mainspring.console.project import ConsoleProject
 from mainspring.console.runs.api import add_run_api
 from mainspring.console.search.api import add_search_api
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.core.time import parse_duration
 from mainspring.ledger.model import Prediction
+from mainspring.project import Project
 from mainspring.security.keys import issue
 from mainspring.security.model import Action, ApiKey, AuditEvent, Principal
 
@@ -40,7 +40,7 @@ class NewKey(msgspec.Struct, forbid_unknown_fields=True):
     lifetime: str  # a duration: "90d"
 
 
-def api(project: ConsoleProject, looking: Looking | None = None) -> APIRouter:
+def api(project: Project, looking: Looking | None = None) -> APIRouter:
     """Return the routes under /api.
 
     Args:
@@ -127,7 +127,7 @@ def api(project: ConsoleProject, looking: Looking | None = None) -> APIRouter:
     return router
 
 
-def _create(project: ConsoleProject, wanted: NewKey, by: Principal) -> str:
+def _create(project: Project, wanted: NewKey, by: Principal) -> str:
     # By the authenticator's clock: it is the one that will say when the key has expired.
     return issue(
         project.key_store,
@@ -140,7 +140,7 @@ def _create(project: ConsoleProject, wanted: NewKey, by: Principal) -> str:
     )
 
 
-def _person(project: ConsoleProject, principal: Principal) -> str:
+def _person(project: Project, principal: Principal) -> str:
     """Return the person behind a key: a key made with another key is of the person who made the first."""
     key = project.key_store.find(principal.id)
     return "" if key is None else key.created_by
@@ -162,7 +162,7 @@ def _shown(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def _note(project: ConsoleProject, request: Request, action: str, resource: str, detail: str = "") -> None:
+def _note(project: Project, request: Request, action: str, resource: str, detail: str = "") -> None:
     who = caller(request).principal
     project.audit.append([AuditEvent(project.wall.now(), f"{who.name} ({who.id})", action, resource, detail)])
 

@@ -15,9 +15,9 @@ from mainspring.console.api import api
 from mainspring.console.background_cache import Looking
 from mainspring.console.guard import Guard
 from mainspring.console.pages import pages
-from mainspring.console.project import ConsoleProject
 from mainspring.console.render import error_page, wants_page
 from mainspring.core.errors import Invalid, MainspringError, NotFound
+from mainspring.project import Project
 from mainspring.security.refused import Refusals
 from mainspring.security.sessions import Sessions
 
@@ -43,7 +43,7 @@ _PARTS = (
 )
 
 
-def create_app(project: ConsoleProject, looking: Looking | None = None) -> FastAPI:
+def create_app(project: Project, looking: Looking | None = None) -> FastAPI:
     """Return the ASGI application of one project's control plane and console.
 
     Args:
@@ -74,7 +74,7 @@ def create_app(project: ConsoleProject, looking: Looking | None = None) -> FastA
     return app
 
 
-def _health(project: ConsoleProject) -> APIRouter:
+def _health(project: Project) -> APIRouter:
     router = APIRouter(prefix="/health", default_response_class=Json)
 
     @router.get("/live")

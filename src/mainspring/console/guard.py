@@ -19,10 +19,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mainspring.console.answers import error_json
-from mainspring.console.project import ConsoleProject
 from mainspring.console.render import error_page, login_page, wants_page
 from mainspring.core.error_codes import codes_of
 from mainspring.core.errors import Invalid, MainspringError, TooLarge
+from mainspring.project import Project
 from mainspring.security.hosts import allowed_hosts, check_host, check_origin
 from mainspring.security.model import Action, Principal, Session
 from mainspring.security.sessions import Sessions
@@ -67,7 +67,7 @@ def form(body: bytes) -> dict[str, str]:
     return {name: values[0] for name, values in fields.items()}
 
 
-def cookie_name(project: ConsoleProject) -> str:
+def cookie_name(project: Project) -> str:
     """Return the session cookie's name: browsers share cookies between ports, so the port is in it."""
     return f"mainspring_{project.settings.control.port}"
 
@@ -82,7 +82,7 @@ def action_for(method: str, path: str) -> Action:
 class Guard:
     """ASGI middleware, outermost."""
 
-    def __init__(self, app: ASGIApp, *, project: ConsoleProject, sessions: Sessions) -> None:
+    def __init__(self, app: ASGIApp, *, project: Project, sessions: Sessions) -> None:
         self._app = app
         self._project = project
         self._sessions = sessions

@@ -21,12 +21,12 @@ from mainspring.console.guard import caller, cookie_name, form
 from mainspring.console.jobs.pages import add_job_pages
 from mainspring.console.models.pages import add_model_pages
 from mainspring.console.predictions.evidence import evidence
-from mainspring.console.project import ConsoleProject
 from mainspring.console.render import login_page, page
 from mainspring.console.runs.pages import add_run_pages
 from mainspring.console.search.pages import add_search_pages
 from mainspring.core.errors import Denied, Overloaded
 from mainspring.core.ids import check_id
+from mainspring.project import Project
 from mainspring.security.attempts import Attempts
 from mainspring.security.model import Action, AuditEvent, Principal
 from mainspring.security.refused import FLUSH_S, Refusals
@@ -40,7 +40,7 @@ _OWN_PAGE = re.compile(
 )
 
 
-def pages(project: ConsoleProject, sessions: Sessions, looking: Looking, refusals: Refusals) -> APIRouter:
+def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refusals) -> APIRouter:
     """Return the routes of the pages."""
     router = APIRouter(include_in_schema=False)
     cookie, release, attempts = cookie_name(project), version("mainspring"), Attempts()
@@ -147,7 +147,7 @@ def pages(project: ConsoleProject, sessions: Sessions, looking: Looking, refusal
     return router
 
 
-def _note(project: ConsoleProject, who: str, action: str, detail: str = "") -> None:
+def _note(project: Project, who: str, action: str, detail: str = "") -> None:
     project.audit.append([AuditEvent(project.wall.now(), who, action, "console", detail)])
 
 
@@ -155,6 +155,6 @@ def _named(principal: Principal) -> str:
     return f"{principal.name} ({principal.id})"
 
 
-def _name_of(project: ConsoleProject, principal_id: str) -> str:
+def _name_of(project: Project, principal_id: str) -> str:
     key = project.key_store.find(principal_id)
     return key.name if key else principal_id

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mainspring.core.errors import MainspringError, NotFound
+from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.core.locks import FileLocks, Locks
 from mainspring.core.memory import expect_room
 from mainspring.core.settings import Settings, Url
@@ -80,19 +80,30 @@ class Project:
     """A project's adapters and services. `clock` is the domain's time, `wall` the machine's.
 
     Keys, runs, promotions and audit events are dated by `wall`: a replayed clock never makes a key valid again.
+
+    Args:
+        settings: The profile that adapters and services are built from, each when it is first used.
+        parts: Parts by name that stand in for those that the settings name: `clock=`, `lake=`, `definitions=` in tests.
+
+    Raises:
+        Invalid: A project has no part of that name.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, **parts: Any) -> None:
         self.settings: Settings = settings
         self.reads_only: bool = False  # whether whoever opened it writes nothing that is shared with other profiles
-        self.wall: Clock = SystemClock()
+        self.wall: Clock = parts.pop("wall", SystemClock())
         self._building = threading.RLock()  # held while a part of the project is built, or its definitions are loaded
-        self._loaded: Definitions | None = None
+        self._loaded: Definitions | None = parts.pop("definitions", None)
         self._imported: ModuleFiles = {}  # when they were loaded
         self._following = False
         self._applied: tuple[str, float] = ("", 0.0)  # the mark of what was applied, and when it was looked at
         self._expected = False
         self._keeps_bundles = False
+        for name, part in parts.items():
+            if not isinstance(getattr(type(self), name, None), functools.cached_property):
+                raise Invalid(f"A project has no part {name!r}.", fix="name an adapter or a service of `Project`.")
+            vars(self)[name] = part
 
     def _build(self, port: str, table: Mapping[str, Build], url: Url) -> Any:
         return backends.build(port, table, Context(url, self))

@@ -2,10 +2,10 @@
 
 import hashlib
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,33 +13,23 @@ import onnx
 import pyarrow as pa
 
 from mainspring.core.expr import col, hours
+from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Boolean, DType, Float32, String
 from mainspring.core.settings import Address, Settings, Url
-from mainspring.core.time import DAY, HOUR, MINUTE, WEEK, Clock, ManualClock, parse_instant
-from mainspring.data.adapters.catalog import CatalogSnapshots
-from mainspring.data.adapters.memory import MemoryLake
+from mainspring.core.time import DAY, HOUR, MINUTE, WEEK, ManualClock, parse_instant
 from mainspring.data.model import SEQUENCE, VISIBLE_AT, DatasetCommit, Source
-from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.aggregations import last, mean
 from mainspring.features.layout import slot
 from mainspring.features.model import Entity, FeatureView, Mark, Observations, RequestFeatures
-from mainspring.jobs.adapters.catalog import CatalogJobs
-from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Prediction
-from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.model import ColumnDrift, Window
-from mainspring.project.catalog import memory_catalog
-from mainspring.registry.adapters.catalog import CatalogApprovals, CatalogDeletions
-from mainspring.registry.adapters.memory import MemoryBlobs, MemoryTracking, MemoryVersions
-from mainspring.registry.adapters.memory_search import search_tracked
-from mainspring.registry.bundles import Bundles, seal
+from mainspring.project import Project as MainspringProject
+from mainspring.project.definitions.loading import Definitions
+from mainspring.registry.bundles import seal
 from mainspring.registry.model import AliasMove, Input, Manifest
-from mainspring.security.adapters.catalog import CatalogAuditLog, CatalogEndedSessions, CatalogKeyStore
-from mainspring.security.keys import Authenticator, issue
+from mainspring.security.keys import issue
 from mainspring.security.model import Action
-from mainspring.security.policy import CedarAuthoriser
 from mainspring.security.signing import SigningKey
-from mainspring.serving.adapters.catalog import CatalogBaselines, CatalogRoutes
 from mainspring.serving.model import Arm, Endpoint, Route
 from mainspring.stats.reference import profile
 from mainspring.training.gates import at_most, beats
@@ -77,7 +67,7 @@ def train(data, run):
     """Whether a flight arrives more than 15 minutes late, two hours ahead."""
 
 
-def definitions(endpoint: str = "late-arrival") -> "Definitions":
+def definitions(endpoint: str = "late-arrival") -> Definitions:
     observations = Observations(schedule, keys=[flight, origin], at=col("scheduled_departure") - hours(2))
     model = Model(
         "late-arrival",
@@ -88,7 +78,7 @@ def definitions(endpoint: str = "late-arrival") -> "Definitions":
         task="binary",
         gates=(beats("auc", by=0.005), at_most("brier", 0.2)),
     )
-    return Definitions(
+    return declared(
         sources={source.name: source for source in (schedule, departures, weather, arrivals)},
         views={view.name: view for view in (traffic, air)},
         request_features={plan.name: plan},
@@ -97,13 +87,10 @@ def definitions(endpoint: str = "late-arrival") -> "Definitions":
     )
 
 
-@dataclass(frozen=True)
-class Definitions:
-    sources: Mapping[str, Source] = field(default_factory=dict)
-    views: Mapping[str, FeatureView] = field(default_factory=dict)
-    request_features: Mapping[str, RequestFeatures] = field(default_factory=dict)
-    models: Mapping[str, Model] = field(default_factory=dict)
-    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+def declared(**kinds: Any) -> Definitions:
+    """Return definitions of the kinds given, such as `sources={...}`, and none of the others."""
+    none: dict[str, Any] = {each.name: {} for each in fields(Definitions)} | {"observations": ()}
+    return Definitions(**none | kinds)
 
 
 def _settings() -> Settings:
@@ -131,39 +118,21 @@ def _settings() -> Settings:
     )
 
 
-@dataclass(frozen=True)
-class Project:
-    """What `mainspring.project.composition.Project` offers, out of the public memory adapters."""
+class Project(MainspringProject):
+    """A project in memory, on clocks that stand still; `parts` replace its own."""
 
-    settings: Settings = field(default_factory=_settings)
-    clock: Clock = field(default_factory=lambda: ManualClock(NOW))
-    wall: Clock = field(default_factory=lambda: ManualClock(NOW))
-    pepper: bytes = PEPPER
-    key_store: CatalogKeyStore = field(default_factory=lambda: CatalogKeyStore(memory_catalog()))
-    ended_sessions: CatalogEndedSessions = field(default_factory=lambda: CatalogEndedSessions(memory_catalog()))
-    authoriser: CedarAuthoriser = field(default_factory=CedarAuthoriser)
-    audit: CatalogAuditLog = field(default_factory=lambda: CatalogAuditLog(memory_catalog()))
-    lake: MemoryLake = field(default_factory=MemoryLake)
-    snapshots: CatalogSnapshots = field(default_factory=lambda: CatalogSnapshots(memory_catalog()))
-    online: MemoryOnlineStore = field(default_factory=MemoryOnlineStore)
-    tracking: MemoryTracking = field(default_factory=MemoryTracking)
-    versions: MemoryVersions = field(default_factory=MemoryVersions)
-    approvals: CatalogApprovals = field(default_factory=lambda: CatalogApprovals(memory_catalog()))
-    deletions: CatalogDeletions = field(default_factory=lambda: CatalogDeletions(memory_catalog()))
-    blobs: MemoryBlobs = field(default_factory=MemoryBlobs)
-    signing_key: SigningKey = field(default_factory=lambda: SigningKey(bytes(32)))
-    routes: CatalogRoutes = field(default_factory=lambda: CatalogRoutes(memory_catalog()))
-    baselines: CatalogBaselines = field(default_factory=lambda: CatalogBaselines(memory_catalog()))
-    predictions: MemoryLedger = field(default_factory=MemoryLedger)
-    monitors: CatalogMonitors = field(default_factory=lambda: CatalogMonitors(memory_catalog()))
-    jobs: CatalogJobs = field(default_factory=lambda: CatalogJobs(memory_catalog()))
-    definitions: Definitions = field(default_factory=Definitions)
+    def __init__(self, settings: Settings | None = None, **parts: Any) -> None:
+        still = {name: ManualClock(NOW) for name in ("clock", "wall")}
+        secrets = {"pepper": PEPPER, "signing_key": SigningKey(bytes(32))}
+        self._given = {**still, **secrets, "own_locks": MemoryLocks(), "definitions": declared(), **parts}
+        super().__init__(settings or _settings(), **self._given)
 
-    def __post_init__(self) -> None:
-        authenticator = Authenticator(self.key_store, self.pepper, self.wall)
-        object.__setattr__(self, "authenticator", authenticator)
-        object.__setattr__(self, "run_search", search_tracked(self.tracking))
-        object.__setattr__(self, "bundles", Bundles(self.blobs, self.signing_key.public))
+    def having(self, settings: Settings | None = None, **parts: Any) -> "Project":
+        """Return this project with other parts. What is built of its stores is built again."""
+        stores = ("engine", "lake", "online", "tracking", "versions", "blobs", "predictions")
+        return Project(
+            settings or self.settings, **{name: getattr(self, name) for name in stores} | self._given | parts
+        )
 
     def key(self, *scopes: Action, name: str = "administrator") -> str:
         """Return a new key's token, with all scopes unless some are named."""

@@ -17,7 +17,7 @@ from mainspring.core.settings import Address
 
 def anywhere(project: Project) -> Project:
     """Return the project with a free port for its console."""
-    return replace(project, settings=replace(project.settings, control=Address("127.0.0.1", free_port())))
+    return project.having(settings=replace(project.settings, control=Address("127.0.0.1", free_port())))
 
 
 @contextmanager

@@ -30,7 +30,7 @@ class Queued:
 
 def queued(project: Project, more: int = 0) -> Queued:
     """Return the project with jobs and schedules; `more` jobs were done before them."""
-    project = replace(project, settings=replace(project.settings, schedules=read_schedules(SCHEDULES)))
+    project = project.having(settings=replace(project.settings, schedules=read_schedules(SCHEDULES)))
     store = project.jobs
     for number in range(more):
         store.enqueue([NewJob("tidy")], NOW - 9 * DAY + number * MINUTE)

@@ -47,10 +47,10 @@ def registered(folder: Path, project: Project | None = None, versions: int = 34)
     project = project or populated()
     (folder / "cards").mkdir(parents=True, exist_ok=True)
     (folder / "cards" / f"{MODEL}.md").write_text(WORDS)
-    project = replace(project, settings=replace(project.settings, root=folder, approvals=1))
+    project = project.having(settings=replace(project.settings, root=folder, approvals=1))
     model = project.definitions.models[MODEL]
     asking = replace(model, gates=(*model.gates, approved(by=1)), owner="the desk")
-    project = replace(project, definitions=replace(project.definitions, models={MODEL: asking}))
+    project = project.having(definitions=replace(project.definitions, models={MODEL: asking}))
     draw = random.Random(4)
     made: list[ModelVersion] = []
     for number in range(versions - 2):

@@ -1,13 +1,12 @@
 """A shop whose data is as messy as data is: two keys, corrections, late rows, a column that identifies a person."""
 
 import random
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 import mainspring as ms
-from kit.console.flights import Definitions, Project
+from kit.console.flights import Project, declared
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, MINUTE, ManualClock, format_instant, parse_instant
 from mainspring.data.adapters.memory import MemoryLake
@@ -15,6 +14,7 @@ from mainspring.data.commits import commit
 from mainspring.data.ingest import Ingestor
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.materialise import Materialiser
+from mainspring.project.definitions.loading import Definitions
 from mainspring.training.model import Model
 
 NOW = parse_instant("2024-03-20T10:30:00Z")
@@ -129,7 +129,7 @@ def landed(data: list[dict[str, Any]] | None = None, lake: Any = None) -> Any:
 
 def definitions(*views: Any) -> Definitions:
     shown = views or (Orders, Returns)
-    return Definitions(
+    return declared(
         sources={source.name: source for source in (orders, returns, schedule)},
         views={view.name: view for view in shown},
         request_features={"Basket": Basket},
@@ -159,7 +159,7 @@ def shop(**more: Any) -> Project:
 
 
 def whole(project: Project, lake: Any) -> Project:
-    return replace(project, lake=lake)
+    return project.having(lake=lake)
 
 
 def asked(instants: list[int], keys: list[tuple[str, int]]) -> pa.Table:

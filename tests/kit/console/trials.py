@@ -2,7 +2,6 @@
 
 import math
 import random
-from dataclasses import replace
 
 from kit.console.flights import NOW, Project, populated
 from mainspring.core.time import HOUR, MINUTE, SECOND
@@ -53,4 +52,4 @@ def _trial(project: Project, draw: random.Random, number: int, at: int, tags: di
 
 def empty() -> Project:
     """Return a project without a run."""
-    return replace(populated(), tracking=type(populated().tracking)())
+    return populated().having(tracking=type(populated().tracking)())

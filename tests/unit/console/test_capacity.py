@@ -66,7 +66,7 @@ def test_live_numbers_come_from_the_processes(tmp_path: Path) -> None:
     from mainspring.serving.plane.slots import Slots, folder
 
     project = populated()
-    project = replace(project, settings=replace(project.settings, state=tmp_path))
+    project = project.having(settings=replace(project.settings, state=tmp_path))
     project.baselines.add(baseline(project))
     metrics = Metrics(ready=lambda: True, served=dict, waiting=dict, refused=lambda: 0)
     of_it = metrics.of("late-arrival")

@@ -7,7 +7,7 @@ import pytest
 
 import mainspring as ms
 from kit.console.client import Client
-from kit.console.flights import Definitions, Project
+from kit.console.flights import Project, declared
 from kit.console.shop import NOW, Orders, buyer, definitions, landed, orders, rows, shop
 from mainspring.console.app import create_app
 from mainspring.console.background_cache import Looking
@@ -79,7 +79,7 @@ class TestFeatures:
         assert len(answer.text) < 20_000
 
     def test_no_view(self) -> None:
-        text = shown(Project(definitions=Definitions()), "/features")
+        text = shown(Project(definitions=declared()), "/features")
         assert "No feature view is declared yet" in text
         assert "mainspring apply" in text
 
@@ -156,7 +156,7 @@ class TestOneView:
         assert "There is no row of returns yet that is visible now" in text
 
     def test_a_view_that_was_never_materialised(self, here) -> None:
-        text = shown(replace(here, online=MemoryOnlineStore()), "/features/Orders?key.country=AT&key.number=1")
+        text = shown(here.having(online=MemoryOnlineStore()), "/features/Orders?key.country=AT&key.number=1")
         assert "Not materialised" in text
         assert "run mainspring materialize Orders" in text
         assert "The view was never materialised" in text
@@ -291,7 +291,7 @@ class TestData:
         assert "Source commits" in text_of(client.page("/data/tables/commits").text)
 
     def test_no_source(self) -> None:
-        text = shown(Project(definitions=Definitions()), "/data")
+        text = shown(Project(definitions=declared()), "/data")
         assert "No source is declared yet" in text
         assert "mainspring ingest orders FILE" in text
 
@@ -365,21 +365,21 @@ class SilentVersions(MemoryVersions):
 class TestSomethingIsGone:
     @pytest.mark.parametrize("path", PAGES)
     def test_the_store(self, path) -> None:
-        text = shown(replace(shop(), online=SilentStore()), path)
+        text = shown(shop().having(online=SilentStore()), path)
         assert path.startswith("/data") or "The online store did not answer." in text
 
     def test_the_store_when_an_entity_is_looked_up(self) -> None:
         path = "/features/Orders?key.country=AT&key.number=1"
-        assert "The online store did not answer." in shown(replace(shop(), online=SilentStore()), path, 503)
+        assert "The online store did not answer." in shown(shop().having(online=SilentStore()), path, 503)
 
     @pytest.mark.parametrize("path", PAGES)
     def test_the_lake(self, path, here) -> None:
-        text = shown(replace(here, lake=DamagedLake()), path)
+        text = shown(here.having(lake=DamagedLake()), path)
         assert path == "/data/commits" or "The log of the table is damaged." in text
 
     @pytest.mark.parametrize("path", ["/features/Orders", "/data/orders"])
     def test_the_registry(self, path, here) -> None:
-        text = shown(replace(here, versions=SilentVersions()), path)
+        text = shown(here.having(versions=SilentVersions()), path)
         assert "The registry did not answer." in text
         assert "Lineage" in text
 
@@ -408,7 +408,7 @@ def test_whatever_people_call_things_is_only_text() -> None:
     from mainspring.core.locks import MemoryLocks
     from mainspring.data.ingest import Ingestor
 
-    project = Project(definitions=Definitions(sources={"orders": source}, views={"Orders": view}))
+    project = Project(definitions=declared(sources={"orders": source}, views={"Orders": view}))
     project.clock.set(NOW)
     arriving = [
         {"country": HOSTILE, "number": n, "status": status, "at": "2024-03-20T00:00:00Z"}
@@ -503,7 +503,7 @@ class TestApi:
         assert client.get(f"/api/data/commits/{first.id}/difference").json() is None
 
     def test_a_lake_that_is_damaged_is_503_where_it_was_asked_for(self, here) -> None:
-        client = Client(create_app(replace(here, lake=DamagedLake())), here.key())
+        client = Client(create_app(here.having(lake=DamagedLake())), here.key())
         answer = client.get("/api/features/Orders/distributions")
         assert (answer.status_code, answer.json()["error"]) == (503, "The log of the table is damaged.")
 

@@ -2,7 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kit.console.flights import NOW, Definitions, Project
+from kit.console.flights import NOW, Project, declared
 from mainspring.console.endpoints.freshness import freshness
 from mainspring.core.errors import Corrupt
 from mainspring.core.schema import Float32
@@ -20,7 +20,7 @@ def rows(*times: int) -> pa.Table:
 
 
 def found(lake, now: int = NOW):
-    project = Project(definitions=Definitions(sources={"quotes": quotes}), lake=lake, clock=ManualClock(now))
+    project = Project(definitions=declared(sources={"quotes": quotes}), lake=lake, clock=ManualClock(now))
     (row,) = freshness(project, "", now)
     return row
 

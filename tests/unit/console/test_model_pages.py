@@ -2,14 +2,13 @@
 
 import re
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from kit.console.client import Client
-from kit.console.flights import NOW, Definitions, Project, populated
+from kit.console.flights import NOW, Project, declared, populated
 from kit.console.registered import MODEL, OTHER, key, registered, searched
 from mainspring.console.app import create_app
 from mainspring.console.background_cache import Looking
@@ -67,7 +66,7 @@ class TestModels:
         assert "No model has “<i>” in its name." in text_of(shown(client, "/models?q=%3Ci%3E"))
 
     def test_a_project_without_a_model(self) -> None:
-        bare = Project(definitions=Definitions())
+        bare = Project(definitions=declared())
         assert "No model yet" in shown(Client(create_app(bare), bare.key()), "/models")
 
 
@@ -143,7 +142,7 @@ class TestModel:
         assert f'href="/runs/{run}/search"' in page
 
     def test_one_that_was_declared_but_never_trained(self) -> None:
-        project = replace(populated(), versions=MemoryVersions())
+        project = populated().having(versions=MemoryVersions())
         client = Client(create_app(project), project.key())
         assert "It has no version yet" in text_of(shown(client, f"/models/{MODEL}"))
         assert "never trained" in shown(client, "/models")

@@ -70,7 +70,7 @@ def test_only_what_is_checked_is_called_fresh_and_else_the_age_is_shown() -> Non
     assert re.search(r"Data 881 d( \d+ h)? old (\w+ )?newest event", page)
     assert "Weather Materialised" in page
     checked = {name: replace(source, checks=[fresh("900d")]) for name, source in project.definitions.sources.items()}
-    known = replace(project, definitions=replace(project.definitions, sources=checked, models={}))
+    known = project.having(definitions=replace(project.definitions, sources=checked, models={}))
     page = text_of(Client(create_app(known), key).page("/").text)
     assert "departures Fresh" in page
 
@@ -195,13 +195,13 @@ class TestNothingYet:
         assert "never materialised: run mainspring materialize Weather" in shown
 
     def test_no_window(self) -> None:
-        project = replace(populated(), monitors=CatalogMonitors(memory_catalog()))
+        project = populated().having(monitors=CatalogMonitors(memory_catalog()))
         shown = self.shown(project)
         assert "No window has been watched yet" in shown
         assert "Recent predictions" in shown
 
     def test_no_labels_and_too_few_predictions(self) -> None:
-        project = replace(populated(), monitors=CatalogMonitors(memory_catalog()))
+        project = populated().having(monitors=CatalogMonitors(memory_catalog()))
         bare = [
             msgspec.structs.replace(window, labels=0, coverage=0.0, lag_p50_s=None, quality={}, columns=())
             for window in windows()

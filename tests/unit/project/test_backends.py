@@ -10,9 +10,12 @@ import pytest
 
 from mainspring.core.errors import Conflict, Invalid, MissingExtra
 from mainspring.core.settings import Url
+from mainspring.core.time import ManualClock
 from mainspring.project import Project, backends, open_project
 from mainspring.project.backends import Context, build
+from mainspring.project.catalog import memory_catalog
 from mainspring.project.settings import load_settings
+from mainspring.serving.adapters.catalog import CatalogRoutes
 
 TABLES = {name: table for name, table in vars(backends).items() if name.isupper() and isinstance(table, dict)}
 PORTS = (
@@ -135,3 +138,18 @@ def test_an_embedded_profile_finds_its_locks_where_they_always_were(tmp_path: Pa
     project = _project(tmp_path)
     with project.locks.hold("ingest.orders"):
         assert (project.settings.state / "locks" / "ingest.orders.lock").exists()
+
+
+def test_parts_that_are_given_stand_in_for_those_of_the_settings(tmp_path: Path) -> None:
+    engine, wall = memory_catalog(), ManualClock(5)
+    project = Project(_project(tmp_path).settings, engine=engine, wall=wall)
+    project.routes.publish([])
+    assert CatalogRoutes(engine).revision() == 1
+    assert project.clock is wall
+    assert not (project.settings.state / "catalog.db").exists()
+
+
+@pytest.mark.parametrize("name", ["lakes", "close", "allowed_hosts"])
+def test_a_part_that_no_project_has_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(Invalid, match=f"no part '{name}'"):
+        Project(_project(tmp_path).settings, **{name: None})

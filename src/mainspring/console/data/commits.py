@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from mainspring.console.background_cache import Looking
 from mainspring.console.features.values import Seen
-from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError
 from mainspring.data.model import DatasetCommit
+from mainspring.project import Project
 
 if TYPE_CHECKING:
     from mainspring.data.diff import TableDiff
@@ -51,7 +51,7 @@ class CommitPage:
         return sum(table.version != table.before for table in self.tables)
 
 
-def commit_list(project: ConsoleProject) -> tuple[CommitRow, ...]:
+def commit_list(project: Project) -> tuple[CommitRow, ...]:
     """Return the newest commits, newest first."""
     commits, tags = project.snapshots.log(SHOWN_COMMITS), tags_of(project)
     known = {commit.id: commit for commit in commits}
@@ -61,7 +61,7 @@ def commit_list(project: ConsoleProject) -> tuple[CommitRow, ...]:
     )
 
 
-def commit_page(project: ConsoleProject, name: str, to: str | None = None) -> CommitPage:
+def commit_page(project: Project, name: str, to: str | None = None) -> CommitPage:
     """Return one commit beside its parent, or beside the commit `to`.
 
     Args:
@@ -82,7 +82,7 @@ def commit_page(project: ConsoleProject, name: str, to: str | None = None) -> Co
     )
 
 
-def differences(project: ConsoleProject, looking: Looking, view: CommitPage) -> Seen[list[TableDiff]]:
+def differences(project: Project, looking: Looking, view: CommitPage) -> Seen[list[TableDiff]]:
     """Return the difference of the rows and columns of two commits, if it is ready soon."""
     from mainspring.data.diff import diff
 
@@ -109,7 +109,7 @@ def differences(project: ConsoleProject, looking: Looking, view: CommitPage) -> 
     return Seen(ready, found, None)
 
 
-def tags_of(project: ConsoleProject) -> dict[str, tuple[str, ...]]:
+def tags_of(project: Project) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for tag, commit in sorted(project.snapshots.tags().items()):
         found[commit] = (*found.get(commit, ()), tag)
@@ -122,7 +122,7 @@ def _changed(commit: DatasetCommit, parent: DatasetCommit | None) -> tuple[str, 
     return tuple(table for table in tables if commit.versions.get(table) != before.get(table))
 
 
-def _compared(project: ConsoleProject, table: str, commit: DatasetCommit, other: DatasetCommit | None) -> CommitTable:
+def _compared(project: Project, table: str, commit: DatasetCommit, other: DatasetCommit | None) -> CommitTable:
     version = commit.versions.get(table)
     before = other.versions.get(table) if other else None
     return CommitTable(
@@ -135,7 +135,7 @@ def _compared(project: ConsoleProject, table: str, commit: DatasetCommit, other:
     )
 
 
-def _rows(project: ConsoleProject, table: str, version: int | None) -> int | None:
+def _rows(project: Project, table: str, version: int | None) -> int | None:
     if version is None:
         return None
     try:

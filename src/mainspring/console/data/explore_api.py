@@ -21,16 +21,16 @@ from mainspring.console.features.values import (
     project_lineage,
     view_page,
 )
-from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import NotFound, Unavailable
 from mainspring.core.ids import ID_PATTERN, check_id
+from mainspring.project import Project
 
 Id = Annotated[str, Path(pattern=f"^{ID_PATTERN}$")]
 MaybeId = Annotated[str | None, Query(pattern=f"^{ID_PATTERN}$")]
 Words = Annotated[str, Query(max_length=200)]
 
 
-def add_explore_api(router: APIRouter, project: ConsoleProject, looking: Looking) -> None:
+def add_explore_api(router: APIRouter, project: Project, looking: Looking) -> None:
     """Add the routes under `/api/features`, `/api/lineage` and `/api/data`."""
 
     @router.get("/features")

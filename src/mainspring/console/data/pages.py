@@ -14,13 +14,13 @@ from mainspring.console.data.tables import find_source, profiled, source_page, t
 from mainspring.console.features.pages import Frame
 from mainspring.console.features.values import page_of, source_address
 from mainspring.console.lineage_picture import picture
-from mainspring.console.project import ConsoleProject
 from mainspring.console.render import page
 from mainspring.core.ids import check_id
 from mainspring.operations.data.lineage import SOURCE
+from mainspring.project import Project
 
 
-def add_data_pages(router: APIRouter, project: ConsoleProject, looking: Looking, frame: Frame) -> None:
+def add_data_pages(router: APIRouter, project: Project, looking: Looking, frame: Frame) -> None:
     """Add the routes under `/data`."""
 
     def framed(request: Request, **content: Any) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from mainspring.console.background_cache import Looking
 from mainspring.console.data.commits import PROFILED_ROWS, SHOWN_COMMITS, tags_of
 from mainspring.console.features.values import Seen, project_lineage
-from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.data.model import DERIVED_PREFIXES, QUARANTINE_SUFFIX, Check, Source
 from mainspring.operations.data import lineage as graph
 from mainspring.operations.data.lineage import Lineage
 from mainspring.operations.data.tables import CommitChange, Extent, changes_of, extent, newest, quarantine_reasons
+from mainspring.project import Project
 
 if TYPE_CHECKING:
     from mainspring.data.profile import TableProfile
@@ -85,7 +85,7 @@ class SourcePage:
     problems: tuple[str, ...]
 
 
-def table_list(project: ConsoleProject) -> TableList:
+def table_list(project: Project) -> TableList:
     """Return every source with its table, and the other tables there are."""
     sources, now = project.definitions.sources, project.clock.now()
     rows = tuple(_row(project, sources[name], now) for name in sorted(sources))
@@ -101,7 +101,7 @@ def table_list(project: ConsoleProject) -> TableList:
     return TableList(rows, others, commits, now, problem)
 
 
-def find_source(project: ConsoleProject, name: str) -> Source:
+def find_source(project: Project, name: str) -> Source:
     """Return a declared source.
 
     Raises:
@@ -113,7 +113,7 @@ def find_source(project: ConsoleProject, name: str) -> Source:
     return source
 
 
-def source_page(project: ConsoleProject, source: Source) -> SourcePage:
+def source_page(project: Project, source: Source) -> SourcePage:
     """Return the page of a source."""
     problems: list[str] = []
     reasons: Mapping[str, int] = {}
@@ -148,7 +148,7 @@ def source_page(project: ConsoleProject, source: Source) -> SourcePage:
     )
 
 
-def profiled(project: ConsoleProject, looking: Looking, source: Source) -> Seen[TableProfile]:
+def profiled(project: Project, looking: Looking, source: Source) -> Seen[TableProfile]:
     """Return the profile of the source's columns, if it is ready soon."""
     from mainspring.data.profile import profile
 
@@ -174,7 +174,7 @@ def worded(check: Check) -> str:
     return f"fresh within {format_duration(check.within)}" if check.kind == "fresh" else str(check)
 
 
-def _row(project: ConsoleProject, source: Source, now: int) -> TableRow:
+def _row(project: Project, source: Source, now: int) -> TableRow:
     held, last, quarantined, problem, state = None, None, None, None, FRESH
     allowed = min((check.within for check in source.checks if check.kind == "fresh"), default=None)
     try:
@@ -206,7 +206,7 @@ def _row(project: ConsoleProject, source: Source, now: int) -> TableRow:
     )
 
 
-def _other(project: ConsoleProject, name: str) -> OtherTable:
+def _other(project: Project, name: str) -> OtherTable:
     try:
         return OtherTable(name, extent(project.lake.scan(name)), None)
     except MainspringError as error:

@@ -9,16 +9,16 @@ from fastapi.responses import Response
 
 from mainspring.console.answers import Answer
 from mainspring.console.endpoints.overview import endpoints
-from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import NotFound
 from mainspring.core.ids import ID_PATTERN, check_id
+from mainspring.project import Project
 
 Id = Annotated[str, Path(pattern=f"^{ID_PATTERN}$")]
 Instant = Annotated[int, Query(ge=-(2**63), lt=2**63)]  # UTC epoch microseconds
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
-def add_endpoint_api(router: APIRouter, project: ConsoleProject) -> None:
+def add_endpoint_api(router: APIRouter, project: Project) -> None:
     """Add the routes under /api/endpoints."""
 
     def known(name: str) -> str:

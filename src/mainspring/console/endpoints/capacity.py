@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from mainspring.console.charts import small_bars
 from mainspring.console.endpoints.load_picture import load_picture
-from mainspring.console.project import ConsoleProject
+from mainspring.project import Project
 from mainspring.serving.load.numbers import Distribution, EndpointNumbers, read_numbers
 from mainspring.serving.model import Baseline
 from mainspring.serving.plane.slots import folder, merged, numbers
@@ -55,7 +55,7 @@ class Capacity:
         return [(_WORDS.get(why, why), int(count)) for why, count in sorted(found.items(), key=lambda one: -one[1])]
 
 
-def capacity(project: ConsoleProject, endpoint: str, digests: Mapping[str, float]) -> Capacity:
+def capacity(project: Project, endpoint: str, digests: Mapping[str, float]) -> Capacity:
     """Return the capacity of an endpoint.
 
     Args:

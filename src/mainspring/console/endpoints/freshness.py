@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.time import from_datetime
 from mainspring.data.model import Source, TableScan
 from mainspring.features.layout import slot
 from mainspring.features.model import FeatureView, views_of
+from mainspring.project import Project
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,7 +41,7 @@ class Freshness:
         return "unchecked" if self.allowed_us is None else "fresh"
 
 
-def freshness(project: ConsoleProject, model: str, now: int) -> tuple[Freshness, ...]:
+def freshness(project: Project, model: str, now: int) -> tuple[Freshness, ...]:
     """Return the sources and views of a model, or of the whole project where the model is not declared."""
     definitions = project.definitions
     known = definitions.models.get(model)
@@ -58,7 +58,7 @@ def freshness(project: ConsoleProject, model: str, now: int) -> tuple[Freshness,
     )
 
 
-def _source(project: ConsoleProject, source: Source, now: int) -> Freshness:
+def _source(project: Project, source: Source, now: int) -> Freshness:
     allowed = min((check.within for check in source.checks if check.kind == "fresh"), default=None)
     try:
         newest, rows = _newest(project.lake.scan(source.name), source.event_time)
@@ -70,7 +70,7 @@ def _source(project: ConsoleProject, source: Source, now: int) -> Freshness:
     return Freshness(source.name, "source", newest, rows, allowed, late)
 
 
-def _view(project: ConsoleProject, view: FeatureView, every: int, now: int) -> Freshness:
+def _view(project: Project, view: FeatureView, every: int, now: int) -> Freshness:
     # Twice the schedule: one round may be under way.
     allowed = 2 * every
     try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.delivery.gates import BASELINE, baseline_of
+from mainspring.project import Project
 from mainspring.registry.model import AliasMove, Bundle, ModelVersion
 from mainspring.serving.model import Arm, Route
 
@@ -48,7 +48,7 @@ class Live:
     arms: tuple[LiveVersion, ...]
 
 
-def live(project: ConsoleProject, endpoint: str, route: Route | None) -> Live:
+def live(project: Project, endpoint: str, route: Route | None) -> Live:
     """Return the endpoint's live versions; without a route, `arms` is empty."""
     declared = project.definitions.endpoints.get(endpoint)
     model = route.model if route else declared.model_name if declared else ""
@@ -59,7 +59,7 @@ def live(project: ConsoleProject, endpoint: str, route: Route | None) -> Live:
     return Live(endpoint, model, alias, definition.task if definition else None, deadline, arms)
 
 
-def _arm(project: ConsoleProject, model: str, alias: str, arm: Arm) -> LiveVersion:
+def _arm(project: Project, model: str, alias: str, arm: Arm) -> LiveVersion:
     version = bundle = problem = None
     try:
         version = project.versions.get(model, arm.version)
@@ -80,7 +80,7 @@ def _arm(project: ConsoleProject, model: str, alias: str, arm: Arm) -> LiveVersi
     )
 
 
-def put_live(project: ConsoleProject, model: str, alias: str, number: str) -> AliasMove | None:
+def put_live(project: Project, model: str, alias: str, number: str) -> AliasMove | None:
     """Return the newest move that let the alias name this version."""
     try:
         moves = project.versions.moves(model, alias or None)
@@ -89,7 +89,7 @@ def put_live(project: ConsoleProject, model: str, alias: str, number: str) -> Al
     return next((move for move in moves if move.new == number), None)
 
 
-def _metrics(project: ConsoleProject, model: str, bundle: Bundle | None) -> tuple[GateMetric, ...]:
+def _metrics(project: Project, model: str, bundle: Bundle | None) -> tuple[GateMetric, ...]:
     if bundle is None:
         return ()
     definition = project.definitions.models.get(model)

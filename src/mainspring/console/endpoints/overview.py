@@ -12,10 +12,10 @@ from mainspring.console.endpoints import series
 from mainspring.console.endpoints.capacity import Capacity, capacity
 from mainspring.console.endpoints.freshness import Freshness, freshness
 from mainspring.console.endpoints.live import Live, live
-from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import NotFound
 from mainspring.ledger.model import Prediction
 from mainspring.monitoring.model import ColumnDrift, Window
+from mainspring.project import Project
 
 SHOWN_WINDOWS = 60
 SHOWN_PREDICTIONS = 12
@@ -91,12 +91,12 @@ class Overview:
         return min(rows, key=lambda row: row.newest or 0, default=None)
 
 
-def endpoints(project: ConsoleProject) -> tuple[str, ...]:
+def endpoints(project: Project) -> tuple[str, ...]:
     """Return the names of all endpoints, declared or routed, sorted."""
     return tuple(sorted({*project.definitions.endpoints, *project.routes.current()}))
 
 
-def overview(project: ConsoleProject, endpoint: str) -> Overview:
+def overview(project: Project, endpoint: str) -> Overview:
     """Return the overview of one endpoint.
 
     Raises:
@@ -129,7 +129,7 @@ def overview(project: ConsoleProject, endpoint: str) -> Overview:
     )
 
 
-def _metric(project: ConsoleProject, state: Live, windows: Sequence[Window]) -> str | None:
+def _metric(project: Project, state: Live, windows: Sequence[Window]) -> str | None:
     """The first gate's metric where live quality has it, else the first that live quality has."""
     known = list(dict.fromkeys(name for window in windows for name in window.quality))
     definition = project.definitions.models.get(state.model)
@@ -143,7 +143,7 @@ def _held_out(state: Live, metric: str | None) -> float | None:
     return next((figure.value for figure in (arm.metrics if arm else ()) if figure.metric == metric), None)
 
 
-def _marks(project: ConsoleProject, state: Live, windows: Sequence[Window]) -> tuple[tuple[int, str], ...]:
+def _marks(project: Project, state: Live, windows: Sequence[Window]) -> tuple[tuple[int, str], ...]:
     if not windows or not state.alias:
         return ()
     moves = project.versions.moves(state.model, state.alias)

@@ -24,7 +24,6 @@ from mainspring.console.features.values import (
     view_page,
 )
 from mainspring.console.lineage_picture import picture
-from mainspring.console.project import ConsoleProject
 from mainspring.console.render import page
 from mainspring.core.error_codes import codes_of
 from mainspring.core.errors import MainspringError, NotFound
@@ -34,12 +33,13 @@ from mainspring.features.describe.distributions import Distributions
 from mainspring.features.model import FeatureView
 from mainspring.operations.data.lineage import VIEW
 from mainspring.operations.features.entity_values import EntityValues
+from mainspring.project import Project
 
 Frame = Callable[[Request], dict[str, Any]]
 _LONGEST_SEARCH = 200
 
 
-def add_feature_pages(router: APIRouter, project: ConsoleProject, looking: Looking, frame: Frame) -> None:
+def add_feature_pages(router: APIRouter, project: Project, looking: Looking, frame: Frame) -> None:
     """Add the routes `/features` and `/features/{view}`."""
 
     @router.get("/features")
@@ -67,7 +67,7 @@ def add_feature_pages(router: APIRouter, project: ConsoleProject, looking: Looki
 
 
 def _content(
-    project: ConsoleProject, looking: Looking, view: FeatureView, feature: str | None, query: dict[str, str]
+    project: Project, looking: Looking, view: FeatureView, feature: str | None, query: dict[str, str]
 ) -> tuple[dict[str, Any], int]:
     shown = view_page(project, view)
     seen = over_time(project, looking, view)

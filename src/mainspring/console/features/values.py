@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mainspring.console.background_cache import Looking
-from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.core.time import HOUR
 from mainspring.features.describe.distributions import Distributions, distributions
@@ -21,6 +20,7 @@ from mainspring.operations.data.lineage import Lineage, Node, lineage, models_us
 from mainspring.operations.features.entity_values import EntityValues, entity_values
 from mainspring.operations.features.search import owners, search
 from mainspring.operations.features.view_freshness import ViewFreshness, view_freshness
+from mainspring.project import Project
 
 KEY = "key."  # before a key's name in a query, so that no key is taken for another parameter
 _T = TypeVar("_T")
@@ -112,7 +112,7 @@ class Seen(Generic[_T]):
     problem: str | None
 
 
-def feature_list(project: ConsoleProject, words: str = "", owner: str | None = None) -> FeatureList:
+def feature_list(project: Project, words: str = "", owner: str | None = None) -> FeatureList:
     """Return the views that the words and the owner name, all by default."""
     definitions, now = project.definitions, project.clock.now()
     found = search(definitions.views.values(), words, owner)
@@ -137,7 +137,7 @@ def feature_list(project: ConsoleProject, words: str = "", owner: str | None = N
     return FeatureList(rows, demanded, tuple(owners(definitions.views.values())), len(definitions.views), now)
 
 
-def find_view(project: ConsoleProject, name: str) -> FeatureView:
+def find_view(project: Project, name: str) -> FeatureView:
     """Return a declared view.
 
     Raises:
@@ -149,7 +149,7 @@ def find_view(project: ConsoleProject, name: str) -> FeatureView:
     return view
 
 
-def view_page(project: ConsoleProject, view: FeatureView) -> ViewPage:
+def view_page(project: Project, view: FeatureView) -> ViewPage:
     """Return the page of a view."""
     whole, problem = project_lineage(project)
     return ViewPage(
@@ -170,7 +170,7 @@ def view_page(project: ConsoleProject, view: FeatureView) -> ViewPage:
     )
 
 
-def project_lineage(project: ConsoleProject) -> tuple[Lineage, str | None]:
+def project_lineage(project: Project) -> tuple[Lineage, str | None]:
     """Return the lineage of the whole project, with a note where the registry or the routes cannot be read."""
     definitions, problems = project.definitions, []
 
@@ -208,7 +208,7 @@ def source_address(name: str) -> str:
     return f"/data/{name}" if name != "commits" else f"/data/tables/{name}"
 
 
-def over_time(project: ConsoleProject, looking: Looking, view: FeatureView) -> Seen[Distributions]:
+def over_time(project: Project, looking: Looking, view: FeatureView) -> Seen[Distributions]:
     """Return the distributions of the view's features over time, if they are ready soon."""
     now = project.clock.now()
     try:
@@ -228,7 +228,7 @@ def entity_keys(view: FeatureView, query: Mapping[str, str]) -> dict[str, str]:
     return {name: query[KEY + name] for name in view.entity.keys if KEY + name in query}
 
 
-def looked_up(project: ConsoleProject, view: FeatureView, texts: Mapping[str, str]) -> EntityValues:
+def looked_up(project: Project, view: FeatureView, texts: Mapping[str, str]) -> EntityValues:
     """Return one entity's values now, online and offline.
 
     Raises:
@@ -243,12 +243,12 @@ def looked_up(project: ConsoleProject, view: FeatureView, texts: Mapping[str, st
     return entity_values(view, key, project.online, project.lake.scan, project.clock.now())
 
 
-def _freshness(project: ConsoleProject, view: FeatureView, now: int, *, visible: bool = False) -> ViewFreshness:
+def _freshness(project: Project, view: FeatureView, now: int, *, visible: bool = False) -> ViewFreshness:
     every = project.settings.materialise_every_us
     return view_freshness(view, project.lake, project.online, now, every, visible=visible)
 
 
-def _on_demand(project: ConsoleProject) -> tuple[OnDemand, ...]:
+def _on_demand(project: Project) -> tuple[OnDemand, ...]:
     definitions = project.definitions
     return tuple(
         OnDemand(

@@ -13,14 +13,14 @@ from mainspring.console.answers import Answer
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.jobs.job_page import job_page
 from mainspring.console.jobs.listing import SHOWN, job_list
-from mainspring.console.project import ConsoleProject
 from mainspring.core.ids import check_id
 from mainspring.jobs.plain import Plain, encoded
+from mainspring.project import Project
 
 Text = Annotated[str, Query(max_length=200)]
 
 
-def add_job_api(router: APIRouter, project: ConsoleProject) -> None:
+def add_job_api(router: APIRouter, project: Project) -> None:
     """Add the routes under `/jobs`."""
 
     @router.get("/jobs")

@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 
 from mainspring.console.jobs.listing import JobRow, row_of
-from mainspring.console.project import ConsoleProject
 from mainspring.jobs.model import ENDED, Job, Status, Step
 from mainspring.jobs.plain import Plain
 from mainspring.operations.jobs.queue import job as find_job
+from mainspring.project import Project
 
 STEPS = 50
 _LONGEST, _LONGEST_LINE = 20_000, 400  # characters of a value on the page; the API has the whole
@@ -33,7 +33,7 @@ class JobPage:
         return waits or self.job.status in (Status.FAILED, Status.CANCELLED)
 
 
-def job_page(project: ConsoleProject, id: str) -> JobPage:
+def job_page(project: Project, id: str) -> JobPage:
     """Return a job with its steps.
 
     Raises:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import ID_PATTERN
 from mainspring.jobs.model import Job, Progress, Status
 from mainspring.operations.jobs.queue import Planned, planned
+from mainspring.project import Project
 
 SHOWN = 25
 _BRIEF = 120  # characters of an error in the table
@@ -72,7 +72,7 @@ class JobList:
         return self.all if self.status is None else self.counts[self.status]
 
 
-def job_list(project: ConsoleProject, *, status: str = "", before: str = "", limit: int = SHOWN) -> JobList:
+def job_list(project: Project, *, status: str = "", before: str = "", limit: int = SHOWN) -> JobList:
     """Return the newest jobs of a status, or the next older ones than those before.
 
     Raises:

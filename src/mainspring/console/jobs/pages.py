@@ -10,14 +10,14 @@ from fastapi.responses import Response
 from mainspring.console.features.pages import Frame
 from mainspring.console.jobs.job_page import STEPS, job_page, line, written
 from mainspring.console.jobs.listing import STATES, job_list
-from mainspring.console.project import ConsoleProject
 from mainspring.console.render import page
 from mainspring.core.ids import check_id
+from mainspring.project import Project
 
 Begin = Annotated[int, Query(ge=0, le=10**9, alias="from")]
 
 
-def add_job_pages(router: APIRouter, project: ConsoleProject, frame: Frame) -> None:
+def add_job_pages(router: APIRouter, project: Project, frame: Frame) -> None:
     """Add the routes under `/jobs`."""
 
     def framed(request: Request, **content: Any) -> dict[str, Any]:

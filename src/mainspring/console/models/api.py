@@ -16,10 +16,10 @@ from mainspring.console.models.listing import model_list
 from mainspring.console.models.model_page import known_versions, model_page
 from mainspring.console.models.reading import carded
 from mainspring.console.models.version_page import find_version, version_page
-from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import Unavailable
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.operations.models.cards import document
+from mainspring.project import Project
 
 Number = Annotated[str, Path(pattern="^[0-9]{1,12}$")]
 Words = Annotated[str, Query(max_length=200)]
@@ -28,7 +28,7 @@ Begin = Annotated[int, Query(ge=0, le=10**9, alias="from")]
 MaybeId = Annotated[str | None, Query(pattern=f"^{ID_PATTERN}$")]
 
 
-def add_model_api(router: APIRouter, project: ConsoleProject, looking: Looking) -> None:
+def add_model_api(router: APIRouter, project: Project, looking: Looking) -> None:
     """Add the routes under `/models`."""
 
     @router.get("/models")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mainspring.console.project import ConsoleProject
+from mainspring.project import Project
 from mainspring.registry.model import AliasMove
 
 PAGE = 50
@@ -47,7 +47,7 @@ class History:
         return end if end < self.of else None
 
 
-def history(project: ConsoleProject, model: str, *, alias: str = "", begin: int = 0, limit: int = PAGE) -> History:
+def history(project: Project, model: str, *, alias: str = "", begin: int = 0, limit: int = PAGE) -> History:
     """Return the decisions on a model, newest first; with an alias, its moves alone."""
     found = happenings(project, model)
     if alias:
@@ -55,7 +55,7 @@ def history(project: ConsoleProject, model: str, *, alias: str = "", begin: int 
     return History(tuple(found[begin : begin + limit]), begin, len(found))
 
 
-def happenings(project: ConsoleProject, model: str) -> list[Happening]:
+def happenings(project: Project, model: str) -> list[Happening]:
     """Return all decisions on a model, newest first."""
     found = [_move(move) for move in project.versions.moves(model)]
     withdrawn = project.approvals.withdrawn(model)

@@ -10,10 +10,10 @@ from markupsafe import Markup
 
 from mainspring.console.charts import Chart, Line, Table
 from mainspring.console.formats import missing, number
-from mainspring.console.project import ConsoleProject
 from mainspring.console.runs.table import JUDGED
 from mainspring.core.errors import NotFound
 from mainspring.delivery.gates import BASELINE
+from mainspring.project import Project
 from mainspring.registry.model import ModelVersion, RunRecord
 from mainspring.registry.searching import RunRow
 from mainspring.stats.metrics import HIGHER_IS_BETTER, Metric, higher_is_better
@@ -32,7 +32,7 @@ class Figures:
 NOTHING = Figures({}, {})
 
 
-def runs_of(project: ConsoleProject, versions: Sequence[ModelVersion]) -> dict[str, RunRow]:
+def runs_of(project: Project, versions: Sequence[ModelVersion]) -> dict[str, RunRow]:
     """Return the runs of versions by id; those that are not in this installation's store are left out."""
     ids = list(dict.fromkeys(version.run_id for version in versions if version.run_id))
     try:
@@ -57,7 +57,7 @@ def figures_of(run: RunRow | None) -> Figures:
     return Figures(judged or {name: value for name, value in finite.items() if name in HIGHER_IS_BETTER}, baseline)
 
 
-def columns(project: ConsoleProject, model: str, of: Sequence[Figures]) -> tuple[str, ...]:
+def columns(project: Project, model: str, of: Sequence[Figures]) -> tuple[str, ...]:
     """Return the metrics worth a column: those that gates name, then the others that any version has."""
     declared = project.definitions.models.get(model)
     gated = [gate.metric for gate in (declared.gates if declared else ()) if gate.on_metric]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mainspring.console.models.serving import Serving, serving
-from mainspring.console.project import ConsoleProject
+from mainspring.project import Project
 from mainspring.registry.model import ModelVersion
 
 LISTED = 100
@@ -38,7 +38,7 @@ class ModelList:
     of: int
 
 
-def model_list(project: ConsoleProject, words: str = "") -> ModelList:
+def model_list(project: Project, words: str = "") -> ModelList:
     """Return every model, declared or registered, by name."""
     versions: dict[str, list[ModelVersion]] = {name: [] for name in project.definitions.models}
     for version in project.versions.all():
@@ -53,7 +53,7 @@ def model_list(project: ConsoleProject, words: str = "") -> ModelList:
 
 
 def _row(
-    project: ConsoleProject, name: str, versions: Sequence[ModelVersion], marked: int, served: tuple[Serving, ...]
+    project: Project, name: str, versions: Sequence[ModelVersion], marked: int, served: tuple[Serving, ...]
 ) -> ModelRow:
     declared = project.definitions.models.get(name)
     return ModelRow(

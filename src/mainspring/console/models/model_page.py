@@ -11,11 +11,11 @@ from mainspring.console.models.figures import Figures, columns, figures_of, over
 from mainspring.console.models.listing import CHAMPION
 from mainspring.console.models.serving import Serving, serving, shares
 from mainspring.console.models.states import state_of
-from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import NotFound
 from mainspring.delivery.approving import counted
 from mainspring.operations.models.curating import makers
 from mainspring.operations.search.searching import SEARCH
+from mainspring.project import Project
 from mainspring.registry.lineage import authors_of
 from mainspring.registry.model import Approval, Deletion, ModelVersion
 from mainspring.registry.searching import Column, Condition, Kind, RunQuery, RunRow
@@ -65,7 +65,7 @@ class ModelPage:
     searches: tuple[RunRow, ...]
 
 
-def known_versions(project: ConsoleProject, model: str) -> list[ModelVersion]:
+def known_versions(project: Project, model: str) -> list[ModelVersion]:
     """Return a model's versions by number, newest first.
 
     Raises:
@@ -77,7 +77,7 @@ def known_versions(project: ConsoleProject, model: str) -> list[ModelVersion]:
     return sorted(versions, key=lambda version: -int(version.version))
 
 
-def model_page(project: ConsoleProject, model: str, *, before: int | None = None, limit: int = PAGE) -> ModelPage:
+def model_page(project: Project, model: str, *, before: int | None = None, limit: int = PAGE) -> ModelPage:
     """Return the page of a model.
 
     Args:
@@ -119,7 +119,7 @@ def model_page(project: ConsoleProject, model: str, *, before: int | None = None
 
 
 def _rows(
-    project: ConsoleProject,
+    project: Project,
     shown: Sequence[ModelVersion],
     runs: Mapping[str, RunRow],
     figures: Mapping[str, Figures],
@@ -148,14 +148,14 @@ def _rows(
 
 
 def counting(
-    project: ConsoleProject, version: ModelVersion, authors: Sequence[str], approvals: Sequence[Approval]
+    project: Project, version: ModelVersion, authors: Sequence[str], approvals: Sequence[Approval]
 ) -> tuple[str, ...]:
     """Return the approvers whose approval counts, one for each person."""
     people = makers(project.key_store, (each.approver for each in approvals))
     return tuple(sorted(counted(version, authors, approvals, people).values()))
 
 
-def searches(project: ConsoleProject, model: str) -> tuple[RunRow, ...]:
+def searches(project: Project, model: str) -> tuple[RunRow, ...]:
     """Return the newest searches of a model's parameters."""
     conditions = (
         Condition(Column(Kind.ATTRIBUTE, "model"), "=", model),

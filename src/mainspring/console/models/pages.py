@@ -16,7 +16,6 @@ from mainspring.console.models.model_page import known_versions, model_page
 from mainspring.console.models.reading import carded
 from mainspring.console.models.states import STATES
 from mainspring.console.models.version_page import find_version, version_page
-from mainspring.console.project import ConsoleProject
 from mainspring.console.render import page
 from mainspring.console.runs.table import state_of
 from mainspring.core.errors import Unavailable
@@ -25,6 +24,7 @@ from mainspring.governance.model import Card
 from mainspring.governance.rendering import left_out, metric_names, resource_facts, verdict
 from mainspring.governance.words import prose
 from mainspring.operations.models.cards import render, words_file
+from mainspring.project import Project
 from mainspring.registry.model import ModelVersion
 
 Frame = Callable[[Request], dict[str, Any]]
@@ -33,7 +33,7 @@ Begin = Annotated[int, Query(ge=0, le=10**9, alias="from")]
 _PATIENCE_S = 60.0  # of somebody who asks for the file
 
 
-def add_model_pages(router: APIRouter, project: ConsoleProject, looking: Looking, frame: Frame) -> None:
+def add_model_pages(router: APIRouter, project: Project, looking: Looking, frame: Frame) -> None:
     """Add the routes under `/models`."""
 
     def framed(request: Request, **content: Any) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def add_model_pages(router: APIRouter, project: ConsoleProject, looking: Looking
         return _download(version, card_now(project, looking, version))
 
 
-def card_now(project: ConsoleProject, looking: Looking, version: ModelVersion) -> Card:
+def card_now(project: Project, looking: Looking, version: ModelVersion) -> Card:
     """Return a version's card, waited for.
 
     Raises:

@@ -9,11 +9,11 @@ from typing import TypeVar
 
 from mainspring.console.background_cache import Looking
 from mainspring.console.features.values import Seen
-from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError, Overloaded
 from mainspring.core.time import MINUTE
 from mainspring.governance.model import Card
 from mainspring.operations.models.cards import card_of, stamp
+from mainspring.project import Project
 from mainspring.registry.model import Manifest, ModelVersion
 
 _T = TypeVar("_T")
@@ -31,7 +31,7 @@ class Verified:
     at: int  # when it was verified, UTC epoch microseconds
 
 
-def verified(project: ConsoleProject, looking: Looking, version: ModelVersion) -> Seen[Verified]:
+def verified(project: Project, looking: Looking, version: ModelVersion) -> Seen[Verified]:
     """Return a version's verified bundle. A result is kept for ten minutes, then verified again on demand."""
 
     def read() -> Verified:
@@ -42,7 +42,7 @@ def verified(project: ConsoleProject, looking: Looking, version: ModelVersion) -
     return _seen(looking, ("bundle", version.digest, project.wall.now() // _KEPT_US), read)
 
 
-def carded(project: ConsoleProject, looking: Looking, version: ModelVersion, wait_s: float | None = None) -> Seen[Card]:
+def carded(project: Project, looking: Looking, version: ModelVersion, wait_s: float | None = None) -> Seen[Card]:
     """Return a version's card: its bundle is verified and its held-out rows are scored, so that it may take a while."""
 
     def make() -> Card:

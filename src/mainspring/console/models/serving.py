@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mainspring.console.project import ConsoleProject
+from mainspring.project import Project
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Serving:
     versions: dict[str, float]
 
 
-def serving(project: ConsoleProject) -> dict[str, tuple[Serving, ...]]:
+def serving(project: Project) -> dict[str, tuple[Serving, ...]]:
     """Return the endpoints of each model, declared or routed, by name."""
     declared, routes = project.definitions.endpoints, project.routes.current()
     found: dict[str, list[Serving]] = {}

@@ -13,13 +13,13 @@ from mainspring.console.models.model_page import counting
 from mainspring.console.models.reading import Verified, carded, verified
 from mainspring.console.models.serving import serving, shares
 from mainspring.console.models.states import state_of
-from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.time import DAY
 from mainspring.data.model import DatasetCommit
 from mainspring.delivery.approving import needed
 from mainspring.delivery.gates import BASELINE
 from mainspring.governance.model import Estimate
+from mainspring.project import Project
 from mainspring.registry.lineage import PARENT, Lineage, authors_of, lineage_of
 from mainspring.registry.model import Approval, Deletion, Manifest, ModelVersion, Withdrawal
 from mainspring.registry.searching import RunRow
@@ -84,7 +84,7 @@ class VersionPage:
         return None if self.mark is None else self.mark.at + GRACE_US
 
 
-def find_version(project: ConsoleProject, model: str, number: str) -> ModelVersion:
+def find_version(project: Project, model: str, number: str) -> ModelVersion:
     """Return a version by its number.
 
     Raises:
@@ -95,7 +95,7 @@ def find_version(project: ConsoleProject, model: str, number: str) -> ModelVersi
     return project.versions.get(model, str(int(number)))
 
 
-def version_page(project: ConsoleProject, looking: Looking, model: str, number: str) -> VersionPage:
+def version_page(project: Project, looking: Looking, model: str, number: str) -> VersionPage:
     """Return the page of a version.
 
     Raises:
@@ -141,7 +141,7 @@ def _is(mark: Deletion, version: ModelVersion) -> bool:
     return (mark.model, mark.version) == (version.model, version.version)
 
 
-def _commit(project: ConsoleProject, commit: str) -> DatasetCommit | None:
+def _commit(project: Project, commit: str) -> DatasetCommit | None:
     try:
         return project.snapshots.get(commit) if commit else None
     except MainspringError:
@@ -154,15 +154,13 @@ def _files(found: Verified | None) -> tuple[File, ...]:
     return tuple(File(name, found.sizes[name], digest) for name, digest in sorted(found.manifest.files.items()))
 
 
-def _intervals(project: ConsoleProject, looking: Looking, version: ModelVersion) -> Seen[tuple[Estimate, ...]]:
+def _intervals(project: Project, looking: Looking, version: ModelVersion) -> Seen[tuple[Estimate, ...]]:
     card = carded(project, looking, version, _PATIENCE_S)
     performance = card.found.performance if card.found else None
     return Seen(card.ready, performance.metrics if performance else None, card.problem)
 
 
-def _metrics(
-    project: ConsoleProject, model: str, found: Verified | None, intervals: Sequence[Estimate]
-) -> tuple[Metric, ...]:
+def _metrics(project: Project, model: str, found: Verified | None, intervals: Sequence[Estimate]) -> tuple[Metric, ...]:
     """Return the figures that the manifest states, those with a gate first."""
     if found is None:
         return ()
@@ -187,7 +185,7 @@ def _more_is_better(manifest: Manifest, name: str) -> bool:
     return (higher_is_better(name) if own is None else own) is not False
 
 
-def _decided(project: ConsoleProject, version: ModelVersion) -> tuple[Happening, ...]:
+def _decided(project: Project, version: ModelVersion) -> tuple[Happening, ...]:
     """Return the decisions on this version, including alias moves away from it."""
     number = version.version
     return tuple(each for each in happenings(project, version.model) if number in (each.version, each.old))

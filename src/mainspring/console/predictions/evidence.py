@@ -9,12 +9,12 @@ from typing import TypeVar
 from mainspring.console.endpoints.live import put_live
 from mainspring.console.predictions.labels import Label, labels_of
 from mainspring.console.predictions.percentile import Place, places
-from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError
 from mainspring.core.schema import DType
 from mainspring.data.model import DatasetCommit
 from mainspring.features.model import shown_status
 from mainspring.ledger.model import Prediction, Value
+from mainspring.project import Project
 from mainspring.registry.model import AliasMove, Bundle, Manifest, ModelVersion, RunRecord
 
 _T = TypeVar("_T")
@@ -86,7 +86,7 @@ class Evidence:
         return counted
 
 
-def evidence(project: ConsoleProject, prediction_id: str) -> Evidence:
+def evidence(project: Project, prediction_id: str) -> Evidence:
     """Return a prediction with its provenance.
 
     Raises:
@@ -127,13 +127,13 @@ def evidence(project: ConsoleProject, prediction_id: str) -> Evidence:
     )
 
 
-def _moments(project: ConsoleProject, model: str) -> frozenset[str]:
+def _moments(project: Project, model: str) -> frozenset[str]:
     definition = project.definitions.models.get(model)
     columns = definition.observations.source.columns if definition else {}
     return frozenset(name for name, dtype in columns.items() if dtype is DType.Timestamp)
 
 
-def _keys(project: ConsoleProject, model: str) -> set[str]:
+def _keys(project: Project, model: str) -> set[str]:
     definition = project.definitions.models.get(model)
     return {key for entity in definition.observations.keys for key in entity.keys} if definition else set()
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.schema import DType
 from mainspring.core.time import format_instant
 from mainspring.features.model import Observations
 from mainspring.ledger.model import Prediction
+from mainspring.project import Project
 from mainspring.training.label import Label as Declared
 from mainspring.training.label import label_keys
 
@@ -25,7 +25,7 @@ class Label:
     why: str | None
 
 
-def labels_of(project: ConsoleProject, prediction: Prediction) -> tuple[Label, ...]:
+def labels_of(project: Project, prediction: Prediction) -> tuple[Label, ...]:
     """Return each of the prediction's labels as known now, at least one."""
     model = project.definitions.models.get(prediction.model)
     if model is None:
@@ -34,7 +34,7 @@ def labels_of(project: ConsoleProject, prediction: Prediction) -> tuple[Label, .
     return tuple(_label_of(project, prediction, model.observations, each) for each in model.labels)
 
 
-def _label_of(project: ConsoleProject, prediction: Prediction, observations: Observations, label: Declared) -> Label:
+def _label_of(project: Project, prediction: Prediction, observations: Observations, label: Declared) -> Label:
     column = label.name
     try:
         needed = label_keys(observations, label)
@@ -66,7 +66,7 @@ def _not_yet(label: Declared, at: int) -> str:
 
 
 def _joined(
-    project: ConsoleProject, prediction: Prediction, observations: Observations, label: Declared
+    project: Project, prediction: Prediction, observations: Observations, label: Declared
 ) -> tuple[float | str, int] | None:
     import pyarrow as pa
 

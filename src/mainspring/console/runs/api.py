@@ -9,8 +9,8 @@ from fastapi.responses import Response
 
 from mainspring.console.answers import Answer
 from mainspring.console.endpoints.api import Id, Limit
-from mainspring.console.project import ConsoleProject
 from mainspring.core.ids import ID_PATTERN, check_id
+from mainspring.project import Project
 from mainspring.registry.run_filters import parse_filter, parse_order
 from mainspring.registry.searching import MOST_POINTS, Axis, Column, Kind, Order, RunQuery
 from mainspring.registry.unknown_names import unknown_names
@@ -20,7 +20,7 @@ Text = Annotated[str, Query(max_length=4000)]
 Points = Annotated[int, Query(ge=1, le=MOST_POINTS)]
 
 
-def add_run_api(router: APIRouter, project: ConsoleProject) -> None:
+def add_run_api(router: APIRouter, project: Project) -> None:
     """Add the routes under `/runs`."""
 
     @router.get("/runs")

@@ -10,10 +10,10 @@ from markupsafe import Markup
 
 from mainspring.console import formats
 from mainspring.console.charts import Chart
-from mainspring.console.project import ConsoleProject
 from mainspring.console.runs.charts import drawable, laid_over, look, looked_at
 from mainspring.console.runs.table import JUDGED, SYSTEM, Cell, cell
 from mainspring.core.errors import Invalid
+from mainspring.project import Project
 from mainspring.registry.run_matching import number_of
 from mainspring.registry.searching import Column, Kind, RunRow
 
@@ -74,7 +74,7 @@ def address(run_ids: Sequence[str], metrics: Sequence[str] = ()) -> str:
     return "/runs/compare?" + urlencode([*(("run", each) for each in run_ids), *(("metric", each) for each in metrics)])
 
 
-def comparison(project: ConsoleProject, run_ids: Sequence[str], metrics: Sequence[str] = ()) -> Comparison:
+def comparison(project: Project, run_ids: Sequence[str], metrics: Sequence[str] = ()) -> Comparison:
     """Return runs beside each other.
 
     Args:
@@ -164,7 +164,7 @@ def _shared(rows: Sequence[RunRow]) -> list[str]:
     )
 
 
-def _charts(project: ConsoleProject, compared: Sequence[Compared], names: Sequence[str]) -> tuple[Chart, ...]:
+def _charts(project: Project, compared: Sequence[Compared], names: Sequence[str]) -> tuple[Chart, ...]:
     letters = {each.run.id: each.letter for each in compared}
     found: list[Chart] = []
     for number, name in enumerate(names[:TRIED]):

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mainspring.console.charts import Chart
-from mainspring.console.project import ConsoleProject
 from mainspring.console.runs.charts import looked_at, one_chart
 from mainspring.console.runs.table import SYSTEM, state_of
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.operations.search.searching import SEARCH
+from mainspring.project import Project
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.runs import ERROR
 from mainspring.registry.searching import PARENT, Axis, Column, Condition, Kind, RunQuery, RunRow
@@ -61,7 +61,7 @@ class RunView:
         return next((self.run.tags[name] for name in names if self.run.tags.get(name)), "")
 
 
-def run_view(project: ConsoleProject, run_id: str, *, find: str = "", metric: Sequence[str] = ()) -> RunView:
+def run_view(project: Project, run_id: str, *, find: str = "", metric: Sequence[str] = ()) -> RunView:
     """Return one run.
 
     Args:
@@ -107,7 +107,7 @@ def _first(names: Sequence[str]) -> list[str]:
     return sorted(names, key=lambda name: ("loss" not in name.lower(), name))[:TRIED]
 
 
-def _charts(project: ConsoleProject, run_id: str, names: Sequence[str], id_: str) -> tuple[Chart, ...]:
+def _charts(project: Project, run_id: str, names: Sequence[str], id_: str) -> tuple[Chart, ...]:
     found: list[Chart] = []
     for number, name in enumerate(names[:TRIED]):
         history = looked_at(project.run_search, [run_id], name)
@@ -118,7 +118,7 @@ def _charts(project: ConsoleProject, run_id: str, names: Sequence[str], id_: str
     return tuple(found)
 
 
-def _parent(project: ConsoleProject, run: RunRow) -> RunRow | None:
+def _parent(project: Project, run: RunRow) -> RunRow | None:
     named = run.tags.get(PARENT)
     if not named:
         return None
@@ -128,14 +128,14 @@ def _parent(project: ConsoleProject, run: RunRow) -> RunRow | None:
         return None
 
 
-def _artefacts(project: ConsoleProject, run_id: str) -> tuple[Mapping[str, int], str | None]:
+def _artefacts(project: Project, run_id: str) -> tuple[Mapping[str, int], str | None]:
     try:
         return project.tracking.artefacts(run_id), None
     except MainspringError as error:
         return {}, str(error)
 
 
-def _has_commit(project: ConsoleProject, commit: str) -> bool:
+def _has_commit(project: Project, commit: str) -> bool:
     try:
         project.snapshots.get(commit)
     except MainspringError:

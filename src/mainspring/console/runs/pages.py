@@ -8,20 +8,20 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from mainspring.console.features.pages import Frame
-from mainspring.console.project import ConsoleProject
 from mainspring.console.render import page
 from mainspring.console.runs.comparison import MOST, address, comparison
 from mainspring.console.runs.page import LISTED, run_view
 from mainspring.console.runs.parallel import picture
 from mainspring.console.runs.table import Asked, run_table, state_of
 from mainspring.core.ids import check_id
+from mainspring.project import Project
 from mainspring.registry.searching import STATUSES
 
 Several = Annotated[list[str] | None, Query()]
 _LONGEST = 2000
 
 
-def add_run_pages(router: APIRouter, project: ConsoleProject, frame: Frame) -> None:
+def add_run_pages(router: APIRouter, project: Project, frame: Frame) -> None:
     """Add the routes under `/runs`."""
 
     def framed(request: Request, **content: Any) -> dict[str, Any]:

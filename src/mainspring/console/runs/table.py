@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 
 from mainspring.console import formats
-from mainspring.console.project import ConsoleProject
 from mainspring.console.runs.charts import small
+from mainspring.project import Project
 from mainspring.registry.run_filters import Filter, Unreadable, parse_filter, parse_order
 from mainspring.registry.run_matching import number_of
 from mainspring.registry.runs import ERROR
@@ -134,7 +134,7 @@ def state_of(status: str) -> str:
     return _STATES.get(status, "empty")
 
 
-def run_table(project: ConsoleProject, asked: Asked) -> RunTable:
+def run_table(project: Project, asked: Asked) -> RunTable:
     """Return the table that is asked for.
 
     Raises:

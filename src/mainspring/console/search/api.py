@@ -9,15 +9,15 @@ from fastapi.responses import Response
 
 from mainspring.console.answers import Answer
 from mainspring.console.endpoints.api import Id
-from mainspring.console.project import ConsoleProject
 from mainspring.console.search.page import search_page
 from mainspring.core.ids import check_id
+from mainspring.project import Project
 
 Begin = Annotated[int, Query(ge=0, le=10**9, alias="from")]
 Sort = Annotated[str, Query(max_length=40)]
 
 
-def add_search_api(router: APIRouter, project: ConsoleProject) -> None:
+def add_search_api(router: APIRouter, project: Project) -> None:
     """Add the route `/runs/{run_id}/search`."""
 
     @router.get("/runs/{run_id}/search")

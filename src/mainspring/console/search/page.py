@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mainspring.console.project import ConsoleProject
 from mainspring.console.runs.comparison import address
 from mainspring.console.search.trials import Found, Tried, found
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.operations.search.searching import SEARCH, SEARCH_RUN
+from mainspring.project import Project
 from mainspring.registry.searching import Column, Condition, Kind, RunQuery, RunRow
 from mainspring.training.search.trials import COMPLETE
 
@@ -41,7 +41,7 @@ class SearchPage:
         return self.params[:COLUMNS]
 
 
-def search_page(project: ConsoleProject, run_id: str, *, sort: str = "best", begin: int = 0) -> SearchPage:
+def search_page(project: Project, run_id: str, *, sort: str = "best", begin: int = 0) -> SearchPage:
     """Return what a search tried and found.
 
     Raises:
@@ -92,6 +92,6 @@ def _order(sort: str, maximize: bool) -> Callable[[Tried], tuple[bool, float, in
     return key
 
 
-def _trainings(project: ConsoleProject, run: RunRow) -> tuple[RunRow, ...]:
+def _trainings(project: Project, run: RunRow) -> tuple[RunRow, ...]:
     taken = Condition(Column(Kind.TAG, SEARCH_RUN), "=", run.id)
     return project.run_search.search(RunQuery((taken,), limit=USED)).runs

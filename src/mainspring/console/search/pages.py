@@ -8,18 +8,18 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from mainspring.console.features.pages import Frame
-from mainspring.console.project import ConsoleProject
 from mainspring.console.render import page
 from mainspring.console.runs.table import state_of
 from mainspring.console.search.page import search_page
 from mainspring.console.search.picture import over_trials, slices, ticks
 from mainspring.core.ids import check_id
+from mainspring.project import Project
 
 Begin = Annotated[int, Query(ge=0, le=10**9, alias="from")]
 _STATES = {"complete": "fresh", "pruned": "drifted", "failed": "late", "lost": "empty", "running": "live"}
 
 
-def add_search_pages(router: APIRouter, project: ConsoleProject, frame: Frame) -> None:
+def add_search_pages(router: APIRouter, project: Project, frame: Frame) -> None:
     """Add the route `/runs/{run_id}/search`."""
 
     @router.get("/runs/{run_id}/search")

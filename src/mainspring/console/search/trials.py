@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from mainspring.console.project import ConsoleProject
 from mainspring.core.errors import NotFound
 from mainspring.operations.search.searching import RESULT
+from mainspring.project import Project
 from mainspring.registry.searching import MOST_RUNS, PARENT, Column, Condition, Kind, Order, RunQuery, RunRow
 from mainspring.stats.metrics import higher_is_better
 from mainspring.training.search.trials import COMPLETE, FAILED, PRUNED, ended_of
@@ -78,7 +78,7 @@ class _Kept(msgspec.Struct):
     importance: dict[str, float] = {}
 
 
-def found(project: ConsoleProject, run: RunRow) -> Found:
+def found(project: Project, run: RunRow) -> Found:
     """Return what the search of a run found."""
     kept = _kept(project, run)
     if kept is None:
@@ -90,14 +90,14 @@ def found(project: ConsoleProject, run: RunRow) -> Found:
     return Found(kept.metric, kept.direction == "maximize", _ordered(trials), kept.importance, False)
 
 
-def _kept(project: ConsoleProject, run: RunRow) -> _Kept | None:
+def _kept(project: Project, run: RunRow) -> _Kept | None:
     try:
         return msgspec.json.decode(project.tracking.artefact(run.id, RESULT), type=_Kept)
     except (NotFound, msgspec.DecodeError):  # it goes on, it died, or somebody else wrote the file
         return None
 
 
-def _from_runs(project: ConsoleProject, run: RunRow) -> Found:
+def _from_runs(project: Project, run: RunRow) -> Found:
     parts = Condition(Column(Kind.TAG, PARENT), "=", run.id)
     page = project.run_search.search(RunQuery((parts,), order=Order(descending=False), limit=MOST_RUNS))
     rows = project.run_search.get([each.id for each in page.runs]) if page.runs else []
@@ -110,7 +110,7 @@ def _from_runs(project: ConsoleProject, run: RunRow) -> Found:
     return Found(metric, higher_is_better(metric, own) is not False, _ordered(trials), importance, bool(page.next))
 
 
-def _metric(project: ConsoleProject, run: RunRow) -> str:
+def _metric(project: Project, run: RunRow) -> str:
     told = next((name.removeprefix(_BEST) for name in sorted(run.metrics) if name.startswith(_BEST)), "")
     declared = project.definitions.models.get(run.model)
     return told or (declared.search.metric if declared and declared.search else "")

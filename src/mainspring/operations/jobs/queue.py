@@ -5,14 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from mainspring.core.ids import new_id
-from mainspring.core.settings import Settings
-from mainspring.core.time import Clock
 from mainspring.jobs.model import ENDED, Job, NewJob, unknown
 from mainspring.jobs.plain import Plain
-from mainspring.jobs.ports import JobStore
 from mainspring.jobs.runner import Runner
 from mainspring.operations.jobs.handlers import check_begun, handlers
 from mainspring.project import Project
@@ -21,17 +17,6 @@ from mainspring.project.schedules import schedules_of
 
 Told = Callable[[Job], None]
 _LOOK_S = 0.2
-
-
-class Asked(Protocol):
-    """Protocol of a project as the functions of this module use it."""
-
-    @property
-    def settings(self) -> Settings: ...
-    @property
-    def wall(self) -> Clock: ...
-    @property
-    def jobs(self) -> JobStore: ...
 
 
 def begin(project: Project, name: str, argument: Plain = None, *, key: str | None = None) -> Job:
@@ -45,7 +30,7 @@ def begin(project: Project, name: str, argument: Plain = None, *, key: str | Non
     return project.jobs.enqueue([NewJob(name, argument, key)], project.wall.now())[0]
 
 
-def job(project: Asked, id: str) -> Job:
+def job(project: Project, id: str) -> Job:
     """Return a job.
 
     Raises:
@@ -92,7 +77,7 @@ class Planned:
     next: int
 
 
-def planned(project: Asked) -> list[Planned]:
+def planned(project: Project) -> list[Planned]:
     """Return a profile's schedules by name."""
     ticks, now = project.jobs.last_ticks(), project.wall.now()
     return sorted(

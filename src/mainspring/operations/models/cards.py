@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.files import write_atomic
 from mainspring.core.ids import check_id
-from mainspring.core.settings import Settings
-from mainspring.data.ports import Snapshots
 from mainspring.governance.cards import build
 from mainspring.governance.model import Card
 from mainspring.governance.resources import Price
@@ -20,41 +18,9 @@ from mainspring.project import Project
 from mainspring.registry.bundles import FEATURES
 from mainspring.registry.lineage import lineage_of
 from mainspring.registry.model import Bundle, ModelVersion, RunRecord
-from mainspring.registry.ports import ModelVersions, Tracking
-from mainspring.training.model import Model
 
 FOLDER = "cards"  # in the project's own: one Markdown file a model
 _LARGEST_WORDS = 1_000_000  # bytes
-
-
-class Loads(Protocol):
-    """Verified bundles by digest."""
-
-    def load(self, digest: str) -> Bundle: ...
-
-
-class Declared(Protocol):
-    """The models that the project declares."""
-
-    @property
-    def models(self) -> Mapping[str, Model]: ...
-
-
-class Carded(Protocol):
-    """Protocol of a project as a card uses it."""
-
-    @property
-    def settings(self) -> Settings: ...
-    @property
-    def definitions(self) -> Declared: ...
-    @property
-    def versions(self) -> ModelVersions: ...
-    @property
-    def bundles(self) -> Loads: ...
-    @property
-    def tracking(self) -> Tracking: ...
-    @property
-    def snapshots(self) -> Snapshots: ...
 
 
 def card(project: Project, reference: str) -> Card:
@@ -69,7 +35,7 @@ def card(project: Project, reference: str) -> Card:
     return card_of(project, curating.find(project, reference))
 
 
-def card_of(project: Carded, version: ModelVersion) -> Card:
+def card_of(project: Project, version: ModelVersion) -> Card:
     """Return the card of a version. Raises as `card` does."""
     bundle = project.bundles.load(version.digest)
     run = _run(project, version.run_id)
@@ -97,7 +63,7 @@ def words_file(model: str) -> str:
     return f"{FOLDER}/{check_id(model, 'model')}.md"
 
 
-def stamp(project: Carded, version: ModelVersion) -> Hashable:
+def stamp(project: Project, version: ModelVersion) -> Hashable:
     """Return the cache key of a card: cheap, and unchanged while the card would be the same."""
     try:
         words = (project.settings.root / words_file(version.model)).stat()
@@ -140,14 +106,14 @@ def write(path: Path, content: str) -> None:
     write_atomic(path, content.encode(), mode=0o644)
 
 
-def _run(project: Carded, run_id: str) -> RunRecord | None:
+def _run(project: Project, run_id: str) -> RunRecord | None:
     try:
         return project.tracking.get(run_id)
     except NotFound:
         return None
 
 
-def _tables(project: Carded, commit: str) -> dict[str, int] | None:
+def _tables(project: Project, commit: str) -> dict[str, int] | None:
     if not commit:
         return None
     try:
@@ -156,7 +122,7 @@ def _tables(project: Carded, commit: str) -> dict[str, int] | None:
         return None
 
 
-def _words(project: Carded, name: str) -> str:
+def _words(project: Project, name: str) -> str:
     path = project.settings.root / name
     try:
         content = path.read_bytes()

@@ -1,5 +1,7 @@
 """Upkeep of the predictions' table: old predictions and files go, its log stays short, and readers lose nothing."""
 
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,6 +14,7 @@ from mainspring.data import history
 from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.commits import commit
+from mainspring.data.model import DatasetCommit
 from mainspring.ledger.adapters.lake import LakePredictions
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.ledger.conformance import prediction
@@ -31,8 +34,32 @@ def filled(root: Path, commits: int, *, start: int = 0, days: int = 1) -> LakePr
     return store
 
 
-def test_files_that_were_replaced_and_old_entries_of_the_log_are_deleted(tmp_path: Path) -> None:
-    store = filled(tmp_path, 140)
+@dataclass(frozen=True)
+class Grown:
+    """A store of 140 commits, the commit of its data after three of them, and the files it had then."""
+
+    root: Path
+    first: DatasetCommit
+    early: list[Path]
+
+    def copied(self, root: Path) -> LakePredictions:
+        shutil.copytree(self.root, root, dirs_exist_ok=True)
+        return LakePredictions(root / "ledger", DeltaLake(root / "lake"), MemoryLocks())
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Grown:
+    root = tmp_path_factory.mktemp("grown")
+    filled(root, 3)
+    lake = DeltaLake(root / "lake")
+    first = commit(lake, CatalogSnapshots(memory_catalog()), ManualClock(), "first")
+    early = [Path(file).relative_to(root) for file in lake.scan(PREDICTIONS).files]
+    filled(root, 140, start=3)
+    return Grown(root, first, early)
+
+
+def test_files_that_were_replaced_and_old_entries_of_the_log_are_deleted(grown: Grown, tmp_path: Path) -> None:
+    store = grown.copied(tmp_path)
     table = tmp_path / "lake" / PREDICTIONS
     (table / "left by a killed writer.parquet").write_bytes(b"half")
     before = len(list((table / "_delta_log").glob("*.json")))
@@ -58,25 +85,23 @@ def test_files_that_were_replaced_and_old_entries_of_the_log_are_deleted(tmp_pat
     log.close()
 
 
-def test_the_log_of_the_data_goes_over_versions_whose_entries_were_deleted(tmp_path: Path) -> None:
-    lake, snapshots, clock = DeltaLake(tmp_path / "lake"), CatalogSnapshots(memory_catalog()), ManualClock()
-    filled(tmp_path, 3)
-    commit(lake, snapshots, clock, "first")
-    store = filled(tmp_path, 140, start=3)
-    commit(lake, snapshots, clock, "second")
+def test_the_log_of_the_data_goes_over_versions_whose_entries_were_deleted(grown: Grown, tmp_path: Path) -> None:
+    store, lake = grown.copied(tmp_path), DeltaLake(tmp_path / "lake")
+    snapshots = CatalogSnapshots(memory_catalog())
+    snapshots.add(grown.first)
+    commit(lake, snapshots, ManualClock(), "second")
     store.tidy(replaced_before=SystemClock().now() + DAY, entries=20)
     second, first = history.log(lake, snapshots)
     assert [(each.rows_before, each.rows) for each in second.changes] == [(None, 140)]
     assert [(each.rows_before, each.rows) for each in first.changes] == [(0, None)]
 
 
-def test_what_was_replaced_lately_stays_for_whoever_reads_it(tmp_path: Path) -> None:
-    store = filled(tmp_path, 3)
-    files = DeltaLake(tmp_path / "lake").scan(PREDICTIONS).files
-    filled(tmp_path, 130, start=3)
+def test_what_was_replaced_lately_stays_for_whoever_reads_it(grown: Grown, tmp_path: Path) -> None:
+    store = grown.copied(tmp_path)
     for _ in range(2):  # the second time, the log tells only what the first left of it
         store.tidy(replaced_before=0, entries=1)
-    assert all(Path(file).exists() and pq.read_table(file).num_rows for file in files)
+    assert grown.early
+    assert all(pq.read_table(tmp_path / file).num_rows for file in grown.early)
 
 
 def test_predictions_before_an_instant_are_removed_and_no_others(tmp_path: Path) -> None:

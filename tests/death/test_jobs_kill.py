@@ -140,7 +140,7 @@ def test_the_worker_of_an_up_is_killed_and_its_jobs_go_on(tmp_path: Path) -> Non
     toml.write_text(toml.read_text() + '\n[profiles.local.schedules]\ncollect-garbage = "1s"\n')
     depot.ingest_all()
     chance = random.Random(SEED)
-    with depot.up() as up:
+    with depot.up(real=True) as up:
         ids = [depot.json("jobs", "run", "materialise", json.dumps({"rebuild": True}))["id"] for _ in range(4)]
         for _ in range(examples(gate=2, deep=4)):
             time.sleep(chance.random())

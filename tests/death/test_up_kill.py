@@ -151,7 +151,7 @@ def test_a_killed_supervisor_takes_its_children_with_it(depot: Depot, chance: ra
     old: set[int] = set()
     for _ in range(examples(gate=1, deep=2)):
         # At once: neither the lock nor a port is still taken.
-        with depot.up(environment={"MAINSPRING_GATEWAY_WORKERS": "2"}) as up:
+        with depot.up(real=True, environment={"MAINSPRING_GATEWAY_WORKERS": "2"}) as up:
             assert "gateway-1" in up.running["children"]
             if old:
                 check_only_new(up, old)
@@ -167,7 +167,7 @@ def test_a_killed_supervisor_takes_its_children_with_it(depot: Depot, chance: ra
     wait_until(lambda: all(map(gone, old)), "the children to die")
     wait_until(lambda: refuses(depot.gateway), "the port to be closed")
     check_told(depot, told, chance)
-    with depot.up() as up:
+    with depot.up(real=True) as up:
         check_only_new(up, old)
         for each in chance.sample(told, 3):  # a person finds it too
             answer = up.ask("GET", f"/api/predictions/{each}", key=viewer(depot), plane="control")
@@ -183,7 +183,7 @@ def test_a_killed_child_comes_back_and_nothing_is_lost(depot: Depot, chance: ran
     key = depot.json("keys", "create", "caller", "--scope", "predict", "--expires", "1h")["key"]
     victims = ["gateway"] * examples(gate=1, deep=2) + ["control", "worker"]
     chance.shuffle(victims)
-    with depot.up() as up:
+    with depot.up(real=True) as up:
         up.until_serving()
         with Callers(depot, key) as callers:
             for victim in victims:
@@ -213,7 +213,7 @@ def answers(up: Up) -> bool:
 def test_a_restarted_gateway_still_answers_what_is_in_flight_at_the_end(depot: Depot) -> None:
     """The kernel kills a child with the thread that started it: the supervisor's must live until its children ended."""
     key = depot.json("keys", "create", "caller", "--scope", "predict", "--expires", "1h")["key"]
-    with depot.up() as up:
+    with depot.up(real=True) as up:
         up.until_serving()
         before = up.running["children"]["gateway"]
         os.kill(before, signal.SIGKILL)
@@ -240,7 +240,7 @@ def kill(depot: Depot, chance: random.Random, within_s: float, *arguments: objec
 
 @pytest.fixture(scope="module")
 def serving(trained: tuple[Path, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    with copied(trained[0], tmp_path_factory.mktemp("beside") / "depot").up() as up:
+    with copied(trained[0], tmp_path_factory.mktemp("beside") / "depot").up(real=True) as up:
         up.until_serving()
         yield up
 

@@ -174,11 +174,13 @@ class Depot:
         return Ran(process.returncode, stdout or "", stderr or "")
 
     @contextmanager
-    def begun(self, *arguments: object, environment: Mapping[str, str] | None = None) -> Iterator[Begun]:
-        """Start a command, forked where that is the same (`prefork`); at the block's end it is killed."""
+    def begun(
+        self, *arguments: object, environment: Mapping[str, str] | None = None, real: bool = False
+    ) -> Iterator[Begun]:
+        """Start a command, forked where that is the same (`prefork`) unless `real`; at the block's end it is killed."""
         given, whole = [str(each) for each in arguments], self.environment | dict(environment or {})
         with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-            if prefork.suits(whole):
+            if not real and prefork.suits(whole):
                 made = prefork.Command(given, cwd=self.root, environment=whole, stdout=stdout, stderr=stderr)
                 with closing(made) as forked:
                     yield Begun(forked, stdout, stderr)
@@ -200,21 +202,19 @@ class Depot:
             self.json("ingest", source, f"{source}.csv")
 
     @contextmanager
-    def up(self, *arguments: object, environment: Mapping[str, str] | None = None) -> Iterator[Up]:
-        """Keep the project up inside the block; SIGTERM at its end."""
-        process = self.start("up", "--json", *arguments, environment=environment)
-        try:
-            up = Up(self, process, _document(process))
-            yield up
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
+    def up(self, *arguments: object, environment: Mapping[str, str] | None = None, real: bool = False) -> Iterator[Up]:
+        """Keep the project up inside the block; SIGTERM at its end.
+
+        Args:
+            real: Each process is an interpreter of its own, for tests that kill them.
+        """
+        with self.begun("up", "--json", *arguments, environment=environment, real=real) as begun:
             try:
-                process.communicate(timeout=90)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-                raise
+                yield Up(self, begun.process, begun.document())
+            finally:
+                if not begun.ended:
+                    begun.process.send_signal(signal.SIGTERM)
+                begun.process.wait(90)
 
 
 @dataclass(frozen=True)
@@ -229,6 +229,13 @@ class Begun:
     def told(self) -> str:
         """What it wrote to stderr so far."""
         return prefork.written(self._stderr)
+
+    def document(self) -> Any:
+        """Wait for the JSON document that `up` prints before it goes on running."""
+        wait_until(lambda: self.ended or prefork.written(self._stdout).endswith("\n}\n"), "`up` to say what is up")
+        said = prefork.written(self._stdout)
+        assert said.endswith("\n}\n"), f"`up` ended: {self.told}"
+        return json.loads(said)
 
     def end(self, within_s: float = 300.0) -> Ran:
         """Wait for its end, and return how it ended."""
@@ -401,13 +408,3 @@ def copied(template: Path, root: Path) -> Depot:
     """Return a project of its own that is where `template` is."""
     shutil.copytree(template, root, ignore=shutil.ignore_patterns("*.sock"))
     return Depot(root)
-
-
-def _document(process: Any) -> Any:
-    """Read one JSON document, which `up` prints before it goes on running."""
-    text = ""
-    for line in process.stdout:
-        text += line
-        if line == "}\n":
-            return json.loads(text)
-    raise AssertionError(f"`up` ended: {process.stderr.read()}")

@@ -140,10 +140,14 @@ class Command:
             self.wait(0.001)
         return self.returncode
 
+    def send_signal(self, which: signal.Signals) -> None:
+        """Send the command a signal unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, which)
+
     def kill(self) -> None:
         """Kill the command unless it has ended."""
-        if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
 
     def close(self) -> None:
         """Kill the command unless it has ended, and let go of it."""

@@ -18,8 +18,10 @@ INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 # A test run is not slowed down by threads that wait for each other on a busy machine.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=20
-# Tests of one module stay together, and so do what they share; none of them is schemathesis', whose plugin is slow to start.
+# Tests of one module stay together, and so does what they share; none of them is schemathesis', whose plugin is slow to start.
 UNIT := $(TESTS) -n 2 --dist worksteal -p no:schemathesis
+# One process more than cores: these tests also wait, for what other processes do.
+REST := $(TESTS) -n 3 --dist worksteal --reruns 1 -r aR --ignore tests/unit --ignore tests/architecture
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -59,14 +61,14 @@ quick: $(READY) ## the unit tests that what you changed since main can break, an
 	$(BIN)/ruff format --check .
 	$(UNIT) $$($(BIN)/python tests/kit/affected.py)
 
-check: lint ## the fast gate: style, types, layers, dead code, unit tests
-	@$(MAKE) --no-print-directory -j 2 types unit
+check: $(READY) ## the fast gate: style, types, layers, dead code, unit tests
+	@$(MAKE) --no-print-directory -j 3 lint types unit
 
 test: check servers ## everything
-	$(TESTS) -n 2 --reruns 1 -r aR tests --ignore tests/unit --ignore tests/architecture
+	$(REST) tests
 
 test-deep: lint types servers ## everything, with all examples and kills and a real interpreter for each command
-	MAINSPRING_TESTS_DEEP=1 MAINSPRING_TESTS_START=real $(TESTS) -n 2 --timeout 600 tests
+	MAINSPRING_TESTS_DEEP=1 MAINSPRING_TESTS_START=real $(TESTS) -n 2 --dist worksteal --timeout 600 tests
 
 servers: ## the programs that some tests drive, from the system's packages where that is allowed
 	@bash tests/servers.sh

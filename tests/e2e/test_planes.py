@@ -235,7 +235,7 @@ def test_both_planes_listen_on_loopback_only(planes: Planes) -> None:
 
 def test_the_administrators_key_is_shown_once_and_kept_nowhere(trained: tuple[Path, Any], tmp_path: Path) -> None:
     depot = copied(trained[0], tmp_path / "depot")
-    with depot.up(real=True) as up:
+    with depot.up() as up:
         token = up.document["admin_key"]
         up.until_serving()
         assert up.ask("POST", f"/v2/models/{ENDPOINT}/infer", keyed("p"), key=token).status == 200
@@ -247,7 +247,7 @@ def test_the_administrators_key_is_shown_once_and_kept_nowhere(trained: tuple[Pa
         assert [
             path for path in _files(depot.state) if any(each.encode() in path.read_bytes() for each in secrets)
         ] == []
-    with depot.up(real=True) as up:
+    with depot.up() as up:
         assert up.document["admin_key"] is None
     assert [path for path in _files(depot.state) if secrets[1].encode() in path.read_bytes()] == []
 

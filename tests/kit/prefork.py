@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kit import prefork_client
-from kit.prefork_client import COUNT, exactly, number
+from kit.prefork_client import COUNT, exactly, number, umask
 
 _HEAVY = (
     "mlflow.store.model_registry.sqlalchemy_store",
@@ -112,7 +112,8 @@ class Command:
         self.returncode: int | None = None
         self._line = socket.socket(socket.AF_UNIX)
         self._line.connect(_server().address)
-        said = json.dumps([["-m", "mainspring", *arguments], str(cwd), dict(environment), [0, 1, 2]]).encode()
+        command = ["-m", "mainspring", *arguments]
+        said = json.dumps([command, str(cwd), dict(environment), umask(), [0, 1, 2]]).encode()
         with Path(os.devnull).open() as nothing:
             streams = [nothing.fileno(), stdout.fileno(), stderr.fileno()]
             socket.send_fds(self._line, [COUNT.pack(len(said))], streams)
@@ -235,7 +236,7 @@ def _attend(line: socket.socket, here: Mapping[str, str], python: str) -> None:
     """Run one command in a child of this process, say which that is and how it ended, and end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     header, files, _, _ = socket.recv_fds(line, COUNT.size, 250)
-    arguments, cwd, environment, places = json.loads(exactly(line, COUNT.unpack(header)[0]))
+    arguments, cwd, environment, mask, places = json.loads(exactly(line, COUNT.unpack(header)[0]))
     if not _same(environment, here):
         line.sendall(COUNT.pack(0))
         os._exit(0)
@@ -244,6 +245,7 @@ def _attend(line: socket.socket, here: Mapping[str, str], python: str) -> None:
         line.close()
         _place(files, places)
         sys.executable = python
+        os.umask(mask)
         os._exit(_command(arguments, cwd, environment))
     for file in files:
         os.close(file)  # who reads a pipe to its end waits for the command alone

@@ -27,7 +27,7 @@ def main(address: str) -> None:
     files = _open()
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(address)
-        said = json.dumps([arguments, os.path.realpath("."), dict(os.environ), files]).encode()
+        said = json.dumps([arguments, os.path.realpath("."), dict(os.environ), umask(), files]).encode()
         socket.send_fds(line, [COUNT.pack(len(said))], files)
         line.sendall(said)
         process = number(line)
@@ -41,6 +41,13 @@ def main(address: str) -> None:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
+
+
+def umask() -> int:
+    """Return what this process takes from the permissions of the files that it makes."""
+    found = os.umask(0)
+    os.umask(found)
+    return found
 
 
 def _open() -> list[int]:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 DOCS = Path(__file__).parent
@@ -56,6 +57,7 @@ _FENCED = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()([^)\s#]+)")
 _FETCHED = re.compile(r"<(?:script|img|iframe|source|link)\b[^>]*?\b(?:src|href)=[\"']?((?:https?:)?//[^\"'\s>]+)")
 _NAMED = re.compile(r"\b(?:href|src)=(?:\"([^\"]*)\"|'([^']*)'|([^\s>\"']+))")
+_LINES = 24  # of a notebook's result
 _SHOWN = {".toml": "toml", ".py": "python"}
 
 
@@ -124,9 +126,17 @@ def _example(folder: Path) -> Iterator[str]:
 
 
 def _notebook(text: str) -> str:
-    """Return a notebook as Markdown. It is kept without outputs."""
-    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
-    return "\n\n".join(source if kind == "markdown" else f"```python\n{source}\n```" for kind, source in cells) + "\n"
+    """Return a notebook as Markdown, each result as text beneath its cell."""
+    return "\n\n".join(part for cell in json.loads(text)["cells"] for part in _cell(cell)) + "\n"
+
+
+def _cell(cell: dict[str, Any]) -> Iterator[str]:
+    source = "".join(cell["source"])
+    yield source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```"
+    for output in cell.get("outputs", []):
+        lines = "".join(output["data"]["text/plain"]).splitlines()
+        more = ["..."] if len(lines) > _LINES else []
+        yield "\n".join(["```text", *lines[:_LINES], *more, "```"])
 
 
 def _api() -> Iterator[str]:
@@ -148,9 +158,10 @@ def _api() -> Iterator[str]:
             yield f"The names of `ms.{group}`. Each is also available as `ms.NAME`.\n"
         for name, home in homes.items():
             if home == package or (not group and home not in groups and home.startswith(f"{package}.")):
-                grouped = group and name in getattr(mainspring, group).__all__
-                where = f"ms.{group}.{name}" if grouped else f"ms.{name}"
-                yield f"::: mainspring.{name}\n    options:\n      heading: {where}\n      toc_label: {name}\n"
+                where = f"ms.{group}.{name}" if group and name.islower() else f"ms.{name}"  # its types are in no group
+                renamed = mainspring._RENAMED.get(name)  # the tool reads no name that is assigned
+                found = f"{home}.{renamed}" if renamed else f"mainspring.{name}"
+                yield f"::: {found}\n    options:\n      heading: {where}\n      toc_label: {name}\n"
 
 
 def configuration() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -15,17 +14,12 @@ import pytest
 
 import mainspring as ms
 from kit.depot import MODEL, lay_out
-from kit.pages import DOCS
+from kit.pages import script
 
 
 @pytest.fixture(scope="module")
 def reference() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("json_reference", DOCS / "json_reference.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("json_reference")
 
 
 def test_the_page_and_the_schema_are_current(reference: ModuleType) -> None:

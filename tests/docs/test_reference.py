@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import mainspring
-from kit.pages import DOCS
+from kit.pages import DOCS, script
 from mainspring.cli import exits
 from mainspring.operations.opened import OpenedProject
 from mainspring.project.settings import DEFAULTS
@@ -26,18 +24,9 @@ def rows(page: str, section: str = "") -> list[list[str]]:
     return [[cell.strip().replace("`", "") for cell in line.strip("|").split("|")] for line in lines]
 
 
-def cli_reference() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("cli_reference", DOCS / "cli_reference.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_command_line_is_current() -> None:
     written = (REFERENCE / "cli.md").read_text(encoding="utf-8")
-    assert written == cli_reference().page(), "run `python docs/cli_reference.py`"
+    assert written == script("cli_reference").page(), "run `python docs/cli_reference.py`"
 
 
 def test_settings_are_those_of_the_code() -> None:

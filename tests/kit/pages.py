@@ -14,6 +14,7 @@ the background and runs until the page's end.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -27,7 +28,7 @@ import tomllib
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from kit import prefork
@@ -54,6 +55,16 @@ for line in sys.stdin:
     sys.stdout.flush()
     print(json.dumps({"failed": answer}), file=sys.stderr, flush=True)
 """
+
+
+def script(name: str) -> ModuleType:
+    """Return a script of docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @dataclass(frozen=True)

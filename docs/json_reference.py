@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+
+from mainspring.data.diff import TableDiff
+from mainspring.data.model import DatasetCommit, IngestReport
+from mainspring.data.profile import TableProfile
+from mainspring.data.restore import RestoreReport
+from mainspring.delivery.model import Promotion
+from mainspring.features.model import MaterialiseReport
+from mainspring.jobs.model import Job
+from mainspring.monitoring.model import Window
+from mainspring.operations.endpoint_checks import Finding
+from mainspring.operations.profile import Check, Profile
+from mainspring.operations.search.searching import SearchReport
+from mainspring.operations.status import Status
+from mainspring.registry.searching import RunRow
+from mainspring.training.model import TrainReport
 
 PAGE = Path(__file__).parent / "reference" / "json.md"
 SCHEMA = Path(__file__).parent / "assets" / "json-output.schema.json"
@@ -37,7 +51,7 @@ class Document(NamedTuple):
         wrapped: The field of an object that holds the type; `more` are then the other fields of that object.
     """
 
-    type: str
+    type: type
     is_list: bool = False
     instants: tuple[str, ...] = ()
     more: dict[str, Any] | None = None
@@ -50,27 +64,27 @@ _NUMBER = '{"type": "number"}'
 _NUMBER_OR_INSTANT = f'{{"anyOf": [{_NUMBER}, {{"type": "string", "format": "date-time"}}]}}'
 _JOB = ("enqueued_at", "due_at", "started_at", "ended_at", "leased_until")
 DOCUMENTS = {
-    "ingest": Document("data.model:IngestReport"),
-    "train": Document("training.model:TrainReport"),
-    "search": Document("operations.search.searching:SearchReport"),
-    "promote": Document("delivery.model:Promotion"),
-    "materialize": Document("features.model:MaterialiseReport", True, ("through",)),
-    "monitor": Document("monitoring.model:Window", True, ("start", "end", "computed_at")),
-    "status": Document("operations.status:Status"),
-    "doctor": Document("operations.finding:Finding", True, more={"well": _TRUTH}, wrapped="findings"),
+    "ingest": Document(IngestReport),
+    "train": Document(TrainReport),
+    "search": Document(SearchReport),
+    "promote": Document(Promotion),
+    "materialize": Document(MaterialiseReport, True, ("through",)),
+    "monitor": Document(Window, True, ("start", "end", "computed_at")),
+    "status": Document(Status),
+    "doctor": Document(Finding, True, more={"well": _TRUTH}, wrapped="findings"),
     "runs": Document(
-        "registry.searching:RunRow", True, ("started_at", "ended_at"), {"error": {"anyOf": [_TEXT, {"type": "null"}]}}
+        RunRow, True, ("started_at", "ended_at"), {"error": {"anyOf": [_TEXT, {"type": "null"}]}}
     ),
-    "data commit": Document("data.model:DatasetCommit", instants=("at",)),
-    "data diff": Document("data.diff:TableDiff", True, more={"before": _TEXT, "after": _TEXT}, wrapped="tables"),
-    "data profile": Document("data.profile:TableProfile"),
-    "data restore": Document("data.restore:RestoreReport"),
-    "jobs list": Document("jobs.model:Job", True, _JOB),
+    "data commit": Document(DatasetCommit, instants=("at",)),
+    "data diff": Document(TableDiff, True, more={"before": _TEXT, "after": _TEXT}, wrapped="tables"),
+    "data profile": Document(TableProfile),
+    "data restore": Document(RestoreReport),
+    "jobs list": Document(Job, True, _JOB),
     "profile list": Document(
-        "operations.profile.listing:Profile", True, more={"profile": _TEXT}, wrapped="profiles"
+        Profile, True, more={"profile": _TEXT}, wrapped="profiles"
     ),
     "profile check": Document(
-        "operations.profile.checking:Check", True, more={"profile": _TEXT, "well": _TRUTH}, wrapped="checks"
+        Check, True, more={"profile": _TEXT, "well": _TRUTH}, wrapped="checks"
     ),
 }  # fmt: skip
 
@@ -79,10 +93,8 @@ def schemas() -> dict[str, Any]:
     """Return the JSON Schema of every document, by command, under `$defs` with the objects that they hold."""
     definitions: dict[str, Any] = {}
     for command, document in DOCUMENTS.items():
-        module, _, name = document.type.partition(":")
-        _, found = msgspec.json.schema_components(
-            [getattr(import_module(f"mainspring.{module}"), name)], ref_template="#/$defs/{name}"
-        )
+        name = document.type.__name__
+        _, found = msgspec.json.schema_components([document.type], ref_template="#/$defs/{name}")
         for inner in [each for each in found if each in definitions and found[each] != definitions[each]]:
             found = json.loads(json.dumps(found).replace(f'"#/$defs/{inner}"', f'"#/$defs/{name}{inner}"'))
             found[f"{name}{inner}"] = found.pop(inner)
@@ -125,7 +137,7 @@ def page() -> str:
         lines.append(f"## `mainspring {command} --json`\n")
         lines += _described(definitions[command])
     lines.append("## Objects\n")
-    shown = {document.type.partition(":")[2] for document in DOCUMENTS.values() if not document.wrapped}
+    shown = {document.type.__name__ for document in DOCUMENTS.values() if not document.wrapped}
     for name in sorted(set(definitions) - set(DOCUMENTS) - shown):
         lines.append(f"### {name}\n")
         lines += _described(definitions[name])

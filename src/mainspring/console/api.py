@@ -105,7 +105,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
             wanted = msgspec.json.decode(await request.body(), type=NewKey)
         except msgspec.MsgspecError as error:
             raise Invalid(
-                f"That is no request for a key: {error}.", fix='send {"name", "scopes", "lifetime"}.'
+                f"The request for a key is not valid: {error}.", fix='send {"name", "scopes", "lifetime"}.'
             ) from None
         token = await run_in_threadpool(_create, project, wanted, caller(request).principal)
         await run_in_threadpool(_note, project, request, "key.create", f"key/{_id_of(token)}", ",".join(wanted.scopes))

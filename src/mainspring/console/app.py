@@ -106,13 +106,13 @@ def _stated(request: Request, error: Exception) -> Response:
 
 def _unrouted(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 405:
-        response = error_json(Invalid(f"{request.method} is not for this address."))
+        response = error_json(Invalid(f"This address does not accept {request.method}."))
         response.status_code = 405
         return response
-    return _answer(request, NotFound("There is nothing at this address."))
+    return _answer(request, NotFound("There is no page at this address."))
 
 
 def _malformed(request: Request, error: Exception) -> Response:
     """Name the invalid fields, never their values."""
     fields = [".".join(map(str, each["loc"])) for each in getattr(error, "errors", list)()]
-    return _answer(request, Invalid(f"These are not what they must be: {', '.join(fields)}."))
+    return _answer(request, Invalid(f"These fields are not valid: {', '.join(fields)}."))

@@ -58,7 +58,7 @@ class Looking:
                 self._answers.move_to_end(key)
                 return future
             if sum(not each.done() for each in self._answers.values()) >= self._most:
-                raise Overloaded("Too much is being looked at just now.", retry_after_ms=2_000)
+                raise Overloaded("The console is busy: too many reports are being computed.", retry_after_ms=2_000)
             future = self._answers[key] = self._thread.submit(make)
             self._answers.move_to_end(key)
             for old in [each for each, one in self._answers.items() if one.done()][: len(self._answers) - self._kept]:

@@ -108,7 +108,7 @@ class Guard:
         except Exception:
             _log.exception("%s %s failed", scope["method"], scope["path"])
             if not send.started:
-                broken = MainspringError("Something went wrong here.", fix="see the console's log.")
+                broken = MainspringError("An internal error occurred.", fix="see the console's log.")
                 await _refusal(scope, broken)(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive) -> Receive:
@@ -160,7 +160,7 @@ async def _read(receive: Receive) -> bytes:
             return bytes(body)
         body += message.get("body", b"")
         if len(body) > _MAX_BODY:
-            raise TooLarge(f"The request's body is over {_MAX_BODY // 1024} KiB.")
+            raise TooLarge(f"The request's body is larger than {_MAX_BODY // 1024} KiB.")
         if not message.get("more_body", False):
             return bytes(body)
 

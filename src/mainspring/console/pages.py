@@ -111,7 +111,7 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
         try:
             attempts.check(address)
         except Overloaded as full:
-            await refuse("There were too many attempts.")
+            await refuse("Too many log-in attempts.")
             refused = login_page(request.scope, status=429, refused=str(full), wanted=wanted)
             refused.headers["retry-after"] = str(full.retry_after_ms // 1000)
             return refused

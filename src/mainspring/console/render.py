@@ -16,7 +16,7 @@ from mainspring.core.error_codes import codes_of
 from mainspring.core.errors import MainspringError
 from mainspring.features.model import shown_status
 
-_TITLES = {400: "That request is not right", 403: "Not allowed", 404: "Not found", 503: "Not available just now"}
+_TITLES = {400: "Invalid request", 403: "Not allowed", 404: "Not found", 503: "Temporarily unavailable"}
 
 
 def _environment() -> jinja2.Environment:
@@ -82,7 +82,7 @@ def _address(scope: Scope) -> str:
 def error_page(scope: Scope, error: MainspringError) -> HTMLResponse:
     """Return the error for a person."""
     status = codes_of(error).http
-    title = _TITLES.get(status, "Something went wrong")
+    title = _TITLES.get(status, "Internal error")
     inside = "mainspring.caller" in scope  # sections are for those who are let in
     content = {"title": title, "error": error, "status": status, "inside": inside, **_inline_style(scope)}
     return page("error.html", content, status=status)

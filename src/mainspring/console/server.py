@@ -85,7 +85,7 @@ class _Application:
     async def _answer(self, request: Request) -> None:
         try:
             if int(request.headers.get("content-length") or 0) > MAX_BODY_BYTES:
-                raise TooLarge(f"The request's body is over {MAX_BODY_BYTES // 1024} KiB.")
+                raise TooLarge(f"The request's body is larger than {MAX_BODY_BYTES // 1024} KiB.")
             body = bytes(await request.whole())
         except MainspringError as error:
             told = refusal(error)

@@ -200,7 +200,7 @@ def test_an_id_that_cannot_be_one_goes_nowhere(administrator, path) -> None:
 
 def test_a_wrong_parameter_is_named_and_not_repeated(administrator) -> None:
     answer = administrator.get("/api/predictions?limit=zzz-sent-zzz")
-    assert answer.json()["error"] == "These are not what they must be: query.limit."
+    assert answer.json()["error"] == "These fields are not valid: query.limit."
 
 
 def test_another_method_is_405(administrator) -> None:

@@ -35,14 +35,14 @@ def page(project: Project) -> str:
 
 
 def test_an_endpoint_that_was_never_measured_says_how() -> None:
-    assert "Never measured: run mainspring bench late-arrival" in page(populated())
+    assert "Not measured yet: run mainspring bench late-arrival" in page(populated())
 
 
 def test_the_baseline_is_shown() -> None:
     project = populated()
     project.baselines.add(baseline(project))
     shown = page(project)
-    for said in ("800 requests/s", "50 ms allowed", "420 µs p50", "two cores", "too much", "1,600", "40.0%"):
+    for said in ("800 requests/s", "deadline 50 ms", "420 µs p50", "two cores", "overload", "1,600", "40.0%"):
         assert said in shown, said
     assert "Another version is live" not in shown
     assert "No gateway of this project answers" in shown
@@ -51,13 +51,13 @@ def test_the_baseline_is_shown() -> None:
 def test_a_baseline_of_another_version_says_so() -> None:
     project = populated()
     project.baselines.add(baseline(project, digest="cd" * 32))
-    assert "Another version is live by now" in page(project)
+    assert "Another version is live now" in page(project)
 
 
 def test_where_no_load_was_met() -> None:
     project = populated()
     project.baselines.add(baseline(project, capacity=None, points=POINTS[3:]))
-    assert "none that was tried" in page(project)
+    assert "none of the tested loads" in page(project)
 
 
 def test_live_numbers_come_from_the_processes(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class TestFeatures:
         page = client.page("/features?owner=growth").text
         assert '<option value="growth" selected>' in page
         assert "1 of 2" in text_of(page)
-        assert "Nothing is found" in text_of(client.page("/features?owner=nobody").text)
+        assert "No results" in text_of(client.page("/features?owner=nobody").text)
 
     def test_a_search_is_cut_and_stays_text(self, client) -> None:
         answer = client.page("/features?q=" + "%3Cb%3E" * 500)
@@ -152,8 +152,8 @@ class TestOneView:
     def test_a_source_without_rows(self, client) -> None:
         text = text_of(client.page("/features/Returns").text)
         assert "No data" in text
-        assert "Nothing has landed: run mainspring ingest returns" in text
-        assert "There is no row of returns yet that is visible now" in text
+        assert "No data yet: run mainspring ingest returns" in text
+        assert "No row of returns is visible yet" in text
 
     def test_a_view_that_was_never_materialised(self, here) -> None:
         text = shown(here.having(online=MemoryOnlineStore()), "/features/Orders?key.country=AT&key.number=1")
@@ -164,7 +164,7 @@ class TestOneView:
     def test_what_is_slow_is_not_waited_for(self, here) -> None:
         client = Client(create_app(here, Looking(wait_s=0)), here.key())
         text = text_of(client.page("/features/Orders").text)
-        assert "The distributions are being computed. Look again in a moment." in text
+        assert "The distributions are being computed. Reload in a moment." in text
 
 
 class TestOneEntity:
@@ -246,7 +246,7 @@ class TestData:
         failed = here.lake.scan("orders__quarantine").rows.num_rows
         assert f"orders PII Orders as they come in {table} – (kept in memory)" in text
         assert re.search(rf"20 Mar 2024, \d\d:\d\d UTC [\w ]+ 1 {failed} 3 till", text)
-        assert "returns Empty nothing has landed: run mainspring ingest returns" in text
+        assert "returns Empty no data yet: run mainspring ingest returns" in text
 
     def test_other_tables_are_named_but_tiles_are_not(self) -> None:
         project = shop()
@@ -341,7 +341,7 @@ class TestCommits:
         lost = DatasetCommit("f" * 32, {"gone": 3}, None, "long ago", NOW - HOUR)
         project = shop()
         project.snapshots.add(lost)
-        assert "cannot be read any more" in shown(project, f"/data/commits/{lost.id}")
+        assert "no longer readable" in shown(project, f"/data/commits/{lost.id}")
 
 
 class SilentStore(MemoryOnlineStore):
@@ -518,4 +518,4 @@ def test_the_overview_leads_on() -> None:
 def test_one_source_in_a_lake_of_its_own() -> None:
     project = Project(definitions=definitions(), lake=landed(rows(30)))
     project.clock.set(NOW)
-    assert "No commit names it yet" in shown(project, "/data/orders")
+    assert "No commit contains this table yet" in shown(project, "/data/orders")

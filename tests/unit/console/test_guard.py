@@ -402,6 +402,6 @@ class TestAnswers:
         project = Project(tracking=BrokenTracking())
         answer = Client(create_app(project), project.key()).get("/api/runs")
         assert answer.status_code == 500
-        assert answer.json()["error"] == "Something went wrong here."
+        assert answer.json()["error"] == "An internal error occurred."
         assert answer.headers["cache-control"] == "no-store"
         assert "a detail of ours" in caplog.text

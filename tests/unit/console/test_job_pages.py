@@ -84,14 +84,14 @@ class TestTheTable:
         assert 'collect-garbage {"grace": "30d"} every 1d 1 Sep 2013, 00:00 UTC' in garbage
         assert "2 Sep 2013, 00:00 UTC" in garbage
         assert 'materialise {"rebuild": true} 30 3 * * 1' in rebuild
-        assert "no worker has seen it yet" in rebuild
+        assert "not run yet" in rebuild
         assert "forget-jobs every 1d" in row(page, "forget-jobs")
 
     def test_nothing_is_said_to_be_nothing(self) -> None:
         bare = Project()
         client = Client(create_app(bare), bare.key())
-        assert "No job yet" in shown(client, "/jobs")
-        assert "Nothing is due by the clock" in shown(client, "/jobs")
+        assert "No jobs yet" in shown(client, "/jobs")
+        assert "No schedules are declared" in shown(client, "/jobs")
         bare.jobs.enqueue([NewJob("tidy")], NOW)
         assert "No job is failed" in text_of(shown(client, "/jobs?status=failed"))
 
@@ -126,7 +126,7 @@ class TestOneJob:
         assert str(2**70) in said
         assert r"\ud800 \u0000 <i>" in said
         assert "<i>" not in page
-        assert "Nothing: it is done." in said
+        assert "None: the job is done." in said
         assert row(page, "collect 1 Sep 2013, 13:20:04.000 UTC {").count("late-arrival:1") == 1
 
     def test_a_failed_one_has_its_whole_error_and_its_fix(self, client: Client, jobs: Queued) -> None:
@@ -230,7 +230,7 @@ def test_a_job_that_is_asked_to_end_says_so() -> None:
     [lease] = project.jobs.claim("ana", ["tidy"], NOW, HOUR)
     project.jobs.cancel([job.id], NOW)
     client = Client(create_app(project), project.key())
-    assert "Running to be cancelled" in row(shown(client, "/jobs"), "tidy")
-    assert "It ends at the end of its step" in shown(client, f"/jobs/{job.id}")
+    assert "Running cancelling" in row(shown(client, "/jobs"), "tidy")
+    assert "The job ends after its current step" in shown(client, f"/jobs/{job.id}")
     project.jobs.end(lease, Outcome(Status.CANCELLED), NOW)
-    assert "to be cancelled" not in shown(client, "/jobs")
+    assert "cancelling" not in shown(client, "/jobs")

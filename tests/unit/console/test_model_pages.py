@@ -67,7 +67,7 @@ class TestModels:
 
     def test_a_project_without_a_model(self) -> None:
         bare = Project(definitions=declared())
-        assert "No model yet" in shown(Client(create_app(bare), bare.key()), "/models")
+        assert "No models yet" in shown(Client(create_app(bare), bare.key()), "/models")
 
 
 class TestModel:
@@ -96,8 +96,8 @@ class TestModel:
         assert (rows[0]["version"]["version"], rows[0]["approvers"]) == ("20", [])
         page = shown(Client(create_app(project), project.key()), f"/models/{MODEL}/versions/20")
         assert "0 of 1 needed" in text_of(page)
-        assert "made it, so it does not count" in text_of(page)
-        assert "for other bytes, so it does not count" in text_of(page)
+        assert "is the author, so this approval does not count" in text_of(page)
+        assert "for another digest, so this approval does not count" in text_of(page)
 
     def test_every_version_is_on_one_page(self, client: Client) -> None:
         path, seen = f"/models/{MODEL}", []
@@ -144,7 +144,7 @@ class TestModel:
     def test_one_that_was_declared_but_never_trained(self) -> None:
         project = populated().having(versions=MemoryVersions())
         client = Client(create_app(project), project.key())
-        assert "It has no version yet" in text_of(shown(client, f"/models/{MODEL}"))
+        assert "No version yet" in text_of(shown(client, f"/models/{MODEL}"))
         assert "never trained" in shown(client, "/models")
 
     def test_a_version_whose_run_is_not_here(self) -> None:
@@ -219,14 +219,14 @@ class TestVersion:
         client = Client(create_app(project), project.key())
         page = shown(client, f"/models/{MODEL}/versions/34")
         assert "0 of 1 needed" in text_of(page)
-        assert "taken back by local:ana: <i>it drifts</i>" in text_of(page)
+        assert "withdrawn by local:ana: <i>it drifts</i>" in text_of(page)
         assert "<i>it" not in page
         told = client.get(f"/api/models/{MODEL}/history").json()["history"]
         assert [(each["kind"], each["version"], each["actor"], each["whose"]) for each in told[:1]] == [
             ("withdrawal", "34", "local:ana", "key:k1:cem")
         ]
         assert [each["version"] for each in told if each["kind"] == "approval"] == ["34", "32"]
-        assert "the approval of key:k1:cem taken back" in text_of(shown(client, f"/models/{MODEL}/history"))
+        assert "the approval of key:k1:cem withdrawn" in text_of(shown(client, f"/models/{MODEL}/history"))
 
     def test_a_marked_one_says_until_when_it_can_be_had_back(self, client: Client) -> None:
         text = text_of(shown(client, f"/models/{MODEL}/versions/33"))
@@ -241,7 +241,7 @@ class TestVersion:
         project = registered(tmp_path, versions=12)
         project.deletions.claim(MODEL, "11")
         text = text_of(shown(Client(create_app(project), project.key()), f"/models/{MODEL}/versions/11"))
-        assert "It is being removed" in text
+        assert "The version is being removed" in text
         assert "models restore" not in text
 
     def test_a_damaged_bundle_is_said_and_the_rest_is_there(self, tmp_path: Path) -> None:
@@ -251,8 +251,8 @@ class TestVersion:
         files["model.onnx"] = b"changed"
         page = shown(Client(create_app(project), project.key()), f"/models/{MODEL}/versions/9")
         assert "The file model.onnx of bundle" in text_of(page)
-        assert "Not whole" in text_of(page)
-        assert "Signed and whole" not in page
+        assert "Damaged" in text_of(page)
+        assert "Signed and intact" not in page
         assert f'href="/models/{MODEL}/versions/8"' in page
 
     def test_while_it_is_being_verified(self, project: Project) -> None:
@@ -261,14 +261,14 @@ class TestVersion:
         client = Client(create_app(project, looking), project.key())
         try:
             page = shown(client, f"/models/{MODEL}/versions/30")
-            assert "Its bundle is being verified." in text_of(page)
-            assert "It is being made" in text_of(shown(client, f"/models/{MODEL}/versions/30/card"))
+            assert "The bundle is being verified." in text_of(page)
+            assert "The card is being computed" in text_of(shown(client, f"/models/{MODEL}/versions/30/card"))
             assert client.get(f"/api/models/{MODEL}/versions/30/card").status_code == 202
             assert client.get(f"/api/models/{MODEL}/versions/30").json()["bundle"]["ready"] is False
         finally:
             go_on.set()
         looking.wait_s = 20.0
-        assert "Signed and whole" in shown(client, f"/models/{MODEL}/versions/30")
+        assert "Signed and intact" in shown(client, f"/models/{MODEL}/versions/30")
 
     @pytest.mark.parametrize(
         "path", ["/99", "/x", "/champion", "/0", "/-1", "/1e3", "/99/card", "/99/card.md", "/" + "9" * 30]
@@ -322,7 +322,7 @@ class TestCard:
         version = project.versions.get(MODEL, "9")
         project.blobs._blobs[version.digest][1]["holdout.parquet"] = b"changed"
         client = Client(create_app(project), project.key())
-        assert "It cannot be made" in text_of(shown(client, f"/models/{MODEL}/versions/9/card"))
+        assert "The card cannot be computed" in text_of(shown(client, f"/models/{MODEL}/versions/9/card"))
         assert client.get(f"/models/{MODEL}/versions/9/card.md").status_code == 503
         assert client.get(f"/api/models/{MODEL}/versions/9/card").status_code == 503
 

@@ -36,7 +36,7 @@ def test_the_overview_says_what_is_live(overview) -> None:
         "late-arrival Live",
         "Version 2",
         "29 Jul 2013, 02:00 UTC 34 d 21 h ago",
-        "Put live by ana all gates passed",
+        "Deployed by ana all gates passed",
         "auc 0.7377 0.6821 beats by 0.005",
         "brier 0.1612 0.1779 at most 0.2",
     ):
@@ -48,7 +48,7 @@ def test_the_overview_sums_up_traffic_latency_quality_drift_and_data(overview) -
     for said in (
         f"Predictions {total:,}",
         "4.38 ms p99",
-        "of 50 ms allowed",
+        "deadline 50 ms",
         "90% labelled",
         "3 of 12 columns",
         "3 in alert",
@@ -76,7 +76,7 @@ def test_only_what_is_checked_is_called_fresh_and_else_the_age_is_shown() -> Non
 
 
 def test_the_worst_columns_come_first(overview) -> None:
-    table = overview.split("Columns against the reference")[1]
+    table = overview.split("Feature drift vs training")[1]
     places = [table.index(name) for name in ("Schedule.month", "Weather.humidity", "Weather.pressure", "Weather.wind")]
     assert places == sorted(places)
 
@@ -107,8 +107,8 @@ def test_a_prediction_shows_everything_that_made_it(administrator, project) -> N
     for said in (
         one.id,
         f"{one.outputs['probability']:.3f} probability",
-        "Asked by check-in desk",
-        "What became true true",
+        "Caller check-in desk",
+        "Ground truth true",
         one.keys["flight"],
         "scheduled_departure 1 Sep 2013, 22:40:00.000 UTC",
         one.digest,
@@ -144,7 +144,8 @@ def made_of(client: Client, prediction_id: str) -> str:
 
 def test_a_label_that_has_not_arrived_is_said_to_be_missing(administrator, project) -> None:
     newest = project.predictions.recent(limit=1)[0]
-    assert "arrivals.late : it has not arrived yet" in text_of(administrator.page(f"/predictions/{newest.id}").text)
+    shown = text_of(administrator.page(f"/predictions/{newest.id}").text)
+    assert "arrivals.late : the label has not arrived yet" in shown
 
 
 def test_a_label_that_is_known_only_later_is_not_shown_yet() -> None:
@@ -153,7 +154,7 @@ def test_a_label_that_is_known_only_later_is_not_shown_yet() -> None:
     assert isinstance(project.clock, ManualClock)
     project.clock.set(one.at + 1)
     shown = text_of(Client(create_app(project), project.key()).page(f"/predictions/{one.id}").text)
-    assert "it has not arrived yet" in shown
+    assert "the label has not arrived yet" in shown
 
 
 def test_what_is_gone_is_named_on_the_page() -> None:
@@ -162,7 +163,7 @@ def test_what_is_gone_is_named_on_the_page() -> None:
     project.blobs.delete(one.digest)
     client = Client(create_app(project), project.key())
     shown = text_of(client.page(f"/predictions/{one.id}").text)
-    assert "Some of it cannot be read The bundle" in shown
+    assert "Part of the lineage is not readable The bundle" in shown
     assert one.keys["flight"] in shown
     assert client.page("/").status_code == 200
 
@@ -197,7 +198,7 @@ class TestNothingYet:
     def test_no_window(self) -> None:
         project = populated().having(monitors=CatalogMonitors(memory_catalog()))
         shown = self.shown(project)
-        assert "No window has been watched yet" in shown
+        assert "No monitoring window yet" in shown
         assert "Recent predictions" in shown
 
     def test_no_labels_and_too_few_predictions(self) -> None:
@@ -209,8 +210,8 @@ class TestNothingYet:
         project.monitors.save(bare)
         shown = self.shown(project)
         assert "No labels have arrived yet" in shown
-        assert "No window holds enough predictions to judge drift yet" in shown
-        assert "Columns against the reference" not in shown
+        assert "No window contains enough predictions to judge drift yet" in shown
+        assert "Feature drift vs training" not in shown
 
     def test_a_silent_window(self) -> None:
         project = populated()
@@ -230,7 +231,7 @@ class TestNothingYet:
         )
         project.monitors.save([silent])
         shown = self.shown(project)
-        assert "0 in the present one" in shown
+        assert "0 in the current one" in shown
         assert "4.38 ms p99" in shown  # of the last window that had any
 
 
@@ -252,7 +253,7 @@ def test_a_rollback_shows_who_put_it_live_again() -> None:
     project.routes.publish([msgspec.structs.replace(route, arms=(arm,))])
     shown = text_of(Client(create_app(project), project.key()).page("/").text)
     assert "Version 1" in shown
-    assert "Put live by bea rollback" in shown
+    assert "Deployed by bea rollback" in shown
     assert "1 h ago" in shown
 
 

@@ -47,7 +47,7 @@ def test_the_page_names_them_in_their_places_and_shows_none(made, how: str) -> N
     assert f"{len(one.keys)} keys, {len(one.request)} field" in shown
     assert f"{len(one.features)} inputs" in shown
     assert "no entity was looked up" not in shown
-    assert f"it is joined by flight, {how} because it identifies a person" in shown
+    assert f"the label is joined by flight, {how} because it identifies a person" in shown
     assert ("--reveal" in shown) == (how == "encrypted")
 
 

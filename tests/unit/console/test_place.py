@@ -50,7 +50,7 @@ def test_a_value_outside_all_of_training_is_said_to_be() -> None:
 def test_categories() -> None:
     column = profile_column(["UA"] * 60 + ["B6"] * 39 + ["HA"])
     assert (place(column, "UA").text, place(column, "UA").unusual) == ("60.0% of training", False)
-    assert place(column, "ZZ").text == "never seen in training"
+    assert place(column, "ZZ").text == "did not occur in training"
     assert place(column, "ZZ").unusual
     assert place(column, "B6").picture.count('class="here"') == 1
 
@@ -59,13 +59,13 @@ def test_a_category_that_was_too_rare_for_a_bin() -> None:
     column = profile_column([f"c{i % 100}" for i in range(5_000)])
     known = set(column.categories)
     rare = next(name for name in (f"c{i}" for i in range(100)) if name not in known)
-    assert place(column, rare).text == "rare: not among the 64 commonest"
+    assert place(column, rare).text == "rare: not among the 64 most frequent"
 
 
 def test_nulls() -> None:
     with_nulls = profile_column([None] * 40 + [1.0, 2.0, 3.0] * 20)
-    assert (place(with_nulls, None).text, place(with_nulls, None).unusual) == ("null, as 40.0% in training", False)
-    assert place(COLUMN, None).text == "null, which training never saw"
+    assert (place(with_nulls, None).text, place(with_nulls, None).unusual) == ("null, like 40.0% in training", False)
+    assert place(COLUMN, None).text == "null, which did not occur in training"
     assert place(COLUMN, math.nan).unusual
     assert place(profile_column([None, None]), 3.0).text == "only nulls in training"
 

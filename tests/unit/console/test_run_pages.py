@@ -103,7 +103,7 @@ class TestTable:
         page = shown(client, "/runs?q=houldout.auc+%3E+0.5")
         assert "No run has a metric, parameter or tag 'houldout.auc'. It is at character 1" in text_of(page)
         assert "did you mean 'holdout.auc'?" in text_of(page)
-        assert "No run fulfils all of it." in page
+        assert "No run matches the filter." in page
         assert 'class="problem' not in shown(client, "/runs?q=holdout.auc+%3E+5")
 
     def test_a_name_that_no_run_has_is_a_note_where_it_orders_nothing(self, client) -> None:
@@ -129,10 +129,10 @@ class TestTable:
         assert 'value="metrics.&#34;system/cpu_percent&#34;"' in page
 
     def test_nothing_found_and_nothing_there(self, client) -> None:
-        assert "No run fulfils all of it." in shown(client, "/runs?q=nobody")
+        assert "No run matches the filter." in shown(client, "/runs?q=nobody")
         bare = populated()
         bare.tracking._runs.clear()
-        assert "No run yet" in shown(Client(create_app(bare), bare.key()), "/runs")
+        assert "No runs yet" in shown(Client(create_app(bare), bare.key()), "/runs")
 
     @pytest.mark.parametrize(
         "query",
@@ -150,7 +150,7 @@ class TestRun:
         assert "13 min 20 s" in text
         assert page.count('class="plot"') == 2
         assert "by step, 5 steps a point" in text
-        assert "It keeps no file." in text
+        assert "The run stored no files." in text
 
     def test_parts_machine_and_files(self, client, ids) -> None:
         text = text_of(shown(client, f"/runs/{ids['the sweep']}"))
@@ -185,7 +185,7 @@ class TestComparison:
         page = shown(client, f"/runs/compare?run={ids['trial-01']}&run={ids['trial-02']}&run={ids['trial-01']}")
         text = text_of(page)
         assert "2 runs compared" in text
-        assert text.index("What differs") < text.index("Parallel coordinates") < text.index("Over their steps")
+        assert text.index("Differences") < text.index("Parallel coordinates") < text.index("Training curves")
         assert "batch_size" in text[text.index("the same in all") :]
         assert page.count('<a class="line"') == 2
 
@@ -198,7 +198,7 @@ class TestComparison:
         assert 1 < int(re.search(r"(\d+) runs compared", text_of(fewer))[1]) < 10
 
     def test_none_and_too_many(self, client, ids) -> None:
-        assert "No run is chosen" in shown(client, "/runs/compare")
+        assert "No runs are selected" in shown(client, "/runs/compare")
         every = "&".join(f"run={each}" for each in list(ids.values())[:51])
         assert "51 runs cannot be compared at once." in text_of(shown(client, f"/runs/compare?{every}", 400))
         shown(client, "/runs/compare?run=0000", 404)

@@ -58,7 +58,7 @@ class TestEnded:
         assert f"trial {best['number']}" in text
         assert "47 complete, 9 pruned, 4 failed" in text
         assert "9 pruned 4 failed" in text  # the legend of the history
-        assert "Trained with it: with the best" in text
+        assert "Used by the training: with the best" in text
 
     def test_importance_is_that_of_the_search(self, client: Client, ended: str) -> None:
         page = shown(client, f"/runs/{ended}/search")
@@ -122,7 +122,7 @@ class TestGoingOn:
         text = text_of(shown(client, f"/runs/{going}/search"))
         assert "The best so far" in text
         assert "47 complete, 9 pruned, 4 failed, 1 lost, 1 running" in text
-        assert "It is told when the search has ended." in text
+        assert "Available when the search has ended." in text
 
     def test_both_ways_of_reading_agree(self, project: Project, ended: str) -> None:
         run = project.run_search.get([ended])[0]
@@ -148,14 +148,14 @@ class TestGoingOn:
     def test_one_that_has_only_begun(self, client: Client, project: Project) -> None:
         run = project.tracking.start(MODEL, {SEARCH: "b" * 64, NAME: "just begun"}, NOW)
         text = text_of(shown(client, f"/runs/{run}/search"))
-        assert "No trial has begun." in text
+        assert "No trial has started." in text
         assert client.get(f"/api/runs/{run}/search").json()["best"] is None
 
     @pytest.mark.parametrize("content", [b"", b"[]", b'{"trials": 3}', b"\xff"])
     def test_a_file_that_is_no_report_is_passed_over(self, client: Client, project: Project, content: bytes) -> None:
         run = project.tracking.start(MODEL, {SEARCH: "b" * 64, NAME: "odd"}, NOW)
         project.tracking.log_artefact(run, RESULT, content)
-        assert "No trial has begun." in text_of(shown(client, f"/runs/{run}/search"))
+        assert "No trial has started." in text_of(shown(client, f"/runs/{run}/search"))
 
 
 def test_what_is_no_search_or_no_order_is_refused(client: Client, project: Project, ended: str) -> None:

@@ -17,8 +17,8 @@ from mainspring.serving.plane.slots import folder, merged, numbers
 
 _WORDS = {
     "queue_full": "the queue was full",
-    "too_late": "it would have been too late",
-    "expired": "the deadline passed while it waited",
+    "too_late": "it could not have met the deadline",
+    "expired": "the deadline passed in the queue",
 }
 
 

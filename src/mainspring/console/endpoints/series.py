@@ -44,7 +44,7 @@ def charts(windows: Sequence[Window], metric: str | None, held_out: float | None
                 _line("p50", windows, lambda w: w.p50_ms),
                 _line("p99", windows, lambda w: w.p99_ms, "second"),
             ],
-            note="from request to answer, in the gateway",
+            note="from receiving the request to sending the response, in the gateway",
             table=_table(windows, ("p50", "p99"), _latency),
         ),
         chart(
@@ -56,7 +56,7 @@ def charts(windows: Sequence[Window], metric: str | None, held_out: float | None
             from_zero=False,
             note=_labelled(windows),
             level=None if held_out is None else (held_out, f"held out {held_out:.3f}"),
-            empty="No labels have arrived yet. They are joined when they land: run mainspring ingest with them.",
+            empty="No labels have arrived yet. Ingest them with mainspring ingest; they are then joined.",
             table=_quality_table(windows, metric),
         ),
         chart(
@@ -73,7 +73,7 @@ def charts(windows: Sequence[Window], metric: str | None, held_out: float | None
                 _line("in alert", windows, lambda w: len(w.alerts) if w.judged else None, "alert"),
             ],
             note="columns that differ from the reference; in alert from the second window in a row",
-            empty="No window holds enough predictions to judge drift yet.",
+            empty="No window contains enough predictions to judge drift yet.",
             stacked=True,
             table=_table(windows, ("Columns", "Drifted", "In alert", "Worst column", "KS"), _drift),
         ),
@@ -83,7 +83,7 @@ def charts(windows: Sequence[Window], metric: str | None, held_out: float | None
 def _labelled(windows: Sequence[Window]) -> str | Markup:
     newest = next((window for window in reversed(windows) if window.quality), None)
     if newest is None:
-        return "on the predictions whose label has arrived"
+        return "on predictions whose label has arrived"
     lag = None if newest.lag_p50_s is None else round(newest.lag_p50_s * 1e6)
     return Markup("where the label has arrived: {} of the newest window, after {} (median)").format(
         formats.share(newest.coverage, 0), formats.duration(lag)

@@ -49,10 +49,10 @@ def _numbers(feature: Distribution) -> Chart:
         "bands",
         "number",
         lines,
-        note="where half and nine tenths of the values lie"
-        + (f"; {strange:,} not a number or infinite, left out" if strange else ""),
+        note="ranges that contain 50% and 90% of the values"
+        + (f"; {strange:,} NaN or infinite values left out" if strange else ""),
         from_zero=bool(known) and min(known) >= 0 and min(known) <= 0.5 * max(known),
-        empty="In no period is there a number.",
+        empty="No period has a number.",
         table=_table(feature, _NAMES, lambda period: [formats.number(q) for q in period.quantiles or ()]),
     )
 
@@ -75,8 +75,8 @@ def _shares(feature: Distribution) -> Chart:
         "share",
         tuple(lines),
         stacked=True,
-        note="shares of the values that are not null",
-        empty="In no period is there a value.",
+        note="share of each value among those that are not null",
+        empty="No period has a value.",
         table=_table(
             feature,
             tuple(line.name for line in lines),
@@ -94,8 +94,8 @@ def _nulls(feature: Distribution) -> Chart:
         "bars",
         "share",
         (Line("null", shares, "second"),),
-        note="share of the reads that gave no value",
-        empty="Nothing was read.",
+        note="share of the reads that returned null",
+        empty="No values were read.",
         table=_table(
             feature, ("Null", "Reads"), lambda period: [formats.share(_share(period)), formats.whole(period.reads)]
         ),

@@ -130,11 +130,13 @@ def _status(text: str) -> Status | None:
     try:
         return Status(text)
     except ValueError:
-        raise Invalid("No job has such a status.", fix=f"use one of {[each.value for each in Status]}.") from None
+        raise Invalid("There is no such job status.", fix=f"use one of {[each.value for each in Status]}.") from None
 
 
 def _place(text: str) -> tuple[int, str]:
     match = _PLACE.fullmatch(text)
     if match is None:
-        raise Invalid("That is no place in the list of jobs.", fix="take `next` of the page before, or leave it out.")
+        raise Invalid(
+            "This is not a position in the list of jobs.", fix="use `next` of the previous page, or leave it out."
+        )
     return int(match[1]), match[2]

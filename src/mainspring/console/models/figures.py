@@ -85,7 +85,7 @@ def over_versions(
     numbers = tuple(place for place, _ in told)
     values = tuple(each.values[metric] for _, each in told)
     baseline = tuple(each.baseline.get(metric) for _, each in told)
-    better = {True: "; more is better", False: "; less is better", None: ""}[higher_is_better(metric, declared)]
+    better = {True: "; higher is better", False: "; lower is better", None: ""}[higher_is_better(metric, declared)]
     at = next((place for place in numbers if str(place) == champion), None)
     rows = zip(numbers, values, baseline, strict=True)
     return Chart(

@@ -29,7 +29,7 @@ def labels_of(project: Project, prediction: Prediction) -> tuple[Label, ...]:
     """Return each of the prediction's labels as known now, at least one."""
     model = project.definitions.models.get(prediction.model)
     if model is None:
-        why = f"the project does not declare the model {prediction.model!r} any more"
+        why = f"the project no longer declares the model {prediction.model!r}"
         return (Label(None, None, None, None, why),)
     return tuple(_label_of(project, prediction, model.observations, each) for each in model.labels)
 
@@ -41,10 +41,10 @@ def _label_of(project: Project, prediction: Prediction, observations: Observatio
     except MainspringError as error:
         return Label(column, None, None, None, str(error))
     if withheld := [key for key in needed if key in prediction.personal]:
-        why = f"it is joined by {', '.join(withheld)}, {prediction.withheld} because it identifies a person"
+        why = f"the label is joined by {', '.join(withheld)}, {prediction.withheld} because it identifies a person"
         return Label(column, None, None, None, why)
     if not prediction.keys:
-        return Label(column, None, None, None, "asked with full inputs, so no label can be joined to it")
+        return Label(column, None, None, None, "requested with full inputs, so no label can be joined")
     try:
         found = _joined(project, prediction, observations, label)
     except NotFound:
@@ -61,8 +61,10 @@ def _label_of(project: Project, prediction: Prediction, observations: Observatio
 
 def _not_yet(label: Declared, at: int) -> str:
     if label.matures_us is None:
-        return "it has not arrived yet"
-    return f"it is settled at {format_instant(at + label.matures_us)}, once label rows of that time are there"
+        return "the label has not arrived yet"
+    return (
+        f"the label matures at {format_instant(at + label.matures_us)}, once label rows of that time have been ingested"
+    )
 
 
 def _joined(

@@ -62,7 +62,7 @@ def place(column: ColumnReference, value: Value) -> Place:
 
 def _null(column: ColumnReference) -> Place:
     share = (column.nulls + column.nans) / column.count if column.count else 0.0
-    text = f"null, as {formats.share(share)} in training" if share else "null, which training never saw"
+    text = f"null, like {formats.share(share)} in training" if share else "null, which did not occur in training"
     picture = _categories(column, None) if column.kind == CATEGORICAL else _silhouette(column, None)
     return Place(text, picture if column.n else Markup(""), share < _RARE)
 
@@ -102,7 +102,7 @@ def _category(column: ColumnReference, value: str) -> Place:
         share = column.bins[column.categories.index(value)] / column.n
         return Place(f"{formats.share(share)} of training", _categories(column, value), share < _RARE)
     others = column.bins[-1] / column.n
-    text = f"rare: not among the {len(column.categories)} commonest" if others else "never seen in training"
+    text = f"rare: not among the {len(column.categories)} most frequent" if others else "did not occur in training"
     return Place(text, _categories(column, value), True)
 
 

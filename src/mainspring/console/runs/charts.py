@@ -48,7 +48,7 @@ def one_chart(history: History, run_id: str, id_: str) -> Chart:
         places,
         lines,
         kind="bands" if spread else "lines",
-        note=_note(history, spread) + (f"; {nans:,} not a number, left out" if nans else ""),
+        note=_note(history, spread) + (f"; {nans:,} NaN values left out" if nans else ""),
         table=Table(
             (_place_name(history), *(("Mean", "Lowest", "Highest", "Values") if spread else ("Value",))),
             tuple(_row(history, buckets[place], spread) for place in reversed(places[-500:])),
@@ -110,7 +110,7 @@ def _chart(history: History, id_: str, places: Sequence[int], lines: Sequence[Li
         ends=tuple(start + history.width for start in starts),
         lines=tuple(lines),
         from_zero=bool(known) and 0 <= min(known) <= 0.5 * max(known),
-        empty="It was never a number.",
+        empty="Every value is NaN.",
         pieces="steps" if history.axis is Axis.STEP else "moments",
         axis=history.axis.value,
         most=100.0 if history.metric.endswith("percentage") else None,  # of a process it may be more

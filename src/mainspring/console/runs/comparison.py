@@ -86,7 +86,7 @@ def comparison(project: Project, run_ids: Sequence[str], metrics: Sequence[str] 
     """
     ids = list(dict.fromkeys(run_ids))
     if len(ids) > MOST:
-        raise Invalid(f"{len(ids)} runs cannot be compared at once.", fix=f"choose at most {MOST}.")
+        raise Invalid(f"{len(ids)} runs cannot be compared at once.", fix=f"select at most {MOST}.")
     rows = project.run_search.get(ids)
     compared = tuple(
         Compared(run, letter_of(number), *look(number), address([each for each in ids if each != run.id], metrics))

@@ -49,10 +49,10 @@ def search_page(project: Project, run_id: str, *, sort: str = "best", begin: int
         Invalid: The trials cannot be sorted by that.
     """
     if sort not in SORTS:
-        raise Invalid(f"Trials are not sorted by {sort[:80]!r}.", fix=f"use one of {', '.join(SORTS)}.")
+        raise Invalid(f"Trials cannot be sorted by {sort[:80]!r}.", fix=f"use one of {', '.join(SORTS)}.")
     run = project.run_search.get([run_id])[0]
     if SEARCH not in run.tags:
-        raise NotFound(f"The run {run_id!r} is no search of parameters.", fix=f"see /runs/{run_id}.")
+        raise NotFound(f"The run {run_id!r} is not a hyperparameter search.", fix=f"see /runs/{run_id}.")
     tried = found(project, run)
     names = sorted({name for trial in tried.trials for name in trial.params})
     differing = [name for name in names if len({repr(trial.params.get(name)) for trial in tried.trials}) > 1]
